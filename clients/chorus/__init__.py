@@ -1,0 +1,1 @@
+"""Client of a Chorus server: `from chorus import Client`."""

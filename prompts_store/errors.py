@@ -1,0 +1,61 @@
+"""Errors of the store. Every one has a stable `code` and, where the caller's input is at fault, a `field`.
+
+    StoreError                 store_unavailable
+    ├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser)
+    │   └── ArtifactError      a reason of `prompts_store.artifacts.REASONS`
+    ├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble
+    ├── ConflictError          conflict
+    └── CorruptError           corrupt_blob
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StoreError(Exception):
+    """The store could not do it; nothing was half-written.
+
+    Args:
+        message: one sentence for a person, with what to do next.
+        field: the argument at fault, as a dotted path.
+        code: overrides the class's code with a narrower one.
+    """
+
+    default_code: ClassVar[str] = "store_unavailable"
+
+    def __init__(self, message: str, *, field: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.code = code or self.default_code
+
+
+class InvalidError(StoreError):
+    """A name, reference, template, setting or artifact is not acceptable."""
+
+    default_code = "invalid_input"
+
+
+class ArtifactError(InvalidError):
+    """An uploaded file is not a prompt that this server can use; `code` is the reason."""
+
+    default_code = "invalid_artifact"
+
+
+class NotFoundError(StoreError):
+    """There is no such object in this tenant."""
+
+    default_code = "not_found"
+
+
+class ConflictError(StoreError):
+    """The object is not in a state that allows this."""
+
+    default_code = "conflict"
+
+
+class CorruptError(StoreError):
+    """Stored bytes do not match their digest."""
+
+    default_code = "corrupt_blob"

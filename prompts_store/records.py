@@ -1,0 +1,152 @@
+"""What the store hands out: immutable plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+T = TypeVar("T")
+
+PromptKind = Literal["soft_prompt"]
+Vote = Literal["majority"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A parsed reference: `tenant/task`, `tenant/task@3`, `tenant/task@alias`; without a suffix, `@live`.
+
+    Attributes:
+        version: a number, or None when `alias` names it.
+        alias: starts with a letter; None when `version` is given.
+    """
+
+    tenant: str
+    task: str
+    version: int | None = None
+    alias: str | None = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptManifest:
+    """Everything that the manifest digest covers: what a version *is*.
+
+    Attributes:
+        digest: SHA-256 (hex) of shape and f32 little-endian values.
+        length: rows P.
+        width: columns D, the model's d_model.
+        base_fingerprint: of the base model the prompt was tuned on; None when the uploader did not say.
+        template: input template, `{name}` fields only.
+        labels: answers of a classification task, in order; empty for free text.
+        settings: default generation settings, by their REST names.
+        kind: `soft_prompt`.
+    """
+
+    digest: str
+    length: int
+    width: int
+    base_fingerprint: str | None = None
+    template: str = "{text}"
+    labels: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    kind: PromptKind = "soft_prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptVersion:
+    """One immutable version of a task.
+
+    Attributes:
+        number: 1, 2, ...; never reused.
+        manifest_digest: SHA-256 (hex) of the canonical JSON of the manifest.
+        lineage: where it came from (job, data digests, recipe, parent, source file, client); free-form JSON.
+        metrics: name to value, as measured when it was made.
+        deleted_at: set by a tombstone.
+    """
+
+    tenant: str
+    task: str
+    number: int
+    manifest: PromptManifest
+    manifest_digest: str
+    created_at: datetime
+    created_by: str = ""
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Answer of a publish: `created` is False when the same manifest was there already."""
+
+    version: PromptVersion
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task with a count of its live versions and its aliases."""
+
+    tenant: str
+    name: str
+    created_at: datetime
+    versions: int
+    latest: int
+    aliases: Mapping[str, int]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """One entry of an alias's history, oldest first. `version` is None for a removal."""
+
+    alias: str
+    version: int | None
+    previous: int | None
+    moved_at: datetime
+    moved_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleMember:
+    """A member pinned to a version."""
+
+    tenant: str
+    task: str
+    version: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleVersion:
+    """One immutable version of an ensemble; addressed like a task's."""
+
+    tenant: str
+    name: str
+    number: int
+    members: tuple[EnsembleMember, ...]
+    vote: Vote
+    digest: str
+    created_at: datetime
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleRecord:
+    """An ensemble with its newest version and aliases."""
+
+    tenant: str
+    name: str
+    created_at: datetime
+    latest: EnsembleVersion
+    aliases: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a list; `next_cursor` is None on the last page."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None

@@ -1,0 +1,1 @@
+"""The process that holds the frozen model. Not a public API: `chorus` is."""

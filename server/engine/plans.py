@@ -1,0 +1,210 @@
+"""Step plans: what the scheduler tells every executor to do. Plain serialisable data, no clock, no decision left.
+
+Replaying a recorded list of plans on an executor with the same weights and prompts gives the same tokens.
+
+Shapes. An *input bucket* is `(B, L)`: rows and positions of one encoder pass. A *block* is a fixed group of `slots`
+slots that decode together, with buffers of their own: encoder memory for `input_length` positions a slot and
+self-attention state for `new_tokens` positions a slot. Blocks of one `BlockShape` share compiled programs. A block runs
+either its `plain` decode program (slot s reads encoder memory s) or its `grouped` one (beams and samples: a slot reads
+the memory of its group's leader), fixed by the scheduler while the block is empty, so a neighbour never changes the
+program that a request runs in.
+
+Ids. Text ids are below the padded vocabulary size V; `V + r` is prompt row r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+BlockMode = Literal["plain", "grouped"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BlockShape:
+    """Shape of a decode block; one compile a value and mode.
+
+    Attributes:
+        input_length: encoder positions a slot can attend to.
+        new_tokens: decoder positions a slot holds.
+        slots: rows.
+    """
+
+    input_length: int
+    new_tokens: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Every shape that is compiled at start; a request pads up to one. Each list entry is one compile or more.
+
+    Attributes:
+        input_buckets: `(B, L)` pairs of the encoder, ascending by L then B.
+        blocks: each block that exists, by index; equal shapes share programs.
+        score_buckets: `(C, T)`: targets an input, tokens a target, of one score dispatch; more targets take more
+            dispatches over the same encoded input.
+        rows_per_load: prompt rows that one scatter writes.
+    """
+
+    input_buckets: tuple[tuple[int, int], ...]
+    blocks: tuple[BlockShape, ...]
+    score_buckets: tuple[tuple[int, int], ...]
+    rows_per_load: int = 256
+
+    @property
+    def max_input_tokens(self) -> int:
+        """The longest input, counting prompt, text and `</s>`."""
+        longest = max(length for _, length in self.input_buckets)
+        return min(longest, max(block.input_length for block in self.blocks))
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens that a request may ask for at any input length."""
+        return max(block.new_tokens for block in self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoad:
+    """Write the prompt `digest` (rows 0.. of its array) to these device rows before anything else in the plan."""
+
+    digest: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSampling:
+    """Settings of one group of slots, as `requests.Sampling`, but for what only the host uses."""
+
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    num_beams: int = 1
+    length_penalty: float = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Put input row `row` into slots of a block.
+
+    Attributes:
+        row: row of the plan's batch.
+        block: index into `Ladder.blocks`.
+        slots: the group, leader first (its encoder memory is the group's). One slot in a plain block; in a grouped
+            block the beams of one search, or independent samples, whose seeds are folded with their place in the group.
+    """
+
+    row: int
+    block: int
+    slots: tuple[int, ...]
+    sampling: SlotSampling
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillPlan:
+    """Encode a batch and admit its rows to slots. Unused rows of the bucket are padding."""
+
+    step: int
+    bucket: tuple[int, int]
+    inputs: tuple[tuple[int, ...], ...]
+    admissions: tuple[Admission, ...]
+    loads: tuple[RowLoad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """Encode a batch and sum the log probabilities of each input's targets."""
+
+    step: int
+    bucket: tuple[int, int]
+    score_bucket: tuple[int, int]
+    inputs: tuple[tuple[int, ...], ...]
+    targets: tuple[tuple[tuple[int, ...], ...], ...]
+    loads: tuple[RowLoad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """At most `tokens` decode steps of one block, ending early when every slot is done.
+
+    Attributes:
+        release: slots freed by the scheduler since the block's last plan (cancelled, timed out, stop string): they are
+            made inactive first. Slots that finished by themselves need no release.
+    """
+
+    step: int
+    block: int
+    mode: BlockMode
+    tokens: int
+    release: tuple[int, ...] = ()
+
+
+StepPlan = PrefillPlan | ScorePlan | DecodePlan
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillResult:
+    """The step ran; `failed` rows had non-finite encodings and their slots are inactive."""
+
+    step: int
+    failed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """For each input of the plan, a log probability (natural log, f32) for each target; NaN marks a failed row."""
+
+    step: int
+    log_probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTokens:
+    """What one slot of a plain or sampled group did in a decode step.
+
+    Attributes:
+        tokens: new tokens, `</s>` included if it was chosen.
+        log_probabilities: of those tokens.
+        done: the slot is inactive after this step (`</s>` or its `max_new_tokens`).
+        failed: its logits were not finite; `done` is true.
+    """
+
+    slot: int
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    done: bool
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """One finished hypothesis: tokens without `</s>`, its penalised score, and whether `</s>` ended it."""
+
+    tokens: tuple[int, ...]
+    score: float
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BeamsDone:
+    """A beam search is over: its hypotheses, best first. `leader` is the group's first slot."""
+
+    leader: int
+    beams: tuple[Beam, ...]
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeResult:
+    """What each active slot did; finished searches."""
+
+    step: int
+    block: int
+    slots: tuple[SlotTokens, ...]
+    beams: tuple[BeamsDone, ...] = ()
+
+
+StepResult = PrefillResult | ScoreResult | DecodeResult

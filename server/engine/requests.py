@@ -1,0 +1,170 @@
+"""What goes into the engine and what comes out: plain data, so that HTTP may one day be another process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.errors import ChorusError
+
+
+@dataclass(frozen=True, slots=True)
+class PromptHandle:
+    """A prompt named by its content.
+
+    Attributes:
+        digest: SHA-256 (hex) of the prompt's values; the key of the host tier and of the prompt rows.
+        length: rows P of the `[P, D]` array.
+    """
+
+    digest: str
+    length: int
+
+
+InputPart = PromptHandle | tuple[int, ...]
+"""A prompt, or ordinary token ids. A request's input is a tuple of parts, joined with no hole between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one request's tokens are chosen. Already validated: the engine trusts it.
+
+    Attributes:
+        max_new_tokens: at least 1; `</s>` counts.
+        min_new_tokens: `</s>` cannot be chosen before this many tokens.
+        temperature: 0 is greedy.
+        top_k: 0 is off.
+        top_p: 1.0 is off.
+        seed: 32 bits; the same seed, input and compiled shape give the same tokens, whoever the neighbours.
+        num_beams: 1 (no beam search), 2, 4 or 8. With beams, `temperature` is 0.
+        length_penalty: T5X's alpha: a finished beam's score is log probability / ((5 + length) / 6) ** alpha.
+        n: sequences returned; with beams, at most `num_beams`, best first.
+        stop: strings; generation ends with the first token that completes one of them.
+    """
+
+    max_new_tokens: int = 32
+    min_new_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    num_beams: int = 1
+    length_penalty: float = 0.6
+    n: int = 1
+    stop: tuple[str, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Rows of decode state that the request needs at once."""
+        return max(self.num_beams, self.n)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asks, for fairness, quotas and metrics.
+
+    Attributes:
+        request_id: unique within the process; written to the admission journal.
+        tenant: the owner whose share of the engine pays for this.
+        task: `tenant/task`, or empty for the base model; a metric label only.
+        weight: the tenant's fair-share weight, above 0.
+        priority: higher goes first within the tenant.
+        deadline_seconds: from submission; None waits for ever.
+    """
+
+    request_id: str
+    tenant: str = "default"
+    task: str = ""
+    weight: float = 1.0
+    priority: int = 0
+    deadline_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Tokens, please. `input` holds the `</s>` already; it is not empty and fits the largest bucket."""
+
+    origin: Origin
+    input: tuple[InputPart, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """The log probability of each target after the input.
+
+    Attributes:
+        targets: token ids of each target, `</s>` included.
+    """
+
+    origin: Origin
+    input: tuple[InputPart, ...]
+    targets: tuple[tuple[int, ...], ...]
+
+
+Request = GenerateRequest | ScoreRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in seconds; `first_token` is from submission and None for a score."""
+
+    queue: float
+    prefill: float
+    decode: float
+    first_token: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceOutput:
+    """One finished sequence.
+
+    Attributes:
+        tokens: without `</s>`.
+        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution (temperature 1);
+            empty for beams.
+        score: sum of log probabilities (`</s>` included), or the beam's penalised score.
+        finish_reason: `stop` (`</s>`), `stop_string` or `length`.
+    """
+
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    score: float
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokensEvent:
+    """New tokens of one sequence of a streamed request (never sent for beams)."""
+
+    index: int
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedEvent:
+    """The last event of a generate request: `n` sequences."""
+
+    sequences: tuple[SequenceOutput, ...]
+    input_tokens: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredEvent:
+    """The only event of a score request: a sum of log probabilities for each target."""
+
+    log_probabilities: tuple[float, ...]
+    input_tokens: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class FailedEvent:
+    """The last event of a request that went wrong."""
+
+    error: ChorusError
+
+
+Event = TokensEvent | FinishedEvent | ScoredEvent | FailedEvent
