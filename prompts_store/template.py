@@ -1,0 +1,184 @@
+"""Input templates: how a request's fields become the text that follows the prompt.
+
+    {name}     the field of that name: ASCII letters, digits and underscores, no digit first, 64 at most
+    {{  }}     one brace
+    other      itself
+
+Nothing else means anything: no attributes, indices, conversions or format widths. `str.format` is not used,
+because `{text.__class__}` would reach into the process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from prompts_store.errors import InvalidError
+from prompts_store.text import has_control_characters, is_unicode, shown
+
+MAX_TEMPLATE_CHARACTERS = 16_384
+MAX_TEMPLATE_FIELDS = 64
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+# Alternatives in order: an escaped brace, a braced group on one level, a brace without a partner, plain text.
+_TOKEN = re.compile(r"(?P<escape>\{\{|\}\})|\{(?P<name>[^{}]*)\}|(?P<stray>[{}])|(?P<text>[^{}]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template.
+
+    Attributes:
+        pieces: `(literal, field)` pairs in order: a text, then the field after it (None after the last text).
+        fields: the names used, each once, in order of first use; never empty.
+    """
+
+    pieces: tuple[tuple[str, str | None], ...]
+    fields: tuple[str, ...]
+
+    def render(self, fields: Mapping[str, str], *, field: str = "input") -> str:
+        """The text for one request.
+
+        Args:
+            fields: exactly this template's fields, each a string.
+            field: where `fields` came from, for the error's path (`requests.3.input`).
+
+        Raises:
+            InvalidError: `missing_field`, `unknown_field` or `invalid_field`, with the path of the field.
+        """
+        self._check_names(fields, field)
+        for name in self.fields:
+            _check_value(fields[name], f"{field}.{name}")
+        return "".join(text + (fields[name] if name is not None else "") for text, name in self.pieces)
+
+    def _check_names(self, fields: Mapping[str, str], path: str) -> None:
+        expected = _names(self.fields)
+        for name in self.fields:
+            if name not in fields:
+                raise InvalidError(
+                    f"The template needs the field '{name}', which the input lacks; send {expected}.",
+                    field=f"{path}.{name}",
+                    code="missing_field",
+                )
+        for name in fields:
+            if name not in self.fields:
+                known = isinstance(name, str) and _NAME.fullmatch(name)
+                raise InvalidError(
+                    f"The template has no field {shown(name)}; it takes {expected}.",
+                    field=f"{path}.{name}" if known else path,
+                    code="unknown_field",
+                )
+
+
+@lru_cache(maxsize=512)
+def parse_template(text: str) -> Template:
+    """Parse a template. The result is cached: a template is parsed once, not once a request.
+
+    Raises:
+        InvalidError: `invalid_template`, field `template`, saying what is wrong at which character.
+    """
+    _check_text(text)
+    pieces: list[tuple[str, str | None]] = []
+    literal: list[str] = []
+    for token in _TOKEN.finditer(text):
+        name = token["name"]
+        if name is None:
+            literal.append(_literal(token))
+            continue
+        if not _NAME.fullmatch(name):
+            raise _invalid(_bad_name(name, token.start()))
+        pieces.append(("".join(literal), name))
+        literal.clear()
+    pieces.append(("".join(literal), None))
+    fields = tuple(dict.fromkeys(name for _, name in pieces if name is not None))
+    if not 1 <= len(fields) <= MAX_TEMPLATE_FIELDS:
+        raise _invalid(
+            f"A template uses 1 to {MAX_TEMPLATE_FIELDS} fields, this one uses {len(fields)}; "
+            "write a field as {text}."
+        )
+    return Template(pieces=tuple(pieces), fields=fields)
+
+
+def check_template(text: str) -> None:
+    """Raise InvalidError (`invalid_template`) where `parse_template` would."""
+    parse_template(text)
+
+
+def render_input(template: str | Template, input: str | Mapping[str, str], *, field: str = "input") -> str:
+    """The text for one request; a plain string fills the template's single field.
+
+    Args:
+        template: a template or its text.
+        input: a string, or an object with the template's fields.
+        field: where `input` came from, for the error's path.
+
+    Raises:
+        InvalidError: see `parse_template` and `Template.render`; a plain string for a template of several
+            fields is `missing_field`.
+    """
+    parsed = parse_template(template) if isinstance(template, str) else template
+    if isinstance(input, str):
+        if len(parsed.fields) > 1:
+            raise InvalidError(
+                f"The template has {len(parsed.fields)} fields; send an object with {_names(parsed.fields)}, "
+                "not a plain text.",
+                field=field,
+                code="missing_field",
+            )
+        _check_value(input, field)
+        return parsed.render({parsed.fields[0]: input}, field=field)
+    if not isinstance(input, Mapping):
+        raise InvalidError(
+            f"The input is a text or an object with {_names(parsed.fields)}, not {type(input).__name__}.",
+            field=field,
+            code="invalid_field",
+        )
+    return parsed.render(input, field=field)
+
+
+def _literal(token: re.Match[str]) -> str:
+    if token["stray"] is not None:
+        raise _invalid(
+            f"The brace '{token['stray']}' at character {token.start()} has no partner; write a field as "
+            "{text}, and a brace itself as {{ or }}."
+        )
+    return token["text"] if token["text"] is not None else token["escape"][0]
+
+
+def _bad_name(name: str, position: int) -> str:
+    return (
+        f"The field {shown(name)} at character {position} is not a name; a name has letters, digits and "
+        "underscores, starts with no digit and has 64 characters at most. Write a brace itself as {{ or }}."
+    )
+
+
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise _invalid(f"A template is a text, not {type(text).__name__}.")
+    if len(text) > MAX_TEMPLATE_CHARACTERS:
+        raise _invalid(f"The template has {len(text)} characters; {MAX_TEMPLATE_CHARACTERS} is the most.")
+    if not is_unicode(text) or has_control_characters(text, allowed="\t\n\r"):
+        raise _invalid("The template holds control characters or lone surrogates; send printable text.")
+
+
+def _check_value(value: object, path: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidError(
+            f"The field '{path}' is a text, not {type(value).__name__}.", field=path, code="invalid_field"
+        )
+    if not is_unicode(value):
+        raise InvalidError(
+            f"The field '{path}' holds lone surrogates; send valid Unicode text.",
+            field=path,
+            code="invalid_field",
+        )
+
+
+def _invalid(message: str) -> InvalidError:
+    return InvalidError(message, field="template", code="invalid_template")
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
