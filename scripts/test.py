@@ -1,0 +1,47 @@
+"""Sets everything up and runs every check: format, lint, types, import rules, tests.
+
+    python3 scripts/test.py                everything
+    python3 scripts/test.py tests/engine   the tests in a place, with pytest's own options
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from bootstrap import ROOT, environment
+
+CHECKS = (
+    ("format", ["ruff", "format", "--check", "--quiet", "."]),
+    ("lint", ["ruff", "check", "--quiet", "."]),
+    ("types", ["mypy"]),
+    ("import rules", ["lint-imports"]),
+)
+
+
+def main() -> int:
+    python = environment("test")
+    tools = python.parent
+    chosen = sys.argv[1:]
+    failed = []
+    for name, command in () if chosen else CHECKS:
+        started = time.monotonic()
+        code = subprocess.run([tools / command[0], *command[1:]], cwd=ROOT).returncode
+        sys.stdout.write(f"{name}: {'ok' if code == 0 else 'FAILED'} ({time.monotonic() - started:.0f} s)\n")
+        sys.stdout.flush()
+        if code:
+            failed.append(name)
+    arguments = chosen or ["-n", "2", "--dist", "worksteal", "--durations", "15"]
+    # Not one GEMM's speed matters here, and two pools of two threads on two cores ruin both.
+    settings = {"JAX_PLATFORMS": "cpu", **os.environ}
+    if subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, env=settings).returncode:
+        failed.append("tests")
+    if failed:
+        sys.stdout.write(f"failed: {', '.join(failed)}\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
