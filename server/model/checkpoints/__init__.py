@@ -1,0 +1,10 @@
+"""Checkpoints of T5: read from Hugging Face, T5X and our own Orbax folders; written to any of them.
+
+`load_model` is the way in for the server. Every reader yields canonical tensors (`server.model.parameters`) one at a
+time, cast on the way; nothing holds more than one of them.
+"""
+
+from server.model.checkpoints.load import LoadedModel, load_model
+from server.model.checkpoints.opening import OpenOptions, open_checkpoint
+
+__all__ = ["LoadedModel", "OpenOptions", "load_model", "open_checkpoint"]

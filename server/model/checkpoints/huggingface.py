@@ -1,0 +1,133 @@
+"""Hugging Face folders: `config.json` and one or many safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+import numpy as np
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.documents import read_json
+from server.model.checkpoints.files import identity_of
+from server.model.checkpoints.huggingface_config import config_from_huggingface
+from server.model.checkpoints.huggingface_names import EMBEDDING_ALIASES, UNUSED, huggingface_place
+from server.model.checkpoints.reader import PlacedReader
+from server.model.checkpoints.safetensors_file import read_safetensors
+from server.model.checkpoints.tensors import RawTensor
+from server.model.checkpoints.vocabulary_files import find_vocabulary
+from server.model.config import T5Config
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+TORCH_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+class HuggingFaceReader(PlacedReader):
+    """A folder as transformers saves it."""
+
+    format: ClassVar[str] = "huggingface"
+
+    def __init__(self, folder: Path, *, vocabulary: Path | None = None, name: str = "") -> None:
+        """Open a folder.
+
+        Args:
+            vocabulary: a SentencePiece model to use in place of the folder's own.
+
+        Raises:
+            InvalidModelError: no readable config or weights; or a tensor is missing, extra or misshapen.
+        """
+        fields = read_json(folder / "config.json")
+        found = find_vocabulary(folder, vocabulary, fields.get("vocab_size"))
+        config = config_from_huggingface(fields, found, name or folder.resolve().name)
+        self.vocabulary_path = None if found is None else found.path
+        raw, files = read_folder(folder)
+        self.identity = identity_of([folder / "config.json", *files])
+        super().__init__(config, without_aliases(config, raw), huggingface_place, frozenset(UNUSED))
+
+
+def is_huggingface(folder: Path) -> bool:
+    """Whether a folder holds safetensors weights under transformers' names."""
+    return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
+
+
+def is_torch(folder: Path) -> bool:
+    """Whether a folder holds weights only as `pytorch_model*.bin`."""
+    return not is_huggingface(folder) and any((folder / name).is_file() for name in TORCH_NAMES)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
+    """The raw tensors of a folder's safetensors file or files, and the files."""
+    if not (folder / INDEX).is_file():
+        path = folder / SINGLE
+        return dict(read_safetensors(path)), [path]
+    files = sharded_files(folder / INDEX)
+    raw: dict[str, RawTensor] = {}
+    for path, names in files.items():
+        merge_shard(raw, path, names, dict(read_safetensors(path)))
+    return raw, list(files)
+
+
+def merge_shard(
+    raw: dict[str, RawTensor], path: Path, names: set[str], found: Mapping[str, RawTensor]
+) -> None:
+    """Add one shard's tensors; the index must not promise what the file lacks, nor two files the same name."""
+    absent = sorted(names - set(found))
+    if absent:
+        raise InvalidModelError(f"the index says that {path.name} holds tensor {absent[0]}, and it does not")
+    for name in found:
+        if name in raw:
+            raise InvalidModelError(f"tensor {name} is in more than one file, {path.name} among them")
+    raw.update(found)
+
+
+def sharded_files(index: Path) -> dict[Path, set[str]]:
+    """The files that an index names, with the tensors that each should hold.
+
+    Raises:
+        InvalidModelError: no `weight_map`, a file that is not a plain name in the same folder, or a missing file.
+    """
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InvalidModelError(f"{index.name} has no weight_map")
+    files: dict[Path, set[str]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or PurePosixPath(file).name != file or "\\" in file or "\0" in file:
+            raise InvalidModelError(f"{index.name} places tensor {name} outside its folder")
+        files.setdefault(index.parent / file, set()).add(name)
+    for path in files:
+        if not path.is_file():
+            raise InvalidModelError(f"{index.name} names {path.name}, and the folder lacks it")
+    return files
+
+
+def without_aliases(config: T5Config, raw: Mapping[str, RawTensor]) -> dict[str, RawTensor]:
+    """Leave one name to the embedding where the file has it under several, once they are seen to be equal.
+
+    Raises:
+        InvalidModelError: two names of one tied tensor hold different values.
+    """
+    aliases = (*EMBEDDING_ALIASES, "lm_head.weight") if config.tied else EMBEDDING_ALIASES
+    present = [name for name in aliases if name in raw]
+    result = {name: tensor for name, tensor in raw.items() if name not in aliases}
+    if not present:
+        return result
+    kept = raw[present[0]]
+    for name in present[1:]:
+        if not same_values(kept, raw[name]):
+            raise InvalidModelError(
+                f"tensors {present[0]} and {name} are one in this architecture, and differ here"
+            )
+    result[EMBEDDING_ALIASES[0]] = kept
+    return result
+
+
+def same_values(left: RawTensor, right: RawTensor) -> bool:
+    """Whether two raw tensors are equal bit for bit."""
+    if left == right:
+        return True
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    pairs = zip(left.blocks(), right.blocks(), strict=True)
+    return all(np.array_equal(one.view(np.uint8), other.view(np.uint8)) for one, other in pairs)

@@ -1,0 +1,159 @@
+"""`config.json` of a Hugging Face T5 or mT5, to and from `T5Config`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.vocabulary_files import FoundVocabulary
+from server.model.config import T5Config
+
+_ACTIVATIONS = {
+    "relu": (False, "relu"),
+    "gelu_new": (False, "gelu"),
+    "gated-relu": (True, "relu"),
+    "gated-gelu": (True, "gelu"),
+    "gated-gelu_new": (True, "gelu"),
+}
+_TIED_BY_DEFAULT = {"t5": True, "mt5": False}
+_KNOWN_PADDING = {32128: 32100, 250112: 250100}
+"""Rows of the embedding, and how many of them mean something: T5's and mT5's vocabularies."""
+
+
+def unpadded_vocab_size(rows: int, vocabulary_size: int | None = None) -> int:
+    """How many rows of the embedding belong to the vocabulary.
+
+    Args:
+        rows: of the embedding.
+        vocabulary_size: pieces and extra ids, when the vocabulary is at hand.
+
+    Raises:
+        InvalidModelError: the vocabulary has more ids than the embedding has rows.
+    """
+    known = _KNOWN_PADDING.get(rows, rows)
+    if vocabulary_size is None:
+        return known
+    if vocabulary_size > rows:
+        raise InvalidModelError(
+            f"the vocabulary has {vocabulary_size} ids and the embedding {rows} rows; it belongs to another model",
+            field="vocabulary",
+        )
+    return vocabulary_size
+
+
+def config_from_huggingface(
+    fields: Mapping[str, Any], vocabulary: FoundVocabulary | None, name: str
+) -> T5Config:
+    """The T5Config that a `config.json` describes.
+
+    Args:
+        vocabulary: beside it, if there is one: says how many rows of the embedding are padding.
+        name: what to call the model.
+
+    Raises:
+        InvalidModelError: not a T5 or mT5, or a field is missing or wrong; names the field.
+    """
+    kind = fields.get("model_type", "t5")
+    if kind not in _TIED_BY_DEFAULT:
+        raise InvalidModelError(
+            f"config.json says model_type {kind!r}; Chorus serves 't5' and 'mt5'", field="model_type"
+        )
+    gated, activation = _feed_forward(fields)
+    rows = _integer(fields, "vocab_size")
+    layers = _integer(fields, "num_layers")
+    return T5Config(
+        name=name,
+        vocab_size=unpadded_vocab_size(rows, None if vocabulary is None else vocabulary.size),
+        padded_vocab_size=rows,
+        d_model=_integer(fields, "d_model"),
+        d_kv=_integer(fields, "d_kv"),
+        d_ff=_integer(fields, "d_ff"),
+        num_heads=_integer(fields, "num_heads"),
+        num_encoder_layers=layers,
+        num_decoder_layers=_integer(fields, "num_decoder_layers", layers),
+        relative_buckets=_integer(fields, "relative_attention_num_buckets", 32),
+        relative_max_distance=_integer(fields, "relative_attention_max_distance", 128),
+        gated=gated,
+        activation=activation,
+        tied=_boolean(fields, "tie_word_embeddings", _TIED_BY_DEFAULT[kind]),
+        norm_epsilon=_number(fields, "layer_norm_epsilon", 1e-6),
+        dropout_rate=_number(fields, "dropout_rate", 0.1),
+        pad_id=_integer(fields, "pad_token_id", 0, least=0),
+        eos_id=_integer(fields, "eos_token_id", 1, least=0),
+        decoder_start_id=_integer(fields, "decoder_start_token_id", 0, least=0),
+        extra_ids=100 if vocabulary is None else vocabulary.extra_ids,
+    )
+
+
+def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
+    """The `config.json` with which transformers builds the same model."""
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "vocab_size": config.padded_vocab_size,
+        "d_model": config.d_model,
+        "d_kv": config.d_kv,
+        "d_ff": config.d_ff,
+        "num_heads": config.num_heads,
+        "num_layers": config.num_encoder_layers,
+        "num_decoder_layers": config.num_decoder_layers,
+        "relative_attention_num_buckets": config.relative_buckets,
+        "relative_attention_max_distance": config.relative_max_distance,
+        # transformers reads "gated-gelu" as gelu_new, the tanh approximation; plain "gelu" would be the exact one.
+        "feed_forward_proj": _feed_forward_name(config),
+        "tie_word_embeddings": config.tied,
+        "layer_norm_epsilon": config.norm_epsilon,
+        "dropout_rate": config.dropout_rate,
+        "pad_token_id": config.pad_id,
+        "eos_token_id": config.eos_id,
+        "decoder_start_token_id": config.decoder_start_id,
+        "is_encoder_decoder": True,
+        "use_cache": True,
+        "torch_dtype": dtype,
+    }
+
+
+def _feed_forward_name(config: T5Config) -> str:
+    if config.gated:
+        return f"gated-{config.activation}"
+    return "gelu_new" if config.activation == "gelu" else "relu"
+
+
+def _feed_forward(fields: Mapping[str, Any]) -> tuple[bool, Any]:
+    name = fields.get("feed_forward_proj", "relu")
+    if name not in _ACTIVATIONS:
+        raise InvalidModelError(
+            f"config.json says feed_forward_proj {name!r}; expected one of {', '.join(sorted(_ACTIVATIONS))}",
+            field="feed_forward_proj",
+        )
+    return _ACTIVATIONS[name]
+
+
+def _integer(fields: Mapping[str, Any], key: str, default: int | None = None, least: int = 1) -> int:
+    value = fields.get(key)
+    if value is None:
+        value = default
+    if type(value) is not int or not least <= value < 2**31:
+        raise _wrong(key, f"an integer of at least {least}", value)
+    return value
+
+
+def _number(fields: Mapping[str, Any], key: str, default: float) -> float:
+    value = fields.get(key, default)
+    if type(value) not in (int, float) or not 0 <= value < 1:
+        raise _wrong(key, "a number from 0 up to 1", value)
+    return float(value)
+
+
+def _boolean(fields: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = fields.get(key, default)
+    if type(value) is not bool:
+        raise _wrong(key, "true or false", value)
+    return value
+
+
+def _wrong(key: str, expected: str, value: Any) -> InvalidModelError:
+    got = "nothing" if value is None else json.dumps(value, default=str)[:80]
+    return InvalidModelError(f"config.json: {key} must be {expected}, and is {got}", field=key)

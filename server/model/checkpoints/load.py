@@ -1,0 +1,106 @@
+"""From a checkpoint to a model on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server.model.checkpoints.fingerprint_cache import cached_fingerprint, keep_fingerprint
+from server.model.checkpoints.opening import OpenOptions, open_checkpoint
+from server.model.checkpoints.reader import CheckpointReader
+from server.model.checkpoints.tensors import Array, Progress, target_dtype
+from server.model.fingerprint import Fingerprinter
+from server.model.parameters import parameter_count
+from server.model.t5 import Layout, Model, assemble
+from server.model.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A base model, ready to compile.
+
+    Attributes:
+        vocabulary: None when the checkpoint has none and none was given.
+        fingerprint: SHA-256 (hex) of architecture and weights; prompts name it.
+        vocabulary_digest: SHA-256 (hex) of the vocabulary; None without one.
+        name: for people.
+    """
+
+    model: Model
+    vocabulary: Vocabulary | None
+    fingerprint: str
+    vocabulary_digest: str | None
+    name: str
+
+
+def load_model(
+    source: str | Path,
+    *,
+    layout: Layout = "unrolled",
+    dtype: Any = "float32",
+    sharding: Any = None,
+    progress: Progress | None = None,
+    options: OpenOptions | None = None,
+) -> LoadedModel:
+    """Load a base model, tensor by tensor, straight into its dtype and sharding.
+
+    Args:
+        source: a Hugging Face, T5X or Chorus folder, a hub id, or a `gs://` T5X folder.
+        dtype: float32 or bfloat16; weights are cast while they are read.
+        sharding: as `server.model.t5.assemble` takes it.
+        progress: told after each tensor.
+        options: what the source does not say about itself.
+
+    Raises:
+        InvalidModelError: nothing to load, or a tensor is wrong, missing, extra or misshapen; names it.
+    """
+    resolved = target_dtype(dtype)
+    reader = open_checkpoint(source, options)
+    fingerprint = reader.fingerprint or cached_fingerprint(reader)
+    tensors: Iterable[tuple[str, Array]] = reader.tensors(resolved)
+    if progress is not None:
+        tensors = reported(
+            tensors, progress, f"loading {reader.config.name}", total_bytes(reader, resolved.itemsize)
+        )
+    collector = Fingerprinter(reader.config)
+    if fingerprint is None:
+        tensors = collected(tensors, collector)
+    model = assemble(reader.config, layout, dtype, tensors, sharding)
+    if fingerprint is None:
+        fingerprint = collector.fingerprint()
+        keep_fingerprint(reader, fingerprint)
+    vocabulary = load_vocabulary(reader)
+    digest = None if vocabulary is None else vocabulary.digest
+    return LoadedModel(model, vocabulary, fingerprint, digest, reader.config.name)
+
+
+def load_vocabulary(reader: CheckpointReader) -> Vocabulary | None:
+    """The vocabulary of an opened checkpoint, or None."""
+    if reader.vocabulary_path is None:
+        return None
+    return Vocabulary.load(reader.vocabulary_path, extra_ids=reader.config.extra_ids)
+
+
+def total_bytes(reader: CheckpointReader, itemsize: int) -> int:
+    """Bytes of all tensors in a dtype."""
+    return parameter_count(reader.config) * itemsize
+
+
+def collected(tensors: Iterable[tuple[str, Array]], collector: Fingerprinter) -> Iterator[tuple[str, Array]]:
+    """The same tensors, each shown to the fingerprinter on its way."""
+    for name, array in tensors:
+        collector.add(name, array)
+        yield name, array
+
+
+def reported(
+    tensors: Iterable[tuple[str, Array]], progress: Progress, what: str, total: int
+) -> Iterator[tuple[str, Array]]:
+    """The same tensors, with `progress` told the bytes of those that went past."""
+    done = 0
+    for name, array in tensors:
+        yield name, array
+        done += array.nbytes
+        progress(what, done, total)

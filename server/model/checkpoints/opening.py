@@ -1,0 +1,46 @@
+"""From what a user types (a folder, a hub id, a `gs://` folder) to an opened checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.huggingface import HuggingFaceReader, is_huggingface, is_torch
+from server.model.checkpoints.reader import CheckpointReader
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """What a source may not say about itself.
+
+    Attributes:
+        vocabulary: a SentencePiece model; overrides the one in the folder.
+        name: what to call the model.
+        allow_torch: read `pytorch_model*.bin` through the restricted reader. Only `chorus models convert` asks for it.
+    """
+
+    vocabulary: Path | None = None
+    name: str = ""
+    allow_torch: bool = False
+
+
+def open_checkpoint(source: str | Path, options: OpenOptions | None = None) -> CheckpointReader:
+    """Recognise a checkpoint's format and open it.
+
+    Raises:
+        InvalidModelError: nothing there, a format that is not known, or a checkpoint that cannot be read.
+    """
+    options = options or OpenOptions()
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InvalidModelError(f"there is no model folder {source}", field="model")
+    if is_huggingface(folder):
+        return HuggingFaceReader(folder, vocabulary=options.vocabulary, name=options.name)
+    if is_torch(folder):
+        raise InvalidModelError(
+            f"{folder.name} holds its weights as pytorch_model.bin, which the server never reads. "
+            f"Convert it once: chorus models convert {folder} {folder.name}-chorus",
+            field="model",
+        )
+    raise InvalidModelError(f"{source} holds no checkpoint that Chorus can read", field="model")

@@ -1,0 +1,110 @@
+"""What every checkpoint format looks like to the rest: a config, and canonical tensors one at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.tensors import Array, RawTensor, read_canonical
+from server.model.config import T5Config
+from server.model.parameters import parameter_shapes
+
+_NAMED_IN_ERRORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a canonical tensor is in a file: its name there, and whether its axes are the other way round."""
+
+    name: str
+    transpose: bool
+
+
+class CheckpointReader(ABC):
+    """An opened checkpoint. Opening reads names and shapes only.
+
+    Attributes:
+        config: the architecture.
+        vocabulary_path: the SentencePiece model beside the weights, if there is one.
+        fingerprint: as stored in the checkpoint; None when the format has no place for it.
+        identity: names, sizes and times of the files, to recognise unchanged ones; None when that is not known.
+    """
+
+    format: ClassVar[str]
+    config: T5Config
+    vocabulary_path: Path | None = None
+    fingerprint: str | None = None
+    identity: str | None = None
+
+    @abstractmethod
+    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+        """Every canonical tensor once, cast to `dtype`; each is read when it is asked for and kept by nobody.
+
+        Raises:
+            InvalidModelError: a tensor cannot be read, or holds values that are not finite; names it.
+        """
+
+
+class PlacedReader(CheckpointReader):
+    """A reader over named raw tensors and a table of places."""
+
+    def __init__(
+        self,
+        config: T5Config,
+        raw: Mapping[str, RawTensor],
+        place: Callable[[str], Place],
+        unused: frozenset[str],
+    ) -> None:
+        self.config = config
+        self._matched = match_tensors(config, raw, place, unused)
+
+    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+        for canonical, (place, raw) in self._matched.items():
+            yield canonical, read_canonical(place.name, raw, place.transpose, dtype)
+
+
+def match_tensors(
+    config: T5Config, raw: Mapping[str, RawTensor], place: Callable[[str], Place], unused: frozenset[str]
+) -> dict[str, tuple[Place, RawTensor]]:
+    """Pair every canonical tensor with its raw one.
+
+    Args:
+        unused: names that may be present and are not read.
+
+    Raises:
+        InvalidModelError: a tensor is missing, misshapen or extra; names it as the file does.
+    """
+    shapes = parameter_shapes(config)
+    places = {canonical: place(canonical) for canonical in shapes}
+    missing = [f"{found.name} ({name})" for name, found in places.items() if found.name not in raw]
+    if missing:
+        raise InvalidModelError(f"the checkpoint lacks {_listed('tensor', missing)}")
+    extra = sorted(set(raw) - {found.name for found in places.values()} - unused)
+    if extra:
+        raise InvalidModelError(
+            f"the checkpoint holds {_listed('tensor', extra)} that this architecture does not have"
+        )
+    wrong = []
+    for canonical, found in places.items():
+        expected = shapes[canonical][::-1] if found.transpose else shapes[canonical]
+        if tuple(raw[found.name].shape) != expected:
+            wrong.append(f"{found.name} has shape {list(raw[found.name].shape)}, expected {list(expected)}")
+    if wrong:
+        raise InvalidModelError(f"{len(wrong)} misshapen: {_joined(wrong, '; ')}")
+    return {canonical: (found, raw[found.name]) for canonical, found in places.items()}
+
+
+def _listed(noun: str, names: list[str]) -> str:
+    return f"{noun if len(names) == 1 else f'{len(names)} {noun}s'} {_joined(names, ', ')}"
+
+
+def _joined(parts: list[str], separator: str) -> str:
+    shown = separator.join(parts[:_NAMED_IN_ERRORS])
+    rest = len(parts) - _NAMED_IN_ERRORS
+    return f"{shown}{separator}and {rest} more" if rest > 0 else shown
