@@ -1,0 +1,161 @@
+"""Pure functions over a model's parameters: what the engine compiles. No masks from ids, everything from
+lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from server.model.config import T5Config
+from server.model.layout import Layout, PyTree
+from server.model.network import T5
+
+TARGET_CHUNK = 256
+"""Target positions whose logits exist at once in `target_log_probabilities`."""
+
+
+@dataclass(frozen=True)
+class Functions:
+    """A model without its parameters: hashable, so a closure or a static jit argument.
+
+    Attributes:
+        graph: the NNX structure; `nnx.merge(graph, params)` at trace time costs nothing at run time.
+        dtype: compute dtype of parameters, encodings, memory and cache.
+    """
+
+    config: T5Config
+    layout: Layout
+    dtype: Any
+    graph: Any
+
+    @property
+    def slot_axis(self) -> int:
+        """The slot (batch) axis of every leaf of memory and cache."""
+        return 0 if self.layout == "unrolled" else 1
+
+    @property
+    def memory_length_axis(self) -> int:
+        """The position axis of every leaf of memory and cache."""
+        return self.slot_axis + 2
+
+    def encode(self, params: PyTree, prompt_rows: jax.Array, ids: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Encoder pass: prompt_rows [R, D] (R at least 1), ids [B, L] i32, lengths [B] i32 -> [B, L, D].
+
+        An id below V (padded) is an embedding row, V + r is prompt row r. The result is 0 beyond lengths; NaN
+        in rows of `prompt_rows` that a row does not use, or in another row of the batch, never reaches it.
+        """
+        return self._merge(params).encode(prompt_rows, ids, lengths)
+
+    def encoder_memory(self, params: PyTree, encoded: jax.Array, lengths: jax.Array) -> PyTree:
+        """Cross-attention keys and values of encoded [B, L, D]: leaves [B, H, L, K] (unrolled) or [N, B, H,
+        L, K] (scanned), 0 beyond lengths."""
+        real = jnp.arange(encoded.shape[1])[None, :] < lengths[:, None]
+        return self._merge(params).decoder.memory(jnp.where(real[:, :, None], encoded, 0))
+
+    def init_memory(self, slots: int, length: int) -> PyTree:
+        """Zeros in the shape of the memory of `slots` inputs of `length` positions."""
+        return self._zeros(slots, length)
+
+    def init_cache(self, slots: int, new_tokens: int) -> PyTree:
+        """Zeros in the shape of the self-attention keys and values of `slots` slots of `new_tokens`
+        positions."""
+        return self._zeros(slots, new_tokens)
+
+    def decode_step(
+        self,
+        params: PyTree,
+        cache: PyTree,
+        memory: PyTree,
+        memory_lengths: jax.Array,
+        tokens: jax.Array,
+        positions: jax.Array,
+        memory_index: jax.Array | None = None,
+    ) -> tuple[jax.Array, PyTree]:
+        """One token a slot, each at its own position.
+
+        Args:
+            cache: self-attention state of S slots; donate it and it is updated in place.
+            memory: encoder memory of M inputs, 0 beyond their lengths.
+            memory_lengths: [M] i32.
+            tokens: [S] i32, the last token of each slot (`decoder_start_id` at position 0).
+            positions: [S] i32, below the cache's length.
+            memory_index: [S] i32, the input that each slot reads; None when slot s reads input s.
+
+        Returns:
+            logits [S, V] f32 of the next token, and the cache with these tokens in it.
+        """
+        return self._merge(params).step(cache, memory, memory_lengths, tokens, positions, memory_index)
+
+    def decode_targets(
+        self,
+        params: PyTree,
+        encoded: jax.Array,
+        lengths: jax.Array,
+        targets: jax.Array,
+        target_lengths: jax.Array,
+    ) -> jax.Array:
+        """Teacher forcing: encoded [B, L, D], lengths [B], targets [B, C, T] i32, target_lengths [B, C]
+        -> logits [B, C, T, V] f32 of each target token (0 beyond target_lengths). The C targets of an input
+        share it."""
+        module = self._merge(params)
+        logits = module.logits(module.hidden_targets(self._clean(encoded, lengths), lengths, targets))
+        return jnp.where(_before(target_lengths, targets.shape[2])[..., None], logits, 0)
+
+    def target_log_probabilities(
+        self,
+        params: PyTree,
+        encoded: jax.Array,
+        lengths: jax.Array,
+        targets: jax.Array,
+        target_lengths: jax.Array,
+    ) -> jax.Array:
+        """As `decode_targets`, but the sum of log p(token) over each target -> [B, C] f32; 0 for an empty
+        target.
+
+        Logits exist for `TARGET_CHUNK` positions at a time.
+        """
+        module = self._merge(params)
+        hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets)
+        flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+        chosen = jax.lax.map(
+            lambda row: _log_probability(module.logits(row[0]), row[1]), _chunks(flat, wanted)
+        )
+        each = chosen.reshape(-1)[: wanted.shape[0]].reshape(targets.shape)
+        return jnp.where(_before(target_lengths, targets.shape[2]), each, 0).sum(axis=-1)
+
+    def _merge(self, params: PyTree) -> T5:
+        module: T5 = nnx.merge(self.graph, params)
+        return module
+
+    def _clean(self, encoded: jax.Array, lengths: jax.Array) -> jax.Array:
+        return jnp.where(_before(lengths, encoded.shape[1])[..., None], encoded, 0)
+
+    def _zeros(self, slots: int, length: int) -> PyTree:
+        config = self.config
+        shape = (slots, config.num_heads, length, config.d_kv)
+        layers = config.num_decoder_layers
+        if self.layout == "unrolled":
+            return tuple({n: jnp.zeros(shape, self.dtype) for n in ("key", "value")} for _ in range(layers))
+        return {n: jnp.zeros((layers, *shape), self.dtype) for n in ("key", "value")}
+
+
+def _before(lengths: jax.Array, length: int) -> jax.Array:
+    return jnp.arange(length) < lengths[..., None]
+
+
+def _log_probability(logits: jax.Array, wanted: jax.Array) -> jax.Array:
+    """logits [M, V] f32, wanted [M] -> [M]."""
+    picked = jnp.take_along_axis(logits, wanted[:, None], axis=1, mode="clip")[:, 0]
+    return picked - jax.nn.logsumexp(logits, axis=1)
+
+
+def _chunks(flat: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[M, D] and [M], padded and cut to [chunks, TARGET_CHUNK or M, ...]."""
+    size = min(TARGET_CHUNK, flat.shape[0])
+    spare = -flat.shape[0] % size
+    flat = jnp.pad(flat, ((0, spare), (0, 0))).reshape(-1, size, flat.shape[1])
+    return flat, jnp.pad(wanted, (0, spare)).reshape(-1, size)

@@ -1,0 +1,84 @@
+"""The pieces of a T5 layer as Flax NNX modules. Parameter paths are the canonical tensor names of
+`parameters`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from server.model.attention import precision
+from server.model.config import T5Config
+
+
+def parameter(dtype: jnp.dtype, *shape: int) -> nnx.Param:
+    """A parameter of this shape; only ever made abstractly (`nnx.eval_shape`), values come from a
+    checkpoint."""
+    return nnx.Param(jnp.zeros(shape, dtype))
+
+
+def project(x: jax.Array, weight: nnx.Param) -> jax.Array:
+    """x [..., I] times weight [I, O] -> [..., O] in the compute dtype."""
+    return jnp.matmul(x, weight[...], precision=precision(x.dtype))
+
+
+def rms_norm(x: jax.Array, scale: nnx.Param, epsilon: float) -> jax.Array:
+    """x [..., D] over its root mean square (f32, no mean subtracted, no bias), times scale [D]."""
+    wide = x.astype(jnp.float32)
+    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    normal: jax.Array = (wide * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype) * scale[...]
+    return normal
+
+
+class FeedForward(nnx.Module):
+    """wo(activation(x wi_0) * (x wi_1)) when gated (T5 1.1), else wo(activation(x wi)) (T5 1.0)."""
+
+    def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
+        self.gated = config.gated
+        self.activation = config.activation
+        if config.gated:
+            self.wi_0 = parameter(dtype, config.d_model, config.d_ff)
+            self.wi_1 = parameter(dtype, config.d_model, config.d_ff)
+        else:
+            self.wi = parameter(dtype, config.d_model, config.d_ff)
+        self.wo = parameter(dtype, config.d_ff, config.d_model)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., D] -> [..., D]."""
+        if self.gated:
+            inner = self._activate(project(x, self.wi_0)) * project(x, self.wi_1)
+        else:
+            inner = self._activate(project(x, self.wi))
+        return project(inner, self.wo)
+
+    def _activate(self, x: jax.Array) -> jax.Array:
+        return jax.nn.gelu(x, approximate=True) if self.activation == "gelu" else jax.nn.relu(x)
+
+
+class Projections(nnx.Module):
+    """The four matrices of one attention: [D, H*K] three times, and [H*K, D] back."""
+
+    def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
+        self.heads = config.num_heads
+        self.query = parameter(dtype, config.d_model, config.inner_width)
+        self.key = parameter(dtype, config.d_model, config.inner_width)
+        self.value = parameter(dtype, config.d_model, config.inner_width)
+        self.output = parameter(dtype, config.inner_width, config.d_model)
+
+    def split(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
+        """x [B, L, D] -> [B, H, L, K]."""
+        return project(x, weight).reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
+
+    def join(self, context: jax.Array) -> jax.Array:
+        """context [B, H, L, K] -> [B, L, D]."""
+        batch, heads, length, width = context.shape
+        flat = context.transpose(0, 2, 1, 3).reshape(batch, length, heads * width)
+        return project(flat, self.output)
+
+    def split_step(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
+        """x [S, D] -> [S, H, K]."""
+        return project(x, weight).reshape(x.shape[0], self.heads, -1)
+
+    def join_step(self, context: jax.Array) -> jax.Array:
+        """context [S, H, K] -> [S, D]."""
+        return project(context.reshape(context.shape[0], -1), self.output)

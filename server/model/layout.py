@@ -1,0 +1,57 @@
+"""Two layouts of a stack of layers behind one fold.
+
+`unrolled` keeps one buffer a tensor and unrolls the loop over layers: XLA never slices or copies weights, so
+it is the fast one to serve from. `scanned` stacks each tensor of all layers on a leading axis and loops on
+the device: compile time and gradient memory (each layer is recomputed) of one layer, which is what training
+and XXL need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Layout = Literal["unrolled", "scanned"]
+LAYOUTS: tuple[Layout, ...] = ("unrolled", "scanned")
+
+PyTree = Any
+Body = Callable[[Any, PyTree, PyTree], tuple[PyTree, PyTree]]
+"""(layer, carry, this layer's inputs) -> (carry, this layer's outputs)."""
+
+
+def make_layers(layout: Layout, count: int, make: Callable[[], nnx.Module]) -> nnx.Module:
+    """`count` layers: a list of modules, or one module whose parameters have a leading axis N."""
+    if layout == "unrolled":
+        return nnx.List([make() for _ in range(count)])
+    graph, state = nnx.split(make())
+    stacked = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
+    return nnx.merge(graph, stacked)
+
+
+def fold(layers: nnx.Module, body: Body, carry: PyTree, inputs: PyTree = None) -> tuple[PyTree, PyTree]:
+    """Run `body` over the layers in order.
+
+    Args:
+        inputs: per-layer inputs: a tuple of N trees (unrolled), or one tree of arrays with leading axis N
+        (scanned).
+
+    Returns:
+        The last carry, and the per-layer outputs in the same form as `inputs`.
+    """
+    if isinstance(layers, nnx.List):
+        outputs = []
+        for index, layer in enumerate(layers):
+            carry, output = body(layer, carry, None if inputs is None else inputs[index])
+            outputs.append(output)
+        return carry, tuple(outputs)
+    graph, state = nnx.split(layers)
+
+    def step(carry: PyTree, sliced: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        parameters, layer_inputs = sliced
+        return body(nnx.merge(graph, parameters), carry, layer_inputs)
+
+    return jax.lax.scan(jax.checkpoint(step), carry, (state, inputs))

@@ -1,0 +1,186 @@
+"""Encoder and decoder: what one layer does, folded over a stack in either layout."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from server.model.attention import Attention, step_attention
+from server.model.config import T5Config
+from server.model.layers import FeedForward, Projections, parameter, rms_norm
+from server.model.layout import Layout, PyTree, fold, make_layers
+from server.model.relative import causal_bias, encoder_bias, step_bias
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention, then feed-forward, each behind a norm and beside a residual."""
+
+    def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
+        self.epsilon = config.norm_epsilon
+        self.attention_norm = parameter(dtype, config.d_model)
+        self.attention = Projections(config, dtype)
+        self.feed_forward_norm = parameter(dtype, config.d_model)
+        self.feed_forward = FeedForward(config, dtype)
+
+    def __call__(self, x: jax.Array, real: jax.Array, bias: jax.Array, attend: Attention) -> jax.Array:
+        """x [B, L, D], real [B, L], bias [1, H, L, L] -> [B, L, D]. Positions that are not real stay 0."""
+        block = self.attention
+        h = rms_norm(x, self.attention_norm, self.epsilon)
+        query, key, value = (block.split(h, weight) for weight in (block.query, block.key, block.value))
+        context = block.join(attend(query, key, value, real[:, None, None, :], bias))
+        # 0 in, 0 out of everything else: this one select keeps padding at 0 through the whole stack, whatever
+        # the row holds, and costs nothing inside the residual add.
+        x = x + jnp.where(real[:, :, None], context, 0)
+        return x + self.feed_forward(rms_norm(x, self.feed_forward_norm, self.epsilon))
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the encoder memory, feed-forward."""
+
+    def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
+        self.epsilon = config.norm_epsilon
+        self.self_attention_norm = parameter(dtype, config.d_model)
+        self.self_attention = Projections(config, dtype)
+        self.cross_attention_norm = parameter(dtype, config.d_model)
+        self.cross_attention = Projections(config, dtype)
+        self.feed_forward_norm = parameter(dtype, config.d_model)
+        self.feed_forward = FeedForward(config, dtype)
+
+    def memory(self, encoded: jax.Array) -> dict[str, jax.Array]:
+        """encoded [B, L, D] -> cross-attention key and value [B, H, L, K]; 0 where encoded is 0."""
+        block = self.cross_attention
+        return {"key": block.split(encoded, block.key), "value": block.split(encoded, block.value)}
+
+    def step(
+        self,
+        x: jax.Array,
+        cache: dict[str, jax.Array],
+        memory: dict[str, jax.Array],
+        memory_visible: jax.Array,
+        positions: jax.Array,
+        bias: jax.Array,
+        memory_index: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """One token a slot: x [S, D], cache key and value [S, H, T, K], memory [M, H, L, K], memory_visible
+        [S, L], positions [S], bias [S, H, T] -> x [S, D] and the cache with this token in it."""
+        own = self.self_attention
+        h = rms_norm(x, self.self_attention_norm, self.epsilon)
+        slots = jnp.arange(x.shape[0])
+        key = cache["key"].at[slots, :, positions].set(own.split_step(h, own.key), mode="drop")
+        value = cache["value"].at[slots, :, positions].set(own.split_step(h, own.value), mode="drop")
+        past = jnp.arange(key.shape[2])[None, :] <= positions[:, None]
+        # A reused slot may hold anything beyond its position, NaN included.
+        clean = jnp.where(past[:, None, :, None], value, 0)
+        x = x + own.join_step(
+            step_attention(own.split_step(h, own.query), key, clean, past[:, None, :], bias)
+        )
+
+        cross = self.cross_attention
+        h = rms_norm(x, self.cross_attention_norm, self.epsilon)
+        if memory_index is not None:
+            memory = {name: leaf[memory_index] for name, leaf in memory.items()}
+        context = step_attention(
+            cross.split_step(h, cross.query), memory["key"], memory["value"], memory_visible[:, None, :], None
+        )
+        x = x + cross.join_step(context)
+        x = x + self.feed_forward(rms_norm(x, self.feed_forward_norm, self.epsilon))
+        return x, {"key": key, "value": value}
+
+    def targets(
+        self, x: jax.Array, encoded: jax.Array, memory_visible: jax.Array, causal: jax.Array, bias: jax.Array,
+        attend: Attention,
+    ) -> jax.Array:  # fmt: skip
+        """Teacher forcing: x [B, C, T, D], encoded [B, L, D], memory_visible [B, L], causal [T, T], bias [1,
+        H, T, T] -> [B, C, T, D]. All C * T queries of an input read its one memory."""
+        B, C, T, D = x.shape
+        own, cross = self.self_attention, self.cross_attention
+        flat = x.reshape(B * C, T, D)
+        h = rms_norm(flat, self.self_attention_norm, self.epsilon)
+        query, key, value = (own.split(h, weight) for weight in (own.query, own.key, own.value))
+        flat = flat + own.join(attend(query, key, value, causal[None, None], bias))
+
+        wide = flat.reshape(B, C * T, D)
+        h = rms_norm(wide, self.cross_attention_norm, self.epsilon)
+        memory = self.memory(encoded)
+        context = attend(
+            cross.split(h, cross.query),
+            memory["key"],
+            memory["value"],
+            memory_visible[:, None, None, :],
+            None,
+        )
+        wide = wide + cross.join(context)
+        wide = wide + self.feed_forward(rms_norm(wide, self.feed_forward_norm, self.epsilon))
+        return wide.reshape(B, C, T, D)
+
+
+class Encoder(nnx.Module):
+    """A stack of encoder layers with their shared position table and final norm."""
+
+    def __init__(self, config: T5Config, layout: Layout, dtype: jnp.dtype) -> None:
+        self.config = config
+        self.relative_bias = parameter(dtype, config.relative_buckets, config.num_heads)
+        self.layers = make_layers(layout, config.num_encoder_layers, lambda: EncoderLayer(config, dtype))
+        self.final_norm = parameter(dtype, config.d_model)
+
+    def __call__(self, x: jax.Array, real: jax.Array, attend: Attention) -> jax.Array:
+        """x [B, L, D] with 0 where not real, real [B, L] -> [B, L, D], still 0 there."""
+        bias = encoder_bias(self.relative_bias[...], x.shape[1], self.config)[None]
+
+        def body(layer: EncoderLayer, carry: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return layer(carry, real, bias, attend), None
+
+        x, _ = fold(self.layers, body, x)
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
+
+
+class Decoder(nnx.Module):
+    """A stack of decoder layers with their shared position table and final norm."""
+
+    def __init__(self, config: T5Config, layout: Layout, dtype: jnp.dtype) -> None:
+        self.config = config
+        self.relative_bias = parameter(dtype, config.relative_buckets, config.num_heads)
+        self.layers = make_layers(layout, config.num_decoder_layers, lambda: DecoderLayer(config, dtype))
+        self.final_norm = parameter(dtype, config.d_model)
+
+    def memory(self, encoded: jax.Array) -> PyTree:
+        """encoded [B, L, D] -> per-layer keys and values [B, H, L, K]."""
+
+        def body(layer: DecoderLayer, carry: None, _: None) -> tuple[None, PyTree]:
+            return carry, layer.memory(encoded)
+
+        return fold(self.layers, body, None)[1]
+
+    def step(
+        self, x: jax.Array, cache: PyTree, memory: PyTree, memory_visible: jax.Array, positions: jax.Array,
+        new_tokens: int, memory_index: jax.Array | None,
+    ) -> tuple[jax.Array, PyTree]:  # fmt: skip
+        """x [S, D] -> x [S, D] after the final norm, and the cache one token longer."""
+        bias = step_bias(self.relative_bias[...], positions, new_tokens, self.config)
+
+        def body(
+            layer: DecoderLayer, carry: jax.Array, own: tuple[PyTree, PyTree]
+        ) -> tuple[jax.Array, PyTree]:
+            return layer.step(carry, own[0], own[1], memory_visible, positions, bias, memory_index)
+
+        x, cache = fold(self.layers, body, x, _zip_layers(cache, memory))
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon), cache
+
+    def targets(
+        self, x: jax.Array, encoded: jax.Array, memory_visible: jax.Array, attend: Attention
+    ) -> jax.Array:
+        """x [B, C, T, D] -> [B, C, T, D] after the final norm."""
+        T = x.shape[2]
+        causal = jnp.tril(jnp.ones((T, T), bool))
+        bias = causal_bias(self.relative_bias[...], T, self.config)[None]
+
+        def body(layer: DecoderLayer, carry: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return layer.targets(carry, encoded, memory_visible, causal, bias, attend), None
+
+        x, _ = fold(self.layers, body, x)
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
+
+
+def _zip_layers(cache: PyTree, memory: PyTree) -> PyTree:
+    return tuple(zip(cache, memory, strict=True)) if isinstance(cache, tuple) else (cache, memory)

@@ -1,0 +1,194 @@
+"""Models: structure, parameters and functions together; filled from, and emptied into, canonical tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from server.errors import InvalidModelError
+from server.model.config import T5Config
+from server.model.functions import Functions
+from server.model.layout import LAYOUTS, Layout, PyTree
+from server.model.network import T5
+from server.model.parameters import Axes, parameter_axes, parameter_shapes
+
+Array = jax.Array | np.ndarray[Any, Any]
+Sharding = Callable[[Axes], jax.sharding.Sharding]
+"""Logical axis names of a tensor -> where it lives; a stacked tensor's axes begin with "layers"."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A T5 with its parameters.
+
+    Attributes:
+        params: nested dict of arrays by canonical path, the jit argument (abstract after `build`). Scanned
+            layouts have no layer index in the path and a leading axis N instead.
+        functions: the pure functions, hashable.
+    """
+
+    functions: Functions
+    params: PyTree
+
+    @property
+    def config(self) -> T5Config:
+        return self.functions.config
+
+    @property
+    def layout(self) -> Layout:
+        return self.functions.layout
+
+    @property
+    def dtype(self) -> Any:
+        return self.functions.dtype
+
+
+def build(config: T5Config, layout: Layout = "unrolled", dtype: Any = jnp.float32) -> Model:
+    """The structure alone: `params` are `jax.ShapeDtypeStruct`s.
+
+    Raises:
+        InvalidModelError: unknown layout, or a dtype other than float32 and bfloat16 (T5 overflows in
+        float16).
+    """
+    if layout not in LAYOUTS:
+        raise InvalidModelError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}", field="layout")
+    compute = jnp.dtype(dtype)
+    if compute not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
+        raise InvalidModelError(f"dtype must be float32 or bfloat16, got {compute.name}", field="dtype")
+    graph, state = nnx.split(nnx.eval_shape(lambda: T5(config, layout, compute)))
+    return Model(Functions(config, layout, compute, graph), nnx.to_pure_dict(state))
+
+
+def assemble(
+    config: T5Config,
+    layout: Layout,
+    dtype: Any,
+    tensors: Iterable[tuple[str, Array]],
+    sharding: Sharding | None = None,
+) -> Model:
+    """Fill a model tensor by tensor: each is put on its device, cast, before the next is asked for.
+
+    Args:
+        tensors: canonical name and array, in any order; see `parameters`.
+        sharding: where each tensor lives; None is the default device.
+
+    Raises:
+        InvalidModelError: a tensor is unknown, misshapen, given twice or missing; named in the message.
+    """
+    model = build(config, layout, dtype)
+    shapes, axes = parameter_shapes(config), parameter_axes(config)
+    missing = dict.fromkeys(shapes)
+    place = _Place(model.dtype, sharding)
+    params: dict[Any, Any] = {}
+    for name, array in tensors:
+        if name not in shapes:
+            raise InvalidModelError(f"tensor {name!r} is not part of this model", field=name)
+        if name not in missing:
+            raise InvalidModelError(f"tensor {name!r} was given twice", field=name)
+        if tuple(array.shape) != shapes[name]:
+            message = f"tensor {name!r} has shape {tuple(array.shape)}, expected {shapes[name]}"
+            raise InvalidModelError(message, field=name)
+        del missing[name]
+        path, index = _path(name, layout)
+        if index is None:
+            _set(params, path, place.whole(array, axes[name]))
+        else:
+            layers = config.num_encoder_layers if path[0] == "encoder" else config.num_decoder_layers
+            _set(params, path, place.layer(_get(params, path), layers, index, array, axes[name]))
+    if missing:
+        names = ", ".join(list(missing)[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise InvalidModelError(f"tensors are missing: {names}", field=next(iter(missing)))
+    return Model(model.functions, params)
+
+
+def tensors_of(model: Model) -> Iterator[tuple[str, jax.Array]]:
+    """Canonical name and array of every tensor, one at a time: the inverse of `assemble`."""
+    for name in parameter_shapes(model.config):
+        path, index = _path(name, model.layout)
+        array = _get(model.params, path)
+        yield name, array if index is None else array[index]
+
+
+def random_tensors(
+    config: T5Config, seed: int
+) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
+    """Canonical tensors with T5's initial spread (Mesh TensorFlow's, as the reference implementation),
+    f32."""
+    generator = np.random.default_rng(seed)
+    for name, shape in parameter_shapes(config).items():
+        if name.endswith("norm"):
+            yield name, np.ones(shape, np.float32)
+        else:
+            deviation = _deviation(config, name)
+            yield name, generator.standard_normal(shape, np.float32) * np.float32(deviation)
+
+
+def _deviation(config: T5Config, name: str) -> float:
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf == "embedding":
+        return 1.0
+    if leaf == "query":
+        return float((config.d_model * config.d_kv) ** -0.5)
+    if leaf == "output":
+        return float(config.inner_width**-0.5)
+    if leaf == "wo":
+        return float(config.d_ff**-0.5)
+    return float(config.d_model**-0.5)
+
+
+class _Place:
+    """Puts arrays where they live, in the model's dtype."""
+
+    def __init__(self, dtype: Any, sharding: Sharding | None) -> None:
+        self._dtype = dtype
+        self._sharding = sharding
+
+    def whole(self, array: Array, axes: Axes) -> jax.Array:
+        if array.dtype != self._dtype:
+            array = array.astype(self._dtype)
+        placed: jax.Array = jax.device_put(array, self._sharding(axes) if self._sharding else None)
+        return placed
+
+    def layer(self, stack: Any, layers: int, index: int, array: Array, axes: Axes) -> jax.Array:
+        """Write one layer into the stacked buffer, in place on the device."""
+        if stack is None:
+            where = self._sharding(("layers", *axes)) if self._sharding else None
+            make = partial(jnp.zeros, (layers, *array.shape), self._dtype)
+            stack = jax.jit(make, out_shardings=where)() if where else make()
+        written: jax.Array = _write(stack, index, self.whole(array, axes))
+        return written
+
+
+@partial(jax.jit, donate_argnums=0)
+def _write(stack: jax.Array, index: int, value: jax.Array) -> jax.Array:
+    written: jax.Array = jax.lax.dynamic_update_index_in_dim(stack, value, index, 0)
+    return written
+
+
+def _path(name: str, layout: Layout) -> tuple[tuple[str | int, ...], int | None]:
+    """Canonical name -> path in params, and the layer where layers are stacked."""
+    parts: list[str | int] = [int(part) if part.isdigit() else part for part in name.split(".")]
+    if len(parts) > 2 and parts[1] == "layers" and layout == "scanned":
+        index = parts.pop(2)
+        assert isinstance(index, int)
+        return tuple(parts), index
+    return tuple(parts), None
+
+
+def _get(tree: PyTree, path: tuple[str | int, ...]) -> Any:
+    for part in path:
+        tree = tree.get(part) if tree is not None else None
+    return tree
+
+
+def _set(tree: dict[Any, Any], path: tuple[str | int, ...], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
