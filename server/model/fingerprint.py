@@ -1,7 +1,9 @@
-"""The name that a base model has whatever the file: prompts are tuned on a fingerprint and refused on any other.
+"""The name that a base model has whatever the file: prompts are tuned on a fingerprint and refused on any
+other.
 
-SHA-256 over canonical JSON of `{"architecture": fields, "tensors": [[name, shape, sha256], ...]}`, tensors sorted by
-name. A tensor's SHA-256 is over its canonical row-major values rounded to bf16, little-endian, with only the rows that
+SHA-256 over canonical JSON of `{"architecture": fields, "tensors": [[name, shape, sha256], ...]}`, tensors
+sorted by name. A tensor's SHA-256 is over its canonical row-major values rounded to bf16, little-endian,
+with only the rows that
 belong to the vocabulary: f32 and bf16 files agree, and so do files that pad the vocabulary differently.
 """
 
@@ -34,7 +36,8 @@ ARCHITECTURE_FIELDS = (
     "tied",
     "norm_epsilon",
 )
-"""What changes the function that the weights compute. Names, padding, dropout and ids that the caller chooses do not."""
+"""What changes the function that the weights compute. Names, padding, dropout and ids that the caller
+chooses do not."""
 
 
 class Fingerprinter:

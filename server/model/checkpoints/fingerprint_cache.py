@@ -1,7 +1,8 @@
 """Fingerprints of checkpoints that have no room for one, kept beside the user's other caches.
 
-Keyed by the files' paths, sizes and times and by the architecture, so a changed file or flag is computed afresh. Losing
-the cache costs one pass over the weights; a folder that cannot be written only means that nothing is kept.
+Keyed by the files' paths, sizes and times and by the architecture, so a changed file or flag is computed
+afresh. Losing the cache costs one pass over the weights; a folder that cannot be written only means that
+nothing is kept.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ def read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
 def merge_shard(
     raw: dict[str, RawTensor], path: Path, names: set[str], found: Mapping[str, RawTensor]
 ) -> None:
-    """Add one shard's tensors; the index must not promise what the file lacks, nor two files the same name."""
+    """Add one shard's tensors; the index must not promise what the file lacks, nor two files the same
+    name."""
     absent = sorted(names - set(found))
     if absent:
         raise InvalidModelError(f"the index says that {path.name} holds tensor {absent[0]}, and it does not")
@@ -86,7 +87,8 @@ def sharded_files(index: Path) -> dict[Path, set[str]]:
     """The files that an index names, with the tensors that each should hold.
 
     Raises:
-        InvalidModelError: no `weight_map`, a file that is not a plain name in the same folder, or a missing file.
+        InvalidModelError: no `weight_map`, a file that is not a plain name in the same folder, or a missing
+            file.
     """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:

@@ -37,7 +37,8 @@ def unpadded_vocab_size(rows: int, vocabulary_size: int | None = None) -> int:
         return known
     if vocabulary_size > rows:
         raise InvalidModelError(
-            f"the vocabulary has {vocabulary_size} ids and the embedding {rows} rows; it belongs to another model",
+            f"the vocabulary has {vocabulary_size} ids and the embedding {rows} rows: "
+            "it belongs to another model",
             field="vocabulary",
         )
     return vocabulary_size
@@ -101,7 +102,8 @@ def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
         "num_decoder_layers": config.num_decoder_layers,
         "relative_attention_num_buckets": config.relative_buckets,
         "relative_attention_max_distance": config.relative_max_distance,
-        # transformers reads "gated-gelu" as gelu_new, the tanh approximation; plain "gelu" would be the exact one.
+        # transformers reads "gated-gelu" as gelu_new, the tanh approximation; plain "gelu" would be the
+        # exact one.
         "feed_forward_proj": _feed_forward_name(config),
         "tie_word_embeddings": config.tied,
         "layer_norm_epsilon": config.norm_epsilon,

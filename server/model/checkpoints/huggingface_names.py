@@ -1,7 +1,7 @@
 """Where the tensors of a canonical T5 are in a Hugging Face T5 or mT5 state dict.
 
-torch's Linear stores `[out, in]`; canonical matrices are `[in, out]`, so every matrix but the two embedding tables and
-the relative biases is transposed.
+torch's Linear stores `[out, in]`; canonical matrices are `[in, out]`, so every matrix but the two embedding
+tables and the relative biases is transposed.
 """
 
 from __future__ import annotations

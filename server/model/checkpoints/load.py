@@ -12,8 +12,9 @@ from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.reader import CheckpointReader
 from server.model.checkpoints.tensors import Array, Progress, target_dtype
 from server.model.fingerprint import Fingerprinter
+from server.model.layout import Layout
 from server.model.parameters import parameter_count
-from server.model.t5 import Layout, Model, assemble
+from server.model.t5 import Model, Sharding, assemble
 from server.model.vocabulary import Vocabulary
 
 
@@ -40,7 +41,7 @@ def load_model(
     *,
     layout: Layout = "unrolled",
     dtype: Any = "float32",
-    sharding: Any = None,
+    sharding: Sharding | None = None,
     progress: Progress | None = None,
     options: OpenOptions | None = None,
 ) -> LoadedModel:

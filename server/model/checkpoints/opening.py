@@ -17,7 +17,8 @@ class OpenOptions:
     Attributes:
         vocabulary: a SentencePiece model; overrides the one in the folder.
         name: what to call the model.
-        allow_torch: read `pytorch_model*.bin` through the restricted reader. Only `chorus models convert` asks for it.
+        allow_torch: read `pytorch_model*.bin` through the restricted reader. Only `chorus models convert`
+            asks for it.
     """
 
     vocabulary: Path | None = None

@@ -33,7 +33,8 @@ class CheckpointReader(ABC):
         config: the architecture.
         vocabulary_path: the SentencePiece model beside the weights, if there is one.
         fingerprint: as stored in the checkpoint; None when the format has no place for it.
-        identity: names, sizes and times of the files, to recognise unchanged ones; None when that is not known.
+        identity: names, sizes and times of the files, to recognise unchanged ones; None when that is not
+            known.
     """
 
     format: ClassVar[str]

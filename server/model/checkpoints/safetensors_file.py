@@ -1,9 +1,10 @@
 """Reads one safetensors file by plain file reads.
 
-The library maps the whole file, and mapped pages that were touched count as resident memory: reading 45 GB would
-look like, and under a container's limit be, 45 GB. `pread` of a few MiB at a time does not.
+The library maps the whole file, and mapped pages that were touched count as resident memory: reading 45 GB
+would look like, and under a container's limit be, 45 GB. `pread` of a few MiB at a time does not.
 
-Format: 8 bytes little-endian header length N, N bytes of JSON `{name: {dtype, shape, data_offsets}}`, then the data.
+Format: 8 bytes little-endian header length N, N bytes of JSON `{name: {dtype, shape, data_offsets}}`, then
+the data.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def read_safetensors(path: Path) -> dict[str, FileTensor]:
     """The tensors of one file, by name; only the header is read.
 
     Raises:
-        InvalidModelError: not a safetensors file, a header over 16 MiB or not JSON, a name twice, an unknown dtype, or
-            offsets that overlap, leave holes, contradict the shape or pass the end of the file.
+        InvalidModelError: not a safetensors file, a header over 16 MiB or not JSON, a name twice, an unknown
+            dtype, or offsets that overlap, leave holes, contradict the shape or pass the end of the file.
     """
     size = path.stat().st_size
     header, start = _read_header(path, size)

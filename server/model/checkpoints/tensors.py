@@ -47,7 +47,7 @@ class ArrayTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.array.shape
+        return tuple(self.array.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -73,7 +73,7 @@ def target_dtype(dtype: Any) -> np.dtype[Any]:
         InvalidModelError: any other dtype. T5 overflows in fp16.
     """
     try:
-        resolved = BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
+        resolved: np.dtype[Any] = BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
     except TypeError:
         resolved = np.dtype(object)
     if resolved not in (FLOAT32, BFLOAT16):

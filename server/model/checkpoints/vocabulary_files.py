@@ -28,7 +28,8 @@ def find_vocabulary(
     """The vocabulary of a folder: `explicit` if given, else `spiece.model` in it, else None.
 
     Args:
-        rows: of the embedding, when known: a vocabulary whose sentinels are pieces already (mT5's) gets no others.
+        rows: of the embedding, when known: a vocabulary whose sentinels are pieces already (mT5's) gets no
+            others.
 
     Raises:
         InvalidModelError: `explicit` is not a file, or the file is not a SentencePiece model.
