@@ -1,0 +1,214 @@
+"""Text to ids and back with a T5 SentencePiece vocabulary and its sentinels.
+
+Ids: the pieces of the SentencePiece file, then `extra_ids` sentinels, `<extra_id_0>` the highest. Rows of the
+model beyond `size` are padding: they have no text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from server.errors import InvalidInputError, InvalidModelError
+
+_SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
+_SPACE = "\u2581"
+
+
+class Vocabulary:
+    """One SentencePiece vocabulary; safe to use from several threads. Make it with `load`."""
+
+    def __init__(self, processor: Any, extra_ids: int) -> None:
+        self._processor = processor
+        self._extra_ids = extra_ids
+        self._pieces: int = processor.get_piece_size()
+        self._inside = _sentinels_inside(processor)
+        self._control = frozenset(
+            id for id in range(self._pieces) if processor.is_control(id) or processor.is_unknown(id)
+        ) | frozenset(self._inside.values())
+        self.pad_id: int = max(processor.pad_id(), 0)
+        self.eos_id: int = processor.eos_id()
+        self.unk_id: int = processor.unk_id()
+
+    @staticmethod
+    def load(path: str | Path, extra_ids: int = 100) -> Vocabulary:
+        """Read a `spiece.model`.
+
+        Raises:
+            InvalidModelError: no file there, not a SentencePiece model, or one without `</s>`.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            message = f"cannot read the vocabulary {path}: {error.strerror or error}"
+            raise InvalidModelError(message, field="vocabulary") from error
+        processor = sentencepiece.SentencePieceProcessor()
+        try:
+            processor.LoadFromSerializedProto(data)
+        except (RuntimeError, ValueError, TypeError) as error:
+            message = f"{path} is not a SentencePiece model; a T5 checkpoint's is named spiece.model"
+            raise InvalidModelError(message, field="vocabulary") from error
+        if processor.get_piece_size() == 0 or processor.eos_id() < 0:
+            message = f"the SentencePiece model {path} has no </s> piece, which T5 ends its texts with"
+            raise InvalidModelError(message, field="vocabulary")
+        return Vocabulary(processor, extra_ids)
+
+    @property
+    def size(self) -> int:
+        """Pieces and sentinels, without the model's padding rows."""
+        return self._pieces + self._extra_ids
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of every piece, its score (f32, little-endian) and kind, and the number of
+        sentinels."""
+        hasher = hashlib.sha256()
+        for id in range(self._pieces):
+            piece = self._processor.id_to_piece(id).encode()
+            kind = id in self._control, self._processor.is_byte(id)
+            hasher.update(struct.pack("<If??", len(piece), self._processor.get_score(id), *kind) + piece)
+        hasher.update(struct.pack("<I", self._extra_ids))
+        return hasher.hexdigest()
+
+    def encode(self, text: str, *, allow_sentinels: bool = False) -> list[int]:
+        """Ids of a text, without `</s>`. Text never becomes a control id; `<extra_id_0>` becomes a sentinel
+        only when allowed, else it is spelled out like any other text.
+
+        Raises:
+            InvalidInputError: a lone surrogate in the text.
+        """
+        if not allow_sentinels:
+            return self._encode_plain(text)
+        ids: list[int] = []
+        start = 0
+        for match in _SENTINEL.finditer(text):
+            sentinel = self._sentinel_or_none(int(match[1]))
+            if sentinel is not None:
+                ids += [*self._encode_plain(text[start : match.start()]), sentinel]
+                start = match.end()
+        return ids + self._encode_plain(text[start:])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids: control ids, sentinels and padding rows have none, and spaces at both ends are cut (as
+        the reference implementation's decoding without special tokens)."""
+        stream = StreamDecoder(self)
+        return stream.push(ids) + stream.finish()
+
+    def piece(self, id: int) -> str:
+        """How an id is written: a piece with its leading `▁`, a sentinel, or `<unused_ID>` for a padding
+        row."""
+        if 0 <= id < self._pieces:
+            piece: str = self._processor.id_to_piece(id)
+            return piece
+        return f"<extra_id_{self.size - 1 - id}>" if self._pieces <= id < self.size else f"<unused_{id}>"
+
+    def sentinel(self, index: int) -> int:
+        """Id of `<extra_id_{index}>`.
+
+        Raises:
+            IndexError: the vocabulary has no such sentinel.
+        """
+        found = self._sentinel_or_none(index)
+        if found is None:
+            raise IndexError(f"no <extra_id_{index}>: the vocabulary has {self._extra_ids} sentinels")
+        return found
+
+    def common_pieces(self, count: int) -> list[int]:
+        """Ids of the `count` most common pieces (fewer if there are not so many), commonest first, without
+        control, byte and sentinel pieces."""
+        processor = self._processor
+        ordinary = [
+            id
+            for id in range(self._pieces)
+            if id not in self._control and not processor.is_byte(id) and not processor.is_unused(id)
+        ]
+        # A unigram model's score is a log probability, a BPE model's the rank of the merge.
+        return sorted(ordinary, key=lambda id: -processor.get_score(id))[:count]
+
+    def spelling(self, id: int) -> str | int | None:
+        """What an id adds to a text: characters, one byte (0 to 255), or nothing."""
+        if id in self._control or not 0 <= id < self._pieces:
+            return None
+        piece: str = self._processor.id_to_piece(id)
+        return int(piece[3:-1], 16) if self._processor.is_byte(id) else piece.replace(_SPACE, " ")
+
+    def _encode_plain(self, text: str) -> list[int]:
+        try:
+            ids: list[int] = self._processor.encode(text)
+        except (RuntimeError, UnicodeEncodeError) as error:
+            raise InvalidInputError(
+                "the text is not valid Unicode (a lone surrogate)", field="text"
+            ) from error
+        if self._inside and not self._control.isdisjoint(ids):
+            ids = [part for id in ids for part in self._spell_out(id)]
+        return ids
+
+    def _spell_out(self, id: int) -> Sequence[int]:
+        """A sentinel that the SentencePiece file itself holds would match in text: write its characters
+        instead."""
+        if id not in self._inside.values():
+            return (id,)
+        return [self._processor.piece_to_id(character) for character in self._processor.id_to_piece(id)]
+
+    def _sentinel_or_none(self, index: int) -> int | None:
+        if 0 <= index < self._extra_ids:
+            return self.size - 1 - index
+        return self._inside.get(index)
+
+
+def _sentinels_inside(processor: Any) -> dict[int, int]:
+    """Sentinel index to id, for files (mT5's) that hold the sentinels as pieces."""
+    found = {}
+    for id in range(processor.get_piece_size()):
+        match = _SENTINEL.fullmatch(processor.id_to_piece(id).removeprefix(_SPACE))
+        if match:
+            found[int(match[1])] = id
+    return found
+
+
+class StreamDecoder:
+    """Decodes tokens as they come: the deltas and `finish()`, joined, are `vocabulary.decode` of all tokens.
+
+    Held back until it is known what follows: spaces (they are cut at the end of a text) and the first bytes
+    of a character that several byte pieces spell.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+        self._spaces = ""
+        self._started = False
+
+    def push(self, tokens: Iterable[int]) -> str:
+        """The text that these tokens make certain."""
+        return self._emit("".join(self._text(token) for token in tokens))
+
+    def finish(self) -> str:
+        """The rest: a replacement character when the tokens ended inside a character, else nothing."""
+        return self._emit(self._bytes.decode(b"", final=True))
+
+    def _text(self, token: int) -> str:
+        spelling = self._vocabulary.spelling(token)
+        if spelling is None:
+            return ""
+        if isinstance(spelling, int):
+            return self._bytes.decode(bytes((spelling,)))
+        broken = self._bytes.decode(b"", final=True)
+        self._bytes.reset()
+        return broken + spelling
+
+    def _emit(self, text: str) -> str:
+        text = self._spaces + text
+        if not self._started:
+            text = text.lstrip()
+        visible = text.rstrip()
+        self._spaces = text[len(visible) :]
+        self._started = self._started or bool(visible)
+        return visible
