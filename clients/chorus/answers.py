@@ -1,0 +1,96 @@
+"""From httpx's answers and exceptions to Chorus's: what both transports must agree on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from chorus.errors import (
+    BY_STATUS,
+    CallTimeoutError,
+    ChorusError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    UnexpectedAnswerError,
+)
+from chorus.retries import parse_retry_after
+from chorus.types.base import ErrorDetail
+from chorus.wire import Answer, Request
+
+RETRIED_STATUSES = frozenset({429, 503})
+
+
+def answer_of(response: httpx.Response) -> Answer:
+    """A response whose body has been read."""
+    return Answer(response.status_code, response.headers, response.content)
+
+
+def is_answer(request: Request, status: int) -> bool:
+    """Whether the status is an answer of the route, and no error."""
+    return 200 <= status < 300 or status in request.also_answers
+
+
+def error_of(answer: Answer) -> ChorusError:
+    """The exception for an error answer.
+
+    A batch whose every item failed carries the first item's status and each item's own error; it is raised
+    as the first.
+    """
+    retry_after = parse_retry_after(answer.headers.get("retry-after"))
+    detail = _detail(answer.content)
+    if detail is not None:
+        return detail.as_error(answer.status, retry_after)
+    kind = BY_STATUS.get(answer.status)
+    if answer.status in RETRIED_STATUSES and kind is not None:
+        # A proxy in front of the server may refuse in its own words.
+        message = f"The server, or a proxy before it, answered {answer.status} without saying why."
+        return kind(message, code="overloaded", status=answer.status, retry_after_seconds=retry_after)
+    return UnexpectedAnswerError(
+        f"The answer has status {answer.status} and is not Chorus's: look at the URL and at proxies between."
+    )
+
+
+def _detail(content: bytes) -> ErrorDetail | None:
+    try:
+        body: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    found = body.get("error")
+    results = body.get("results")
+    if found is None and isinstance(results, list) and results and isinstance(results[0], dict):
+        found = results[0].get("error")
+    try:
+        return None if found is None else ErrorDetail.model_validate(found)
+    except ValidationError:
+        return None
+
+
+def failure_of(error: httpx.HTTPError, url: httpx.URL) -> ChorusError:
+    """The exception for a request that brought no answer."""
+    where = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    reason = str(error) or type(error).__name__
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
+            return ConnectionFailedError(f"No connection to {where}: {reason}. Is the server running there?")
+        case httpx.PoolTimeout():
+            return CallTimeoutError("Every connection of this client stayed busy; raise max_connections.")
+        case httpx.TimeoutException():
+            return CallTimeoutError(f"{where} did not answer in time; raise timeout_seconds or ask for less.")
+        case _:
+            return ConnectionLostError(
+                f"The connection to {where} broke before the answer was whole: {reason}."
+            )
+
+
+def may_repeat(request: Request, error: ChorusError, status: int | None = None) -> bool:
+    """Whether the request may be tried again after this failure."""
+    if status is not None:
+        return status in RETRIED_STATUSES
+    if isinstance(error, ConnectionFailedError):
+        return True
+    return request.repeatable and isinstance(error, ConnectionLostError)

@@ -1,0 +1,208 @@
+"""The two clients: the same methods, blocking and awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from chorus import config
+from chorus.errors import InvalidArgumentError
+from chorus.http import MAX_CONNECTIONS, Connection, connection
+from chorus.methods import Async, AsyncOwner, AsyncStream, Sync, SyncOwner, SyncStream
+from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
+from chorus.routes import ensembles, inference, service, tasks
+from chorus.routes import versions as prompts
+from chorus.transports import AsyncTransport, SyncTransport
+
+
+class Tasks(SyncOwner):
+    """`client.tasks`: tasks, their versions and aliases."""
+
+    list = Sync(tasks.list_all)
+    page = Sync(tasks.list_page)
+    get = Sync(tasks.get)
+    delete = Sync(tasks.delete)
+    push = Sync(prompts.push)
+    versions = Sync(prompts.all_versions)
+    version = Sync(prompts.get)
+    delete_version = Sync(prompts.delete)
+    artifact = Sync(prompts.artifact)
+    pull = Sync(prompts.pull)
+    aliases = Sync(tasks.aliases)
+    promote = Sync(tasks.promote)
+    remove_alias = Sync(tasks.remove_alias)
+    rollback = Sync(tasks.rollback)
+    neighbors = Sync(tasks.neighbors)
+
+
+class AsyncTasks(AsyncOwner):
+    """`client.tasks`: tasks, their versions and aliases."""
+
+    list = Async(tasks.list_all)
+    page = Async(tasks.list_page)
+    get = Async(tasks.get)
+    delete = Async(tasks.delete)
+    push = Async(prompts.push)
+    versions = Async(prompts.all_versions)
+    version = Async(prompts.get)
+    delete_version = Async(prompts.delete)
+    artifact = Async(prompts.artifact)
+    pull = Async(prompts.pull)
+    aliases = Async(tasks.aliases)
+    promote = Async(tasks.promote)
+    remove_alias = Async(tasks.remove_alias)
+    rollback = Async(tasks.rollback)
+    neighbors = Async(tasks.neighbors)
+
+
+class Ensembles(SyncOwner):
+    """`client.ensembles`: stored ensembles."""
+
+    create = Sync(ensembles.create)
+    list = Sync(ensembles.list_all)
+    page = Sync(ensembles.list_page)
+    get = Sync(ensembles.get)
+    delete = Sync(ensembles.delete)
+
+
+class AsyncEnsembles(AsyncOwner):
+    """`client.ensembles`: stored ensembles."""
+
+    create = Async(ensembles.create)
+    list = Async(ensembles.list_all)
+    page = Async(ensembles.list_page)
+    get = Async(ensembles.get)
+    delete = Async(ensembles.delete)
+
+
+def _connect(
+    base_url: str, api_key: str | None, timeout_seconds: float | None, max_connections: int
+) -> tuple[Connection, dict[str, object]]:
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise InvalidArgumentError(
+            "timeout_seconds must be above 0, or None for no limit.", field="timeout_seconds"
+        )
+    if max_connections < 1:
+        raise InvalidArgumentError("max_connections must be 1 or more.", field="max_connections")
+    url = config.parse_url(base_url)
+    made = connection(url, config.find_key(api_key), timeout_seconds)
+    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+    # A proxy named in the environment is not for this machine's own ports.
+    return made, {"limits": limits, "trust_env": not config.is_loopback(url), "follow_redirects": False}
+
+
+def _policy(retries: int | RetryPolicy) -> RetryPolicy:
+    policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(retries=retries)
+    if policy.retries < 0:
+        raise InvalidArgumentError("retries must be 0 or more.", field="retries")
+    return policy
+
+
+class Client(SyncOwner):
+    """A blocking client of a Chorus server; safe to share between threads.
+
+    Args:
+        base_url: the server's.
+        api_key: else CHORUS_API_KEY, else the text of the file CHORUS_API_KEY_FILE; `""` for none at all.
+        timeout_seconds: for each wait on the network; None waits for ever.
+        retries: how often to try again, or a whole `RetryPolicy`.
+        max_connections: at once.
+        transport: an httpx transport instead of the network, for tests.
+
+    Raises:
+        ConfigurationError: the URL or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str = config.DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float | None = 60.0,
+        retries: int | RetryPolicy = 3,
+        max_connections: int = MAX_CONNECTIONS,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        connection, options = _connect(base_url, api_key, timeout_seconds, max_connections)
+        policy = _policy(retries)
+        http = httpx.Client(transport=transport, **options)  # type: ignore[arg-type]
+        super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy), time.sleep))
+        self.tasks = Tasks(self._transport)
+        self.ensembles = Ensembles(self._transport)
+
+    generate = Sync(inference.generate)
+    stream = SyncStream(inference.stream_request)
+    classify = Sync(inference.classify)
+    ensemble = Sync(inference.ensemble)
+    model = Sync(service.model)
+    health = Sync(service.health)
+    ready = Sync(service.ready)
+    metrics = Sync(service.metrics)
+
+    @property
+    def statistics(self) -> CallStatistics:
+        """What this client has sent so far."""
+        return self._transport.budget.statistics
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient(AsyncOwner):
+    """A client of a Chorus server whose methods are awaited. Takes the same arguments as `Client`."""
+
+    def __init__(
+        self,
+        base_url: str = config.DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float | None = 60.0,
+        retries: int | RetryPolicy = 3,
+        max_connections: int = MAX_CONNECTIONS,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        connection, options = _connect(base_url, api_key, timeout_seconds, max_connections)
+        policy = _policy(retries)
+        http = httpx.AsyncClient(transport=transport, **options)  # type: ignore[arg-type]
+        super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy), asyncio.sleep))
+        self.tasks = AsyncTasks(self._transport)
+        self.ensembles = AsyncEnsembles(self._transport)
+
+    generate = Async(inference.generate)
+    stream = AsyncStream(inference.stream_request)
+    classify = Async(inference.classify)
+    ensemble = Async(inference.ensemble)
+    model = Async(service.model)
+    health = Async(service.health)
+    ready = Async(service.ready)
+    metrics = Async(service.metrics)
+
+    @property
+    def statistics(self) -> CallStatistics:
+        """What this client has sent so far."""
+        return self._transport.budget.statistics
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

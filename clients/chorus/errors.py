@@ -1,0 +1,213 @@
+"""Everything that can go wrong with a call, as the caller sees it.
+
+    ChorusError
+    ├── InvalidArgumentError        an argument cannot be sent; nothing was
+    ├── ConfigurationError          the URL or the key cannot be used
+    ├── ConnectionFailedError       no connection: the server has not seen the request
+    ├── ConnectionLostError         the connection broke: the server may have seen it
+    ├── CallTimeoutError            no answer in `timeout_seconds`
+    ├── UnexpectedAnswerError       an answer that is not Chorus's
+    └── ApiError                    the server's own error: code, message, field, request id
+        ├── InvalidInputError       400  invalid_input, and the reasons an artifact is refused for
+        │   ├── InputTooLongError   400  input_too_long
+        │   ├── InvalidModelError   400  invalid_model
+        │   └── ModelMismatchError  400  base_mismatch
+        ├── UnauthenticatedError    401
+        ├── ForbiddenError          403
+        ├── NotFoundError           404  not_found, unknown_task, unknown_version, unknown_alias,
+        unknown_ensemble ├── ConflictError           409
+        ├── TooLargeError           413
+        ├── QuotaExceededError      429
+        ├── CancelledError          499
+        ├── InternalError           500
+        ├── OverloadedError         503
+        ├── NotReadyError           503
+        ├── EngineDeadError         503
+        └── DeadlineExceededError   504
+
+A code that this version does not know is raised as the class of its status.
+"""
+
+from __future__ import annotations
+
+
+class ChorusError(Exception):
+    """A call to Chorus did not succeed; `str(error)` says why in a sentence."""
+
+
+class InvalidArgumentError(ChorusError, ValueError):
+    """An argument cannot be sent; nothing was.
+
+    Args:
+        message: what was got, what was expected.
+        field: the argument at fault.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ConfigurationError(ChorusError):
+    """The server's URL or the API key cannot be used."""
+
+
+class ConnectionFailedError(ChorusError):
+    """No connection could be made: the server has not seen the request."""
+
+
+class ConnectionLostError(ChorusError):
+    """The connection broke after the request was sent: the server may have acted on it."""
+
+
+class CallTimeoutError(ChorusError, TimeoutError):
+    """The server did not answer within `timeout_seconds`."""
+
+
+class UnexpectedAnswerError(ChorusError):
+    """Something answered, but not as a Chorus server does: look at the URL and at proxies between."""
+
+
+class ApiError(ChorusError):
+    """The server answered with an error.
+
+    Args:
+        message: the server's sentence.
+        code: stable and machine-readable.
+        field: the request field at fault, as a dotted path, or None.
+        request_id: to find the request in the server's log.
+        status: HTTP status, or None for one item of a batch.
+        retry_after_seconds: when the server asks to be tried again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        field: str | None = None,
+        request_id: str | None = None,
+        status: int | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.field = field
+        self.request_id = request_id
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidInputError(ApiError):
+    """The request is malformed, or a value is out of range."""
+
+
+class InputTooLongError(InvalidInputError):
+    """The prompt and the text together exceed the model's limit."""
+
+
+class InvalidModelError(InvalidInputError):
+    """A checkpoint, its config or its vocabulary cannot be read."""
+
+
+class ModelMismatchError(InvalidInputError):
+    """The artifact belongs to another base model."""
+
+
+class UnauthenticatedError(ApiError):
+    """No valid key came with the request: set `api_key` or CHORUS_API_KEY_FILE."""
+
+
+class ForbiddenError(ApiError):
+    """The key does not allow this."""
+
+
+class NotFoundError(ApiError):
+    """There is no such object for this caller."""
+
+
+class ConflictError(ApiError):
+    """The object is not in a state that allows this."""
+
+
+class TooLargeError(ApiError):
+    """The body is larger than the server reads."""
+
+
+class QuotaExceededError(ApiError):
+    """Your own quota is used up."""
+
+
+class CancelledError(ApiError):
+    """The server saw the caller leave before the answer was ready."""
+
+
+class InternalError(ApiError):
+    """A defect of the server."""
+
+
+class OverloadedError(ApiError):
+    """The server's queue is full."""
+
+
+class NotReadyError(ApiError):
+    """The server is starting or stopping."""
+
+
+class EngineDeadError(ApiError):
+    """The engine stopped; the process is ending."""
+
+
+class DeadlineExceededError(ApiError):
+    """The request's deadline passed before it was answered."""
+
+
+BY_CODE: dict[str, type[ApiError]] = {
+    "invalid_input": InvalidInputError,
+    "invalid_artifact": InvalidInputError,
+    "input_too_long": InputTooLongError,
+    "invalid_model": InvalidModelError,
+    "base_mismatch": ModelMismatchError,
+    "unauthenticated": UnauthenticatedError,
+    "forbidden": ForbiddenError,
+    "not_found": NotFoundError,
+    "unknown_task": NotFoundError,
+    "unknown_version": NotFoundError,
+    "unknown_alias": NotFoundError,
+    "unknown_ensemble": NotFoundError,
+    "conflict": ConflictError,
+    "too_large": TooLargeError,
+    "quota_exceeded": QuotaExceededError,
+    "cancelled": CancelledError,
+    "internal": InternalError,
+    "store_unavailable": InternalError,
+    "corrupt_blob": InternalError,
+    "overloaded": OverloadedError,
+    "not_ready": NotReadyError,
+    "engine_dead": EngineDeadError,
+    "deadline_exceeded": DeadlineExceededError,
+}
+
+BY_STATUS: dict[int, type[ApiError]] = {
+    400: InvalidInputError,
+    401: UnauthenticatedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: TooLargeError,
+    422: InvalidInputError,
+    429: QuotaExceededError,
+    499: CancelledError,
+    500: InternalError,
+    503: OverloadedError,
+    504: DeadlineExceededError,
+}
+
+
+def error_class(code: str, status: int | None = None) -> type[ApiError]:
+    """The class for a code; a code unknown here takes the class of its status."""
+    known = BY_CODE.get(code)
+    if known is not None:
+        return known
+    return ApiError if status is None else BY_STATUS.get(status, ApiError)

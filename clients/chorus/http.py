@@ -1,0 +1,64 @@
+"""From a plain `Request` to an httpx one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import httpx
+
+from chorus.wire import Request
+
+MAX_CONNECTIONS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where to send requests, and as whom. `repr` does not show the key."""
+
+    base_url: httpx.URL
+    headers: httpx.Headers
+    timeout: httpx.Timeout
+
+    def build(self, request: Request) -> httpx.Request:
+        """The httpx request, its body ready to be sent more than once."""
+        arguments: dict[str, Any] = {}
+        headers = self.headers.copy()
+        if request.token is not None:
+            headers["Authorization"] = f"Bearer {request.token}"
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+            arguments["content"] = request.body
+        if request.upload is not None:
+            upload = request.upload
+            arguments["files"] = {"file": (upload.filename, upload.content, "application/octet-stream")}
+            arguments["data"] = {"metadata": upload.metadata}
+        return httpx.Request(
+            request.method,
+            self.base_url.copy_with(
+                raw_path=self.base_url.raw_path.rstrip(b"/") + request.path.encode("ascii")
+            ),
+            params=list(request.query) or None,
+            headers=headers,
+            extensions={"timeout": self.timeout.as_dict()},
+            **arguments,
+        )
+
+
+def connection(base_url: httpx.URL, key: str | None, timeout_seconds: float | None) -> Connection:
+    """A connection's settings; the timeout is for each wait on the network, and at most 10 seconds for
+    connecting.
+    """
+    headers = httpx.Headers({"User-Agent": f"chorus-client/{_version()}", "Accept": "*/*"})
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    connect = 10.0 if timeout_seconds is None else min(10.0, timeout_seconds)
+    return Connection(base_url, headers, httpx.Timeout(timeout_seconds, connect=connect))
+
+
+def _version() -> str:
+    try:
+        return version("chorus-prompts")
+    except PackageNotFoundError:
+        return "0"

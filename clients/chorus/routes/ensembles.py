@@ -1,0 +1,78 @@
+"""`/v1/ensembles`: stored ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chorus.errors import InvalidArgumentError
+from chorus.routes import references
+from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.types import Ensemble, EnsemblePage
+from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
+
+
+def _path(named: references.Named, *rest: str) -> str:
+    return "/".join(("/v1/ensembles", references.segment(named.name, "ensemble"), *rest))
+
+
+def create(
+    name: str, tasks: Sequence[str], *, vote: str = "majority", weights: Sequence[float] | None = None
+) -> Call[Ensemble]:
+    """Make the next version of a stored ensemble; its members are pinned to the versions that the references
+    mean now.
+
+    Args:
+        name: the ensemble; made if it is not there.
+        tasks: references, in the order that breaks ties.
+        vote: `majority`.
+        weights: one for each member.
+    """
+    named = references.parse_whole(name, "ensemble")
+    if isinstance(tasks, str) or not tasks:
+        raise InvalidArgumentError("tasks is a list of one reference or more.", field="tasks")
+    body = {"tasks": list(tasks), "vote": vote, "weights": None if weights is None else list(weights)}
+    request = Request("POST", _path(named, "versions"), named.query, encode_json(body))
+    return Call(request, model_of(Ensemble))
+
+
+def list_page(
+    *, prefix: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[EnsemblePage]:
+    """One page of the ensembles.
+
+    Args:
+        prefix: names that begin so.
+        limit: at most 500; 50 where none is given.
+        cursor: `next_cursor` of the page before.
+    """
+    query = query_of(prefix=prefix, limit=limit, cursor=cursor)
+    return Call(get_page("/v1/ensembles", query), model_of(EnsemblePage))
+
+
+def list_all(*, prefix: str | None = None) -> Steps[list[Ensemble]]:
+    """Every ensemble, page after page."""
+    found: list[Ensemble] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = yield from list_page(prefix=prefix, limit=500, cursor=cursor)
+        found.extend(page.ensembles)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def get(name: str) -> Call[Ensemble]:
+    """One ensemble: `name`, `name@3` or `name@alias`."""
+    named = references.parse(name, "ensemble")
+    query = named.query
+    if named.suffix is not None:
+        kind = "version" if named.suffix.isdigit() else "alias"
+        query += ((kind, named.suffix),)
+    return Call(get_page(_path(named), query), model_of(Ensemble))
+
+
+def delete(name: str) -> Call[None]:
+    """Remove an ensemble with all its versions."""
+    named = references.parse_whole(name, "ensemble")
+    return Call(Request("DELETE", _path(named), named.query), nothing)

@@ -1,0 +1,35 @@
+"""The server itself: its model, its state, its metrics."""
+
+from __future__ import annotations
+
+from chorus.types import Health, ModelInfo, Readiness
+from chorus.wire import Answer, Call, Request, model_of
+
+
+def model() -> Call[ModelInfo]:
+    """The base model that answers."""
+    return Call(Request("GET", "/v1/model", repeatable=True), model_of(ModelInfo))
+
+
+def health() -> Call[Health]:
+    """Whether the process lives. A server whose engine died answers with an error."""
+    return Call(Request("GET", "/healthz", repeatable=True), model_of(Health))
+
+
+def ready() -> Call[Readiness]:
+    """Whether requests are taken; a server that compiles or drains says so and is no error."""
+    request = Request("GET", "/readyz", repeatable=True, also_answers=frozenset({503}))
+    return Call(request, model_of(Readiness))
+
+
+def metrics(*, scrape_token: str | None = None) -> Call[str]:
+    """The metrics as Prometheus text.
+
+    Args:
+        scrape_token: instead of the client's key, where the server has one for `/metrics`.
+    """
+    return Call(Request("GET", "/metrics", repeatable=True, token=scrape_token), _text)
+
+
+def _text(answer: Answer) -> str:
+    return answer.content.decode("utf-8", errors="replace")

@@ -1,0 +1,168 @@
+"""`/v1/tasks/{task}/versions`: uploading, showing, downloading."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from chorus import saving
+from chorus.artifacts import Source, read_artifact
+from chorus.errors import InvalidArgumentError
+from chorus.routes import references
+from chorus.routes.tasks import MAX_PAGES, get_page, promote, resolve, task_path
+from chorus.types import Version, VersionPage
+from chorus.wire import Call, Request, Steps, Upload, encode_json, model_of, nothing, query_of, without_none
+
+Format = Literal["safetensors", "npy", "peft"]
+FORMATS: tuple[Format, ...] = ("safetensors", "npy", "peft")
+
+
+def push(
+    task: str,
+    artifact: Source,
+    *,
+    template: str | None = None,
+    labels: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    base_fingerprint: str | None = None,
+    lineage: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    description: str | None = None,
+    promote_to: str | None = None,
+) -> Steps[Version]:
+    """Upload a prompt as the task's next version. The same prompt and settings again answer with the same
+    version.
+
+    The first version of a task gets the alias `live`; later ones do not move it until promoted.
+
+    Args:
+        task: made if it is not there.
+        artifact: a path (`.safetensors`, `.npy`, PEFT folder or zip), the bytes of such a file, or a `[P,
+            D]` array of float32 or float64 with the buffer protocol.
+        template: how the input's fields become text, `"hypothesis: {hypothesis} premise: {premise}"`.
+        labels: the answers of a classification task, in order.
+        settings: default settings of generation.
+        base_fingerprint: of the base model that the prompt was tuned on; checked by the server.
+        lineage: where it came from; free-form.
+        metrics: name to value.
+        description: of the task.
+        promote_to: an alias to point at the version once it is there.
+    """
+    named = references.parse_whole(task)
+    content = read_artifact(artifact)
+    metadata = without_none(
+        {
+            "template": template,
+            "labels": None if labels is None else list(labels),
+            "settings": settings,
+            "base_fingerprint": base_fingerprint,
+            "lineage": lineage,
+            "metrics": metrics,
+            "description": description,
+        }
+    )
+    upload = Upload(content.filename, content.content, encode_json(metadata, "metadata").decode())
+    path = task_path(named, "versions")
+    # Uploads are addressed by their content: sending one twice makes one version.
+    request = Request("POST", path, named.query, upload=upload, repeatable=True)
+    version = yield from Call(request, model_of(Version))
+    if promote_to is None:
+        return version
+    yield from promote(task, version.version, promote_to)
+    shown = yield from get(task, version.version)
+    return shown.model_copy(update={"created": version.created, "notes": version.notes})
+
+
+def list_versions(task: str, *, limit: int | None = None, cursor: str | None = None) -> Call[VersionPage]:
+    """One page of a task's versions, newest first.
+
+    Args:
+        task: the task.
+        limit: at most 500; 50 where none is given.
+        cursor: `next_cursor` of the page before.
+    """
+    named = references.parse_whole(task)
+    query = named.query + query_of(limit=limit, cursor=cursor)
+    return Call(get_page(task_path(named, "versions"), query), model_of(VersionPage))
+
+
+def all_versions(task: str) -> Steps[list[Version]]:
+    """Every version of a task, newest first, page after page."""
+    found: list[Version] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = yield from list_versions(task, limit=500, cursor=cursor)
+        found.extend(page.versions)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def get(task: str, version: int | str | None = None) -> Steps[Version]:
+    """One version.
+
+    Args:
+        task: the task; `task@3` and `task@alias` name a version.
+        version: a number or an alias, where `task` names none; `live` where neither does.
+    """
+    number = yield from resolve(task, version)
+    named = references.parse(task)
+    return (
+        yield from Call(get_page(task_path(named, "versions", str(number)), named.query), model_of(Version))
+    )
+
+
+def delete(task: str, version: int | str) -> Call[None]:
+    """Remove one version; its number is never used again.
+
+    Raises:
+        ConflictError: an alias or an ensemble names it.
+    """
+    named = references.parse_whole(task)
+    path = task_path(named, "versions", str(references.version_number(version)))
+    return Call(Request("DELETE", path, named.query), nothing)
+
+
+def artifact(task: str, version: int | str | None = None, *, format: Format = "safetensors") -> Steps[bytes]:
+    """Download a prompt.
+
+    Args:
+        task: the task; `task@3` and `task@alias` name a version.
+        version: a number or an alias, where `task` names none; `live` where neither does.
+        format: `safetensors`, `npy`, or `peft` (a zip).
+    """
+    if format not in FORMATS:
+        raise InvalidArgumentError(
+            f"{format!r} is not a format; choose of {', '.join(FORMATS)}.", field="format"
+        )
+    number = yield from resolve(task, version)
+    named = references.parse(task)
+    path = task_path(named, "versions", str(number), "artifact")
+    request = get_page(path, named.query + query_of(format=format))
+    return (yield from Call(request, lambda answer: answer.content))
+
+
+def pull(
+    task: str,
+    path: str | os.PathLike[str],
+    *,
+    version: int | str | None = None,
+    format: Format = "safetensors",
+) -> Steps[Path]:
+    """Download a prompt to a file, which appears whole or not at all and replaces what was there.
+
+    Args:
+        task: the task; `task@3` and `task@alias` name a version.
+        path: the file; with `peft`, a `.zip` file or the folder to make.
+        version: a number or an alias, where `task` names none; `live` where neither does.
+        format: `safetensors`, `npy` or `peft`.
+    """
+    target = Path(path)
+    saving.require_folder(target)
+    content = yield from artifact(task, version, format=format)
+    if format == "peft" and target.suffix != ".zip":
+        return saving.write_peft_folder(target, content)
+    return saving.write_file(target, content)

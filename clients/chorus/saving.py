@@ -1,0 +1,90 @@
+"""Writing what was downloaded: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+from chorus.artifacts import PEFT_CONFIG, PEFT_WEIGHTS
+from chorus.errors import InvalidArgumentError, UnexpectedAnswerError
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    """Put `content` at `path`: a temporary file beside it, synced, then renamed over it.
+
+    Raises:
+        InvalidArgumentError: the folder is not there or cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_peft_folder(path: Path, archive: bytes) -> Path:
+    """Unpack a PEFT zip as the folder `path`, which must not be there yet: a temporary folder, then renamed.
+
+    Raises:
+        InvalidArgumentError: `path` is there, or cannot be written.
+        UnexpectedAnswerError: the zip is not a PEFT adapter's.
+    """
+    files = _peft_files(archive)
+    if path.exists():
+        raise InvalidArgumentError(f"{str(path)!r} is there already; name a new folder, or a .zip file.")
+    temporary: Path | None = None
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        for name, content in files.items():
+            write_file(temporary / name, content)
+        temporary.chmod(0o777 & ~_umask())
+        temporary.rename(path)
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary)
+    return path
+
+
+def _peft_files(archive: bytes) -> dict[str, bytes]:
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(zipfile.ZipFile(io.BytesIO(archive)))
+            names = opened.namelist()
+            if sorted(names) != sorted((PEFT_CONFIG, PEFT_WEIGHTS)):
+                raise UnexpectedAnswerError(
+                    f"The server's zip holds {len(names)} files that are not a PEFT adapter's."
+                )
+            return {name: opened.read(name) for name in names}
+        except zipfile.BadZipFile as error:
+            raise UnexpectedAnswerError("The server's answer is not a whole zip file.") from error
+
+
+def _umask() -> int:
+    # There is no way to read it but to set it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def require_folder(path: Path) -> None:
+    """Fail before anything is downloaded where it could not be saved."""
+    if not path.parent.is_dir():
+        raise InvalidArgumentError(f"The folder {str(path.parent)!r} is not there; make it first.")

@@ -1,0 +1,68 @@
+"""Typed answers, one model for each JSON object of the REST interface."""
+
+from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
+from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
+from chorus.types.inference import (
+    Choice,
+    Classification,
+    ClassifyResponse,
+    EnsembleAnswer,
+    EnsembleResponse,
+    GenerateResponse,
+    Generation,
+    MemberVote,
+    TokenLogprobs,
+)
+from chorus.types.prompts import (
+    Aliases,
+    AliasHistoryEntry,
+    AliasMove,
+    Ensemble,
+    EnsemblePage,
+    Member,
+    Neighbor,
+    Neighbors,
+    RowNeighbors,
+    Task,
+    TaskPage,
+    Version,
+    VersionPage,
+)
+from chorus.types.service import Health, ModelInfo, Readiness
+
+__all__ = [
+    "AliasHistoryEntry",
+    "AliasMove",
+    "Aliases",
+    "Batch",
+    "Choice",
+    "Classification",
+    "ClassifyResponse",
+    "DoneEvent",
+    "Ensemble",
+    "EnsembleAnswer",
+    "EnsemblePage",
+    "EnsembleResponse",
+    "ErrorDetail",
+    "ErrorEvent",
+    "FailedItem",
+    "GenerateResponse",
+    "Generation",
+    "Health",
+    "Member",
+    "MemberVote",
+    "ModelInfo",
+    "Neighbor",
+    "Neighbors",
+    "Readiness",
+    "ResultEvent",
+    "RowNeighbors",
+    "StreamEvent",
+    "Task",
+    "TaskPage",
+    "TokenEvent",
+    "TokenLogprobs",
+    "Usage",
+    "Version",
+    "VersionPage",
+]

@@ -1,0 +1,138 @@
+"""Answers of `/v1/generate`, `/v1/classify` and `/v1/ensemble`."""
+
+from __future__ import annotations
+
+from chorus.types.base import Batch, ErrorDetail, Usage, Wire
+
+
+class TokenLogprobs(Wire):
+    """Log probabilities (natural log) of each output token under the model's own distribution."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+
+
+class Choice(Wire):
+    """One of the sequences that a request with `n` or `logprobs` asked for."""
+
+    text: str
+    finish_reason: str
+    score: float | None = None
+    logprobs: TokenLogprobs | None = None
+
+
+class Generation(Wire):
+    """One generated answer. `task`, `version` and `digest` are None for the base model.
+
+    Attributes:
+        finish_reason: `stop`, `stop_string` or `length`.
+        truncated: the input text was cut to the model's limit, as the request allowed.
+        choices: present when `n` > 1 or `logprobs` was asked; `text` is the first one's.
+    """
+
+    task: str | None = None
+    version: int | None = None
+    digest: str | None = None
+    text: str
+    finish_reason: str
+    truncated: bool = False
+    usage: Usage
+    choices: list[Choice] | None = None
+
+
+class GenerateResponse(Batch[Generation]):
+    """Generated texts, in the order asked."""
+
+    @property
+    def text(self) -> str:
+        """The only item's text."""
+        return self.one.text
+
+    @property
+    def texts(self) -> list[str]:
+        """Every item's text; raises the first failure."""
+        return [item.text for item in self.values]
+
+
+class Classification(Wire):
+    """The likeliest label and each label's share.
+
+    Attributes:
+        probabilities: softmax over the labels' summed token log probabilities.
+        log_probabilities: natural log, `</s>` included, before the softmax.
+    """
+
+    task: str | None = None
+    version: int | None = None
+    digest: str | None = None
+    label: str
+    probabilities: dict[str, float]
+    log_probabilities: dict[str, float]
+    truncated: bool = False
+    usage: Usage
+
+
+class ClassifyResponse(Batch[Classification]):
+    """Labels, in the order asked."""
+
+    @property
+    def label(self) -> str:
+        """The only item's label."""
+        return self.one.label
+
+    @property
+    def labels(self) -> list[str]:
+        """Every item's label; raises the first failure."""
+        return [item.label for item in self.values]
+
+
+class MemberVote(Wire):
+    """What one member of an ensemble said. A member that failed has `error`, no `answer`, and did not
+    vote.
+    """
+
+    task: str
+    version: int | None = None
+    digest: str | None = None
+    answer: str | None = None
+    log_probability: float | None = None
+    weight: float = 1.0
+    error: ErrorDetail | None = None
+
+
+class EnsembleName(Wire):
+    """The stored ensemble that answered."""
+
+    task: str
+    version: int
+
+
+class EnsembleAnswer(Wire):
+    """The members' common answer.
+
+    Attributes:
+        counts: votes for each answer; sums of weights where weights were given.
+        agreement: the winner's share, 0 to 1.
+        ensemble: None when tasks were listed.
+    """
+
+    answer: str
+    counts: dict[str, float]
+    agreement: float
+    members: list[MemberVote]
+    ensemble: EnsembleName | None = None
+    truncated: bool = False
+
+
+class EnsembleResponse(Batch[EnsembleAnswer]):
+    """Votes, in the order asked."""
+
+    @property
+    def answer(self) -> str:
+        """The only item's answer."""
+        return self.one.answer
+
+    @property
+    def answers(self) -> list[str]:
+        """Every item's answer; raises the first failure."""
+        return [item.answer for item in self.values]

@@ -1,0 +1,139 @@
+"""Tasks, versions, aliases and stored ensembles."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from chorus.types.base import Wire
+
+
+class Version(Wire):
+    """One immutable version of a task.
+
+    Attributes:
+        digest: SHA-256 of the prompt's values; equal whatever file format they came in.
+        manifest_digest: also covers template, labels, settings and base.
+        length, width: the prompt is `[length, width]`.
+        created: in an upload's answer only: False when the same manifest was there already.
+        notes: what was converted when the artifact was read.
+    """
+
+    task: str
+    version: int
+    digest: str
+    manifest_digest: str
+    kind: str = "soft_prompt"
+    length: int
+    width: int
+    base_fingerprint: str | None = None
+    template: str = "{text}"
+    labels: list[str] = Field(default_factory=list)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    lineage: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    created_at: datetime
+    created_by: str = ""
+    aliases: list[str] = Field(default_factory=list)
+    created: bool | None = None
+    notes: list[str] = Field(default_factory=list)
+
+
+class Task(Wire):
+    """A task with a count of its live versions and where its aliases point."""
+
+    task: str
+    description: str = ""
+    created_at: datetime
+    versions: int
+    latest: int | None = None
+    aliases: dict[str, int] = Field(default_factory=dict)
+
+
+class TaskPage(Wire):
+    """Part of the list of tasks; `next_cursor` is None on the last page."""
+
+    tasks: list[Task]
+    next_cursor: str | None = None
+
+
+class VersionPage(Wire):
+    """Part of a task's versions, newest first."""
+
+    versions: list[Version]
+    next_cursor: str | None = None
+
+
+class AliasMove(Wire):
+    """Where an alias points now and pointed before; None is nowhere."""
+
+    alias: str
+    version: int | None
+    previous: int | None = None
+
+
+class AliasHistoryEntry(AliasMove):
+    """One past move of an alias."""
+
+    moved_at: datetime
+    moved_by: str = ""
+
+
+class Aliases(Wire):
+    """A task's aliases and every move they made, oldest first."""
+
+    aliases: dict[str, int]
+    history: list[AliasHistoryEntry] = Field(default_factory=list)
+
+
+class Neighbor(Wire):
+    """A vocabulary piece near a prompt row."""
+
+    piece: str
+    id: int
+    cosine: float
+
+
+class RowNeighbors(Wire):
+    """The nearest pieces of one prompt row, nearest first."""
+
+    row: int
+    norm: float
+    neighbors: list[Neighbor]
+
+
+class Neighbors(Wire):
+    """The nearest vocabulary pieces of each row of a prompt (section 7 of the prompt-tuning paper)."""
+
+    task: str
+    version: int
+    rows: list[RowNeighbors]
+
+
+class Member(Wire):
+    """A member of a stored ensemble, pinned to a version."""
+
+    task: str
+    version: int
+    weight: float = 1.0
+
+
+class Ensemble(Wire):
+    """One immutable version of a stored ensemble."""
+
+    ensemble: str
+    version: int
+    vote: str = "majority"
+    members: list[Member]
+    digest: str
+    created_at: datetime
+    aliases: dict[str, int] = Field(default_factory=dict)
+
+
+class EnsemblePage(Wire):
+    """Part of the list of ensembles."""
+
+    ensembles: list[Ensemble]
+    next_cursor: str | None = None
