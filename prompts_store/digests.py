@@ -9,8 +9,9 @@ A prompt digest is SHA-256 over exactly these bytes, whatever file the values ca
 So `-0.0` and `0.0` differ, and a `[2, 3]` prompt differs from a `[3, 2]` one with the same numbers.
 
 A manifest digest is SHA-256 over the manifest as canonical JSON: every field of `PromptManifest` by its
-name, keys sorted at every depth, no whitespace, ASCII only (other characters as `\\uXXXX`), and a float that is
-a whole number written as that integer, because `"temperature": 1` and `"temperature": 1.0` are one setting.
+name, keys sorted at every depth, no whitespace, ASCII only (other characters as `\\uXXXX`), and a float that
+is a whole number written as that integer, because `"temperature": 1` and `"temperature": 1.0` are one
+setting.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def manifest_digest(manifest: PromptManifest) -> str:
     """SHA-256 (hex) of a manifest's canonical JSON.
 
     Raises:
-        ValueError: `settings` holds something that JSON has no form for (NaN, bytes, a key that is no string).
+        ValueError: `settings` holds something that JSON has no form for (NaN, bytes, keys other than text).
     """
     return hashlib.sha256(canonical_json(manifest_fields(manifest))).hexdigest()
 

@@ -18,8 +18,8 @@ def check_labels(labels: Sequence[str], *, field: str = "labels") -> tuple[str, 
     Raises:
         InvalidError: `invalid_labels`, with the path of the label (`labels.2`): not a text, blank, too long,
             holding control characters, or the same as an earlier one. Two labels are the same when
-            SentencePiece's normalisation (NFKC, runs of whitespace as one, none at the ends) makes them so: the
-            model could not tell them apart.
+            SentencePiece's normalisation (NFKC, runs of whitespace as one, none at the ends) makes them so:
+            the model could not tell them apart.
     """
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise _invalid(f"The labels are a list of texts, not {type(labels).__name__}.", field)

@@ -1,0 +1,35 @@
+"""Prompt artifacts: the files that prompts travel in, read strictly and written reproducibly. numpy only.
+
+    read_artifact(bytes or path, limits=ArtifactLimits(...)) -> Artifact     every check, or ArtifactError
+    write_artifact(values, "safetensors" | "npy" | "peft") -> bytes
+
+Nothing here unpickles, extracts an archive to disk, or lets a library see a file before its description was
+checked.
+"""
+
+from prompts_store.artifacts.read import read_artifact
+from prompts_store.artifacts.reasons import REASONS, Reason
+from prompts_store.artifacts.types import (
+    FORMATS,
+    Artifact,
+    ArtifactFormat,
+    ArtifactLimits,
+    ArtifactMetadata,
+    ComputeDtype,
+)
+from prompts_store.artifacts.write import peft_files, write_artifact, write_peft_folder
+
+__all__ = [
+    "FORMATS",
+    "REASONS",
+    "Artifact",
+    "ArtifactFormat",
+    "ArtifactLimits",
+    "ArtifactMetadata",
+    "ComputeDtype",
+    "Reason",
+    "peft_files",
+    "read_artifact",
+    "write_artifact",
+    "write_peft_folder",
+]

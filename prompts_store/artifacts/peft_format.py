@@ -1,0 +1,163 @@
+"""PEFT prompt-tuning adapters: `adapter_config.json` beside `adapter_model.safetensors`.
+
+PEFT keeps `num_virtual_tokens * num_transformer_submodules` rows in one tensor, `prompt_embeddings`. For
+seq2seq models it sets two submodules by default, but in prompt tuning both `forward` and `generate` take the
+first `num_virtual_tokens` rows for the encoder and never look at the others (peft/peft_model.py,
+`PeftModelForSeq2SeqLM`), so those first rows are the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from prompts_store.artifacts.reasons import Reason, refusal
+from prompts_store.artifacts.strict_json import parse_object
+from prompts_store.artifacts.types import ArtifactLimits
+from prompts_store.text import shown
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+PICKLE_NAME = "adapter_model.bin"
+TENSOR_NAME = "prompt_embeddings"
+# A real one has about 1 KiB; the rest is room for `prompt_tuning_init_text`.
+MAX_CONFIG_BYTES = 64 * 1024
+
+_WHAT = "The adapter_config.json"
+_DEPTH = 8
+_SEQ2SEQ = "SEQ_2_SEQ_LM"
+_WHY_NOT = {
+    "MULTITASK_PROMPT_TUNING": "each task multiplies its rows by a matrix; fold one task's in and upload "
+    "that as PROMPT_TUNING",
+    "P_TUNING": "its rows come out of an encoder; upload the encoder's output as PROMPT_TUNING",
+    "PREFIX_TUNING": "it holds keys and values of each layer, not rows of input",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PeftConfig:
+    """The fields that matter.
+
+    Attributes:
+        virtual_tokens: P.
+        submodules: 1 or 2; None when the file leaves it to PEFT.
+        token_dim: D, when the file says.
+        base_model_name: `base_model_name_or_path`.
+    """
+
+    virtual_tokens: int
+    submodules: int | None
+    token_dim: int | None
+    base_model_name: str | None
+
+
+def parse_config(data: bytes) -> PeftConfig:
+    """An `adapter_config.json` of at most `MAX_CONFIG_BYTES`.
+
+    Raises:
+        ArtifactError: `peft_config_invalid`, `duplicate_key` or `peft_kind`.
+    """
+    if len(data) > MAX_CONFIG_BYTES:
+        raise _invalid(f"has {len(data)} bytes; {MAX_CONFIG_BYTES} is the most.")
+    found = parse_object(data, what=_WHAT, reason=Reason.PEFT_CONFIG_INVALID, max_depth=_DEPTH)
+    _check_kind(found.get("peft_type"))
+    if found.get("task_type") not in (None, _SEQ2SEQ):
+        raise _invalid(
+            f"is for the task type {shown(found['task_type'])}; a prompt for T5 has {_SEQ2SEQ}.",
+        )
+    virtual_tokens = _positive(found, "num_virtual_tokens")
+    if virtual_tokens is None:
+        raise _invalid("lacks num_virtual_tokens, the prompt's length.")
+    submodules = _positive(found, "num_transformer_submodules")
+    if submodules not in (None, 1, 2):
+        raise _invalid("has num_transformer_submodules other than 1 and 2.")
+    name = found.get("base_model_name_or_path")
+    return PeftConfig(
+        virtual_tokens=virtual_tokens,
+        submodules=submodules,
+        token_dim=_positive(found, "token_dim"),
+        base_model_name=name if isinstance(name, str) and name else None,
+    )
+
+
+def prompt_rows(config: PeftConfig, shape: tuple[int, ...], limits: ArtifactLimits) -> tuple[int, list[str]]:
+    """How many of the stored rows are the prompt, and a note when not all are.
+
+    Args:
+        config: of the adapter.
+        shape: of `prompt_embeddings`, two dimensions.
+        limits: of the server.
+
+    Raises:
+        ArtifactError: `peft_rows` when config and tensor disagree; `peft_config_invalid` when the widths do.
+    """
+    rows, width = shape
+    if config.token_dim not in (None, width) and width == limits.width:
+        raise _invalid("has another token_dim than the adapter's tensor has columns.")
+    allowed = (1, 2) if config.submodules is None else (config.submodules,)
+    if not any(rows == config.virtual_tokens * submodules for submodules in allowed):
+        raise refusal(
+            Reason.PEFT_ROWS,
+            f"The adapter's tensor has {shown(rows)} rows; its configuration calls for "
+            f"{config.virtual_tokens} x {' or '.join(map(str, allowed))} "
+            "(num_virtual_tokens x num_transformer_submodules).",
+        )
+    if rows == config.virtual_tokens:
+        return rows, []
+    return config.virtual_tokens, [
+        f"PEFT's second submodule ({rows - config.virtual_tokens} of {rows} rows), which PEFT never uses, "
+        "was dropped."
+    ]
+
+
+def render_config(length: int, width: int, base_model_name: str | None) -> bytes:
+    """The `adapter_config.json` that PEFT loads, with one submodule.
+
+    Args:
+        length: P.
+        width: D.
+        base_model_name: a hub id or folder for PEFT's `AutoPeftModel`; None when unknown.
+    """
+    fields = {
+        "auto_mapping": None,
+        "base_model_name_or_path": base_model_name,
+        "inference_mode": True,
+        # PEFT reads the next two off the base model when they are null.
+        "num_attention_heads": None,
+        "num_layers": None,
+        "num_transformer_submodules": 1,
+        "num_virtual_tokens": length,
+        "peft_type": "PROMPT_TUNING",
+        "prompt_tuning_init": "RANDOM",
+        "prompt_tuning_init_text": None,
+        "revision": None,
+        "task_type": _SEQ2SEQ,
+        "token_dim": width,
+        "tokenizer_name_or_path": None,
+    }
+    return json.dumps(fields, indent=2, sort_keys=True).encode("utf-8") + b"\n"
+
+
+def _check_kind(kind: Any) -> None:
+    if kind == "PROMPT_TUNING":
+        return
+    if not isinstance(kind, str):
+        raise _invalid("lacks peft_type.")
+    why = _WHY_NOT.get(kind, "it changes the model rather than its input")
+    raise refusal(
+        Reason.PEFT_KIND, f"The adapter's kind is {shown(kind)}; only PROMPT_TUNING is a soft prompt: {why}."
+    )
+
+
+def _positive(found: dict[str, Any], name: str) -> int | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 < value < 2**31:
+        raise _invalid(f"has {name} other than a positive whole number.")
+    return value
+
+
+def _invalid(problem: str) -> Exception:
+    return refusal(Reason.PEFT_CONFIG_INVALID, f"{_WHAT} {problem}")

@@ -1,0 +1,163 @@
+"""safetensors, read and written by ourselves.
+
+Format (github.com/huggingface/safetensors, "Format"): 8 bytes N, unsigned little-endian; N bytes of JSON, an
+object of `name: {"dtype", "shape", "data_offsets"}` and optionally `__metadata__`, text to text, padded with
+spaces; then the values. The reference library accepts headers up to 100 MB, repeated keys, NaN and any tensor
+name; here a header has 16 KiB at most and says one thing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from prompts_store.artifacts.reasons import Reason, refusal
+from prompts_store.artifacts.strict_json import parse_object
+from prompts_store.artifacts.tensors import StoredDtype, StoredTensor
+from prompts_store.artifacts.types import PromptValues
+from prompts_store.text import shown
+
+MAX_HEADER_BYTES = 16 * 1024
+
+_METADATA = "__metadata__"
+_HEADER_DEPTH = 3
+_ALIGNMENT = 8
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
+_DTYPES: Mapping[str, StoredDtype] = {"F32": "<f4", "BF16": "bf16", "F16": "<f2"}
+
+
+def looks_like_safetensors(data: bytes) -> bool:
+    """Whether a JSON object starts where a safetensors header does; the length before it may still be a
+    lie."""
+    return data[8:9] == b"{"
+
+
+def parse_safetensors(data: bytes, *, tensor: str) -> tuple[StoredTensor, Mapping[str, str]]:
+    """The only tensor of a file, and the file's metadata.
+
+    Args:
+        data: the whole file.
+        tensor: the name that the tensor must have.
+
+    Raises:
+        ArtifactError: `header_too_large`, `truncated`, `header_invalid`, `duplicate_key`, `metadata_invalid`,
+            `tensor_name`, `tensor_missing`, `tensor_extra`, `wrong_dtype` or `bad_offsets`.
+    """
+    end = _header_end(data)
+    header = parse_object(
+        data[8:end], what="The safetensors header", reason=Reason.HEADER_INVALID, max_depth=_HEADER_DEPTH
+    )
+    metadata = _text_map(header.pop(_METADATA, {}))
+    entry = _only_entry(header, tensor)
+    shape = _integers(entry["shape"], "shape")
+    stored = StoredTensor(dtype=_dtype(entry["dtype"]), shape=shape, data=memoryview(data)[end:])
+    _check_offsets(_integers(entry["data_offsets"], "data_offsets"), stored)
+    return stored, metadata
+
+
+def render_safetensors(values: PromptValues, *, tensor: str, metadata: Mapping[str, str]) -> bytes:
+    """A file with one f32 tensor. The same arguments give the same bytes.
+
+    Args:
+        values: `[P, D]`.
+        tensor: its name.
+        metadata: text to text; empty for none.
+
+    Raises:
+        ValueError: the header would exceed what `parse_safetensors` reads.
+    """
+    header = render_header(values.shape, tensor=tensor, metadata=metadata)
+    if len(header) > MAX_HEADER_BYTES:
+        raise ValueError(f"the header has {len(header)} bytes; {MAX_HEADER_BYTES} is the most")
+    return struct.pack("<Q", len(header)) + header + values.astype("<f4", order="C", copy=False).tobytes()
+
+
+def render_header(shape: tuple[int, ...], *, tensor: str, metadata: Mapping[str, str]) -> bytes:
+    """The header alone, padded so that the values after it are aligned."""
+    entries: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))} if metadata else {}
+    entries[tensor] = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * shape[0] * shape[1]]}
+    header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return header + b" " * (-len(header) % _ALIGNMENT)
+
+
+def _header_end(data: bytes) -> int:
+    if len(data) < 8:
+        raise refusal(Reason.TRUNCATED, "The file ends inside the length of its safetensors header.")
+    (length,) = struct.unpack_from("<Q", data)
+    if length > MAX_HEADER_BYTES:
+        raise refusal(
+            Reason.HEADER_TOO_LARGE,
+            f"The safetensors header claims {length} bytes; {MAX_HEADER_BYTES} is the most for a prompt.",
+        )
+    if 8 + length > len(data):
+        raise refusal(Reason.TRUNCATED, "The file ends inside its safetensors header. Upload it again.")
+    return 8 + int(length)
+
+
+def _text_map(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise refusal(Reason.METADATA_INVALID, "The safetensors metadata is not an object of texts.")
+    return value
+
+
+def _only_entry(header: Mapping[str, Any], tensor: str) -> Mapping[str, Any]:
+    for name in header:
+        if not _PLAIN_NAME.fullmatch(name) or ".." in name:
+            raise refusal(
+                Reason.TENSOR_NAME,
+                f"The tensor name {shown(name)} is not plain; expected one tensor named '{tensor}'.",
+            )
+    if tensor not in header:
+        raise refusal(Reason.TENSOR_MISSING, _missing(header, tensor))
+    for name in header:
+        if name != tensor:
+            raise refusal(
+                Reason.TENSOR_EXTRA, f"The file also holds the tensor '{name}'; write '{tensor}' alone."
+            )
+    entry = header[tensor]
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise refusal(
+            Reason.HEADER_INVALID,
+            f"The tensor '{tensor}' is described by dtype, shape and data_offsets, no more.",
+        )
+    return entry
+
+
+def _missing(header: Mapping[str, Any], tensor: str) -> str:
+    if "prompt_embeddings" in header:
+        return (
+            "The file is a PEFT adapter without its configuration; upload a zip of adapter_config.json and "
+            "adapter_model.safetensors."
+        )
+    found = ", ".join(f"'{name}'" for name in list(header)[:3]) or "none"
+    return f"The file has no tensor named '{tensor}' (found: {found}); rename the prompt to '{tensor}'."
+
+
+def _integers(value: Any, what: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
+        raise refusal(Reason.HEADER_INVALID, f"The tensor's {what} is not a list of whole numbers.")
+    return tuple(value)
+
+
+def _dtype(value: Any) -> StoredDtype:
+    if not isinstance(value, str):
+        raise refusal(Reason.HEADER_INVALID, "The tensor's dtype is not a text.")
+    if value not in _DTYPES:
+        raise refusal(
+            Reason.WRONG_DTYPE,
+            f"The prompt's dtype is {shown(value)}; expected F32 (BF16 and F16 are widened). "
+            "Cast it to float32.",
+        )
+    return _DTYPES[value]
+
+
+def _check_offsets(offsets: tuple[int, ...], stored: StoredTensor) -> None:
+    # The library requires the same: no hole before the first tensor, and a range of exactly the shape's size.
+    if offsets != (0, stored.declared_bytes):
+        raise refusal(
+            Reason.BAD_OFFSETS,
+            "The tensor's data_offsets do not cover exactly the bytes of its shape, starting at 0.",
+        )
