@@ -30,7 +30,9 @@ def environment(extra: str) -> Path:
         try:
             venv.create(folder, with_pip=True)
         except (subprocess.CalledProcessError, ImportError):
-            sys.exit("Python's venv module is incomplete here: install it first (Debian: apt install python3-venv).")
+            sys.exit(
+                "Python's venv module is incomplete here: install it first (Debian: apt install python3-venv)."
+            )
     _say("installing Chorus and its dependencies (about 700 MB, once)")
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[{extra}]"], check=True)

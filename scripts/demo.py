@@ -1,7 +1,7 @@
 """Sets everything up, starts a server and answers one batch of different tasks.
 
-    python3 scripts/demo.py            set up, answer, keep serving until Ctrl-C (stops by itself without a terminal)
-    python3 scripts/demo.py --once     set up, answer, stop
+python3 scripts/demo.py            set up, answer, keep serving until Ctrl-C (stops by itself without a terminal)
+python3 scripts/demo.py --once     set up, answer, stop
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ if __name__ == "__main__":
     python = environment("server")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
-        code = subprocess.run([python, ROOT / "scripts" / "mixed_batch.py", *sys.argv[1:]], cwd=ROOT).returncode
+        code = subprocess.run(
+            [python, ROOT / "scripts" / "mixed_batch.py", *sys.argv[1:]], cwd=ROOT
+        ).returncode
     except KeyboardInterrupt:
         code = 0
     sys.exit(code)

@@ -59,7 +59,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop after the answers")
-    parser.add_argument("--port", type=int, help="TCP port on 127.0.0.1 (default: 8000, or a free one if it is taken)")
+    parser.add_argument(
+        "--port", type=int, help="TCP port on 127.0.0.1 (default: 8000, or a free one if it is taken)"
+    )
     return parser.parse_args()
 
 
@@ -79,7 +81,8 @@ def _serve(port: int) -> subprocess.Popen[bytes]:
     chorus = Path(sys.executable).parent / "chorus"
     environment = {**os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
     return subprocess.Popen(
-        [chorus, "serve", "--model", HOME / "model", "--host", "127.0.0.1", "--port", str(port)], env=environment
+        [chorus, "serve", "--model", HOME / "model", "--host", "127.0.0.1", "--port", str(port)],
+        env=environment,
     )
 
 
@@ -112,7 +115,9 @@ def _show_batch(client: Client) -> None:
 def _show_vote(client: Client) -> None:
     vote = client.ensemble(tasks=["sentiment", "sentiment@1"], input=TEXTS["sentiment"]).results[0]
     console.print(f"A vote of two members: {vote.answer!r}, agreement {vote.agreement:.2f}")
-    console.print("(The weights are random, so the answers mean nothing yet. Everything else is the real thing.)")
+    console.print(
+        "(The weights are random, so the answers mean nothing yet. Everything else is the real thing.)"
+    )
 
 
 def _show_next(port: int) -> None:

@@ -1,0 +1,223 @@
+"""Runs every dashboard query and every alert rule against a real Prometheus that scrapes a server under load.
+
+    python deploy/check_monitoring.py            needs `prometheus` (Debian's package) on the path
+
+Starts a server on the demo model with a scrape token, a Prometheus with the repository's own rules and a one-second
+scrape, and a load of mixed tasks. Every query must answer without an error and with at least one series, every rule
+must evaluate. Everything listens on loopback and is stopped at the end. Exit code 0 when all is well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from chorus import Client
+
+ROOT = Path(__file__).resolve().parent.parent
+DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "chorus.json"
+RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
+START_SECONDS = 300.0
+SCRAPES_WANTED = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A query or rule that does not work."""
+
+    where: str
+    expression: str
+    reason: str
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--demo", type=Path, default=ROOT / ".chorus" / "demo", help="folder of make_demo.py"
+    )
+    demo: Path = arguments.parse_args().demo
+    if shutil.which("prometheus") is None:
+        sys.exit("check_monitoring: no `prometheus` on the path (Debian: apt install prometheus)")
+    if not (demo / "model").exists():
+        subprocess.run([sys.executable, ROOT / "scripts" / "make_demo.py", demo], check=True)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        scratch = Path(name)
+        (scratch / "token").write_text(secrets.token_urlsafe(24))
+        (scratch / "key").write_text(secrets.token_urlsafe(24))
+        server, prometheus = free_ports(2)
+        stack.enter_context(chorus_server(demo, scratch, server))
+        stack.enter_context(prometheus_server(scratch, server, prometheus))
+        with Client(f"http://127.0.0.1:{server}", api_key=(scratch / "key").read_text()) as client:
+            put_load(client, demo, f"http://127.0.0.1:{prometheus}")
+        problems = [
+            *check_queries(f"http://127.0.0.1:{prometheus}"),
+            *check_rules(f"http://127.0.0.1:{prometheus}"),
+        ]
+    for problem in problems:
+        sys.stdout.write(f"FAILED {problem.where}: {problem.reason}\n    {problem.expression}\n")
+    sys.stdout.write(f"{len(list(queries()))} queries, {len(problems)} problems\n")
+    return 1 if problems else 0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+@contextlib.contextmanager
+def running(command: list[Any], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended on the way out, its output in a file."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def wait_until(ready: Any, process: subprocess.Popen[bytes], log: Path, what: str) -> None:
+    """Poll another process, which has no event to wait on."""
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"check_monitoring: {what} did not start:\n{log.read_text()[-3000:]}")
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET gives 200."""
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@contextlib.contextmanager
+def chorus_server(demo: Path, scratch: Path, port: int) -> Iterator[None]:
+    """`chorus serve` on the demo model, ready."""
+    log = scratch / "chorus.log"
+    command = [
+        Path(sys.executable).parent / "chorus",
+        "serve",
+        "--model",
+        demo / "model",
+        "--port",
+        str(port),
+    ]
+    with running(
+        command,
+        log,
+        CHORUS_DATA_DIR=str(scratch / "data"),
+        CHORUS_COMPILE_CACHE_DIR=str(demo / "compile_cache"),
+        CHORUS_API_KEY_FILE=str(scratch / "key"),
+        CHORUS_SCRAPE_TOKEN_FILE=str(scratch / "token"),
+        JAX_PLATFORMS="cpu",
+    ) as process:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), process, log, "chorus")
+        yield
+
+
+@contextlib.contextmanager
+def prometheus_server(scratch: Path, target: int, port: int) -> Iterator[None]:
+    """A real Prometheus that scrapes the server every second, with the repository's rules."""
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(RULES)],
+        "scrape_configs": [
+            {
+                "job_name": "chorus",
+                "authorization": {"credentials_file": str(scratch / "token")},
+                "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
+            }
+        ],
+    }
+    (scratch / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    log = scratch / "prometheus.log"
+    command = [
+        "prometheus",
+        f"--config.file={scratch / 'prometheus.yml'}",
+        f"--storage.tsdb.path={scratch / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with running(command, log) as process:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/-/ready"), process, log, "prometheus")
+        yield
+
+
+def put_load(client: Client, demo: Path, prometheus: str) -> None:
+    """Mixed tasks, a stream, a vote and a wrong request in turn, until Prometheus has seen enough of them."""
+    tasks = [
+        client.tasks.push(path.stem, path).task for path in sorted((demo / "prompts").glob("*.safetensors"))
+    ]
+    while instant(prometheus, 'count_over_time(chorus_ready{job="chorus"}[1h])', 0) < SCRAPES_WANTED:
+        client.generate(requests=[{"task": task, "input": "a warm and funny film"} for task in tasks])
+        list(client.stream(tasks[0], input="who wrote it ?"))
+        client.classify(tasks[0], input="a slow and joyless mess", labels=["positive", "negative"])
+        client.ensemble(tasks=[tasks[0], tasks[0]], input="a warm and funny film")
+
+
+def instant(prometheus: str, expression: str, default: float) -> float:
+    """One number from Prometheus."""
+    result = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()["data"]["result"]
+    return float(result[0]["value"][1]) if result else default
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Panel title and PromQL of every dashboard query, its variables filled in."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"].replace("$__rate_interval", "30s").replace("$job", "chorus")
+
+
+def check_queries(prometheus: str) -> Iterator[Problem]:
+    """A problem for every query that errs, is empty or gives only NaN."""
+    for title, expression in queries():
+        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
+        if answer["status"] != "success":
+            yield Problem(title, expression, answer["error"])
+        elif not answer["data"]["result"]:
+            yield Problem(title, expression, "no series")
+        elif all(series["value"][1] == "NaN" for series in answer["data"]["result"]):
+            yield Problem(title, expression, "only NaN")
+
+
+def check_rules(prometheus: str) -> Iterator[Problem]:
+    """A problem for every rule that Prometheus could not evaluate, or that fires on a healthy server."""
+    groups = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    if not rules:
+        yield Problem("rules", str(RULES), "Prometheus loaded none")
+    for rule in rules:
+        if rule["health"] != "ok":
+            yield Problem(rule["name"], rule["query"], rule.get("lastError") or rule["health"])
+        elif rule["state"] == "firing":
+            yield Problem(rule["name"], rule["query"], "fires on a healthy server")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Writes dashboards/chorus.json from the table of panels below: python deploy/grafana/build.py
+
+The JSON is checked in, so that Grafana needs no build step; a test fails when the two differ.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).parent / "dashboards" / "chorus.json"
+DATASOURCE = {"type": "prometheus", "uid": "chorus-prometheus"}
+WINDOW = "$__rate_interval"
+
+Query = tuple[str, str]
+"""PromQL and the legend."""
+
+
+def rate(name: str, by: str = "") -> str:
+    """Events a second, summed."""
+    grouped = f" by ({by})" if by else ""
+    return f'sum{grouped} (rate({name}{{job="$job"}}[{WINDOW}]))'
+
+
+def quantiles(name: str) -> list[Query]:
+    """The median, p90 and p99 of a histogram."""
+    buckets = f'sum by (le) (rate({name}_bucket{{job="$job"}}[{WINDOW}]))'
+    return [(f"histogram_quantile({q}, {buckets})", f"p{round(q * 100)}") for q in (0.5, 0.9, 0.99)]
+
+
+def mean(name: str) -> str:
+    """The mean of a histogram."""
+    return f"{rate(name + '_sum')} / {rate(name + '_count')}"
+
+
+def gauge(name: str) -> str:
+    return f'sum ({name}{{job="$job"}})'
+
+
+def top(name: str, label: str) -> list[Query]:
+    return [(f"topk(10, {rate(name, label)})", f"{{{{{label}}}}}")]
+
+
+ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
+    (
+        "Traffic",
+        (
+            (
+                "Requests a second",
+                "reqps",
+                [(rate("chorus_requests_total", "kind, outcome"), "{{kind}} {{outcome}}")],
+            ),
+            ("Request time", "s", quantiles("chorus_request_seconds")),
+            ("First token", "s", quantiles("chorus_first_token_seconds")),
+            (
+                "Tokens a second",
+                "short",
+                [(rate("chorus_input_tokens_total"), "in"), (rate("chorus_output_tokens_total"), "out")],
+            ),
+            (
+                "Refused a second",
+                "reqps",
+                [(f"{rate('chorus_requests_refused_total', 'code')} or vector(0)", "{{code}}")],
+            ),
+            (
+                "HTTP answers a second",
+                "reqps",
+                [(rate("chorus_http_request_seconds_count", "route, status"), "{{route}} {{status}}")],
+            ),
+        ),
+    ),
+    (
+        "Engine",
+        (
+            ("Waiting in the queue", "s", quantiles("chorus_queue_seconds")),
+            ("Prefill", "s", quantiles("chorus_prefill_seconds")),
+            ("Decode", "s", quantiles("chorus_decode_seconds")),
+            (
+                "A batch",
+                "short",
+                [(mean("chorus_batch_rows"), "requests"), (mean("chorus_batch_tasks"), "distinct tasks")],
+            ),
+            (
+                "Padding waste",
+                "percentunit",
+                [
+                    (
+                        f"1 - {rate('chorus_real_tokens_total')} / {rate('chorus_padded_tokens_total')}",
+                        "share of encoder tokens",
+                    )
+                ],
+            ),
+            (
+                "Slots",
+                "short",
+                [(gauge("chorus_slots_in_use"), "in use"), (gauge("chorus_slots"), "there are")],
+            ),
+            (
+                "Requests in the engine",
+                "short",
+                [
+                    (gauge(f"chorus_{state}_requests"), state)
+                    for state in ("queued", "loading", "prefilling", "decoding")
+                ],
+            ),
+            (
+                "Step time",
+                "s",
+                [
+                    (mean("chorus_prefill_step_seconds"), "encoder pass"),
+                    (mean("chorus_decode_step_seconds"), "decode dispatch"),
+                ],
+            ),
+        ),
+    ),
+    (
+        "Prompts",
+        (
+            (
+                "Prompt rows: hits and loads a second",
+                "short",
+                [
+                    (rate("chorus_prompt_hits_total"), "hits"),
+                    (rate("chorus_prompt_loads_total"), "loads"),
+                    (rate("chorus_prompt_evictions_total"), "evictions"),
+                ],
+            ),
+            ("Fetch from the store", "s", quantiles("chorus_prompt_fetch_seconds")),
+            (
+                "Rows of the device table",
+                "short",
+                [
+                    (gauge("chorus_prompt_rows_capacity"), "capacity"),
+                    (gauge("chorus_prompt_rows_resident"), "resident"),
+                    (gauge("chorus_prompt_rows_in_use"), "in use"),
+                ],
+            ),
+            (
+                "Prompts in host memory",
+                "bytes",
+                [(gauge("chorus_host_prompt_bytes"), "bytes")],
+            ),
+        ),
+    ),
+    (
+        "Tenants and tasks",
+        (
+            ("Requests a second by tenant", "reqps", top("chorus_tenant_requests_total", "tenant")),
+            ("Tokens a second by tenant", "short", top("chorus_tenant_tokens_total", "tenant")),
+            ("Requests a second by task", "reqps", top("chorus_task_requests_total", "task")),
+        ),
+    ),
+    (
+        "Health",
+        (
+            (
+                "Ready",
+                "short",
+                [(gauge("chorus_ready"), "servers ready"), ('sum (up{job="$job"})', "servers up")],
+            ),
+            (
+                "Compiles",
+                "short",
+                [('sum by (cause) (chorus_compiles_total{job="$job"})', "{{cause}}")],
+            ),
+        ),
+    ),
+)
+
+
+def dashboard() -> dict[str, Any]:
+    """The whole document."""
+    panels: list[dict[str, Any]] = []
+    y = 0
+    for title, row in ROWS:
+        panels.append(
+            _base(len(panels) + 1, "row", title, {"h": 1, "w": 24, "x": 0, "y": y}) | {"collapsed": False}
+        )
+        y += 1
+        for place, (name, unit, queries) in enumerate(row):
+            where = {"h": 8, "w": 8, "x": 8 * (place % 3), "y": y + 8 * (place // 3)}
+            panels.append(_panel(len(panels) + 1, name, unit, queries, where))
+        y += 8 * -(-len(row) // 3)
+    return {
+        "uid": "chorus",
+        "title": "Chorus",
+        "tags": ["chorus"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "refresh": "10s",
+        "time": {"from": "now-30m", "to": "now"},
+        "templating": {"list": [_job()]},
+        "panels": panels,
+    }
+
+
+def _job() -> dict[str, Any]:
+    query = "label_values(chorus_ready, job)"
+    return {
+        "name": "job",
+        "label": "job",
+        "type": "query",
+        "datasource": DATASOURCE,
+        "definition": query,
+        "query": {"query": query, "refId": "job"},
+        "refresh": 2,
+        "current": {"text": "chorus", "value": "chorus"},
+    }
+
+
+def _base(number: int, kind: str, title: str, where: dict[str, int]) -> dict[str, Any]:
+    return {"id": number, "type": kind, "title": title, "gridPos": where}
+
+
+def _panel(number: int, title: str, unit: str, queries: list[Query], where: dict[str, int]) -> dict[str, Any]:
+    targets = [
+        {"refId": chr(ord("A") + n), "datasource": DATASOURCE, "expr": expr, "legendFormat": legend}
+        for n, (expr, legend) in enumerate(queries)
+    ]
+    return _base(number, "timeseries", title, where) | {
+        "datasource": DATASOURCE,
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0, "custom": {"fillOpacity": 10}}, "overrides": []},
+        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+        "targets": targets,
+    }
+
+
+if __name__ == "__main__":
+    TARGET.write_text(json.dumps(dashboard(), indent=1) + "\n")
