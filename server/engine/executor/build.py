@@ -1,0 +1,88 @@
+"""From a model and a ladder to an executor that is ready: memory planned, programs compiled."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from server.engine.executor.compile_watch import CompileWatch
+from server.engine.executor.compiling import Progress, compile_all
+from server.engine.executor.jax_executor import JaxExecutor
+from server.engine.executor.programs import DEFAULT_OUTPUT_WIDTH, ModelSpec, programs
+from server.engine.executor.sampling import TokenRules
+from server.engine.memory_plan import MemoryPlan, device_limit, plan_memory
+from server.engine.plans import Ladder
+from server.engine.protocols import HostPrompts
+from server.model.config import T5Config
+
+
+class LoadedT5(Protocol):
+    """A model with its parameters, as `server.model` makes it."""
+
+    @property
+    def config(self) -> T5Config: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def params(self) -> Any: ...
+
+    @property
+    def functions(self) -> Any: ...
+
+
+def model_spec(
+    model: LoadedT5, prompt_row_capacity: int, output_width: int = DEFAULT_OUTPUT_WIDTH
+) -> ModelSpec:
+    """What the programs of this model depend on; `model.params` may be shapes only."""
+    config = model.config
+    return ModelSpec(
+        functions=model.functions,
+        params=model.params,
+        rules=TokenRules(config.vocab_size, config.pad_id, config.eos_id),
+        width=config.d_model,
+        dtype=model.dtype,
+        rows=prompt_row_capacity,
+        output_width=output_width,
+    )
+
+
+def build_executor(
+    model: LoadedT5,
+    ladder: Ladder,
+    prompt_row_capacity: int,
+    host_prompts: HostPrompts,
+    *,
+    memory_limit_bytes: int | None = None,
+    watch: CompileWatch | None = None,
+    progress: Progress | None = None,
+    output_width: int = DEFAULT_OUTPUT_WIDTH,
+) -> tuple[JaxExecutor, MemoryPlan]:
+    """Plan memory, compile every program of the ladder, allocate.
+
+    Args:
+        prompt_row_capacity: R, rows of the prompt table.
+        memory_limit_bytes: None asks the device (or the host, on CPU).
+        watch: counts compiles; already started.
+        progress: called after each program.
+
+    Returns:
+        The executor and its memory plan with the temporaries that XLA asked for; print it with
+        `plan.table()`.
+
+    Raises:
+        InvalidInputError: it does not fit; names the settings to change. Raised before anything is compiled
+        when
+            arithmetic alone shows it, and before state is allocated when the compiled temporaries do.
+    """
+    spec = model_spec(model, prompt_row_capacity, output_width)
+    limit = device_limit() if memory_limit_bytes is None else memory_limit_bytes
+    plan = plan_memory(model.config, ladder, prompt_row_capacity, model.dtype, limit)
+    plan.check()
+    compiled = compile_all(programs(spec, ladder), watch, progress)
+    plan = plan.with_temporaries(compiled.largest_temporary)
+    plan.check()
+    executor = JaxExecutor(
+        spec, ladder, compiled, host_prompts, model.config.padded_vocab_size, model.config.decoder_start_id
+    )
+    return executor, plan

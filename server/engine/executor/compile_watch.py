@@ -1,0 +1,105 @@
+"""Counts XLA compiles by program and cause, so that one that a request causes cannot hide."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import jax.monitoring
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_RETRIEVED = "/jax/compilation_cache/cache_hits"
+
+
+class CompileWatch:
+    """Listens to JAX's own compile events, from any thread, between `start` (or `with`) and `close`.
+
+    The cause of a compile is `startup` until `mark_ready`, then `request`, unless its thread is inside
+    `because`. Anything that compiles counts, not only the executor's programs: a stray `jnp.zeros` at request
+    time is one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._seconds = 0.0
+        self._cached = 0
+        self._ready = False
+        self._thread = threading.local()
+
+    def start(self) -> CompileWatch:
+        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+        jax.monitoring.register_event_listener(self._on_event)
+        return self
+
+    def close(self) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._on_duration)
+        jax.monitoring.unregister_event_listener(self._on_event)
+
+    def __enter__(self) -> CompileWatch:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def mark_ready(self) -> None:
+        """From now on a compile without another cause is a request's."""
+        with self._lock:
+            self._ready = True
+
+    @contextmanager
+    def because(self, cause: str, program: str = "") -> Iterator[None]:
+        """Compiles of this thread inside the block have this cause (and belong to this program)."""
+        before = getattr(self._thread, "reason", None)
+        self._thread.reason = (cause, program)
+        try:
+            yield
+        finally:
+            self._thread.reason = before
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """(program, cause) -> compiles."""
+        with self._lock:
+            return dict(self._counts)
+
+    def caused_by(self, cause: str) -> int:
+        """Compiles of one cause."""
+        return sum(count for (_, why), count in self.counts().items() if why == cause)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent compiling, or fetching from the persistent cache."""
+        return self._seconds
+
+    @property
+    def from_cache(self) -> int:
+        """Programs that the persistent cache answered."""
+        return self._cached
+
+    def _on_duration(self, event: str, duration_secs: float, **details: Any) -> None:
+        if event != _COMPILED:
+            return
+        reason = getattr(self._thread, "reason", None)
+        with self._lock:
+            cause, program = reason or ("request" if self._ready else "startup", "")
+            self._counts[(program or str(details.get("fun_name", "")) or "unknown", cause)] += 1
+            self._seconds += duration_secs
+
+    def _on_event(self, event: str, **details: Any) -> None:
+        if event == _RETRIEVED:
+            with self._lock:
+                self._cached += 1
+
+
+def use_persistent_cache(folder: str) -> None:
+    """Keep compiled programs in `folder`, so that the next start reads them instead of compiling."""
+    update: Any = jax.config.update
+    update("jax_compilation_cache_dir", folder)
+    update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,130 @@
+"""The programs around decoding: write prompt rows, encode, admit rows to slots, score targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from server.engine.executor.state import BeamState, BlockState, ModelFunctions, SlotState
+
+Array = jax.Array
+
+
+def load_rows(table: Array, rows: Array, values: Array) -> Array:
+    """`table [R, D]` (donated) with `values [n, D]` at `rows [n]`; a row index of R or more is padding,
+    dropped."""
+    return table.at[rows].set(values, mode="drop")
+
+
+def encode(
+    functions: ModelFunctions, params: Any, table: Array, ids: Array, lengths: Array
+) -> tuple[Array, Array]:
+    """Encoded inputs `[B, L, D]` and whether each row is finite, `[B]` bool."""
+    encoded = functions.encode(params, table, ids, lengths)
+    return encoded, jnp.all(jnp.isfinite(encoded), axis=(1, 2))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Slots to occupy.
+
+    Attributes:
+        targets: `[B]` i32, the slot that takes each row's encoder memory; S or more drops it.
+        fresh: `[S]` bool, slots that are admitted to.
+        sources: `[S]` i32, the batch row of each fresh slot.
+        slots: new slot state, read where `fresh`.
+        members: `[S, W]` i32, as `BeamState.members`.
+    """
+
+    targets: Array
+    fresh: Array
+    sources: Array
+    slots: SlotState
+    members: Array
+
+
+def _rows_like(mask: Array, leaf: Array, axis: int) -> Array:
+    return mask.reshape((1,) * axis + (-1,) + (1,) * (leaf.ndim - axis - 1))
+
+
+def _write_memory(
+    functions: ModelFunctions, old: Array, new: Array, targets: Array, lengths: Array, finite: Array
+) -> Array:
+    """`old` with the rows of `new`, zero-padded to its length, at slots `targets`."""
+    axis, position = functions.slot_axis, functions.memory_length_axis
+    # Zero beyond each row's length, and everywhere in a failed row: 0 x NaN in a later occupant's scores
+    # would be NaN.
+    place = jnp.arange(new.shape[position]).reshape((-1,) + (1,) * (new.ndim - position - 1))
+    real = (place < _rows_like(lengths, new, axis)) & _rows_like(finite, new, axis)
+    new = jnp.where(real, new, 0)
+    widths = [(0, 0)] * new.ndim
+    widths[position] = (0, old.shape[position] - new.shape[position])
+    new = jnp.pad(new, widths).astype(old.dtype)
+    return old.at[(slice(None),) * axis + (targets,)].set(new, mode="drop")
+
+
+def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
+    first = admitted.slots.choice.place == 0
+    fresh = BeamState(
+        members=admitted.members,
+        live_scores=jnp.where(first, 0.0, -jnp.inf),
+        live_tokens=jnp.zeros_like(beams.live_tokens),
+        scores=jnp.full_like(beams.scores, -jnp.inf),
+        lengths=jnp.zeros_like(beams.lengths),
+        ended=jnp.zeros_like(beams.ended),
+        sequences=jnp.zeros_like(beams.sequences),
+    )
+    return jax.tree.map(
+        lambda new, old: jnp.where(_rows_like(admitted.fresh, new, 0), new, old), fresh, beams
+    )
+
+
+def admit(
+    functions: ModelFunctions,
+    params: Any,
+    state: BlockState,
+    encoded: Array,
+    lengths: Array,
+    finite: Array,
+    admitted: Admitted,
+) -> BlockState:
+    """The block (donated) with rows of an encoded batch in fresh slots; nothing of a former occupant is
+    left."""
+    memory = functions.encoder_memory(params, encoded, lengths)
+    fresh = admitted.fresh
+    chosen: SlotState = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), admitted.slots, state.slots)
+    usable = finite[admitted.sources]
+    return BlockState(
+        memory=jax.tree.map(
+            lambda old, new: _write_memory(functions, old, new, admitted.targets, lengths, finite),
+            state.memory,
+            memory,
+        ),
+        memory_lengths=state.memory_lengths.at[admitted.targets].set(lengths, mode="drop"),
+        cache=jax.tree.map(
+            lambda leaf: jnp.where(
+                _rows_like(fresh, leaf, functions.slot_axis), jnp.zeros((), leaf.dtype), leaf
+            ),
+            state.cache,
+        ),
+        slots=replace(chosen, active=jnp.where(fresh, usable, state.slots.active)),
+        beams=_reset_beams(state.beams, admitted),
+    )
+
+
+def score(
+    functions: ModelFunctions,
+    params: Any,
+    encoded: Array,
+    lengths: Array,
+    finite: Array,
+    targets: Array,
+    target_lengths: Array,
+) -> Array:
+    """Sums of target log probabilities `[B, C]` f32; NaN in failed rows."""
+    sums = functions.target_log_probabilities(params, encoded, lengths, targets, target_lengths)
+    return jnp.where(finite[:, None], sums, jnp.nan)

@@ -1,0 +1,193 @@
+"""Choosing tokens: greedy, temperature, top-k and top-p as per-row arrays in one program.
+
+A row's choice depends on its own logits, settings and `(seed, place in the group, token index)` only: never
+on the slot it sits in or on its neighbours.
+
+Thresholds. Top-k keeps every id whose logit is at least the k-th largest one; top-p (Holtzman et al. 2020,
+"The Curious Case of Neural Text Degeneration") keeps, of those, the most probable ids whose mass first reaches p.
+Both keep ties. The threshold is found exactly by bisection on the order-preserving integer form of a float:
+32 counting passes, several times cheaper on a CPU than a sort of `[16, 32128]`.
+
+Drawing. One uniform number a row is placed into the running sum of the kept probabilities, block by block, so
+noise for the whole vocabulary is never made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+_LANES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """Which ids a model may produce: ids at or above `vocab_size` and `pad_id` are never chosen."""
+
+    vocab_size: int
+    pad_id: int
+    eos_id: int
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class ChoiceSettings:
+    """Settings of each row, all `[S]`.
+
+    Attributes:
+        temperature: f32, 0 is greedy.
+        top_k: i32, 0 is off.
+        top_p: f32, 1 is off.
+        min_new_tokens: i32, `</s>` is forbidden while fewer tokens were made.
+        seed: u32.
+        place: i32, place of the row in its group.
+    """
+
+    temperature: Array
+    top_k: Array
+    top_p: Array
+    min_new_tokens: Array
+    seed: Array
+    place: Array
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log probabilities `[S, V]` f32 of logits `[S, V]` f32 under the unmodified distribution."""
+    centred = logits - jnp.max(logits, axis=-1, keepdims=True)
+    return centred - jnp.log(jnp.sum(jnp.exp(centred), axis=-1, keepdims=True))
+
+
+def forbid(values: Array, rules: TokenRules, made: Array, min_new_tokens: Array) -> Array:
+    """`values [S, V]` with minus infinity where an id may not be chosen; `made [S]` counts a row's tokens so
+    far."""
+    ids = lax.broadcasted_iota(jnp.int32, values.shape, 1)
+    never = (ids >= rules.vocab_size) | (ids == rules.pad_id)
+    too_early = (ids == rules.eos_id) & (made < min_new_tokens)[:, None]
+    return jnp.where(never | too_early, -jnp.inf, values)
+
+
+def argmax(values: Array) -> Array:
+    """First index of each row's largest value, `[S]` i32. Two plain reductions: half the time of `jnp.argmax`
+    on CPU."""
+    ids = lax.broadcasted_iota(jnp.int32, values.shape, 1)
+    largest = jnp.max(values, axis=-1, keepdims=True)
+    first = jnp.min(jnp.where(values == largest, ids, values.shape[1]), axis=-1)
+    return jnp.minimum(first, values.shape[1] - 1)  # a row of NaN matches nowhere
+
+
+def ordered_bits(values: Array) -> Array:
+    """u32 numbers in the same order as the f32 values (minus infinity lowest, -0 below +0)."""
+    bits = lax.bitcast_convert_type(values, jnp.uint32)
+    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
+
+
+def _largest_threshold(bits: Array, weights: Array, needed: Array) -> Array:
+    """`[S]` u32: the largest t for which the weights of a row's ids with `bits >= t` sum to at least
+    `needed`."""
+
+    def refine(step: Array, threshold: Array) -> Array:
+        candidate = threshold | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
+        mass = jnp.sum(jnp.where(bits >= candidate[:, None], weights, 0), axis=-1)
+        return jnp.where(mass >= needed, candidate, threshold)
+
+    threshold: Array = lax.fori_loop(0, 32, refine, jnp.zeros(bits.shape[0], jnp.uint32))
+    return threshold
+
+
+def keep_top_k(values: Array, top_k: Array) -> Array:
+    """`values [S, V]` with minus infinity below each row's k-th largest value."""
+    bits = ordered_bits(values)
+    threshold = _largest_threshold(
+        bits, jnp.ones_like(values, jnp.int32), jnp.minimum(top_k, values.shape[1])
+    )
+    return jnp.where((bits >= threshold[:, None]) | (top_k <= 0)[:, None], values, -jnp.inf)
+
+
+def keep_top_p(values: Array, top_p: Array) -> Array:
+    """`values [S, V]` (logits) with minus infinity outside the smallest set of likeliest ids of mass
+    `top_p`."""
+    weights = jnp.exp(values - jnp.max(values, axis=-1, keepdims=True))
+    bits = ordered_bits(values)
+    threshold = _largest_threshold(bits, weights, top_p * jnp.sum(weights, axis=-1))
+    return jnp.where((bits >= threshold[:, None]) | (top_p >= 1.0)[:, None], values, -jnp.inf)
+
+
+def uniform(seed: Array, place: Array, index: Array) -> Array:
+    """One number in [0, 1) a row, `[S]` f32, from its own seed, place and token index."""
+
+    def draw(row_seed: Array, row_place: Array, row_index: Array) -> Array:
+        key = jax.random.key(0, impl="threefry2x32")
+        for part in (row_seed, row_place, row_index):
+            key = jax.random.fold_in(key, part)
+        return jax.random.uniform(key, (), jnp.float32)
+
+    return jax.vmap(draw)(seed, place, index)
+
+
+def _first_above(weights: Array, target: Array) -> tuple[Array, Array]:
+    """Index of the first entry at which the running sum of `weights [S, n]` passes `target [S]`, and the sum
+    before it.
+
+    Never an entry of weight 0: rounding at the end falls back to the last entry that has weight.
+    """
+    running = jnp.cumsum(weights, axis=-1)
+    ids = lax.broadcasted_iota(jnp.int32, weights.shape, 1)
+    last = jnp.max(jnp.where(weights > 0, ids, 0), axis=-1)
+    passed = (running > target[:, None]) & (weights > 0)
+    first = jnp.min(jnp.where(passed, ids, weights.shape[1]), axis=-1)
+    index = jnp.minimum(first, last)
+    before = jnp.take_along_axis(running - weights, index[:, None], axis=1)[:, 0]
+    return index, before
+
+
+def draw(values: Array, noise: Array) -> Array:
+    """Sample an id from the softmax of `values [S, V]` with one uniform number `noise [S]` a row; `[S]`
+    i32."""
+    S, V = values.shape
+    weights = jnp.exp(values - jnp.max(values, axis=-1, keepdims=True))
+    blocks = jnp.pad(weights, ((0, 0), (0, -V % _LANES))).reshape(S, -1, _LANES)
+    sums = jnp.sum(blocks, axis=-1)
+    target = noise * jnp.sum(sums, axis=-1)
+    block, before = _first_above(sums, target)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    place, _ = _first_above(inside, target - before)
+    return jnp.minimum(block * _LANES + place, V - 1).astype(jnp.int32)
+
+
+def _sample(values: Array, settings: ChoiceSettings, made: Array, active: Array) -> Array:
+    """A sampled id for every row; rows with temperature 0 get a number that nobody reads."""
+    warmth = jnp.where(settings.temperature > 0, settings.temperature, 1.0)[:, None]
+    scaled = (values - jnp.max(values, axis=-1, keepdims=True)) / warmth
+    wanted = active & (settings.temperature > 0)
+    scaled = lax.cond(
+        jnp.any(wanted & (settings.top_k > 0)), lambda x: keep_top_k(x, settings.top_k), lambda x: x, scaled
+    )
+    scaled = lax.cond(
+        jnp.any(wanted & (settings.top_p < 1)), lambda x: keep_top_p(x, settings.top_p), lambda x: x, scaled
+    )
+    return draw(scaled, uniform(settings.seed, settings.place, made))
+
+
+def choose(logits: Array, rules: TokenRules, settings: ChoiceSettings, made: Array, active: Array) -> Array:
+    """The next id of each row, `[S]` i32.
+
+    Args:
+        logits: `[S, V]` f32.
+        made: `[S]` i32, tokens that the row has made.
+        active: `[S]` bool; the costly part runs only when an active row samples.
+    """
+    allowed = forbid(logits, rules, made, settings.min_new_tokens)
+    greedy = argmax(allowed)
+
+    def mixed(values: Array) -> Array:
+        return jnp.where(settings.temperature > 0, _sample(values, settings, made, active), greedy)
+
+    def plain(values: Array) -> Array:
+        return greedy
+
+    chosen: Array = lax.cond(jnp.any(active & (settings.temperature > 0)), mixed, plain, allowed)
+    return chosen

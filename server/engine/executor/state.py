@@ -1,0 +1,167 @@
+"""The device state of one block: what each slot carries from step to step. Donated and updated in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from server.engine.executor.sampling import ChoiceSettings
+from server.engine.plans import BlockShape
+
+Array = jax.Array
+MAX_BEAMS = 8
+
+
+class ModelFunctions(Protocol):
+    """What the executor needs of a model: pure functions over `params`, defined by `server.model`."""
+
+    @property
+    def slot_axis(self) -> int: ...
+
+    @property
+    def memory_length_axis(self) -> int: ...
+
+    def encode(self, params: Any, prompt_rows: Array, ids: Array, lengths: Array) -> Array: ...
+
+    def encoder_memory(self, params: Any, encoded: Array, lengths: Array) -> Any: ...
+
+    def init_memory(self, slots: int, length: int) -> Any: ...
+
+    def init_cache(self, slots: int, new_tokens: int) -> Any: ...
+
+    def decode_step(
+        self,
+        params: Any,
+        cache: Any,
+        memory: Any,
+        memory_lengths: Array,
+        tokens: Array,
+        positions: Array,
+        memory_index: Array | None = None,
+    ) -> tuple[Array, Any]: ...
+
+    def target_log_probabilities(
+        self, params: Any, encoded: Array, lengths: Array, targets: Array, target_lengths: Array
+    ) -> Array: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """All `[S]`. Written whole by an admission; `active`, `tokens`, `positions` advance with each decode
+    step.
+
+    Attributes:
+        active: bool; the slot makes tokens.
+        tokens: i32, the last token, the next decoder input.
+        positions: i32, tokens made so far, the position of the next decoder input.
+        max_new_tokens: i32.
+        leader: i32, slot of the group's leader, whose encoder memory the group reads.
+        width: i32, beams of the group; 1 for a slot that is no beam.
+        alpha: f32, length penalty of a beam search.
+        choice: sampling settings.
+    """
+
+    active: Array
+    tokens: Array
+    positions: Array
+    max_new_tokens: Array
+    leader: Array
+    width: Array
+    alpha: Array
+    choice: ChoiceSettings
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class BeamState:
+    """Beam searches of a block, W = 8 the widest. Finished sets live in the leader's row, best first.
+
+    Attributes:
+        members: `[S, W]` i32, in a leader's row the slots of its group in order; other places hold the
+        leader.
+        live_scores: `[S]` f32, log probability of the slot's live beam, minus infinity for a beam not yet
+        born.
+        live_tokens: `[S, T]` i32, its tokens.
+        scores: `[S, W]` f32, penalised scores of finished hypotheses, minus infinity where there is none.
+        lengths: `[S, W]` i32, tokens of each, `</s>` not counted.
+        ended: `[S, W]` bool, `</s>` ended it.
+        sequences: `[S, W, T]` i32.
+    """
+
+    members: Array
+    live_scores: Array
+    live_tokens: Array
+    scores: Array
+    lengths: Array
+    ended: Array
+    sequences: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """Everything of one block: encoder memory, its lengths `[S]` i32, self-attention cache, slots and
+    beams."""
+
+    memory: Any
+    memory_lengths: Array
+    cache: Any
+    slots: SlotState
+    beams: BeamState
+
+
+def _zeros(shape: Sequence[int], dtype: Any) -> Any:
+    return np.zeros(tuple(shape), dtype)
+
+
+def initial_slots(S: int) -> SlotState:
+    """Inactive slots, as host arrays."""
+    choice = ChoiceSettings(
+        temperature=_zeros((S,), np.float32),
+        top_k=_zeros((S,), np.int32),
+        top_p=np.ones((S,), np.float32),  # type: ignore[arg-type]
+        min_new_tokens=_zeros((S,), np.int32),
+        seed=_zeros((S,), np.uint32),
+        place=_zeros((S,), np.int32),
+    )
+    return SlotState(
+        active=_zeros((S,), np.bool_),
+        tokens=_zeros((S,), np.int32),
+        positions=_zeros((S,), np.int32),
+        max_new_tokens=np.ones((S,), np.int32),  # type: ignore[arg-type]
+        leader=np.arange(S, dtype=np.int32),  # type: ignore[arg-type]
+        width=np.ones((S,), np.int32),  # type: ignore[arg-type]
+        alpha=_zeros((S,), np.float32),
+        choice=choice,
+    )
+
+
+def initial_beams(S: int, T: int) -> BeamState:
+    """No search under way, as host arrays."""
+    return BeamState(
+        members=np.repeat(np.arange(S, dtype=np.int32)[:, None], MAX_BEAMS, axis=1),  # type: ignore[arg-type]
+        live_scores=_zeros((S,), np.float32),
+        live_tokens=_zeros((S, T), np.int32),
+        scores=np.full((S, MAX_BEAMS), -np.inf, np.float32),  # type: ignore[arg-type]
+        lengths=_zeros((S, MAX_BEAMS), np.int32),
+        ended=_zeros((S, MAX_BEAMS), np.bool_),
+        sequences=_zeros((S, MAX_BEAMS, T), np.int32),
+    )
+
+
+def initial_state(functions: ModelFunctions, shape: BlockShape) -> BlockState:
+    """An empty block; traced, so that it is made on the device."""
+    slots, beams = initial_slots(shape.slots), initial_beams(shape.slots, shape.new_tokens)
+    return BlockState(
+        memory=functions.init_memory(shape.slots, shape.input_length),
+        memory_lengths=jnp.zeros((shape.slots,), jnp.int32),
+        cache=functions.init_cache(shape.slots, shape.new_tokens),
+        slots=jax.tree.map(jnp.asarray, slots),
+        beams=jax.tree.map(jnp.asarray, beams),
+    )

@@ -1,0 +1,128 @@
+"""Where the device's memory goes, computed from shapes before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from server.engine.plans import Ladder
+from server.errors import InvalidInputError
+from server.model.config import T5Config
+from server.model.parameters import parameter_shapes
+
+_MAX_BEAMS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes by use. `temporaries` is 0 until programs are compiled.
+
+    Attributes:
+        activations: the largest encoder pass, estimated; part of `temporaries` once those are known.
+        limit: bytes that may be used.
+    """
+
+    weights: int
+    prompt_rows: int
+    encoder_memory: int
+    slots: int
+    activations: int
+    limit: int
+    temporaries: int = 0
+
+    @property
+    def total(self) -> int:
+        fixed = self.weights + self.prompt_rows + self.encoder_memory + self.slots
+        return fixed + max(self.activations, self.temporaries)
+
+    def with_temporaries(self, temporaries: int) -> MemoryPlan:
+        """The plan with XLA's own figure for the largest program's scratch memory."""
+        return replace(self, temporaries=temporaries)
+
+    def rows(self) -> list[tuple[str, int, str]]:
+        """(use, bytes, the setting that changes it)."""
+        return [
+            ("weights", self.weights, "dtype, or a smaller model"),
+            ("prompt rows", self.prompt_rows, "prompt_rows"),
+            ("encoder memory", self.encoder_memory, "blocks (fewer slots, shorter inputs)"),
+            ("slots (self-attention, beams)", self.slots, "blocks (fewer slots, fewer new tokens)"),
+            ("encoder activations (estimate)", self.activations, "input_lengths, batch_rows"),
+            ("XLA temporaries (compiled)", self.temporaries, "input_lengths, batch_rows, blocks"),
+        ]
+
+    def table(self) -> str:
+        """The plan for a person, one use a line."""
+        lines = [f"{use:<32}{_size(count):>12}" for use, count, _ in self.rows()]
+        note = "the larger of activations and temporaries counts"
+        lines.append(f"{'total':<32}{_size(self.total):>12}  ({note})")
+        lines.append(f"{'limit':<32}{_size(self.limit):>12}")
+        return "\n".join(lines)
+
+    def check(self) -> None:
+        """Refuse a plan that does not fit.
+
+        Raises:
+            InvalidInputError: code `memory_plan`; says what takes most and which settings to change.
+        """
+        if self.total <= self.limit:
+            return
+        largest = sorted(self.rows(), key=lambda row: row[1], reverse=True)[:3]
+        advice = "; ".join(f"{use} takes {_size(count)}: change {setting}" for use, count, setting in largest)
+        raise InvalidInputError(
+            f"the server would need {_size(self.total)} of device memory and may use {_size(self.limit)}: {advice}",
+            field=largest[0][2].split(" ")[0].rstrip(","),
+            code="memory_plan",
+        )
+
+
+def plan_memory(config: T5Config, ladder: Ladder, prompt_rows: int, dtype: Any, limit: int) -> MemoryPlan:
+    """The arithmetic part: nothing is allocated or compiled.
+
+    Args:
+        prompt_rows: R of the device table.
+        dtype: compute dtype.
+        limit: bytes that may be used.
+    """
+    size = np.dtype(dtype).itemsize
+    position = 2 * config.num_decoder_layers * config.num_heads * config.d_kv * size
+    beams = sum(b.slots * (_MAX_BEAMS + 1) * (b.new_tokens + 4) * 4 for b in ladder.blocks)
+    return MemoryPlan(
+        weights=sum(math.prod(shape) for shape in parameter_shapes(config).values()) * size,
+        prompt_rows=prompt_rows * config.d_model * size,
+        encoder_memory=sum(b.slots * b.input_length for b in ladder.blocks) * position,
+        slots=sum(b.slots * b.new_tokens for b in ladder.blocks) * position + beams,
+        activations=max(_activations(config, B, L, size) for B, L in ladder.input_buckets),
+        limit=limit,
+    )
+
+
+def _activations(config: T5Config, B: int, L: int, size: int) -> int:
+    """One encoder layer at its widest: residual and its norm, then either attention (query, key, value and
+    f32 scores with their softmax) or the feed-forward (two wide products when gated)."""
+    inner = config.num_heads * config.d_kv
+    attention = 4 * B * L * inner * size + 2 * B * config.num_heads * L * L * 4
+    wide = (3 if config.gated else 2) * B * L * config.d_ff * size
+    return 2 * B * L * config.d_model * size + max(attention, wide)
+
+
+def device_limit(share: float = 0.9) -> int:
+    """Bytes that may be used: this share of what the device reports, or of the host's memory on a CPU (within
+    its control group's limit)."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"] * share)
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    group = Path("/sys/fs/cgroup/memory.max")
+    if group.is_file() and (text := group.read_text().strip()).isdigit():
+        host = min(host, int(text))
+    return int(host * share)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
