@@ -40,8 +40,8 @@ def build_ladder(
     longest = max(input_lengths)
     if not any(shape.input_length >= longest for shape in shapes):
         raise InvalidInputError(
-            f"no block holds an input of {longest} tokens; give one of blocks at least {longest} input tokens or "
-            f"lower input_lengths",
+            f"no block holds an input of {longest} tokens; give one of blocks at least that many "
+            f"input tokens or lower input_lengths",
             field="blocks",
         )
     buckets = sorted((length, rows) for length in set(input_lengths) for rows in set(batch_rows))

@@ -75,7 +75,7 @@ class MemoryPlan:
         largest = sorted(self.rows(), key=lambda row: row[1], reverse=True)[:3]
         advice = "; ".join(f"{use} takes {_size(count)}: change {setting}" for use, count, setting in largest)
         raise InvalidInputError(
-            f"the server would need {_size(self.total)} of device memory and may use {_size(self.limit)}: {advice}",
+            f"the server needs {_size(self.total)} of memory and may use {_size(self.limit)}: {advice}",
             field=largest[0][2].split(" ")[0].rstrip(","),
             code="memory_plan",
         )

@@ -135,18 +135,12 @@ class JaxExecutor:
         return encoded, lengths, finite
 
     def _prefill(self, plan: PrefillPlan) -> Dispatched:
-        packed = [
-            (
-                block,
-                packing.pack_admissions(group, plan.bucket[0], self._ladder.blocks[block], self._start_id),
-            )
-            for block, group in packing.rounds(plan.admissions)
-        ]
-        for block, _ in packed:
-            if not names.admits(plan.bucket, self._ladder.blocks[block]):
-                raise InternalError(
-                    f"a plan admits rows of bucket {plan.bucket} to the shorter block {block}"
-                )
+        packed = []
+        for index, group in packing.rounds(plan.admissions):
+            shape = self._ladder.blocks[index]
+            if not names.admits(plan.bucket, shape):
+                raise InternalError(f"a plan admits rows of bucket {plan.bucket} to the shorter {shape}")
+            packed.append((index, packing.pack_admissions(group, plan.bucket[0], shape, self._start_id)))
         self._load(plan.loads)
         encoded, lengths, finite = self._encode(plan.bucket, plan.inputs)
         for index, admitted in packed:

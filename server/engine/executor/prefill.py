@@ -78,9 +78,10 @@ def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
         ended=jnp.zeros_like(beams.ended),
         sequences=jnp.zeros_like(beams.sequences),
     )
-    return jax.tree.map(
+    reset: BeamState = jax.tree.map(
         lambda new, old: jnp.where(_rows_like(admitted.fresh, new, 0), new, old), fresh, beams
     )
+    return reset
 
 
 def admit(

@@ -17,7 +17,7 @@ from server.engine.executor.sampling import TokenRules
 from server.engine.executor.state import MAX_BEAMS, BlockState, ModelFunctions, initial_slots, initial_state
 from server.engine.plans import BlockMode, BlockShape, Ladder
 
-Struct = jax.ShapeDtypeStruct
+Struct: Any = jax.ShapeDtypeStruct
 MODES: tuple[BlockMode, ...] = ("plain", "grouped")
 DEFAULT_OUTPUT_WIDTH = 32
 """Decode steps that one dispatch can return."""
@@ -87,7 +87,7 @@ def admits(bucket: tuple[int, int], shape: BlockShape) -> bool:
     return bucket[1] <= shape.input_length
 
 
-def _struct(leaf: Any) -> Struct:
+def _struct(leaf: Any) -> Any:
     return Struct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
 
 

@@ -4,7 +4,8 @@ A row's choice depends on its own logits, settings and `(seed, place in the grou
 on the slot it sits in or on its neighbours.
 
 Thresholds. Top-k keeps every id whose logit is at least the k-th largest one; top-p (Holtzman et al. 2020,
-"The Curious Case of Neural Text Degeneration") keeps, of those, the most probable ids whose mass first reaches p.
+"The Curious Case of Neural Text Degeneration") keeps, of those, the most probable ids whose mass first
+reaches p.
 Both keep ties. The threshold is found exactly by bisection on the order-preserving integer form of a float:
 32 counting passes, several times cheaper on a CPU than a sort of `[16, 32128]`.
 
