@@ -2,9 +2,10 @@
 
     python deploy/check_monitoring.py            needs `prometheus` (Debian's package) on the path
 
-Starts a server on the demo model with a scrape token, a Prometheus with the repository's own rules and a one-second
-scrape, and a load of mixed tasks. Every query must answer without an error and with at least one series, every rule
-must evaluate. Everything listens on loopback and is stopped at the end. Exit code 0 when all is well.
+Starts a server on the demo model with a scrape token, a Prometheus with the repository's own rules and a
+one-second scrape, and a load of mixed tasks. Every query must answer without an error and with at least one
+series, every rule must evaluate and stay silent. Everything listens on loopback and is stopped at the end.
+Exit code 0 when all is well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes the virtual environment that the other scripts run in. Standard library only: runs on a bare Python 3.11+."""
+"""Makes the virtual environment that the other scripts run in. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def environment(extra: str) -> Path:
-    """Create or update `.venv` (or `$CHORUS_VENV`) with the checkout installed as `.[extra]`; return its Python.
+    """Create or update `.venv` (or `$CHORUS_VENV`) with the checkout installed as `.[extra]`.
 
-    Does nothing when the dependencies have not changed since the last time.
+    Returns its Python. Does nothing when the dependencies have not changed since the last time.
     """
     if sys.version_info < (3, 11):  # noqa: UP036 - the very message that an older Python must be able to print
         sys.exit(f"Chorus needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
@@ -31,7 +31,7 @@ def environment(extra: str) -> Path:
             venv.create(folder, with_pip=True)
         except (subprocess.CalledProcessError, ImportError):
             sys.exit(
-                "Python's venv module is incomplete here: install it first (Debian: apt install python3-venv)."
+                "Python's venv module is incomplete here: install it (Debian: apt install python3-venv)."
             )
     _say("installing Chorus and its dependencies (about 700 MB, once)")
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

@@ -1,6 +1,6 @@
 """Sets everything up, starts a server and answers one batch of different tasks.
 
-python3 scripts/demo.py            set up, answer, keep serving until Ctrl-C (stops by itself without a terminal)
+python3 scripts/demo.py            set up, answer, serve until Ctrl-C (without a terminal: stop)
 python3 scripts/demo.py --once     set up, answer, stop
 """
 

@@ -1,0 +1,59 @@
+"""The documentation is true: what exists is named, what is linked exists, no path of somebody's machine is left."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from server.metrics import SERIES
+from server.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def _packages() -> list[str]:
+    found = [
+        p.parent for top in ("server", "prompts_store", "clients") for p in ROOT.glob(f"{top}/**/__init__.py")
+    ]
+    return sorted(str(folder.relative_to(ROOT)) for folder in found)
+
+
+@pytest.mark.parametrize("package", _packages())
+def test_every_package_has_a_line_in_the_architecture(package: str) -> None:
+    assert f"`{package}/`" in (ROOT / "docs" / "architecture.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"CHORUS_{name.upper()}" in (ROOT / "docs" / "settings.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(series.name for series in SERIES))
+def test_every_metric_is_documented(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_no_tracked_file_names_a_path_of_one_machine() -> None:
+    pattern = "/" + "root/|/" + "work/|/" + "home/[a-z]"
+    found = subprocess.run(
+        ["git", "grep", "-nIE", pattern, "--", ".", ":!constraints.txt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 1, found.stdout
