@@ -1,4 +1,4 @@
-"""The documentation is true: what exists is named, what is linked exists, no path of somebody's machine is left."""
+"""The documentation is true: what exists is named, and what is linked exists."""
 
 from __future__ import annotations
 
