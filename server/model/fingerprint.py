@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -19,6 +19,7 @@ import numpy as np
 
 from server.model.config import T5Config
 
+Array = np.ndarray[Any, np.dtype[Any]]
 BLOCK_BYTES = 8 * 1024 * 1024
 
 ARCHITECTURE_FIELDS = (
@@ -47,10 +48,17 @@ class Fingerprinter:
         self._config = config
         self._tensors: dict[str, tuple[tuple[int, ...], str]] = {}
 
-    def add(self, name: str, array: np.ndarray[Any, Any]) -> None:
+    def add(self, name: str, array: Array) -> None:
         """Take in one canonical tensor, f32 or bf16."""
         used = unpadded(self._config, name, array)
         self._tensors[name] = (used.shape, tensor_digest(used))
+
+    def watch(self, tensors: Iterable[tuple[str, Array]]) -> Iterator[tuple[str, Array]]:
+        """The same tensors, each added on its way past."""
+        for name, array in tensors:
+            self.add(name, array)
+            yield name, array
+            del array
 
     @property
     def tensor_digests(self) -> dict[str, str]:
@@ -81,7 +89,7 @@ def fingerprint_of(
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def unpadded(config: T5Config, name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def unpadded(config: T5Config, name: str, array: Array) -> Array:
     """A view without the embedding rows and head columns that pad the vocabulary."""
     if name == "embedding":
         return array[: config.vocab_size]
@@ -90,7 +98,7 @@ def unpadded(config: T5Config, name: str, array: np.ndarray[Any, Any]) -> np.nda
     return array
 
 
-def tensor_digest(array: np.ndarray[Any, Any]) -> str:
+def tensor_digest(array: Array) -> str:
     """SHA-256 (hex) of the values rounded to bf16, row by row; a few MiB of extra memory at a time."""
     digest = hashlib.sha256()
     row_bytes = max(1, array.nbytes // max(1, len(array)))

@@ -41,7 +41,7 @@ class HuggingFaceReader(PlacedReader):
         fields = read_json(folder / "config.json")
         found = find_vocabulary(folder, vocabulary, fields.get("vocab_size"))
         config = config_from_huggingface(fields, found, name or folder.resolve().name)
-        self.vocabulary_path = None if found is None else found.path
+        self.vocabulary = found
         raw, files = read_folder(folder)
         self.identity = identity_of([folder / "config.json", *files])
         super().__init__(config, without_aliases(config, raw), huggingface_place, frozenset(UNUSED))

@@ -10,7 +10,7 @@ from typing import Any
 from server.model.checkpoints.fingerprint_cache import cached_fingerprint, keep_fingerprint
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.reader import CheckpointReader
-from server.model.checkpoints.tensors import Array, Progress, target_dtype
+from server.model.checkpoints.tensors import Progress, target_dtype
 from server.model.fingerprint import Fingerprinter
 from server.model.layout import Layout
 from server.model.parameters import parameter_count
@@ -60,14 +60,16 @@ def load_model(
     resolved = target_dtype(dtype)
     reader = open_checkpoint(source, options)
     fingerprint = reader.fingerprint or cached_fingerprint(reader)
-    tensors: Iterable[tuple[str, Array]] = reader.tensors(resolved)
+    collector = Fingerprinter(reader.config)
+    tensors: Iterable[tuple[str, Any]]
+    if fingerprint is None:
+        tensors = collector.watch(reader.tensors(resolved))
+    else:
+        tensors = reader.placed(resolved, sharding)
     if progress is not None:
         tensors = reported(
             tensors, progress, f"loading {reader.config.name}", total_bytes(reader, resolved.itemsize)
         )
-    collector = Fingerprinter(reader.config)
-    if fingerprint is None:
-        tensors = collected(tensors, collector)
     model = assemble(reader.config, layout, dtype, tensors, sharding)
     if fingerprint is None:
         fingerprint = collector.fingerprint()
@@ -79,9 +81,9 @@ def load_model(
 
 def load_vocabulary(reader: CheckpointReader) -> Vocabulary | None:
     """The vocabulary of an opened checkpoint, or None."""
-    if reader.vocabulary_path is None:
+    if reader.vocabulary is None:
         return None
-    return Vocabulary.load(reader.vocabulary_path, extra_ids=reader.config.extra_ids)
+    return Vocabulary.load(reader.vocabulary.path, extra_ids=reader.vocabulary.extra_ids)
 
 
 def total_bytes(reader: CheckpointReader, itemsize: int) -> int:
@@ -89,19 +91,13 @@ def total_bytes(reader: CheckpointReader, itemsize: int) -> int:
     return parameter_count(reader.config) * itemsize
 
 
-def collected(tensors: Iterable[tuple[str, Array]], collector: Fingerprinter) -> Iterator[tuple[str, Array]]:
-    """The same tensors, each shown to the fingerprinter on its way."""
-    for name, array in tensors:
-        collector.add(name, array)
-        yield name, array
-
-
 def reported(
-    tensors: Iterable[tuple[str, Array]], progress: Progress, what: str, total: int
-) -> Iterator[tuple[str, Array]]:
+    tensors: Iterable[tuple[str, Any]], progress: Progress, what: str, total: int
+) -> Iterator[tuple[str, Any]]:
     """The same tensors, with `progress` told the bytes of those that went past."""
     done = 0
     for name, array in tensors:
-        yield name, array
         done += array.nbytes
+        yield name, array
+        del array
         progress(what, done, total)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import InvalidModelError
+from server.model.checkpoints.chorus_format import ChorusReader, is_chorus
 from server.model.checkpoints.huggingface import HuggingFaceReader, is_huggingface, is_torch
 from server.model.checkpoints.reader import CheckpointReader
 
@@ -36,6 +37,8 @@ def open_checkpoint(source: str | Path, options: OpenOptions | None = None) -> C
     folder = Path(source)
     if not folder.is_dir():
         raise InvalidModelError(f"there is no model folder {source}", field="model")
+    if is_chorus(folder):
+        return ChorusReader(folder, vocabulary=options.vocabulary, name=options.name)
     if is_huggingface(folder):
         return HuggingFaceReader(folder, vocabulary=options.vocabulary, name=options.name)
     if is_torch(folder):

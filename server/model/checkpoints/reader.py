@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.tensors import Array, RawTensor, read_canonical
+from server.model.checkpoints.tensors import BFLOAT16, FLOAT32, Array, RawTensor, read_canonical
+from server.model.checkpoints.vocabulary_files import FoundVocabulary
 from server.model.config import T5Config
-from server.model.parameters import parameter_shapes
+from server.model.parameters import Axes, parameter_shapes
 
+Sharding = Callable[[Axes], jax.sharding.Sharding]
 _NAMED_IN_ERRORS = 3
 
 
@@ -31,17 +33,19 @@ class CheckpointReader(ABC):
 
     Attributes:
         config: the architecture.
-        vocabulary_path: the SentencePiece model beside the weights, if there is one.
+        vocabulary: the SentencePiece model beside the weights, if there is one.
         fingerprint: as stored in the checkpoint; None when the format has no place for it.
         identity: names, sizes and times of the files, to recognise unchanged ones; None when that is not
             known.
+        stored_dtype: f32, or bf16 when every tensor is stored in bf16.
     """
 
     format: ClassVar[str]
     config: T5Config
-    vocabulary_path: Path | None = None
+    vocabulary: FoundVocabulary | None = None
     fingerprint: str | None = None
     identity: str | None = None
+    stored_dtype: np.dtype[Any] = FLOAT32
 
     @abstractmethod
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
@@ -50,6 +54,13 @@ class CheckpointReader(ABC):
         Raises:
             InvalidModelError: a tensor cannot be read, or holds values that are not finite; names it.
         """
+
+    def placed(
+        self, dtype: np.dtype[Any], sharding: Sharding | None
+    ) -> Iterator[tuple[str, Array | jax.Array]]:
+        """As `tensors`, for a model that will live under `sharding`: a format that can, restores each shard
+        to its own device; others yield host arrays."""
+        yield from self.tensors(dtype)
 
 
 class PlacedReader(CheckpointReader):
@@ -64,6 +75,8 @@ class PlacedReader(CheckpointReader):
     ) -> None:
         self.config = config
         self._matched = match_tensors(config, raw, place, unused)
+        kinds = {tensor.dtype for _, tensor in self._matched.values()}
+        self.stored_dtype = BFLOAT16 if kinds == {BFLOAT16} else FLOAT32
 
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
         for canonical, (place, raw) in self._matched.items():

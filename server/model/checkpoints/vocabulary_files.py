@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import InvalidModelError
 from server.model.checkpoints.documents import read_json
+from server.model.config import T5Config
 from server.model.vocabulary import Vocabulary
 
 NAMES = ("spiece.model", "sentencepiece.model")
@@ -37,13 +39,38 @@ def find_vocabulary(
     path = explicit or next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if path is None:
         return None
-    if not path.is_file():
-        raise InvalidModelError(f"there is no vocabulary file {path}", field="vocabulary")
     extra_ids = _extra_ids(folder)
     size = Vocabulary.load(path, extra_ids=extra_ids).size
     if rows is not None and size > rows >= size - extra_ids:
         size, extra_ids = size - extra_ids, 0
     return FoundVocabulary(path, extra_ids, size)
+
+
+def known_vocabulary(folder: Path, explicit: Path | None, config: T5Config) -> FoundVocabulary | None:
+    """As `find_vocabulary`, where the config says already how many sentinels there are.
+
+    Raises:
+        InvalidModelError: the vocabulary has more ids than the model.
+    """
+    path = explicit or next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    size = Vocabulary.load(path, extra_ids=config.extra_ids).size
+    if size > config.vocab_size:
+        raise InvalidModelError(
+            f"the vocabulary {path.name} has {size} ids and the model {config.vocab_size}: "
+            "it belongs to another model",
+            field="vocabulary",
+        )
+    return FoundVocabulary(path, config.extra_ids, size)
+
+
+def write_vocabulary(folder: Path, vocabulary: FoundVocabulary | None) -> str | None:
+    """Copy the SentencePiece file into a checkpoint; returns the vocabulary's digest."""
+    if vocabulary is None:
+        return None
+    shutil.copyfile(vocabulary.path, folder / CANONICAL_NAME)
+    return Vocabulary.load(vocabulary.path, extra_ids=vocabulary.extra_ids).digest
 
 
 def _extra_ids(folder: Path) -> int:

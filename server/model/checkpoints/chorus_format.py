@@ -1,0 +1,141 @@
+"""Our own checkpoint: a folder that a server restores straight into its sharding and dtype.
+
+chorus.json      what this is, written last: without it the folder is not a checkpoint
+config.json      the fields of T5Config
+spiece.model     the vocabulary, when there is one
+tensors/00000/   Orbax trees of canonical tensors (see `orbax_parts`)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.documents import read_json, write_json
+from server.model.checkpoints.orbax_parts import restore_host, restore_placed, write_parts
+from server.model.checkpoints.reader import CheckpointReader, Sharding
+from server.model.checkpoints.tensors import Array, target_dtype
+from server.model.checkpoints.vocabulary_files import FoundVocabulary, known_vocabulary, write_vocabulary
+from server.model.config import T5Config
+from server.model.fingerprint import Fingerprinter
+from server.model.parameters import parameter_shapes
+
+FORMAT = "chorus-checkpoint"
+VERSION = 1
+METADATA = "chorus.json"
+
+
+class ChorusReader(CheckpointReader):
+    """A folder of our own format."""
+
+    format: ClassVar[str] = "chorus"
+
+    def __init__(self, folder: Path, *, vocabulary: Path | None = None, name: str = "") -> None:
+        """Open a folder.
+
+        Raises:
+            InvalidModelError: another version, a damaged config, or tensors missing from the list.
+        """
+        self._folder = folder
+        self.metadata = _read_metadata(folder)
+        self.config = read_config(folder / "config.json", name)
+        self.vocabulary = known_vocabulary(folder, vocabulary, self.config)
+        self.fingerprint = self.metadata["fingerprint"]
+        self.stored_dtype = target_dtype(self.metadata["dtype"])
+        self._parts: list[list[str]] = self.metadata["parts"]
+        _check_names(self.config, self._parts)
+
+    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+        for index, names in enumerate(self._parts):
+            part = restore_host(self._path(index), self.config, names, dtype)
+            while part:
+                name = next(iter(part))
+                yield name, part.pop(name)
+
+    def placed(
+        self, dtype: np.dtype[Any], sharding: Sharding | None
+    ) -> Iterator[tuple[str, Array | jax.Array]]:
+        for index, names in enumerate(self._parts):
+            yield from restore_placed(self._path(index), self.config, names, dtype, sharding).items()
+
+    def _path(self, index: int) -> Path:
+        return self._folder / "tensors" / f"{index:05}"
+
+
+def is_chorus(folder: Path) -> bool:
+    """Whether a folder holds our own format."""
+    return (folder / METADATA).is_file()
+
+
+def write_chorus(
+    folder: Path,
+    config: T5Config,
+    tensors: Iterable[tuple[str, Array]],
+    *,
+    dtype: np.dtype[Any],
+    vocabulary: FoundVocabulary | None,
+    source: str,
+) -> str:
+    """Write a checkpoint into an empty folder and return its fingerprint.
+
+    Args:
+        tensors: canonical, in `dtype`; consumed one at a time.
+        source: where the weights came from; kept for people.
+    """
+    collector = Fingerprinter(config)
+    parts = write_parts(folder / "tensors", config, collector.watch(tensors))
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    document = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "fingerprint": collector.fingerprint(),
+        "vocabulary_digest": write_vocabulary(folder, vocabulary),
+        "dtype": dtype.name,
+        "quantisation": None,
+        "source": source,
+        "parts": parts,
+        "tensor_digests": collector.tensor_digests,
+    }
+    write_json(folder / METADATA, document)
+    return collector.fingerprint()
+
+
+def read_config(path: Path, name: str = "") -> T5Config:
+    """The T5Config in our `config.json`. Raises InvalidModelError when fields are unknown or missing."""
+    fields = read_json(path)
+    known = {field.name for field in dataclasses.fields(T5Config)}
+    if unknown := sorted(set(fields) - known):
+        raise InvalidModelError(f"config.json has unknown field {unknown[0]}; it is not Chorus's")
+    try:
+        config = T5Config(**fields)
+    except TypeError as error:
+        raise InvalidModelError(f"config.json is not complete: {error}") from error
+    return dataclasses.replace(config, name=name) if name else config
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    metadata = read_json(folder / METADATA)
+    if metadata.get("format") != FORMAT or metadata.get("format_version") != VERSION:
+        raise InvalidModelError(
+            f"{METADATA} describes {metadata.get('format')!r} version {metadata.get('format_version')!r}; "
+            f"this release reads {FORMAT!r} version {VERSION}"
+        )
+    for key in ("fingerprint", "dtype", "parts"):
+        if key not in metadata:
+            raise InvalidModelError(f"{METADATA} has no {key}; convert the model again")
+    return metadata
+
+
+def _check_names(config: T5Config, parts: list[list[str]]) -> None:
+    names = [name for part in parts for name in part]
+    expected = parameter_shapes(config)
+    if missing := [name for name in expected if name not in set(names)]:
+        raise InvalidModelError(f"the checkpoint lacks tensor {missing[0]} ({len(missing)} in all)")
+    if extra := [name for name in names if name not in expected]:
+        raise InvalidModelError(f"the checkpoint holds tensor {extra[0]}, which this architecture lacks")

@@ -1,0 +1,105 @@
+"""From any readable checkpoint, or from nothing, to a folder on disk: one tensor at a time, whole or not at
+all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from server.model.checkpoints.atomic_folder import whole_folder
+from server.model.checkpoints.chorus_format import write_chorus
+from server.model.checkpoints.huggingface_writer import write_huggingface
+from server.model.checkpoints.load import reported
+from server.model.checkpoints.opening import OpenOptions, open_checkpoint
+from server.model.checkpoints.tensors import Array, Progress, target_dtype
+from server.model.checkpoints.vocabulary_files import FoundVocabulary
+from server.model.config import T5Config
+from server.model.parameters import parameter_count
+from server.model.t5 import random_tensors
+
+Target = Literal["orbax", "hf", "t5x"]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a conversion made."""
+
+    path: Path
+    format: Target
+    dtype: str
+    fingerprint: str
+    parameters: int
+
+
+def convert(
+    source: str | Path,
+    target: Path,
+    *,
+    to: Target = "orbax",
+    dtype: Any = None,
+    options: OpenOptions | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Write a checkpoint in another format.
+
+    Args:
+        dtype: float32 or bfloat16; None keeps the source's.
+
+    Raises:
+        InvalidModelError: the source cannot be read or the target exists; nothing is left behind.
+    """
+    reader = open_checkpoint(source, options)
+    resolved = reader.stored_dtype if dtype is None else target_dtype(dtype)
+    tensors = reader.tensors(resolved)
+    return write(
+        target, reader.config, tensors, to=to, dtype=resolved, vocabulary=reader.vocabulary,
+        source=str(source), progress=progress,
+    )  # fmt: skip
+
+
+def write_random(
+    config: T5Config,
+    target: Path,
+    *,
+    seed: int,
+    to: Target = "orbax",
+    dtype: Any = "float32",
+    vocabulary: FoundVocabulary | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Write a model of random weights: the same for the same config and seed."""
+    resolved = target_dtype(dtype)
+    tensors = ((name, array.astype(resolved, copy=False)) for name, array in random_tensors(config, seed))
+    return write(
+        target, config, tensors, to=to, dtype=resolved, vocabulary=vocabulary, source=f"random, seed {seed}",
+        progress=progress,
+    )  # fmt: skip
+
+
+def write(
+    target: Path,
+    config: T5Config,
+    tensors: Iterable[tuple[str, Array]],
+    *,
+    to: Target,
+    dtype: np.dtype[Any],
+    vocabulary: FoundVocabulary | None,
+    source: str,
+    progress: Progress | None = None,
+) -> Written:
+    """Write canonical tensors, already in `dtype`, as a checkpoint that appears whole or not at all."""
+    if progress is not None:
+        total = parameter_count(config) * dtype.itemsize
+        tensors = reported(tensors, progress, f"writing {target.name}", total)
+    with whole_folder(target) as folder:
+        if to == "hf":
+            fingerprint = write_huggingface(folder, config, tensors, dtype=dtype, vocabulary=vocabulary)
+        else:
+            fingerprint = write_chorus(
+                folder, config, tensors, dtype=dtype, vocabulary=vocabulary, source=source
+            )
+    return Written(target, to, dtype.name, fingerprint, parameter_count(config))
