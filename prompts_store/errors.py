@@ -1,11 +1,11 @@
 """Errors of the store. Every one has a stable `code` and, where the caller's input is at fault, a `field`.
 
-    StoreError                 store_unavailable
-    ├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser)
-    │   └── ArtifactError      a reason of `prompts_store.artifacts.REASONS`
-    ├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble
-    ├── ConflictError          conflict
-    └── CorruptError           corrupt_blob
+StoreError                 store_unavailable
+├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser)
+│   └── ArtifactError      a reason of `prompts_store.artifacts.REASONS`
+├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble
+├── ConflictError          conflict
+└── CorruptError           corrupt_blob
 """
 
 from __future__ import annotations

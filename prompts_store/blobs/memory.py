@@ -1,0 +1,52 @@
+"""Blobs in memory: for tests and for a server that keeps nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+
+from prompts_store.blobs.interface import BlobEntry
+
+
+class MemoryBlobs:
+    """A `Blobs` that lives as long as the object; the rules of `Blobs` hold, but for the power cut."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blobs: dict[str, tuple[bytes, datetime]] = {}
+
+    def put(self, digest: str, content: bytes, *, now: datetime) -> None:
+        """See `Blobs.put`."""
+        with self._lock:
+            self._blobs[digest] = (content, now)
+
+    def get(self, digest: str) -> bytes | None:
+        """See `Blobs.get`."""
+        with self._lock:
+            found = self._blobs.get(digest)
+        return found[0] if found else None
+
+    def has(self, digest: str) -> bool:
+        """See `Blobs.has`."""
+        with self._lock:
+            return digest in self._blobs
+
+    def remove(self, digest: str) -> bool:
+        """See `Blobs.remove`."""
+        with self._lock:
+            return self._blobs.pop(digest, None) is not None
+
+    def entries(self) -> Iterator[BlobEntry]:
+        """See `Blobs.entries`."""
+        with self._lock:
+            found = [BlobEntry(digest, stored_at) for digest, (_, stored_at) in self._blobs.items()]
+        return iter(found)
+
+    def unfinished(self) -> int:
+        """Always 0: a put is one assignment."""
+        return 0
+
+    def sweep(self, before: datetime) -> int:
+        """Always 0."""
+        return 0

@@ -1,0 +1,228 @@
+"""The store's fsck: is every promise of the tables kept, and is every blob what its name says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
+
+from prompts_store import counts, sqlite
+from prompts_store.blobs import Blobs
+from prompts_store.blobs.format import decode
+from prompts_store.database import Database
+from prompts_store.digests import manifest_digest, prompt_digest
+from prompts_store.errors import CorruptError
+from prompts_store.names import LIVE
+from prompts_store.rows import VERSION_COLUMNS, version_record
+from prompts_store.tables import aliases, ensemble_aliases, ensemble_versions, task_labels, tasks, versions
+from prompts_store.tables import blobs as blob_table
+from prompts_store.tasks import refresh_labels
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A promise that is not kept.
+
+    Attributes:
+        kind: `database`, `missing_blob`, `corrupt_blob`, `wrong_count`, `wrong_manifest`, `dangling_alias`,
+            `wrong_task`, `wrong_labels`.
+        where: the digest, task or alias.
+        repaired: whether this run put it right. A blob cannot be made up: publish it again or restore a
+        backup.
+    """
+
+    kind: str
+    where: str
+    message: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        orphans: blobs that nothing names. No problem: an upload in flight, or one that died; `collect` takes
+        them. temporary_files: likewise.
+    """
+
+    versions: int
+    blobs: int
+    orphans: int
+    temporary_files: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether every promise is kept."""
+        return not self.problems
+
+
+class Checker:
+    """One check, by default without changing anything."""
+
+    def __init__(self, database: Database, blobs: Blobs, *, repair: bool, now: datetime) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._repair = repair
+        self._now = now
+        self._problems: list[Problem] = []
+        self._rows = 0
+
+    def run(self) -> CheckReport:
+        """Check everything; large stores are read page by page, so that writers wait for no long time."""
+        with self._database.write() as connection:
+            for message in sqlite.integrity_problems(connection):
+                self._add("database", "chorus.db", message)
+        number = self._check_versions()
+        self._check_blobs()
+        with self._database.write() as connection:
+            self._check_counts(connection)
+            self._check_aliases(connection)
+            self._check_tasks(connection)
+            self._check_labels(connection)
+            orphans = self._orphans(connection)
+        return CheckReport(number, self._rows, orphans, self._blobs.unfinished(), tuple(self._problems))
+
+    def _check_versions(self) -> int:
+        total = last = 0
+        while True:
+            query = (
+                select(*VERSION_COLUMNS)
+                .join(tasks, tasks.c.id == versions.c.task_id)
+                .where(versions.c.id > last, versions.c.deleted_at.is_(None))
+                .order_by(versions.c.id)
+                .limit(_PAGE)
+            )
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            for row in rows:
+                version = version_record(row)
+                if manifest_digest(version.manifest) != version.manifest_digest:
+                    where = f"{version.tenant}/{version.task}@{version.number}"
+                    self._add("wrong_manifest", where, "its manifest is not that of its digest")
+            total += len(rows)
+            if len(rows) < _PAGE:
+                return total
+            last = rows[-1].id
+
+    def _check_blobs(self) -> None:
+        for row in self._blob_rows():
+            self._rows += 1
+            if row.reference_count and self._blob_problem(row.digest):
+                # Look again under the publish lock: it may have been deleted and collected meanwhile.
+                with self._database.write() as connection:
+                    query = select(blob_table.c.reference_count).where(blob_table.c.digest == row.digest)
+                    problem = connection.execute(query).scalar() and self._blob_problem(row.digest)
+                if problem:
+                    self._add(*problem)
+
+    def _blob_rows(self) -> Iterator[Row[Any]]:
+        last = ""
+        while True:
+            query = (
+                select(blob_table)
+                .where(blob_table.c.digest > last)
+                .order_by(blob_table.c.digest)
+                .limit(_PAGE)
+            )
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1].digest
+
+    def _blob_problem(self, digest: str) -> tuple[str, str, str] | None:
+        content = self._blobs.get(digest)
+        if content is None:
+            return "missing_blob", digest, "live versions name it and it is not there"
+        try:
+            if prompt_digest(decode(content, digest=digest)) != digest:
+                return "corrupt_blob", digest, "its values are not those of its digest"
+        except CorruptError as error:
+            return "corrupt_blob", digest, error.message
+        return None
+
+    def _check_counts(self, connection: Connection) -> None:
+        uses = (
+            select(func.count())
+            .select_from(versions)
+            .where(versions.c.blob_digest == blob_table.c.digest)
+            .correlate(blob_table)
+            .scalar_subquery()
+        )
+        query = select(blob_table.c.digest, blob_table.c.reference_count, uses.label("uses"))
+        for row in connection.execute(query.where(blob_table.c.reference_count != uses)).all():
+            if self._repair:
+                counts.recount(connection, row.digest, self._now)
+            message = f"its count is {row.reference_count}, {row.uses} live versions name it"
+            self._add("wrong_count", row.digest, message, repaired=self._repair)
+
+    def _check_aliases(self, connection: Connection) -> None:
+        for table, family, owner in (
+            (aliases, versions, versions.c.task_id),
+            (ensemble_aliases, ensemble_versions, ensemble_versions.c.ensemble_id),
+        ):
+            query = (
+                select(table)
+                .join(family, and_(owner == table.c.owner_id, family.c.number == table.c.number))
+                .where(family.c.deleted_at.is_not(None))
+            )
+            for row in connection.execute(query):
+                where = f"{table.name} {row.owner_id}@{row.alias}"
+                self._add("dangling_alias", where, f"it names version {row.number}, which was deleted")
+
+    def _check_tasks(self, connection: Connection) -> None:
+        live = (
+            select(func.count())
+            .select_from(versions)
+            .where(versions.c.task_id == tasks.c.id, versions.c.deleted_at.is_(None))
+            .correlate(tasks)
+            .scalar_subquery()
+        )
+        highest = (
+            select(func.coalesce(func.max(versions.c.number), 0))
+            .where(versions.c.task_id == tasks.c.id)
+            .correlate(tasks)
+            .scalar_subquery()
+        )
+        wrong = or_(tasks.c.live_versions != live, tasks.c.last_number < highest)
+        for row in connection.execute(
+            select(tasks, live.label("live"), highest.label("highest")).where(wrong)
+        ).all():
+            if self._repair:
+                fixed = {"live_versions": row.live, "last_number": max(row.last_number, row.highest)}
+                connection.execute(update(tasks).where(tasks.c.id == row.id).values(**fixed))
+            message = f"it has {row.live} live versions up to {row.highest}, and says otherwise"
+            self._add("wrong_task", f"{row.tenant}/{row.name}", message, repaired=self._repair)
+
+    def _check_labels(self, connection: Connection) -> None:
+        kept: dict[int, set[str]] = {}
+        for row in connection.execute(select(task_labels)):
+            kept.setdefault(row.task_id, set()).add(row.label)
+        query = (
+            select(tasks.c.id, tasks.c.tenant, tasks.c.name, versions.c.labels)
+            .outerjoin(aliases, and_(aliases.c.owner_id == tasks.c.id, aliases.c.alias == LIVE))
+            .outerjoin(
+                versions, and_(versions.c.task_id == tasks.c.id, versions.c.number == aliases.c.number)
+            )
+        )
+        for row in connection.execute(query).all():
+            if kept.get(row.id, set()) != set(row.labels or ()):
+                if self._repair:
+                    refresh_labels(connection, row.id)
+                where = f"{row.tenant}/{row.name}"
+                self._add("wrong_labels", where, "the list finds it by other labels", repaired=self._repair)
+
+    def _orphans(self, connection: Connection) -> int:
+        named = set(connection.execute(select(blob_table.c.digest)).scalars())
+        return sum(entry.digest not in named for entry in self._blobs.entries())
+
+    def _add(self, kind: str, where: str, message: str, repaired: bool = False) -> None:
+        self._problems.append(Problem(kind, where, message, repaired))

@@ -1,0 +1,125 @@
+"""The collector: frees blobs that nothing names any more.
+
+An upload stores its blob first and names it afterwards, so a blob without a name may be about to get one.
+Three things keep it: the grace period; the publish lock, under which the collector looks again before each
+removal; and the upload itself, which looks under the same lock whether its blob is still there, and stores
+it again if not. The last two hold whatever the grace period and the clocks are; the grace period saves them
+the trouble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from sqlalchemy import Connection, delete, select
+
+from prompts_store.blobs import Blobs
+from prompts_store.database import Database
+from prompts_store.leases import Leases
+from prompts_store.tables import blobs as blob_table
+
+# Removals a lock: a writer waits for at most so many.
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What a collection did.
+
+    Attributes:
+        blobs: removed because no live version names them.
+        freed_bytes: of those.
+        orphans: removed because nothing ever named them: uploads that died.
+        temporary_files: removed, left by writers that died.
+        held: left alone because somebody reads them.
+    """
+
+    blobs: int = 0
+    freed_bytes: int = 0
+    orphans: int = 0
+    temporary_files: int = 0
+    held: int = 0
+
+
+class Collector:
+    """One collection.
+
+    Args:
+        before: only what nothing has needed since before that moment goes.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, leases: Leases, *, before: datetime) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._leases = leases
+        self._before = before
+        self._held = 0
+
+    def run(self) -> CollectReport:
+        """Collect everything that may go."""
+        removed, freed = self._collect_unreferenced()
+        orphans = self._collect_orphans()
+        with self._database.write():
+            temporary = self._blobs.sweep(self._before)
+        return CollectReport(removed, freed, orphans, temporary, self._held)
+
+    def _collect_unreferenced(self) -> tuple[int, int]:
+        removed = freed = 0
+        last = ""
+        while True:
+            with self._database.write() as connection:
+                rows = self._candidates(connection, after=last)
+                for digest, size in rows:
+                    if self._remove(digest) is None:
+                        continue
+                    connection.execute(delete(blob_table).where(blob_table.c.digest == digest))
+                    removed += 1
+                    freed += size
+            if len(rows) < _BATCH:
+                return removed, freed
+            last = rows[-1][0]
+
+    def _candidates(self, connection: Connection, *, after: str) -> list[tuple[str, int]]:
+        query = (
+            select(blob_table.c.digest, blob_table.c.size_bytes)
+            .where(
+                blob_table.c.reference_count == 0,
+                blob_table.c.unreferenced_at <= self._before,
+                blob_table.c.digest > after,
+            )
+            .order_by(blob_table.c.digest)
+            .limit(_BATCH)
+        )
+        return [(row.digest, row.size_bytes) for row in connection.execute(query)]
+
+    def _collect_orphans(self) -> int:
+        old = (entry.digest for entry in self._blobs.entries() if entry.stored_at <= self._before)
+        removed = 0
+        for batch in _batches(old):
+            with self._database.read() as connection:
+                suspects = [digest for digest in batch if digest not in _named(connection, batch)]
+            if not suspects:
+                continue
+            with self._database.write() as connection:
+                named = _named(connection, suspects)
+                removed += sum(bool(self._remove(digest)) for digest in suspects if digest not in named)
+        return removed
+
+    def _remove(self, digest: str) -> bool | None:
+        removed = self._leases.unless_held(digest, lambda: self._blobs.remove(digest))
+        self._held += removed is None
+        return removed
+
+
+def _named(connection: Connection, digests: Sequence[str]) -> set[str]:
+    """Those of the digests that have a row, whatever its count."""
+    query = select(blob_table.c.digest).where(blob_table.c.digest.in_(digests))
+    return set(connection.execute(query).scalars())
+
+
+def _batches(digests: Iterator[str]) -> Iterator[list[str]]:
+    while batch := list(islice(digests, _BATCH)):
+        yield batch

@@ -1,0 +1,14 @@
+"""Runs on the connection, and in the transaction, that `prompts_store.migrate` hands over."""
+
+from alembic import context
+
+from prompts_store.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    # SQLite's DDL is transactional once the driver leaves transactions alone, see prompts_store.sqlite.
+    transactional_ddl=True,
+    render_as_batch=True,
+)
+context.run_migrations()

@@ -1,0 +1,85 @@
+"""Lists in pages: a cursor says after which key to go on, so a page costs the same wherever it is."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from prompts_store.errors import InvalidError
+from prompts_store.records import Page
+from prompts_store.text import shown
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 500
+_MAX_CURSOR_CHARACTERS = 256
+
+Row = TypeVar("Row")
+Item = TypeVar("Item")
+
+
+def check_limit(limit: object) -> int:
+    """The number of items a page.
+
+    Raises:
+        InvalidError: `invalid_limit`, field `limit`: not 1 to 500.
+    """
+    if isinstance(limit, int) and not isinstance(limit, bool) and 1 <= limit <= MAX_LIMIT:
+        return limit
+    raise InvalidError(
+        f"{shown(limit)} is not a page size; ask for 1 to {MAX_LIMIT} items.",
+        field="limit",
+        code="invalid_limit",
+    )
+
+
+def encode_cursor(kind: str, key: str | int) -> str:
+    """An opaque text for the last key of a page.
+
+    Args:
+        kind: the list it belongs to; another list refuses it.
+    """
+    body = json.dumps([kind, key], separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(body).rstrip(b"=").decode()
+
+
+def decode_cursor(kind: str, cursor: str | None, check: Callable[[object], Row]) -> Row | None:
+    """The key in a cursor, None for the first page.
+
+    Args:
+        check: answers with the key, typed, or raises InvalidError: a cursor comes from the caller.
+
+    Raises:
+        InvalidError: `invalid_cursor`, field `cursor`.
+    """
+    if cursor is None:
+        return None
+    try:
+        if not isinstance(cursor, str) or len(cursor) > _MAX_CURSOR_CHARACTERS:
+            raise ValueError("not a cursor")
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        body = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if not isinstance(body, list) or len(body) != 2 or body[0] != kind:
+            raise ValueError("a cursor of another list")
+        key = check(body[1])
+        if encode_cursor(kind, body[1]) != cursor:
+            raise ValueError("not as it was handed out")
+        return key
+    except (ValueError, binascii.Error, RecursionError, InvalidError) as error:
+        raise InvalidError(
+            "The cursor is not one that this list gave; send `next_cursor` of the page before, or none "
+            "for the first page.",
+            field="cursor",
+            code="invalid_cursor",
+        ) from error
+
+
+def make_page(
+    rows: Sequence[Row], limit: int, make: Callable[[Row], Item], cursor_of: Callable[[Row], str]
+) -> Page[Item]:
+    """A page from at most `limit + 1` rows: the one too many only says that there is more."""
+    shown_rows = rows[:limit]
+    more = len(rows) > limit
+    return Page(tuple(make(row) for row in shown_rows), cursor_of(shown_rows[-1]) if more else None)

@@ -1,0 +1,76 @@
+"""Everything that only SQLite needs; no other file holds SQL of one database."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool, StaticPool
+
+BUSY_TIMEOUT_MS = 30_000
+# `Database.write` sets this on its connection.
+WRITE_OPTION = "prompts_store_write"
+
+
+def is_memory(url: URL) -> bool:
+    """Whether the database lives in this process only."""
+    return url.database in (None, "", ":memory:")
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine whose every transaction is explicit.
+
+    The driver's own transaction handling is switched off: it begins late, commits before some statements and
+    cannot say IMMEDIATE. A write takes the database's one write lock at its beginning, so it never fails
+    half-way because what it read has changed.
+    """
+    memory = is_memory(url)
+    options: dict[str, Any] = (
+        {"poolclass": StaticPool} if memory else {"poolclass": QueuePool, "max_overflow": 64}
+    )
+    engine = create_engine(url, connect_args={"check_same_thread": False}, **options)
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+@contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """One process at a time creates and migrates: switching to WAL does not wait for a lock by itself.
+
+    The lock file stays; removing it would let two processes hold locks on two files of one name.
+    """
+    descriptor = os.open(folder / "open.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def integrity_problems(connection: Connection) -> list[str]:
+    """What SQLite itself finds wrong with the file and its foreign keys; empty when all is well."""
+    found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check") if row[0] != "ok"]
+    keys = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return found + [f"row {row[1]} of {row[0]} names a row that {row[2]} lacks" for row in keys]
+
+
+def _configure(connection: Any, record: object) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # FULL: a commit that returned survives a power cut. WAL's default, NORMAL, would lose the last ones.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get(WRITE_OPTION, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

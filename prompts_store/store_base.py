@@ -1,0 +1,60 @@
+"""What every part of the store stands on: its fields, and the checks of names at its door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from prompts_store import checks
+from prompts_store.blobs import Blobs
+from prompts_store.database import Database
+from prompts_store.leases import Leases
+from prompts_store.names import check_alias, check_name
+from prompts_store.records import Reference
+from prompts_store.references import check_version, parse_reference
+
+
+def utc_now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+class StoreBase:
+    """The fields of a store. Nothing but read leases is kept between calls, so there is nothing to go stale.
+
+    Args:
+        database: the tables, migrated.
+        blobs: where values are kept.
+        clock: the present, timezone-aware.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._clock = clock
+        self._leases = Leases()
+
+
+def parsed_reference(reference: str | Reference, tenant: str, field: str) -> Reference:
+    """A reference, checked, whichever form it came in.
+
+    Raises:
+        InvalidError: `invalid_reference`, or a name's code.
+    """
+    check_name(tenant, field="tenant")
+    if isinstance(reference, str):
+        return parse_reference(reference, tenant=tenant, field=field)
+    check_name(reference.tenant, field=field)
+    check_name(reference.task, field=field)
+    if reference.version is not None:
+        check_version(reference.version, field=field)
+    else:
+        check_alias(reference.alias, field=field)
+    return reference
+
+
+def check_owner(tenant: str, name: str, actor: str = "", *, field: str = "task") -> None:
+    """Raise InvalidError unless these name a task (or an ensemble), and `actor` whoever changes it."""
+    check_name(tenant, field="tenant")
+    check_name(name, field=field)
+    checks.check_text(actor, field="by")
