@@ -59,7 +59,7 @@ def read_artifact(source: Source) -> Artifact:
         view = memoryview(source)
     except (TypeError, ValueError, BufferError) as error:
         raise InvalidArgumentError(
-            f"A prompt is a path, bytes or a float32 or float64 array; {type(source).__name__} is not: {error}.",
+            f"A prompt is a path, bytes or a float array; {type(source).__name__} is not: {error}.",
             field="artifact",
         ) from error
     if view.ndim == 1 and view.format in ("B", "b", "c"):

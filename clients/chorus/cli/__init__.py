@@ -1,0 +1,5 @@
+"""The `chorus` command."""
+
+from chorus.cli.root import main
+
+__all__ = ["main"]

@@ -1,0 +1,128 @@
+"""`chorus generate` and `chorus classify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chorus.cli.answers import finish, stream_answers, tell_generations
+from chorus.cli.mixed import ask_file
+from chorus.cli.output import clean
+from chorus.cli.session import Session, with_session
+from chorus.cli.values import collect_inputs
+from chorus.types import FailedItem
+
+
+def setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for each setting of generation; what is not given is left to the task."""
+    options = (
+        click.option("--max-new-tokens", type=int),
+        click.option("--min-new-tokens", type=int),
+        click.option("--temperature", type=float, help="0 is greedy."),
+        click.option("--top-k", type=int, help="0 is off."),
+        click.option("--top-p", type=float, help="1 is off."),
+        click.option("--seed", type=int, help="The same seed and input give the same text."),
+        click.option("--num-beams", type=int, help="1, 2, 4 or 8."),
+        click.option("--length-penalty", type=float, help="T5X's alpha."),
+        click.option("--stop", multiple=True, help="Text that ends the generation; repeat."),
+        click.option("-n", "n", type=int, help="Sequences for each text."),
+        click.option("--logprobs", is_flag=True, default=None, help="Tell each token's log probability."),
+        click.option("--truncate", is_flag=True, default=None, help="Cut text that is too long."),
+        click.option("--deadline-seconds", type=float, help="Give up after so long."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(value) if name == "stop" else value
+        for name, value in settings.items()
+        if value is not None and value != ()
+    }
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[TASK] [TEXT]...")
+@click.option("--base-model", is_flag=True, help="Ask the base model itself: every word is TEXT.")
+@click.option(
+    "--field", "fields", multiple=True, metavar="NAME=TEXT", help="A field of the template; repeat."
+)
+@click.option(
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='JSON Lines, {"task", "input", ...settings} each: tasks may differ from line to line.',
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1, 512), default=32, show_default=True, help="Lines a request."
+)
+@click.option("--stream", is_flag=True, help="Show tokens as they come.")
+@setting_options
+@with_session
+def generate(
+    session: Session,
+    words: tuple[str, ...],
+    base_model: bool,
+    fields: tuple[str, ...],
+    file: Path | None,
+    batch_size: int,
+    stream: bool,
+    **settings: Any,
+) -> None:
+    """Generate text for each TEXT with TASK (acme/sst2, acme/sst2@3); TEXT `-` reads lines from standard
+    input.
+    """
+    given = _given(settings)
+    if file is not None:
+        if words or fields or base_model or stream:
+            raise click.UsageError(
+                "--file carries its own tasks and texts; it goes with settings and --batch-size only."
+            )
+        with session.client() as client:
+            tell_generations(session, ask_file(client, file, batch_size, given))
+        return
+    if not base_model and not words:
+        raise click.UsageError("Name the task and a text, or give --base-model or --file.")
+    task = None if base_model else words[0]
+    inputs = collect_inputs(words if base_model else words[1:], fields)
+    with session.client() as client:
+        if stream:
+            with client.stream(task, inputs=inputs, **given) as events:
+                stream_answers(session, events, count=len(inputs))
+        else:
+            tell_generations(session, client.generate(task, inputs=inputs, **given).results)
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="TASK [TEXT]...")
+@click.option(
+    "--field", "fields", multiple=True, metavar="NAME=TEXT", help="A field of the template; repeat."
+)
+@click.option("--label", "labels", multiple=True, help="The choice; repeat. [default: the task's own]")
+@click.option("--truncate", is_flag=True, default=None, help="Cut text that is too long.")
+@with_session
+def classify(
+    session: Session,
+    words: tuple[str, ...],
+    fields: tuple[str, ...],
+    labels: tuple[str, ...],
+    truncate: bool | None,
+) -> None:
+    """Rank the labels of TASK for each TEXT; TEXT `-` reads lines from standard input."""
+    inputs = collect_inputs(words[1:], fields)
+    with session.client() as client:
+        answer = client.classify(words[0], inputs=inputs, labels=list(labels) or None, truncate=truncate)
+    if not session.as_json:
+        for item in answer.results:
+            if isinstance(item, FailedItem):
+                click.echo("-")
+                continue
+            shares = sorted(item.probabilities.items(), key=lambda pair: -pair[1])
+            click.echo(
+                f"{clean(item.label)}  ({', '.join(f'{clean(name)} {share:.3f}' for name, share in shares)})"
+            )
+    finish(session, answer.results)

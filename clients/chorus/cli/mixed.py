@@ -1,0 +1,64 @@
+"""Files of requests for mixed tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from chorus.client import Client
+from chorus.errors import ApiError, InvalidArgumentError
+from chorus.routes.inference import GenerateItem
+from chorus.types import FailedItem, Generation
+
+
+def read_requests(path: Path) -> list[tuple[int, GenerateItem]]:
+    """Line numbers and requests of a JSON Lines file; empty lines are skipped. The server checks what is in
+    them.
+
+    Raises:
+        InvalidArgumentError: unreadable, or a line that is not an object with an input.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidArgumentError(f"{str(path)!r} cannot be read: {reason}.", field="file") from error
+    found: list[tuple[int, GenerateItem]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            item: Any = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgumentError(
+                f"{str(path)!r}, line {number} is not JSON: {error}.", field="file"
+            ) from error
+        if not isinstance(item, dict) or "input" not in item:
+            raise InvalidArgumentError(
+                f'{str(path)!r}, line {number} must be like {{"task", "input"}}.', field="file"
+            )
+        found.append((number, cast(GenerateItem, item)))
+    if not found:
+        raise InvalidArgumentError(f"{str(path)!r} has no request.", field="file")
+    return found
+
+
+def ask_file(
+    client: Client, path: Path, batch_size: int, settings: dict[str, Any]
+) -> list[Generation | FailedItem]:
+    """The answers to a file's requests, in order. `settings` are for lines that do not say.
+
+    Raises:
+        ApiError: a batch was refused; the error says which lines it was made of.
+    """
+    requests = read_requests(path)
+    results: list[Generation | FailedItem] = []
+    for start in range(0, len(requests), batch_size):
+        batch = requests[start : start + batch_size]
+        try:
+            results += client.generate(requests=[item for _, item in batch], **settings).results
+        except ApiError as error:
+            error.message += f" (requests.0 is line {batch[0][0]} of {str(path)!r})"
+            raise
+    return results

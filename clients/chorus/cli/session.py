@@ -1,0 +1,81 @@
+"""Options that every verb has, and the client that they make."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from chorus.client import AsyncClient, Client
+from chorus.config import DEFAULT_URL, KEY_FILE_VARIABLE, read_key_file
+
+R = TypeVar("R")
+
+URL_VARIABLE = "CHORUS_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Where to go, as whom, and how to speak to the caller.
+
+    Attributes:
+        as_json: one JSON document on standard output instead of tables.
+    """
+
+    url: str = DEFAULT_URL
+    key_file: Path | None = None
+    timeout_seconds: float = 60.0
+    as_json: bool = False
+
+    def _key(self) -> str | None:
+        return None if self.key_file is None else read_key_file(self.key_file)
+
+    def client(self) -> Client:
+        """A client, to be closed by the caller."""
+        return Client(self.url, self._key(), timeout_seconds=self.timeout_seconds)
+
+    def async_client(self, *, retries: int, max_connections: int) -> AsyncClient:
+        """A client for many requests at once, to be closed by the caller."""
+        return AsyncClient(
+            self.url,
+            self._key(),
+            timeout_seconds=self.timeout_seconds,
+            retries=retries,
+            max_connections=max_connections,
+        )
+
+
+def session_options(command: Callable[..., R]) -> Callable[..., R]:
+    """The options themselves. They may stand before the verb or after it; the later wins."""
+    key_help = f"File that holds the API key. [env: {KEY_FILE_VARIABLE}; the key itself: CHORUS_API_KEY]"
+    for option in (
+        click.option("--json", "as_json", is_flag=True, default=None, help="Answer in JSON."),
+        click.option("--timeout-seconds", type=click.FloatRange(min=0, min_open=True), help="[default: 60]"),
+        click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help=key_help),
+        click.option("--url", help=f"The server. [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"),
+    ):
+        command = option(command)
+    return command
+
+
+def with_session(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a verb its `Session` as first argument, made of all options and the environment."""
+
+    @session_options
+    @click.pass_context
+    def wrapped(context: click.Context, /, *args: Any, **kwargs: Any) -> R:
+        given = {name: kwargs.pop(name) for name in ("url", "key_file", "timeout_seconds", "as_json")}
+        return command(merge(context.obj, given), *args, **kwargs)
+
+    return functools.update_wrapper(wrapped, command)
+
+
+def merge(session: Session | None, given: dict[str, Any]) -> Session:
+    """`session` with what was given over it."""
+    return replace(
+        session or Session(), **{name: value for name, value in given.items() if value is not None}
+    )

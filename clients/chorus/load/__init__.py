@@ -1,0 +1,7 @@
+"""A load generator: drives a server as many clients would, and says what they would have felt."""
+
+from chorus.load.report import Report, report_of
+from chorus.load.runner import run_load
+from chorus.load.spec import LoadSpec
+
+__all__ = ["LoadSpec", "Report", "report_of", "run_load"]
