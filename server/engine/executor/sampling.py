@@ -81,8 +81,8 @@ def argmax(values: Array) -> Array:
 
 
 def ordered_bits(values: Array) -> Array:
-    """u32 numbers in the same order as the f32 values (minus infinity lowest, -0 below +0)."""
-    bits = lax.bitcast_convert_type(values, jnp.uint32)
+    """u32 numbers in the same order as the f32 values (minus infinity lowest, -0 and +0 equal)."""
+    bits = lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.uint32)
     return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
 
 

@@ -1,0 +1,88 @@
+"""Step plans as JSON, so that a run can be recorded and replayed: same weights, same prompts, same tokens.
+
+One object a plan, with `kind` naming its class and the fields by name. Numbers are kept exactly (JSON prints
+the shortest decimal that reads back as the same float).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from server.engine.plans import Admission, DecodePlan, PrefillPlan, RowLoad, ScorePlan, SlotSampling, StepPlan
+from server.errors import InvalidInputError
+
+_KINDS: dict[type[Any], str] = {PrefillPlan: "prefill", ScorePlan: "score", DecodePlan: "decode"}
+
+
+def encode_plan(plan: StepPlan) -> str:
+    """One line of JSON."""
+    return json.dumps({"kind": _KINDS[type(plan)], **asdict(plan)}, separators=(",", ":"), allow_nan=False)
+
+
+def decode_plan(line: str) -> StepPlan:
+    """The inverse of `encode_plan`.
+
+    Raises:
+        InvalidInputError: not a plan; says what is wrong.
+    """
+    try:
+        fields = json.loads(line)
+        kind = fields.pop("kind")
+        if kind not in _READERS:
+            raise InvalidInputError(f"a plan's kind is prefill, score or decode, got {kind!r}", field="kind")
+        return _READERS[kind](fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"this line is not a step plan: {error}", field="plan") from error
+
+
+def record_plans(plans: Iterable[StepPlan]) -> str:
+    """Plans in order, one a line."""
+    return "".join(encode_plan(plan) + "\n" for plan in plans)
+
+
+def read_plans(text: str) -> Iterator[StepPlan]:
+    """The inverse of `record_plans`. Raises InvalidInputError as `decode_plan`."""
+    return (decode_plan(line) for line in text.splitlines() if line)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON lists, however deep, as the tuples that they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _loads(fields: dict[str, Any]) -> tuple[RowLoad, ...]:
+    return tuple(RowLoad(load["digest"], tuple(load["rows"])) for load in fields.pop("loads"))
+
+
+def _admission(fields: dict[str, Any]) -> Admission:
+    sampling = SlotSampling(**fields["sampling"])
+    return Admission(fields["row"], fields["block"], tuple(fields["slots"]), sampling)
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _tuples(value) for name, value in fields.items()}
+
+
+def _prefill(fields: dict[str, Any]) -> PrefillPlan:
+    loads = _loads(fields)
+    admissions = tuple(_admission(each) for each in fields.pop("admissions"))
+    return PrefillPlan(**_plain(fields), admissions=admissions, loads=loads)
+
+
+def _score(fields: dict[str, Any]) -> ScorePlan:
+    loads = _loads(fields)
+    return ScorePlan(**_plain(fields), loads=loads)
+
+
+def _decode(fields: dict[str, Any]) -> DecodePlan:
+    return DecodePlan(**_plain(fields))
+
+
+_READERS: dict[str, Callable[[dict[str, Any]], StepPlan]] = {
+    "prefill": _prefill,
+    "score": _score,
+    "decode": _decode,
+}
