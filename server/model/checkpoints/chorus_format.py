@@ -47,6 +47,7 @@ class ChorusReader(CheckpointReader):
         self.config = read_config(folder / "config.json", name)
         self.vocabulary = known_vocabulary(folder, vocabulary, self.config)
         self.fingerprint = self.metadata["fingerprint"]
+        self.tensor_digests = self.metadata.get("tensor_digests", {})
         self.stored_dtype = target_dtype(self.metadata["dtype"])
         self._parts: list[list[str]] = self.metadata["parts"]
         _check_names(self.config, self._parts)

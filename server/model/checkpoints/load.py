@@ -75,8 +75,7 @@ def load_model(
         fingerprint = collector.fingerprint()
         keep_fingerprint(reader, fingerprint)
     vocabulary = load_vocabulary(reader)
-    digest = None if vocabulary is None else vocabulary.digest
-    return LoadedModel(model, vocabulary, fingerprint, digest, reader.config.name)
+    return LoadedModel(model, vocabulary, fingerprint, vocabulary_digest(reader), reader.config.name)
 
 
 def load_vocabulary(reader: CheckpointReader) -> Vocabulary | None:
@@ -84,6 +83,12 @@ def load_vocabulary(reader: CheckpointReader) -> Vocabulary | None:
     if reader.vocabulary is None:
         return None
     return Vocabulary.load(reader.vocabulary.path, extra_ids=reader.vocabulary.extra_ids)
+
+
+def vocabulary_digest(reader: CheckpointReader) -> str | None:
+    """SHA-256 (hex) of the vocabulary of an opened checkpoint, or None."""
+    vocabulary = load_vocabulary(reader)
+    return None if vocabulary is None else vocabulary.digest
 
 
 def total_bytes(reader: CheckpointReader, itemsize: int) -> int:

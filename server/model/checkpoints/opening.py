@@ -9,6 +9,7 @@ from server.errors import InvalidModelError
 from server.model.checkpoints.chorus_format import ChorusReader, is_chorus
 from server.model.checkpoints.huggingface import HuggingFaceReader, is_huggingface, is_torch
 from server.model.checkpoints.reader import CheckpointReader
+from server.model.config import Activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,17 @@ class OpenOptions:
         name: what to call the model.
         allow_torch: read `pytorch_model*.bin` through the restricted reader. Only `chorus models convert`
             asks for it.
+        vocab_size: T5X only: ids without padding rows.
+        relative_max_distance: T5X only; None is 128.
+        activation: T5X only; None is gelu when gated, else relu.
     """
 
     vocabulary: Path | None = None
     name: str = ""
     allow_torch: bool = False
+    vocab_size: int | None = None
+    relative_max_distance: int | None = None
+    activation: Activation | None = None
 
 
 def open_checkpoint(source: str | Path, options: OpenOptions | None = None) -> CheckpointReader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -38,6 +39,7 @@ class CheckpointReader(ABC):
         identity: names, sizes and times of the files, to recognise unchanged ones; None when that is not
             known.
         stored_dtype: f32, or bf16 when every tensor is stored in bf16.
+        tensor_digests: by canonical name, where the format keeps them.
     """
 
     format: ClassVar[str]
@@ -46,6 +48,7 @@ class CheckpointReader(ABC):
     fingerprint: str | None = None
     identity: str | None = None
     stored_dtype: np.dtype[Any] = FLOAT32
+    tensor_digests: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,17 @@ def known_vocabulary(folder: Path, explicit: Path | None, config: T5Config) -> F
             field="vocabulary",
         )
     return FoundVocabulary(path, config.extra_ids, size)
+
+
+def fit_vocabulary(config: T5Config, path: Path | None) -> tuple[T5Config, FoundVocabulary | None]:
+    """A config whose vocabulary size is that of a file, with embedding rows padded to a multiple of 128 if it
+    has too few."""
+    if path is None:
+        return config, None
+    size = Vocabulary.load(path, extra_ids=config.extra_ids).size
+    rows = config.padded_vocab_size if size <= config.padded_vocab_size else -(-size // 128) * 128
+    fitted = dataclasses.replace(config, vocab_size=size, padded_vocab_size=rows)
+    return fitted, FoundVocabulary(path, config.extra_ids, size)
 
 
 def write_vocabulary(folder: Path, vocabulary: FoundVocabulary | None) -> str | None:

@@ -1,0 +1,52 @@
+"""The fingerprint of an opened checkpoint, and whether what is stored still is what it says."""
+
+from __future__ import annotations
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.fingerprint_cache import cached_fingerprint, keep_fingerprint
+from server.model.checkpoints.load import reported, total_bytes
+from server.model.checkpoints.reader import CheckpointReader
+from server.model.checkpoints.tensors import Progress
+from server.model.fingerprint import Fingerprinter
+
+
+def find_fingerprint(reader: CheckpointReader, progress: Progress | None = None) -> str:
+    """As stored or kept from last time; else computed by reading every tensor once."""
+    known = reader.fingerprint or cached_fingerprint(reader)
+    if known is not None:
+        return known
+    value = compute(reader, progress).fingerprint()
+    keep_fingerprint(reader, value)
+    return value
+
+
+def verify_fingerprint(reader: CheckpointReader, progress: Progress | None = None) -> str:
+    """Computed from the tensors; must be what the checkpoint says of itself.
+
+    Raises:
+        InvalidModelError: it is not; names the first tensor that changed where the format keeps their
+            digests.
+    """
+    collector = compute(reader, progress)
+    value = collector.fingerprint()
+    if reader.fingerprint not in (None, value):
+        digests = collector.tensor_digests
+        changed = [name for name, kept in reader.tensor_digests.items() if digests.get(name) != kept]
+        culprit = f"tensor {changed[0]} has changed" if changed else "its architecture has changed"
+        raise InvalidModelError(
+            f"the checkpoint says fingerprint {reader.fingerprint} and its content has {value}: {culprit}"
+        )
+    return value
+
+
+def compute(reader: CheckpointReader, progress: Progress | None = None) -> Fingerprinter:
+    """Read every tensor once, as it is stored."""
+    tensors = reader.tensors(reader.stored_dtype)
+    if progress is not None:
+        total = total_bytes(reader, reader.stored_dtype.itemsize)
+        tensors = reported(tensors, progress, f"reading {reader.config.name}", total)
+    collector = Fingerprinter(reader.config)
+    for name, array in tensors:
+        collector.add(name, array)
+        del array
+    return collector
