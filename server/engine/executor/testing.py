@@ -41,8 +41,9 @@ def _lively(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str,
         yield name, values
 
 
-def tiny_model(seed: int = 0, *, end_bias: float = 2.5, layout: Any = "unrolled", dtype: Any = "float32") ->
-Model:
+def tiny_model(
+    seed: int = 0, *, end_bias: float = 2.5, layout: Any = "unrolled", dtype: Any = "float32"
+) -> Model:
     """A random T5 1.1 of test size; the same seed gives the same weights."""
     config = named_config("tiny")
     return assemble(config, layout, dtype, _lively(config, seed, end_bias))
