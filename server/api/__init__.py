@@ -1,0 +1,1 @@
+"""REST: one file a resource; a request is validated, authorised, resolved, tokenised, submitted and answered."""

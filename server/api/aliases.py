@@ -1,0 +1,60 @@
+"""`/v1/tasks/{task}/aliases` and `/rollback`: names that move between versions, with their history."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from server.api.answers import json_response
+from server.api.auth import MayRead, MayWrite
+from server.api.parameters import AliasName, TaskName, TenantName, tenant_for
+from server.api.records import history_json, move_json
+from server.api.responses import READ_ERRORS, WRITE_ERRORS
+from server.api.routing import ChorusRoute
+from server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
+from server.api.services import services_of
+
+router = APIRouter(route_class=ChorusRoute, tags=["aliases"])
+
+
+@router.get("/v1/tasks/{task}/aliases", response_model=AliasesAnswer, responses=READ_ERRORS)
+async def list_aliases(
+    request: Request, principal: MayRead, task: TaskName, tenant: TenantName = None
+) -> Response:
+    """Where the aliases point, and every move."""
+    library = services_of(request).library
+    owner = tenant_for(principal, tenant)
+    aliases = await library.read(library.store.aliases, owner, task)
+    history = await library.read(library.store.alias_history, owner, task)
+    return json_response({"aliases": dict(aliases), "history": [history_json(move) for move in history]})
+
+
+@router.put("/v1/tasks/{task}/aliases/{alias}", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
+async def set_alias(
+    request: Request, principal: MayWrite, task: TaskName, alias: AliasName, body: AliasBody
+) -> Response:
+    """Point an alias at a version, atomically."""
+    library = services_of(request).library
+    move = await library.write(
+        library.store.set_alias, principal.tenant, task, alias, body.version, moved_by=principal.name
+    )
+    return json_response(move_json(move))
+
+
+@router.delete(
+    "/v1/tasks/{task}/aliases/{alias}", status_code=204, response_model=None, responses=WRITE_ERRORS
+)
+async def remove_alias(request: Request, principal: MayWrite, task: TaskName, alias: AliasName) -> Response:
+    """Take an alias away; its history stays."""
+    library = services_of(request).library
+    await library.write(library.store.remove_alias, principal.tenant, task, alias, moved_by=principal.name)
+    return Response(status_code=204)
+
+
+@router.post("/v1/tasks/{task}/rollback", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
+async def rollback(request: Request, principal: MayWrite, task: TaskName, body: RollbackBody) -> Response:
+    """Point an alias at the version that it meant before."""
+    library = services_of(request).library
+    move = await library.write(
+        library.store.rollback, principal.tenant, task, body.alias, moved_by=principal.name
+    )
+    return json_response(move_json(move))

@@ -1,0 +1,72 @@
+"""The ASGI application: routers, error handlers and the access middleware around one container of services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import Lifespan
+
+from server.api import (
+    aliases,
+    classify,
+    document,
+    ensemble,
+    ensembles,
+    generate,
+    health,
+    model,
+    neighbors,
+    tasks,
+    upload,
+    versions,
+)
+from server.api.access import AccessMiddleware
+from server.api.errors import install_error_handlers
+from server.api.services import Services
+from server.api.version import VERSION
+
+ROUTERS: tuple[APIRouter, ...] = (
+    generate.router,
+    classify.router,
+    ensemble.router,
+    tasks.router,
+    upload.router,
+    versions.router,
+    neighbors.router,
+    aliases.router,
+    ensembles.router,
+    model.router,
+    health.router,
+    health.guarded,
+    document.router,
+)
+
+
+def build_api(
+    services: Services,
+    observe: Callable[[str, int, float], None],
+    lifespan: Lifespan[FastAPI] | None = None,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        services: put on `app.state.services`; routes find everything there.
+        observe: told of each request: route template, status, seconds.
+        lifespan: started before the first request, ended after the last.
+    """
+    app = FastAPI(
+        title="Chorus",
+        version=VERSION,
+        description="One frozen T5 answers many tuned tasks in one batch.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    for router in ROUTERS:
+        app.include_router(router)
+    install_error_handlers(app)
+    app.add_middleware(AccessMiddleware, observe=observe, log=services.settings.access_log)
+    return app

@@ -1,0 +1,39 @@
+"""The one dependency that authorises. Each route asks for a scope; what real tenancy adds goes behind `KeyRing`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.api.context import context_of
+from server.api.services import services_of
+from server.tenancy.principal import Principal, Scope
+
+
+class Require:
+    """A dependency that gives the caller if its key carries `scope`, and answers 401 or 403 otherwise."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> Principal:
+        return self.authorise(request)
+
+    def authorise(self, request: Request) -> Principal:
+        """The caller. `ChorusRoute` asks before it reads a body, FastAPI once more for the route's parameter.
+
+        Raises:
+            UnauthenticatedError, ForbiddenError: see `KeyRing.authorise`.
+        """
+        context = context_of(request)
+        if context.principal is None:
+            keys = services_of(request).keys
+            context.principal = keys.authorise(request.headers.get("authorization"), self.scope)
+        return context.principal
+
+
+MayInfer = Annotated[Principal, Depends(Require(Scope.INFER))]
+MayRead = Annotated[Principal, Depends(Require(Scope.READ))]
+MayWrite = Annotated[Principal, Depends(Require(Scope.WRITE))]
+MayScrape = Annotated[Principal, Depends(Require(Scope.METRICS))]

@@ -1,0 +1,117 @@
+"""Polling the members of an ensemble: their engine requests, and the vote over what they answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.api.answers import unexpected
+from server.api.classify import score_request
+from server.api.errors import error_body
+from server.api.prepare import label_targets
+from server.api.sampling import sampling_for
+from server.api.submit import Outcome, origin_of
+from server.api.text import final_text
+from server.api.vote import Ballot, majority
+from server.api.work import Call, Work, identity, name_of
+from server.engine.requests import FinishedEvent, GenerateRequest, Request, ScoredEvent
+from server.errors import ChorusError, InternalError
+
+Read = Callable[[Outcome, Work], tuple[str, float] | ChorusError]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One engine request a member and input, and how to read an answer: `(answer, log probability)`."""
+
+    requests: list[Request]
+    read: Read
+
+
+def label_poll(call: Call, works: Sequence[Work], labels: list[str]) -> Poll:
+    """Members rank the same labels."""
+    targets = tuple(
+        label_targets(call.serving.vocabulary, labels, call.serving.limits.max_target_tokens, "labels")
+    )
+
+    def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
+        if isinstance(outcome, ChorusError):
+            return outcome
+        if not isinstance(outcome, ScoredEvent):
+            return unexpected(outcome)
+        scores = outcome.log_probabilities
+        if any(math.isnan(score) for score in scores):
+            return InternalError("The model's scores are not numbers: the prompt's values may be damaged.")
+        best = max(range(len(labels)), key=scores.__getitem__)
+        return labels[best], scores[best]
+
+    return Poll([score_request(call, index, work, targets) for index, work in enumerate(works)], read)
+
+
+def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> Poll:
+    """Members answer freely, greedily; a version's own length limit and stop texts hold."""
+    requests: list[Request] = []
+    stops: dict[int, tuple[str, ...]] = {}
+    for index, work in enumerate(works):
+        assert work.version is not None
+        own = work.version.manifest.settings
+        settings = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
+        if max_new_tokens is not None:
+            settings["max_new_tokens"] = max_new_tokens
+        default = call.services.settings.default_max_new_tokens
+        sampling = sampling_for(
+            settings | {"seed": 0}, call.serving.limits, work.prepared.tokens, default, ""
+        )
+        stops[id(work)] = sampling.stop
+        origin = origin_of(
+            call.principal, call.request_id, index, name_of(work.version), call.deadline_seconds
+        )
+        requests.append(GenerateRequest(origin, work.prepared.parts, sampling))
+
+    def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
+        if isinstance(outcome, ChorusError):
+            return outcome
+        if not isinstance(outcome, FinishedEvent):
+            return unexpected(outcome)
+        sequence = outcome.sequences[0]
+        return final_text(call.serving.vocabulary, sequence.tokens, stops[id(work)]), sequence.score
+
+    return Poll(requests, read)
+
+
+def voted(
+    name: Mapping[str, Any],
+    works: Sequence[Work],
+    weights: Sequence[float],
+    poll: Poll,
+    outcomes: Sequence[Outcome],
+    request_id: str,
+) -> dict[str, Any] | ChorusError:
+    """One input's answer: the vote of the members that answered, or the first one's error when none did."""
+    ballots: list[Ballot] = []
+    members: list[dict[str, Any]] = []
+    failures: list[ChorusError] = []
+    for work, weight, outcome in zip(works, weights, outcomes, strict=True):
+        member = identity(work.version) | {"weight": weight}
+        said = poll.read(outcome, work)
+        if isinstance(said, ChorusError):
+            failures.append(said)
+            member["error"] = error_body(said, request_id)
+        else:
+            answer, log_probability = said
+            ballots.append(Ballot(answer, log_probability, weight))
+            member |= {"answer": answer, "log_probability": log_probability}
+        members.append(member)
+    if not ballots:
+        return failures[0]
+    result = majority(ballots)
+    return {
+        **name,
+        "answer": result.answer,
+        "counts": result.counts,
+        "agreement": result.agreement,
+        "truncated": any(work.prepared.truncated for work in works),
+        "members": members,
+    }

@@ -1,0 +1,47 @@
+"""`/openapi.json` and `/docs`, behind the key like everything else where there is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+
+from server.api.answers import json_response
+from server.api.auth import MayRead
+from server.api.routing import ChorusRoute
+
+router = APIRouter(route_class=ChorusRoute, include_in_schema=False)
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request, principal: MayRead) -> Response:
+    """The OpenAPI document."""
+    return json_response(openapi_document(request.app))
+
+
+@router.get("/docs")
+async def docs(request: Request, principal: MayRead) -> Response:
+    """The document for people (the page's script comes from a CDN)."""
+    return get_swagger_ui_html(openapi_url="/openapi.json", title="Chorus")
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """The document of an app, made once. FastAPI's own 422 is taken out: what is malformed is a 400 here."""
+    made: dict[str, Any] | None = app.openapi_schema
+    if made is not None:
+        return made
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    components = document.setdefault("components", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.get("schemas", {}).pop(name, None)
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"key": []}, {}]
+    app.openapi_schema = document
+    return document

@@ -1,0 +1,147 @@
+"""`POST /v1/ensemble`: several versions answer the same input in one batch, and vote."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from prompts_store.records import EnsembleVersion, PromptVersion
+from server.api.answers import batch_response
+from server.api.auth import MayInfer
+from server.api.ballots import Poll, label_poll, text_poll, voted
+from server.api.classify import check_label_count
+from server.api.context import request_id_of
+from server.api.disconnect import race
+from server.api.items import Item, deadline_of, inputs_of
+from server.api.responses import INFERENCE_ERRORS
+from server.api.routing import ChorusRoute
+from server.api.schemas.inference import EnsembleAnswer, EnsembleBody
+from server.api.services import services_of
+from server.api.submit import outcomes
+from server.api.work import Call, Work, prepare_all
+from server.errors import InvalidInputError
+
+router = APIRouter(route_class=ChorusRoute, tags=["inference"])
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Who votes.
+
+    Attributes:
+        ensemble: the stored one, or None when tasks were listed.
+        members: versions with their weights, in order.
+        field: of the request that named them.
+    """
+
+    ensemble: EnsembleVersion | None
+    members: tuple[tuple[PromptVersion, float], ...]
+    field: str
+
+
+@router.post("/v1/ensemble", response_model=EnsembleAnswer, responses=INFERENCE_ERRORS)
+async def ensemble(request: Request, body: EnsembleBody, principal: MayInfer) -> Response:
+    """Majority vote. Members that share labels vote by their ranking, others by their greedy text."""
+    services = services_of(request)
+    call = Call(
+        services,
+        services.ready(),
+        principal,
+        request_id_of(request),
+        deadline_of(body.deadline_seconds, services.settings),
+    )
+    return await race(_answer(call, body), request.receive)
+
+
+async def _answer(call: Call, body: EnsembleBody) -> Response:
+    inputs = inputs_of(body, call.services.settings.max_batch_rows)
+    async with _panel(call, body) as panel:
+        rows = len(inputs) * len(panel.members)
+        limit = call.services.settings.max_batch_rows
+        if rows > limit:
+            raise InvalidInputError(
+                f"{len(inputs)} inputs for {len(panel.members)} members are {rows} rows, the limit is {limit}.",
+                field="inputs" if body.inputs is not None else panel.field,
+            )
+        pairs = [
+            (Item(None, value, field, truncate=bool(body.truncate)), version)
+            for value, field in inputs
+            for version, _ in panel.members
+        ]
+        works = await prepare_all(call, pairs)
+        poll = _poll(call, body, panel, works)
+        results = await outcomes(call.serving.engine.submit, poll.requests)
+        size = len(panel.members)
+        weights = [weight for _, weight in panel.members]
+        name = {"ensemble": _name(panel.ensemble)}
+        answers = [
+            voted(name, works[at : at + size], weights, poll, results[at : at + size], call.request_id)
+            for at in range(0, rows, size)
+        ]
+        return batch_response(call.request_id, answers, [name] * len(inputs))
+
+
+def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -> Poll:
+    labels = (
+        body.labels if body.labels is not None else shared_labels([version for version, _ in panel.members])
+    )
+    if labels:
+        check_label_count(labels, call.services.settings.max_labels)
+        if body.max_new_tokens is not None and body.labels is not None:
+            raise InvalidInputError(
+                "A vote among labels generates no text: drop max_new_tokens or labels.",
+                field="max_new_tokens",
+            )
+        return label_poll(call, works, labels)
+    return text_poll(call, works, body.max_new_tokens)
+
+
+def shared_labels(versions: Sequence[PromptVersion]) -> list[str]:
+    """The labels that all members have, in the first one's order; empty when they differ or there are none."""
+    first = versions[0].manifest.labels
+    same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
+    return list(first) if same else []
+
+
+@asynccontextmanager
+async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
+    if (body.tasks is None) == (body.ensemble is None):
+        raise InvalidInputError("Send one of tasks (a list) and ensemble (a reference).", field="tasks")
+    library, tenant = call.services.library, call.principal.tenant
+    stored: EnsembleVersion | None = None
+    if body.ensemble is not None:
+        if body.weights is not None:
+            raise InvalidInputError("A stored ensemble has its own weights: drop weights.", field="weights")
+        stored = await library.ensemble(body.ensemble, tenant)
+        references = [f"{member.tenant}/{member.task}@{member.version}" for member in stored.members]
+        wanted = [(reference, "ensemble") for reference in references]
+        weights = [member.weight for member in stored.members]
+    else:
+        references = list(body.tasks or [])
+        wanted = [(reference, f"tasks.{index}") for index, reference in enumerate(references)]
+        weights = _weights(body, len(references), call.services.settings.max_members)
+    async with library.held(wanted, tenant, call.serving.base.fingerprint) as versions:
+        members = tuple((versions[name], weight) for name, weight in zip(references, weights, strict=True))
+        yield Panel(stored, members, "tasks" if stored is None else "ensemble")
+
+
+def _weights(body: EnsembleBody, count: int, limit: int) -> list[float]:
+    if count > limit:
+        raise InvalidInputError(f"There are {count} members, the limit is {limit}.", field="tasks")
+    if body.weights is None:
+        return [1.0] * count
+    if len(body.weights) != count:
+        raise InvalidInputError(
+            f"There are {len(body.weights)} weights for {count} tasks: send one for each.", field="weights"
+        )
+    return list(body.weights)
+
+
+def _name(ensemble: EnsembleVersion | None) -> dict[str, Any] | None:
+    if ensemble is None:
+        return None
+    return {"task": f"{ensemble.tenant}/{ensemble.name}", "version": ensemble.number}

@@ -1,0 +1,99 @@
+"""`/v1/ensembles`: stored ensembles, pinned to versions when they are made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from prompts_store.records import EnsembleMember
+from server.api.answers import json_response
+from server.api.auth import MayRead, MayWrite
+from server.api.parameters import Cursor, EnsembleName, Limit, Prefix, TenantName, tenant_for
+from server.api.records import ensemble_json
+from server.api.resolve import check_base
+from server.api.responses import READ_ERRORS, WRITE_ERRORS
+from server.api.routing import ChorusRoute
+from server.api.schemas.prompts import EnsemblePage, EnsembleVersionBody, StoredEnsemble
+from server.api.services import services_of
+from server.errors import InvalidInputError
+
+router = APIRouter(route_class=ChorusRoute, tags=["ensembles"])
+
+
+@router.get("/v1/ensembles", response_model=EnsemblePage, responses=READ_ERRORS)
+async def list_ensembles(
+    request: Request, principal: MayRead, limit: Limit = 50, cursor: Cursor = None, prefix: Prefix = None
+) -> Response:
+    """The tenant's ensembles by name."""
+    library = services_of(request).library
+    page = await library.read(
+        library.store.list_ensembles, principal.tenant, prefix=prefix or "", limit=limit, cursor=cursor
+    )
+    ensembles = [ensemble_json(record.latest, record.aliases) for record in page.items]
+    return json_response({"ensembles": ensembles, "next_cursor": page.next_cursor})
+
+
+@router.post(
+    "/v1/ensembles/{name}/versions", status_code=201, response_model=StoredEnsemble, responses=WRITE_ERRORS
+)
+async def publish_ensemble(
+    request: Request, principal: MayWrite, name: EnsembleName, body: EnsembleVersionBody
+) -> Response:
+    """Make a version. The references are resolved now; the members stay those versions for ever."""
+    services = services_of(request)
+    library, fingerprint = services.library, services.base().fingerprint
+    limit = services.settings.max_members
+    if len(body.tasks) > limit:
+        raise InvalidInputError(f"There are {len(body.tasks)} members, the limit is {limit}.", field="tasks")
+    weights = body.weights if body.weights is not None else [1.0] * len(body.tasks)
+    if len(weights) != len(body.tasks):
+        raise InvalidInputError(
+            f"There are {len(weights)} weights for {len(body.tasks)} tasks: send one for each.",
+            field="weights",
+        )
+    members = []
+    for index, (reference, weight) in enumerate(zip(body.tasks, weights, strict=True)):
+        version = await library.resolve(reference, principal.tenant, f"tasks.{index}")
+        check_base(version, fingerprint, f"tasks.{index}")
+        members.append(EnsembleMember(version.tenant, version.task, version.number, float(weight)))
+    made, created = await library.write(
+        library.store.publish_ensemble,
+        principal.tenant,
+        name,
+        members,
+        vote=body.vote,
+        created_by=principal.name,
+    )
+    record = await library.read(library.store.get_ensemble, principal.tenant, name)
+    return json_response(ensemble_json(made, record.aliases), 201 if created else 200)
+
+
+@router.get("/v1/ensembles/{name}", response_model=StoredEnsemble, responses=READ_ERRORS)
+async def show_ensemble(
+    request: Request,
+    principal: MayRead,
+    name: EnsembleName,
+    version: Annotated[int | None, Query(ge=1, le=2_147_483_647)] = None,
+    alias: Annotated[str | None, Query(max_length=256)] = None,
+    tenant: TenantName = None,
+) -> Response:
+    """One version of an ensemble: the newest, or the one that `version` or `alias` names."""
+    if version is not None and alias is not None:
+        raise InvalidInputError("Send one of version and alias.", field="alias")
+    library = services_of(request).library
+    owner = tenant_for(principal, tenant, "unknown_ensemble")
+    record = await library.read(library.store.get_ensemble, owner, name)
+    found = record.latest
+    if version is not None or alias is not None:
+        suffix = str(version) if version is not None else alias
+        found = await library.ensemble(f"{owner}/{name}@{suffix}", owner, "alias" if alias else "version")
+    return json_response(ensemble_json(found, record.aliases))
+
+
+@router.delete("/v1/ensembles/{name}", status_code=204, response_model=None, responses=WRITE_ERRORS)
+async def delete_ensemble(request: Request, principal: MayWrite, name: EnsembleName) -> Response:
+    """Tombstone an ensemble with all its versions."""
+    library = services_of(request).library
+    await library.write(library.store.delete_ensemble, principal.tenant, name, deleted_by=principal.name)
+    return Response(status_code=204)

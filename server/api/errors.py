@@ -1,0 +1,160 @@
+"""Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`.
+
+One table, `STORE_STATUS`, says which status each code of the store has; a code that is missing there fails a test.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.types import ExceptionHandler
+
+from prompts_store.errors import ArtifactError, InvalidError, StoreError
+from server.api.context import request_id_of
+from server.api.json_body import join_path
+from server.errors import ChorusError, InternalError, InvalidInputError, NotFoundError
+
+LOG = logging.getLogger("chorus.api")
+
+STORE_STATUS: dict[str, int] = {
+    "store_unavailable": 503,
+    "not_found": 404,
+    "unknown_task": 404,
+    "unknown_version": 404,
+    "unknown_alias": 404,
+    "unknown_ensemble": 404,
+    "conflict": 409,
+    "corrupt_blob": 500,
+    "too_large": 413,
+}
+"""Status by code; any other code of an InvalidError (an ArtifactError's reason among them) is 400."""
+
+_MESSAGE_CHARACTERS = 600
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
+
+
+class StoreFailure(ChorusError):
+    """An error of the store, with the status that its code has in `STORE_STATUS`."""
+
+    def __init__(self, error: StoreError, field: str | None = None) -> None:
+        retry = 1.0 if status_of(error) == 503 else None
+        super().__init__(
+            error.message, field=field or error.field, code=error.code, retry_after_seconds=retry
+        )
+        self.answer_status = status_of(error)
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of an error."""
+    if isinstance(error, StoreFailure):
+        return error.answer_status
+    if isinstance(error, ChorusError):
+        return error.status
+    if isinstance(error, InvalidError | ArtifactError):
+        return STORE_STATUS.get(error.code, 400)
+    if isinstance(error, StoreError):
+        return STORE_STATUS.get(error.code, 500)
+    return 500
+
+
+def error_body(error: ChorusError | StoreError, request_id: str) -> dict[str, Any]:
+    """The object under `error`."""
+    return {
+        "code": error.code,
+        "message": clean(error.message),
+        "field": clean(error.field) if error.field else None,
+        "request_id": request_id,
+    }
+
+
+def clean(text: str) -> str:
+    """A message fit for logs and terminals: no control or unassigned characters, bounded length."""
+    printable = _UNPRINTABLE.sub("?", text[: _MESSAGE_CHARACTERS + 1])
+    return printable if len(text) <= _MESSAGE_CHARACTERS else printable[:_MESSAGE_CHARACTERS] + "..."
+
+
+def error_response(error: ChorusError | StoreError, request_id: str) -> Response:
+    """The answer to a failed request, with `Retry-After` where trying again can help."""
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    retry = getattr(error, "retry_after_seconds", None)
+    if status in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(1.0 if retry is None else retry)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        to_json({"error": error_body(error, request_id)}), status, headers, media_type="application/json"
+    )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every exception of a route in the one shape."""
+    handlers: dict[Any, ExceptionHandler] = {
+        ChorusError: _known,
+        StoreError: _known,
+        RequestValidationError: _validation,
+        HTTPException: _http,
+        Exception: _unexpected,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ChorusError | StoreError)
+    if status_of(error) >= 500:
+        LOG.warning("request %s failed: %s: %s", request_id_of(request), error.code, clean(error.message))
+    return error_response(error, request_id_of(request))
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(validation_error(list(error.errors())), request_id_of(request))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        known: ChorusError = NotFoundError("There is no such route; the routes are listed at /openapi.json.")
+    elif error.status_code == 405:
+        known = InvalidInputError("The route does not take this method.", code="method_not_allowed")
+        response = error_response(known, request_id_of(request))
+        response.status_code = 405
+        response.headers.update(error.headers or {})
+        return response
+    else:
+        known = InvalidInputError("The request is malformed.", field="body")
+    return error_response(known, request_id_of(request))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    LOG.error("request %s failed unexpectedly", request_id_of(request), exc_info=error)
+    return error_response(
+        InternalError("The server failed; the request id finds the cause in its log."), request_id_of(request)
+    )
+
+
+def validation_error(problems: list[dict[str, Any]]) -> InvalidInputError:
+    """The first problem that pydantic found, as one sentence with the dotted path and without the value."""
+    problem = problems[0]
+    kind = str(problem["type"])
+    location = [part for part in problem["loc"] if part not in ("body", "query", "path", "header")]
+    path = ""
+    for part in location:
+        path = join_path(path, part)
+    code = "invalid_input"
+    if kind == "extra_forbidden":
+        code, message = "unknown_field", "There is no such field: remove it or correct its name."
+    elif kind == "missing":
+        message = "The field is required."
+    else:
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        message = text if text.endswith(".") else text + "."
+    return InvalidInputError(message, field=path or "body", code=code)

@@ -1,0 +1,87 @@
+"""`POST /v1/generate`: text from tasks or the base model, whole or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from fastapi import APIRouter, Request, Response
+
+from server.api.answers import batch_response
+from server.api.auth import MayInfer
+from server.api.context import request_id_of
+from server.api.disconnect import race
+from server.api.generated import generated
+from server.api.items import deadline_of, generate_items
+from server.api.responses import INFERENCE_ERRORS
+from server.api.routing import ChorusRoute
+from server.api.sampling import merge_settings, sampling_for
+from server.api.schemas.inference import GenerateAnswer, GenerateBody, GenerationSettings
+from server.api.services import services_of
+from server.api.streaming import GenerationStream
+from server.api.submit import origin_of, outcomes
+from server.api.work import Call, Work, identity, name_of, prepared_items
+from server.engine.requests import GenerateRequest
+
+router = APIRouter(route_class=ChorusRoute, tags=["inference"])
+
+
+@router.post(
+    "/v1/generate",
+    response_model=GenerateAnswer,
+    responses={**INFERENCE_ERRORS, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def generate(request: Request, body: GenerateBody, principal: MayInfer) -> Response:
+    """Generate text. With `stream`, events `token`, `result`, `error` and, last, `done`."""
+    services = services_of(request)
+    call = Call(
+        services,
+        services.ready(),
+        principal,
+        request_id_of(request),
+        deadline_of(body.deadline_seconds, services.settings),
+    )
+    if body.stream:
+        return await _stream(call, body)
+    return await race(_answer(call, body), request.receive)
+
+
+async def _answer(call: Call, body: GenerateBody) -> Response:
+    async with prepared_items(call, generate_items(body, call.services.settings.max_batch_rows)) as works:
+        requests = engine_requests(call, works, stream=False)
+        results = await outcomes(call.serving.engine.submit, requests)
+        vocabulary = call.serving.vocabulary
+        answers = [
+            generated(vocabulary, work, request, outcome)
+            for work, request, outcome in zip(works, requests, results, strict=True)
+        ]
+        return batch_response(call.request_id, answers, [identity(work.version) for work in works])
+
+
+async def _stream(call: Call, body: GenerateBody) -> Response:
+    async with AsyncExitStack() as stack:
+        items = generate_items(body, call.services.settings.max_batch_rows)
+        works = await stack.enter_async_context(prepared_items(call, items))
+        requests = engine_requests(call, works, stream=True)
+        # From here the stream owns the held versions and lets them go when it ends, however it ends.
+        return GenerationStream(call, works, requests, stack.pop_all())
+
+
+def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) -> list[GenerateRequest]:
+    """The engine's request for each item; all are made before any is submitted."""
+    requests = []
+    for index, work in enumerate(works):
+        own = work.item.settings or GenerationSettings()
+        version = work.version
+        defaults = version.manifest.settings if version is not None else {}
+        sampling = sampling_for(
+            merge_settings(own, work.item.beside, defaults),
+            call.serving.limits,
+            work.prepared.tokens,
+            call.services.settings.default_max_new_tokens,
+            work.item.prefix,
+        )
+        task = name_of(version) if version is not None else ""
+        origin = origin_of(call.principal, call.request_id, index, task, call.deadline_seconds)
+        requests.append(GenerateRequest(origin, work.prepared.parts, sampling, stream))
+    return requests

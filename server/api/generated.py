@@ -1,0 +1,49 @@
+"""One generated item's answer, the same whether it was streamed or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.api.answers import unexpected
+from server.api.submit import Outcome
+from server.api.text import final_text
+from server.api.work import Work, identity, usage
+from server.engine.requests import FinishedEvent, GenerateRequest, SequenceOutput
+from server.errors import ChorusError
+from server.model.vocabulary import Vocabulary
+
+
+def generated(
+    vocabulary: Vocabulary, work: Work, request: GenerateRequest, outcome: Outcome
+) -> dict[str, Any] | ChorusError:
+    """One item's answer."""
+    if isinstance(outcome, ChorusError):
+        return outcome
+    if not isinstance(outcome, FinishedEvent):
+        return unexpected(outcome)
+    stop = request.sampling.stop
+    texts = [final_text(vocabulary, sequence.tokens, stop) for sequence in outcome.sequences]
+    first = outcome.sequences[0]
+    answer = {
+        **identity(work.version),
+        "text": texts[0],
+        "finish_reason": first.finish_reason,
+        "truncated": work.prepared.truncated,
+        "usage": usage(work.prepared, sum(len(sequence.tokens) for sequence in outcome.sequences)),
+    }
+    if request.sampling.n > 1 or work.item.logprobs:
+        answer["choices"] = [
+            _choice(vocabulary, text, sequence, work.item.logprobs)
+            for text, sequence in zip(texts, outcome.sequences, strict=True)
+        ]
+    return answer
+
+
+def _choice(vocabulary: Vocabulary, text: str, sequence: SequenceOutput, logprobs: bool) -> dict[str, Any]:
+    choice: dict[str, Any] = {"text": text, "finish_reason": sequence.finish_reason, "score": sequence.score}
+    if logprobs:
+        choice["logprobs"] = {
+            "tokens": [vocabulary.piece(token) for token in sequence.tokens],
+            "token_logprobs": list(sequence.log_probabilities),
+        }
+    return choice

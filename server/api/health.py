@@ -1,0 +1,56 @@
+"""`/healthz`, `/readyz` and `/metrics`. The first two are open; they tell nothing but the process's state."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from server.api.answers import json_response
+from server.api.auth import MayScrape
+from server.api.responses import errors
+from server.api.routing import ChorusRoute
+from server.api.schemas.common import AnswerModel
+from server.api.services import services_of
+
+router = APIRouter(tags=["server"])
+guarded = APIRouter(route_class=ChorusRoute, tags=["server"])
+
+
+class HealthAnswer(AnswerModel):
+    """Whether the process lives."""
+
+    status: str
+
+
+class ReadyAnswer(AnswerModel):
+    """Whether requests are taken; while compiling, how far it is."""
+
+    status: str
+    done: int | None = None
+    total: int | None = None
+
+
+@router.get("/healthz", response_model=HealthAnswer, responses={503: {"model": HealthAnswer}})
+async def healthz(request: Request) -> Response:
+    """200 while the process lives and its engine has not died."""
+    dead = services_of(request).lifecycle.phase == "dead"
+    return json_response({"status": "dead" if dead else "ok"}, 503 if dead else 200)
+
+
+@router.get("/readyz", response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
+async def readyz(request: Request) -> Response:
+    """200 once every program is compiled, until the server drains or its engine dies."""
+    lifecycle = services_of(request).lifecycle
+    return json_response(lifecycle.report(), 200 if lifecycle.phase == "ready" else 503)
+
+
+@guarded.get(
+    "/metrics",
+    response_class=Response,
+    responses={**errors(401, 403), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request, principal: MayScrape) -> Response:
+    """Prometheus text."""
+    services = services_of(request)
+    text = await services.text.run(generate_latest, services.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

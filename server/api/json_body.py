@@ -1,0 +1,114 @@
+"""Request bodies: read with a running size check, parsed strictly, before any route code sees them.
+
+Refused at the door: bodies over the limit (also chunked ones), invalid UTF-8, NaN, infinities and numbers that overflow
+to them, lone surrogates, NUL characters, nesting deeper than `MAX_DEPTH`, and anything that is not JSON.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from fastapi import Request
+from pydantic_core import from_json
+
+from server.errors import InvalidInputError, TooLargeError
+
+MAX_DEPTH = 16
+
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, counted as it arrives.
+
+    Raises:
+        TooLargeError: it is longer than `limit` bytes, by its Content-Length or in fact.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse_json(body: bytes, field: str = "body") -> Any:
+    """Strictly parsed JSON.
+
+    Raises:
+        InvalidInputError: code `invalid_json`, with where the parser stopped but never the text itself.
+    """
+    if not body.strip(b" \t\r\n"):
+        raise InvalidInputError("The body is empty: send a JSON object.", field=field, code="invalid_json")
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"The body is not valid JSON: {error}.", field=field, code="invalid_json"
+        ) from None
+    check_values(value, field)
+    return value
+
+
+def check_values(value: Any, field: str = "body") -> None:
+    """Refuse what JSON can smuggle in: numbers that overflow to infinity, lone surrogates, NUL, deep nesting.
+
+    Raises:
+        InvalidInputError: code `invalid_json`, with the dotted path of the value.
+    """
+    stack: list[tuple[Any, str, int]] = [(value, "" if field == "body" else field, 0)]
+    while stack:
+        item, path, depth = stack.pop()
+        if isinstance(item, str):
+            _check_text(item, path or field)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise _invalid(
+                    "The number is too large for a 64-bit float: send a finite one.", path or field
+                )
+        elif isinstance(item, dict | list):
+            if depth >= MAX_DEPTH:
+                raise _invalid(
+                    f"The JSON is nested deeper than {MAX_DEPTH} levels: flatten it.", path or field
+                )
+            pairs = item.items() if isinstance(item, dict) else enumerate(item)
+            for key, inner in pairs:
+                if isinstance(key, str):
+                    _check_text(key, path or field)
+                stack.append((inner, join_path(path, key), depth + 1))
+
+
+def join_path(path: str, key: object) -> str:
+    """The dotted path one step deeper; a key that is not plain is shown as `?`, never echoed."""
+    name = str(key)
+    shown = name if _SAFE_KEY.fullmatch(name) else "?"
+    return f"{path}.{shown}" if path else shown
+
+
+def _check_text(text: str, path: str) -> None:
+    if text.isascii():
+        bad = "\0" in text
+    else:
+        bad = "\0" in text or any("\ud800" <= c <= "\udfff" for c in text if c > "\ud7ff")
+    if bad:
+        raise _invalid(
+            "The text holds a NUL or a lone surrogate, which is not Unicode text: remove it.", path
+        )
+
+
+def _invalid(message: str, field: str) -> InvalidInputError:
+    return InvalidInputError(message, field=field, code="invalid_json")
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(
+        f"The body is larger than the {limit} bytes that this server reads: send fewer or shorter inputs.",
+        field="body",
+    )

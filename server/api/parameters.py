@@ -1,0 +1,32 @@
+"""Path and query parameters that several routes share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path, Query
+
+from server.errors import NotFoundError
+from server.tenancy.principal import Principal
+
+TaskName = Annotated[str, Path(max_length=256, description="A task in the key's tenant.")]
+EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble in the key's tenant.")]
+AliasName = Annotated[str, Path(max_length=256, description="Starts with a letter.")]
+Number = Annotated[int, Path(ge=1, le=2_147_483_647, description="A version's number.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
+Cursor = Annotated[str | None, Query(max_length=1024, description="`next_cursor` of the page before.")]
+Prefix = Annotated[str | None, Query(max_length=256, description="Only names that begin so.")]
+TenantName = Annotated[
+    str | None, Query(max_length=256, description="Whose task; the key's own when left out.")
+]
+
+
+def tenant_for(principal: Principal, tenant: str | None, code: str = "unknown_task") -> str:
+    """The tenant whose objects a request reads.
+
+    Raises:
+        NotFoundError: another tenant's; nothing is shared yet, so it answers as if there were none.
+    """
+    if tenant is not None and tenant != principal.tenant:
+        raise NotFoundError("There is no such object in this tenant.", field="tenant", code=code)
+    return principal.tenant

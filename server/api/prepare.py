@@ -1,0 +1,137 @@
+"""From a request's input to the engine's: template, tokens, prompt, `</s>`, and truncation of the text only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prompts_store.errors import StoreError
+from prompts_store.records import PromptVersion
+from prompts_store.template import render_input
+from server.api.errors import StoreFailure
+from server.engine.requests import InputPart, PromptHandle
+from server.errors import InputTooLongError, InvalidInputError
+from server.model.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An input that the engine can take.
+
+    Attributes:
+        parts: prompt and ids, `</s>` last.
+        tokens: positions in all.
+        prompt_tokens: of them, the prompt's rows.
+        truncated: whether text was cut.
+    """
+
+    parts: tuple[InputPart, ...]
+    tokens: int
+    prompt_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """Limits of one input.
+
+    Attributes:
+        max_tokens: prompt, text and `</s>`.
+        max_characters: of the rendered text.
+    """
+
+    max_tokens: int
+    max_characters: int
+
+
+def prepare(
+    vocabulary: Vocabulary,
+    version: PromptVersion | None,
+    value: str | Mapping[str, str],
+    *,
+    truncate: bool,
+    rules: TextRules,
+    field: str,
+) -> Prepared:
+    """The engine's input for one item.
+
+    Args:
+        version: None for the base model, which takes a plain text.
+        value: a text or the template's fields.
+        truncate: cut text that is too long instead of refusing it.
+        field: dotted path of `value`, for errors.
+
+    Raises:
+        InvalidInputError: the fields do not fit the template.
+        InputTooLongError: too many characters or tokens; names both figures.
+    """
+    text = _render(version, value, rules.max_characters, field)
+    ids = vocabulary.encode(text)
+    rows = version.manifest.length if version is not None else 0
+    room = rules.max_tokens - rows - 1
+    if room < 0:
+        raise InputTooLongError(
+            f"The prompt alone has {rows} rows, and the limit is {rules.max_tokens} tokens with '</s>'.",
+            field=field,
+        )
+    truncated = len(ids) > room
+    if truncated and not truncate:
+        raise InputTooLongError(
+            f"The input has {rows + len(ids) + 1} tokens ({rows} of the prompt, {len(ids)} of the text, 1 for "
+            f"'</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
+            field=field,
+        )
+    body = (*ids[:room], vocabulary.eos_id)
+    prompt = (PromptHandle(version.manifest.digest, rows),) if version is not None else ()
+    return Prepared((*prompt, body), rows + len(body), rows, truncated)
+
+
+def _render(
+    version: PromptVersion | None, value: str | Mapping[str, str], max_characters: int, field: str
+) -> str:
+    size = len(value) if isinstance(value, str) else sum(len(text) for text in value.values())
+    if size > max_characters:
+        raise InputTooLongError(
+            f"The input has {size} characters, the limit is {max_characters}: shorten it.", field=field
+        )
+    if version is not None:
+        try:
+            return render_input(version.manifest.template, value, field=field)
+        except StoreError as error:
+            raise StoreFailure(error) from None
+    if not isinstance(value, str):
+        raise InvalidInputError(
+            "The base model has no template: send the input as a text.", field=field, code="invalid_field"
+        )
+    return value
+
+
+def text_size(values: list[str | Mapping[str, str]]) -> int:
+    """Characters in all inputs of a request, to decide where to tokenise them."""
+    return sum(len(v) if isinstance(v, str) else sum(len(t) for t in v.values()) for v in values)
+
+
+def label_targets(
+    vocabulary: Vocabulary, labels: list[str], max_tokens: int, field: str
+) -> list[tuple[int, ...]]:
+    """Token ids of each label, `</s>` included.
+
+    Raises:
+        InvalidInputError: a label is empty, too long or the same as another; names it by its place.
+    """
+    targets: list[tuple[int, ...]] = []
+    for index, label in enumerate(labels):
+        ids = vocabulary.encode(label)
+        place = f"{field}.{index}"
+        if not ids:
+            raise InvalidInputError("The label has no tokens: give it a text.", field=place)
+        target = (*ids, vocabulary.eos_id)
+        if len(target) > max_tokens:
+            raise InvalidInputError(
+                f"The label has {len(target)} tokens with '</s>', the limit is {max_tokens}: shorten it.",
+                field=place,
+            )
+        if target in targets:
+            raise InvalidInputError("The label has the same tokens as an earlier one: keep one.", field=place)
+        targets.append(target)
+    return targets

@@ -1,0 +1,70 @@
+"""The route class of every router: who asks is settled before a body is read, and JSON is parsed strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from server.api.auth import Require
+from server.api.json_body import parse_json, read_body
+from server.api.services import services_of
+from server.errors import InvalidInputError
+
+
+class CheckedRequest(Request):
+    """A request whose JSON was parsed by `parse_json` before FastAPI asked for it."""
+
+    parsed: Any = None
+
+    async def json(self) -> Any:
+        return self.parsed
+
+
+class ChorusRoute(APIRoute):
+    """A route that needs a key: authorises, then reads and parses the body, then runs. Refuses to exist without a scope."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+        door = _find_require(self.dependant)
+        if door is None:
+            raise TypeError(f"The route {self.path} asks for no scope.")
+        has_body = self.body_field is not None
+
+        async def checked(request: Request) -> Response:
+            door.authorise(request)
+            if not has_body:
+                return await handler(request)
+            inner = CheckedRequest(_with_json_type(request), request.receive)
+            inner._body = await read_body(request, services_of(request).settings.max_body_bytes)
+            inner.parsed = parse_json(inner._body)
+            return await handler(inner)
+
+        return checked
+
+
+def _find_require(dependant: Dependant) -> Require | None:
+    for inner in dependant.dependencies:
+        if isinstance(inner.call, Require):
+            return inner.call
+    return None
+
+
+def _with_json_type(request: Request) -> dict[str, Any]:
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type == "application/json" or (
+        content_type.startswith("application/") and content_type.endswith("+json")
+    ):
+        return dict(request.scope)
+    if content_type:
+        raise InvalidInputError(
+            "The body is JSON: send it with 'Content-Type: application/json'.",
+            field="content-type",
+            code="unsupported_media_type",
+        )
+    scope = dict(request.scope)
+    scope["headers"] = [*scope["headers"], (b"content-type", b"application/json")]
+    return scope

@@ -1,0 +1,110 @@
+"""What every schema shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+MAX_REFERENCE_CHARACTERS = 256
+
+
+class RequestModel(BaseModel):
+    """Base of request bodies: unknown fields are errors, nothing is coerced, NaN and infinities are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class AnswerModel(BaseModel):
+    """Base of answers: documentation, and what tests check real answers against."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class ErrorDetail(AnswerModel):
+    """What went wrong."""
+
+    code: str = Field(description="Stable and machine-readable.")
+    message: str = Field(description="What was got, what was expected and what to do.")
+    field: str | None = Field(description="Dotted path of the field at fault, if there is one.")
+    request_id: str
+
+
+class ErrorAnswer(AnswerModel):
+    """The shape of every error."""
+
+    error: ErrorDetail
+
+
+Reference = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_REFERENCE_CHARACTERS,
+        description="`task`, `tenant/task`, `tenant/task@3` or `tenant/task@alias`; without a suffix, `@live`.",
+    ),
+]
+
+
+def _check_input(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        raise PydanticCustomError("input_type", "An input is a text or an object of template fields")
+    if not value or len(value) > 64:
+        raise PydanticCustomError("input_fields", "An object of template fields has 1 to 64 fields")
+    if not all(isinstance(text, str) for text in value.values()):
+        raise PydanticCustomError("input_fields", "Every template field is a text")
+    return value
+
+
+Input = Annotated[
+    Any,
+    BeforeValidator(_check_input),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1},
+            ],
+            "description": "A text, or an object with the fields of the task's template.",
+        }
+    ),
+]
+
+
+def _check_stop(value: Any) -> Any:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise PydanticCustomError("stop_type", "stop is a text or a list of texts")
+    if len(texts) > 8 or not all(1 <= len(text) <= 64 for text in texts):
+        raise PydanticCustomError("stop_range", "stop takes at most 8 texts of 1 to 64 characters")
+    return texts
+
+
+Stop = Annotated[
+    Any,
+    BeforeValidator(_check_stop),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 8}],
+            "description": "Generation ends before the first of these texts, which is not in the answer.",
+        }
+    ),
+]
+
+
+def _check_beams(value: Any) -> Any:
+    if isinstance(value, bool) or value not in (1, 2, 4, 8) or not isinstance(value, int):
+        raise PydanticCustomError("beams", "num_beams is 1 (no beam search), 2, 4 or 8")
+    return value
+
+
+NumBeams = Annotated[
+    int, BeforeValidator(_check_beams), WithJsonSchema({"type": "integer", "enum": [1, 2, 4, 8]})
+]
+
+Weight = Annotated[float, Field(gt=0, le=1e6, strict=False)]

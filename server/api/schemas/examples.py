@@ -1,0 +1,50 @@
+"""Examples of the OpenAPI document. A test posts every one to a running server that has the tasks `TASKS`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TASKS: dict[str, dict[str, Any]] = {
+    "sst2": {"labels": ["negative", "positive"], "settings": {"max_new_tokens": 4}},
+    "sst2-b": {"labels": ["negative", "positive"], "settings": {"max_new_tokens": 4}},
+    "rte": {
+        "template": "hypothesis: {hypothesis} premise: {premise}",
+        "labels": ["entailment", "not_entailment"],
+    },
+}
+"""Tasks that the examples use, with what their versions carry."""
+
+GENERATE: list[dict[str, Any]] = [
+    {"task": "sst2", "input": "a gripping, funny and moving film"},
+    {"task": None, "input": "translate English to German: Good morning.", "max_new_tokens": 8},
+    {
+        "task": "rte",
+        "inputs": [{"hypothesis": "It rains.", "premise": "Water falls from the sky."}],
+        "num_beams": 4,
+        "max_new_tokens": 8,
+    },
+    {
+        "requests": [
+            {"task": "sst2", "input": "a waste of two hours", "temperature": 0.7, "seed": 1, "n": 2},
+            {"task": "rte@live", "input": {"hypothesis": "He sleeps.", "premise": "He is awake."}},
+        ],
+        "max_new_tokens": 4,
+        "logprobs": True,
+    },
+    {"task": "sst2@1", "input": "surprisingly good", "stream": True, "stop": ["."]},
+]
+
+CLASSIFY: list[dict[str, Any]] = [
+    {"task": "sst2", "input": "a gripping, funny and moving film"},
+    {"task": None, "inputs": ["Is it warm in summer?"], "labels": ["yes", "no"]},
+]
+
+ENSEMBLE: list[dict[str, Any]] = [
+    {"tasks": ["sst2", "sst2-b"], "input": "a gripping, funny and moving film", "weights": [2.0, 1.0]},
+]
+
+ENSEMBLE_VERSION: list[dict[str, Any]] = [{"tasks": ["sst2", "sst2-b"], "vote": "majority"}]
+
+ALIAS: list[dict[str, Any]] = [{"version": 1}]
+
+ROLLBACK: list[dict[str, Any]] = [{"alias": "live"}]

@@ -1,0 +1,203 @@
+"""Bodies of `/v1/generate`, `/v1/classify` and `/v1/ensemble`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from server.api.schemas import examples
+from server.api.schemas.common import (
+    AnswerModel,
+    ErrorDetail,
+    Input,
+    NumBeams,
+    Reference,
+    RequestModel,
+    Stop,
+    Weight,
+)
+
+Deadline = Annotated[
+    float | None, Field(default=None, gt=0, description="Seconds from arrival; then the item fails with 504.")
+]
+Truncate = Annotated[
+    bool | None,
+    Field(default=None, description="Cut a text that is too long, and say so, instead of refusing it."),
+]
+Labels = Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
+
+
+class GenerationSettings(RequestModel):
+    """How tokens are chosen. What is left out comes from the version's settings, then from the server's."""
+
+    max_new_tokens: int | None = Field(None, ge=1, description="Most new tokens, `</s>` included.")
+    min_new_tokens: int | None = Field(None, ge=0, description="`</s>` is not chosen before this many.")
+    temperature: float | None = Field(None, ge=0, le=100, description="0 is greedy.")
+    top_k: int | None = Field(None, ge=0, le=1_000_000, description="Sample among the k likeliest; 0 is off.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Sample among the likeliest p of the mass; 1 is off."
+    )
+    seed: int | None = Field(None, ge=0, le=4_294_967_295, description="32 bits; random when left out.")
+    num_beams: NumBeams | None = Field(None, description="Beam search; needs temperature 0.")
+    length_penalty: float | None = Field(None, ge=0, le=10, description="T5X's alpha, with beams.")
+    n: int | None = Field(None, ge=1, le=64, description="Sequences to return.")
+    stop: Stop | None = None
+
+
+class GenerateItem(GenerationSettings):
+    """One entry of `requests`; its settings go before those beside `requests`."""
+
+    task: Reference | None = Field(description="A reference, or null for the base model.")
+    input: Input
+    logprobs: bool | None = Field(None, description="Answer with the tokens' log probabilities.")
+    truncate: Truncate
+
+
+class GenerateBody(GenerationSettings):
+    """One of `input`, `inputs` and `requests`; a task with the first two."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.GENERATE})
+
+    task: Reference | None = Field(None, description="A reference, or null for the base model.")
+    input: Input | None = None
+    inputs: list[Input] | None = Field(None, min_length=1)
+    requests: list[GenerateItem] | None = Field(None, min_length=1, description="Items of mixed tasks.")
+    logprobs: bool | None = Field(None, description="Answer with the tokens' log probabilities.")
+    truncate: Truncate
+    stream: bool = Field(False, description="Answer with server-sent events.")
+    deadline_seconds: Deadline
+
+
+class ClassifyBody(RequestModel):
+    """Rank labels after each input."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.CLASSIFY})
+
+    task: Reference | None = Field(description="A reference, or null for the base model.")
+    input: Input | None = None
+    inputs: list[Input] | None = Field(None, min_length=1)
+    labels: Labels | None = Field(None, description="Defaults to the version's own.")
+    truncate: Truncate
+    deadline_seconds: Deadline
+
+
+class EnsembleBody(RequestModel):
+    """Let several versions vote on each input."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.ENSEMBLE})
+
+    tasks: list[Reference] | None = Field(None, min_length=1)
+    ensemble: Reference | None = None
+    input: Input | None = None
+    inputs: list[Input] | None = Field(None, min_length=1)
+    vote: Literal["majority"] = "majority"
+    weights: list[Weight] | None = Field(None, description="One for each of `tasks`.")
+    labels: Labels | None = Field(None, description="Vote among these; members' own when they share them.")
+    max_new_tokens: int | None = Field(None, ge=1)
+    truncate: Truncate
+    deadline_seconds: Deadline
+
+
+class Usage(AnswerModel):
+    """Tokens. `input_tokens` counts prompt, text and `</s>`; `prompt_tokens` the prompt's rows in it."""
+
+    input_tokens: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Logprobs(AnswerModel):
+    """Log probabilities of the chosen tokens, under the unmodified distribution; empty for beams."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+
+
+class Choice(AnswerModel):
+    """One sequence."""
+
+    text: str
+    finish_reason: Literal["stop", "stop_string", "length"]
+    score: float | None
+    logprobs: Logprobs | None = None
+
+
+class GenerateResult(AnswerModel):
+    """One finished item, or its error."""
+
+    task: str | None
+    version: int | None = None
+    digest: str | None = None
+    text: str | None = None
+    finish_reason: Literal["stop", "stop_string", "length"] | None = None
+    truncated: bool | None = None
+    usage: Usage | None = None
+    choices: list[Choice] | None = None
+    error: ErrorDetail | None = None
+
+
+class GenerateAnswer(AnswerModel):
+    """Results in the order asked."""
+
+    id: str
+    results: list[GenerateResult]
+
+
+class ClassifyResult(AnswerModel):
+    """One ranked item, or its error."""
+
+    task: str | None
+    version: int | None = None
+    digest: str | None = None
+    label: str | None = None
+    probabilities: dict[str, float | None] | None = None
+    log_probabilities: dict[str, float | None] | None = None
+    truncated: bool | None = None
+    usage: Usage | None = None
+    error: ErrorDetail | None = None
+
+
+class ClassifyAnswer(AnswerModel):
+    """Results in the order asked."""
+
+    id: str
+    results: list[ClassifyResult]
+
+
+class MemberAnswer(AnswerModel):
+    """What one member said, or its error."""
+
+    task: str
+    version: int
+    digest: str
+    weight: float
+    answer: str | None = None
+    log_probability: float | None = None
+    error: ErrorDetail | None = None
+
+
+class EnsembleName(AnswerModel):
+    """A stored ensemble's version."""
+
+    task: str
+    version: int
+
+
+class EnsembleResult(AnswerModel):
+    """One vote, or its error."""
+
+    ensemble: EnsembleName | None
+    answer: str | None = None
+    counts: dict[str, float] | None = None
+    agreement: float | None = None
+    truncated: bool | None = None
+    members: list[MemberAnswer] | None = None
+    error: ErrorDetail | None = None
+
+
+class EnsembleAnswer(AnswerModel):
+    """Results in the order asked."""
+
+    id: str
+    results: list[EnsembleResult]

@@ -1,0 +1,176 @@
+"""Bodies of the routes of tasks, versions, aliases and ensembles."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from server.api.schemas import examples
+from server.api.schemas.common import AnswerModel, Reference, RequestModel, Weight
+
+VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
+
+
+class UploadMetadata(RequestModel):
+    """What an uploader says about a prompt; it goes before what the file says."""
+
+    template: str | None = Field(None, description="Input template, `{name}` fields only.")
+    labels: list[str] | None = Field(None, description="Answers of a classification task, in order.")
+    settings: dict[str, Any] | None = Field(None, description="Default generation settings, by REST name.")
+    base_fingerprint: str | None = Field(
+        None, max_length=128, description="Of the base model it was tuned on."
+    )
+    lineage: dict[str, Any] | None = Field(None, description="Where it came from; free-form.")
+    metrics: dict[str, float] | None = Field(None, description="Name to value, as measured.")
+    description: str | None = Field(None, max_length=4096, description="Of the task.")
+
+
+class AliasBody(RequestModel):
+    """Where an alias shall point."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.ALIAS})
+
+    version: VersionNumber
+
+
+class RollbackBody(RequestModel):
+    """Which alias goes back one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.ROLLBACK})
+
+    alias: str = Field("live", min_length=1, max_length=128)
+
+
+class EnsembleVersionBody(RequestModel):
+    """A new version of a stored ensemble; members are pinned to the versions that the references mean now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.ENSEMBLE_VERSION})
+
+    tasks: list[Reference] = Field(min_length=1)
+    vote: Literal["majority"] = "majority"
+    weights: list[Weight] | None = Field(None, description="One for each of `tasks`.")
+
+
+class VersionAnswer(AnswerModel):
+    """One immutable version."""
+
+    task: str
+    version: int
+    digest: str
+    manifest_digest: str
+    kind: Literal["soft_prompt"]
+    length: int
+    width: int
+    base_fingerprint: str | None
+    template: str
+    labels: list[str]
+    settings: dict[str, Any]
+    lineage: dict[str, Any]
+    metrics: dict[str, float]
+    created_at: datetime
+    created_by: str
+    aliases: list[str]
+    created: bool | None = Field(
+        None, description="In the answer of an upload: false when it was there already."
+    )
+    notes: list[str] | None = Field(None, description="In the answer of an upload: what was converted.")
+
+
+class VersionPage(AnswerModel):
+    """Versions, newest first."""
+
+    versions: list[VersionAnswer]
+    next_cursor: str | None
+
+
+class TaskAnswer(AnswerModel):
+    """A task."""
+
+    task: str
+    description: str
+    created_at: datetime
+    versions: int
+    latest: int
+    aliases: dict[str, int]
+
+
+class TaskPage(AnswerModel):
+    """Tasks by name."""
+
+    tasks: list[TaskAnswer]
+    next_cursor: str | None
+
+
+class AliasMoveAnswer(AnswerModel):
+    """An alias after it moved."""
+
+    alias: str
+    version: int | None
+    previous: int | None
+
+
+class AliasHistoryEntry(AliasMoveAnswer):
+    """One move."""
+
+    moved_at: datetime
+    moved_by: str
+
+
+class AliasesAnswer(AnswerModel):
+    """Where the aliases of a task point, and every move."""
+
+    aliases: dict[str, int]
+    history: list[AliasHistoryEntry]
+
+
+class Neighbor(AnswerModel):
+    """A vocabulary piece near a prompt row."""
+
+    piece: str
+    id: int
+    cosine: float
+
+
+class NeighborRow(AnswerModel):
+    """One prompt row."""
+
+    row: int
+    norm: float
+    neighbors: list[Neighbor]
+
+
+class NeighborsAnswer(AnswerModel):
+    """The nearest vocabulary pieces of each row, by cosine."""
+
+    task: str
+    version: int
+    rows: list[NeighborRow]
+
+
+class MemberName(AnswerModel):
+    """A member pinned to a version."""
+
+    task: str
+    version: int
+    weight: float
+
+
+class StoredEnsemble(AnswerModel):
+    """One version of an ensemble."""
+
+    ensemble: str
+    version: int
+    vote: Literal["majority"]
+    members: list[MemberName]
+    digest: str
+    created_at: datetime
+    aliases: dict[str, int]
+
+
+class EnsemblePage(AnswerModel):
+    """Ensembles by name, newest version of each."""
+
+    ensembles: list[StoredEnsemble]
+    next_cursor: str | None

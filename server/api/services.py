@@ -1,0 +1,102 @@
+"""Everything that routes use, in one container on `app.state`. Built in `server/app.py` or by a test; never global."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import Request
+from prometheus_client import CollectorRegistry
+
+from server.api.lifecycle import Lifecycle
+from server.api.limits import Limits
+from server.api.offload import Offload
+from server.api.resolve import PromptLibrary
+from server.engine.engine import Engine
+from server.model.vocabulary import Vocabulary
+from server.settings import Settings
+from server.tenancy.keys import KeyRing
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModelInfo:
+    """The frozen model as `GET /v1/model` tells it.
+
+    Attributes:
+        embeddings: reads the `[V, D]` embedding table, unpadded rows only, to host memory as f32; slow, called off
+            the event loop.
+    """
+
+    name: str
+    fingerprint: str
+    vocabulary_digest: str
+    config: Mapping[str, Any]
+    parameters: int
+    width: int
+    compute_dtype: str
+    layout: str
+    prompt_rows: int
+    embeddings: Callable[[], np.ndarray[Any, np.dtype[np.float32]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What exists once the programs are compiled."""
+
+    engine: Engine
+    vocabulary: Vocabulary
+    base: BaseModelInfo
+    limits: Limits
+
+
+@dataclass(slots=True)
+class Services:
+    """What a request may use.
+
+    Attributes:
+        serving: None until the model is loaded and its programs compiled.
+        text: threads for tokenising long texts, for neighbours and for `/metrics`.
+        registry: of the metrics that `/metrics` shows.
+    """
+
+    settings: Settings
+    keys: KeyRing
+    library: PromptLibrary
+    lifecycle: Lifecycle
+    text: Offload
+    registry: CollectorRegistry
+    serving: Serving | None = None
+
+    def ready(self) -> Serving:
+        """What serves. Raises NotReadyError while starting or stopping, EngineDeadError when the engine died."""
+        self.lifecycle.check()
+        if self.serving is None:
+            raise self.lifecycle.not_ready()
+        return self.serving
+
+    def base(self) -> BaseModelInfo:
+        """The base model, also while draining. Raises NotReadyError before it is loaded."""
+        return self._served().base
+
+    def limits(self) -> Limits:
+        """What requests may ask for. Raises NotReadyError as `base`."""
+        return self._served().limits
+
+    def max_prompt_rows(self) -> int:
+        """The longest prompt that can be used: it leaves room for one token and `</s>`, and fits the table."""
+        serving = self._served()
+        usable = min(serving.limits.max_input_tokens - 2, serving.base.prompt_rows)
+        return max(1, min(usable, self.settings.max_prompt_rows))
+
+    def _served(self) -> Serving:
+        if self.serving is None:
+            raise self.lifecycle.not_ready()
+        return self.serving
+
+
+def services_of(request: Request) -> Services:
+    """The container of the app that handles this request."""
+    services: Services = request.app.state.services
+    return services

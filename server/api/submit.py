@@ -1,0 +1,60 @@
+"""Submitting a request's items together, and never leaving one behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from server.engine.handle import RequestHandle
+from server.engine.requests import FinishedEvent, Origin, Request, ScoredEvent
+from server.errors import ChorusError
+from server.tenancy.principal import Principal
+
+Submit = Callable[[Request], RequestHandle]
+Outcome = FinishedEvent | ScoredEvent | ChorusError
+
+
+@contextmanager
+def submitted(submit: Submit, requests: Sequence[Request]) -> Iterator[list[RequestHandle | ChorusError]]:
+    """Handles of all requests, submitted in one go so that they can share a batch; cancelled when the block ends early.
+
+    A request that the engine refuses is its error in the list: failures after validation are per item.
+    """
+    handles: list[RequestHandle | ChorusError] = []
+    try:
+        for request in requests:
+            try:
+                handles.append(submit(request))
+            except ChorusError as error:
+                handles.append(error)
+        yield handles
+    finally:
+        for handle in handles:
+            if isinstance(handle, RequestHandle) and handle.outcome is None:
+                handle.cancel()
+
+
+async def outcomes(submit: Submit, requests: Sequence[Request]) -> list[Outcome]:
+    """What became of each request, in order."""
+    results: list[Outcome] = []
+    with submitted(submit, requests) as handles:
+        for handle in handles:
+            if isinstance(handle, ChorusError):
+                results.append(handle)
+                continue
+            try:
+                results.append(await handle.result())
+            except ChorusError as error:
+                results.append(error)
+    return results
+
+
+def origin_of(principal: Principal, request_id: str, index: int, task: str, deadline: float | None) -> Origin:
+    """Whom one item is for; its id is the request's with the item's place."""
+    return Origin(
+        request_id=f"{request_id}.{index}",
+        tenant=principal.tenant,
+        task=task,
+        weight=principal.weight,
+        deadline_seconds=deadline,
+    )

@@ -1,0 +1,182 @@
+"""`POST /v1/tasks/{task}/versions`: a prompt comes in, is checked whole, and becomes a version or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
+
+from prompts_store.artifacts import Artifact, ArtifactLimits, read_artifact
+from prompts_store.records import PromptManifest, Published
+from server.api.answers import json_response
+from server.api.auth import MayWrite
+from server.api.errors import validation_error
+from server.api.json_body import parse_json, read_body
+from server.api.multipart import read_multipart
+from server.api.parameters import TaskName
+from server.api.records import version_json
+from server.api.responses import WRITE_ERRORS
+from server.api.routing import ChorusRoute
+from server.api.sampling import check_settings
+from server.api.schemas.prompts import UploadMetadata, VersionAnswer
+from server.api.services import Services, services_of
+from server.errors import InvalidInputError, ModelMismatchError
+
+router = APIRouter(route_class=ChorusRoute, tags=["versions"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": _BINARY,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "metadata": {"type": "string", "description": "JSON with the names of the query."},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file and what its sender says about it."""
+
+    file: bytes
+    metadata: UploadMetadata
+
+
+@router.post(
+    "/v1/tasks/{task}/versions",
+    status_code=201,
+    response_model=VersionAnswer,
+    responses={**WRITE_ERRORS, 200: {"model": VersionAnswer, "description": "It was there already."}},
+    openapi_extra=_BODY,
+)
+async def upload(
+    request: Request,
+    principal: MayWrite,
+    task: TaskName,
+    template: Annotated[str | None, Query(max_length=16_384, description="Input template.")] = None,
+    label: Annotated[list[str] | None, Query(description="Repeated, in order.")] = None,
+    settings: Annotated[str | None, Query(max_length=16_384, description="JSON object.")] = None,
+    base_fingerprint: Annotated[str | None, Query(max_length=128)] = None,
+    lineage: Annotated[str | None, Query(max_length=65_536, description="JSON object.")] = None,
+    metrics: Annotated[str | None, Query(max_length=65_536, description="JSON object of numbers.")] = None,
+    description: Annotated[str | None, Query(max_length=4096, description="Of the task.")] = None,
+) -> Response:
+    """Upload a prompt: safetensors, `.npy` or PEFT, raw or in a form. The first version of a task gets `@live`."""
+    services = services_of(request)
+    query = {
+        "template": template,
+        "labels": label,
+        "settings": _json_object(settings, "settings"),
+        "base_fingerprint": base_fingerprint,
+        "lineage": _json_object(lineage, "lineage"),
+        "metrics": _json_object(metrics, "metrics"),
+        "description": description,
+    }
+    sent = await _read(request, {name: value for name, value in query.items() if value is not None})
+    limits = artifact_limits(services, sent.metadata)
+    published, artifact, aliases = await services.library.write(
+        _publish, services, principal.tenant, principal.name, task, sent, limits
+    )
+    answer = version_json(published.version, aliases)
+    answer |= {"created": published.created, "notes": list(artifact.notes)}
+    return json_response(answer, 201 if published.created else 200)
+
+
+def artifact_limits(services: Services, metadata: UploadMetadata) -> ArtifactLimits:
+    """What a prompt must agree with. Raises ModelMismatchError when its sender names another base."""
+    base = services.base()
+    stated = metadata.base_fingerprint
+    if stated is not None and stated != base.fingerprint:
+        raise ModelMismatchError(
+            f"The prompt belongs to another base model than this server's, {base.fingerprint}: upload one that was "
+            "made for it.",
+            field="base_fingerprint",
+        )
+    return ArtifactLimits(
+        width=base.width,
+        max_length=services.max_prompt_rows(),
+        compute_dtype="bfloat16" if base.compute_dtype == "bfloat16" else "float32",
+        max_bytes=services.settings.max_upload_bytes,
+        base_fingerprint=base.fingerprint,
+    )
+
+
+def _publish(
+    services: Services, tenant: str, name: str, task: str, sent: Upload, limits: ArtifactLimits
+) -> tuple[Published, Artifact, dict[str, int]]:
+    """On a thread of the store: read, check, publish."""
+    artifact = read_artifact(sent.file, limits=limits)
+    said, found = sent.metadata, artifact.metadata
+    settings = said.settings if said.settings is not None else dict(found.settings or {})
+    check_settings(settings)
+    manifest = PromptManifest(
+        digest=artifact.digest,
+        length=int(artifact.values.shape[0]),
+        width=int(artifact.values.shape[1]),
+        base_fingerprint=said.base_fingerprint or found.base_fingerprint,
+    )
+    template = said.template if said.template is not None else found.template
+    labels = said.labels if said.labels is not None else found.labels
+    manifest = replace(
+        manifest,
+        template=template if template is not None else manifest.template,
+        labels=tuple(labels or ()),
+        settings=settings,
+    )
+    published = services.library.store.publish(
+        tenant,
+        task,
+        artifact.values,
+        manifest,
+        created_by=name,
+        lineage={"format": artifact.format, **(said.lineage or {})},
+        metrics=said.metrics,
+        description=said.description,
+    )
+    return published, artifact, services.library.store.aliases(tenant, task)
+
+
+async def _read(request: Request, query: dict[str, Any]) -> Upload:
+    limit = services_of(request).settings.max_upload_bytes
+    body = await read_body(request, limit)
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        if query:
+            raise InvalidInputError(
+                "A form says everything in its metadata part: drop the query.", field=next(iter(query))
+            )
+        parts = await read_multipart(request, body, {"file", "metadata"})
+        if "file" not in parts:
+            raise InvalidInputError("The form has no file part: send the prompt as 'file'.", field="file")
+        metadata = parse_json(parts["metadata"], "metadata") if "metadata" in parts else {}
+        return Upload(parts["file"], _metadata(metadata, "metadata"))
+    if not body:
+        raise InvalidInputError("The body is empty: send the prompt's file.", field="file", code="empty_file")
+    return Upload(body, _metadata(query, ""))
+
+
+def _metadata(value: Any, field: str) -> UploadMetadata:
+    try:
+        return UploadMetadata.model_validate(value)
+    except ValidationError as error:
+        problem = validation_error([dict(item) for item in error.errors(include_url=False)])
+        inner = problem.field or ""
+        path = ".".join(part for part in (field, inner if inner != "body" else "") if part)
+        raise InvalidInputError(problem.message, field=path or "metadata", code=problem.code) from None
+
+
+def _json_object(text: str | None, field: str) -> Any:
+    return None if text is None else parse_json(text.encode("utf-8", "surrogatepass"), field)

@@ -1,0 +1,8 @@
+"""The server's version, from the installed distribution."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    VERSION = version("chorus-prompts")
+except PackageNotFoundError:  # run from a source folder that was never installed
+    VERSION = "0"

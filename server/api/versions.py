@@ -1,0 +1,102 @@
+"""`/v1/tasks/{task}/versions`: list, show, tombstone, download."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from prompts_store.artifacts import ArtifactFormat, write_artifact
+from prompts_store.records import PromptVersion
+from server.api.answers import json_response
+from server.api.auth import MayRead, MayWrite
+from server.api.parameters import Cursor, Limit, Number, TaskName, TenantName, tenant_for
+from server.api.records import version_json
+from server.api.resolve import PromptLibrary
+from server.api.responses import READ_ERRORS, WRITE_ERRORS
+from server.api.routing import ChorusRoute
+from server.api.schemas.prompts import VersionAnswer, VersionPage
+from server.api.services import services_of
+
+router = APIRouter(route_class=ChorusRoute, tags=["versions"])
+
+_SUFFIX: dict[ArtifactFormat, tuple[str, str]] = {
+    "safetensors": (".safetensors", "application/octet-stream"),
+    "npy": (".npy", "application/octet-stream"),
+    "peft": (".zip", "application/zip"),
+}
+
+
+@router.get("/v1/tasks/{task}/versions", response_model=VersionPage, responses=READ_ERRORS)
+async def list_versions(
+    request: Request,
+    principal: MayRead,
+    task: TaskName,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    tenant: TenantName = None,
+) -> Response:
+    """A task's versions, newest first."""
+    library = services_of(request).library
+    owner = tenant_for(principal, tenant)
+    page = await library.read(library.store.list_versions, owner, task, limit=limit, cursor=cursor)
+    aliases = await library.read(library.store.aliases, owner, task)
+    versions = [version_json(version, aliases) for version in page.items]
+    return json_response({"versions": versions, "next_cursor": page.next_cursor})
+
+
+@router.get("/v1/tasks/{task}/versions/{n}", response_model=VersionAnswer, responses=READ_ERRORS)
+async def show_version(
+    request: Request, principal: MayRead, task: TaskName, n: Number, tenant: TenantName = None
+) -> Response:
+    """One version."""
+    library = services_of(request).library
+    owner = tenant_for(principal, tenant)
+    version = await library.read(library.store.get_version, owner, task, n)
+    aliases = await library.read(library.store.aliases, owner, task)
+    return json_response(version_json(version, aliases))
+
+
+@router.delete("/v1/tasks/{task}/versions/{n}", status_code=204, response_model=None, responses=WRITE_ERRORS)
+async def delete_version(request: Request, principal: MayWrite, task: TaskName, n: Number) -> Response:
+    """Tombstone a version; 409 while an alias or an ensemble names it."""
+    library = services_of(request).library
+    await library.write(library.store.delete_version, principal.tenant, task, n, deleted_by=principal.name)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/v1/tasks/{task}/versions/{n}/artifact",
+    response_class=Response,
+    responses={
+        **READ_ERRORS,
+        200: {
+            "description": "The prompt's file; its ETag is the digest.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+    },
+)
+async def download(
+    request: Request,
+    principal: MayRead,
+    task: TaskName,
+    n: Number,
+    format: Annotated[ArtifactFormat, Query(description="`peft` is a zip of an adapter.")] = "safetensors",
+    tenant: TenantName = None,
+) -> Response:
+    """The prompt as a file."""
+    library = services_of(request).library
+    version = await library.read(library.store.get_version, tenant_for(principal, tenant), task, n)
+    content = await library.read(_artifact, library, version, format)
+    suffix, media_type = _SUFFIX[format]
+    headers = {
+        "Content-Disposition": f'attachment; filename="{version.task}-{version.number}{suffix}"',
+        "ETag": f'"{version.manifest.digest}"',
+    }
+    return Response(content, headers=headers, media_type=media_type)
+
+
+def _artifact(library: PromptLibrary, version: PromptVersion, format: ArtifactFormat) -> bytes:
+    with library.store.hold(version):
+        values = library.store.values(version.manifest.digest)
+    return write_artifact(values, format, manifest=version.manifest)

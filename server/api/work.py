@@ -1,0 +1,103 @@
+"""What one inference request holds while it is answered: its versions, its prepared inputs, its engine requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from prompts_store.records import PromptVersion
+from server.api.items import Item
+from server.api.prepare import Prepared, TextRules, prepare, text_size
+from server.api.services import Services, Serving
+from server.tenancy.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who calls and with what.
+
+    Attributes:
+        deadline_seconds: of each engine request.
+    """
+
+    services: Services
+    serving: Serving
+    principal: Principal
+    request_id: str
+    deadline_seconds: float | None
+
+    @property
+    def rules(self) -> TextRules:
+        """Limits of one input."""
+        return TextRules(self.serving.limits.max_input_tokens, self.services.settings.max_text_characters)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One item, resolved and tokenised."""
+
+    item: Item
+    version: PromptVersion | None
+    prepared: Prepared
+
+
+@asynccontextmanager
+async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Work]]:
+    """Every item resolved and tokenised, versions held until the block ends. Validates all before anything runs.
+
+    Raises:
+        ChorusError: the first item that is not acceptable, with its field.
+    """
+    wanted = [(item.task, item.task_field) for item in items if item.task is not None]
+    fingerprint = call.serving.base.fingerprint
+    async with call.services.library.held(wanted, call.principal.tenant, fingerprint) as versions:
+        pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
+        yield await prepare_all(call, pairs)
+
+
+async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Work]:
+    """Inputs for the engine; long texts are tokenised on a thread, so that others' requests go on."""
+
+    def run() -> list[Work]:
+        return [
+            Work(
+                item,
+                version,
+                prepare(
+                    call.serving.vocabulary,
+                    version,
+                    item.value,
+                    truncate=item.truncate,
+                    rules=call.rules,
+                    field=item.input_field,
+                ),
+            )
+            for item, version in pairs
+        ]
+
+    if text_size([item.value for item, _ in pairs]) <= call.services.settings.long_text_characters:
+        return run()
+    return await call.services.text.run(run)
+
+
+def name_of(version: PromptVersion) -> str:
+    """`tenant/task`."""
+    return f"{version.tenant}/{version.task}"
+
+
+def identity(version: PromptVersion | None) -> dict[str, Any]:
+    """Which version answered; nulls for the base model."""
+    if version is None:
+        return {"task": None, "version": None, "digest": None}
+    return {"task": name_of(version), "version": version.number, "digest": version.manifest.digest}
+
+
+def usage(prepared: Prepared, output_tokens: int) -> dict[str, int]:
+    """Token counts of one item."""
+    return {
+        "input_tokens": prepared.tokens,
+        "prompt_tokens": prepared.prompt_tokens,
+        "output_tokens": output_tokens,
+    }

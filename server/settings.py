@@ -1,0 +1,273 @@
+"""Every setting of the server, once: this table feeds the flags, the environment, the file and docs/settings.md.
+
+A value comes from, first match wins: a flag of `chorus serve`, an environment variable (`CHORUS_` and the name in
+capitals), a TOML file (`--config` or `CHORUS_CONFIG`), the default. Units are in the names. An unknown name in the file is
+an error, never ignored.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from server.errors import InvalidInputError
+
+ENV_PREFIX = "CHORUS_"
+CONFIG_VARIABLE = "CHORUS_CONFIG"
+
+_MIB = 1 << 20
+
+
+def _numbers(value: Any) -> Any:
+    """`64,128` as a tuple; anything else as it is."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _shapes(value: Any) -> Any:
+    """`128x64x16,256x64x16` as tuples; anything else as it is."""
+    return tuple(tuple(part.split("x")) if isinstance(part, str) else part for part in _numbers(value))
+
+
+_Number = Annotated[int, Field(ge=1)]
+Numbers = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
+Shapes = Annotated[tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)]
+
+
+class Settings(BaseSettings):
+    """Frozen configuration of one server process. Build it with `load_settings`, which gives readable errors."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, protected_namespaces=()
+    )
+
+    _file: ClassVar[Path | None] = None
+
+    # Model
+    model: str = Field(
+        description="Base model: a folder, a Hugging Face hub id or a `gs://` T5X folder. Required."
+    )
+    compute_dtype: Literal["auto", "f32", "bf16"] = Field(
+        "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
+    )
+    layout: Literal["unrolled", "scanned"] = Field(
+        "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
+    )
+
+    # HTTP
+    http_host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Anything but loopback needs a key or `--insecure-bind`.",
+    )
+    http_port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
+    insecure_bind: bool = Field(
+        False,
+        description="Allow an address that others can reach without any key: everybody there owns the server.",
+    )
+    api_key_file: Path | None = Field(
+        None, description="File with the bearer key that every route then needs (16 characters or more)."
+    )
+    scrape_token_file: Path | None = Field(
+        None, description="File with the bearer token that reads `/metrics` and nothing else."
+    )
+    tenant: str = Field(
+        "default", description="Tenant of the one key, and of everybody when there is no key."
+    )
+    max_body_bytes: int = Field(16 * _MIB, ge=1024, description="Largest JSON body that is read.")
+    max_upload_bytes: int = Field(64 * _MIB, ge=1024, description="Largest prompt upload that is read.")
+    max_text_characters: int = Field(1_000_000, ge=1, description="Longest input text, before tokenising.")
+    max_batch_rows: int = Field(
+        1024, ge=1, description="Most inputs in one request; an ensemble counts inputs times members."
+    )
+    max_labels: int = Field(256, ge=2, description="Most labels of one classification.")
+    max_members: int = Field(64, ge=1, description="Most members of one ensemble.")
+    keep_alive_seconds: int = Field(75, ge=1, description="How long an idle connection stays open.")
+    drain_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="On SIGTERM: how long accepted requests may still run before they are cancelled.",
+    )
+    drain_notice_ms: int = Field(
+        0,
+        ge=0,
+        description="On SIGTERM: how long to answer 'draining' at /readyz while still taking requests.",
+    )
+
+    # Requests
+    default_max_new_tokens: int = Field(
+        32, ge=1, description="New tokens when neither the request nor the version says."
+    )
+    default_deadline_seconds: float | None = Field(
+        60.0, gt=0, description="Deadline of a request that sets none."
+    )
+    max_deadline_seconds: float = Field(600.0, gt=0, description="Longest deadline that a request may set.")
+    text_threads: int = Field(
+        2, ge=1, le=64, description="Threads that tokenise long texts and compute neighbours."
+    )
+    long_text_characters: int = Field(
+        20_000, ge=1, description="Requests with more text than this are tokenised off the event loop."
+    )
+
+    # Prompts
+    data_dir: Path = Field(
+        Path(".chorus"), description="Folder of the embedded database, blobs and compile cache."
+    )
+    database_url: str | None = Field(
+        None, description="Database in place of the embedded one, as a SQLAlchemy URL."
+    )
+    store_threads: int = Field(4, ge=1, le=64, description="Threads that talk to the prompt store.")
+    alias_staleness_ms: int = Field(
+        500, ge=0, le=60_000, description="How long this process may go on using an alias that has moved."
+    )
+
+    # Engine
+    prompt_rows: int = Field(8192, ge=1, description="Rows of the device-resident prompt table.")
+    host_prompts_bytes: int = Field(
+        512 * _MIB, ge=0, description="Prompt values kept in host memory, in bytes."
+    )
+    max_prompt_rows: int = Field(512, ge=1, description="Longest prompt, in rows, that may be uploaded.")
+    max_queued_requests: int = Field(
+        2048, ge=1, description="Requests waiting before the server answers 503."
+    )
+    compile_cache_dir: Path | None = Field(
+        None,
+        description="Folder of the persistent compile cache; `compile_cache` in the data folder when unset.",
+    )
+    input_lengths: Numbers = Field(
+        (64, 128, 256, 512),
+        description="Input lengths in tokens that are compiled (prompt, text and `</s>`); the largest is the limit.",
+    )
+    batch_rows: Numbers = Field(
+        (1, 8), description="Batch sizes of the encoder that are compiled at each length."
+    )
+    blocks: Shapes = Field(
+        ((128, 64, 16), (256, 64, 16), (512, 256, 8)),
+        description="Decode blocks as INPUTxNEWxSLOTS: input tokens, new tokens and sequences that fit one.",
+    )
+    score_buckets: Shapes = Field(
+        ((8, 8),),
+        description="Label ranking as LABELSxTOKENS of one dispatch; more labels take more dispatches.",
+    )
+    batch_invariant: bool = Field(
+        False,
+        description="One compiled shape for an input length, so that load cannot change an answer's rounding.",
+    )
+    memory_limit_bytes: int | None = Field(
+        None, ge=1, description="Device memory that may be used; nine tenths of the device's when unset."
+    )
+    journal_file: Path | None = Field(
+        None, description="Append-only admission journal: one line for each accepted request."
+    )
+
+    # Metrics and logs
+    metrics_tenant_series: int = Field(
+        50, ge=0, description="Tenants with metric series of their own; later ones are counted as `other`."
+    )
+    metrics_task_series: int = Field(
+        200, ge=0, description="Tasks with metric series of their own; later ones are counted as `other`."
+    )
+    access_log: bool = Field(True, description="Write one line for each request, without its content.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log level."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if cls._file is None:
+            return (init_settings, env_settings)
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls._file))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the listening address."""
+        if self.http_host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.http_host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Settings from flags, environment and file.
+
+    Args:
+        flags: values by setting name; those that are None were not given.
+        config: TOML file; `CHORUS_CONFIG` names it otherwise.
+
+    Raises:
+        InvalidInputError: a value is out of range, a name unknown or the file unreadable; names the setting.
+    """
+    path = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if path is not None and not path.is_file():
+        raise InvalidInputError(f"The settings file {path} does not exist.", field="config")
+    source = type("FileSettings", (Settings,), {"_file": path, "__module__": __name__}) if path else Settings
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        loaded = source(**given)
+    except ValidationError as error:
+        raise _readable(error) from None
+    except ValueError as error:  # a file that is not TOML
+        raise InvalidInputError(f"The settings file {path} cannot be read: {error}", field="config") from None
+    return check_settings(loaded)
+
+
+def check_settings(settings: Settings) -> Settings:
+    """Rules between settings: the bind rule. Raises InvalidInputError naming the setting."""
+    if settings.api_key_file is None and not settings.is_loopback and not settings.insecure_bind:
+        raise InvalidInputError(
+            f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use and delete "
+            "every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with --insecure-bind.",
+            field="http_host",
+        )
+    return settings
+
+
+def _readable(error: ValidationError) -> InvalidInputError:
+    problems = []
+    for item in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in item["loc"]) or "settings"
+        if item["type"] == "missing":
+            problems.append(f"{name} is required: pass --{_flag(name)} or set {ENV_PREFIX}{name.upper()}")
+        elif item["type"] == "extra_forbidden":
+            problems.append(f"{name} is not a setting; see `chorus serve --help`")
+        else:
+            problems.append(
+                f"{name}: {item['msg'][0].lower()}{item['msg'][1:]}, got {str(item['input'])[:80]!r}"
+            )
+    first = error.errors(include_url=False, include_context=False)[0]["loc"]
+    return InvalidInputError("; ".join(problems) + ".", field=str(first[0]) if first else None)
+
+
+def _flag(name: str) -> str:
+    return {"http_host": "host", "http_port": "port"}.get(name, name.replace("_", "-"))
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of a setting, with dashes."""
+    return "--" + _flag(name)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + name.upper()
