@@ -15,6 +15,7 @@ from server.model.checkpoints.chorus_format import write_chorus
 from server.model.checkpoints.huggingface_writer import write_huggingface
 from server.model.checkpoints.load import reported
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
+from server.model.checkpoints.t5x_writer import write_t5x
 from server.model.checkpoints.tensors import Array, Progress, target_dtype
 from server.model.checkpoints.vocabulary_files import FoundVocabulary
 from server.model.config import T5Config
@@ -98,6 +99,8 @@ def write(
     with whole_folder(target) as folder:
         if to == "hf":
             fingerprint = write_huggingface(folder, config, tensors, dtype=dtype, vocabulary=vocabulary)
+        elif to == "t5x":
+            fingerprint = write_t5x(folder, config, tensors, vocabulary=vocabulary)
         else:
             fingerprint = write_chorus(
                 folder, config, tensors, dtype=dtype, vocabulary=vocabulary, source=source

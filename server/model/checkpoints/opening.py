@@ -9,6 +9,8 @@ from server.errors import InvalidModelError
 from server.model.checkpoints.chorus_format import ChorusReader, is_chorus
 from server.model.checkpoints.huggingface import HuggingFaceReader, is_huggingface, is_torch
 from server.model.checkpoints.reader import CheckpointReader
+from server.model.checkpoints.t5x import T5XReader, is_t5x, latest_step
+from server.model.checkpoints.t5x_config import T5XHints
 from server.model.config import Activation
 
 
@@ -41,17 +43,44 @@ def open_checkpoint(source: str | Path, options: OpenOptions | None = None) -> C
         InvalidModelError: nothing there, a format that is not known, or a checkpoint that cannot be read.
     """
     options = options or OpenOptions()
+    text = str(source)
+    if "://" in text:
+        return T5XReader(text, _hints(text, options), options.vocabulary)
     folder = Path(source)
     if not folder.is_dir():
         raise InvalidModelError(f"there is no model folder {source}", field="model")
+    return open_folder(folder, options)
+
+
+def open_folder(folder: Path, options: OpenOptions) -> CheckpointReader:
+    """Open a local folder, whatever its format. Raises InvalidModelError."""
     if is_chorus(folder):
         return ChorusReader(folder, vocabulary=options.vocabulary, name=options.name)
     if is_huggingface(folder):
         return HuggingFaceReader(folder, vocabulary=options.vocabulary, name=options.name)
+    step = folder if is_t5x(folder) else latest_step(folder)
+    if step is not None:
+        return T5XReader(step, _hints(str(step), options), options.vocabulary)
     if is_torch(folder):
         raise InvalidModelError(
             f"{folder.name} holds its weights as pytorch_model.bin, which the server never reads. "
             f"Convert it once: chorus models convert {folder} {folder.name}-chorus",
             field="model",
         )
-    raise InvalidModelError(f"{source} holds no checkpoint that Chorus can read", field="model")
+    raise InvalidModelError(
+        f"{folder} holds no checkpoint that Chorus can read: no chorus.json, no model.safetensors, "
+        "no T5X file named checkpoint",
+        field="model",
+    )
+
+
+def _hints(source: str, options: OpenOptions) -> T5XHints:
+    """T5X's folder is named after its step; the model's name is the folder above."""
+    parts = source.rstrip("/").split("/")
+    named = parts[-2] if len(parts) > 1 and parts[-1].startswith("checkpoint_") else parts[-1]
+    return T5XHints(
+        name=options.name or named,
+        vocab_size=options.vocab_size,
+        relative_max_distance=options.relative_max_distance,
+        activation=options.activation,
+    )

@@ -1,0 +1,122 @@
+"""T5X checkpoints: a msgpack file named `checkpoint`, and a zarr folder for each large tensor.
+
+Read from a local folder or straight from Google Cloud Storage, by the same code. The format carries neither
+config nor
+vocabulary: shapes give every size, `OpenOptions` the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorstore as ts
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.files import identity_of
+from server.model.checkpoints.flax_msgpack import Packed, flatten, unpack
+from server.model.checkpoints.kvstores import child_spec, folder_spec
+from server.model.checkpoints.reader import PlacedReader
+from server.model.checkpoints.t5x_config import T5XHints, infer_config
+from server.model.checkpoints.t5x_names import t5x_place
+from server.model.checkpoints.tensors import ArrayTensor, RawTensor
+from server.model.checkpoints.vocabulary_files import find_vocabulary
+from server.model.checkpoints.zarr_tensor import bounded_context, open_all
+
+STATE = "checkpoint"
+MAX_STATE_BYTES = 1024 * 1024 * 1024
+_SAFE = re.compile(r"[A-Za-z0-9_.\-]+")
+
+
+class T5XReader(PlacedReader):
+    """A T5X checkpoint folder (`.../checkpoint_1100000`)."""
+
+    format: ClassVar[str] = "t5x"
+
+    def __init__(self, source: str | Path, hints: T5XHints, vocabulary: Path | None = None) -> None:
+        """Open a folder.
+
+        Args:
+            source: a path, a `file://` or a `gs://` address.
+
+        Raises:
+            InvalidModelError: no such checkpoint, or a tensor missing, extra or misshapen.
+        """
+        folder = folder_spec(source)
+        raw = _raw_tensors(folder)
+        local = Path(folder["path"]) if folder["driver"] == "file" else None
+        rows = raw["token_embedder/embedding"].shape[0] if "token_embedder/embedding" in raw else None
+        where = local or Path()
+        self.vocabulary = find_vocabulary(where, vocabulary, rows) if local or vocabulary else None
+        config = infer_config({name: tensor.shape for name, tensor in raw.items()}, hints, self.vocabulary)
+        if local is not None:
+            self.identity = identity_of(path for path in sorted(local.rglob("*")) if path.is_file())
+        super().__init__(config, raw, t5x_place, frozenset())
+
+
+def is_t5x(folder: Path) -> bool:
+    """Whether a local folder is a T5X checkpoint."""
+    return (folder / STATE).is_file()
+
+
+def latest_step(folder: Path) -> Path | None:
+    """The highest `checkpoint_STEP` inside a local folder of them, or None."""
+    steps = {
+        int(match.group(1)): path
+        for path in folder.glob("checkpoint_*")
+        if (match := re.fullmatch(r"checkpoint_(\d{1,18})", path.name)) and is_t5x(path)
+    }
+    return steps[max(steps)] if steps else None
+
+
+def _raw_tensors(folder: dict[str, Any]) -> dict[str, RawTensor]:
+    context = bounded_context()
+    leaves = _target_leaves(_read_state(folder, context))
+    in_msgpack: dict[str, RawTensor] = {}
+    in_zarr: dict[str, dict[str, Any]] = {}
+    for name, leaf in leaves.items():
+        if isinstance(leaf, Packed):
+            in_msgpack[name] = ArrayTensor(leaf.array())
+        elif isinstance(leaf, dict):
+            in_zarr[name] = child_spec(folder, _folder_name(name, leaf))
+        elif hasattr(leaf, "dtype"):
+            in_msgpack[name] = ArrayTensor(leaf)
+        else:
+            raise InvalidModelError(f"tensor {name} is neither an array nor a zarr folder")
+    return {**in_msgpack, **open_all(in_zarr, context)}
+
+
+def _read_state(folder: dict[str, Any], context: ts.Context) -> dict[str, Any]:
+    try:
+        store = ts.KvStore.open(folder, context=context).result()
+        found = store.read(STATE).result()
+    except ValueError as error:
+        raise InvalidModelError(f"cannot read {folder['path']}{STATE}: {error}", field="model") from error
+    if found.state != "value":
+        raise InvalidModelError(
+            f"{folder['path']} is not a T5X checkpoint: it has no file named {STATE!r} "
+            "(name the checkpoint_STEP folder itself)",
+            field="model",
+        )
+    return unpack(found.value)
+
+
+def _target_leaves(state: dict[str, Any]) -> dict[str, Any]:
+    """The weights: version 3 keeps them under `optimizer/target`."""
+    holder = state.get("optimizer", state)
+    target = holder.get("target") if isinstance(holder, dict) else None
+    if not isinstance(target, dict) or not target:
+        raise InvalidModelError("the T5X checkpoint has no optimizer/target, where its weights should be")
+    return flatten(target)
+
+
+def _folder_name(name: str, leaf: dict[str, Any]) -> str:
+    """The zarr folder beside the state file. The path stored with it is where it was written first: only its
+    last part still means anything."""
+    kvstore = leaf.get("kvstore")
+    path = kvstore.get("path") if isinstance(kvstore, dict) else None
+    last = path.rstrip("/").rsplit("/", 1)[-1] if isinstance(path, str) else ""
+    if not _SAFE.fullmatch(last) or set(last) == {"."}:
+        raise InvalidModelError(f"tensor {name} does not say which zarr folder it is in")
+    return last

@@ -1,0 +1,43 @@
+"""Where the tensors of a canonical T5 are in a T5X train state (`optimizer/target/...`).
+
+Kernels are `[in, out]` as ours. The relative bias is `[H, buckets]` there. A single activation's kernel is
+`wi`, a gated one's are `wi_0` and `wi_1`; the head is `logits_dense`, absent when tied.
+"""
+
+from __future__ import annotations
+
+import re
+
+from server.model.checkpoints.reader import Place
+
+_FIXED = {
+    "embedding": ("token_embedder/embedding", False),
+    "head": ("decoder/logits_dense/kernel", False),
+    "encoder.relative_bias": ("encoder/relpos_bias/rel_embedding", True),
+    "decoder.relative_bias": ("decoder/relpos_bias/rel_embedding", True),
+    "encoder.final_norm": ("encoder/encoder_norm/scale", False),
+    "decoder.final_norm": ("decoder/decoder_norm/scale", False),
+}
+_MODULES = {
+    ("encoder", "attention"): ("attention", "pre_attention_layer_norm"),
+    ("encoder", "feed_forward"): ("mlp", "pre_mlp_layer_norm"),
+    ("decoder", "self_attention"): ("self_attention", "pre_self_attention_layer_norm"),
+    ("decoder", "cross_attention"): ("encoder_decoder_attention", "pre_cross_attention_layer_norm"),
+    ("decoder", "feed_forward"): ("mlp", "pre_mlp_layer_norm"),
+}
+_LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.([a-z_]+?)(_norm|\.(\w+))")
+
+
+def t5x_place(canonical: str) -> Place:
+    """Where a canonical tensor is. Raises KeyError for a name that is not canonical."""
+    if canonical in _FIXED:
+        return Place(*_FIXED[canonical])
+    match = _LAYER.fullmatch(canonical)
+    if match is None:
+        raise KeyError(canonical)
+    stack, layer, part, _, weight = match.groups()
+    module, norm = _MODULES[stack, part]
+    prefix = f"{stack}/layers_{layer}/"
+    if weight is None:
+        return Place(f"{prefix}{norm}/scale", False)
+    return Place(f"{prefix}{module}/{'out' if weight == 'output' else weight}/kernel", False)
