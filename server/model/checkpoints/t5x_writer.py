@@ -31,15 +31,20 @@ def write_t5x(
     tensors: Iterable[tuple[str, Array]],
     *,
     vocabulary: FoundVocabulary | None,
+    inline_bytes: int = INLINE_BYTES,
 ) -> str:
-    """Write into an empty folder and return the fingerprint. The msgpack file is written last."""
+    """Write into an empty folder and return the fingerprint. The msgpack file is written last.
+
+    Args:
+        inline_bytes: matrices up to this size go into the msgpack file.
+    """
     collector = Fingerprinter(config)
     context = bounded_context()
     target: dict[str, Any] = {}
     for canonical, array in collector.watch(tensors):
         place = t5x_place(canonical)
         stored = array.T if place.transpose else array
-        inline = stored.ndim < 2 or place.transpose or stored.nbytes <= INLINE_BYTES
+        inline = stored.ndim < 2 or place.transpose or stored.nbytes <= inline_bytes
         leaf = pack_array(stored) if inline else _write_zarr(folder, place.name, stored, context)
         _set(target, place.name, leaf)
         del array, stored
@@ -59,7 +64,12 @@ def _write_zarr(folder: Path, name: str, array: Array, context: ts.Context) -> d
         "dtype": "bfloat16" if array.dtype.name == "bfloat16" else array.dtype.str,
         "compressor": {"id": "gzip", "level": 1},
     }
-    spec = {"driver": "zarr", "kvstore": child_spec(folder_spec(folder), directory), "metadata": metadata}
+    spec = {
+        "driver": "zarr",
+        "kvstore": child_spec(folder_spec(folder), directory),
+        "metadata": metadata,
+        "store_data_equal_to_fill_value": True,
+    }
     store = ts.open(spec, create=True, context=context).result()
     for block in row_ranges(array.shape, array.itemsize, BLOCK_BYTES):
         store[block].write(np.ascontiguousarray(array[block])).result()

@@ -49,7 +49,7 @@ class ZarrTensor:
             try:
                 yield self.store[rows].read().result()
             except ValueError as error:
-                raise InvalidModelError(f"tensor {self.name} cannot be read: {error}") from error
+                raise InvalidModelError(f"tensor {self.name} cannot be read: {_brief(error)}") from error
 
     def _rows_in_chunk(self) -> int:
         shape = self.store.chunk_layout.read_chunk.shape
@@ -77,5 +77,12 @@ def open_all(names: dict[str, dict[str, Any]], context: ts.Context) -> dict[str,
         try:
             opened[name] = ZarrTensor(name, future.result())
         except ValueError as error:
-            raise InvalidModelError(f"tensor {name} is missing or is not a zarr array: {error}") from error
+            raise InvalidModelError(
+                f"tensor {name} is missing or is not a zarr array: {_brief(error)}"
+            ) from error
     return opened
+
+
+def _brief(error: ValueError) -> str:
+    """tensorstore's sentence without the specification that it appends."""
+    return str(error).partition(" [")[0]
