@@ -1,7 +1,8 @@
 """Every Prometheus series of the server, once: this table feeds `/metrics` and docs/metrics.md.
 
-A leaf: it knows names, buckets and labels, not who counts. Labels that a client can choose (tenant, task) are capped:
-after the first so many values the rest are counted together as `other`, so a client cannot grow the server's memory.
+A leaf: it knows names, buckets and labels, not who counts. Labels that a client can choose (tenant, task)
+are capped: after the first so many values the rest are counted together as `other`, so a client cannot grow
+the server's memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Every setting of the server, once: this table feeds the flags, the environment, the file and docs/settings.md.
+"""Every setting of the server, once: this table feeds the flags, the environment, the file and
+docs/settings.md.
 
-A value comes from, first match wins: a flag of `chorus serve`, an environment variable (`CHORUS_` and the name in
-capitals), a TOML file (`--config` or `CHORUS_CONFIG`), the default. Units are in the names. An unknown name in the file is
-an error, never ignored.
+A value comes from, first match wins: a flag of `chorus serve`, an environment variable (`CHORUS_` and the
+name in capitals), a TOML file (`--config` or `CHORUS_CONFIG`), the default. Units are in the names. An
+unknown name in the file is an error, never ignored.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ Shapes = Annotated[tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_s
 
 
 class Settings(BaseSettings):
-    """Frozen configuration of one server process. Build it with `load_settings`, which gives readable errors."""
+    """Frozen configuration of one server process.
+
+    Build it with `load_settings`, which gives readable errors.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, protected_namespaces=()
@@ -75,7 +79,7 @@ class Settings(BaseSettings):
     http_port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
     insecure_bind: bool = Field(
         False,
-        description="Allow an address that others can reach without any key: everybody there owns the server.",
+        description="Allow an address that others reach without any key: everybody there owns the server.",
     )
     api_key_file: Path | None = Field(
         None, description="File with the bearer key that every route then needs (16 characters or more)."
@@ -148,7 +152,7 @@ class Settings(BaseSettings):
     )
     input_lengths: Numbers = Field(
         (64, 128, 256, 512),
-        description="Input lengths in tokens that are compiled (prompt, text and `</s>`); the largest is the limit.",
+        description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
     )
     batch_rows: Numbers = Field(
         (1, 8), description="Batch sizes of the encoder that are compiled at each length."
@@ -163,7 +167,7 @@ class Settings(BaseSettings):
     )
     batch_invariant: bool = Field(
         False,
-        description="One compiled shape for an input length, so that load cannot change an answer's rounding.",
+        description="One compiled shape an input length, so that load cannot change an answer's rounding.",
     )
     memory_limit_bytes: int | None = Field(
         None, ge=1, description="Device memory that may be used; nine tenths of the device's when unset."
@@ -236,8 +240,8 @@ def check_settings(settings: Settings) -> Settings:
     """Rules between settings: the bind rule. Raises InvalidInputError naming the setting."""
     if settings.api_key_file is None and not settings.is_loopback and not settings.insecure_bind:
         raise InvalidInputError(
-            f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use and delete "
-            "every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with --insecure-bind.",
+            f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use "
+            "and delete every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with --insecure-bind.",
             field="http_host",
         )
     return settings

@@ -1,1 +1,4 @@
-"""REST: one file a resource; a request is validated, authorised, resolved, tokenised, submitted and answered."""
+"""REST: one file a resource;
+
+a request is validated, authorised, resolved, tokenised, submitted and answered.
+"""

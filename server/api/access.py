@@ -18,7 +18,8 @@ Observe = Callable[[str, int, float], None]
 
 
 class AccessMiddleware:
-    """Names, times and logs each request. Never its content, query or key: the route template stands for the path.
+    """Names, times and logs each request. Never its content, query or key: the route template stands for the
+    path.
 
     Args:
         app: the rest of the server.

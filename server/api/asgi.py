@@ -1,4 +1,7 @@
-"""The ASGI application: routers, error handlers and the access middleware around one container of services."""
+"""The ASGI application:
+
+routers, error handlers and the access middleware around one container of services.
+"""
 
 from __future__ import annotations
 

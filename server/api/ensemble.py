@@ -64,7 +64,8 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
         limit = call.services.settings.max_batch_rows
         if rows > limit:
             raise InvalidInputError(
-                f"{len(inputs)} inputs for {len(panel.members)} members are {rows} rows, the limit is {limit}.",
+                f"{len(inputs)} inputs for {len(panel.members)} members are {rows} rows, the limit is "
+                f"{limit}.",
                 field="inputs" if body.inputs is not None else panel.field,
             )
         pairs = [
@@ -101,7 +102,10 @@ def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -
 
 
 def shared_labels(versions: Sequence[PromptVersion]) -> list[str]:
-    """The labels that all members have, in the first one's order; empty when they differ or there are none."""
+    """The labels that all members have, in the first one's order;
+
+    empty when they differ or there are none.
+    """
     first = versions[0].manifest.labels
     same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
     return list(first) if same else []

@@ -1,6 +1,7 @@
 """Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`.
 
-One table, `STORE_STATUS`, says which status each code of the store has; a code that is missing there fails a test.
+One table, `STORE_STATUS`, says which status each code of the store has; a code that is missing there fails a
+test.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _MESSAGE_CHARACTERS = 600
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
 
 
-class StoreFailure(ChorusError):
+class StoreAnswerError(ChorusError):
     """An error of the store, with the status that its code has in `STORE_STATUS`."""
 
     def __init__(self, error: StoreError, field: str | None = None) -> None:
@@ -53,7 +54,7 @@ class StoreFailure(ChorusError):
 
 def status_of(error: Exception) -> int:
     """HTTP status of an error."""
-    if isinstance(error, StoreFailure):
+    if isinstance(error, StoreAnswerError):
         return error.answer_status
     if isinstance(error, ChorusError):
         return error.status

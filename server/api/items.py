@@ -41,7 +41,10 @@ class Item:
 
 
 def generate_items(body: GenerateBody, max_items: int) -> list[Item]:
-    """The items of a generate body, in order. Raises InvalidInputError when the body asks for none or two kinds."""
+    """The items of a generate body, in order.
+
+    Raises InvalidInputError when the body asks for none or two kinds.
+    """
     if body.requests is None:
         if "task" not in body.model_fields_set:
             raise InvalidInputError(
@@ -89,7 +92,10 @@ def classify_items(body: ClassifyBody, max_items: int) -> list[Item]:
 def inputs_of(
     body: GenerateBody | ClassifyBody | EnsembleBody, max_items: int
 ) -> Sequence[tuple[Value, str]]:
-    """`(value, field)` of each input. Raises InvalidInputError unless exactly one of input and inputs is there."""
+    """`(value, field)` of each input.
+
+    Raises InvalidInputError unless exactly one of input and inputs is there.
+    """
     if (body.input is None) == (body.inputs is None):
         raise InvalidInputError("Send one of input (one) and inputs (a list).", field="input")
     if body.inputs is None:

@@ -1,7 +1,8 @@
 """Request bodies: read with a running size check, parsed strictly, before any route code sees them.
 
-Refused at the door: bodies over the limit (also chunked ones), invalid UTF-8, NaN, infinities and numbers that overflow
-to them, lone surrogates, NUL characters, nesting deeper than `MAX_DEPTH`, and anything that is not JSON.
+Refused at the door: bodies over the limit (also chunked ones), invalid UTF-8, NaN, infinities and numbers
+that overflow to them, lone surrogates, NUL characters, nesting deeper than `MAX_DEPTH`, and anything that is
+not JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From a request's input to the engine's: template, tokens, prompt, `</s>`, and truncation of the text only."""
+"""From a request's input to the engine's:
+
+template, tokens, prompt, `</s>`, and truncation of the text only.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from prompts_store.errors import StoreError
 from prompts_store.records import PromptVersion
 from prompts_store.template import render_input
-from server.api.errors import StoreFailure
+from server.api.errors import StoreAnswerError
 from server.engine.requests import InputPart, PromptHandle
 from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
@@ -77,8 +80,8 @@ def prepare(
     truncated = len(ids) > room
     if truncated and not truncate:
         raise InputTooLongError(
-            f"The input has {rows + len(ids) + 1} tokens ({rows} of the prompt, {len(ids)} of the text, 1 for "
-            f"'</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
+            f"The input has {rows + len(ids) + 1} tokens ({rows} of the prompt, {len(ids)} of the text, 1 "
+            f"for '</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
             field=field,
         )
     body = (*ids[:room], vocabulary.eos_id)
@@ -98,7 +101,7 @@ def _render(
         try:
             return render_input(version.manifest.template, value, field=field)
         except StoreError as error:
-            raise StoreFailure(error) from None
+            raise StoreAnswerError(error) from None
     if not isinstance(value, str):
         raise InvalidInputError(
             "The base model has no template: send the input as a text.", field=field, code="invalid_field"

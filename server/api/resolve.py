@@ -1,4 +1,7 @@
-"""From reference to immutable version, held until the answer is out; every store call leaves the event loop."""
+"""From reference to immutable version, held until the answer is out;
+
+every store call leaves the event loop.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleVersion, PromptVersion, Reference
 from prompts_store.references import parse_reference
 from prompts_store.store import PromptStore
-from server.api.errors import StoreFailure
+from server.api.errors import StoreAnswerError
 from server.api.offload import Offload
 from server.errors import ModelMismatchError, NotFoundError
 
@@ -38,8 +41,8 @@ class Grip:
 class PromptLibrary:
     """The store as the routes see it.
 
-    A resolved reference is reused for at most `staleness_seconds`; content is never cached here. A change through
-    this process empties the cache at once, one through another process is seen within that time.
+    A resolved reference is reused for at most `staleness_seconds`; content is never cached here. A change
+    through this process empties the cache at once, one through another process is seen within that time.
 
     Args:
         store: the versioned store.
@@ -86,7 +89,7 @@ class PromptLibrary:
             fingerprint: of the resident base model.
 
         Raises:
-            StoreFailure: an unknown or malformed reference.
+            StoreAnswerError: an unknown or malformed reference.
             ModelMismatchError: the version belongs to another base.
         """
         fields: dict[str, str] = {}
@@ -105,7 +108,7 @@ class PromptLibrary:
             yield grip.versions
 
     async def resolve(self, reference: str, tenant: str, field: str = "task") -> PromptVersion:
-        """The version that a reference names now. Raises StoreFailure with `field`."""
+        """The version that a reference names now. Raises StoreAnswerError with `field`."""
         return await self.read(self._resolve, reference, tenant, field)
 
     def _grip(
@@ -124,7 +127,7 @@ class PromptLibrary:
                 try:
                     grip.holds.enter_context(self.store.hold(version))
                 except StoreError as error:
-                    raise StoreFailure(error, field) from None
+                    raise StoreAnswerError(error, field) from None
                 grip.versions[reference] = version
         except BaseException:
             grip.close()
@@ -137,7 +140,7 @@ class PromptLibrary:
             require_own(parsed, tenant, field, "unknown_task")
             return self.store.resolve(parsed, tenant=tenant, field=field)
         except StoreError as error:
-            raise StoreFailure(error, field) from None
+            raise StoreAnswerError(error, field) from None
 
     def _cached(self, tenant: str, reference: str) -> PromptVersion | None:
         found = self._cache.get((tenant, reference))
@@ -153,13 +156,13 @@ class PromptLibrary:
             self._cache.popitem(last=False)
 
     async def ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
-        """The ensemble version that a reference names now. Raises StoreFailure with `field`."""
+        """The ensemble version that a reference names now. Raises StoreAnswerError with `field`."""
         try:
             parsed = parse_reference(reference, tenant=tenant, field=field)
             require_own(parsed, tenant, field, "unknown_ensemble")
             return await self.read(self.store.resolve_ensemble, parsed, tenant=tenant, field=field)
         except StoreError as error:
-            raise StoreFailure(error, field) from None
+            raise StoreAnswerError(error, field) from None
 
 
 def check_base(version: PromptVersion, fingerprint: str, field: str) -> None:
@@ -167,8 +170,8 @@ def check_base(version: PromptVersion, fingerprint: str, field: str) -> None:
     base = version.manifest.base_fingerprint
     if base is not None and base != fingerprint:
         raise ModelMismatchError(
-            f"The version belongs to the base model {base[:12]}, this server runs {fingerprint[:12]}: use a version "
-            "made for this model.",
+            f"The version belongs to the base model {base[:12]}, this server runs {fingerprint[:12]}: "
+            "use a version made for this model.",
             field=field,
         )
 

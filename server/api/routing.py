@@ -25,7 +25,10 @@ class CheckedRequest(Request):
 
 
 class ChorusRoute(APIRoute):
-    """A route that needs a key: authorises, then reads and parses the body, then runs. Refuses to exist without a scope."""
+    """A route that needs a key: authorises, then reads and parses the body, then runs.
+
+    Refuses to exist without a scope.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()

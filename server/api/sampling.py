@@ -1,4 +1,7 @@
-"""How one item's tokens are chosen: the request's settings over the version's over the server's, checked together."""
+"""How one item's tokens are chosen:
+
+the request's settings over the version's over the server's, checked together.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +72,8 @@ def sampling_for(
     if room == 0:
         name = "n" if n >= settings.get("num_beams", 1) else "num_beams"
         raise InvalidInputError(
-            f"{name} is {slots}, and at most {limits.group(input_tokens)} sequences run together after an input of "
-            f"{input_tokens} tokens.",
+            f"{name} is {slots}, and at most {limits.group(input_tokens)} sequences run together after an "
+            f"input of {input_tokens} tokens.",
             field=prefix + name,
         )
     asked = settings.get("max_new_tokens")

@@ -1,4 +1,7 @@
-"""Everything that routes use, in one container on `app.state`. Built in `server/app.py` or by a test; never global."""
+"""Everything that routes use, in one container on `app.state`. Built in `server/app.py` or by a test;
+
+never global.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ class BaseModelInfo:
     """The frozen model as `GET /v1/model` tells it.
 
     Attributes:
-        embeddings: reads the `[V, D]` embedding table, unpadded rows only, to host memory as f32; slow, called off
-            the event loop.
+        embeddings: reads the `[V, D]` embedding table, unpadded rows only, to host memory as f32; slow,
+        called off the event loop.
     """
 
     name: str
@@ -70,7 +73,10 @@ class Services:
     serving: Serving | None = None
 
     def ready(self) -> Serving:
-        """What serves. Raises NotReadyError while starting or stopping, EngineDeadError when the engine died."""
+        """What serves.
+
+        Raises NotReadyError while starting or stopping, EngineDeadError when the engine died.
+        """
         self.lifecycle.check()
         if self.serving is None:
             raise self.lifecycle.not_ready()
@@ -85,7 +91,10 @@ class Services:
         return self._served().limits
 
     def max_prompt_rows(self) -> int:
-        """The longest prompt that can be used: it leaves room for one token and `</s>`, and fits the table."""
+        """The longest prompt that can be used:
+
+        it leaves room for one token and `</s>`, and fits the table.
+        """
         serving = self._served()
         usable = min(serving.limits.max_input_tokens - 2, serving.base.prompt_rows)
         return max(1, min(usable, self.settings.max_prompt_rows))

@@ -74,7 +74,10 @@ async def upload(
     metrics: Annotated[str | None, Query(max_length=65_536, description="JSON object of numbers.")] = None,
     description: Annotated[str | None, Query(max_length=4096, description="Of the task.")] = None,
 ) -> Response:
-    """Upload a prompt: safetensors, `.npy` or PEFT, raw or in a form. The first version of a task gets `@live`."""
+    """Upload a prompt: safetensors, `.npy` or PEFT, raw or in a form.
+
+    The first version of a task gets `@live`.
+    """
     services = services_of(request)
     query = {
         "template": template,
@@ -101,8 +104,8 @@ def artifact_limits(services: Services, metadata: UploadMetadata) -> ArtifactLim
     stated = metadata.base_fingerprint
     if stated is not None and stated != base.fingerprint:
         raise ModelMismatchError(
-            f"The prompt belongs to another base model than this server's, {base.fingerprint}: upload one that was "
-            "made for it.",
+            f"The prompt belongs to another base model than this server's, {base.fingerprint}: upload one "
+            "that was made for it.",
             field="base_fingerprint",
         )
     return ArtifactLimits(

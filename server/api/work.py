@@ -1,4 +1,7 @@
-"""What one inference request holds while it is answered: its versions, its prepared inputs, its engine requests."""
+"""What one inference request holds while it is answered:
+
+its versions, its prepared inputs, its engine requests.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,8 @@ class Work:
 
 @asynccontextmanager
 async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Work]]:
-    """Every item resolved and tokenised, versions held until the block ends. Validates all before anything runs.
+    """Every item resolved and tokenised, versions held until the block ends. Validates all before anything
+    runs.
 
     Raises:
         ChorusError: the first item that is not acceptable, with its field.

@@ -74,7 +74,8 @@ def load_keys(tenant: str, api_key_file: Path | None, scrape_token_file: Path | 
     """The key ring of a server with at most one key and one scrape token.
 
     Raises:
-        InvalidInputError: a file is missing, empty or its secret too short; names the setting, never the secret.
+        InvalidInputError: a file is missing, empty or its secret too short; names the setting, never the
+        secret.
     """
     keys: dict[str, Principal] = {}
     if scrape_token_file is not None:
@@ -91,15 +92,18 @@ def load_keys(tenant: str, api_key_file: Path | None, scrape_token_file: Path | 
 
 
 def read_secret(path: Path, field: str) -> str:
-    """One secret from a file, surrounding white space dropped. Raises InvalidInputError naming the setting."""
+    """One secret from a file, surrounding white space dropped.
+
+    Raises InvalidInputError naming the setting.
+    """
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} cannot be read: {type(error).__name__}.", field=field) from None
     if not MIN_KEY_CHARACTERS <= len(secret) <= MAX_KEY_CHARACTERS or any(c.isspace() for c in secret):
         raise InvalidInputError(
-            f"{path} must hold one secret of {MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} characters without white "
-            "space, such as `openssl rand -hex 32` makes.",
+            f"{path} must hold one secret of {MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} characters without "
+            "white space, such as `openssl rand -hex 32` makes.",
             field=field,
         )
     return secret

@@ -11,7 +11,10 @@ MAX_REFERENCE_CHARACTERS = 256
 
 
 class RequestModel(BaseModel):
-    """Base of request bodies: unknown fields are errors, nothing is coerced, NaN and infinities are refused."""
+    """Base of request bodies:
+
+    unknown fields are errors, nothing is coerced, NaN and infinities are refused.
+    """
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
@@ -44,7 +47,7 @@ Reference = Annotated[
     Field(
         min_length=1,
         max_length=MAX_REFERENCE_CHARACTERS,
-        description="`task`, `tenant/task`, `tenant/task@3` or `tenant/task@alias`; without a suffix, `@live`.",
+        description="`task`, `tenant/task`, `tenant/task@3`, `tenant/task@alias`; without suffix, `@live`.",
     ),
 ]
 
