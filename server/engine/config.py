@@ -1,0 +1,99 @@
+"""Settings of the engine: plain, frozen, units in the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How the scheduler spends one device.
+
+    Attributes:
+        max_queued_requests: requests waiting (loading or queued) before new ones are refused with
+            `overloaded`. A tenant with nothing waiting may still enter, up to an eighth more.
+        max_queued_per_tenant: waiting requests of one tenant before its own are refused with
+            `quota_exceeded`; None is no bound but the one above.
+        decode_tokens_per_dispatch: decode steps of one `DecodePlan`.
+        prefill_token_budget: padded input tokens B * L of one encoder pass; the smallest B of a length always
+            runs.
+        max_padding_waste: share of an encoder pass's padded tokens that may be padding before rows are left
+            for the next pass; in [0, 1).
+        batch_invariant: one fixed `(B, L)` for an input-length class, so that load cannot change an answer.
+        max_in_flight_steps: steps dispatched and not yet read; 2 keeps the device busy while the host reads.
+        lookahead_requests: how far down the fair order one batch looks for rows that fit.
+        reserved_slots: free slots of a block shape kept for tenants below their fair share, while more than
+            one tenant was seen in `tenant_memory_seconds`.
+        tenant_memory_seconds: how long a tenant without requests still counts as active.
+        protect_decode_rounds: decode rounds between two encoder passes while a tenant below its fair share is
+            decoding and the pass holds only others; 1 is strict alternation.
+        host_prompt_bytes: byte budget of the host tier (prompts in the compute dtype).
+        pinned_prompt_rows: device rows that pinned prompts may take; no request may need the rest plus one.
+        loader_threads: prompts fetched from the store at once.
+        compute_dtype: `float32` or `bfloat16`: the dtype of prompt rows.
+        default_deadline_seconds: for requests without one; None waits for ever.
+        shed_unmeetable: refuse or drop a request whose deadline the recent service rate cannot meet.
+        step_timeout_seconds: a device step that takes longer is a dead engine; None never gives up.
+        watchdog_interval_seconds: how often deadlines and steps are checked beside the loop.
+        journal_path: append-only admission journal; None keeps the last `journal_entries` in memory.
+        journal_entries: length of the in-memory journal.
+        eos_id: `</s>`.
+        check_integrity: check every counter when the engine falls idle (tests).
+    """
+
+    max_queued_requests: int = 1024
+    max_queued_per_tenant: int | None = None
+    decode_tokens_per_dispatch: int = 4
+    prefill_token_budget: int = 4096
+    max_padding_waste: float = 0.5
+    batch_invariant: bool = False
+    max_in_flight_steps: int = 2
+    lookahead_requests: int = 256
+    reserved_slots: int = 1
+    tenant_memory_seconds: float = 10.0
+    protect_decode_rounds: int = 2
+    host_prompt_bytes: int = 256 * 1024 * 1024
+    pinned_prompt_rows: int = 0
+    loader_threads: int = 2
+    compute_dtype: str = "float32"
+    default_deadline_seconds: float | None = None
+    shed_unmeetable: bool = True
+    step_timeout_seconds: float | None = 120.0
+    watchdog_interval_seconds: float = 0.25
+    journal_path: Path | None = None
+    journal_entries: int = 4096
+    eos_id: int = 1
+    check_integrity: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_queued_requests",
+            "decode_tokens_per_dispatch",
+            "prefill_token_budget",
+            "max_in_flight_steps",
+            "lookahead_requests",
+            "protect_decode_rounds",
+            "loader_threads",
+            "journal_entries",
+        ):
+            _at_least_one(name, getattr(self, name))
+        if self.max_queued_per_tenant is not None:
+            _at_least_one("max_queued_per_tenant", self.max_queued_per_tenant)
+        if not 0 <= self.max_padding_waste < 1:
+            raise InvalidInputError(
+                f"max_padding_waste must be at least 0 and below 1, got {self.max_padding_waste}",
+                field="max_padding_waste",
+            )
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise InvalidInputError(
+                f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}",
+                field="compute_dtype",
+            )
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise InvalidInputError(f"{name} must be at least 1, got {value}", field=name)

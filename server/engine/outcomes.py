@@ -1,0 +1,49 @@
+"""Exactly one outcome a request: whoever decides first writes the journal, tells the metrics, then the
+caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from server.engine.observer import EngineObserver, RequestDone
+from server.engine.requests import FailedEvent, FinishedEvent, ScoredEvent
+from server.engine.scheduler.admission import Admission
+from server.engine.scheduler.journal import Journal
+from server.engine.scheduler.tickets import Ticket
+
+Outcome = FinishedEvent | ScoredEvent | FailedEvent
+
+
+class Outcomes:
+    """Decides outcomes; callable from any thread."""
+
+    def __init__(
+        self, journal: Journal, observer: EngineObserver, admission: Admission, clock: Callable[[], float]
+    ) -> None:
+        self._journal = journal
+        self._observer = observer
+        self._admission = admission
+        self._clock = clock
+
+    def over(self, ticket: Ticket, outcome: Outcome | None) -> None:
+        """Everything the ticket held is free: give its permit back, then tell (unless it was told before)."""
+        self._admission.release(ticket)
+        if outcome is None:
+            return
+        if not isinstance(outcome, FailedEvent) and ticket.dispatched is not None:
+            now = self._clock()
+            self._admission.served(now, now - ticket.dispatched)
+        self.decide(ticket, outcome)
+
+    def decide(self, ticket: Ticket, outcome: Outcome) -> bool:
+        """Settle the outcome; False when there is one already."""
+        return ticket.handle.settle(outcome, lambda: self._record(ticket, outcome))
+
+    def _record(self, ticket: Ticket, outcome: Outcome) -> None:
+        code = outcome.error.code if isinstance(outcome, FailedEvent) else "ok"
+        self._journal.outcome(ticket.key, code)
+        sequences = outcome.sequences if isinstance(outcome, FinishedEvent) else ()
+        tokens = sum(len(sequence.tokens) for sequence in sequences)
+        timings = None if ticket.dispatched is None else ticket.timings(self._clock())
+        done = RequestDone(ticket.origin, ticket.kind, code, timings, ticket.fit.length, tokens)
+        self._observer.request_done(done)

@@ -1,0 +1,148 @@
+"""The next encoder pass: the head of the fair queue, and those behind it that ride along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from server.engine.config import EngineConfig
+from server.engine.host_prompts import HostPromptTier
+from server.engine.plans import Admission, PrefillPlan, ScorePlan
+from server.engine.requests import ScoreRequest
+from server.engine.scheduler.buckets import BucketChooser
+from server.engine.scheduler.fair_queue import FairQueue, Waiting
+from server.engine.scheduler.prompt_rows import Acquired, PromptRows
+from server.engine.scheduler.slots import SlotTable
+from server.engine.scheduler.steps import BatchStep, input_ids, slot_sampling
+from server.engine.scheduler.tickets import Ticket
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What one look down the fair order found.
+
+    Attributes:
+        turn: start tag of the head.
+        tickets: head first; all fit one bucket length.
+        unloaded: tickets whose prompts were evicted everywhere since they were loaded.
+        late: tickets that cannot be answered in time any more.
+    """
+
+    turn: float = 0.0
+    tickets: list[Ticket] = field(default_factory=list)
+    unloaded: list[Ticket] = field(default_factory=list)
+    late: list[Ticket] = field(default_factory=list)
+
+
+class Batcher:
+    """Chooses and places the rows of encoder passes.
+
+    Rows are taken strictly in fair order as far as prompt rows go: when the head's prompts do not fit beside
+    those that steps in flight read, nothing is taken, and it fits when they are collected. Slots are held
+    much longer, so a ticket without a slot is passed over (`SlotTable` keeps it from starving).
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        queue: FairQueue[Ticket],
+        rows: PromptRows,
+        slots: SlotTable,
+        host: HostPromptTier,
+        buckets: BucketChooser,
+        vocab_size: int,
+    ) -> None:
+        self._config = config
+        self._queue = queue
+        self._rows = rows
+        self._slots = slots
+        self._host = host
+        self._buckets = buckets
+        self._vocab_size = vocab_size
+
+    def gather(self, is_late: Callable[[Ticket], bool]) -> Gathered:
+        """Look down the fair order; changes nothing but claims."""
+        found = Gathered()
+        self._slots.begin_pass()
+        for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
+            ticket = waiting.item
+            if found.tickets and waiting.start - found.turn > self._queue.largest:
+                break
+            if is_late(ticket):
+                found.late.append(ticket)
+            elif not self._present(ticket):
+                found.unloaded.append(ticket)
+            elif self._joins(found, ticket) and self._has_slots(ticket):
+                self._add(found, waiting)
+                if len(found.tickets) == self._buckets.most_rows(found.tickets[0].fit.input_class):
+                    break
+        return found
+
+    def place(self, found: Gathered, step: int, now: float) -> BatchStep | None:
+        """Give as many of the gathered tickets as possible their rows and slots, and take them from the
+        queue."""
+        L = found.tickets[0].fit.input_class
+        _, rows = self._buckets.choose([ticket.fit.length for ticket in found.tickets], L)
+        placed: list[tuple[Ticket, Acquired]] = []
+        for ticket in found.tickets[:rows]:
+            if ticket.kind == "generate" and not self._slots.place(ticket):
+                continue
+            acquired = self._rows.acquire(ticket.fit.prompts)
+            if acquired is None:
+                self._slots.leave(ticket, inactive=True)
+                break
+            placed.append((ticket, acquired))
+        if not placed:
+            return None
+        for ticket, _ in placed:
+            self._queue.take(ticket.key, turn=found.turn)
+        B = next(B for B in self._batch_sizes(L) if len(placed) <= B)
+        return self._step(step, (B, L), placed, now)
+
+    def _batch_sizes(self, length: int) -> list[int]:
+        sizes = self._buckets.batch_sizes(length)
+        return sizes[-1:] if self._config.batch_invariant else sizes
+
+    def _add(self, found: Gathered, waiting: Waiting[Ticket]) -> None:
+        if not found.tickets:
+            found.turn = waiting.start
+        found.tickets.append(waiting.item)
+
+    def _joins(self, found: Gathered, ticket: Ticket) -> bool:
+        if not found.tickets:
+            return True
+        head, fit = found.tickets[0], ticket.fit
+        L = head.fit.input_class
+        return (
+            ticket.kind == head.kind
+            and fit.score_bucket == head.fit.score_bucket
+            and (fit.shape is None or fit.shape.input_length >= L)
+            and self._buckets.joins(fit.length, fit.input_class, L)
+        )
+
+    def _has_slots(self, ticket: Ticket) -> bool:
+        return ticket.kind == "score" or self._slots.has_place(ticket)
+
+    def _present(self, ticket: Ticket) -> bool:
+        held = ticket.holds
+        return all(p.digest in self._rows or p.digest in held for p in ticket.fit.prompts)
+
+    def _step(
+        self, step: int, bucket: tuple[int, int], placed: list[tuple[Ticket, Acquired]], now: float
+    ) -> BatchStep:
+        tickets = tuple(ticket for ticket, _ in placed)
+        acquired = tuple(rows for _, rows in placed)
+        loads = tuple(load for rows in acquired for load in rows.loads)
+        inputs = tuple(input_ids(ticket.request.input, self._rows, self._vocab_size) for ticket in tickets)
+        head = tickets[0]
+        if head.fit.score_bucket is not None:
+            targets = tuple(t.request.targets for t in tickets if isinstance(t.request, ScoreRequest))
+            score = ScorePlan(step, bucket, head.fit.score_bucket, inputs, targets, loads)
+            return BatchStep(score, tickets, acquired, now)
+        admissions = tuple(
+            Admission(row, ticket.block, ticket.slots, slot_sampling(ticket.generate.sampling))
+            for row, ticket in enumerate(tickets)
+            if ticket.block is not None
+        )
+        return BatchStep(PrefillPlan(step, bucket, inputs, admissions, loads), tickets, acquired, now)

@@ -1,0 +1,51 @@
+"""Which compiled `(B, L)` a batch runs in. Pure functions of the ladder and the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.engine.config import EngineConfig
+from server.engine.plans import Ladder
+
+
+@dataclass(frozen=True, slots=True)
+class BucketChooser:
+    """Chooses encoder buckets."""
+
+    ladder: Ladder
+    config: EngineConfig
+
+    def batch_sizes(self, length: int) -> list[int]:
+        """Batch sizes compiled for L = `length` within the token budget, ascending; the smallest always
+        counts."""
+        sizes = sorted(B for B, L in self.ladder.input_buckets if length == L)
+        within = [B for B in sizes if B * length <= self.config.prefill_token_budget]
+        return within or sizes[:1]
+
+    def most_rows(self, length: int) -> int:
+        """Rows that one pass of L = `length` takes."""
+        return self.batch_sizes(length)[-1]
+
+    def joins(self, length: int, input_class: int, bucket_length: int) -> bool:
+        """Whether an input of `length` may ride in a pass of L = `bucket_length`."""
+        if self.config.batch_invariant:
+            return input_class == bucket_length
+        return length <= bucket_length and length >= (1 - self.config.max_padding_waste) * bucket_length
+
+    def choose(self, lengths: list[int], bucket_length: int) -> tuple[int, int]:
+        """(B, rows) for candidates of `lengths`, first come first: how many ride now, and in which batch
+        size.
+
+        All of them when the padding stays within bounds, else as many as fill the next smaller batch size.
+        """
+        sizes, rows = self.batch_sizes(bucket_length), len(lengths)
+        if self.config.batch_invariant:
+            return sizes[-1], min(rows, sizes[-1])
+        roomy = next((B for B in sizes if rows <= B), None)
+        full = max((B for B in sizes if rows >= B), default=None)
+        if roomy is None:
+            return sizes[-1], sizes[-1]
+        waste = 1 - sum(lengths) / (roomy * bucket_length)
+        if full is None or waste <= self.config.max_padding_waste:
+            return roomy, rows
+        return full, full

@@ -1,0 +1,116 @@
+"""Decode results back to requests: tokens, streamed events, finished sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from server.engine.observer import EngineObserver
+from server.engine.plans import BeamsDone, DecodeResult, SlotTokens
+from server.engine.requests import (
+    FailedEvent,
+    FinishedEvent,
+    Sampling,
+    ScoredEvent,
+    SequenceOutput,
+    TokensEvent,
+)
+from server.engine.scheduler.sequences import Detokenise, SequenceBuilder
+from server.engine.scheduler.slots import Block, SlotTable, SlotUse
+from server.engine.scheduler.steps import DecodeStepRecord
+from server.engine.scheduler.tickets import Phase, Ticket
+from server.errors import InvalidInputError
+
+End = Callable[[Ticket, FinishedEvent | ScoredEvent | FailedEvent], None]
+
+
+class Collector:
+    """Builds sequences from decode results; `end` is called with each request's outcome."""
+
+    def __init__(
+        self, eos_id: int, detokenise: Detokenise, slots: SlotTable, observer: EngineObserver, end: End
+    ) -> None:
+        self._eos_id = eos_id
+        self._detokenise = detokenise
+        self._slots = slots
+        self._observer = observer
+        self._end = end
+
+    def begin(self, ticket: Ticket) -> None:
+        """The ticket's input is encoded; make room for its sequences."""
+        sampling = ticket.generate.sampling
+        count = sampling.n if sampling.num_beams == 1 else 0
+        ticket.sequences = [self._builder(sampling) for _ in range(count)]
+
+    def decode(self, step: DecodeStepRecord, result: DecodeResult, now: float) -> int:
+        """Take in one decode result. Returns the tokens it brought."""
+        block = self._slots.blocks[step.plan.block]
+        block.in_flight -= 1
+        block.released(step.plan.release)
+        tokens = 0
+        for slot in result.slots:
+            tokens += len(slot.tokens)
+            use = step.uses.get(slot.slot)
+            if use is not None and not use.over and use.ticket.phase is Phase.DECODING:
+                self._take(block, use, slot, now)
+        for search in result.beams:
+            use = step.uses.get(search.leader)
+            if use is not None and not use.over and use.ticket.phase is Phase.DECODING:
+                self._take_beams(use.ticket, search, now)
+        return tokens
+
+    def _builder(self, sampling: Sampling) -> SequenceBuilder:
+        return SequenceBuilder(self._eos_id, sampling.stop, self._detokenise)
+
+    def _take(self, block: Block, use: SlotUse, slot: SlotTokens, now: float) -> None:
+        ticket, sequence = use.ticket, use.ticket.sequences[use.place]
+        if slot.failed:
+            use.over = True
+            self._end(ticket, FailedEvent(not_finite()))
+            return
+        self._note_first(ticket, now)
+        kept = sequence.extend(slot.tokens, slot.log_probabilities, slot.done)
+        if ticket.generate.stream and kept:
+            event = TokensEvent(
+                use.place, tuple(sequence.tokens[-kept:]), tuple(sequence.log_probabilities[-kept:])
+            )
+            ticket.handle.push(event)
+        if slot.done:
+            use.over = True
+        if all(other.finish_reason is not None for other in ticket.sequences):
+            outputs = tuple(other.output() for other in ticket.sequences)
+            self._end(ticket, FinishedEvent(outputs, ticket.fit.length, ticket.timings(now)))
+        elif sequence.finish_reason is not None and not use.over:
+            block.stop(slot.slot)
+
+    def _take_beams(self, ticket: Ticket, search: BeamsDone, now: float) -> None:
+        self._note_first(ticket, now)
+        self._slots.leave(ticket, inactive=True)
+        if search.failed:
+            self._end(ticket, FailedEvent(not_finite()))
+            return
+        sampling = ticket.generate.sampling
+        outputs = tuple(
+            self._beam(sampling, beam.tokens, beam.score, beam.ended) for beam in search.beams[: sampling.n]
+        )
+        self._end(ticket, FinishedEvent(outputs, ticket.fit.length, ticket.timings(now)))
+
+    def _beam(self, sampling: Sampling, tokens: tuple[int, ...], score: float, ended: bool) -> SequenceOutput:
+        """A hypothesis, cut after the token that completes a stop string."""
+        cut = self._builder(sampling)
+        cut.extend(tokens, (0.0,) * len(tokens), False)
+        reason = cut.finish_reason or ("stop" if ended else "length")
+        return SequenceOutput(tuple(cut.tokens), (), score, reason)
+
+    def _note_first(self, ticket: Ticket, now: float) -> None:
+        if ticket.first_token is None:
+            ticket.first_token = now
+            self._observer.first_token(ticket.origin, now - ticket.arrived)
+
+
+def not_finite() -> InvalidInputError:
+    """What a request is told whose numbers overflowed."""
+    return InvalidInputError(
+        "the model's numbers were not finite for this input; the prompt's values are too large for it",
+        field="task",
+        code="output_not_finite",
+    )

@@ -1,0 +1,367 @@
+"""The scheduler: tickets in, step plans out, results back in. No thread, no device, no wall clock of its
+own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from server.engine.config import EngineConfig
+from server.engine.host_prompts import HostPromptTier
+from server.engine.observer import DecodeStep, EngineObserver, PrefillStep
+from server.engine.plans import (
+    DecodePlan,
+    DecodeResult,
+    Ladder,
+    PrefillResult,
+    ScoreResult,
+    StepResult,
+)
+from server.engine.requests import FailedEvent, FinishedEvent, PromptHandle, ScoredEvent
+from server.engine.scheduler.batching import Batcher
+from server.engine.scheduler.buckets import BucketChooser
+from server.engine.scheduler.collecting import Collector, not_finite
+from server.engine.scheduler.fair_queue import FairQueue
+from server.engine.scheduler.loading import Fetch, Loading, drop_holds
+from server.engine.scheduler.prompt_rows import PromptRows
+from server.engine.scheduler.sequences import Detokenise
+from server.engine.scheduler.shares import Shares
+from server.engine.scheduler.slots import Block, SlotTable
+from server.engine.scheduler.steps import BatchStep, DecodeStepRecord, Step
+from server.engine.scheduler.tickets import Phase, Ticket
+from server.engine.stats import EngineStats
+from server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
+
+Outcome = FinishedEvent | ScoredEvent | FailedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerPorts:
+    """What the scheduler needs of the world around it.
+
+    Attributes:
+        fetch: start fetching a prompt; the answer comes back through `loaded` or `load_failed`.
+        leaving_queue: a ticket's prefill was planned; it no longer counts as waiting.
+        over: a ticket's outcome; everything it held is free. Another outcome may have been decided elsewhere
+            before.
+        least_service_seconds: what even a lucky request takes on the device.
+    """
+
+    fetch: Fetch
+    leaving_queue: Callable[[Ticket], None]
+    over: Callable[[Ticket, Outcome | None], None]
+    least_service_seconds: Callable[[], float]
+    clock: Callable[[], float]
+
+
+class Scheduler:
+    """One host's scheduler. Used from one thread at a time.
+
+    The life of a ticket: `arrive` -> (loading) -> queued -> `plan` puts it in a step -> `absorb` reads the
+    result -> decode steps -> over. `abandon` ends it at any point when its outcome was decided elsewhere.
+    """
+
+    def __init__(
+        self,
+        ladder: Ladder,
+        prompt_row_capacity: int,
+        vocab_size: int,
+        *,
+        config: EngineConfig,
+        host: HostPromptTier,
+        detokenise: Detokenise,
+        observer: EngineObserver,
+        ports: SchedulerPorts,
+        queue: FairQueue[Ticket] | None = None,
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._observer = observer
+        self._ports = ports
+        self._queue: FairQueue[Ticket] = queue if queue is not None else FairQueue()
+        self._rows = PromptRows(prompt_row_capacity)
+        self._shares = Shares(config.tenant_memory_seconds, ports.clock)
+        self._slots = SlotTable(ladder.blocks, config.reserved_slots, self._shares.below)
+        buckets = BucketChooser(ladder, config)
+        self._batcher = Batcher(config, self._queue, self._rows, self._slots, host, buckets, vocab_size)
+        self._loading = Loading(host, ports.fetch, config.loader_threads, self._enqueue)
+        self._collector = Collector(config.eos_id, detokenise, self._slots, observer, self._end)
+        self._prefilling: set[Ticket] = set()
+        self._decoding: set[Ticket] = set()
+        self._decodes_since_prefill: dict[int, int] = {}
+        self._steps = 0
+        self._in_flight = 0
+
+    # Tickets come and go.
+
+    def arrive(self, ticket: Ticket) -> None:
+        """A newly accepted ticket."""
+        if ticket.settled:
+            self._end(ticket, None)
+            return
+        self._shares.seen(ticket.origin.tenant, ticket.origin.weight)
+        if all(p.digest in self._host or p.digest in self._rows for p in ticket.fit.prompts):
+            for prompt in ticket.fit.prompts:
+                if prompt.digest in self._host:
+                    self._host.hold(prompt.digest)
+                    ticket.holds.append(prompt.digest)
+            self._enqueue(ticket)
+        else:
+            self._loading.begin(ticket)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """The ticket's outcome was decided elsewhere; take back what it holds."""
+        self._end(ticket, None)
+
+    def loaded(self, digest: str, values: Any) -> None:
+        """A prompt came from the store, checked and in the compute dtype."""
+        self._loading.loaded(digest, values)
+
+    def load_failed(self, digest: str, error: ChorusError) -> None:
+        """A prompt did not come: its own requests fail."""
+        for ticket in self._loading.failed(digest):
+            ticket.phase = Phase.ARRIVED
+            self._end(ticket, FailedEvent(error))
+
+    def pin(self, prompt: PromptHandle) -> None:
+        """Keep a prompt on the device once it is there.
+
+        Raises:
+            InvalidInputError: pinned prompts would exceed `pinned_prompt_rows`.
+        """
+        if self._rows.pinned + prompt.length > self._config.pinned_prompt_rows:
+            raise InvalidInputError(
+                f"pinning {prompt.length} rows exceeds pinned_prompt_rows = "
+                f"{self._config.pinned_prompt_rows} ({self._rows.pinned} are pinned); raise the setting or unpin another prompt",
+                field="pinned_prompt_rows",
+            )
+        self._rows.pin(prompt)
+
+    def unpin(self, digest: str) -> None:
+        """Let a pinned prompt go again."""
+        self._rows.unpin(digest)
+
+    # Steps go out.
+
+    def plan(self) -> Step | None:
+        """The next step, or None when there is nothing to do before a result or a ticket comes.
+
+        Encoder passes go first, but every block that wants to decode does so at least once between two of
+        them.
+        """
+        if self._encoder_turn() and (step := self._plan_batch()) is not None:
+            return step
+        return self._plan_decode()
+
+    def dispatched(self, step: Step) -> None:
+        """The executor took the step: prompts it read from the host tier may go."""
+        self._in_flight += 1
+        if isinstance(step, BatchStep):
+            for ticket in step.tickets:
+                drop_holds(self._host, ticket)
+            self._loading.pump()
+
+    def absorb(self, step: Step, result: StepResult) -> None:
+        """Read a step's result. Steps are absorbed in the order dispatched."""
+        self._in_flight -= 1
+        now = self._ports.clock()
+        if isinstance(step, DecodeStepRecord):
+            if not isinstance(result, DecodeResult):
+                raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
+            tokens = self._collector.decode(step, result, now)
+            shape = self._slots.blocks[step.plan.block].shape
+            self._observer.decode_step(DecodeStep(shape, len(step.uses), tokens, now - step.planned))
+            return
+        for acquired in step.acquired:
+            self._rows.release(acquired.digests)
+        self._observe_batch(step, now)
+        if isinstance(result, ScoreResult):
+            self._collect_score(step, result, now)
+        elif isinstance(result, PrefillResult):
+            self._collect_prefill(step, result, now)
+        else:
+            raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
+
+    # The inside.
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        ticket.phase = Phase.QUEUED
+        origin = ticket.origin
+        self._queue.push(
+            ticket,
+            key=ticket.key,
+            tenant=origin.tenant,
+            weight=origin.weight,
+            priority=origin.priority,
+            cost=ticket.fit.cost,
+            number=ticket.number,
+        )
+
+    def _end(self, ticket: Ticket, outcome: Outcome | None) -> None:
+        """Free everything a ticket holds, then tell. None: the outcome was decided elsewhere."""
+        match ticket.phase:
+            case Phase.OVER:
+                return
+            case Phase.LOADING:
+                self._loading.abandon(ticket)
+            case Phase.QUEUED:
+                self._queue.remove(ticket.key)
+        self._prefilling.discard(ticket)
+        self._decoding.discard(ticket)
+        self._slots.leave(ticket)
+        drop_holds(self._host, ticket)
+        ticket.phase = Phase.OVER
+        self._shares.seen(ticket.origin.tenant, ticket.origin.weight)
+        self._ports.over(ticket, outcome)
+        self._loading.pump()
+
+    def _encoder_turn(self) -> bool:
+        wanting = [block for block in self._slots.blocks if block.wants_decode]
+        if not wanting or not len(self._queue):
+            return True
+        rounds = min(self._decodes_since_prefill.get(block.index, 1) for block in wanting)
+        return rounds >= self._rounds_owed()
+
+    def _rounds_owed(self) -> int:
+        """Decode rounds between two encoder passes: more while a quiet tenant decodes and a busy one is
+        next."""
+        head = self._queue.head()
+        if head is None or self._shares.alone:
+            return 1
+        held, total = self._slots.held_by_tenant(), sum(b.shape.slots for b in self._slots.blocks)
+        busy = held[head.tenant] > self._shares.fair(head.tenant, total)
+        quiet = any(
+            2 * n <= self._shares.fair(name, total) for name, n in held.items() if name != head.tenant
+        )
+        return self._config.protect_decode_rounds if busy and quiet else 1
+
+    def _plan_batch(self) -> BatchStep | None:
+        found = self._batcher.gather(self._is_late)
+        for ticket in found.late:
+            self._end(
+                ticket, FailedEvent(DeadlineExceededError("the deadline could no longer be met; shed early"))
+            )
+        for ticket in found.unloaded:
+            self._queue.remove(ticket.key)
+            self._loading.begin(ticket)
+        if not found.tickets:
+            return None
+        now = self._ports.clock()
+        step = self._batcher.place(found, self._steps, now)
+        if step is None:
+            if not self._in_flight:
+                raise InternalError(
+                    "a request's prompts fit the device table but found no rows in an idle engine"
+                )
+            return None
+        self._steps += 1
+        for ticket in step.tickets:
+            ticket.phase, ticket.dispatched = Phase.PREFILLING, now
+            self._prefilling.add(ticket)
+            self._ports.leaving_queue(ticket)
+        self._decodes_since_prefill = {block.index: 0 for block in self._slots.blocks}
+        return step
+
+    def _is_late(self, ticket: Ticket) -> bool:
+        if ticket.deadline is None or not self._config.shed_unmeetable or ticket.settled:
+            return False
+        return self._ports.clock() + self._ports.least_service_seconds() > ticket.deadline
+
+    def _plan_decode(self) -> DecodeStepRecord | None:
+        wanting = [block for block in self._slots.blocks if block.wants_decode]
+        if not wanting:
+            return None
+        block = min(wanting, key=lambda block: (block.last_decode, block.index))
+        plan = self._decode_plan(block)
+        self._steps += 1
+        block.last_decode = self._steps
+        self._decodes_since_prefill[block.index] = self._decodes_since_prefill.get(block.index, 1) + 1
+        return DecodeStepRecord(plan, dict(block.uses), self._ports.clock())
+
+    def _decode_plan(self, block: Block) -> DecodePlan:
+        release = tuple(sorted(block.to_release))
+        block.to_release.clear()
+        block.releasing.update(release)
+        block.in_flight += 1
+        tokens = self._config.decode_tokens_per_dispatch
+        for use in block.uses.values():
+            use.planned += tokens
+        return DecodePlan(self._steps, block.index, block.mode or "plain", tokens, release)
+
+    def _collect_prefill(self, step: BatchStep, result: PrefillResult, now: float) -> None:
+        for row, ticket in enumerate(step.tickets):
+            if ticket.phase is not Phase.PREFILLING:
+                continue
+            ticket.encoded = now
+            self._prefilling.discard(ticket)
+            if row in result.failed:
+                self._slots.leave(ticket, inactive=True)
+                self._end(ticket, FailedEvent(not_finite()))
+                continue
+            ticket.phase = Phase.DECODING
+            self._decoding.add(ticket)
+            self._collector.begin(ticket)
+
+    def _collect_score(self, step: BatchStep, result: ScoreResult, now: float) -> None:
+        for ticket, values in zip(step.tickets, result.log_probabilities, strict=True):
+            if ticket.phase is not Phase.PREFILLING:
+                continue
+            ticket.encoded = now
+            if any(math.isnan(value) for value in values):
+                self._end(ticket, FailedEvent(not_finite()))
+            else:
+                self._end(ticket, ScoredEvent(tuple(values), ticket.fit.length, ticket.timings(now)))
+
+    def _observe_batch(self, step: BatchStep, now: float) -> None:
+        tickets, (B, L) = step.tickets, step.plan.bucket
+        self._observer.prompt_rows(
+            sum(acquired.hits for acquired in step.acquired),
+            sum(len(acquired.loads) for acquired in step.acquired),
+            sum(acquired.evictions for acquired in step.acquired),
+        )
+        self._observer.prefill_step(
+            PrefillStep(
+                kind=tickets[0].kind,
+                bucket=step.plan.bucket,
+                rows=len(tickets),
+                distinct_tasks=len({ticket.origin.task for ticket in tickets}),
+                real_tokens=sum(ticket.fit.length for ticket in tickets),
+                padded_tokens=B * L,
+                seconds=now - step.planned,
+            )
+        )
+
+    # What there is.
+
+    def stats(self) -> EngineStats:
+        """The scheduler's gauges; the engine adds its own."""
+        return EngineStats(
+            queued=len(self._queue),
+            queued_by_tenant=dict(self._queue.by_tenant()),
+            loading=self._loading.tickets,
+            prefilling=len(self._prefilling),
+            decoding=len(self._decoding),
+            slots_in_use=self._slots.in_use,
+            slots_total=sum(block.shape.slots for block in self._slots.blocks),
+            slots_by_shape=self._slots.by_shape(),
+            encoder_memories=self._slots.groups,
+            rows_capacity=self._rows.capacity,
+            rows_resident=self._rows.resident,
+            rows_in_use=self._rows.in_use,
+            rows_pinned=self._rows.pinned,
+            host_bytes=self._host.size_bytes,
+            host_held_bytes=self._host.held_bytes,
+            host_prompts=len(self._host),
+            loads_in_flight=self._loading.fetches,
+            in_flight_steps=self._in_flight,
+            steps=self._steps,
+        )
+
+    def check_idle(self) -> None:
+        """Raises AssertionError when an idle scheduler still holds anything."""
+        self._rows.check_idle()
+        self._slots.check_idle()
+        if not self.stats().idle:
+            raise AssertionError(f"the idle scheduler still holds something: {self.stats()}")

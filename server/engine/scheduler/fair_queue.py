@@ -1,0 +1,171 @@
+"""Weighted fair queueing over tenants by start tags (Goyal, Vin and Cheng 1996, "Start-time Fair Queuing",
+section 2).
+
+Each tenant with waiting requests has a start tag in virtual time. The tenant with the smallest tag goes
+first; taking a request of cost c moves its tenant's tag by c / weight. A tenant that comes back starts at the
+tag of the request served last, so nobody saves up credit while idle. Two tenants that both always wait
+receive service within `largest cost / weight` of each, whatever they send. Within a tenant: higher priority
+first, then first come.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Generic[T]):
+    """One waiting request.
+
+    Attributes:
+        number: order of arrival; also breaks ties.
+        cost: padded tokens of work.
+        start: virtual time at which its tenant's turn comes, filled in by `in_order`.
+    """
+
+    item: T
+    key: str
+    tenant: str
+    weight: float
+    priority: int
+    cost: float
+    number: int
+    start: float = 0.0
+
+
+@dataclass(slots=True)
+class _Tenant(Generic[T]):
+    name: str
+    start: float
+    number: int
+    order: list[tuple[int, int]] = field(default_factory=list)
+    waiting: dict[tuple[int, int], Waiting[T]] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple[float, int, str]:
+        return (self.start, self.number, self.name)
+
+
+class FairQueue(Generic[T]):
+    """The queue. Every operation is O(log n) comparisons."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, _Tenant[T]] = {}
+        self._turns: list[tuple[float, int, str]] = []
+        self._finished: dict[str, float] = {}
+        self._keys: dict[str, tuple[str, tuple[int, int]]] = {}
+        self._now = 0.0
+        self._largest = 0.0
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    @property
+    def virtual_time(self) -> float:
+        """Start tag of the request served last."""
+        return self._now
+
+    @property
+    def largest(self) -> float:
+        """The largest cost / weight since the queue was last empty: how far one tenant may get ahead of
+        another."""
+        return self._largest
+
+    def by_tenant(self) -> Mapping[str, int]:
+        """Waiting requests of each tenant that has any."""
+        return {name: len(tenant.order) for name, tenant in self._tenants.items()}
+
+    def push(
+        self, item: T, *, key: str, tenant: str, weight: float, priority: int, cost: float, number: int
+    ) -> None:
+        """Add a request. `number` may be an old one: a request that comes back takes its place of before."""
+        place = (-priority, number)
+        owner = self._tenants.get(tenant)
+        if owner is None:
+            start = max(self._now, self._finished.pop(tenant, 0.0))
+            owner = self._tenants[tenant] = _Tenant(tenant, start, number)
+            insort(self._turns, owner.place)
+        insort(owner.order, place)
+        owner.waiting[place] = Waiting(item, key, tenant, weight, priority, cost, number)
+        self._keys[key] = (tenant, place)
+        self._largest = max(self._largest, cost / weight)
+
+    def in_order(self) -> Iterator[Waiting[T]]:
+        """Every waiting request in the order of service if nothing else arrived; lazy. Do not change the
+        queue while iterating."""
+        advanced: list[tuple[float, int, str, int]] = []
+        following = 0
+        while following < len(self._turns) or advanced:
+            fresh = self._turns[following] if following < len(self._turns) else None
+            if fresh is not None and (not advanced or fresh < advanced[0][:3]):
+                start, number, name = fresh
+                index, following = 0, following + 1
+            else:
+                start, number, name, index = heapq.heappop(advanced)
+            owner = self._tenants[name]
+            waiting = owner.waiting[owner.order[index]]
+            yield Waiting(
+                waiting.item,
+                waiting.key,
+                name,
+                waiting.weight,
+                waiting.priority,
+                waiting.cost,
+                waiting.number,
+                start,
+            )
+            if index + 1 < len(owner.order):
+                heapq.heappush(advanced, (start + waiting.cost / waiting.weight, number, name, index + 1))
+
+    def head(self) -> Waiting[T] | None:
+        """The request whose turn it is."""
+        return next(self.in_order(), None)
+
+    def take(self, key: str, *, turn: float | None = None) -> T:
+        """Serve a request: its tenant pays. `turn` is the start tag of the request whose turn it was, when
+        this one is served along with it. Raises KeyError when it does not wait."""
+        owner, waiting = self._pop(key)
+        self._now = max(self._now, owner.start if turn is None else turn)
+        self._move(owner, owner.start + waiting.cost / waiting.weight)
+        return waiting.item
+
+    def remove(self, key: str) -> T:
+        """Take a request away unserved: nobody pays. Raises KeyError when it does not wait."""
+        owner, waiting = self._pop(key)
+        self._move(owner, owner.start)
+        return waiting.item
+
+    def _pop(self, key: str) -> tuple[_Tenant[T], Waiting[T]]:
+        name, place = self._keys.pop(key)
+        owner = self._tenants[name]
+        del owner.order[bisect_left(owner.order, place)]
+        return owner, owner.waiting.pop(place)
+
+    def _move(self, owner: _Tenant[T], start: float) -> None:
+        del self._turns[bisect_left(self._turns, owner.place)]
+        owner.start = start
+        if owner.order:
+            insort(self._turns, owner.place)
+            return
+        del self._tenants[owner.name]
+        if start > self._now:
+            self._finished[owner.name] = start
+        if not self._keys:
+            self._forget()
+        elif len(self._finished) > 2 * len(self._tenants) + 64:
+            self._finished = {name: tag for name, tag in self._finished.items() if tag > self._now}
+
+    def _forget(self) -> None:
+        """The queue is empty: virtual time starts anew, and no tenant is remembered."""
+        self._finished.clear()
+        self._now = 0.0
+        self._largest = 0.0

@@ -1,0 +1,224 @@
+"""Who decodes where: slots of blocks, their modes, releases, and who may take the last ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from server.engine.plans import BlockMode, BlockShape
+from server.engine.scheduler.tickets import Ticket
+
+
+@dataclass(eq=False, slots=True)
+class SlotUse:
+    """One slot of a ticket.
+
+    Attributes:
+        place: 0, or its place among samples or beams.
+        planned: decode steps dispatched for it.
+        over: the device is done with it, or the scheduler no longer wants it.
+    """
+
+    ticket: Ticket
+    place: int
+    limit: int
+    planned: int = 0
+    over: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """One decode block.
+
+    Attributes:
+        uses: occupied slots.
+        to_release: slots the device must be told to drop, in the block's next plan.
+        releasing: slots of a dispatched release whose step was not collected; not free yet.
+        in_flight: decode steps dispatched and not collected.
+        last_decode: the round in which it decoded last; the least goes first.
+    """
+
+    index: int
+    shape: BlockShape
+    mode: BlockMode | None = None
+    uses: dict[int, SlotUse] = field(default_factory=dict)
+    to_release: set[int] = field(default_factory=set)
+    releasing: Counter[int] = field(default_factory=Counter)
+    in_flight: int = 0
+    last_decode: int = 0
+
+    @property
+    def busy(self) -> set[int]:
+        """Slots that may not be given out."""
+        return self.uses.keys() | self.to_release | self.releasing.keys()
+
+    @property
+    def wants_decode(self) -> bool:
+        """Whether a decode plan would do anything that is not in flight already."""
+        if self.to_release:
+            return True
+        live = [use for use in self.uses.values() if not use.over]
+        return any(use.planned < use.limit for use in live) or bool(live and not self.in_flight)
+
+    @property
+    def steps_left(self) -> int:
+        """Decode steps until it is empty, at most."""
+        return max((use.limit - use.planned for use in self.uses.values() if not use.over), default=0)
+
+    def free_slots(self) -> list[int]:
+        """Slots to give out, lowest first."""
+        busy = self.busy
+        return [slot for slot in range(self.shape.slots) if slot not in busy]
+
+    def close(self, slot: int) -> None:
+        """The ticket is through with the slot; the device is told unless it knows."""
+        use = self.uses.pop(slot)
+        if not use.over:
+            self.to_release.add(slot)
+        use.over = True
+        self.settle_mode()
+
+    def stop(self, slot: int) -> None:
+        """Stop a slot that its ticket keeps, because others of its group go on."""
+        self.uses[slot].over = True
+        self.to_release.add(slot)
+
+    def released(self, slots: Sequence[int]) -> None:
+        """A step that released `slots` was collected."""
+        for slot in slots:
+            self.releasing[slot] -= 1
+            if not self.releasing[slot]:
+                del self.releasing[slot]
+        self.settle_mode()
+
+    def settle_mode(self) -> None:
+        """An empty block may change its mode."""
+        if not self.busy:
+            self.mode = None
+
+
+MayTakeLast = Callable[[Ticket, int, int], bool]
+"""(ticket, slots its tenant holds of the shape, slots of the shape in all) -> whether it is below its fair
+share."""
+
+
+class SlotTable:
+    """All blocks.
+
+    `reserved` free slots of each shape are kept for tenants for whom `below_share` holds. A ticket that finds
+    no place may *claim* a block for the rest of one planning pass: those behind it in the fair order leave
+    that block alone, so it empties (a change of mode) or gathers enough free slots (a large group).
+    """
+
+    def __init__(self, shapes: Sequence[BlockShape], reserved: int, below_share: MayTakeLast) -> None:
+        self.blocks = [Block(index, shape) for index, shape in enumerate(shapes)]
+        self._by_shape: dict[BlockShape, list[Block]] = {}
+        for block in self.blocks:
+            self._by_shape.setdefault(block.shape, []).append(block)
+        self._held: Counter[tuple[BlockShape, str]] = Counter()
+        self._reserved = reserved
+        self._below_share = below_share
+        self._claims: dict[int, Ticket] = {}
+
+    @property
+    def in_use(self) -> int:
+        return sum(len(block.busy) for block in self.blocks)
+
+    @property
+    def groups(self) -> int:
+        """Encoder memories held: one a group."""
+        return sum(len({id(use.ticket) for use in block.uses.values()}) for block in self.blocks)
+
+    def by_shape(self) -> dict[BlockShape, int]:
+        """Busy slots of each shape."""
+        return {shape: sum(len(b.busy) for b in blocks) for shape, blocks in self._by_shape.items()}
+
+    def begin_pass(self) -> None:
+        """A new planning pass: claims are void."""
+        self._claims.clear()
+
+    def has_place(self, ticket: Ticket) -> bool:
+        """Whether `place` would succeed; a ticket that is turned away claims a block."""
+        if self._find(ticket) is not None:
+            return True
+        self._claim(ticket)
+        return False
+
+    def place(self, ticket: Ticket) -> bool:
+        """Give the ticket its slots, or do nothing and answer False."""
+        found = self._find(ticket)
+        if found is None:
+            return False
+        block, slots = found
+        block.mode = ticket.fit.mode
+        limit = ticket.generate.sampling.max_new_tokens
+        for place, slot in enumerate(slots):
+            block.uses[slot] = SlotUse(ticket, place, limit)
+        ticket.block, ticket.slots = block.index, slots
+        self._held[(block.shape, ticket.origin.tenant)] += len(slots)
+        return True
+
+    def leave(self, ticket: Ticket, *, inactive: bool = False) -> None:
+        """Take all slots of a ticket back. `inactive`: the device has nothing in them."""
+        if ticket.block is None:
+            return
+        block = self.blocks[ticket.block]
+        for slot in ticket.slots:
+            block.uses[slot].over |= inactive
+            block.close(slot)
+        held = (block.shape, ticket.origin.tenant)
+        self._held[held] -= len(ticket.slots)
+        if not self._held[held]:
+            del self._held[held]
+        ticket.block, ticket.slots = None, ()
+
+    def held_by_tenant(self) -> Counter[str]:
+        """Slots that each tenant holds, of all shapes."""
+        held: Counter[str] = Counter()
+        for (_, tenant), slots in self._held.items():
+            held[tenant] += slots
+        return held
+
+    def _find(self, ticket: Ticket) -> tuple[Block, tuple[int, ...]] | None:
+        shape, need = ticket.fit.shape, ticket.fit.slots
+        if shape is None or not self._may_take(ticket, shape):
+            return None
+        for block in self._by_shape[shape]:
+            if (
+                block.mode not in (None, ticket.fit.mode)
+                or self._claims.get(block.index, ticket) is not ticket
+            ):
+                continue
+            free = block.free_slots()
+            if len(free) >= need:
+                return block, tuple(free[:need])
+        return None
+
+    def _may_take(self, ticket: Ticket, shape: BlockShape) -> bool:
+        blocks = self._by_shape[shape]
+        total = sum(block.shape.slots for block in blocks)
+        free = total - sum(len(block.busy) for block in blocks)
+        held = self._held[(shape, ticket.origin.tenant)]
+        return free - ticket.fit.slots >= self._reserved or self._below_share(ticket, held, total)
+
+    def _claim(self, ticket: Ticket) -> None:
+        shape = ticket.fit.shape
+        if shape is None or not self._may_take(ticket, shape):
+            return
+        unclaimed = [block for block in self._by_shape[shape] if block.index not in self._claims]
+        same = [block for block in unclaimed if block.mode == ticket.fit.mode]
+        if same and ticket.fit.slots == 1:
+            return
+        candidates = same or unclaimed
+        if candidates:
+            soonest = min(candidates, key=lambda block: (block.steps_left, block.index))
+            self._claims[soonest.index] = ticket
+
+    def check_idle(self) -> None:
+        """Raises AssertionError when a slot is still held."""
+        for block in self.blocks:
+            if block.busy or block.in_flight or block.mode is not None:
+                raise AssertionError(f"block {block.index} still holds slots {sorted(block.busy)}")
+        if self._held:
+            raise AssertionError(f"slots are still counted for {dict(self._held)}")

@@ -1,0 +1,69 @@
+"""A step plan together with what the scheduler must remember until its result is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.engine.plans import DecodePlan, PrefillPlan, ScorePlan, SlotSampling
+from server.engine.requests import InputPart, PromptHandle, Sampling
+from server.engine.scheduler.prompt_rows import Acquired, PromptRows
+from server.engine.scheduler.slots import SlotUse
+from server.engine.scheduler.tickets import Ticket
+
+
+@dataclass(eq=False, slots=True)
+class BatchStep:
+    """An encoder pass: prefill or score.
+
+    Attributes:
+        tickets: one a row.
+        acquired: prompt rows of each ticket.
+        planned: on the engine's clock.
+    """
+
+    plan: PrefillPlan | ScorePlan
+    tickets: tuple[Ticket, ...]
+    acquired: tuple[Acquired, ...]
+    planned: float
+
+
+@dataclass(eq=False, slots=True)
+class DecodeStepRecord:
+    """A decode dispatch.
+
+    Attributes:
+        uses: who sat in each slot when it was dispatched: a slot may have a new owner when the result is
+            read.
+    """
+
+    plan: DecodePlan
+    uses: dict[int, SlotUse] = field(default_factory=dict)
+    planned: float = 0.0
+
+
+Step = BatchStep | DecodeStepRecord
+
+
+def input_ids(parts: tuple[InputPart, ...], rows: PromptRows, vocab_size: int) -> tuple[int, ...]:
+    """A request's input as the model reads it: prompt row r is id `vocab_size + r`."""
+    ids: list[int] = []
+    for part in parts:
+        if isinstance(part, PromptHandle):
+            ids.extend(vocab_size + row for row in rows.rows_of(part.digest))
+        else:
+            ids.extend(part)
+    return tuple(ids)
+
+
+def slot_sampling(sampling: Sampling) -> SlotSampling:
+    """What the executor needs of a request's settings."""
+    return SlotSampling(
+        max_new_tokens=sampling.max_new_tokens,
+        min_new_tokens=sampling.min_new_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        num_beams=sampling.num_beams,
+        length_penalty=sampling.length_penalty,
+    )

@@ -1,0 +1,86 @@
+"""One accepted request on its way through the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from server.engine.handle import RequestHandle
+from server.engine.observer import Kind
+from server.engine.requests import GenerateRequest, Origin, Request, ScoreRequest, Timings
+from server.engine.scheduler.fitting import Fit
+from server.engine.scheduler.sequences import SequenceBuilder
+
+
+class Phase(Enum):
+    """Where a ticket is. Every ticket ends in `OVER`."""
+
+    ARRIVED = "arrived"
+    LOADING = "loading"
+    QUEUED = "queued"
+    PREFILLING = "prefilling"
+    DECODING = "decoding"
+    OVER = "over"
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """An accepted request and everything it holds.
+
+    Attributes:
+        number: order of arrival.
+        arrived, deadline: on the engine's clock; the deadline is None for ever.
+        phase: advanced by the scheduler only.
+        holds: prompts kept in the host tier for it.
+        awaiting: prompts being fetched for it.
+        block, slots: its place on the device, leader first; set when its prefill is planned.
+        sequences: one builder a sequence, filled by decode results.
+        dispatched, encoded, first_token: moments on the engine's clock.
+    """
+
+    request: Request
+    fit: Fit
+    handle: RequestHandle
+    number: int
+    arrived: float
+    deadline: float | None
+    phase: Phase = Phase.ARRIVED
+    holds: list[str] = field(default_factory=list)
+    awaiting: set[str] = field(default_factory=set)
+    block: int | None = None
+    slots: tuple[int, ...] = ()
+    sequences: list[SequenceBuilder] = field(default_factory=list)
+    dispatched: float | None = None
+    encoded: float | None = None
+    first_token: float | None = None
+
+    @property
+    def origin(self) -> Origin:
+        return self.request.origin
+
+    @property
+    def key(self) -> str:
+        return self.request.origin.request_id
+
+    @property
+    def kind(self) -> Kind:
+        return "score" if isinstance(self.request, ScoreRequest) else "generate"
+
+    @property
+    def generate(self) -> GenerateRequest:
+        """The request of a generate ticket."""
+        if not isinstance(self.request, GenerateRequest):
+            raise TypeError(f"{self.key} is a score request")
+        return self.request
+
+    @property
+    def settled(self) -> bool:
+        """Whether its outcome is decided, perhaps on another thread (cancelled, deadline)."""
+        return self.handle.outcome is not None
+
+    def timings(self, now: float) -> Timings:
+        """Where the time went until `now`; parts that never began are 0."""
+        dispatched = now if self.dispatched is None else self.dispatched
+        encoded = now if self.encoded is None else self.encoded
+        first = None if self.first_token is None else self.first_token - self.arrived
+        return Timings(dispatched - self.arrived, encoded - dispatched, now - encoded, first)

@@ -1,0 +1,69 @@
+"""Every gauge of the engine at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from server.engine.plans import BlockShape
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What the engine holds.
+
+    Attributes:
+        permits: accepted requests whose outcome or clean-up is still to come.
+        queued, queued_by_tenant: waiting for the device.
+        loading: waiting for prompts from the store.
+        prefilling, decoding: requests on the device.
+        slots_in_use, slots_total, slots_by_shape: decode rows; a slot being released still counts.
+        encoder_memories: encoded inputs held for decoding, one a group of slots.
+        rows_capacity, rows_resident, rows_in_use, rows_pinned: rows of the device's prompt table;
+            `rows_in_use` are those a step in flight reads.
+        host_bytes, host_held_bytes, host_prompts: host tier; held are those that a waiting request needs.
+        loads_in_flight: fetches from the store.
+        in_flight_steps: dispatched, result not read.
+        steps: dispatched since the start.
+        draining, dead: whether new requests are refused, and why.
+    """
+
+    permits: int = 0
+    queued: int = 0
+    queued_by_tenant: Mapping[str, int] = field(default_factory=dict)
+    loading: int = 0
+    prefilling: int = 0
+    decoding: int = 0
+    slots_in_use: int = 0
+    slots_total: int = 0
+    slots_by_shape: Mapping[BlockShape, int] = field(default_factory=dict)
+    encoder_memories: int = 0
+    rows_capacity: int = 0
+    rows_resident: int = 0
+    rows_in_use: int = 0
+    rows_pinned: int = 0
+    host_bytes: int = 0
+    host_held_bytes: int = 0
+    host_prompts: int = 0
+    loads_in_flight: int = 0
+    in_flight_steps: int = 0
+    steps: int = 0
+    draining: bool = False
+    dead: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held for any request."""
+        return not (
+            self.permits
+            or self.queued
+            or self.loading
+            or self.prefilling
+            or self.decoding
+            or self.slots_in_use
+            or self.encoder_memories
+            or self.rows_in_use
+            or self.host_held_bytes
+            or self.loads_in_flight
+            or self.in_flight_steps
+        )

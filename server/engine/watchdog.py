@@ -1,0 +1,68 @@
+"""Looks at the engine's thread from outside: keeps deadlines while a device step runs, and gives a hung one
+up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from server.engine.config import EngineConfig
+from server.errors import EngineDeadError
+
+
+class Watchdog:
+    """A thread that wakes every `watchdog_interval_seconds`.
+
+    Args:
+        expire: settles requests whose deadline is at or before the time given.
+        die: declares the engine dead.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        clock: Callable[[], float],
+        expire: Callable[[float], None],
+        die: Callable[[EngineDeadError], None],
+    ) -> None:
+        self._timeout = config.step_timeout_seconds
+        self._interval = config.watchdog_interval_seconds
+        self._clock = clock
+        self._expire = expire
+        self._die = die
+        self._since: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="chorus-watchdog", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; callable from it."""
+        self._stop.set()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The engine's thread is inside the executor."""
+        self._since = self._clock()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def check(self) -> None:
+        """One round."""
+        now = self._clock()
+        self._expire(now)
+        since = self._since
+        if self._timeout is not None and since is not None and now - since > self._timeout:
+            self._die(
+                EngineDeadError(f"a device step has not ended in {self._timeout:g} s; the engine stopped")
+            )
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.check()
