@@ -26,7 +26,7 @@ Scorer = Callable[[tuple[int, ...]], np.ndarray[Any, Any]]
 
 @pytest.fixture(scope="module")
 def executor() -> JaxExecutor:
-    return tiny_executor(LADDER, model=MODEL)
+    return tiny_executor(LADDER, model=MODEL, without=("plain",))
 
 
 MODEL = tiny_model(4, end_bias=4.0)

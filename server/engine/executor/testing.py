@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from server.engine.executor.build import build_executor
+from server.engine.executor.build import model_spec
 from server.engine.executor.compile_watch import CompileWatch
+from server.engine.executor.compiling import compile_all
 from server.engine.executor.jax_executor import JaxExecutor
+from server.engine.executor.programs import programs
 from server.engine.ladder import tiny_ladder
 from server.engine.plans import Ladder
 from server.model.config import T5Config, named_config
@@ -57,14 +59,23 @@ def tiny_executor(
     prompt_rows: int = 64,
     watch: CompileWatch | None = None,
     output_width: int = 8,
+    without: tuple[str, ...] = (),
 ) -> JaxExecutor:
-    """A ready executor over `tiny_model`."""
-    executor, _ = build_executor(
-        model or tiny_model(),
-        ladder or tiny_ladder(),
-        prompt_rows,
+    """A ready executor over `tiny_model`.
+
+    Args:
+        without: programs whose names contain one of these are not compiled, to save a test's time.
+    """
+    model, ladder = model or tiny_model(), ladder or tiny_ladder()
+    spec = model_spec(model, prompt_rows, output_width)
+    wanted = [each for each in programs(spec, ladder) if not any(part in each.name for part in without)]
+    compiled = compile_all(wanted, watch)
+    config = model.config
+    return JaxExecutor(
+        spec,
+        ladder,
+        compiled,
         prompts or MemoryPrompts(),
-        watch=watch,
-        output_width=output_width,
+        config.padded_vocab_size,
+        config.decoder_start_id,
     )
-    return executor
