@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from prompts_store.artifacts.metadata import FileMetadata, check_digest, read_me
 from prompts_store.artifacts.npy_format import parse_npy
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.artifacts.safetensors_format import looks_like_safetensors, parse_safetensors
-from prompts_store.artifacts.sniff import container_of, pickle_refusal, refuse_foreign
+from prompts_store.artifacts.sniff import container_of, refuse_foreign, refuse_known_zips
 from prompts_store.artifacts.tensors import StoredTensor, check_shape, read_values
 from prompts_store.artifacts.types import Artifact, ArtifactFormat, ArtifactLimits, ArtifactMetadata
-from prompts_store.artifacts.zip_entries import ZipEntry, read_directory, read_entry
+from prompts_store.artifacts.zip_entries import read_directory, read_entry
 from prompts_store.digests import prompt_digest
 
 PROMPT_TENSOR = "prompt"
@@ -67,8 +66,8 @@ def _finish(
 
 
 def _read_zip(data: bytes, limits: ArtifactLimits) -> Artifact:
+    refuse_known_zips(data)
     entries = read_directory(data)
-    _refuse_other_zips(entries)
     _check_members(set(entries))
     config = read_entry(data, entries[peft_format.CONFIG_NAME], max_bytes=peft_format.MAX_CONFIG_BYTES)
     weights = read_entry(data, entries[peft_format.WEIGHTS_NAME], max_bytes=limits.max_bytes)
@@ -103,16 +102,6 @@ def _read_peft(config_bytes: bytes, weights: bytes, limits: ArtifactLimits) -> A
         notes=(*notes, *found.notes),
     )
     return _finish(tensor, "peft", limits, found, rows=rows)
-
-
-def _refuse_other_zips(entries: Mapping[str, ZipEntry]) -> None:
-    if "data.pkl" in entries:
-        raise pickle_refusal("The zip is a torch file; it")
-    if entries and all(name.endswith(".npy") for name in entries):
-        raise refusal(
-            Reason.NPZ,
-            "The file is an .npz archive; save the one array with numpy.save as .npy, and upload that.",
-        )
 
 
 def _check_members(names: set[str]) -> None:

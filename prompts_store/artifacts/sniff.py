@@ -56,6 +56,22 @@ def refuse_foreign(data: bytes) -> None:
             )
 
 
+def refuse_known_zips(data: bytes) -> None:
+    """Raise ArtifactError (`pickle`, `npz`) for the zips of torch and numpy, told by their first entry's name.
+
+    Looked at before the zip is read, which would only complain of torch's folders and numpy's 64-bit headers.
+    """
+    length = int.from_bytes(data[26:28], "little")
+    name = data[30 : 30 + length]
+    if name.endswith(b"data.pkl"):
+        raise pickle_refusal("The zip is a torch file; it")
+    if name.endswith(b".npy"):
+        raise refusal(
+            Reason.NPZ,
+            "The file is an .npz archive; save the one array with numpy.save as .npy, and upload that.",
+        )
+
+
 def pickle_refusal(what: str) -> Exception:
     """The error for a pickle, which could run any code when loaded."""
     return refusal(
