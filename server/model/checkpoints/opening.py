@@ -11,6 +11,7 @@ from server.model.checkpoints.huggingface import HuggingFaceReader, is_huggingfa
 from server.model.checkpoints.reader import CheckpointReader
 from server.model.checkpoints.t5x import T5XReader, is_t5x, latest_step
 from server.model.checkpoints.t5x_config import T5XHints
+from server.model.checkpoints.torch_bin import TorchReader
 from server.model.config import Activation
 
 
@@ -61,6 +62,8 @@ def open_folder(folder: Path, options: OpenOptions) -> CheckpointReader:
     step = folder if is_t5x(folder) else latest_step(folder)
     if step is not None:
         return T5XReader(step, _hints(str(step), options), options.vocabulary)
+    if is_torch(folder) and options.allow_torch:
+        return TorchReader(folder, vocabulary=options.vocabulary, name=options.name)
     if is_torch(folder):
         raise InvalidModelError(
             f"{folder.name} holds its weights as pytorch_model.bin, which the server never reads. "

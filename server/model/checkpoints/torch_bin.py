@@ -1,0 +1,143 @@
+"""`pytorch_model*.bin` folders, read without torch and without unpickling. Only `chorus models convert` does
+this."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.documents import read_json
+from server.model.checkpoints.files import identity_of
+from server.model.checkpoints.huggingface import merge_shard, sharded_files, without_aliases
+from server.model.checkpoints.huggingface_config import config_from_huggingface
+from server.model.checkpoints.huggingface_names import UNUSED, huggingface_place
+from server.model.checkpoints.reader import PlacedReader
+from server.model.checkpoints.safetensors_file import FileTensor, read_exactly
+from server.model.checkpoints.tensors import BFLOAT16, RawTensor
+from server.model.checkpoints.torch_pickle import MAX_PICKLE_BYTES, TorchTensor, read_state_dict
+from server.model.checkpoints.torch_zip import Entry, read_directory
+from server.model.checkpoints.vocabulary_files import find_vocabulary
+
+SINGLE = "pytorch_model.bin"
+INDEX = "pytorch_model.bin.index.json"
+
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "FloatStorage": np.dtype("<f4"),
+    "BFloat16Storage": BFLOAT16,
+    "HalfStorage": np.dtype("<f2"),
+    "DoubleStorage": np.dtype("<f8"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("bool"),
+}
+
+
+class TorchReader(PlacedReader):
+    """A Hugging Face folder whose weights are torch files."""
+
+    format: ClassVar[str] = "torch"
+
+    def __init__(self, folder: Path, *, vocabulary: Path | None = None, name: str = "") -> None:
+        """Open a folder.
+
+        Raises:
+            InvalidModelError: a file that is not a plain state dict (code `refused_torch_file`), no readable
+                config, or a tensor missing, extra or misshapen.
+        """
+        fields = read_json(folder / "config.json")
+        self.vocabulary = find_vocabulary(folder, vocabulary, fields.get("vocab_size"))
+        config = config_from_huggingface(fields, self.vocabulary, name or folder.resolve().name)
+        raw, files = _read_folder(folder)
+        self.identity = identity_of([folder / "config.json", *files])
+        super().__init__(config, without_aliases(config, raw), huggingface_place, frozenset(UNUSED))
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
+    if not (folder / INDEX).is_file():
+        path = folder / SINGLE
+        return dict(read_torch_file(path)), [path]
+    raw: dict[str, RawTensor] = {}
+    files = sharded_files(folder / INDEX)
+    for path, names in files.items():
+        merge_shard(raw, path, names, dict(read_torch_file(path)))
+    return raw, list(files)
+
+
+def read_torch_file(path: Path) -> dict[str, FileTensor]:
+    """The tensors of one torch file by name; of the data, nothing is read yet.
+
+    Raises:
+        InvalidModelError: the file is anything but a zip of a plain state dict, with code
+            `refused_torch_file`.
+    """
+    entries = read_directory(path)
+    pickled = entries["data.pkl"]
+    if pickled.size > MAX_PICKLE_BYTES:
+        raise _refused(path, "has a data.pkl that is too large for a state dict")
+    with path.open("rb", buffering=0) as file:
+        _require_little_endian(path, file.fileno(), entries)
+        data = bytes(read_exactly(file.fileno(), pickled.offset, pickled.size, path))
+    tensors = read_state_dict(data)
+    _refuse_overlaps(path, tensors)
+    return {name: _placed(path, entries, name, tensor) for name, tensor in tensors.items()}
+
+
+def _require_little_endian(path: Path, descriptor: int, entries: dict[str, Entry]) -> None:
+    entry = entries.get("byteorder")
+    if (
+        entry is not None
+        and bytes(read_exactly(descriptor, entry.offset, min(entry.size, 16), path)) != b"little"
+    ):
+        raise _refused(path, "was written on a big-endian machine")
+
+
+def _refuse_overlaps(path: Path, tensors: Mapping[str, TorchTensor]) -> None:
+    """Tied tensors share all of their storage; part of one shared with another is no state dict of a T5."""
+    spans = sorted(
+        {
+            (tensor.storage.key, tensor.offset, tensor.offset + math.prod(tensor.shape))
+            for tensor in tensors.values()
+        }
+    )
+    for (key, _, end), (next_key, start, _) in itertools.pairwise(spans):
+        if key == next_key and start < end:
+            raise _refused(path, f"has tensors that overlap in storage {key}")
+
+
+def _placed(path: Path, entries: dict[str, Entry], name: str, tensor: TorchTensor) -> FileTensor:
+    entry = entries.get(f"data/{tensor.storage.key}")
+    if entry is None:
+        raise _refused(path, f"lacks the storage of tensor {name}")
+    dtype = _DTYPES[tensor.storage.kind]
+    if entry.size != tensor.storage.elements * dtype.itemsize:
+        raise _refused(path, f"has a storage of {entry.size} bytes for tensor {name}, not what it claims")
+    if not _contiguous(tensor):
+        raise _refused(
+            path, f"has tensor {name} with strides {list(tensor.strides)}; only contiguous ones are read"
+        )
+    count = math.prod(tensor.shape)
+    if tensor.offset + count > tensor.storage.elements:
+        raise _refused(path, f"has tensor {name} reaching past its storage")
+    return FileTensor(path, entry.offset + tensor.offset * dtype.itemsize, tensor.shape, dtype)
+
+
+def _contiguous(tensor: TorchTensor) -> bool:
+    expected = 1
+    for extent, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
+        if extent > 1 and stride != expected:
+            return False
+        expected *= max(extent, 1)
+    return True
+
+
+def _refused(path: Path, reason: str) -> InvalidModelError:
+    return InvalidModelError(f"{path.name} {reason}", code="refused_torch_file")
