@@ -8,15 +8,16 @@ the server's memory.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 OTHER = "other"
+COMPILES = "chorus_compiles_total"
 
 # From half a millisecond (a classification on an accelerator) to a minute (long generation on a CPU).
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -102,9 +103,7 @@ SERIES: tuple[Series, ...] = (
     Series("chorus_prompt_fetches_total", "counter", "Prompts fetched from the store.", ("ok",)),
     Series("chorus_prompt_fetch_seconds", "histogram", "Seconds of one fetch from the store.", (), SECONDS),
     Series("chorus_prompt_fetched_bytes_total", "counter", "Bytes of prompts fetched from the store."),
-    Series(
-        "chorus_compiles_total", "counter", "Programs compiled, by program and cause.", ("program", "cause")
-    ),
+    Series(COMPILES, "counter", "Programs compiled, by program and cause.", ("program", "cause")),
     Series("chorus_compile_seconds", "histogram", "Seconds of one compile.", ("cause",), COMPILE_SECONDS),
     Series("chorus_ready", "gauge", "1 while requests are taken."),
     Series("chorus_queued_requests", "gauge", "Requests that wait for the device."),
@@ -158,7 +157,7 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         for series in SERIES:
-            if series.kind == "counter":
+            if series.kind == "counter" and series.name != COMPILES:
                 self._counters[series.name] = Counter(
                     series.name, series.description, series.labels, registry=registry
                 )
@@ -177,9 +176,33 @@ class Metrics:
         histogram = self._histograms[name]
         (histogram.labels(*labels) if labels else histogram).observe(value)
 
+    def watch_compiles(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Show `chorus_compiles_total`: `read` gives compiles by program and cause at each scrape."""
+        self.registry.register(_Compiles(read))
+
     def watch(self, read: Callable[[], dict[str, float]]) -> None:
         """Show gauges: `read` gives values by name at each scrape."""
         self.registry.register(_Gauges(read))
+
+
+class _Compiles(Collector):
+    """Compiles as the compiler's own events count them, read when somebody scrapes."""
+
+    def __init__(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[CounterMetricFamily]:
+        return [self._family()]
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        family = self._family()
+        for (program, cause), count in sorted(self._read().items()):
+            family.add_metric([program, cause], count)
+        yield family
+
+    def _family(self) -> CounterMetricFamily:
+        series = next(series for series in SERIES if series.name == COMPILES)
+        return CounterMetricFamily(series.name, series.description, labels=series.labels)
 
 
 class _Gauges(Collector):

@@ -241,7 +241,8 @@ def check_settings(settings: Settings) -> Settings:
     if settings.api_key_file is None and not settings.is_loopback and not settings.insecure_bind:
         raise InvalidInputError(
             f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use "
-            "and delete every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with --insecure-bind.",
+            "and delete every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with "
+            "--insecure-bind.",
             field="http_host",
         )
     return settings
@@ -252,7 +253,7 @@ def _readable(error: ValidationError) -> InvalidInputError:
     for item in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in item["loc"]) or "settings"
         if item["type"] == "missing":
-            problems.append(f"{name} is required: pass --{_flag(name)} or set {ENV_PREFIX}{name.upper()}")
+            problems.append(f"pass --{_flag(name)} or set {ENV_PREFIX}{name.upper()}: it is required")
         elif item["type"] == "extra_forbidden":
             problems.append(f"{name} is not a setting; see `chorus serve --help`")
         else:

@@ -99,6 +99,7 @@ def inputs_of(
     if (body.input is None) == (body.inputs is None):
         raise InvalidInputError("Send one of input (one) and inputs (a list).", field="input")
     if body.inputs is None:
+        assert body.input is not None
         return [(body.input, "input")]
     _check_count(len(body.inputs), max_items, "inputs")
     return [(value, f"inputs.{index}") for index, value in enumerate(body.inputs)]

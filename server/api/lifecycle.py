@@ -25,6 +25,11 @@ class Lifecycle:
         self._progress = (done, total)
         self.phase = "compiling"
 
+    @property
+    def total(self) -> int:
+        """Programs to compile, as far as is known."""
+        return self._progress[1]
+
     def ready(self) -> None:
         """Every program is compiled and the engine runs."""
         self.phase = "ready"
@@ -39,8 +44,8 @@ class Lifecycle:
         self.phase = "dead"
 
     def check(self) -> None:
-        """Raise unless requests are taken."""
-        if self.phase != "ready":
+        """Raise unless requests are taken. While draining, the engine itself refuses once it begins to."""
+        if self.phase not in ("ready", "draining"):
             raise self.not_ready()
 
     def not_ready(self) -> ChorusError:

@@ -72,7 +72,6 @@ class MetricsObserver:
         self._metrics.count("chorus_prompt_fetched_bytes_total", size_bytes)
 
     def compiled(self, program: str, cause: str, seconds: float) -> None:
-        self._metrics.count("chorus_compiles_total", 1, program, cause)
         self._metrics.observe("chorus_compile_seconds", seconds, cause)
 
 

@@ -65,6 +65,11 @@ class PromptLibrary:
         self._cache: OrderedDict[tuple[str, str], tuple[float, PromptVersion]] = OrderedDict()
         self._changes = 0
 
+    def close(self) -> None:
+        """End the threads and the store."""
+        self._offload.close()
+        self.store.close()
+
     async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of the store on its threads."""
         return await self._offload.run(function, *args, **kwargs)

@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from server.api.auth import Require
-from server.api.json_body import parse_json, read_body
+from server.api.json_body import join_path, parse_json, read_body
 from server.api.services import services_of
 from server.errors import InvalidInputError
 
@@ -36,12 +36,15 @@ class ChorusRoute(APIRoute):
         if door is None:
             raise TypeError(f"The route {self.path} asks for no scope.")
         has_body = self.body_field is not None
+        known = {parameter.alias for parameter in self.dependant.query_params}
 
         async def checked(request: Request) -> Response:
             door.authorise(request)
+            _check_query(request, known)
             if not has_body:
                 return await handler(request)
-            inner = CheckedRequest(_with_json_type(request), request.receive)
+            _check_json_type(request)
+            inner = CheckedRequest(request.scope, request.receive)
             inner._body = await read_body(request, services_of(request).settings.max_body_bytes)
             inner.parsed = parse_json(inner._body)
             return await handler(inner)
@@ -56,18 +59,22 @@ def _find_require(dependant: Dependant) -> Require | None:
     return None
 
 
-def _with_json_type(request: Request) -> dict[str, Any]:
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type == "application/json" or (
-        content_type.startswith("application/") and content_type.endswith("+json")
-    ):
-        return dict(request.scope)
-    if content_type:
+def _check_json_type(request: Request) -> None:
+    """Refuse a body that does not say it is JSON: a browser sends such bodies to other sites without asking."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise InvalidInputError(
             "The body is JSON: send it with 'Content-Type: application/json'.",
             field="content-type",
             code="unsupported_media_type",
         )
-    scope = dict(request.scope)
-    scope["headers"] = [*scope["headers"], (b"content-type", b"application/json")]
-    return scope
+
+
+def _check_query(request: Request, known: set[str]) -> None:
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidInputError(
+                "There is no such query parameter: remove it or correct its name.",
+                field=join_path("", name),
+                code="unknown_field",
+            )

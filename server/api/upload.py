@@ -166,6 +166,12 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
             raise InvalidInputError("The form has no file part: send the prompt as 'file'.", field="file")
         metadata = parse_json(parts["metadata"], "metadata") if "metadata" in parts else {}
         return Upload(parts["file"], _metadata(metadata, "metadata"))
+    if kind not in ("application/octet-stream", "application/zip"):
+        raise InvalidInputError(
+            "Send the prompt with 'Content-Type: application/octet-stream', or in a multipart form.",
+            field="content-type",
+            code="unsupported_media_type",
+        )
     if not body:
         raise InvalidInputError("The body is empty: send the prompt's file.", field="file", code="empty_file")
     return Upload(body, _metadata(query, ""))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
 MAX_REFERENCE_CHARACTERS = 256
+
+
+def documented(examples: list[dict[str, Any]]) -> JsonDict:
+    """`json_schema_extra` with examples."""
+    return {"examples": cast(JsonValue, examples)}
 
 
 class RequestModel(BaseModel):

@@ -16,6 +16,7 @@ from server.api.schemas.common import (
     RequestModel,
     Stop,
     Weight,
+    documented,
 )
 
 Deadline = Annotated[
@@ -57,7 +58,7 @@ class GenerateItem(GenerationSettings):
 class GenerateBody(GenerationSettings):
     """One of `input`, `inputs` and `requests`; a task with the first two."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.GENERATE})
+    model_config = ConfigDict(json_schema_extra=documented(examples.GENERATE))
 
     task: Reference | None = Field(None, description="A reference, or null for the base model.")
     input: Input | None = None
@@ -72,7 +73,7 @@ class GenerateBody(GenerationSettings):
 class ClassifyBody(RequestModel):
     """Rank labels after each input."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.CLASSIFY})
+    model_config = ConfigDict(json_schema_extra=documented(examples.CLASSIFY))
 
     task: Reference | None = Field(description="A reference, or null for the base model.")
     input: Input | None = None
@@ -85,7 +86,7 @@ class ClassifyBody(RequestModel):
 class EnsembleBody(RequestModel):
     """Let several versions vote on each input."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.ENSEMBLE})
+    model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE))
 
     tasks: list[Reference] | None = Field(None, min_length=1)
     ensemble: Reference | None = None

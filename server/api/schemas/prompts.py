@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from server.api.schemas import examples
-from server.api.schemas.common import AnswerModel, Reference, RequestModel, Weight
+from server.api.schemas.common import AnswerModel, Reference, RequestModel, Weight, documented
 
 VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
 
@@ -30,7 +30,7 @@ class UploadMetadata(RequestModel):
 class AliasBody(RequestModel):
     """Where an alias shall point."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.ALIAS})
+    model_config = ConfigDict(json_schema_extra=documented(examples.ALIAS))
 
     version: VersionNumber
 
@@ -38,7 +38,7 @@ class AliasBody(RequestModel):
 class RollbackBody(RequestModel):
     """Which alias goes back one."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.ROLLBACK})
+    model_config = ConfigDict(json_schema_extra=documented(examples.ROLLBACK))
 
     alias: str = Field("live", min_length=1, max_length=128)
 
@@ -46,7 +46,7 @@ class RollbackBody(RequestModel):
 class EnsembleVersionBody(RequestModel):
     """A new version of a stored ensemble; members are pinned to the versions that the references mean now."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": examples.ENSEMBLE_VERSION})
+    model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE_VERSION))
 
     tasks: list[Reference] = Field(min_length=1)
     vote: Literal["majority"] = "majority"

@@ -1,0 +1,254 @@
+"""Wiring: settings become a store, a model, an engine and an application. Nothing else builds them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from prompts_store.store import PromptStore
+from server.api.asgi import build_api
+from server.api.lifecycle import Lifecycle
+from server.api.limits import Limits
+from server.api.observer import MetricsObserver, gauges
+from server.api.offload import Offload
+from server.api.prompt_source import StorePrompts
+from server.api.resolve import PromptLibrary
+from server.api.services import BaseModelInfo, Services, Serving
+from server.engine.config import EngineConfig
+from server.engine.engine import Engine
+from server.engine.host_prompts import HostPromptTier
+from server.engine.ladder import build_ladder
+from server.engine.plans import Ladder
+from server.engine.stats import EngineStats
+from server.errors import EngineDeadError, InvalidModelError
+from server.metrics import Metrics
+from server.settings import Settings
+from server.tenancy.keys import load_keys
+
+if TYPE_CHECKING:
+    from server.engine.executor import CompileWatch
+    from server.model.checkpoints import LoadedModel
+
+Say = Callable[[str], None]
+
+_STORE_CALLS_WAITING = 512
+_TEXT_CALLS_WAITING = 512
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What a process runs.
+
+    Attributes:
+        api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
+    """
+
+    settings: Settings
+    services: Services
+    metrics: Metrics
+    api: FastAPI
+
+
+def build_app(settings: Settings) -> App:
+    """Everything but the model and the engine: quick, so that the HTTP server is up while programs compile.
+
+    Raises:
+        InvalidInputError: a key file or the ladder's settings are not acceptable.
+        StoreError: the data folder cannot be used.
+    """
+    ladder_of(settings)
+    keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
+    store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
+    metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
+    offload = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
+    services = Services(
+        settings=settings,
+        keys=keys,
+        library=PromptLibrary(store, offload, settings.alias_staleness_ms / 1000),
+        lifecycle=Lifecycle(),
+        text=Offload(settings.text_threads, _TEXT_CALLS_WAITING, "text threads"),
+        registry=metrics.registry,
+    )
+    metrics.watch(lambda: gauges(_stats(services), services.lifecycle))
+    return App(settings, services, metrics, build_api(services, http_observer(metrics)))
+
+
+def close_app(app: App) -> None:
+    """End the engine, the threads and the store; requests still under way fail with `not_ready`."""
+    if app.services.serving is not None:
+        app.services.serving.engine.stop()
+    app.services.text.close()
+    app.services.library.close()
+
+
+def http_observer(metrics: Metrics) -> Callable[[str, int, float], None]:
+    """Counts HTTP requests by route template and status."""
+    return lambda route, status, seconds: metrics.observe(
+        "chorus_http_request_seconds", seconds, route, str(status)
+    )
+
+
+def ladder_of(settings: Settings) -> Ladder:
+    """The shapes that are compiled. Raises InvalidInputError naming the setting."""
+    return build_ladder(settings.input_lengths, settings.batch_rows, settings.blocks, settings.score_buckets)
+
+
+def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) -> None:
+    """Load the model, compile, start the engine, take requests. Blocks for as long as that takes.
+
+    Args:
+        say: told one line at a time how it goes.
+        on_death: called when the engine dies later.
+
+    Raises:
+        ChorusError: the model cannot be read, or does not fit.
+    """
+    from server.engine.executor import CompileWatch, use_persistent_cache
+
+    settings, services = app.settings, app.services
+    cache_dir = settings.compile_cache_dir or settings.data_dir / "compile_cache"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    use_persistent_cache(str(cache_dir))
+    watch = CompileWatch().start()
+    app.metrics.watch_compiles(watch.counts)
+    loaded = load(settings, say)
+    services.serving = start_engine(app, loaded, watch, say, on_death)
+    watch.mark_ready()
+    services.lifecycle.ready()
+
+
+def load(settings: Settings, say: Say) -> LoadedModel:
+    """The base model. Raises InvalidModelError also when it has no vocabulary."""
+    from server.model.checkpoints import load_model
+
+    dtype = compute_dtype(settings)
+    say(f"loading {settings.model} ({dtype}, {settings.layout})")
+    tenths: set[int] = set()
+
+    def progress(what: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if tenth not in tenths:
+            tenths.add(tenth)
+            say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
+
+    loaded = load_model(settings.model, layout=settings.layout, dtype=dtype, progress=progress)
+    if loaded.vocabulary is None:
+        raise InvalidModelError(
+            f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
+        )
+    return loaded
+
+
+def start_engine(
+    app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
+) -> Serving:
+    """Plan memory, compile, start. Raises InvalidInputError when it does not fit."""
+    from server.engine.executor import build_executor
+    from server.engine.memory_plan import device_limit, plan_memory
+
+    settings, vocabulary = app.settings, loaded.vocabulary
+    assert vocabulary is not None
+    ladder = ladder_of(settings)
+    observer = MetricsObserver(app.metrics)
+    host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
+    limit = settings.memory_limit_bytes or device_limit()
+    model = loaded.model
+    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit)
+    say("memory plan\n" + arithmetic.table())
+    started = time.monotonic()
+
+    def progress(done: int, total: int, name: str, seconds: float) -> None:
+        app.services.lifecycle.compiling(done, total)
+        observer.compiled(name, "startup", seconds)
+        say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
+
+    executor, plan = build_executor(
+        model,
+        ladder,
+        settings.prompt_rows,
+        host,
+        memory_limit_bytes=limit,
+        watch=watch,
+        progress=progress,
+    )
+    seconds = time.monotonic() - started
+    say(
+        f"compiled {app.services.lifecycle.total} programs in {seconds:.1f} s; {_mib(plan.total)} of device memory"
+    )
+    engine = Engine(
+        executor,
+        StorePrompts(app.services.library.store),
+        config=engine_config(settings, loaded),
+        detokenise=vocabulary.decode,
+        observer=observer,
+        host_prompts=host,
+        on_death=on_death,
+    )
+    engine.start()
+    return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder))
+
+
+def engine_config(settings: Settings, loaded: LoadedModel) -> EngineConfig:
+    """The engine's share of the settings."""
+    return EngineConfig(
+        max_queued_requests=settings.max_queued_requests,
+        batch_invariant=settings.batch_invariant,
+        host_prompt_bytes=settings.host_prompts_bytes,
+        compute_dtype=compute_dtype(settings),
+        default_deadline_seconds=settings.default_deadline_seconds,
+        journal_path=settings.journal_file,
+        eos_id=loaded.model.config.eos_id,
+    )
+
+
+def compute_dtype(settings: Settings) -> str:
+    """`float32` or `bfloat16`; `auto` asks the platform."""
+    if settings.compute_dtype != "auto":
+        return {"f32": "float32", "bf16": "bfloat16"}[settings.compute_dtype]
+    import jax
+
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
+    """The base model as the API tells it."""
+    from server.model.parameters import parameter_count
+
+    config = loaded.model.config
+    return BaseModelInfo(
+        name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        vocabulary_digest=loaded.vocabulary_digest or "",
+        config=_config_json(asdict(config)),
+        parameters=parameter_count(config),
+        width=config.d_model,
+        compute_dtype=compute_dtype(settings),
+        layout=loaded.model.layout,
+        prompt_rows=settings.prompt_rows,
+        embeddings=cache(lambda: _embeddings(loaded)),
+    )
+
+
+def _embeddings(loaded: LoadedModel) -> np.ndarray[Any, Any]:
+    """`[V, D]` without padding rows, in host memory; on a CPU a view of the weights, else one copy."""
+    table = np.asarray(loaded.model.params["embedding"])
+    return table[: loaded.model.config.vocab_size]
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.0f} MiB"
+
+
+def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if isinstance(value, str | int | float | bool)}
+
+
+def _stats(services: Services) -> EngineStats:
+    return services.serving.engine.stats() if services.serving is not None else EngineStats()
