@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -112,6 +113,8 @@ class Client(SyncOwner):
         retries: how often to try again, or a whole `RetryPolicy`.
         max_connections: at once.
         transport: an httpx transport instead of the network, for tests.
+        sleep: waits between attempts, in seconds; for tests.
+        clock: monotonic seconds, for the retry budget; for tests.
 
     Raises:
         ConfigurationError: the URL or the key cannot be used.
@@ -126,11 +129,13 @@ class Client(SyncOwner):
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
         transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         connection, options = _connect(base_url, api_key, timeout_seconds, max_connections)
         policy = _policy(retries)
         http = httpx.Client(transport=transport, **options)  # type: ignore[arg-type]
-        super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy), time.sleep))
+        super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep))
         self.tasks = Tasks(self._transport)
         self.ensembles = Ensembles(self._transport)
 
@@ -173,11 +178,13 @@ class AsyncClient(AsyncOwner):
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
         transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         connection, options = _connect(base_url, api_key, timeout_seconds, max_connections)
         policy = _policy(retries)
         http = httpx.AsyncClient(transport=transport, **options)  # type: ignore[arg-type]
-        super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy), asyncio.sleep))
+        super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep))
         self.tasks = AsyncTasks(self._transport)
         self.ensembles = AsyncEnsembles(self._transport)
 

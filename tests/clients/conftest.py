@@ -1,0 +1,37 @@
+"""Fixtures of the client's tests: a server in memory, and the same one on a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fake_chorus import FakeChorus, on_loopback
+
+from chorus import Client
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's own URL and keys do not leak into tests."""
+    for name in ("CHORUS_URL", "CHORUS_API_KEY", "CHORUS_API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fake() -> FakeChorus:
+    return FakeChorus()
+
+
+@pytest.fixture
+def client(fake: FakeChorus) -> Iterator[Client]:
+    """A client whose requests the fake answers, without a socket."""
+    with Client(transport=httpx.MockTransport(fake)) as made:
+        yield made
+
+
+@pytest.fixture
+def url(fake: FakeChorus) -> Iterator[str]:
+    """The fake on a real socket."""
+    with on_loopback(fake) as served:
+        yield served

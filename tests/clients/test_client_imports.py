@@ -1,0 +1,50 @@
+"""The client is light: importing it pulls in nothing of the server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "torch",
+    "server",
+    "prompts_store",
+    "fastapi",
+    "sqlalchemy",
+    "safetensors",
+)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Names of the heavy modules that a fresh interpreter has after a statement."""
+    code = f"{statement}\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import chorus", "import chorus.cli", "import chorus.load"])
+def test_importing_the_client_is_light(statement: str) -> None:
+    assert loaded_by(statement) == set()
+
+
+def test_heavy_modules_would_be_noticed() -> None:
+    """The control of the test above."""
+    assert loaded_by("import numpy, server.errors") == {"numpy", "server"}
+
+
+def test_help_imports_no_extension() -> None:
+    statement = (
+        "import chorus.cli.root as root\n"
+        "from click.testing import CliRunner\n"
+        "answer = CliRunner().invoke(root.chorus, ['--help'])\n"
+        "assert answer.exit_code == 0 and 'serve' in answer.output, answer.output"
+    )
+    assert loaded_by(statement) == set()
