@@ -1,0 +1,113 @@
+"""Models on the Hugging Face hub: download what a T5 needs, and nothing else, into huggingface_hub's
+cache."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from server.errors import InvalidModelError
+from server.model.checkpoints.chorus_format import METADATA
+from server.model.checkpoints.huggingface import INDEX, SINGLE
+from server.model.checkpoints.torch_bin import INDEX as TORCH_INDEX
+from server.model.checkpoints.torch_bin import SINGLE as TORCH_SINGLE
+
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*)(@(?P<revision>[\w.\-/]+))?")
+# Which HTTP library huggingface_hub is built on has changed twice; its error's base is that library's.
+_TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
+_LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_BESIDE_WEIGHTS = ["config.json", "tokenizer_config.json", "spiece.model", "sentencepiece.model"]
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source that is no folder reads as `owner/name` or `owner/name@revision`."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
+def download(source: str, *, allow_torch: bool) -> Path:
+    """Download a model, or what is missing of it, and return its folder; huggingface_hub draws the progress.
+
+    Without a network, what was downloaded before is used.
+
+    Args:
+        source: `owner/name` or `owner/name@revision`.
+        allow_torch: download `pytorch_model*.bin` where there are no safetensors.
+
+    Raises:
+        InvalidModelError: no such model, no access, no network, or only files that Chorus does not read.
+    """
+    match = _HUB_ID.fullmatch(source)
+    if match is None:
+        raise InvalidModelError(f"{source!r} is neither a folder nor a hub id (owner/name)", field="model")
+    repo, revision = match["repo"], match["revision"]
+    try:
+        return _download(repo, revision, allow_torch)
+    except GatedRepoError as error:
+        raise _unavailable(source, "its licence must be accepted on the hub, and HF_TOKEN set") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise _unavailable(
+            source, "the hub has no such model or revision (a private one needs HF_TOKEN)"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        return _cached(source, repo, revision, error)
+    except HfHubHTTPError as error:
+        raise _unavailable(source, f"the hub answered with an error: {error}") from error
+    except (_TRANSPORT_ERROR, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _LOCAL_FAULTS:
+            raise _unavailable(source, f"the files cannot be written: {error}") from error
+        return _cached(source, repo, revision, error)
+
+
+def _download(repo: str, revision: str | None, allow_torch: bool) -> Path:
+    info = HfApi().model_info(repo, revision=revision)
+    files = {file.rfilename for file in info.siblings or ()}
+    patterns = _wanted(repo, files, allow_torch)
+    # The commit that was listed: a push in between must not mix two versions.
+    return Path(snapshot_download(repo, revision=info.sha, allow_patterns=patterns))
+
+
+def _wanted(repo: str, files: set[str], allow_torch: bool) -> list[str]:
+    if METADATA in files:
+        return [METADATA, "config.json", "spiece.model", "tensors/*"]
+    if INDEX in files:
+        return [*_BESIDE_WEIGHTS, INDEX, "model-*-of-*.safetensors"]
+    if SINGLE in files:
+        return [*_BESIDE_WEIGHTS, SINGLE]
+    if not files & {TORCH_SINGLE, TORCH_INDEX}:
+        raise _unavailable(repo, "it has no weights that Chorus can read (safetensors)")
+    if not allow_torch:
+        raise _unavailable(
+            repo,
+            "its weights are only there as pytorch_model.bin, which the server never reads. "
+            f"Convert it once: chorus models convert {repo} {repo.partition('/')[2]}-chorus",
+        )
+    if TORCH_INDEX in files:
+        return [*_BESIDE_WEIGHTS, TORCH_INDEX, "pytorch_model-*-of-*.bin"]
+    return [*_BESIDE_WEIGHTS, TORCH_SINGLE]
+
+
+def _cached(source: str, repo: str, revision: str | None, cause: Exception) -> Path:
+    try:
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise _unavailable(
+            source, f"the hub cannot be reached, and the model was not downloaded before ({cause})"
+        ) from error
+
+
+def _unavailable(source: str, reason: str) -> InvalidModelError:
+    return InvalidModelError(
+        f"cannot get {source} from the hub: {reason}", field="model", code="model_unavailable"
+    )
