@@ -47,8 +47,9 @@ def test_mixed_requests_take_settings_as_defaults(client: Client, fake: FakeChor
     assert last(fake)[2] == {
         "requests": [
             {"task": "a", "input": "one", "seed": 3},
-            {"task": None, "input": {"text": "two"}, "seed": 7},
-        ]
+            {"task": None, "input": {"text": "two"}},
+        ],
+        "seed": 7,
     }
     assert answer.texts == ["ONE", "TWO"]
 

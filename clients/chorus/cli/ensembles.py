@@ -7,7 +7,7 @@ import click
 from chorus.cli.output import clean, print_error, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import collect_inputs
-from chorus.types import Ensemble, EnsembleResponse
+from chorus.types import Ensemble, EnsembleResponse, FailedItem
 
 
 @click.group()
@@ -122,8 +122,8 @@ def _tell_votes(session: Session, answer: EnsembleResponse) -> None:
     if session.as_json:
         print_json(answer)
     for index, item in enumerate(answer.results):
-        if index in answer.failures:
-            print_error(answer.failures[index], f" (input {index})")
-        elif not session.as_json and not hasattr(item, "error"):
+        if isinstance(item, FailedItem):
+            print_error(item.error, f" (input {index})")
+        elif not session.as_json:
             counts = ", ".join(f"{clean(name)} {count:g}" for name, count in item.counts.items())
             click.echo(f"{clean(item.answer)}  (agreement {item.agreement:.0%}: {counts})")

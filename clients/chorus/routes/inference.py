@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Required, TypedDict, Unpack
 
 from chorus.errors import InvalidArgumentError
 from chorus.types import ClassifyResponse, EnsembleResponse, GenerateResponse
@@ -47,10 +47,10 @@ class Settings(TypedDict, total=False):
 
 
 class GenerateItem(TypedDict, total=False):
-    """One of `requests`: its own task, input and settings."""
+    """One of `requests`: its own task and input, and settings that go before those given for all."""
 
-    task: str | None
-    input: Input
+    task: Required[str | None]
+    input: Required[Input]
     max_new_tokens: int
     min_new_tokens: int
     temperature: float
@@ -63,7 +63,6 @@ class GenerateItem(TypedDict, total=False):
     n: int
     logprobs: bool
     truncate: bool
-    deadline_seconds: float
 
 
 def one_or_many(input: Input | None, inputs: Sequence[Input] | None) -> dict[str, Any]:
@@ -96,8 +95,8 @@ def _body(
         )
     if not requests:
         raise InvalidArgumentError("requests is a list of one or more.", field="requests")
-    # Settings given once are each item's default.
-    return {"requests": [{**settings, **item} for item in requests]}
+    # The server takes settings beside `requests` as each item's default.
+    return {"requests": list(requests), **settings}
 
 
 def generate_request(
@@ -144,7 +143,8 @@ def generate(
         task: a reference (`acme/sst2`, `acme/sst2@3`, `acme/sst2@canary`), or None for the base model.
         input: text, or the fields of the version's template.
         inputs: a list of those.
-        requests: for mixed tasks: a list of objects with `task`, `input` and settings of their own.
+        requests: for mixed tasks: a list of objects with `task`, `input` and settings that differ from
+            `settings`.
         settings: see `Settings`.
 
     Returns:

@@ -59,7 +59,7 @@ class Classification(Wire):
 
     Attributes:
         probabilities: softmax over the labels' summed token log probabilities.
-        log_probabilities: natural log, `</s>` included, before the softmax.
+        log_probabilities: natural log, `</s>` included, before the softmax; None is minus infinity.
     """
 
     task: str | None = None
@@ -67,7 +67,7 @@ class Classification(Wire):
     digest: str | None = None
     label: str
     probabilities: dict[str, float]
-    log_probabilities: dict[str, float]
+    log_probabilities: dict[str, float | None]
     truncated: bool = False
     usage: Usage
 

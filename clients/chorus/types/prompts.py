@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from chorus.types.base import Wire
 
@@ -38,7 +38,7 @@ class Version(Wire):
     created_by: str = ""
     aliases: list[str] = Field(default_factory=list)
     created: bool | None = None
-    notes: list[str] = Field(default_factory=list)
+    notes: Annotated[list[str], BeforeValidator(lambda notes: notes or [])] = Field(default_factory=list)
 
 
 class Task(Wire):
