@@ -57,7 +57,8 @@ def refuse_foreign(data: bytes) -> None:
 
 
 def refuse_known_zips(data: bytes) -> None:
-    """Raise ArtifactError (`pickle`, `npz`) for the zips of torch and numpy, told by their first entry's name.
+    """Raise ArtifactError (`pickle`, `npz`) for the zips of torch and numpy, told by their first entry's
+    name.
 
     Looked at before the zip is read, which would only complain of torch's folders and numpy's 64-bit headers.
     """

@@ -70,6 +70,8 @@ def read_values(
     stored = _array(tensor)[:rows]
     values, notes = _to_float32(stored, tensor.dtype)
     _check_finite(values, limits.compute_dtype)
+    # Copied only now, so that refusing a large file never costs two of it. A copy, so that the file can go.
+    values = np.array(values, dtype=np.float32, order="C", copy=np.shares_memory(values, stored) or None)
     values.setflags(write=False)
     return values, notes
 
@@ -127,7 +129,7 @@ def _to_float32(
         return np.ascontiguousarray(widened).view(np.float32), ["The values were bfloat16, widened exactly."]
     # A double beyond f32's range becomes an infinity here, which the check after this one refuses.
     with np.errstate(over="ignore", invalid="ignore"):
-        values = stored.astype(np.float32, order="C", copy=True)
+        values = stored.astype(np.float32, order="C", copy=False)
     if dtype.endswith("f2"):
         return values, ["The values were float16, widened exactly."]
     if dtype.endswith("f8"):
