@@ -331,7 +331,10 @@ class FakeExecutor:
             slots.append(SlotTokens(index, tokens, tuple(map(log_probability, tokens)), done))
             if done:
                 del block.slots[index]
-        return DecodeResult(plan.step, plan.block, tuple(slots), self._search(block, plan.tokens))
+        beams = self._search(block, plan.tokens)
+        if not block.busy():
+            block.mode = None  # its next request may choose another
+        return DecodeResult(plan.step, plan.block, tuple(slots), beams)
 
     def _search(self, block: _Block, tokens: int) -> tuple[BeamsDone, ...]:
         over = []
