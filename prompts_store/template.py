@@ -72,13 +72,19 @@ class Template:
                 )
 
 
-@lru_cache(maxsize=512)
 def parse_template(text: str) -> Template:
     """Parse a template. The result is cached: a template is parsed once, not once a request.
 
     Raises:
         InvalidError: `invalid_template`, field `template`, saying what is wrong at which character.
     """
+    if not isinstance(text, str):
+        raise _invalid(f"A template is a text, not {type(text).__name__}.")
+    return _parse(text)
+
+
+@lru_cache(maxsize=512)
+def _parse(text: str) -> Template:
     _check_text(text)
     pieces: list[tuple[str, str | None]] = []
     literal: list[str] = []
@@ -155,8 +161,6 @@ def _bad_name(name: str, position: int) -> str:
 
 
 def _check_text(text: str) -> None:
-    if not isinstance(text, str):
-        raise _invalid(f"A template is a text, not {type(text).__name__}.")
     if len(text) > MAX_TEMPLATE_CHARACTERS:
         raise _invalid(f"The template has {len(text)} characters; {MAX_TEMPLATE_CHARACTERS} is the most.")
     if not is_unicode(text) or has_control_characters(text, allowed="\t\n\r"):
