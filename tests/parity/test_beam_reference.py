@@ -26,8 +26,9 @@ def test_beam_4_without_penalty_is_the_reference_one(name: str) -> None:
     record: dict[str, Any] = json.loads((FIXTURES / name / "reference.json").read_text())
     with np.load(FIXTURES / name / "reference.npz") as arrays:
         prompt = arrays["prompt"]
-    executor = tiny_executor(LADDER, MemoryPrompts({"p": prompt}), model=model, prompt_rows=len(prompt),
-    without=("plain",)) V, step = executor.padded_vocab_size, 0
+    prompts = MemoryPrompts({"p": prompt})
+    executor = tiny_executor(LADDER, prompts, model=model, prompt_rows=len(prompt), without=("plain",))
+    V, step = executor.padded_vocab_size, 0
     searches = [search for search in record["beams"] if not search["early_stopping"]]
     assert len(searches) >= 8
     loads: tuple[RowLoad, ...] = (RowLoad("p", tuple(range(len(prompt)))),)
@@ -49,6 +50,7 @@ def test_beam_4_without_penalty_is_the_reference_one(name: str) -> None:
         for row, search in enumerate(batch):
             ours = [[*beam.tokens, 1] if beam.ended else list(beam.tokens) for beam in found[4 * row]]
             assert ours == search["sequences"]
-            np.testing.assert_allclose([b.score for b in found[4 * row]], search["scores"], rtol=1e-4,
-            atol=1e-4) compared += len(ours)
+            scores = [beam.score for beam in found[4 * row]]
+            np.testing.assert_allclose(scores, search["scores"], rtol=1e-4, atol=1e-4)
+            compared += len(ours)
     assert compared >= 32

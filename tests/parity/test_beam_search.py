@@ -54,8 +54,8 @@ def _scorer(text: tuple[int, ...]) -> Scorer:
             targets = np.zeros((1, 1, LIMIT + 1), np.int32)
             targets[0, 0, : len(prefix)] = prefix
             counts = np.full((1, 1), len(prefix) + 1, np.int32)
-            row = np.asarray(_teacher()(ids, np.array([len(text)], np.int32), targets, counts))[0, 0,
-            len(prefix)] row = row.astype(np.float64)
+            logits = np.asarray(_teacher()(ids, np.array([len(text)], np.int32), targets, counts))
+            row = logits[0, 0, len(prefix)].astype(np.float64)
             row -= row.max() + np.log(np.exp(row - row.max()).sum())
             row[MODEL.config.vocab_size :] = -np.inf
             row[MODEL.config.pad_id] = -np.inf
@@ -96,8 +96,9 @@ def reference_beams(
         if len(done) == width and done[-1][0] > best:
             break
     if alpha != 0 and len(done) < width:
-        done += [(total / _penalty(limit, alpha), tokens, False) for total, tokens in live[: width -
-        len(done)]]
+        done += [
+            (total / _penalty(limit, alpha), tokens, False) for total, tokens in live[: width - len(done)]
+        ]
     return [(tokens[:-1] if ended else tokens, value, ended) for value, tokens, ended in done]
 
 
@@ -134,8 +135,10 @@ def test_mixed_widths_side_by_side_give_the_reference_hypotheses(executor: JaxEx
     for seed in range(6):
         texts = list(_texts(len(GROUPS), seed))
         settings = [
-            SlotSampling(LIMIT - (place % 3), num_beams=len(slots), length_penalty=alpha, min_new_tokens=place
-            % 2) for place, slots in enumerate(GROUPS)
+            SlotSampling(
+                LIMIT - (place % 3), num_beams=len(slots), length_penalty=alpha, min_new_tokens=place % 2
+            )
+            for place, slots in enumerate(GROUPS)
         ]
         results = _search(executor, texts, GROUPS, settings)
         for text, slots, each in zip(texts, GROUPS, settings, strict=True):

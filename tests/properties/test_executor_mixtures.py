@@ -123,8 +123,12 @@ class _Running:
                 tuple((b.tokens, np.float32(b.score).tobytes(), b.ended) for b in self.beams.beams),
             )
         return tuple(
-            (tuple(self.tokens[s]), np.array(self.log_probs[s], np.float32).tobytes(), self.failed.get(s,
-            False)) for s in self.slots
+            (
+                tuple(self.tokens[s]),
+                np.array(self.log_probs[s], np.float32).tobytes(),
+                self.failed.get(s, False),
+            )
+            for s in self.slots
         )
 
 
@@ -151,8 +155,9 @@ class Mixer:
         inputs: list[tuple[int, ...]] = [(int(self.random.integers(2, 160)), 1)] * (max(rows) + 1)
         admissions = []
         for case, row, row_ids in zip(wanted, rows, ids, strict=True):
-            slots = tuple(self.random.choice(sorted(self.free), size=self.pool[case].width,
-            replace=False).tolist()) self.free -= set(slots)
+            size = self.pool[case].width
+            slots = tuple(self.random.choice(sorted(self.free), size=size, replace=False).tolist())
+            self.free -= set(slots)
             inputs[row] = row_ids
             admissions.append(Admission(row, self.block, slots, self.pool[case].sampling))
             empty: Any = {slot: [] for slot in slots}
@@ -227,8 +232,9 @@ def _class(ladder: Ladder, length: int) -> int:
 
 
 def _load(executor: JaxExecutor) -> JaxExecutor:
-    executor.collect(executor.dispatch(PrefillPlan(0, executor.ladder.input_buckets[0], ((2, 1),), (),
-    LOADS))) return executor
+    plan = PrefillPlan(0, executor.ladder.input_buckets[0], ((2, 1),), (), LOADS)
+    executor.collect(executor.dispatch(plan))
+    return executor
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +242,9 @@ def executor() -> JaxExecutor:
     return _load(tiny_executor(LADDER, _values()))
 
 
-def _differences(executor: JaxExecutor, pool: list[Case], block: int, mode: Any, mixtures: int) -> tuple[int, int]:
+def _differences(
+    executor: JaxExecutor, pool: list[Case], block: int, mode: Any, mixtures: int
+) -> tuple[int, int]:
     """(answers compared, answers that differ from the one alone)."""
     alone = Mixer(executor, pool, block, mode, seed=5)
     expected = [alone.alone(case) for case in range(len(pool))]
@@ -267,9 +275,10 @@ def test_the_pool_has_failures_and_every_kind_of_end(executor: JaxExecutor) -> N
     poisoned = [{"nan", "inf"} & set(map(str, case.parts)) != set() for case in pool]
     assert [log == ("failed encoding",) for log in logs] == poisoned and 10 < sum(poisoned) < 60
     healthy = [log[0] for log, bad in zip(logs, poisoned, strict=True) if not bad]
-    assert any(tokens[-1] == 1 for tokens, _, _ in healthy) and any(tokens[-1] != 1 for tokens, _, _ in
-    healthy) assert len({tokens for tokens, _, _ in healthy}) > len(healthy) // 2  # answers depend on the
-    request
+    assert any(tokens[-1] == 1 for tokens, _, _ in healthy)
+    assert any(tokens[-1] != 1 for tokens, _, _ in healthy)
+    # Answers depend on the request.
+    assert len({tokens for tokens, _, _ in healthy}) > len(healthy) // 2
 
 
 def _sums(executor: JaxExecutor, cases: list[Case], rows: list[int]) -> list[bytes]:

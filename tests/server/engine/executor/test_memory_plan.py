@@ -1,0 +1,93 @@
+"""The memory plan equals what is allocated, and refuses what does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import pytest
+
+from server.engine.executor import build_executor
+from server.engine.executor.testing import MemoryPrompts, tiny_model
+from server.engine.ladder import build_ladder
+from server.engine.memory_plan import device_limit, plan_memory
+from server.errors import InvalidInputError
+from server.model.config import named_config
+
+LADDER = build_ladder((8,), (2,), ((8, 4, 4), (8, 8, 2)), (), rows_per_load=4)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def test_the_plan_is_what_the_executor_allocates() -> None:
+    model = tiny_model()
+    executor, plan = build_executor(model, LADDER, 16, MemoryPrompts())
+    blocks = [block.state for block in executor._blocks]
+    assert plan.weights == _bytes(model.params)
+    assert plan.prompt_rows == executor._table.nbytes
+    assert plan.encoder_memory == sum(_bytes(block.memory) for block in blocks)
+    slots = sum(_bytes((block.cache, block.beams)) for block in blocks)
+    assert slots * 0.8 <= plan.slots <= slots * 1.2
+    assert plan.temporaries == executor.compiled.largest_temporary
+    assert plan.total <= plan.limit and plan.limit == device_limit()
+
+
+def test_a_plan_that_does_not_fit_is_refused_before_anything_is_compiled() -> None:
+    class Abstract:
+        """Fails when anything but arithmetic touches the model."""
+
+        config, dtype, params, functions = named_config("xxl"), "bfloat16", None, None
+
+    with pytest.raises(
+        InvalidInputError, match=r"needs .* MiB of memory and may use .* change dtype"
+    ) as caught:
+        build_executor(Abstract(), build_ladder(), 4096, MemoryPrompts(), memory_limit_bytes=2**34)
+    assert caught.value.code == "memory_plan" and caught.value.field == "dtype"
+
+
+def test_temporaries_count_once_they_are_known() -> None:
+    plan = plan_memory(named_config("tiny"), LADDER, 16, "float32", limit=1_000_000)
+    plan.check()
+    with pytest.raises(InvalidInputError, match="XLA temporaries") as caught:
+        plan.with_temporaries(2_000_000).check()
+    assert caught.value.field == "input_lengths"
+
+
+def test_the_table_names_every_use_and_the_sum() -> None:
+    plan = plan_memory(named_config("xl"), build_ladder(), 10_000, "bfloat16", limit=2**40)
+    table = plan.table()
+    for use in (
+        "weights",
+        "prompt rows",
+        "encoder memory",
+        "slots",
+        "activations",
+        "temporaries",
+        "total",
+        "limit",
+    ):
+        assert use in table
+    assert plan.weights == 2 * 2_849_757_184
+    assert plan.prompt_rows == 10_000 * 2048 * 2
+    # 24 layers, keys and values, 32 heads of 64, two bytes.
+    assert plan.encoder_memory == (128 * 16 + 256 * 16 + 512 * 8) * 24 * 2 * 32 * 64 * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"input_lengths": ()}, "input_lengths"),
+        ({"batch_rows": (0,)}, "batch_rows"),
+        ({"blocks": ((8, 4),)}, "blocks.0"),
+        ({"blocks": ((8, 4, -1),)}, "blocks.0"),
+        ({"input_lengths": (64, 1024)}, "blocks"),
+        ({"score": ((1, 2, 3),)}, "score.0"),
+        ({"rows_per_load": 0}, "rows_per_load"),
+    ],
+)
+def test_a_bad_ladder_is_refused_by_setting(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        build_ladder(**settings)
+    assert caught.value.field == field
