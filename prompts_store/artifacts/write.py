@@ -103,11 +103,11 @@ def write_peft_folder(
 
 
 def _checked(values: np.ndarray[Any, Any], manifest: PromptManifest | None) -> PromptValues:
-    if values.ndim != 2 or values.size == 0 or values.dtype != np.float32:
+    if values.ndim != 2 or values.size == 0 or values.dtype.newbyteorder("=") != np.float32:
         raise ValueError(f"a prompt is a [P, D] float32 array, not {values.dtype} with shape {values.shape}")
     if manifest is not None and manifest.digest != prompt_digest(values):
         raise ValueError("the manifest is another prompt's: its digest is not these values'")
-    return values
+    return values.astype(np.float32, copy=False)
 
 
 def _safetensors(values: PromptValues, tensor: str, manifest: PromptManifest | None) -> bytes:
