@@ -1,0 +1,51 @@
+"""What a result was measured on and with: goes into every result file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers", "peft", "ctranslate2", "numpy")
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores, memory, system; `name` goes into file names."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "name": f"{cores}core-cpu",
+        "processor": _processor(),
+        "cores": cores,
+        "memory_gib": round(memory / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with `+` when files differ from it."""
+    here = Path(__file__).parent
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Versions of the packages that matter in an environment, by its Python."""
+    program = (
+        "import importlib.metadata as m, platform\n"
+        f"for n in {PACKAGES!r}:\n"
+        "    try: print(n, m.version(n))\n"
+        "    except m.PackageNotFoundError: pass\n"
+    )
+    lines = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout
+    return dict(line.split() for line in lines.splitlines())
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()

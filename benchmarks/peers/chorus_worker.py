@@ -1,0 +1,115 @@
+"""Chorus's own turn: the engine called directly, all requests handed in at once.
+
+python chorus_worker.py MODEL_FOLDER CACHE_FOLDER
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import numpy as np
+from serve_lines import serve
+from workload import PROMPT_LENGTH, Request, read
+
+from server.engine.config import EngineConfig
+from server.engine.engine import Engine
+from server.engine.executor import build_executor, use_persistent_cache
+from server.engine.host_prompts import HostPromptTier
+from server.engine.ladder import build_ladder
+from server.engine.observer import DecodeStep, NullObserver, PrefillStep
+from server.engine.requests import GenerateRequest, Origin, PromptHandle, Sampling
+from server.model.checkpoints import load_model
+from server.settings import Settings
+
+
+class Prompts:
+    """Prompt values by a digest that names the folder and the task."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, np.ndarray[Any, Any]] = {}
+
+    def fetch(self, digest: str) -> np.ndarray[Any, Any]:
+        folder, task = digest.rsplit("#", 1)
+        return np.ascontiguousarray(self.tables[folder][int(task)])
+
+
+class Steps(NullObserver):
+    """Counts what the device did."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.seconds = {"prefill": 0.0, "decode": 0.0}
+        self.tokens = {"real": 0, "padded": 0, "decoded": 0}
+
+    def prefill_step(self, step: PrefillStep) -> None:
+        self.seconds["prefill"] += step.seconds
+        self.tokens["real"] += step.real_tokens
+        self.tokens["padded"] += step.padded_tokens
+
+    def decode_step(self, step: DecodeStep) -> None:
+        self.seconds["decode"] += step.seconds
+        self.tokens["decoded"] += step.tokens
+
+
+class Chorus:
+    """One engine with the server's default ladder, kept for the whole run."""
+
+    def __init__(self, model: str, prompt_rows: int) -> None:
+        loaded = load_model(model, layout="unrolled", dtype="float32")
+        defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
+        ladder = build_ladder(
+            defaults["input_lengths"], defaults["batch_rows"], defaults["blocks"], defaults["score_buckets"]
+        )
+        self._source, self._steps = Prompts(), Steps()
+        host = HostPromptTier(4 << 30, "float32")
+        executor, _ = build_executor(loaded.model, ladder, prompt_rows, host)
+        config = EngineConfig(max_queued_requests=1 << 20)
+        self._engine = Engine(
+            executor,
+            self._source,
+            config=config,
+            detokenise=lambda ids: "",
+            observer=self._steps,
+            host_prompts=host,
+        )
+        self._engine.start()
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        requests, prompts = read(folder)
+        self._source.tables[str(folder)] = prompts
+        self._steps.reset()
+        made = asyncio.run(self._answer(str(folder), requests))
+        assert made == [request.new_tokens for request in requests], "a request got other than its tokens"
+        return {"device_seconds": self._steps.seconds, "tokens": self._steps.tokens}
+
+    async def _answer(self, folder: str, requests: list[Request]) -> list[int]:
+        handles = [
+            self._engine.submit(self._request(folder, n, request)) for n, request in enumerate(requests)
+        ]
+        finished = [await handle.result() for handle in handles]
+        return [len(event.sequences[0].tokens) for event in finished]  # type: ignore[union-attr]
+
+    def _request(self, folder: str, number: int, request: Request) -> GenerateRequest:
+        count = request.new_tokens
+        prompt = PromptHandle(f"{folder}#{request.task}", PROMPT_LENGTH)
+        return GenerateRequest(
+            Origin(f"{number}", task=f"task{request.task}"),
+            (prompt, tuple(request.ids)),
+            Sampling(max_new_tokens=count, min_new_tokens=count),
+        )
+
+
+def main() -> None:
+    use_persistent_cache(sys.argv[2])
+    chorus = Chorus(sys.argv[1], int(sys.argv[3]) if len(sys.argv) > 3 else 110_000)
+    serve({"chorus": chorus.run})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Chorus beside what people would use instead: interleaved rounds, medians, a table, JSON.
+
+    python benchmarks/peers/run.py                    every load, every peer
+    python benchmarks/peers/run.py --loads labels_64  some loads
+    python benchmarks/peers/run.py --peers-python PY  an environment with requirements.txt already there
+
+Every contender answers the same requests with both cores while the others wait. A round is one turn of each;
+the first is a warm-up. `ratios` are medians over rounds of (their seconds / our seconds): above 1, Chorus is
+faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import numpy as np
+from machine import machine, versions
+from workload import PROMPT_LENGTH, Load, make_requests, synthetic_ids, texts, write
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SHARED = Path(os.environ.get("CHORUS_SHARED", ROOT.parent / "shared"))
+PEERS = ("peft", "hf_mixed", "one_at_a_time", "ctranslate2_f32", "ctranslate2_int8")
+LOADS = {
+    load.name: load
+    for load in (
+        Load("labels_1", 1, 96),
+        Load("labels_32", 32, 96),
+        Load("labels_64", 64, 96),
+        Load("labels_64_zipf", 64, 96, skew="zipf"),
+        Load("labels_1000", 1000, 96),
+        Load("text_64", 64, 96, new_tokens="uniform"),
+        Load("text_64_long_tail", 64, 96, new_tokens="long_tail"),
+    )
+}
+SKIPPED = {
+    "labels_1000": ("peft",)
+}  # a thousand registered adapters take PEFT longer than the whole benchmark
+
+
+class Worker:
+    """A contender's process; see `serve_lines`."""
+
+    def __init__(self, command: list[Any], log: Path) -> None:
+        self._log = log
+        self._process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+
+    def run(self, contender: str, folder: Path) -> dict[str, Any]:
+        """One turn. Raises RuntimeError with the worker's own words."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"contender": contender, "folder": str(folder)}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{contender} ended:\n{self._log.read_text()[-2000:]}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"{contender}: {answer['error']}\n{answer['trace']}")
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+def main() -> None:
+    arguments = _arguments()
+    python = arguments.peers_python or _peers_environment()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        model = _model(scratch)
+        _convert(python, model, scratch / "ct2")
+        ours = Worker(
+            [sys.executable, HERE / "chorus_worker.py", model, arguments.cache], scratch / "ours.log"
+        )
+        peers = Worker([python, HERE / "peer_worker.py", model, scratch / "ct2"], scratch / "peers.log")
+        results = {}
+        for load in (LOADS[chosen] for chosen in arguments.loads):
+            _write_work(scratch / load.name, load, model)
+            results[load.name] = _measure(load, scratch / load.name, ours, peers, arguments)
+            _print_table(load, results[load.name])
+        ours.close()
+        peers.close()
+    _save(results, python, arguments)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--loads", nargs="+", default=list(LOADS), choices=list(LOADS))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default 5)")
+    parser.add_argument("--peers-python", type=Path, help="Python of an environment with requirements.txt")
+    parser.add_argument(
+        "--cache", type=Path, default=ROOT / ".chorus" / "benchmark_cache", help="compile cache"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="result file (default: benchmarks/results/DATE-MACHINE-peers.json)"
+    )
+    return parser.parse_args()
+
+
+def _peers_environment() -> Path:
+    folder = ROOT / ".chorus" / "peers"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        sys.stderr.write("making the peers' environment (PyTorch for CPU; about 1 GB)\n")
+        venv.create(folder, with_pip=True)
+    install = [python, "-m", "pip", "install", "-q", "-r", HERE / "requirements.txt"]
+    subprocess.run(install, check=True)
+    return python
+
+
+def _model(scratch: Path) -> Path:
+    """The real model where it is, else random weights of the same shape in the same format."""
+    real = SHARED / "models" / "flan-t5-small-title"
+    if real.exists():
+        return real
+    chorus = Path(sys.executable).parent / "chorus"
+    subprocess.run([chorus, "models", "init", "--size", "small", "--to", "hf", scratch / "model"], check=True)
+    return scratch / "model"
+
+
+def _convert(python: Path, model: Path, target: Path) -> None:
+    command = [python.parent / "ct2-transformers-converter", "--model", model, "--output_dir", target]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _write_work(folder: Path, load: Load, model: Path) -> None:
+    from server.model.vocabulary import Vocabulary
+
+    if (model / "spiece.model").exists() and (SHARED / "data").exists():
+        vocabulary = Vocabulary.load(model / "spiece.model")
+        inputs = [[*vocabulary.encode(text), vocabulary.eos_id] for text in texts(SHARED)]
+    else:
+        inputs = synthetic_ids(1000, 32_000, load.seed)
+    width = json.loads((model / "config.json").read_text())["d_model"]
+    # Spread of a tuned prompt's rows rather than of an embedding's: it changes nothing for speed.
+    prompts = np.random.default_rng(1).normal(0, 5, (load.tasks, PROMPT_LENGTH, width)).astype(np.float32)
+    write(folder, load, make_requests(load, inputs, 512 - PROMPT_LENGTH), prompts)
+
+
+def _measure(
+    load: Load, folder: Path, ours: Worker, peers: Worker, arguments: argparse.Namespace
+) -> dict[str, list[dict[str, Any]]]:
+    contenders = ["chorus", *(peer for peer in arguments.peers if peer not in SKIPPED.get(load.name, ()))]
+    turns: dict[str, list[dict[str, Any]]] = {contender: [] for contender in contenders}
+    for number in range(arguments.rounds + 1):
+        for contender in contenders:
+            answer = (ours if contender == "chorus" else peers).run(contender, folder)
+            what = "warm-up" if number == 0 else f"round {number}"
+            sys.stderr.write(f"{load.name} {what} {contender}: {answer['seconds']:.2f} s\n")
+            if number:
+                turns[contender].append(answer)
+    return turns
+
+
+def _ratios(turns: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    ours = [turn["seconds"] for turn in turns["chorus"]]
+    return {
+        peer: round(statistics.median(t["seconds"] / own for t, own in zip(theirs, ours, strict=True)), 3)
+        for peer, theirs in turns.items()
+        if peer != "chorus"
+    }
+
+
+def _print_table(load: Load, turns: dict[str, list[dict[str, Any]]]) -> None:
+    ratios = _ratios(turns)
+    sys.stdout.write(f"\n{load.name}: {load.requests} requests, {load.tasks} tasks\n")
+    for contender, answers in turns.items():
+        seconds = [answer["seconds"] for answer in answers]
+        rate = load.requests / statistics.median(seconds)
+        ratio = f"chorus {ratios[contender]:.2f} x" if contender in ratios else ""
+        spread = f"{min(seconds):.2f} to {max(seconds):.2f} s"
+        sys.stdout.write(f"  {contender:18} {rate:7.2f} requests/s   {spread:20} {ratio}\n")
+    sys.stdout.flush()
+
+
+def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) -> None:
+    where = machine()
+    ratios = dict(_ratios(results.get("labels_64", {"chorus": []})))
+    if {"labels_1", "labels_1000"} <= set(results):
+        one, many = (
+            statistics.median(turn["seconds"] for turn in results[name]["chorus"])
+            for name in ("labels_1", "labels_1000")
+        )
+        ratios["one_task"] = round(one / many, 3)
+    content = {
+        "what": "peers",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": where,
+        "versions": versions(Path(sys.executable)) | versions(python),
+        "ratios": ratios,
+        "loads": {
+            name: {"load": vars(LOADS[name]), "ratios": _ratios(turns), "turns": turns}
+            for name, turns in results.items()
+        },
+    }
+    name = f"{content['date']}-{where['name']}-peers.json"
+    target = arguments.out or ROOT / "benchmarks" / "results" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(content, indent=1) + "\n")
+    sys.stdout.write(f"\nkept in {target.relative_to(ROOT) if target.is_relative_to(ROOT) else target}\n")
+
+
+if __name__ == "__main__":
+    main()
