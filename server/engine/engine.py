@@ -145,17 +145,34 @@ class Engine:
             NotReadyError: the server is draining.
             EngineDeadError: the engine died.
         """
-        now = self._clock()
-        try:
-            ticket = self._ticket(request, now)
-            self._admission.admit(ticket, now)
-        except ChorusError as error:
-            self._observer.request_refused(request.origin, error.code)
-            raise
-        self._observer.request_accepted(request.origin, ticket.kind)
-        self._deadlines.add(ticket)
+        ticket = self._admit(request, self._clock())
         self._post(lambda: self._scheduler.arrive(ticket))
         return ticket.handle
+
+    def submit_all(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
+        """Accept requests that arrive at one instant, so that an idle engine puts them in one batch.
+
+        Returns:
+            In order, a handle, or the error of one that was refused (see `submit`); the others go on.
+        """
+        now = self._clock()
+        answers: list[RequestHandle | ChorusError] = []
+        tickets: list[Ticket] = []
+        for request in requests:
+            try:
+                ticket = self._admit(request, now)
+            except ChorusError as error:
+                answers.append(error)
+                continue
+            tickets.append(ticket)
+            answers.append(ticket.handle)
+
+        def arrive() -> None:
+            for ticket in tickets:
+                self._scheduler.arrive(ticket)
+
+        self._post(arrive)
+        return answers
 
     def pin(self, prompt: PromptHandle) -> None:
         """Keep a prompt on the device once it is there.
@@ -210,6 +227,17 @@ class Engine:
         self._watchdog.check()
 
     # Outcomes decided off the engine's thread.
+
+    def _admit(self, request: Request, now: float) -> Ticket:
+        try:
+            ticket = self._ticket(request, now)
+            self._admission.admit(ticket, now)
+        except ChorusError as error:
+            self._observer.request_refused(request.origin, error.code)
+            raise
+        self._observer.request_accepted(request.origin, ticket.kind)
+        self._deadlines.add(ticket)
+        return ticket
 
     def _ticket(self, request: Request, now: float) -> Ticket:
         fit = self._fitter.fit(request)
