@@ -179,9 +179,8 @@ def start_engine(
         progress=progress,
     )
     seconds = time.monotonic() - started
-    say(
-        f"compiled {app.services.lifecycle.total} programs in {seconds:.1f} s; {_mib(plan.total)} of device memory"
-    )
+    programs = app.services.lifecycle.total
+    say(f"compiled {programs} programs in {seconds:.1f} s; {_mib(plan.total)} of device memory")
     engine = Engine(
         executor,
         StorePrompts(app.services.library.store),

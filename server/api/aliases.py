@@ -51,10 +51,16 @@ async def remove_alias(request: Request, principal: MayWrite, task: TaskName, al
 
 
 @router.post("/v1/tasks/{task}/rollback", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
-async def rollback(request: Request, principal: MayWrite, task: TaskName, body: RollbackBody) -> Response:
+async def rollback(
+    request: Request, principal: MayWrite, task: TaskName, body: RollbackBody | None = None
+) -> Response:
     """Point an alias at the version that it meant before."""
     library = services_of(request).library
     move = await library.write(
-        library.store.rollback, principal.tenant, task, body.alias, moved_by=principal.name
+        library.store.rollback,
+        principal.tenant,
+        task,
+        body.alias if body else "live",
+        moved_by=principal.name,
     )
     return json_response(move_json(move))

@@ -47,7 +47,7 @@ async def _answer(call: Call, body: ClassifyBody) -> Response:
             label_targets(call.serving.vocabulary, labels, call.serving.limits.max_target_tokens, "labels")
         )
         requests = [score_request(call, index, work, targets) for index, work in enumerate(works)]
-        results = await outcomes(call.serving.engine.submit, requests)
+        results = await outcomes(call.serving.engine.submit_all, requests)
         answers = [_classified(work, labels, outcome) for work, outcome in zip(works, results, strict=True)]
         return batch_response(call.request_id, answers, [identity(work.version) for work in works])
 

@@ -75,7 +75,7 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
         ]
         works = await prepare_all(call, pairs)
         poll = _poll(call, body, panel, works)
-        results = await outcomes(call.serving.engine.submit, poll.requests)
+        results = await outcomes(call.serving.engine.submit_all, poll.requests)
         size = len(panel.members)
         weights = [weight for _, weight in panel.members]
         name = {"ensemble": _name(panel.ensemble)}

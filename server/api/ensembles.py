@@ -35,7 +35,10 @@ async def list_ensembles(
 
 
 @router.post(
-    "/v1/ensembles/{name}/versions", status_code=201, response_model=StoredEnsemble, responses=WRITE_ERRORS
+    "/v1/ensembles/{name}/versions",
+    status_code=201,
+    response_model=StoredEnsemble,
+    responses={**WRITE_ERRORS, 200: {"model": StoredEnsemble, "description": "It was there already."}},
 )
 async def publish_ensemble(
     request: Request, principal: MayWrite, name: EnsembleName, body: EnsembleVersionBody

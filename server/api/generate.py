@@ -49,7 +49,7 @@ async def generate(request: Request, body: GenerateBody, principal: MayInfer) ->
 async def _answer(call: Call, body: GenerateBody) -> Response:
     async with prepared_items(call, generate_items(body, call.services.settings.max_batch_rows)) as works:
         requests = engine_requests(call, works, stream=False)
-        results = await outcomes(call.serving.engine.submit, requests)
+        results = await outcomes(call.serving.engine.submit_all, requests)
         vocabulary = call.serving.vocabulary
         answers = [
             generated(vocabulary, work, request, outcome)

@@ -36,6 +36,7 @@ class ChorusRoute(APIRoute):
         if door is None:
             raise TypeError(f"The route {self.path} asks for no scope.")
         has_body = self.body_field is not None
+        required = self.body_field is not None and self.body_field.field_info.is_required()
         known = {parameter.alias for parameter in self.dependant.query_params}
 
         async def checked(request: Request) -> Response:
@@ -43,10 +44,11 @@ class ChorusRoute(APIRoute):
             _check_query(request, known)
             if not has_body:
                 return await handler(request)
-            _check_json_type(request)
             inner = CheckedRequest(request.scope, request.receive)
             inner._body = await read_body(request, services_of(request).settings.max_body_bytes)
-            inner.parsed = parse_json(inner._body)
+            if inner._body or required:
+                _check_json_type(request)
+                inner.parsed = parse_json(inner._body)
             return await handler(inner)
 
         return checked
@@ -60,7 +62,10 @@ def _find_require(dependant: Dependant) -> Require | None:
 
 
 def _check_json_type(request: Request) -> None:
-    """Refuse a body that does not say it is JSON: a browser sends such bodies to other sites without asking."""
+    """Refuse a body that does not say it is JSON:
+
+    a browser sends such bodies to other sites without asking.
+    """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise InvalidInputError(

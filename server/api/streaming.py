@@ -73,7 +73,7 @@ class GenerationStream(Response):
             async with turn:
                 await send({"type": "http.response.body", "body": event(name, data), "more_body": True})
 
-        with submitted(self._call.serving.engine.submit, self._requests) as handles:
+        with submitted(self._call.serving.engine.submit_all, self._requests) as handles:
             async with asyncio.TaskGroup() as group:
                 for index, handle in enumerate(handles):
                     group.create_task(self._send_item(index, handle, emit))

@@ -10,7 +10,7 @@ from server.engine.requests import FinishedEvent, Origin, Request, ScoredEvent
 from server.errors import ChorusError
 from server.tenancy.principal import Principal
 
-Submit = Callable[[Request], RequestHandle]
+Submit = Callable[[Sequence[Request]], list[RequestHandle | ChorusError]]
 Outcome = FinishedEvent | ScoredEvent | ChorusError
 
 
@@ -21,13 +21,8 @@ def submitted(submit: Submit, requests: Sequence[Request]) -> Iterator[list[Requ
 
     A request that the engine refuses is its error in the list: failures after validation are per item.
     """
-    handles: list[RequestHandle | ChorusError] = []
+    handles = submit(requests)
     try:
-        for request in requests:
-            try:
-                handles.append(submit(request))
-            except ChorusError as error:
-                handles.append(error)
         yield handles
     finally:
         for handle in handles:

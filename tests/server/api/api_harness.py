@@ -1,0 +1,195 @@
+"""A real server for tests: real sockets, real store, real vocabulary, real engine; only the device is in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import sentencepiece
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from prompts_store.artifacts import write_artifact
+from prompts_store.store import PromptStore
+from server.api.asgi import build_api
+from server.api.lifecycle import Lifecycle
+from server.api.limits import Limits
+from server.api.observer import MetricsObserver, gauges
+from server.api.offload import Offload
+from server.api.prompt_source import StorePrompts
+from server.api.resolve import PromptLibrary
+from server.api.services import BaseModelInfo, Services, Serving
+from server.app import http_observer
+from server.engine.config import EngineConfig
+from server.engine.engine import Engine
+from server.engine.fake_executor import TINY_LADDER, FakeExecutor
+from server.engine.host_prompts import HostPromptTier
+from server.engine.plans import Ladder, StepPlan
+from server.errors import EngineDeadError
+from server.metrics import Metrics
+from server.model.vocabulary import Vocabulary
+from server.settings import Settings
+from server.tenancy.keys import KeyRing
+from server.tenancy.principal import Principal
+
+WIDTH = 6
+FINGERPRINT = "f" * 64
+
+_WORDS = """positive negative entailment not_entailment yes no good bad great film movie review is this the a an
+of and to in it was for on with as at by from that hypothesis premise rain falls sky warm summer sport world
+business science gripping funny moving waste two hours surprisingly translate English German morning"""
+
+
+def train_vocabulary(folder: Path) -> Path:
+    """A small SentencePiece model with T5's special ids."""
+    corpus = folder / "corpus.txt"
+    words = _WORDS.split()
+    lines = [" ".join(words[(i * 7 + j * j) % len(words)] for j in range(12)) for i in range(300)]
+    corpus.write_text("\n".join([*lines, "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ 0123456789 .,:;!?'-_{}"]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=200,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        character_coverage=1.0,
+        minloglevel=2,
+    )
+    return folder / "spiece.model"
+
+
+class ApiServer:
+    """One server on a free port of this machine, in a thread of its own.
+
+    Args:
+        vocabulary: shared by tests; reading it is safe.
+        on_dispatch: called on the engine's thread before each step; raise to kill the engine, block to hold it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        vocabulary: Vocabulary,
+        *,
+        keys: KeyRing | None = None,
+        ladder: Ladder = TINY_LADDER,
+        on_dispatch: Callable[[StepPlan], None] | None = None,
+        on_death: Callable[[EngineDeadError], None] | None = None,
+        config: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = Settings(model="tiny", data_dir=folder, access_log=False, **settings)
+        self.store = PromptStore.open(folder)
+        self.table = np.random.default_rng(0).normal(size=(vocabulary.size, WIDTH)).astype(np.float32)
+        metrics = Metrics(CollectorRegistry())
+        host = HostPromptTier(1 << 20)
+        executor = FakeExecutor(
+            host,
+            ladder=ladder,
+            vocab_size=vocabulary.size,
+            padded_vocab_size=vocabulary.size + 4,
+            on_dispatch=on_dispatch,
+        )
+        self.engine = Engine(
+            executor,
+            StorePrompts(self.store),
+            config=EngineConfig(check_integrity=True, **(config or {})),
+            detokenise=vocabulary.decode,
+            observer=MetricsObserver(metrics),
+            host_prompts=host,
+            on_death=on_death,
+        )
+        self.services = Services(
+            settings=self.settings,
+            keys=keys or KeyRing({}, Principal("default", "anonymous")),
+            library=PromptLibrary(self.store, Offload(2, 64, "prompt store"), 0.5),
+            lifecycle=Lifecycle(),
+            text=Offload(2, 64, "text threads"),
+            registry=metrics.registry,
+            serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
+        )
+        metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle))
+        self.app = build_api(self.services, http_observer(metrics))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, lifespan="off", ws="none"))
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self.server.serve(sockets=[self._listener])), daemon=True
+        )
+        self.http = httpx.Client(base_url=self.url, timeout=20)
+
+    def _base(self, vocabulary: Vocabulary) -> BaseModelInfo:
+        return BaseModelInfo(
+            name="tiny",
+            fingerprint=FINGERPRINT,
+            vocabulary_digest=vocabulary.digest,
+            config={"d_model": WIDTH},
+            parameters=1,
+            width=WIDTH,
+            compute_dtype="float32",
+            layout="unrolled",
+            prompt_rows=64,
+            embeddings=lambda: self.table,
+        )
+
+    def __enter__(self) -> ApiServer:
+        self.engine.start()
+        self.services.lifecycle.ready()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self.server.should_exit = True
+        self._thread.join(10)
+        self.engine.stop()
+        self.services.text.close()
+        self.services.library.close()
+        assert not self._thread.is_alive()
+
+    def push(self, task: str, rows: int = 3, seed: int = 0, **metadata: Any) -> dict[str, Any]:
+        """Upload a random prompt; the answer's JSON."""
+        query = {name: value for name, value in metadata.items() if name != "labels"}
+        answer = self.http.post(
+            f"/v1/tasks/{task}/versions",
+            content=artifact(rows, seed),
+            headers={"content-type": "application/octet-stream"},
+            params=query | ({"label": metadata["labels"]} if "labels" in metadata else {}),
+        )
+        assert answer.status_code in (200, 201), answer.text
+        result: dict[str, Any] = answer.json()
+        return result
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        """Post JSON."""
+        return self.http.post(path, json=body)
+
+
+def prompt(rows: int = 3, seed: int = 0, width: int = WIDTH) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Random prompt values."""
+    return np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
+
+
+def artifact(rows: int = 3, seed: int = 0, width: int = WIDTH) -> bytes:
+    """A random prompt as safetensors."""
+    return write_artifact(prompt(rows, seed, width), "safetensors")
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error of an answer, after checking its shape."""
+    body = answer.json()
+    assert set(body) == {"error"}, body
+    assert set(body["error"]) == {"code", "message", "field", "request_id"}
+    assert body["error"]["request_id"] == answer.headers["x-request-id"]
+    error: dict[str, Any] = body["error"]
+    return error
