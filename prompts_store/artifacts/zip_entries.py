@@ -15,7 +15,7 @@ import stat
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.text import shown
@@ -36,6 +36,52 @@ _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _PATCHED = 0x0020
 _DESCRIPTOR = 0x0008
 _PATH = re.compile(r"[/\\:\x00-\x1f\x7f]")
+
+
+class _Central(NamedTuple):
+    """An entry's fields in the central directory, in the order of the format."""
+
+    magic: bytes
+    made_by: int
+    needs: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc: int
+    stored: int
+    size: int
+    name_bytes: int
+    extra_bytes: int
+    comment_bytes: int
+    disk: int
+    internal: int
+    attributes: int
+    start: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.crc, self.stored, self.size
+
+
+class _Local(NamedTuple):
+    """An entry's fields in front of its data, in the order of the format."""
+
+    magic: bytes
+    needs: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc: int
+    stored: int
+    size: int
+    name_bytes: int
+    extra_bytes: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.crc, self.stored, self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,46 +165,35 @@ def _entry(
     """The central entry at `position`, the span of bytes that it owns, and where the next one begins."""
     if position + _CENTRAL.size > directory_end:
         _invalid("its directory is cut off")
-    (
-        magic,
-        made_by,
-        _,
-        flags,
-        method,
-        _,
-        _,
-        crc,
-        packed,
-        size,
-        name_length,
-        extra,
-        comment,
-        disk,
-        _,
-        attributes,
-    ) = _CENTRAL.unpack_from(data, position)[:16]
-    start = _CENTRAL.unpack_from(data, position)[16]
-    after = position + _CENTRAL.size + name_length + extra + comment
-    if magic != _CENTRAL_MAGIC or after > directory_end or disk:
+    central = _Central._make(_CENTRAL.unpack_from(data, position))
+    names = position + _CENTRAL.size
+    after = names + central.name_bytes + central.extra_bytes + central.comment_bytes
+    if central.magic != _CENTRAL_MAGIC or after > directory_end or central.disk:
         _invalid("its directory is damaged")
-    raw_name = data[position + _CENTRAL.size :][:name_length]
+    raw_name = data[names : names + central.name_bytes]
     name = _checked_name(raw_name)
-    _check_kind(name, flags, method, made_by, attributes)
-    if start + _LOCAL.size > directory_start:
-        _invalid(f"{shown(name)} lies outside of it")
-    local = _LOCAL.unpack_from(data, start)
-    content = start + _LOCAL.size + local[9] + local[10]
-    expected = (0, 0, 0) if flags & _DESCRIPTOR and local[6:9] == (0, 0, 0) else (crc, packed, size)
-    named = data[start + _LOCAL.size :][: local[9]]
+    _check_kind(name, central)
+    content = _content_start(data, central, raw_name, directory_start)
+    entry = ZipEntry(name, central.method, central.crc, central.stored, central.size, content)
+    return entry, (central.start, content + central.stored), after
+
+
+def _content_start(data: bytes, central: _Central, raw_name: bytes, directory_start: int) -> int:
+    """Where an entry's data begins, after a local header that says what the directory says."""
+    if central.start + _LOCAL.size > directory_start:
+        _invalid(f"{shown(raw_name)} lies outside of it")
+    local = _Local._make(_LOCAL.unpack_from(data, central.start))
+    names = central.start + _LOCAL.size
+    # Written to a stream, an entry's sizes come after its data and are zero before it.
+    after_data = central.flags & _DESCRIPTOR and local.sizes == (0, 0, 0)
     if (
-        local[0] != LOCAL_MAGIC
-        or local[2:4] != (flags, method)
-        or named != raw_name
-        or local[6:9] != expected
+        local.magic != LOCAL_MAGIC
+        or (local.flags, local.method) != (central.flags, central.method)
+        or not (after_data or local.sizes == central.sizes)
+        or data[names : names + local.name_bytes] != raw_name
     ):
-        _invalid(f"the two descriptions of {shown(name)} differ")
-    entry = ZipEntry(name, method, crc, packed, size, content)
-    return entry, (start, content + packed), after
+        _invalid(f"the two descriptions of {shown(raw_name)} differ")
+    return names + local.name_bytes + local.extra_bytes
 
 
 def _checked_name(raw: bytes) -> str:
@@ -176,16 +211,16 @@ def _checked_name(raw: bytes) -> str:
     return name
 
 
-def _check_kind(name: str, flags: int, method: int, made_by: int, attributes: int) -> None:
-    if flags & _ENCRYPTED:
+def _check_kind(name: str, central: _Central) -> None:
+    if central.flags & _ENCRYPTED:
         raise refusal(Reason.ZIP_ENCRYPTED, f"{shown(name)} is encrypted; zip it without a password.")
-    if method not in (_STORED, _DEFLATED) or flags & _PATCHED:
+    if central.method not in (_STORED, _DEFLATED) or central.flags & _PATCHED:
         raise refusal(
             Reason.ZIP_COMPRESSION,
-            f"{shown(name)} is compressed by method {method}; use deflate or store it.",
+            f"{shown(name)} is compressed by method {central.method}; use deflate or store it.",
         )
-    mode = attributes >> 16
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+    # The upper half is a Unix mode, or nothing.
+    if stat.S_IFMT(central.attributes >> 16) not in (0, stat.S_IFREG):
         raise refusal(
             Reason.SYMLINK, f"{shown(name)} is a link or another special file; zip the file itself."
         )
