@@ -20,8 +20,8 @@ class EngineConfig:
         decode_tokens_per_dispatch: decode steps of one `DecodePlan`.
         prefill_token_budget: padded input tokens B * L of one encoder pass; the smallest B of a length always
             runs.
-        max_padding_waste: share of an encoder pass's padded tokens that may be padding before rows are left
-            for the next pass; in [0, 1).
+        max_padding_waste: share of an encoder pass's padded tokens that may be avoidable padding before rows
+            are left for the next pass; in [0, 1).
         batch_invariant: one fixed `(B, L)` for an input-length class, so that load cannot change an answer.
         max_in_flight_steps: steps dispatched and not yet read; 2 keeps the device busy while the host reads.
         lookahead_requests: how far down the fair order one batch looks for rows that fit.
@@ -54,7 +54,7 @@ class EngineConfig:
     lookahead_requests: int = 256
     reserved_slots: int = 1
     tenant_memory_seconds: float = 10.0
-    protect_decode_rounds: int = 2
+    protect_decode_rounds: int = 1
     host_prompt_bytes: int = 256 * 1024 * 1024
     pinned_prompt_rows: int = 0
     loader_threads: int = 2

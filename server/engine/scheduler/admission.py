@@ -104,7 +104,10 @@ class Admission:
     def _check(self, ticket: Ticket, now: float) -> None:
         origin = ticket.origin
         if self._closed is not None:
-            raise self._closed
+            # A new one each time: a raised exception collects tracebacks.
+            raise type(self._closed)(
+                self._closed.message, retry_after_seconds=self._closed.retry_after_seconds
+            )
         if origin.request_id in self._permits:
             raise ConflictError(f"a request with id {origin.request_id} is under way", field="request_id")
         self._check_bounds(origin, now)
@@ -137,7 +140,7 @@ class Admission:
         expected = min(len(self._waiting), mine * tenants) / rate
         if expected > 2 * deadline_seconds:
             raise OverloadedError(
-                f"about {expected:.1f} s of work are waiting, more than the deadline of {deadline_seconds:g} s "
-                "allows; try again later or allow more time",
+                f"about {expected:.1f} s of work are waiting, more than the deadline of "
+                f"{deadline_seconds:g} s allows; try again later or allow more time",
                 retry_after_seconds=self._rate.retry_after(len(self._waiting), now),
             )

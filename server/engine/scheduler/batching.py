@@ -24,15 +24,20 @@ class Gathered:
 
     Attributes:
         turn: start tag of the head.
+        passed: start tag of the first ticket that could run now but not in this pass; None while there is
+            none.
         tickets: head first; all fit one bucket length.
         unloaded: tickets whose prompts were evicted everywhere since they were loaded.
         late: tickets that cannot be answered in time any more.
+        full: the largest batch is reached.
     """
 
     turn: float = 0.0
+    passed: float | None = None
     tickets: list[Ticket] = field(default_factory=list)
     unloaded: list[Ticket] = field(default_factory=list)
     late: list[Ticket] = field(default_factory=list)
+    full: bool = False
 
 
 class Batcher:
@@ -67,15 +72,16 @@ class Batcher:
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
             ticket = waiting.item
-            if found.tickets and waiting.start - found.turn > self._queue.largest:
+            # Whoever is passed over may fall behind by one largest request and no more.
+            if found.passed is not None and waiting.start - found.passed > self._queue.largest:
                 break
             if is_late(ticket):
                 found.late.append(ticket)
             elif not self._present(ticket):
                 found.unloaded.append(ticket)
-            elif self._joins(found, ticket) and self._has_slots(ticket):
-                self._add(found, waiting)
-                if len(found.tickets) == self._buckets.most_rows(found.tickets[0].fit.input_class):
+            elif self._has_slots(ticket):
+                self._consider(found, waiting)
+                if found.full:
                     break
         return found
 
@@ -83,7 +89,7 @@ class Batcher:
         """Give as many of the gathered tickets as possible their rows and slots, and take them from the
         queue."""
         L = found.tickets[0].fit.input_class
-        _, rows = self._buckets.choose([ticket.fit.length for ticket in found.tickets], L)
+        _, rows = self._buckets.choose([ticket.fit.input_class for ticket in found.tickets], L)
         placed: list[tuple[Ticket, Acquired]] = []
         for ticket in found.tickets[:rows]:
             if ticket.kind == "generate" and not self._slots.place(ticket):
@@ -104,14 +110,17 @@ class Batcher:
         sizes = self._buckets.batch_sizes(length)
         return sizes[-1:] if self._config.batch_invariant else sizes
 
-    def _add(self, found: Gathered, waiting: Waiting[Ticket]) -> None:
+    def _consider(self, found: Gathered, waiting: Waiting[Ticket]) -> None:
         if not found.tickets:
             found.turn = waiting.start
+        elif not self._joins(found, waiting.item):
+            found.passed = waiting.start if found.passed is None else found.passed
+            return
         found.tickets.append(waiting.item)
+        most = self._buckets.most_rows(found.tickets[0].fit.input_class)
+        found.full = len(found.tickets) == most
 
     def _joins(self, found: Gathered, ticket: Ticket) -> bool:
-        if not found.tickets:
-            return True
         head, fit = found.tickets[0], ticket.fit
         L = head.fit.input_class
         return (

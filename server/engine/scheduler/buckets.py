@@ -28,24 +28,24 @@ class BucketChooser:
 
     def joins(self, length: int, input_class: int, bucket_length: int) -> bool:
         """Whether an input of `length` may ride in a pass of L = `bucket_length`."""
-        if self.config.batch_invariant:
+        if self.config.batch_invariant or input_class == bucket_length:
             return input_class == bucket_length
         return length <= bucket_length and length >= (1 - self.config.max_padding_waste) * bucket_length
 
-    def choose(self, lengths: list[int], bucket_length: int) -> tuple[int, int]:
-        """(B, rows) for candidates of `lengths`, first come first: how many ride now, and in which batch
-        size.
+    def choose(self, classes: list[int], bucket_length: int) -> tuple[int, int]:
+        """(B, rows) for candidates of these input classes, first come first: how many ride now, in which B.
 
         All of them when the padding stays within bounds, else as many as fill the next smaller batch size.
+        Padding up to a row's own class counts as used: it could not be avoided.
         """
-        sizes, rows = self.batch_sizes(bucket_length), len(lengths)
+        sizes, rows = self.batch_sizes(bucket_length), len(classes)
         if self.config.batch_invariant:
             return sizes[-1], min(rows, sizes[-1])
         roomy = next((B for B in sizes if rows <= B), None)
         full = max((B for B in sizes if rows >= B), default=None)
         if roomy is None:
             return sizes[-1], sizes[-1]
-        waste = 1 - sum(lengths) / (roomy * bucket_length)
+        waste = 1 - sum(classes) / (roomy * bucket_length)
         if full is None or waste <= self.config.max_padding_waste:
             return roomy, rows
         return full, full

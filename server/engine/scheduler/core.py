@@ -31,6 +31,7 @@ from server.engine.scheduler.shares import Shares
 from server.engine.scheduler.slots import Block, SlotTable
 from server.engine.scheduler.steps import BatchStep, DecodeStepRecord, Step
 from server.engine.scheduler.tickets import Phase, Ticket
+from server.engine.scheduler.turns import Turns
 from server.engine.stats import EngineStats
 from server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
 
@@ -83,14 +84,16 @@ class Scheduler:
         self._queue: FairQueue[Ticket] = queue if queue is not None else FairQueue()
         self._rows = PromptRows(prompt_row_capacity)
         self._shares = Shares(config.tenant_memory_seconds, ports.clock)
-        self._slots = SlotTable(ladder.blocks, config.reserved_slots, self._shares.below)
+        self._slots = SlotTable(
+            ladder.blocks, config.reserved_slots, config.decode_tokens_per_dispatch, self._shares.below
+        )
         buckets = BucketChooser(ladder, config)
         self._batcher = Batcher(config, self._queue, self._rows, self._slots, host, buckets, vocab_size)
         self._loading = Loading(host, ports.fetch, config.loader_threads, self._enqueue)
         self._collector = Collector(config.eos_id, detokenise, self._slots, observer, self._end)
         self._prefilling: set[Ticket] = set()
         self._decoding: set[Ticket] = set()
-        self._decodes_since_prefill: dict[int, int] = {}
+        self._turns = Turns(self._slots, self._shares, config.protect_decode_rounds)
         self._steps = 0
         self._in_flight = 0
 
@@ -134,7 +137,8 @@ class Scheduler:
         if self._rows.pinned + prompt.length > self._config.pinned_prompt_rows:
             raise InvalidInputError(
                 f"pinning {prompt.length} rows exceeds pinned_prompt_rows = "
-                f"{self._config.pinned_prompt_rows} ({self._rows.pinned} are pinned); raise the setting or unpin another prompt",
+                f"{self._config.pinned_prompt_rows} ({self._rows.pinned} are pinned); "
+                "raise the setting or unpin another prompt",
                 field="pinned_prompt_rows",
             )
         self._rows.pin(prompt)
@@ -148,10 +152,9 @@ class Scheduler:
     def plan(self) -> Step | None:
         """The next step, or None when there is nothing to do before a result or a ticket comes.
 
-        Encoder passes go first, but every block that wants to decode does so at least once between two of
-        them.
+        Encoder passes go first when it is their turn (`Turns`).
         """
-        if self._encoder_turn() and (step := self._plan_batch()) is not None:
+        if self._turns.encoder_may_go(self._queue.head()) and (step := self._plan_batch()) is not None:
             return step
         return self._plan_decode()
 
@@ -217,26 +220,6 @@ class Scheduler:
         self._ports.over(ticket, outcome)
         self._loading.pump()
 
-    def _encoder_turn(self) -> bool:
-        wanting = [block for block in self._slots.blocks if block.wants_decode]
-        if not wanting or not len(self._queue):
-            return True
-        rounds = min(self._decodes_since_prefill.get(block.index, 1) for block in wanting)
-        return rounds >= self._rounds_owed()
-
-    def _rounds_owed(self) -> int:
-        """Decode rounds between two encoder passes: more while a quiet tenant decodes and a busy one is
-        next."""
-        head = self._queue.head()
-        if head is None or self._shares.alone:
-            return 1
-        held, total = self._slots.held_by_tenant(), sum(b.shape.slots for b in self._slots.blocks)
-        busy = held[head.tenant] > self._shares.fair(head.tenant, total)
-        quiet = any(
-            2 * n <= self._shares.fair(name, total) for name, n in held.items() if name != head.tenant
-        )
-        return self._config.protect_decode_rounds if busy and quiet else 1
-
     def _plan_batch(self) -> BatchStep | None:
         found = self._batcher.gather(self._is_late)
         for ticket in found.late:
@@ -261,7 +244,7 @@ class Scheduler:
             ticket.phase, ticket.dispatched = Phase.PREFILLING, now
             self._prefilling.add(ticket)
             self._ports.leaving_queue(ticket)
-        self._decodes_since_prefill = {block.index: 0 for block in self._slots.blocks}
+        self._turns.encoded()
         return step
 
     def _is_late(self, ticket: Ticket) -> bool:
@@ -277,7 +260,7 @@ class Scheduler:
         plan = self._decode_plan(block)
         self._steps += 1
         block.last_decode = self._steps
-        self._decodes_since_prefill[block.index] = self._decodes_since_prefill.get(block.index, 1) + 1
+        self._turns.decoded(block)
         return DecodeStepRecord(plan, dict(block.uses), self._ports.clock())
 
     def _decode_plan(self, block: Block) -> DecodePlan:
@@ -344,7 +327,7 @@ class Scheduler:
             prefilling=len(self._prefilling),
             decoding=len(self._decoding),
             slots_in_use=self._slots.in_use,
-            slots_total=sum(block.shape.slots for block in self._slots.blocks),
+            slots_total=self._slots.total,
             slots_by_shape=self._slots.by_shape(),
             encoder_memories=self._slots.groups,
             rows_capacity=self._rows.capacity,

@@ -106,24 +106,33 @@ share."""
 class SlotTable:
     """All blocks.
 
-    `reserved` free slots of each shape are kept for tenants for whom `below_share` holds. A ticket that finds
+    `reserved` free slots of each shape are kept for tenants for whom `below_share` holds, unless a slot is
+    sure to end within two dispatches of `decode_tokens`. A ticket that finds
     no place may *claim* a block for the rest of one planning pass: those behind it in the fair order leave
     that block alone, so it empties (a change of mode) or gathers enough free slots (a large group).
     """
 
-    def __init__(self, shapes: Sequence[BlockShape], reserved: int, below_share: MayTakeLast) -> None:
+    def __init__(
+        self, shapes: Sequence[BlockShape], reserved: int, decode_tokens: int, below_share: MayTakeLast
+    ) -> None:
         self.blocks = [Block(index, shape) for index, shape in enumerate(shapes)]
         self._by_shape: dict[BlockShape, list[Block]] = {}
         for block in self.blocks:
             self._by_shape.setdefault(block.shape, []).append(block)
         self._held: Counter[tuple[BlockShape, str]] = Counter()
         self._reserved = reserved
+        self._decode_tokens = decode_tokens
         self._below_share = below_share
         self._claims: dict[int, Ticket] = {}
+        self._refused: set[tuple[BlockShape | None, int, str]] = set()
 
     @property
     def in_use(self) -> int:
         return sum(len(block.busy) for block in self.blocks)
+
+    @property
+    def total(self) -> int:
+        return sum(block.shape.slots for block in self.blocks)
 
     @property
     def groups(self) -> int:
@@ -137,11 +146,17 @@ class SlotTable:
     def begin_pass(self) -> None:
         """A new planning pass: claims are void."""
         self._claims.clear()
+        self._refused.clear()
 
     def has_place(self, ticket: Ticket) -> bool:
         """Whether `place` would succeed; a ticket that is turned away claims a block."""
+        # Within a pass places only get fewer, so one refusal answers for every ticket alike.
+        alike = (ticket.fit.shape, ticket.fit.slots, ticket.origin.tenant)
+        if alike in self._refused:
+            return False
         if self._find(ticket) is not None:
             return True
+        self._refused.add(alike)
         self._claim(ticket)
         return False
 
@@ -200,7 +215,15 @@ class SlotTable:
         total = sum(block.shape.slots for block in blocks)
         free = total - sum(len(block.busy) for block in blocks)
         held = self._held[(shape, ticket.origin.tenant)]
-        return free - ticket.fit.slots >= self._reserved or self._below_share(ticket, held, total)
+        reserved = self._reserved if self._full_for_long(blocks) else 0
+        return free - ticket.fit.slots >= reserved or self._below_share(ticket, held, total)
+
+    def _full_for_long(self, blocks: Sequence[Block]) -> bool:
+        """Whether no slot is sure to end soon; if one is, a quiet tenant need not find one in reserve."""
+        soon = 2 * self._decode_tokens
+        return all(
+            use.limit - use.planned > soon for block in blocks for use in block.uses.values() if not use.over
+        )
 
     def _claim(self, ticket: Ticket) -> None:
         shape = ticket.fit.shape

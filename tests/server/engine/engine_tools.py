@@ -93,9 +93,10 @@ def running_engine(
     config: EngineConfig | None = None,
     source: DictSource | None = None,
     fake: dict[str, Any] | None = None,
+    may_die: bool = False,
     **rest: Any,
 ) -> Iterator[tuple[Engine, FakeExecutor]]:
-    """A started engine on a `FakeExecutor`; stopped afterwards."""
+    """A started engine on a `FakeExecutor`; stopped afterwards. It must not have died, unless it may."""
     config = config or EngineConfig(check_integrity=True)
     host = HostPromptTier(config.host_prompt_bytes, config.compute_dtype)
     executor = FakeExecutor(host, **(fake or {}))
@@ -105,3 +106,4 @@ def running_engine(
         yield engine, executor
     finally:
         engine.stop()
+    assert may_die or engine.dead is None, engine.dead
