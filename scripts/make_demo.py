@@ -44,8 +44,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         vocabulary = _train_vocabulary(Path(scratch))
         chorus = Path(sys.executable).parent / "chorus"
-        command = [chorus, "models", "init", "--size", "tiny", "--vocabulary", vocabulary, "--seed", "0"]
-        subprocess.run([*command, folder / "model"], check=True, stdout=subprocess.DEVNULL)
+        command = [chorus, "models", "init", "--size", "tiny", "--vocabulary", vocabulary]
+        subprocess.run([*command, "--to", folder / "model"], check=True, stdout=subprocess.DEVNULL)
     width = json.loads((folder / "model" / "config.json").read_text())["d_model"]
     (folder / "prompts").mkdir(exist_ok=True)
     for seed, (task, labels) in enumerate(TASKS.items()):

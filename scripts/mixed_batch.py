@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from chorus import Client
+from chorus import Client, ConnectionFailedError
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("CHORUS_DEMO_DIR", ROOT / ".chorus" / "demo"))
@@ -28,7 +28,7 @@ TEXTS = {
 }
 START_LIMIT_SECONDS = 300.0
 
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
     port = arguments.port or _free_port()
     server = _serve(port)
     try:
-        client = Client(f"http://127.0.0.1:{port}")
+        client = Client(f"http://127.0.0.1:{port}", retries=0)
         _wait_until_ready(client, server)
         _register(client)
         _show_batch(client)
@@ -79,7 +79,7 @@ def _free_port() -> int:
 
 def _serve(port: int) -> subprocess.Popen[bytes]:
     chorus = Path(sys.executable).parent / "chorus"
-    environment = {**os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
+    environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
     return subprocess.Popen(
         [chorus, "serve", "--model", HOME / "model", "--host", "127.0.0.1", "--port", str(port)],
         env=environment,
@@ -89,12 +89,19 @@ def _serve(port: int) -> subprocess.Popen[bytes]:
 def _wait_until_ready(client: Client, server: subprocess.Popen[bytes]) -> None:
     """Poll `/readyz`: another process has no event to wait on."""
     deadline = time.monotonic() + START_LIMIT_SECONDS
-    while not client.ready():
+    while not _is_ready(client):
         if server.poll() is not None:
             sys.exit("chorus: the server ended before it was ready; its messages are above.")
         if time.monotonic() > deadline:
             sys.exit(f"chorus: the server was not ready after {START_LIMIT_SECONDS:.0f} s.")
         time.sleep(0.2)
+
+
+def _is_ready(client: Client) -> bool:
+    try:
+        return client.ready().ready
+    except ConnectionFailedError:
+        return False
 
 
 def _register(client: Client) -> None:
