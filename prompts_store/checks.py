@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ MAX_SETTINGS_BYTES = 16_384
 MAX_LINEAGE_BYTES = 65_536
 MAX_METRICS_BYTES = 16_384
 MAX_DESCRIPTION_CHARACTERS = 4_096
+MAX_DEPTH = 32
 MAX_ACTOR_CHARACTERS = 256
 
 _FINGERPRINT = re.compile(r"[A-Za-z0-9:._-]{1,128}", re.ASCII)
@@ -42,6 +43,9 @@ def check_manifest(manifest: PromptManifest) -> str:
             f"{shown(fingerprint)} is not a fingerprint; send what the model's page shows, or leave it out.",
             field="base_fingerprint",
         )
+    for field, count in (("length", manifest.length), ("width", manifest.width)):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InvalidError(f"The {field} is {shown(count)}; it is a number from 1.", field=field)
     check_template(manifest.template)
     check_labels(manifest.labels)
     check_object(manifest.settings, field="settings", limit_bytes=MAX_SETTINGS_BYTES)
@@ -50,6 +54,8 @@ def check_manifest(manifest: PromptManifest) -> str:
 
 def check_values(values: npt.NDArray[np.float32], manifest: PromptManifest) -> None:
     """Raise InvalidError unless these are finite `[P, D]` float32 and the values that the manifest names."""
+    if not isinstance(values, np.ndarray):
+        raise InvalidError(f"The values are an array, not {type(values).__name__}.", field="values")
     if values.ndim != 2 or values.dtype != np.float32 or 0 in values.shape:
         raise InvalidError(
             f"A prompt is a [length, width] float32 array, not {values.dtype} with shape {values.shape}.",
@@ -83,7 +89,7 @@ def check_object(value: object, *, field: str, limit_bytes: int) -> dict[str, An
         ) from None
     if size > limit_bytes:
         raise InvalidError(f"{field} has {size} bytes as JSON; {limit_bytes} is the most.", field=field)
-    plain: dict[str, Any] = _plain(value, field)
+    plain: dict[str, Any] = _plain(value, field, MAX_DEPTH)
     return plain
 
 
@@ -95,11 +101,21 @@ def check_metrics(value: object) -> dict[str, float]:
     """
     metrics = check_object(value, field="metrics", limit_bytes=MAX_METRICS_BYTES)
     for name, number in metrics.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if not is_finite(number):
             raise InvalidError(
                 f"The metric {shown(name)} is {shown(number)}; a metric is a finite number.", field="metrics"
             )
-    return metrics
+    return {name: float(number) for name, number in metrics.items()}
+
+
+def is_finite(number: object) -> TypeGuard[int | float]:
+    """Whether a float holds this number: no bool, no NaN, no infinity, no integer beyond 1.8e308."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def check_text(value: object, *, field: str, limit: int = MAX_ACTOR_CHARACTERS) -> str:
@@ -117,14 +133,16 @@ def check_text(value: object, *, field: str, limit: int = MAX_ACTOR_CHARACTERS) 
     return value
 
 
-def _plain(value: Any, field: str) -> Any:
+def _plain(value: Any, field: str, depth: int) -> Any:
     """The value in JSON's own types. No NUL or lone surrogates in texts: PostgreSQL has no form for them."""
+    if depth == 0:
+        raise InvalidError(f"{field} is nested deeper than {MAX_DEPTH} levels.", field=field)
     if isinstance(value, str):
         if not is_unicode(value) or "\0" in value:
             raise InvalidError(f"{field} holds NUL or lone surrogates; send valid Unicode text.", field=field)
         return value
     if isinstance(value, Mapping):
-        return {_plain(key, field): _plain(item, field) for key, item in value.items()}
+        return {_plain(key, field, depth): _plain(item, field, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, field) for item in value]
+        return [_plain(item, field, depth - 1) for item in value]
     return value

@@ -73,11 +73,13 @@ class Collector:
             with self._database.write() as connection:
                 rows = self._candidates(connection, after=last)
                 for digest, size in rows:
-                    if self._remove(digest) is None:
+                    was_there = self._remove(digest)
+                    if was_there is None:
                         continue
+                    # Without one too: a collection that died before its commit has taken the blob already.
                     connection.execute(delete(blob_table).where(blob_table.c.digest == digest))
-                    removed += 1
-                    freed += size
+                    removed += was_there
+                    freed += size * was_there
             if len(rows) < _BATCH:
                 return removed, freed
             last = rows[-1][0]

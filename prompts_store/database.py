@@ -46,7 +46,7 @@ class Database:
         engine = sqlite.make_engine(parsed)
         database = cls(engine, memory=memory)
         try:
-            with nullcontext() if memory else sqlite.opening(folder), database.write() as connection:
+            with nullcontext() if memory else _opening(folder), database.write() as connection:
                 upgrade(connection)
         except BaseException:
             engine.dispose()
@@ -90,6 +90,15 @@ def _bad_url(what: str) -> InvalidError:
         field="database_url",
         code="invalid_database_url",
     )
+
+
+@contextmanager
+def _opening(folder: Path) -> Iterator[None]:
+    try:
+        with sqlite.opening(folder):
+            yield
+    except OSError as error:
+        raise StoreError(f"Cannot use the data folder: {error.strerror or error}.") from error
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from prompts_store.checks import is_finite
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 from prompts_store.records import EnsembleMember, Reference
@@ -72,6 +72,5 @@ def find_members(
 
 
 def _check_weight(weight: object, field: str) -> None:
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not is_number or not math.isfinite(weight) or weight <= 0:  # type: ignore[arg-type,operator]
+    if not (is_finite(weight) and weight > 0):
         raise InvalidError(f"The weight is {shown(weight)}; a weight is a number above 0.", field=field)

@@ -49,6 +49,7 @@ def opening(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+        _sync(folder)
     finally:
         os.close(descriptor)
 
@@ -58,6 +59,15 @@ def integrity_problems(connection: Connection) -> list[str]:
     found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check") if row[0] != "ok"]
     keys = connection.exec_driver_sql("PRAGMA foreign_key_check")
     return found + [f"row {row[1]} of {row[0]} names a row that {row[2]} lacks" for row in keys]
+
+
+def _sync(folder: Path) -> None:
+    # SQLite syncs the database, not the name that its folder has for a new one.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _configure(connection: Any, record: object) -> None:

@@ -123,13 +123,14 @@ class Prompts(StoreBase):
             yield
 
     def _publish(self, draft: Draft, content: bytes) -> Published:
+        digest = draft.manifest.digest
+        # Outside the lock, so that the disk's syncs hold up nobody; and for a version that is there as well,
+        # because that puts a damaged blob right.
+        self._blobs.put(digest, content, now=self._clock())
         with self._database.read() as connection:
             same = find_same(connection, draft)
         if same is not None:
             return Published(same, created=False)
-        digest = draft.manifest.digest
-        # Outside the lock: the disk's two syncs hold up nobody.
-        self._blobs.put(digest, content, now=self._clock())
         with self._database.write() as connection:
             same = find_same(connection, draft)
             if same is not None:

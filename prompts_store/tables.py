@@ -100,7 +100,8 @@ def _aliases(prefix: str, owners: Table, versions: str, owner_column: str) -> tu
         Column("back_id", ForeignKey(f"{prefix}alias_moves.id"), nullable=True),
         Column("moved_at", Instant, nullable=False),
         Column("moved_by", Text, nullable=False),
-        Index(f"ix_{prefix}alias_moves_owner", "owner_id", "alias", "id"),
+        Index(f"ix_{prefix}alias_moves_owner", "owner_id", "id"),
+        Index(f"ix_{prefix}alias_moves_alias", "owner_id", "alias", "id"),
     )
     return aliases, moves
 

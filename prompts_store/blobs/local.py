@@ -43,6 +43,7 @@ class LocalBlobs:
         with _translated("prepare"):
             self._files.make_folder(self._incoming)
             self._files.sync_folder(folder)
+            self._files.sync_folder(folder.parent)
 
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
         """See `Blobs.put`. The bytes are on the disk before the name, and the name before this returns."""

@@ -122,7 +122,8 @@ def _create_alias_moves() -> None:
         sa.ForeignKeyConstraint(["owner_id"], ["tasks.id"], name=op.f("fk_alias_moves_owner_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alias_moves")),
     )
-    op.create_index("ix_alias_moves_owner", "alias_moves", ["owner_id", "alias", "id"], unique=False)
+    op.create_index("ix_alias_moves_alias", "alias_moves", ["owner_id", "alias", "id"], unique=False)
+    op.create_index("ix_alias_moves_owner", "alias_moves", ["owner_id", "id"], unique=False)
 
 
 def _create_ensemble_alias_moves() -> None:
@@ -145,8 +146,9 @@ def _create_ensemble_alias_moves() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_ensemble_alias_moves")),
     )
     op.create_index(
-        "ix_ensemble_alias_moves_owner", "ensemble_alias_moves", ["owner_id", "alias", "id"], unique=False
+        "ix_ensemble_alias_moves_alias", "ensemble_alias_moves", ["owner_id", "alias", "id"], unique=False
     )
+    op.create_index("ix_ensemble_alias_moves_owner", "ensemble_alias_moves", ["owner_id", "id"], unique=False)
 
 
 def _create_ensemble_versions() -> None:

@@ -1,0 +1,198 @@
+"""Fakes and examples for tests of whatever stands on the store. They need no test framework."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from prompts_store.blobs import Files
+from prompts_store.digests import prompt_digest
+from prompts_store.records import PromptManifest
+
+Fault = Literal["die", "EIO", "ENOSPC", "short"]
+
+
+class FakeClock:
+    """A clock that moves only when told."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._now = start
+
+    def __call__(self) -> datetime:
+        """The present."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += timedelta(seconds=seconds)
+
+
+def example_prompt(
+    seed: int, *, length: int = 3, width: int = 5, **manifest: Any
+) -> tuple[npt.NDArray[np.float32], PromptManifest]:
+    """Values and a manifest that belong together.
+
+    Args:
+        seed: another one gives other values.
+        manifest: other fields of `PromptManifest`.
+    """
+    values = np.random.default_rng(seed).standard_normal((length, width), dtype=np.float32)
+    return values, PromptManifest(prompt_digest(values), length, width, **manifest)
+
+
+class Died(BaseException):
+    """The process is taken to have died here: no handler for ordinary errors may catch this."""
+
+
+class FaultyFiles(Files):
+    """Files that fail at the k-th operation that changes the disk.
+
+    Attributes:
+        step: operations so far; `fail_at` 0 only counts.
+    """
+
+    def __init__(self, fault: Fault = "die", fail_at: int = 0) -> None:
+        self.fault = fault
+        self.fail_at = fail_at
+        self.step = 0
+        self._dead = False
+
+    def arm(self, fault: Fault, fail_at: int) -> None:
+        """Count from here, and fail at that operation."""
+        self.fault, self.fail_at, self.step, self._dead = fault, fail_at, 0, False
+
+    def count(self) -> bool:
+        """Take a step; True where it is to be a short write.
+
+        Raises:
+            Died: it is the one, or the process died before.
+            OSError: likewise.
+        """
+        if self._dead:
+            raise Died
+        self.step += 1
+        if self.step != self.fail_at:
+            return False
+        if self.fault == "short":
+            return True
+        if self.fault == "die":
+            self._dead = True
+            raise Died
+        code = errno.EIO if self.fault == "EIO" else errno.ENOSPC
+        raise OSError(code, os.strerror(code))
+
+    def create(self, path: Path) -> int:
+        """See `Files`."""
+        self.count()
+        return super().create(path)
+
+    def write(self, descriptor: int, content: memoryview) -> int:
+        """See `Files`; a short write takes one byte."""
+        return super().write(descriptor, content[:1] if self.count() else content)
+
+    def set_time(self, descriptor: int, seconds: float) -> None:
+        """See `Files`."""
+        self.count()
+        super().set_time(descriptor, seconds)
+
+    def sync(self, descriptor: int) -> None:
+        """See `Files`."""
+        self.count()
+        super().sync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """See `Files`."""
+        self.count()
+        super().rename(source, target)
+
+    def sync_folder(self, path: Path) -> None:
+        """See `Files`."""
+        self.count()
+        super().sync_folder(path)
+
+    def make_folder(self, path: Path) -> None:
+        """See `Files`."""
+        self.count()
+        super().make_folder(path)
+
+    def touch(self, path: Path, seconds: float) -> None:
+        """See `Files`."""
+        self.count()
+        super().touch(path, seconds)
+
+    def unlink(self, path: Path) -> None:
+        """See `Files`."""
+        self.count()
+        super().unlink(path)
+
+    def read(self, path: Path) -> bytes:
+        """See `Files`."""
+        self.count()
+        return super().read(path)
+
+    def scan(self, path: Path) -> Iterator[tuple[str, float]]:
+        """See `Files`."""
+        self.count()
+        return super().scan(path)
+
+
+class PowerCutFiles(Files):
+    """Files on a disk that forgets what was not synced.
+
+    `cut` puts the folder into the worst state that the operations so far allow: a file not synced is empty,
+    and a name not synced is as it was.
+
+    Args:
+        lies: operations that only pretend (`sync`, `sync_folder`), for a control.
+    """
+
+    def __init__(self, lies: frozenset[str] = frozenset()) -> None:
+        self._lies = lies
+        self._unsynced: dict[int, Path] = {}
+        self._torn: set[Path] = set()
+        self._renamed: dict[Path, bytes | None] = {}
+
+    def create(self, path: Path) -> int:
+        """See `Files`."""
+        descriptor = super().create(path)
+        self._unsynced[descriptor] = path
+        self._torn.add(path)
+        return descriptor
+
+    def sync(self, descriptor: int) -> None:
+        """See `Files`."""
+        if "sync" not in self._lies:
+            self._torn.discard(self._unsynced[descriptor])
+
+    def rename(self, source: Path, target: Path) -> None:
+        """See `Files`."""
+        before = target.read_bytes() if target.exists() else None
+        super().rename(source, target)
+        self._renamed.setdefault(target, before)
+        if source in self._torn:
+            self._torn.discard(source)
+            self._torn.add(target)
+
+    def sync_folder(self, path: Path) -> None:
+        """See `Files`."""
+        if "sync_folder" not in self._lies:
+            for target in [target for target in self._renamed if target.parent == path]:
+                del self._renamed[target]
+
+    def cut(self) -> None:
+        """Lose what was not synced."""
+        for path in self._torn:
+            if path.exists():
+                path.write_bytes(b"")
+        for target, before in self._renamed.items():
+            if before is None:
+                target.unlink(missing_ok=True)
+            else:
+                target.write_bytes(before)

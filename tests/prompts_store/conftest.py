@@ -1,0 +1,33 @@
+"""The store's tests run on both of its forms: SQLite and a folder, and memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prompts_store import PromptStore
+from prompts_store.testing import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[PromptStore]:
+    """A fresh store, of each form."""
+    if request.param == "disk":
+        made = PromptStore.open(tmp_path / "data", clock=clock)
+    else:
+        made = PromptStore.in_memory(clock=clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def disk_store(tmp_path: Path, clock: FakeClock) -> Iterator[PromptStore]:
+    """A fresh store on disk, in `tmp_path / "data"`."""
+    made = PromptStore.open(tmp_path / "data", clock=clock)
+    yield made
+    made.close()

@@ -1,0 +1,142 @@
+import threading
+
+import pytest
+
+from prompts_store import PromptStore
+from prompts_store.errors import ConflictError, InvalidError, NotFoundError
+from prompts_store.testing import FakeClock, example_prompt
+
+
+def publish_some(store: PromptStore, count: int) -> None:
+    for seed in range(1, count + 1):
+        values, manifest = example_prompt(seed)
+        store.publish("acme", "sst2", values, manifest, created_by="maker")
+
+
+def moves(store: PromptStore) -> list[tuple[str, int | None, int | None]]:
+    return [(move.alias, move.version, move.previous) for move in store.alias_history("acme", "sst2")]
+
+
+def test_promote_and_its_history(store: PromptStore, clock: FakeClock) -> None:
+    publish_some(store, 3)
+    clock.advance(60)
+    moved = store.set_alias("acme", "sst2", "live", 3, moved_by="ann")
+    assert (moved.version, moved.previous, moved.moved_at, moved.moved_by) == (3, 1, clock(), "ann")
+    store.set_alias("acme", "sst2", "canary", 2)
+    assert store.resolve("sst2", tenant="acme").number == 3
+    assert store.resolve("sst2@canary", tenant="acme").number == 2
+    assert moves(store) == [("live", 1, None), ("live", 3, 1), ("canary", 2, None)]
+    assert store.alias_history("acme", "sst2")[0].moved_by == "maker"
+
+
+def test_a_move_to_where_it_is_writes_nothing(store: PromptStore) -> None:
+    publish_some(store, 1)
+    moved = store.set_alias("acme", "sst2", "live", 1)
+    assert (moved.version, moved.previous) == (1, 1)
+    assert moves(store) == [("live", 1, None)]
+
+
+def test_rollback_goes_back_one_step_each_time(store: PromptStore) -> None:
+    publish_some(store, 4)
+    store.set_alias("acme", "sst2", "live", 2)
+    store.set_alias("acme", "sst2", "live", 3)
+    assert store.rollback("acme", "sst2").version == 2
+    assert store.rollback("acme", "sst2").version == 1
+    with pytest.raises(ConflictError) as caught:
+        store.rollback("acme", "sst2")
+    assert caught.value.field == "alias"
+    # A new promotion after a rollback goes back to where the rollback had led, not to what it had undone.
+    store.set_alias("acme", "sst2", "live", 4)
+    assert store.rollback("acme", "sst2").version == 1
+    assert moves(store) == [
+        ("live", 1, None),
+        ("live", 2, 1),
+        ("live", 3, 2),
+        ("live", 2, 3),
+        ("live", 1, 2),
+        ("live", 4, 1),
+        ("live", 1, 4),
+    ]
+
+
+def test_rollback_passes_over_what_was_deleted_and_over_itself(store: PromptStore) -> None:
+    publish_some(store, 3)
+    for number in (2, 1, 3):
+        store.set_alias("acme", "sst2", "live", number)
+    store.set_alias("acme", "sst2", "live", 1)
+    store.delete_version("acme", "sst2", 3)
+    # Before 1 it was 3 (deleted), 1 (the same), 2.
+    assert store.rollback("acme", "sst2").version == 2
+
+
+def test_other_aliases_have_their_own_history(store: PromptStore) -> None:
+    publish_some(store, 3)
+    store.set_alias("acme", "sst2", "canary", 2)
+    store.set_alias("acme", "sst2", "live", 3)
+    with pytest.raises(ConflictError):
+        store.rollback("acme", "sst2", "canary")
+    assert store.rollback("acme", "sst2").version == 1
+    with pytest.raises(NotFoundError) as caught:
+        store.rollback("acme", "sst2", "nothing")
+    assert caught.value.code == "unknown_alias"
+
+
+def test_a_removed_alias_is_unknown_and_goes_back_across_its_removal(store: PromptStore) -> None:
+    publish_some(store, 2)
+    store.remove_alias("acme", "sst2", "live")
+    for attempt in (
+        lambda: store.resolve("sst2", tenant="acme"),
+        lambda: store.remove_alias("acme", "sst2", "live"),
+        lambda: store.rollback("acme", "sst2"),
+    ):
+        with pytest.raises(NotFoundError) as caught:
+            attempt()
+        assert caught.value.code == "unknown_alias"
+    store.set_alias("acme", "sst2", "live", 2)
+    assert store.rollback("acme", "sst2").version == 1
+    assert moves(store) == [("live", 1, None), ("live", None, 1), ("live", 2, None), ("live", 1, 2)]
+
+
+def test_publishing_later_does_not_bring_live_back(store: PromptStore) -> None:
+    publish_some(store, 1)
+    store.remove_alias("acme", "sst2", "live")
+    store.delete_version("acme", "sst2", 1)
+    assert store.get_task("acme", "sst2").latest == 0
+    values, manifest = example_prompt(2)
+    store.publish("acme", "sst2", values, manifest)
+    assert store.aliases("acme", "sst2") == {}
+
+
+@pytest.mark.parametrize("alias", ["", "3", "Live", "a/b", "x" * 65, "3a"])
+def test_bad_aliases_are_refused(store: PromptStore, alias: str) -> None:
+    publish_some(store, 1)
+    with pytest.raises(InvalidError) as caught:
+        store.set_alias("acme", "sst2", alias, 1)
+    assert (caught.value.code, caught.value.field) == ("invalid_alias", "alias")
+
+
+def test_readers_see_one_version_or_the_other_while_live_moves(disk_store: PromptStore) -> None:
+    publish_some(disk_store, 2)
+    seen: set[int] = set()
+    failures: list[BaseException] = []
+    started, done = threading.Barrier(3), threading.Event()
+
+    def read() -> None:
+        started.wait()
+        while not done.is_set():
+            try:
+                seen.add(disk_store.resolve("sst2", tenant="acme").number)
+            except Exception as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    started.wait()
+    for step in range(50):
+        disk_store.set_alias("acme", "sst2", "live", 1 + step % 2)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not failures
+    assert seen <= {1, 2} and seen

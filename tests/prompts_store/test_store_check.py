@@ -1,0 +1,104 @@
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from prompts_store import PromptStore
+from prompts_store.errors import CorruptError
+from prompts_store.records import EnsembleMember
+from prompts_store.testing import example_prompt
+
+
+@pytest.fixture
+def filled(disk_store: PromptStore) -> PromptStore:
+    """Two tasks that share content, an ensemble, a tombstone."""
+    for task, seeds in (("a", (1, 2, 3)), ("b", (1,))):
+        for seed in seeds:
+            values, manifest = example_prompt(seed, labels=("yes", "no"))
+            disk_store.publish("acme", task, values, manifest)
+    disk_store.publish_ensemble(
+        "acme", "team", [EnsembleMember("acme", "a", 1), EnsembleMember("acme", "b", 1)]
+    )
+    disk_store.delete_version("acme", "a", 3)
+    return disk_store
+
+
+def blob_path(tmp_path: Path, seed: int) -> Path:
+    digest = example_prompt(seed)[1].digest
+    return tmp_path / "data" / "blobs" / digest[:2] / f"{digest}.npy"
+
+
+def test_a_sound_store_is_clean(filled: PromptStore) -> None:
+    report = filled.check()
+    assert report.clean
+    assert (report.versions, report.blobs, report.orphans, report.temporary_files) == (3, 3, 0, 0)
+
+
+def _flip_last_bit(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [_flip_last_bit, lambda content: content[:-1], lambda content: b""])
+def test_a_damaged_blob_is_found_told_and_mended_by_its_upload(
+    filled: PromptStore, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = blob_path(tmp_path, 1)
+    path.write_bytes(damage(path.read_bytes()))
+    for repair in (False, True):
+        problems = filled.check(repair=repair).problems
+        assert [(found.kind, found.where, found.repaired) for found in problems] == [
+            ("corrupt_blob", path.stem, False)
+        ]
+    with pytest.raises(CorruptError) as caught:
+        filled.values(path.stem)
+    assert caught.value.code == "corrupt_blob"
+    values, manifest = example_prompt(1, labels=("yes", "no"))
+    assert not filled.publish("acme", "a", values, manifest).created
+    assert filled.check().clean
+    assert filled.values(path.stem).tobytes() == values.tobytes()
+
+
+def test_a_missing_blob_is_found_and_told(filled: PromptStore, tmp_path: Path) -> None:
+    path = blob_path(tmp_path, 2)
+    path.unlink()
+    assert [(found.kind, found.where) for found in filled.check().problems] == [("missing_blob", path.stem)]
+    with pytest.raises(CorruptError, match="missing"):
+        filled.values(path.stem)
+    with pytest.raises(CorruptError), filled.hold(filled.resolve("a@2", tenant="acme")):
+        filled.values(path.stem)
+
+
+def test_a_tombstone_needs_no_blob(filled: PromptStore, tmp_path: Path) -> None:
+    blob_path(tmp_path, 3).unlink()
+    assert filled.check().clean
+    assert filled.collect(grace_seconds=0).blobs == 0
+
+
+_TAMPERED = [
+    ("UPDATE blobs SET reference_count = 7 WHERE reference_count = 2", "wrong_count", True),
+    ("UPDATE tasks SET live_versions = 9 WHERE name = 'a'", "wrong_task", True),
+    ("UPDATE tasks SET last_number = 1 WHERE name = 'a'", "wrong_task", True),
+    ("DELETE FROM task_labels WHERE label = 'yes' AND name = 'a'", "wrong_labels", True),
+    ("UPDATE versions SET template = 'other {text}' WHERE number = 2", "wrong_manifest", False),
+    ("UPDATE aliases SET number = 3 WHERE owner_id = 1", "dangling_alias", False),
+    ("UPDATE ensemble_versions SET deleted_at = 1", "dangling_alias", False),
+    ("DELETE FROM versions WHERE number = 1", "database", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("statements", "kind", "mends"), _TAMPERED, ids=[kind + s[:25] for s, kind, _ in _TAMPERED]
+)
+def test_a_promise_not_kept_is_found(
+    filled: PromptStore, tmp_path: Path, statements: str, kind: str, mends: bool
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "data" / "chorus.db")) as raw:
+        raw.executescript(statements)
+    found = filled.check().problems
+    assert kind in [problem.kind for problem in found]
+    assert not any(problem.repaired for problem in found)
+    repaired = [problem.kind for problem in filled.check(repair=True).problems if problem.repaired]
+    assert (kind in repaired) == mends
+    assert filled.check().clean == mends

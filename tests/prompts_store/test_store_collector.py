@@ -1,0 +1,189 @@
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from prompts_store import CollectReport, PromptStore
+from prompts_store.blobs import Blobs, LocalBlobs
+from prompts_store.blobs.format import encode
+from prompts_store.database import Database
+from prompts_store.errors import InvalidError, NotFoundError
+from prompts_store.records import PromptVersion
+from prompts_store.testing import FakeClock, example_prompt
+
+
+def publish(store: PromptStore, seed: int, task: str = "sst2") -> PromptVersion:
+    values, manifest = example_prompt(seed)
+    return store.publish("acme", task, values, manifest).version
+
+
+def test_a_deleted_version_goes_after_the_grace_period(store: PromptStore, clock: FakeClock) -> None:
+    publish(store, 1)
+    version = publish(store, 2)
+    clock.advance(1000)
+    store.delete_version("acme", "sst2", 2)
+    clock.advance(59)
+    assert store.collect(grace_seconds=60) == CollectReport()
+    store.values(version.manifest.digest)
+    clock.advance(1)
+    report = store.collect(grace_seconds=60)
+    assert (report.blobs, report.freed_bytes) == (1, 128 + 4 * 15)
+    with pytest.raises(NotFoundError):
+        store.values(version.manifest.digest)
+    assert store.collect(grace_seconds=0) == CollectReport()
+    assert store.check().clean
+
+
+def test_published_again_within_the_grace_period_it_stays(store: PromptStore, clock: FakeClock) -> None:
+    publish(store, 1)
+    version = publish(store, 2)
+    store.delete_version("acme", "sst2", 2)
+    clock.advance(100)
+    publish(store, 2)
+    assert store.collect(grace_seconds=0) == CollectReport()
+    store.values(version.manifest.digest)
+
+
+def test_held_until_answered(store: PromptStore) -> None:
+    publish(store, 1)
+    version = publish(store, 2)
+    with store.hold(version), store.hold(version):
+        store.delete_version("acme", "sst2", 2)
+        with store.hold(version):
+            assert store.collect(grace_seconds=0).held == 1
+        assert store.collect(grace_seconds=0).held == 1
+        store.values(version.manifest.digest)
+    assert store.collect(grace_seconds=0).blobs == 1
+    with pytest.raises(NotFoundError) as caught, store.hold(version):
+        pytest.fail("there is nothing to hold")
+    assert caught.value.code == "unknown_version"
+    assert store._leases.held() == 0
+
+
+def test_a_lease_ends_with_an_error_too(store: PromptStore) -> None:
+    version = publish(store, 1)
+    with pytest.raises(ZeroDivisionError), store.hold(version):
+        raise ZeroDivisionError
+    assert store._leases.held() == 0
+
+
+def test_orphans_of_dead_uploads_go(disk_store: PromptStore, clock: FakeClock, tmp_path: Path) -> None:
+    LocalBlobs(tmp_path / "data" / "blobs").put("ab" * 32, b"never named", now=clock())
+    assert disk_store.check().orphans == 1 and disk_store.check().clean
+    clock.advance(10)
+    assert disk_store.collect(grace_seconds=11).orphans == 0
+    assert disk_store.collect(grace_seconds=10).orphans == 1
+    assert disk_store.check().orphans == 0
+
+
+class StoppingBlobs(LocalBlobs):
+    """Stops after each put, until told to go on: an upload in flight, at its worst moment."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.stored, self.go_on = threading.Event(), threading.Event()
+
+    def put(self, digest: str, content: bytes, *, now: datetime) -> None:
+        super().put(digest, content, now=now)
+        self.stored.set()
+        assert self.go_on.wait(30)
+
+
+def _race(store: PromptStore, blobs: Blobs, collect: Any) -> PromptVersion:
+    """Publish with `blobs`, and run `collect` between its put and its commit."""
+    uploader = PromptStore(store._database, blobs, store._clock)
+    made: list[PromptVersion] = []
+    thread = threading.Thread(target=lambda: made.append(publish(uploader, 7)))
+    thread.start()
+    assert isinstance(blobs, StoppingBlobs)
+    assert blobs.stored.wait(30)
+    collect()
+    blobs.go_on.set()
+    thread.join()
+    return made[0]
+
+
+def test_a_blob_that_an_upload_is_about_to_name_survives(disk_store: PromptStore, tmp_path: Path) -> None:
+    """Even with no grace period at all: the upload looks again under the publish lock."""
+    reports: list[CollectReport] = []
+    version = _race(
+        disk_store,
+        StoppingBlobs(tmp_path / "data" / "blobs"),
+        lambda: reports.append(disk_store.collect(grace_seconds=0)),
+    )
+    assert reports[0].orphans == 1, "the collector came too late to show anything"
+    disk_store.values(version.manifest.digest)
+    assert disk_store.check().clean
+
+
+def test_the_same_for_content_that_was_deleted_before(disk_store: PromptStore, tmp_path: Path) -> None:
+    publish(disk_store, 7)
+    disk_store.delete_task("acme", "sst2")
+    reports: list[CollectReport] = []
+    version = _race(
+        disk_store,
+        StoppingBlobs(tmp_path / "data" / "blobs"),
+        lambda: reports.append(disk_store.collect(grace_seconds=0)),
+    )
+    assert reports[0].blobs == 1
+    assert version.number == 2
+    disk_store.values(version.manifest.digest)
+
+
+def test_control_an_upload_that_does_not_look_again_loses(disk_store: PromptStore, tmp_path: Path) -> None:
+    class Trusting(StoppingBlobs):
+        def has(self, digest: str) -> bool:
+            return True
+
+    version = _race(
+        disk_store,
+        Trusting(tmp_path / "data" / "blobs"),
+        lambda: disk_store.collect(grace_seconds=0),
+    )
+    assert version.number == 1
+    assert [problem.kind for problem in disk_store.check().problems] == ["missing_blob"]
+
+
+def test_the_grace_period_alone_keeps_it_too(disk_store: PromptStore, tmp_path: Path) -> None:
+    reports: list[CollectReport] = []
+    _race(
+        disk_store,
+        StoppingBlobs(tmp_path / "data" / "blobs"),
+        lambda: reports.append(disk_store.collect(grace_seconds=1)),
+    )
+    assert reports == [CollectReport()]
+
+
+def test_the_collector_looks_again_under_the_lock(disk_store: PromptStore, tmp_path: Path) -> None:
+    """An orphan gets its name after the collector has listed it, and before it takes the lock."""
+    values, manifest = example_prompt(7)
+
+    class Racing(Database):
+        reads = 0
+
+        @contextmanager
+        def read(self) -> Iterator[Connection]:
+            with super().read() as connection:
+                yield connection
+            self.reads += 1
+            disk_store.publish("acme", "sst2", values, manifest)
+
+    blobs = LocalBlobs(tmp_path / "data" / "blobs")
+    blobs.put(manifest.digest, encode(values), now=disk_store._clock())
+    database = Racing(disk_store._database.engine, memory=False)
+    report = PromptStore(database, blobs, disk_store._clock).collect(grace_seconds=0)
+    assert (database.reads, report) == (1, CollectReport())
+    disk_store.values(manifest.digest)
+
+
+@pytest.mark.parametrize("grace", [-1, math.nan, math.inf])
+def test_a_bad_grace_period_is_refused(store: PromptStore, grace: float) -> None:
+    with pytest.raises(InvalidError) as caught:
+        store.collect(grace_seconds=grace)
+    assert caught.value.field == "grace_seconds"
