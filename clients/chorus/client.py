@@ -109,7 +109,7 @@ class Client(SyncOwner):
     Args:
         base_url: the server's.
         api_key: else CHORUS_API_KEY, else the text of the file CHORUS_API_KEY_FILE; `""` for none at all.
-        timeout_seconds: for each wait on the network; None waits for ever.
+        timeout_seconds: for each wait on the network; None waits for ever. Keep it above `deadline_seconds`.
         retries: how often to try again, or a whole `RetryPolicy`.
         max_connections: at once.
         transport: an httpx transport instead of the network, for tests.
@@ -125,7 +125,7 @@ class Client(SyncOwner):
         base_url: str = config.DEFAULT_URL,
         api_key: str | None = None,
         *,
-        timeout_seconds: float | None = 60.0,
+        timeout_seconds: float | None = 120.0,
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
         transport: httpx.BaseTransport | None = None,
@@ -174,7 +174,7 @@ class AsyncClient(AsyncOwner):
         base_url: str = config.DEFAULT_URL,
         api_key: str | None = None,
         *,
-        timeout_seconds: float | None = 60.0,
+        timeout_seconds: float | None = 120.0,
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
         transport: httpx.AsyncBaseTransport | None = None,

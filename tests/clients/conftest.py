@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from fake_chorus import FakeChorus, on_loopback
 
 from chorus import Client
+
+# The server's own test harness: a real server on a free port, with a device in memory.
+sys.path.append(str(Path(__file__).parents[1] / "server" / "api"))
+from api_harness import ApiServer, train_vocabulary
+
+from server.model.vocabulary import Vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +43,16 @@ def url(fake: FakeChorus) -> Iterator[str]:
     """The fake on a real socket."""
     with on_loopback(fake) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    return Vocabulary.load(train_vocabulary(tmp_path_factory.mktemp("vocabulary")), extra_ids=4)
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
+    """A real server for a module; tests use task names of their own."""
+    with ApiServer(tmp_path_factory.mktemp("data"), vocabulary) as server:
+        yield server
+        assert server.engine.wait_idle(10)

@@ -203,6 +203,26 @@ def test_a_version_is_no_task(client: Client, fake: FakeChorus, verb: str) -> No
     assert fake.seen == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.tasks.push("acme/a", b"x"),
+        lambda c: c.tasks.promote("acme/a", 1),
+        lambda c: c.tasks.rollback("acme/a"),
+        lambda c: c.tasks.remove_alias("acme/a", "live"),
+        lambda c: c.tasks.delete("acme/a"),
+        lambda c: c.tasks.delete_version("acme/a", 1),
+        lambda c: c.ensembles.create("acme/a", ["b"]),
+        lambda c: c.ensembles.delete("acme/a"),
+    ],
+)
+def test_changes_name_no_tenant(client: Client, fake: FakeChorus, change: Any) -> None:
+    """They are made in the key's own tenant, so another's name must not end up there."""
+    with pytest.raises(InvalidArgumentError, match="write 'a'"):
+        change(client)
+    assert fake.seen == []
+
+
 def test_ensembles(client: Client, fake: FakeChorus) -> None:
     made = client.ensembles.create("five", ["a", "b@2"], weights=[1, 0.5])
     assert last(fake)[1:] == (

@@ -96,8 +96,8 @@ def chorus(context: click.Context, /, **given: Any) -> None:
 
     \b
     chorus serve --model FOLDER
-    chorus tasks push acme/sst2 prompt.safetensors --label negative --label positive
-    chorus classify acme/sst2 "A warm, patient film."
+    chorus tasks push sst2 prompt.safetensors --label negative --label positive
+    chorus classify sst2 "A warm, patient film."
     """
     environment = {"url": os.environ.get(URL_VARIABLE), "key_file": os.environ.get(KEY_FILE_VARIABLE)}
     context.obj = merge(None, {**environment, **{k: v for k, v in given.items() if v is not None}})

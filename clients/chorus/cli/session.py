@@ -28,7 +28,7 @@ class Session:
 
     url: str = DEFAULT_URL
     key_file: Path | None = None
-    timeout_seconds: float = 60.0
+    timeout_seconds: float = 120.0
     as_json: bool = False
 
     def _key(self) -> str | None:
@@ -54,7 +54,11 @@ def session_options(command: Callable[..., R]) -> Callable[..., R]:
     key_help = f"File that holds the API key. [env: {KEY_FILE_VARIABLE}; the key itself: CHORUS_API_KEY]"
     for option in (
         click.option("--json", "as_json", is_flag=True, default=None, help="Answer in JSON."),
-        click.option("--timeout-seconds", type=click.FloatRange(min=0, min_open=True), help="[default: 60]"),
+        click.option(
+            "--timeout-seconds",
+            type=click.FloatRange(min=0, min_open=True),
+            help="For each wait on the network. [default: 120]",
+        ),
         click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help=key_help),
         click.option("--url", help=f"The server. [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"),
     ):

@@ -1,4 +1,6 @@
-"""`/v1/tasks`: tasks and their aliases. `task` is a reference; another tenant's is `tenant/task`."""
+"""`/v1/tasks`: tasks and their aliases. Reading takes `tenant/task`; changes are made in the key's own
+tenant.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +67,8 @@ def get(task: str) -> Call[Task]:
 
 def delete(task: str) -> Call[None]:
     """Remove a task with all its versions and aliases. Requests in flight still finish."""
-    named = references.parse_whole(task)
-    return Call(Request("DELETE", task_path(named), named.query), nothing)
+    named = references.parse_own(task)
+    return Call(Request("DELETE", task_path(named)), nothing)
 
 
 def aliases(task: str) -> Call[Aliases]:
@@ -86,17 +88,17 @@ def promote(task: str, version: int | str, alias: str = "live") -> Call[AliasMov
     Returns:
         Where the alias points now and pointed before.
     """
-    named = references.parse_whole(task)
+    named = references.parse_own(task)
     path = task_path(named, "aliases", references.segment(alias, "alias"))
     body = encode_json({"version": references.version_number(version)})
-    return Call(Request("PUT", path, named.query, body), model_of(AliasMove))
+    return Call(Request("PUT", path, body=body), model_of(AliasMove))
 
 
 def remove_alias(task: str, alias: str) -> Call[None]:
     """Remove an alias; the version it pointed at stays."""
-    named = references.parse_whole(task)
+    named = references.parse_own(task)
     path = task_path(named, "aliases", references.segment(alias, "alias"))
-    return Call(Request("DELETE", path, named.query), nothing)
+    return Call(Request("DELETE", path), nothing)
 
 
 def rollback(task: str, alias: str = "live") -> Call[AliasMove]:
@@ -105,8 +107,8 @@ def rollback(task: str, alias: str = "live") -> Call[AliasMove]:
     Raises:
         ConflictError: there is nothing to go back to.
     """
-    named = references.parse_whole(task)
-    request = Request("POST", task_path(named, "rollback"), named.query, encode_json({"alias": alias}))
+    named = references.parse_own(task)
+    request = Request("POST", task_path(named, "rollback"), body=encode_json({"alias": alias}))
     return Call(request, model_of(AliasMove))
 
 

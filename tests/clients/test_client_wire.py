@@ -1,0 +1,230 @@
+"""The client's models and routes against the server's own OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_harness import ApiServer
+from pydantic import BaseModel
+
+from chorus import types
+from chorus.routes import ensembles, inference, service, tasks, versions
+from chorus.types.base import Usage
+from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
+from chorus.types.inference import EnsembleName
+from chorus.wire import Answer, Plan, Request
+
+CHECKED_IN = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+ANSWERS: dict[str, type[BaseModel]] = {
+    "Usage": Usage,
+    "Logprobs": types.TokenLogprobs,
+    "Choice": types.Choice,
+    "GenerateResult": types.Generation,
+    "GenerateAnswer": types.GenerateResponse,
+    "ClassifyResult": types.Classification,
+    "ClassifyAnswer": types.ClassifyResponse,
+    "MemberAnswer": types.MemberVote,
+    "EnsembleName": EnsembleName,
+    "EnsembleResult": types.EnsembleAnswer,
+    "EnsembleAnswer": types.EnsembleResponse,
+    "ErrorDetail": types.ErrorDetail,
+    "VersionAnswer": types.Version,
+    "VersionPage": types.VersionPage,
+    "TaskAnswer": types.Task,
+    "TaskPage": types.TaskPage,
+    "AliasMoveAnswer": types.AliasMove,
+    "AliasHistoryEntry": types.AliasHistoryEntry,
+    "AliasesAnswer": types.Aliases,
+    "Neighbor": types.Neighbor,
+    "NeighborRow": types.RowNeighbors,
+    "NeighborsAnswer": types.Neighbors,
+    "MemberName": types.Member,
+    "StoredEnsemble": types.Ensemble,
+    "EnsemblePage": types.EnsemblePage,
+    "HealthAnswer": types.Health,
+    "ReadyAnswer": types.Readiness,
+    "ModelAnswer": types.ModelInfo,
+}
+SETTINGS = {
+    "GenerateBody": set(inference.Settings.__annotations__)
+    | {"task", "input", "inputs", "requests", "stream"},
+    "GenerateItem": set(inference.GenerateItem.__annotations__),
+}
+
+
+def document_of(api: ApiServer) -> dict[str, Any]:
+    """The checked-in document where there is one, else the running server's."""
+    if CHECKED_IN.exists():
+        checked_in: dict[str, Any] = json.loads(CHECKED_IN.read_text())
+        return checked_in
+    live: dict[str, Any] = api.app.openapi()
+    return live
+
+
+@pytest.fixture(scope="module")
+def document(api: ApiServer) -> dict[str, Any]:
+    return document_of(api)
+
+
+def json_types(schema: dict[str, Any]) -> set[str]:
+    """The JSON types that a schema allows; an object for a reference."""
+    if "anyOf" in schema:
+        return {kind for option in schema["anyOf"] for kind in json_types(option)}
+    if "$ref" in schema:
+        return {"object"}
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return {{str: "string", int: "integer", bool: "boolean"}[type(value)] for value in values}
+    kind = schema.get("type")
+    if kind is None:
+        return {"any"}
+    return {"number", "integer"} if kind == "number" else {kind}
+
+
+def mismatches(name: str, ours: type[BaseModel], document: dict[str, Any]) -> list[str]:
+    """How a model of ours differs from the server's."""
+    theirs = document["components"]["schemas"][name]["properties"]
+    mine = ours.model_json_schema()["properties"]
+    # A failed item is a model of its own here, so a good item's fields are never null.
+    failable = "error" in theirs and "error" not in mine
+    found = [
+        f"{name} lacks {field}"
+        for field in theirs
+        if field not in mine and not (failable and field == "error")
+    ]
+    found += [f"{name} has {field}, the server has not" for field in mine if field not in theirs]
+    for field in theirs.keys() & mine.keys():
+        told, taken = json_types(theirs[field]), json_types(mine[field])
+        if "any" not in taken and not (told - {"any"} - ({"null"} if failable else set())) <= taken:
+            found.append(f"{name}.{field} is {sorted(told)} there and {sorted(taken)} here")
+    return found
+
+
+NULL_IS_READ = ["VersionAnswer.notes is ['array', 'null'] there and ['array'] here"]
+"""Our validator turns a null into an empty list, which a JSON schema cannot say."""
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_answers_have_the_servers_fields(document: dict[str, Any], name: str) -> None:
+    assert [m for m in mismatches(name, ANSWERS[name], document) if m not in NULL_IS_READ] == []
+
+
+def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
+    schemas = set(document["components"]["schemas"])
+    requests = {name for name in schemas if name.endswith("Body")} | {"GenerateItem"}
+    frameworks = {"HTTPValidationError", "ValidationError"}  # FastAPI's own, documented but never sent
+    assert schemas - requests - frameworks - {"ErrorAnswer"} - set(ANSWERS) == set()
+
+
+def test_a_renamed_field_would_be_noticed(document: dict[str, Any]) -> None:
+    """The control of the tests above."""
+
+    class Renamed(types.Task):
+        when: str = ""
+
+    assert mismatches("TaskAnswer", Renamed, document) == ["TaskAnswer has when, the server has not"]
+
+    class Retyped(types.Task):
+        versions: str = ""  # type: ignore[assignment]
+
+    assert mismatches("TaskAnswer", Retyped, document) == [
+        "TaskAnswer.versions is ['integer'] there and ['string'] here"
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_settings_have_the_servers_names(document: dict[str, Any], name: str) -> None:
+    assert set(document["components"]["schemas"][name]["properties"]) == SETTINGS[name]
+
+
+def first_request(plan: Plan[Any]) -> Request:
+    return next(iter(plan))
+
+
+def last_request(plan: Plan[Any], answer: bytes) -> Request:
+    """The second request of a call of two steps."""
+    steps = iter(plan)
+    next(steps)
+    return steps.send(Answer(200, {}, answer))
+
+
+REQUESTS = {
+    "generate": first_request(inference.generate(input="x")),
+    "classify": first_request(inference.classify("t", input="x")),
+    "ensemble": first_request(inference.ensemble("e", input="x")),
+    "tasks": first_request(tasks.list_page()),
+    "task": first_request(tasks.get("t")),
+    "delete": first_request(tasks.delete("t")),
+    "push": first_request(versions.push("t", b"x")),
+    "versions": first_request(versions.list_versions("t")),
+    "version": first_request(versions.get("t", 1)),
+    "delete_version": first_request(versions.delete("t", 1)),
+    "artifact": first_request(versions.artifact("t", 1)),
+    "neighbors": first_request(tasks.neighbors("t", 1)),
+    "aliases": first_request(tasks.aliases("t")),
+    "promote": first_request(tasks.promote("t", 1)),
+    "remove_alias": first_request(tasks.remove_alias("t", "live")),
+    "rollback": first_request(tasks.rollback("t")),
+    "ensembles": first_request(ensembles.list_page()),
+    "create": first_request(ensembles.create("e", ["t"])),
+    "show": first_request(ensembles.get("e")),
+    "drop": first_request(ensembles.delete("e")),
+    "model": first_request(service.model()),
+    "healthz": first_request(service.health()),
+    "readyz": first_request(service.ready()),
+    "metrics": first_request(service.metrics()),
+}
+
+
+def served(document: dict[str, Any]) -> set[tuple[str, str]]:
+    """Methods and path templates of the document, parameters without names."""
+    return {
+        (method.upper(), re.sub(r"\{[^}]+\}", "*", path))
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+
+
+def asked() -> set[tuple[str, str]]:
+    """Methods and paths of every call, our sample names as parameters."""
+    own = {"t", "e", "1", "live"}
+    return {
+        (request.method, "/".join("*" if part in own else part for part in request.path.split("/")))
+        for request in REQUESTS.values()
+    }
+
+
+def test_every_route_is_reached_and_no_other(document: dict[str, Any]) -> None:
+    later = ("/v1/files", "/v1/tuning")
+    theirs = {(method, path) for method, path in served(document) if not path.startswith(later)}
+    assert asked() == theirs
+
+
+def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
+    given = {
+        "tasks": first_request(tasks.list_page(prefix="p", label="l", limit=1, cursor="c")),
+        "versions": first_request(versions.list_versions("acme/t", limit=1, cursor="c")),
+        "artifact": first_request(versions.artifact("t", 1, format="npy")),
+        "neighbors": first_request(tasks.neighbors("t", 1, top_k=3)),
+        "ensembles": first_request(ensembles.list_page(prefix="p", limit=1, cursor="c")),
+        "by version": first_request(ensembles.get("e@1")),
+        "by alias": first_request(ensembles.get("e@live")),
+    }
+    for what, request in given.items():
+        path = "/".join("*" if part in ("t", "e", "1") else part for part in request.path.split("/"))
+        template = next(one for one in document["paths"] if re.sub(r"\{[^}]+\}", "*", one) == path)
+        operation = document["paths"][template][request.method.lower()]
+        known = {
+            parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"
+        }
+        assert {name for name, _ in request.query} <= known, what
+
+
+def test_events_have_the_documented_names() -> None:
+    kinds = {"token": TokenEvent, "result": ResultEvent, "error": ErrorEvent, "done": DoneEvent}
+    assert kinds == types.events.EVENT_TYPES
