@@ -339,10 +339,11 @@ def test_control_seeds_folded_with_the_slot_are_caught(monkeypatch: pytest.Monke
 def test_control_memory_masked_only_in_the_scores_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without zeros beyond a row's length, a former occupant's NaN reaches the next one: 0 x NaN."""
 
-    def careless(functions: Any, old: Any, new: Any, targets: Any, lengths: Any, finite: Any) -> Any:
+    def careless(functions: Any, old: Any, new: Any, targets: Any) -> Any:
         return old.at[targets, :, : new.shape[2]].set(new, mode="drop")
 
     monkeypatch.setattr(prefill, "_write_memory", careless)
+    monkeypatch.setattr(prefill, "_only_finite", lambda encoded, finite: encoded)
     broken = _load(tiny_executor(LADDER, _values(), without=("grouped", "score")))
     _, different = _differences(broken, _pool(96), 0, "plain", 60)
     assert different > 0

@@ -51,16 +51,15 @@ def _rows_like(mask: Array, leaf: Array, axis: int) -> Array:
     return mask.reshape((1,) * axis + (-1,) + (1,) * (leaf.ndim - axis - 1))
 
 
-def _write_memory(
-    functions: ModelFunctions, old: Array, new: Array, targets: Array, lengths: Array, finite: Array
-) -> Array:
+def _only_finite(encoded: Array, finite: Array) -> Array:
+    """Failed rows as zeros: left as NaN they would reach a later occupant of the slot, since 0 x NaN is
+    NaN."""
+    return jnp.where(finite[:, None, None], encoded, jnp.zeros((), encoded.dtype))
+
+
+def _write_memory(functions: ModelFunctions, old: Array, new: Array, targets: Array) -> Array:
     """`old` with the rows of `new`, zero-padded to its length, at slots `targets`."""
     axis, position = functions.slot_axis, functions.memory_length_axis
-    # Zero beyond each row's length, and everywhere in a failed row: 0 x NaN in a later occupant's scores
-    # would be NaN.
-    place = jnp.arange(new.shape[position]).reshape((-1,) + (1,) * (new.ndim - position - 1))
-    real = (place < _rows_like(lengths, new, axis)) & _rows_like(finite, new, axis)
-    new = jnp.where(real, new, 0)
     widths = [(0, 0)] * new.ndim
     widths[position] = (0, old.shape[position] - new.shape[position])
     new = jnp.pad(new, widths).astype(old.dtype)
@@ -95,15 +94,14 @@ def admit(
 ) -> BlockState:
     """The block (donated) with rows of an encoded batch in fresh slots; nothing of a former occupant is
     left."""
-    memory = functions.encoder_memory(params, encoded, lengths)
+    # Zero beyond each row's length too: the model promises it.
+    memory = functions.encoder_memory(params, _only_finite(encoded, finite), lengths)
     fresh = admitted.fresh
     chosen: SlotState = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), admitted.slots, state.slots)
     usable = finite[admitted.sources]
     return BlockState(
         memory=jax.tree.map(
-            lambda old, new: _write_memory(functions, old, new, admitted.targets, lengths, finite),
-            state.memory,
-            memory,
+            lambda old, new: _write_memory(functions, old, new, admitted.targets), state.memory, memory
         ),
         memory_lengths=state.memory_lengths.at[admitted.targets].set(lengths, mode="drop"),
         cache=jax.tree.map(

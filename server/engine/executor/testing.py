@@ -9,7 +9,7 @@ import numpy as np
 
 from server.engine.executor.build import model_spec
 from server.engine.executor.compile_watch import CompileWatch
-from server.engine.executor.compiling import compile_all
+from server.engine.executor.compiling import CompiledPrograms, compile_all
 from server.engine.executor.jax_executor import JaxExecutor
 from server.engine.executor.programs import programs
 from server.engine.ladder import tiny_ladder
@@ -60,16 +60,18 @@ def tiny_executor(
     watch: CompileWatch | None = None,
     output_width: int = 8,
     without: tuple[str, ...] = (),
+    compiled: CompiledPrograms | None = None,
 ) -> JaxExecutor:
     """A ready executor over `tiny_model`.
 
     Args:
         without: programs whose names contain one of these are not compiled, to save a test's time.
+        compiled: programs of an executor with the same ladder and config (weights may differ), used again.
     """
     model, ladder = model or tiny_model(), ladder or tiny_ladder()
     spec = model_spec(model, prompt_rows, output_width)
     wanted = [each for each in programs(spec, ladder) if not any(part in each.name for part in without)]
-    compiled = compile_all(wanted, watch)
+    compiled = compiled or compile_all(wanted, watch)
     config = model.config
     return JaxExecutor(
         spec,

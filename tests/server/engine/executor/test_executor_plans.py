@@ -75,11 +75,12 @@ def test_recorded_plans_replayed_give_the_same_results(executor: JaxExecutor) ->
     text = record_plans(plans)
     assert list(read_plans(text)) == plans
     first = [_run(executor, plan) for plan in plans]
-    fresh = tiny_executor(LADDER, MemoryPrompts({"p": PROMPT}))
+    prompts = MemoryPrompts({"p": PROMPT})
+    fresh = tiny_executor(LADDER, prompts, compiled=executor.compiled)
     assert [_run(fresh, plan) for plan in read_plans(text)] == first
     assert sum(len(slot.tokens) for result in first if hasattr(result, "slots") for slot in result.slots) > 10
     assert any(getattr(result, "beams", ()) for result in first)
-    other = tiny_executor(LADDER, MemoryPrompts({"p": PROMPT}), model=tiny_model(1), without=())
+    other = tiny_executor(LADDER, prompts, model=tiny_model(1), compiled=executor.compiled)
     assert [_run(other, plan) for plan in read_plans(text)] != first  # the control: other weights
 
 
@@ -146,16 +147,18 @@ def test_min_and_max_new_tokens(executor: JaxExecutor) -> None:
         assert len(slot.tokens) == 6 and 1 not in slot.tokens and slot.done
 
 
-def test_logits_that_are_not_finite_fail_their_slot_alone() -> None:
+def test_logits_that_are_not_finite_fail_their_slot_alone(executor: JaxExecutor) -> None:
     """A token whose embedding overflows the decoder: rows that choose it fail, neighbours keep their bits."""
     model = tiny_model(2)
-    healthy = tiny_executor(LADDER, model=model, without=("grouped",))
+    healthy = tiny_executor(LADDER, model=model, compiled=executor.compiled)
     texts = [(text, 1) for text in range(2, 40)]
     answers = [_greedy(healthy, text) for text in texts]
     bad = answers[0][0]
     params = jax.tree.map(lambda leaf: leaf, model.params)
     params["embedding"] = params["embedding"].at[bad].set(np.inf)
-    broken = tiny_executor(LADDER, model=dataclasses.replace(model, params=params), without=("grouped",))
+    broken = tiny_executor(
+        LADDER, model=dataclasses.replace(model, params=params), compiled=executor.compiled
+    )
     clean = next(i for i, tokens in enumerate(answers) if bad not in tokens and bad not in texts[i])
     plan = _prefill(
         [texts[0], texts[clean]],
