@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
+from api_harness import ApiServer, train_vocabulary
 from fake_chorus import FakeChorus, on_loopback
 
 from chorus import Client
+from server.model.vocabulary import Vocabulary
 
 # The server's own test harness: a real server on a free port, with a device in memory.
 sys.path.append(str(Path(__file__).parents[1] / "server" / "api"))
