@@ -17,7 +17,7 @@ from prompts_store.artifacts import ArtifactLimits, Reason
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "artifacts"
 
 P, D = 4, 6
-BASE = "ab" * 32
+BASE = "f" * 64
 OTHER_BASE = "cd" * 32
 LIMITS = ArtifactLimits(width=D, max_length=16, compute_dtype="bfloat16", base_fingerprint=BASE)
 VALUES = np.random.default_rng(7).normal(size=(P, D)).astype(np.float32)

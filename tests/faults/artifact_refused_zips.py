@@ -50,6 +50,12 @@ def overlapping() -> bytes:
     return zip_file([outer, inner])
 
 
+def moved(data: bytes, marker: bytes, offset: int, value: bytes) -> bytes:
+    """The file with bytes replaced at an offset behind the last `marker`."""
+    position = data.rindex(marker) + offset
+    return data[:position] + value + data[position + len(value) :]
+
+
 def half_deflated() -> bytes:
     return zlib.compress(weights_file(), wbits=-15)[:-20]
 
@@ -104,6 +110,33 @@ ZIP: tuple[Refused, ...] = (
         "zip of 65 files", lambda: zip_file([Member(b"%d" % i, b"") for i in range(65)]), R.ZIP_ENTRIES, "65"
     ),
     Refused("zip claims 60,000", lambda: zip_file(members(), count=60_000), R.ZIP_ENTRIES, "60000"),
+    Refused(
+        "zip claims one less", lambda: zip_file(members(), count=1), R.ZIP_INVALID, "longer than its entries"
+    ),
+    Refused(
+        "zip directory elsewhere",
+        lambda: moved(adapter_zip(), b"PK\x05\x06", 16, b"\1\0\0\0"),
+        R.ZIP_INVALID,
+        "end record",
+    ),
+    Refused(
+        "zip directory damaged",
+        lambda: moved(adapter_zip(), b"PK\x01\x02", 0, b"PK??"),
+        R.ZIP_INVALID,
+        "damaged",
+    ),
+    Refused(
+        "zip name beyond the directory",
+        lambda: moved(adapter_zip(), b"PK\x01\x02", 28, b"\xff\xff"),
+        R.ZIP_INVALID,
+        "damaged",
+    ),
+    Refused(
+        "zip entry beyond the file",
+        lambda: moved(adapter_zip(), b"PK\x01\x02", 42, b"\xff\xff\xff\x7f"),
+        R.ZIP_INVALID,
+        "outside",
+    ),
     Refused("zip claims one more", lambda: zip_file(members(), count=3), R.ZIP_INVALID, "directory"),
     Refused("zip bomb", bomb, R.ZIP_BOMB, "100000000 bytes"),
     Refused("zip bomb that lies", lambda: bomb(claimed=200), R.ZIP_BOMB, "more than the zip says"),
