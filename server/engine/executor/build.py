@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import jax
+
 from server.engine.executor.compile_watch import CompileWatch
 from server.engine.executor.compiling import Progress, compile_all
 from server.engine.executor.jax_executor import JaxExecutor
@@ -32,7 +34,10 @@ class LoadedT5(Protocol):
 
 
 def model_spec(
-    model: LoadedT5, prompt_row_capacity: int, output_width: int = DEFAULT_OUTPUT_WIDTH
+    model: LoadedT5,
+    prompt_row_capacity: int,
+    output_width: int = DEFAULT_OUTPUT_WIDTH,
+    replicated: jax.sharding.Sharding | None = None,
 ) -> ModelSpec:
     """What the programs of this model depend on; `model.params` may be shapes only."""
     config = model.config
@@ -44,6 +49,7 @@ def model_spec(
         dtype=model.dtype,
         rows=prompt_row_capacity,
         output_width=output_width,
+        replicated=replicated,
     )
 
 
@@ -57,6 +63,7 @@ def build_executor(
     watch: CompileWatch | None = None,
     progress: Progress | None = None,
     output_width: int = DEFAULT_OUTPUT_WIDTH,
+    replicated: jax.sharding.Sharding | None = None,
 ) -> tuple[JaxExecutor, MemoryPlan]:
     """Plan memory, compile every program of the ladder, allocate.
 
@@ -65,6 +72,9 @@ def build_executor(
         memory_limit_bytes: None asks the device (or the host, on CPU).
         watch: counts compiles; already started.
         progress: called after each program.
+        replicated: for a model sharded over a mesh: the sharding that puts one copy on each device. Prompt
+        rows and
+            block state are replicated.
 
     Returns:
         The executor and its memory plan with the temporaries that XLA asked for; print it with
@@ -75,7 +85,7 @@ def build_executor(
         when
             arithmetic alone shows it, and before state is allocated when the compiled temporaries do.
     """
-    spec = model_spec(model, prompt_row_capacity, output_width)
+    spec = model_spec(model, prompt_row_capacity, output_width, replicated)
     limit = device_limit() if memory_limit_bytes is None else memory_limit_bytes
     plan = plan_memory(model.config, ladder, prompt_row_capacity, model.dtype, limit)
     plan.check()

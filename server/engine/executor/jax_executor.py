@@ -15,7 +15,6 @@ from server.engine.executor.decode import DecodeOutput
 from server.engine.executor.programs import ModelSpec
 from server.engine.executor.state import BlockState
 from server.engine.plans import (
-    BlockMode,
     DecodePlan,
     Ladder,
     PrefillPlan,
@@ -42,7 +41,6 @@ class _Block:
     """One block: device state, and the host's copy of which searches sit in it (leader -> slots)."""
 
     state: BlockState
-    mode: BlockMode = "plain"
     searches: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -177,8 +175,8 @@ class JaxExecutor:
 
     def _decode(self, plan: DecodePlan) -> Dispatched:
         block, shape = self._blocks[plan.block], self._ladder.blocks[plan.block]
-        if plan.mode == "plain" and block.searches and block.searches.keys() - set(plan.release):
-            self._forget_finished(block)
+        if plan.mode == "plain":
+            block.searches.clear()  # they are over: the scheduler changes modes in empty blocks only
         release = np.zeros((shape.slots,), np.bool_)
         release[list(plan.release)] = True
         steps = np.int32(min(plan.tokens, self._spec.output_width))
@@ -190,12 +188,6 @@ class JaxExecutor:
         for small in (output.tokens, output.log_probs, output.counts, output.started, output.done):
             _start_copy(small)
         return Dispatched(plan, output, dict(block.searches))
-
-    @staticmethod
-    def _forget_finished(block: _Block) -> None:
-        """A plain decode of a block means that its searches are over: the scheduler changes modes in empty
-        blocks."""
-        block.searches.clear()
 
 
 def _start_copy(array: Any) -> Any:

@@ -4,7 +4,7 @@ other chips."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,9 @@ class ModelSpec:
         dtype: compute dtype, of prompt rows and encodings too.
         rows: R of the prompt table.
         output_width: columns of a decode dispatch's outputs.
+        replicated: where everything but `params` lives when those are sharded over a mesh: one copy a device;
+        None
+            is the default device.
     """
 
     functions: ModelFunctions
@@ -42,6 +45,7 @@ class ModelSpec:
     dtype: Any
     rows: int
     output_width: int = DEFAULT_OUTPUT_WIDTH
+    replicated: jax.sharding.Sharding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,11 @@ class Program:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     donate: tuple[int, ...] = ()
+    place: jax.sharding.Sharding | None = None
 
     def jit(self) -> Any:
         """The jitted function, for lowering; never called with values."""
-        return jax.jit(self.function, donate_argnums=self.donate)
+        return jax.jit(self.function, donate_argnums=self.donate, out_shardings=self.place)
 
 
 def encode_name(bucket: tuple[int, int]) -> str:
@@ -99,6 +104,23 @@ def state_struct(functions: ModelFunctions, shape: BlockShape) -> BlockState:
 
 def programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
     """Every program of a ladder; its length is the number of compiles of a start."""
+    for program in _programs(spec, ladder):
+        yield program if spec.replicated is None else _replicate(program, spec)
+
+
+def _replicate(program: Program, spec: ModelSpec) -> Program:
+    """The same program with every argument but `params` (first where it has them), and every result, on each
+    device."""
+
+    def place(leaf: Any) -> Any:
+        return Struct(leaf.shape, leaf.dtype, sharding=spec.replicated)
+
+    keep = int(bool(program.arguments) and isinstance(program.arguments[0], type(spec.params)))
+    placed = jax.tree.map(place, program.arguments[keep:])
+    return replace(program, arguments=(*program.arguments[:keep], *placed), place=spec.replicated)
+
+
+def _programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
     params = jax.tree.map(_struct, spec.params)
     shapes = sorted(set(ladder.blocks))
     rows, n = Struct((spec.rows, spec.width), spec.dtype), ladder.rows_per_load
