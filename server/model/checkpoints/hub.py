@@ -74,8 +74,7 @@ def _download(repo: str, revision: str | None, allow_torch: bool) -> Path:
     info = HfApi().model_info(repo, revision=revision)
     files = {file.rfilename for file in info.siblings or ()}
     patterns = _wanted(repo, files, allow_torch)
-    # The commit that was listed: a push in between must not mix two versions.
-    return Path(snapshot_download(repo, revision=info.sha, allow_patterns=patterns))
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
 
 def _wanted(repo: str, files: set[str], allow_torch: bool) -> list[str]:

@@ -22,7 +22,7 @@ from server.model.checkpoints.tensors import Array
 from server.model.config import T5Config
 from server.model.parameters import parameter_axes, parameter_shapes
 
-PART_BYTES = 256 * 1024 * 1024
+PART_BYTES = 128 * 1024 * 1024
 CHUNK_BYTES = 16 * 1024 * 1024
 """Largest piece that tensorstore encodes at once; a tensor in one chunk would be in memory three times."""
 
