@@ -81,7 +81,7 @@ class AsyncEnsembles(AsyncOwner):
 
 
 def _connect(
-    base_url: str, api_key: str | None, timeout_seconds: float | None, max_connections: int
+    base_url: str | None, api_key: str | None, timeout_seconds: float | None, max_connections: int
 ) -> tuple[Connection, dict[str, object]]:
     if timeout_seconds is not None and not timeout_seconds > 0:
         raise InvalidArgumentError(
@@ -89,7 +89,7 @@ def _connect(
         )
     if max_connections < 1:
         raise InvalidArgumentError("max_connections must be 1 or more.", field="max_connections")
-    url = config.parse_url(base_url)
+    url = config.parse_url(config.find_url(base_url))
     made = connection(url, config.find_key(api_key), timeout_seconds)
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
     # A proxy named in the environment is not for this machine's own ports.
@@ -107,7 +107,7 @@ class Client(SyncOwner):
     """A blocking client of a Chorus server; safe to share between threads.
 
     Args:
-        base_url: the server's.
+        base_url: the server's; else CHORUS_URL, else http://127.0.0.1:8000.
         api_key: else CHORUS_API_KEY, else the text of the file CHORUS_API_KEY_FILE; `""` for none at all.
         timeout_seconds: for each wait on the network; None waits for ever. Keep it above `deadline_seconds`.
         retries: how often to try again, or a whole `RetryPolicy`.
@@ -122,7 +122,7 @@ class Client(SyncOwner):
 
     def __init__(
         self,
-        base_url: str = config.DEFAULT_URL,
+        base_url: str | None = None,
         api_key: str | None = None,
         *,
         timeout_seconds: float | None = 120.0,
@@ -171,7 +171,7 @@ class AsyncClient(AsyncOwner):
 
     def __init__(
         self,
-        base_url: str = config.DEFAULT_URL,
+        base_url: str | None = None,
         api_key: str | None = None,
         *,
         timeout_seconds: float | None = 120.0,

@@ -11,9 +11,15 @@ import httpx
 from chorus.errors import ConfigurationError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+URL_VARIABLE = "CHORUS_URL"
 KEY_VARIABLE = "CHORUS_API_KEY"
 KEY_FILE_VARIABLE = "CHORUS_API_KEY_FILE"
 MAX_KEY_CHARACTERS = 4096
+
+
+def find_url(base_url: str | None) -> str:
+    """The URL to use: the argument, else CHORUS_URL, else this machine."""
+    return base_url if base_url is not None else os.environ.get(URL_VARIABLE) or DEFAULT_URL
 
 
 def parse_url(base_url: str) -> httpx.URL:

@@ -11,3 +11,42 @@ from fake_chorus import FakeChorus, on_loopback
 
 from chorus import Client
 from server.model.vocabulary import Vocabulary
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's own URL and keys do not leak into tests."""
+    for name in ("CHORUS_URL", "CHORUS_API_KEY", "CHORUS_API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fake() -> FakeChorus:
+    return FakeChorus()
+
+
+@pytest.fixture
+def client(fake: FakeChorus) -> Iterator[Client]:
+    """A client whose requests the fake answers, without a socket."""
+    with Client(transport=httpx.MockTransport(fake)) as made:
+        yield made
+
+
+@pytest.fixture
+def url(fake: FakeChorus) -> Iterator[str]:
+    """The fake on a real socket."""
+    with on_loopback(fake) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    return Vocabulary.load(train_vocabulary(tmp_path_factory.mktemp("vocabulary")), extra_ids=4)
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
+    """A real server for a module; tests use task names of their own."""
+    with ApiServer(tmp_path_factory.mktemp("data"), vocabulary) as server:
+        yield server
+        assert server.engine.wait_idle(10)

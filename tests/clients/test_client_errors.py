@@ -145,6 +145,24 @@ def test_bad_urls(url: str) -> None:
         Client(url)
 
 
+def test_the_url_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def look(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200, json={"status": "ok"})
+
+    def show(url: str | None = None) -> None:
+        with Client(url, transport=httpx.MockTransport(look)) as client:
+            client.health()
+
+    show()
+    monkeypatch.setenv("CHORUS_URL", "http://variable:1")
+    show()
+    show("https://argument")
+    assert seen == ["http://127.0.0.1:8000/healthz", "http://variable:1/healthz", "https://argument/healthz"]
+
+
 def test_a_key_is_found(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
 

@@ -10,8 +10,8 @@ import click
 
 from chorus.cli import bench, ensembles, inference, service, tasks
 from chorus.cli.output import print_error
-from chorus.cli.session import URL_VARIABLE, merge, session_options
-from chorus.config import KEY_FILE_VARIABLE
+from chorus.cli.session import merge, session_options
+from chorus.config import URL_VARIABLE
 from chorus.errors import ChorusError, InvalidArgumentError
 
 ENTRY_POINT_GROUP = "chorus.commands"
@@ -99,8 +99,8 @@ def chorus(context: click.Context, /, **given: Any) -> None:
     chorus tasks push sst2 prompt.safetensors --label negative --label positive
     chorus classify sst2 "A warm, patient film."
     """
-    environment = {"url": os.environ.get(URL_VARIABLE), "key_file": os.environ.get(KEY_FILE_VARIABLE)}
-    context.obj = merge(None, {**environment, **{k: v for k, v in given.items() if v is not None}})
+    given["url"] = given["url"] or os.environ.get(URL_VARIABLE)
+    context.obj = merge(None, given)
 
 
 for command in (

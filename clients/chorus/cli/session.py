@@ -11,11 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from chorus.client import AsyncClient, Client
-from chorus.config import DEFAULT_URL, KEY_FILE_VARIABLE, read_key_file
+from chorus.config import DEFAULT_URL, KEY_FILE_VARIABLE, URL_VARIABLE, read_key_file
 
 R = TypeVar("R")
-
-URL_VARIABLE = "CHORUS_URL"
 
 
 @dataclass(frozen=True, slots=True)
