@@ -11,6 +11,16 @@ from fastapi.openapi.utils import get_openapi
 from server.api.answers import json_response
 from server.api.auth import MayRead
 from server.api.routing import ChorusRoute
+from server.api.schemas import examples
+
+_EXAMPLES = {
+    "GenerateBody": examples.GENERATE,
+    "ClassifyBody": examples.CLASSIFY,
+    "EnsembleBody": examples.ENSEMBLE,
+    "EnsembleVersionBody": examples.ENSEMBLE_VERSION,
+    "AliasBody": examples.ALIAS,
+    "RollbackBody": examples.ROLLBACK,
+}
 
 router = APIRouter(route_class=ChorusRoute, include_in_schema=False)
 
@@ -41,6 +51,11 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     for name in ("HTTPValidationError", "ValidationError"):
         components.get("schemas", {}).pop(name, None)
+    for (
+        name,
+        given,
+    ) in _EXAMPLES.items():  # FastAPI drops nulls from examples, and a null task means the base model
+        components["schemas"][name]["examples"] = given
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}, {}]
     app.openapi_schema = document

@@ -1,4 +1,7 @@
-"""A real server for tests: real sockets, real store, real vocabulary, real engine; only the device is in memory."""
+"""A real server for tests: real sockets, real store, real vocabulary, real engine;
+
+only the device is in memory.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,9 @@ from server.tenancy.principal import Principal
 WIDTH = 6
 FINGERPRINT = "f" * 64
 
-_WORDS = """positive negative entailment not_entailment yes no good bad great film movie review is this the a an
-of and to in it was for on with as at by from that hypothesis premise rain falls sky warm summer sport world
+_WORDS = """positive negative entailment not_entailment yes no good bad great film movie review is this the a
+an of and to in it was for on with as at by from that hypothesis premise rain falls sky warm summer sport
+world
 business science gripping funny moving waste two hours surprisingly translate English German morning"""
 
 
@@ -72,7 +76,8 @@ class ApiServer:
 
     Args:
         vocabulary: shared by tests; reading it is safe.
-        on_dispatch: called on the engine's thread before each step; raise to kill the engine, block to hold it.
+        on_dispatch: called on the engine's thread before each step; raise to kill the engine, block to hold
+        it.
     """
 
     def __init__(

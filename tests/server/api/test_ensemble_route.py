@@ -6,6 +6,7 @@ import pytest
 from api_harness import ApiServer, error_of
 
 from server.api.schemas.inference import EnsembleAnswer
+from server.model.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +47,29 @@ def test_members_without_labels_vote_by_greedy_text(api: ApiServer, members: lis
         assert member["answer"] == alone.json()["results"][0]["text"]
 
 
-def test_all_members_share_one_batch(api: ApiServer, members: list[str]) -> None:
+def test_all_members_share_one_batch(api: ApiServer, members: list[str], vocabulary: Vocabulary) -> None:
+    text = "good"
+    while len(vocabulary.encode(text)) < 11:  # little padding, so that the scheduler prefers one batch
+        text += " x"
+    vote(api, tasks=members, input=text)
     assert api.engine.wait_idle(5)
     before = api.engine.stats().steps
-    vote(api, tasks=members, input="good film")
+    vote(api, tasks=members, input=text)
     assert api.engine.wait_idle(5)
     # Three rows in the 4-row bucket are one step; one after the other they would be three.
     assert api.engine.stats().steps - before == 1
 
 
 def test_weights_decide(api: ApiServer, members: list[str]) -> None:
-    plain = vote(api, tasks=members, input="good film")
-    loser = next((i for i, m in enumerate(plain["members"]) if m["answer"] != plain["answer"]), None)
-    if loser is None:
-        pytest.skip("the members agree on this input")
-    weights = [1.0, 1.0, 1.0]
-    weights[loser] = 10.0
-    heavy = vote(api, tasks=members, input="good film", weights=weights)
-    assert heavy["answer"] == plain["members"][loser]["answer"]
+    body = {"tasks": [f"writer-{index}" for index in range(3)], "input": "good film", "max_new_tokens": 6}
+    said = [member["answer"] for member in vote(api, **body)["members"]]
+    assert len(set(said)) == 3
+    for heavy in range(3):
+        weights = [1.0, 1.0, 1.0]
+        weights[heavy] = 10.0
+        result = vote(api, **body, weights=weights)
+        assert result["answer"] == said[heavy]
+        assert result["agreement"] == pytest.approx(10 / 12)
 
 
 def test_a_stored_ensemble_keeps_its_members(api: ApiServer, members: list[str]) -> None:

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from pydantic import ValidationError
+
+from server.cli import serve
+from server.errors import InvalidInputError
+from server.settings import Settings, flag_of, load_settings, variable_of
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(variable_of(name), raising=False)
+    monkeypatch.delenv("CHORUS_CONFIG", raising=False)
+
+
+def test_a_flag_goes_before_the_environment_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "chorus.toml"
+    config.write_text('model = "file"\nhttp_port = 1\nprompt_rows = 5\nblocks = [[16, 8, 4]]\n')
+    assert load_settings(config=config).http_port == 1
+    monkeypatch.setenv("CHORUS_HTTP_PORT", "2")
+    monkeypatch.setenv("CHORUS_INPUT_LENGTHS", "16, 32")
+    loaded = load_settings({"model": None}, config)
+    assert (loaded.model, loaded.http_port, loaded.prompt_rows) == ("file", 2, 5)
+    assert (loaded.input_lengths, loaded.blocks) == ((16, 32), ((16, 8, 4),))
+    assert load_settings({"http_port": "3", "blocks": "8x4x2"}, config).http_port == 3
+    monkeypatch.setenv("CHORUS_CONFIG", str(config))
+    assert load_settings().model == "file"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({}, ["--model", "CHORUS_MODEL", "required"]),
+        ({"model": "x", "http_port": "70000"}, ["http_port", "65535", "70000"]),
+        ({"model": "x", "layout": "stacked"}, ["layout", "unrolled", "scanned", "stacked"]),
+        ({"model": "x", "blocks": "128x64xq"}, ["blocks"]),
+        ({"model": "x", "input_lengths": ""}, ["input_lengths"]),
+        ({"model": "x", "drain_seconds": "-1"}, ["drain_seconds"]),
+    ],
+)
+def test_a_bad_value_is_answered_with_the_valid_ones(flags: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        load_settings(flags)
+    assert all(word in caught.value.message for word in words), caught.value.message
+
+
+@pytest.mark.parametrize("text", ["colour = 1\n", "model = \n", "\x00"])
+def test_a_file_with_unknown_names_or_no_toml_is_refused(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "chorus.toml"
+    config.write_text(text)
+    with pytest.raises(InvalidInputError):
+        load_settings({"model": "x"}, config)
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        load_settings({"model": "x"}, tmp_path / "absent.toml")
+
+
+def test_settings_are_frozen() -> None:
+    loaded = load_settings({"model": "x"})
+    with pytest.raises(ValidationError):
+        loaded.model = "y"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert load_settings({"model": "x", "http_host": host}).is_loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "chorus.example", ""])
+def test_any_other_address_needs_a_key_or_an_insecure_bind(host: str, tmp_path: Path) -> None:
+    flags = {"model": "x", "http_host": host}
+    with pytest.raises(InvalidInputError) as caught:
+        load_settings(flags)
+    assert caught.value.field == "http_host" and "--insecure-bind" in caught.value.message
+    assert load_settings(flags | {"insecure_bind": True}).insecure_bind
+    assert load_settings(flags | {"api_key_file": tmp_path / "key"}).api_key_file
+    with pytest.raises(InvalidInputError):  # a token that only reads metrics protects nothing else
+        load_settings(flags | {"scrape_token_file": tmp_path / "token"})
+
+
+def test_every_setting_is_described_and_names_its_unit() -> None:
+    units = "bytes ms seconds tokens rows characters threads series labels members requests port"
+    for name, field in Settings.model_fields.items():
+        assert field.description and field.description.endswith("."), name
+        if field.annotation is int:
+            assert any(f"_{part}" in f"_{name}" for part in units.split()), name
+
+
+def test_help_names_every_flag_and_variable() -> None:
+    text = "".join(CliRunner().invoke(serve, ["--help"], terminal_width=10_000).output.split())
+    for name in Settings.model_fields:
+        assert flag_of(name) in text and variable_of(name) in text, name
+
+
+def test_the_command_ends_with_one_sentence_for_a_bad_start(tmp_path: Path) -> None:
+    runner = CliRunner()
+    for arguments in (
+        [],
+        ["--model", "x", "--host", "0.0.0.0"],
+        ["--model", "x", "--api-key-file", str(tmp_path / "absent"), "--data-dir", str(tmp_path)],
+        ["--model", "x", "--blocks", "8x8x8", "--data-dir", str(tmp_path)],
+    ):
+        result = runner.invoke(serve, arguments)
+        assert result.exit_code == 1, result.output
+        assert "Traceback" not in result.output and "Error: " in result.output
