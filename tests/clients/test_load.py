@@ -240,6 +240,8 @@ def test_a_server_that_never_answers_does_not_hold_the_run(arrivals: Any) -> Non
     recorder = asyncio.run(go())
     assert dict(recorder.errors) == {"unfinished": 3}
     assert recorder.in_flight == 0
+    due = len(list(schedule(spec_of(arrivals="open", rate_per_second=1000.0, duration_seconds=0.05))))
+    assert recorder.unsent == (due - 3 if arrivals == "open" else 0)
 
 
 def test_a_cancelled_run_leaves_nothing_behind() -> None:

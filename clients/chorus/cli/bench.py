@@ -155,7 +155,7 @@ def _tell(session: Session, spec: LoadSpec, report: Report, interrupted: bool) -
             "goodput": f"{report.goodput_per_second:.2f} a second{goal}",
             "output tokens": f"{report.output_tokens_per_second:.1f} a second",
             "retries": f"{report.retries} ({report.retries_refused_by_budget} more refused by the budget)",
-            "late": report.late,
+            "late": f"{report.late} waited for a connection, {report.unsent} never got one",
         }
     )
     quantiles = {"latency": report.latency, "first token": report.first_token}

@@ -48,11 +48,13 @@ class Recorder:
     Attributes:
         sent: requests begun.
         late: open arrivals that found every connection busy, and waited.
+        unsent: open arrivals that never found one.
         elapsed_seconds: from the start to the last outcome.
     """
 
     sent: int = 0
     late: int = 0
+    unsent: int = 0
     in_flight: int = 0
     elapsed_seconds: float = 0.0
     outcomes: list[Outcome] = field(default_factory=list)

@@ -61,6 +61,7 @@ class Report:
         errors: failures by code; `unfinished` had no answer when the run ended.
         retries: attempts after the first, by this client.
         late: open arrivals that had to wait for a connection.
+        unsent: open arrivals that were due and never sent: every connection stayed busy.
     """
 
     sent: int
@@ -75,6 +76,7 @@ class Report:
     retries: int
     retries_refused_by_budget: int
     late: int
+    unsent: int
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, for `--json`."""
@@ -92,6 +94,7 @@ class Report:
             "retries": self.retries,
             "retries_refused_by_budget": self.retries_refused_by_budget,
             "late": self.late,
+            "unsent": self.unsent,
         }
 
 
@@ -115,4 +118,5 @@ def report_of(spec: LoadSpec, recorder: Recorder, calls: CallStatistics) -> Repo
         retries=calls.retries,
         retries_refused_by_budget=calls.refused_by_budget,
         late=recorder.late,
+        unsent=recorder.unsent,
     )

@@ -39,9 +39,11 @@ class _Run:
     async def open_loop(self) -> None:
         pending: set[asyncio.Task[None]] = set()
         try:
-            for shot in schedule(self._spec):
+            shots = schedule(self._spec)
+            for shot in shots:
                 await asyncio.sleep(max(0.0, self._start + shot.at_seconds - self._clock()))
                 if not await self._find_room() or self._defects:
+                    self._recorder.unsent = 1 + sum(1 for _ in shots)
                     break
                 task = asyncio.create_task(self._shoot(shot, self._start + shot.at_seconds))
                 pending.add(task)

@@ -1,0 +1,75 @@
+"""docs/client.md names every verb, method, error and setting."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import chorus
+from chorus import cli, errors
+from chorus.cli import root
+from chorus.client import Client, Ensembles, Tasks
+from chorus.methods import Sync, SyncStream
+from chorus.retries import RetryPolicy
+from chorus.routes.inference import Settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "client.md").read_text(encoding="utf-8")
+
+
+def verbs(group: click.Group, path: str = "chorus") -> list[str]:
+    found: list[str] = []
+    for name, command in group.commands.items():
+        here = f"{path} {name}"
+        found += verbs(command, here) if isinstance(command, click.Group) else [here]
+    return found
+
+
+def methods(owner: type, prefix: str = "") -> list[str]:
+    return [prefix + name for name, value in vars(owner).items() if isinstance(value, (Sync, SyncStream))]
+
+
+EXPECTED = [
+    *verbs(root.chorus),
+    *(f"{name}(" for name in methods(Client)),
+    *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
+    *(name for name in vars(errors) if name.endswith("Error")),
+    *Settings.__annotations__,
+    *chorus.types.events.__dict__.get("__all__", ["TokenEvent", "ResultEvent", "ErrorEvent", "DoneEvent"]),
+    "RetryPolicy",
+    "FailedItem",
+    "EventStream",
+]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_page_names_it(name: str) -> None:
+    assert name in TEXT
+
+
+def test_something_unheard_of_is_not_there() -> None:
+    """The control of the test above."""
+    assert "tasks.explode" not in TEXT and len(EXPECTED) > 60
+
+
+def test_no_option_is_made_up() -> None:
+    known = {option for group in every_command(root.chorus) for p in group.params for option in p.opts}
+    assert set(re.findall(r"--[a-z][a-z-]+", TEXT)) - known == set()
+
+
+def every_command(command: click.Command) -> list[click.Command]:
+    children = command.commands.values() if isinstance(command, click.Group) else ()
+    return [command, *(deeper for child in children for deeper in every_command(child))]
+
+
+def test_figures_of_the_retry_policy_are_as_documented() -> None:
+    policy = RetryPolicy()
+    assert (policy.budget_ratio, policy.budget_reserve, policy.budget_per_second) == (0.1, 5.0, 0.1)
+    assert (policy.first_wait_seconds, policy.longest_wait_seconds, policy.retries) == (0.25, 30.0, 3)
+
+
+def test_the_entry_point_is_there() -> None:
+    assert cli.main.__doc__
