@@ -26,6 +26,7 @@ MAX_CONFIG_BYTES = 64 * 1024
 
 _WHAT = "The adapter_config.json"
 _DEPTH = 8
+_MAX_NAME_CHARACTERS = 256
 _SEQ2SEQ = "SEQ_2_SEQ_LM"
 _WHY_NOT = {
     "MULTITASK_PROMPT_TUNING": "each task multiplies its rows by a matrix; fold one task's in and upload "
@@ -77,7 +78,7 @@ def parse_config(data: bytes) -> PeftConfig:
         virtual_tokens=virtual_tokens,
         submodules=submodules,
         token_dim=_positive(found, "token_dim"),
-        base_model_name=name if isinstance(name, str) and name else None,
+        base_model_name=name if _is_name(name) else None,
     )
 
 
@@ -148,6 +149,11 @@ def _check_kind(kind: Any) -> None:
     raise refusal(
         Reason.PEFT_KIND, f"The adapter's kind is {shown(kind)}; only PROMPT_TUNING is a soft prompt: {why}."
     )
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it can be shown to people; anything else is a hint not worth refusing a file for."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME_CHARACTERS and value.isprintable()
 
 
 def _positive(found: dict[str, Any], name: str) -> int | None:

@@ -227,8 +227,7 @@ def _check_kind(name: str, central: _Central) -> None:
 
 
 def _check_contiguous(data: bytes, spans: list[tuple[int, int]], entries: list[ZipEntry], end: int) -> None:
-    """Every byte before the directory belongs to exactly one entry (a data descriptor to the one before
-    it)."""
+    """Every byte before the directory is exactly one entry's, a data descriptor the one's before it."""
     by_end = {entry.start + entry.stored_bytes: entry for entry in entries}
     position = 0
     for start, stop in spans:
@@ -242,8 +241,7 @@ def _check_contiguous(data: bytes, spans: list[tuple[int, int]], entries: list[Z
 
 
 def _after_descriptor(data: bytes, entry: ZipEntry | None, position: int) -> int:
-    """Where an optional data descriptor of `entry` at `position` ends; `position` itself when there is
-    none."""
+    """Where a data descriptor of `entry` at `position` ends; `position` itself when there is none."""
     if entry is None:
         return position
     plain = struct.pack("<3I", entry.crc, entry.stored_bytes, entry.size_bytes)

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 import safetensors.numpy
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact, write_artifact
+from prompts_store.artifacts.peft_format import parse_config
 from prompts_store.errors import ArtifactError
 from server.model.checkpoints import load_model
+from server.model.functions import Functions
 from server.model.t5 import Model
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "artifacts"
@@ -25,6 +28,7 @@ REFERENCE = json.loads((FIXTURES / "peft_greedy.json").read_text())
 LIMITS = ArtifactLimits(width=22, max_length=16)
 ADAPTERS = ("peft_one", "peft_two")
 END = 1
+LONGEST = 48
 
 
 def stored_rows(name: str) -> np.ndarray[Any, Any]:
@@ -71,23 +75,31 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(folder).model
 
 
+@cache
+def programs(functions: Functions) -> tuple[Any, Any]:
+    """The compiled encoder and decoder."""
+    return jax.jit(functions.encode), jax.jit(functions.decode_targets)
+
+
 def greedy(base: Model, prompt: np.ndarray[Any, Any]) -> list[list[int]]:
     """Greedy tokens of every reference input after the prompt's rows, `</s>` included."""
     inputs = REFERENCE["inputs"]
-    rows, longest = len(inputs), max(map(len, inputs)) + len(prompt)
-    ids = np.zeros((rows, longest), np.int32)
+    rows = len(inputs)
+    # One shape for every prompt, so that each program is compiled once.
+    ids = np.zeros((rows, LONGEST), np.int32)
+    table = np.zeros((LIMITS.max_length, base.config.d_model), np.float32)
+    table[: len(prompt)] = prompt
     lengths = np.array([len(row) + len(prompt) for row in inputs], np.int32)
     for i, row in enumerate(inputs):
         positions = [base.config.padded_vocab_size + r for r in range(len(prompt))]
         ids[i, : lengths[i]] = positions + row
-    table = jnp.asarray(prompt if len(prompt) else np.zeros((1, base.config.d_model), np.float32))
-    encoded = base.functions.encode(base.params, table, jnp.asarray(ids), jnp.asarray(lengths))
-    targets = jax.jit(base.functions.decode_targets)
+    encode, decode = programs(base.functions)
+    encoded = encode(base.params, jnp.asarray(table), jnp.asarray(ids), jnp.asarray(lengths))
     steps = REFERENCE["max_new_tokens"]
     tokens = np.zeros((rows, 1, steps), np.int32)
     for step in range(steps):
         # Position t of the logits sees the start token and targets before t, so later zeros do not matter.
-        logits = targets(
+        logits = decode(
             base.params,
             encoded,
             jnp.asarray(lengths),
@@ -117,3 +129,13 @@ def test_control_the_other_rows_or_none_give_other_tokens(base: Model) -> None:
     assert greedy(base, rows) != expected
     assert greedy(base, rows[5:]) != expected
     assert greedy(base, rows[:0]) == REFERENCE["greedy"]["base"] != expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("google/t5-small", "google/t5-small"), ("", None), ("\x1b[2J", None), ("x" * 300, None), (7, None)],
+)
+def test_the_base_model_s_name_is_kept_only_when_it_can_be_shown(name: object, kept: str | None) -> None:
+    config = json.loads((FIXTURES / "peft_one" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = name
+    assert parse_config(json.dumps(config).encode()).base_model_name == kept
