@@ -1,0 +1,91 @@
+"""Run by test_store_kill.py: forks children that write to a store as fast as they can, to be killed.
+
+Each line on standard input, `FOLDER ROUND KIND`, makes a child; its process id is answered on a line
+`child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, its end by `dead`.
+"""
+
+import os
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+
+from prompts_store import PromptStore
+from prompts_store.blobs import LocalBlobs
+from prompts_store.errors import ConflictError, NotFoundError
+from prompts_store.testing import example_prompt
+
+WRITERS = 3
+
+
+class RowFirst(LocalBlobs):
+    """The control: blobs are stored only after their row is committed."""
+
+    late = threading.local()
+
+    def put(self, digest: str, content: bytes, *, now: datetime) -> None:
+        self.late.blob = (digest, content, now)
+
+    def has(self, digest: str) -> bool:
+        return True
+
+    def flush(self) -> None:
+        digest, content, now = self.late.blob
+        super().put(digest, content, now=now)
+
+
+def say(line: str) -> None:
+    os.write(1, f"{line}\n".encode())  # one write, so that a line is whole or not there
+
+
+def publish_for_ever(store: PromptStore, blobs: RowFirst | None, first_seed: int, thread: int) -> None:
+    for seed in range(first_seed, first_seed + 10**6):
+        # Two of three writers share a task; every third content is already in another task.
+        task = f"task{thread % 2}"
+        number = store.publish("acme", task, *example_prompt(seed - seed % 3, template=f"{seed} {{text}}"))
+        if blobs is not None:
+            blobs.flush()
+        say(f"ack {task} {number.version.number} {seed}")
+
+
+def disturb_for_ever(store: PromptStore, seed: int) -> None:
+    """Aliases move, versions go, and the collector runs without any grace."""
+    while True:
+        seed += 1
+        number = store.publish("acme", "scratch", *example_prompt(seed)).version.number
+        store.set_alias("acme", "scratch", "live", number)
+        try:
+            store.rollback("acme", "scratch")
+            store.delete_version("acme", "scratch", number)
+        except (ConflictError, NotFoundError):
+            store.delete_task("acme", "scratch")
+        store.collect(grace_seconds=0)
+
+
+def child(folder: Path, number: int, kind: str) -> None:
+    store = PromptStore.open(folder)
+    late = None
+    if kind == "row_first":
+        late = RowFirst(folder / "blobs")
+        store = PromptStore(store._database, late)
+    first = number * 10**7
+    for thread in range(WRITERS):
+        seed = first + thread * 10**6
+        threading.Thread(target=publish_for_ever, args=(store, late, seed, thread)).start()
+    if late is None:
+        threading.Thread(target=disturb_for_ever, args=(store, first + 9 * 10**6)).start()
+
+
+def main() -> None:
+    for line in sys.stdin:
+        folder, number, kind = line.split()
+        process = os.fork()
+        if not process:
+            child(Path(folder), int(number), kind)
+            return
+        say(f"child {process}")
+        os.waitpid(process, 0)
+        say("dead")
+
+
+main()

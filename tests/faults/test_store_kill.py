@@ -1,0 +1,107 @@
+"""kill -9 at random instants of a process that publishes, moves aliases, deletes and collects."""
+
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from prompts_store import PromptStore
+from prompts_store.testing import example_prompt
+
+KILLS = 20
+SEED = 2026
+
+
+class Launcher:
+    """One process that forks the children, so that each costs milliseconds, not an import of everything."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def kill_one(
+        self, folder: Path, number: int, kind: str, chance: random.Random
+    ) -> list[tuple[str, int, int]]:
+        """Start a child, kill it, and answer with what it was acknowledged: task, version number, seed."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{folder} {number} {kind}\n")
+        self._process.stdin.flush()
+        child = int(self._line().split()[1])
+        enough = chance.randrange(12)
+        acknowledged: list[tuple[str, int, int]] = []
+        while len(acknowledged) < enough:
+            acknowledged.append(self._acknowledgement(self._line()))
+        # The instant is random, not synchronised with anything.
+        select.select([], [], [], chance.random() * 0.01)
+        os.kill(child, signal.SIGKILL)
+        while (line := self._line()) != "dead":
+            acknowledged.append(self._acknowledgement(line))
+        return acknowledged
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the launcher ended"
+        return line.strip()
+
+    @staticmethod
+    def _acknowledgement(line: str) -> tuple[str, int, int]:
+        word, task, number, seed = line.split()
+        assert word == "ack"
+        return task, int(number), int(seed)
+
+
+@contextmanager
+def _launcher() -> Iterator[Launcher]:
+    script = Path(__file__).with_name("store_kill_child.py")
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        yield Launcher(process)
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    acknowledged: list[tuple[str, int, int]] = []
+    left_behind = 0
+    with _launcher() as launcher:
+        for number in range(KILLS):
+            acknowledged += launcher.kill_one(tmp_path, number, "sound", chance)
+            with closing(PromptStore.open(tmp_path)) as store:
+                report = store.check()
+                assert report.clean, f"after kill {number} (seed {SEED}): {report.problems}"
+                left_behind += report.orphans + report.temporary_files
+    with closing(PromptStore.open(tmp_path)) as store:
+        for task, version, seed in acknowledged:
+            values, manifest = example_prompt(seed - seed % 3, template=f"{seed} {{text}}")
+            stored = store.get_version("acme", task, version)
+            assert stored.manifest == manifest
+            assert np.array_equal(store.values(stored.manifest.digest), values)
+        store.collect(grace_seconds=0)
+        report = store.check()
+        assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
+    assert len(acknowledged) >= KILLS, "the children did too little to show anything"
+    assert left_behind > 0, "no kill hit an upload"
+
+
+def test_control_the_row_before_the_blob_loses(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    with _launcher() as launcher:
+        for number in range(KILLS):
+            folder = tmp_path / str(number)
+            launcher.kill_one(folder, number, "row_first", chance)
+            with closing(PromptStore.open(folder)) as store:
+                if any(problem.kind == "missing_blob" for problem in store.check().problems):
+                    return
+    raise AssertionError(f"{KILLS} kills hit no half-registered version")

@@ -1,0 +1,246 @@
+"""A fault at every step of every operation that writes: the state is exactly the old one or the new one.
+
+A step is a call to the files, an SQL statement, a commit, or the moment after a commit. The sweep goes on,
+one step further each time, until the operation comes through.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import OperationalError
+
+from prompts_store import PromptStore
+from prompts_store.blobs import Files, LocalBlobs
+from prompts_store.database import Database
+from prompts_store.errors import StoreError
+from prompts_store.records import EnsembleMember
+from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, example_prompt
+
+MAX_STEPS = 200
+
+
+class FaultyDatabase(Database):
+    """Statements and commits are steps as well."""
+
+    def __init__(self, engine: Engine, *, memory: bool) -> None:
+        super().__init__(engine, memory=memory)
+        self.files = FaultyFiles()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with super().write() as connection:
+            yield connection
+        if self.files.fault == "die":
+            self.files.count()
+
+    def attach(self, files: FaultyFiles) -> None:
+        self.files = files
+        event.listen(self.engine, "before_cursor_execute", self._step)
+        event.listen(self.engine, "commit", self._step)
+
+    def _step(self, *arguments: Any) -> None:
+        try:
+            self.files.count()
+        except OSError as error:
+            raise OperationalError("", {}, sqlite3.OperationalError(error.strerror)) from error
+
+
+class FewScans(FaultyFiles):
+    """Of the 256 folders that are listed one after another, one stands for all."""
+
+    def scan(self, path: Path) -> Iterator[tuple[str, float]]:
+        return super().scan(path) if path.name in ("incoming", "00") else Files.scan(self, path)
+
+
+def _faulty(folder: Path, clock: FakeClock) -> tuple[PromptStore, FaultyFiles]:
+    files = FewScans()
+    database = FaultyDatabase.open(folder, None)
+    assert isinstance(database, FaultyDatabase)
+    database.attach(files)
+    return PromptStore(database, LocalBlobs(folder / "blobs", files=files), clock), files
+
+
+def _prepare(store: PromptStore) -> None:
+    for seed in (1, 2, 3):
+        store.publish("acme", "sst2", *example_prompt(seed, labels=("yes", "no")))
+    store.set_alias("acme", "sst2", "live", 2)
+    store.publish("acme", "other", *example_prompt(1))
+    store.publish("acme", "dead", *example_prompt(9))
+    store.delete_task("acme", "dead")
+
+
+def _visible(store: PromptStore) -> object:
+    """Everything that a caller can see, values included."""
+    tasks = store.list_tasks("acme").items
+    versions = [version for task in tasks for version in store.list_versions("acme", task.name).items]
+    return (
+        tasks,
+        versions,
+        [store.alias_history("acme", task.name) for task in tasks],
+        [store.values(version.manifest.digest).tobytes() for version in versions],
+        store.list_ensembles("acme").items,
+        [task.name for task in store.list_tasks("acme", label="yes").items],
+    )
+
+
+OPERATIONS: dict[str, Callable[[PromptStore], object]] = {
+    "publish a first version": lambda store: store.publish(
+        "acme", "new", *example_prompt(5, labels=("yes",))
+    ),
+    "publish another version": lambda store: store.publish("acme", "sst2", *example_prompt(5)),
+    "publish known content": lambda store: store.publish("acme", "new", *example_prompt(2)),
+    "publish again after a tombstone": lambda store: store.publish("acme", "dead", *example_prompt(9)),
+    "set an alias": lambda store: store.set_alias("acme", "sst2", "live", 3),
+    "roll back": lambda store: store.rollback("acme", "sst2"),
+    "remove an alias": lambda store: store.remove_alias("acme", "sst2", "live"),
+    "delete a version": lambda store: store.delete_version("acme", "sst2", 3),
+    "delete a task": lambda store: store.delete_task("acme", "sst2"),
+    "publish an ensemble": lambda store: store.publish_ensemble(
+        "acme", "team", [EnsembleMember("acme", "sst2", 2)]
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", ["die", "EIO", "ENOSPC"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_step_leaves_the_old_state_or_the_new(tmp_path: Path, name: str, fault: Fault) -> None:
+    clock = FakeClock()
+    with (
+        closing(PromptStore.open(tmp_path, clock=clock)) as observer,
+        closing(PromptStore.open(tmp_path / "twin", clock=clock)) as twin,
+    ):
+        _prepare(observer)
+        _prepare(twin)
+        old = _visible(observer)
+        OPERATIONS[name](twin)
+        new = _visible(twin)
+        assert new != old
+        steps = _sweep(tmp_path, clock, OPERATIONS[name], fault, observer, old, new)
+        assert steps > 5, "nothing was swept"
+        # What the deaths left behind goes with the next collection.
+        clock.advance(1)
+        observer.collect(grace_seconds=0)
+        report = observer.check()
+        assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
+
+
+def _sweep(
+    folder: Path,
+    clock: FakeClock,
+    operation: Callable[[PromptStore], object],
+    fault: Fault,
+    observer: PromptStore,
+    old: object,
+    new: object,
+) -> int:
+    """The number of steps until the operation came through."""
+    store, files = _faulty(folder, clock)
+    with closing(store):
+        for step in range(1, MAX_STEPS):
+            files.arm(fault, step)
+            try:
+                operation(store)
+                finished = True
+            except (Died, StoreError):
+                finished = False
+            files.arm(fault, 0)
+            state = _visible(observer)
+            assert state in ((new,) if finished else (old, new)), f"step {step} left another state"
+            assert observer.check().clean
+            if state == new:
+                return step
+            _forget_leftovers(observer)
+    pytest.fail(f"not finished after {MAX_STEPS} steps")
+
+
+def _forget_leftovers(observer: PromptStore) -> None:
+    """Every step starts from the same disk: without the temporary file and the orphan of the one before."""
+    observer._blobs.sweep(datetime(2100, 1, 1, tzinfo=UTC))
+    observer._blobs.remove(example_prompt(5)[1].digest)
+
+
+@pytest.mark.parametrize("fault", ["die", "EIO", "ENOSPC"])
+def test_a_collection_that_fails_at_any_step_takes_nothing_that_is_named(
+    tmp_path: Path, fault: Fault
+) -> None:
+    clock = FakeClock()
+    with closing(PromptStore.open(tmp_path, clock=clock)) as observer:
+        _prepare(observer)
+        store, files = _faulty(tmp_path, clock)
+        with closing(store):
+            for step in range(1, MAX_STEPS):
+                _make_garbage(observer, tmp_path, step)
+                clock.advance(1)
+                before = _visible(observer)
+                files.arm(fault, step)
+                try:
+                    report = store.collect(grace_seconds=0)
+                except (Died, StoreError):
+                    report = None
+                files.arm(fault, 0)
+                assert _visible(observer) == before
+                assert observer.check().clean
+                if report is not None:
+                    break
+        assert report is not None and step > 15, "nothing was swept"
+        after = observer.check()
+        assert (after.orphans, after.temporary_files) == (0, 0)
+        assert after.blobs == 3
+
+
+def _make_garbage(store: PromptStore, folder: Path, step: int) -> None:
+    """A tombstoned version, an orphan and a temporary file."""
+    number = store.publish("acme", "sst2", *example_prompt(1000 + step)).version.number
+    store.delete_version("acme", "sst2", number)
+    store._blobs.put(f"{step:064x}", b"orphan", now=store._clock())
+    milliseconds = int(store._clock().timestamp() * 1000)
+    (folder / "blobs" / "incoming" / f"{milliseconds}-{step:016x}").write_bytes(b"half")
+
+
+def test_a_short_write_at_any_step_is_written_on(tmp_path: Path) -> None:
+    class Counting(FaultyFiles):
+        shorts = 0
+
+        def write(self, descriptor: int, content: memoryview) -> int:
+            written = super().write(descriptor, content)
+            self.shorts += written < len(content)
+            return written
+
+    files = Counting()
+    with closing(PromptStore.open(tmp_path, files=files)) as store:
+        for step in range(1, 15):
+            values, manifest = example_prompt(step)
+            files.arm("short", step)
+            store.publish("acme", "sst2", values, manifest)
+            assert store.values(manifest.digest).tobytes() == values.tobytes()
+        assert files.shorts >= 1
+        assert store.check().clean
+
+
+def test_control_a_row_without_its_blob_is_noticed(tmp_path: Path) -> None:
+    """A store that commits first and stores the blob afterwards leaves a third state, and it is seen."""
+
+    class RowFirst(LocalBlobs):
+        def put(self, digest: str, content: bytes, *, now: datetime) -> None:
+            self.late = (digest, content, now)
+
+        def has(self, digest: str) -> bool:
+            return True
+
+    clock, files = FakeClock(), FaultyFiles()
+    with closing(PromptStore.open(tmp_path, clock=clock)) as observer:
+        blobs = RowFirst(tmp_path / "blobs", files=files)
+        store = PromptStore(observer._database, blobs, clock)
+        store.publish("acme", "sst2", *example_prompt(1))
+        files.arm("die", 1)
+        with pytest.raises(Died):
+            LocalBlobs.put(blobs, *blobs.late[:2], now=blobs.late[2])
+        assert [problem.kind for problem in observer.check().problems] == ["missing_blob"]
+        with pytest.raises(StoreError):
+            _visible(observer)
