@@ -48,13 +48,13 @@ class EngineConfig:
     max_queued_per_tenant: int | None = None
     decode_tokens_per_dispatch: int = 4
     prefill_token_budget: int = 4096
-    max_padding_waste: float = 0.5
+    max_padding_waste: float = 0.25
     batch_invariant: bool = False
     max_in_flight_steps: int = 2
     lookahead_requests: int = 256
     reserved_slots: int = 1
     tenant_memory_seconds: float = 10.0
-    protect_decode_rounds: int = 1
+    protect_decode_rounds: int = 2
     host_prompt_bytes: int = 256 * 1024 * 1024
     pinned_prompt_rows: int = 0
     loader_threads: int = 2

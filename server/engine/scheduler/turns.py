@@ -13,9 +13,9 @@ class Turns:
 
     Every block that wants to decode does so once between two encoder passes. A tenant is *quiet* while it
     holds less than half its fair share of all slots, *busy* while it holds more than its share. A quiet
-    tenant's request may go ahead of the decode round (once between two rounds). With `protect_rounds` above 1
-    a busy tenant's request waits
-    that many rounds while a quiet tenant decodes: the quiet one's tokens come faster, for throughput.
+    tenant's request may go ahead of the decode round, once between two rounds. A busy tenant's
+    request waits `protect_rounds` rounds while a quiet tenant decodes: fewer and fuller passes of others
+    between the quiet one's tokens.
     """
 
     def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int) -> None:
@@ -45,6 +45,7 @@ class Turns:
         self._jumped = False
 
     def _owed(self, head: Waiting[Ticket]) -> int:
+        """Decode rounds before the next encoder pass."""
         if self._shares.alone:
             return 1
         held, total = self._slots.held_by_tenant(), self._slots.total
