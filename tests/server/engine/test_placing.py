@@ -1,0 +1,172 @@
+"""Where requests go: shapes, buckets, slots, modes; and what no shape holds."""
+
+from __future__ import annotations
+
+import pytest
+from engine_tools import generate, score
+from virtual_time import Simulation
+
+from server.engine.config import EngineConfig
+from server.engine.fake_executor import TINY_LADDER
+from server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan
+from server.engine.requests import PromptHandle, Request
+from server.engine.scheduler.buckets import BucketChooser
+from server.engine.scheduler.fitting import Fitter
+from server.engine.scheduler.slots import SlotTable
+from server.errors import InputTooLongError, InvalidInputError
+
+FITTER = Fitter(TINY_LADDER, 1000, 40)
+
+
+@pytest.mark.parametrize(
+    ("length", "new_tokens", "shape"),
+    [
+        (16, 8, BlockShape(16, 8, 8)),
+        (17, 8, BlockShape(64, 32, 8)),
+        (3, 9, BlockShape(64, 32, 8)),
+        (64, 32, BlockShape(64, 32, 8)),
+    ],
+)
+def test_the_smallest_block_that_holds_input_and_output(
+    length: int, new_tokens: int, shape: BlockShape
+) -> None:
+    request = generate((4,) * length, max_new_tokens=new_tokens)
+    assert FITTER.fit(request).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "field"),
+    [
+        (generate((4,) * 65), InputTooLongError, "input"),
+        (generate((4, 1), max_new_tokens=33), InvalidInputError, "max_new_tokens"),
+        (generate((4, 1), n=9, temperature=1.0), InvalidInputError, "n"),
+        (generate(()), InvalidInputError, "input"),
+        (generate((4, 1000)), InvalidInputError, "input"),
+        (generate((-1, 1)), InvalidInputError, "input"),
+        (generate(PromptHandle("p", 41), (1,)), InvalidInputError, "task"),
+        (generate(PromptHandle("p", 2), PromptHandle("p", 3), (1,)), InvalidInputError, "input"),
+        (score((4, 1), targets=[]), InvalidInputError, "targets"),
+        (score((4, 1), targets=[(3, 1), ()]), InvalidInputError, "targets"),
+        (score((4, 1), targets=[(3, 1), (1000,)]), InvalidInputError, "targets.1"),
+        (score((4, 1), targets=[(3, 1), (3,) * 9]), InputTooLongError, "targets.1"),
+    ],
+)
+def test_what_no_shape_holds_is_refused_and_named(
+    request_: Request, error: type[InvalidInputError], field: str
+) -> None:
+    with pytest.raises(error) as refused:
+        FITTER.fit(request_)
+    assert refused.value.field == field
+
+
+def test_a_text_id_cannot_name_a_prompt_row() -> None:
+    """Id V + r is prompt row r: as text it would read another tenant's prompt."""
+    with pytest.raises(InvalidInputError, match="token ids"):
+        FITTER.fit(generate((1003, 1)))
+
+
+@pytest.mark.parametrize(
+    ("targets", "bucket"), [(1, (2, 4)), (2, (2, 4)), (3, (4, 8)), (4, (4, 8)), (9, (4, 8))]
+)
+def test_score_buckets(targets: int, bucket: tuple[int, int]) -> None:
+    assert FITTER.fit(score((4, 1), targets=[(3, 1)] * targets)).score_bucket == bucket
+
+
+LADDER = Ladder(((1, 16), (2, 16), (4, 16), (8, 16), (1, 64), (8, 64)), (BlockShape(64, 8, 8),), ((2, 4),))
+
+
+@pytest.mark.parametrize(
+    ("classes", "length", "expected"),
+    [
+        ([16], 16, (1, 1)),
+        ([16] * 3, 16, (4, 3)),
+        ([16] * 5, 16, (4, 4)),
+        ([16] * 6, 16, (8, 6)),
+        ([16] * 20, 16, (8, 8)),
+        ([64] * 3, 64, (1, 1)),
+        ([64] * 7, 64, (8, 7)),
+    ],
+)
+def test_batch_sizes_keep_padding_within_bounds(
+    classes: list[int], length: int, expected: tuple[int, int]
+) -> None:
+    assert BucketChooser(LADDER, EngineConfig(max_padding_waste=0.25)).choose(classes, length) == expected
+
+
+def test_an_idle_server_does_not_wait_to_fill_a_batch() -> None:
+    ladder = Ladder(((8, 16),), (BlockShape(16, 8, 8),), ((2, 4),))
+    assert BucketChooser(ladder, EngineConfig()).choose([16], 16) == (8, 1)
+
+
+def test_the_token_budget_bounds_a_pass() -> None:
+    chooser = BucketChooser(LADDER, EngineConfig(prefill_token_budget=64))
+    assert chooser.most_rows(16) == 4
+    assert chooser.most_rows(64) == 1
+
+
+def test_batch_invariant_passes_have_one_shape_a_class() -> None:
+    work: list[Request] = [generate((4,) * (1 + 7 * i % 40), max_new_tokens=8) for i in range(60)]
+    work += [score((4,) * (1 + 5 * i % 40), targets=[(3, 1)]) for i in range(30)]
+
+    def shapes(batch_invariant: bool) -> set[tuple[int, int]]:
+        sim = Simulation(config=EngineConfig(batch_invariant=batch_invariant))
+        sim.run([(0.001 * (i // 7), request) for i, request in enumerate(work)])
+        assert len(sim.served) == len(work)
+        batches = [plan for plan in sim.executor.plans if isinstance(plan, PrefillPlan | ScorePlan)]
+        for plan in batches:
+            if batch_invariant:
+                assert all(FITTER.fit(generate(ids)).input_class == plan.bucket[1] for ids in plan.inputs)
+        return {plan.bucket for plan in batches}
+
+    assert shapes(batch_invariant=True) == {(4, 16), (4, 64)}
+    assert len(shapes(batch_invariant=False)) > 2
+
+
+def wait_of_a_search_among_endless_plain_requests() -> float:
+    ladder = Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 8),), ((2, 4),))
+    sim = Simulation(ladder)
+
+    def plain() -> Request:
+        return generate((5, 1), max_new_tokens=8, min_new_tokens=7)
+
+    sim.on_over = lambda done: sim.submit(plain()) if sim.clock() < 101 else None
+    search = generate((7, 1), max_new_tokens=8, num_beams=8, tenant="a")
+    sim.run([(0.0, plain()) for _ in range(30)] + [(0.05, search)])
+    modes = {plan.mode for plan in sim.executor.plans if isinstance(plan, DecodePlan)}
+    assert modes == {"plain", "grouped"}
+    return next(seconds for done, seconds, _ in sim.served if done is search)
+
+
+def test_neither_mode_starves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block, and plain requests without end: a beam search still gets it, and gives it back."""
+    assert wait_of_a_search_among_endless_plain_requests() < 0.5, "30 were ahead of it"
+    monkeypatch.setattr(SlotTable, "_claim", lambda self, ticket: None)
+    assert wait_of_a_search_among_endless_plain_requests() > 0.9, "without claims it waits until they end"
+
+
+def test_more_distinct_prompts_than_rows_take_turns() -> None:
+    import numpy as np
+
+    handles = [PromptHandle(f"p{i}", 10) for i in range(12)]
+    sim = Simulation(rows=20, prompts={h.digest: np.ones((10, 3), np.float32) for h in handles})
+    sim.run([(0.0, generate(handles[i % 12], (i, 1), max_new_tokens=4)) for i in range(48)])
+    assert len(sim.served) == 48
+    sim.scheduler.check_idle()
+
+
+def test_pinned_prompts_stay() -> None:
+    import numpy as np
+
+    handles = [PromptHandle(f"p{i}", 5) for i in range(10)]
+    config = EngineConfig(pinned_prompt_rows=5)
+    sim = Simulation(config=config, rows=15, prompts={h.digest: np.ones((5, 3), np.float32) for h in handles})
+    sim.scheduler.pin(handles[0])
+    with pytest.raises(InvalidInputError, match="pinned_prompt_rows"):
+        sim.scheduler.pin(handles[1])
+    sim.run([(0.01 * i, generate(handles[i % 10], (i, 1), max_new_tokens=2)) for i in range(40)])
+    loads = [
+        load.digest for plan in sim.executor.plans if isinstance(plan, PrefillPlan) for load in plan.loads
+    ]
+    assert loads.count("p0") == 1 and loads.count("p1") > 1
+    sim.scheduler.unpin("p0")
+    assert sim.scheduler.stats().rows_pinned == 0
