@@ -1,4 +1,4 @@
-"""Reliability T3: refusing costs at most 100 ms and 64 MB, writes nothing and runs nothing."""
+"""Reliability T3: refusing costs at most 100 ms (of processor time) and 64 MB, writes and runs nothing."""
 
 from __future__ import annotations
 
