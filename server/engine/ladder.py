@@ -17,7 +17,7 @@ def build_ladder(
     input_lengths: Sequence[int] = DEFAULT_INPUT_LENGTHS,
     batch_rows: Sequence[int] = DEFAULT_BATCH_ROWS,
     blocks: Sequence[Sequence[int]] = DEFAULT_BLOCKS,
-    score: Sequence[Sequence[int]] = DEFAULT_SCORE,
+    score_buckets: Sequence[Sequence[int]] = DEFAULT_SCORE,
     rows_per_load: int = 256,
 ) -> Ladder:
     """A ladder from settings lists.
@@ -26,7 +26,7 @@ def build_ladder(
         input_lengths: L of the input buckets, tokens.
         batch_rows: B of the input buckets; every length gets each of them.
         blocks: `(input tokens, new tokens, slots)` of each block; repeat an entry to have two such blocks.
-        score: `(targets an input, tokens a target)`.
+        score_buckets: `(targets an input, tokens a target)`.
         rows_per_load: prompt rows that one scatter writes.
 
     Raises:
@@ -36,7 +36,9 @@ def build_ladder(
     _check_numbers("batch_rows", batch_rows)
     _check_numbers("rows_per_load", (rows_per_load,))
     shapes = tuple(BlockShape(*_tuple("blocks", i, block, 3)) for i, block in enumerate(blocks))
-    targets = tuple((c, t) for c, t in (_tuple("score", i, pair, 2) for i, pair in enumerate(score)))
+    targets = tuple(
+        (c, t) for c, t in (_tuple("score_buckets", i, pair, 2) for i, pair in enumerate(score_buckets))
+    )
     longest = max(input_lengths)
     if not any(shape.input_length >= longest for shape in shapes):
         raise InvalidInputError(
