@@ -147,8 +147,11 @@ def test_min_and_max_new_tokens(executor: JaxExecutor) -> None:
         assert len(slot.tokens) == 6 and 1 not in slot.tokens and slot.done
 
 
-def test_logits_that_are_not_finite_fail_their_slot_alone(executor: JaxExecutor) -> None:
-    """A token whose embedding overflows the decoder: rows that choose it fail, neighbours keep their bits."""
+def _with_bad_token(
+    executor: JaxExecutor,
+) -> tuple[JaxExecutor, JaxExecutor, tuple[int, ...], tuple[int, ...]]:
+    """(healthy, broken, poisoned text, clean text): in `broken` the embedding of the first token that the
+    poisoned text makes is infinite; the clean text never meets it."""
     model = tiny_model(2)
     healthy = tiny_executor(LADDER, model=model, compiled=executor.compiled)
     texts = [(text, 1) for text in range(2, 40)]
@@ -160,15 +163,35 @@ def test_logits_that_are_not_finite_fail_their_slot_alone(executor: JaxExecutor)
         LADDER, model=dataclasses.replace(model, params=params), compiled=executor.compiled
     )
     clean = next(i for i, tokens in enumerate(answers) if bad not in tokens and bad not in texts[i])
+    return healthy, broken, texts[0], texts[clean]
+
+
+def test_logits_that_are_not_finite_fail_their_slot_alone(executor: JaxExecutor) -> None:
+    """A slot that chooses a token whose embedding overflows fails on the next one; its neighbour keeps its
+    bits."""
+    healthy, broken, poisoned, clean = _with_bad_token(executor)
     plan = _prefill(
-        [texts[0], texts[clean]],
+        [poisoned, clean],
         Admission(0, 0, (1,), SlotSampling(8)),
         Admission(1, 0, (2,), SlotSampling(8)),
     )
     _run(broken, plan)
     failed, kept = _run(broken, DecodePlan(1, 0, "plain", 8)).slots
-    assert failed.failed and failed.done and failed.tokens == (bad,)  # it chose the token, then failed on it
-    assert not kept.failed and kept.tokens == answers[clean]
+    assert failed.failed and failed.done and len(failed.tokens) == 1  # it chose the token, then failed on it
+    assert not kept.failed and kept.tokens == _greedy(healthy, clean)
+
+
+def test_a_search_fails_with_any_of_its_beams_and_its_neighbour_does_not(executor: JaxExecutor) -> None:
+    _, broken, poisoned, clean = _with_bad_token(executor)
+    plan = _prefill(
+        [poisoned, clean],
+        Admission(0, 1, (3, 1), SlotSampling(8, num_beams=2)),
+        Admission(1, 1, (0, 2), SlotSampling(1, num_beams=2)),
+    )
+    _run(broken, plan)
+    kept, failed = _run(broken, DecodePlan(1, 1, "grouped", 8)).beams
+    assert (kept.leader, kept.failed, len(kept.beams)) == (0, False, 2)
+    assert (failed.leader, failed.failed, failed.beams) == (3, True, ())
 
 
 def test_more_targets_than_the_bucket_has_take_more_dispatches(executor: JaxExecutor) -> None:
