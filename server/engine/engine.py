@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
 
 from server.engine.config import EngineConfig
 from server.engine.handle import RequestHandle
@@ -23,12 +22,12 @@ from server.engine.plans import StepPlan
 from server.engine.protocols import Executor, PendingStep, PromptSource
 from server.engine.requests import FailedEvent, PromptHandle, Request
 from server.engine.scheduler.admission import Admission
-from server.engine.scheduler.core import Outcome, Scheduler, SchedulerPorts
+from server.engine.scheduler.core import Scheduler, SchedulerPorts
 from server.engine.scheduler.deadlines import Deadlines
 from server.engine.scheduler.fitting import Fitter
 from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.steps import Step
-from server.engine.scheduler.tickets import Phase, Ticket
+from server.engine.scheduler.tickets import Ticket
 from server.engine.stats import EngineStats
 from server.engine.watchdog import Watchdog
 from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, NotReadyError
@@ -350,12 +349,8 @@ class Engine:
             return True
 
     def _note_idle(self) -> None:
-        stats: Any = self._scheduler.stats()
-        self._idle = stats.idle and not self._admission.permits
+        self._idle = self._scheduler.stats().idle and not self._admission.permits
         if self._idle:
             if self._config.check_integrity:
                 self._scheduler.check_idle()
             self._wake.notify_all()
-
-
-__all__ = ["Engine", "Outcome", "Phase"]

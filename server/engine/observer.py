@@ -91,7 +91,7 @@ class EngineObserver(Protocol):
         ...
 
     def compiled(self, program: str, cause: str, seconds: float) -> None:
-        """For executors: a program was compiled; `cause` is `start` or `request`."""
+        """For executors: a program was compiled; `cause` is `startup` or `request`."""
         ...
 
 

@@ -1,13 +1,14 @@
-"""Step plans: what the scheduler tells every executor to do. Plain serialisable data, no clock, no decision left.
+"""Step plans: what the scheduler tells every executor to do. Plain serialisable data, no clock, no decision
+left.
 
 Replaying a recorded list of plans on an executor with the same weights and prompts gives the same tokens.
 
-Shapes. An *input bucket* is `(B, L)`: rows and positions of one encoder pass. A *block* is a fixed group of `slots`
-slots that decode together, with buffers of their own: encoder memory for `input_length` positions a slot and
-self-attention state for `new_tokens` positions a slot. Blocks of one `BlockShape` share compiled programs. A block runs
-either its `plain` decode program (slot s reads encoder memory s) or its `grouped` one (beams and samples: a slot reads
-the memory of its group's leader), fixed by the scheduler while the block is empty, so a neighbour never changes the
-program that a request runs in.
+Shapes. An *input bucket* is `(B, L)`: rows and positions of one encoder pass. A *block* is a fixed group of
+`slots` slots that decode together, with buffers of their own: encoder memory for `input_length` positions a
+slot and self-attention state for `new_tokens` positions a slot. Blocks of one `BlockShape` share compiled programs. A
+block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped` one (beams and
+samples: a slot reads the memory of its group's leader), fixed by the scheduler while the block is empty, so a
+neighbour never changes the program that a request runs in.
 
 Ids. Text ids are below the padded vocabulary size V; `V + r` is prompt row r.
 """
@@ -37,13 +38,14 @@ class BlockShape:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Every shape that is compiled at start; a request pads up to one. Each list entry is one compile or more.
+    """Every shape that is compiled at start; a request pads up to one. Each list entry is one compile or
+    more.
 
     Attributes:
         input_buckets: `(B, L)` pairs of the encoder, ascending by L then B.
         blocks: each block that exists, by index; equal shapes share programs.
-        score_buckets: `(C, T)`: targets an input, tokens a target, of one score dispatch; more targets take more
-            dispatches over the same encoded input.
+        score_buckets: `(C, T)`: targets an input, tokens a target, of one score dispatch; more targets take
+            more dispatches over the same encoded input.
         rows_per_load: prompt rows that one scatter writes.
     """
 
@@ -66,7 +68,8 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True)
 class RowLoad:
-    """Write the prompt `digest` (rows 0.. of its array) to these device rows before anything else in the plan."""
+    """Write the prompt `digest` (rows 0.. of its array) to these device rows before anything else in the
+    plan."""
 
     digest: str
     rows: tuple[int, ...]
@@ -93,8 +96,9 @@ class Admission:
     Attributes:
         row: row of the plan's batch.
         block: index into `Ladder.blocks`.
-        slots: the group, leader first (its encoder memory is the group's). One slot in a plain block; in a grouped
-            block the beams of one search, or independent samples, whose seeds are folded with their place in the group.
+        slots: the group, leader first (its encoder memory is the group's). One slot in a plain block; in a
+            grouped block the beams of one search, or independent samples, whose seeds are folded with their
+            place in the group.
     """
 
     row: int
@@ -131,8 +135,8 @@ class DecodePlan:
     """At most `tokens` decode steps of one block, ending early when every slot is done.
 
     Attributes:
-        release: slots freed by the scheduler since the block's last plan (cancelled, timed out, stop string): they are
-            made inactive first. Slots that finished by themselves need no release.
+        release: slots freed by the scheduler since the block's last plan (cancelled, timed out, stop string):
+            they are made inactive first. Slots that finished by themselves need no release.
     """
 
     step: int
@@ -155,7 +159,8 @@ class PrefillResult:
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """For each input of the plan, a log probability (natural log, f32) for each target; NaN marks a failed row."""
+    """For each input of the plan, a log probability (natural log, f32) for each target; NaN marks a failed
+    row."""
 
     step: int
     log_probabilities: tuple[tuple[float, ...], ...]

@@ -1,4 +1,5 @@
-"""What the engine's parts expect of each other. Each has a real implementation and an in-memory one for tests."""
+"""What the engine's parts expect of each other. Each has a real implementation and an in-memory one for
+tests."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ class PromptSource(Protocol):
     """Where prompt values come from when they are in no tier: the store, behind a function of the digest."""
 
     def fetch(self, digest: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The `[P, D]` f32 values, checked against the digest. May block on disk or network; never called on the
-        engine's thread.
+        """The `[P, D]` f32 values, checked against the digest. May block on disk or network; never called on
+        the engine's thread.
 
         Raises:
             ChorusError: the prompt is gone or damaged; fails its own requests only.
@@ -23,10 +24,12 @@ class PromptSource(Protocol):
 
 
 class HostPrompts(Protocol):
-    """The host tier as an executor sees it: values that the scheduler has made present before planning a load."""
+    """The host tier as an executor sees it: values that the scheduler has made present before planning a
+    load."""
 
     def values(self, digest: str) -> np.ndarray[Any, Any]:
-        """The `[P, D]` values in the compute dtype. Raises KeyError when absent, which is a scheduler's defect."""
+        """The `[P, D]` values in the compute dtype. Raises KeyError when absent, which is a scheduler's
+        defect."""
         ...
 
 

@@ -21,7 +21,8 @@ class PromptHandle:
 
 
 InputPart = PromptHandle | tuple[int, ...]
-"""A prompt, or ordinary token ids. A request's input is a tuple of parts, joined with no hole between them."""
+"""A prompt, or ordinary token ids. A request's input is a tuple of parts, joined with no hole between
+them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,8 @@ class SequenceOutput:
 
     Attributes:
         tokens: without `</s>`.
-        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution (temperature 1);
-            empty for beams.
+        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution
+            (temperature 1); empty for beams.
         score: sum of log probabilities (`</s>` included), or the beam's penalised score.
         finish_reason: `stop` (`</s>`), `stop_string` or `length`.
     """

@@ -10,7 +10,8 @@ from engine_tools import DictSource, generate, running_engine, score
 
 from server.engine.config import EngineConfig
 from server.engine.fake_executor import expected_scores, expected_tokens
-from server.engine.requests import FinishedEvent, TokensEvent
+from server.engine.observer import DecodeStep, NullObserver, PrefillStep
+from server.engine.requests import FinishedEvent, Origin, TokensEvent
 
 
 def test_a_generate_request_is_answered_as_computed_by_hand() -> None:
@@ -135,3 +136,46 @@ def test_settings_of_the_origin_reach_the_journal() -> None:
             {"event": "accepted", "id": key, "tenant": "acme"},
             {"event": "outcome", "id": key, "outcome": "ok"},
         ]
+
+
+class Counting(NullObserver):
+    """Keeps what the engine tells."""
+
+    def __init__(self) -> None:
+        self.prefills: list[PrefillStep] = []
+        self.decodes: list[DecodeStep] = []
+        self.rows = [0, 0, 0]
+        self.loads: list[bool] = []
+        self.first: list[str] = []
+
+    def prefill_step(self, step: PrefillStep) -> None:
+        self.prefills.append(step)
+
+    def decode_step(self, step: DecodeStep) -> None:
+        self.decodes.append(step)
+
+    def prompt_rows(self, hits: int, loads: int, evictions: int) -> None:
+        self.rows = [a + b for a, b in zip(self.rows, (hits, loads, evictions), strict=True)]
+
+    def prompt_loaded(self, seconds: float, size_bytes: int, ok: bool) -> None:
+        self.loads.append(ok)
+
+    def first_token(self, origin: Origin, seconds: float) -> None:
+        self.first.append(origin.request_id)
+
+
+def test_the_observer_is_told_what_ran() -> None:
+    source, seen = DictSource(), Counting()
+    prompts = [source.add(f"p{index}", 20) for index in range(4)]
+    with running_engine(source=source, observer=seen) as (engine, _):
+        tokens = 0
+        for i in range(8):
+            request = generate(prompts[i % 4], (i, 1), max_new_tokens=6, task=f"a/t{i % 4}")
+            done = engine.submit(request).wait(10)
+            tokens += len(done.sequences[0].tokens) + (done.sequences[0].finish_reason == "stop")
+        assert engine.wait_idle(10)
+    assert sum(step.rows for step in seen.prefills) == 8
+    assert {step.real_tokens / step.padded_tokens for step in seen.prefills} == {22 / 64}
+    assert sum(step.tokens for step in seen.decodes) == tokens
+    assert seen.rows == [0, 8, 5], "64 rows hold three of four prompts; each comes when it was just evicted"
+    assert seen.loads == [True] * 4 and len(seen.first) == 8
