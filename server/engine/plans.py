@@ -5,10 +5,10 @@ Replaying a recorded list of plans on an executor with the same weights and prom
 
 Shapes. An *input bucket* is `(B, L)`: rows and positions of one encoder pass. A *block* is a fixed group of
 `slots` slots that decode together, with buffers of their own: encoder memory for `input_length` positions a
-slot and self-attention state for `new_tokens` positions a slot. Blocks of one `BlockShape` share compiled programs. A
-block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped` one (beams and
-samples: a slot reads the memory of its group's leader), fixed by the scheduler while the block is empty, so a
-neighbour never changes the program that a request runs in.
+slot and self-attention state for `new_tokens` positions a slot. Blocks of one `BlockShape` share compiled
+programs. A block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped`
+one (beams and samples: a slot reads the memory of its group's leader), fixed by the scheduler while the
+block is empty, so a neighbour never changes the program that a request runs in.
 
 Ids. Text ids are below the padded vocabulary size V; `V + r` is prompt row r.
 """
