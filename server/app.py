@@ -40,6 +40,7 @@ Say = Callable[[str], None]
 
 _STORE_CALLS_WAITING = 512
 _TEXT_CALLS_WAITING = 512
+_WORTH_TELLING_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def load(settings: Settings, say: Say) -> LoadedModel:
     tenths: set[int] = set()
 
     def progress(what: str, done: int, total: int) -> None:
-        tenth = 10 * done // max(1, total)
+        tenth = 10 * done // max(1, total) if total >= _WORTH_TELLING_BYTES else 0
         if tenth not in tenths:
             tenths.add(tenth)
             say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")

@@ -1,0 +1,107 @@
+"""`chorus serve` as a process of its own, as an operator runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+CHORUS = Path(sys.executable).parent / "chorus"
+_READY = re.compile(r"ready at (http://\S+)")
+_LISTENING = re.compile(r"listening on (http://\S+)")
+
+
+class Served:
+    """One server process; ended with SIGTERM when the block ends.
+
+    Args:
+        options: settings by name; written as environment variables.
+    """
+
+    def __init__(self, data_dir: Path, **options: Any) -> None:
+        given = {"http_port": 0, "data_dir": data_dir, "log_level": "warning"} | options
+        env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
+        env |= {f"CHORUS_{name.upper()}": str(value) for name, value in given.items()}
+        env |= {"JAX_PLATFORMS": "cpu"}
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            [str(CHORUS), "serve"], env=env, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.http = httpx.Client(timeout=60)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                self.lines.append(line.rstrip())
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, pattern: re.Pattern[str], seconds: float = 240) -> str:
+        """The first group of the first line that matches; fails when the process ends before."""
+
+        def found() -> str | None:
+            matches = (pattern.search(line) for line in self.lines)
+            return next((match.group(1) for match in matches if match), None)
+
+        with self._changed:
+            done = lambda: found() is not None or not self._reader.is_alive()  # noqa: E731
+            self._changed.wait_for(done, seconds)
+        text = found()
+        assert text is not None, "\n".join(self.lines)
+        return text
+
+    def wait_listening(self) -> str:
+        """The URL as soon as the HTTP server is up; programs are not compiled yet."""
+        return self.wait_for(_LISTENING)
+
+    def wait_ready(self) -> None:
+        """Until requests are taken."""
+        self.http.base_url = httpx.URL(self.wait_for(_READY))
+
+    def post(self, path: str, body: Any) -> Any:
+        """The JSON of a successful POST."""
+        answer = self.http.post(path, json=body)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's series with these labels."""
+        total = 0.0
+        for line in self.http.get("/metrics").text.splitlines():
+            if line.startswith((name + " ", name + "{")) and all(
+                f'{key}="{value}"' in line for key, value in labels.items()
+            ):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 40) -> int:
+        """The exit code after a signal."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._reader.join(5)
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+            self.http.close()
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
