@@ -62,7 +62,7 @@ def _source_options(command: Command) -> Command:
         click.option(
             "--vocab-size",
             type=click.IntRange(min=1),
-            help="T5X only: ids without the embedding's padding rows. Default: the vocabulary's; without one "
+            help="Ids without the embedding's padding rows. Default: the vocabulary's; without one "
             "32100 of 32128 rows (T5), 250100 of 250112 (mT5), else all rows.",
         ),
         click.option(
@@ -271,12 +271,17 @@ def _progress(quiet: bool) -> Iterator[Report]:
         DownloadColumn(binary_units=True),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        tasks: dict[str, Any] = {}
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+    tasks: dict[str, Any] = {}
 
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            bar.start()  # not before: an empty bar would leave a blank line above an error
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            bar.stop()

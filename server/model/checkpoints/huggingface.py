@@ -29,7 +29,9 @@ class HuggingFaceReader(PlacedReader):
 
     format: ClassVar[str] = "huggingface"
 
-    def __init__(self, folder: Path, *, vocabulary: Path | None = None, name: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, vocabulary: Path | None = None, name: str = "", vocab_size: int | None = None
+    ) -> None:
         """Open a folder.
 
         Args:
@@ -40,7 +42,7 @@ class HuggingFaceReader(PlacedReader):
         """
         fields = read_json(folder / "config.json")
         found = find_vocabulary(folder, vocabulary, fields.get("vocab_size"))
-        config = config_from_huggingface(fields, found, name or folder.resolve().name)
+        config = config_from_huggingface(fields, found, name or folder.resolve().name, vocab_size)
         self.vocabulary = found
         raw, files = read_folder(folder)
         self.identity = identity_of([folder / "config.json", *files])

@@ -18,6 +18,8 @@ _ACTIVATIONS = {
     "gated-gelu_new": (True, "gelu"),
 }
 _TIED_BY_DEFAULT = {"t5": True, "mt5": False}
+UNPADDED = "chorus_vocab_size"
+"""transformers has no word for it: its `vocab_size` counts the padding rows, which no fingerprint does."""
 _KNOWN_PADDING = {32128: 32100, 250112: 250100}
 """Rows of the embedding, and how many of them mean something: T5's and mT5's vocabularies."""
 
@@ -45,28 +47,30 @@ def unpadded_vocab_size(rows: int, vocabulary_size: int | None = None) -> int:
 
 
 def config_from_huggingface(
-    fields: Mapping[str, Any], vocabulary: FoundVocabulary | None, name: str
+    fields: Mapping[str, Any], vocabulary: FoundVocabulary | None, name: str, vocab_size: int | None = None
 ) -> T5Config:
     """The T5Config that a `config.json` describes.
 
     Args:
         vocabulary: beside it, if there is one: says how many rows of the embedding are padding.
         name: what to call the model.
+        vocab_size: ids without padding rows, when the caller knows; else the field that we write, the
+            vocabulary's, or the known padding of T5 and mT5.
 
     Raises:
         InvalidModelError: not a T5 or mT5, or a field is missing or wrong; names the field.
     """
     kind = fields.get("model_type", "t5")
     if kind not in _TIED_BY_DEFAULT:
-        raise InvalidModelError(
-            f"config.json says model_type {kind!r}; Chorus serves 't5' and 'mt5'", field="model_type"
-        )
+        message = f"config.json says model_type {kind!r}; Chorus serves 't5' and 'mt5'"
+        raise InvalidModelError(message, field="model_type")
+    size = vocab_size or (_integer(fields, UNPADDED) if UNPADDED in fields else None)
     gated, activation = _feed_forward(fields)
     rows = _integer(fields, "vocab_size")
     layers = _integer(fields, "num_layers")
     return T5Config(
         name=name,
-        vocab_size=unpadded_vocab_size(rows, None if vocabulary is None else vocabulary.size),
+        vocab_size=size or unpadded_vocab_size(rows, None if vocabulary is None else vocabulary.size),
         padded_vocab_size=rows,
         d_model=_integer(fields, "d_model"),
         d_kv=_integer(fields, "d_kv"),
@@ -94,6 +98,7 @@ def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",
         "vocab_size": config.padded_vocab_size,
+        UNPADDED: config.vocab_size,
         "d_model": config.d_model,
         "d_kv": config.d_kv,
         "d_ff": config.d_ff,

@@ -26,7 +26,7 @@ class OpenOptions:
         name: what to call the model.
         allow_torch: read `pytorch_model*.bin` through the restricted reader. Only `chorus models convert`
             asks for it.
-        vocab_size: T5X only: ids without padding rows.
+        vocab_size: ids without padding rows, where the format does not say.
         relative_max_distance: T5X only; None is 128.
         activation: T5X only; None is gelu when gated, else relu.
     """
@@ -65,12 +65,16 @@ def open_folder(folder: Path, options: OpenOptions) -> CheckpointReader:
     if is_chorus(folder):
         return ChorusReader(folder, vocabulary=options.vocabulary, name=options.name)
     if is_huggingface(folder):
-        return HuggingFaceReader(folder, vocabulary=options.vocabulary, name=options.name)
+        return HuggingFaceReader(
+            folder, vocabulary=options.vocabulary, name=options.name, vocab_size=options.vocab_size
+        )
     step = folder if is_t5x(folder) else latest_step(folder)
     if step is not None:
         return T5XReader(step, _hints(str(step), options), options.vocabulary)
     if is_torch(folder) and options.allow_torch:
-        return TorchReader(folder, vocabulary=options.vocabulary, name=options.name)
+        return TorchReader(
+            folder, vocabulary=options.vocabulary, name=options.name, vocab_size=options.vocab_size
+        )
     if is_torch(folder):
         raise InvalidModelError(
             f"{folder.name} holds its weights as pytorch_model.bin, which the server never reads. "

@@ -46,7 +46,9 @@ class TorchReader(PlacedReader):
 
     format: ClassVar[str] = "torch"
 
-    def __init__(self, folder: Path, *, vocabulary: Path | None = None, name: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, vocabulary: Path | None = None, name: str = "", vocab_size: int | None = None
+    ) -> None:
         """Open a folder.
 
         Raises:
@@ -55,7 +57,7 @@ class TorchReader(PlacedReader):
         """
         fields = read_json(folder / "config.json")
         self.vocabulary = find_vocabulary(folder, vocabulary, fields.get("vocab_size"))
-        config = config_from_huggingface(fields, self.vocabulary, name or folder.resolve().name)
+        config = config_from_huggingface(fields, self.vocabulary, name or folder.resolve().name, vocab_size)
         raw, files = _read_folder(folder)
         self.identity = identity_of([folder / "config.json", *files])
         super().__init__(config, without_aliases(config, raw), huggingface_place, frozenset(UNUSED))
