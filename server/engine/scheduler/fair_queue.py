@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Waiting(Generic[T]):
     """One waiting request.
 
@@ -113,16 +113,8 @@ class FairQueue(Generic[T]):
                 start, number, name, index = heapq.heappop(advanced)
             owner = self._tenants[name]
             waiting = owner.waiting[owner.order[index]]
-            yield Waiting(
-                waiting.item,
-                waiting.key,
-                name,
-                waiting.weight,
-                waiting.priority,
-                waiting.cost,
-                waiting.number,
-                start,
-            )
+            waiting.start = start
+            yield waiting
             if index + 1 < len(owner.order):
                 heapq.heappush(advanced, (start + waiting.cost / waiting.weight, number, name, index + 1))
 

@@ -19,20 +19,22 @@ class Shares:
         self._clock = clock
         self._seen: dict[str, tuple[float, float]] = {}
         self._pruned_at = 0.0
+        self._weights = 0.0
 
     def seen(self, tenant: str, weight: float) -> None:
         """A request of the tenant arrived, or left."""
         now = self._clock()
+        self._weights += weight - self._seen.get(tenant, (0.0, 0.0))[1]
         self._seen[tenant] = (now, weight)
         if now - self._pruned_at >= min(1.0, self._memory):
             self._pruned_at = now
             self._seen = {name: at for name, at in self._seen.items() if now - at[0] <= self._memory}
+            self._weights = sum(weight for _, weight in self._seen.values())
 
     def fair(self, tenant: str, total: int) -> float:
         """The tenant's part of `total`."""
-        weights = sum(weight for _, weight in self._seen.values())
         mine = self._seen.get(tenant, (0.0, 1.0))[1]
-        return total * mine / max(weights, mine)
+        return total * mine / max(self._weights, mine)
 
     @property
     def alone(self) -> bool:

@@ -124,7 +124,8 @@ class SlotTable:
         self._decode_tokens = decode_tokens
         self._below_share = below_share
         self._claims: dict[int, Ticket] = {}
-        self._refused: set[tuple[BlockShape | None, int, str]] = set()
+        self._refused: set[tuple[BlockShape, int, str]] = set()
+        self._full: set[tuple[BlockShape, int]] = set()
 
     @property
     def in_use(self) -> int:
@@ -147,17 +148,21 @@ class SlotTable:
         """A new planning pass: claims are void."""
         self._claims.clear()
         self._refused.clear()
+        self._full.clear()
 
     def has_place(self, ticket: Ticket) -> bool:
         """Whether `place` would succeed; a ticket that is turned away claims a block."""
         # Within a pass places only get fewer, so one refusal answers for every ticket alike.
-        alike = (ticket.fit.shape, ticket.fit.slots, ticket.origin.tenant)
-        if alike in self._refused:
+        shape, need, tenant = ticket.fit.shape, ticket.fit.slots, ticket.origin.tenant
+        if shape is None or (shape, need) in self._full or (shape, need, tenant) in self._refused:
             return False
-        if self._find(ticket) is not None:
+        roomy = self._room(ticket, shape) is not None
+        if roomy and self._may_take(ticket, shape):
             return True
-        self._refused.add(alike)
-        self._claim(ticket)
+        if not roomy and self._claim(ticket, shape):
+            self._full.add((shape, need))
+        else:
+            self._refused.add((shape, need, tenant))
         return False
 
     def place(self, ticket: Ticket) -> bool:
@@ -196,9 +201,12 @@ class SlotTable:
         return held
 
     def _find(self, ticket: Ticket) -> tuple[Block, tuple[int, ...]] | None:
-        shape, need = ticket.fit.shape, ticket.fit.slots
-        if shape is None or not self._may_take(ticket, shape):
-            return None
+        shape = ticket.fit.shape
+        return self._room(ticket, shape) if shape is not None and self._may_take(ticket, shape) else None
+
+    def _room(self, ticket: Ticket, shape: BlockShape) -> tuple[Block, tuple[int, ...]] | None:
+        """Free slots of a block in the right mode, whoever may take them."""
+        need = ticket.fit.slots
         for block in self._by_shape[shape]:
             if (
                 block.mode not in (None, ticket.fit.mode)
@@ -225,18 +233,19 @@ class SlotTable:
             use.limit - use.planned > soon for block in blocks for use in block.uses.values() if not use.over
         )
 
-    def _claim(self, ticket: Ticket) -> None:
-        shape = ticket.fit.shape
-        if shape is None or not self._may_take(ticket, shape):
-            return
+    def _claim(self, ticket: Ticket, shape: BlockShape) -> bool:
+        """Claim a block if that helps. False when the ticket may not: its tenant holds enough."""
         unclaimed = [block for block in self._by_shape[shape] if block.index not in self._claims]
         same = [block for block in unclaimed if block.mode == ticket.fit.mode]
         if same and ticket.fit.slots == 1:
-            return
+            return True  # a slot of its mode comes free by itself
+        if not self._may_take(ticket, shape):
+            return False
         candidates = same or unclaimed
         if candidates:
             soonest = min(candidates, key=lambda block: (block.steps_left, block.index))
             self._claims[soonest.index] = ticket
+        return True
 
     def check_idle(self) -> None:
         """Raises AssertionError when a slot is still held."""

@@ -140,7 +140,7 @@ def wait_of_a_search_among_endless_plain_requests() -> float:
 def test_neither_mode_starves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block, and plain requests without end: a beam search still gets it, and gives it back."""
     assert wait_of_a_search_among_endless_plain_requests() < 0.5, "30 were ahead of it"
-    monkeypatch.setattr(SlotTable, "_claim", lambda self, ticket: None)
+    monkeypatch.setattr(SlotTable, "_claim", lambda self, ticket, shape: True)
     assert wait_of_a_search_among_endless_plain_requests() > 0.9, "without claims it waits until they end"
 
 
