@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ class Served:
     """One server process; ended with SIGTERM when the block ends.
 
     Args:
+        command: in place of `chorus serve`.
         options: settings by name; written as environment variables.
     """
 
-    def __init__(self, data_dir: Path, **options: Any) -> None:
+    def __init__(self, data_dir: Path, *, command: Sequence[str] = (), **options: Any) -> None:
         given = {"http_port": 0, "data_dir": data_dir, "log_level": "warning"} | options
         env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
         env |= {f"CHORUS_{name.upper()}": str(value) for name, value in given.items()}
@@ -33,7 +35,11 @@ class Served:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
-            [str(CHORUS), "serve"], env=env, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+            list(command) or [str(CHORUS), "serve"],
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -6,7 +6,6 @@ only the device is in memory.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ from server.engine.plans import Ladder, StepPlan
 from server.errors import EngineDeadError
 from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
+from server.process import listen
 from server.settings import Settings
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal
@@ -124,7 +124,7 @@ class ApiServer:
         )
         metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle))
         self.app = build_api(self.services, http_observer(metrics))
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, lifespan="off", ws="none"))

@@ -1,0 +1,53 @@
+"""When the device fails, whoever waits is told, readiness is down at once, the process ends in seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import TINY
+from served import Served
+
+_RAISES = """
+from server.engine.executor.jax_executor import JaxExecutor
+def collect(self, pending):
+    raise RuntimeError("the device fell off")
+JaxExecutor.collect = collect
+"""
+_HANGS_AFTERWARDS = """
+import server.process
+class Stuck(server.process._Uvicorn):
+    async def shutdown(self, sockets=None):
+        import threading
+        threading.Event().wait()  # the event loop itself hangs
+server.process._Uvicorn = Stuck
+"""
+_SERVE = "from server.cli import serve; serve()"
+
+
+@pytest.mark.parametrize("breakage", [_RAISES, _RAISES + _HANGS_AFTERWARDS], ids=["raises", "and hangs"])
+def test_a_dead_engine_ends_the_process(
+    tmp_path: Path, tiny_model: Path, compile_cache: Path, breakage: str
+) -> None:
+    server = Served(
+        tmp_path,
+        command=[sys.executable, "-c", breakage + _SERVE],
+        model=tiny_model,
+        compile_cache_dir=compile_cache,
+        **TINY,
+    )
+    server.wait_ready()
+    started = time.monotonic()
+    answer = server.http.post("/v1/generate", json={"task": None, "input": "x"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
+    with contextlib.suppress(httpx.TransportError):  # a socket that has closed already is not ready either
+        assert httpx.get(f"{server.http.base_url}/readyz", timeout=5).status_code == 503
+    code = server.process.wait(20)
+    assert code == 1
+    assert time.monotonic() - started < 5 + 1
+    server.stop()
+    assert any("the engine died" in line for line in server.lines)
