@@ -28,6 +28,7 @@ from server.model.t5 import Model
 RESULTS = Path(__file__).parents[1] / "results"
 TARGET = 1e-5
 BATCH = 20
+BF16_SENTENCES = 100  # bf16 products are slow on CPU
 STEP = 64
 """Input lengths are rounded up to a multiple of this: one compile each."""
 
@@ -39,6 +40,16 @@ class Reference:
         self.folder = folder
         self.record: dict[str, Any] = json.loads((folder / "reference.json").read_text())
         self.prompt = np.load(folder / "prompt.npy", allow_pickle=False)
+
+    def greedy(self, length: int) -> list[list[int]]:
+        return self._lines("greedy", length)
+
+    def beams(self, length: int) -> list[dict[str, Any]]:
+        return self._lines("beams", length)
+
+    def _lines(self, what: str, length: int) -> list[Any]:
+        lines: list[Any] = json.loads((self.folder / f"{what}_{length}.json").read_text())
+        return lines
 
     def logits(self, length: int) -> Any:
         return np.load(self.folder / f"logits_{length}.npy", mmap_mode="r", allow_pickle=False)
@@ -70,7 +81,7 @@ def compare_length(model: Model, reference: Reference, length: int, dtype: str) 
     length."""
     functions, V = model.functions, model.config.padded_vocab_size
     rows = [[*range(V, V + length), *ids] for ids in reference.record["ids"]]
-    expected, greedy = reference.logits(length), reference.record["greedy"][str(length)]
+    expected, greedy = reference.logits(length), reference.greedy(length)
     positions = expected.shape[1]
     encode, forced = jax.jit(functions.encode), jax.jit(functions.decode_targets)
     table = np.asarray(reference.prompt)
@@ -105,7 +116,7 @@ def compare_length(model: Model, reference: Reference, length: int, dtype: str) 
 
 def compare_beams(model: Model, reference: Reference, length: int) -> dict[str, Any]:
     """Beam 4 without length penalty through the engine's own executor."""
-    searches, V = reference.record["beams"][str(length)], model.config.padded_vocab_size
+    searches, V = reference.beams(length), model.config.padded_vocab_size
     rows = [(*range(V, V + length), *ids) for ids in reference.record["ids"][: len(searches)]]
     width = -(-max(map(len, rows)) // STEP) * STEP
     new_tokens = reference.record["new_tokens"]
@@ -162,7 +173,7 @@ def main() -> None:
             record["lengths"].append(compare_length(loaded.model, reference, length, dtype))
             print(json.dumps(record["lengths"][-1]), flush=True)
         if dtype == "float32":
-            for length in map(int, reference.record["beams"]):
+            for length in reference.record["beam_prompts"]:
                 record["beams"].append(compare_beams(loaded.model, reference, length))
                 print(json.dumps(record["beams"][-1]), flush=True)
     record["seconds"] = round(time.time() - started, 1)

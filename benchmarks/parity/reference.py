@@ -24,7 +24,7 @@ NEW_TOKENS = 16
 LOGIT_POSITIONS = 6
 ENCODED = 25
 BEAM_PROMPTS = (0, 20)
-BEAM_SENTENCES = 40
+BEAM_SENTENCES = 24
 BATCH = 25
 
 
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sentences", type=int, default=500)
+    parser.add_argument("--prompt-length", type=int, action="append", help="only these (several processes)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     transformers.logging.set_verbosity_error()
@@ -123,18 +124,19 @@ def main() -> None:
     )
     prompt = prompt * embedding.std()
     np.save(options.out / "prompt.npy", prompt.numpy())
-    record: dict[str, Any] = {  # keys of dicts become text in JSON
+    record: dict[str, Any] = {
         "reference": {"transformers": transformers.__version__, "torch": torch.__version__},
-        "prompt_lengths": PROMPT_LENGTHS, "new_tokens": NEW_TOKENS, "encoded": ENCODED,
-        "texts": texts, "ids": ids,
-        "greedy": {}, "beams": {},
+        "prompt_lengths": PROMPT_LENGTHS, "beam_prompts": BEAM_PROMPTS, "new_tokens": NEW_TOKENS,
+        "encoded": ENCODED, "texts": texts, "ids": ids,
     }  # fmt: skip
-    for length in PROMPT_LENGTHS:
-        record["greedy"][length] = run_greedy(model, prompt[:length], ids, options.out)
-        print(f"prompt length {length}: done", flush=True)
-    for length in BEAM_PROMPTS:
-        record["beams"][length] = run_beams(model, prompt[:length], ids[:BEAM_SENTENCES])
     (options.out / "reference.json").write_text(json.dumps(record))
+    for length in options.prompt_length or PROMPT_LENGTHS:
+        greedy = run_greedy(model, prompt[:length], ids, options.out)
+        (options.out / f"greedy_{length}.json").write_text(json.dumps(greedy))
+        if length in BEAM_PROMPTS:
+            beams = run_beams(model, prompt[:length], ids[:BEAM_SENTENCES])
+            (options.out / f"beams_{length}.json").write_text(json.dumps(beams))
+        print(f"prompt length {length}: done", flush=True)
 
 
 if __name__ == "__main__":
