@@ -11,6 +11,7 @@ from engine_tools import DictSource, FakeClock, generate, running_engine
 from virtual_time import Simulation
 
 from server.engine.config import EngineConfig
+from server.engine.handle import RequestHandle
 from server.engine.observer import NullObserver, RequestDone
 from server.engine.requests import Origin
 from server.engine.scheduler.admission import Admission
@@ -102,8 +103,6 @@ def ticket(clock: FakeClock, name: str, tenant: str = "a", deadline: float | Non
     request = generate((4, 1), tenant=tenant, deadline_seconds=deadline)
     origin = Origin(name, tenant, deadline_seconds=deadline)
     fit = Fit(2, (), 16, None, 1, "plain", None, 1.0)
-    from server.engine.handle import RequestHandle
-
     object.__setattr__(request, "origin", origin)
     return Ticket(request, fit, RequestHandle(name, lambda error: None), 0, clock(), None)
 

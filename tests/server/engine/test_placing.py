@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from engine_tools import generate, score
 from virtual_time import Simulation
@@ -145,8 +146,6 @@ def test_neither_mode_starves_the_other(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_more_distinct_prompts_than_rows_take_turns() -> None:
-    import numpy as np
-
     handles = [PromptHandle(f"p{i}", 10) for i in range(12)]
     sim = Simulation(rows=20, prompts={h.digest: np.ones((10, 3), np.float32) for h in handles})
     sim.run([(0.0, generate(handles[i % 12], (i, 1), max_new_tokens=4)) for i in range(48)])
@@ -155,8 +154,6 @@ def test_more_distinct_prompts_than_rows_take_turns() -> None:
 
 
 def test_pinned_prompts_stay() -> None:
-    import numpy as np
-
     handles = [PromptHandle(f"p{i}", 5) for i in range(10)]
     config = EngineConfig(pinned_prompt_rows=5)
     sim = Simulation(config=config, rows=15, prompts={h.digest: np.ones((5, 3), np.float32) for h in handles})
