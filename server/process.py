@@ -146,8 +146,8 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises InvalidInputError naming the setting."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # asyncio turns Nagle's algorithm off only where the protocol is named, which `create_server` does not:
-        # with it on, an answer in two writes waits 40 ms for the client's delayed acknowledgement.
+        # asyncio turns Nagle's algorithm off only where the protocol is named; `create_server` does not:
+        # with it, an answer in two writes waits 40 ms for the client's delayed acknowledgement.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise _cannot_listen(host, port, error) from None
