@@ -29,6 +29,15 @@ _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*)(@(?P<re
 _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _BESIDE_WEIGHTS = ["config.json", "tokenizer_config.json", "spiece.model", "sentencepiece.model"]
+_TORCH = (TORCH_INDEX, TORCH_SINGLE)
+_PATTERNS = {
+    METADATA: [METADATA, "config.json", "spiece.model", "tensors/*"],
+    INDEX: [*_BESIDE_WEIGHTS, INDEX, "model-*-of-*.safetensors"],
+    SINGLE: [*_BESIDE_WEIGHTS, SINGLE],
+    TORCH_INDEX: [*_BESIDE_WEIGHTS, TORCH_INDEX, "pytorch_model-*-of-*.bin"],
+    TORCH_SINGLE: [*_BESIDE_WEIGHTS, TORCH_SINGLE],
+}
+"""The file that shows each kind of checkpoint, best first, and the files to download for it."""
 
 
 def is_hub_id(source: str) -> bool:
@@ -78,32 +87,31 @@ def _download(repo: str, revision: str | None, allow_torch: bool) -> Path:
 
 
 def _wanted(repo: str, files: set[str], allow_torch: bool) -> list[str]:
-    if METADATA in files:
-        return [METADATA, "config.json", "spiece.model", "tensors/*"]
-    if INDEX in files:
-        return [*_BESIDE_WEIGHTS, INDEX, "model-*-of-*.safetensors"]
-    if SINGLE in files:
-        return [*_BESIDE_WEIGHTS, SINGLE]
-    if not files & {TORCH_SINGLE, TORCH_INDEX}:
+    found = next((marker for marker in _PATTERNS if marker in files), None)
+    if found is None:
         raise _unavailable(repo, "it has no weights that Chorus can read (safetensors)")
-    if not allow_torch:
+    if found in _TORCH and not allow_torch:
         raise _unavailable(
             repo,
             "its weights are only there as pytorch_model.bin, which the server never reads. "
             f"Convert it once: chorus models convert {repo} {repo.partition('/')[2]}-chorus",
         )
-    if TORCH_INDEX in files:
-        return [*_BESIDE_WEIGHTS, TORCH_INDEX, "pytorch_model-*-of-*.bin"]
-    return [*_BESIDE_WEIGHTS, TORCH_SINGLE]
+    return _PATTERNS[found]
 
 
 def _cached(source: str, repo: str, revision: str | None, cause: Exception) -> Path:
-    try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise _unavailable(
-            source, f"the hub cannot be reached, and the model was not downloaded before ({cause})"
-        ) from error
+    """What was downloaded before. huggingface_hub counts a snapshot as there only if all that is asked for
+    is."""
+    for marker, patterns in _PATTERNS.items():
+        try:
+            found = snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True)
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+            continue
+        if (Path(found) / marker).is_file():
+            return Path(found)
+    raise _unavailable(
+        source, f"the hub cannot be reached, and the model was not downloaded before ({cause})"
+    ) from cause
 
 
 def _unavailable(source: str, reason: str) -> InvalidModelError:
