@@ -18,8 +18,8 @@
     ├── EngineDeadError        503  the engine stopped; the process is ending
     └── DeadlineExceededError  504
 
-The JSON shape is `{"error": {"code", "message", "field", "request_id"}}`; `code` is stable and machine-readable,
-`message` says what was got, what was expected and what to do.
+The JSON shape is `{"error": {"code", "message", "field", "request_id"}}`; `code` is stable and
+machine-readable, `message` says what was got, what was expected and what to do.
 """
 
 from __future__ import annotations
