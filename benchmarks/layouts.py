@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "what": "layouts", "date": datetime.now(UTC).date().isoformat(), "machine": options.machine,
         "platform": jax.default_backend(), "jax": jax.__version__, "size": options.size,
-        "dtype": options.dtype, "shapes": vars(shapes), "layouts": {},
+        "dtype": options.dtype, "load_average": os.getloadavg()[0], "shapes": vars(shapes), "layouts": {},
     }  # fmt: skip
     for layout in LAYOUTS:
         model = assemble(config, layout, options.dtype, random_tensors(config, 0))
