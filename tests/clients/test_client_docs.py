@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
-import chorus
 from chorus import cli, errors
 from chorus.cli import root
 from chorus.client import Client, Ensembles, Tasks
 from chorus.methods import Sync, SyncStream
 from chorus.retries import RetryPolicy
 from chorus.routes.inference import Settings
+from chorus.types.events import EVENT_TYPES
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "client.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ EXPECTED = [
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
     *(name for name in vars(errors) if name.endswith("Error")),
     *Settings.__annotations__,
-    *chorus.types.events.__dict__.get("__all__", ["TokenEvent", "ResultEvent", "ErrorEvent", "DoneEvent"]),
+    *(kind.__name__ for kind in EVENT_TYPES.values()),
     "RetryPolicy",
     "FailedItem",
     "EventStream",

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from chorus import AsyncClient, InvalidArgumentError, RetryPolicy
 from chorus.cli.root import chorus
 from chorus.load import LoadSpec, report_of, run_load
+from chorus.load.connections import SpreadTransport
 from chorus.load.inputs import SENTENCES, read_inputs
 from chorus.load.outcomes import Outcome, Recorder
 from chorus.load.report import percentile
@@ -391,3 +392,31 @@ def test_a_stream_that_fails_is_a_failure() -> None:
 
     recorder, _ = run(spec_of(route="stream", requests=2), late)
     assert dict(recorder.errors) == {"deadline_exceeded": 2}
+
+
+def test_connections_are_bounded_spread_and_given_back(url: str) -> None:
+    async def go() -> tuple[list[int], list[int]]:
+        transport = SpreadTransport(20)
+        before = list(transport._free)
+        recorder = Recorder()
+        async with AsyncClient(url, transport=transport) as client:
+            await run_load(client, spec_of(requests=60, concurrency=20, inputs=("fine", "fail")), recorder)
+            await run_load(client, spec_of(requests=40, concurrency=20, route="stream"), recorder)
+        assert len(recorder.outcomes) == 100
+        assert set(recorder.errors) <= {"internal"}
+        return before, transport._free
+
+    before, after = asyncio.run(go())
+    assert before == after == [8, 8, 4]
+
+
+def test_a_connection_that_fails_is_given_back() -> None:
+    async def go() -> list[int]:
+        transport = SpreadTransport(3)
+        recorder = Recorder()
+        async with AsyncClient("http://127.0.0.1:1", transport=transport, retries=0) as client:
+            await run_load(client, spec_of(requests=6, concurrency=3), recorder)
+        assert dict(recorder.errors) == {"connection_failed": 6}
+        return transport._free
+
+    assert asyncio.run(go()) == [3]

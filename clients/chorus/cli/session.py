@@ -12,6 +12,7 @@ import click
 
 from chorus.client import AsyncClient, Client
 from chorus.config import DEFAULT_URL, KEY_FILE_VARIABLE, URL_VARIABLE, read_key_file
+from chorus.load.connections import SpreadTransport
 
 R = TypeVar("R")
 
@@ -43,7 +44,7 @@ class Session:
             self._key(),
             timeout_seconds=self.timeout_seconds,
             retries=retries,
-            max_connections=max_connections,
+            transport=SpreadTransport(max_connections),
         )
 
 
