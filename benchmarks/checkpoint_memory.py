@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from server.model.parameters import parameter_count, parameter_shapes
 
 GIB = 1 << 30
 F32 = np.dtype(np.float32)
+DTYPES = ["bfloat16", "float32"]
 
 
 def sparse_huggingface(folder: Path, config: T5Config) -> None:
@@ -72,8 +74,8 @@ def _holes(folder: Path, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     directory = folder / ("target." + name.replace("/", "."))
     directory.mkdir()
     metadata = {
-        "shape": list(shape), "chunks": [rows, shape[1]], "dtype": "<f4", "compressor": None, "fill_value": None,
-        "filters": None, "order": "C", "zarr_format": 2,
+        "shape": list(shape), "chunks": [rows, shape[1]], "dtype": "<f4", "compressor": None,
+        "fill_value": None, "filters": None, "order": "C", "zarr_format": 2,
     }  # fmt: skip
     write_json(directory / ".zarray", metadata)
     for chunk in range(-(-shape[0] // rows)):
@@ -207,38 +209,34 @@ def _child(job: str, folder: Path, dtype: str) -> dict[str, Any]:
     return result
 
 
-def measure_readers(config: T5Config, scratch: Path) -> list[dict[str, Any]]:
+def measure_readers(
+    config: T5Config, scratch: Path, formats: list[str], dtypes: list[str]
+) -> Iterator[dict[str, Any]]:
     largest = max(math.prod(shape) for shape in parameter_shapes(config).values()) * 4
-    results = []
-    for name, make in MAKERS.items():
+    for name in formats:
         folder = scratch / name
         folder.mkdir()
-        make(folder, config)
+        MAKERS[name](folder, config)
         files = [path for path in folder.rglob("*") if path.is_file()]
         disk = {
             "apparent_bytes": sum(path.stat().st_size for path in files),
             "allocated_bytes": sum(path.stat().st_blocks * 512 for path in files),
         }
-        for dtype in ("bfloat16", "float32"):
+        for dtype in dtypes:
             result = {**_child("read", folder, dtype), **disk, "limit_bytes": largest + GIB}
             result["within_limit"] = result["peak_rss_bytes"] <= result["limit_bytes"]
             assert result["parameters"] == parameter_count(config)
-            print(json.dumps(result), flush=True)
-            results.append(result)
+            yield result
         shutil.rmtree(folder)
-    return results
 
 
-def measure_restore(scratch: Path) -> list[dict[str, Any]]:
+def measure_restore(scratch: Path) -> Iterator[dict[str, Any]]:
     from server.model.checkpoints.convert import write_random
 
-    results = []
     for size in ("small", "base"):
         write_random(named_config(size), scratch / size, seed=0)
         for dtype in ("float32", "bfloat16"):
-            results.append(_child("restore", scratch / size, dtype))
-            print(json.dumps(results[-1]), flush=True)
-    return results
+            yield _child("restore", scratch / size, dtype)
 
 
 def main() -> None:
@@ -248,6 +246,8 @@ def main() -> None:
         "--folder", type=Path, help="where the sparse files are made; default a temporary folder"
     )
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--formats", nargs="*", choices=list(MAKERS), help="readers to measure; default all")
+    parser.add_argument("--dtypes", nargs="*", choices=DTYPES, help="dtypes to cast to; default both")
     parser.add_argument("--child", nargs=3, metavar=("JOB", "FOLDER", "DTYPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -255,23 +255,27 @@ def main() -> None:
         print(json.dumps({"read": read_all, "restore": restore}[job](folder, dtype)))
         return
     config = named_config(arguments.size)
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
-        document = {
-            "what": "checkpoint_memory",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {
-                "cpus": os.cpu_count(),
-                "python": platform.python_version(),
-                "system": platform.system(),
-            },
-            "model": config.name,
-            "parameters": parameter_count(config),
-            "readers": measure_readers(config, Path(scratch)),
-            "restore": measure_restore(Path(scratch)),
-        }
     name = f"{datetime.now(UTC):%Y-%m-%d}-{os.cpu_count()}core-cpu-checkpoint_memory.json"
+    document: dict[str, Any] = {
+        "what": "checkpoint_memory",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
+        "model": config.name,
+        "parameters": parameter_count(config),
+        "readers": [],
+        "restore": [],
+    }
     arguments.results.mkdir(exist_ok=True)
-    write_json(arguments.results / name, document)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as made:
+        scratch = Path(made)
+        readers = measure_readers(
+            config, scratch, arguments.formats or list(MAKERS), arguments.dtypes or DTYPES
+        )
+        for key, results in (("restore", measure_restore(scratch)), ("readers", readers)):
+            for result in results:  # written after each: a run of hours that is cut short keeps what it has
+                print(json.dumps(result), flush=True)
+                document[key].append(result)
+                write_json(arguments.results / name, document)
     print("wrote", arguments.results / name)
 
 
