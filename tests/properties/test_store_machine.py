@@ -212,10 +212,12 @@ class StoreMachine(RuleBasedStateMachine):
                 assert (member.task, member.version) == self.ensemble
 
     def teardown(self) -> None:
-        if self.stores:
-            assert self.stores[0].check().clean
-        self.close()
-        self.folder.cleanup()
+        try:
+            if self.stores:
+                assert self.stores[0].check().clean
+        finally:
+            self.close()
+            self.folder.cleanup()
 
     @staticmethod
     def _point(model: ModelTask, alias: str, number: int) -> None:
@@ -243,7 +245,7 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 def test_the_store_is_the_model_on_disk() -> None:
-    run_state_machine_as_test(StoreMachine, settings=_settings(20, 30))
+    run_state_machine_as_test(StoreMachine, settings=_settings(14, 30))
 
 
 def test_the_store_is_the_model_in_memory() -> None:
