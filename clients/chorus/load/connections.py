@@ -1,7 +1,7 @@
 """Many connections without the cost of one large pool.
 
-httpcore walks its whole pool whenever a request begins or ends, so with hundreds of connections the generator would
-measure itself. Here they are spread over small pools, and a request takes the least busy one.
+httpcore walks its whole pool whenever a request begins or ends, so with hundreds of connections the
+generator would measure itself. Here they are spread over small pools, and a request takes the least busy one.
 """
 
 from __future__ import annotations
