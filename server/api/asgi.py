@@ -10,7 +10,9 @@ from collections.abc import Callable
 from fastapi import APIRouter, FastAPI
 from starlette.types import Lifespan
 
-from server.api import (
+from server.api.http.access import AccessMiddleware
+from server.api.http.errors import install_error_handlers
+from server.api.routes import (
     aliases,
     classify,
     document,
@@ -24,8 +26,6 @@ from server.api import (
     upload,
     versions,
 )
-from server.api.access import AccessMiddleware
-from server.api.errors import install_error_handlers
 from server.api.services import Services
 from server.api.version import VERSION
 

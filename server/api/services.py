@@ -13,10 +13,10 @@ import numpy as np
 from fastapi import Request
 from prometheus_client import CollectorRegistry
 
+from server.api.http.offload import Offload
+from server.api.inference.limits import Limits
+from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
-from server.api.limits import Limits
-from server.api.offload import Offload
-from server.api.resolve import PromptLibrary
 from server.engine.engine import Engine
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings

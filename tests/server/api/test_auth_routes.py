@@ -14,8 +14,8 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from server.api.asgi import ROUTERS
-from server.api.auth import Require
-from server.api.routing import ChorusRoute
+from server.api.http.auth import Require
+from server.api.http.routing import ChorusRoute
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope

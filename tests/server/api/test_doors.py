@@ -11,7 +11,7 @@ from api_harness import ApiServer, error_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.json_body import MAX_DEPTH, parse_json
+from server.api.http.json_body import MAX_DEPTH, parse_json
 from server.errors import InvalidInputError
 
 JSON = {"content-type": "application/json"}

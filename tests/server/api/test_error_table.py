@@ -20,7 +20,14 @@ from prompts_store.errors import (
     NotFoundError,
     StoreError,
 )
-from server.api.errors import STORE_STATUS, clean, error_body, error_response, status_of, validation_error
+from server.api.http.errors import (
+    STORE_STATUS,
+    clean,
+    error_body,
+    error_response,
+    status_of,
+    validation_error,
+)
 from server.errors import ChorusError
 
 FOLDER = Path(prompts_store.__file__).parent

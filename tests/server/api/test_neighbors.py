@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from api_harness import WIDTH, ApiServer, error_of
 
-from server.api import neighbors
-from server.api.neighbors import nearest
+from server.api.routes import neighbors
+from server.api.routes.neighbors import nearest
 from server.api.schemas.prompts import NeighborsAnswer
 from server.model.vocabulary import Vocabulary
 

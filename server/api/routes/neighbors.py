@@ -9,12 +9,12 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from prompts_store.records import PromptVersion
-from server.api.answers import json_response
-from server.api.auth import MayRead
-from server.api.parameters import Number, TaskName, TenantName, tenant_for
-from server.api.resolve import PromptLibrary, check_base
-from server.api.responses import READ_ERRORS
-from server.api.routing import ChorusRoute
+from server.api.http.auth import MayRead
+from server.api.http.parameters import Number, TaskName, TenantName, tenant_for
+from server.api.http.responses import READ_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
+from server.api.inference.resolve import PromptLibrary, check_base
 from server.api.schemas.prompts import NeighborsAnswer
 from server.api.services import services_of
 from server.errors import ModelMismatchError

@@ -7,20 +7,20 @@ from contextlib import AsyncExitStack
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.answers import batch_response
-from server.api.auth import MayInfer
-from server.api.context import request_id_of
-from server.api.disconnect import race
-from server.api.generated import generated
-from server.api.items import deadline_of, generate_items
-from server.api.responses import INFERENCE_ERRORS
-from server.api.routing import ChorusRoute
-from server.api.sampling import merge_settings, sampling_for
+from server.api.http.auth import MayInfer
+from server.api.http.context import request_id_of
+from server.api.http.disconnect import race
+from server.api.http.responses import INFERENCE_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import batch_response
+from server.api.inference.generated import generated
+from server.api.inference.items import deadline_of, generate_items
+from server.api.inference.sampling import merge_settings, sampling_for
+from server.api.inference.streaming import GenerationStream
+from server.api.inference.submit import origin_of, outcomes
+from server.api.inference.work import Call, Work, identity, name_of, prepared_items
 from server.api.schemas.inference import GenerateAnswer, GenerateBody, GenerationSettings
 from server.api.services import services_of
-from server.api.streaming import GenerationStream
-from server.api.submit import origin_of, outcomes
-from server.api.work import Call, Work, identity, name_of, prepared_items
 from server.engine.requests import GenerateRequest
 
 router = APIRouter(route_class=ChorusRoute, tags=["inference"])

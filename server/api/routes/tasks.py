@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from server.api.answers import json_response
-from server.api.auth import MayRead, MayWrite
-from server.api.parameters import Cursor, Limit, Prefix, TaskName, TenantName, tenant_for
+from server.api.http.auth import MayRead, MayWrite
+from server.api.http.parameters import Cursor, Limit, Prefix, TaskName, TenantName, tenant_for
+from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
 from server.api.records import task_json
-from server.api.responses import READ_ERRORS, WRITE_ERRORS
-from server.api.routing import ChorusRoute
 from server.api.schemas.prompts import TaskAnswer, TaskPage
 from server.api.services import services_of
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompts_store.records import PromptVersion
-from server.api.items import Item
-from server.api.prepare import Prepared, TextRules, prepare, text_size
+from server.api.inference.items import Item
+from server.api.inference.prepare import Prepared, TextRules, prepare, text_size
 from server.api.services import Services, Serving
 from server.tenancy.principal import Principal
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.context import RequestContext, open_context
+from server.api.http.context import RequestContext, open_context
 
 LOG = logging.getLogger("chorus.access")
 

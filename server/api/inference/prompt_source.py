@@ -8,7 +8,7 @@ import numpy as np
 
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
-from server.api.errors import StoreAnswerError
+from server.api.http.errors import StoreAnswerError
 
 
 class StorePrompts:

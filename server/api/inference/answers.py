@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Response
 from pydantic_core import to_json
 
-from server.api.errors import error_body, error_response
+from server.api.http.errors import error_body, error_response
 from server.errors import ChorusError, InternalError
 
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.answers import batch_response, unexpected
-from server.api.auth import MayInfer
-from server.api.context import request_id_of
-from server.api.disconnect import race
-from server.api.items import classify_items, deadline_of
-from server.api.prepare import label_targets
-from server.api.responses import INFERENCE_ERRORS
-from server.api.routing import ChorusRoute
+from server.api.http.auth import MayInfer
+from server.api.http.context import request_id_of
+from server.api.http.disconnect import race
+from server.api.http.responses import INFERENCE_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import batch_response, unexpected
+from server.api.inference.items import classify_items, deadline_of
+from server.api.inference.prepare import label_targets
+from server.api.inference.submit import Outcome, origin_of, outcomes
+from server.api.inference.work import Call, Work, identity, name_of, prepared_items, usage
 from server.api.schemas.inference import ClassifyAnswer, ClassifyBody
 from server.api.services import services_of
-from server.api.submit import Outcome, origin_of, outcomes
-from server.api.work import Call, Work, identity, name_of, prepared_items, usage
 from server.engine.requests import ScoredEvent, ScoreRequest
 from server.errors import ChorusError, InternalError, InvalidInputError
 

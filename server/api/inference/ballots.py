@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.api.answers import unexpected
-from server.api.classify import score_request
-from server.api.errors import error_body
-from server.api.prepare import label_targets
-from server.api.sampling import sampling_for
-from server.api.submit import Outcome, origin_of
-from server.api.text import final_text
-from server.api.vote import Ballot, majority
-from server.api.work import Call, Work, identity, name_of
+from server.api.http.errors import error_body
+from server.api.inference.answers import unexpected
+from server.api.inference.prepare import label_targets
+from server.api.inference.sampling import sampling_for
+from server.api.inference.submit import Outcome, origin_of
+from server.api.inference.text import final_text
+from server.api.inference.vote import Ballot, majority
+from server.api.inference.work import Call, Work, identity, name_of
+from server.api.routes.classify import score_request
 from server.engine.requests import FinishedEvent, GenerateRequest, Request, ScoredEvent
 from server.errors import ChorusError, InternalError
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from server.api.context import context_of
+from server.api.http.context import context_of
 from server.api.services import services_of
 from server.tenancy.principal import Principal, Scope
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.answers import unexpected
-from server.api.submit import Outcome
-from server.api.text import final_text
-from server.api.work import Work, identity, usage
+from server.api.inference.answers import unexpected
+from server.api.inference.submit import Outcome
+from server.api.inference.text import final_text
+from server.api.inference.work import Work, identity, usage
 from server.engine.requests import FinishedEvent, GenerateRequest, SequenceOutput
 from server.errors import ChorusError
 from server.model.vocabulary import Vocabulary

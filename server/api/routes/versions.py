@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from prompts_store.artifacts import ArtifactFormat, write_artifact
 from prompts_store.records import PromptVersion
-from server.api.answers import json_response
-from server.api.auth import MayRead, MayWrite
-from server.api.parameters import Cursor, Limit, Number, TaskName, TenantName, tenant_for
+from server.api.http.auth import MayRead, MayWrite
+from server.api.http.parameters import Cursor, Limit, Number, TaskName, TenantName, tenant_for
+from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
+from server.api.inference.resolve import PromptLibrary
 from server.api.records import version_json
-from server.api.resolve import PromptLibrary
-from server.api.responses import READ_ERRORS, WRITE_ERRORS
-from server.api.routing import ChorusRoute
 from server.api.schemas.prompts import VersionAnswer, VersionPage
 from server.api.services import services_of
 

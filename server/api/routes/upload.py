@@ -10,16 +10,16 @@ from pydantic import ValidationError
 
 from prompts_store.artifacts import Artifact, ArtifactLimits, read_artifact
 from prompts_store.records import PromptManifest, Published
-from server.api.answers import json_response
-from server.api.auth import MayWrite
-from server.api.errors import validation_error
-from server.api.json_body import parse_json, read_body
-from server.api.multipart import read_multipart
-from server.api.parameters import TaskName
+from server.api.http.auth import MayWrite
+from server.api.http.errors import validation_error
+from server.api.http.json_body import parse_json, read_body
+from server.api.http.multipart import read_multipart
+from server.api.http.parameters import TaskName
+from server.api.http.responses import WRITE_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
+from server.api.inference.sampling import check_settings
 from server.api.records import version_json
-from server.api.responses import WRITE_ERRORS
-from server.api.routing import ChorusRoute
-from server.api.sampling import check_settings
 from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of
 from server.errors import InvalidInputError, ModelMismatchError

@@ -10,19 +10,19 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from prompts_store.records import EnsembleVersion, PromptVersion
-from server.api.answers import batch_response
-from server.api.auth import MayInfer
-from server.api.ballots import Poll, label_poll, text_poll, voted
-from server.api.classify import check_label_count
-from server.api.context import request_id_of
-from server.api.disconnect import race
-from server.api.items import Item, deadline_of, inputs_of
-from server.api.responses import INFERENCE_ERRORS
-from server.api.routing import ChorusRoute
+from server.api.http.auth import MayInfer
+from server.api.http.context import request_id_of
+from server.api.http.disconnect import race
+from server.api.http.responses import INFERENCE_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import batch_response
+from server.api.inference.ballots import Poll, label_poll, text_poll, voted
+from server.api.inference.items import Item, deadline_of, inputs_of
+from server.api.inference.submit import outcomes
+from server.api.inference.work import Call, Work, prepare_all
+from server.api.routes.classify import check_label_count
 from server.api.schemas.inference import EnsembleAnswer, EnsembleBody
 from server.api.services import services_of
-from server.api.submit import outcomes
-from server.api.work import Call, Work, prepare_all
 from server.errors import InvalidInputError
 
 router = APIRouter(route_class=ChorusRoute, tags=["inference"])

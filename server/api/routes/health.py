@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from server.api.answers import json_response
-from server.api.auth import MayScrape
-from server.api.responses import errors
-from server.api.routing import ChorusRoute
+from server.api.http.auth import MayScrape
+from server.api.http.responses import errors
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
 from server.api.schemas.common import AnswerModel
 from server.api.services import services_of
 

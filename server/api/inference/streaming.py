@@ -11,12 +11,12 @@ from fastapi import Response
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from server.api.disconnect import settle, until_disconnect
-from server.api.errors import error_body
-from server.api.generated import generated
-from server.api.submit import submitted
-from server.api.text import TextStream
-from server.api.work import Call, Work
+from server.api.http.disconnect import settle, until_disconnect
+from server.api.http.errors import error_body
+from server.api.inference.generated import generated
+from server.api.inference.submit import submitted
+from server.api.inference.text import TextStream
+from server.api.inference.work import Call, Work
 from server.engine.handle import RequestHandle
 from server.engine.requests import FailedEvent, FinishedEvent, GenerateRequest, TokensEvent
 from server.errors import ChorusError

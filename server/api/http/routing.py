@@ -9,8 +9,8 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from server.api.auth import Require
-from server.api.json_body import join_path, parse_json, read_body
+from server.api.http.auth import Require
+from server.api.http.json_body import join_path, parse_json, read_body
 from server.api.services import services_of
 from server.errors import InvalidInputError
 

@@ -16,8 +16,8 @@ from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleVersion, PromptVersion, Reference
 from prompts_store.references import parse_reference
 from prompts_store.store import PromptStore
-from server.api.errors import StoreAnswerError
-from server.api.offload import Offload
+from server.api.http.errors import StoreAnswerError
+from server.api.http.offload import Offload
 from server.errors import ModelMismatchError, NotFoundError
 
 P = ParamSpec("P")

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from server.api.errors import validation_error
-from server.api.limits import Limits
+from server.api.http.errors import validation_error
+from server.api.inference.limits import Limits
 from server.api.schemas.inference import GenerationSettings
 from server.engine.requests import Sampling
 from server.errors import ChorusError, InvalidInputError

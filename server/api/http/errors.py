@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ExceptionHandler
 
 from prompts_store.errors import ArtifactError, InvalidError, StoreError
-from server.api.context import request_id_of
-from server.api.json_body import join_path
+from server.api.http.context import request_id_of
+from server.api.http.json_body import join_path
 from server.errors import ChorusError, InternalError, InvalidInputError, NotFoundError
 
 LOG = logging.getLogger("chorus.api")

@@ -1,0 +1,1 @@
+"""What every route stands behind: request ids, keys, strict bodies, one error shape, leaving callers."""

@@ -1,0 +1,1 @@
+"""One file a resource: the routes of docs/rest.md."""
