@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from prompts_store.store import PromptStore
 from server.api.asgi import build_api
+from server.api.http.offload import Offload
+from server.api.inference.limits import Limits
+from server.api.inference.prompt_source import StorePrompts
+from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
-from server.api.limits import Limits
 from server.api.observer import MetricsObserver, gauges
-from server.api.offload import Offload
-from server.api.prompt_source import StorePrompts
-from server.api.resolve import PromptLibrary
 from server.api.services import BaseModelInfo, Services, Serving
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine

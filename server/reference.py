@@ -67,7 +67,7 @@ def metrics_page() -> str:
 
 def openapi_page() -> str:
     """docs/openapi.json: of an app that serves nothing yet."""
-    from server.api.document import openapi_document
+    from server.api.routes.document import openapi_document
     from server.app import build_app, close_app
 
     with tempfile.TemporaryDirectory() as folder:

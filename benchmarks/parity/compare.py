@@ -27,9 +27,9 @@ from server.model.t5 import Model
 
 RESULTS = Path(__file__).parents[1] / "results"
 TARGET = 1e-5
-BATCH = 20
-BF16_SENTENCES = 100  # bf16 products are slow on CPU
-STEP = 64
+BATCH = 25
+BF16_SENTENCES = 50  # bf16 products are slow on CPU
+STEP = 128
 """Input lengths are rounded up to a multiple of this: one compile each."""
 
 

@@ -1,4 +1,1 @@
-"""REST: one file a resource;
-
-a request is validated, authorised, resolved, tokenised, submitted and answered.
-"""
+"""REST: a request is validated, authorised, resolved, tokenised, submitted and answered."""

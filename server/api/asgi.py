@@ -1,7 +1,4 @@
-"""The ASGI application:
-
-routers, error handlers and the access middleware around one container of services.
-"""
+"""The ASGI application: routers, error handlers and access middleware around one container of services."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Everything that routes use, in one container on `app.state`. Built in `server/app.py` or by a test;
-
-never global.
+"""Everything that routes use, in one container on `app.state`. Built in `server/app.py` or by a test; never
+global.
 """
 
 from __future__ import annotations
@@ -91,10 +90,7 @@ class Services:
         return self._served().limits
 
     def max_prompt_rows(self) -> int:
-        """The longest prompt that can be used:
-
-        it leaves room for one token and `</s>`, and fits the table.
-        """
+        """The longest prompt that can be used: it leaves room for a token and `</s>`, and fits."""
         serving = self._served()
         usable = min(serving.limits.max_input_tokens - 2, serving.base.prompt_rows)
         return max(1, min(usable, self.settings.max_prompt_rows))

@@ -1,6 +1,5 @@
-"""The one dependency that authorises. Each route asks for a scope;
-
-what real tenancy adds goes behind `KeyRing`.
+"""The one dependency that authorises. Each route asks for a scope; what real tenancy adds goes behind
+`KeyRing`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Racing the caller:
-
-a plain FastAPI handler is not told that its client left, so inference routes listen for it.
+"""Racing the caller: a plain FastAPI handler is not told that its client left, so inference routes listen for
+it.
 """
 
 from __future__ import annotations

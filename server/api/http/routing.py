@@ -62,10 +62,7 @@ def _find_require(dependant: Dependant) -> Require | None:
 
 
 def _check_json_type(request: Request) -> None:
-    """Refuse a body that does not say it is JSON:
-
-    a browser sends such bodies to other sites without asking.
-    """
+    """Refuse a body that does not say it is JSON: browsers send such bodies to other sites unasked."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise InvalidInputError(

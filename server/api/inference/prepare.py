@@ -1,7 +1,4 @@
-"""From a request's input to the engine's:
-
-template, tokens, prompt, `</s>`, and truncation of the text only.
-"""
+"""From a request's input to the engine's: template, tokens, prompt, `</s>`, truncation of text only."""
 
 from __future__ import annotations
 

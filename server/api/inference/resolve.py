@@ -1,7 +1,4 @@
-"""From reference to immutable version, held until the answer is out;
-
-every store call leaves the event loop.
-"""
+"""From reference to immutable version, held until the answer is out; store calls leave the event loop."""
 
 from __future__ import annotations
 

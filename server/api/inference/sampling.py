@@ -1,6 +1,5 @@
-"""How one item's tokens are chosen:
-
-the request's settings over the version's over the server's, checked together.
+"""How one item's tokens are chosen: the request's settings over the version's over the server's, checked
+together.
 """
 
 from __future__ import annotations

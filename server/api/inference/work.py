@@ -1,6 +1,5 @@
-"""What one inference request holds while it is answered:
-
-its versions, its prepared inputs, its engine requests.
+"""What one inference request holds while it is answered: its versions, its prepared inputs, its engine
+requests.
 """
 
 from __future__ import annotations

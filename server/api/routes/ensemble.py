@@ -102,10 +102,7 @@ def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -
 
 
 def shared_labels(versions: Sequence[PromptVersion]) -> list[str]:
-    """The labels that all members have, in the first one's order;
-
-    empty when they differ or there are none.
-    """
+    """The labels that all members have, in the first one's order; empty when they differ."""
     first = versions[0].manifest.labels
     same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
     return list(first) if same else []

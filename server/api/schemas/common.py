@@ -17,10 +17,7 @@ def documented(examples: list[dict[str, Any]]) -> JsonDict:
 
 
 class RequestModel(BaseModel):
-    """Base of request bodies:
-
-    unknown fields are errors, nothing is coerced, NaN and infinities are refused.
-    """
+    """Base of request bodies: unknown fields are errors, nothing is coerced, NaN is refused."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()

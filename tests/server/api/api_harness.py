@@ -1,6 +1,5 @@
-"""A real server for tests: real sockets, real store, real vocabulary, real engine;
-
-only the device is in memory.
+"""A real server for tests: real sockets, real store, real vocabulary, real engine; only the device is in
+memory.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The route table against callers:
-
-a new route without a scope cannot be made, and one without a row here fails.
+"""The route table against callers: a new route without a scope cannot be made, and one without a row here
+fails.
 """
 
 from __future__ import annotations
