@@ -45,7 +45,7 @@ def main() -> None:
         vocabulary = _train_vocabulary(Path(scratch))
         chorus = Path(sys.executable).parent / "chorus"
         command = [chorus, "models", "init", "--size", "tiny", "--vocabulary", vocabulary]
-        subprocess.run([*command, "--to", folder / "model"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, folder / "model"], check=True, stdout=subprocess.DEVNULL)
     width = json.loads((folder / "model" / "config.json").read_text())["d_model"]
     (folder / "prompts").mkdir(exist_ok=True)
     for seed, (task, labels) in enumerate(TASKS.items()):

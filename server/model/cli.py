@@ -131,9 +131,9 @@ def convert(source: str, target: Path, to: Any, dtype: str | None, as_json: bool
 
 
 @models.command()
+@click.argument("target", type=click.Path(path_type=Path))
 @click.option("--size", type=click.Choice(SIZES), required=True, help="A published size of T5 1.1.")
-@click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Folder to make.")
-@click.option("--format", "to", type=click.Choice(FORMATS), default="orbax", show_default=True)
+@click.option("--to", type=click.Choice(FORMATS), default="orbax", show_default=True, help="Format to write.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
 @click.option(
@@ -144,9 +144,9 @@ def convert(source: str, target: Path, to: Any, dtype: str | None, as_json: bool
 @_json_option
 @_stated
 def init(
-    size: str, target: Path, to: Any, seed: int, dtype: str, vocabulary: Path | None, as_json: bool
+    target: Path, size: str, to: Any, seed: int, dtype: str, vocabulary: Path | None, as_json: bool
 ) -> None:
-    """Make a model of random weights, for benchmarks, tests and demonstrations."""
+    """Make the folder TARGET, a model of random weights, for benchmarks, tests and demonstrations."""
     from server.model.checkpoints.convert import write_random
     from server.model.checkpoints.vocabulary_files import fit_vocabulary
 

@@ -65,17 +65,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     vocabulary = train_vocabulary(folder)
     target = folder / "model"
-    arguments = [
-        "init",
-        "--size",
-        "tiny",
-        "--to",
-        str(target),
-        "--vocabulary",
-        str(vocabulary),
-        "--format",
-        "hf",
-    ]
+    arguments = ["init", str(target), "--size", "tiny", "--to", "hf", "--vocabulary", str(vocabulary)]
     result = CliRunner().invoke(models, arguments)
     assert result.exit_code == 0, result.output
     return target

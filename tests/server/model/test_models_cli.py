@@ -67,9 +67,9 @@ def test_describe_a_checkpoint_tells_its_fingerprint() -> None:
 
 @pytest.mark.parametrize("to", ["orbax", "hf", "t5x"])
 def test_init_convert_fingerprint(tmp_path: Path, to: str) -> None:
-    made = answer("init", "--size", "tiny", "--seed", "3", "--to", tmp_path / "a", "--format", to)
-    again = answer("init", "--size", "tiny", "--seed", "3", "--to", tmp_path / "b", "--format", to)
-    other = answer("init", "--size", "tiny", "--seed", "4", "--to", tmp_path / "c", "--format", to)
+    made = answer("init", "--size", "tiny", "--seed", "3", "--to", to, tmp_path / "a")
+    again = answer("init", "--size", "tiny", "--seed", "3", "--to", to, tmp_path / "b")
+    other = answer("init", "--size", "tiny", "--seed", "4", "--to", to, tmp_path / "c")
     assert made["fingerprint"] == again["fingerprint"] != other["fingerprint"]
     size = ("--vocab-size", "163")
     written = answer("convert", tmp_path / "a", tmp_path / "d", "--to", "t5x", "--dtype", "bfloat16", *size)
@@ -91,7 +91,7 @@ def test_convert_reads_torch_files(tmp_path: Path) -> None:
         (("describe", "nowhere"), "Error: there is no model folder nowhere"),
         (("fingerprint", FIXTURES / "checkpoints" / "tied_bf16"), "the server never reads"),
         (("fingerprint", FIXTURES), "holds no checkpoint that Chorus can read"),
-        (("init", "--size", "tiny", "--to", FIXTURES), "exists already"),
+        (("init", "--size", "tiny", FIXTURES), "exists already"),
     ],
 )
 def test_errors_are_one_sentence(arguments: tuple[Any, ...], sentence: str) -> None:
