@@ -183,7 +183,10 @@ class Settings(BaseSettings):
     metrics_task_series: int = Field(
         200, ge=0, description="Tasks with metric series of their own; later ones are counted as `other`."
     )
-    access_log: bool = Field(True, description="Write one line for each request, without its content.")
+    access_log: bool = Field(
+        True,
+        description="Write one line for each request, without its content; for health and scrapes at debug.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log level."
     )

@@ -13,13 +13,17 @@ from server.api.http.context import RequestContext, open_context
 
 LOG = logging.getLogger("chorus.access")
 
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked for every few seconds by machines; logged at debug, unless a key was refused."""
+
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
+
 Observe = Callable[[str, int, float], None]
 """Route template, status, seconds."""
 
 
 class AccessMiddleware:
-    """Names, times and logs each request. Never its content, query or key: the route template stands for the
-    path.
+    """Names, times and logs each request: the route template, never the path, content, query or key.
 
     Args:
         app: the rest of the server.
@@ -57,7 +61,9 @@ class AccessMiddleware:
         seconds = time.monotonic() - context.started
         self._observe(template, status, seconds)
         if self._log:
-            LOG.info(
+            quiet = template in PROBES and status not in (401, 403)
+            LOG.log(
+                logging.DEBUG if quiet else logging.INFO,
                 "%s %s %d %.1fms tenant=%s id=%s",
                 scope["method"] if scope["method"] in _METHODS else "?",
                 template,
@@ -66,6 +72,3 @@ class AccessMiddleware:
                 context.principal.tenant if context.principal else "-",
                 context.request_id,
             )
-
-
-_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})

@@ -1,0 +1,53 @@
+"""What the access log says of each request, and how loudly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from server.api.http.access import AccessMiddleware
+
+
+def levels(caplog: pytest.LogCaptureFixture, route: str, status: int, log: bool = True) -> list[int]:
+    """The levels of what is logged when this route answers so."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = SimpleNamespace(path=route)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None: ...
+
+    observed: list[tuple[str, int]] = []
+    middleware = AccessMiddleware(app, lambda name, code, seconds: observed.append((name, code)), log)
+    with caplog.at_level(logging.DEBUG, "chorus.access"):
+        asyncio.run(middleware({"type": "http", "method": "GET"}, receive, send))
+    assert observed == [(route, status)]  # counted, however quietly it is logged
+    return [record.levelno for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("route", "status"), [("/healthz", 200), ("/readyz", 200), ("/readyz", 503), ("/metrics", 200)]
+)
+def test_probes_are_logged_at_debug(caplog: pytest.LogCaptureFixture, route: str, status: int) -> None:
+    assert levels(caplog, route, status) == [logging.DEBUG]
+
+
+@pytest.mark.parametrize(
+    ("route", "status"), [("/v1/generate", 200), ("/v1/model", 503), ("/metrics", 401), ("/metrics", 403)]
+)
+def test_requests_and_refused_keys_are_logged_at_info(
+    caplog: pytest.LogCaptureFixture, route: str, status: int
+) -> None:
+    assert levels(caplog, route, status) == [logging.INFO]
+
+
+def test_nothing_is_logged_when_the_log_is_off(caplog: pytest.LogCaptureFixture) -> None:
+    assert levels(caplog, "/v1/generate", 200, log=False) == []
