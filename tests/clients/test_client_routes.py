@@ -204,23 +204,35 @@ def test_a_version_is_no_task(client: Client, fake: FakeChorus, verb: str) -> No
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "sent"),
     [
-        lambda c: c.tasks.push("acme/a", b"x"),
-        lambda c: c.tasks.promote("acme/a", 1),
-        lambda c: c.tasks.rollback("acme/a"),
-        lambda c: c.tasks.remove_alias("acme/a", "live"),
-        lambda c: c.tasks.delete("acme/a"),
-        lambda c: c.tasks.delete_version("acme/a", 1),
-        lambda c: c.ensembles.create("acme/a", ["b"]),
-        lambda c: c.ensembles.delete("acme/a"),
+        (lambda c: c.tasks.push("acme/a", b"x"), "POST /v1/tasks/a/versions"),
+        (lambda c: c.tasks.promote("acme/a", 1), "PUT /v1/tasks/a/aliases/live"),
+        (lambda c: c.tasks.rollback("acme/a"), "POST /v1/tasks/a/rollback"),
+        (lambda c: c.tasks.remove_alias("acme/a", "live"), "DELETE /v1/tasks/a/aliases/live"),
+        (lambda c: c.tasks.delete_version("acme/a", 1), "DELETE /v1/tasks/a/versions/1"),
+        (lambda c: c.tasks.delete("acme/a"), "DELETE /v1/tasks/a"),
+        (lambda c: c.ensembles.create("acme/a", ["b"]), "POST /v1/ensembles/a/versions"),
+        (lambda c: c.ensembles.delete("acme/a"), "DELETE /v1/ensembles/a"),
     ],
 )
-def test_changes_name_no_tenant(client: Client, fake: FakeChorus, change: Any) -> None:
-    """They are made in the key's own tenant, so another's name must not end up there."""
-    with pytest.raises(InvalidArgumentError, match="write 'a'"):
-        change(client)
-    assert fake.seen == []
+def test_a_change_tells_the_server_whose_it_is(
+    client: Client, fake: FakeChorus, change: Any, sent: str
+) -> None:
+    """Left out, the change would be made in the key's own tenant, to something else of that name."""
+    client.tasks.push("a", b"1")
+    client.tasks.push("a", b"2", promote_to="live")
+    client.ensembles.create("a", ["a"])
+    fake.seen.clear()
+    change(client)
+    asked = fake.seen[0]
+    assert f"{asked.method} {asked.url.raw_path.decode()}" == f"{sent}?tenant=acme"
+
+
+def test_promoting_a_push_stays_in_its_tenant(client: Client, fake: FakeChorus) -> None:
+    client.tasks.push("acme/a", b"x", promote_to="canary")
+    assert [request.method for request in fake.seen] == ["POST", "PUT", "GET"]
+    assert all(request.url.query == b"tenant=acme" for request in fake.seen)
 
 
 def test_ensembles(client: Client, fake: FakeChorus) -> None:

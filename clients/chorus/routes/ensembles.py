@@ -27,11 +27,11 @@ def create(
         vote: `majority`.
         weights: one for each member.
     """
-    named = references.parse_own(name, "ensemble")
+    named = references.parse_whole(name, "ensemble")
     if isinstance(tasks, str) or not tasks:
         raise InvalidArgumentError("tasks is a list of one reference or more.", field="tasks")
     body = {"tasks": list(tasks), "vote": vote, "weights": None if weights is None else list(weights)}
-    request = Request("POST", _path(named, "versions"), body=encode_json(body))
+    request = Request("POST", _path(named, "versions"), named.query, body=encode_json(body))
     return Call(request, model_of(Ensemble))
 
 
@@ -74,5 +74,5 @@ def get(name: str) -> Call[Ensemble]:
 
 def delete(name: str) -> Call[None]:
     """Remove an ensemble with all its versions."""
-    named = references.parse_own(name, "ensemble")
-    return Call(Request("DELETE", _path(named)), nothing)
+    named = references.parse_whole(name, "ensemble")
+    return Call(Request("DELETE", _path(named), named.query), nothing)

@@ -74,20 +74,6 @@ def parse_whole(reference: str, field: str = "task") -> Named:
     return named
 
 
-def parse_own(reference: str, field: str = "task") -> Named:
-    """A task or ensemble to change, which is always in the key's own tenant.
-
-    Raises:
-        InvalidArgumentError: it names a tenant or a version, or is no reference.
-    """
-    named = parse_whole(reference, field)
-    if named.tenant is not None:
-        raise InvalidArgumentError(
-            f"Changes are made in the key's own tenant: write {named.name!r}, not {reference!r}.", field=field
-        )
-    return named
-
-
 def version_number(version: int | str, field: str = "version") -> int:
     """A version's number.
 

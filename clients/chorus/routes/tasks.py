@@ -1,6 +1,4 @@
-"""`/v1/tasks`: tasks and their aliases. Reading takes `tenant/task`; changes are made in the key's own
-tenant.
-"""
+"""`/v1/tasks`: tasks and their aliases. Of `tenant/task` the tenant goes into the query."""
 
 from __future__ import annotations
 
@@ -67,8 +65,8 @@ def get(task: str) -> Call[Task]:
 
 def delete(task: str) -> Call[None]:
     """Remove a task with all its versions and aliases. Requests in flight still finish."""
-    named = references.parse_own(task)
-    return Call(Request("DELETE", task_path(named)), nothing)
+    named = references.parse_whole(task)
+    return Call(Request("DELETE", task_path(named), named.query), nothing)
 
 
 def aliases(task: str) -> Call[Aliases]:
@@ -88,17 +86,17 @@ def promote(task: str, version: int | str, alias: str = "live") -> Call[AliasMov
     Returns:
         Where the alias points now and pointed before.
     """
-    named = references.parse_own(task)
+    named = references.parse_whole(task)
     path = task_path(named, "aliases", references.segment(alias, "alias"))
     body = encode_json({"version": references.version_number(version)})
-    return Call(Request("PUT", path, body=body), model_of(AliasMove))
+    return Call(Request("PUT", path, named.query, body=body), model_of(AliasMove))
 
 
 def remove_alias(task: str, alias: str) -> Call[None]:
     """Remove an alias; the version it pointed at stays."""
-    named = references.parse_own(task)
+    named = references.parse_whole(task)
     path = task_path(named, "aliases", references.segment(alias, "alias"))
-    return Call(Request("DELETE", path), nothing)
+    return Call(Request("DELETE", path, named.query), nothing)
 
 
 def rollback(task: str, alias: str = "live") -> Call[AliasMove]:
@@ -107,8 +105,9 @@ def rollback(task: str, alias: str = "live") -> Call[AliasMove]:
     Raises:
         ConflictError: there is nothing to go back to.
     """
-    named = references.parse_own(task)
-    request = Request("POST", task_path(named, "rollback"), body=encode_json({"alias": alias}))
+    named = references.parse_whole(task)
+    body = encode_json({"alias": alias})
+    request = Request("POST", task_path(named, "rollback"), named.query, body=body)
     return Call(request, model_of(AliasMove))
 
 

@@ -50,7 +50,7 @@ def push(
         description: of the task.
         promote_to: an alias to point at the version once it is there.
     """
-    named = references.parse_own(task)
+    named = references.parse_whole(task)
     content = read_artifact(artifact)
     metadata = without_none(
         {
@@ -66,7 +66,7 @@ def push(
     upload = Upload(content.filename, content.content, encode_json(metadata, "metadata").decode())
     path = task_path(named, "versions")
     # Uploads are addressed by their content: sending one twice makes one version.
-    request = Request("POST", path, upload=upload, repeatable=True)
+    request = Request("POST", path, named.query, upload=upload, repeatable=True)
     version = yield from Call(request, model_of(Version))
     if promote_to is None:
         return version
@@ -121,9 +121,9 @@ def delete(task: str, version: int | str) -> Call[None]:
     Raises:
         ConflictError: an alias or an ensemble names it.
     """
-    named = references.parse_own(task)
+    named = references.parse_whole(task)
     path = task_path(named, "versions", str(references.version_number(version)))
-    return Call(Request("DELETE", path), nothing)
+    return Call(Request("DELETE", path, named.query), nothing)
 
 
 def artifact(task: str, version: int | str | None = None, *, format: Format = "safetensors") -> Steps[bytes]:

@@ -22,7 +22,7 @@ TenantName = Annotated[
 
 
 def tenant_for(principal: Principal, tenant: str | None, code: str = "unknown_task") -> str:
-    """The tenant whose objects a request reads.
+    """The tenant whose objects a request reads or changes.
 
     Raises:
         NotFoundError: another tenant's; nothing is shared yet, so it answers as if there were none.

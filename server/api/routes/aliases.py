@@ -30,12 +30,18 @@ async def list_aliases(
 
 @router.put("/v1/tasks/{task}/aliases/{alias}", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
 async def set_alias(
-    request: Request, principal: MayWrite, task: TaskName, alias: AliasName, body: AliasBody
+    request: Request,
+    principal: MayWrite,
+    task: TaskName,
+    alias: AliasName,
+    body: AliasBody,
+    tenant: TenantName = None,
 ) -> Response:
     """Point an alias at a version, atomically."""
     library = services_of(request).library
+    owner = tenant_for(principal, tenant)
     move = await library.write(
-        library.store.set_alias, principal.tenant, task, alias, body.version, moved_by=principal.name
+        library.store.set_alias, owner, task, alias, body.version, moved_by=principal.name
     )
     return json_response(move_json(move))
 
@@ -43,22 +49,29 @@ async def set_alias(
 @router.delete(
     "/v1/tasks/{task}/aliases/{alias}", status_code=204, response_model=None, responses=WRITE_ERRORS
 )
-async def remove_alias(request: Request, principal: MayWrite, task: TaskName, alias: AliasName) -> Response:
+async def remove_alias(
+    request: Request, principal: MayWrite, task: TaskName, alias: AliasName, tenant: TenantName = None
+) -> Response:
     """Take an alias away; its history stays."""
     library = services_of(request).library
-    await library.write(library.store.remove_alias, principal.tenant, task, alias, moved_by=principal.name)
+    owner = tenant_for(principal, tenant)
+    await library.write(library.store.remove_alias, owner, task, alias, moved_by=principal.name)
     return Response(status_code=204)
 
 
 @router.post("/v1/tasks/{task}/rollback", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
 async def rollback(
-    request: Request, principal: MayWrite, task: TaskName, body: RollbackBody | None = None
+    request: Request,
+    principal: MayWrite,
+    task: TaskName,
+    body: RollbackBody | None = None,
+    tenant: TenantName = None,
 ) -> Response:
     """Point an alias at the version that it meant before."""
     library = services_of(request).library
     move = await library.write(
         library.store.rollback,
-        principal.tenant,
+        tenant_for(principal, tenant),
         task,
         body.alias if body else "live",
         moved_by=principal.name,

@@ -41,10 +41,15 @@ async def list_ensembles(
     responses={**WRITE_ERRORS, 200: {"model": StoredEnsemble, "description": "It was there already."}},
 )
 async def publish_ensemble(
-    request: Request, principal: MayWrite, name: EnsembleName, body: EnsembleVersionBody
+    request: Request,
+    principal: MayWrite,
+    name: EnsembleName,
+    body: EnsembleVersionBody,
+    tenant: TenantName = None,
 ) -> Response:
     """Make a version. The references are resolved now; the members stay those versions for ever."""
     services = services_of(request)
+    owner = tenant_for(principal, tenant, "unknown_ensemble")
     library, fingerprint = services.library, services.base().fingerprint
     limit = services.settings.max_members
     if len(body.tasks) > limit:
@@ -62,13 +67,13 @@ async def publish_ensemble(
         members.append(EnsembleMember(version.tenant, version.task, version.number, float(weight)))
     made, created = await library.write(
         library.store.publish_ensemble,
-        principal.tenant,
+        owner,
         name,
         members,
         vote=body.vote,
         created_by=principal.name,
     )
-    record = await library.read(library.store.get_ensemble, principal.tenant, name)
+    record = await library.read(library.store.get_ensemble, owner, name)
     return json_response(ensemble_json(made, record.aliases), 201 if created else 200)
 
 
@@ -95,8 +100,11 @@ async def show_ensemble(
 
 
 @router.delete("/v1/ensembles/{name}", status_code=204, response_model=None, responses=WRITE_ERRORS)
-async def delete_ensemble(request: Request, principal: MayWrite, name: EnsembleName) -> Response:
+async def delete_ensemble(
+    request: Request, principal: MayWrite, name: EnsembleName, tenant: TenantName = None
+) -> Response:
     """Tombstone an ensemble with all its versions."""
     library = services_of(request).library
-    await library.write(library.store.delete_ensemble, principal.tenant, name, deleted_by=principal.name)
+    owner = tenant_for(principal, tenant, "unknown_ensemble")
+    await library.write(library.store.delete_ensemble, owner, name, deleted_by=principal.name)
     return Response(status_code=204)

@@ -53,8 +53,11 @@ async def show_task(
 
 
 @router.delete("/v1/tasks/{task}", status_code=204, response_model=None, responses=WRITE_ERRORS)
-async def delete_task(request: Request, principal: MayWrite, task: TaskName) -> Response:
+async def delete_task(
+    request: Request, principal: MayWrite, task: TaskName, tenant: TenantName = None
+) -> Response:
     """Tombstone a task with its versions and aliases; requests that run on them finish."""
     library = services_of(request).library
-    await library.write(library.store.delete_task, principal.tenant, task, deleted_by=principal.name)
+    owner = tenant_for(principal, tenant)
+    await library.write(library.store.delete_task, owner, task, deleted_by=principal.name)
     return Response(status_code=204)

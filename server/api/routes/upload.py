@@ -14,7 +14,7 @@ from server.api.http.auth import MayWrite
 from server.api.http.errors import validation_error
 from server.api.http.json_body import parse_json, read_body
 from server.api.http.multipart import read_multipart
-from server.api.http.parameters import TaskName
+from server.api.http.parameters import TaskName, TenantName, tenant_for
 from server.api.http.responses import WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
@@ -73,12 +73,14 @@ async def upload(
     lineage: Annotated[str | None, Query(max_length=65_536, description="JSON object.")] = None,
     metrics: Annotated[str | None, Query(max_length=65_536, description="JSON object of numbers.")] = None,
     description: Annotated[str | None, Query(max_length=4096, description="Of the task.")] = None,
+    tenant: TenantName = None,
 ) -> Response:
     """Upload a prompt: safetensors, `.npy` or PEFT, raw or in a form.
 
     The first version of a task gets `@live`.
     """
     services = services_of(request)
+    owner = tenant_for(principal, tenant)
     query = {
         "template": template,
         "labels": label,
@@ -91,7 +93,7 @@ async def upload(
     sent = await _read(request, {name: value for name, value in query.items() if value is not None})
     limits = artifact_limits(services, sent.metadata)
     published, artifact, aliases = await services.library.write(
-        _publish, services, principal.tenant, principal.name, task, sent, limits
+        _publish, services, owner, principal.name, task, sent, limits
     )
     answer = version_json(published.version, aliases)
     answer |= {"created": published.created, "notes": list(artifact.notes)}

@@ -58,10 +58,13 @@ async def show_version(
 
 
 @router.delete("/v1/tasks/{task}/versions/{n}", status_code=204, response_model=None, responses=WRITE_ERRORS)
-async def delete_version(request: Request, principal: MayWrite, task: TaskName, n: Number) -> Response:
+async def delete_version(
+    request: Request, principal: MayWrite, task: TaskName, n: Number, tenant: TenantName = None
+) -> Response:
     """Tombstone a version; 409 while an alias or an ensemble names it."""
     library = services_of(request).library
-    await library.write(library.store.delete_version, principal.tenant, task, n, deleted_by=principal.name)
+    owner = tenant_for(principal, tenant)
+    await library.write(library.store.delete_version, owner, task, n, deleted_by=principal.name)
     return Response(status_code=204)
 
 

@@ -342,6 +342,33 @@ def test_a_bad_ensemble_is_named(api: ApiServer, body: dict[str, Any], status: i
     assert error_of(answer)["field"] == field
 
 
+CHANGES: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/v1/tasks/owned/versions", {"content": artifact(3, 2), "headers": BINARY}),
+    ("POST", "/v1/tasks/owned/versions", {"files": {"file": ("p", artifact(3, 3))}}),
+    ("PUT", "/v1/tasks/owned/aliases/live", {"json": {"version": 2}}),
+    ("PUT", "/v1/tasks/owned/aliases/canary", {"json": {"version": 1}}),
+    ("POST", "/v1/tasks/owned/rollback", {"json": {"alias": "live"}}),
+    ("DELETE", "/v1/tasks/owned/aliases/canary", {}),
+    ("DELETE", "/v1/tasks/owned/versions/2", {}),
+    ("POST", "/v1/ensembles/owned/versions", {"json": {"tasks": ["owned"]}}),
+    ("DELETE", "/v1/ensembles/owned", {}),
+    ("DELETE", "/v1/tasks/owned", {}),
+]
+
+
+def test_changes_take_the_tenant_when_it_is_the_keys_own(api: ApiServer) -> None:
+    """In this order, each another tenant's first: it answers 404, and nothing changes before its turn."""
+    api.push("owned", seed=1)
+    for method, path, body in CHANGES:
+        before = get(api, "/v1/tasks/owned"), get(api, "/v1/tasks/owned/aliases")
+        refused = api.http.request(method, path, params={"tenant": "other"}, **body)
+        assert (refused.status_code, error_of(refused)["field"]) == (404, "tenant"), (method, path)
+        assert (get(api, "/v1/tasks/owned"), get(api, "/v1/tasks/owned/aliases")) == before
+        done = api.http.request(method, path, params={"tenant": "default"}, **body)
+        assert done.status_code in (200, 201, 204), (method, path, done.text)
+    assert api.http.get("/v1/tasks/owned").status_code == 404
+
+
 def test_another_tenant_answers_as_if_there_were_none(api: ApiServer) -> None:
     api.push("mine")
     assert get(api, "/v1/tasks/mine", tenant="default")["task"] == "default/mine"
