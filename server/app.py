@@ -21,6 +21,7 @@ from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
+from server.api.upkeep import Upkeep
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
@@ -49,12 +50,14 @@ class App:
 
     Attributes:
         api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
+        upkeep: to be run on the event loop for as long as the process serves.
     """
 
     settings: Settings
     services: Services
     metrics: Metrics
     api: FastAPI
+    upkeep: Upkeep
 
 
 def build_app(settings: Settings) -> App:
@@ -69,16 +72,18 @@ def build_app(settings: Settings) -> App:
     store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
     metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
     offload = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
+    library = PromptLibrary(store, offload, settings.alias_staleness_ms / 1000)
     services = Services(
         settings=settings,
         keys=keys,
-        library=PromptLibrary(store, offload, settings.alias_staleness_ms / 1000),
+        library=library,
         lifecycle=Lifecycle(),
         text=Offload(settings.text_threads, _TEXT_CALLS_WAITING, "text threads"),
-        registry=metrics.registry,
+        metrics=metrics,
     )
-    metrics.watch(lambda: gauges(_stats(services), services.lifecycle))
-    return App(settings, services, metrics, build_api(services, http_observer(metrics)))
+    metrics.watch(lambda: _gauges(services))
+    upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)
+    return App(settings, services, metrics, build_api(services, http_observer(metrics)), upkeep)
 
 
 def close_app(app: App) -> None:
@@ -250,5 +255,8 @@ def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if isinstance(value, str | int | float | bool)}
 
 
-def _stats(services: Services) -> EngineStats:
-    return services.serving.engine.stats() if services.serving is not None else EngineStats()
+def _gauges(services: Services) -> dict[str, float]:
+    serving = services.serving
+    if serving is None:
+        return gauges(EngineStats(), services.lifecycle)
+    return gauges(serving.engine.stats(), services.lifecycle, serving.base.row_bytes)

@@ -20,6 +20,7 @@ from types import FrameType
 import uvicorn
 
 from prompts_store.errors import StoreError
+from server.api.http.disconnect import settle
 from server.app import App, Say, bring_up, close_app
 from server.errors import ChorusError, EngineDeadError, InvalidInputError
 
@@ -89,7 +90,11 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._say(f"listening on {url_of(listener)}")
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
-        await self._server.serve(sockets=[listener])
+        upkeep = asyncio.create_task(self._app.upkeep.run())
+        try:
+            await self._server.serve(sockets=[listener])
+        finally:
+            await settle(upkeep)
 
     def _load(self, listener: socket.socket) -> None:
         try:

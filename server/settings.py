@@ -133,6 +133,14 @@ class Settings(BaseSettings):
         None, description="Database in place of the embedded one, as a SQLAlchemy URL."
     )
     store_threads: int = Field(4, ge=1, le=64, description="Threads that talk to the prompt store.")
+    collect_interval_seconds: float = Field(
+        3600.0, ge=0, description="How often blobs that no version needs are removed; 0 never removes any."
+    )
+    collect_grace_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="How long a blob must have been unneeded; longer than a deleted version is read.",
+    )
     alias_staleness_ms: int = Field(
         500, ge=0, le=60_000, description="How long this process may go on using an alias that has moved."
     )

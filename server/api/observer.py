@@ -75,8 +75,8 @@ class MetricsObserver:
         self._metrics.observe("chorus_compile_seconds", seconds, cause)
 
 
-def gauges(stats: EngineStats, lifecycle: Lifecycle) -> dict[str, float]:
-    """Gauge values by name at one instant."""
+def gauges(stats: EngineStats, lifecycle: Lifecycle, row_bytes: int = 0) -> dict[str, float]:
+    """Gauge values by name at one instant; `row_bytes` is the device size of one prompt row."""
     return {
         "chorus_ready": 1.0 if lifecycle.phase == "ready" else 0.0,
         "chorus_queued_requests": stats.queued,
@@ -90,6 +90,7 @@ def gauges(stats: EngineStats, lifecycle: Lifecycle) -> dict[str, float]:
         "chorus_prompt_rows_capacity": stats.rows_capacity,
         "chorus_prompt_rows_resident": stats.rows_resident,
         "chorus_prompt_rows_in_use": stats.rows_in_use,
+        "chorus_prompt_rows_bytes": stats.rows_resident * row_bytes,
         "chorus_host_prompt_bytes": stats.host_bytes,
         "chorus_host_prompts": stats.host_prompts,
         "chorus_steps": stats.steps,

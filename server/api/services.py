@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from fastapi import Request
-from prometheus_client import CollectorRegistry
 
 from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.engine.engine import Engine
+from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings
 from server.tenancy.keys import KeyRing
@@ -42,6 +42,11 @@ class BaseModelInfo:
     prompt_rows: int
     embeddings: Callable[[], np.ndarray[Any, np.dtype[np.float32]]]
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the device's prompt table."""
+        return self.width * (2 if self.compute_dtype == "bfloat16" else 4)
+
 
 @dataclass(frozen=True, slots=True)
 class Serving:
@@ -60,7 +65,7 @@ class Services:
     Attributes:
         serving: None until the model is loaded and its programs compiled.
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
-        registry: of the metrics that `/metrics` shows.
+        metrics: what `/metrics` shows.
     """
 
     settings: Settings
@@ -68,7 +73,7 @@ class Services:
     library: PromptLibrary
     lifecycle: Lifecycle
     text: Offload
-    registry: CollectorRegistry
+    metrics: Metrics
     serving: Serving | None = None
 
     def ready(self) -> Serving:

@@ -20,7 +20,9 @@ def filled() -> Metrics:
     observer = MetricsObserver(metrics)
     lifecycle = Lifecycle()
     lifecycle.ready()
-    metrics.watch(lambda: gauges(EngineStats(queued=3, slots_in_use=5, slots_total=16), lifecycle))
+    metrics.watch(
+        lambda: gauges(EngineStats(queued=3, slots_in_use=5, slots_total=16, rows_resident=40), lifecycle, 52)
+    )
     metrics.watch_compiles(lambda: {("decode", "startup"): 4})
     for index in range(6):
         origin = Origin(f"r{index}", tenant=f"tenant-{index}", task=f"t/task-{index}")
@@ -36,6 +38,9 @@ def filled() -> Metrics:
     observer.prompt_loaded(0.01, 4096, True)
     observer.prompt_loaded(0.01, 0, False)
     observer.compiled("decode", "startup", 2.0)
+    metrics.count("chorus_uploads_accepted_total")
+    metrics.count("chorus_uploads_refused_total", 1, "not_finite")
+    metrics.count("chorus_collections_total", 1, "true")
     metrics.observe("chorus_http_request_seconds", 0.01, "/v1/generate", "200")
     return metrics
 
@@ -77,6 +82,7 @@ def test_what_happened_is_counted(samples: dict[tuple[str, tuple[tuple[str, str]
     assert value(samples, "chorus_prompt_fetched_bytes_total") == 4096
     assert value(samples, "chorus_compiles_total", program="decode", cause="startup") == 4
     assert value(samples, "chorus_first_token_seconds_bucket", le="0.001") == 6
+    assert value(samples, "chorus_prompt_rows_bytes") == 40 * 52
     assert (value(samples, "chorus_ready"), value(samples, "chorus_slots_in_use")) == (1, 5)
 
 

@@ -52,5 +52,5 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request, principal: MayScrape) -> Response:
     """Prometheus text."""
     services = services_of(request)
-    text = await services.text.run(generate_latest, services.registry)
+    text = await services.text.run(generate_latest, services.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -118,10 +118,10 @@ class ApiServer:
             library=PromptLibrary(self.store, Offload(2, 64, "prompt store"), 0.5),
             lifecycle=Lifecycle(),
             text=Offload(2, 64, "text threads"),
-            registry=metrics.registry,
+            metrics=metrics,
             serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
         )
-        metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle))
+        metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle, 4 * WIDTH))
         self.app = build_api(self.services, http_observer(metrics))
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]

@@ -1,0 +1,78 @@
+"""Collecting blobs that no version needs any more, in the background, for as long as the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from prompts_store.collector import CollectReport
+from server.api.inference.resolve import PromptLibrary
+from server.metrics import Metrics
+
+LOG = logging.getLogger("chorus.upkeep")
+
+SOON_SECONDS = 60.0
+"""After a start and after a failure a collection comes this soon, where the interval is longer."""
+
+
+class Upkeep:
+    """Runs `PromptStore.collect` every so often, on the store's threads.
+
+    Args:
+        library: whose store is collected.
+        interval_seconds: from the end of one collection to the next; 0 never collects.
+        grace_seconds: how long a blob must have been unneeded.
+        sleep: awaited between collections; a test's clock.
+    """
+
+    def __init__(
+        self,
+        library: PromptLibrary,
+        metrics: Metrics,
+        interval_seconds: float,
+        grace_seconds: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._library = library
+        self._metrics = metrics
+        self._interval = interval_seconds
+        self._grace = grace_seconds
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Collect until cancelled. A collection under way then ends on its thread."""
+        if not self._interval:
+            return
+        wait = soon = min(self._interval, SOON_SECONDS)
+        while True:
+            await self._sleep(wait)
+            wait = self._interval if await self.collect() else soon
+
+    async def collect(self) -> bool:
+        """Collect once; whether it worked. A failure is logged and counted, never raised."""
+        try:
+            report = await self._library.read(self._library.store.collect, grace_seconds=self._grace)
+        except Exception:  # whatever it was, the next collection may work, and requests go on meanwhile
+            LOG.exception("collecting unneeded blobs failed; it is tried again")
+            self._metrics.count("chorus_collections_total", 1, "false")
+            return False
+        self._tell(report)
+        return True
+
+    def _tell(self, report: CollectReport) -> None:
+        count = self._metrics.count
+        count("chorus_collections_total", 1, "true")
+        count("chorus_collected_blobs_total", report.blobs + report.orphans)
+        count("chorus_collected_bytes_total", report.freed_bytes)
+        changed = report.blobs or report.orphans or report.temporary_files
+        LOG.log(
+            logging.INFO if changed else logging.DEBUG,
+            "collected %d blobs of deleted versions (%d bytes), %d blobs of unfinished uploads, "
+            "%d temporary files; %d blobs are still being read",
+            report.blobs,
+            report.freed_bytes,
+            report.orphans,
+            report.temporary_files,
+            report.held,
+        )

@@ -1,0 +1,192 @@
+"""The background collection: on the store's threads, through failures, to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from prompts_store.collector import CollectReport
+from prompts_store.errors import StoreError
+from prompts_store.store import PromptStore
+from prompts_store.testing import FakeClock, example_prompt
+from server.api.http.disconnect import settle
+from server.api.http.offload import Offload
+from server.api.inference.resolve import PromptLibrary
+from server.api.upkeep import SOON_SECONDS, Upkeep
+from server.metrics import Metrics
+
+HOUR = 3600.0
+
+
+class Ticks:
+    """A clock that the test turns: each sleep is reported and lasts until `next` is called again."""
+
+    def __init__(self) -> None:
+        self._asked: asyncio.Queue[float] = asyncio.Queue()
+        self._go: asyncio.Queue[None] = asyncio.Queue()
+
+    async def sleep(self, seconds: float) -> None:
+        self._asked.put_nowait(seconds)
+        await self._go.get()
+
+    async def asked(self) -> float:
+        """What the next sleep asks for."""
+        return await asyncio.wait_for(self._asked.get(), 10)
+
+    async def next(self) -> float:
+        """End the sleep; what the one after it asks for."""
+        self._go.put_nowait(None)
+        return await self.asked()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def library(clock: FakeClock) -> Iterator[PromptLibrary]:
+    library = PromptLibrary(PromptStore.in_memory(clock=clock), Offload(1, 8, "prompt store"))
+    yield library
+    library.close()
+
+
+def counted(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def delete_one(library: PromptLibrary) -> str:
+    """The digest of a version that was published and deleted."""
+    for seed in (1, 2):
+        values, manifest = example_prompt(seed)
+        library.store.publish("acme", "t", values, manifest)
+    library.store.delete_version("acme", "t", 2)
+    return manifest.digest
+
+
+def test_a_deleted_version_is_collected_after_its_grace_period(
+    library: PromptLibrary, metrics: Metrics, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = delete_one(library)
+
+    async def scenario() -> None:
+        ticks = Ticks()
+        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, 100.0, ticks.sleep).run())
+        assert await ticks.asked() == SOON_SECONDS  # a server that restarts often collects, too
+        assert await ticks.next() == HOUR
+        assert counted(metrics, "chorus_collected_blobs_total") == 0
+        library.store.values(digest)
+        clock.advance(101)
+        assert await ticks.next() == HOUR
+        await settle(job)
+
+    with caplog.at_level(logging.INFO, "chorus.upkeep"):
+        asyncio.run(scenario())
+    assert counted(metrics, "chorus_collected_blobs_total") == 1
+    assert counted(metrics, "chorus_collected_bytes_total") > 0
+    assert counted(metrics, "chorus_collections_total", ok="true") == 2
+    assert [record.levelname for record in caplog.records] == ["INFO"]  # the one that found something
+    with pytest.raises(StoreError):
+        library.store.values(digest)
+
+
+def test_it_runs_on_a_thread_of_the_store(
+    library: PromptLibrary, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def collect(*, grace_seconds: float) -> CollectReport:
+        threads.append(threading.current_thread().name)
+        return CollectReport()
+
+    monkeypatch.setattr(library.store, "collect", collect)
+    assert asyncio.run(Upkeep(library, metrics, HOUR, 0.0).collect())
+    assert threads[0].startswith("chorus-prompt-store")
+
+
+@pytest.mark.parametrize("error", [StoreError("the disk is full"), RuntimeError("a defect")])
+def test_a_failure_is_logged_counted_and_tried_again_soon(
+    library: PromptLibrary,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    outcomes: list[CollectReport | Exception] = [error, CollectReport()]
+
+    def collect(*, grace_seconds: float) -> CollectReport:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(library.store, "collect", collect)
+
+    async def scenario() -> None:
+        ticks = Ticks()
+        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, 0.0, ticks.sleep).run())
+        await ticks.asked()
+        assert await ticks.next() == SOON_SECONDS
+        assert await ticks.next() == HOUR
+        await settle(job)
+
+    asyncio.run(scenario())
+    assert counted(metrics, "chorus_collections_total", ok="false") == 1
+    assert counted(metrics, "chorus_collections_total", ok="true") == 1
+    assert str(error) in caplog.text and outcomes == []
+
+
+def test_an_interval_of_zero_never_collects(library: PromptLibrary, metrics: Metrics) -> None:
+    async def never(seconds: float) -> None:
+        raise AssertionError("it waited for a collection")
+
+    asyncio.run(Upkeep(library, metrics, 0.0, 0.0, never).run())
+
+
+def test_a_short_interval_is_kept(library: PromptLibrary, metrics: Metrics) -> None:
+    async def scenario() -> float:
+        ticks = Ticks()
+        job = asyncio.ensure_future(Upkeep(library, metrics, 5.0, 0.0, ticks.sleep).run())
+        first = await ticks.asked()
+        await settle(job)
+        return first
+
+    assert asyncio.run(scenario()) == 5.0
+
+
+def test_the_end_waits_for_a_collection_under_way(
+    library: PromptLibrary, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def collect(*, grace_seconds: float) -> CollectReport:
+        begun.set()
+        assert may_end.wait(10)
+        ended.set()
+        return CollectReport()
+
+    monkeypatch.setattr(library.store, "collect", collect)
+
+    async def scenario() -> None:
+        ticks = Ticks()
+        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, 0.0, ticks.sleep).run())
+        await ticks.asked()
+        ticks._go.put_nowait(None)
+        await asyncio.to_thread(begun.wait, 10)
+        await settle(job)  # the loop does not wait for the thread
+        assert job.cancelled() and not ended.is_set()
+
+    asyncio.run(scenario())
+    may_end.set()
+    library.close()  # this does, before the store is closed
+    assert ended.is_set()
