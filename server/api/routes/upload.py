@@ -16,7 +16,7 @@ from server.api.http.json_body import parse_json, read_body
 from server.api.http.multipart import read_multipart
 from server.api.http.parameters import TaskName, TenantName, tenant_for
 from server.api.http.responses import WRITE_ERRORS
-from server.api.http.routing import ChorusRoute
+from server.api.http.upload_route import UploadRoute
 from server.api.inference.answers import json_response
 from server.api.inference.sampling import check_settings
 from server.api.records import version_json
@@ -24,7 +24,7 @@ from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of
 from server.errors import InvalidInputError, ModelMismatchError
 
-router = APIRouter(route_class=ChorusRoute, tags=["versions"])
+router = APIRouter(route_class=UploadRoute, tags=["versions"])
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
