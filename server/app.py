@@ -25,10 +25,10 @@ from server.api.upkeep import Upkeep
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
-from server.engine.ladder import build_ladder
+from server.engine.ladder import build_ladder, program_count
 from server.engine.plans import Ladder
 from server.engine.stats import EngineStats
-from server.errors import EngineDeadError, InvalidModelError
+from server.errors import EngineDeadError, InvalidInputError, InvalidModelError
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tenancy.keys import load_keys
@@ -102,11 +102,46 @@ def http_observer(metrics: Metrics) -> Callable[[str, int, float], None]:
 
 
 def ladder_of(settings: Settings) -> Ladder:
-    """The shapes that are compiled. Raises InvalidInputError naming the setting."""
-    return build_ladder(settings.input_lengths, settings.batch_rows, settings.blocks, settings.score_buckets)
+    """The shapes that are compiled.
+
+    Raises:
+        InvalidInputError: a shape is not acceptable, or there are too many; names the setting.
+    """
+    ladder = build_ladder(
+        settings.input_lengths, settings.batch_rows, settings.blocks, settings.score_buckets
+    )
+    count, shapes = program_count(ladder), len(set(ladder.blocks))
+    if count > settings.max_programs:
+        raise InvalidInputError(
+            f"The settings ask for {count} compiled programs, the limit is {settings.max_programs}: "
+            f"{len(set(settings.input_lengths))} input_lengths x {len(set(settings.batch_rows))} batch_rows, "
+            f"each compiled with {shapes} shapes of blocks and {len(ladder.score_buckets)} score_buckets; "
+            "give fewer of these, or raise max_programs and wait longer for the first start.",
+            field="max_programs",
+        )
+    return ladder
 
 
-def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What compiling cost.
+
+    Attributes:
+        programs: in all.
+        from_cache: of those, how many the persistent cache answered.
+        seconds: until the last one was there.
+    """
+
+    programs: int
+    from_cache: int
+    seconds: float
+
+    def __str__(self) -> str:
+        cached = f", {self.from_cache} of them from the compile cache" if self.from_cache else ""
+        return f"{self.programs} programs in {self.seconds:.1f} s{cached}"
+
+
+def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) -> Compiled:
     """Load the model, compile, start the engine, take requests. Blocks for as long as that takes.
 
     Args:
@@ -125,9 +160,10 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     watch = CompileWatch().start()
     app.metrics.watch_compiles(watch.counts)
     loaded = load(settings, say)
-    services.serving = start_engine(app, loaded, watch, say, on_death)
+    services.serving, compiled = start_engine(app, loaded, watch, say, on_death)
     watch.mark_ready()
     services.lifecycle.ready()
+    return compiled
 
 
 def load(settings: Settings, say: Say) -> LoadedModel:
@@ -154,7 +190,7 @@ def load(settings: Settings, say: Say) -> LoadedModel:
 
 def start_engine(
     app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
-) -> Serving:
+) -> tuple[Serving, Compiled]:
     """Plan memory, compile, start. Raises InvalidInputError when it does not fit."""
     from server.engine.executor import build_executor
     from server.engine.memory_plan import device_limit, plan_memory
@@ -168,9 +204,11 @@ def start_engine(
     model = loaded.model
     arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit)
     say("memory plan\n" + arithmetic.table())
-    started = time.monotonic()
+    started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 
     def progress(done: int, total: int, name: str, seconds: float) -> None:
+        nonlocal compiled
+        compiled = Compiled(total, watch.from_cache - cached, time.monotonic() - started)
         app.services.lifecycle.compiling(done, total)
         observer.compiled(name, "startup", seconds)
         say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
@@ -184,32 +222,37 @@ def start_engine(
         watch=watch,
         progress=progress,
     )
-    seconds = time.monotonic() - started
-    programs = app.services.lifecycle.total
-    say(f"compiled {programs} programs in {seconds:.1f} s; {_mib(plan.total)} of device memory")
+    say(f"compiled {compiled}; {_mib(plan.total)} of device memory")
     engine = Engine(
         executor,
         StorePrompts(app.services.library.store),
-        config=engine_config(settings, loaded),
+        config=engine_config(settings, model.config.eos_id),
         detokenise=vocabulary.decode,
         observer=observer,
         host_prompts=host,
         on_death=on_death,
     )
     engine.start()
-    return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder))
+    return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder)), compiled
 
 
-def engine_config(settings: Settings, loaded: LoadedModel) -> EngineConfig:
+def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
     """The engine's share of the settings."""
     return EngineConfig(
         max_queued_requests=settings.max_queued_requests,
+        max_queued_per_tenant=settings.max_queued_per_tenant,
+        prefill_token_budget=settings.prefill_token_budget,
+        decode_tokens_per_dispatch=settings.decode_tokens_per_dispatch,
+        protect_decode_rounds=settings.protect_decode_rounds,
+        reserved_slots=settings.reserved_slots,
+        loader_threads=settings.loader_threads,
+        step_timeout_seconds=settings.step_timeout_seconds or None,
         batch_invariant=settings.batch_invariant,
         host_prompt_bytes=settings.host_prompts_bytes,
         compute_dtype=compute_dtype(settings),
         default_deadline_seconds=settings.default_deadline_seconds,
         journal_path=settings.journal_file,
-        eos_id=loaded.model.config.eos_id,
+        eos_id=eos_id,
     )
 
 

@@ -98,7 +98,7 @@ class Process:
 
     def _load(self, listener: socket.socket) -> None:
         try:
-            bring_up(self._app, self._say, self._on_death)
+            compiled = bring_up(self._app, self._say, self._on_death)
         except (ChorusError, StoreError) as error:
             self._say(f"cannot start: {error.message}")
             self._stop(1)
@@ -107,7 +107,7 @@ class Process:
             self._say("cannot start: see the traceback above")
             self._stop(1)
         else:
-            self._say(f"ready at {url_of(listener)}")
+            self._say(f"ready at {url_of(listener)} ({compiled})")
         finally:
             self._loaded.set()
 

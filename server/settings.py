@@ -154,6 +154,36 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(
         2048, ge=1, description="Requests waiting before the server answers 503."
     )
+    max_queued_per_tenant: int | None = Field(
+        None, ge=1, description="Requests of one tenant waiting before it gets 429; unset, no such bound."
+    )
+    prefill_token_budget: int = Field(
+        4096,
+        ge=1,
+        description="Tokens of one encoder pass, padding included; one smallest batch always runs.",
+    )
+    decode_tokens_per_dispatch: int = Field(
+        4,
+        ge=1,
+        description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
+    )
+    protect_decode_rounds: int = Field(
+        2,
+        ge=1,
+        description="Decode rounds between encoder passes while a tenant below its share decodes.",
+    )
+    reserved_slots: int = Field(
+        1,
+        ge=0,
+        description="Free decode slots a block shape keeps for tenants below their share, when several ask.",
+    )
+    loader_threads: int = Field(2, ge=1, le=64, description="Prompts fetched from the store at once.")
+    step_timeout_seconds: float = Field(
+        120.0, ge=0, description="A device step that takes longer ends the process; 0 never gives up."
+    )
+    max_programs: int = Field(
+        128, ge=1, description="Most programs that a start may compile; lengths, batches and blocks multiply."
+    )
     compile_cache_dir: Path | None = Field(
         None,
         description="Folder of the persistent compile cache; `compile_cache` in the data folder when unset.",

@@ -25,11 +25,6 @@ class Lifecycle:
         self._progress = (done, total)
         self.phase = "compiling"
 
-    @property
-    def total(self) -> int:
-        """Programs to compile, as far as is known."""
-        return self._progress[1]
-
     def ready(self) -> None:
         """Every program is compiled and the engine runs."""
         self.phase = "ready"

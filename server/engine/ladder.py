@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
-from server.engine.plans import BlockShape, Ladder
+from server.engine.plans import BlockMode, BlockShape, Ladder
 from server.errors import InvalidInputError
 
 DEFAULT_INPUT_LENGTHS = (64, 128, 256, 512)
@@ -48,6 +49,15 @@ def build_ladder(
         )
     buckets = sorted((length, rows) for length in set(input_lengths) for rows in set(batch_rows))
     return Ladder(tuple((rows, length) for length, rows in buckets), shapes, targets, rows_per_load)
+
+
+def program_count(ladder: Ladder) -> int:
+    """Programs that a start compiles: the length of `executor.programs.programs`, without a model."""
+    shapes = set(ladder.blocks)
+    admissions = sum(length <= shape.input_length for _, length in ladder.input_buckets for shape in shapes)
+    encoders = len(ladder.input_buckets) * (1 + len(ladder.score_buckets))
+    decoders = len(shapes) * (1 + len(get_args(BlockMode)))
+    return 2 + encoders + admissions + decoders
 
 
 def tiny_ladder() -> Ladder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -175,14 +176,24 @@ def test_readiness_comes_after_compiling_and_prompts_survive_a_restart(
             assert answer.status_code == 503 and httpx.get(f"{url}/healthz").status_code == 200
         assert states[0] in ("loading", "compiling") and "compiling" in states
         server.wait_ready()
+        (programs,) = re.findall(r"ready at \S+ \((\d+) programs in [\d.]+ s\)", "\n".join(server.lines))
         push(server, "kept", rows=3, seed=1)
         first = server.post("/v1/generate", {"task": "kept", "input": "good film", "max_new_tokens": 8})
         assert server.stop() == 0
-    again = Served(tmp_path, **options)
+    again = Served(tmp_path, collect_interval_seconds=0.05, collect_grace_seconds=0, **options)
     with again:
         again.wait_ready()
+        assert f"({programs} programs in " in again.lines[-1]
+        assert f"{programs} of them from the compile cache)" in again.lines[-1]
         answer = again.post("/v1/generate", {"task": "kept", "input": "good film", "max_new_tokens": 8})
         assert answer["results"] == first["results"]
+        push(again, "kept", rows=3, seed=2)
+        assert again.http.delete("/v1/tasks/kept/versions/2").status_code == 204
+        while not again.metric("chorus_collected_blobs_total"):
+            assert again.metric("chorus_collections_total", ok="false") == 0
+        answer = again.post("/v1/generate", {"task": "kept", "input": "good film", "max_new_tokens": 8})
+        assert answer["results"] == first["results"]
+        assert again.stop() == 0  # while collecting
 
 
 def test_sigterm_answers_what_was_accepted_and_exits_zero(
@@ -246,6 +257,7 @@ def test_keys_from_files_guard_a_served_model(tmp_path: Path, tiny_model: Path, 
         ({"model": "/nowhere/at/all"}, "nowhere"),
         ({"prompt_rows": 10**9}, "change prompt_rows"),
         ({"blocks": "16x8x4"}, "blocks"),
+        ({"max_programs": 3}, "max_programs"),
         ({"http_port": 70_000}, "http_port"),
     ],
 )

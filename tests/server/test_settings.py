@@ -86,7 +86,10 @@ def test_any_other_address_needs_a_key_or_an_insecure_bind(host: str, tmp_path: 
 
 
 def test_every_setting_is_described_and_names_its_unit() -> None:
-    units = "bytes ms seconds tokens rows characters threads series labels members requests port"
+    units = (
+        "bytes ms seconds tokens token rows characters threads series labels members requests port slots "
+        "rounds programs"
+    )
     for name, field in Settings.model_fields.items():
         assert field.description and field.description.endswith("."), name
         if field.annotation is int:
@@ -106,6 +109,7 @@ def test_the_command_ends_with_one_sentence_for_a_bad_start(tmp_path: Path) -> N
         ["--model", "x", "--host", "0.0.0.0"],
         ["--model", "x", "--api-key-file", str(tmp_path / "absent"), "--data-dir", str(tmp_path)],
         ["--model", "x", "--blocks", "8x8x8", "--data-dir", str(tmp_path)],
+        ["--model", "x", "--max-programs", "20", "--data-dir", str(tmp_path)],
     ):
         result = runner.invoke(serve, arguments)
         assert result.exit_code == 1, result.output

@@ -1,0 +1,90 @@
+"""The wiring: which programs a server compiles, and what the engine is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.app import Compiled, build_app, close_app, engine_config, ladder_of
+from server.engine.config import EngineConfig
+from server.engine.executor.build import model_spec
+from server.engine.executor.programs import programs
+from server.engine.executor.testing import tiny_model
+from server.engine.ladder import program_count
+from server.errors import InvalidInputError
+from server.settings import Settings
+
+LADDERS: list[dict[str, Any]] = [
+    {},
+    {"input_lengths": (48,), "batch_rows": (1, 4), "blocks": ((48, 8, 4),), "score_buckets": ((2, 8),)},
+    {
+        "input_lengths": (8, 16),
+        "blocks": ((16, 4, 2), (16, 4, 2), (8, 4, 2)),
+        "score_buckets": ((2, 2), (3, 2)),
+    },
+]
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_programs_are_counted_before_there_is_a_model(ladder: dict[str, Any]) -> None:
+    shapes = ladder_of(Settings(model="x", **ladder))
+    names = [program.name for program in programs(model_spec(tiny_model(), 64), shapes)]
+    assert program_count(shapes) == len(names) == len(set(names))
+
+
+def test_a_ladder_of_too_many_programs_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    lengths, data = tuple(range(8, 520, 8)), tmp_path / "data"
+    with pytest.raises(InvalidInputError) as caught:
+        build_app(Settings(model="x", input_lengths=lengths, data_dir=data))
+    assert caught.value.field == "max_programs" and not data.exists()
+    for words in ("64 input_lengths", "2 batch_rows", "blocks", "score_buckets", "max_programs"):
+        assert words in caught.value.message
+    count = program_count(ladder_of(Settings(model="x", input_lengths=lengths, max_programs=10_000)))
+    assert f"{count} compiled programs" in caught.value.message
+    ladder_of(Settings(model="x", input_lengths=lengths, max_programs=count))
+    with pytest.raises(InvalidInputError):
+        ladder_of(Settings(model="x", input_lengths=lengths, max_programs=count - 1))
+
+
+def test_the_engine_gets_its_settings() -> None:
+    told: dict[str, Any] = {
+        "max_queued_requests": 7,
+        "max_queued_per_tenant": 5,
+        "prefill_token_budget": 99,
+        "decode_tokens_per_dispatch": 6,
+        "protect_decode_rounds": 3,
+        "reserved_slots": 0,
+        "loader_threads": 9,
+        "step_timeout_seconds": 1.5,
+        "batch_invariant": True,
+        "default_deadline_seconds": 4.5,
+    }
+    config = engine_config(Settings(model="x", compute_dtype="f32", **told), eos_id=3)
+    assert {name: getattr(config, name) for name in told} == told
+    assert config.eos_id == 3
+    assert engine_config(Settings(model="x", step_timeout_seconds=0), 1).step_timeout_seconds is None
+
+
+def test_the_settings_defaults_are_the_engines() -> None:
+    config, default = engine_config(Settings(model="x"), 1), EngineConfig()
+    for name in (
+        "max_queued_per_tenant",
+        "prefill_token_budget",
+        "decode_tokens_per_dispatch",
+        "protect_decode_rounds",
+        "reserved_slots",
+        "loader_threads",
+        "step_timeout_seconds",
+    ):
+        assert getattr(config, name) == getattr(default, name), name
+
+
+def test_the_ready_line_tells_what_compiling_cost() -> None:
+    assert str(Compiled(45, 0, 12.34)) == "45 programs in 12.3 s"
+    assert str(Compiled(45, 44, 0.96)) == "45 programs in 1.0 s, 44 of them from the compile cache"
+
+
+def test_an_app_closes_before_it_was_brought_up(tmp_path: Path) -> None:
+    close_app(build_app(Settings(model="x", data_dir=tmp_path)))
