@@ -96,8 +96,9 @@ def test_every_verb_speaks_json(run: Run, prompt: str, tmp_path: Path) -> None:
     assert parsed(run("tasks", "rollback", "a", "--json"))["version"] == 2
     assert parsed(run("tasks", "aliases", "a", "--json"))["aliases"] == {"live": 2}
     assert len(parsed(run("tasks", "neighbors", "a", "--json"))["rows"][0]["neighbors"]) == 5
-    pulled = parsed(run("tasks", "pull", "a", str(tmp_path / "x"), "--json"))
-    assert pulled == {"path": str(tmp_path / "x"), "format": "safetensors"}
+    for name, format in (("x", "safetensors"), ("x.npy", "npy")):
+        pulled = parsed(run("tasks", "pull", "a", str(tmp_path / name), "--json"))
+        assert pulled == {"path": str(tmp_path / name), "format": format}
     assert parsed(run("generate", "a", "hi", "--json"))["results"][0]["text"] == "HI"
     assert parsed(run("classify", "a", "hi", "--json"))["results"][0]["label"] == "yes"
     assert parsed(run("ensemble", "create", "e", "a", "--json"))["version"] == 1

@@ -108,6 +108,18 @@ def test_pull_writes_the_bytes(client: Client, fake: FakeChorus, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["prompt.npy"]
 
 
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("a.npy", "npy"), ("a.safetensors", "safetensors"), ("a.zip", "peft"), ("a", "safetensors")],
+)
+def test_pull_follows_the_ending(
+    client: Client, fake: FakeChorus, tmp_path: Path, name: str, format: str
+) -> None:
+    client.tasks.push("a", b"one")
+    client.tasks.pull("a", tmp_path / name)
+    assert fake.seen[-1].url.query == f"format={format}".encode()
+
+
 def test_pull_asks_nothing_when_it_could_not_save(client: Client, fake: FakeChorus, tmp_path: Path) -> None:
     client.tasks.push("a", b"one")
     fake.seen.clear()

@@ -10,7 +10,7 @@ import click
 from chorus.cli.output import clean, print_json
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import JsonObject
-from chorus.routes.versions import FORMATS, Format
+from chorus.routes.versions import FORMATS, Format, format_of
 
 
 @click.command()
@@ -59,13 +59,14 @@ def push(
 @click.argument("task")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--version", help="A number or an alias. [default: live]")
-@click.option("--format", type=click.Choice(FORMATS), default="safetensors", show_default=True)
+@click.option("--format", type=click.Choice(FORMATS), help="[default: what PATH ends in, else safetensors]")
 @with_session
-def pull(session: Session, task: str, path: Path, version: str | None, format: Format) -> None:
+def pull(session: Session, task: str, path: Path, version: str | None, format: Format | None) -> None:
     """Download the prompt of TASK (TASK@live, TASK@3) to PATH.
 
-    With --format peft, PATH is a .zip file or the folder to make.
+    PATH ends in .safetensors, .npy or .zip (PEFT). With --format peft, PATH may also be the folder to make.
     """
+    format = format or format_of(path)
     with session.client() as client:
         saved = client.tasks.pull(task, path, version=version, format=format)
     if session.as_json:

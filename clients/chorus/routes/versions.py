@@ -17,6 +17,7 @@ from chorus.wire import Call, Request, Steps, Upload, encode_json, model_of, not
 
 Format = Literal["safetensors", "npy", "peft"]
 FORMATS: tuple[Format, ...] = ("safetensors", "npy", "peft")
+_FORMAT_BY_ENDING: dict[str, Format] = {".npy": "npy", ".zip": "peft"}
 
 
 def push(
@@ -145,12 +146,17 @@ def artifact(task: str, version: int | str | None = None, *, format: Format = "s
     return (yield from Call(request, lambda answer: answer.content))
 
 
+def format_of(path: Path) -> Format:
+    """The format that a file's ending names: `.npy`, `.zip` (PEFT), else safetensors."""
+    return _FORMAT_BY_ENDING.get(path.suffix, "safetensors")
+
+
 def pull(
     task: str,
     path: str | os.PathLike[str],
     *,
     version: int | str | None = None,
-    format: Format = "safetensors",
+    format: Format | None = None,
 ) -> Steps[Path]:
     """Download a prompt to a file, which appears whole or not at all and replaces what was there.
 
@@ -158,9 +164,10 @@ def pull(
         task: the task; `task@3` and `task@alias` name a version.
         path: the file; with `peft`, a `.zip` file or the folder to make.
         version: a number or an alias, where `task` names none; `live` where neither does.
-        format: `safetensors`, `npy` or `peft`.
+        format: `safetensors`, `npy` or `peft`; what the path ends in where it is not given.
     """
     target = Path(path)
+    format = format or format_of(target)
     saving.require_folder(target)
     content = yield from artifact(task, version, format=format)
     if format == "peft" and target.suffix != ".zip":
