@@ -198,12 +198,16 @@ class Engine:
     async def drain(self, timeout_seconds: float) -> bool:
         """Refuse new requests and wait for accepted ones. True when all were answered in time."""
         if self._dead is None:
-            self._admission.close(NotReadyError("the server is shutting down", retry_after_seconds=1.0))
+            self._admission.close(
+                NotReadyError("The server is shutting down: try again soon.", retry_after_seconds=1.0)
+            )
         return await asyncio.to_thread(self._admission.wait_empty, timeout_seconds)
 
     def stop(self) -> None:
         """End the threads. Requests still under way fail with `not_ready`. A second call does nothing."""
-        error = NotReadyError("the server stopped before the request was answered", retry_after_seconds=1.0)
+        error = NotReadyError(
+            "The server stopped before it answered: try again soon.", retry_after_seconds=1.0
+        )
         if self._dead is None:
             for ticket in self._admission.close(error):
                 self._give_up(ticket, error)
@@ -255,7 +259,8 @@ class Engine:
     def _expire(self, now: float) -> None:
         for ticket in self._deadlines.expired(now):
             waited = now - ticket.arrived
-            self._give_up(ticket, DeadlineExceededError(f"the deadline passed after {waited:.3f} s"))
+            message = f"The deadline passed after {waited:.3f} s: allow more time or try again later."
+            self._give_up(ticket, DeadlineExceededError(message))
 
     def _on_loaded(self, prompt: PromptHandle, values: Values | ChorusError, seconds: float) -> None:
         if isinstance(values, ChorusError):
@@ -294,7 +299,7 @@ class Engine:
         except Exception as error:
             logger.exception("the engine's thread failed")
             what = error.message if isinstance(error, ChorusError) else f"{type(error).__name__}: {error}"
-            self._die(EngineDeadError(f"the engine stopped: {what}"))
+            self._die(EngineDeadError(f"The engine stopped: {what.rstrip('.')}."))
 
     def _loop(self) -> None:
         in_flight: deque[tuple[Step, PendingStep]] = deque()

@@ -36,7 +36,7 @@ class RequestHandle:
     def cancel(self, reason: str = "the caller left") -> None:
         """Give the request up; a second call, or one after the outcome, does nothing. Callable from any
         thread."""
-        self._on_cancel(CancelledError(f"the request was cancelled: {reason}"))
+        self._on_cancel(CancelledError(f"The request was cancelled: {reason}."))
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._iterate()
@@ -80,7 +80,9 @@ class RequestHandle:
         with self._lock:
             self._lock.wait_for(lambda: self._outcome is not None, timeout_seconds)
             if self._outcome is None:
-                raise DeadlineExceededError(f"no outcome of {self.request_id} within {timeout_seconds} s")
+                raise DeadlineExceededError(
+                    f"Request {self.request_id} had no outcome within {timeout_seconds} s."
+                )
             return _or_raise(self._outcome)
 
     def push(self, event: TokensEvent) -> None:

@@ -99,15 +99,15 @@ def to_compute_dtype(handle: PromptHandle, values: Values, dtype: np.dtype[Any])
     """
     if values.ndim != 2 or values.shape[0] != handle.length:
         raise InternalError(
-            f"prompt {handle.digest[:12]} has shape {list(values.shape)}, expected {handle.length} rows; "
-            "check the prompt store"
+            f"Prompt {handle.digest[:12]} has shape {list(values.shape)}, expected {handle.length} rows: "
+            "check the prompt store."
         )
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(values.astype(dtype))
     if not np.isfinite(cast.astype(np.float32)).all():
         raise InvalidInputError(
-            f"prompt {handle.digest[:12]} has values that are not finite in {dtype.name}; "
-            "upload a corrected version",
+            f"Prompt {handle.digest[:12]} has values that are not finite in {dtype.name}: "
+            "upload a corrected version.",
             field="task",
             code="prompt_not_finite",
         )

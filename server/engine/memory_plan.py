@@ -48,7 +48,7 @@ class MemoryPlan:
     def rows(self) -> list[tuple[str, int, str]]:
         """(use, bytes, the setting that changes it)."""
         return [
-            ("weights", self.weights, "dtype, or a smaller model"),
+            ("weights", self.weights, "compute_dtype, or model to a smaller one"),
             ("prompt rows", self.prompt_rows, "prompt_rows"),
             ("encoder memory", self.encoder_memory, "blocks (fewer slots, shorter inputs)"),
             ("slots (self-attention, beams)", self.slots, "blocks (fewer slots, fewer new tokens)"),
@@ -75,7 +75,7 @@ class MemoryPlan:
         largest = sorted(self.rows(), key=lambda row: row[1], reverse=True)[:3]
         advice = "; ".join(f"{use} takes {_size(count)}: change {setting}" for use, count, setting in largest)
         raise InvalidInputError(
-            f"the server needs {_size(self.total)} of memory and may use {_size(self.limit)}: {advice}",
+            f"The server needs {_size(self.total)} of memory and may use {_size(self.limit)}: {advice}.",
             field=largest[0][2].split(" ")[0].rstrip(","),
             code="memory_plan",
         )

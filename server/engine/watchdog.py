@@ -60,7 +60,7 @@ class Watchdog:
         since = self._since
         if self._timeout is not None and since is not None and now - since > self._timeout:
             self._die(
-                EngineDeadError(f"a device step has not ended in {self._timeout:g} s; the engine stopped")
+                EngineDeadError(f"A device step has not ended in {self._timeout:g} s: the engine stopped.")
             )
 
     def _run(self) -> None:

@@ -109,7 +109,7 @@ class Admission:
                 self._closed.message, retry_after_seconds=self._closed.retry_after_seconds
             )
         if origin.request_id in self._permits:
-            raise ConflictError(f"a request with id {origin.request_id} is under way", field="request_id")
+            raise ConflictError(f"A request with id {origin.request_id} is under way.", field="request_id")
         self._check_bounds(origin, now)
         if self._config.shed_unmeetable and origin.deadline_seconds is not None:
             self._check_deadline(origin, origin.deadline_seconds, now)
@@ -118,7 +118,7 @@ class Admission:
         mine, bound = self._by_tenant[origin.tenant], self._config.max_queued_per_tenant
         if bound is not None and mine >= bound:
             raise QuotaExceededError(
-                f"{mine} requests of this tenant are waiting, at most {bound} may; send fewer at once",
+                f"{mine} requests of this tenant are waiting, at most {bound} may: send fewer at once.",
                 retry_after_seconds=self._rate.retry_after(mine, now),
             )
         most = self._config.max_queued_requests
@@ -127,7 +127,7 @@ class Admission:
             most += max(1, most // 8) if self._waiting else 0
         if len(self._waiting) >= most:
             raise OverloadedError(
-                f"{len(self._waiting)} requests are waiting, which is all the server takes; try again later",
+                f"{len(self._waiting)} requests are waiting, which is all the server takes: try again later.",
                 retry_after_seconds=self._rate.retry_after(len(self._waiting), now),
             )
 
@@ -140,7 +140,7 @@ class Admission:
         expected = min(len(self._waiting), mine * tenants) / rate
         if expected > 2 * deadline_seconds:
             raise OverloadedError(
-                f"about {expected:.1f} s of work are waiting, more than the deadline of "
-                f"{deadline_seconds:g} s allows; try again later or allow more time",
+                f"About {expected:.1f} s of work are waiting, more than the deadline of "
+                f"{deadline_seconds:g} s allows: try again later or allow more time.",
                 retry_after_seconds=self._rate.retry_after(len(self._waiting), now),
             )

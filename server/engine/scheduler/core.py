@@ -224,7 +224,12 @@ class Scheduler:
         found = self._batcher.gather(self._is_late)
         for ticket in found.late:
             self._end(
-                ticket, FailedEvent(DeadlineExceededError("the deadline could no longer be met; shed early"))
+                ticket,
+                FailedEvent(
+                    DeadlineExceededError(
+                        "The deadline could no longer be met: allow more time or try again later."
+                    )
+                ),
             )
         for ticket in found.unloaded:
             self._queue.remove(ticket.key)

@@ -61,8 +61,8 @@ class Fitter:
         input_class = min((L for _, L in self.ladder.input_buckets if length <= L), default=None)
         if input_class is None:
             raise InputTooLongError(
-                f"the input has {length} tokens (prompt, text and </s>), at most "
-                f"{self.ladder.max_input_tokens} fit; shorten the text or ask for truncation",
+                f"The input has {length} tokens (prompt, text and </s>), at most "
+                f"{self.ladder.max_input_tokens} fit: shorten the text or ask for truncation.",
                 field="input",
             )
         if isinstance(request, ScoreRequest):
@@ -84,9 +84,9 @@ class Fitter:
                 continue
             length += len(part)
             if part and not (min(part) >= 0 and max(part) < self.vocab_size):
-                raise InvalidInputError(f"token ids must be in [0, {self.vocab_size})", field="input")
+                raise InvalidInputError(f"Token ids must be in [0, {self.vocab_size}).", field="input")
         if not length:
-            raise InvalidInputError("the input is empty; it needs at least the end token", field="input")
+            raise InvalidInputError("The input is empty: it needs at least the end token.", field="input")
         return length
 
     def _prompts(self, parts: Sequence[InputPart]) -> tuple[PromptHandle, ...]:
@@ -94,13 +94,13 @@ class Fitter:
         rows = sum(prompt.length for prompt in prompts)
         if rows > self.prompt_rows:
             raise InvalidInputError(
-                f"the request's prompts need {rows} rows of the device table, at most {self.prompt_rows} are "
-                "there for one request; raise the server's prompt_rows or use shorter prompts",
+                f"The request's prompts need {rows} rows of the device table, at most {self.prompt_rows} are "
+                "there for one request: raise the server's prompt_rows or use shorter prompts.",
                 field="task",
                 code="prompt_rows_exceeded",
             )
         if len({prompt.digest for prompt in prompts}) != len(prompts):
-            raise InvalidInputError("one prompt is named with two lengths", field="input")
+            raise InvalidInputError("One prompt is named with two lengths.", field="input")
         return prompts
 
     def _shape(self, request: GenerateRequest, length: int, input_class: int) -> BlockShape:
@@ -121,37 +121,38 @@ class Fitter:
         sampling, blocks = request.sampling, self.ladder.blocks
         if length > self.ladder.max_input_tokens:
             return InputTooLongError(
-                f"the input has {length} tokens, at most {self.ladder.max_input_tokens} fit", field="input"
+                f"The input has {length} tokens, at most {self.ladder.max_input_tokens} fit: shorten it.",
+                field="input",
             )
         if sampling.slots > max(shape.slots for shape in blocks):
             most = max(shape.slots for shape in blocks)
             field = "num_beams" if sampling.num_beams > 1 else "n"
-            return InvalidInputError(f"{field} must be at most {most}, got {sampling.slots}", field=field)
+            return InvalidInputError(f"{field} must be at most {most}, got {sampling.slots}.", field=field)
         most = max(
             (s.new_tokens for s in blocks if length <= s.input_length and sampling.slots <= s.slots),
             default=0,
         )
         return InvalidInputError(
             f"max_new_tokens must be at most {most} for an input of {length} tokens, "
-            f"got {sampling.max_new_tokens}",
+            f"got {sampling.max_new_tokens}.",
             field="max_new_tokens",
         )
 
     def _score_bucket(self, request: ScoreRequest) -> tuple[int, int]:
         if not request.targets or not all(request.targets):
-            raise InvalidInputError("a score needs at least one target and no empty one", field="targets")
+            raise InvalidInputError("A score needs at least one target and no empty one.", field="targets")
         longest = max(len(target) for target in request.targets)
         for place, target in enumerate(request.targets):
             if min(target) < 0 or max(target) >= self.vocab_size:
                 raise InvalidInputError(
-                    f"token ids must be in [0, {self.vocab_size})", field=f"targets.{place}"
+                    f"Token ids must be in [0, {self.vocab_size}).", field=f"targets.{place}"
                 )
         fitting = sorted((T, C) for C, T in self.ladder.score_buckets if longest <= T)
         if not fitting:
             most = max((T for _, T in self.ladder.score_buckets), default=0)
             place = max(range(len(request.targets)), key=lambda index: len(request.targets[index]))
             raise InputTooLongError(
-                f"target {place} has {longest} tokens, at most {most} fit; use shorter labels",
+                f"Target {place} has {longest} tokens, at most {most} fit: use shorter labels.",
                 field=f"targets.{place}",
             )
         enough = [(T, C) for T, C in fitting if len(request.targets) <= C]

@@ -48,7 +48,7 @@ class Journal:
             self._write({"event": "accepted", "id": request_id, "tenant": tenant, "time": self._wall_clock()})
         except OSError as error:
             raise InternalError(
-                f"the admission journal cannot be written ({error.strerror}); free space on its disk",
+                f"The admission journal cannot be written ({error.strerror}): free space on its disk.",
                 code="journal_unwritable",
             ) from error
 

@@ -62,7 +62,7 @@ def test_what_no_shape_holds_is_refused_and_named(
 
 def test_a_text_id_cannot_name_a_prompt_row() -> None:
     """Id V + r is prompt row r: as text it would read another tenant's prompt."""
-    with pytest.raises(InvalidInputError, match="token ids"):
+    with pytest.raises(InvalidInputError, match="Token ids"):
         FITTER.fit(generate((1003, 1)))
 
 

@@ -41,10 +41,10 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_is_compiled() -> No
         config, dtype, params, functions = named_config("xxl"), "bfloat16", None, None
 
     with pytest.raises(
-        InvalidInputError, match=r"needs .* MiB of memory and may use .* change dtype"
+        InvalidInputError, match=r"needs .* MiB of memory and may use .* change compute_dtype"
     ) as caught:
         build_executor(Abstract(), build_ladder(), 4096, MemoryPrompts(), memory_limit_bytes=2**34)
-    assert caught.value.code == "memory_plan" and caught.value.field == "dtype"
+    assert caught.value.code == "memory_plan" and caught.value.field == "compute_dtype"
 
 
 def test_temporaries_count_once_they_are_known() -> None:
