@@ -3,9 +3,9 @@
     python deploy/check_monitoring.py            needs `prometheus` (Debian's package) on the path
 
 Starts a server on the demo model with a scrape token, a Prometheus with the repository's own rules and a
-one-second scrape, and a load of mixed tasks. Every query must answer without an error and with at least one
-series, every rule must evaluate and stay silent. Everything listens on loopback and is stopped at the end.
-Exit code 0 when all is well.
+one-second scrape, and a load of mixed tasks. Every query must answer without an error, with at least one
+series and not only with NaN; every rule must evaluate and stay silent; three broken queries must be found.
+Everything listens on loopback and is stopped at the end. Exit code 0 when all is well.
 """
 
 from __future__ import annotations
@@ -21,20 +21,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
-from chorus import Client
+from chorus import Client, InvalidInputError
 
 ROOT = Path(__file__).resolve().parent.parent
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "chorus.json"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
 START_SECONDS = 300.0
 SCRAPES_WANTED = 8
+CONTROLS = (
+    ("control: no such metric", 'sum (rate(chorus_no_such_total{job="chorus"}[30s]))'),
+    ("control: no PromQL", "sum (rate(chorus_ready"),
+    ("control: nothing but NaN", "vector(0) / vector(0)"),
+)
+SERVER = {
+    # A few shapes: what the metrics are called does not depend on how many are compiled.
+    "CHORUS_INPUT_LENGTHS": "64",
+    "CHORUS_BATCH_ROWS": "1,4",
+    "CHORUS_BLOCKS": "64x16x8",
+    "CHORUS_SCORE_BUCKETS": "4x8",
+    "CHORUS_PROMPT_ROWS": "256",
+    # The versions that the load deletes are collected while Prometheus looks.
+    "CHORUS_COLLECT_INTERVAL_SECONDS": "1",
+    "CHORUS_COLLECT_GRACE_SECONDS": "0",
+    "JAX_PLATFORMS": "cpu",
+}
 
 
 @dataclass(frozen=True)
@@ -67,10 +85,8 @@ def main() -> int:
         stack.enter_context(prometheus_server(scratch, server, prometheus))
         with Client(f"http://127.0.0.1:{server}", api_key=(scratch / "key").read_text()) as client:
             put_load(client, demo, f"http://127.0.0.1:{prometheus}")
-        problems = [
-            *check_queries(f"http://127.0.0.1:{prometheus}"),
-            *check_rules(f"http://127.0.0.1:{prometheus}"),
-        ]
+        url = f"http://127.0.0.1:{prometheus}"
+        problems = [*check_queries(url, queries()), *check_rules(url), *check_controls(url)]
     for problem in problems:
         sys.stdout.write(f"FAILED {problem.where}: {problem.reason}\n    {problem.expression}\n")
     sys.stdout.write(f"{len(list(queries()))} queries, {len(problems)} problems\n")
@@ -137,7 +153,7 @@ def chorus_server(demo: Path, scratch: Path, port: int) -> Iterator[None]:
         CHORUS_COMPILE_CACHE_DIR=str(demo / "compile_cache"),
         CHORUS_API_KEY_FILE=str(scratch / "key"),
         CHORUS_SCRAPE_TOKEN_FILE=str(scratch / "token"),
-        JAX_PLATFORMS="cpu",
+        **SERVER,
     ) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), process, log, "chorus")
         yield
@@ -171,15 +187,29 @@ def prometheus_server(scratch: Path, target: int, port: int) -> Iterator[None]:
 
 
 def put_load(client: Client, demo: Path, prometheus: str) -> None:
-    """Mixed tasks, a stream, a vote and a wrong request in turn, until Prometheus has seen enough of them."""
+    """Mixed tasks, a stream, a vote, an upload and a refused one in turn, until Prometheus has seen enough.
+
+    Each round uploads a prompt of its own, so that fetches from the store, loads onto the device and
+    collected blobs go on for as long as the load does: a histogram of which nothing is new is NaN.
+    """
     tasks = [
         client.tasks.push(path.stem, path).task for path in sorted((demo / "prompts").glob("*.safetensors"))
     ]
-    while instant(prometheus, 'count_over_time(chorus_ready{job="chorus"}[1h])', 0) < SCRAPES_WANTED:
-        client.generate(requests=[{"task": task, "input": "a warm and funny film"} for task in tasks])
+    width, random = client.model().config["d_model"], np.random.default_rng(0)
+    scrapes = 'count_over_time(chorus_uploads_accepted_total{job="chorus"}[1h])'
+    wanted = instant(prometheus, scrapes, 0) + SCRAPES_WANTED
+    while instant(prometheus, scrapes, 0) < wanted:
+        values = random.uniform(-0.5, 0.5, (20, width)).astype(np.float32)
+        moving = client.tasks.push("moving", values, settings={"max_new_tokens": 4}, promote_to="live")
+        mixed = [*tasks, moving.task]
+        client.generate(requests=[{"task": task, "input": "a warm and funny film"} for task in mixed])
         list(client.stream(tasks[0], input="who wrote it ?"))
         client.classify(tasks[0], input="a slow and joyless mess", labels=["positive", "negative"])
         client.ensemble(tasks=[tasks[0], tasks[0]], input="a warm and funny film")
+        if moving.version > 1:
+            client.tasks.delete_version("moving", moving.version - 1)
+        with contextlib.suppress(InvalidInputError):
+            client.tasks.push("refused", b"this is no prompt")
 
 
 def instant(prometheus: str, expression: str, default: float) -> float:
@@ -195,9 +225,9 @@ def queries() -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"].replace("$__rate_interval", "30s").replace("$job", "chorus")
 
 
-def check_queries(prometheus: str) -> Iterator[Problem]:
+def check_queries(prometheus: str, wanted: Iterable[tuple[str, str]]) -> Iterator[Problem]:
     """A problem for every query that errs, is empty or gives only NaN."""
-    for title, expression in queries():
+    for title, expression in wanted:
         answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
         if answer["status"] != "success":
             yield Problem(title, expression, answer["error"])
@@ -205,6 +235,13 @@ def check_queries(prometheus: str) -> Iterator[Problem]:
             yield Problem(title, expression, "no series")
         elif all(series["value"][1] == "NaN" for series in answer["data"]["result"]):
             yield Problem(title, expression, "only NaN")
+
+
+def check_controls(prometheus: str) -> Iterator[Problem]:
+    """A problem for every broken query that this check would have let pass."""
+    for title, expression in CONTROLS:
+        if not list(check_queries(prometheus, [(title, expression)])):
+            yield Problem(title, expression, "was not found")
 
 
 def check_rules(prometheus: str) -> Iterator[Problem]:

@@ -64,6 +64,14 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
                 [(f"{rate('chorus_requests_refused_total', 'code')} or vector(0)", "{{code}}")],
             ),
             (
+                "Uploads a second",
+                "reqps",
+                [
+                    (rate("chorus_uploads_accepted_total"), "accepted"),
+                    (f"{rate('chorus_uploads_refused_total', 'reason')} or vector(0)", "refused: {{reason}}"),
+                ],
+            ),
+            (
                 "HTTP answers a second",
                 "reqps",
                 [(rate("chorus_http_request_seconds_count", "route, status"), "{{route}} {{status}}")],
@@ -137,9 +145,17 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
                 ],
             ),
             (
-                "Prompts in host memory",
+                "Prompts in memory",
                 "bytes",
-                [(gauge("chorus_host_prompt_bytes"), "bytes")],
+                [
+                    (gauge("chorus_prompt_rows_bytes"), "on the device"),
+                    (gauge("chorus_host_prompt_bytes"), "on the host"),
+                ],
+            ),
+            (
+                "Unneeded blobs collected a second",
+                "Bps",
+                [(rate("chorus_collected_bytes_total"), "bytes")],
             ),
         ),
     ),
