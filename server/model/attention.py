@@ -8,6 +8,7 @@ because 0 x NaN is NaN. T5 does not scale queries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -15,6 +16,10 @@ import jax.numpy as jnp
 
 MASKED = -1e30
 """f32 score of a masked position: exp(MASKED - any real score) is exactly 0."""
+
+
+WeightDropout = Callable[[jax.Array], jax.Array]
+"""Attention weights [B, H, Q, L] f32 -> the same with some dropped; None outside training."""
 
 
 class Attention(Protocol):
@@ -27,9 +32,11 @@ class Attention(Protocol):
         value: jax.Array,
         visible: jax.Array,
         bias: jax.Array | None,
+        drop: WeightDropout | None = None,
     ) -> jax.Array:
         """query [B, H, Q, K], key and value [B, H, L, K], visible broadcastable to [B, H, Q, L] (bool), bias
-        broadcastable to [B, H, Q, L] (f32) or None -> [B, H, Q, K] in the query's dtype."""
+        broadcastable to [B, H, Q, L] (f32) or None -> [B, H, Q, K] in the query's dtype. Weights are dropped
+        when training says so."""
         ...
 
 
@@ -49,12 +56,20 @@ def weights(scores: jax.Array, visible: jax.Array, bias: jax.Array | None) -> ja
 
 
 def dense_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array, bias: jax.Array | None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    visible: jax.Array,
+    bias: jax.Array | None,
+    drop: WeightDropout | None = None,
 ) -> jax.Array:
     """`Attention` as two batched products, for every platform."""
     exact = precision(query.dtype)
     scores = jnp.einsum("bhqk,bhlk->bhql", query, key, precision=exact, preferred_element_type=jnp.float32)
-    attended = weights(scores, visible, bias).astype(value.dtype)
+    attended = weights(scores, visible, bias)
+    if drop is not None:
+        attended = drop(attended)
+    attended = attended.astype(value.dtype)
     return jnp.einsum("bhql,bhlk->bhqk", attended, value, precision=exact)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from server.model.config import T5Config
+from server.model.dropout import Dropout
 from server.model.layout import Layout, PyTree
 from server.model.network import T5
 
@@ -42,13 +43,21 @@ class Functions:
         """The position axis of every leaf of memory and cache."""
         return self.slot_axis + 2
 
-    def encode(self, params: PyTree, prompt_rows: jax.Array, ids: jax.Array, lengths: jax.Array) -> jax.Array:
+    def encode(
+        self,
+        params: PyTree,
+        prompt_rows: jax.Array,
+        ids: jax.Array,
+        lengths: jax.Array,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
         """Encoder pass: prompt_rows [R, D] (R at least 1), ids [B, L] i32, lengths [B] i32 -> [B, L, D].
 
         An id below V (padded) is an embedding row, V + r is prompt row r. The result is 0 beyond lengths; NaN
         in rows of `prompt_rows` that a row does not use, or in another row of the batch, never reaches it.
+        Training passes `dropout` with a key for each of the B rows.
         """
-        return self._merge(params).encode(prompt_rows, ids, lengths)
+        return self._merge(params).encode(prompt_rows, ids, lengths, dropout=dropout)
 
     def encoder_memory(self, params: PyTree, encoded: jax.Array, lengths: jax.Array) -> PyTree:
         """Cross-attention keys and values of encoded [B, L, D]: leaves [B, H, L, K] (unrolled) or [N, B, H,
@@ -97,12 +106,14 @@ class Functions:
         lengths: jax.Array,
         targets: jax.Array,
         target_lengths: jax.Array,
+        dropout: Dropout | None = None,
     ) -> jax.Array:
         """Teacher forcing: encoded [B, L, D], lengths [B], targets [B, C, T] i32, target_lengths [B, C]
         -> logits [B, C, T, V] f32 of each target token (0 beyond target_lengths). The C targets of an input
-        share it."""
+        share it, and its dropout where training passes one."""
         module = self._merge(params)
-        logits = module.logits(module.hidden_targets(self._clean(encoded, lengths), lengths, targets))
+        hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets, dropout=dropout)
+        logits = module.logits(hidden)
         return jnp.where(_before(target_lengths, targets.shape[2])[..., None], logits, 0)
 
     def target_log_probabilities(

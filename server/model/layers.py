@@ -9,6 +9,10 @@ from flax import nnx
 
 from server.model.attention import precision
 from server.model.config import T5Config
+from server.model.dropout import LayerDropout, channels
+
+INNER = 0
+"""Place of the feed-forward's own dropout; see `dropout`."""
 
 
 def parameter(dtype: jnp.dtype, *shape: int) -> nnx.Param:
@@ -43,13 +47,13 @@ class FeedForward(nnx.Module):
             self.wi = parameter(dtype, config.d_model, config.d_ff)
         self.wo = parameter(dtype, config.d_ff, config.d_model)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x [..., D] -> [..., D]."""
+    def __call__(self, x: jax.Array, dropout: LayerDropout | None = None) -> jax.Array:
+        """x [B, ..., D] -> [B, ..., D]."""
         if self.gated:
             inner = self._activate(project(x, self.wi_0)) * project(x, self.wi_1)
         else:
             inner = self._activate(project(x, self.wi))
-        return project(inner, self.wo)
+        return project(channels(dropout, INNER, inner), self.wo)
 
     def _activate(self, x: jax.Array) -> jax.Array:
         return jax.nn.gelu(x, approximate=True) if self.activation == "gelu" else jax.nn.relu(x)

@@ -8,6 +8,7 @@ from flax import nnx
 
 from server.model.attention import Attention, dense_attention, precision
 from server.model.config import T5Config
+from server.model.dropout import Dropout
 from server.model.layers import parameter
 from server.model.layout import Layout, PyTree
 from server.model.stacks import Decoder, Encoder
@@ -25,11 +26,13 @@ class T5(nnx.Module):
             self.head = parameter(dtype, config.d_model, config.padded_vocab_size)
 
     def encode(
-        self, prompt_rows: jax.Array, ids: jax.Array, lengths: jax.Array, attend: Attention = dense_attention
-    ) -> jax.Array:
+        self, prompt_rows: jax.Array, ids: jax.Array, lengths: jax.Array, attend: Attention = dense_attention,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:  # fmt: skip
         """prompt_rows [R, D], ids [B, L], lengths [B] -> [B, L, D], 0 beyond lengths."""
         real = visible(lengths, ids.shape[1])
-        return self.encoder(self.embed(prompt_rows, ids, real), real, attend)
+        drop = None if dropout is None else dropout.at(0)
+        return self.encoder(self.embed(prompt_rows, ids, real), real, attend, drop)
 
     def embed(self, prompt_rows: jax.Array, ids: jax.Array, real: jax.Array) -> jax.Array:
         """ids below V are embedding rows, V + r is prompt row r; 0 where not real, whatever those rows
@@ -55,14 +58,16 @@ class T5(nnx.Module):
         return self.logits(x), cache
 
     def hidden_targets(
-        self, encoded: jax.Array, lengths: jax.Array, targets: jax.Array, attend: Attention = dense_attention
-    ) -> jax.Array:
+        self, encoded: jax.Array, lengths: jax.Array, targets: jax.Array, attend: Attention = dense_attention,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:  # fmt: skip
         """Teacher forcing: encoded [B, L, D], targets [B, C, T] -> decoder output [B, C, T, D] for each
         target."""
         start = jnp.full((*targets.shape[:2], 1), self.config.decoder_start_id, targets.dtype)
         shifted = jnp.concatenate([start, targets[:, :, :-1]], axis=2)
         x = self.embedding[...].at[shifted].get(mode="clip")
-        return self.decoder.targets(x, encoded, visible(lengths, encoded.shape[1]), attend)
+        drop = None if dropout is None else dropout.at(1)
+        return self.decoder.targets(x, encoded, visible(lengths, encoded.shape[1]), attend, drop)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """x [..., D] -> [..., V] f32."""

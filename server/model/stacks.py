@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from server.model.attention import Attention, step_attention
+from server.model.attention import Attention, WeightDropout, step_attention
 from server.model.config import T5Config
+from server.model.dropout import Dropout, LayerDropout, channels
 from server.model.layers import FeedForward, Projections, parameter, rms_norm
 from server.model.layout import Layout, PyTree, fold, make_layers
 from server.model.relative import causal_bias, encoder_bias, step_bias
+
+# Places of a stack's own dropout. A layer's are in the order of `_draw`: INNER of the feed-forward, then the
+# output of each block.
+INPUT, OUTPUT = 0, 1
 
 
 class EncoderLayer(nnx.Module):
@@ -23,16 +30,20 @@ class EncoderLayer(nnx.Module):
         self.feed_forward_norm = parameter(dtype, config.d_model)
         self.feed_forward = FeedForward(config, dtype)
 
-    def __call__(self, x: jax.Array, real: jax.Array, bias: jax.Array, attend: Attention) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, real: jax.Array, bias: jax.Array, attend: Attention, drop: LayerDropout | None
+    ) -> jax.Array:
         """x [B, L, D], real [B, L], bias [1, H, L, L] -> [B, L, D]. Positions that are not real stay 0."""
         block = self.attention
         h = rms_norm(x, self.attention_norm, self.epsilon)
         query, key, value = (block.split(h, weight) for weight in (block.query, block.key, block.value))
-        context = block.join(attend(query, key, value, real[:, None, None, :], bias))
+        context = block.join(attend(query, key, value, real[:, None, None, :], bias, _weights(drop, 0)))
+        context = channels(drop, 1, context)
         # 0 in, 0 out of everything else: this one select keeps padding at 0 through the whole stack, whatever
         # the row holds, and costs nothing inside the residual add.
         x = x + jnp.where(real[:, :, None], context, 0)
-        return x + self.feed_forward(rms_norm(x, self.feed_forward_norm, self.epsilon))
+        h = rms_norm(x, self.feed_forward_norm, self.epsilon)
+        return x + channels(drop, 2, self.feed_forward(h, drop))
 
 
 class DecoderLayer(nnx.Module):
@@ -89,7 +100,7 @@ class DecoderLayer(nnx.Module):
 
     def targets(
         self, x: jax.Array, encoded: jax.Array, memory_visible: jax.Array, causal: jax.Array, bias: jax.Array,
-        attend: Attention,
+        attend: Attention, drop: LayerDropout | None,
     ) -> jax.Array:  # fmt: skip
         """Teacher forcing: x [B, C, T, D], encoded [B, L, D], memory_visible [B, L], causal [T, T], bias [1,
         H, T, T] -> [B, C, T, D]. All C * T queries of an input read its one memory."""
@@ -98,7 +109,8 @@ class DecoderLayer(nnx.Module):
         flat = x.reshape(B * C, T, D)
         h = rms_norm(flat, self.self_attention_norm, self.epsilon)
         query, key, value = (own.split(h, weight) for weight in (own.query, own.key, own.value))
-        flat = flat + own.join(attend(query, key, value, causal[None, None], bias))
+        context = own.join(attend(query, key, value, causal[None, None], bias, _weights(drop, 0)))
+        flat = flat + channels(drop, 1, context)
 
         wide = flat.reshape(B, C * T, D)
         h = rms_norm(wide, self.cross_attention_norm, self.epsilon)
@@ -109,9 +121,11 @@ class DecoderLayer(nnx.Module):
             memory["value"],
             memory_visible[:, None, None, :],
             None,
+            _weights(drop, 1),
         )
-        wide = wide + cross.join(context)
-        wide = wide + self.feed_forward(rms_norm(wide, self.feed_forward_norm, self.epsilon))
+        wide = wide + channels(drop, 2, cross.join(context))
+        h = rms_norm(wide, self.feed_forward_norm, self.epsilon)
+        wide = wide + channels(drop, 3, self.feed_forward(h, drop))
         return wide.reshape(B, C, T, D)
 
 
@@ -120,19 +134,32 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: T5Config, layout: Layout, dtype: jnp.dtype) -> None:
         self.config = config
+        self.layout = layout
         self.relative_bias = parameter(dtype, config.relative_buckets, config.num_heads)
         self.layers = make_layers(layout, config.num_encoder_layers, lambda: EncoderLayer(config, dtype))
         self.final_norm = parameter(dtype, config.d_model)
 
-    def __call__(self, x: jax.Array, real: jax.Array, attend: Attention) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, real: jax.Array, attend: Attention, dropout: Dropout | None = None
+    ) -> jax.Array:
         """x [B, L, D] with 0 where not real, real [B, L] -> [B, L, D], still 0 there."""
         bias = encoder_bias(self.relative_bias[...], x.shape[1], self.config)[None]
 
-        def body(layer: EncoderLayer, carry: jax.Array, _: None) -> tuple[jax.Array, None]:
-            return layer(carry, real, bias, attend), None
+        def body(layer: EncoderLayer, carry: jax.Array, drop: LayerDropout | None) -> tuple[jax.Array, None]:
+            return layer(carry, real, bias, attend, drop), None
 
-        x, _ = fold(self.layers, body, x)
-        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
+        ends, inner = self._draw(dropout, x.shape[1])
+        x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
+        return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
+
+    def _draw(self, dropout: Dropout | None, L: int) -> tuple[LayerDropout | None, PyTree]:
+        if dropout is None:
+            return None, None
+        config = self.config
+        places = (config.d_ff, *(config.d_model,) * 2)
+        return dropout.draw(
+            self.layout, config.num_encoder_layers, config.d_model, places, (L,), config.num_heads
+        )
 
 
 class Decoder(nnx.Module):
@@ -140,6 +167,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: T5Config, layout: Layout, dtype: jnp.dtype) -> None:
         self.config = config
+        self.layout = layout
         self.relative_bias = parameter(dtype, config.relative_buckets, config.num_heads)
         self.layers = make_layers(layout, config.num_decoder_layers, lambda: DecoderLayer(config, dtype))
         self.final_norm = parameter(dtype, config.d_model)
@@ -168,18 +196,33 @@ class Decoder(nnx.Module):
         return rms_norm(x, self.final_norm, self.config.norm_epsilon), cache
 
     def targets(
-        self, x: jax.Array, encoded: jax.Array, memory_visible: jax.Array, attend: Attention
-    ) -> jax.Array:
+        self, x: jax.Array, encoded: jax.Array, memory_visible: jax.Array, attend: Attention,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:  # fmt: skip
         """x [B, C, T, D] -> [B, C, T, D] after the final norm."""
         T = x.shape[2]
         causal = jnp.tril(jnp.ones((T, T), bool))
         bias = causal_bias(self.relative_bias[...], T, self.config)[None]
 
-        def body(layer: DecoderLayer, carry: jax.Array, _: None) -> tuple[jax.Array, None]:
-            return layer.targets(carry, encoded, memory_visible, causal, bias, attend), None
+        def body(layer: DecoderLayer, carry: jax.Array, drop: LayerDropout | None) -> tuple[jax.Array, None]:
+            return layer.targets(carry, encoded, memory_visible, causal, bias, attend, drop), None
 
-        x, _ = fold(self.layers, body, x)
-        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
+        ends, inner = self._draw(dropout, T, encoded.shape[1])
+        x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
+        return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
+
+    def _draw(self, dropout: Dropout | None, T: int, L: int) -> tuple[LayerDropout | None, PyTree]:
+        if dropout is None:
+            return None, None
+        config = self.config
+        places = (config.d_ff, *(config.d_model,) * 3)
+        return dropout.draw(
+            self.layout, config.num_decoder_layers, config.d_model, places, (T, L), config.num_heads
+        )
+
+
+def _weights(drop: LayerDropout | None, place: int) -> WeightDropout | None:
+    return None if drop is None else partial(drop.attended, place)
 
 
 def _zip_layers(cache: PyTree, memory: PyTree) -> PyTree:
