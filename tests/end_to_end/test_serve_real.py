@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ LADDER = {
     "prompt_rows": 1024,
 }
 BINARY = {"content-type": "application/octet-stream"}
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def tsv(path: Path, count: int) -> list[dict[str, str]]:
@@ -136,6 +138,38 @@ def test_mixed_tasks_in_one_body_answer_as_each_alone(stocked: Served, shared: P
     assert stocked.metric("chorus_batch_tasks_sum") > stocked.metric("chorus_batch_tasks_count")
 
 
+def test_the_server_writes_the_tokens_of_the_reference(served: Served, shared: Path) -> None:
+    """The reference implementation's greedy tokens, of prompts of five lengths mixed in one body."""
+    import ml_dtypes  # noqa: F401  (registers bfloat16 for the reader)
+    from safetensors.numpy import load_file
+
+    from server.model.vocabulary import Vocabulary
+
+    folder = shared / "models" / "flan-t5-small-title"
+    record = json.loads((FIXTURES / "parity" / "flan_t5_small_title.json").read_text())
+    table = np.asarray(load_file(folder / "model.safetensors")["shared.weight"], np.float32)
+    values = table[record["prompt_ids"]] * np.float32(record["prompt_scale"])
+    cases = [case for case in record["cases"] if case["prompt_length"] + len(case["ids"]) <= 256]
+    for length in {case["prompt_length"] for case in cases} - {0}:
+        buffer = io.BytesIO()
+        np.save(buffer, values[:length])
+        url = f"/v1/tasks/reference-{length}/versions"
+        assert served.http.post(url, content=buffer.getvalue(), headers=BINARY).status_code == 201
+    requests = [
+        {"task": f"reference-{length}" if (length := case["prompt_length"]) else None, "input": case["text"]}
+        for case in cases
+    ]
+    body = {"requests": requests, "logprobs": True, "max_new_tokens": record["new_tokens"]}
+    answer = served.post("/v1/generate", body)
+    vocabulary = Vocabulary.load(folder / "spiece.model")
+    assert len(cases) >= 25
+    for case, result in zip(cases, answer["results"], strict=True):
+        expected = [vocabulary.piece(token) for token in case["greedy"] if token != 1]
+        assert result["choices"][0]["logprobs"]["tokens"][: len(expected)] == expected
+        assert result["usage"]["output_tokens"] == len(expected)
+        assert (result["finish_reason"] == "stop") == (case["greedy"][-1] == 1)
+
+
 def test_reviews_are_told_apart(stocked: Served, shared: Path) -> None:
     rows = tsv(shared / "data" / "glue" / "SST-2" / "dev.tsv", 64)
     answer = stocked.post("/v1/classify", {"task": "sst2", "inputs": [row["sentence"] for row in rows]})
@@ -164,8 +198,6 @@ def test_beams_and_streaming_on_real_text(stocked: Served, shared: Path) -> None
     assert len({choice["text"] for choice in beams}) > 1
     whole = stocked.post("/v1/generate", body)["results"][0]["text"]
     streamed = stocked.http.post("/v1/generate", json={**body, "stream": True}).text
-    import json
-
     pieces = [
         json.loads(block.split("data: ", 1)[1])["text"]
         for block in streamed.strip().split("\n\n")
