@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from server.api.http.errors import error_body
 from server.api.inference.answers import unexpected
-from server.api.inference.prepare import label_targets
+from server.api.inference.ranking import best, score_requests, scores_of
 from server.api.inference.sampling import sampling_for
 from server.api.inference.submit import Outcome, origin_of
 from server.api.inference.text import final_text
 from server.api.inference.vote import Ballot, majority
 from server.api.inference.work import Call, Work, identity, name_of
-from server.api.routes.classify import score_request
-from server.engine.requests import FinishedEvent, GenerateRequest, Request, ScoredEvent
-from server.errors import ChorusError, InternalError
+from server.engine.requests import FinishedEvent, GenerateRequest, Request
+from server.errors import ChorusError
 
 Read = Callable[[Outcome, Work], tuple[str, float] | ChorusError]
 
@@ -32,22 +30,15 @@ class Poll:
 
 def label_poll(call: Call, works: Sequence[Work], labels: list[str]) -> Poll:
     """Members rank the same labels."""
-    targets = tuple(
-        label_targets(call.serving.vocabulary, labels, call.serving.limits.max_target_tokens, "labels")
-    )
 
     def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
-        if isinstance(outcome, ChorusError):
-            return outcome
-        if not isinstance(outcome, ScoredEvent):
-            return unexpected(outcome)
-        scores = outcome.log_probabilities
-        if any(math.isnan(score) for score in scores):
-            return InternalError("The model's scores are not numbers: the prompt's values may be damaged.")
-        best = max(range(len(labels)), key=scores.__getitem__)
-        return labels[best], scores[best]
+        scores = scores_of(outcome)
+        if isinstance(scores, ChorusError):
+            return scores
+        place = best(scores)
+        return labels[place], scores[place]
 
-    return Poll([score_request(call, index, work, targets) for index, work in enumerate(works)], read)
+    return Poll([*score_requests(call, works, labels)], read)
 
 
 def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> Poll:

@@ -105,6 +105,22 @@ def inputs_of(
     return [(value, f"inputs.{index}") for index, value in enumerate(body.inputs)]
 
 
+def weights_of(weights: Sequence[float] | None, members: int, limit: int) -> list[float]:
+    """A weight for each member of an ensemble, 1 where none are given.
+
+    Raises InvalidInputError for more members than the server lets vote, or another number of weights.
+    """
+    if members > limit:
+        raise InvalidInputError(f"There are {members} members, the limit is {limit}.", field="tasks")
+    if weights is None:
+        return [1.0] * members
+    if len(weights) != members:
+        raise InvalidInputError(
+            f"There are {len(weights)} weights for {members} tasks: send one for each.", field="weights"
+        )
+    return [float(weight) for weight in weights]
+
+
 def deadline_of(asked: float | None, settings: Settings) -> float | None:
     """The deadline of a request. Raises InvalidInputError when it asks for more than the server allows."""
     if asked is None:

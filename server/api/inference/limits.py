@@ -16,8 +16,9 @@ class Limits:
         self.max_target_tokens = max((tokens for _, tokens in ladder.score_buckets), default=0)
 
     def new_tokens(self, input_tokens: int, slots: int = 1) -> int:
-        """The most new tokens after an input of this length for a group of `slots`; 0 when the group is too
-        large.
+        """The most new tokens after an input of this length, for a group of `slots`.
+
+        0 when the group is too large.
         """
         length = self._bucket(input_tokens)
         fitting = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prompts_store.errors import StoreError
@@ -89,7 +89,7 @@ def prepare(
 def _render(
     version: PromptVersion | None, value: str | Mapping[str, str], max_characters: int, field: str
 ) -> str:
-    size = len(value) if isinstance(value, str) else sum(len(text) for text in value.values())
+    size = text_size([value])
     if size > max_characters:
         raise InputTooLongError(
             f"The input has {size} characters, the limit is {max_characters}: shorten it.", field=field
@@ -106,13 +106,13 @@ def _render(
     return value
 
 
-def text_size(values: list[str | Mapping[str, str]]) -> int:
-    """Characters in all inputs of a request, to decide where to tokenise them."""
+def text_size(values: Sequence[str | Mapping[str, str]]) -> int:
+    """Characters in all these inputs."""
     return sum(len(v) if isinstance(v, str) else sum(len(t) for t in v.values()) for v in values)
 
 
 def label_targets(
-    vocabulary: Vocabulary, labels: list[str], max_tokens: int, field: str
+    vocabulary: Vocabulary, labels: Sequence[str], max_tokens: int, field: str
 ) -> list[tuple[int, ...]]:
     """Token ids of each label, `</s>` included.
 

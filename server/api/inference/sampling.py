@@ -1,6 +1,4 @@
-"""How one item's tokens are chosen: the request's settings over the version's over the server's, checked
-together.
-"""
+"""How one item's tokens are chosen: the request's settings over the version's over the server's."""
 
 from __future__ import annotations
 

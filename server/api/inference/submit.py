@@ -16,10 +16,10 @@ Outcome = FinishedEvent | ScoredEvent | ChorusError
 
 @contextmanager
 def submitted(submit: Submit, requests: Sequence[Request]) -> Iterator[list[RequestHandle | ChorusError]]:
-    """Handles of all requests, submitted in one go so that they can share a batch; cancelled when the block
-    ends early.
+    """Handles of all requests, submitted in one go so that they can share a batch.
 
-    A request that the engine refuses is its error in the list: failures after validation are per item.
+    They are cancelled when the block ends early. A request that the engine refuses is its error in the list:
+    failures after validation are per item.
     """
     handles = submit(requests)
     try:

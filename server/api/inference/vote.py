@@ -40,8 +40,9 @@ class Outcome:
 
 
 def majority(ballots: Sequence[Ballot]) -> Outcome:
-    """The normalised answer with the most weight; ties go to the higher mean log probability of those who
-    gave it, then to the earlier member.
+    """The normalised answer with the most weight.
+
+    Ties go to the higher mean log probability of those who gave it, then to the earlier member.
 
     Args:
         ballots: at least one, in the members' order.
@@ -49,8 +50,7 @@ def majority(ballots: Sequence[Ballot]) -> Outcome:
     groups: dict[str, list[Ballot]] = {}
     for ballot in ballots:
         groups.setdefault(normalise(ballot.answer), []).append(ballot)
-    # `sorted` is stable and `groups` keeps the members' order, so the earlier member wins what is still
-    # equal.
+    # `sorted` is stable and `groups` keeps the members' order: the earlier member wins what is still equal.
     ranked = sorted(groups.values(), key=lambda group: (-_weight(group), -_mean(group)))
     counts = {group[0].answer: _weight(group) for group in ranked}
     total = sum(ballot.weight for ballot in ballots)

@@ -1,6 +1,4 @@
-"""What one inference request holds while it is answered: its versions, its prepared inputs, its engine
-requests.
-"""
+"""What one inference request holds while it is answered: versions, prepared inputs, engine requests."""
 
 from __future__ import annotations
 
@@ -9,10 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import Request as HttpRequest
+
 from prompts_store.records import PromptVersion
-from server.api.inference.items import Item
+from server.api.http.context import request_id_of
+from server.api.inference.items import Item, deadline_of
 from server.api.inference.prepare import Prepared, TextRules, prepare, text_size
-from server.api.services import Services, Serving
+from server.api.services import Services, Serving, services_of
 from server.tenancy.principal import Principal
 
 
@@ -36,6 +37,19 @@ class Call:
         return TextRules(self.serving.limits.max_input_tokens, self.services.settings.max_text_characters)
 
 
+def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float | None) -> Call:
+    """The call that an HTTP request makes.
+
+    Raises:
+        InvalidInputError: it asks for a longer deadline than the server allows.
+        NotReadyError, EngineDeadError: requests are not taken.
+    """
+    services = services_of(request)
+    serving = services.ready()
+    deadline = deadline_of(deadline_seconds, services.settings)
+    return Call(services, serving, principal, request_id_of(request), deadline)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """One item, resolved and tokenised."""
@@ -47,8 +61,9 @@ class Work:
 
 @asynccontextmanager
 async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Work]]:
-    """Every item resolved and tokenised, versions held until the block ends. Validates all before anything
-    runs.
+    """Every item resolved and tokenised, versions held until the block ends.
+
+    All are validated before anything runs.
 
     Raises:
         ChorusError: the first item that is not acceptable, with its field.

@@ -51,10 +51,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     for name in ("HTTPValidationError", "ValidationError"):
         components.get("schemas", {}).pop(name, None)
-    for (
-        name,
-        given,
-    ) in _EXAMPLES.items():  # FastAPI drops nulls from examples, and a null task means the base model
+    # FastAPI drops nulls from examples, and a null task means the base model.
+    for name, given in _EXAMPLES.items():
         components["schemas"][name]["examples"] = given
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}, {}]

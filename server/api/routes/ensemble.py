@@ -11,18 +11,15 @@ from fastapi import APIRouter, Request, Response
 
 from prompts_store.records import EnsembleVersion, PromptVersion
 from server.api.http.auth import MayInfer
-from server.api.http.context import request_id_of
 from server.api.http.disconnect import race
 from server.api.http.responses import INFERENCE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import batch_response
 from server.api.inference.ballots import Poll, label_poll, text_poll, voted
-from server.api.inference.items import Item, deadline_of, inputs_of
+from server.api.inference.items import Item, inputs_of, weights_of
 from server.api.inference.submit import outcomes
-from server.api.inference.work import Call, Work, prepare_all
-from server.api.routes.classify import check_label_count
+from server.api.inference.work import Call, Work, call_of, prepare_all
 from server.api.schemas.inference import EnsembleAnswer, EnsembleBody
-from server.api.services import services_of
 from server.errors import InvalidInputError
 
 router = APIRouter(route_class=ChorusRoute, tags=["inference"])
@@ -46,14 +43,7 @@ class Panel:
 @router.post("/v1/ensemble", response_model=EnsembleAnswer, responses=INFERENCE_ERRORS)
 async def ensemble(request: Request, body: EnsembleBody, principal: MayInfer) -> Response:
     """Majority vote. Members that share labels vote by their ranking, others by their greedy text."""
-    services = services_of(request)
-    call = Call(
-        services,
-        services.ready(),
-        principal,
-        request_id_of(request),
-        deadline_of(body.deadline_seconds, services.settings),
-    )
+    call = call_of(request, principal, body.deadline_seconds)
     return await race(_answer(call, body), request.receive)
 
 
@@ -91,7 +81,6 @@ def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -
         body.labels if body.labels is not None else shared_labels([version for version, _ in panel.members])
     )
     if labels:
-        check_label_count(labels, call.services.settings.max_labels)
         if body.max_new_tokens is not None and body.labels is not None:
             raise InvalidInputError(
                 "A vote among labels generates no text: drop max_new_tokens or labels.",
@@ -124,22 +113,10 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
     else:
         references = list(body.tasks or [])
         wanted = [(reference, f"tasks.{index}") for index, reference in enumerate(references)]
-        weights = _weights(body, len(references), call.services.settings.max_members)
+        weights = weights_of(body.weights, len(references), call.services.settings.max_members)
     async with library.held(wanted, tenant, call.serving.base.fingerprint) as versions:
         members = tuple((versions[name], weight) for name, weight in zip(references, weights, strict=True))
         yield Panel(stored, members, "tasks" if stored is None else "ensemble")
-
-
-def _weights(body: EnsembleBody, count: int, limit: int) -> list[float]:
-    if count > limit:
-        raise InvalidInputError(f"There are {count} members, the limit is {limit}.", field="tasks")
-    if body.weights is None:
-        return [1.0] * count
-    if len(body.weights) != count:
-        raise InvalidInputError(
-            f"There are {len(body.weights)} weights for {count} tasks: send one for each.", field="weights"
-        )
-    return list(body.weights)
 
 
 def _name(ensemble: EnsembleVersion | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from server.api.http.parameters import Cursor, EnsembleName, Limit, Prefix, Tena
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
+from server.api.inference.items import weights_of
 from server.api.inference.resolve import check_base
 from server.api.records import ensemble_json
 from server.api.schemas.prompts import EnsemblePage, EnsembleVersionBody, StoredEnsemble
@@ -51,15 +52,7 @@ async def publish_ensemble(
     services = services_of(request)
     owner = tenant_for(principal, tenant, "unknown_ensemble")
     library, fingerprint = services.library, services.base().fingerprint
-    limit = services.settings.max_members
-    if len(body.tasks) > limit:
-        raise InvalidInputError(f"There are {len(body.tasks)} members, the limit is {limit}.", field="tasks")
-    weights = body.weights if body.weights is not None else [1.0] * len(body.tasks)
-    if len(weights) != len(body.tasks):
-        raise InvalidInputError(
-            f"There are {len(weights)} weights for {len(body.tasks)} tasks: send one for each.",
-            field="weights",
-        )
+    weights = weights_of(body.weights, len(body.tasks), services.settings.max_members)
     members = []
     for index, (reference, weight) in enumerate(zip(body.tasks, weights, strict=True)):
         version = await library.resolve(reference, principal.tenant, f"tasks.{index}")

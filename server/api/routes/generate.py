@@ -8,19 +8,17 @@ from contextlib import AsyncExitStack
 from fastapi import APIRouter, Request, Response
 
 from server.api.http.auth import MayInfer
-from server.api.http.context import request_id_of
 from server.api.http.disconnect import race
 from server.api.http.responses import INFERENCE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import batch_response
 from server.api.inference.generated import generated
-from server.api.inference.items import deadline_of, generate_items
+from server.api.inference.items import generate_items
 from server.api.inference.sampling import merge_settings, sampling_for
 from server.api.inference.streaming import GenerationStream
 from server.api.inference.submit import origin_of, outcomes
-from server.api.inference.work import Call, Work, identity, name_of, prepared_items
+from server.api.inference.work import Call, Work, call_of, identity, name_of, prepared_items
 from server.api.schemas.inference import GenerateAnswer, GenerateBody, GenerationSettings
-from server.api.services import services_of
 from server.engine.requests import GenerateRequest
 
 router = APIRouter(route_class=ChorusRoute, tags=["inference"])
@@ -33,14 +31,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["inference"])
 )
 async def generate(request: Request, body: GenerateBody, principal: MayInfer) -> Response:
     """Generate text. With `stream`, events `token`, `result`, `error` and, last, `done`."""
-    services = services_of(request)
-    call = Call(
-        services,
-        services.ready(),
-        principal,
-        request_id_of(request),
-        deadline_of(body.deadline_seconds, services.settings),
-    )
+    call = call_of(request, principal, body.deadline_seconds)
     if body.stream:
         return await _stream(call, body)
     return await race(_answer(call, body), request.receive)

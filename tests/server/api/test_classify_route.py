@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from api_harness import ApiServer, error_of
 
-from server.api.routes.classify import softmax
+from server.api.inference.ranking import softmax
 from server.api.schemas.inference import ClassifyAnswer
 from server.model.vocabulary import Vocabulary
 

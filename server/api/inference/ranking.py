@@ -1,0 +1,58 @@
+"""Ranking labels by their probability after an input: for classification, and for votes among labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from server.api.inference.answers import unexpected
+from server.api.inference.prepare import label_targets
+from server.api.inference.submit import Outcome, origin_of
+from server.api.inference.work import Call, Work, name_of
+from server.engine.requests import ScoredEvent, ScoreRequest
+from server.errors import ChorusError, InternalError, InvalidInputError
+
+
+def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> list[ScoreRequest]:
+    """The engine's request for each item.
+
+    Raises:
+        InvalidInputError: more labels than the server ranks, or one that cannot be ranked; names it.
+    """
+    limit = call.services.settings.max_labels
+    if len(labels) > limit:
+        raise InvalidInputError(f"There are {len(labels)} labels, the limit is {limit}.", field="labels")
+    longest = call.serving.limits.max_target_tokens
+    targets = tuple(label_targets(call.serving.vocabulary, labels, longest, "labels"))
+    requests = []
+    for index, work in enumerate(works):
+        task = name_of(work.version) if work.version is not None else ""
+        origin = origin_of(call.principal, call.request_id, index, task, call.deadline_seconds)
+        requests.append(ScoreRequest(origin, work.prepared.parts, targets))
+    return requests
+
+
+def scores_of(outcome: Outcome) -> Sequence[float] | ChorusError:
+    """Log probabilities of the labels in order, or why there are none."""
+    if isinstance(outcome, ChorusError):
+        return outcome
+    if not isinstance(outcome, ScoredEvent):
+        return unexpected(outcome)
+    if any(math.isnan(score) for score in outcome.log_probabilities):
+        return InternalError("The model's scores are not numbers: the prompt's values may be damaged.")
+    return outcome.log_probabilities
+
+
+def best(scores: Sequence[float]) -> int:
+    """The place of the highest score, the first of equal ones."""
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    """Probabilities from log probabilities; equal shares when all are minus infinity."""
+    top = max(scores)
+    if top == -math.inf:
+        return [1 / len(scores)] * len(scores)
+    weights = [math.exp(score - top) for score in scores]
+    total = sum(weights)
+    return [weight / total for weight in weights]
