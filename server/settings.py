@@ -1,5 +1,4 @@
-"""Every setting of the server, once: this table feeds the flags, the environment, the file and
-docs/settings.md.
+"""Every setting of the server, once: the table behind the flags, the environment and docs/settings.md.
 
 A value comes from, first match wins: a flag of `chorus serve`, an environment variable (`CHORUS_` and the
 name in capitals), a TOML file (`--config` or `CHORUS_CONFIG`), the default. Units are in the names. An

@@ -10,10 +10,10 @@ Phase = Literal["loading", "compiling", "ready", "draining", "dead"]
 
 
 class Lifecycle:
-    """The phase, with the progress of compiling. Written by the wiring, read by `/readyz` and every
-    inference route.
+    """The phase, with the progress of compiling.
 
-    Assignments of one attribute are atomic, so the loading thread may write while the event loop reads.
+    Written by the wiring, read by `/readyz` and every inference route. Assignments of one attribute are
+    atomic, so the loading thread may write while the event loop reads.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
-"""Everything that routes use, in one container on `app.state`. Built in `server/app.py` or by a test; never
-global.
+"""Everything that routes use, in one container on `app.state`.
+
+Built in `server/app.py` or by a test; never global.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The one dependency that authorises. Each route asks for a scope; what real tenancy adds goes behind
-`KeyRing`.
-"""
+"""The one dependency that authorises: each route asks for a scope, and `KeyRing` says who has it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Racing the caller: a plain FastAPI handler is not told that its client left, so inference routes listen for
-it.
+"""Racing the caller.
+
+A plain FastAPI handler is not told that its client left, so inference routes listen for it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ async def until_disconnect(receive: Receive) -> None:
 
 
 async def race(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """The work's result, or its cancellation when the client leaves first; the work has ended when this
-    returns.
+    """The work's result, or its cancellation when the client leaves first.
+
+    Either way the work has ended when this returns.
 
     Raises:
         CancelledError: the client left.

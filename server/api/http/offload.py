@@ -38,9 +38,11 @@ class Offload:
         return await asyncio.wrap_future(self._submit(partial(function, *args, **kwargs)))
 
     async def acquire(self, function: Callable[[], T], release: Callable[[T], None]) -> T:
-        """The same for a function that takes hold of something: `release` gets what came too late for a
-        caller who
-        was cancelled."""
+        """The same for a function that takes hold of something.
+
+        Args:
+            release: gets what came too late for a caller who was cancelled.
+        """
         future = self._submit(function)
         try:
             return await asyncio.wrap_future(future)

@@ -1,6 +1,4 @@
-"""A real server for tests: real sockets, real store, real vocabulary, real engine; only the device is in
-memory.
-"""
+"""A real server for tests: sockets, store, vocabulary and engine; only the device is in memory."""
 
 from __future__ import annotations
 

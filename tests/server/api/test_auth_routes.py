@@ -1,5 +1,6 @@
-"""The route table against callers: a new route without a scope cannot be made, and one without a row here
-fails.
+"""The route table against callers.
+
+A new route without a scope cannot be made, and one without a row here fails.
 """
 
 from __future__ import annotations
