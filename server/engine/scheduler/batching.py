@@ -92,6 +92,8 @@ class Batcher:
         _, rows = self._buckets.choose([ticket.fit.input_class for ticket in found.tickets], L)
         placed: list[tuple[Ticket, Acquired]] = []
         for ticket in found.tickets[:rows]:
+            if not self._present(ticket):
+                break  # a ticket before it took the rows of its prompt: the next pass loads it again
             if ticket.kind == "generate" and not self._slots.place(ticket):
                 continue
             acquired = self._rows.acquire(ticket.fit.prompts)

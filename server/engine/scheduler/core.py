@@ -20,7 +20,7 @@ from server.engine.plans import (
     StepResult,
 )
 from server.engine.requests import FailedEvent, FinishedEvent, PromptHandle, ScoredEvent
-from server.engine.scheduler.batching import Batcher
+from server.engine.scheduler.batching import Batcher, Gathered
 from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.collecting import Collector, not_finite
 from server.engine.scheduler.fair_queue import FairQueue
@@ -222,6 +222,30 @@ class Scheduler:
 
     def _plan_batch(self) -> BatchStep | None:
         found = self._batcher.gather(self._is_late)
+        while found.late or found.unloaded:
+            self._clear_way(found)
+            # Shares and holds have changed: what was gathered before may not fit any more.
+            found = self._batcher.gather(self._is_late)
+        if not found.tickets:
+            return None
+        now = self._ports.clock()
+        step = self._batcher.place(found, self._steps, now)
+        if step is None:
+            if not self._in_flight and not self._slots.in_use:
+                raise InternalError(
+                    "a request's prompts fit the device table but found no rows in an idle engine"
+                )
+            return None
+        self._steps += 1
+        for ticket in step.tickets:
+            ticket.phase, ticket.dispatched = Phase.PREFILLING, now
+            self._prefilling.add(ticket)
+            self._ports.leaving_queue(ticket)
+        self._turns.encoded()
+        return step
+
+    def _clear_way(self, found: Gathered) -> None:
+        """End what is too late, and fetch again what was evicted while it waited."""
         for ticket in found.late:
             self._end(
                 ticket,
@@ -234,23 +258,6 @@ class Scheduler:
         for ticket in found.unloaded:
             self._queue.remove(ticket.key)
             self._loading.begin(ticket)
-        if not found.tickets:
-            return None
-        now = self._ports.clock()
-        step = self._batcher.place(found, self._steps, now)
-        if step is None:
-            if not self._in_flight:
-                raise InternalError(
-                    "a request's prompts fit the device table but found no rows in an idle engine"
-                )
-            return None
-        self._steps += 1
-        for ticket in step.tickets:
-            ticket.phase, ticket.dispatched = Phase.PREFILLING, now
-            self._prefilling.add(ticket)
-            self._ports.leaving_queue(ticket)
-        self._turns.encoded()
-        return step
 
     def _is_late(self, ticket: Ticket) -> bool:
         if ticket.deadline is None or not self._config.shed_unmeetable or ticket.settled:

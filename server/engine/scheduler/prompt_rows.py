@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from server.engine.plans import RowLoad
@@ -80,7 +80,8 @@ class PromptRows:
     def acquire(self, prompts: Sequence[PromptHandle]) -> Acquired | None:
         """Rows for distinct prompts, all or none; None when steps in flight hold too many. Pairs with
         `release`."""
-        wanted = {prompt.digest for prompt in prompts}
+        # A dict, not a set: the order of use must not depend on the process's string hashes.
+        wanted = dict.fromkeys(prompt.digest for prompt in prompts)
         missing = [prompt for prompt in prompts if prompt.digest not in self._resident]
         victims = self._victims(sum(prompt.length for prompt in missing) - len(self._free), wanted)
         if victims is None:
@@ -107,7 +108,7 @@ class PromptRows:
         if sorted(rows + self._free) != list(range(self.capacity)):
             raise AssertionError("prompt rows were lost or given out twice")
 
-    def _victims(self, needed: int, wanted: set[str]) -> list[str] | None:
+    def _victims(self, needed: int, wanted: Container[str]) -> list[str] | None:
         victims: list[str] = []
         if needed <= 0:
             return victims

@@ -98,6 +98,18 @@ class Block:
             self.mode = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A block that empties for `ticket`; those accepted before it in the pass (`ahead`) still get in."""
+
+    ticket: Ticket
+    ahead: frozenset[Ticket]
+
+    def leaves(self, ticket: Ticket) -> bool:
+        """Whether `ticket` may use the block all the same."""
+        return ticket is self.ticket or ticket in self.ahead
+
+
 MayTakeLast = Callable[[Ticket, int, int], bool]
 """(ticket, slots its tenant holds of the shape, slots of the shape in all) -> whether it is below its fair
 share."""
@@ -123,7 +135,8 @@ class SlotTable:
         self._reserved = reserved
         self._decode_tokens = decode_tokens
         self._below_share = below_share
-        self._claims: dict[int, Ticket] = {}
+        self._claims: dict[int, _Claim] = {}
+        self._accepted: set[Ticket] = set()
         self._refused: set[tuple[BlockShape, int, str]] = set()
         self._full: set[tuple[BlockShape, int]] = set()
 
@@ -147,6 +160,7 @@ class SlotTable:
     def begin_pass(self) -> None:
         """A new planning pass: claims are void."""
         self._claims.clear()
+        self._accepted.clear()
         self._refused.clear()
         self._full.clear()
 
@@ -158,6 +172,7 @@ class SlotTable:
             return False
         roomy = self._room(ticket, shape) is not None
         if roomy and self._may_take(ticket, shape):
+            self._accepted.add(ticket)
             return True
         if not roomy and self._claim(ticket, shape):
             self._full.add((shape, need))
@@ -208,10 +223,8 @@ class SlotTable:
         """Free slots of a block in the right mode, whoever may take them."""
         need = ticket.fit.slots
         for block in self._by_shape[shape]:
-            if (
-                block.mode not in (None, ticket.fit.mode)
-                or self._claims.get(block.index, ticket) is not ticket
-            ):
+            claim = self._claims.get(block.index)
+            if block.mode not in (None, ticket.fit.mode) or (claim and not claim.leaves(ticket)):
                 continue
             free = block.free_slots()
             if len(free) >= need:
@@ -244,7 +257,7 @@ class SlotTable:
         candidates = same or unclaimed
         if candidates:
             soonest = min(candidates, key=lambda block: (block.steps_left, block.index))
-            self._claims[soonest.index] = ticket
+            self._claims[soonest.index] = _Claim(ticket, frozenset(self._accepted))
         return True
 
     def check_idle(self) -> None:

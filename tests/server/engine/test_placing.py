@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from engine_tools import generate, score
@@ -9,11 +11,13 @@ from virtual_time import Simulation
 
 from server.engine.config import EngineConfig
 from server.engine.fake_executor import TINY_LADDER
+from server.engine.handle import RequestHandle
 from server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan
 from server.engine.requests import PromptHandle, Request
 from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fitting import Fitter
 from server.engine.scheduler.slots import SlotTable
+from server.engine.scheduler.tickets import Ticket
 from server.errors import InputTooLongError, InvalidInputError
 
 FITTER = Fitter(TINY_LADDER, 1000, 40)
@@ -167,3 +171,42 @@ def test_pinned_prompts_stay() -> None:
     assert loads.count("p0") == 1 and loads.count("p1") > 1
     sim.scheduler.unpin("p0")
     assert sim.scheduler.stats().rows_pinned == 0
+
+
+def test_a_claim_from_behind_does_not_turn_away_those_accepted_before_it() -> None:
+    sim = Simulation()
+    shape = BlockShape(16, 8, 8)
+    table = SlotTable([shape], 0, 4, lambda ticket, held, total: True)
+
+    def ticket(number: int, **settings: Any) -> Ticket:
+        request = generate((4, 1), max_new_tokens=8, **settings)
+        handle = RequestHandle(str(number), lambda error: None)
+        return Ticket(request, sim.fitter.fit(request), handle, number, 0.0, None)
+
+    assert table.place(ticket(1))
+    table.begin_pass()
+    accepted, group, behind = ticket(2), ticket(3, n=8, temperature=1.0), ticket(4)
+    assert table.has_place(accepted)
+    assert not table.has_place(group), "the block decodes plain requests: the group claims it"
+    assert not table.has_place(behind)
+    assert table.place(accepted)
+    assert not table.place(behind), "the control: those behind the claim wait"
+
+
+def test_a_prompt_evicted_by_the_request_before_it_in_the_batch_is_loaded_again() -> None:
+    lengths = {"small": 3, "other": 3, "big": 8}
+    prompts = {name: np.ones((length, 3), np.float32) for name, length in lengths.items()}
+    config = EngineConfig(host_prompt_bytes=0, max_in_flight_steps=1)
+    sim = Simulation(config=config, rows=12, prompts=prompts)
+    small, other, big = (PromptHandle(name, length) for name, length in lengths.items())
+    # "small" is on the device only; "big" is loaded while the device is busy, and takes its rows.
+    work = [
+        (0.0, generate(small, (4, 1), max_new_tokens=1)),
+        (0.5, generate(other, (4, 1), max_new_tokens=1)),
+        (1.0, generate(big, (4, 1), max_new_tokens=1)),
+        (1.003, generate((4,) * 12, max_new_tokens=1)),
+        (1.0045, generate(small, (5, 1), max_new_tokens=1)),
+    ]
+    sim.run(work)
+    assert len(sim.served) == 5 and not sim.failed
+    sim.scheduler.check_idle()
