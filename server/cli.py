@@ -60,6 +60,14 @@ def _metavar(field: FieldInfo) -> str:
     return "LIST" if get_origin(kind) is tuple else "TEXT"
 
 
+def set_log_levels(level: str) -> None:
+    """Our own logs from `level` up; those of libraries only from `warning` up, unless it is `debug`."""
+    own = logging.getLevelName(level.upper())
+    logging.getLogger().setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
+    for name in ("chorus", "server", "prompts_store", "uvicorn"):
+        logging.getLogger(name).setLevel(own)
+
+
 @click.command(help=_HELP)
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="TOML file. [CHORUS_CONFIG]")
 @_options
@@ -71,11 +79,8 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     try:
         settings = load_settings(flags, config)
-        logging.basicConfig(
-            stream=sys.stderr,
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        )
+        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        set_log_levels(settings.log_level)
         from server.app import build_app
         from server.process import Process
 
