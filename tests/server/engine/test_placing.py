@@ -205,8 +205,9 @@ def test_a_prompt_evicted_by_the_request_before_it_in_the_batch_is_loaded_again(
         (0.5, generate(other, (4, 1), max_new_tokens=1)),
         (1.0, generate(big, (4, 1), max_new_tokens=1)),
         (1.003, generate((4,) * 12, max_new_tokens=1)),
-        (1.0045, generate(small, (5, 1), max_new_tokens=1)),
+        (1.0045, generate(small, (5,) * 10, max_new_tokens=1)),
+        *[(1.005, generate((6,) * 13, max_new_tokens=1)) for _ in range(2)],  # for one wide batch
     ]
     sim.run(work)
-    assert len(sim.served) == 5 and not sim.failed
+    assert len(sim.served) == len(work) and not sim.failed
     sim.scheduler.check_idle()
