@@ -1,0 +1,67 @@
+"""How a prompt is measured on the device: scores of the labels, or greedy text. Pure functions.
+
+Rows are any mixture of the job's prompts: ids name them.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from server.model.functions import Functions
+from server.model.layout import PyTree
+
+
+def label_scores(
+    functions: Functions,
+    params: PyTree,
+    prompts: jax.Array,
+    ids: jax.Array,
+    lengths: jax.Array,
+    labels: jax.Array,
+    label_lengths: jax.Array,
+) -> jax.Array:
+    """prompts [N, P, D], ids [B, L], lengths [B], labels [B, C, T], label_lengths [B, C] -> summed log
+    probability of each label [B, C] f32 (0 for a label of length 0, which the caller leaves out)."""
+    table = prompts.reshape(-1, prompts.shape[-1])
+    encoded = functions.encode(params, table, ids, lengths)
+    return functions.target_log_probabilities(params, encoded, lengths, labels, label_lengths)
+
+
+def greedy_tokens(
+    functions: Functions,
+    new_tokens: int,
+    params: PyTree,
+    prompts: jax.Array,
+    ids: jax.Array,
+    lengths: jax.Array,
+) -> jax.Array:
+    """prompts [N, P, D], ids [B, L], lengths [B] -> tokens [B, new_tokens] i32; what follows `</s>` means
+    nothing.
+
+    Ends early when every row has ended.
+    """
+    config, B = functions.config, ids.shape[0]
+    table = prompts.reshape(-1, prompts.shape[-1])
+    memory = functions.encoder_memory(params, functions.encode(params, table, ids, lengths), lengths)
+
+    def unfinished(state: tuple[jax.Array, PyTree, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        position, _, _, _, ended = state
+        return (position < new_tokens) & ~ended.all()
+
+    def step(
+        state: tuple[jax.Array, PyTree, jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, PyTree, jax.Array, jax.Array, jax.Array]:
+        position, cache, last, said, ended = state
+        positions = jnp.full((B,), position, jnp.int32)
+        logits, cache = functions.decode_step(params, cache, memory, lengths, last, positions)
+        chosen = logits.argmax(axis=1).astype(jnp.int32)
+        said = jax.lax.dynamic_update_index_in_dim(said, chosen, position, 1)
+        return position + 1, cache, chosen, said, ended | (chosen == config.eos_id)
+
+    start = jnp.full((B,), config.decoder_start_id, jnp.int32)
+    said = jnp.full((B, new_tokens), config.eos_id, jnp.int32)
+    # A row of padding has no length: it has ended before it begins.
+    state = (jnp.int32(0), functions.init_cache(B, new_tokens), start, said, lengths == 0)
+    tokens: jax.Array = jax.lax.while_loop(unfinished, step, state)[3]
+    return tokens

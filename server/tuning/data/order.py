@@ -1,0 +1,37 @@
+"""Which examples a step trains on: a pure function of seed, prompt index and step, resumable anywhere.
+
+An epoch is one order of all examples; steps take the next `batch_size` of the endless row of epochs, so that
+no example is left out when the batch does not divide the set.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from server.tuning.raw_bits import Indices, shuffled
+
+
+def batch_indices(seed: int, index: int, step: int, batch_size: int, examples: int) -> list[int]:
+    """Indices of the examples of step 0, 1, ... of the prompt at `index` of a job.
+
+    Args:
+        seed: the job's.
+        examples: size of the train split, at least 1.
+    """
+    first = step * batch_size
+    return [_at(seed, index, position, examples) for position in range(first, first + batch_size)]
+
+
+def epoch_of(step: int, batch_size: int, examples: int) -> float:
+    """How many times the examples were seen when `step` steps are done."""
+    return step * batch_size / examples
+
+
+def _at(seed: int, index: int, position: int, examples: int) -> int:
+    epoch, place = divmod(position, examples)
+    return int(_epoch(seed, index, epoch, examples)[place])
+
+
+@lru_cache(maxsize=64)
+def _epoch(seed: int, index: int, epoch: int, examples: int) -> Indices:
+    return shuffled(examples, "epoch", seed, index, epoch)

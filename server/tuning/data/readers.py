@@ -1,0 +1,209 @@
+"""Reads rows of JSONL, CSV, TSV and Parquet files, one at a time, within bounds, naming the row at fault.
+
+A line is never held when it is longer than the bound, so a file that is one line of 2 GB costs one buffer.
+TSV has no quoting, as GLUE's files have none; CSV quotes as RFC 4180. Rows count from 1; a header is not a
+row.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NoReturn, get_args
+
+from server.errors import InvalidInputError
+
+Format = Literal["jsonl", "csv", "tsv", "parquet"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+Record = tuple[int, dict[str, Any]]
+"""(number of the row, value by column)."""
+
+_SUFFIXES: dict[str, Format] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+}  # fmt: skip
+_PARQUET_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a file is read.
+
+    Attributes:
+        format: None goes by the file's ending.
+        column_names: of a CSV or TSV file without a header; None takes its first row.
+        max_row_bytes: longest row.
+        max_rows: most rows.
+    """
+
+    format: Format | None = None
+    column_names: tuple[str, ...] | None = None
+    max_row_bytes: int = 1024 * 1024
+    max_rows: int = 10_000_000
+
+
+def read_rows(path: Path, options: ReadOptions | None = None, *, field: str = "data") -> Iterator[Record]:
+    """The rows of a file.
+
+    Args:
+        field: what to call the file in errors (`data.train`).
+
+    Raises:
+        InvalidInputError: `invalid_data`, with the row: no such file, unknown ending, not UTF-8, a row too
+        long
+            or malformed, a header that names a column twice, or Parquet without the `parquet` extra.
+    """
+    options = options or ReadOptions()
+    source = _Source(path, options, field)
+    readers: dict[Format, Callable[[_Source], Iterator[Record]]] = {
+        "jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet,
+    }  # fmt: skip
+    for count, record in enumerate(readers[source.format](source), start=1):
+        if count > options.max_rows:
+            source.refuse(f"has more than {options.max_rows} rows")
+        yield record
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, for a prompt's lineage."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Source:
+    """One file, and how to complain about it."""
+
+    def __init__(self, path: Path, options: ReadOptions, field: str) -> None:
+        self.path, self.options, self.field = path, options, field
+        self.format: Format = options.format or self._by_ending()
+
+    def refuse(self, message: str, row: int | None = None) -> NoReturn:
+        where = "" if row is None else f", row {row}"
+        raise InvalidInputError(f"{self.path.name}{where}: {message}", field=self.field, code="invalid_data")
+
+    def open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            self.refuse(f"cannot be read: {error.strerror or error}")
+
+    def line(self, file: BinaryIO, row: int, allowed: int) -> str | None:
+        """The next line as text; None at the end of the file."""
+        raw = file.readline(allowed + 1)
+        if len(raw) > allowed:
+            self.refuse(f"is longer than {self.options.max_row_bytes} bytes", row)
+        try:
+            text = raw.decode("utf-8-sig" if file.tell() == len(raw) else "utf-8")
+        except UnicodeDecodeError as error:
+            self.refuse(f"is not UTF-8 (byte {error.start} of the line); save the file as UTF-8", row)
+        return text if raw else None
+
+    def _by_ending(self) -> Format:
+        found = _SUFFIXES.get(self.path.suffix.lower())
+        if found is None:
+            self.refuse(f"has an unknown ending; name the format, one of {', '.join(FORMATS)}")
+        return found
+
+
+def _jsonl(source: _Source) -> Iterator[Record]:
+    row = 0
+    with source.open() as file:
+        while (line := source.line(file, row + 1, source.options.max_row_bytes)) is not None:
+            row += 1
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_once)
+            except (ValueError, RecursionError) as error:
+                source.refuse(f"is not a JSON object: {str(error)[:120]}", row)
+            if not isinstance(value, dict):
+                source.refuse("is not a JSON object; write one object a line", row)
+            yield row, value
+
+
+def _delimited(source: _Source) -> Iterator[Record]:
+    tsv = source.format == "tsv"
+    with source.open() as file:
+        lines = _Lines(source, file)
+        reader = csv.reader(
+            lines, delimiter="\t" if tsv else ",", quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
+            strict=not tsv,
+        )  # fmt: skip
+        names = source.options.column_names or _header(source, _next(source, reader, lines))
+        while (values := _next(source, reader, lines)) is not None:
+            if not values:
+                continue
+            lines.row += 1
+            if len(values) != len(names):
+                source.refuse(f"has {len(values)} columns; the header names {len(names)}", lines.row)
+            yield lines.row, dict(zip(names, values, strict=True))
+
+
+class _Lines:
+    """Lines for the csv module, which may take several for one row; `row` counts finished rows."""
+
+    def __init__(self, source: _Source, file: BinaryIO) -> None:
+        self._source, self._file = source, file
+        self.row = 0
+        self.taken = 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._source.line(self._file, self.row + 1, self._source.options.max_row_bytes - self.taken)
+        if line is None:
+            raise StopIteration
+        self.taken += len(line.encode())
+        return line
+
+
+def _next(source: _Source, reader: Any, lines: _Lines) -> list[str] | None:
+    lines.taken = 0
+    try:
+        values: list[str] | None = next(reader, None)
+    except csv.Error as error:
+        source.refuse(f"is not valid {source.format.upper()}: {error}", lines.row + 1)
+    return values
+
+
+def _header(source: _Source, values: Sequence[str] | None) -> tuple[str, ...]:
+    if not values:
+        source.refuse("is empty; the first line names the columns")
+    if len(set(values)) != len(values):
+        source.refuse("names a column twice in its header")
+    return tuple(values)
+
+
+def _parquet(source: _Source) -> Iterator[Record]:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        source.refuse("is Parquet, which needs pyarrow: pip install 'chorus-prompts[parquet]', or send JSONL")
+    row = 0
+    with source.open() as file:
+        try:
+            for batch in parquet.ParquetFile(file).iter_batches(batch_size=_PARQUET_ROWS):
+                for record in batch.to_pylist():
+                    row += 1
+                    size = sum(len(value) for value in record.values() if isinstance(value, str))
+                    if size > source.options.max_row_bytes:
+                        source.refuse(f"is longer than {source.options.max_row_bytes} bytes", row)
+                    yield row, record
+        except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+            source.refuse(f"is not a readable Parquet file: {str(error)[:120]}", row + 1)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found

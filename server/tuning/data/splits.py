@@ -1,0 +1,161 @@
+"""A dataset as a job gets it: every row checked before anything runs, and split where no split was given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prompts_store.digests import canonical_json
+from server.errors import InvalidInputError
+from server.tuning.data.columns import ColumnMap
+from server.tuning.data.examples import TextRow
+from server.tuning.data.readers import ReadOptions, file_digest, read_rows
+
+SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, checked.
+
+    Attributes:
+        name: `train`, `selection`, `report`.
+        rows: at least one.
+        warnings: what is odd and yet allowed.
+        sha256: of the file it came from.
+    """
+
+    name: str
+    rows: tuple[TextRow, ...]
+    warnings: tuple[str, ...] = ()
+    sha256: str = ""
+
+
+def load_split(
+    name: str,
+    path: Path,
+    columns: ColumnMap,
+    *,
+    labels: Sequence[str] = (),
+    options: ReadOptions | None = None,
+) -> Split:
+    """Read and check one split.
+
+    Args:
+        labels: of a classification task; every answer must be one of them. Empty for free text.
+
+    Raises:
+        InvalidInputError: see `read_rows`, `ColumnMap.text_row` and `check_rows`.
+    """
+    field = f"data.{name}"
+    rows = [
+        columns.text_row(row, record, field=field) for row, record in read_rows(path, options, field=field)
+    ]
+    warnings = check_rows(name, rows, labels)
+    return Split(name, tuple(rows), warnings, file_digest(path))
+
+
+def check_rows(name: str, rows: Sequence[TextRow], labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """What cannot be trained on is refused, what is odd is a warning.
+
+    Raises:
+        InvalidInputError: `empty_split`; `unknown_label`, with the row; `one_class`, when every answer of the
+            train split is the same label.
+    """
+    field = f"data.{name}"
+    if not rows:
+        raise InvalidInputError(f"the {name} split has no rows", field=field, code="empty_split")
+    counts = Counter(row.answers[0] for row in rows)
+    if labels:
+        _check_labels(rows, labels, field)
+        if name == "train" and len(counts) == 1 and len(labels) > 1:
+            label = ascii(rows[0].answers[0])[:60]
+            message = f"every row of the train split has the label {label}; there is nothing to learn"
+            raise InvalidInputError(message, field=field, code="one_class")
+    return (*_missing_labels(name, counts, labels), *_duplicates(name, rows))
+
+
+def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
+    """A selection split of at least `rows` rows, taken out of the train split: `(train, selection)`.
+
+    Which rows is decided by the seed and each row's content, so rows with the same content stay together and
+    a copy of a selection row is never trained on.
+
+    Raises:
+        InvalidInputError: `empty_split`, when one of the two would be empty.
+    """
+    if not 1 <= rows < len(train.rows):
+        message = f"cannot take {rows} of the {len(train.rows)} train rows for selection"
+        raise InvalidInputError(message, field="data.selection", code="empty_split")
+    keys = [_content_key(row, seed) for row in train.rows]
+    last = sorted(keys)[rows - 1]
+    taken = tuple(row for row, key in zip(train.rows, keys, strict=True) if key <= last)
+    kept = tuple(row for row, key in zip(train.rows, keys, strict=True) if key > last)
+    if not kept:
+        message = "every row of the train split has the same content; nothing is left to train on"
+        raise InvalidInputError(message, field="data.train", code="empty_split")
+    return Split("train", kept, train.warnings, train.sha256), Split("selection", taken, (), train.sha256)
+
+
+def overlap_warnings(train: Split, others: Sequence[Split]) -> tuple[str, ...]:
+    """Rows of other splits that are trained on: their metric flatters."""
+    trained = {(row.text, row.answers[0]) for row in train.rows}
+    warnings = []
+    for split in others:
+        seen = [row.row for row in split.rows if (row.text, row.answers[0]) in trained]
+        if seen:
+            warnings.append(
+                f"{len(seen)} rows of the {split.name} split are in train too (rows {_some(seen)})"
+            )
+    return tuple(warnings)
+
+
+def _content_key(row: TextRow, seed: int) -> bytes:
+    return hashlib.sha256(canonical_json([seed, row.text, list(row.answers)])).digest()
+
+
+def _check_labels(rows: Sequence[TextRow], labels: Sequence[str], field: str) -> None:
+    known = set(labels)
+    for row in rows:
+        for answer in row.answers:
+            if answer not in known:
+                some = ", ".join(ascii(label)[1:-1][:30] for label in labels[:10])
+                message = f"row {row.row}: the answer {ascii(answer)[:60]} is none of the labels ({some})"
+                raise InvalidInputError(message, field=field, code="unknown_label")
+
+
+def _missing_labels(name: str, counts: Mapping[str, int], labels: Sequence[str]) -> tuple[str, ...]:
+    missing = [label for label in labels if label not in counts]
+    if not missing:
+        return ()
+    some = ", ".join(ascii(label)[1:-1][:30] for label in missing[:SHOWN_ROWS])
+    return (f"the {name} split has no row with the label{'s' * (len(missing) > 1)} {some}",)
+
+
+def _duplicates(name: str, rows: Sequence[TextRow]) -> tuple[str, ...]:
+    first: dict[tuple[str, str], int] = {}
+    answers: dict[str, str] = {}
+    copies, contradictions = [], []
+    for row in rows:
+        key = (row.text, row.answers[0])
+        if key in first:
+            copies.append(row.row)
+        elif row.text in answers:
+            contradictions.append(row.row)
+        first.setdefault(key, row.row)
+        answers.setdefault(row.text, row.answers[0])
+    warnings = []
+    for found, text in (
+        (copies, "are copies of earlier ones"),
+        (contradictions, "have the text of an earlier row and another answer"),
+    ):
+        if found:
+            warnings.append(f"{len(found)} rows of the {name} split {text} (rows {_some(found)})")
+    return tuple(warnings)
+
+
+def _some(rows: Sequence[int]) -> str:
+    return ", ".join(str(row) for row in rows[:SHOWN_ROWS]) + (", ..." if len(rows) > SHOWN_ROWS else "")
