@@ -333,8 +333,11 @@ def on_loopback(handler: Handler) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bridge)
-    server.daemon_threads = True
+    class Listening(ThreadingHTTPServer):
+        request_queue_size = 128  # the default, 5, resets some of twenty connections that come at once
+        daemon_threads = True
+
+    server = Listening(("127.0.0.1", 0), Bridge)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
