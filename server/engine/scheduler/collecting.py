@@ -110,7 +110,7 @@ class Collector:
 def not_finite() -> InvalidInputError:
     """What a request is told whose numbers overflowed."""
     return InvalidInputError(
-        "the model's numbers were not finite for this input; the prompt's values are too large for it",
+        "The model's numbers were not finite for this input: the prompt's values are too large for it.",
         field="task",
         code="output_not_finite",
     )

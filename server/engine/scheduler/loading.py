@@ -139,5 +139,5 @@ def load_error(digest: str, error: BaseException) -> ChorusError:
     if isinstance(error, ChorusError):
         return error
     return InternalError(
-        f"prompt {digest[:12]} could not be read; the server's log says why", code="prompt_unreadable"
+        f"Prompt {digest[:12]} could not be read: the server's log says why.", code="prompt_unreadable"
     )

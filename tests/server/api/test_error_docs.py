@@ -1,0 +1,52 @@
+"""Every error code that a caller may see is in the reference for people."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from prompts_store.artifacts import REASONS
+
+ROOT = Path(__file__).parents[3]
+ROOMS = ("server/api", "server/engine", "server/tenancy", "prompts_store")
+AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
+NOBODY_LEFT_TO_TELL = {"cancelled"}
+
+
+def _codes(path: Path) -> set[str]:
+    """String constants that are given as `code=` or `default_code`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "code":
+            value: ast.expr | None = node.value
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {target.id for target in targets if isinstance(target, ast.Name)}
+            value = node.value if "default_code" in names else None
+        else:
+            continue
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            found.add(value.value)
+    return found
+
+
+def _seen_by_callers() -> set[str]:
+    paths = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    codes = set().union(*map(_codes, [*paths, ROOT / "server" / "errors.py"]))
+    return codes - set(map(str, REASONS)) - AT_START_ONLY - NOBODY_LEFT_TO_TELL
+
+
+@pytest.mark.parametrize("code", sorted(_seen_by_callers()))
+def test_every_code_is_in_the_reference(code: str) -> None:
+    assert f"`{code}`" in (ROOT / "docs" / "rest.md").read_text()
+
+
+@pytest.mark.parametrize("reason", sorted(map(str, REASONS)))
+def test_every_reason_of_an_artifact_is_in_its_page(reason: str) -> None:
+    assert f"`{reason}`" in (ROOT / "docs" / "artifacts.md").read_text()
+
+
+def test_the_scan_finds_codes() -> None:
+    assert {"invalid_cursor", "deadline_exceeded", "prompt_not_finite", "unknown_field"} <= _seen_by_callers()
