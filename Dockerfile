@@ -19,7 +19,9 @@ FROM python:${PYTHON_VERSION}-slim
 RUN useradd --uid 10001 --create-home chorus && install -d -o chorus -g chorus /data
 COPY --from=build /opt/chorus /opt/chorus
 COPY --from=build /opt/demo /opt/demo
+# Models from the hub and fingerprints go to the volume: the rest of a container may be read-only.
 ENV PATH=/opt/chorus/bin:$PATH \
+    XDG_CACHE_HOME=/data/cache \
     PYTHONUNBUFFERED=1 \
     CHORUS_DATA_DIR=/data \
     CHORUS_MODEL=/opt/demo/model \

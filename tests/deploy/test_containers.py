@@ -50,6 +50,16 @@ def test_the_image_runs_as_a_plain_user_with_a_health_check() -> None:
     assert "HEALTHCHECK" in final and "/healthz" in final
 
 
+def test_what_is_written_goes_to_the_volume(compose: dict[str, Any]) -> None:
+    """The composed container is read-only: a download anywhere else could not be written."""
+    text = (ROOT / "Dockerfile").read_text()
+    volume = re.search(r"^VOLUME (\S+)$", text, re.M)
+    assert volume and compose["services"]["chorus"]["read_only"]
+    for name in ("CHORUS_DATA_DIR", "XDG_CACHE_HOME"):
+        assert re.search(rf"\b{name}={volume[1]}\b", text), name
+    assert any(mount.endswith(f":{volume[1]}") for mount in compose["services"]["chorus"]["volumes"])
+
+
 def test_everything_the_image_copies_exists() -> None:
     lines = re.findall(r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text(), re.M)
     for line in lines:
