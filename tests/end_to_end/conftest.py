@@ -7,17 +7,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 from click.testing import CliRunner
-from served import Served
-
-TINY = {
-    "input_lengths": "48",
-    "batch_rows": "1,4",
-    "blocks": "48x8x4",
-    "score_buckets": "2x8",
-    "prompt_rows": 64,
-    "layout": "unrolled",
-}
-"""A ladder that compiles in seconds."""
+from served import TINY, Served
 
 
 def train_vocabulary(folder: Path) -> Path:

@@ -15,6 +15,15 @@ from typing import Any
 import httpx
 
 CHORUS = Path(sys.executable).parent / "chorus"
+TINY = {
+    "input_lengths": "48",
+    "batch_rows": "1,4",
+    "blocks": "48x8x4",
+    "score_buckets": "2x8",
+    "prompt_rows": 64,
+    "layout": "unrolled",
+}
+"""A ladder that compiles in seconds."""
 _READY = re.compile(r"ready at (http://\S+)")
 _LISTENING = re.compile(r"listening on (http://\S+)")
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import TINY
-from served import Served
+from served import TINY, Served
 
 _RAISES = """
 from server.engine.executor.jax_executor import JaxExecutor

@@ -14,8 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import TINY
-from served import Served
+from served import TINY, Served
 
 BINARY = {"content-type": "application/octet-stream"}
 WIDTH = 26
