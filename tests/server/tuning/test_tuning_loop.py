@@ -50,7 +50,7 @@ def _same(one: JobState, other: JobState) -> None:
 
 
 def test_a_prompt_learns_a_task() -> None:
-    recipe = replace(RECIPE, steps=40, evaluate_every_steps=10, checkpoint_every_steps=1000, dropout_rate=0.0)
+    recipe = replace(RECIPE, steps=40, evaluate_every_steps=10, checkpoint_every_steps=1000)
     job = Job(3, (task(0, recipe, train_rows=120, held_out_rows=60),))
     loop = _loop(job)
     untuned: list[dict[str, float] | None] = []

@@ -1,0 +1,57 @@
+"""kill -9 between steps and inside a checkpoint write; resumed, the job ends as if it had not happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from tuning_kill_child import JOB
+from tuning_tools import VOCABULARY, programs
+
+from server.tuning import checkpoint
+from server.tuning.loop import TuningLoop
+from server.tuning.state import JobState
+
+SEED = 2026
+
+
+def _finish(state: JobState | None) -> JobState:
+    loop = TuningLoop(JOB, programs(JOB), VOCABULARY.decode, state)
+    while not loop.done:
+        loop.run_slice(100)
+    return loop.state
+
+
+def _killed(folder: Path, how: str, k: int) -> None:
+    child = Path(__file__).with_name("tuning_kill_child.py")
+    root = str(child.parents[3])
+    done = subprocess.run(
+        [sys.executable, str(child), str(folder), how, str(k)],
+        capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_a_killed_job_ends_with_the_same_bits(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    # The first checkpoint is two syncs and two renames; the second is killed inside.
+    _killed(tmp_path, "write", 4 + chance.randint(1, 4))
+    first = checkpoint.read(tmp_path, JOB)
+    assert first is not None and first.step in (2, 3)
+    _killed(tmp_path, "step", chance.randint(4, 6))
+    second = checkpoint.read(tmp_path, JOB)
+    assert second is not None and first.step <= second.step < 6
+    whole, resumed = _finish(None), _finish(second)
+    for name in ("prompts", "second_moment", "best", "losses"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(resumed, name), name)
+    assert whole.standings == resumed.standings
+    # The control: a checkpoint that forgets the second moment is found out.
+    forgetful = checkpoint.read(tmp_path, JOB)
+    assert forgetful is not None
+    forgetful.second_moment = np.zeros_like(forgetful.second_moment)
+    assert not np.array_equal(_finish(forgetful).prompts, whole.prompts)

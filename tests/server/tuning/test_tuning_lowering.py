@@ -1,0 +1,40 @@
+"""The training step lowers for TPU and CUDA on this machine, in both layouts and dtypes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+from server.model.config import named_config
+from server.model.layout import LAYOUTS, Layout
+from server.model.t5 import build
+from server.tuning.objective import Batch, Noise, Sums, accumulate
+
+
+def _shape(*shape: int, dtype: Any = jnp.float32) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_training_step_lowers_for_accelerators(platform: str, layout: Layout) -> None:
+    config = named_config("tiny")
+    model = build(config, layout, "bfloat16")
+    N, P, D, M, L, T = 2, 3, config.d_model, 2, 16, 4
+    ints = partial(_shape, dtype=jnp.int32)
+    batch = Batch(
+        ints(N * M, L), ints(N * M), ints(N * M, T), ints(N * M), _shape(N * M, 2, dtype=jnp.uint32)
+    )
+    sums = Sums(_shape(N, P, D), _shape(N), _shape(N))
+    step = jax.jit(partial(accumulate, model.functions, True))
+    exported = export.export(step, platforms=[platform])(
+        model.params, _shape(N, P, D), sums, batch, Noise(_shape(), _shape())
+    )
+    assert exported.platforms == (platform,)
+    # Gradients, losses and counts stay f32 whatever the model computes in.
+    assert {str(leaf.dtype) for leaf in exported.out_avals} == {"float32"}

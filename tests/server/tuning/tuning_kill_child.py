@@ -1,0 +1,64 @@
+"""A process that trains until it is killed: python tuning_kill_child.py FOLDER step K | write K
+
+`step K` kills itself with SIGKILL when step K is done; `write K` inside a checkpoint, at its K-th file call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tuning_tools import VOCABULARY, programs, task
+
+from prompts_store.blobs.files import Files
+from server.tuning import checkpoint
+from server.tuning.events import StepFinished
+from server.tuning.job import Job
+from server.tuning.loop import TuningLoop
+
+JOB = Job(11, (task(0), task(1)))
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillingFiles(Files):
+    """Dies before the k-th rename or sync."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            kill()
+
+    def sync(self, descriptor: int) -> None:
+        self._count()
+        super().sync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count()
+        super().rename(source, target)
+
+
+def main(folder: Path, how: str, k: int) -> None:
+    files = KillingFiles(k) if how == "write" else Files()
+    loop = TuningLoop(
+        JOB,
+        programs(JOB),
+        VOCABULARY.decode,
+        checkpoint.read(folder, JOB),
+        lambda state: checkpoint.write(folder, JOB, state, files=files),
+    )
+    while not loop.done:
+        for event in loop.run_slice(1):
+            if how == "step" and isinstance(event, StepFinished) and event.step == k:
+                kill()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
