@@ -20,6 +20,7 @@ from starlette.types import ExceptionHandler
 from prompts_store.errors import ArtifactError, InvalidError, StoreError
 from server.api.http.context import request_id_of
 from server.api.http.json_body import join_path
+from server.api.http.wording import sentence_of
 from server.errors import ChorusError, InternalError, InvalidInputError, NotFoundError
 
 LOG = logging.getLogger("chorus.api")
@@ -153,9 +154,6 @@ def validation_error(problems: list[dict[str, Any]]) -> InvalidInputError:
     code = "invalid_input"
     if kind == "extra_forbidden":
         code, message = "unknown_field", "There is no such field: remove it or correct its name."
-    elif kind == "missing":
-        message = "The field is required."
     else:
-        text = str(problem["msg"]).removeprefix("Value error, ")
-        message = text if text.endswith(".") else text + "."
+        message = sentence_of(problem)
     return InvalidInputError(message, field=path or "body", code=code)
