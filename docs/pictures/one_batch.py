@@ -14,8 +14,12 @@ WIDTH, HEIGHT = 940, 330
 FONT = "font-family='ui-monospace, SFMono-Regular, Menlo, monospace'"
 
 
-def text(x: float, y: float, content: str, *, size: int = 13, fill: str = "#212529", anchor: str = "start") -> str:
-    return f"<text x='{x}' y='{y}' font-size='{size}' fill='{fill}' text-anchor='{anchor}' {FONT}>{content}</text>"
+def text(x: float, y: float, content: str, **style: str | int) -> str:
+    look = {"font-size": 13, "fill": "#212529", "text-anchor": "start"} | {
+        {"size": "font-size", "anchor": "text-anchor"}.get(name, name): value for name, value in style.items()
+    }
+    attributes = " ".join(f"{name}='{value}'" for name, value in look.items())
+    return f"<text x='{x}' y='{y}' {attributes} {FONT}>{content}</text>"
 
 
 def box(x: float, y: float, w: float, h: float, fill: str, stroke: str = "none", r: int = 3) -> str:
@@ -23,7 +27,8 @@ def box(x: float, y: float, w: float, h: float, fill: str, stroke: str = "none",
 
 
 def arrow(x1: float, x2: float, y: float) -> str:
-    return f"<line x1='{x1}' y1='{y}' x2='{x2}' y2='{y}' stroke='#495057' stroke-width='1.5' marker-end='url(#tip)'/>"
+    ends = f"x1='{x1}' y1='{y}' x2='{x2}' y2='{y}'"
+    return f"<line {ends} stroke='#495057' stroke-width='1.5' marker-end='url(#tip)'/>"
 
 
 def picture() -> str:
@@ -50,10 +55,11 @@ def picture() -> str:
         start = 215 + 13 * length
         parts += [box(start, y + 4, 592 - start, 26, "#f1f3f5"), text(start + 8, y + 22, words, size=12)]
         parts += [arrow(596, 622, y + 17), arrow(758, 792, y + 17), text(800, y + 22, answer, fill=colour)]
+    small: dict[str, str | int] = {"size": 11, "fill": "#495057", "anchor": "middle"}
     parts += [
         box(215, 276, 377, 38, "#f8f9fa", "#adb5bd", 6),
-        text(403, 292, "prompt rows: a table on the device, filled from the", size=11, fill="#495057", anchor="middle"),
-        text(403, 307, "versioned store; a prompt is rows of an embedding", size=11, fill="#495057", anchor="middle"),
+        text(403, 292, "prompt rows: a table on the device, filled from the", **small),
+        text(403, 307, "versioned store; a prompt is rows of an embedding", **small),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
