@@ -21,7 +21,7 @@ from server.tuning.objective import Batch, Noise, Sums
 from server.tuning.packing import pack_batch, row_key
 from server.tuning.programs import empty_sums
 
-TASKS = (task(0), task(1), task(2, replace(RECIPE, learning_rate=0.05, parameter_scaling=True)))
+TASKS = (task(0), task(2, replace(RECIPE, learning_rate=0.05, parameter_scaling=True)))
 JOB = Job(3, TASKS)
 PROMPTS = np.stack([each.initial for each in TASKS])
 NOISE = Noise(np.float32(0.1), np.float32(1e-4))
@@ -45,16 +45,16 @@ def _run(job: Job) -> TuningLoop:
     return loop
 
 
-CHOSEN = st.lists(st.lists(st.integers(0, 29), min_size=4, max_size=4), min_size=3, max_size=3)
+CHOSEN = st.lists(st.lists(st.integers(0, 29), min_size=4, max_size=4), min_size=2, max_size=2)
 
 
 @settings(deadline=None, derandomize=True, max_examples=15)
-@given(CHOSEN, st.integers(0, 2), st.sampled_from(["examples", "values", "nan"]))
+@given(CHOSEN, st.integers(0, 1), st.sampled_from(["examples", "values", "nan"]))
 def test_a_prompts_gradient_never_sees_the_others(chosen: list[list[int]], kept: int, how: str) -> None:
     """Other examples, other values, or NaN in the other prompts: this prompt's sums keep their bits."""
     before = _sums(PROMPTS, _batch(chosen))
     prompts, changed = PROMPTS.copy(), [list(each) for each in chosen]
-    for n in range(3):
+    for n in range(2):
         if n != kept and how == "examples":
             changed[n] = [(i * 7 + 3) % 30 for i in changed[n]]
         elif n != kept:
@@ -66,13 +66,13 @@ def test_a_prompts_gradient_never_sees_the_others(chosen: list[list[int]], kept:
 
 
 def test_control_a_row_that_names_another_prompt_is_seen() -> None:
-    """The property above can fail: a row of prompt 0 that names prompt 2's values changes its gradient."""
-    batch = _batch([[0, 1, 2, 3]] * 3)
+    """The property above can fail: a row of prompt 0 that names prompt 1's values changes its gradient."""
+    batch = _batch([[0, 1, 2, 3]] * 2)
     V, P = programs(JOB).vocab_rows, RECIPE.prompt_length
     wrong = batch.ids.copy()
-    wrong[0] = np.where(wrong[0] >= V, wrong[0] + 2 * P, wrong[0])
+    wrong[0] = np.where(wrong[0] >= V, wrong[0] + P, wrong[0])
     right, crossed = _sums(PROMPTS, batch), _sums(PROMPTS, replace(batch, ids=wrong))
-    assert not np.array_equal(right.gradients[2], crossed.gradients[2])
+    assert not np.array_equal(right.gradients[1], crossed.gradients[1])
 
 
 def test_together_is_alone_within_rounding_and_no_weight_changes() -> None:
@@ -96,7 +96,7 @@ def test_together_is_alone_within_rounding_and_no_weight_changes() -> None:
 
 
 def test_micro_batches_add_up_to_the_gradient_of_the_whole() -> None:
-    first, second = [[0, 1, 2, 3]] * 3, [[4, 5, 6, 7]] * 3
+    first, second = [[0, 1, 2, 3]] * 2, [[4, 5, 6, 7]] * 2
     one, other = _sums(PROMPTS, _batch(first)), _sums(PROMPTS, _batch(second))
     built = programs(JOB)
     sums = built.accumulate[24](built.params, PROMPTS, empty_sums(built.shapes), _batch(first), NOISE)
