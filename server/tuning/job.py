@@ -62,14 +62,15 @@ class Job:
 
     Raises:
         InvalidInputError: nothing to train on, an index twice, recipes that differ in a shared field, a
-        prompt
-            of the wrong shape, or metrics that do not suit the labels.
+            prompt of the wrong shape, a seed that is no 63-bit number, or metrics that do not suit the labels.
     """
 
     seed: int
     tasks: tuple[PromptTask, ...]
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InvalidInputError(f"seed must be from 0 to 2**63 - 1, got {self.seed}", field="seed")
         if not self.tasks:
             raise InvalidInputError("a job trains at least one prompt", field="tasks")
         if len({task.index for task in self.tasks}) != len(self.tasks):

@@ -69,8 +69,7 @@ class TuningLoop:
         """Do at most so many device dispatches of training or evaluation, and tell what happened.
 
         Raises:
-            OSError: a checkpoint could not be written. The state is whole; the loop must be made anew from
-            it.
+            OSError: a checkpoint could not be written. The last one is whole; make a new loop from it.
         """
         if self._failed:
             raise RuntimeError("this loop failed; make a new one from the last checkpoint")

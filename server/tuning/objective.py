@@ -1,9 +1,8 @@
 """What training minimises: cross-entropy of the target tokens, plus the z-loss of the released code.
 
-Rows are laid out prompt by prompt: rows n * M .. n * M + M - 1 belong to prompt n, whose values are rows n *
-P ..
-of the table that `functions.encode` looks up. A row's ids name its own prompt's rows only, so its gradient
-can reach no other prompt.
+Rows are laid out prompt by prompt: M rows of prompt 0, M of prompt 1, ... The values of prompt n are rows
+n * P and on of the table that `functions.encode` looks up. A row's ids name its own prompt's rows only, so
+its gradient can reach no other prompt.
 """
 
 from __future__ import annotations

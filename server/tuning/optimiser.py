@@ -1,8 +1,6 @@
-"""Adafactor (Shazeer and Stern 2018) as prompt tuning uses it: not factored, no momentum, one prompt at a
-time.
+"""Adafactor (Shazeer and Stern 2018) as prompt tuning uses it: not factored, no momentum.
 
-Every prompt of a stack [N, P, D] is its own block: statistics, clipping and scaling never look at another
-one.
+Every prompt of a stack [N, P, D] is its own block: statistics, clipping and scaling look at no other one.
 """
 
 from __future__ import annotations

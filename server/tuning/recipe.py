@@ -1,8 +1,7 @@
 """How prompts are tuned: every knob of Lester et al. 2021 (section 3.1, Table 6), with the paper's defaults.
 
 Table 6 lists the values the authors searched: learning rate 0.001 to 0.5, parameter scaling, batch 32 to 512,
-10,000 to 30,000 steps, warm-up 2,000 or 3,000 steps, decay factor 0.1 or 0.5 each 4,000, 6,000 or 8,000
-steps.
+10,000 to 30,000 steps, warm-up 2,000 or 3,000 steps, decay by 0.1 or 0.5 each 4,000, 6,000 or 8,000 steps.
 The z-loss and the dropout are those of the released code (google-research/prompt-tuning).
 """
 

@@ -15,8 +15,7 @@ ROUNDING = 8
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """One compile each: a training program for every input length, and an evaluation program for those in
-    use.
+    """Each input length costs one training program, and one of each kind of evaluation in use.
 
     Attributes:
         prompts: N.

@@ -1,5 +1,4 @@
-"""Where a job stands after a number of steps: everything that the next step depends on, and what is
-reported."""
+"""Where a job stands after a number of steps: what the next step depends on, and what is reported."""
 
 from __future__ import annotations
 

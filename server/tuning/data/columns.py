@@ -19,13 +19,11 @@ class ColumnMap:
     """Which columns are the input and which one is the answer.
 
     Attributes:
-        template: the task's input template, `"{sentence1} [SEP] {sentence2}"`; the very one it is served
-            with.
+        template: the task's input template, `"{sentence1} [SEP] {sentence2}"`; the one it is served with.
         target: the column of the answer: a text, a number, a truth value, or a list of accepted texts of
             which the first is trained on.
         columns: template field -> column, for those whose names differ.
-        target_texts: how an answer is written, `{"0": "negative", "1": "positive"}`; empty leaves it as it
-            is.
+        target_texts: how an answer is written, `{"0": "negative", "1": "positive"}`; empty changes nothing.
 
     Raises:
         InvalidInputError: a template that is none, or a mapped field that it does not have.
@@ -48,8 +46,7 @@ class ColumnMap:
 
         Raises:
             InvalidInputError: a missing column, an empty or nested value, or an answer that `target_texts`
-            does
-                not know; with the row.
+                does not know; with the row.
         """
         parsed = self._parsed()
         place = f"row {row}"

@@ -54,8 +54,7 @@ def read_rows(path: Path, options: ReadOptions | None = None, *, field: str = "d
 
     Raises:
         InvalidInputError: `invalid_data`, with the row: no such file, unknown ending, not UTF-8, a row too
-        long
-            or malformed, a header that names a column twice, or Parquet without the `parquet` extra.
+            long or malformed, a header that names a column twice, or Parquet without the `parquet` extra.
     """
     options = options or ReadOptions()
     source = _Source(path, options, field)

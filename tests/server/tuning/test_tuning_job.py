@@ -42,6 +42,9 @@ def test_what_is_not_shared_may_differ() -> None:
     assert Job(3, (task(0), replace(task(1), recipe=other))).recipe == RECIPE
     with pytest.raises(InvalidInputError):
         Job(3, ())
+    for seed in (-1, 2**63):
+        with pytest.raises(InvalidInputError, match="seed must be"):
+            Job(seed, (task(0),))
 
 
 def test_shapes_hold_everything_and_have_few_rungs() -> None:
