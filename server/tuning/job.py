@@ -62,7 +62,7 @@ class Job:
 
     Raises:
         InvalidInputError: nothing to train on, an index twice, recipes that differ in a shared field, a
-            prompt of the wrong shape, a seed that is no 63-bit number, or metrics that do not suit the labels.
+            prompt of the wrong shape, a seed outside 63 bits, or metrics that do not suit the labels.
     """
 
     seed: int
