@@ -28,7 +28,7 @@ from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder, program_count
 from server.engine.plans import Ladder
 from server.engine.stats import EngineStats
-from server.errors import EngineDeadError, InvalidInputError, InvalidModelError
+from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tenancy.keys import load_keys
@@ -212,6 +212,7 @@ def start_engine(
         app.services.lifecycle.compiling(done, total)
         observer.compiled(name, "startup", seconds)
         say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
+        check_compile_time(settings, compiled, done)
 
     executor, plan = build_executor(
         model,
@@ -234,6 +235,17 @@ def start_engine(
     )
     engine.start()
     return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder)), compiled
+
+
+def check_compile_time(settings: Settings, compiled: Compiled, done: int) -> None:
+    """The bound on a cold start. Raises NotReadyError when `max_compile_seconds` are over too early."""
+    if 0 < settings.max_compile_seconds < compiled.seconds and done < compiled.programs:
+        raise NotReadyError(
+            f"{done} of {compiled.programs} programs took {compiled.seconds:.0f} s, the limit is "
+            f"{settings.max_compile_seconds:.0f}: raise max_compile_seconds, or ask for fewer programs with "
+            "input_lengths, batch_rows, blocks and score_buckets. The compile cache keeps what is done.",
+            field="max_compile_seconds",
+        )
 
 
 def engine_config(settings: Settings, eos_id: int) -> EngineConfig:

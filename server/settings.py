@@ -183,6 +183,9 @@ class Settings(BaseSettings):
     max_programs: int = Field(
         128, ge=1, description="Most programs that a start may compile; lengths, batches and blocks multiply."
     )
+    max_compile_seconds: float = Field(
+        3600.0, ge=0, description="A start that compiles for longer gives up; 0 never does."
+    )
     compile_cache_dir: Path | None = Field(
         None,
         description="Folder of the persistent compile cache; `compile_cache` in the data folder when unset.",

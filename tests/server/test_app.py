@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from server.app import Compiled, build_app, close_app, engine_config, ladder_of
+from server.app import Compiled, build_app, check_compile_time, close_app, engine_config, ladder_of
 from server.engine.config import EngineConfig
 from server.engine.executor.build import model_spec
 from server.engine.executor.programs import programs
 from server.engine.executor.testing import tiny_model
 from server.engine.ladder import program_count
-from server.errors import InvalidInputError
+from server.errors import InvalidInputError, NotReadyError
 from server.settings import Settings
 
 LADDERS: list[dict[str, Any]] = [
@@ -46,6 +46,16 @@ def test_a_ladder_of_too_many_programs_is_refused_before_anything_is_loaded(tmp_
     ladder_of(Settings(model="x", input_lengths=lengths, max_programs=count))
     with pytest.raises(InvalidInputError):
         ladder_of(Settings(model="x", input_lengths=lengths, max_programs=count - 1))
+
+
+def test_a_start_that_compiles_for_too_long_gives_up() -> None:
+    limited = Settings(model="x", max_compile_seconds=60)
+    with pytest.raises(NotReadyError, match="3 of 45 programs took 61 s") as caught:
+        check_compile_time(limited, Compiled(45, 0, 61.0), 3)
+    assert caught.value.field == "max_compile_seconds"
+    check_compile_time(limited, Compiled(45, 0, 60.0), 3)
+    check_compile_time(limited, Compiled(45, 0, 61.0), 45)
+    check_compile_time(Settings(model="x", max_compile_seconds=0), Compiled(45, 0, 1e9), 3)
 
 
 def test_the_engine_gets_its_settings() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from prompts_store.artifacts import Artifact, ArtifactLimits, read_artifact
+from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.records import PromptManifest, Published
 from server.api.http.auth import MayWrite
 from server.api.http.errors import validation_error
@@ -92,11 +92,11 @@ async def upload(
     }
     sent = await _read(request, {name: value for name, value in query.items() if value is not None})
     limits = artifact_limits(services, sent.metadata)
-    published, artifact, aliases = await services.library.write(
+    published, notes, aliases = await services.library.write(
         _publish, services, owner, principal.name, task, sent, limits
     )
     answer = version_json(published.version, aliases)
-    answer |= {"created": published.created, "notes": list(artifact.notes)}
+    answer |= {"created": published.created, "notes": notes}
     return json_response(answer, 201 if published.created else 200)
 
 
@@ -121,17 +121,21 @@ def artifact_limits(services: Services, metadata: UploadMetadata) -> ArtifactLim
 
 def _publish(
     services: Services, tenant: str, name: str, task: str, sent: Upload, limits: ArtifactLimits
-) -> tuple[Published, Artifact, dict[str, int]]:
+) -> tuple[Published, list[str], dict[str, int]]:
     """On a thread of the store: read, check, publish."""
     artifact = read_artifact(sent.file, limits=limits)
     said, found = sent.metadata, artifact.metadata
     settings = said.settings if said.settings is not None else dict(found.settings or {})
     check_settings(settings)
+    notes, base = list(artifact.notes), said.base_fingerprint or found.base_fingerprint
+    if base is None:
+        base = limits.base_fingerprint
+        notes.append("The base model was not said: recorded as the one that this server runs.")
     manifest = PromptManifest(
         digest=artifact.digest,
         length=int(artifact.values.shape[0]),
         width=int(artifact.values.shape[1]),
-        base_fingerprint=said.base_fingerprint or found.base_fingerprint,
+        base_fingerprint=base,
     )
     template = said.template if said.template is not None else found.template
     labels = said.labels if said.labels is not None else found.labels
@@ -151,7 +155,7 @@ def _publish(
         metrics=said.metrics,
         description=said.description,
     )
-    return published, artifact, services.library.store.aliases(tenant, task)
+    return published, notes, services.library.store.aliases(tenant, task)
 
 
 async def _read(request: Request, query: dict[str, Any]) -> Upload:

@@ -40,7 +40,7 @@ def compile_all(
 
     Args:
         watch: told which program each compile belongs to, cause `startup`.
-        progress: called on this thread after each program.
+        progress: called on this thread after each program; what it raises ends the compilation.
     """
     wanted = list(programs)
     result = CompiledPrograms({}, {}, {})
@@ -49,14 +49,18 @@ def compile_all(
         futures: dict[Future[tuple[Any, float]], Program] = {
             pool.submit(_compile, program, watch): program for program in wanted
         }
-        for done, future in enumerate(as_completed(futures), start=1):
-            name = futures[future].name
-            executable, seconds = future.result()
-            result.executables[name] = executable
-            result.seconds[name] = seconds
-            result.temporary_bytes[name] = _temporary_bytes(executable)
-            if progress is not None:
-                progress(done, len(wanted), name, seconds)
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                name = futures[future].name
+                executable, seconds = future.result()
+                result.executables[name] = executable
+                result.seconds[name] = seconds
+                result.temporary_bytes[name] = _temporary_bytes(executable)
+                if progress is not None:
+                    progress(done, len(wanted), name, seconds)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return result
 
 

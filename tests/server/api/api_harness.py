@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,11 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     assert body["error"]["request_id"] == answer.headers["x-request-id"]
     error: dict[str, Any] = body["error"]
     return error
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for what another thread does and gives no event of; fails when it has not come after `seconds`."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        pause.wait(0.001)  # lets the other thread run

@@ -160,6 +160,9 @@ def test_a_form_says_the_same_as_a_query(api: ApiServer) -> None:
         assert made[name] == metadata[name]
     assert made["lineage"]["job"] == "j-1" and made["lineage"]["format"] == "npy"
     assert made["notes"] and made["created_by"] == "anonymous"
+    baseless = api.push("baseless", rows=3)
+    assert baseless["base_fingerprint"] == FINGERPRINT
+    assert baseless["notes"] == ["The base model was not said: recorded as the one that this server runs."]
     query = api.push(
         "form",
         rows=3,

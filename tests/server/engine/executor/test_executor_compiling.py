@@ -68,6 +68,18 @@ def test_progress_names_every_program_and_the_watch_counts_it() -> None:
     assert set(compiled.seconds) == set(compiled.temporary_bytes) == {"one", "two"}
 
 
+def test_what_progress_raises_ends_the_compilation() -> None:
+    seen: list[int] = []
+
+    def give_up(done: int, total: int, name: str, seconds: float) -> None:
+        seen.append(done)
+        raise TimeoutError("long enough")
+
+    with pytest.raises(TimeoutError):
+        compile_all([_program(f"given up {size}", size) for size in range(31, 51)], None, give_up)
+    assert seen == [1]
+
+
 def test_no_plan_compiles_after_readiness_and_a_stray_compile_is_seen() -> None:
     prompts = MemoryPrompts({"p": np.ones((6, 26), np.float32)})
     with CompileWatch() as watch:
