@@ -24,8 +24,7 @@ class Gathered:
 
     Attributes:
         turn: start tag of the head.
-        passed: start tag of the first ticket that could run now but not in this pass; None while there is
-            none.
+        passed: by tenant, the start tag of its first ticket that could run now but not in this pass.
         tickets: head first; all fit one bucket length.
         unloaded: tickets whose prompts were evicted everywhere since they were loaded.
         late: tickets that cannot be answered in time any more.
@@ -33,7 +32,7 @@ class Gathered:
     """
 
     turn: float = 0.0
-    passed: float | None = None
+    passed: dict[str, float] = field(default_factory=dict)
     tickets: list[Ticket] = field(default_factory=list)
     unloaded: list[Ticket] = field(default_factory=list)
     late: list[Ticket] = field(default_factory=list)
@@ -72,9 +71,8 @@ class Batcher:
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
             ticket = waiting.item
-            # Whoever is passed over may fall behind by one largest request and no more.
-            if found.passed is not None and waiting.start - found.passed > self._queue.largest:
-                break
+            if self._too_far_ahead(found, waiting):
+                continue
             if is_late(ticket):
                 found.late.append(ticket)
             elif not self._present(ticket):
@@ -116,11 +114,19 @@ class Batcher:
         if not found.tickets:
             found.turn = waiting.start
         elif not self._joins(found, waiting.item):
-            found.passed = waiting.start if found.passed is None else found.passed
+            found.passed.setdefault(waiting.tenant, waiting.start)
             return
         found.tickets.append(waiting.item)
         most = self._buckets.most_rows(found.tickets[0].fit.input_class)
         found.full = len(found.tickets) == most
+
+    def _too_far_ahead(self, found: Gathered, waiting: Waiting[Ticket]) -> bool:
+        """A tenant passed over may fall behind others by one largest request and no more.
+
+        Within a tenant the order may bend further, up to the lookahead: its oldest request is the next head.
+        """
+        others = [start for tenant, start in found.passed.items() if tenant != waiting.tenant]
+        return bool(others) and waiting.start - min(others) > self._queue.largest
 
     def _joins(self, found: Gathered, ticket: Ticket) -> bool:
         head, fit = found.tickets[0], ticket.fit

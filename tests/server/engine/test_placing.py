@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from virtual_time import Simulation
 from server.engine.config import EngineConfig
 from server.engine.fake_executor import TINY_LADDER
 from server.engine.handle import RequestHandle
-from server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan
+from server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan, StepPlan
 from server.engine.requests import PromptHandle, Request
 from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fitting import Fitter
@@ -211,3 +212,24 @@ def test_a_prompt_evicted_by_the_request_before_it_in_the_batch_is_loaded_again(
     sim.run(work)
     assert len(sim.served) == len(work) and not sim.failed
     sim.scheduler.check_idle()
+
+
+def test_one_tenants_mixed_lengths_still_fill_their_batches() -> None:
+    """Passing over a longer request of the same tenant must not end the look down its queue."""
+    rows: list[int] = []
+
+    def cost(plan: StepPlan) -> float:
+        if isinstance(plan, PrefillPlan):
+            rows.append(len(plan.inputs))
+        return 0.01
+
+    sim = Simulation(cost=cost)
+    short, long = generate((4,) * 16, max_new_tokens=4), generate((4,) * 60, max_new_tokens=4)
+    mixed = [
+        (0.0, replace(request, origin=replace(request.origin, request_id=f"m{number}")))
+        for number, request in enumerate([short, long] * 8)
+    ]
+    sim.run(mixed)
+    assert len(sim.served) == 16
+    most = max(B for B, _ in TINY_LADDER.input_buckets)
+    assert rows.count(most) == 16 // most
