@@ -52,6 +52,8 @@ class Loading:
         if all(prompt.digest in self._flights for prompt in missing):
             self._start(ticket)
             return
+        # Waiting with holds could wait for ever: they may be what fills the host tier.
+        drop_holds(self._host, ticket)
         self._backlog.push(
             ticket,
             key=ticket.key,

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from engine_tools import generate
 
+from server.engine.fake_executor import TINY_LADDER
+from server.engine.handle import RequestHandle
 from server.engine.host_prompts import HostPromptTier, to_compute_dtype
 from server.engine.requests import PromptHandle
+from server.engine.scheduler.fitting import Fitter
+from server.engine.scheduler.loading import Loading
+from server.engine.scheduler.tickets import Ticket
 from server.errors import InternalError, InvalidInputError
 
 ROWS = np.ones((2, 4), np.float32)
@@ -62,3 +68,22 @@ def test_what_is_not_finite_after_the_cast_is_refused(value: float) -> None:
 def test_another_shape_than_promised_is_a_defect(shape: tuple[int, ...]) -> None:
     with pytest.raises(InternalError, match="expected 2 rows"):
         to_compute_dtype(PromptHandle("p", 2), np.ones(shape, np.float32), np.dtype(np.float32))
+
+
+def test_what_a_ticket_holds_itself_never_keeps_it_from_loading() -> None:
+    """Its other prompt was evicted while it waited; the one it holds fills a tier without a budget."""
+    host = HostPromptTier(0)
+    fetched: list[str] = []
+    fitter = Fitter(TINY_LADDER, 1000, 40)
+    request = generate(PromptHandle("here", 2), PromptHandle("evicted", 3), (4, 1))
+    ticket = Ticket(request, fitter.fit(request), RequestHandle("r", lambda error: None), 0, 0.0, None)
+    host.hold("here")
+    ticket.holds.append("here")
+    host.put("here", np.zeros((2, 3), np.float32))
+    ready: list[Ticket] = []
+    loading = Loading(host, lambda prompt: fetched.append(prompt.digest), 2, ready.append)
+    loading.begin(ticket)
+    assert set(fetched) == {"here", "evicted"}
+    for digest in tuple(fetched):
+        loading.loaded(digest, np.zeros((2, 3), np.float32))
+    assert ready == [ticket] and sorted(ticket.holds) == ["evicted", "here"]
