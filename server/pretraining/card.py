@@ -84,7 +84,7 @@ def as_text(card: Mapping[str, Any]) -> str:
         "",
         f"A T5 1.1 of {card['parameters'] / 1e6:.1f} million parameters, trained with the objective "
         f"`{settings['objective']}` for {training['steps']:,} steps: "
-        f"{training['tokens'] / 1e6:,.1f} million tokens, {training['seconds'] / 3600:.2f} hours, "
+        f"{training['tokens']:,} tokens, {training['seconds'] / 3600:.2f} hours, "
         f"seed {settings['seed']}.",
         "",
         f"Fingerprint `{card['fingerprint']}`.",
@@ -131,7 +131,7 @@ def _base_lines(base: Mapping[str, Any]) -> list[str]:
         settings, training = base["training"]["settings"], base["training"]
         lines.append(
             f"It was trained with `{settings['objective']}` for {training['steps']:,} steps "
-            f"({training['tokens'] / 1e6:,.1f} million tokens)."
+            f"({training['tokens']:,} tokens)."
         )
         lines += ["", *_data_lines(base["data"])]
     if base.get("base"):

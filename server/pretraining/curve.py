@@ -65,18 +65,18 @@ class Progress:
         """Count from here."""
         self._from = self._clock(), step, tokens
 
-    def tell(self, step: int, tokens: int, loss: float, accuracy: float, rate: float) -> float:
-        """One line; returns tokens a second since `start`."""
+    def tell(self, step: int, tokens: int, loss: float, accuracy: float, rate: float) -> float | None:
+        """One line; returns tokens a second since `start`, None at the very first step."""
         assert self._from is not None
         began, first, seen = self._from
-        seconds = max(self._clock() - began, 1e-9)
-        speed = (tokens - seen) / seconds
-        left = (self._steps - step) * seconds / max(step - first, 1)
-        self._say(
-            f"step {step:,} of {self._steps:,}: loss {loss:.4f}, accuracy {accuracy:.3f}, "
-            f"learning rate {rate:.2e}, {speed:,.0f} tokens/s, {tokens / 1e6:,.2f} M tokens, "
-            f"{duration(left)} left"
-        )
+        line = f"step {step:,} of {self._steps:,}: loss {loss:.4f}, accuracy {accuracy:.3f}, rate {rate:.2e}"
+        speed = None
+        if step > first:
+            seconds = max(self._clock() - began, 1e-9)
+            speed = round((tokens - seen) / seconds, 1)
+            left = (self._steps - step) * seconds / (step - first)
+            line += f", {speed:,.0f} tokens/s, {duration(left)} left"
+        self._say(f"{line}; {tokens:,} tokens so far")
         return speed
 
 

@@ -107,9 +107,8 @@ def _apply(
     tokens = jnp.maximum(sums.tokens, 1)
     gradients = jax.tree.map(lambda gradient: gradient / tokens, sums.gradients)
     changes, new = optimiser.update(gradients, state, tensors)
-    standing = Standing(
-        sums.loss / tokens, sums.hits / tokens, optax.global_norm(gradients), rate(steps_done(state))
-    )
+    norm = jnp.sqrt(sum(jnp.vdot(each, each) for each in gradients.values()))
+    standing = Standing(sums.loss / tokens, sums.hits / tokens, norm, rate(steps_done(state)))
     return optax.apply_updates(tensors, changes), new, standing
 
 

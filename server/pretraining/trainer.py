@@ -150,7 +150,7 @@ class Trainer:
         speed = self._progress.tell(state.step, state.tokens, loss, accuracy, rate)
         self.curve.add(
             step=state.step, split="train", loss=loss, accuracy=accuracy, tokens=state.tokens,
-            learning_rate=rate, gradient_norm=norm, tokens_per_second=round(speed, 1),
+            learning_rate=rate, gradient_norm=norm, tokens_per_second=speed,
         )  # fmt: skip
         state.pending = []
 
