@@ -19,7 +19,7 @@ from server.pretraining.sources import Source
 
 SETTINGS: dict[str, Any] = {
     "input_length": 24, "batch_size": 4, "micro_batch_size": 2, "steps": 6, "warmup_steps": 4,
-    "evaluate_batches": 2, "seed": 5,
+    "evaluate_batches": 2, "seed": 5, "learning_rate": 0.02,
 }  # fmt: skip
 PIECES = 300
 
