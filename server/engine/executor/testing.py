@@ -30,7 +30,7 @@ class MemoryPrompts:
         return self.prompts[digest]
 
 
-def _lively(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str, Values]]:
+def lively_tensors(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str, Values]]:
     """Random weights whose answers depend on the input and end now and then.
 
     T5's own initial spread gives a nearly uniform distribution; a wider head spreads it, and `end_bias`
@@ -48,7 +48,7 @@ def tiny_model(
 ) -> Model:
     """A random T5 1.1 of test size; the same seed gives the same weights."""
     config = named_config("tiny")
-    return assemble(config, layout, dtype, _lively(config, seed, end_bias))
+    return assemble(config, layout, dtype, lively_tensors(config, seed, end_bias))
 
 
 def tiny_executor(
