@@ -1,8 +1,9 @@
 """Run in a process of its own with simulated devices: the same plans and training steps on several meshes.
 
-    python mesh_child.py '{"model": "wide", "layout": "unrolled", "meshes": [[1, 1], [2, 4]]}'
+    python mesh_child.py '{"model": "wide", "layout": "unrolled", "meshes": [[1, 1], [2, 4]], "trained": []}'
 
-Writes a JSON list, one object a mesh, on standard output.
+A mesh is [data, model]; training runs on those in `trained`. Writes a JSON list, one object a mesh, on
+standard output.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import sys
 from dataclasses import asdict
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import numpy as np
@@ -42,10 +44,15 @@ from server.tuning.shapes import Shapes
 
 WIDE = T5Config(
     name="wide", vocab_size=163, padded_vocab_size=168, d_model=40, d_kv=3, d_ff=48, num_heads=16,
-    num_encoder_layers=1, num_decoder_layers=2,
+    num_encoder_layers=1, num_decoder_layers=1,
 )  # fmt: skip
-LADDER = Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 4), BlockShape(16, 8, 4)), ((2, 3),), 8)
 TEXT = (17, 33, 5, 1)
+
+
+def ladder_of(data: int) -> Ladder:
+    """A batch of one does not divide over two: it has a bucket of its own there."""
+    buckets = ((1, 16), (4, 16)) if data > 1 else ((4, 16),)
+    return Ladder(buckets, (BlockShape(16, 8, 4), BlockShape(16, 8, 4)), ((2, 3),), 8)
 
 
 def make_model(source: str, layout: Any, mesh: DeviceMesh | None) -> Model:
@@ -54,7 +61,7 @@ def make_model(source: str, layout: Any, mesh: DeviceMesh | None) -> Model:
     return load_model(source, layout=layout, mesh=mesh).model
 
 
-def plans(V: int) -> list[StepPlan]:
+def plans(V: int, alone: tuple[int, int]) -> list[StepPlan]:
     """Loads, both modes, greedy, samples, beams, a release, targets, and a batch of one."""
     sampled = SlotSampling(8, temperature=0.7, top_k=9, top_p=0.9, seed=4_000_000_000)
     prompt = (V, V + 7, V + 2, V + 3, V + 4, V + 5)
@@ -74,7 +81,7 @@ def plans(V: int) -> list[StepPlan]:
         ),
         DecodePlan(1, 0, "plain", 3),
         DecodePlan(2, 1, "grouped", 8),
-        PrefillPlan(3, (1, 16), ((*prompt, 30, 1),), (Admission(0, 0, (0,), SlotSampling(5)),)),
+        PrefillPlan(3, alone, ((*prompt, 30, 1),), (Admission(0, 0, (0,), SlotSampling(5)),)),
         DecodePlan(4, 0, "plain", 8, release=(1,)),
         ScorePlan(5, (4, 16), (2, 3), (TEXT, (*prompt, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
         DecodePlan(6, 1, "grouped", 8),
@@ -86,7 +93,7 @@ def serve(model: Model, ladder: Ladder, compiled: Any) -> list[Any]:
     prompt = np.random.default_rng(0).normal(size=(6, model.config.d_model)).astype(np.float32)
     V, start = model.config.padded_vocab_size, model.config.decoder_start_id
     executor = JaxExecutor(model_spec(model, 16, 8), ladder, compiled, MemoryPrompts({"p": prompt}), V, start)
-    return [asdict(executor.collect(executor.dispatch(plan))) for plan in plans(V)]  # type: ignore[call-overload]
+    return [asdict(executor.collect(executor.dispatch(plan))) for plan in plans(V, ladder.input_buckets[0])]  # type: ignore[call-overload]
 
 
 def tuning_shapes(model: Model) -> Shapes:
@@ -130,28 +137,41 @@ def largest_exchange(executable: Any) -> int:
     return max((int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes), default=0)
 
 
-def on_mesh(source: str, layout: str, data: int, model_axis: int) -> dict[str, Any]:
+def control_exchange(every: list[Program]) -> int:
+    """As `largest_exchange`, but where the model does not say that each device has its part of the logits."""
+    (decode,) = [each for each in every if each.name == "decode[16x8x4,plain]"]
+    jax.clear_caches()  # what was traced before
+    with patch.object(DeviceMesh, "cut_logits", lambda mesh, logits: logits):
+        return largest_exchange(decode.jit().lower(*decode.arguments).compile())
+
+
+def on_mesh(source: str, layout: str, data: int, model_axis: int, trains: bool) -> dict[str, Any]:
     mesh = device_mesh(data, model_axis) if data * model_axis > 1 else None
     model = make_model(source, layout, mesh)
-    every = [*programs(model_spec(model, 16, 8), LADDER)]
-    shapes = tuning_shapes(model)
-    training = [*table(model.functions, model.params, shapes, dropping=True)]
+    ladder, shapes = ladder_of(data), tuning_shapes(model)
+    every = [*programs(model_spec(model, 16, 8), ladder)]
+    training = [*table(model.functions, model.params, shapes, dropping=False)] if trains else []
     compiled, trained = compile_all(every), compile_all(training)
-    plan = plan_memory(model.config, LADDER, 16, model.dtype, 2**40, mesh)
+    plan = plan_memory(model.config, ladder, 16, model.dtype, 2**40, mesh)
     state = [compiled[program.name]() for program in every if program.name.startswith("empty[")]
     return {
         "mesh": [data, model_axis],
-        "answers": serve(model, LADDER, compiled),
-        "training": train(model, shapes, trained),
+        "answers": serve(model, ladder, compiled),
+        "training": train(model, shapes, trained) if trains else None,
         "sizes": {each.name: sizes(each, compiled[each.name]) for each in every}
         | {f"tuning {each.name}": sizes(each, trained[each.name]) for each in training},
-        "plan": {"weights": plan.weights, "state": plan.encoder_memory + plan.slots, "rows": plan.prompt_rows},
+        "plan": {
+            "weights": plan.weights,
+            "state": plan.encoder_memory + plan.slots,
+            "rows": plan.prompt_rows,
+        },
         "allocated": {
             "weights": tree_bytes(model.params),
             "state": 2 * tree_bytes(state),
             "rows": tree_bytes(compiled["empty_rows"]()),
         },
         "largest_exchange": largest_exchange(compiled["decode[16x8x4,plain]"]),
+        "control_exchange": control_exchange(every) if model_axis == 8 else None,
         "logits": 4 * model.config.padded_vocab_size,
         "devices_of_a_weight": len(jax.tree.leaves(model.params)[0].sharding.device_set),
     }
@@ -159,7 +179,8 @@ def on_mesh(source: str, layout: str, data: int, model_axis: int) -> dict[str, A
 
 def main() -> None:
     wanted = json.loads(sys.argv[1])
-    found = [on_mesh(wanted["model"], wanted["layout"], *each) for each in wanted["meshes"]]
+    model, layout, trained = wanted["model"], wanted["layout"], wanted["trained"]
+    found = [on_mesh(model, layout, *each, each in trained) for each in wanted["meshes"]]
     sys.stdout.write(json.dumps(found))
 
 
