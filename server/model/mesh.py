@@ -109,7 +109,7 @@ def device_mesh(data: int, model: int, devices: list[Any] | None = None) -> Devi
     if data * model > len(found):
         raise InvalidInputError(
             f"data_devices {data} x model_devices {model} needs {data * model} devices, {len(found)} are "
-            "there: lower one of them (XLA_FLAGS=--xla_force_host_platform_device_count=N simulates N on a CPU)",
+            "there: lower one (XLA_FLAGS=--xla_force_host_platform_device_count=N simulates N on a CPU)",
             field="model_devices",
         )
     return DeviceMesh(Mesh(np.array(found[: data * model]).reshape(data, model), (DATA, MODEL)))
