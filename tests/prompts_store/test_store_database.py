@@ -87,7 +87,7 @@ def test_a_broken_database_is_told(tmp_path: Path) -> None:
     assert caught.value.code == "store_unavailable"
 
 
-@pytest.mark.parametrize("url", ["postgresql://localhost/chorus", "nonsense", "mysql://x/y"])
+@pytest.mark.parametrize("url", ["postgresql+psycopg2://localhost/chorus", "nonsense", "mysql://x/y"])
 def test_a_database_url_that_this_version_cannot_use_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(InvalidError) as caught:
         PromptStore.open(tmp_path, database_url=url)
