@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from server.model.config import T5Config
+from server.model.mesh import DeviceMesh
 from server.model.parameters import parameter_shapes
 from server.model.t5 import build
 from server.pretraining.attention import attention_of
@@ -65,9 +65,9 @@ class Programs:
         return placed
 
 
-def make_programs(config: T5Config, settings: Settings, mesh: Mesh | None) -> Programs:
+def make_programs(config: T5Config, settings: Settings, mesh: DeviceMesh | None) -> Programs:
     """The programs of a run; each compiles when it is first called."""
-    functions = build(config, settings.layout, settings.compute_dtype).functions
+    functions = build(config, settings.layout, settings.compute_dtype, mesh).functions
     attend, optimiser = attention_of(settings.attention), make_optimiser(settings)
     shapes = parameter_shapes(config)
     tensors = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}  # type: ignore[no-untyped-call]
