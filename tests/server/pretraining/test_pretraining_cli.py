@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +147,28 @@ def test_only_preparing_makes_what_a_gpu_needs(materials: Path, tmp_path: Path) 
                "--held-out-share", 0.25)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spiece.model", "tokens"]
+
+
+def test_sigterm_saves_and_ends_well(materials: Path, tmp_path: Path) -> None:
+    for name in ("spiece.model", "tokens"):
+        (tmp_path / name).symlink_to(materials / name)
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-m", "server.pretraining", "pretrain", str(tmp_path), *SIZES, *TRAINING,
+               "--steps", "1000000"]  # fmt: skip
+    running = subprocess.Popen(
+        command, cwd=root, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "step 4 of" in line:
+                running.send_signal(signal.SIGTERM)
+                break
+        rest = running.stderr.read()
+        assert running.wait(timeout=120) == 0, rest
+    finally:
+        running.kill()
+        running.wait()
+    assert "saved; the same command goes on" in rest
+    steps = [int(path.name) for path in (tmp_path / "state").iterdir() if path.name.isdigit()]
+    assert f"stopped at step {steps[0]:,} of 1,000,000" in rest and steps[0] >= 4
