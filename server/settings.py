@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     prefill_token_budget: int = Field(
         4096,
         ge=1,
-        description="Tokens of one encoder pass, padding included; one smallest batch always runs.",
+        description="Tokens encoded between two decode rounds, with padding; one smallest batch always runs.",
     )
     decode_tokens_per_dispatch: int = Field(
         4,
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
     )
     protect_decode_rounds: int = Field(
-        2,
+        5,
         ge=1,
         description="Decode rounds between encoder passes while a tenant below its share decodes.",
     )
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
         description="Folder of the persistent compile cache; `compile_cache` in the data folder when unset.",
     )
     input_lengths: Numbers = Field(
-        (64, 128, 256, 512),
+        (64, 128, 160, 192, 256, 320, 384, 512),
         description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
     )
     batch_rows: Numbers = Field(

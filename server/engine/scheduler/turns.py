@@ -11,17 +11,22 @@ from server.engine.scheduler.tickets import Ticket
 class Turns:
     """Whose turn it is.
 
-    Every block that wants to decode does so once between two encoder passes. A tenant is *quiet* while it
-    holds less than half its fair share of all slots, *busy* while it holds more than its share. A quiet
-    tenant's request may go ahead of the decode round, once between two rounds. A busy tenant's
-    request waits `protect_rounds` rounds while a quiet tenant decodes: fewer and fuller passes of others
-    between the quiet one's tokens.
+    Every block that wants to decode does so once between two encoder passes. A decode round costs the same
+    however few of its slots are taken, so while one tenant is alone and no such block is more than half full,
+    passes follow each other up to `token_budget` padded tokens.
+
+    A tenant is *quiet* while it holds less than half its fair share of all slots, *busy* while it holds more
+    than its share. A quiet tenant's request may go ahead of the decode round, once between two rounds. A busy
+    tenant's request waits `protect_rounds` rounds while a quiet tenant decodes: fewer and fuller passes of
+    others between the quiet one's tokens.
     """
 
-    def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int) -> None:
+    def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
         self._slots = slots
         self._shares = shares
         self._protect_rounds = protect_rounds
+        self._token_budget = token_budget
+        self._last_pass = self._run = 0
         self._rounds: dict[int, int] = {}
         self._jumped = False
 
@@ -32,8 +37,18 @@ class Turns:
             return True
         return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
 
-    def encoded(self) -> None:
-        """An encoder pass was planned."""
+    def waits_for_results(self, head: Waiting[Ticket] | None) -> bool:
+        """Whether a pass of `head` is better planned when nothing is in flight: a busy tenant's pass behind
+        another step is what a quiet tenant's next request would find before it."""
+        if head is None or self._shares.alone:
+            return False
+        held, total = self._slots.held_by_tenant(), self._slots.total
+        quiet = any(2 * held[name] < self._shares.fair(name, total) for name in self._shares.tenants)
+        return quiet and held[head.tenant] > self._shares.fair(head.tenant, total)
+
+    def encoded(self, tokens: int) -> None:
+        """An encoder pass of so many padded tokens was planned."""
+        self._last_pass, self._run = tokens, self._run + tokens
         self._jumped = any(
             block.wants_decode and not self._rounds.get(block.index, 1) for block in self._slots.blocks
         )
@@ -43,11 +58,21 @@ class Turns:
         """A decode step of `block` was planned."""
         self._rounds[block.index] = self._rounds.get(block.index, 1) + 1
         self._jumped = False
+        self._run = 0
+
+    @property
+    def _run_goes_on(self) -> bool:
+        """Whether another pass like the last one stays within the budget, and slots stand empty."""
+        return (
+            self._run > 0
+            and self._run + self._last_pass <= self._token_budget
+            and all(2 * len(b.uses) <= b.shape.slots for b in self._slots.blocks if b.wants_decode)
+        )
 
     def _owed(self, head: Waiting[Ticket]) -> int:
         """Decode rounds before the next encoder pass."""
         if self._shares.alone:
-            return 1
+            return 0 if self._run_goes_on else 1
         held, total = self._slots.held_by_tenant(), self._slots.total
         fair = {name: self._shares.fair(name, total) for name in (*held, head.tenant)}
         if 2 * held[head.tenant] < fair[head.tenant]:
