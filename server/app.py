@@ -36,6 +36,7 @@ from server.tenancy.keys import load_keys
 if TYPE_CHECKING:
     from server.engine.executor import CompileWatch
     from server.model.checkpoints import LoadedModel
+    from server.model.mesh import DeviceMesh
 
 Say = Callable[[str], None]
 
@@ -170,8 +171,9 @@ def load(settings: Settings, say: Say) -> LoadedModel:
     """The base model. Raises InvalidModelError also when it has no vocabulary."""
     from server.model.checkpoints import load_model
 
-    dtype = compute_dtype(settings)
-    say(f"loading {settings.model} ({dtype}, {settings.layout})")
+    dtype, mesh = compute_dtype(settings), mesh_of(settings)
+    shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
+    say(f"loading {settings.model} ({dtype}, {settings.layout}{shared})")
     tenths: set[int] = set()
 
     def progress(what: str, done: int, total: int) -> None:
@@ -180,12 +182,21 @@ def load(settings: Settings, say: Say) -> LoadedModel:
             tenths.add(tenth)
             say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
 
-    loaded = load_model(settings.model, layout=settings.layout, dtype=dtype, progress=progress)
+    loaded = load_model(settings.model, layout=settings.layout, dtype=dtype, mesh=mesh, progress=progress)
     if loaded.vocabulary is None:
         raise InvalidModelError(
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
         )
     return loaded
+
+
+def mesh_of(settings: Settings) -> DeviceMesh | None:
+    """The devices that share the model; None is one device. Raises InvalidInputError when there are fewer."""
+    if settings.data_devices * settings.model_devices == 1:
+        return None
+    from server.model.mesh import device_mesh
+
+    return device_mesh(settings.data_devices, settings.model_devices)
 
 
 def start_engine(
@@ -200,9 +211,9 @@ def start_engine(
     ladder = ladder_of(settings)
     observer = MetricsObserver(app.metrics)
     host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
-    limit = settings.memory_limit_bytes or device_limit()
     model = loaded.model
-    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit)
+    limit = settings.memory_limit_bytes or device_limit(model.mesh)
+    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh)
     say("memory plan\n" + arithmetic.table())
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 

@@ -69,6 +69,14 @@ class Settings(BaseSettings):
     layout: Literal["unrolled", "scanned"] = Field(
         "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
     )
+    model_devices: int = Field(
+        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
+    )
+    data_devices: int = Field(
+        1,
+        ge=1,
+        description="Groups of `model_devices` devices that share batch rows and slots; weights repeat.",
+    )
 
     # HTTP
     http_host: str = Field(
