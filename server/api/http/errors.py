@@ -44,7 +44,6 @@ STORE_STATUS: dict[str, int] = {
     "corrupt_blob": 500,
     "corrupt_file": 500,
     "too_large": 413,
-    "file_too_large": 413,
     "limit_reached": 429,
     "too_many_jobs": 429,
 }
@@ -134,7 +133,9 @@ async def _known(request: Request, error: Exception) -> Response:
 
 async def _left(request: Request, error: Exception) -> Response:
     """Nobody reads it; the access log and the metrics do."""
-    return error_response(CancelledError("The caller left before the body was whole."), request_id_of(request))
+    return error_response(
+        CancelledError("The caller left before the body was whole."), request_id_of(request)
+    )
 
 
 async def _validation(request: Request, error: Exception) -> Response:

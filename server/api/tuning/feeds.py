@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -179,7 +179,9 @@ class JobFeeds:
             self._followers[tenant] -= 1
             self._followers += Counter()  # drops tenants that have none
 
-    async def batches(self, tenant: str, job: str, after: int) -> AsyncIterator[Sequence[JobEvent] | TuningJob]:
+    async def batches(
+        self, tenant: str, job: str, after: int
+    ) -> AsyncGenerator[Sequence[JobEvent] | TuningJob, None]:
         """What a follower gets: events in order, an empty batch where the silence grows long, and last the
         job, over. Ends without it when the server is ending.
 
@@ -195,9 +197,8 @@ class JobFeeds:
         with self._watched(tenant, job, after) as watch:
             spoke_at = watch.polls
             while not self._closing():
-                batch = watch.since(after)
-                if batch is None:
-                    batch = await read(after)
+                kept = watch.since(after)
+                batch = kept if kept is not None else await read(after)
                 if batch:
                     after, spoke_at = batch[-1].seq, watch.polls
                     yield batch

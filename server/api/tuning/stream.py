@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
 
 from starlette.types import Receive, Scope, Send
 
@@ -31,7 +31,7 @@ class JobEventStream(EventResponse):
         job: TuningJob,
         after: int,
         request_id: str,
-        place: AbstractContextManager[None],
+        place: AbstractContextManager[object],
     ) -> None:
         super().__init__()
         self._feeds = feeds

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from prompts_store.errors import InvalidError
 from prompts_store.store_files import FileWriter
 from prompts_store.tuning_records import DataFile
 from server.api.inference.resolve import PromptLibrary
@@ -48,9 +49,9 @@ async def receive_file(request: Request, library: PromptLibrary, sender: Sender)
     """The stored file.
 
     Raises:
-        TooLargeError: it is larger than `max_bytes` by its Content-Length.
+        TooLargeError: it is larger than `max_bytes`, by its Content-Length or in fact.
         InvalidInputError: no name, no file, or another content type than bytes and forms.
-        StoreError: it is larger than `max_bytes` in fact, the name is none, or the disk failed.
+        StoreError: the name is none, or the disk failed.
         ClientDisconnect: the caller left.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -116,8 +117,12 @@ class _Incoming:
     async def _flush(self) -> None:
         content = bytes(self._buffer)
         self._buffer.clear()
-        if content:
+        if not content:
+            return
+        try:
             await self._run(partial(self._writer.write, content))
+        except InvalidError as error:  # of a running count: the one thing that its bytes can have wrong
+            raise TooLargeError(error.message, field="file") from None
 
     async def _run(self, function: Callable[[], T]) -> T:
         self.call = call = asyncio.ensure_future(self._library.read(function))
@@ -152,7 +157,6 @@ def _check_declared(request: Request, most: int, shown: int) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
         raise TooLargeError(
-            f"The file is larger than {shown} bytes, the most that is taken: send less, or split it.",
+            f"The file is larger than {shown} bytes, the most that is taken; send less, or split it.",
             field="file",
-            code="file_too_large",
         )
