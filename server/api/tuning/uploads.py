@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from prompts_store.errors import InvalidError
 from prompts_store.store_files import FileWriter
 from prompts_store.tuning_records import DataFile
 from server.api.inference.resolve import PromptLibrary
@@ -75,7 +74,7 @@ async def receive_file(request: Request, library: PromptLibrary, sender: Sender)
         manager = library.store.write_file(
             sender.tenant, name, created_by=sender.created_by, max_bytes=sender.max_bytes
         )
-        async with _incoming(library, manager) as incoming:
+        async with _incoming(library, manager, sender.max_bytes) as incoming:
             await incoming.write(first)
             async for piece in pieces:
                 await incoming.write(piece)
@@ -97,32 +96,33 @@ async def _pieces(request: Request, form: FileForm | None) -> AsyncGenerator[byt
 class _Incoming:
     """A writer of the store, used from the event loop: one call at a time, each on a thread of the store."""
 
-    def __init__(self, library: PromptLibrary, writer: FileWriter) -> None:
+    def __init__(self, library: PromptLibrary, writer: FileWriter, max_bytes: int) -> None:
         self._library = library
         self._writer = writer
+        self._max_bytes = max_bytes
+        self._received = 0
         self._buffer = bytearray()
         self.call: asyncio.Future[Any] | None = None
 
     async def write(self, piece: bytes) -> None:
+        self._received += len(piece)
+        if self._received > self._max_bytes:
+            raise _too_large(self._max_bytes)
         self._buffer += piece
         if len(self._buffer) >= BUFFER_BYTES:
             await self._flush()
 
     async def commit(self) -> DataFile:
         await self._flush()
-        if not self._writer.size_bytes:
+        if not self._received:
             raise InvalidInputError("The file is empty: send its bytes.", field="file", code="empty_file")
         return await self._run(self._writer.commit)
 
     async def _flush(self) -> None:
         content = bytes(self._buffer)
         self._buffer.clear()
-        if not content:
-            return
-        try:
+        if content:
             await self._run(partial(self._writer.write, content))
-        except InvalidError as error:  # of a running count: the one thing that its bytes can have wrong
-            raise TooLargeError(error.message, field="file") from None
 
     async def _run(self, function: Callable[[], T]) -> T:
         self.call = call = asyncio.ensure_future(self._library.read(function))
@@ -131,11 +131,11 @@ class _Incoming:
 
 @asynccontextmanager
 async def _incoming(
-    library: PromptLibrary, manager: AbstractContextManager[FileWriter]
+    library: PromptLibrary, manager: AbstractContextManager[FileWriter], max_bytes: int
 ) -> AsyncIterator[_Incoming]:
     """The writer, left however the block ends, also when the upload is cancelled."""
     writer = await library.take(manager.__enter__, lambda _: _close(manager))
-    incoming = _Incoming(library, writer)
+    incoming = _Incoming(library, writer, max_bytes)
     try:
         yield incoming
     finally:
@@ -156,7 +156,10 @@ def _close(manager: AbstractContextManager[FileWriter]) -> None:
 def _check_declared(request: Request, most: int, shown: int) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
-        raise TooLargeError(
-            f"The file is larger than {shown} bytes, the most that is taken; send less, or split it.",
-            field="file",
-        )
+        raise _too_large(shown)
+
+
+def _too_large(most: int) -> TooLargeError:
+    return TooLargeError(
+        f"The file is larger than {most} bytes, the most that is taken: send less, or split it.", field="file"
+    )
