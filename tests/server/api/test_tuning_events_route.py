@@ -243,6 +243,7 @@ def test_followers_are_bounded_in_all(api: ApiServer) -> None:
 def test_a_server_that_ends_lets_its_followers_go(api: ApiServer, clock: Clock, job: str) -> None:
     with follow(api, job) as following:
         assert following.event()[0] == 1
+        eventually(lambda: api.services.feeds.polled == 1)
         api.services.lifecycle.draining()
         clock.tick()
         assert following.block() is None  # no `done`: the caller is to come back
