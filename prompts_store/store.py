@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
-from prompts_store.checking import Checker, CheckReport
+from prompts_store.check_report import CheckReport
+from prompts_store.checking import Checker
 from prompts_store.collector import Collector, CollectReport
 from prompts_store.database import Database
 from prompts_store.errors import InvalidError
@@ -78,12 +79,12 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, Job
                 field="grace_seconds",
             )
         before = self._clock() - timedelta(seconds=grace_seconds)
-        return Collector(self._database, self._blobs, self._leases, before=before).run()
+        return Collector(self._database, self._blobs, self._leases, self._contents, before=before).run()
 
     def check(self, *, repair: bool = False) -> CheckReport:
-        """Compare the tables with their promises and every blob with its digest.
+        """Compare the tables with their promises, and every blob and data file with its digest.
 
         Args:
             repair: put right what can be worked out anew: counts and the list's labels.
         """
-        return Checker(self._database, self._blobs, repair=repair, now=self._clock()).run()
+        return Checker(self._database, self._blobs, self._contents, repair=repair, now=self._clock()).run()

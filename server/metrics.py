@@ -113,7 +113,11 @@ SERIES: tuple[Series, ...] = (
         "counter",
         "Blobs collected, of deleted versions and of unfinished uploads.",
     ),
-    Series("chorus_collected_bytes_total", "counter", "Bytes of the collected blobs of deleted versions."),
+    Series(
+        "chorus_collected_bytes_total",
+        "counter",
+        "Bytes of the collected blobs of deleted versions, and of data files.",
+    ),
     Series("chorus_ready", "gauge", "1 while requests are taken."),
     Series("chorus_queued_requests", "gauge", "Requests that wait for the device."),
     Series("chorus_loading_requests", "gauge", "Requests that wait for their prompt."),
