@@ -21,6 +21,7 @@ from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
+from server.api.tuning.feeds import FeedLimits, JobFeeds
 from server.api.upkeep import Upkeep
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -73,13 +74,15 @@ def build_app(settings: Settings) -> App:
     metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
     offload = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
     library = PromptLibrary(store, offload, settings.alias_staleness_ms / 1000)
+    lifecycle = Lifecycle()
     services = Services(
         settings=settings,
         keys=keys,
         library=library,
-        lifecycle=Lifecycle(),
+        lifecycle=lifecycle,
         text=Offload(settings.text_threads, _TEXT_CALLS_WAITING, "text threads"),
         metrics=metrics,
+        feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(settings)),
     )
     metrics.watch(lambda: _gauges(services))
     upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)
@@ -92,6 +95,11 @@ def close_app(app: App) -> None:
         app.services.serving.engine.stop()
     app.services.text.close()
     app.services.library.close()
+
+
+def feed_limits(settings: Settings) -> FeedLimits:
+    """How many may follow jobs."""
+    return FeedLimits(settings.tuning_max_followers, settings.tuning_max_followers_per_tenant)
 
 
 def http_observer(metrics: Metrics) -> Callable[[str, int, float], None]:
@@ -312,6 +320,7 @@ def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gauges(services: Services) -> dict[str, float]:
     serving = services.serving
+    own = {"chorus_job_followers": float(services.feeds.followers)}
     if serving is None:
-        return gauges(EngineStats(), services.lifecycle)
-    return gauges(serving.engine.stats(), services.lifecycle, serving.base.row_bytes)
+        return gauges(EngineStats(), services.lifecycle) | own
+    return gauges(serving.engine.stats(), services.lifecycle, serving.base.row_bytes) | own

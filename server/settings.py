@@ -144,6 +144,20 @@ class Settings(BaseSettings):
         500, ge=0, le=60_000, description="How long this process may go on using an alias that has moved."
     )
 
+    # Tuning
+    tuning_max_file_bytes: int = Field(
+        1024 * _MIB, ge=1, description="Largest file of training data that is taken."
+    )
+    tuning_max_unfinished_jobs: int = Field(
+        16, ge=1, description="Unfinished tuning jobs of one tenant before it gets 429."
+    )
+    tuning_max_followers: int = Field(
+        256, ge=1, description="Connections that follow tuning jobs at once before the server answers 503."
+    )
+    tuning_max_followers_per_tenant: int = Field(
+        32, ge=1, description="Connections of one tenant that follow tuning jobs before it gets 429."
+    )
+
     # Engine
     prompt_rows: int = Field(8192, ge=1, description="Rows of the device-resident prompt table.")
     host_prompts_bytes: int = Field(

@@ -16,6 +16,7 @@ from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
+from server.api.tuning.feeds import JobFeeds
 from server.engine.engine import Engine
 from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
@@ -67,6 +68,7 @@ class Services:
         serving: None until the model is loaded and its programs compiled.
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
         metrics: what `/metrics` shows.
+        feeds: tuning jobs that callers follow.
     """
 
     settings: Settings
@@ -75,6 +77,7 @@ class Services:
     lifecycle: Lifecycle
     text: Offload
     metrics: Metrics
+    feeds: JobFeeds
     serving: Serving | None = None
 
     def ready(self) -> Serving:
