@@ -30,6 +30,7 @@ class TuningService:
         because: entered around what compiles, with the cause.
         alive: whether the device's owner still gives slices; False lets the job go.
         files: of checkpoints; a test's.
+        say: told one line at the begin and the end of each run of a job.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class TuningService:
         because: Because = lambda cause: nullcontext(),
         alive: Callable[[], bool] = lambda: True,
         files: Files | None = None,
+        say: Callable[[str], None] = logger.info,
     ) -> None:
+        self._say = say
         self._observer = observer or NullTuningObserver()
         self.work = DeviceWork(lambda: because("tuning"), self._observer.device_slice)
         self._store = store
@@ -74,15 +77,17 @@ class TuningService:
 
     def stop(self, seconds: float) -> bool:
         """Save the state of the job at hand, give it back and end. False: a compile still goes on after this
-        time; its job's lease is then given back, and the process had better end without waiting."""
+        time; its job is then given back, and the process had better end without waiting. A second call does
+        not wait again."""
+        first = not self._stopping.is_set()
         self._stopping.set()
         self._look.set()
         if self._thread.ident is None:
             return True
-        self._thread.join(seconds)
+        self._thread.join(seconds if first else 0)
         ended = not self._thread.is_alive()
         held = self._held
-        if not ended and held is not None:
+        if first and not ended and held is not None:
             held.lost.set()
             try:
                 held.release()
@@ -111,6 +116,7 @@ class TuningService:
         job, lease = claimed
         held = HeldJob(self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping)
         self._observer.job_claimed()
+        self._say(f"{job.id} begins (attempt {job.attempt})")
         self._held = held
         self._keeper.hold(held)
         try:
@@ -119,7 +125,7 @@ class TuningService:
             self._keeper.hold(None)
             self._held = None
         self._observer.job_ended(ending)
-        logger.info("%s: %s", job.id, ending)
+        self._say(f"{job.id} {ending}")
         return ending != "lost"  # what was lost to a store that is away is not begun again at once
 
     def _sweep(self) -> None:
