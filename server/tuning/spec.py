@@ -103,10 +103,15 @@ class JobSpec:
         return tuple(dict.fromkeys(prompt.task for prompt in self.prompts))
 
     @property
-    def file_ids(self) -> tuple[str, ...]:
-        """Ids of the uploaded files that it reads, each once."""
-        sources = (source for prompt in self.prompts for source in prompt.data.sources)
-        return tuple(dict.fromkeys(source.value for source in sources if source.kind == "file"))
+    def files(self) -> dict[str, str]:
+        """Ids of the uploaded files that it reads, by the dotted path of the field that names each."""
+        found = {}
+        for place, prompt in enumerate(self.prompts):
+            path = "data" if len(self.prompts) == 1 else f"prompts.{place}.data"
+            for split, source in prompt.data.splits.items():
+                if source.kind == "file":
+                    found[f"{path}.{split}.file"] = source.value
+        return found
 
     def for_base(self, fingerprint: str) -> JobSpec:
         """The spec for a base model.

@@ -70,9 +70,10 @@ class DataSpec:
     selection_from: SelectionFrom = "train"
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        """Every source, train first."""
-        return tuple(each for each in (self.train, self.selection, self.report) if each is not None)
+    def splits(self) -> dict[str, Source]:
+        """The source of each split that has one, train first."""
+        named = {"train": self.train, "selection": self.selection, "report": self.report}
+        return {name: source for name, source in named.items() if source is not None}
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as plain JSON values."""

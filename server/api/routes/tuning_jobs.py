@@ -36,6 +36,7 @@ async def start_job(request: Request, principal: MayTune, body: TuningJobBody) -
         files=asked.files,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
+    services.wake_tuning()
     return json_response(job_json(job), 201)
 
 
@@ -81,4 +82,5 @@ async def resume_job(request: Request, principal: MayTune, job: JobId) -> Respon
         by=principal.name,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
+    services.wake_tuning()
     return json_response(job_json(found))

@@ -78,10 +78,12 @@ def test_an_ensemble_is_the_same_prompt_with_other_indices() -> None:
     assert spec.ensemble_name == "sst2-ensemble" and spec.tasks == ("sst2",)
 
 
-def test_files_are_named_once() -> None:
-    spec = JobSpec.from_json(but(data={"train": FILE, "report": {"file": "file-z"}, "selection": FILE}))
-    assert spec.file_ids == ("file-abc", "file-z")
+def test_files_are_named_by_their_fields() -> None:
+    spec = JobSpec.from_json(but(data={"train": FILE, "report": {"file": "file-z"}}))
+    assert spec.files == {"data.train.file": "file-abc", "data.report.file": "file-z"}
     assert spec.prompts[0].data.train == Source("file", "file-abc")
+    several = JobSpec.from_json(but(prompts=[{}, {"data": {"train": {"path": "/x.csv"}}}]))
+    assert several.files == {"prompts.0.data.train.file": "file-abc"}
 
 
 def test_a_settled_size_is_written_into_each_recipe() -> None:
