@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ from api_harness import FINGERPRINT, ApiServer, error_of
 from prompts_store.tuning_records import JobLease, TuningJob
 from server.api.schemas import tuning as schemas
 from server.api.schemas.tuning import JobAnswer, JobPage
-from server.api.tuning.jobs import named_files
+from server.api.tuning.jobs import named_sources
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope
@@ -157,12 +158,41 @@ def test_a_document_that_is_refused_is_not_stored(shared: ApiServer, file: str, 
     assert shared.http.get("/v1/tuning/jobs").json() == before
 
 
-def test_files_are_named_by_their_fields() -> None:
+def test_sources_are_named_by_their_fields() -> None:
     body = {
         "data": {"train": {"file": "a"}, "report": {"path": "/x"}},
-        "prompts": [{}, {"data": {"selection": {"file": "b"}}}],
+        "prompts": [{}, {"data": {"selection": {"url": "b"}}}],
     }
-    assert dict(named_files(body)) == {"data.train.file": "a", "prompts.1.data.selection.file": "b"}
+    assert list(named_sources(body)) == [
+        ("data.train.file", "file", "a"),
+        ("data.report.path", "path", "/x"),
+        ("prompts.1.data.selection.url", "url", "b"),
+    ]
+
+
+def test_paths_and_urls_need_the_operators_leave(
+    shared: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.tsv").write_text("text\tlabel\n")
+    source = {"path": str(tmp_path / "train.tsv")}
+    refused = start(shared, document("", data={"train": source}))
+    error = error_of(refused)
+    assert (refused.status_code, error["code"], error["field"]) == (
+        400,
+        "data_not_allowed",
+        "data.train.path",
+    )
+    other = error_of(start(shared, document("", data={"train": {"url": "https://example.org/a.tsv"}})))
+    assert (other["code"], other["field"]) == ("data_not_allowed", "data.train.url")
+    allowed = shared.settings.model_copy(
+        update={"tuning_data_paths": (tmp_path,), "tuning_data_urls": ("https://example.org/",)}
+    )
+    monkeypatch.setattr(shared.services, "settings", allowed)
+    assert start(shared, document("", data={"train": source})).status_code == 201
+    absent = error_of(start(shared, document("", data={"train": {"path": str(tmp_path / "no.tsv")}})))
+    assert absent["code"] == "data_not_allowed"
+    url = {"url": "https://example.org/a.tsv"}
+    assert start(shared, document("", data={"train": url})).status_code == 201
 
 
 def test_an_initial_prompt_is_pinned(shared: ApiServer, file: str) -> None:
