@@ -53,6 +53,7 @@ def start(
     data: Mapping[str, Any] | None = None,
     prompts: Sequence[Mapping[str, Any]] | None = None,
     base_fingerprint: str | None = None,
+    document: Mapping[str, Any] | None = None,
 ) -> Steps[Job]:
     """Tune a prompt: upload what is not on the server yet, and put a job into its queue.
 
@@ -84,7 +85,10 @@ def start(
         prompts: several prompts in one job, each an object of the document; what is given here is their
             default.
         base_fingerprint: refuse the job on another base model.
+        document: a whole job document; what is given beside it goes over it, of `data` and `recipe` field
+            by field.
     """
+    whole = dict(document or {})
     sent: list[DataFile] = []
     sources: dict[str, Any] = {}
     for name, given in (("train", train), ("selection", selection), ("report", report)):
@@ -98,14 +102,14 @@ def start(
     body = without_none(
         {
             "task": task,
-            "data": {**(data or {}), **sources} or None,
+            "data": {**(whole.get("data") or {}), **(data or {}), **sources} or None,
             "template": template,
             "columns": columns,
             "target": target,
             "target_texts": target_texts,
             "labels": None if labels is None else list(labels),
             "metrics": None if metrics is None else list(metrics),
-            "recipe": recipe,
+            "recipe": {**(whole.get("recipe") or {}), **(recipe or {})} or None,
             "seed": seed,
             "ensemble": ensemble,
             "ensemble_name": ensemble_name,
@@ -118,7 +122,8 @@ def start(
         }
     )
     try:
-        return (yield from Call(Request("POST", PATH, body=encode_json(body)), model_of(Job)))
+        request = Request("POST", PATH, body=encode_json({**whole, **body}))
+        return (yield from Call(request, model_of(Job)))
     except ApiError:
         with contextlib.suppress(ChorusError):  # the refusal is what the caller must see
             for file in sent:
