@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import Request
@@ -22,7 +22,9 @@ from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings
 from server.tenancy.keys import KeyRing
-from server.tuning.service.service import TuningService
+
+if TYPE_CHECKING:  # it brings JAX, and the routes are up before that
+    from server.tuning.service.service import TuningService
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,6 @@ from server.tuning.service.config import TuningBase
 from server.tuning.service.preparing import Prepared
 from server.tuning.state import JobState
 
-SENTINEL_SETTING = "sentinel_before_target"
-"""The manifest's setting of a prompt that answers after `<extra_id_0>`."""
-
 _CURVE_POINTS = 200
 _EVALUATIONS = 100
 
