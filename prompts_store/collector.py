@@ -16,8 +16,9 @@ from itertools import islice
 
 from sqlalchemy import Connection, delete, select
 
-from prompts_store.blobs import Blobs
+from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.database import Database
+from prompts_store.file_collector import FileCollector
 from prompts_store.leases import Leases
 from prompts_store.tables import blobs as blob_table
 
@@ -31,10 +32,11 @@ class CollectReport:
 
     Attributes:
         blobs: removed because no live version names them.
-        freed_bytes: of those.
+        freed_bytes: of those, and of `files`.
         orphans: removed because nothing ever named them: uploads that died.
         temporary_files: removed, left by writers that died.
         held: left alone because somebody reads them.
+        files: contents of data files, removed because no live file has them, or because their upload died.
     """
 
     blobs: int = 0
@@ -42,6 +44,7 @@ class CollectReport:
     orphans: int = 0
     temporary_files: int = 0
     held: int = 0
+    files: int = 0
 
 
 class Collector:
@@ -51,11 +54,14 @@ class Collector:
         before: only what nothing has needed since before that moment goes.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, leases: Leases, *, before: datetime) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, leases: Leases, contents: LocalContents, *, before: datetime
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._leases = leases
         self._before = before
+        self._files = FileCollector(database, contents, before=before)
         self._held = 0
 
     def run(self) -> CollectReport:
@@ -64,7 +70,9 @@ class Collector:
         orphans = self._collect_orphans()
         with self._database.write():
             temporary = self._blobs.sweep(self._before)
-        return CollectReport(removed, freed, orphans, temporary, self._held)
+        files, file_bytes = self._files.run()
+        temporary += self._files.sweep()
+        return CollectReport(removed, freed + file_bytes, orphans, temporary, self._held, files)
 
     def _collect_unreferenced(self) -> tuple[int, int]:
         removed = freed = 0

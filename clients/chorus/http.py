@@ -30,6 +30,10 @@ class Connection:
         if request.body is not None:
             headers["Content-Type"] = "application/json"
             arguments["content"] = request.body
+        if request.content is not None:
+            headers["Content-Type"] = "application/octet-stream"
+            headers["Content-Length"] = str(request.content.size)
+            arguments["stream"] = request.content
         if request.upload is not None:
             upload = request.upload
             arguments["files"] = {"file": (upload.filename, upload.content, "application/octet-stream")}

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from prompts_store import tuning_tables  # noqa: F401 - its tables join the metadata
 from prompts_store.tables import metadata
 
 context.configure(

@@ -45,13 +45,20 @@ class Programs:
 
 
 def compile_programs(
-    functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool, progress: Progress | None = None
+    functions: Functions,
+    params: PyTree,
+    shapes: Shapes,
+    *,
+    dropping: bool,
+    training: bool = True,
+    progress: Progress | None = None,
 ) -> Programs:
     """Compile everything that a job of these shapes calls.
 
     Args:
         params: the resident weights; read, never written.
         dropping: whether the recipe has dropout.
+        training: False leaves out `accumulate`.
     """
 
     def compiled(name: str, function: Any, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
@@ -65,12 +72,12 @@ def compile_programs(
     sums, settings = _sums(shapes), Settings(*[_floats(shapes.prompts)] * 5)
     noise, rows = Noise(_floats(), _floats()), shapes.evaluation_rows
     labels = _ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)
-    training, scoring, decoding = {}, {}, {}
+    adding: dict[int, Any] = {}
+    scoring, decoding = {}, {}
     for L in shapes.input_lengths:
-        step = partial(accumulate, functions, dropping)
-        training[L] = compiled(
-            f"accumulate[{L}]", step, where, prompts, sums, _batch(shapes, L), noise, donate=(2,)
-        )
+        if training:
+            step, batch = partial(accumulate, functions, dropping), _batch(shapes, L)
+            adding[L] = compiled(f"accumulate[{L}]", step, where, prompts, sums, batch, noise, donate=(2,))
         inputs = _ints(rows, L), _ints(rows)
         if shapes.labels:
             score = partial(label_scores, functions)
@@ -80,7 +87,7 @@ def compile_programs(
             decoding[L] = compiled(f"greedy[{L}]", greedy, where, prompts, *inputs)
     active = _shape((shapes.prompts,), jnp.bool_)
     stepping = compiled("apply", apply, prompts, prompts, sums, settings, active)
-    return Programs(shapes, functions, params, training, stepping, scoring, decoding)
+    return Programs(shapes, functions, params, adding, stepping, scoring, decoding)
 
 
 def empty_sums(shapes: Shapes) -> Sums:
