@@ -16,15 +16,18 @@ LONGEST = 480
 
 
 def run_baseline(base: Base, run: dict[str, Any], say: Any) -> dict[str, Any]:
-    """`zero_shot`, `few_shot` or `majority` on the report split of a task."""
+    """`zero_shot`, `few_shot` or `majority` on the report split of a task, or on its first `rows` rows.
+
+    Labels are scored, also where tuned prompts must write them.
+    """
     rows = load_rows(run["task"], DATA)
     wall, cpu = time.perf_counter(), time.process_time()
     if run["kind"] == "majority":
         answers = majority_class(rows)
     elif run["kind"] == "zero_shot":
-        answers = answers_on(base, rows, rows.instructed, longest=LONGEST)
+        answers = answers_on(base, rows, rows.instructed[: run.get("rows")], longest=LONGEST, greedy=False)
     else:
-        answers = answers_on(base, rows, with_shots(rows), longest=LONGEST)
+        answers = answers_on(base, rows, with_shots(rows)[: run.get("rows")], longest=LONGEST, greedy=False)
     document = answers.document()
     say(f"  {document['report']}")
     spent = {
