@@ -126,7 +126,10 @@ def _train(base: Base, job: Job, folder: Any, clock: _Clock, say: Any) -> JobSta
 
 def _facts(base: Base, rows: Rows, job: Job, state: JobState) -> dict[str, Any]:
     losses = np.array(state.losses)
-    tenth = [losses[start : start + 10].mean(axis=0).round(4).tolist() for start in range(0, len(losses), 10)]
+    tenth = [
+        losses[start : start + 10].mean(axis=0, dtype=np.float64).round(4).tolist()
+        for start in range(0, len(losses), 10)
+    ]
     return {
         "base": base.name,
         "fingerprint": base.fingerprint,

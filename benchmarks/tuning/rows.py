@@ -62,8 +62,6 @@ def load_rows(name: str, data: Path) -> Rows:
         digests[task.report.path] = file_digest(data / task.report.path)
         report = _held_out(report, task.report_rows)[0] if task.report_rows else report
     rows = _texts(task, train, task.template)
-    if task.brief:
-        rows = tuple(row for row in rows if len(row.text) <= task.brief)
     warnings = check_rows("train", rows, task.labels)
     kept, selection = cut_from_train(Split("train", rows), task.selection_rows, SPLIT_SEED)
     train_rows = {row.row for row in kept.rows}

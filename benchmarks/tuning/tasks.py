@@ -43,7 +43,6 @@ class Task:
         metrics: of the published benchmark; the mean chooses the checkpoint.
         selection_rows, report_rows: how many; 0 reports on all.
         few_shot: examples in the few-shot baseline's input.
-        brief: train and select only on rows of at most so many characters; 0 is all (domain shift by length).
         greedy: answers are compared as greedy text (77 labels are too many to score for each row).
     """
 
@@ -58,10 +57,9 @@ class Task:
     text_tokens: int = 40
     long_text_tokens: int = 96
     metrics: tuple[str, ...] = ("accuracy",)
-    selection_rows: int = 200
+    selection_rows: int = 120
     report_rows: int = 0
     few_shot: int = 4
-    brief: int = 0
     greedy: bool = False
 
     @property
@@ -69,8 +67,6 @@ class Task:
         """In the order of `answers`."""
         return tuple(dict.fromkeys(self.answers.values()))
 
-
-_PAIR_LABELS = {"entailment": "entailment", "not_entailment": "not_entailment"}
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -84,17 +80,7 @@ TASKS: dict[str, Task] = {
             template="{sentence}",
             instruction="Review: {sentence}\nIs this movie review negative or positive?",
             text_tokens=35,
-        ),
-        Task(
-            name="sst2_phrases",
-            train=Source("glue/SST-2/train.tsv", "tsv"),
-            report=Source("glue/SST-2/dev.tsv", "tsv"),
-            target="label",
-            answers={"0": "negative", "1": "positive"},
-            template="{sentence}",
-            instruction="Review: {sentence}\nIs this movie review negative or positive?",
-            text_tokens=19,
-            brief=50,
+            selection_rows=200,
         ),
         Task(
             name="trec",
@@ -209,7 +195,6 @@ TASKS: dict[str, Task] = {
                 "premise, choice1 or choice2?"
             ),
             text_tokens=43,
-            selection_rows=100,
         ),
         Task(
             name="banking77",
