@@ -63,7 +63,13 @@ class Settings(BaseSettings):
 
     # Model
     model: str = Field(
-        description="Base model: a folder, a Hugging Face hub id or a `gs://` T5X folder. Required."
+        "embedded",
+        description="Base model: a folder, a Hugging Face hub id, a `gs://` T5X folder, or `embedded`, the "
+        "small one that ships with Chorus.",
+    )
+    demo_prompts: bool = Field(
+        True,
+        description="With the embedded base: register its prompts under the tenant `demo` on first start.",
     )
     compute_dtype: Literal["auto", "f32", "bf16"] = Field(
         "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."

@@ -38,7 +38,6 @@ def test_a_flag_goes_before_the_environment_before_the_file(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({}, ["--model", "CHORUS_MODEL", "required"]),
         ({"model": "x", "http_port": "70000"}, ["http_port", "65535", "70000"]),
         ({"model": "x", "layout": "stacked"}, ["layout", "unrolled", "scanned", "stacked"]),
         ({"model": "x", "blocks": "128x64xq"}, ["blocks"]),
