@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chorus.cli import bench, ensembles, inference, service, tasks
+from chorus.cli import bench, ensembles, files, inference, service, tasks, tune
 from chorus.cli.output import print_error
 from chorus.cli.session import merge, session_options
 from chorus.config import URL_VARIABLE
@@ -107,6 +107,8 @@ def chorus(context: click.Context, /, **given: Any) -> None:
 
 for command in (
     tasks.tasks,
+    files.files,
+    tune.tune,
     inference.generate,
     inference.classify,
     ensembles.ensemble,
