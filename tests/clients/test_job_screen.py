@@ -84,7 +84,7 @@ def test_a_flat_curve_names_its_value_once() -> None:
 
 
 def test_the_axis_leaves_room_for_what_is_to_come() -> None:
-    half = plot([(0, 0.0), (50, 1.0)], 42, 5, end=100, unicode=False)
+    half = plot([(0, 0.0), (50, 1.0)], 42, 5, axis=(0, 100), unicode=False)
     whole = plot([(0, 0.0), (50, 1.0)], 42, 5, unicode=False)
     assert max(map(len, half)) < 25 < max(map(len, whole))
 
@@ -102,13 +102,13 @@ def test_a_long_fall_is_drawn_by_its_logarithm() -> None:
     st.integers(1, 60),
     st.integers(1, 12),
     st.booleans(),
-    st.one_of(st.none(), st.floats(0, 100)),
+    st.one_of(st.none(), st.tuples(st.floats(0, 100), st.floats(0, 100))),
 )
 @settings(derandomize=True, deadline=None, max_examples=200)
 def test_any_values_fit_the_frame(
-    values: list[float], width: int, height: int, unicode: bool, end: float | None
+    values: list[float], width: int, height: int, unicode: bool, axis: tuple[float, float] | None
 ) -> None:
-    lines = plot(list(enumerate(values)), width, height, end=end, unicode=unicode)
+    lines = plot(list(enumerate(values)), width, height, axis=axis, unicode=unicode)
     assert len(lines) == height
     known = [value for value in values if math.isfinite(value)]
     margin = max((len(short(value)) for value in (min(known), max(known))), default=0) + 2 if known else 0
@@ -140,6 +140,12 @@ def test_a_terminal_without_unicode_gets_stars() -> None:
     text = drawn(view_of(step(1, 2.0), step(2, 1.0), evaluated(2, 0.5)), encoding="ascii")
     assert "*" in text
     assert not any("\u2800" <= character <= "\u28ff" for character in text)
+
+
+def test_a_long_job_fills_half_of_the_axis_from_the_start() -> None:
+    view = view_of(*(step(n, float(n), steps=100_000) for n in range(1, 21)))
+    curves = [line for line in drawn(view, width=80, encoding="ascii").splitlines() if "*" in line]
+    assert 35 <= max(map(len, curves)) <= 45
 
 
 def test_a_narrow_terminal_puts_one_curve_below_the_other() -> None:
@@ -175,7 +181,7 @@ def test_several_prompts_have_a_row_each() -> None:
         event("prompt_stopped", prompt=2, task="sst2", step=10, status="diverged", message="not finite")
     ]
     text = drawn(view_of(*events), tasks=2)
-    assert "accuracy 0.545" in text, "the mean over the prompts"
+    assert "mean loss 0.45" in text and "mean accuracy 0.545" in text
     assert "stopped early" in text and "and 2 more" in text
     assert "1 sst2" in text, "with several tasks each row names its own"
     assert "! not finite" in text

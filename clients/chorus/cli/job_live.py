@@ -10,9 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chorus.cli.job_view import JobView, PromptView, duration
+from chorus.cli.job_view import MEAN, JobView, PromptView, duration
 from chorus.cli.output import clean
-from chorus.cli.plot import is_logarithmic, plot, short
+from chorus.cli.plot import is_logarithmic, plot, rate, short
 
 PLOT_LINES = 7
 NARROW = 70
@@ -77,7 +77,7 @@ class JobScreen:
             return Text(self._waiting(), style="dim")
         facts = [f"step {view.step} of {view.steps}"]
         if not view.over:
-            facts += [f"{short(view.rate)} steps/s"] if view.rate else []
+            facts += [f"{rate(view.rate)} steps/s"] if view.rate else []
             left = self._left()
             facts += [f"{duration(left)} left"] if left is not None else []
         elif view.began_at and view.told_at:
@@ -115,24 +115,26 @@ class JobScreen:
         view, curve = self._view, self._view.curve
         narrow = width < NARROW
         each = width - 1 if narrow or not curve else (width - 4) // 2
-        end = float(view.steps) if view.steps else None
+        # Both curves have one axis, and fill at least half of it however long the job is.
+        axis = (0.0, float(max(1, min(view.steps, 2 * view.step))))
+        mean = "mean " if len(view.prompts) > 1 and view.metric != MEAN else ""
         loss = Group(
             Text.assemble(
-                "loss ",
+                f"{mean}loss ",
                 (short(view.losses[-1][1]), "bold"),
                 ("  (log scale)" if is_logarithmic(view.losses) else "", "dim"),
             ),
-            *_lines(list(view.losses), each, end, unicode, "cyan"),
+            *_lines(list(view.losses), each, axis, unicode, "cyan"),
         )
         if not curve:
             return loss
         best = max(curve, key=lambda point: point[1])
         metric = Group(
             Text.assemble(
-                f"{clean(view.metric)} ", (short(curve[-1][1]), "bold"),
+                f"{mean}{clean(view.metric)} ", (short(curve[-1][1]), "bold"),
                 f"  best {short(best[1])} at step {best[0]:.0f}",
             ),
-            *_lines(curve, each, end, unicode, "green"),
+            *_lines(curve, each, axis, unicode, "green"),
         )  # fmt: skip
         if narrow:
             return Group(loss, metric)
@@ -163,9 +165,9 @@ class JobScreen:
 
 
 def _lines(
-    points: list[tuple[float, float]], width: int, end: float | None, unicode: bool, colour: str
+    points: list[tuple[float, float]], width: int, axis: tuple[float, float], unicode: bool, colour: str
 ) -> list[Text]:
-    lines = plot(points, width, PLOT_LINES, end=end, unicode=unicode)
+    lines = plot(points, width, PLOT_LINES, axis=axis, unicode=unicode)
     return [Text(line, style=colour, no_wrap=True) for line in lines]
 
 

@@ -15,7 +15,12 @@ LOGARITHMIC_FROM = 10.0
 
 
 def plot(
-    points: Sequence[Point], width: int, height: int, *, end: float | None = None, unicode: bool = True
+    points: Sequence[Point],
+    width: int,
+    height: int,
+    *,
+    axis: tuple[float, float] | None = None,
+    unicode: bool = True,
 ) -> list[str]:
     """Lines of a plot, top first, with the range of values at its left.
 
@@ -23,7 +28,7 @@ def plot(
         points: by x, ascending; values that are not finite are left out.
         width: of the lines, in characters.
         height: in lines.
-        end: where the x axis ends; at the last point where it is None.
+        axis: where the x axis begins and ends; at the first and last point where it is None.
     """
     known = [(x, y) for x, y in points if math.isfinite(y)]
     if not known:
@@ -32,7 +37,8 @@ def plot(
     margin = max(len(short(low)), len(short(high))) + 1
     columns = max(1, width - margin)
     across, down = (2, 4) if unicode else (1, 1)
-    heights = _heights(_binned(known, columns * across, end), low, high, height * down)
+    first, last = axis if axis is not None else (known[0][0], known[-1][0])
+    heights = _heights(_binned(known, columns * across, first, last), low, high, height * down)
     grid = _drawn(heights, columns * across, height * down)
     cells = _cells(grid, columns, height, unicode)
     named = {0: short(high), height - 1: short(low)} if high > low else {height // 2: short(high)}
@@ -52,14 +58,17 @@ def short(value: float) -> str:
     return f"{value:.1e}"
 
 
-def _binned(points: Sequence[Point], columns: int, end: float | None) -> dict[int, float]:
+def rate(value: float) -> str:
+    """A speed, in three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _binned(points: Sequence[Point], columns: int, first: float, last: float) -> dict[int, float]:
     """Mean value of each column that has points."""
-    first, last = points[0][0], end if end is not None else points[-1][0]
-    span = max(last - first, 1e-9)
     found: dict[int, list[float]] = {}
     for x, y in points:
-        column = min(columns - 1, int((x - first) / span * (columns - 1) + 0.5)) if last > first else 0
-        found.setdefault(max(0, column), []).append(y)
+        share = (x - first) / (last - first) if last > first else 0.0
+        found.setdefault(round(min(1.0, max(0.0, share)) * (columns - 1)), []).append(y)
     return {column: sum(values) / len(values) for column, values in found.items()}
 
 
