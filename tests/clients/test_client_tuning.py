@@ -346,6 +346,15 @@ def test_patience_ends_and_each_event_gives_it_back() -> None:
     assert sum(waits) > 6
 
 
+def test_a_quiet_line_that_is_cut_now_and_then_costs_no_patience() -> None:
+    waits: list[float] = []
+    follow(Line(*[b": keep-alive\n\n"] * 40, done()), waits, patience_seconds=6)
+    assert len(waits) == 40 and max(waits) <= 0.5
+    waits.clear()
+    with pytest.raises(errors.ConnectionLostError):  # the control: one that is cut before it says anything
+        follow(Line(*[b""] * 40, done()), waits, patience_seconds=6)
+
+
 def test_a_server_that_names_a_time_is_not_asked_before() -> None:
     busy = httpx.Response(429, headers={"retry-after": "7"}, json=json.loads(
         refuse(429, "quota_exceeded", "Too many follow.").content))  # fmt: skip
