@@ -13,6 +13,7 @@ from api_harness import FINGERPRINT, ApiServer, error_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prompts_store.store_jobs import MAX_SPEC_BYTES
 from prompts_store.tuning_records import JobLease, TuningJob
 from server.api.schemas import tuning as schemas
 from server.api.schemas.tuning import JobAnswer, JobPage
@@ -188,7 +189,10 @@ def test_a_document_that_is_too_large_to_keep_is_refused(shared: ApiServer, file
     prompts = [{"task": f"t{n}", "target_texts": texts} for n in range(64)]
     answer = start(shared, document(file, prompts=prompts))
     assert answer.status_code == 400, answer.text
-    assert error_of(answer)["message"]
+    error = error_of(answer)
+    assert error["field"] == "body" and str(MAX_SPEC_BYTES) in error["message"]
+    del prompts[32:]
+    assert start(shared, document(file, prompts=prompts)).status_code == 201
 
 
 def test_sources_are_named_by_their_fields() -> None:
