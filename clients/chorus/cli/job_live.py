@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chorus.cli.job_view import MEAN, JobView, PromptView, duration
 from chorus.cli.output import clean
-from chorus.cli.plot import is_logarithmic, plot, rate, short
+from chorus.cli.plot import Plot, plot, rate, short
 
 PLOT_LINES = 7
 NARROW = 70
@@ -118,24 +118,16 @@ class JobScreen:
         # Both curves have one axis, and fill at least half of it however long the job is.
         axis = (0.0, float(max(1, min(view.steps, 2 * view.step))))
         mean = "mean " if len(view.prompts) > 1 and view.metric != MEAN else ""
-        loss = Group(
-            Text.assemble(
-                f"{mean}loss ",
-                (short(view.losses[-1][1]), "bold"),
-                ("  (log scale)" if is_logarithmic(view.losses) else "", "dim"),
-            ),
-            *_lines(list(view.losses), each, axis, unicode, "cyan"),
+        fallen = plot(list(view.losses), each, PLOT_LINES, axis=axis, unicode=unicode)
+        loss = _curve(
+            f"{mean}loss", view.losses[-1][1], "(log scale)" if fallen.logarithmic else "", fallen, "cyan"
         )
         if not curve:
             return loss
-        best = max(curve, key=lambda point: point[1])
-        metric = Group(
-            Text.assemble(
-                f"{mean}{clean(view.metric)} ", (short(curve[-1][1]), "bold"),
-                f"  best {short(best[1])} at step {best[0]:.0f}",
-            ),
-            *_lines(curve, each, axis, unicode, "green"),
-        )  # fmt: skip
+        value, step = max((value, -step) for step, value in curve)
+        risen = plot(curve, each, PLOT_LINES, axis=axis, unicode=unicode)
+        best = f"best {short(value)} at {-step:.0f}"
+        metric = _curve(f"{mean}{clean(view.metric)}", curve[-1][1], best, risen, "green")
         if narrow:
             return Group(loss, metric)
         row = Table.grid(padding=(0, 2))
@@ -164,11 +156,11 @@ class JobScreen:
         return [Text(), *shown] if shown else []
 
 
-def _lines(
-    points: list[tuple[float, float]], width: int, axis: tuple[float, float], unicode: bool, colour: str
-) -> list[Text]:
-    lines = plot(points, width, PLOT_LINES, axis=axis, unicode=unicode)
-    return [Text(line, style=colour, no_wrap=True) for line in lines]
+def _curve(name: str, value: float, note: str, drawn: Plot, colour: str) -> Group:
+    head = Text.assemble(
+        f"{name} ", (short(value), "bold"), (f"  {note}", "dim"), no_wrap=True, overflow="ellipsis"
+    )
+    return Group(head, *(Text(line, style=colour, no_wrap=True) for line in drawn.lines))
 
 
 def _cells(place: int, prompt: PromptView, named: bool) -> tuple[str, ...]:
