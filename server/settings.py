@@ -131,7 +131,9 @@ class Settings(BaseSettings):
         Path(".chorus"), description="Folder of the embedded database, blobs and compile cache."
     )
     database_url: str | None = Field(
-        None, description="Database in place of the embedded one, as a SQLAlchemy URL."
+        None,
+        description="Database in place of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
+        "sqlite:///FILE.",
     )
     store_threads: int = Field(4, ge=1, le=64, description="Threads that talk to the prompt store.")
     collect_interval_seconds: float = Field(
