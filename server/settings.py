@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     layout: Literal["unrolled", "scanned"] = Field(
         "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
     )
+    attention: Literal["auto", "xla", "cudnn"] = Field(
+        "auto",
+        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, else XLA.",
+    )
     model_devices: int = Field(
         1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
     )
