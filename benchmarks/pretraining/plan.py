@@ -4,7 +4,8 @@
     python benchmarks/pretraining/plan.py --machine h100 --gpu
 
 First the ways (layout, dtype, attention, rows a dispatch) at the first size, then the other sizes in the
-fastest way. Each line is a compile and `--seconds` of steps. Random ids; only the time is real. Writes
+fastest way. Each line is a compile and `--seconds` of steps. Random ids; only the time is real. On a busy
+machine look at step_cpu_seconds, of all threads: divided by the cores it is about an idle one's time. Writes
 benchmarks/results/DATE-MACHINE-pretraining_plan.json.
 """
 
@@ -93,17 +94,19 @@ def measure(config: T5Config, way: Way, options: argparse.Namespace) -> dict[str
     tensors, state, standing = step(tensors, state)
     float(standing.loss)
     compile_seconds = time.perf_counter() - started
-    steps, started = 0, time.perf_counter()
+    steps, started, worked = 0, time.perf_counter(), time.process_time()
     while steps < 2 or time.perf_counter() - started < options.seconds:
         tensors, state, standing = step(tensors, state)
         float(standing.loss)
         steps += 1
     seconds = (time.perf_counter() - started) / steps
+    cpu_seconds = (time.process_time() - worked) / steps
     rows = way.rows * options.micro_batches
     tokens = rows * (shape.input_length + shape.target_length)
     return {
         "size": config.name, "parameters": parameter_count(config), **vars(way), "steps": steps,
         "compile_seconds": round(compile_seconds, 1), "step_seconds": round(seconds, 4),
+        "step_cpu_seconds": round(cpu_seconds, 4),
         "tokens_per_second": round(tokens / seconds),
         "million_tokens_per_hour": round(tokens / seconds * 0.0036, 1),
         "gflops": round(step_flops(config, shape, rows) / seconds / 1e9, 1),

@@ -71,19 +71,21 @@ def _fit(features: Array, wanted: Array, bias_and_words: int, classes: int) -> A
         order = generator.permutation(len(features))
         for start in range(0, len(order), ROWS):
             rows = order[start : start + ROWS]
-            scores = weights[features[rows]].sum(axis=1) + weights[0]
-            chances = np.exp(scores - scores.max(axis=1, keepdims=True))
-            chances /= chances.sum(axis=1, keepdims=True)
-            chances[np.arange(len(rows)), wanted[rows]] -= 1
-            _descend(weights, squares, features[rows], chances / len(rows))
+            _descend(weights, squares, features[rows], wanted[rows])
     return weights
 
 
-def _descend(weights: Array, squares: Array, features: Array, slopes: Array) -> None:
+def _descend(weights: Array, squares: Array, features: Array, wanted: Array) -> None:
+    """One AdaGrad step on the weights that these rows touch."""
     touched, places = np.unique(features, return_inverse=True)
-    gradient = np.zeros((len(touched), slopes.shape[1]))
-    np.add.at(gradient, places.reshape(features.shape), slopes[:, None, :])
-    gradient += DECAY * weights[touched]
+    present = np.zeros((len(features), len(touched)))
+    np.put_along_axis(present, places.reshape(features.shape), 1, axis=1)
+    scores = present @ weights[touched] + weights[0]
+    slopes = np.exp(scores - scores.max(axis=1, keepdims=True))
+    slopes /= slopes.sum(axis=1, keepdims=True)
+    slopes[np.arange(len(wanted)), wanted] -= 1
+    slopes /= len(wanted)
+    gradient = present.T @ slopes + DECAY * weights[touched]
     for rows, change in ((touched, gradient), (np.array([0]), slopes.sum(axis=0)[None])):
         squares[rows] += change * change
         weights[rows] -= RATE * change / np.sqrt(squares[rows])

@@ -103,7 +103,7 @@ def _figures(work: Path, plan: Plan, task: Task) -> dict[str, Any]:
 
 def _figures_text(figures: list[dict[str, Any]]) -> str:
     lines = [
-        "## Prompts", "",
+        "", "## Prompts", "",
         "Accuracy on rows that nothing was chosen on: mean and deviation over the seeds. Unseen tasks",
         "were left out of the supervised stage.", "",
         "| task | data | prompts | bag of words | majority | unseen | licence |",

@@ -71,7 +71,12 @@ class Plan:
             "early_stopping_evaluations": 4,
         }
     )  # fmt: skip
-    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {
+            "banking": {"max_target_tokens": 32},
+            "paraphrase": {"max_input_tokens": 256},
+        }
+    )
     seeds: int = 3
     selection_share: float = 0.05
     figure: dict[str, Any] = field(default_factory=dict)

@@ -64,7 +64,11 @@ class Training:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
             temporary.replace(path)
         left_out = tuple(name for name in self._plan.leave_out if name in {task.name for task in tasks})
-        options = self._options("mixed", TextOptions(), examples=path, leave_out=left_out)
+        seen = [task for task in tasks if task.name not in left_out]
+        licence = "; ".join(f"{task.name}: {task.source}, {task.licence}" for task in seen)
+        options = self._options(
+            "mixed", TextOptions(), examples=path, leave_out=left_out, data_licence=licence
+        )
         settings = self._settings({**ADAPTING, "objective": "examples", **self._plan.mix})
         return adapt(str(self._work / "adapted" / "model"), options, settings, self._say) == "finished"
 
@@ -74,10 +78,10 @@ class Training:
         return Settings(**chosen)
 
     def _options(self, folder: str, text: TextOptions, **more: Any) -> RunOptions:
-        return RunOptions(
-            folder=self._work / folder, text=text, cadence=self._cadence, name=self._plan.name,
-            data_licence=self._licence, stop=self._stop, **more,
-        )  # fmt: skip
+        return RunOptions(**{
+            "folder": self._work / folder, "text": text, "cadence": self._cadence, "name": self._plan.name,
+            "data_licence": self._licence, "stop": self._stop, **more,
+        })  # fmt: skip
 
 
 def fitted(plan: Plan, work: Path, minutes: float, measure: Callable[[Plan], float]) -> Plan:

@@ -114,7 +114,14 @@ def test_the_card_says_what_was_seen(work: Path) -> None:
     assert figures["first"]["majority"] == 0.5 and figures["first"]["bag_of_words"] == 1.0
     assert card["data"]["left_out"] == ["second"] and set(card["data"]["tasks"]) == {"first"}
     text = (work / "base" / "CARD.md").read_text()
-    for said in ("made up, second", "| yes | free |", "prefix_lm", "span_corruption", "corpus.txt"):
+    for said in (
+        "made up, second",
+        "| yes | free |",
+        "first: made up, first, free",
+        "prefix_lm",
+        "span_corruption",
+        "corpus.txt",
+    ):
         assert said in text
 
 

@@ -155,20 +155,18 @@ def test_sigterm_saves_and_ends_well(materials: Path, tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-m", "server.pretraining", "pretrain", str(tmp_path), *SIZES, *TRAINING,
                "--steps", "1000000"]  # fmt: skip
-    running = subprocess.Popen(
-        command, cwd=root, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True
-    )
-    try:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
-        for line in running.stderr:
-            if "step 4 of" in line:
-                running.send_signal(signal.SIGTERM)
-                break
-        rest = running.stderr.read()
-        assert running.wait(timeout=120) == 0, rest
-    finally:
-        running.kill()
-        running.wait()
+        try:
+            for line in running.stderr:
+                if "step 4 of" in line:
+                    running.send_signal(signal.SIGTERM)
+                    break
+            rest = running.stderr.read()
+            assert running.wait(timeout=120) == 0, rest
+        finally:
+            running.kill()
     assert "saved; the same command goes on" in rest
     steps = [int(path.name) for path in (tmp_path / "state").iterdir() if path.name.isdigit()]
     assert f"stopped at step {steps[0]:,} of 1,000,000" in rest and steps[0] >= 4
