@@ -26,30 +26,31 @@ def measure(bench: Bench) -> Part:
     sizes, server = bench.sizes, bench.served
     full = saturate(bench, server, sizes.seconds_a_load)
     job = server.post("/v1/tuning/jobs", _document(bench, _upload_data(server)))["id"]
-    _wait(server, job, "running")
+    _wait_steps(server, job)
     phases: dict[str, list[Felt]] = {"with": [], "without": []}
-    steps, alone = 0.0, _steps_a_second(server, sizes.seconds_a_phase / 3)
+    alone = _Training(server).over(sizes.seconds_a_phase / 3)
+    beside: list[tuple[float, float]] = []
     for number in range(sizes.tuning_phases):
-        before = server.metric("chorus_tuning_steps_total")
-        slices = server.metric("chorus_tuning_slice_seconds_count")
+        training = _Training(server)
         phases["with"].append(offer(bench, server, full.rate / 2, sizes.seconds_a_phase, seed=number))
-        steps += server.metric("chorus_tuning_steps_total") - before
-        if server.metric("chorus_tuning_slice_seconds_count") == slices:
-            raise RuntimeError("the job got no slice of the device in a phase that was to have it")
+        beside.append(training.so_far())
         server.post(f"/v1/tuning/jobs/{job}/cancel", {})
         _wait(server, job, "cancelled")
         phases["without"].append(offer(bench, server, full.rate / 2, sizes.seconds_a_phase, seed=number))
         if number + 1 < sizes.tuning_phases:
             server.post(f"/v1/tuning/jobs/{job}/resume", {})
-            _wait(server, job, "running")
+            _wait_steps(server, job)
     each = {name: [s for felt in felts for s in felt.seconds] for name, felts in phases.items()}
     ratio = percentile(each["with"], 0.99) / percentile(each["without"], 0.99)
-    beside = steps / (sizes.tuning_phases * sizes.seconds_a_phase)
+    if not all(share for _, share in beside):
+        raise RuntimeError("the job got no slice of the device in a phase that was to have it")
+    steps, share = (sum(values) / len(beside) for values in zip(*beside, strict=True))
     return Part(
         [
             ceiling("p99 at half load while a job runs, over none running", ratio, 1.5),
-            Figure("training steps a second at half load", beside, "steps/s"),
-            Figure("training steps a second on an idle server", alone, "steps/s"),
+            Figure("training steps a second at half load", steps, "steps/s"),
+            Figure("training steps a second on an idle server", alone[0], "steps/s"),
+            Figure("share of the time that training had at half load", share, "of 1"),
             Figure("half load", full.rate / 2, "requests/s"),
             ceiling("programs compiled because of requests", server.compiles_by_requests(), 0, "programs"),
         ],
@@ -129,7 +130,36 @@ def _wait(server: Served, job: str, status: str) -> None:
     raise RuntimeError(f"the job did not get to be {status} within {_WAIT_SECONDS:.0f} s")
 
 
-def _steps_a_second(server: Served, seconds: float) -> float:
-    before, started = server.metric("chorus_tuning_steps_total"), time.monotonic()
-    time.sleep(seconds)
-    return (server.metric("chorus_tuning_steps_total") - before) / (time.monotonic() - started)
+def _wait_steps(server: Served, job: str) -> None:
+    """Until the job makes steps: compiled, and its first evaluation over."""
+    before = server.metric("chorus_tuning_steps_total")
+    _wait(server, job, "running")
+    until = time.monotonic() + _WAIT_SECONDS
+    while server.metric("chorus_tuning_steps_total") == before:
+        if time.monotonic() > until:
+            raise RuntimeError(f"the job made no step within {_WAIT_SECONDS:.0f} s")
+        time.sleep(0.2)
+
+
+class _Training:
+    """What training does from now on, from the server's own metrics."""
+
+    def __init__(self, server: Served) -> None:
+        self._server, self._started, self._before = server, time.monotonic(), self._read(server)
+
+    @staticmethod
+    def _read(server: Served) -> tuple[float, float]:
+        names = ("chorus_tuning_steps_total", "chorus_tuning_slice_seconds_sum")
+        steps, device = (server.metric(name) for name in names)
+        return steps, device
+
+    def so_far(self) -> tuple[float, float]:
+        """Steps a second, and the share of the time that slices took."""
+        seconds = time.monotonic() - self._started
+        steps, device = (now - then for now, then in zip(self._read(self._server), self._before, strict=True))
+        return steps / seconds, device / seconds
+
+    def over(self, seconds: float) -> tuple[float, float]:
+        """The same after waiting for so long."""
+        time.sleep(seconds)
+        return self.so_far()

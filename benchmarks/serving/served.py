@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+
+from chorus.load.connections import SpreadTransport
 
 _READY = re.compile(r"ready at (http://\S+)")
 _START_SECONDS = 1800.0
@@ -97,12 +100,20 @@ class Served:
         return asyncio.run(self._send(bodies, connections))
 
     async def _send(self, bodies: Sequence[dict[str, Any]], connections: int) -> tuple[float, list[Any]]:
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        async with httpx.AsyncClient(base_url=self.url, timeout=_CALL_SECONDS, limits=limits) as client:
+        waiting = deque(enumerate(bodies))
+        answers: list[Any] = [None] * len(bodies)
+
+        async def work(client: httpx.AsyncClient) -> None:
+            while waiting:
+                number, body = waiting.popleft()
+                answers[number] = await client.post("/v1/generate", json=body)
+
+        transport = SpreadTransport(connections)
+        async with httpx.AsyncClient(base_url=self.url, timeout=_CALL_SECONDS, transport=transport) as client:
             # Connections are opened before the clock starts, as a client that stays would have them.
             await asyncio.gather(*(client.get("/healthz") for _ in range(connections)))
             started = time.perf_counter()
-            answers = await asyncio.gather(*(client.post("/v1/generate", json=body) for body in bodies))
+            await asyncio.gather(*(work(client) for _ in range(connections)))
             seconds = time.perf_counter() - started
         for answer in answers:
             if answer.status_code != 200 or any("error" in one for one in answer.json()["results"]):
