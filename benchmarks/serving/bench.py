@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ class Bench:
         self.model = _model(scratch, sizes.model)
         self.vocabulary = Vocabulary.load(self.model / "spiece.model")
         self.texts = _texts()
+        self.width = int(json.loads((self.model / "config.json").read_text())["d_model"])
         self._direct: Direct | None = None
         self._served: Served | None = None
 
@@ -68,7 +70,7 @@ class Bench:
 
     def prompt(self, number: int, length: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """`[P, D]` f32 with the spread of a tuned prompt's values."""
-        shape = (length or self.sizes.prompt_length, self.direct.config.d_model)
+        shape = (length or self.sizes.prompt_length, self.width)
         return np.random.default_rng(number).normal(0, 5, shape).astype(np.float32)
 
     def ids(self, text: str) -> list[int]:

@@ -33,7 +33,7 @@ _WRITERS = 4
 def measure(bench: Bench) -> Part:
     """Zipf and uniform choice of the tasks, both engines in turns."""
     sizes = bench.sizes
-    prompt_bytes = 4 * sizes.prompt_length * bench.direct.config.d_model
+    prompt_bytes = 4 * sizes.prompt_length * bench.width
     seconds: dict[str, dict[str, list[float]]] = {}
     seen: dict[str, Any] = {}
     with _store(bench) as store, ExitStack() as engines:
@@ -104,7 +104,7 @@ def _store(bench: Bench) -> Iterator[PromptStore]:
 def store_folder(bench: Bench) -> Path:
     """The folder of a store with every prompt registered; kept, because making it takes minutes."""
     sizes = bench.sizes
-    name = f"{sizes.registered}x{sizes.prompt_length}x{bench.direct.config.d_model}"
+    name = f"{sizes.registered}x{sizes.prompt_length}x{bench.width}"
     folder = (bench.scratch if sizes.model == "tiny" else ROOT / ".chorus") / f"benchmark_store_{name}"
     with closing(PromptStore.open(folder)) as store:
         page = store.list_tasks(TENANT, limit=1, prefix=f"task{sizes.registered - 1}")
