@@ -10,9 +10,12 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from prompts_store import sqlite
+from prompts_store import postgresql, sqlite
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.migrate import upgrade
+from prompts_store.text import shown
+
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
 class Database:
@@ -35,18 +38,22 @@ class Database:
 
         Args:
             folder: holds `chorus.db` when `url` is None.
-            url: an SQLAlchemy URL, `sqlite:///FILE`, or `sqlite://` for one in memory.
+            url: an SQLAlchemy URL: `sqlite:///FILE`, `sqlite://` for one in memory, or
+                `postgresql://USER:PASSWORD@HOST/NAME`.
 
         Raises:
             InvalidError: `invalid_database_url`, field `database_url`.
             StoreError: it cannot be opened, or a newer Chorus made it.
         """
         parsed = _parse(url, folder)
-        memory = sqlite.is_memory(parsed)
-        engine = sqlite.make_engine(parsed)
+        embedded = parsed.get_backend_name() == "sqlite"
+        memory = embedded and sqlite.is_memory(parsed)
+        engine = (sqlite if embedded else postgresql).make_engine(parsed)
         database = cls(engine, memory=memory)
+        # PostgreSQL's publish lock is enough to migrate under; SQLite must make its file before it can lock.
+        opening = _opening(folder) if embedded and not memory else nullcontext()
         try:
-            with nullcontext() if memory else _opening(folder), database.write() as connection:
+            with opening, database.write() as connection:
                 upgrade(connection)
         except BaseException:
             engine.dispose()
@@ -67,6 +74,11 @@ class Database:
             with connection.begin():
                 yield connection
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is SQLite, whose file is ours to look after; a database server looks after its own."""
+        return self.engine.dialect.name == "sqlite"
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
@@ -79,14 +91,17 @@ def _parse(url: str | None, folder: Path) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise _bad_url("The database URL cannot be parsed") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise _bad_url(f"This version keeps its metadata in SQLite, not in {parsed.get_backend_name()}")
+    # A name without a driver means whichever one SQLAlchemy likes best.
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    if parsed.drivername not in _DRIVERS.values():
+        raise _bad_url(f"Metadata is kept in SQLite or PostgreSQL, not in {shown(parsed.drivername)}")
     return parsed
 
 
 def _bad_url(what: str) -> InvalidError:
     return InvalidError(
-        f"{what}; leave it out for the embedded database, or write sqlite:///FILE.",
+        f"{what}; leave it out for the embedded database, or write sqlite:///FILE or "
+        f"postgresql://USER:PASSWORD@HOST/NAME.",
         field="database_url",
         code="invalid_database_url",
     )
@@ -109,5 +124,5 @@ def _translated() -> Iterator[None]:
         cause = getattr(error, "orig", None) or error
         raise StoreError(
             f"The database did not answer ({type(cause).__name__}: {cause}); nothing was changed. Check "
-            f"that its folder is writable, has free space and is not locked by another program."
+            f"that it can be reached and written, has free space and is not locked by another program."
         ) from error

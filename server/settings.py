@@ -63,13 +63,27 @@ class Settings(BaseSettings):
 
     # Model
     model: str = Field(
-        description="Base model: a folder, a Hugging Face hub id or a `gs://` T5X folder. Required."
+        "embedded",
+        description="Base model: a folder, a Hugging Face hub id, a `gs://` T5X folder, or `embedded`, the "
+        "small one that ships with Chorus.",
+    )
+    demo_prompts: bool = Field(
+        True,
+        description="With the embedded base: register its prompts under the tenant `demo` on first start.",
     )
     compute_dtype: Literal["auto", "f32", "bf16"] = Field(
         "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
     )
     layout: Literal["unrolled", "scanned"] = Field(
         "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
+    )
+    model_devices: int = Field(
+        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
+    )
+    data_devices: int = Field(
+        1,
+        ge=1,
+        description="Groups of `model_devices` devices that share batch rows and slots; weights repeat.",
     )
 
     # HTTP

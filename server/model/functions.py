@@ -13,6 +13,7 @@ from flax import nnx
 from server.model.config import T5Config
 from server.model.dropout import Dropout
 from server.model.layout import Layout, PyTree
+from server.model.mesh import DeviceMesh
 from server.model.network import T5
 
 TARGET_CHUNK = 256
@@ -26,12 +27,14 @@ class Functions:
     Attributes:
         graph: the NNX structure; `nnx.merge(graph, params)` at trace time costs nothing at run time.
         dtype: compute dtype of parameters, encodings, memory and cache.
+        mesh: where the parameters live; None is one device.
     """
 
     config: T5Config
     layout: Layout
     dtype: Any
     graph: Any
+    mesh: DeviceMesh | None = None
 
     @property
     def slot_axis(self) -> int:

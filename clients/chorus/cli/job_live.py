@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chorus.cli.job_view import JobView, PromptView, duration
 from chorus.cli.output import clean
-from chorus.cli.plot import plot, short
+from chorus.cli.plot import is_logarithmic, plot, short
 
 PLOT_LINES = 7
 NARROW = 70
@@ -90,16 +90,15 @@ class JobScreen:
 
     def _waiting(self) -> str:
         view = self._view
-        since = f" for {duration(self._passed(view.told_at))}" if view.told_at else ""
+        since = f" for {duration(self._passed(view.status_at))}" if view.status_at else ""
         match view.status:
             case "queued":
                 return f"waiting for its turn{since}"
-            case "preparing" if view.programs:
-                return f"compiling: {view.programs} programs so far"
             case "preparing":
-                return "reading and checking the data"
+                done = f"; {view.programs} programs so far" if view.programs else ""
+                return f"checking the data and compiling{since}{done}"
             case "running":
-                return "the first steps are under way"
+                return f"at its first steps{since}"
             case _:
                 return "it ended before its first step"
 
@@ -118,7 +117,11 @@ class JobScreen:
         each = width - 1 if narrow or not curve else (width - 4) // 2
         end = float(view.steps) if view.steps else None
         loss = Group(
-            Text.assemble("loss ", (short(view.losses[-1][1]), "bold")),
+            Text.assemble(
+                "loss ",
+                (short(view.losses[-1][1]), "bold"),
+                ("  (log scale)" if is_logarithmic(view.losses) else "", "dim"),
+            ),
             *_lines(list(view.losses), each, end, unicode, "cyan"),
         )
         if not curve:

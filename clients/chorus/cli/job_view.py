@@ -45,6 +45,7 @@ class JobView:
     seconds_left: float | None = None
     told_at: datetime | None = None
     began_at: datetime | None = None
+    status_at: datetime | None = None
     programs: int = 0
     metric: str = "metric"
     losses: list[tuple[float, float]] = field(default_factory=list)
@@ -57,6 +58,8 @@ class JobView:
         """Take an event; kinds that a newer server has are left out."""
         self.began_at = self.began_at or event.at
         self.told_at = event.at
+        if event.kind == "status":
+            self.status_at = event.at
         take = _KINDS.get(event.kind)
         if take is not None:
             take(self, event.data)

@@ -35,12 +35,14 @@ def plot(
     heights = _heights(_binned(known, columns * across, end), low, high, height * down)
     grid = _drawn(heights, columns * across, height * down)
     cells = _cells(grid, columns, height, unicode)
-    return [
-        (short(high) if row == 0 else short(low) if row == height - 1 else "").rjust(margin - 1)
-        + " "
-        + cells[row].rstrip()
-        for row in range(height)
-    ]
+    named = {0: short(high), height - 1: short(low)} if high > low else {height // 2: short(high)}
+    return [f"{named.get(row, ''):>{margin - 1}} {cells[row]}".rstrip() for row in range(height)]
+
+
+def is_logarithmic(points: Sequence[Point]) -> bool:
+    """Whether heights are logarithms, so that the end of a long fall can be seen."""
+    values = [y for _, y in points if math.isfinite(y)]
+    return bool(values) and min(values) > 0 and max(values) >= LOGARITHMIC_FROM * min(values)
 
 
 def short(value: float) -> str:
@@ -63,7 +65,7 @@ def _binned(points: Sequence[Point], columns: int, end: float | None) -> dict[in
 
 def _heights(means: dict[int, float], low: float, high: float, rows: int) -> dict[int, int]:
     """Row of each column, 0 at the bottom."""
-    bend = math.log if low > 0 and high / low >= LOGARITHMIC_FROM else float
+    bend = math.log if is_logarithmic([(0, low), (0, high)]) else float
     bottom, top = bend(low), bend(high)
     span = top - bottom
     if span <= 0:

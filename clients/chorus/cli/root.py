@@ -19,6 +19,8 @@ DISTRIBUTION = "chorus-prompts"
 SHORT_HELP = {
     "serve": "Load a base model and answer over HTTP (extra: server).",
     "models": "Describe and convert base models (extra: server).",
+    "pretrain": "Make a base model from text (extra: server).",
+    "adapt": "Train a base model further: LM adaptation (extra: server).",
 }
 
 

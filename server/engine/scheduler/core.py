@@ -275,7 +275,7 @@ class Scheduler:
         wanting = [block for block in self._slots.blocks if block.wants_decode]
         if not wanting:
             return None
-        block = min(wanting, key=lambda block: (block.last_decode, block.index))
+        block = self._turns.next_to_decode(wanting)
         plan = self._decode_plan(block)
         self._steps += 1
         block.last_decode = self._steps

@@ -18,6 +18,7 @@ from prompts_store.tuning_records import JobLease, TuningJob
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_RENEWALS_A_LEASE = 3
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 
@@ -91,6 +92,7 @@ class HeldJob:
         self._patience = patience_seconds
         self._stopping = stopping
         self._clock = clock
+        self._renewed = clock()
 
     @property
     def token(self) -> int:
@@ -116,20 +118,19 @@ class HeldJob:
             raise ServiceStoppingError
 
     def keep(self) -> None:
-        """Renew the lease and look for a wish to cancel: the keeper's beat. A store that does not answer is
-        asked again with the next one."""
+        """Look for a wish to cancel, and renew the lease when a third of it is over: the keeper's beat. A
+        store that does not answer is asked again with the next one."""
         try:
-            self._lease = self._store.renew_lease(self._lease, self._lease_seconds)
-            self.look()
+            now = self._clock()
+            if now - self._renewed >= self._lease_seconds / _RENEWALS_A_LEASE:
+                self._lease = self._store.renew_lease(self._lease, self._lease_seconds)
+                self._renewed = now
+            if self._store.get_job(self.job.tenant, self.job.id).cancel_requested:
+                self.cancelled.set()
         except LeaseLostError:
             self.lost.set()
         except StoreError:
             logger.warning("the lease of %s could not be renewed; it is tried again", self.job.id)
-
-    def look(self) -> None:
-        """Look for a wish to cancel."""
-        if self._store.get_job(self.job.tenant, self.job.id).cancel_requested:
-            self.cancelled.set()
 
     def update(
         self,

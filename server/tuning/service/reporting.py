@@ -65,6 +65,7 @@ class Reporter:
 
     def checkpointed(self, step: int) -> None:
         """A state is on the disk."""
+        self._tell_step()
         self._waiting.append(("checkpointed", {"step": Checkpointed(step).step}))
         self.progress["checkpoint_step"] = step
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -80,9 +82,16 @@ def submit(store: PromptStore, sent: Mapping[str, Any], tenant: str = TENANT) ->
 
 
 class Watcher(NullTuningObserver):
-    """Keeps what the service tells."""
+    """Keeps what the service tells.
 
-    def __init__(self) -> None:
+    Args:
+        hold_after: the device's thread waits after so many slices until `release` is set.
+    """
+
+    def __init__(self, hold_after: int | None = None) -> None:
+        self.hold_after = hold_after
+        self.reached = threading.Event()
+        self.release = threading.Event()
         self.endings: list[str] = []
         self.slices: list[float] = []
         self.programs: list[str] = []
@@ -94,6 +103,9 @@ class Watcher(NullTuningObserver):
 
     def device_slice(self, seconds: float) -> None:
         self.slices.append(seconds)
+        if len(self.slices) == self.hold_after:
+            self.reached.set()
+            assert self.release.wait(60), "the test never let the device go on"
 
     def step_done(self) -> None:
         self.steps += 1
@@ -129,6 +141,16 @@ def running(
         device.stop(60)
 
 
+def let_go_once_stopped(service: TuningService, watcher: Watcher) -> None:
+    """Release a held device as soon as the runner has given up its work."""
+    pause = threading.Event()
+    for _ in range(3000):
+        if not service.work.wants_slice():
+            break
+        pause.wait(0.02)
+    watcher.release.set()
+
+
 def finished(store: PromptStore, job: TuningJob, seconds: float = 120) -> TuningJob:
     """The job once it is over. Looks at the store until it is."""
     return until(store, job, lambda found: found.status in OVER, seconds)
@@ -136,9 +158,6 @@ def finished(store: PromptStore, job: TuningJob, seconds: float = 120) -> Tuning
 
 def until(store: PromptStore, job: TuningJob, what: Any, seconds: float = 120) -> TuningJob:
     """The job once this holds of it."""
-    import threading
-    import time
-
     pause, deadline = threading.Event(), time.monotonic() + seconds
     while True:
         found = store.get_job(job.tenant, job.id)
