@@ -81,7 +81,7 @@ def _turns(bench: Bench, resident: Running, bounded: Running, skew: str) -> dict
 
 def _fill(bench: Bench, bounded: Running, skew: str) -> None:
     """Fill the tiers as after a long time, with other draws than are measured."""
-    draws = bench.requests(bench.sizes.in_use, 2 * bench.sizes.host_prompts, skew=skew, seed=1000)
+    draws = bench.requests(bench.sizes.in_use, 3 * bench.sizes.host_prompts // 2, skew=skew, seed=1000)
     bounded.burst([type(draw)(draw.task, [1], 1) for draw in draws])
 
 

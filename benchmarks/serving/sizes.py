@@ -28,21 +28,21 @@ class Sizes:
     in_use: int = 1000
     budget_prompts: int = 256
     host_prompts: int = 512
-    text_requests: int = 144
+    text_requests: int = 128
     text_rounds: int = 2
     served_tasks: int = 64
     idle_requests: int = 60
     uploads: int = 30
     cold: int = 150
     ensembles: int = 20
-    points: int = 64
+    points: int = 48
     prompt_lengths: tuple[int, ...] = (1, 20, 50, 100, 150)
     text_lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 400)
     concurrency: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     offered: tuple[float, ...] = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2)
     seconds_a_load: float = 8.0
     tuning_phases: int = 3
-    seconds_a_phase: float = 15.0
+    seconds_a_phase: float = 12.0
 
     @property
     def longest(self) -> int:
