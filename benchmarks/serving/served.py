@@ -25,6 +25,7 @@ from chorus.load.connections import SpreadTransport
 _READY = re.compile(r"ready at (http://\S+)")
 _START_SECONDS = 1800.0
 _CALL_SECONDS = 300.0
+_STALE_SECONDS = 30.0
 
 
 class Served:
@@ -53,6 +54,7 @@ class Served:
         self.http = httpx.Client(base_url=self.url, timeout=_CALL_SECONDS)
         address = httpx.URL(self.url)
         self._line = HTTPConnection(address.host, address.port, timeout=_CALL_SECONDS)
+        self._used = time.monotonic()
 
     def _wait_ready(self) -> str:
         until = time.monotonic() + _START_SECONDS
@@ -97,11 +99,14 @@ class Served:
     def generate(self, item: dict[str, Any]) -> float:
         """Seconds of one request on a connection that is open already, with as little client as there is."""
         body = json.dumps(item)
+        if time.monotonic() - self._used > _STALE_SECONDS:
+            self._line.close()  # the server may have closed it; it opens again by itself
         started = time.perf_counter()
         self._line.request("POST", "/v1/generate", body, {"Content-Type": "application/json"})
         answer = self._line.getresponse()
         text = answer.read()
         seconds = time.perf_counter() - started
+        self._used = time.monotonic()
         if answer.status != 200:
             raise RuntimeError(f"/v1/generate answered {answer.status}: {text[:500]!r}")
         return seconds
