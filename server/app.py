@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +198,7 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
 def load(settings: Settings, say: Say) -> LoadedModel:
     """The base model. Raises InvalidModelError also when it has no vocabulary."""
     from server.model.checkpoints import load_model
+    from server.model.fused_attention import choose_attention
 
     dtype, mesh = compute_dtype(settings), mesh_of(settings)
     shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
@@ -216,7 +217,9 @@ def load(settings: Settings, say: Say) -> LoadedModel:
         raise InvalidModelError(
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
         )
-    return loaded
+    kind, why = choose_attention(settings.attention, loaded.model.dtype)
+    say(f"attention by {kind}: {why}")
+    return replace(loaded, model=loaded.model.with_attention(kind))
 
 
 def mesh_of(settings: Settings) -> DeviceMesh | None:

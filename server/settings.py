@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     layout: Literal["unrolled", "scanned"] = Field(
         "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
     )
+    attention: Literal["auto", "xla", "cudnn"] = Field(
+        "auto",
+        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, else XLA.",
+    )
     model_devices: int = Field(
         1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
     )
@@ -145,7 +149,9 @@ class Settings(BaseSettings):
         Path(".chorus"), description="Folder of the embedded database, blobs and compile cache."
     )
     database_url: str | None = Field(
-        None, description="Database in place of the embedded one, as a SQLAlchemy URL."
+        None,
+        description="Database in place of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
+        "sqlite:///FILE.",
     )
     store_threads: int = Field(4, ge=1, le=64, description="Threads that talk to the prompt store.")
     collect_interval_seconds: float = Field(

@@ -60,11 +60,19 @@ def peers_environment() -> Path:
     return python
 
 
-def real_or_random_model(scratch: Path) -> Path:
-    """The real model where it is, else random weights of the same shape in the same format."""
+def real_or_random_model(scratch: Path, size: str = "small", vocabulary: Path | None = None) -> Path:
+    """The real model where it is, else random weights of the same shape in the same format.
+
+    Args:
+        size: another than `small` is always random.
+        vocabulary: SentencePiece file of a random model; without one it reads no text.
+    """
     real = SHARED / "models" / "flan-t5-small-title"
-    if real.exists():
+    if real.exists() and size == "small":
         return real
     chorus = Path(sys.executable).parent / "chorus"
-    subprocess.run([chorus, "models", "init", "--size", "small", "--to", "hf", scratch / "model"], check=True)
+    command: list[Any] = [chorus, "models", "init", "--size", size, "--to", "hf", scratch / "model"]
+    if vocabulary is not None:
+        command += ["--vocabulary", vocabulary]
+    subprocess.run(command, check=True, stdout=sys.stderr)
     return scratch / "model"

@@ -108,7 +108,7 @@ TASKS: dict[str, Task] = {
             template="{text}",
             instruction="Sentence: {text}\nIs this sentence subjective or objective?",
             text_tokens=43,
-            report_rows=1000,
+            report_rows=600,
         ),
         Task(
             name="ag_news",
@@ -119,7 +119,7 @@ TASKS: dict[str, Task] = {
             template="{text}",
             instruction="Article: {text}\nIs this article about World, Sports, Business or Technology?",
             text_tokens=51,
-            report_rows=1000,
+            report_rows=600,
         ),
         Task(
             name="cb",
@@ -180,7 +180,7 @@ TASKS: dict[str, Task] = {
             instruction="Question: {question}? Answer yes or no.\nPassage: {passage}",
             text_tokens=107,
             long_text_tokens=256,
-            report_rows=1000,
+            report_rows=600,
             few_shot=2,
         ),
         Task(
@@ -205,7 +205,7 @@ TASKS: dict[str, Task] = {
             template="{text}",
             instruction="Customer: {text}\nWhat is this customer's request about?",
             text_tokens=27,
-            report_rows=1000,
+            report_rows=600,
             metrics=("exact_match",),
             greedy=True,
         ),

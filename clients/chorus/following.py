@@ -26,6 +26,7 @@ from chorus.wire import Request, query_of
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 10.0
+_COMMENT = b":"
 _PASSING_STATUSES = frozenset({429, 500, 503})
 
 
@@ -41,8 +42,8 @@ class Following:
     Args:
         path: of its events.
         after: number of the last event that the caller has.
-        patience_seconds: how long, in waits one after another without an event between, the server may stay
-            away.
+        patience_seconds: how long, in waits one after another without an event or a comment between, the
+            server may stay away.
 
     Attributes:
         done: the last event was seen.
@@ -76,6 +77,8 @@ class Following:
             UnexpectedAnswerError: an event that is not Chorus's.
             ApiError: the server could not go on.
         """
+        if chunk.startswith(_COMMENT):  # it lives, and has nothing to tell
+            self._waited, self._failures = 0.0, 0
         for raw in self._raw.feed(chunk):
             event = self._typed(raw)
             if event is not None and event.seq > self._after:

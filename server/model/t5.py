@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from flax import nnx
 from server.errors import InvalidModelError
 from server.model.config import T5Config
 from server.model.functions import Functions
+from server.model.fused_attention import Kind
 from server.model.layout import LAYOUTS, Layout, PyTree
 from server.model.mesh import DeviceMesh, check_division
 from server.model.network import T5
@@ -53,6 +54,10 @@ class Model:
     @property
     def mesh(self) -> DeviceMesh | None:
         return self.functions.mesh
+
+    def with_attention(self, kind: Kind) -> Model:
+        """The same parameters, compiled with another attention."""
+        return replace(self, functions=replace(self.functions, attention=kind))
 
 
 def build(

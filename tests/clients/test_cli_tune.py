@@ -57,6 +57,11 @@ def train(tmp_path: Path) -> str:
     return str(file)
 
 
+def job_id(number: int = 0) -> str:
+    """As the fake names them."""
+    return f"job-{number:024x}"
+
+
 def document(fake: FakeChorus) -> Any:
     """What the last job was started with."""
     return [*fake.tuning.jobs.values()][-1]["spec"]
@@ -114,7 +119,7 @@ def test_tuning_uploads_starts_follows_and_says_what_was_made(run: Run, fake: Fa
         "",
         'Try it:  chorus classify default/sst2@2 "TEXT"',
     ]
-    assert result.stderr == f"job-{0:024x} started\n"
+    assert result.stderr == f"{job_id()} started\n"
 
 
 @pytest.mark.parametrize("words", [("tune", "start"), ("tune",)])
@@ -127,7 +132,7 @@ def test_a_task_without_a_verb_is_started(
 
 def test_detached_it_tells_the_id(run: Run, fake: FakeChorus, train: str) -> None:
     result = run("tune", "sst2", train, "--detach")
-    assert result.stdout == f"job-{0:024x}\n"
+    assert result.stdout == f"{job_id()}\n"
     assert "chorus tune follow job-" in result.stderr
     assert not any(request.url.path.endswith("/events") for request in fake.seen)
     assert json.loads(run("tune", "sst2", train, "--detach", "--json").stdout)["status"] == "queued"
@@ -146,7 +151,15 @@ def test_a_failed_job_says_why_and_what_to_do(run: Run, fake: FakeChorus, train:
     result = run("tune", "sst2", train)
     assert result.exit_code == 1
     assert "chorus: the job failed: missing_column in data.train: Row 1 lacks it.\n" in result.stderr
-    assert f"chorus tune resume job-{0:024x}" in result.stderr
+    assert "resume" not in result.stderr, "it never made a step: there is nothing to go on from"
+    fake.tuning.jobs[job_id()]["progress"] = {"step": 7}
+    assert f"checkpoint: chorus tune resume {job_id()}\n" in run("tune", "follow", job_id()).stderr
+
+
+def test_a_cancelled_job_exits_with_1(run: Run, fake: FakeChorus, train: str) -> None:
+    fake.tuning.script = [happened(2, "status", {"status": "cancelled"})]
+    result = run("tune", "sst2", train)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "The job was cancelled.")
 
 
 def test_an_ensemble_is_told_with_its_members(run: Run, fake: FakeChorus, train: str) -> None:
@@ -168,7 +181,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
     monkeypatch.setattr(job_following.JobLines, "line", interrupted)
     result = run("tune", "sst2", train)
     assert result.exit_code == 130
-    job = f"job-{0:024x}"
+    job = job_id()
     assert f"chorus tune follow {job}" in result.stderr and f"chorus tune cancel {job}" in result.stderr
     assert not any(request.url.path.endswith("/cancel") for request in fake.seen)
 

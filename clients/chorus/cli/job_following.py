@@ -82,9 +82,10 @@ def tell_end(job: Job, view: JobView) -> None:
         where = f" in {error['field']}" if error.get("field") else ""
         message = f"chorus: the job failed: {error.get('code', 'unknown')}{where}: {error.get('message', '')}"
         click.echo(" ".join(clean(message).split()), err=True)
-        click.echo(f"After that is put right: chorus tune resume {job.id}", err=True)
     elif not job.succeeded:
-        click.echo(f"The job was {clean(job.status)}. To go on: chorus tune resume {job.id}", err=True)
+        click.echo(f"The job was {clean(job.status)}.", err=True)
+    if not job.succeeded and job.progress.get("step"):  # else there is nothing to go on from
+        click.echo(f"To go on from its last checkpoint: chorus tune resume {job.id}", err=True)
     made = [prompt for prompt in job.result.get("prompts") or [] if prompt.get("reference")]
     for prompt in made:
         click.echo(f"{clean(prompt['reference'])}  {clean(_measured(prompt))}".rstrip())

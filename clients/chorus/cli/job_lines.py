@@ -7,7 +7,7 @@ from typing import Any
 
 from chorus.cli.job_view import MEAN, duration
 from chorus.cli.output import clean
-from chorus.cli.plot import short
+from chorus.cli.plot import rate, short
 from chorus.types import JobEvent
 
 STEP_SECONDS = 10.0
@@ -59,7 +59,7 @@ def _step(data: dict[str, Any]) -> str:
     losses = [short(loss) if loss is not None else "-" for loss in data.get("losses") or []]
     parts = [f"step {data.get('step')} of {data.get('steps')}", f"loss {' '.join(losses) or '-'}"]
     if data.get("steps_per_second"):
-        parts.append(f"{short(data['steps_per_second'])} steps/s")
+        parts.append(f"{rate(data['steps_per_second'])} steps/s")
     if data.get("seconds_left") is not None:
         parts.append(f"{duration(data['seconds_left'])} left")
     return "  ".join(parts)

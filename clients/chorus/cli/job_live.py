@@ -10,9 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chorus.cli.job_view import JobView, PromptView, duration
+from chorus.cli.job_view import MEAN, JobView, PromptView, duration
 from chorus.cli.output import clean
-from chorus.cli.plot import is_logarithmic, plot, short
+from chorus.cli.plot import Plot, plot, rate, short
 
 PLOT_LINES = 7
 NARROW = 70
@@ -77,7 +77,7 @@ class JobScreen:
             return Text(self._waiting(), style="dim")
         facts = [f"step {view.step} of {view.steps}"]
         if not view.over:
-            facts += [f"{short(view.rate)} steps/s"] if view.rate else []
+            facts += [f"{rate(view.rate)} steps/s"] if view.rate else []
             left = self._left()
             facts += [f"{duration(left)} left"] if left is not None else []
         elif view.began_at and view.told_at:
@@ -115,25 +115,19 @@ class JobScreen:
         view, curve = self._view, self._view.curve
         narrow = width < NARROW
         each = width - 1 if narrow or not curve else (width - 4) // 2
-        end = float(view.steps) if view.steps else None
-        loss = Group(
-            Text.assemble(
-                "loss ",
-                (short(view.losses[-1][1]), "bold"),
-                ("  (log scale)" if is_logarithmic(view.losses) else "", "dim"),
-            ),
-            *_lines(list(view.losses), each, end, unicode, "cyan"),
+        # Both curves have one axis, and fill at least half of it however long the job is.
+        axis = (0.0, float(max(1, min(view.steps, 2 * view.step))))
+        mean = "mean " if len(view.prompts) > 1 and view.metric != MEAN else ""
+        fallen = plot(list(view.losses), each, PLOT_LINES, axis=axis, unicode=unicode)
+        loss = _curve(
+            f"{mean}loss", view.losses[-1][1], "(log scale)" if fallen.logarithmic else "", fallen, "cyan"
         )
         if not curve:
             return loss
-        best = max(curve, key=lambda point: point[1])
-        metric = Group(
-            Text.assemble(
-                f"{clean(view.metric)} ", (short(curve[-1][1]), "bold"),
-                f"  best {short(best[1])} at step {best[0]:.0f}",
-            ),
-            *_lines(curve, each, end, unicode, "green"),
-        )  # fmt: skip
+        value, step = max((value, -step) for step, value in curve)
+        risen = plot(curve, each, PLOT_LINES, axis=axis, unicode=unicode)
+        best = f"best {short(value)} at {-step:.0f}"
+        metric = _curve(f"{mean}{clean(view.metric)}", curve[-1][1], best, risen, "green")
         if narrow:
             return Group(loss, metric)
         row = Table.grid(padding=(0, 2))
@@ -162,11 +156,11 @@ class JobScreen:
         return [Text(), *shown] if shown else []
 
 
-def _lines(
-    points: list[tuple[float, float]], width: int, end: float | None, unicode: bool, colour: str
-) -> list[Text]:
-    lines = plot(points, width, PLOT_LINES, end=end, unicode=unicode)
-    return [Text(line, style=colour, no_wrap=True) for line in lines]
+def _curve(name: str, value: float, note: str, drawn: Plot, colour: str) -> Group:
+    head = Text.assemble(
+        f"{name} ", (short(value), "bold"), (f"  {note}", "dim"), no_wrap=True, overflow="ellipsis"
+    )
+    return Group(head, *(Text(line, style=colour, no_wrap=True) for line in drawn.lines))
 
 
 def _cells(place: int, prompt: PromptView, named: bool) -> tuple[str, ...]:

@@ -86,8 +86,8 @@ class JobView:
 def _status(view: JobView, data: dict[str, Any]) -> None:
     view.status = str(data.get("status", view.status))
     view.cancelling = bool(data.get("cancel_requested"))
-    if view.status == "queued":
-        view.error = None  # it was resumed
+    if view.status in ("queued", "preparing"):
+        view.error, view.programs = None, 0  # it was resumed, or another process begins it anew
 
 
 def _step(view: JobView, data: dict[str, Any]) -> None:

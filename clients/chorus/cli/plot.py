@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 Point = tuple[float, float]
 
+_MARGIN = 8
 _BRAILLE = 0x2800
 # Bits of the dots of a cell, by row and column (Unicode, Braille Patterns).
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -14,35 +16,49 @@ LOGARITHMIC_FROM = 10.0
 """Where the largest value is so many times the smallest, heights are logarithms."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawn curve.
+
+    Attributes:
+        lines: top first, with the range of values at their left.
+        logarithmic: heights are logarithms, so that the end of a long fall can be seen.
+    """
+
+    lines: list[str]
+    logarithmic: bool = False
+
+
 def plot(
-    points: Sequence[Point], width: int, height: int, *, end: float | None = None, unicode: bool = True
-) -> list[str]:
-    """Lines of a plot, top first, with the range of values at its left.
+    points: Sequence[Point],
+    width: int,
+    height: int,
+    *,
+    axis: tuple[float, float] | None = None,
+    unicode: bool = True,
+) -> Plot:
+    """A curve; points that share a column are drawn as their mean.
 
     Args:
         points: by x, ascending; values that are not finite are left out.
         width: of the lines, in characters.
         height: in lines.
-        end: where the x axis ends; at the last point where it is None.
+        axis: where the x axis begins and ends; at the first and last point where it is None.
     """
     known = [(x, y) for x, y in points if math.isfinite(y)]
     if not known:
-        return [""] * height
-    low, high = min(y for _, y in known), max(y for _, y in known)
-    margin = max(len(short(low)), len(short(high))) + 1
-    columns = max(1, width - margin)
+        return Plot([""] * height)
+    first, last = axis if axis is not None else (known[0][0], known[-1][0])
     across, down = (2, 4) if unicode else (1, 1)
-    heights = _heights(_binned(known, columns * across, end), low, high, height * down)
-    grid = _drawn(heights, columns * across, height * down)
-    cells = _cells(grid, columns, height, unicode)
-    named = {0: short(high), height - 1: short(low)} if high > low else {height // 2: short(high)}
-    return [f"{named.get(row, ''):>{margin - 1}} {cells[row]}".rstrip() for row in range(height)]
-
-
-def is_logarithmic(points: Sequence[Point]) -> bool:
-    """Whether heights are logarithms, so that the end of a long fall can be seen."""
-    values = [y for _, y in points if math.isfinite(y)]
-    return bool(values) and min(values) > 0 and max(values) >= LOGARITHMIC_FROM * min(values)
+    columns = max(1, width - _MARGIN)
+    means = _binned(known, columns * across, first, last)
+    low, high = min(means.values()), max(means.values())
+    logarithmic = low > 0 and high >= LOGARITHMIC_FROM * low
+    heights = _heights(means, logarithmic, height * down)
+    cells = _cells(_drawn(heights, columns * across, height * down), columns, height, unicode)
+    named = {0: _label(high), height - 1: _label(low)} if high > low else {height // 2: _label(high)}
+    lines = [f"{named.get(row, ''):>{_MARGIN - 1}} {cells[row]}".rstrip() for row in range(height)]
+    return Plot(lines, logarithmic)
 
 
 def short(value: float) -> str:
@@ -52,24 +68,33 @@ def short(value: float) -> str:
     return f"{value:.1e}"
 
 
-def _binned(points: Sequence[Point], columns: int, end: float | None) -> dict[int, float]:
+def _label(value: float) -> str:
+    """A value beside the plot."""
+    text = short(value)
+    return text if len(text) < _MARGIN else f"{value:.0e}"
+
+
+def rate(value: float) -> str:
+    """A speed, in three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _binned(points: Sequence[Point], columns: int, first: float, last: float) -> dict[int, float]:
     """Mean value of each column that has points."""
-    first, last = points[0][0], end if end is not None else points[-1][0]
-    span = max(last - first, 1e-9)
     found: dict[int, list[float]] = {}
     for x, y in points:
-        column = min(columns - 1, int((x - first) / span * (columns - 1) + 0.5)) if last > first else 0
-        found.setdefault(max(0, column), []).append(y)
+        share = (x - first) / (last - first) if last > first else 0.0
+        found.setdefault(round(min(1.0, max(0.0, share)) * (columns - 1)), []).append(y)
     return {column: sum(values) / len(values) for column, values in found.items()}
 
 
-def _heights(means: dict[int, float], low: float, high: float, rows: int) -> dict[int, int]:
+def _heights(means: dict[int, float], logarithmic: bool, rows: int) -> dict[int, int]:
     """Row of each column, 0 at the bottom."""
-    bend = math.log if is_logarithmic([(0, low), (0, high)]) else float
-    bottom, top = bend(low), bend(high)
+    bend = math.log if logarithmic else float
+    bottom, top = bend(min(means.values())), bend(max(means.values()))
     span = top - bottom
-    if span <= 0:
-        return dict.fromkeys(means, rows // 2)
+    if not span > 0:  # within the line that names the value
+        return dict.fromkeys(means, (rows - 1) // 2)
     return {column: round((bend(mean) - bottom) / span * (rows - 1)) for column, mean in means.items()}
 
 

@@ -49,9 +49,10 @@ def show(session: Session, job: str) -> None:
         print_json(found)
         return
     error = found.error
+    asked = ", cancel requested" if found.cancel_requested and not found.over else ""
     facts: dict[str, object] = {
         "job": found.id,
-        "status": f"{found.status}, cancel requested" if found.cancel_requested else found.status,
+        "status": f"{found.status}{asked}",
         "tasks": found.tasks,
         "step": step_of(found),
         "created": found.created_at,

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic_core import to_json
+
+from prompts_store.store_jobs import MAX_SPEC_BYTES
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
 from server.api.services import Services
@@ -56,7 +59,15 @@ async def job_request(services: Services, principal: Principal, body: Mapping[st
     sources = list(named_sources(body))
     await services.library.read(_check_sources, services.settings, sources)
     files = {field: value for field, kind, value in sources if kind == "file"}
-    return JobRequest(replace(spec, prompts=tuple(prompts)).to_json(), files)
+    document = replace(spec, prompts=tuple(prompts)).to_json()
+    size = len(to_json(document))
+    if size > MAX_SPEC_BYTES:
+        raise InvalidInputError(
+            f"The job document has {size} bytes with all defaults written out; {MAX_SPEC_BYTES} is the most: "
+            "name fewer prompts, or shorter texts.",
+            field="body",
+        )
+    return JobRequest(document, files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from api_harness import FINGERPRINT, ApiServer, error_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from prompts_store.store_jobs import MAX_SPEC_BYTES
 from prompts_store.tuning_records import JobLease, TuningJob
 from server.api.schemas import tuning as schemas
 from server.api.schemas.tuning import JobAnswer, JobPage
@@ -156,6 +160,39 @@ def test_a_document_that_is_refused_is_not_stored(shared: ApiServer, file: str, 
         404 if code.startswith("unknown_") and code in ("unknown_file", "unknown_task") else 400
     )
     assert shared.http.get("/v1/tuning/jobs").json() == before
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(field=st.sampled_from(sorted({*PROMPT_FIELDS, *_JOB_FIELDS})), value=VALUES)
+def test_any_value_in_any_field_is_answered_without_a_5xx(
+    shared: ApiServer, file: str, field: str, value: Any
+) -> None:
+    answer = shared.http.post(
+        "/v1/tuning/jobs",
+        content=json.dumps(document(file, **{field: value})),
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code in (201, 400, 404, 429), answer.text
+    if answer.status_code != 201:
+        error_of(answer)
+
+
+def test_a_document_that_is_too_large_to_keep_is_refused(shared: ApiServer, file: str) -> None:
+    texts = {f"{n}": "no" for n in range(500)}
+    prompts = [{"task": f"t{n}", "target_texts": texts} for n in range(64)]
+    answer = start(shared, document(file, prompts=prompts))
+    assert answer.status_code == 400, answer.text
+    error = error_of(answer)
+    assert error["field"] == "body" and str(MAX_SPEC_BYTES) in error["message"]
+    del prompts[32:]
+    assert start(shared, document(file, prompts=prompts)).status_code == 201
 
 
 def test_sources_are_named_by_their_fields() -> None:
