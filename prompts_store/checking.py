@@ -41,9 +41,10 @@ class Checker:
 
     def run(self) -> CheckReport:
         """Check everything; large stores are read page by page, so that writers wait for no long time."""
-        with self._database.write() as connection:
-            for message in sqlite.integrity_problems(connection):
-                self._add("database", "chorus.db", message)
+        if self._database.embedded:
+            with self._database.write() as connection:
+                for message in sqlite.integrity_problems(connection):
+                    self._add("database", "chorus.db", message)
         number = self._check_versions()
         self._check_blobs()
         self._problems.extend(self._files.file_problems())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, literal, select, tuple_
 
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.database import Database
@@ -76,11 +76,11 @@ class Collector:
 
     def _collect_unreferenced(self) -> tuple[int, int]:
         removed = freed = 0
-        last = ""
+        last: tuple[datetime, str] | None = None
         while True:
             with self._database.write() as connection:
                 rows = self._candidates(connection, after=last)
-                for digest, size in rows:
+                for _, digest, size in rows:
                     was_there = self._remove(digest)
                     if was_there is None:
                         continue
@@ -90,20 +90,24 @@ class Collector:
                     freed += size * was_there
             if len(rows) < _BATCH:
                 return removed, freed
-            last = rows[-1][0]
+            last = rows[-1][:2]
 
-    def _candidates(self, connection: Connection, *, after: str) -> list[tuple[str, int]]:
-        query = (
-            select(blob_table.c.digest, blob_table.c.size_bytes)
-            .where(
-                blob_table.c.reference_count == 0,
-                blob_table.c.unreferenced_at <= self._before,
-                blob_table.c.digest > after,
+    def _candidates(
+        self, connection: Connection, *, after: tuple[datetime, str] | None
+    ) -> list[tuple[datetime, str, int]]:
+        """The next blobs that nothing names, in the order of their index: the million others are not looked
+        at while writers wait."""
+        since = blob_table.c.unreferenced_at
+        key = tuple_(since, blob_table.c.digest)
+        query = select(since, blob_table.c.digest, blob_table.c.size_bytes).where(since <= self._before)
+        if after is not None:
+            moment, digest = (
+                literal(value, column.type)
+                for value, column in zip(after, (since, blob_table.c.digest), strict=True)
             )
-            .order_by(blob_table.c.digest)
-            .limit(_BATCH)
-        )
-        return [(row.digest, row.size_bytes) for row in connection.execute(query)]
+            query = query.where(key > tuple_(moment, digest))
+        rows = connection.execute(query.order_by(since, blob_table.c.digest).limit(_BATCH))
+        return [(row.unreferenced_at, row.digest, row.size_bytes) for row in rows]
 
     def _collect_orphans(self) -> int:
         old = (entry.digest for entry in self._blobs.entries() if entry.stored_at <= self._before)

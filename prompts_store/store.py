@@ -62,6 +62,7 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, Job
     def close(self) -> None:
         """Close the database; the store answers nothing afterwards."""
         self._database.close()
+        self._remove_temporary()
 
     def collect(self, *, grace_seconds: float) -> CollectReport:
         """Free what nothing has needed for longer than the grace period.

@@ -49,13 +49,14 @@ class StoreBase:
         self._leases = Leases()
         self._kept_contents = contents
         self._making = threading.Lock()
+        self._remove_temporary: Callable[[], object] = lambda: None
 
     @property
     def _contents(self) -> LocalContents:
         with self._making:
             if self._kept_contents is None:
                 folder = Path(tempfile.mkdtemp(prefix="chorus-files-"))
-                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                self._remove_temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
                 self._kept_contents = LocalContents(folder)
             return self._kept_contents
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving, longest_prompt
 from server.api.tuning.feeds import FeedLimits, JobFeeds
 from server.api.upkeep import Upkeep
+from server.embedded import DEMO_TENANT, EMBEDDED, embedded_folder, model_source, register_demo
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from server.engine.executor import CompileWatch
     from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
+    from server.model.mesh import DeviceMesh
     from server.tuning.service.service import TuningService
 
 Say = Callable[[str], None]
@@ -68,10 +70,11 @@ def build_app(settings: Settings) -> App:
     """Everything but the model and the engine: quick, so that the HTTP server is up while programs compile.
 
     Raises:
-        InvalidInputError: a key file or the ladder's settings are not acceptable.
+        InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
         StoreError: the data folder cannot be used.
     """
     ladder_of(settings)
+    model_source(settings.model)
     keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
     store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
     metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
@@ -183,6 +186,7 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     watch = CompileWatch().start()
     app.metrics.watch_compiles(watch.counts)
     loaded = load(settings, say)
+    register_prompts(app, loaded.fingerprint, say)
     services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
     watch.mark_ready()
     if settings.tuning_enabled:
@@ -194,9 +198,11 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
 def load(settings: Settings, say: Say) -> LoadedModel:
     """The base model. Raises InvalidModelError also when it has no vocabulary."""
     from server.model.checkpoints import load_model
+    from server.model.fused_attention import choose_attention
 
-    dtype = compute_dtype(settings)
-    say(f"loading {settings.model} ({dtype}, {settings.layout})")
+    dtype, mesh = compute_dtype(settings), mesh_of(settings)
+    shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
+    say(f"loading {settings.model} ({dtype}, {settings.layout}{shared})")
     tenths: set[int] = set()
 
     def progress(what: str, done: int, total: int) -> None:
@@ -205,12 +211,33 @@ def load(settings: Settings, say: Say) -> LoadedModel:
             tenths.add(tenth)
             say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
 
-    loaded = load_model(settings.model, layout=settings.layout, dtype=dtype, progress=progress)
+    source = model_source(settings.model)
+    loaded = load_model(source, layout=settings.layout, dtype=dtype, mesh=mesh, progress=progress)
     if loaded.vocabulary is None:
         raise InvalidModelError(
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
         )
-    return loaded
+    kind, why = choose_attention(settings.attention, loaded.model.dtype)
+    say(f"attention by {kind}: {why}")
+    return replace(loaded, model=loaded.model.with_attention(kind))
+
+
+def register_prompts(app: App, fingerprint: str, say: Say) -> None:
+    """On the first start with the embedded base: its prompts. Raises InvalidModelError and StoreError."""
+    settings, folder = app.settings, embedded_folder()
+    if settings.model == EMBEDDED and settings.demo_prompts and folder is not None:
+        count = register_demo(app.services.library.store, folder, fingerprint)
+        if count:
+            say(f"registered {count} tasks under the tenant {DEMO_TENANT}")
+
+
+def mesh_of(settings: Settings) -> DeviceMesh | None:
+    """The devices that share the model; None is one device. Raises InvalidInputError when there are fewer."""
+    if settings.data_devices * settings.model_devices == 1:
+        return None
+    from server.model.mesh import device_mesh
+
+    return device_mesh(settings.data_devices, settings.model_devices)
 
 
 def start_engine(
@@ -225,9 +252,9 @@ def start_engine(
     ladder = ladder_of(settings)
     observer = MetricsObserver(app.metrics)
     host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
-    limit = settings.memory_limit_bytes or device_limit()
     model = loaded.model
-    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit)
+    limit = settings.memory_limit_bytes or device_limit(model.mesh)
+    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh)
     say("memory plan\n" + arithmetic.table())
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 

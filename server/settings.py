@@ -63,13 +63,31 @@ class Settings(BaseSettings):
 
     # Model
     model: str = Field(
-        description="Base model: a folder, a Hugging Face hub id or a `gs://` T5X folder. Required."
+        "embedded",
+        description="Base model: a folder, a Hugging Face hub id, a `gs://` T5X folder, or `embedded`, the "
+        "small one that ships with Chorus.",
+    )
+    demo_prompts: bool = Field(
+        True,
+        description="With the embedded base: register its prompts under the tenant `demo` on first start.",
     )
     compute_dtype: Literal["auto", "f32", "bf16"] = Field(
         "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
     )
     layout: Literal["unrolled", "scanned"] = Field(
         "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
+    )
+    attention: Literal["auto", "xla", "cudnn"] = Field(
+        "auto",
+        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, else XLA.",
+    )
+    model_devices: int = Field(
+        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
+    )
+    data_devices: int = Field(
+        1,
+        ge=1,
+        description="Groups of `model_devices` devices that share batch rows and slots; weights repeat.",
     )
 
     # HTTP
@@ -131,7 +149,9 @@ class Settings(BaseSettings):
         Path(".chorus"), description="Folder of the embedded database, blobs and compile cache."
     )
     database_url: str | None = Field(
-        None, description="Database in place of the embedded one, as a SQLAlchemy URL."
+        None,
+        description="Database in place of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
+        "sqlite:///FILE.",
     )
     store_threads: int = Field(4, ge=1, le=64, description="Threads that talk to the prompt store.")
     collect_interval_seconds: float = Field(
@@ -199,7 +219,7 @@ class Settings(BaseSettings):
     prefill_token_budget: int = Field(
         4096,
         ge=1,
-        description="Tokens of one encoder pass, padding included; one smallest batch always runs.",
+        description="Tokens encoded between two decode rounds, with padding; one smallest batch always runs.",
     )
     decode_tokens_per_dispatch: int = Field(
         4,
@@ -207,7 +227,7 @@ class Settings(BaseSettings):
         description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
     )
     protect_decode_rounds: int = Field(
-        2,
+        5,
         ge=1,
         description="Decode rounds between encoder passes while a tenant below its share decodes.",
     )
@@ -231,7 +251,7 @@ class Settings(BaseSettings):
         description="Folder of the persistent compile cache; `compile_cache` in the data folder when unset.",
     )
     input_lengths: Numbers = Field(
-        (64, 128, 256, 512),
+        (64, 128, 160, 192, 256, 320, 384, 512),
         description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
     )
     batch_rows: Numbers = Field(

@@ -56,7 +56,7 @@ class EngineConfig:
     lookahead_requests: int = 256
     reserved_slots: int = 1
     tenant_memory_seconds: float = 10.0
-    protect_decode_rounds: int = 2
+    protect_decode_rounds: int = 5
     host_prompt_bytes: int = 256 * 1024 * 1024
     pinned_prompt_rows: int = 0
     loader_threads: int = 2

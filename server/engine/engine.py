@@ -353,12 +353,13 @@ class Engine:
             self._scheduler.absorb(step, result)
 
     def _is_free(self) -> bool:
-        """Nothing in flight and nothing planned: whether a slice may run, unless something came meanwhile."""
+        """Whether a slice may run now that nothing is in flight or planned: no request came meanwhile or
+        waits for its prompts, which would find the slice before it; or the slice is owed."""
         with self._wake:
             if self._inbox or self._stopping:
                 return False
             self._note_idle()
-            return True
+            return self._idle or self._background.owed()
 
     def _wait(self) -> bool:
         """Nothing to do: sleep until something arrives or a deadline is due. False when the engine is to

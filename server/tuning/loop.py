@@ -22,7 +22,7 @@ import numpy as np
 from server.tuning.data.order import batch_indices, epoch_of
 from server.tuning.evaluation import Decode, Evaluator
 from server.tuning.events import Checkpointed, Evaluated, Event, Finished, PromptStopped, StepFinished
-from server.tuning.job import Job
+from server.tuning.job import Job, PromptTask
 from server.tuning.objective import Noise
 from server.tuning.optimiser import settings_at
 from server.tuning.packing import pack_batch
@@ -110,10 +110,7 @@ class TuningLoop:
     def _step(self) -> Iterator[None]:
         """All micro-batches of one step, and the optimiser with the last one."""
         state, recipe, programs = self.state, self.job.recipe, self._programs
-        chosen = [
-            batch_indices(self.job.seed, task.index, state.step, recipe.batch_size, len(task.train))
-            for task in self.job.tasks
-        ]
+        chosen = [self._batch(task) for task in self.job.tasks]
         sums, M = empty_sums(programs.shapes), recipe.micro_batch_size
         for micro in range(recipe.micro_batches):
             some = [indices[micro * M : (micro + 1) * M] for indices in chosen]
@@ -131,6 +128,13 @@ class TuningLoop:
         )
         self._absorb(np.asarray(losses), np.asarray(finite), settings.learning_rate)
         yield
+
+    def _batch(self, task: PromptTask) -> list[int]:
+        """The step's examples of one prompt, the shortest first: micro-batches of like lengths take small
+        rungs, and what a step sums up stays the same."""
+        size, every = self.job.recipe.batch_size, task.train
+        indices = batch_indices(self.job.seed, task.index, self.state.step, size, len(every))
+        return sorted(indices, key=lambda index: len(every[index].input_ids))
 
     def _absorb(self, losses: Any, finite: Any, learning_rates: Any) -> None:
         """Take over a finished step."""

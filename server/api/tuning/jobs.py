@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic_core import to_json
+
+from prompts_store.store_jobs import MAX_SPEC_BYTES
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
 from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
+from server.settings import Settings
 from server.tenancy.principal import Principal, Scope
+from server.tuning.service.sources import allowed_path, check_url
 from server.tuning.spec import JobSpec, PromptSpec
 
 SPLITS = ("train", "selection", "report")
@@ -51,7 +56,18 @@ async def job_request(services: Services, principal: Principal, body: Mapping[st
         await _checked(services, principal, prompt, Paths(body, place))
         for place, prompt in enumerate(spec.prompts)
     ]
-    return JobRequest(replace(spec, prompts=tuple(prompts)).to_json(), dict(named_files(body)))
+    sources = list(named_sources(body))
+    await services.library.read(_check_sources, services.settings, sources)
+    files = {field: value for field, kind, value in sources if kind == "file"}
+    document = replace(spec, prompts=tuple(prompts)).to_json()
+    size = len(to_json(document))
+    if size > MAX_SPEC_BYTES:
+        raise InvalidInputError(
+            f"The job document has {size} bytes with all defaults written out; {MAX_SPEC_BYTES} is the most: "
+            "name fewer prompts, or shorter texts.",
+            field="body",
+        )
+    return JobRequest(document, files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +117,20 @@ async def _pinned(services: Services, principal: Principal, prompt: PromptSpec, 
     return replace(prompt, initial_prompt=f"{version.tenant}/{version.task}@{version.number}")
 
 
-def named_files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Field and id of every file that a valid document names."""
+def named_sources(body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Field, kind and value of every source that a valid document names."""
     entries = body.get("prompts") or []
     for path, holder in [("data", body), *((f"prompts.{n}.data", entry) for n, entry in enumerate(entries))]:
         data = holder.get("data") or {}
         for split in SPLITS:
-            source = data.get(split) or {}
-            if "file" in source:
-                yield f"{path}.{split}.file", source["file"]
+            for kind, value in (data.get(split) or {}).items():
+                yield f"{path}.{split}.{kind}", kind, value
+
+
+def _check_sources(settings: Settings, sources: Iterable[tuple[str, str, str]]) -> None:
+    """On a thread: it looks at the disk. Where workers run the jobs, paths are theirs to look at."""
+    for field, kind, value in sources:
+        if kind == "url":
+            check_url(value, settings.tuning_data_urls, field)
+        elif kind == "path" and settings.tuning_enabled:
+            allowed_path(value, settings.tuning_data_paths, field)

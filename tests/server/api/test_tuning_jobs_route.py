@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from api_harness import FINGERPRINT, ApiServer, error_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from prompts_store.store_jobs import MAX_SPEC_BYTES
 from prompts_store.tuning_records import JobLease, TuningJob
 from server.api.schemas import tuning as schemas
 from server.api.schemas.tuning import JobAnswer, JobPage
-from server.api.tuning.jobs import named_files
+from server.api.tuning.jobs import named_sources
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope
@@ -157,12 +162,74 @@ def test_a_document_that_is_refused_is_not_stored(shared: ApiServer, file: str, 
     assert shared.http.get("/v1/tuning/jobs").json() == before
 
 
-def test_files_are_named_by_their_fields() -> None:
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(field=st.sampled_from(sorted({*PROMPT_FIELDS, *_JOB_FIELDS})), value=VALUES)
+def test_any_value_in_any_field_is_answered_without_a_5xx(
+    shared: ApiServer, file: str, field: str, value: Any
+) -> None:
+    answer = shared.http.post(
+        "/v1/tuning/jobs",
+        content=json.dumps(document(file, **{field: value})),
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code in (201, 400, 404, 429), answer.text
+    if answer.status_code != 201:
+        error_of(answer)
+
+
+def test_a_document_that_is_too_large_to_keep_is_refused(shared: ApiServer, file: str) -> None:
+    texts = {f"{n}": "no" for n in range(500)}
+    prompts = [{"task": f"t{n}", "target_texts": texts} for n in range(64)]
+    answer = start(shared, document(file, prompts=prompts))
+    assert answer.status_code == 400, answer.text
+    error = error_of(answer)
+    assert error["field"] == "body" and str(MAX_SPEC_BYTES) in error["message"]
+    del prompts[32:]
+    assert start(shared, document(file, prompts=prompts)).status_code == 201
+
+
+def test_sources_are_named_by_their_fields() -> None:
     body = {
         "data": {"train": {"file": "a"}, "report": {"path": "/x"}},
-        "prompts": [{}, {"data": {"selection": {"file": "b"}}}],
+        "prompts": [{}, {"data": {"selection": {"url": "b"}}}],
     }
-    assert dict(named_files(body)) == {"data.train.file": "a", "prompts.1.data.selection.file": "b"}
+    assert list(named_sources(body)) == [
+        ("data.train.file", "file", "a"),
+        ("data.report.path", "path", "/x"),
+        ("prompts.1.data.selection.url", "url", "b"),
+    ]
+
+
+def test_paths_and_urls_need_the_operators_leave(
+    shared: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.tsv").write_text("text\tlabel\n")
+    source = {"path": str(tmp_path / "train.tsv")}
+    refused = start(shared, document("", data={"train": source}))
+    error = error_of(refused)
+    assert (refused.status_code, error["code"], error["field"]) == (
+        400,
+        "data_not_allowed",
+        "data.train.path",
+    )
+    other = error_of(start(shared, document("", data={"train": {"url": "https://example.org/a.tsv"}})))
+    assert (other["code"], other["field"]) == ("data_not_allowed", "data.train.url")
+    allowed = shared.settings.model_copy(
+        update={"tuning_data_paths": (tmp_path,), "tuning_data_urls": ("https://example.org/",)}
+    )
+    monkeypatch.setattr(shared.services, "settings", allowed)
+    assert start(shared, document("", data={"train": source})).status_code == 201
+    absent = error_of(start(shared, document("", data={"train": {"path": str(tmp_path / "no.tsv")}})))
+    assert absent["code"] == "data_not_allowed"
+    url = {"url": "https://example.org/a.tsv"}
+    assert start(shared, document("", data={"train": url})).status_code == 201
 
 
 def test_an_initial_prompt_is_pinned(shared: ApiServer, file: str) -> None:

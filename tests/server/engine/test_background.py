@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from engine_tools import FakeClock, generate, running_engine
+from engine_tools import DictSource, FakeClock, generate, running_engine
 
 from server.engine.background import MEMORY_SECONDS, Background
 from server.engine.config import EngineConfig
@@ -72,6 +72,28 @@ def test_a_request_waits_for_one_slice_and_is_then_served_whole() -> None:
     assert first == 1, "one slice was under way, no other came before the request"
     assert set(log[first : last + 1]) == {"step"}
     assert log.count("slice") == 50
+
+
+def _slices_while_a_prompt_loads(share: float) -> int:
+    source = DictSource()
+    source.gate = threading.Event()
+    with running_engine(config=EngineConfig(background_share=share), source=source) as (engine, _):
+        waiting = engine.submit(generate(source.add("p", 2), (13, 1), max_new_tokens=4))
+        assert source.fetching.acquire(timeout=10)
+        work = Work(1000)
+        engine.attach_background(work)
+        for _ in range(5):  # each takes the loop round at least once
+            engine.submit(generate((13, 1), max_new_tokens=4)).wait(10)
+        ran = len(work.log)
+        source.gate.set()
+        waiting.wait(10)
+        assert work.done.wait(10)
+    return ran
+
+
+def test_no_slice_runs_while_a_request_waits_for_its_prompt() -> None:
+    assert _slices_while_a_prompt_loads(share=0.0) == 0
+    assert _slices_while_a_prompt_loads(share=0.9) > 0, "a share is owed whatever waits"
 
 
 def _under_load(share: float) -> int:
