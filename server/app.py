@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
     from server.model.mesh import DeviceMesh
-    from server.tuning.service.service import TuningService
 
 Say = Callable[[str], None]
 
