@@ -299,8 +299,8 @@ def save(options: argparse.Namespace, setup: dict[str, Any], found: dict[str, An
     record = {
         "what": "registry", "date": datetime.now(UTC).date().isoformat(), "machine": where,
         "versions": versions(Path(sys.executable)) | {"sqlite": sqlite3.sqlite_version},
-        "load_average": os.getloadavg()[0], "asked": options.versions, "set_up": setup, "goals": GOALS,
-        "reached": reached,
+        "load_average": os.getloadavg()[0], "asked": options.versions, "set_up": setup,
+        "goals": GOALS, "reached": reached,
         "all_reached": all(reached[name] <= goal for name, goal in GOALS.items()), "measured": found,
     }  # fmt: skip
     target = (

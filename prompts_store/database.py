@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,8 @@ from prompts_store import postgresql, sqlite
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.migrate import upgrade
 from prompts_store.text import shown
+
+LOG = logging.getLogger("chorus.store")
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
@@ -31,6 +34,8 @@ class Database:
         self._writers = threading.RLock()
         # An in-memory database is one connection: readers take their turn as well.
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
+        # What a database server says of itself is for whoever started Chorus, not for its callers.
+        self._tells = True
 
     @classmethod
     def open(cls, folder: Path, url: str | None) -> Database:
@@ -58,21 +63,37 @@ class Database:
         except BaseException:
             engine.dispose()
             raise
+        database._tells = embedded
         return database
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot: everything read inside belongs to one moment."""
-        with self._readers, _translated(), self.engine.connect() as connection, connection.begin():
+        with self._readers, self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """The publish lock, and a transaction that commits whole at the end or not at all."""
-        with self._writers, _translated(), self.engine.connect() as connection:
+        with self._writers, self._translated(), self.engine.connect() as connection:
             connection = connection.execution_options(**{sqlite.WRITE_OPTION: True})
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            kind, said = type(cause).__name__, " ".join(str(cause).split())
+            if not self._tells:
+                LOG.warning("the database did not answer: %s: %s", kind, said)
+            raise StoreError(
+                f"The database did not answer ({f'{kind}: {said}' if self._tells else kind}); nothing was "
+                f"changed. Check that it can be reached and written, has free space and is not locked by "
+                f"another program."
+            ) from error
 
     @property
     def embedded(self) -> bool:
@@ -114,15 +135,3 @@ def _opening(folder: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise StoreError(f"Cannot use the data folder: {error.strerror or error}.") from error
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise StoreError(
-            f"The database did not answer ({type(cause).__name__}: {cause}); nothing was changed. Check "
-            f"that it can be reached and written, has free space and is not locked by another program."
-        ) from error

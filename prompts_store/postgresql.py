@@ -8,6 +8,7 @@ from prompts_store.errors import InvalidError
 from prompts_store.sqlite import WRITE_OPTION
 
 LOCK_TIMEOUT_MS = 30_000
+CONNECT_TIMEOUT_SECONDS = 10
 # Any number will do, so long as every Chorus takes the same one.
 PUBLISH_LOCK = 0x43_48_4F_52_55_53
 
@@ -22,8 +23,10 @@ def make_engine(url: URL) -> Engine:
     Raises:
         InvalidError: `invalid_database_url`: the driver is not installed.
     """
+    # A host that does not answer would otherwise hold up the start for minutes.
+    patience = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
     try:
-        engine = create_engine(url, pool_pre_ping=True, max_overflow=64)
+        engine = create_engine(url, pool_pre_ping=True, max_overflow=64, connect_args=patience)
     except ModuleNotFoundError as error:
         raise InvalidError(
             "PostgreSQL needs the package psycopg; install chorus-prompts[postgresql].",

@@ -78,6 +78,8 @@ tuning_jobs = Table(
     CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="expiry"),
     Index("ix_tuning_jobs_tenant", "tenant", "number"),
     Index("ix_tuning_jobs_status", "tenant", "status", "number"),
+    # Small, however many jobs are over: for counting a tenant's, and for whose turn it is.
+    Index("ix_tuning_jobs_open", "tenant", "status", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
     Index(
         "ix_tuning_jobs_unfinished",
         "base_fingerprint",

@@ -107,6 +107,30 @@ SERIES: tuple[Series, ...] = (
     Series("chorus_compile_seconds", "histogram", "Seconds of one compile.", ("cause",), COMPILE_SECONDS),
     Series("chorus_uploads_accepted_total", "counter", "Prompts uploaded, those already there included."),
     Series("chorus_uploads_refused_total", "counter", "Uploads refused, by the error's code.", ("reason",)),
+    Series("chorus_files_accepted_total", "counter", "Files of training data that were taken."),
+    Series("chorus_files_accepted_bytes_total", "counter", "Bytes of these files."),
+    Series(
+        "chorus_files_refused_total",
+        "counter",
+        "Files refused, by the error's code; a caller who leaves is `cancelled`.",
+        ("reason",),
+    ),
+    Series("chorus_tuning_runs_total", "counter", "Runs of tuning jobs that were begun in this process."),
+    Series(
+        "chorus_tuning_runs_ended_total",
+        "counter",
+        "Runs by how they ended; `released` for the next process, `lost` to another one.",
+        ("ending",),
+    ),
+    Series("chorus_tuning_steps_total", "counter", "Optimiser steps."),
+    Series(
+        "chorus_tuning_slice_seconds",
+        "histogram",
+        "Seconds of one slice of training or evaluation; the sum is the device's time.",
+        (),
+        SECONDS,
+    ),
+    Series("chorus_tuning_checkpoints_total", "counter", "States of tuning jobs written to the disk."),
     Series("chorus_collections_total", "counter", "Collections of unneeded blobs.", ("ok",)),
     Series(
         "chorus_collected_blobs_total",
@@ -133,6 +157,8 @@ SERIES: tuple[Series, ...] = (
     Series("chorus_prompt_rows_bytes", "gauge", "Device bytes of the rows that hold a prompt."),
     Series("chorus_host_prompt_bytes", "gauge", "Bytes of prompts kept in host memory."),
     Series("chorus_host_prompts", "gauge", "Prompts kept in host memory."),
+    Series("chorus_tuning_running", "gauge", "1 while this process has a tuning job in hand."),
+    Series("chorus_job_followers", "gauge", "Connections that follow a tuning job."),
     Series("chorus_steps", "gauge", "Steps dispatched since the start."),
 )
 

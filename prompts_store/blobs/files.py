@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,8 +24,12 @@ class Files:
         return os.write(descriptor, content)
 
     def lock(self, descriptor: int) -> None:
-        """Say that a living process is at work on a file; closing it, or dying, ends that."""
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Say that a living process is at work on a file; closing it, or dying, ends that.
+
+        Best effort: some network disks know no locks.
+        """
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def is_locked(self, path: Path) -> bool:
         """Whether a living process, this one included, has locked a file; False where there is none."""
@@ -34,8 +39,8 @@ class Files:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
         finally:
             os.close(descriptor)
         return False

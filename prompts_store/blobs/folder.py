@@ -27,19 +27,14 @@ _SHARDS = tuple(f"{number:02x}" for number in range(256))
 class Incoming:
     """A temporary file that is being written; it has a name of its own until `name` gives it its digest's.
 
-    It is locked as long as it is open, so that a sweep never takes it from a living writer, however long
-    that takes.
+    It is locked as long as it is open, so that a sweep never takes it from a living writer, however slow.
     """
 
     def __init__(self, files: Files, folder: Path, now: datetime) -> None:
         self._files = files
         self._path = folder / f"{int(now.timestamp() * 1000)}-{secrets.token_hex(8)}"
         self._descriptor: int | None = self._files.create(self._path)
-        try:
-            self._files.lock(self._descriptor)
-        except BaseException:
-            self.discard()
-            raise
+        self._files.lock(self._descriptor)
 
     def write(self, content: bytes) -> None:
         """Append all of the content. Raises OSError."""

@@ -39,9 +39,19 @@ class MemoryPlan:
     temporaries: int = 0
 
     @property
+    def resident(self) -> int:
+        """What is held all the time."""
+        return self.weights + self.prompt_rows + self.encoder_memory + self.slots
+
+    @property
     def total(self) -> int:
-        fixed = self.weights + self.prompt_rows + self.encoder_memory + self.slots
-        return fixed + max(self.activations, self.temporaries)
+        return self.resident + max(self.activations, self.temporaries)
+
+    @property
+    def room(self) -> int:
+        """What a program that runs between the steps of serving may take: its scratch memory and theirs are
+        never in use at once."""
+        return max(0, self.limit - self.resident)
 
     def with_temporaries(self, temporaries: int) -> MemoryPlan:
         """The plan with XLA's own figure for the largest program's scratch memory."""

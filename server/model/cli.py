@@ -111,7 +111,11 @@ def describe(model: str, as_json: bool, **flags: Any) -> None:
 @click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(FORMATS), default="orbax", show_default=True, help="Format to write.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Cast the weights. Default: as the source has them.")
+@click.option(
+    "--dtype",
+    type=click.Choice((*DTYPES, "int8")),
+    help="Cast the weights. int8 (orbax only): a byte a value at rest. Default: as the source has them.",
+)
 @source_options
 @as_json_option
 @stated

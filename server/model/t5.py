@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -136,6 +136,22 @@ def tensors_of(model: Model) -> Iterator[tuple[str, jax.Array]]:
         path, index = _path(name, model.layout)
         array = _get(model.params, path)
         yield name, array if index is None else array[index]
+
+
+def arranged(config: T5Config, layout: Layout, tensors: Mapping[str, Array]) -> PyTree:
+    """Canonical tensors as the nested params of a layout. Traceable: training keeps canonical tensors, whose
+    optimiser state no layout changes, and arranges them inside its program."""
+    params: dict[Any, Any] = {}
+    stacks: dict[tuple[str | int, ...], list[Array]] = {}
+    for name in parameter_shapes(config):  # layers ascend
+        path, index = _path(name, layout)
+        if index is None:
+            _set(params, path, tensors[name])
+        else:
+            stacks.setdefault(path, []).append(tensors[name])
+    for path, layers in stacks.items():
+        _set(params, path, jnp.stack(layers))
+    return params
 
 
 def random_tensors(

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from server.tuning.data.order import batch_indices, epoch_of
 from server.tuning.evaluation import Decode, Evaluator
 from server.tuning.events import Checkpointed, Evaluated, Event, Finished, PromptStopped, StepFinished
-from server.tuning.job import Job
+from server.tuning.job import Job, PromptTask
 from server.tuning.objective import Noise
 from server.tuning.optimiser import settings_at
 from server.tuning.packing import pack_batch
@@ -29,7 +30,8 @@ from server.tuning.programs import Programs, empty_sums
 from server.tuning.state import JobState
 
 Save = Callable[[JobState], None]
-"""Writes a state durably, or raises; see `checkpoint.write`."""
+"""Writes a state durably, or raises; see `checkpoint.write`. One that writes in the background takes a
+`snapshot`, and tells itself when it is on the disk."""
 
 
 class TuningLoop:
@@ -108,10 +110,7 @@ class TuningLoop:
     def _step(self) -> Iterator[None]:
         """All micro-batches of one step, and the optimiser with the last one."""
         state, recipe, programs = self.state, self.job.recipe, self._programs
-        chosen = [
-            batch_indices(self.job.seed, task.index, state.step, recipe.batch_size, len(task.train))
-            for task in self.job.tasks
-        ]
+        chosen = [self._batch(task) for task in self.job.tasks]
         sums, M = empty_sums(programs.shapes), recipe.micro_batch_size
         for micro in range(recipe.micro_batches):
             some = [indices[micro * M : (micro + 1) * M] for indices in chosen]
@@ -119,6 +118,8 @@ class TuningLoop:
             program = programs.accumulate[batch.ids.shape[1]]
             sums = program(programs.params, self._prompts, sums, batch, self._noise)
             if micro + 1 < recipe.micro_batches:
+                # A slice is over when the device is free, not when it was asked.
+                jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
                 yield
         settings = settings_at(self._recipes, state.step)
         active = np.array(state.active)
@@ -127,6 +128,13 @@ class TuningLoop:
         )
         self._absorb(np.asarray(losses), np.asarray(finite), settings.learning_rate)
         yield
+
+    def _batch(self, task: PromptTask) -> list[int]:
+        """The step's examples of one prompt, the shortest first: micro-batches of like lengths take small
+        rungs, and what a step sums up stays the same."""
+        size, every = self.job.recipe.batch_size, task.train
+        indices = batch_indices(self.job.seed, task.index, self.state.step, size, len(every))
+        return sorted(indices, key=lambda index: len(every[index].input_ids))
 
     def _absorb(self, losses: Any, finite: Any, learning_rates: Any) -> None:
         """Take over a finished step."""

@@ -47,16 +47,23 @@ class Programs:
 
 
 def compile_programs(
-    functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool, progress: Progress | None = None
+    functions: Functions,
+    params: PyTree,
+    shapes: Shapes,
+    *,
+    dropping: bool,
+    training: bool = True,
+    progress: Progress | None = None,
 ) -> Programs:
     """Compile everything that a job of these shapes calls.
 
     Args:
         params: the resident weights; read, never written.
         dropping: whether the recipe has dropout.
+        training: False leaves out `accumulate`.
     """
     by_kind: dict[str, dict[int, Any]] = {"accumulate": {}, "apply": {}, "score": {}, "greedy": {}}
-    for program in table(functions, params, shapes, dropping=dropping):
+    for program in table(functions, params, shapes, dropping=dropping, training=training):
         kind, _, length = program.name.rstrip("]").partition("[")
         by_kind[kind][int(length or 0)] = program.jit().lower(*program.arguments).compile()
         if progress is not None:
@@ -67,7 +74,9 @@ def compile_programs(
     )
 
 
-def table(functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool) -> Iterator[Program]:
+def table(
+    functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool, training: bool = True
+) -> Iterator[Program]:
     """Every program of a job. On a mesh the rows of a batch are cut over `data`; prompts, their gradients and
     what is read back have one copy a device."""
     places = Places(functions.mesh)
@@ -82,10 +91,11 @@ def table(functions: Functions, params: PyTree, shapes: Shapes, *, dropping: boo
     step = partial(accumulate, functions, dropping)
     labels = whole((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
     for L in shapes.input_lengths:
-        batch = jax.tree.map(partial(_cut_rows, places), _batch(shapes, L))
-        training = (where, prompts, sums, batch, noise)
-        read = _reads_all if dropping else _reads_no_dropout
-        yield Program(f"accumulate[{L}]", step, training, sums, donate=(2,), reads=read)
+        if training:
+            batch = jax.tree.map(partial(_cut_rows, places), _batch(shapes, L))
+            arguments = (where, prompts, sums, batch, noise)
+            read = _reads_all if dropping else _reads_no_dropout
+            yield Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,), reads=read)
         inputs = jax.tree.map(partial(_cut_rows, places), (_ints(rows, L), _ints(rows)))
         if shapes.labels:
             scores = whole(_floats(rows, shapes.labels))

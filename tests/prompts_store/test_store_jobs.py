@@ -83,16 +83,19 @@ def test_bad_specs_are_refused(store: PromptStore, spec: Any, field: str) -> Non
 def test_a_tenant_has_so_many_unfinished_jobs_and_no_more(store: PromptStore) -> None:
     create(store, "other")
     first, second = (create(store, max_unfinished=2) for _ in range(2))
+    assert store.claim_job("worker", 60, "base") is not None  # of the other tenant
+    assert store.claim_job("worker", 60, "base") is not None
     with pytest.raises(LimitError) as caught:
         create(store, max_unfinished=2)
     assert caught.value.code == "too_many_jobs" and "2 is the most" in caught.value.message
-    assert len(store.list_jobs("acme").items) == 2
-    store.cancel_job("acme", first.id)
-    create(store, max_unfinished=2)
-    with pytest.raises(LimitError):
-        store.resume_job("acme", first.id, max_unfinished=2)
+    assert [job.status for job in store.list_jobs("acme").items] == ["queued", "preparing"]
     store.cancel_job("acme", second.id)
-    assert store.resume_job("acme", first.id, max_unfinished=2).status == "queued"
+    third = create(store, max_unfinished=2)
+    with pytest.raises(LimitError):
+        store.resume_job("acme", second.id, max_unfinished=2)
+    store.cancel_job("acme", third.id)
+    assert store.resume_job("acme", second.id, max_unfinished=2).status == "queued"
+    assert store.get_job("acme", first.id).status == "preparing"
 
 
 @pytest.mark.parametrize("job_id", [ABSENT, "job-1", "", "file-" + "0" * 24, ABSENT + "\n"])

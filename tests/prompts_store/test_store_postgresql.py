@@ -167,7 +167,7 @@ def test_a_reader_sees_one_moment(store: PromptStore) -> None:
 
 
 def test_a_reader_cannot_write(store: PromptStore) -> None:
-    with pytest.raises(StoreError, match="read-only"), store._database.read() as connection:
+    with pytest.raises(StoreError, match="ReadOnlySqlTransaction"), store._database.read() as connection:
         connection.exec_driver_sql("DELETE FROM tasks")
 
 
@@ -201,7 +201,7 @@ def test_a_writer_that_waits_too_long_is_told(
     with (
         closing(PromptStore.open(tmp_path, database_url=url)) as other,
         other._database.write(),
-        pytest.raises(StoreError, match="lock timeout"),
+        pytest.raises(StoreError, match="LockNotAvailable"),
     ):
         store.publish("acme", "sst2", *example_prompt(1))
     assert store.list_tasks("acme").items == ()
@@ -237,6 +237,16 @@ def test_a_server_that_is_away_is_told(tmp_path: Path) -> None:
         PromptStore.open(tmp_path, database_url=f"postgresql://chorus@/chorus?host={tmp_path}")
     assert caught.value.code == "store_unavailable"
     assert "can be reached" in caught.value.message
+    assert str(tmp_path) in caught.value.message, "who starts the server must see what is wrong"
+
+
+def test_what_the_server_says_of_itself_is_logged_and_not_told_to_callers(
+    store: PromptStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(StoreError) as caught, store._database.write() as connection:
+        connection.exec_driver_sql("SELECT 1 / 0")
+    assert "DivisionByZero" in caught.value.message and "division by zero" not in caught.value.message
+    assert "division by zero" in caplog.text
 
 
 def test_a_missing_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

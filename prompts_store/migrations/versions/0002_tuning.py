@@ -93,6 +93,13 @@ def _create_jobs() -> None:
     op.create_index("ix_tuning_jobs_tenant", "tuning_jobs", ["tenant", "number"])
     op.create_index("ix_tuning_jobs_status", "tuning_jobs", ["tenant", "status", "number"])
     op.create_index(
+        "ix_tuning_jobs_open",
+        "tuning_jobs",
+        ["tenant", "status"],
+        sqlite_where=UNFINISHED,
+        postgresql_where=UNFINISHED,
+    )
+    op.create_index(
         "ix_tuning_jobs_unfinished",
         "tuning_jobs",
         ["base_fingerprint", "queued_at"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -128,12 +129,32 @@ def test_batch_invariant_passes_have_one_shape_a_class() -> None:
     assert len(shapes(batch_invariant=False)) > 2
 
 
+def rounds_of_short_answers(prefill_token_budget: int, tenants: int = 1) -> int:
+    """Decode plans that 64 requests of 4 tokens take, in a block of 16 slots filled by passes of 4."""
+    ladder = Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 16),), ((2, 4),))
+    sim = Simulation(ladder, EngineConfig(prefill_token_budget=prefill_token_budget))
+    for n in range(64):
+        sim.submit(generate((5, 1), tenant=f"t{n % tenants}", max_new_tokens=4, min_new_tokens=4))
+    sim.run()
+    assert len(sim.served) == 64
+    return sum(isinstance(plan, DecodePlan) for plan in sim.executor.plans)
+
+
+def test_slots_are_filled_before_a_decode_round() -> None:
+    """A round costs the same however few of its slots are taken. The control encodes one pass a round."""
+    control = rounds_of_short_answers(prefill_token_budget=64)
+    assert control >= 16
+    assert rounds_of_short_answers(prefill_token_budget=1024) <= control / 2
+
+
 def wait_of_a_search_among_endless_plain_requests() -> float:
     ladder = Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 8),), ((2, 4),))
     sim = Simulation(ladder)
+    lengths = cycle((2, 5, 8, 3, 7))  # so that their slots never fall empty together
 
     def plain() -> Request:
-        return generate((5, 1), max_new_tokens=8, min_new_tokens=7)
+        wanted = next(lengths)
+        return generate((5, 1), max_new_tokens=wanted, min_new_tokens=wanted)
 
     sim.on_over = lambda done: sim.submit(plain()) if sim.clock() < 101 else None
     search = generate((7, 1), max_new_tokens=8, num_beams=8, tenant="a")

@@ -1,0 +1,84 @@
+"""Wiring of tuning: settings and a loaded model become a service. For the server and for `chorus worker`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from server.api.version import VERSION
+from server.metrics import Metrics
+from server.settings import Settings
+from server.tuning.service.config import ServiceConfig, TuningBase
+from server.tuning.service.observer import Ending
+
+if TYPE_CHECKING:
+    from server.model.checkpoints import LoadedModel
+
+FOLDER = "tuning"
+"""Of checkpoints and downloads, in the data folder."""
+
+
+def service_config(settings: Settings, slice_seconds: float | None = None) -> ServiceConfig:
+    """The service's share of the settings."""
+    return ServiceConfig(
+        folder=settings.data_dir / FOLDER,
+        owner=f"{socket.gethostname()[:64]} process {os.getpid()}",
+        slice_seconds=slice_seconds or settings.tuning_slice_ms / 1000,
+        lease_seconds=settings.tuning_lease_seconds,
+        max_file_bytes=settings.tuning_max_file_bytes,
+        max_row_bytes=settings.tuning_max_row_bytes,
+        data_paths=settings.tuning_data_paths,
+        data_urls=settings.tuning_data_urls,
+        code_version=VERSION,
+    )
+
+
+def tuning_base(
+    loaded: LoadedModel,
+    embeddings: Callable[[], np.ndarray[Any, Any]],
+    *,
+    memory_room: int,
+    max_prompt_rows: int,
+    max_label_tokens: int,
+) -> TuningBase:
+    """The loaded model as jobs train against it."""
+    assert loaded.vocabulary is not None
+    return TuningBase(
+        functions=loaded.model.functions,
+        params=loaded.model.params,
+        vocabulary=loaded.vocabulary,
+        fingerprint=loaded.fingerprint,
+        embeddings=embeddings,
+        memory_room=memory_room,
+        max_prompt_rows=max_prompt_rows,
+        max_label_tokens=max_label_tokens,
+    )
+
+
+class MetricsTuningObserver:
+    """A `TuningObserver` that counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def job_claimed(self) -> None:
+        self._metrics.count("chorus_tuning_runs_total")
+
+    def job_ended(self, ending: Ending) -> None:
+        self._metrics.count("chorus_tuning_runs_ended_total", 1, ending)
+
+    def step_done(self) -> None:
+        self._metrics.count("chorus_tuning_steps_total")
+
+    def device_slice(self, seconds: float) -> None:
+        self._metrics.observe("chorus_tuning_slice_seconds", seconds)
+
+    def checkpoint_written(self) -> None:
+        self._metrics.count("chorus_tuning_checkpoints_total")
+
+    def compiled(self, program: str, seconds: float) -> None:
+        self._metrics.observe("chorus_compile_seconds", seconds, "tuning")
