@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,11 @@ class JobState:
         return JobState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
 
     def snapshot(self) -> JobState:
-        """The state as it is now, for another thread to write: what the loop does next does not change it."""
+        """The state as it is now, for another thread to write: what the loop does next does not change it.
+
+        Entries of lists are shared, as nothing changes them: copying each of thousands of evaluations would
+        hold up the device's thread.
+        """
         return JobState(
             self.step,
             self.evaluated_step,
@@ -72,7 +75,7 @@ class JobState:
             self.second_moment.copy(),
             self.best.copy(),
             list(self.losses),
-            copy.deepcopy(self.standings),
+            [replace(standing, evaluations=list(standing.evaluations)) for standing in self.standings],
         )
 
     @property

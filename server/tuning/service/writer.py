@@ -123,15 +123,16 @@ def newest_state(folder: Path, job: Job) -> tuple[JobState | None, str | None]:
 
 
 def remove_older_runs(folder: Path, keep: Path) -> None:
-    """Remove what earlier runs left, once this one has a state of its own."""
+    """Remove what earlier runs left, once this one has a state of its own. Never a later one's: its runner
+    took the job over from whoever calls this and wakes up late."""
     for run in _runs(folder):
-        if run != keep:
+        if run.name < keep.name:
             shutil.rmtree(run, ignore_errors=True)
 
 
 def run_folder(folder: Path, token: int) -> Path:
     """Where the run with this fencing token writes."""
-    return folder / f"run-{token:08d}"
+    return folder / f"run-{token:08d}"  # of one width, so that names are in the order of tokens
 
 
 def _runs(folder: Path) -> list[Path]:

@@ -1,0 +1,36 @@
+"""Folders of runs: who wakes up late spoils nothing of who took the job over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuning_tools import task
+
+from server.tuning import checkpoint
+from server.tuning.job import Job
+from server.tuning.service.writer import newest_state, remove_older_runs, run_folder
+from server.tuning.state import JobState
+
+JOB = Job(3, (task(),))
+
+
+def test_a_run_removes_what_is_older_and_nothing_that_is_newer(tmp_path: Path) -> None:
+    state = JobState.start(JOB)
+    for token in (1, 9, 10, 11):
+        checkpoint.write(run_folder(tmp_path, token), JOB, state)
+    remove_older_runs(tmp_path, run_folder(tmp_path, 10))
+    assert [run.name for run in sorted(tmp_path.iterdir())] == ["run-00000010", "run-00000011"]
+    assert newest_state(tmp_path, JOB)[0] is not None
+
+
+def test_a_snapshot_stays_as_it_was_and_copies_no_entries() -> None:
+    """Whoever hands a state in is the device's thread: thousands of evaluations must cost it nothing."""
+    state = JobState.start(JOB)
+    entry = {"step": 1, "split": "selection", "metrics": {"mean": 0.5}}
+    state.standings[0].evaluations.append(entry)
+    taken = state.snapshot()
+    state.standings[0].evaluations.append({**entry, "step": 2})
+    state.standings[0].best_step, state.prompts[0, 0, 0] = 2, 7.0
+    (kept,) = taken.standings[0].evaluations
+    assert kept is entry and taken.standings[0].best_step is None
+    assert taken.prompts[0, 0, 0] == JOB.tasks[0].initial[0, 0]
