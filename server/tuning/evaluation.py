@@ -29,7 +29,8 @@ class Evaluator:
     def run(
         self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[dict[str, float] | None]
     ) -> Iterator[None]:
-        """Measure each prompt on its split, yielding after each dispatch.
+        """Measure each prompt on its split, yielding after each dispatch, and between the metrics of two
+        prompts: of a large split they take as long as a dispatch.
 
         Args:
             prompts: [N, P, D] f32.
@@ -52,6 +53,8 @@ class Evaluator:
                     said[n].append(answer)
                 yield
         for n, (task, split) in enumerate(zip(self.job.tasks, splits, strict=True)):
+            if found and found[-1] is not None and split:
+                yield
             found.append(_measured(task, split, said[n]) if split else None)
 
     def _labels(self, prompts: Any, places: Sequence[Place]) -> list[str]:

@@ -23,6 +23,8 @@ Metric = Callable[[Sequence[str], Answers, Sequence[str]], float]
 1."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_LARGEST = 1e70
+"""Of a number, so that products of squares stay finite."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -54,7 +56,10 @@ def f1_macro(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
     """Mean over the labels of each one's F1; a label that nobody says or expects has 0 (CB's mean F1)."""
     if not labels:
         raise InvalidInputError("the metric f1_macro needs labels", field="metrics")
-    return sum(_f1(predictions, answers, label) for label in labels) / len(labels)
+    pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
+    both = Counter(said for said, true in pairs if said == true)
+    either = Counter(said for said, _ in pairs) + Counter(true for _, true in pairs)
+    return sum(2 * both[label] / either[label] for label in labels if either[label]) / len(labels)
 
 
 def exact_match(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
@@ -85,7 +90,7 @@ def matthews(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
 
 
 def pearson(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """Pearson correlation of numbers; a prediction that is no finite number counts as 0. 0 where
+    """Pearson correlation of numbers; a prediction that is no number up to 1e70 counts as 0. 0 where
     undefined."""
     x = [_number(said) for said in predictions]
     y = [_number(known[0]) for known in answers]
@@ -182,4 +187,4 @@ def _number(text: str) -> float:
         value = float(text)
     except ValueError:
         return 0.0
-    return value if math.isfinite(value) else 0.0
+    return value if abs(value) <= _LARGEST else 0.0  # also of what is no number at all: NaN

@@ -97,6 +97,18 @@ def test_work_is_dispatches() -> None:
     assert loop.done
 
 
+def test_the_metrics_of_one_prompt_are_a_slice() -> None:
+    """What is worked out on the host of a large split holds up requests as a dispatch does."""
+    job = Job(3, (task(0), task(1)))
+    found: list[dict[str, float] | None] = []
+    evaluator = Evaluator(job, programs(job), VOCABULARY.decode)
+    state, seen = JobState.start(job), []
+    for _ in evaluator.run(state.prompts, [each.selection for each in job.tasks], found):
+        seen.append(len(found))
+    rows = programs(job).shapes.evaluation_rows
+    assert seen == [0] * (2 * 12 // rows) + [1] and len(found) == 2
+
+
 def test_a_loop_put_down_anywhere_ends_with_the_same_bits(tmp_path: Path) -> None:
     job = Job(3, (task(0), task(1)))
     whole = _loop(job)

@@ -66,6 +66,8 @@ def test_pearson() -> None:
     assert _one("pearson", said, [(b,) for b in true], ()) == pytest.approx(expected)
     assert _one("pearson", ["x", "1"], [("0",), ("1",)], ()) == pytest.approx(1.0)
     assert _one("pearson", ["nan", "0"], [("0",), ("1",)], ()) == 0.0
+    assert _one("pearson", ["1e308", "1"], [("0",), ("1",)], ()) == pytest.approx(1.0), "1e308 counts as 0"
+    assert _one("pearson", ["1e60", "-1e60"], [("1e60",), ("-1e60",)], ()) == pytest.approx(1.0)
 
 
 def test_several_metrics_have_a_mean() -> None:
