@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, get_args
 
 from server.errors import InvalidInputError
+from server.tuning.data.parquet import TooLargeToUnpackError, parquet_rows
 
 Format = Literal["jsonl", "csv", "tsv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -26,7 +26,6 @@ Record = tuple[int, dict[str, Any]]
 _SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
 }  # fmt: skip
-_PARQUET_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ class ReadOptions:
         column_names: of a CSV or TSV file without a header; None takes its first row.
         max_row_bytes: longest row.
         max_rows: most rows.
+        max_bytes: most bytes of all rows together, as they are in memory: a Parquet file unpacks to more than
+            it has, and a file that is named by its path may be of any size.
         name: what errors call the file, and whose ending tells its format; None is the path's own.
     """
 
@@ -45,6 +46,7 @@ class ReadOptions:
     column_names: tuple[str, ...] | None = None
     max_row_bytes: int = 1024 * 1024
     max_rows: int = 10_000_000
+    max_bytes: int = 1024 * 1024 * 1024
     name: str | None = None
 
 
@@ -82,6 +84,7 @@ class _Source:
         self.path, self.options, self.field = path, options, field
         self.name = options.name or path.name
         self.format: Format = options.format or self._by_ending()
+        self._taken = 0
 
     def refuse(self, message: str, row: int | None = None) -> NoReturn:
         where = "" if row is None else f", row {row}"
@@ -93,11 +96,22 @@ class _Source:
         except OSError as error:
             self.refuse(f"cannot be read: {error.strerror or error}")
 
+    def take(self, count: int, row: int) -> None:
+        """So many bytes more are kept."""
+        self._taken += count
+        if self._taken > self.options.max_bytes:
+            self.refuse(
+                f"up to here the rows have more than {self.options.max_bytes} bytes, the most that is read "
+                "(tuning_max_file_bytes); give fewer rows, or fewer columns",
+                row,
+            )
+
     def line(self, file: BinaryIO, row: int, allowed: int) -> str | None:
         """The next line as text; None at the end of the file."""
         raw = file.readline(allowed + 1)
         if len(raw) > allowed:
             self.refuse(f"is longer than {self.options.max_row_bytes} bytes", row)
+        self.take(len(raw), row)
         try:
             text = raw.decode("utf-8-sig" if file.tell() == len(raw) else "utf-8")
         except UnicodeDecodeError as error:
@@ -182,22 +196,23 @@ def _header(source: _Source, values: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _parquet(source: _Source) -> Iterator[Record]:
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        source.refuse("is Parquet, which needs pyarrow: pip install 'chorus-prompts[parquet]', or send JSONL")
     row = 0
     with source.open() as file:
         try:
-            for batch in parquet.ParquetFile(file).iter_batches(batch_size=_PARQUET_ROWS):
-                for record in batch.to_pylist():
-                    row += 1
-                    size = sum(len(value) for value in record.values() if isinstance(value, str))
-                    if size > source.options.max_row_bytes:
-                        source.refuse(f"is longer than {source.options.max_row_bytes} bytes", row)
-                    yield row, record
-        except (OSError, ValueError) as error:  # pyarrow's errors derive from these
-            source.refuse(f"is not a readable Parquet file: {str(error)[:120]}", row + 1)
+            for record, size in parquet_rows(file, source.options.max_row_bytes, source.options.max_bytes):
+                row += 1
+                source.take(size, row)
+                yield row, record
+        except ImportError:
+            source.refuse(
+                "is Parquet, which needs pyarrow: pip install 'chorus-prompts[parquet]', or send JSONL"
+            )
+        except InvalidInputError:
+            raise
+        except TooLargeToUnpackError as error:
+            source.refuse(str(error), error.rows + 1)
+        except Exception as error:  # pyarrow's errors have no class in common
+            source.refuse(f"is not a readable Parquet file: {ascii(str(error))[1:-1][:120]}", row + 1)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from server.tuning.data.examples import TextRow
 from server.tuning.data.readers import ReadOptions, file_digest, read_rows
 
 SHOWN_ROWS = 5
+_ROWS_A_LOOK = 1_000
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,23 @@ def load_split(
     *,
     labels: Sequence[str] = (),
     options: ReadOptions | None = None,
+    interrupt: Callable[[], None] = lambda: None,
 ) -> Split:
     """Read and check one split.
 
     Args:
         labels: of a classification task; every answer must be one of them. Empty for free text.
+        interrupt: called each thousand rows; what it raises ends the reading.
 
     Raises:
         InvalidInputError: see `read_rows`, `ColumnMap.text_row` and `check_rows`.
     """
     field = f"data.{name}"
-    rows = [
-        columns.text_row(row, record, field=field) for row, record in read_rows(path, options, field=field)
-    ]
+    rows: list[TextRow] = []
+    for row, record in read_rows(path, options, field=field):
+        if len(rows) % _ROWS_A_LOOK == 0:
+            interrupt()
+        rows.append(columns.text_row(row, record, field=field))
     warnings = check_rows(name, rows, labels)
     return Split(name, tuple(rows), warnings, file_digest(path))
 
@@ -71,11 +76,15 @@ def check_rows(name: str, rows: Sequence[TextRow], labels: Sequence[str] = ()) -
     counts = Counter(row.answers[0] for row in rows)
     if labels:
         _check_labels(rows, labels, field)
-        if name == "train" and len(counts) == 1 and len(labels) > 1:
+        if name == "train" and len(counts) == 1:
             label = ascii(rows[0].answers[0])[:60]
             message = f"every row of the train split has the label {label}; there is nothing to learn"
             raise InvalidInputError(message, field=field, code="one_class")
-    return (*_missing_labels(name, counts, labels), *_duplicates(name, rows))
+    return (
+        *_missing_labels(name, counts, labels),
+        *_same_answer(name, rows, counts, labels),
+        *_duplicates(name, rows),
+    )
 
 
 def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
@@ -133,6 +142,15 @@ def _missing_labels(name: str, counts: Mapping[str, int], labels: Sequence[str])
         return ()
     some = ", ".join(ascii(label)[1:-1][:30] for label in missing[:SHOWN_ROWS])
     return (f"the {name} split has no row with the label{'s' * (len(missing) > 1)} {some}",)
+
+
+def _same_answer(
+    name: str, rows: Sequence[TextRow], counts: Mapping[str, int], labels: Sequence[str]
+) -> tuple[str, ...]:
+    if labels or name != "train" or len(counts) > 1 or len(rows) < 2:
+        return ()
+    answer = ascii(rows[0].answers[0])[:60]
+    return (f"every row of the train split has the answer {answer}; there is little to learn",)
 
 
 def _duplicates(name: str, rows: Sequence[TextRow]) -> tuple[str, ...]:

@@ -72,10 +72,18 @@ def _read(prompt: PromptSpec, name: str, sources: Sources, path: str) -> Split:
         format=data.format,
         column_names=data.column_names or None,
         max_row_bytes=sources.config.max_row_bytes,
+        max_bytes=sources.config.max_file_bytes,
         name=file.name,
     )
     try:
-        return load_split(name, file.path, prompt.column_map, labels=prompt.labels, options=options)
+        return load_split(
+            name,
+            file.path,
+            prompt.column_map,
+            labels=prompt.labels,
+            options=options,
+            interrupt=sources.interrupt,
+        )
     except InvalidInputError as error:
         field = (error.field or "").replace("data.", f"{path}.", 1)
         raise InvalidInputError(error.message, field=field or path, code=error.code) from error

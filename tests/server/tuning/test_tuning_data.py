@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,38 @@ def test_csv_rows_may_have_several_lines_and_a_byte_order_mark(tmp_path: Path) -
     assert next(read_rows(path))[1] == {"text": "one\ntwo", "label": "good"}
 
 
-def test_parquet_rows(tmp_path: Path) -> None:
+def _parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
     pyarrow = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
     parquet = pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "a.parquet"
-    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [0, 1]}), path)
-    assert list(read_rows(path)) == [(1, {"text": "a", "label": 0}), (2, {"text": "b", "label": 1})]
+    parquet.write_table(pyarrow.table(columns), path, **options)
+    return path
+
+
+def test_parquet_rows(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "a.parquet", {"text": ["a", "b"], "label": [0, 1], "all": [["x", "y"], []]})
+    assert list(read_rows(path)) == [
+        (1, {"text": "a", "label": 0, "all": ["x", "y"]}), (2, {"text": "b", "label": 1, "all": []}),
+    ]  # fmt: skip
+    many = _parquet(tmp_path / "b.parquet", {"text": [str(n) for n in range(1000)]}, row_group_size=300)
+    assert [record["text"] for _, record in read_rows(many)] == [str(n) for n in range(1000)]
+    assert "not a readable Parquet file" in _refused(_write(tmp_path / "c.parquet", b"PAR1")).message
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_file_that_unpacks_to_gigabytes_costs_little(tmp_path: Path, nested: bool) -> None:
+    """One text, many times: 8 MB in each of 1,000 rows, or 1,000 times in one list."""
+    pyarrow = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    short, long = "a", "x" * (8 << 20)
+    places = pyarrow.array([0] + [1] * 1000, pyarrow.int32())
+    column = pyarrow.DictionaryArray.from_arrays(places, pyarrow.array([short, long]))
+    if nested:
+        column = pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 1001], pyarrow.int32()), column)
+    path = _parquet(tmp_path / "a.parquet", {"text": column}, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 5_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InvalidInputError, match="row 2: is longer than 1048576 bytes"):
+        list(read_rows(path))
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 256 << 20
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +134,28 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
     assert load_split("selection", path, COLUMNS, labels=LABELS).warnings
 
 
+def test_one_label_is_one_class_and_one_free_answer_is_odd(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "a.jsonl", [{"text": str(n), "label": "good"} for n in range(5)])
+    assert _refused(path, labels=("good",)).code == "one_class"
+    assert load_split("train", path, COLUMNS).warnings == (
+        "every row of the train split has the answer 'good'; there is little to learn",
+    )
+
+
+def test_reading_can_be_interrupted_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "a.jsonl", [{"text": str(n), "label": "good"} for n in range(2_500)])
+    looks: list[int] = []
+
+    def interrupt() -> None:
+        looks.append(len(looks))
+        if len(looks) == 3:
+            raise KeyError("cancelled")
+
+    with pytest.raises(KeyError):
+        load_split("train", path, COLUMNS, interrupt=interrupt)
+    assert len(looks) == 3
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in _refused(tmp_path / "a.jsonl").message
 
@@ -127,6 +176,10 @@ def test_a_row_of_many_lines_is_bounded_too(tmp_path: Path) -> None:
     fine = _write(tmp_path / "b.csv", "text,label\n" + "abcdefgh,good\n" * 1000)
     assert len(list(read_rows(fine, ReadOptions(max_row_bytes=500)))) == 1000
     assert "more than 10 rows" in _refused(fine, options=ReadOptions(max_rows=10)).message
+    # 14 bytes a row, and 11 of the header.
+    assert len(list(read_rows(fine, ReadOptions(max_bytes=14_011)))) == 1000
+    refused = _refused(fine, options=ReadOptions(max_bytes=14_010)).message
+    assert "row 1000: up to here the rows have more than 14010 bytes" in refused
 
 
 def test_columns_templates_and_answers(tmp_path: Path) -> None:
@@ -155,7 +208,7 @@ def test_odd_but_allowed_rows_are_warned_about() -> None:
     assert [
         part in line for part, line in zip(("label odd", "(rows 3)", "(rows 5)"), warnings, strict=True)
     ] == [True] * 3
-    assert check_rows("train", _rows("a", "b")) == ()
+    assert check_rows("train", [*_rows("a"), TextRow(2, "b", ("bad",))]) == ()
 
 
 def test_a_selection_split_never_shares_content_with_train(tmp_path: Path) -> None:
