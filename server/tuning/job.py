@@ -91,7 +91,8 @@ class Job:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of everything that decides the outcome: a checkpoint continues this job only."""
-        document = [self.seed, *(_facts(task) for task in self.tasks)]
+        known: dict[int, str] = {}  # by identity: the prompts of an ensemble have the same splits
+        document = [self.seed, *(_facts(task, known) for task in self.tasks)]
         return hashlib.sha256(canonical_json(document)).hexdigest()
 
     def _check(self, field: str, task: PromptTask) -> None:
@@ -112,7 +113,11 @@ class Job:
         check_metrics(task.metrics, task.labels)
 
 
-def _facts(task: PromptTask) -> dict[str, object]:
+def _facts(task: PromptTask, known: dict[int, str]) -> dict[str, object]:
+    splits = (task.train, task.selection, task.report)
+    for split in splits:
+        if id(split) not in known:
+            known[id(split)] = _split_digest(split)
     return {
         "index": task.index,
         "recipe": task.recipe.to_json(),
@@ -120,7 +125,7 @@ def _facts(task: PromptTask) -> dict[str, object]:
         "metrics": task.metrics,
         "labels": task.labels,
         "label_ids": task.label_ids,
-        "splits": [_split_digest(split) for split in (task.train, task.selection, task.report)],
+        "splits": [known[id(split)] for split in splits],
     }
 
 

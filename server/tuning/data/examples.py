@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from server.errors import InvalidInputError
 from server.tuning.recipe import Recipe
@@ -56,20 +56,35 @@ class Example:
     answers: tuple[str, ...]
 
 
+_ROWS_A_LOOK = 1_000
+
+
 def make_examples(
-    rows: Sequence[TextRow], vocabulary: Encoder, recipe: Recipe, *, field: str = "data"
+    rows: Sequence[TextRow],
+    vocabulary: Encoder,
+    recipe: Recipe,
+    *,
+    field: str = "data",
+    interrupt: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The rows as ids, and warnings.
 
-    A text longer than `max_input_tokens` allows beside prompt and `</s>` is cut, and said so.
+    A text longer than `max_input_tokens` allows beside prompt and `</s>` is cut, and said so. Equal ids and
+    answers are one object each: millions of rows take a quarter of the memory.
+
+    Args:
+        interrupt: called each thousand rows; what it raises ends the work.
 
     Raises:
         InvalidInputError: a target longer than `max_target_tokens`; with the row.
     """
     room = recipe.max_input_tokens - recipe.prompt_length - 1
     examples, cut = [], []
-    for row in rows:
-        ids = vocabulary.encode(row.text)
+    ones: dict[Any, Any] = {}
+    for count, row in enumerate(rows):
+        if count % _ROWS_A_LOOK == 0:
+            interrupt()
+        ids = [ones.setdefault(each, each) for each in vocabulary.encode(row.text)]
         if len(ids) > room:
             cut.append(row.row)
         target = target_ids(row.answers[0], vocabulary, recipe)
@@ -80,7 +95,8 @@ def make_examples(
                 field=field,
                 code="target_too_long",
             )
-        examples.append(Example(row.row, (*ids[:room], vocabulary.eos_id), target, row.answers))
+        target, answers = ones.setdefault(target, target), ones.setdefault(row.answers, row.answers)
+        examples.append(Example(row.row, (*ids[:room], vocabulary.eos_id), target, answers))
     return tuple(examples), _cut_warning(cut, room)
 
 

@@ -33,6 +33,15 @@ class Dataset:
     warnings: tuple[str, ...]
     facts: dict[str, Any]
 
+    def without_rows(self) -> Dataset:
+        """What is left to say of it once its rows are examples: texts of a job are not held while it runs."""
+
+        def emptied(split: Split | None) -> Split | None:
+            return None if split is None else replace(split, rows=())
+
+        train, selection, report = replace(self.train, rows=()), emptied(self.selection), emptied(self.report)
+        return replace(self, train=train, selection=selection, report=report)
+
 
 def load_dataset(prompt: PromptSpec, sources: Sources, seed: int, path: str) -> Dataset:
     """Read everything that one prompt learns from and is measured on.

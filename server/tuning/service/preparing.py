@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prompts_store.digests import canonical_json
 from prompts_store.errors import NotFoundError
 from prompts_store.records import PromptVersion, Reference
 from prompts_store.references import format_reference, parse_reference
@@ -17,6 +18,7 @@ from server.tuning.data.examples import Example, make_examples, target_ids
 from server.tuning.data.splits import Split
 from server.tuning.initialisers import Source, initial_prompt
 from server.tuning.job import Job, PromptTask
+from server.tuning.recipe import Recipe
 from server.tuning.service.config import TuningBase
 from server.tuning.service.datasets import Dataset, load_dataset
 from server.tuning.service.sources import FileStore, Sources
@@ -79,23 +81,23 @@ def prepare(
     tasks: list[PromptTask] = []
     entries: list[PromptSpec] = []
     warnings: list[str] = []
-    embed = _Embeddings(base)
+    embed, reader = _Embeddings(base), _Reader(base, sources, spec.seed)
     for place, entry in enumerate(spec.prompts):
         interrupt()
         at = "" if len(spec.prompts) == 1 else f"prompts.{place}."
         name = "" if len(spec.prompts) == 1 else f"{entry.task}: "
         _check_servable(entry, base, at)
-        dataset = load_dataset(entry, sources, spec.seed, f"{at}data")
+        dataset = reader.dataset(entry, f"{at}data")
         interrupt()
         fixed, existing = _existing(entry, base, store, sources.tenant, f"{at}initial_prompt")
-        task, said = _task(entry, base, dataset, at)
+        task, said = _task(entry, base, reader, dataset, at)
         members = spec.members if spec.ensemble else (entry,)
         tasks += [
             replace(task, index=each.index, initial=_initial(each, embed.source, spec.seed, existing, at))
             for each in members
         ]
         entries.append(fixed)
-        datasets.append(dataset)
+        datasets.append(dataset.without_rows())
         warnings += [name + warning for warning in (*dataset.warnings, *said)]
     fixed_spec = replace(spec, prompts=tuple(entries))
     return Prepared(fixed_spec, tuple(datasets), tuple(tasks), tuple(warnings))
@@ -111,16 +113,16 @@ def _check_servable(entry: PromptSpec, base: TuningBase, at: str) -> None:
 
 
 def _task(
-    entry: PromptSpec, base: TuningBase, dataset: Dataset, at: str
+    entry: PromptSpec, base: TuningBase, reader: _Reader, dataset: Dataset, at: str
 ) -> tuple[PromptTask, tuple[str, ...]]:
     """The prompt's examples, and warnings; index and first values come later."""
-    recipe, vocabulary = entry.recipe, base.vocabulary
+    recipe = entry.recipe
     said: list[str] = []
 
     def examples(split: Split | None) -> tuple[Example, ...]:
         if split is None:
             return ()
-        made, cut = make_examples(split.rows, vocabulary, recipe, field=f"{at}data.{split.name}")
+        made, cut = reader.examples(split, recipe, f"{at}data.{split.name}")
         said.extend(f"{split.name}: {warning}" for warning in cut)
         return made
 
@@ -187,6 +189,45 @@ def _existing(
         raise InvalidInputError(message, field=field, code="base_mismatch")
     fixed = format_reference(Reference(version.tenant, version.task, version.number, None))
     return replace(entry, initial_prompt=fixed), store.values(version.manifest.digest)
+
+
+class _Reader:
+    """Reads data once, however many prompts of the job learn from it: they differ in learning rates, say."""
+
+    def __init__(self, base: TuningBase, sources: Sources, seed: int) -> None:
+        self._base = base
+        self._sources = sources
+        self._seed = seed
+        self._datasets: dict[bytes, Dataset] = {}
+        self._examples: dict[tuple[Any, ...], tuple[tuple[Example, ...], tuple[str, ...]]] = {}
+
+    def dataset(self, entry: PromptSpec, path: str) -> Dataset:
+        """See `load_dataset`."""
+        key = canonical_json(
+            [
+                entry.data.to_json(),
+                entry.template,
+                entry.target,
+                dict(entry.columns),
+                dict(entry.target_texts),
+                list(entry.labels),
+            ]
+        )
+        if key not in self._datasets:
+            self._datasets[key] = load_dataset(entry, self._sources, self._seed, path)
+        return self._datasets[key]
+
+    def examples(
+        self, split: Split, recipe: Recipe, field: str
+    ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+        """See `make_examples`. A split lives as long as its dataset, so its identity names it."""
+        limits = (recipe.prompt_length, recipe.max_input_tokens, recipe.max_target_tokens)
+        key = (id(split), *limits, recipe.sentinel_before_target)
+        if key not in self._examples:
+            self._examples[key] = make_examples(
+                split.rows, self._base.vocabulary, recipe, field=field, interrupt=self._sources.interrupt
+            )
+        return self._examples[key]
 
 
 class _Embeddings:

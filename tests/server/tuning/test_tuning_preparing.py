@@ -1,0 +1,72 @@
+"""From a document to examples: data is read once and held as little as can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_tools import FINGERPRINT, TENANT, base, config, document, jsonl, upload
+
+from prompts_store.store import PromptStore
+from server.tuning.data.examples import TextRow, make_examples
+from server.tuning.job import Job
+from server.tuning.service import preparing
+from server.tuning.service.preparing import Prepared, prepare
+from server.tuning.service.sources import Sources
+from server.tuning.spec import JobSpec
+
+
+def _prepared(
+    store: PromptStore, folder: Path, sent: dict[str, Any], interrupt: Any = lambda: None
+) -> Prepared:
+    spec = JobSpec.from_json(sent).for_base(FINGERPRINT)
+    sources = Sources(store, TENANT, config(folder), folder / "job", interrupt)
+    return prepare(spec, base(), store, sources, lambda: None)
+
+
+def test_prompts_that_learn_from_the_same_data_share_its_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = PromptStore.open(tmp_path), []
+    load = preparing.load_dataset
+    monkeypatch.setattr(preparing, "load_dataset", lambda *a: read.append(a[-1]) or load(*a))
+    rates = [{"recipe": {"learning_rate": rate}} for rate in (0.1, 0.3, 0.5)]
+    other = {"data": {"train": {"file": upload(store, jsonl(40, 2))}, "selection_rows": 10}}
+    sent = document(upload(store, jsonl()), prompts=[*rates, other, {"target_texts": {"n": "n", "y": "y"}}])
+    prepared = _prepared(store, tmp_path, sent)
+    one, two, three, fourth, fifth = prepared.tasks
+    assert one.train is two.train is three.train and one.selection is three.selection
+    assert fourth.train != one.train and fifth.train is not one.train and fifth.train == one.train
+    assert read == ["prompts.0.data", "prompts.3.data", "prompts.4.data"]
+    assert [not each.train.rows for each in prepared.datasets] == [True] * 5, "texts are let go"
+    assert [each.facts["train"]["rows"] for each in prepared.datasets] == [30, 30, 30, 29, 30]
+    job = prepared.job(4)
+    # Shared or not, the job's digest is of what is in the splits.
+    apart = [preparing.replace(each, train=(*each.train,)) for each in job.tasks]
+    assert Job(job.seed, tuple(apart)).digest == job.digest
+    apart[1] = preparing.replace(apart[1], train=apart[1].train[1:])
+    assert Job(job.seed, tuple(apart)).digest != job.digest
+
+
+def test_equal_ids_are_one_object(tmp_path: Path) -> None:
+    store = PromptStore.open(tmp_path)
+
+    class Fresh(type(base().vocabulary)):  # type: ignore[misc]
+        def encode(self, text: str) -> list[int]:
+            return [each + 1000 for each in super().encode(text)]
+
+    rows = [TextRow(n, "ab", ("y",)) for n in range(2)]
+    recipe = _prepared(store, tmp_path, document(upload(store, jsonl()))).tasks[0].recipe
+    (first, second), _ = make_examples(rows, Fresh(), recipe)
+    assert first.input_ids[0] is second.input_ids[0] and first.target_ids is second.target_ids
+
+
+def test_a_cancellation_is_seen_while_a_file_is_read(tmp_path: Path) -> None:
+    store = PromptStore.open(tmp_path)
+
+    def interrupt() -> None:
+        raise KeyError("cancelled")
+
+    with pytest.raises(KeyError):
+        _prepared(store, tmp_path, document(upload(store, jsonl())), interrupt)
