@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from prompts_store.checks import MAX_DESCRIPTION_CHARACTERS, check_text
 from prompts_store.errors import InvalidError
 from prompts_store.labels import check_labels
 from prompts_store.names import check_name
@@ -116,6 +117,9 @@ def parse_prompt(document: Document, place: int) -> PromptSpec:
     with _naming(at("metrics")):
         check_metrics(metrics, labels)
     initial = _initial_prompt(document)
+    description = document.optional_text("description", most=2_048)
+    with _naming(at("description")):  # as the store will ask when there is a version to make
+        check_text(description or "", field="description", limit=MAX_DESCRIPTION_CHARACTERS)
     return PromptSpec(
         task=task,
         index=document.whole("index", place, 0, _MAX_INDEX) or 0,
@@ -127,7 +131,7 @@ def parse_prompt(document: Document, place: int) -> PromptSpec:
         labels=labels,
         metrics=metrics,
         recipe=_recipe(document, labels, initial),
-        description=document.optional_text("description", most=2_048),
+        description=description,
         settings=document.json_object("settings"),
         initial_prompt=initial,
     )

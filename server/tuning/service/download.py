@@ -80,7 +80,7 @@ class Download:
     def _write(self, answer: httpx.Response, partial: Path, deadline: float) -> None:
         size = 0
         with partial.open("xb") as file:
-            for piece in answer.iter_bytes(65_536):
+            for piece in answer.iter_bytes():  # as they come: one that drips is looked at too
                 self._interrupt()
                 size += len(piece)
                 if size > self._config.max_file_bytes:

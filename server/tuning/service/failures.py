@@ -48,8 +48,10 @@ def failure_of(error: Exception) -> dict[str, Any]:
             "prompts or a smaller recipe.max_input_tokens.",
             "recipe.micro_batch_size",
         )
+    # Whatever else the error says may name paths and addresses: it is in the log, and no caller's.
     return failure(
-        "internal", f"The job stopped because of a defect ({type(error).__name__}: {text[:300]}); resume it."
+        "internal",
+        f"The job stopped because of a defect ({type(error).__name__}; the server's log says more): resume it.",
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from prompts_store.checks import MAX_LINEAGE_BYTES
+from prompts_store.digests import canonical_json
 from prompts_store.tuning_records import TuningJob
 from server.tuning.job import Job
 from server.tuning.service.config import TuningBase
@@ -27,11 +29,11 @@ def lineage_of(
     base: TuningBase,
     code_version: str,
 ) -> dict[str, Any]:
-    """The lineage of one prompt of a job; JSON of some kilobytes."""
+    """The lineage of one prompt of a job; JSON of some kilobytes, and never more than a version may have."""
     member, task, standing = prepared.spec.members[place], job.tasks[place], state.standings[place]
     entry = prepared.spec.prompts[0 if prepared.spec.ensemble else place]
     dataset = prepared.dataset(place)
-    return {
+    lineage = {
         "source": "tuning",
         "job": record.id,
         "seed": job.seed,
@@ -54,6 +56,21 @@ def lineage_of(
         "jax_version": jax.__version__,
         "platform": jax.default_backend(),
     }
+    return fitting(lineage, MAX_LINEAGE_BYTES)
+
+
+def fitting(lineage: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The lineage in at most so many bytes: what a job's document says at length is left out, and said so
+    in `left_out`. It is in the `spec` of the job, and a job that trained for hours is not lost for it."""
+    found = dict(lineage)
+    without_text = {**found["recipe"], "initialiser_text": None}
+    smaller = {"target_texts": None, "columns": None, "recipe": without_text, "evaluations": None}
+    for name, value in smaller.items():
+        if len(canonical_json(found)) <= most:
+            break
+        found[name] = value
+        found["left_out"] = [*found.get("left_out", ()), name]
+    return found
 
 
 def curve(losses: Sequence[Any], points: int = _CURVE_POINTS) -> dict[str, list[Any]]:

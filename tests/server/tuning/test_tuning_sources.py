@@ -14,6 +14,7 @@ from service_tools import TENANT, config
 
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
+from server.tuning.service.download import Download
 from server.tuning.service.sources import Sources, allowed_path, check_url
 from server.tuning.spec_data import Source
 
@@ -188,6 +189,27 @@ def test_a_download_is_bounded_in_bytes(tmp_path: Path) -> None:
 def test_a_download_is_bounded_in_time(tmp_path: Path) -> None:
     refused = _refusal(tmp_path, lambda handler: say(handler, 200, b"x"), download_seconds=-1.0)
     assert refused.code == "data_unreachable" and "longer than" in refused.message
+
+
+def test_a_download_that_drips_is_bounded_in_time(tmp_path: Path) -> None:
+    """A byte now and then keeps a connection from being silent, and must not keep a job waiting."""
+    refused, waited = threading.Event(), threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        if not refused.wait(5):
+            waited.set()
+
+    with web(drip) as url:
+        clock = iter([0.0, 1000.0, 1000.0]).__next__
+        made = Download(config(tmp_path), lambda other: None, lambda: None, "data.train.url", clock)
+        with pytest.raises(InvalidInputError, match="longer than 600 seconds"):
+            made.fetch(f"{url}/x.csv", tmp_path / "x.csv")
+        refused.set()
+    assert not waited.is_set(), "it was refused while the rest was still to come"
 
 
 @pytest.mark.parametrize("status", [404, 500])

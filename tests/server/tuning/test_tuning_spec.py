@@ -41,6 +41,7 @@ def test_a_short_document_gets_every_default() -> None:
     [
         PLAIN,
         but(ensemble=5, ensemble_name="five", seed=3, promote=True, base_fingerprint="f" * 64),
+        but(description="two\n\tlines" + "x" * 2_000),
         but(labels=[], target="answer", metrics=["squad_f1", "exact_match"]),
         but(recipe={"batch_size": 12, "micro_batch_size": 4, "initialiser": "uniform"}),
         but(initial_prompt="acme/other@3", recipe={"prompt_length": 20}),
@@ -118,6 +119,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (but(columns={"other": "x"}), "columns", "no field"),
     (but(labels=["a", "a"]), "labels.1", "unique"),
     (but(target_texts={"0": "meh"}), "target_texts.0", "none of the labels"),
+    (but(description="two\r\nlines"), "description", "control characters"),
     (but(metrics=["f1"]), "metrics", "no metric"),
     (but(labels=[], metrics=["f1_macro"]), "metrics", "needs labels"),
     (but(recipe={"steps": 0}), "recipe.steps", "must be from 1"),
