@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,11 @@ def service_config(settings: Settings, slice_seconds: float | None = None) -> Se
         data_urls=settings.tuning_data_urls,
         code_version=VERSION,
     )
+
+
+def longest_dispatch(settings: Settings) -> float | None:
+    """Seconds that a dispatch may take on the engine's thread: the watchdog must not see one as hung."""
+    return settings.step_timeout_seconds / 2 or None
 
 
 def tuning_base(
@@ -80,7 +86,7 @@ def serve_tuning(
     service = TuningService(
         services.library.store,
         base,
-        service_config(services.settings),
+        replace(service_config(services.settings), longest_seconds=longest_dispatch(services.settings)),
         observer=MetricsTuningObserver(services.metrics),
         because=watch.because,
         alive=lambda: engine.dead is None,

@@ -77,8 +77,8 @@ def read(folder: Path, job: Job) -> JobState | None:
     body = _body(path)
     if body["job"] != job.digest:
         message = (
-            f"{folder.name} holds a checkpoint of another job (other data, recipe, seed or labels); resume "
-            "with what it was started with, or start in an empty folder"
+            f"{folder.name} holds a checkpoint of other data, another recipe, seed or labels: a file that is "
+            "named by its path was changed since; put it back and resume the job, or start a new one"
         )
         raise InvalidInputError(message, field="checkpoint", code="checkpoint_mismatch")
     tensors = _tensors(folder / body["tensors"]["file"], body["tensors"]["sha256"], job)
@@ -141,7 +141,8 @@ def _tensors(path: Path, digest: str, job: Job) -> dict[str, Any]:
 
 def _broken(name: str) -> InvalidInputError:
     message = (
-        f"{name} is damaged (its bytes do not match their digest); remove the folder and start the job again"
+        f"the checkpoint {name} is damaged (its bytes do not match their digest): start a new job with the "
+        "same document"
     )
     return InvalidInputError(message, field="checkpoint", code="corrupt_checkpoint")
 

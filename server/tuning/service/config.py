@@ -26,6 +26,7 @@ class ServiceConfig:
         folder: of checkpoints and downloads; one folder a job.
         owner: who claims jobs, for people.
         slice_seconds: longest device dispatch that a job is prepared for.
+        longest_seconds: above this a job is refused; None where nobody waits for the device.
         lease_seconds: until another may take a job whose runner is silent.
         poll_seconds: how often to look for jobs, and for a cancellation of the one that runs.
         patience_seconds: how long a store that does not answer is asked again before the job is let go.
@@ -40,6 +41,7 @@ class ServiceConfig:
     folder: Path
     owner: str
     slice_seconds: float = 0.06
+    longest_seconds: float | None = None
     lease_seconds: float = 30.0
     poll_seconds: float = 1.0
     patience_seconds: float = 300.0

@@ -51,7 +51,7 @@ def failure_of(error: Exception) -> dict[str, Any]:
     # Whatever else the error says may name paths and addresses: it is in the log, and no caller's.
     return failure(
         "internal",
-        f"The job stopped because of a defect ({type(error).__name__}; the server's log says more): resume it.",
+        f"The job stopped because of a defect ({type(error).__name__}): resume it. The log says more.",
     )
 
 

@@ -141,6 +141,7 @@ class _Run:
             spec.prompts[0].recipe.batch_size,
             self._runner._work,
             self._config.slice_seconds,
+            self._config.longest_seconds,
             compiled,
             self._interrupt,
         )

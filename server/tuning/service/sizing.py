@@ -24,6 +24,7 @@ from server.tuning.objective import Noise
 from server.tuning.packing import pack_batch
 from server.tuning.programs import Programs, compile_programs, empty_sums
 from server.tuning.service.config import TuningBase
+from server.tuning.service.durations import check_durations, operations
 from server.tuning.service.memory import check_memory
 from server.tuning.service.slices import DeviceWork
 from server.tuning.shapes import Shapes, shapes_for
@@ -54,6 +55,8 @@ class Sizer:
         batch_size: examples of a prompt a step.
         turns: gives slices of the device.
         slice_seconds: longest dispatch.
+        longest_seconds: above this a job is refused, where even its smallest dispatch takes longer; None
+            refuses none.
         compiled: told the name of each program and the seconds it took.
         interrupt: called between steps of the search; what it raises ends it.
     """
@@ -65,6 +68,7 @@ class Sizer:
         batch_size: int,
         turns: DeviceWork,
         slice_seconds: float,
+        longest_seconds: float | None,
         compiled: Callable[[str, float], None],
         interrupt: Callable[[], None],
     ) -> None:
@@ -73,6 +77,8 @@ class Sizer:
         self._batch_size = batch_size
         self._turns = turns
         self._limit = slice_seconds
+        self._most = longest_seconds
+        self._speed: float | None = None
         self._compiled = compiled
         self._interrupt = interrupt
 
@@ -84,7 +90,8 @@ class Sizer:
             settled: sizes of an earlier run of the same job: kept.
 
         Raises:
-            InvalidInputError: `memory_plan`: not even the smallest dispatch fits beside what is resident.
+            InvalidInputError: `memory_plan`: not even the smallest dispatch fits beside what is resident;
+                `dispatch_too_long`: nor does it end in time.
         """
         warnings: list[str] = []
         size = settled.micro_batch_size if settled else wanted
@@ -133,16 +140,33 @@ class Sizer:
             if size == 1:
                 raise
             return float("inf")
-        batch = pack_batch(programs.vocab_rows, only, job, 0, [[0] * size for _ in job.tasks])
+        return self._measure_training(job, programs)
+
+    def _measure_training(self, job: Job, programs: Programs) -> float:
+        shapes, size = programs.shapes, job.recipe.micro_batch_size
+        batch = pack_batch(programs.vocab_rows, shapes, job, 0, [[0] * size for _ in job.tasks])
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
         noise = Noise(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
-        program = programs.accumulate[only.input_lengths[-1]]
+        program = programs.accumulate[shapes.input_lengths[-1]]
 
         def dispatch() -> None:
-            sums = program(programs.params, prompts, empty_sums(only), batch, noise)
+            sums = program(programs.params, prompts, empty_sums(shapes), batch, noise)
             jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
 
         return self._measure(dispatch)
+
+    def _operations_a_second(self) -> float:
+        """Of the smallest training dispatch that there is: one prompt, one row, one token behind it."""
+        if self._speed is None:
+            task = self._job(1).tasks[0]
+            row = Example(1, (self._base.vocabulary.eos_id,), (self._base.vocabulary.eos_id,), ("",))
+            plain = replace(task, selection=(), report=(), metrics=("accuracy",), labels=(), label_ids=())
+            job = Job(0, (replace(plain, train=(row,)),))
+            shapes = replace(shapes_for(job, evaluation_rows=1), new_tokens=0)
+            programs = self._compile(job, shapes, checked=False)
+            done = operations(programs.accumulate[shapes.input_lengths[-1]])
+            self._speed = done / max(self._measure_training(job, programs), 1e-9)
+        return self._speed
 
     def _evaluation_rows(self, job: Job) -> tuple[int, float]:
         """As many rows as a micro-batch has, fewer or more by the time they take."""
@@ -150,7 +174,12 @@ class Sizer:
         most = max((len(task.selection) + len(task.report) for task in job.tasks), default=0)
         if not most:
             return rows, 0.0
-        seconds = self._evaluation_seconds(job, rows)
+        try:
+            seconds = self._evaluation_seconds(job, rows)
+        except InvalidInputError:  # hundreds of labels a row: fewer rows fit, and end in time
+            if rows == 1:
+                raise
+            rows, seconds = 1, self._evaluation_seconds(job, 1)
         fitting = int(rows * self._limit / seconds)
         wanted = 1 << max(0, min(fitting, 4 * rows, most).bit_length() - 1)
         if wanted == rows:
@@ -193,7 +222,7 @@ class Sizer:
             self._turns.stop(60.0)
         return min(times[1:])
 
-    def _compile(self, job: Job, shapes: Shapes, *, training: bool = True) -> Programs:
+    def _compile(self, job: Job, shapes: Shapes, *, training: bool = True, checked: bool = True) -> Programs:
         last = time.perf_counter()
 
         def progress(name: str) -> None:
@@ -213,6 +242,8 @@ class Sizer:
             progress=progress,
         )
         check_memory(programs, self._base.memory_room)
+        if checked and self._most is not None:
+            check_durations(programs, self._most, self._operations_a_second, "recipe.max_input_tokens")
         return programs
 
     def _too_long(self, what: str, seconds: float) -> str:

@@ -15,6 +15,9 @@ AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
 NOBODY_LEFT_TO_TELL = {"cancelled"}
 
 
+CODES_OF_A_JOB = ROOT / "server" / "tuning"
+
+
 def _codes(path: Path) -> set[str]:
     """String constants that are given as `code=` or `default_code`."""
     found = set()
@@ -25,6 +28,11 @@ def _codes(path: Path) -> set[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = {target.id for target in targets if isinstance(target, ast.Name)}
             value = node.value if "default_code" in names else None
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            places = {"failure": 0, "_refuse": 1}  # of `server/tuning`: the code's place among the arguments
+            place = places.get(name) if CODES_OF_A_JOB in path.parents else None
+            value = node.args[place] if place is not None and len(node.args) > place else None
         else:
             continue
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
@@ -43,10 +51,20 @@ def test_every_code_is_in_the_reference(code: str) -> None:
     assert f"`{code}`" in (ROOT / "docs" / "rest.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "code", sorted(set().union(*map(_codes, CODES_OF_A_JOB.rglob("*.py"))) | {"data_unreachable"})
+)
+def test_every_code_of_a_job_is_in_the_reference(code: str) -> None:
+    """Those that routes raise are there too, so the words of both are looked for in one page."""
+    assert f"`{code}`" in (ROOT / "docs" / "rest.md").read_text()
+
+
 @pytest.mark.parametrize("reason", sorted(map(str, REASONS)))
 def test_every_reason_of_an_artifact_is_in_its_page(reason: str) -> None:
     assert f"`{reason}`" in (ROOT / "docs" / "artifacts.md").read_text()
 
 
 def test_the_scan_finds_codes() -> None:
+    found = set().union(*map(_codes, CODES_OF_A_JOB.rglob("*.py")))
+    assert {"one_class", "diverged", "disk_failed", "file_too_large"} <= found
     assert {"invalid_cursor", "deadline_exceeded", "prompt_not_finite", "unknown_field"} <= _seen_by_callers()
