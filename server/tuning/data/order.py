@@ -27,6 +27,12 @@ def epoch_of(step: int, batch_size: int, examples: int) -> float:
     return step * batch_size / examples
 
 
+def forget_orders() -> None:
+    """Let go of the epochs that were worked out: of millions of examples they take megabytes each, and
+    another job has others."""
+    _epoch.cache_clear()
+
+
 def _at(seed: int, index: int, position: int, examples: int) -> int:
     epoch, place = divmod(position, examples)
     return int(_epoch(seed, index, epoch, examples)[place])

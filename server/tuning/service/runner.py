@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from prompts_store.blobs.files import Files
 from prompts_store.errors import LeaseLostError, StoreError
+from server.tuning.data.order import forget_orders
 from server.tuning.events import Event, StepFinished
 from server.tuning.job import Job
 from server.tuning.loop import TuningLoop
@@ -210,6 +211,7 @@ class _Run:
         finally:
             work.stop(_SLICE_END_SECONDS)
             writer.close()
+            forget_orders()
         return loop.state
 
     def _publish(self, prepared: Prepared, job: Job, state: JobState) -> Ending:

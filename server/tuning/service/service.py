@@ -98,11 +98,19 @@ class TuningService:
         return ended
 
     def _run(self) -> None:
-        self._sweep()
+        self._unharmed(self._sweep)
         while not self._stopping.is_set() and self._alive():
             self._look.clear()
-            if not self._run_one():
+            if not self._unharmed(self._run_one):
                 self._look.wait(self._config.poll_seconds)
+
+    def _unharmed(self, part: Callable[[], bool | None]) -> bool:
+        """What the part answers; a defect in it is logged, and the next job is taken all the same."""
+        try:
+            return bool(part())
+        except Exception:
+            logger.exception("taking jobs failed; it is tried again")
+            return False
 
     def _run_one(self) -> bool:
         """Whether there was a job."""

@@ -30,6 +30,7 @@ from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
+from server.tuning.data.order import _epoch
 from server.tuning.spec import JobSpec
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
@@ -285,6 +286,26 @@ class Flaky:
             return method(*arguments, **named)
 
         return call
+
+
+def test_a_defect_beside_a_job_does_not_end_the_taking_of_jobs(store: PromptStore, tmp_path: Path) -> None:
+    """Such as a standard error that is closed: without the guard, jobs would wait for ever in silence."""
+    file, watcher = upload(store, jsonl()), Watcher()
+    claimed = watcher.job_claimed
+    broken = iter([True])
+
+    def once() -> None:
+        if next(broken, False):
+            raise BrokenPipeError
+        claimed()
+
+    watcher.job_claimed = once  # type: ignore[method-assign]
+    first = submit(store, document(file))
+    with running(store, tmp_path, watcher=watcher, lease_seconds=1.0):
+        second = submit(store, document(file, task="second"))
+        assert finished(store, second).status == "succeeded"
+        assert finished(store, first).status == "succeeded", "its lease ran out"
+    assert _epoch.cache_info().currsize == 0, "no order of a job that is over is held"
 
 
 def test_specs_that_no_reader_takes_are_refused_before_a_job_exists() -> None:
