@@ -206,6 +206,13 @@ def test_a_refused_job_leaves_no_file_behind(fake: FakeChorus, awaited: bool) ->
     assert [r.method for r in fake.seen] == ["POST", "POST", "POST", "DELETE", "DELETE"]
 
 
+def test_a_bad_second_file_leaves_no_first_one_behind(client: Client, fake: FakeChorus) -> None:
+    with pytest.raises(errors.InvalidArgumentError) as raised:
+        client.tuning.start("t", train=[{"a": 1}], report="/nowhere")
+    assert raised.value.field == "report" and fake.tuning.records == {}
+    assert [r.method for r in fake.seen] == ["POST", "DELETE"]
+
+
 def test_a_bad_source_names_its_argument(client: Client, fake: FakeChorus) -> None:
     for bad in ("/nowhere", {"paths": "x"}, 3):
         with pytest.raises(errors.InvalidArgumentError) as raised:

@@ -57,8 +57,8 @@ def start(
 ) -> Steps[Job]:
     """Tune a prompt: upload what is not on the server yet, and put a job into its queue.
 
-    Follow it with `events`, or `wait` for its end. A job that is refused leaves none of the files that were
-    uploaded for it.
+    Follow it with `events`, or `wait` for its end. Where the job or one of its files is refused, none of those
+    that were uploaded for it is left.
 
     Args:
         task: gets the new version; made if it is not there.
@@ -91,18 +91,9 @@ def start(
     whole = dict(document or {})
     sent: list[DataFile] = []
     sources: dict[str, Any] = {}
-    for name, given in (("train", train), ("selection", selection), ("report", report)):
-        if given is not None:
-            source = _on_server(given, name)
-            if source is None:
-                file = yield from _pushed(given, name)
-                sent.append(file)
-                source = {"file": file.id}
-            sources[name] = source
-    body = without_none(
+    fields = without_none(
         {
             "task": task,
-            "data": {**(whole.get("data") or {}), **(data or {}), **sources} or None,
             "template": template,
             "columns": columns,
             "target": target,
@@ -122,9 +113,19 @@ def start(
         }
     )
     try:
-        request = Request("POST", PATH, body=encode_json({**whole, **body}))
-        return (yield from Call(request, model_of(Job)))
-    except ApiError:
+        for name, given in (("train", train), ("selection", selection), ("report", report)):
+            if given is None:
+                continue
+            source = _on_server(given, name)
+            if source is None:
+                file = yield from _pushed(given, name)
+                sent.append(file)
+                source = {"file": file.id}
+            sources[name] = source
+        of_data = {**(whole.get("data") or {}), **(data or {}), **sources}
+        body = {**whole, **fields, **({"data": of_data} if of_data else {})}
+        return (yield from Call(Request("POST", PATH, body=encode_json(body)), model_of(Job)))
+    except (ApiError, InvalidArgumentError):
         with contextlib.suppress(ChorusError):  # the refusal is what the caller must see
             for file in sent:
                 yield from files.delete(file)
