@@ -154,6 +154,8 @@ def test_a_failed_job_says_why_and_what_to_do(run: Run, fake: FakeChorus, train:
     assert "resume" not in result.stderr, "it never made a step: there is nothing to go on from"
     fake.tuning.jobs[job_id()]["progress"] = {"step": 7}
     assert f"checkpoint: chorus tune resume {job_id()}\n" in run("tune", "follow", job_id()).stderr
+    fake.tuning.error = {"code": "diverged", "message": "Start a new one.", "field": None}
+    assert "resume" not in run("tune", "follow", job_id()).stderr, "it would diverge again"
 
 
 def test_a_cancelled_job_exits_with_1(run: Run, fake: FakeChorus, train: str) -> None:

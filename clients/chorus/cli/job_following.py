@@ -84,7 +84,8 @@ def tell_end(job: Job, view: JobView) -> None:
         click.echo(" ".join(clean(message).split()), err=True)
     elif not job.succeeded:
         click.echo(f"The job was {clean(job.status)}.", err=True)
-    if not job.succeeded and job.progress.get("step"):  # else there is nothing to go on from
+    diverged = (job.error or {}).get("code") == "diverged"  # it would do so again
+    if not job.succeeded and not diverged and job.progress.get("step"):  # else there is nothing to go on from
         click.echo(f"To go on from its last checkpoint: chorus tune resume {job.id}", err=True)
     made = [prompt for prompt in job.result.get("prompts") or [] if prompt.get("reference")]
     for prompt in made:

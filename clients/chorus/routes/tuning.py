@@ -57,8 +57,8 @@ def start(
 ) -> Steps[Job]:
     """Tune a prompt: upload what is not on the server yet, and put a job into its queue.
 
-    Follow it with `events`, or `wait` for its end. Where the job or one of its files is refused, none of those
-    that were uploaded for it is left.
+    Follow it with `events`, or `wait` for its end. Where the job or one of its files is refused, none that
+    was uploaded for it is left.
 
     Args:
         task: gets the new version; made if it is not there.

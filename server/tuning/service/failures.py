@@ -59,4 +59,5 @@ def diverged(state: JobState) -> dict[str, Any]:
     """Every prompt's loss stopped being a number."""
     found = next(standing for standing in state.standings if standing.status == "diverged")
     kept = "" if found.best_step is None else f" The values of step {found.best_step} are in the checkpoint."
-    return failure("diverged", f"The {found.message}.{kept}", "recipe.learning_rate")
+    again = " Resumed, the job would stop there again: start a new one."
+    return failure("diverged", f"The {found.message}.{kept}{again}", "recipe.learning_rate")

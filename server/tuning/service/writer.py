@@ -109,7 +109,7 @@ def newest_state(folder: Path, job: Job) -> tuple[JobState | None, str | None]:
     broken: InvalidInputError | None = None
     for run in _runs(folder):
         try:
-            state = checkpoint.read(run, job)
+            state = _read(run, job)
         except InvalidInputError as error:
             if error.code != "corrupt_checkpoint":
                 raise
@@ -120,6 +120,16 @@ def newest_state(folder: Path, job: Job) -> tuple[JobState | None, str | None]:
     if found is None and broken is not None:
         raise broken
     return found, warning
+
+
+def _read(run: Path, job: Job) -> JobState | None:
+    try:
+        return checkpoint.read(run, job)
+    except InvalidInputError as error:
+        if error.code != "corrupt_checkpoint":
+            raise
+    # Whose run it is may not be dead but late, and have put a newer state in its place in between.
+    return checkpoint.read(run, job)
 
 
 def remove_older_runs(folder: Path, keep: Path) -> None:

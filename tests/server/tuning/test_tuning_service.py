@@ -180,7 +180,7 @@ def test_a_loss_that_is_no_number_fails_the_job_and_says_what_to_change(
     job = done(store, tmp_path, document(upload(store, jsonl()), initial_prompt="huge"))
     assert job.status == "failed" and job.error is not None
     assert job.error["code"] == "diverged" and job.error["field"] == "recipe.learning_rate"
-    for words in ("not a finite number", "learning_rate", "warmup_steps"):
+    for words in ("not a finite number", "learning_rate", "warmup_steps", "start a new one"):
         assert words in job.error["message"]
     assert list((tmp_path / "tuning").glob("*/job-*/run-*/job.json")), "the last good checkpoint is kept"
     assert [kind for kind, _ in events(store, job)].count("prompt_stopped") == 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tuning_tools import task
 
+from server.errors import InvalidInputError
 from server.tuning import checkpoint
 from server.tuning.job import Job
 from server.tuning.service.writer import newest_state, remove_older_runs, run_folder
@@ -21,6 +24,32 @@ def test_a_run_removes_what_is_older_and_nothing_that_is_newer(tmp_path: Path) -
     remove_older_runs(tmp_path, run_folder(tmp_path, 10))
     assert [run.name for run in sorted(tmp_path.iterdir())] == ["run-00000010", "run-00000011"]
     assert newest_state(tmp_path, JOB)[0] is not None
+
+
+@pytest.mark.parametrize("really", [False, True])
+def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, really: bool
+) -> None:
+    """By a runner that was given up for dead. The control: a damaged one stays damaged."""
+    run, state, read = run_folder(tmp_path, 1), JobState.start(JOB), checkpoint._body
+    checkpoint.write(run, JOB, state)
+
+    def late(path: Path) -> Any:
+        body = read(path)
+        if really:
+            next(run.glob("state-*")).write_bytes(b"damaged")
+        elif state.evaluated_step == 0:
+            state.evaluated_step, state.prompts[0, 0, 0] = 1, 5.0
+            checkpoint.write(run, JOB, state)
+        return body
+
+    monkeypatch.setattr(checkpoint, "_body", late)
+    if really:
+        with pytest.raises(InvalidInputError, match="is damaged"):
+            newest_state(tmp_path, JOB)
+    else:
+        found, _ = newest_state(tmp_path, JOB)
+        assert found is not None and found.evaluated_step == 1 and found.prompts[0, 0, 0] == 5.0
 
 
 def test_a_snapshot_stays_as_it_was_and_copies_no_entries() -> None:
