@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
-from prompts_store import aliasing, tasks
+from prompts_store import aliasing, claims, tasks
 from prompts_store.names import LIVE, check_alias
 from prompts_store.records import AliasMove
 from prompts_store.references import check_version
 from prompts_store.store_base import StoreBase, check_owner
+from prompts_store.tuning_records import JobLease
 
 
 class Aliases(StoreBase):
@@ -29,14 +30,29 @@ class Aliases(StoreBase):
         with self._database.read() as connection:
             return aliasing.history(connection, aliasing.TASKS, tasks.find_task(connection, tenant, task).id)
 
-    def set_alias(self, tenant: str, task: str, alias: str, number: int, *, moved_by: str = "") -> AliasMove:
+    def set_alias(
+        self,
+        tenant: str,
+        task: str,
+        alias: str,
+        number: int,
+        *,
+        moved_by: str = "",
+        lease: JobLease | None = None,
+    ) -> AliasMove:
         """Point an alias at a version, at one instant. Where it points there already, nothing is written.
+
+        Args:
+            lease: of the job that moves it: whoever lost that moves nothing.
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_version`.
+            LeaseLostError: the job is in other hands.
         """
         check_version(number)
         with self._changing(tenant, task, alias, moved_by) as (connection, key):
+            if lease is not None:
+                claims.held(connection, lease)
             return aliasing.move(
                 connection, aliasing.TASKS, key, alias, number, moved_by=moved_by, now=self._clock()
             )

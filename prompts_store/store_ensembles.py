@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prompts_store import aliasing, ensembles
+from prompts_store import aliasing, claims, ensembles
 from prompts_store.members import check_members, find_members
 from prompts_store.names import LIVE, check_alias, check_name
 from prompts_store.pages import DEFAULT_LIMIT
@@ -19,6 +19,7 @@ from prompts_store.records import (
 )
 from prompts_store.references import check_version
 from prompts_store.store_base import StoreBase, check_owner, parsed_reference
+from prompts_store.tuning_records import JobLease
 
 
 class Ensembles(StoreBase):
@@ -32,18 +33,25 @@ class Ensembles(StoreBase):
         vote: Vote = "majority",
         *,
         created_by: str = "",
+        lease: JobLease | None = None,
     ) -> tuple[EnsembleVersion, bool]:
         """Make a version of an ensemble, and whether it is new; the first gets `@live`.
 
         The same members, weights and vote again answer with the version that has them.
 
+        Args:
+            lease: of the job that makes it: whoever lost that makes none.
+
         Raises:
+            LeaseLostError: the job is in other hands.
             InvalidError: `base_mismatch`, or with the field at fault.
             NotFoundError: a member that is not there.
         """
         check_owner(tenant, name, created_by, field="ensemble")
         checked = check_members(members, vote)
         with self._database.write() as connection:
+            if lease is not None:
+                claims.held(connection, lease)
             found = find_members(connection, checked)
             return ensembles.add_ensemble_version(
                 connection, tenant, name, found, vote, created_by=created_by, now=self._clock()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from prompts_store import checks, versions
+from prompts_store import checks, claims, versions
 from prompts_store.blobs.format import decode, encode
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
@@ -22,6 +22,7 @@ from prompts_store.rows import version_record
 from prompts_store.store_base import StoreBase, parsed_reference
 from prompts_store.tables import blobs as blob_table
 from prompts_store.text import shown
+from prompts_store.tuning_records import JobLease
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -40,6 +41,7 @@ class Prompts(StoreBase):
         lineage: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         description: str | None = None,
+        lease: JobLease | None = None,
     ) -> Published:
         """Make a version. The first of a task gets `@live`; later ones do not move it.
 
@@ -50,9 +52,11 @@ class Prompts(StoreBase):
             values: `[P, D]` finite float32.
             lineage: free-form JSON, where it came from.
             description: of the task; None leaves it as it is.
+            lease: of the job that makes it: whoever lost that makes none.
 
         Raises:
             InvalidError: with the field at fault.
+            LeaseLostError: the job is in other hands.
             StoreError: the disk or the database failed.
         """
         digest = checks.check_manifest(manifest)
@@ -74,7 +78,7 @@ class Prompts(StoreBase):
             created_by=checks.check_text(created_by, field="created_by"),
             size_bytes=len(content),
         )
-        return self._publish(draft, content)
+        return self._publish(draft, content, lease)
 
     def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
         """The live version that a reference means.
@@ -122,7 +126,7 @@ class Prompts(StoreBase):
                 raise versions.unknown_version(version.tenant, version.task, version.number)
             yield
 
-    def _publish(self, draft: Draft, content: bytes) -> Published:
+    def _publish(self, draft: Draft, content: bytes, lease: JobLease | None) -> Published:
         digest = draft.manifest.digest
         # Outside the lock, so that the disk's syncs hold up nobody; and for a version that is there as well,
         # because that puts a damaged blob right.
@@ -135,6 +139,8 @@ class Prompts(StoreBase):
             same = find_same(connection, draft)
             if same is not None:
                 return Published(same, created=False)
+            if lease is not None:
+                claims.held(connection, lease)
             # A collector may have taken it since; from here on it cannot.
             if not self._blobs.has(digest):
                 self._blobs.put(digest, content, now=self._clock())

@@ -100,6 +100,11 @@ class HeldJob:
         return self._lease.token
 
     @property
+    def lease(self) -> JobLease:
+        """As it was last renewed: what is published names it."""
+        return self._lease
+
+    @property
     def expires_at(self) -> datetime:
         """When the lease runs out, by the store's clock."""
         return self._lease.expires_at

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prompts_store.digests import prompt_digest
 from prompts_store.names import LIVE
 from prompts_store.records import AliasMove, EnsembleMember, EnsembleVersion, PromptManifest, Published
-from prompts_store.tuning_records import TuningJob
+from prompts_store.tuning_records import JobLease, TuningJob
 from server.tuning.job import Job
 from server.tuning.recipe import SENTINEL_SETTING
 from server.tuning.service.config import TuningBase
@@ -35,14 +35,28 @@ class PromptPublisher(Protocol):
         lineage: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         description: str | None = None,
+        lease: JobLease | None = None,
     ) -> Published: ...
 
     def publish_ensemble(
-        self, tenant: str, name: str, members: Sequence[EnsembleMember], *, created_by: str = ""
+        self,
+        tenant: str,
+        name: str,
+        members: Sequence[EnsembleMember],
+        *,
+        created_by: str = "",
+        lease: JobLease | None = None,
     ) -> tuple[EnsembleVersion, bool]: ...
 
     def set_alias(
-        self, tenant: str, task: str, alias: str, number: int, *, moved_by: str = ""
+        self,
+        tenant: str,
+        task: str,
+        alias: str,
+        number: int,
+        *,
+        moved_by: str = "",
+        lease: JobLease | None = None,
     ) -> AliasMove: ...
 
 
@@ -67,22 +81,24 @@ def is_good(standing: Standing) -> bool:
 def publish(
     store: PromptPublisher,
     record: TuningJob,
+    lease: JobLease,
     prepared: Prepared,
     job: Job,
     state: JobState,
     base: TuningBase,
     code_version: str,
 ) -> Outcome:
-    """Register every good prompt, then the ensemble, then promote.
+    """Register every good prompt, then the ensemble, then promote: each only while the lease holds.
 
     Raises:
+        LeaseLostError: another runs the job, or did.
         StoreError: the disk or the database failed; doing it again goes on where it stopped.
     """
     prompts, events = [], []
     for place, standing in enumerate(state.standings):
         found = report_of(prepared, place, standing)
         if is_good(standing):
-            made = _publish_one(store, record, prepared, job, state, place, base, code_version)
+            made = _publish_one(store, record, lease, prepared, job, state, place, base, code_version)
             version = made.version
             found |= {
                 "version": version.number,
@@ -91,10 +107,10 @@ def publish(
             }
             events.append(("published", {"prompt": place, **found}))
         prompts.append(found)
-    ensemble = _ensemble(store, record, prepared, prompts)
+    ensemble = _ensemble(store, record, lease, prepared, prompts)
     if ensemble is not None:
         events.append(("published", {"ensemble": ensemble}))
-    _promote(store, record, prepared, prompts)
+    _promote(store, record, lease, prepared, prompts)
     return Outcome({"prompts": prompts, "ensemble": ensemble}, events)
 
 
@@ -124,6 +140,7 @@ def metrics_of(standing: Standing) -> dict[str, float]:
 def _publish_one(
     store: PromptPublisher,
     record: TuningJob,
+    lease: JobLease,
     prepared: Prepared,
     job: Job,
     state: JobState,
@@ -154,11 +171,16 @@ def _publish_one(
         lineage=lineage_of(record, prepared, job, state, place, base, code_version),
         metrics=metrics_of(state.standings[place]),
         description=member.description,
+        lease=lease,
     )
 
 
 def _ensemble(
-    store: PromptPublisher, record: TuningJob, prepared: Prepared, prompts: Sequence[Mapping[str, Any]]
+    store: PromptPublisher,
+    record: TuningJob,
+    lease: JobLease,
+    prepared: Prepared,
+    prompts: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
     """The ensemble of the versions that were made, at least two different ones."""
     name = prepared.spec.ensemble_name
@@ -166,7 +188,7 @@ def _ensemble(
     if name is None or len(numbers) < 2:
         return None
     members = [EnsembleMember(record.tenant, task, number) for task, number in numbers]
-    made, _ = store.publish_ensemble(record.tenant, name, members, created_by=record.created_by)
+    made, _ = store.publish_ensemble(record.tenant, name, members, created_by=record.created_by, lease=lease)
     return {
         "name": name,
         "version": made.number,
@@ -176,7 +198,11 @@ def _ensemble(
 
 
 def _promote(
-    store: PromptPublisher, record: TuningJob, prepared: Prepared, prompts: Sequence[Mapping[str, Any]]
+    store: PromptPublisher,
+    record: TuningJob,
+    lease: JobLease,
+    prepared: Prepared,
+    prompts: Sequence[Mapping[str, Any]],
 ) -> None:
     """Point `@live` of each task at its best new version, where the job says so."""
     if not prepared.spec.promote:
@@ -186,7 +212,7 @@ def _promote(
         if "version" in each and _metric(each) > _metric(best.get(each["task"])):
             best[each["task"]] = each
     for task, each in best.items():
-        store.set_alias(record.tenant, task, LIVE, each["version"], moved_by=record.created_by)
+        store.set_alias(record.tenant, task, LIVE, each["version"], moved_by=record.created_by, lease=lease)
 
 
 def _metric(report: Mapping[str, Any] | None) -> float:

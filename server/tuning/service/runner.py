@@ -226,7 +226,14 @@ class _Run:
         held.check()
         outcome = held.asking(
             lambda: publish(
-                self._runner._store, held.job, prepared, job, state, self._base, self._config.code_version
+                self._runner._store,
+                held.job,
+                held.lease,
+                prepared,
+                job,
+                state,
+                self._base,
+                self._config.code_version,
             )
         )
         held.tell(outcome.events)
