@@ -20,10 +20,10 @@ from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.observer import MetricsObserver, gauges
-from server.api.services import BaseModelInfo, Services, Serving, longest_prompt
+from server.api.services import BaseModelInfo, Services, Serving
 from server.api.tuning.feeds import FeedLimits, JobFeeds
 from server.api.upkeep import Upkeep
-from server.embedded import DEMO_TENANT, EMBEDDED, embedded_folder, model_source, register_demo
+from server.embedded import model_source, register_prompts
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
     from server.model.mesh import DeviceMesh
-    from server.tuning.service.service import TuningService
 
 Say = Callable[[str], None]
 
@@ -186,13 +185,24 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     watch = CompileWatch().start()
     app.metrics.watch_compiles(watch.counts)
     loaded = load(settings, say)
-    register_prompts(app, loaded.fingerprint, say)
+    register_prompts(settings, services.library.store, loaded.fingerprint, say)
     services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
     watch.mark_ready()
-    if settings.tuning_enabled:
-        services.tuning = start_tuning(app, services.serving, loaded, watch, plan)
+    start_tuning(app, loaded, watch, plan, say)
     services.lifecycle.ready()
     return compiled
+
+
+def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:
+    """Run tuning jobs on the engine's thread, where this process is to do it and can."""
+    from server.tuning_wiring import serve_tuning
+
+    if not app.settings.tuning_enabled:
+        return
+    if loaded.model.mesh is not None:
+        say("tuning jobs are left to `chorus worker`: the model is spread over several devices")
+        return
+    app.services.tuning = serve_tuning(app.services, loaded, watch, plan)
 
 
 def load(settings: Settings, say: Say) -> LoadedModel:
@@ -220,15 +230,6 @@ def load(settings: Settings, say: Say) -> LoadedModel:
     kind, why = choose_attention(settings.attention, loaded.model.dtype)
     say(f"attention by {kind}: {why}")
     return replace(loaded, model=loaded.model.with_attention(kind))
-
-
-def register_prompts(app: App, fingerprint: str, say: Say) -> None:
-    """On the first start with the embedded base: its prompts. Raises InvalidModelError and StoreError."""
-    settings, folder = app.settings, embedded_folder()
-    if settings.model == EMBEDDED and settings.demo_prompts and folder is not None:
-        count = register_demo(app.services.library.store, folder, fingerprint)
-        if count:
-            say(f"registered {count} tasks under the tenant {DEMO_TENANT}")
 
 
 def mesh_of(settings: Settings) -> DeviceMesh | None:
@@ -295,35 +296,6 @@ def start_engine(
     )
     engine.start()
     return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder)), compiled, plan
-
-
-def start_tuning(
-    app: App, serving: Serving, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan
-) -> TuningService:
-    """Run tuning jobs on the engine's thread, between requests."""
-    from server.tuning.service.service import TuningService
-    from server.tuning_wiring import MetricsTuningObserver, service_config, tuning_base
-
-    engine, services = serving.engine, app.services
-    base = tuning_base(
-        loaded,
-        serving.base.embeddings,
-        memory_room=plan.room,
-        max_prompt_rows=longest_prompt(app.settings, serving.limits),
-        max_label_tokens=serving.limits.max_target_tokens,
-    )
-    service = TuningService(
-        services.library.store,
-        base,
-        service_config(app.settings),
-        observer=MetricsTuningObserver(app.metrics),
-        because=watch.because,
-        alive=lambda: engine.dead is None,
-    )
-    service.work.connect(engine.wake)
-    engine.attach_background(service.work)
-    service.start()
-    return service
 
 
 def check_compile_time(settings: Settings, compiled: Compiled, done: int) -> None:

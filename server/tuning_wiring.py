@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from server.api.services import Services, longest_prompt
 from server.api.version import VERSION
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tuning.service.config import ServiceConfig, TuningBase
 from server.tuning.service.observer import Ending
+from server.tuning.service.service import TuningService
 
 if TYPE_CHECKING:
+    from server.engine.executor import CompileWatch
+    from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
 
 FOLDER = "tuning"
@@ -57,6 +61,34 @@ def tuning_base(
         max_prompt_rows=max_prompt_rows,
         max_label_tokens=max_label_tokens,
     )
+
+
+def serve_tuning(
+    services: Services, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan
+) -> TuningService:
+    """A started service on the thread of the engine that serves."""
+    assert services.serving is not None
+    serving = services.serving
+    engine, limits = serving.engine, serving.limits
+    base = tuning_base(
+        loaded,
+        serving.base.embeddings,
+        memory_room=plan.room,
+        max_prompt_rows=longest_prompt(services.settings, limits),
+        max_label_tokens=limits.max_target_tokens,
+    )
+    service = TuningService(
+        services.library.store,
+        base,
+        service_config(services.settings),
+        observer=MetricsTuningObserver(services.metrics),
+        because=watch.because,
+        alive=lambda: engine.dead is None,
+    )
+    service.work.connect(engine.wake)
+    engine.attach_background(service.work)
+    service.start()
+    return service
 
 
 class MetricsTuningObserver:

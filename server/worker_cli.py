@@ -26,6 +26,7 @@ NAMES = (
     "model",
     "compute_dtype",
     "layout",
+    "attention",
     "data_dir",
     "database_url",
     "compile_cache_dir",
@@ -137,6 +138,10 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
     from server.engine.memory_plan import device_limit
     from server.tuning_wiring import tuning_base
 
+    if loaded.model.mesh is not None:
+        raise InvalidInputError(
+            "A worker trains on one device: leave out model_devices and data_devices.", field="model_devices"
+        )
     limit = settings.memory_limit_bytes or device_limit()
     room = limit - weight_bytes(loaded)
     if room <= 0:

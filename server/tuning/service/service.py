@@ -50,6 +50,7 @@ class TuningService:
         self.work = DeviceWork(lambda: because("tuning"), self._observer.device_slice)
         self._store = store
         self._config = config
+        self._alive = alive
         self._fingerprint = base.fingerprint
         self._stopping = threading.Event()
         self._look = threading.Event()
@@ -98,7 +99,7 @@ class TuningService:
 
     def _run(self) -> None:
         self._sweep()
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._alive():
             self._look.clear()
             if not self._run_one():
                 self._look.wait(self._config.poll_seconds)
