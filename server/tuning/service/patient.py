@@ -14,7 +14,7 @@ from server.tuning.service.preparing import PromptReader
 
 
 class PatientReader:
-    """A `PromptReader` that outlasts a short outage. Methods raise as those of the store, or LeaseLostError."""
+    """A `PromptReader` that outlasts a short outage. Raises as the store does, or LeaseLostError."""
 
     def __init__(self, store: PromptReader, held: HeldJob) -> None:
         self._store = store
