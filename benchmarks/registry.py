@@ -47,7 +47,10 @@ SELECT i + 1, printf('tenant-%02d', CASE WHEN i % 3 = 0 THEN 0 ELSE 1 + i % (:te
 FROM n
 """
 _VERSIONS = """
-WITH RECURSIVE k(j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM k WHERE j + 1 <= :many)
+WITH RECURSIVE k(j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM k WHERE j + 1 <= :many),
+-- Materialised: each row's digest is drawn once, however often it is named.
+drawn AS MATERIALIZED (SELECT t.id, t.created_at, j, lower(hex(randomblob(32))) AS d FROM tasks t, k
+                       WHERE j <= t.last_number)
 INSERT INTO versions (task_id, number, kind, digest, blob_digest, manifest_digest, length, width,
     base_fingerprint, template, labels, settings, lineage, metrics, created_at, created_by, deleted_at,
     deleted_by)
@@ -56,8 +59,7 @@ SELECT t.id, j, 'soft_prompt', d, d, lower(hex(randomblob(32))), 100, 512, :base
        '{"job":"job-' || t.id || '","dataset":"sha256:' || d || '","recipe":{"steps":30000,"batch_size":32,'
        || '"learning_rate":0.3,"initialiser":"class_labels"},"seed":' || j || '}',
        '{"accuracy":0.9' || j || ',"loss":0.2}', t.created_at + j, 'key-' || (t.id % 997), NULL, ''
-FROM (SELECT t.id, t.created_at, j, lower(hex(randomblob(32))) AS d FROM tasks t, k
-      WHERE j <= t.last_number) AS t
+FROM drawn AS t
 """
 _REST = (
     "INSERT INTO blobs SELECT digest, 204928, 1, NULL FROM versions",
@@ -151,7 +153,7 @@ def measure_reads(folder: Path) -> dict[str, Any]:
     store, generator = PromptStore.open(folder), random.Random(7)
     with sqlite3.connect(folder / "chorus.db") as connection:
         (count,) = connection.execute("SELECT max(id) FROM tasks").fetchone()
-        keys = [generator.randint(1, count) for _ in range(6000)]
+        keys = [generator.randint(1, count) for _ in range(min(6000, 3 * count))]
         names = [
             connection.execute("SELECT tenant, name FROM tasks WHERE id=?", (key,)).fetchone() for key in keys
         ]
@@ -162,12 +164,13 @@ def measure_reads(folder: Path) -> dict[str, Any]:
         return spread((lambda t=t, n=n: store.resolve(n + suffix, tenant=t)) for t, n in names)
 
     def paged(wanted: int, **filters: Any) -> Iterator[Callable[[], Any]]:
-        pages = [store.list_tasks(BIG, **filters)]
+        cursors: list[str | None] = [None]
 
         def following() -> None:
-            pages[0] = store.list_tasks(BIG, cursor=pages[0].next_cursor, **filters)
+            cursors[0] = store.list_tasks(BIG, cursor=cursors[0], **filters).next_cursor
 
-        while wanted and pages[0].next_cursor is not None:
+        yield following
+        while wanted > 1 and cursors[0] is not None:
             yield following
             wanted -= 1
 

@@ -23,7 +23,7 @@ from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.tuning.feeds import FeedLimits, JobFeeds
 from server.api.upkeep import Upkeep
-from server.embedded import DEMO_TENANT, EMBEDDED, embedded_folder, model_source, register_demo
+from server.embedded import model_source, register_prompts
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
@@ -185,7 +185,7 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     watch = CompileWatch().start()
     app.metrics.watch_compiles(watch.counts)
     loaded = load(settings, say)
-    register_prompts(app, loaded.fingerprint, say)
+    register_prompts(settings, services.library.store, loaded.fingerprint, say)
     services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
     watch.mark_ready()
     start_tuning(app, loaded, watch, plan, say)
@@ -230,15 +230,6 @@ def load(settings: Settings, say: Say) -> LoadedModel:
     kind, why = choose_attention(settings.attention, loaded.model.dtype)
     say(f"attention by {kind}: {why}")
     return replace(loaded, model=loaded.model.with_attention(kind))
-
-
-def register_prompts(app: App, fingerprint: str, say: Say) -> None:
-    """On the first start with the embedded base: its prompts. Raises InvalidModelError and StoreError."""
-    settings, folder = app.settings, embedded_folder()
-    if settings.model == EMBEDDED and settings.demo_prompts and folder is not None:
-        count = register_demo(app.services.library.store, folder, fingerprint)
-        if count:
-            say(f"registered {count} tasks under the tenant {DEMO_TENANT}")
 
 
 def mesh_of(settings: Settings) -> DeviceMesh | None:

@@ -8,6 +8,7 @@ base/demo.json   tasks, versions, which is live, ensembles; made by `scripts/mak
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.records import EnsembleMember, PromptManifest
 from prompts_store.store import PromptStore
 from server.errors import InvalidModelError
+from server.settings import Settings
 
 EMBEDDED = "embedded"
 DEMO_TENANT = "demo"
@@ -45,6 +47,17 @@ def model_source(model: str) -> str:
             field="model",
         )
     return str(folder / "model")
+
+
+def register_prompts(
+    settings: Settings, store: PromptStore, fingerprint: str, say: Callable[[str], None]
+) -> None:
+    """On the first start with the embedded base: its prompts. Raises as `register_demo`."""
+    folder = embedded_folder()
+    if settings.model == EMBEDDED and settings.demo_prompts and folder is not None:
+        count = register_demo(store, folder, fingerprint)
+        if count:
+            say(f"registered {count} tasks under the tenant {DEMO_TENANT}")
 
 
 def register_demo(store: PromptStore, folder: Path, fingerprint: str) -> int:

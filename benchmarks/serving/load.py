@@ -12,9 +12,10 @@ from served import Served
 
 from chorus import AsyncClient
 from chorus.load import LoadSpec, report_of, run_load
+from chorus.load.connections import SpreadTransport
 from chorus.load.outcomes import Recorder
 
-_CONNECTIONS = 512
+_CONNECTIONS = 256
 _SATURATING = 48
 
 
@@ -67,7 +68,12 @@ def _drive(bench: Bench, server: Served, **settings: Any) -> Felt:
         **settings,
     )
     recorder = Recorder()
-    client = AsyncClient(server.url, max_connections=spec.concurrency, retries=0)
+    client = AsyncClient(
+        server.url,
+        max_connections=spec.concurrency,
+        retries=0,
+        transport=SpreadTransport(spec.concurrency),
+    )
 
     async def run() -> None:
         async with client:

@@ -34,8 +34,8 @@ class Plan:
     name: str = "chorus-base"
     architecture: dict[str, int] = field(
         default_factory=lambda: {
-            "d_model": 384, "d_kv": 64, "d_ff": 960, "num_heads": 6, "num_encoder_layers": 6,
-            "num_decoder_layers": 6,
+            "d_model": 384, "d_kv": 64, "d_ff": 960, "num_heads": 6, "num_encoder_layers": 4,
+            "num_decoder_layers": 4,
         }
     )  # fmt: skip
     pieces: int = 8_000

@@ -15,8 +15,8 @@ from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
 from prompts_store.store import PromptStore
 from server import embedded
-from server.app import build_app, close_app, register_prompts
-from server.embedded import model_source, register_demo
+from server.app import build_app, close_app
+from server.embedded import model_source, register_demo, register_prompts
 from server.errors import InvalidModelError
 from server.model.checkpoints.convert import write_random
 from server.model.config import named_config
@@ -88,20 +88,16 @@ def test_a_server_without_a_model_takes_the_base(
     monkeypatch.setattr(embedded, "PLACES", (tmp_path / "nowhere", folder))
     assert model_source("embedded") == str(folder / "model") and model_source("x/y") == "x/y"
     said: list[str] = []
-    app = build_app(Settings(data_dir=tmp_path / "data"))
-    try:
-        register_prompts(app, fingerprint, said.append)
-        register_prompts(app, fingerprint, said.append)
-        assert said == ["registered 2 tasks under the tenant demo"]
-    finally:
-        close_app(app)
-    for other in ({"model": str(folder / "model")}, {"demo_prompts": False}):
-        app = build_app(Settings(data_dir=tmp_path / str(len(other)) / next(iter(other)), **other))
-        try:
-            register_prompts(app, fingerprint, said.append)
-            assert len(said) == 1 and not app.services.library.store.list_tasks("demo").items
-        finally:
-            close_app(app)
+    settings = Settings(data_dir=tmp_path / "data")
+    close_app(build_app(settings))
+    store = PromptStore.in_memory()
+    register_prompts(settings, store, fingerprint, said.append)
+    register_prompts(settings, store, fingerprint, said.append)
+    assert said == ["registered 2 tasks under the tenant demo"]
+    for other in (Settings(model=str(folder / "model")), Settings(demo_prompts=False)):
+        empty = PromptStore.in_memory()
+        register_prompts(other, empty, fingerprint, said.append)
+        assert len(said) == 1 and not empty.list_tasks("demo").items
 
 
 def test_nothing_ships_and_no_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_adamw_takes_steps_of_the_tensors_size() -> None:
 
 @pytest.mark.parametrize(("done", "expected"), [(0, 0.01), (9_999, 0.01), (39_999, 0.005), (999_999, 0.001)])
 def test_the_pretraining_schedule(done: int, expected: float) -> None:
-    rate = learning_rate(settings(warmup_steps=10_000, steps=2_000_000))
+    rate = learning_rate(settings(learning_rate=1.0, warmup_steps=10_000, steps=2_000_000))
     assert math.isclose(float(rate(done)), expected, rel_tol=1e-5)
 
 

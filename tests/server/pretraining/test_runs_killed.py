@@ -22,10 +22,16 @@ HERE = Path(__file__).parent
 
 def child(folder: Path, how: str, count: int, **environment: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join((str(HERE.parents[2]), str(HERE)))
+    # The children of one test compile the same programs: once is enough.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache")}
+    cache |= {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     return subprocess.run(
         [sys.executable, str(HERE / "run_child.py"), str(folder), how, str(count)],
         capture_output=True, text=True, timeout=280, check=False,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **environment},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **cache, **environment},
     )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ import json
 import re
 import sys
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -34,6 +36,7 @@ from server.engine.plans import (
     StepPlan,
 )
 from server.model.checkpoints import load_model
+from server.model.checkpoints.chorus_format import write_chorus
 from server.model.config import T5Config
 from server.model.mesh import DeviceMesh, device_mesh
 from server.model.t5 import Model, assemble
@@ -56,9 +59,15 @@ def ladder_of(data: int) -> Ladder:
 
 
 def make_model(source: str, layout: Any, mesh: DeviceMesh | None) -> Model:
-    if source == "wide":
-        return assemble(WIDE, layout, "float32", lively_tensors(WIDE, 0, 2.5), mesh=mesh)
-    return load_model(source, layout=layout, mesh=mesh).model
+    if source != "wide":
+        return load_model(source, layout=layout, mesh=mesh).model
+    if mesh is None:
+        return assemble(WIDE, layout, "float32", lively_tensors(WIDE, 0, 2.5))
+    with TemporaryDirectory() as name:  # our own format, whose shards go from the file to their devices
+        tensors = lively_tensors(WIDE, 0, 2.5)
+        dtype = np.dtype(np.float32)
+        write_chorus(Path(name), WIDE, tensors, dtype=dtype, vocabulary=None, source="random")
+        return load_model(name, layout=layout, mesh=mesh).model
 
 
 def plans(V: int, alone: tuple[int, int]) -> list[StepPlan]:

@@ -114,3 +114,4 @@ def test_the_real_model_answers_alike_on_two_devices(real: dict[str, Any]) -> No
     _check_answers(real["1 x 2"], real["1 x 1"])
     for found in real.values():
         assert all(each["ours"] == each["xla"] for each in found["sizes"].values())
+        assert found["plan"] == found["allocated"]
