@@ -241,6 +241,8 @@ class _Run:
         """The job is over without versions. Never raises."""
         held = self._held
         self._progress["runs_without_progress"] = 0
+        # Checkpoints stay for a resumption; what was downloaded can be fetched again.
+        shutil.rmtree(self._folder / "downloads", ignore_errors=True)
         try:
             held.tell([("failed", error)] if error else [])
             held.update(progress=self._progress)
