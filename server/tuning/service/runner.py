@@ -131,9 +131,10 @@ class _Run:
         """Sizes and programs; what is fixed for later runs is written down before the first step."""
         held, spec = self._held, prepared.spec
 
-        def compiled(name: str, seconds: float) -> None:
+        def compiled(name: str, seconds: float, measuring: bool) -> None:
             self._runner._observer.compiled(name, seconds)
-            held.tell([("program", {"name": name, "seconds": round(seconds, 3)})])
+            data = {"name": name, "seconds": round(seconds, 3), "measuring": measuring}
+            held.tell([("program", data)])
 
         sizer = Sizer(
             self._base,
