@@ -233,12 +233,20 @@ def load(settings: Settings, say: Say) -> LoadedModel:
 
 
 def mesh_of(settings: Settings) -> DeviceMesh | None:
-    """The devices that share the model; None is one device. Raises InvalidInputError when there are fewer."""
+    """The devices that share the model; None is one device.
+
+    Raises:
+        InvalidInputError: there are fewer, or they do not divide the slots of a block; names the setting.
+    """
     if settings.data_devices * settings.model_devices == 1:
         return None
+    from server.engine.executor.places import Places
     from server.model.mesh import device_mesh
 
-    return device_mesh(settings.data_devices, settings.model_devices)
+    mesh = device_mesh(settings.data_devices, settings.model_devices)
+    for shape in set(ladder_of(settings).blocks):
+        Places(mesh).state(shape, 0)
+    return mesh
 
 
 def start_engine(

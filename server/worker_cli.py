@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,9 +97,6 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     from server.tuning.service.slices import SliceThread
     from server.tuning_wiring import service_config
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
     cache = settings.compile_cache_dir or settings.data_dir / "compile_cache"
     cache.mkdir(parents=True, exist_ok=True)
@@ -107,10 +104,11 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     base = worker_base(settings, load(settings, say))
     service = TuningService(store, base, service_config(settings, slice_seconds(settings)), say=say)
     device = SliceThread(service.work)
+    wait = signals()  # until here a signal ends the process: there is nothing to save
     device.start()
     service.start()
     say("waiting for jobs")
-    stop.wait()
+    wait()
     say("stopping: the job at hand is saved and given back")
     if not service.stop(_STOP_SECONDS):
         from server.process import exit_now
@@ -118,6 +116,23 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         exit_now(0)
     device.stop(_STOP_SECONDS)
     store.close()
+
+
+def signals() -> Callable[[], None]:
+    """From now on SIGTERM and SIGINT are kept; the function returned waits for one.
+
+    By a pipe: a handler that sets an event would wait for itself if it came while the event's lock is held.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        os.read(read_end, 1)
+
+    return wait
 
 
 def slice_seconds(settings: Settings) -> float:

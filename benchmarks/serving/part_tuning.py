@@ -28,7 +28,7 @@ def measure(bench: Bench) -> Part:
     job = server.post("/v1/tuning/jobs", _document(bench, _upload_data(server)))["id"]
     _wait_steps(server, job)
     phases: dict[str, list[Felt]] = {"with": [], "without": []}
-    alone = _Training(server).over(sizes.seconds_a_phase / 3)
+    alone = _Training(server).over(sizes.seconds_a_phase)
     beside: list[tuple[float, float]] = []
     for number in range(sizes.tuning_phases):
         training = _Training(server)

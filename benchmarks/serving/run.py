@@ -65,6 +65,7 @@ def _arguments() -> argparse.Namespace:
 
 def _prepare(bench: Bench) -> None:
     sys.stdout.write(f"server ready at {bench.served.url}\n")
+    _ = bench.direct
     sys.stdout.write(f"store in {store_folder(bench)}\n")
 
 

@@ -75,6 +75,6 @@ def placed(tree: Any, where: Any) -> Any:
 def places_of(tree: Any) -> Any:
     """The shardings of shapes; None where they have none."""
     leaves = jax.tree.leaves(tree)
-    if leaves[0].sharding is None:
+    if not leaves or leaves[0].sharding is None:
         return None
     return jax.tree.map(lambda leaf: leaf.sharding, tree)

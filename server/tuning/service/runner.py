@@ -132,9 +132,10 @@ class _Run:
         """Sizes and programs; what is fixed for later runs is written down before the first step."""
         held, spec = self._held, prepared.spec
 
-        def compiled(name: str, seconds: float) -> None:
+        def compiled(name: str, seconds: float, measuring: bool) -> None:
             self._runner._observer.compiled(name, seconds)
-            held.tell([("program", {"name": name, "seconds": round(seconds, 3)})])
+            data = {"name": name, "seconds": round(seconds, 3), "measuring": measuring}
+            held.tell([("program", data)])
 
         sizer = Sizer(
             self._base,
@@ -255,6 +256,9 @@ class _Run:
             held.tell([("failed", error)] if error else [])
             held.update(progress=self._progress)
             held.finish(status, error=error, result=result)
+            # Only now: until then another may run it. Checkpoints stay for a resumption; what was downloaded
+            # can be fetched again.
+            shutil.rmtree(self._folder / "downloads", ignore_errors=True)
         except LeaseLostError:
             return "lost"
         except StoreError:

@@ -57,7 +57,7 @@ class Sizer:
         slice_seconds: longest dispatch.
         longest_seconds: above this a job is refused, where even its smallest dispatch takes longer; None
             refuses none.
-        compiled: told the name of each program and the seconds it took.
+        compiled: told the name of each program, the seconds it took, and whether it was only to be measured.
         interrupt: called between steps of the search; what it raises ends it.
     """
 
@@ -69,7 +69,7 @@ class Sizer:
         turns: DeviceWork,
         slice_seconds: float,
         longest_seconds: float | None,
-        compiled: Callable[[str, float], None],
+        compiled: Callable[[str, float, bool], None],
         interrupt: Callable[[], None],
     ) -> None:
         self._base = base
@@ -106,7 +106,7 @@ class Sizer:
             if seconds > self._limit:
                 warnings.append(self._too_long(f"an evaluation dispatch of {rows} rows", seconds))
         shapes = shapes_for(job, evaluation_rows=rows)
-        programs = self._compile(job, shapes)
+        programs = self._compile(job, shapes, measuring=False)
         return job, programs, Sizes(size, shapes.evaluation_rows), warnings
 
     def _search(self) -> tuple[int, float]:
@@ -222,13 +222,21 @@ class Sizer:
             self._turns.stop(60.0)
         return min(times[1:])
 
-    def _compile(self, job: Job, shapes: Shapes, *, training: bool = True, checked: bool = True) -> Programs:
+    def _compile(
+        self,
+        job: Job,
+        shapes: Shapes,
+        *,
+        training: bool = True,
+        measuring: bool = True,
+        checked: bool = True,
+    ) -> Programs:
         last = time.perf_counter()
 
         def progress(name: str) -> None:
             nonlocal last
             now = time.perf_counter()
-            self._compiled(name, now - last)
+            self._compiled(name, now - last, measuring)
             last = now
             self._interrupt()
 

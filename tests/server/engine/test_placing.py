@@ -16,6 +16,7 @@ from server.engine.fake_executor import TINY_LADDER
 from server.engine.handle import RequestHandle
 from server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan, StepPlan
 from server.engine.requests import PromptHandle, Request
+from server.engine.scheduler.batching import Batcher
 from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fitting import Fitter
 from server.engine.scheduler.slots import SlotTable
@@ -254,3 +255,28 @@ def test_one_tenants_mixed_lengths_still_fill_their_batches() -> None:
     assert len(sim.served) == 16
     most = max(B for B, _ in TINY_LADDER.input_buckets)
     assert rows.count(most) == 16 // most
+
+
+def rows_of_wide_passes() -> list[int]:
+    """Rows in each pass of B = 8, while slots of one block come free one after another."""
+    ladder = Ladder(((1, 16), (8, 16)), (BlockShape(16, 32, 16),), ((2, 4),))
+    sim = Simulation(ladder)
+    lengths = cycle((4, 9, 17, 30, 6, 23, 12))
+    for _ in range(96):
+        wanted = next(lengths)
+        sim.submit(generate((4,) * 15 + (1,), max_new_tokens=wanted, min_new_tokens=wanted))
+    sim.run()
+    assert len(sim.served) == 96
+    passes = [plan for plan in sim.executor.plans if isinstance(plan, PrefillPlan)]
+    return [len(plan.inputs) for plan in passes if plan.bucket[0] == 8]
+
+
+def test_a_wide_pass_is_filled_by_requests_that_find_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most a fourth of a pass is padding. The control counts those that would each find a slot alone."""
+    assert min(rows_of_wide_passes()) >= 6
+
+    def all_that_sit(self: Batcher, tickets: list[Ticket], length: int) -> list[Ticket]:
+        return [ticket for ticket in tickets if self._slots.place(ticket)]
+
+    monkeypatch.setattr(Batcher, "_seated", all_that_sit)
+    assert min(rows_of_wide_passes()) <= 2
