@@ -23,7 +23,8 @@ SMALL = build_ladder((8,), (2,), ((8, 4, 4),), ((2, 3),), rows_per_load=4)
 
 def _program(name: str, size: int) -> Program:
     """A program that no other test compiles."""
-    return Program(name, lambda x: x * size + 1, (jax.ShapeDtypeStruct((size,), jnp.float32),))
+    vector = jax.ShapeDtypeStruct((size,), jnp.float32)
+    return Program(name, lambda x: x * size + 1, (vector,), vector)
 
 
 def _count(ladder: Ladder) -> int:
