@@ -22,7 +22,7 @@ from benchmarks.tuning.statistics import right
 from server.tuning.data.examples import TextRow
 from server.tuning.initialisers import Values
 
-ENTAILMENT: Mapping[str, int] = {"entailment": 1, "not_entailment": 0, "contradiction": 0, "neutral": 0}
+ENTAILMENT: Mapping[str, int] = {"yes": 1, "no": 0, "maybe": 0}
 SENTIMENT: Mapping[str, int] = {"negative": 0, "positive": 1}
 QUESTION: Mapping[str, Mapping[str, int]] = {
     "rte": ENTAILMENT, "cb": ENTAILMENT, "amazon": SENTIMENT, "sst2_long": SENTIMENT, "sst2_brief": SENTIMENT,
