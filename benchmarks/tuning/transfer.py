@@ -37,7 +37,7 @@ def run_transfer(base: Base, run: dict[str, Any], say: Callable[[str], None]) ->
     prompts = trained_prompts(run["source"])
     rows = load_rows(run["task"], DATA)
     found = {name: transferred(base, rows, name, prompts) for name in run["transfer"]}
-    say(f"  {found}")
+    say(f"  measured on {len(found)} sets")
     return {
         "base": base.name,
         "fingerprint": base.fingerprint,
