@@ -10,7 +10,7 @@ COPY prompts_store prompts_store
 COPY clients clients
 # `cpu` is the plain server; `cuda` and `tpu` are extras of the same name.
 RUN extra=$([ "$ACCELERATOR" = cpu ] && echo server || echo "$ACCELERATOR") \
- && /opt/chorus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[$extra]"
+ && /opt/chorus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[$extra,postgresql]"
 COPY scripts scripts
 # A small random model, so that the image answers before a real one is mounted.
 RUN /opt/chorus/bin/python scripts/make_demo.py /opt/demo

@@ -36,6 +36,7 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "chorus.json"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
 START_SECONDS = 300.0
 SCRAPES_WANTED = 8
+WORDS = {"good": "positive", "bad": "negative"}
 CONTROLS = (
     ("control: no such metric", 'sum (rate(chorus_no_such_total{job="chorus"}[30s]))'),
     ("control: no PromQL", "sum (rate(chorus_ready"),
@@ -48,6 +49,7 @@ SERVER = {
     "CHORUS_BLOCKS": "64x16x8",
     "CHORUS_SCORE_BUCKETS": "4x8",
     "CHORUS_PROMPT_ROWS": "256",
+    "CHORUS_TUNING_SHARE": "0.3",
     # The versions that the load deletes are collected while Prometheus looks.
     "CHORUS_COLLECT_INTERVAL_SECONDS": "1",
     "CHORUS_COLLECT_GRACE_SECONDS": "0",
@@ -197,6 +199,7 @@ def put_load(client: Client, demo: Path, prometheus: str) -> None:
     ]
     width, random = client.model().config["d_model"], np.random.default_rng(0)
     scrapes = 'count_over_time(chorus_uploads_accepted_total{job="chorus"}[1h])'
+    tune(client)
     wanted = instant(prometheus, scrapes, 0) + SCRAPES_WANTED
     while instant(prometheus, scrapes, 0) < wanted:
         values = random.uniform(-0.5, 0.5, (20, width)).astype(np.float32)
@@ -210,6 +213,20 @@ def put_load(client: Client, demo: Path, prometheus: str) -> None:
             client.tasks.delete_version("moving", moving.version - 1)
         with contextlib.suppress(InvalidInputError):
             client.tasks.push("refused", b"this is no prompt")
+
+
+def tune(client: Client) -> None:
+    """One job that is over at once, and one that trains for as long as the load goes on."""
+    rows = [{"text": f"{word} film {n}", "label": label} for n in range(20) for word, label in WORDS.items()]
+    recipe = {"steps": 1_000_000, "batch_size": 8, "micro_batch_size": 4, "prompt_length": 4}
+    labels = sorted(WORDS.values())
+    client.tuning.start("refused", train=[{"nothing": 1}], labels=labels, recipe=recipe)
+    job = client.tuning.start("tuned", train=rows, labels=labels, recipe={**recipe, "max_input_tokens": 16})
+    deadline = time.monotonic() + START_SECONDS
+    while not client.tuning.get(job).progress.get("losses"):
+        if time.monotonic() > deadline:
+            sys.exit("check_monitoring: the tuning job does not begin to train")
+        time.sleep(0.2)
 
 
 def instant(prometheus: str, expression: str, default: float) -> float:

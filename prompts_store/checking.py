@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from prompts_store import counts, sqlite
-from prompts_store.blobs import Blobs
+from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
+from prompts_store.check_report import CheckReport, Problem
 from prompts_store.database import Database
 from prompts_store.digests import manifest_digest, prompt_digest
 from prompts_store.errors import CorruptError
+from prompts_store.file_checking import FileChecker
 from prompts_store.names import LIVE
 from prompts_store.rows import VERSION_COLUMNS, version_record
 from prompts_store.tables import aliases, ensemble_aliases, ensemble_versions, task_labels, tasks, versions
@@ -24,51 +25,15 @@ from prompts_store.tasks import refresh_labels
 _PAGE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A promise that is not kept.
-
-    Attributes:
-        kind: `database`, `missing_blob`, `corrupt_blob`, `wrong_count`, `wrong_manifest`, `dangling_alias`,
-            `wrong_task`, `wrong_labels`.
-        where: the digest, task or alias.
-        repaired: whether this run put it right. A blob cannot be made up: publish it again or restore a
-        backup.
-    """
-
-    kind: str
-    where: str
-    message: str
-    repaired: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What a check found.
-
-    Attributes:
-        orphans: blobs that nothing names. No problem: an upload in flight, or one that died; `collect` takes
-        them. temporary_files: likewise.
-    """
-
-    versions: int
-    blobs: int
-    orphans: int
-    temporary_files: int
-    problems: tuple[Problem, ...]
-
-    @property
-    def clean(self) -> bool:
-        """Whether every promise is kept."""
-        return not self.problems
-
-
 class Checker:
     """One check, by default without changing anything."""
 
-    def __init__(self, database: Database, blobs: Blobs, *, repair: bool, now: datetime) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, contents: LocalContents, *, repair: bool, now: datetime
+    ) -> None:
         self._database = database
         self._blobs = blobs
+        self._files = FileChecker(database, contents)
         self._repair = repair
         self._now = now
         self._problems: list[Problem] = []
@@ -76,18 +41,23 @@ class Checker:
 
     def run(self) -> CheckReport:
         """Check everything; large stores are read page by page, so that writers wait for no long time."""
-        with self._database.write() as connection:
-            for message in sqlite.integrity_problems(connection):
-                self._add("database", "chorus.db", message)
+        if self._database.embedded:
+            with self._database.write() as connection:
+                for message in sqlite.integrity_problems(connection):
+                    self._add("database", "chorus.db", message)
         number = self._check_versions()
         self._check_blobs()
+        self._problems.extend(self._files.file_problems())
         with self._database.write() as connection:
             self._check_counts(connection)
             self._check_aliases(connection)
             self._check_tasks(connection)
             self._check_labels(connection)
-            orphans = self._orphans(connection)
-        return CheckReport(number, self._rows, orphans, self._blobs.unfinished(), tuple(self._problems))
+            self._problems.extend(self._files.job_problems(connection, repair=self._repair))
+            orphans = self._orphans(connection) + self._files.orphans(connection)
+        temporary = self._blobs.unfinished() + self._files.unfinished()
+        problems = tuple(self._problems)
+        return CheckReport(number, self._rows, orphans, temporary, problems, self._files.checked)
 
     def _check_versions(self) -> int:
         total = last = 0

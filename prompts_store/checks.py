@@ -37,12 +37,8 @@ def check_manifest(manifest: PromptManifest) -> str:
         raise InvalidError(
             f"The kind {shown(manifest.kind)} is not known; this version stores 'soft_prompt'.", field="kind"
         )
-    fingerprint = manifest.base_fingerprint
-    if fingerprint is not None and not (isinstance(fingerprint, str) and _FINGERPRINT.fullmatch(fingerprint)):
-        raise InvalidError(
-            f"{shown(fingerprint)} is not a fingerprint; send what the model's page shows, or leave it out.",
-            field="base_fingerprint",
-        )
+    if manifest.base_fingerprint is not None:
+        check_fingerprint(manifest.base_fingerprint, field="base_fingerprint")
     for field, count in (("length", manifest.length), ("width", manifest.width)):
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InvalidError(f"The {field} is {shown(count)}; it is a number from 1.", field=field)
@@ -50,6 +46,20 @@ def check_manifest(manifest: PromptManifest) -> str:
     check_labels(manifest.labels)
     check_object(manifest.settings, field="settings", limit_bytes=MAX_SETTINGS_BYTES)
     return manifest_digest(manifest)
+
+
+def check_fingerprint(fingerprint: object, *, field: str) -> str:
+    """The fingerprint of a base model itself, if it has the form of one.
+
+    Raises:
+        InvalidError: with `field`.
+    """
+    if isinstance(fingerprint, str) and _FINGERPRINT.fullmatch(fingerprint):
+        return fingerprint
+    raise InvalidError(
+        f"{shown(fingerprint)} is not a fingerprint; send what the model's page shows, or leave it out.",
+        field=field,
+    )
 
 
 def check_values(values: npt.NDArray[np.float32], manifest: PromptManifest) -> None:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, literal, select, tuple_
 
-from prompts_store.blobs import Blobs
+from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.database import Database
+from prompts_store.file_collector import FileCollector
 from prompts_store.leases import Leases
 from prompts_store.tables import blobs as blob_table
 
@@ -31,10 +32,11 @@ class CollectReport:
 
     Attributes:
         blobs: removed because no live version names them.
-        freed_bytes: of those.
+        freed_bytes: of those, and of `files`.
         orphans: removed because nothing ever named them: uploads that died.
         temporary_files: removed, left by writers that died.
         held: left alone because somebody reads them.
+        files: contents of data files, removed because no live file has them, or because their upload died.
     """
 
     blobs: int = 0
@@ -42,6 +44,7 @@ class CollectReport:
     orphans: int = 0
     temporary_files: int = 0
     held: int = 0
+    files: int = 0
 
 
 class Collector:
@@ -51,11 +54,14 @@ class Collector:
         before: only what nothing has needed since before that moment goes.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, leases: Leases, *, before: datetime) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, leases: Leases, contents: LocalContents, *, before: datetime
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._leases = leases
         self._before = before
+        self._files = FileCollector(database, contents, before=before)
         self._held = 0
 
     def run(self) -> CollectReport:
@@ -64,15 +70,17 @@ class Collector:
         orphans = self._collect_orphans()
         with self._database.write():
             temporary = self._blobs.sweep(self._before)
-        return CollectReport(removed, freed, orphans, temporary, self._held)
+        files, file_bytes = self._files.run()
+        temporary += self._files.sweep()
+        return CollectReport(removed, freed + file_bytes, orphans, temporary, self._held, files)
 
     def _collect_unreferenced(self) -> tuple[int, int]:
         removed = freed = 0
-        last = ""
+        last: tuple[datetime, str] | None = None
         while True:
             with self._database.write() as connection:
                 rows = self._candidates(connection, after=last)
-                for digest, size in rows:
+                for _, digest, size in rows:
                     was_there = self._remove(digest)
                     if was_there is None:
                         continue
@@ -82,20 +90,24 @@ class Collector:
                     freed += size * was_there
             if len(rows) < _BATCH:
                 return removed, freed
-            last = rows[-1][0]
+            last = rows[-1][:2]
 
-    def _candidates(self, connection: Connection, *, after: str) -> list[tuple[str, int]]:
-        query = (
-            select(blob_table.c.digest, blob_table.c.size_bytes)
-            .where(
-                blob_table.c.reference_count == 0,
-                blob_table.c.unreferenced_at <= self._before,
-                blob_table.c.digest > after,
+    def _candidates(
+        self, connection: Connection, *, after: tuple[datetime, str] | None
+    ) -> list[tuple[datetime, str, int]]:
+        """The next blobs that nothing names, in the order of their index: the million others are not looked
+        at while writers wait."""
+        since = blob_table.c.unreferenced_at
+        key = tuple_(since, blob_table.c.digest)
+        query = select(since, blob_table.c.digest, blob_table.c.size_bytes).where(since <= self._before)
+        if after is not None:
+            moment, digest = (
+                literal(value, column.type)
+                for value, column in zip(after, (since, blob_table.c.digest), strict=True)
             )
-            .order_by(blob_table.c.digest)
-            .limit(_BATCH)
-        )
-        return [(row.digest, row.size_bytes) for row in connection.execute(query)]
+            query = query.where(key > tuple_(moment, digest))
+        rows = connection.execute(query.order_by(since, blob_table.c.digest).limit(_BATCH))
+        return [(row.unreferenced_at, row.digest, row.size_bytes) for row in rows]
 
     def _collect_orphans(self) -> int:
         old = (entry.digest for entry in self._blobs.entries() if entry.stored_at <= self._before)

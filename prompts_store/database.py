@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,9 +11,14 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from prompts_store import sqlite
+from prompts_store import postgresql, sqlite
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.migrate import upgrade
+from prompts_store.text import shown
+
+LOG = logging.getLogger("chorus.store")
+
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
 class Database:
@@ -28,6 +34,8 @@ class Database:
         self._writers = threading.RLock()
         # An in-memory database is one connection: readers take their turn as well.
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
+        # What a database server says of itself is for whoever started Chorus, not for its callers.
+        self._tells = True
 
     @classmethod
     def open(cls, folder: Path, url: str | None) -> Database:
@@ -35,37 +43,62 @@ class Database:
 
         Args:
             folder: holds `chorus.db` when `url` is None.
-            url: an SQLAlchemy URL, `sqlite:///FILE`, or `sqlite://` for one in memory.
+            url: an SQLAlchemy URL: `sqlite:///FILE`, `sqlite://` for one in memory, or
+                `postgresql://USER:PASSWORD@HOST/NAME`.
 
         Raises:
             InvalidError: `invalid_database_url`, field `database_url`.
             StoreError: it cannot be opened, or a newer Chorus made it.
         """
         parsed = _parse(url, folder)
-        memory = sqlite.is_memory(parsed)
-        engine = sqlite.make_engine(parsed)
+        embedded = parsed.get_backend_name() == "sqlite"
+        memory = embedded and sqlite.is_memory(parsed)
+        engine = (sqlite if embedded else postgresql).make_engine(parsed)
         database = cls(engine, memory=memory)
+        # PostgreSQL's publish lock is enough to migrate under; SQLite must make its file before it can lock.
+        opening = _opening(folder) if embedded and not memory else nullcontext()
         try:
-            with nullcontext() if memory else _opening(folder), database.write() as connection:
+            with opening, database.write() as connection:
                 upgrade(connection)
         except BaseException:
             engine.dispose()
             raise
+        database._tells = embedded
         return database
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot: everything read inside belongs to one moment."""
-        with self._readers, _translated(), self.engine.connect() as connection, connection.begin():
+        with self._readers, self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """The publish lock, and a transaction that commits whole at the end or not at all."""
-        with self._writers, _translated(), self.engine.connect() as connection:
+        with self._writers, self._translated(), self.engine.connect() as connection:
             connection = connection.execution_options(**{sqlite.WRITE_OPTION: True})
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            kind, said = type(cause).__name__, " ".join(str(cause).split())
+            if not self._tells:
+                LOG.warning("the database did not answer: %s: %s", kind, said)
+            raise StoreError(
+                f"The database did not answer ({f'{kind}: {said}' if self._tells else kind}); nothing was "
+                f"changed. Check that it can be reached and written, has free space and is not locked by "
+                f"another program."
+            ) from error
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is SQLite, whose file is ours to look after; a database server looks after its own."""
+        return self.engine.dialect.name == "sqlite"
 
     def close(self) -> None:
         """Close every connection."""
@@ -79,14 +112,17 @@ def _parse(url: str | None, folder: Path) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise _bad_url("The database URL cannot be parsed") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise _bad_url(f"This version keeps its metadata in SQLite, not in {parsed.get_backend_name()}")
+    # A name without a driver means whichever one SQLAlchemy likes best.
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    if parsed.drivername not in _DRIVERS.values():
+        raise _bad_url(f"Metadata is kept in SQLite or PostgreSQL, not in {shown(parsed.drivername)}")
     return parsed
 
 
 def _bad_url(what: str) -> InvalidError:
     return InvalidError(
-        f"{what}; leave it out for the embedded database, or write sqlite:///FILE.",
+        f"{what}; leave it out for the embedded database, or write sqlite:///FILE or "
+        f"postgresql://USER:PASSWORD@HOST/NAME.",
         field="database_url",
         code="invalid_database_url",
     )
@@ -99,15 +135,3 @@ def _opening(folder: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise StoreError(f"Cannot use the data folder: {error.strerror or error}.") from error
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise StoreError(
-            f"The database did not answer ({type(cause).__name__}: {cause}); nothing was changed. Check "
-            f"that its folder is writable, has free space and is not locked by another program."
-        ) from error

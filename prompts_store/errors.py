@@ -3,9 +3,12 @@
 StoreError                 store_unavailable
 ├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser)
 │   └── ArtifactError      a reason of `prompts_store.artifacts.REASONS`
-├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble
-├── ConflictError          conflict
-└── CorruptError           corrupt_blob
+├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble,
+│                          unknown_file, unknown_job
+├── ConflictError          conflict, file_in_use, file_deleted, job_over, job_not_stopped
+│   └── LeaseLostError     lease_lost
+├── LimitError             too_many_jobs
+└── CorruptError           corrupt_blob, corrupt_file
 """
 
 from __future__ import annotations
@@ -53,6 +56,18 @@ class ConflictError(StoreError):
     """The object is not in a state that allows this."""
 
     default_code = "conflict"
+
+
+class LeaseLostError(ConflictError):
+    """The job was cancelled, finished, released or taken over: whoever ran it must stop and write nothing."""
+
+    default_code = "lease_lost"
+
+
+class LimitError(StoreError):
+    """The tenant has as many of these as it may."""
+
+    default_code = "limit_reached"
 
 
 class CorruptError(StoreError):

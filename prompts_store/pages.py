@@ -68,12 +68,17 @@ def decode_cursor(kind: str, cursor: str | None, check: Callable[[object], Row])
             raise ValueError("not as it was handed out")
         return key
     except (ValueError, binascii.Error, RecursionError, InvalidError) as error:
-        raise InvalidError(
-            "The cursor is not one that this list gave; send `next_cursor` of the page before, or none "
-            "for the first page.",
-            field="cursor",
-            code="invalid_cursor",
-        ) from error
+        raise invalid_cursor() from error
+
+
+def invalid_cursor() -> InvalidError:
+    """The error for a cursor that this list did not give."""
+    return InvalidError(
+        "The cursor is not one that this list gave; send `next_cursor` of the page before, or none "
+        "for the first page.",
+        field="cursor",
+        code="invalid_cursor",
+    )
 
 
 def make_page(

@@ -7,21 +7,25 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from prompts_store.blobs import Files, LocalBlobs, MemoryBlobs
-from prompts_store.checking import Checker, CheckReport
+from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
+from prompts_store.check_report import CheckReport
+from prompts_store.checking import Checker
 from prompts_store.collector import Collector, CollectReport
 from prompts_store.database import Database
 from prompts_store.errors import InvalidError
 from prompts_store.store_aliases import Aliases
 from prompts_store.store_base import utc_now
+from prompts_store.store_claims import JobClaims
 from prompts_store.store_ensembles import Ensembles
+from prompts_store.store_files import DataFiles
+from prompts_store.store_jobs import TuningJobs
 from prompts_store.store_prompts import Prompts
 from prompts_store.store_tasks import Tasks
 from prompts_store.text import shown
 
 
-class PromptStore(Prompts, Tasks, Aliases, Ensembles):
-    """Versioned prompts of many tenants. Make one with `open`.
+class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, JobClaims):
+    """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
 
     What another process wrote is seen by the next call. All methods block; call them from a worker thread.
     """
@@ -38,7 +42,7 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles):
         """Open a store, making what is not there and migrating what is old.
 
         Args:
-            data_dir: holds `chorus.db` (unless `database_url` says otherwise) and `blobs/`.
+            data_dir: holds `chorus.db` (unless `database_url` says otherwise), `blobs/` and `files/`.
             database_url: an SQLAlchemy URL; `sqlite://` keeps the metadata in memory.
             files: the operating system's files, or a test's.
 
@@ -47,7 +51,8 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles):
             StoreError: the folder cannot be used, or a newer Chorus made it.
         """
         blobs = LocalBlobs(data_dir / "blobs", files=files)
-        return cls(Database.open(data_dir, database_url), blobs, clock)
+        contents = LocalContents(data_dir / "files", files=files)
+        return cls(Database.open(data_dir, database_url), blobs, clock, contents=contents)
 
     @classmethod
     def in_memory(cls, *, clock: Callable[[], datetime] = utc_now) -> PromptStore:
@@ -57,6 +62,7 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles):
     def close(self) -> None:
         """Close the database; the store answers nothing afterwards."""
         self._database.close()
+        self._remove_temporary()
 
     def collect(self, *, grace_seconds: float) -> CollectReport:
         """Free what nothing has needed for longer than the grace period.
@@ -74,12 +80,12 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles):
                 field="grace_seconds",
             )
         before = self._clock() - timedelta(seconds=grace_seconds)
-        return Collector(self._database, self._blobs, self._leases, before=before).run()
+        return Collector(self._database, self._blobs, self._leases, self._contents, before=before).run()
 
     def check(self, *, repair: bool = False) -> CheckReport:
-        """Compare the tables with their promises and every blob with its digest.
+        """Compare the tables with their promises, and every blob and data file with its digest.
 
         Args:
             repair: put right what can be worked out anew: counts and the list's labels.
         """
-        return Checker(self._database, self._blobs, repair=repair, now=self._clock()).run()
+        return Checker(self._database, self._blobs, self._contents, repair=repair, now=self._clock()).run()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import threading
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prompts_store import checks
-from prompts_store.blobs import Blobs
+from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.database import Database
 from prompts_store.leases import Leases
 from prompts_store.names import check_alias, check_name
@@ -26,13 +31,34 @@ class StoreBase:
         database: the tables, migrated.
         blobs: where values are kept.
         clock: the present, timezone-aware.
+        contents: where the bytes of data files are kept; without it, in a temporary folder that is made with
+            the first file and goes with the store.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        clock: Callable[[], datetime] = utc_now,
+        *,
+        contents: LocalContents | None = None,
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._clock = clock
         self._leases = Leases()
+        self._kept_contents = contents
+        self._making = threading.Lock()
+        self._remove_temporary: Callable[[], object] = lambda: None
+
+    @property
+    def _contents(self) -> LocalContents:
+        with self._making:
+            if self._kept_contents is None:
+                folder = Path(tempfile.mkdtemp(prefix="chorus-files-"))
+                self._remove_temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                self._kept_contents = LocalContents(folder)
+            return self._kept_contents
 
 
 def parsed_reference(reference: str | Reference, tenant: str, field: str) -> Reference:

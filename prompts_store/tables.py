@@ -42,6 +42,7 @@ metadata = MetaData(
 )
 
 _ALIVE = text("deleted_at IS NULL")
+_UNREFERENCED = text("unreferenced_at IS NOT NULL")
 
 blobs = Table(
     "blobs",
@@ -53,7 +54,13 @@ blobs = Table(
     Column("unreferenced_at", Instant, nullable=True),
     CheckConstraint("reference_count >= 0", name="count"),
     CheckConstraint("(reference_count = 0) = (unreferenced_at IS NOT NULL)", name="unreferenced"),
-    Index("ix_blobs_unreferenced_at", "unreferenced_at"),
+    Index(
+        "ix_blobs_unreferenced",
+        "unreferenced_at",
+        "digest",
+        sqlite_where=_UNREFERENCED,
+        postgresql_where=_UNREFERENCED,
+    ),
 )
 
 

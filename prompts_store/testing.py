@@ -15,6 +15,8 @@ import numpy.typing as npt
 from prompts_store.blobs import Files
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
+from prompts_store.store import PromptStore
+from prompts_store.tuning_records import DataFile
 
 Fault = Literal["die", "EIO", "ENOSPC", "short"]
 
@@ -45,6 +47,15 @@ def example_prompt(
     """
     values = np.random.default_rng(seed).standard_normal((length, width), dtype=np.float32)
     return values, PromptManifest(prompt_digest(values), length, width, **manifest)
+
+
+def example_file(
+    store: PromptStore, content: bytes, *, name: str = "train.jsonl", tenant: str = "acme"
+) -> DataFile:
+    """Upload a data file."""
+    with store.write_file(tenant, name, max_bytes=len(content)) as writer:
+        writer.write(content)
+        return writer.commit()
 
 
 class Died(BaseException):

@@ -1,4 +1,7 @@
-"""Starts a server on the demo model, registers a prompt for each task, and asks all tasks at once.
+"""Starts a server and asks all its tasks at once, then lets prompts vote.
+
+On the base that ships with Chorus, whose prompts the server registers itself; in a checkout without one, on a
+small model with random weights that is made here.
 
 Run it through `scripts/demo.py`, which makes the environment.
 """
@@ -13,11 +16,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from chorus import Client, ConnectionFailedError
+from server.embedded import DEMO_TENANT, embedded_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("CHORUS_DEMO_DIR", ROOT / ".chorus" / "demo"))
@@ -33,18 +38,21 @@ console = Console(stderr=True, soft_wrap=True)
 
 def main() -> int:
     arguments = _arguments()
-    if not (HOME / "model").exists():
+    base = embedded_folder()
+    demo = json.loads((base / "demo.json").read_text()) if base else None
+    if base is None and not (HOME / "model").exists():
         console.print("chorus: making a small model with random weights")
         subprocess.run([sys.executable, ROOT / "scripts" / "make_demo.py", HOME], check=True)
     port = arguments.port or _free_port()
-    server = _serve(port)
+    server = _serve(port, embedded=base is not None)
     try:
         client = Client(f"http://127.0.0.1:{port}", retries=0)
         _wait_until_ready(client, server)
-        _register(client)
-        _show_batch(client)
-        _show_vote(client)
-        _show_next(port)
+        if demo is None:
+            _register(client)
+        _show_batch(client, inputs_of(demo))
+        _show_vote(client, demo)
+        _show_next(port, next(iter(inputs_of(demo))))
         if sys.stdin.isatty() and not arguments.once:
             console.print("\nThe server keeps running: press Ctrl-C to stop it.")
             return server.wait()
@@ -77,13 +85,19 @@ def _free_port() -> int:
     raise OSError("no free TCP port on 127.0.0.1")
 
 
-def _serve(port: int) -> subprocess.Popen[bytes]:
+def _serve(port: int, *, embedded: bool) -> subprocess.Popen[bytes]:
     chorus = Path(sys.executable).parent / "chorus"
-    environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
+    data = HOME / ("base-data" if embedded else "data")
+    environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(data)}
+    which = ["--model", "embedded", "--tenant", DEMO_TENANT] if embedded else ["--model", HOME / "model"]
     return subprocess.Popen(
-        [chorus, "serve", "--model", HOME / "model", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment,
+        [chorus, "serve", *which, "--host", "127.0.0.1", "--port", str(port)], env=environment
     )
+
+
+def inputs_of(demo: dict[str, Any] | None) -> dict[str, Any]:
+    """An input for each task: a text, or a template's fields."""
+    return dict(TEXTS) if demo is None else {task["task"]: task["example"] for task in demo["tasks"]}
 
 
 def _wait_until_ready(client: Client, server: subprocess.Popen[bytes]) -> None:
@@ -109,17 +123,25 @@ def _register(client: Client) -> None:
         client.tasks.push(path.stem, path)
 
 
-def _show_batch(client: Client) -> None:
-    answers = client.generate(requests=[{"task": task, "input": text} for task, text in TEXTS.items()])
-    table = Table(title="One batch, three tasks, one frozen model", title_justify="left")
+def _show_batch(client: Client, inputs: dict[str, Any]) -> None:
+    answers = client.generate(requests=[{"task": task, "input": value} for task, value in inputs.items()])
+    table = Table(title=f"One batch, {len(inputs)} tasks, one frozen model", title_justify="left")
     for column in ("task", "version", "input", "answer"):
         table.add_column(column)
-    for (task, text), result in zip(TEXTS.items(), answers.results, strict=True):
+    for (task, value), result in zip(inputs.items(), answers.results, strict=True):
+        text = value if isinstance(value, str) else " / ".join(value.values())
         table.add_row(task, str(result.version), text, json.dumps(result.text, ensure_ascii=False))
     console.print(table)
 
 
-def _show_vote(client: Client) -> None:
+def _show_vote(client: Client, demo: dict[str, Any] | None) -> None:
+    if demo is not None:
+        ensemble = demo["ensembles"][0]
+        text = inputs_of(demo)[ensemble["task"]]
+        vote = client.ensemble(ensemble=ensemble["name"], input=text).results[0]
+        members = len(ensemble["versions"])
+        console.print(f"A vote of {members} members: {vote.answer!r}, agreement {vote.agreement:.2f}")
+        return
     vote = client.ensemble(tasks=["sentiment", "sentiment@1"], input=TEXTS["sentiment"]).results[0]
     console.print(f"A vote of two members: {vote.answer!r}, agreement {vote.agreement:.2f}")
     console.print(
@@ -127,11 +149,11 @@ def _show_vote(client: Client) -> None:
     )
 
 
-def _show_next(port: int) -> None:
+def _show_next(port: int, task: str) -> None:
     console.print(f"""
 Next:
   curl -s http://127.0.0.1:{port}/v1/generate -H 'content-type: application/json' \\
-       -d '{{"task": "sentiment", "input": "a joyless mess"}}'
+       -d '{{"task": "{task}", "input": "a joyless mess"}}'
   chorus serve --model google/flan-t5-small           a real model from the hub
   chorus tasks push my-task prompt.safetensors        your own prompt (PEFT folders and .npy too)
   open http://127.0.0.1:{port}/docs                        every route""")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
+from server.api.tuning.feeds import FeedLimits, JobFeeds
 from server.api.upkeep import Upkeep
+from server.embedded import model_source, register_prompts
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
@@ -35,13 +37,16 @@ from server.tenancy.keys import load_keys
 
 if TYPE_CHECKING:
     from server.engine.executor import CompileWatch
+    from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
+    from server.model.mesh import DeviceMesh
 
 Say = Callable[[str], None]
 
 _STORE_CALLS_WAITING = 512
 _TEXT_CALLS_WAITING = 512
 _WORTH_TELLING_BYTES = 64 << 20
+_TUNING_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +69,54 @@ def build_app(settings: Settings) -> App:
     """Everything but the model and the engine: quick, so that the HTTP server is up while programs compile.
 
     Raises:
-        InvalidInputError: a key file or the ladder's settings are not acceptable.
+        InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
         StoreError: the data folder cannot be used.
     """
     ladder_of(settings)
+    model_source(settings.model)
     keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
     store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
     metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
     offload = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
     library = PromptLibrary(store, offload, settings.alias_staleness_ms / 1000)
+    lifecycle = Lifecycle()
     services = Services(
         settings=settings,
         keys=keys,
         library=library,
-        lifecycle=Lifecycle(),
+        lifecycle=lifecycle,
         text=Offload(settings.text_threads, _TEXT_CALLS_WAITING, "text threads"),
         metrics=metrics,
+        feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(settings)),
     )
     metrics.watch(lambda: _gauges(services))
     upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)
     return App(settings, services, metrics, build_api(services, http_observer(metrics)), upkeep)
 
 
-def close_app(app: App) -> None:
-    """End the engine, the threads and the store; requests still under way fail with `not_ready`."""
+def close_app(app: App) -> bool:
+    """End tuning, the engine, the threads and the store; requests still under way fail with `not_ready`.
+
+    Returns:
+        False where a compile of a tuning job still goes on: the process had better end without waiting.
+    """
+    ended = stop_tuning(app)
     if app.services.serving is not None:
         app.services.serving.engine.stop()
     app.services.text.close()
     app.services.library.close()
+    return ended
+
+
+def stop_tuning(app: App) -> bool:
+    """Save the tuning job at hand and give it back. False where its compile still goes on."""
+    tuning = app.services.tuning
+    return tuning is None or tuning.stop(_TUNING_STOP_SECONDS)
+
+
+def feed_limits(settings: Settings) -> FeedLimits:
+    """How many may follow jobs."""
+    return FeedLimits(settings.tuning_max_followers, settings.tuning_max_followers_per_tenant)
 
 
 def http_observer(metrics: Metrics) -> Callable[[str, int, float], None]:
@@ -160,18 +185,34 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     watch = CompileWatch().start()
     app.metrics.watch_compiles(watch.counts)
     loaded = load(settings, say)
-    services.serving, compiled = start_engine(app, loaded, watch, say, on_death)
+    register_prompts(settings, services.library.store, loaded.fingerprint, say)
+    services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
     watch.mark_ready()
+    start_tuning(app, loaded, watch, plan, say)
     services.lifecycle.ready()
     return compiled
+
+
+def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:
+    """Run tuning jobs on the engine's thread, where this process is to do it and can."""
+    from server.tuning_wiring import serve_tuning
+
+    if not app.settings.tuning_enabled:
+        return
+    if loaded.model.mesh is not None:
+        say("tuning jobs are left to `chorus worker`: the model is spread over several devices")
+        return
+    app.services.tuning = serve_tuning(app.services, loaded, watch, plan)
 
 
 def load(settings: Settings, say: Say) -> LoadedModel:
     """The base model. Raises InvalidModelError also when it has no vocabulary."""
     from server.model.checkpoints import load_model
+    from server.model.fused_attention import choose_attention
 
-    dtype = compute_dtype(settings)
-    say(f"loading {settings.model} ({dtype}, {settings.layout})")
+    dtype, mesh = compute_dtype(settings), mesh_of(settings)
+    shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
+    say(f"loading {settings.model} ({dtype}, {settings.layout}{shared})")
     tenths: set[int] = set()
 
     def progress(what: str, done: int, total: int) -> None:
@@ -180,17 +221,37 @@ def load(settings: Settings, say: Say) -> LoadedModel:
             tenths.add(tenth)
             say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
 
-    loaded = load_model(settings.model, layout=settings.layout, dtype=dtype, progress=progress)
+    source = model_source(settings.model)
+    loaded = load_model(source, layout=settings.layout, dtype=dtype, mesh=mesh, progress=progress)
     if loaded.vocabulary is None:
         raise InvalidModelError(
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
         )
-    return loaded
+    kind, why = choose_attention(settings.attention, loaded.model.dtype)
+    say(f"attention by {kind}: {why}")
+    return replace(loaded, model=loaded.model.with_attention(kind))
+
+
+def mesh_of(settings: Settings) -> DeviceMesh | None:
+    """The devices that share the model; None is one device.
+
+    Raises:
+        InvalidInputError: there are fewer, or they do not divide the slots of a block; names the setting.
+    """
+    if settings.data_devices * settings.model_devices == 1:
+        return None
+    from server.engine.executor.places import Places
+    from server.model.mesh import device_mesh
+
+    mesh = device_mesh(settings.data_devices, settings.model_devices)
+    for shape in set(ladder_of(settings).blocks):
+        Places(mesh).state(shape, 0)
+    return mesh
 
 
 def start_engine(
     app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
-) -> tuple[Serving, Compiled]:
+) -> tuple[Serving, Compiled, MemoryPlan]:
     """Plan memory, compile, start. Raises InvalidInputError when it does not fit."""
     from server.engine.executor import build_executor
     from server.engine.memory_plan import device_limit, plan_memory
@@ -200,9 +261,9 @@ def start_engine(
     ladder = ladder_of(settings)
     observer = MetricsObserver(app.metrics)
     host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
-    limit = settings.memory_limit_bytes or device_limit()
     model = loaded.model
-    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit)
+    limit = settings.memory_limit_bytes or device_limit(model.mesh)
+    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh)
     say("memory plan\n" + arithmetic.table())
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 
@@ -234,7 +295,7 @@ def start_engine(
         on_death=on_death,
     )
     engine.start()
-    return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder)), compiled
+    return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder)), compiled, plan
 
 
 def check_compile_time(settings: Settings, compiled: Compiled, done: int) -> None:
@@ -260,6 +321,7 @@ def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
         loader_threads=settings.loader_threads,
         step_timeout_seconds=settings.step_timeout_seconds or None,
         batch_invariant=settings.batch_invariant,
+        background_share=settings.tuning_share,
         host_prompt_bytes=settings.host_prompts_bytes,
         compute_dtype=compute_dtype(settings),
         default_deadline_seconds=settings.default_deadline_seconds,
@@ -292,14 +354,13 @@ def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
         compute_dtype=compute_dtype(settings),
         layout=loaded.model.layout,
         prompt_rows=settings.prompt_rows,
-        embeddings=cache(lambda: _embeddings(loaded)),
+        embeddings=embeddings_of(loaded),
     )
 
 
-def _embeddings(loaded: LoadedModel) -> np.ndarray[Any, Any]:
-    """`[V, D]` without padding rows, in host memory; on a CPU a view of the weights, else one copy."""
-    table = np.asarray(loaded.model.params["embedding"])
-    return table[: loaded.model.config.vocab_size]
+def embeddings_of(loaded: LoadedModel) -> Callable[[], np.ndarray[Any, Any]]:
+    """Reads `[V, D]` without padding rows to host memory, once; on a CPU a view of the weights."""
+    return cache(lambda: np.asarray(loaded.model.params["embedding"])[: loaded.model.config.vocab_size])
 
 
 def _mib(size_bytes: int) -> str:
@@ -312,6 +373,11 @@ def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gauges(services: Services) -> dict[str, float]:
     serving = services.serving
+    tuning = services.tuning
+    own = {
+        "chorus_job_followers": float(services.feeds.followers),
+        "chorus_tuning_running": float(tuning is not None and tuning.running is not None),
+    }
     if serving is None:
-        return gauges(EngineStats(), services.lifecycle)
-    return gauges(serving.engine.stats(), services.lifecycle, serving.base.row_bytes)
+        return gauges(EngineStats(), services.lifecycle) | own
+    return gauges(serving.engine.stats(), services.lifecycle, serving.base.row_bytes) | own

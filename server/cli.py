@@ -24,12 +24,14 @@ flag goes before the environment, the environment before the file.
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for name, field in reversed(Settings.model_fields.items()):
-        command = _option(name, field)(command)
+    for name in reversed(Settings.model_fields):
+        command = option_of(name)(command)
     return command
 
 
-def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def option_of(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option of a setting."""
+    field = Settings.model_fields[name]
     default = shown_default(field)
     text = f"{field.description} [{variable_of(name)}" + (f"; default {default}]" if default else "]")
     text = text.replace("`", "")

@@ -21,7 +21,7 @@ import uvicorn
 
 from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
-from server.app import App, Say, bring_up, close_app
+from server.app import App, Say, bring_up, close_app, stop_tuning
 from server.errors import ChorusError, EngineDeadError, InvalidInputError
 
 LOG = logging.getLogger("chorus.process")
@@ -82,8 +82,9 @@ class Process:
         listener = listen(self._app.settings.http_host, self._app.settings.http_port)
         asyncio.run(self._serve(listener))
         if not self._loaded.is_set():  # a compile cannot be interrupted: end without waiting for it
-            _exit_now(self._code)
-        close_app(self._app)
+            exit_now(self._code)
+        if not close_app(self._app):  # nor can one of a tuning job
+            exit_now(self._code)
         return self._code
 
     async def _serve(self, listener: socket.socket) -> None:
@@ -114,7 +115,7 @@ class Process:
     def on_signal(self, sig: int) -> None:
         """Begin the orderly end; a second signal ends at once."""
         if self._draining:
-            _exit_now(128 + sig)
+            exit_now(128 + sig)
         self._draining = True
         self._app.services.lifecycle.draining()  # readiness is down before anything else happens
         if self._loop is not None:
@@ -127,16 +128,18 @@ class Process:
     async def _drain(self) -> None:
         settings, serving = self._app.settings, self._app.services.serving
         await asyncio.sleep(settings.drain_notice_ms / 1000)
+        tuning = asyncio.create_task(asyncio.to_thread(stop_tuning, self._app))
         if serving is not None and not await serving.engine.drain(settings.drain_seconds):
             LOG.warning("requests were still running after %s seconds: cancelled", settings.drain_seconds)
             await asyncio.to_thread(serving.engine.stop)
+        await tuning
         self._stop(self._code)
 
     def _on_death(self, error: EngineDeadError) -> None:
         """On the engine's thread or its watchdog's."""
         self._app.services.lifecycle.dead()
         self._say(f"the engine died: {error.message}")
-        timer = threading.Timer(_DEATH_SECONDS, _exit_now, (1,))
+        timer = threading.Timer(_DEATH_SECONDS, exit_now, (1,))
         timer.daemon = True
         timer.start()
         self._stop(1)
@@ -178,7 +181,8 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _exit_now(code: int) -> None:
+def exit_now(code: int) -> None:
+    """End the process without waiting for its threads."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -44,6 +44,8 @@ def _shapes(value: Any) -> Any:
 
 _Number = Annotated[int, Field(ge=1)]
 Numbers = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
 Shapes = Annotated[tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)]
 
 
@@ -61,13 +63,31 @@ class Settings(BaseSettings):
 
     # Model
     model: str = Field(
-        description="Base model: a folder, a Hugging Face hub id or a `gs://` T5X folder. Required."
+        "embedded",
+        description="Base model: a folder, a Hugging Face hub id, a `gs://` T5X folder, or `embedded`, the "
+        "small one that ships with Chorus.",
+    )
+    demo_prompts: bool = Field(
+        True,
+        description="With the embedded base: register its prompts under the tenant `demo` on first start.",
     )
     compute_dtype: Literal["auto", "f32", "bf16"] = Field(
         "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
     )
     layout: Literal["unrolled", "scanned"] = Field(
         "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
+    )
+    attention: Literal["auto", "xla", "cudnn"] = Field(
+        "auto",
+        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, else XLA.",
+    )
+    model_devices: int = Field(
+        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
+    )
+    data_devices: int = Field(
+        1,
+        ge=1,
+        description="Groups of `model_devices` devices that share batch rows and slots; weights repeat.",
     )
 
     # HTTP
@@ -129,7 +149,9 @@ class Settings(BaseSettings):
         Path(".chorus"), description="Folder of the embedded database, blobs and compile cache."
     )
     database_url: str | None = Field(
-        None, description="Database in place of the embedded one, as a SQLAlchemy URL."
+        None,
+        description="Database in place of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
+        "sqlite:///FILE.",
     )
     store_threads: int = Field(4, ge=1, le=64, description="Threads that talk to the prompt store.")
     collect_interval_seconds: float = Field(
@@ -142,6 +164,44 @@ class Settings(BaseSettings):
     )
     alias_staleness_ms: int = Field(
         500, ge=0, le=60_000, description="How long this process may go on using an alias that has moved."
+    )
+
+    # Tuning
+    tuning_enabled: bool = Field(
+        True, description="Run tuning jobs in this process; else they wait for `chorus worker`."
+    )
+    tuning_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Share of the time that training gets under load; 0 is only when no request waits.",
+    )
+    tuning_slice_ms: int = Field(
+        60,
+        ge=1,
+        description="Longest device dispatch that jobs are prepared for: a request may wait so long.",
+    )
+    tuning_lease_seconds: float = Field(
+        30.0, ge=1, description="After this silence of a process another goes on with its job."
+    )
+    tuning_max_row_bytes: int = Field(_MIB, ge=1, description="Longest row of a file of training data.")
+    tuning_data_paths: Paths = Field(
+        (), description="Folders and files on this machine that jobs of any tenant may read."
+    )
+    tuning_data_urls: Texts = Field(
+        (), description="Beginnings of URLs that jobs of any tenant may fetch, as in `https://host/folder/`."
+    )
+    tuning_max_file_bytes: int = Field(
+        1024 * _MIB, ge=1, description="Largest file of training data that is taken."
+    )
+    tuning_max_unfinished_jobs: int = Field(
+        16, ge=1, description="Unfinished tuning jobs of one tenant before it gets 429."
+    )
+    tuning_max_followers: int = Field(
+        256, ge=1, description="Connections that follow tuning jobs at once before the server answers 503."
+    )
+    tuning_max_followers_per_tenant: int = Field(
+        32, ge=1, description="Connections of one tenant that follow tuning jobs before it gets 429."
     )
 
     # Engine
@@ -159,7 +219,7 @@ class Settings(BaseSettings):
     prefill_token_budget: int = Field(
         4096,
         ge=1,
-        description="Tokens of one encoder pass, padding included; one smallest batch always runs.",
+        description="Tokens encoded between two decode rounds, with padding; one smallest batch always runs.",
     )
     decode_tokens_per_dispatch: int = Field(
         4,
@@ -167,7 +227,7 @@ class Settings(BaseSettings):
         description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
     )
     protect_decode_rounds: int = Field(
-        2,
+        5,
         ge=1,
         description="Decode rounds between encoder passes while a tenant below its share decodes.",
     )
@@ -191,7 +251,7 @@ class Settings(BaseSettings):
         description="Folder of the persistent compile cache; `compile_cache` in the data folder when unset.",
     )
     input_lengths: Numbers = Field(
-        (64, 128, 256, 512),
+        (64, 128, 160, 192, 256, 320, 384, 512),
         description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
     )
     batch_rows: Numbers = Field(
@@ -255,12 +315,15 @@ class Settings(BaseSettings):
             return False
 
 
-def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+def load_settings(
+    flags: Mapping[str, Any] | None = None, config: Path | None = None, *, listening: bool = True
+) -> Settings:
     """Settings from flags, environment and file.
 
     Args:
         flags: values by setting name; those that are None were not given.
         config: TOML file; `CHORUS_CONFIG` names it otherwise.
+        listening: whether the process will listen on an address; else the bind rule does not hold.
 
     Raises:
         InvalidInputError: a value is out of range, a name unknown or the file unreadable; names the setting.
@@ -276,7 +339,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         raise _readable(error) from None
     except ValueError as error:  # a file that is not TOML
         raise InvalidInputError(f"The settings file {path} cannot be read: {error}", field="config") from None
-    return check_settings(loaded)
+    return check_settings(loaded) if listening else loaded
 
 
 def check_settings(settings: Settings) -> Settings:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import venv
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
+from contenders import SHARED, Worker, peers_environment, real_or_random_model
 from machine import machine, versions
 from workload import PROMPT_LENGTH, Load, make_requests, synthetic_ids, texts, write
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SHARED = Path(os.environ.get("CHORUS_SHARED", ROOT.parent / "shared"))
 PEERS = ("peft", "hf_mixed", "one_at_a_time", "ctranslate2_f32", "ctranslate2_int8")
 LOADS = {
     load.name: load
@@ -50,45 +48,12 @@ SKIPPED = {
 }  # a thousand registered adapters take PEFT longer than the whole benchmark
 
 
-class Worker:
-    """A contender's process; see `serve_lines`."""
-
-    def __init__(self, command: list[Any], log: Path) -> None:
-        self._log = log
-        self._process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        )
-
-    def run(self, contender: str, folder: Path) -> dict[str, Any]:
-        """One turn. Raises RuntimeError with the worker's own words."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"contender": contender, "folder": str(folder)}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{contender} ended:\n{self._log.read_text()[-2000:]}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(f"{contender}: {answer['error']}\n{answer['trace']}")
-        return answer
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-
 def main() -> None:
     arguments = _arguments()
-    python = arguments.peers_python or _peers_environment()
+    python = arguments.peers_python or peers_environment()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        model = _model(scratch)
+        model = real_or_random_model(scratch)
         _convert(python, model, scratch / "ct2")
         ours = Worker(
             [sys.executable, HERE / "chorus_worker.py", model, arguments.cache], scratch / "ours.log"
@@ -119,27 +84,6 @@ def _arguments() -> argparse.Namespace:
         "--out", type=Path, help="result file (default: benchmarks/results/DATE-MACHINE-peers.json)"
     )
     return parser.parse_args()
-
-
-def _peers_environment() -> Path:
-    folder = ROOT / ".chorus" / "peers"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        sys.stderr.write("making the peers' environment (PyTorch for CPU; about 1 GB)\n")
-        venv.create(folder, with_pip=True)
-    install = [python, "-m", "pip", "install", "-q", "-r", HERE / "requirements.txt"]
-    subprocess.run(install, check=True)
-    return python
-
-
-def _model(scratch: Path) -> Path:
-    """The real model where it is, else random weights of the same shape in the same format."""
-    real = SHARED / "models" / "flan-t5-small-title"
-    if real.exists():
-        return real
-    chorus = Path(sys.executable).parent / "chorus"
-    subprocess.run([chorus, "models", "init", "--size", "small", "--to", "hf", scratch / "model"], check=True)
-    return scratch / "model"
 
 
 def _convert(python: Path, model: Path, target: Path) -> None:

@@ -31,13 +31,24 @@ from chorus.errors import (
     UnexpectedAnswerError,
 )
 from chorus.retries import CallStatistics, RetryPolicy
-from chorus.streams import AsyncEventStream, EventStream
-from chorus.types import DoneEvent, ErrorEvent, FailedItem, ResultEvent, StreamEvent, TokenEvent
+from chorus.streams import AsyncEventStream, AsyncJobEventStream, EventStream, JobEventStream
+from chorus.types import (
+    DataFile,
+    DoneEvent,
+    ErrorEvent,
+    FailedItem,
+    Job,
+    JobEvent,
+    ResultEvent,
+    StreamEvent,
+    TokenEvent,
+)
 
 __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncEventStream",
+    "AsyncJobEventStream",
     "CallStatistics",
     "CallTimeoutError",
     "CancelledError",
@@ -47,6 +58,7 @@ __all__ = [
     "ConflictError",
     "ConnectionFailedError",
     "ConnectionLostError",
+    "DataFile",
     "DeadlineExceededError",
     "DoneEvent",
     "EngineDeadError",
@@ -59,6 +71,9 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidInputError",
     "InvalidModelError",
+    "Job",
+    "JobEvent",
+    "JobEventStream",
     "ModelMismatchError",
     "NotFoundError",
     "NotReadyError",

@@ -18,6 +18,7 @@ from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
 from chorus.routes import ensembles, inference, service, tasks
 from chorus.routes import versions as prompts
 from chorus.transports import AsyncTransport, SyncTransport
+from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 
 
 class Tasks(SyncOwner):
@@ -138,6 +139,8 @@ class Client(SyncOwner):
         super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep))
         self.tasks = Tasks(self._transport)
         self.ensembles = Ensembles(self._transport)
+        self.files = Files(self._transport)
+        self.tuning = Tuning(self._transport)
 
     generate = Sync(inference.generate)
     stream = SyncStream(inference.stream_request)
@@ -187,6 +190,8 @@ class AsyncClient(AsyncOwner):
         super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep))
         self.tasks = AsyncTasks(self._transport)
         self.ensembles = AsyncEnsembles(self._transport)
+        self.files = AsyncFiles(self._transport)
+        self.tuning = AsyncTuning(self._transport)
 
     generate = Async(inference.generate)
     stream = AsyncStream(inference.stream_request)

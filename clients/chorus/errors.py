@@ -14,8 +14,8 @@
         │   └── ModelMismatchError  400  base_mismatch
         ├── UnauthenticatedError    401
         ├── ForbiddenError          403
-        ├── NotFoundError           404  not_found, unknown_task, unknown_version, unknown_alias,
-        unknown_ensemble ├── ConflictError           409
+        ├── NotFoundError           404  not_found, unknown_task, unknown_file, unknown_job, ...
+        ├── ConflictError           409
         ├── TooLargeError           413
         ├── QuotaExceededError      429
         ├── CancelledError          499
@@ -179,13 +179,23 @@ BY_CODE: dict[str, type[ApiError]] = {
     "unknown_version": NotFoundError,
     "unknown_alias": NotFoundError,
     "unknown_ensemble": NotFoundError,
+    "unknown_file": NotFoundError,
+    "unknown_job": NotFoundError,
     "conflict": ConflictError,
+    "file_in_use": ConflictError,
+    "file_deleted": ConflictError,
+    "job_over": ConflictError,
+    "job_not_stopped": ConflictError,
+    "lease_lost": ConflictError,
     "too_large": TooLargeError,
     "quota_exceeded": QuotaExceededError,
+    "too_many_jobs": QuotaExceededError,
+    "limit_reached": QuotaExceededError,
     "cancelled": CancelledError,
     "internal": InternalError,
     "store_unavailable": InternalError,
     "corrupt_blob": InternalError,
+    "corrupt_file": InternalError,
     "prompt_unreadable": InternalError,
     "overloaded": OverloadedError,
     "not_ready": NotReadyError,

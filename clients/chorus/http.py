@@ -30,6 +30,12 @@ class Connection:
         if request.body is not None:
             headers["Content-Type"] = "application/json"
             arguments["content"] = request.body
+        if request.content is not None:
+            headers["Content-Type"] = "application/octet-stream"
+            headers["Content-Length"] = str(request.content.size)
+            # httpx adds it to requests whose body it makes itself.
+            headers["Host"] = self.base_url.netloc.decode("ascii")
+            arguments["stream"] = request.content
         if request.upload is not None:
             upload = request.upload
             arguments["files"] = {"file": (upload.filename, upload.content, "application/octet-stream")}

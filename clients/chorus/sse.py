@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -12,7 +13,15 @@ from chorus.types.events import EVENT_TYPES, DoneEvent, StreamEvent
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
-class EventDecoder:
+@dataclass(frozen=True, slots=True)
+class RawEvent:
+    """One event as it was sent."""
+
+    name: str
+    data: str
+
+
+class RawDecoder:
     """Fed chunks of a stream as they come, cut anywhere; hands out the events that are complete."""
 
     def __init__(self) -> None:
@@ -20,13 +29,12 @@ class EventDecoder:
         self._name = ""
         self._data: list[str] = []
         self._held_bytes = 0
-        self.done = False
 
-    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+    def feed(self, chunk: bytes) -> Iterator[RawEvent]:
         """The events that `chunk` completes.
 
         Raises:
-            UnexpectedAnswerError: an event that is not Chorus's, or one without end.
+            UnexpectedAnswerError: an event without end.
         """
         self._buffer += chunk
         *lines, rest = self._buffer.split(b"\n")
@@ -37,6 +45,40 @@ class EventDecoder:
                 yield event
         if self._held_bytes + len(self._buffer) > MAX_EVENT_BYTES:
             raise UnexpectedAnswerError(f"An event of the stream is over {MAX_EVENT_BYTES} bytes.")
+
+    def _line(self, line: bytes) -> RawEvent | None:
+        if not line:
+            event = RawEvent(self._name, "\n".join(self._data))
+            self._name, self._data, self._held_bytes = "", [], 0
+            return event if event.data else None
+        name, _, value = line.partition(b":")
+        text = value.removeprefix(b" ").decode("utf-8", errors="replace")
+        if name == b"event":
+            self._name = text
+        elif name == b"data":
+            self._data.append(text)
+            self._held_bytes += len(line)
+        return None  # comments (":") and `retry` carry nothing for us; an event's `id` is in its data too
+
+
+class EventDecoder:
+    """The events of a streamed generation."""
+
+    def __init__(self) -> None:
+        self._raw = RawDecoder()
+        self.done = False
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        """The events that `chunk` completes.
+
+        Raises:
+            UnexpectedAnswerError: an event that is not Chorus's, or one without end.
+        """
+        for raw in self._raw.feed(chunk):
+            event = self._typed(raw)
+            if event is not None:
+                self.done = self.done or isinstance(event, DoneEvent)
+                yield event
 
     def finish(self) -> None:
         """The stream ended.
@@ -49,27 +91,11 @@ class EventDecoder:
                 "The stream ended before its last event; some items may have no answer."
             )
 
-    def _line(self, line: bytes) -> StreamEvent | None:
-        if not line:
-            return self._dispatch()
-        name, _, value = line.partition(b":")
-        text = value.removeprefix(b" ").decode("utf-8", errors="replace")
-        if name == b"event":
-            self._name = text
-        elif name == b"data":
-            self._data.append(text)
-            self._held_bytes += len(line)
-        return None  # comments (":"), `id` and `retry` carry nothing for us
-
-    def _dispatch(self) -> StreamEvent | None:
-        name, data = self._name, "\n".join(self._data)
-        self._name, self._data, self._held_bytes = "", [], 0
-        kind = EVENT_TYPES.get(name)
-        if kind is None or not data:
+    def _typed(self, raw: RawEvent) -> StreamEvent | None:
+        kind = EVENT_TYPES.get(raw.name)
+        if kind is None:
             return None  # a newer server may send more kinds
         try:
-            event = kind.model_validate_json(data)
+            return kind.model_validate_json(raw.data)
         except ValidationError as error:
-            raise UnexpectedAnswerError(f"A {name!r} event of the stream cannot be read.") from error
-        self.done = self.done or isinstance(event, DoneEvent)
-        return event
+            raise UnexpectedAnswerError(f"A {raw.name!r} event of the stream cannot be read.") from error

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from dataclasses import replace
 from typing import TypeVar
 
 import httpx
 
 from chorus import answers
+from chorus.errors import ChorusError
+from chorus.following import Following
 from chorus.http import Connection
 from chorus.retries import Attempts, RetryBudget, RetryPolicy
 from chorus.sse import EventDecoder
 from chorus.types.events import StreamEvent
+from chorus.types.tuning import JobEvent
 from chorus.wire import Answer, Plan, Request
 
 T = TypeVar("T")
@@ -43,7 +47,12 @@ class SyncTransport:
         try:
             request = next(steps)
             while True:
-                request = steps.send(self._send(request))
+                try:
+                    answer = self._send(request)
+                except ChorusError as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(answer)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -52,9 +61,9 @@ class SyncTransport:
         response = self._open(request, stream=False)
         return answers.answer_of(response)
 
-    def _open(self, request: Request, *, stream: bool) -> httpx.Response:
-        """An answer that is no error; with `stream`, its body is not read yet."""
-        attempts = Attempts(self._policy, self.budget)
+    def _open(self, request: Request, *, stream: bool, once: bool = False) -> httpx.Response:
+        """An answer that is no error; with `stream`, its body is not read yet; with `once`, one attempt."""
+        attempts = Attempts(replace(self._policy, retries=0) if once else self._policy, self.budget)
         while True:
             status: int | None = None
             try:
@@ -79,6 +88,23 @@ class SyncTransport:
             except httpx.HTTPError as failure:
                 raise answers.failure_of(failure, self._connection.base_url) from failure
             decoder.finish()
+
+    def follow(self, following: Following) -> Generator[JobEvent, None, None]:
+        """A followed job's events; comes back when the connection breaks."""
+        while following.done is None:
+            try:
+                yield from self._follow_once(following)
+            except ChorusError as error:
+                self._sleep(following.pause_after(error))
+
+    def _follow_once(self, following: Following) -> Generator[JobEvent, None, None]:
+        with contextlib.closing(self._open(following.request(), stream=True, once=True)) as response:
+            try:
+                for chunk in response.iter_bytes():
+                    yield from following.feed(chunk)
+            except httpx.HTTPError as failure:
+                raise answers.failure_of(failure, self._connection.base_url) from failure
+            following.finish()
 
     def close(self) -> None:
         """Close every connection."""
@@ -108,7 +134,12 @@ class AsyncTransport:
         try:
             request = next(steps)
             while True:
-                request = steps.send(await self._send(request))
+                try:
+                    answer = await self._send(request)
+                except ChorusError as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(answer)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -117,9 +148,9 @@ class AsyncTransport:
         response = await self._open(request, stream=False)
         return answers.answer_of(response)
 
-    async def _open(self, request: Request, *, stream: bool) -> httpx.Response:
-        """An answer that is no error; with `stream`, its body is not read yet."""
-        attempts = Attempts(self._policy, self.budget)
+    async def _open(self, request: Request, *, stream: bool, once: bool = False) -> httpx.Response:
+        """An answer that is no error; with `stream`, its body is not read yet; with `once`, one attempt."""
+        attempts = Attempts(replace(self._policy, retries=0) if once else self._policy, self.budget)
         while True:
             status: int | None = None
             try:
@@ -148,6 +179,29 @@ class AsyncTransport:
             except httpx.HTTPError as failure:
                 raise answers.failure_of(failure, self._connection.base_url) from failure
             decoder.finish()
+        finally:
+            await response.aclose()
+
+    async def follow(self, following: Following) -> AsyncGenerator[JobEvent, None]:
+        """A followed job's events; comes back when the connection breaks."""
+        while following.done is None:
+            try:
+                async with contextlib.aclosing(self._follow_once(following)) as events:
+                    async for event in events:
+                        yield event
+            except ChorusError as error:
+                await self._sleep(following.pause_after(error))
+
+    async def _follow_once(self, following: Following) -> AsyncGenerator[JobEvent, None]:
+        response = await self._open(following.request(), stream=True, once=True)
+        try:
+            try:
+                async for chunk in response.aiter_bytes():
+                    for event in following.feed(chunk):
+                        yield event
+            except httpx.HTTPError as failure:
+                raise answers.failure_of(failure, self._connection.base_url) from failure
+            following.finish()
         finally:
             await response.aclose()
 

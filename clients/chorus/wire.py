@@ -1,9 +1,9 @@
 """Requests as plain data, and calls as generators of them, so that one description of a route serves both
 clients.
 
-A *call* yields `Request`s, is sent an `Answer` for each, and returns its typed result. `Call` is the common
-case of one request; a call of several steps is a generator function that uses `yield from`. Who does the
-I/O, and whether it blocks or awaits, is the transport's business alone.
+A *call* yields `Request`s, is sent an `Answer` for each (or thrown the error that came instead), and returns
+its typed result. `Call` is the common case of one request; a call of several steps is a generator function
+that uses `yield from`. Who does the I/O, and whether it blocks or awaits, is the transport's business alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from chorus.datafiles import Content
 from chorus.errors import InvalidArgumentError, UnexpectedAnswerError
 from chorus.types.base import Wire
 
@@ -40,6 +41,7 @@ class Request:
         path: percent-encoded, from the base URL.
         query: name and value pairs, in order.
         body: JSON text, or None.
+        content: bytes to send as they are, read as they are sent.
         repeatable: sending it twice equals sending it once, so it may be tried again after it may have been
             processed.
         also_answers: statuses outside 2xx that are answers of this route and no errors.
@@ -51,6 +53,7 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     upload: Upload | None = None
+    content: Content | None = None
     repeatable: bool = False
     also_answers: frozenset[int] = frozenset()
     token: str | None = field(default=None, repr=False)

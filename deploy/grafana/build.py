@@ -168,6 +168,29 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
         ),
     ),
     (
+        "Tuning",
+        (
+            (
+                "Jobs at hand and steps a second",
+                "short",
+                [(gauge("chorus_tuning_running"), "at hand"), (rate("chorus_tuning_steps_total"), "steps")],
+            ),
+            (
+                "Device share and slices",
+                "s",
+                [
+                    (rate("chorus_tuning_slice_seconds_sum"), "share of the device"),
+                    *quantiles("chorus_tuning_slice_seconds"),
+                ],
+            ),
+            (
+                "Ends of runs a second",
+                "short",
+                [(rate("chorus_tuning_runs_ended_total", "ending"), "{{ending}}")],
+            ),
+        ),
+    ),
+    (
         "Health",
         (
             (

@@ -1,8 +1,17 @@
-"""Where the values of prompts are kept: immutable bytes, named by the digest of the prompt."""
+"""Where bytes are kept: the values of prompts (blobs), and data files (contents), named by digest."""
 
+from prompts_store.blobs.contents import ContentWriter, LocalContents
 from prompts_store.blobs.files import Files
 from prompts_store.blobs.interface import BlobEntry, Blobs
 from prompts_store.blobs.local import LocalBlobs
 from prompts_store.blobs.memory import MemoryBlobs
 
-__all__ = ["BlobEntry", "Blobs", "Files", "LocalBlobs", "MemoryBlobs"]
+__all__ = [
+    "BlobEntry",
+    "Blobs",
+    "ContentWriter",
+    "Files",
+    "LocalBlobs",
+    "LocalContents",
+    "MemoryBlobs",
+]

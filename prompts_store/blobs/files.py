@@ -5,8 +5,10 @@ A test hands in another `Files` that fails at the k-th call: see tests/faults.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,6 +22,28 @@ class Files:
     def write(self, descriptor: int, content: memoryview) -> int:
         """Write a part of the content; answers with how many bytes were taken."""
         return os.write(descriptor, content)
+
+    def lock(self, descriptor: int) -> None:
+        """Say that a living process is at work on a file; closing it, or dying, ends that.
+
+        Best effort: some network disks know no locks.
+        """
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def is_locked(self, path: Path) -> bool:
+        """Whether a living process, this one included, has locked a file; False where there is none."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        finally:
+            os.close(descriptor)
+        return False
 
     def set_time(self, descriptor: int, seconds: float) -> None:
         """Set a file's times, in seconds since 1970."""
@@ -56,6 +80,10 @@ class Files:
     def read(self, path: Path) -> bytes:
         """All bytes of a file."""
         return path.read_bytes()
+
+    def size(self, path: Path) -> int:
+        """The bytes of a file, without reading them."""
+        return path.stat().st_size
 
     def exists(self, path: Path) -> bool:
         """Whether a file is there."""

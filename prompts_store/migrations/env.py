@@ -2,12 +2,13 @@
 
 from alembic import context
 
+from prompts_store import tuning_tables  # noqa: F401 - its tables join the metadata
 from prompts_store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # SQLite's DDL is transactional once the driver leaves transactions alone, see prompts_store.sqlite.
+    # PostgreSQL's DDL is transactional, and SQLite's once the driver leaves transactions alone: see sqlite.
     transactional_ddl=True,
     render_as_batch=True,
 )

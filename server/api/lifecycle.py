@@ -38,6 +38,11 @@ class Lifecycle:
         """The engine stopped by itself; the process is ending."""
         self.phase = "dead"
 
+    @property
+    def ending(self) -> bool:
+        """Whether the process is on its way out: what only waits must not hold it up."""
+        return self.phase in ("draining", "dead")
+
     def check(self) -> None:
         """Raise unless requests are taken. While draining, the engine itself refuses once it begins to."""
         if self.phase not in ("ready", "draining"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import Request
@@ -16,11 +16,15 @@ from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
+from server.api.tuning.feeds import JobFeeds
 from server.engine.engine import Engine
 from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings
 from server.tenancy.keys import KeyRing
+
+if TYPE_CHECKING:  # it brings JAX, and the routes are up before that
+    from server.tuning.service.service import TuningService
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Services:
         serving: None until the model is loaded and its programs compiled.
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
         metrics: what `/metrics` shows.
+        feeds: tuning jobs that callers follow.
+        tuning: runs tuning jobs in this process; None until the engine runs, or where workers do it.
     """
 
     settings: Settings
@@ -75,7 +81,9 @@ class Services:
     lifecycle: Lifecycle
     text: Offload
     metrics: Metrics
+    feeds: JobFeeds
     serving: Serving | None = None
+    tuning: TuningService | None = None
 
     def ready(self) -> Serving:
         """What serves.
@@ -96,15 +104,24 @@ class Services:
         return self._served().limits
 
     def max_prompt_rows(self) -> int:
-        """The longest prompt that can be used: it leaves room for a token and `</s>`, and fits."""
-        serving = self._served()
-        usable = min(serving.limits.max_input_tokens - 2, serving.base.prompt_rows)
-        return max(1, min(usable, self.settings.max_prompt_rows))
+        """The longest prompt that can be used."""
+        return longest_prompt(self.settings, self._served().limits)
+
+    def wake_tuning(self) -> None:
+        """A job was put into the queue: look for it now."""
+        if self.tuning is not None:
+            self.tuning.wake()
 
     def _served(self) -> Serving:
         if self.serving is None:
             raise self.lifecycle.not_ready()
         return self.serving
+
+
+def longest_prompt(settings: Settings, limits: Limits) -> int:
+    """Rows of the longest prompt that can be used: it leaves room for a token and `</s>`, and fits."""
+    usable = min(limits.max_input_tokens - 2, settings.prompt_rows)
+    return max(1, min(usable, settings.max_prompt_rows))
 
 
 def services_of(request: Request) -> Services:

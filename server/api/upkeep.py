@@ -65,12 +65,13 @@ class Upkeep:
         count("chorus_collections_total", 1, "true")
         count("chorus_collected_blobs_total", report.blobs + report.orphans)
         count("chorus_collected_bytes_total", report.freed_bytes)
-        changed = report.blobs or report.orphans or report.temporary_files
+        changed = report.blobs or report.orphans or report.files or report.temporary_files
         LOG.log(
             logging.INFO if changed else logging.DEBUG,
-            "collected %d blobs of deleted versions (%d bytes), %d blobs of unfinished uploads, "
-            "%d temporary files; %d blobs are still being read",
+            "collected %d blobs of deleted versions and %d data files (%d bytes), %d blobs of unfinished "
+            "uploads, %d temporary files; %d blobs are still being read",
             report.blobs,
+            report.files,
             report.freed_bytes,
             report.orphans,
             report.temporary_files,

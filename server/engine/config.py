@@ -40,6 +40,8 @@ class EngineConfig:
         watchdog_interval_seconds: how often deadlines and steps are checked beside the loop.
         journal_path: append-only admission journal; None keeps the last `journal_entries` in memory.
         journal_entries: length of the in-memory journal.
+        background_share: share of the time that background work (training) gets at least while it wants the
+            device; 0 gives it the device only when no request needs it. Below 1.
         eos_id: `</s>`.
         check_integrity: check every counter when the engine falls idle (tests).
     """
@@ -54,7 +56,7 @@ class EngineConfig:
     lookahead_requests: int = 256
     reserved_slots: int = 1
     tenant_memory_seconds: float = 10.0
-    protect_decode_rounds: int = 2
+    protect_decode_rounds: int = 5
     host_prompt_bytes: int = 256 * 1024 * 1024
     pinned_prompt_rows: int = 0
     loader_threads: int = 2
@@ -65,6 +67,7 @@ class EngineConfig:
     watchdog_interval_seconds: float = 0.25
     journal_path: Path | None = None
     journal_entries: int = 4096
+    background_share: float = 0.0
     eos_id: int = 1
     check_integrity: bool = False
 
@@ -86,6 +89,11 @@ class EngineConfig:
             raise InvalidInputError(
                 f"max_padding_waste must be at least 0 and below 1, got {self.max_padding_waste}",
                 field="max_padding_waste",
+            )
+        if not 0 <= self.background_share < 1:
+            raise InvalidInputError(
+                f"background_share must be at least 0 and below 1, got {self.background_share}",
+                field="background_share",
             )
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise InvalidInputError(

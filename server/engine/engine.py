@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 
+from server.engine.background import Background
 from server.engine.config import EngineConfig
 from server.engine.handle import RequestHandle
 from server.engine.host_prompts import HostPromptTier, Values
@@ -19,7 +20,7 @@ from server.engine.loader_pool import LoaderPool
 from server.engine.observer import EngineObserver, GuardedObserver, NullObserver
 from server.engine.outcomes import Outcomes
 from server.engine.plans import StepPlan
-from server.engine.protocols import Executor, PendingStep, PromptSource
+from server.engine.protocols import BackgroundWork, Executor, PendingStep, PromptSource
 from server.engine.requests import FailedEvent, PromptHandle, Request
 from server.engine.scheduler.admission import Admission
 from server.engine.scheduler.core import Scheduler, SchedulerPorts
@@ -107,6 +108,7 @@ class Engine:
             ports=ports,
         )
         self._watchdog = Watchdog(config, clock, self._expire, self._die)
+        self._background = Background(config.background_share, clock, self._watchdog.watching)
         self._thread = threading.Thread(target=self._run, name="chorus-engine", daemon=True)
         # Guards the scheduler; never held while the device works, so `stats` answers at once.
         self._state = threading.Lock()
@@ -186,6 +188,15 @@ class Engine:
         """Let a pinned prompt go again."""
         with self._state:
             self._scheduler.unpin(digest)
+
+    def attach_background(self, work: BackgroundWork) -> None:
+        """Give this work the device between steps: when nothing waits, or within `background_share`."""
+        self._background.attach(work)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again whether there is something to do: background work wants a slice."""
+        self._post(lambda: None)
 
     def stats(self) -> EngineStats:
         """Every gauge, now."""
@@ -306,12 +317,14 @@ class Engine:
         while self._dead is None:
             self._read_inbox()
             self._expire(self._clock())
-            room = len(in_flight) < self._config.max_in_flight_steps
+            room = len(in_flight) < self._config.max_in_flight_steps and not self._background.owed()
             step = self._plan() if room else None
             if step is not None:
                 in_flight.append((step, self._dispatch(step)))
             elif in_flight:
                 self._absorb(*in_flight.popleft())
+            elif self._background.wanted() and self._is_free():
+                self._background.run()
             elif not self._wait():
                 return
 
@@ -338,6 +351,15 @@ class Engine:
             result = self._executor.collect(pending)
         with self._state:
             self._scheduler.absorb(step, result)
+
+    def _is_free(self) -> bool:
+        """Whether a slice may run now that nothing is in flight or planned: no request came meanwhile or
+        waits for its prompts, which would find the slice before it; or the slice is owed."""
+        with self._wake:
+            if self._inbox or self._stopping:
+                return False
+            self._note_idle()
+            return self._idle or self._background.owed()
 
     def _wait(self) -> bool:
         """Nothing to do: sleep until something arrives or a deadline is due. False when the engine is to

@@ -8,7 +8,7 @@ from typing import get_args
 from server.engine.plans import BlockMode, BlockShape, Ladder
 from server.errors import InvalidInputError
 
-DEFAULT_INPUT_LENGTHS = (64, 128, 256, 512)
+DEFAULT_INPUT_LENGTHS = (64, 128, 160, 192, 256, 320, 384, 512)
 DEFAULT_BATCH_ROWS = (1, 8)
 DEFAULT_BLOCKS = ((128, 64, 16), (256, 64, 16), (512, 256, 8))
 DEFAULT_SCORE = ((8, 8),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ import numpy as np
 from server.engine.plans import Ladder
 from server.errors import InvalidInputError
 from server.model.config import T5Config
-from server.model.parameters import parameter_shapes
+from server.model.mesh import DeviceMesh
+from server.model.parameters import parameter_axes, parameter_shapes
 
 _MAX_BEAMS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Bytes by use. `temporaries` is 0 until programs are compiled.
+    """Bytes of one device, by use. `temporaries` is 0 until programs are compiled.
 
     Attributes:
         activations: the largest encoder pass, estimated; part of `temporaries` once those are known.
@@ -37,9 +39,19 @@ class MemoryPlan:
     temporaries: int = 0
 
     @property
+    def resident(self) -> int:
+        """What is held all the time."""
+        return self.weights + self.prompt_rows + self.encoder_memory + self.slots
+
+    @property
     def total(self) -> int:
-        fixed = self.weights + self.prompt_rows + self.encoder_memory + self.slots
-        return fixed + max(self.activations, self.temporaries)
+        return self.resident + max(self.activations, self.temporaries)
+
+    @property
+    def room(self) -> int:
+        """What a program that runs between the steps of serving may take: its scratch memory and theirs are
+        never in use at once."""
+        return max(0, self.limit - self.resident)
 
     def with_temporaries(self, temporaries: int) -> MemoryPlan:
         """The plan with XLA's own figure for the largest program's scratch memory."""
@@ -48,7 +60,7 @@ class MemoryPlan:
     def rows(self) -> list[tuple[str, int, str]]:
         """(use, bytes, the setting that changes it)."""
         return [
-            ("weights", self.weights, "compute_dtype, or model to a smaller one"),
+            ("weights", self.weights, "compute_dtype, model_devices, or model to a smaller one"),
             ("prompt rows", self.prompt_rows, "prompt_rows"),
             ("encoder memory", self.encoder_memory, "blocks (fewer slots, shorter inputs)"),
             ("slots (self-attention, beams)", self.slots, "blocks (fewer slots, fewer new tokens)"),
@@ -81,39 +93,69 @@ class MemoryPlan:
         )
 
 
-def plan_memory(config: T5Config, ladder: Ladder, prompt_rows: int, dtype: Any, limit: int) -> MemoryPlan:
-    """The arithmetic part: nothing is allocated or compiled.
+def plan_memory(
+    config: T5Config, ladder: Ladder, prompt_rows: int, dtype: Any, limit: int, mesh: DeviceMesh | None = None
+) -> MemoryPlan:
+    """The arithmetic part, of one device: nothing is allocated or compiled.
 
     Args:
         prompt_rows: R of the device table.
         dtype: compute dtype.
-        limit: bytes that may be used.
+        limit: bytes that may be used of a device.
+        mesh: the devices that share the model; None is one device.
     """
     size = np.dtype(dtype).itemsize
+    data, model = (mesh.data, mesh.model) if mesh else (1, 1)
     position = 2 * config.num_decoder_layers * config.num_heads * config.d_kv * size
-    beams = sum(b.slots * (_MAX_BEAMS + 1) * (b.new_tokens + 4) * 4 for b in ladder.blocks)
+    small = sum(b.slots * _slot_bytes(b.new_tokens) for b in ladder.blocks)
     return MemoryPlan(
-        weights=sum(math.prod(shape) for shape in parameter_shapes(config).values()) * size,
-        prompt_rows=prompt_rows * config.d_model * size,
-        encoder_memory=sum(b.slots * b.input_length for b in ladder.blocks) * position,
-        slots=sum(b.slots * b.new_tokens for b in ladder.blocks) * position + beams,
-        activations=max(_activations(config, B, L, size) for B, L in ladder.input_buckets),
+        weights=weight_bytes(config, size, mesh),
+        prompt_rows=prompt_rows * config.d_model * size // model,
+        encoder_memory=sum(b.slots * b.input_length for b in ladder.blocks) * position // (data * model),
+        slots=sum(b.slots * b.new_tokens for b in ladder.blocks) * position // (data * model) + small,
+        activations=max(
+            _activations(config, B // data if B % data == 0 else B, L, size, model)
+            for B, L in ladder.input_buckets
+        ),
         limit=limit,
     )
 
 
-def _activations(config: T5Config, B: int, L: int, size: int) -> int:
+def weight_bytes(
+    config: T5Config, size: int, mesh: DeviceMesh | None = None, within: Callable[[str], bool] | None = None
+) -> int:
+    """Bytes of one device's part of the weights, at `size` bytes a value.
+
+    Args:
+        within: whether a tensor counts, by canonical name; None counts all.
+    """
+    axes, total = parameter_axes(config), 0
+    for name, shape in parameter_shapes(config).items():
+        if within is None or within(name):
+            total += math.prod(mesh.weight(axes[name]).shard_shape(shape) if mesh else shape) * size
+    return total
+
+
+def _slot_bytes(new_tokens: int) -> int:
+    """What a slot has beside keys and values: flags, settings, memory length, beams; one copy a device."""
+    settings, memory_length, live = 1 + 6 * 4 + 6 * 4, 4, 4 + 4 * new_tokens
+    members, scores, lengths, ended = 4 * _MAX_BEAMS, 4 * _MAX_BEAMS, 4 * _MAX_BEAMS, _MAX_BEAMS
+    sequences = 4 * _MAX_BEAMS * new_tokens
+    return settings + memory_length + live + members + scores + lengths + ended + sequences
+
+
+def _activations(config: T5Config, B: int, L: int, size: int, model: int) -> int:
     """One encoder layer at its widest: residual and its norm, then either attention (query, key, value and
     f32 scores with their softmax) or the feed-forward (two wide products when gated)."""
     inner = config.num_heads * config.d_kv
     attention = 4 * B * L * inner * size + 2 * B * config.num_heads * L * L * 4
     wide = (3 if config.gated else 2) * B * L * config.d_ff * size
-    return 2 * B * L * config.d_model * size + max(attention, wide)
+    return 2 * B * L * config.d_model * size + max(attention, wide) // model
 
 
-def device_limit(share: float = 0.9) -> int:
-    """Bytes that may be used: this share of what the device reports, or of the host's memory on a CPU (within
-    its control group's limit)."""
+def device_limit(mesh: DeviceMesh | None = None, share: float = 0.9) -> int:
+    """Bytes that may be used of one device: this share of what it reports, or of the host's memory on a CPU
+    (within its control group's limit), which simulated devices divide between them."""
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"] * share)
@@ -121,7 +163,7 @@ def device_limit(share: float = 0.9) -> int:
     group = Path("/sys/fs/cgroup/memory.max")
     if group.is_file() and (text := group.read_text().strip()).isdigit():
         host = min(host, int(text))
-    return int(host * share)
+    return int(host * share) // (mesh.size if mesh else 1)
 
 
 def _size(count: int) -> str:

@@ -63,3 +63,18 @@ class Executor(Protocol):
     def collect(self, pending: PendingStep) -> StepResult:
         """Wait for a step and read what it produced. Steps are collected in the order dispatched."""
         ...
+
+
+class BackgroundWork(Protocol):
+    """Work on the device that serves no request, such as training. Called on the engine's thread."""
+
+    def wants_slice(self) -> bool:
+        """Whether there is something to do now. Cheap; whoever makes it true calls `Engine.wake`."""
+        ...
+
+    def run_slice(self) -> None:
+        """Do one piece, bounded in time. When it returns, nothing of it runs on the device any more.
+
+        It handles its own errors: one that it raises ends the work, and the engine goes on.
+        """
+        ...

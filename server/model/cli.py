@@ -33,7 +33,7 @@ DTYPES = ("float32", "bfloat16")
 Command = Callable[..., None]
 
 
-def _stated(command: Command) -> Command:
+def stated(command: Command) -> Command:
     """Our errors become one sentence on standard error and exit code 1."""
 
     @functools.wraps(command)
@@ -46,7 +46,7 @@ def _stated(command: Command) -> Command:
     return run
 
 
-def _source_options(command: Command) -> Command:
+def source_options(command: Command) -> Command:
     """Flags for what a checkpoint may not say about itself."""
     for option in (
         click.option(
@@ -75,7 +75,7 @@ def _source_options(command: Command) -> Command:
     return command
 
 
-_json_option = click.option(
+as_json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
 
@@ -91,9 +91,9 @@ def models() -> None:
 
 @models.command()
 @click.argument("model")
-@_source_options
-@_json_option
-@_stated
+@source_options
+@as_json_option
+@stated
 def describe(model: str, as_json: bool, **flags: Any) -> None:
     """Print architecture, parameters and the cost of a prompt at several lengths.
 
@@ -111,10 +111,14 @@ def describe(model: str, as_json: bool, **flags: Any) -> None:
 @click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(FORMATS), default="orbax", show_default=True, help="Format to write.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Cast the weights. Default: as the source has them.")
-@_source_options
-@_json_option
-@_stated
+@click.option(
+    "--dtype",
+    type=click.Choice((*DTYPES, "int8")),
+    help="Cast the weights. int8 (orbax only): a byte a value at rest. Default: as the source has them.",
+)
+@source_options
+@as_json_option
+@stated
 def convert(source: str, target: Path, to: Any, dtype: str | None, as_json: bool, **flags: Any) -> None:
     """Write SOURCE again as the folder TARGET, which must not exist.
 
@@ -141,8 +145,8 @@ def convert(source: str, target: Path, to: Any, dtype: str | None, as_json: bool
     type=click.Path(dir_okay=False, path_type=Path),
     help="SentencePiece model to put beside the weights; without one the model cannot read text.",
 )
-@_json_option
-@_stated
+@as_json_option
+@stated
 def init(
     target: Path, size: str, to: Any, seed: int, dtype: str, vocabulary: Path | None, as_json: bool
 ) -> None:
@@ -163,9 +167,9 @@ def init(
 @click.option(
     "--verify", is_flag=True, help="Read every tensor again, even where a fingerprint is stored, and compare."
 )
-@_source_options
-@_json_option
-@_stated
+@source_options
+@as_json_option
+@stated
 def fingerprint(model: str, verify: bool, as_json: bool, **flags: Any) -> None:
     """Print the fingerprint of a model: the name by which prompts know their base.
 

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from server.model.attention import Attention
 from server.model.config import T5Config
 from server.model.dropout import Dropout
+from server.model.fused_attention import ATTENTIONS, Kind
 from server.model.layout import Layout, PyTree
+from server.model.mesh import DeviceMesh
 from server.model.network import T5
 
 TARGET_CHUNK = 256
@@ -26,12 +29,16 @@ class Functions:
     Attributes:
         graph: the NNX structure; `nnx.merge(graph, params)` at trace time costs nothing at run time.
         dtype: compute dtype of parameters, encodings, memory and cache.
+        mesh: where the parameters live; None is one device.
+        attention: of whole sequences; a decode step has its own.
     """
 
     config: T5Config
     layout: Layout
     dtype: Any
     graph: Any
+    mesh: DeviceMesh | None = None
+    attention: Kind = "xla"
 
     @property
     def slot_axis(self) -> int:
@@ -57,7 +64,7 @@ class Functions:
         in rows of `prompt_rows` that a row does not use, or in another row of the batch, never reaches it.
         Training passes `dropout` with a key for each of the B rows.
         """
-        return self._merge(params).encode(prompt_rows, ids, lengths, dropout=dropout)
+        return self._merge(params).encode(prompt_rows, ids, lengths, self._attend, dropout)
 
     def encoder_memory(self, params: PyTree, encoded: jax.Array, lengths: jax.Array) -> PyTree:
         """Cross-attention keys and values of encoded [B, L, D]: leaves [B, H, L, K] (unrolled) or [N, B, H,
@@ -112,7 +119,8 @@ class Functions:
         -> logits [B, C, T, V] f32 of each target token (0 beyond target_lengths). The C targets of an input
         share it, and its dropout where training passes one."""
         module = self._merge(params)
-        hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets, dropout=dropout)
+        clean = self._clean(encoded, lengths)
+        hidden = module.hidden_targets(clean, lengths, targets, self._attend, dropout)
         logits = module.logits(hidden)
         return jnp.where(_before(target_lengths, targets.shape[2])[..., None], logits, 0)
 
@@ -130,13 +138,17 @@ class Functions:
         Logits exist for `TARGET_CHUNK` positions at a time.
         """
         module = self._merge(params)
-        hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets)
+        hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets, self._attend)
         flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         chosen = jax.lax.map(
             lambda row: _log_probability(module.logits(row[0]), row[1]), _chunks(flat, wanted)
         )
         each = chosen.reshape(-1)[: wanted.shape[0]].reshape(targets.shape)
         return jnp.where(_before(target_lengths, targets.shape[2]), each, 0).sum(axis=-1)
+
+    @property
+    def _attend(self) -> Attention:
+        return ATTENTIONS[self.attention]
 
     def _merge(self, params: PyTree) -> T5:
         module: T5 = nnx.merge(self.graph, params)

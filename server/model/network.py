@@ -11,14 +11,18 @@ from server.model.config import T5Config
 from server.model.dropout import Dropout
 from server.model.layers import parameter
 from server.model.layout import Layout, PyTree
+from server.model.mesh import DeviceMesh
 from server.model.stacks import Decoder, Encoder
 
 
 class T5(nnx.Module):
     """Encoder-decoder with shared embedding. Masks come from lengths; values beyond a length are 0."""
 
-    def __init__(self, config: T5Config, layout: Layout, dtype: jnp.dtype) -> None:
+    def __init__(
+        self, config: T5Config, layout: Layout, dtype: jnp.dtype, mesh: DeviceMesh | None = None
+    ) -> None:
         self.config = config
+        self.mesh = mesh
         self.embedding = parameter(dtype, config.padded_vocab_size, config.d_model)
         self.encoder = Encoder(config, layout, dtype)
         self.decoder = Decoder(config, layout, dtype)
@@ -41,7 +45,7 @@ class T5(nnx.Module):
         text = self.embedding[...].at[jnp.where(ids < V, ids, 0)].get(mode="clip")
         prompt = prompt_rows.astype(text.dtype).at[jnp.where(ids < V, 0, ids - V)].get(mode="clip")
         x = jnp.where((ids < V)[:, :, None], text, prompt)
-        return jnp.where(real[:, :, None], x, 0)
+        return self._whole(jnp.where(real[:, :, None], x, 0))
 
     def step(
         self, cache: PyTree, memory: PyTree, memory_lengths: jax.Array, tokens: jax.Array, positions:
@@ -53,9 +57,14 @@ class T5(nnx.Module):
         if memory_index is not None:
             real = real[memory_index]
         new_tokens = jax.tree.leaves(cache)[0].shape[-2]
-        x = self.embedding[...].at[tokens].get(mode="clip")
+        x = self._whole(self.embedding[...].at[tokens].get(mode="clip"))
         x, cache = self.decoder.step(x, cache, memory, real, positions, new_tokens, memory_index)
-        return self.logits(x), cache
+        logits = self.logits(x)
+        if self.mesh is not None:
+            # Choosing a token looks at a whole row many times over: gather it once. Said in two steps, or the
+            # partitioner would gather the head instead, which is thousands of times larger.
+            logits = self._whole(self.mesh.cut_logits(logits))
+        return logits, cache
 
     def hidden_targets(
         self, encoded: jax.Array, lengths: jax.Array, targets: jax.Array, attend: Attention = dense_attention,
@@ -65,7 +74,7 @@ class T5(nnx.Module):
         target."""
         start = jnp.full((*targets.shape[:2], 1), self.config.decoder_start_id, targets.dtype)
         shifted = jnp.concatenate([start, targets[:, :, :-1]], axis=2)
-        x = self.embedding[...].at[shifted].get(mode="clip")
+        x = self._whole(self.embedding[...].at[shifted].get(mode="clip"))
         drop = None if dropout is None else dropout.at(1)
         return self.decoder.targets(x, encoded, visible(lengths, encoded.shape[1]), attend, drop)
 
@@ -82,6 +91,10 @@ class T5(nnx.Module):
                 preferred_element_type=jnp.float32,
             )
         return jnp.matmul(x, self.head[...], precision=exact, preferred_element_type=jnp.float32)
+
+    def _whole(self, x: jax.Array) -> jax.Array:
+        """x [B, ...] with its last axis whole on each device."""
+        return x if self.mesh is None else self.mesh.keep_rows(x)
 
 
 def visible(lengths: jax.Array, length: int) -> jax.Array:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,9 @@ from flax import nnx
 from server.errors import InvalidModelError
 from server.model.config import T5Config
 from server.model.functions import Functions
+from server.model.fused_attention import Kind
 from server.model.layout import LAYOUTS, Layout, PyTree
+from server.model.mesh import DeviceMesh, check_division
 from server.model.network import T5
 from server.model.parameters import Axes, parameter_axes, parameter_shapes
 
@@ -49,21 +51,37 @@ class Model:
     def dtype(self) -> Any:
         return self.functions.dtype
 
+    @property
+    def mesh(self) -> DeviceMesh | None:
+        return self.functions.mesh
 
-def build(config: T5Config, layout: Layout = "unrolled", dtype: Any = jnp.float32) -> Model:
-    """The structure alone: `params` are `jax.ShapeDtypeStruct`s.
+    def with_attention(self, kind: Kind) -> Model:
+        """The same parameters, compiled with another attention."""
+        return replace(self, functions=replace(self.functions, attention=kind))
+
+
+def build(
+    config: T5Config, layout: Layout = "unrolled", dtype: Any = jnp.float32, mesh: DeviceMesh | None = None
+) -> Model:
+    """The structure alone: `params` are `jax.ShapeDtypeStruct`s, with their shardings on a mesh.
 
     Raises:
         InvalidModelError: unknown layout, or a dtype other than float32 and bfloat16 (T5 overflows in
         float16).
+        InvalidInputError: the mesh does not divide the model; names the axis.
     """
     if layout not in LAYOUTS:
         raise InvalidModelError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}", field="layout")
     compute = jnp.dtype(dtype)
     if compute not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise InvalidModelError(f"dtype must be float32 or bfloat16, got {compute.name}", field="dtype")
-    graph, state = nnx.split(nnx.eval_shape(lambda: T5(config, layout, compute)))
-    return Model(Functions(config, layout, compute, graph), nnx.to_pure_dict(state))
+    if mesh is not None:
+        check_division(config, mesh.model)
+    graph, state = nnx.split(nnx.eval_shape(lambda: T5(config, layout, compute, mesh)))
+    params = nnx.to_pure_dict(state)
+    if mesh is not None:
+        _shard_structs(config, layout, params, mesh.weight)
+    return Model(Functions(config, layout, compute, graph, mesh), params)
 
 
 def assemble(
@@ -72,17 +90,21 @@ def assemble(
     dtype: Any,
     tensors: Iterable[tuple[str, Array]],
     sharding: Sharding | None = None,
+    mesh: DeviceMesh | None = None,
 ) -> Model:
     """Fill a model tensor by tensor: each is put on its device, cast, before the next is asked for.
 
     Args:
         tensors: canonical name and array, in any order; see `parameters`.
-        sharding: where each tensor lives; None is the default device.
+        sharding: where each tensor lives; None is the mesh's own rules, or the default device.
+        mesh: the devices that share the model; None is one device.
 
     Raises:
         InvalidModelError: a tensor is unknown, misshapen, given twice or missing; named in the message.
+        InvalidInputError: the mesh does not divide the model; names the axis.
     """
-    model = build(config, layout, dtype)
+    model = build(config, layout, dtype, mesh)
+    sharding = mesh.weight if sharding is None and mesh is not None else sharding
     shapes, axes = parameter_shapes(config), parameter_axes(config)
     missing = dict.fromkeys(shapes)
     place = _Place(model.dtype, sharding)
@@ -116,6 +138,22 @@ def tensors_of(model: Model) -> Iterator[tuple[str, jax.Array]]:
         yield name, array if index is None else array[index]
 
 
+def arranged(config: T5Config, layout: Layout, tensors: Mapping[str, Array]) -> PyTree:
+    """Canonical tensors as the nested params of a layout. Traceable: training keeps canonical tensors, whose
+    optimiser state no layout changes, and arranges them inside its program."""
+    params: dict[Any, Any] = {}
+    stacks: dict[tuple[str | int, ...], list[Array]] = {}
+    for name in parameter_shapes(config):  # layers ascend
+        path, index = _path(name, layout)
+        if index is None:
+            _set(params, path, tensors[name])
+        else:
+            stacks.setdefault(path, []).append(tensors[name])
+    for path, layers in stacks.items():
+        _set(params, path, jnp.stack(layers))
+    return params
+
+
 def random_tensors(
     config: T5Config, seed: int
 ) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
@@ -141,6 +179,15 @@ def _deviation(config: T5Config, name: str) -> float:
     if leaf == "wo":
         return float(config.d_ff**-0.5)
     return float(config.d_model**-0.5)
+
+
+def _shard_structs(config: T5Config, layout: Layout, params: PyTree, sharding: Sharding) -> None:
+    for name, axes in parameter_axes(config).items():
+        path, index = _path(name, layout)
+        shape = _get(params, path)
+        where = sharding(axes if index is None else ("layers", *axes))
+        struct = jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)  # type: ignore[no-untyped-call]
+        _set(params, path, struct)
 
 
 class _Place:

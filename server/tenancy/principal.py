@@ -12,6 +12,7 @@ class Scope(StrEnum):
     INFER = "infer"
     READ = "prompts:read"
     WRITE = "prompts:write"
+    TUNE = "tune"
     METRICS = "metrics:read"
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,7 +30,8 @@ from server.tuning.programs import Programs, empty_sums
 from server.tuning.state import JobState
 
 Save = Callable[[JobState], None]
-"""Writes a state durably, or raises; see `checkpoint.write`."""
+"""Writes a state durably, or raises; see `checkpoint.write`. One that writes in the background takes a
+`snapshot`, and tells itself when it is on the disk."""
 
 
 class TuningLoop:
@@ -116,6 +118,8 @@ class TuningLoop:
             program = programs.accumulate[batch.ids.shape[1]]
             sums = program(programs.params, self._prompts, sums, batch, self._noise)
             if micro + 1 < recipe.micro_batches:
+                # A slice is over when the device is free, not when it was asked.
+                jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
                 yield
         settings = settings_at(self._recipes, state.step)
         active = np.array(state.active)

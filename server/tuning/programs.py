@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from server.engine.executor.places import Places, placed
+from server.engine.executor.programs import Program
 from server.model.functions import Functions
 from server.model.layout import PyTree
 from server.tuning.answering import greedy_tokens, label_scores
@@ -45,42 +47,80 @@ class Programs:
 
 
 def compile_programs(
-    functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool, progress: Progress | None = None
+    functions: Functions,
+    params: PyTree,
+    shapes: Shapes,
+    *,
+    dropping: bool,
+    training: bool = True,
+    progress: Progress | None = None,
 ) -> Programs:
     """Compile everything that a job of these shapes calls.
 
     Args:
         params: the resident weights; read, never written.
         dropping: whether the recipe has dropout.
+        training: False leaves out `accumulate`.
     """
-
-    def compiled(name: str, function: Any, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
-        executable = jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+    by_kind: dict[str, dict[int, Any]] = {"accumulate": {}, "apply": {}, "score": {}, "greedy": {}}
+    for program in table(functions, params, shapes, dropping=dropping, training=training):
+        kind, _, length = program.name.rstrip("]").partition("[")
+        by_kind[kind][int(length or 0)] = program.jit().lower(*program.arguments).compile()
         if progress is not None:
-            progress(name)
-        return executable
+            progress(program.name)
+    stepping = by_kind["apply"][0]
+    return Programs(
+        shapes, functions, params, by_kind["accumulate"], stepping, by_kind["score"], by_kind["greedy"]
+    )
 
-    where = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype), params)
-    prompts = _floats(shapes.prompts, shapes.prompt_length, shapes.width)
-    sums, settings = _sums(shapes), Settings(*[_floats(shapes.prompts)] * 5)
-    noise, rows = Noise(_floats(), _floats()), shapes.evaluation_rows
-    labels = _ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)
-    training, scoring, decoding = {}, {}, {}
+
+def table(
+    functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool, training: bool = True
+) -> Iterator[Program]:
+    """Every program of a job. On a mesh the rows of a batch are cut over `data`; prompts, their gradients and
+    what is read back have one copy a device."""
+    places = Places(functions.mesh)
+
+    def whole(tree: Any) -> Any:
+        return placed(tree, places.whole)
+
+    N, rows = shapes.prompts, shapes.evaluation_rows
+    where = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)), params)
+    prompts = whole(_floats(N, shapes.prompt_length, shapes.width))
+    sums, noise = whole(_sums(shapes)), whole(Noise(_floats(), _floats()))
+    step = partial(accumulate, functions, dropping)
+    labels = whole((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
     for L in shapes.input_lengths:
-        step = partial(accumulate, functions, dropping)
-        training[L] = compiled(
-            f"accumulate[{L}]", step, where, prompts, sums, _batch(shapes, L), noise, donate=(2,)
-        )
-        inputs = _ints(rows, L), _ints(rows)
+        if training:
+            batch = jax.tree.map(partial(_cut_rows, places), _batch(shapes, L))
+            arguments = (where, prompts, sums, batch, noise)
+            read = _reads_all if dropping else _reads_no_dropout
+            yield Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,), reads=read)
+        inputs = jax.tree.map(partial(_cut_rows, places), (_ints(rows, L), _ints(rows)))
         if shapes.labels:
+            scores = whole(_floats(rows, shapes.labels))
             score = partial(label_scores, functions)
-            scoring[L] = compiled(f"score[{L}]", score, where, prompts, *inputs, *labels)
+            yield Program(f"score[{L}]", score, (where, prompts, *inputs, *labels), scores)
         if shapes.new_tokens:
+            said = whole(_ints(rows, shapes.new_tokens))
             greedy = partial(greedy_tokens, functions, shapes.new_tokens)
-            decoding[L] = compiled(f"greedy[{L}]", greedy, where, prompts, *inputs)
-    active = _shape((shapes.prompts,), jnp.bool_)
-    stepping = compiled("apply", apply, prompts, prompts, sums, settings, active)
-    return Programs(shapes, functions, params, training, stepping, scoring, decoding)
+            yield Program(f"greedy[{L}]", greedy, (where, prompts, *inputs), said)
+    flags = whole(_shape((N,), jnp.bool_))
+    settings = whole(Settings(*[_floats(N)] * 5))
+    results = (prompts, prompts, whole(_floats(N)), flags)
+    yield Program("apply", apply, (prompts, prompts, sums, settings, flags), results)
+
+
+def _cut_rows(places: Places, leaf: Any) -> Any:
+    return _shape(leaf.shape, leaf.dtype, places.batch(leaf.shape[0], len(leaf.shape) - 1))
+
+
+def _reads_all(path: tuple[str, ...]) -> bool:
+    return True
+
+
+def _reads_no_dropout(path: tuple[str, ...]) -> bool:
+    return path not in (("3", "keys"), ("4", "dropout_rate"))
 
 
 def empty_sums(shapes: Shapes) -> Sums:
@@ -108,5 +148,5 @@ def _ints(*shape: int) -> jax.ShapeDtypeStruct:
     return _shape(shape, jnp.int32)
 
 
-def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+def _shape(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # type: ignore[no-untyped-call]

@@ -17,6 +17,9 @@ from server.errors import InvalidInputError
 Initialiser = Literal["class_labels", "sampled_vocabulary", "uniform", "text", "existing_prompt"]
 INITIALISERS: tuple[Initialiser, ...] = get_args(Initialiser)
 
+SENTINEL_SETTING = "sentinel_before_target"
+"""In a version's settings: it answers after `<extra_id_0>`, and is served so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,19 @@ class JobState:
         initial = np.stack([np.asarray(task.initial, np.float32) for task in job.tasks])
         standings = [Standing() for _ in job.tasks]
         return JobState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
+
+    def snapshot(self) -> JobState:
+        """The state as it is now, for another thread to write: what the loop does next does not change it."""
+        return JobState(
+            self.step,
+            self.evaluated_step,
+            self.reported,
+            self.prompts.copy(),
+            self.second_moment.copy(),
+            self.best.copy(),
+            list(self.losses),
+            copy.deepcopy(self.standings),
+        )
 
     @property
     def active(self) -> list[bool]:

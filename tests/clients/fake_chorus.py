@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+from fake_tuning import TUNING_ROUTES, FakeTuning
 
 NOW = "2026-01-01T00:00:00Z"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -47,6 +48,7 @@ class FakeChorus:
         self.ensembles: dict[str, list[dict[str, Any]]] = {}
         self.seen: list[httpx.Request] = []
         self.ready = True
+        self.tuning = FakeTuning()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         """Answer one request."""
@@ -57,6 +59,11 @@ class FakeChorus:
             if match is not None:
                 answer: httpx.Response = getattr(self, method)(request, *match.groups())
                 return answer
+        for pattern, method in TUNING_ROUTES:
+            match = re.fullmatch(pattern, path)
+            if match is not None:
+                found: httpx.Response = getattr(self.tuning, method)(request, *match.groups())
+                return found
         return refuse(404, "not_found", f"There is no {path}.")
 
     def _task(self, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from chorus.cli import root
 from chorus.client import Client, Ensembles, Tasks
 from chorus.methods import Sync, SyncStream
 from chorus.retries import RetryPolicy
+from chorus.routes import tuning
 from chorus.routes.inference import Settings
+from chorus.tuning import Files, Tuning
 from chorus.types.events import EVENT_TYPES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -36,6 +39,12 @@ EXPECTED = [
     *verbs(root.chorus),
     *(f"{name}(" for name in methods(Client)),
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
+    *methods(Files, "files.") + methods(Tuning, "tuning."),
+    "tuning.events",
+    "tuning.wait",
+    *(f"{name}=" for name in list(inspect.signature(tuning.start).parameters)[1:]),
+    "JobEventStream",
+    "JobEvent",
     *(name for name in vars(errors) if name.endswith("Error")),
     *Settings.__annotations__,
     *(kind.__name__ for kind in EVENT_TYPES.values()),
@@ -56,7 +65,12 @@ def test_something_unheard_of_is_not_there() -> None:
 
 
 def test_no_option_is_made_up() -> None:
-    known = {option for group in every_command(root.chorus) for p in group.params for option in p.opts}
+    known = {
+        option
+        for group in every_command(root.chorus)
+        for p in group.params
+        for option in (*p.opts, *p.secondary_opts)
+    }
     assert set(re.findall(r"--[a-z][a-z-]+", TEXT)) - known == set()
 
 

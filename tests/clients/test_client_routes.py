@@ -13,6 +13,7 @@ from fake_chorus import FakeChorus, parse_upload
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
 from chorus.client import AsyncEnsembles, AsyncTasks, Ensembles, Tasks
 from chorus.methods import Async, AsyncStream, Sync, SyncStream
+from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 
 
 def last(fake: FakeChorus) -> tuple[str, str, Any]:
@@ -281,7 +282,14 @@ def test_added_fields_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocking", "awaited"), [(Client, AsyncClient), (Tasks, AsyncTasks), (Ensembles, AsyncEnsembles)]
+    ("blocking", "awaited"),
+    [
+        (Client, AsyncClient),
+        (Tasks, AsyncTasks),
+        (Ensembles, AsyncEnsembles),
+        (Files, AsyncFiles),
+        (Tuning, AsyncTuning),
+    ],
 )
 def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> None:
     def described(kind: type) -> dict[str, Any]:
@@ -294,7 +302,7 @@ def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> No
     assert ours == {name for name, _ in inspect.getmembers(awaited) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("owner", [Client, Tasks, Ensembles])
+@pytest.mark.parametrize("owner", [Client, Tasks, Ensembles, Files, Tuning])
 def test_methods_tell_what_they_take(owner: type) -> None:
     for name, value in vars(owner).items():
         if isinstance(value, (Sync, SyncStream)):

@@ -1,7 +1,8 @@
 """Run by test_store_kill.py: forks children that write to a store as fast as they can, to be killed.
 
 Each line on standard input, `FOLDER ROUND KIND`, makes a child; its process id is answered on a line
-`child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, its end by `dead`.
+`child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each data file on one
+`ack ID BYTES SEED`, its end by `dead`.
 """
 
 import os
@@ -62,6 +63,37 @@ def disturb_for_ever(store: PromptStore, seed: int) -> None:
         store.collect(grace_seconds=0)
 
 
+def rows_of(seed: int) -> bytes:
+    """The content of a data file: every other seed has the same."""
+    return f"row {seed - seed % 2}\n".encode() * (1 + seed % 7 // 2 * 10_000)
+
+
+def upload_for_ever(store: PromptStore, first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 10**6):
+        content = rows_of(seed)
+        with store.write_file("acme", f"{seed}.csv", max_bytes=len(content)) as writer:
+            for start in range(0, len(content), 65_536):
+                writer.write(content[start : start + 65_536])
+            file = writer.commit()
+        say(f"ack {file.id} {file.size_bytes} {seed}")
+
+
+def disturb_files_for_ever(store: PromptStore, seed: int) -> None:
+    """Jobs learn from files and are run; files go again; the collector runs without any grace."""
+    while True:
+        seed += 1
+        content = rows_of(seed)
+        with store.write_file("scratch", "rows.csv", max_bytes=len(content)) as writer:
+            writer.write(content)
+            file = writer.commit()
+        store.create_job("scratch", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
+        while (claimed := store.claim_job("runner", 0.001, "base")) is not None:
+            store.append_events(claimed[1], [("step", {"seed": seed})])
+            store.finish_job(claimed[1], "succeeded")
+        store.delete_file("scratch", file.id)
+        store.collect(grace_seconds=0)
+
+
 def child(folder: Path, number: int, kind: str) -> None:
     store = PromptStore.open(folder)
     late = None
@@ -69,6 +101,12 @@ def child(folder: Path, number: int, kind: str) -> None:
         late = RowFirst(folder / "blobs")
         store = PromptStore(store._database, late)
     first = number * 10**7
+    if kind == "files":
+        for thread in range(WRITERS):
+            seed = first + thread * 10**6
+            threading.Thread(target=upload_for_ever, args=(store, seed)).start()
+        threading.Thread(target=disturb_files_for_ever, args=(store, first)).start()
+        return
     for thread in range(WRITERS):
         seed = first + thread * 10**6
         threading.Thread(target=publish_for_ever, args=(store, late, seed, thread)).start()
@@ -88,4 +126,5 @@ def main() -> None:
         say("dead")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+from store_kill_child import rows_of
 
 from prompts_store import PromptStore
 from prompts_store.testing import example_prompt
@@ -92,6 +93,32 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path) 
         report = store.check()
         assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
     assert len(acknowledged) >= KILLS, "the children did too little to show anything"
+    assert left_behind > 0, "no kill hit an upload"
+
+
+def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    acknowledged: list[tuple[str, int, int]] = []
+    left_behind = 0
+    with _launcher() as launcher:
+        for number in range(KILLS // 2):
+            acknowledged += launcher.kill_one(tmp_path, number, "files", chance)
+            with closing(PromptStore.open(tmp_path)) as store:
+                report = store.check()
+                assert report.clean, f"after kill {number} (seed {SEED}): {report.problems}"
+                left_behind += report.orphans + report.temporary_files
+    with closing(PromptStore.open(tmp_path)) as store:
+        for file_id, size, seed in acknowledged:
+            content = store.file_path("acme", file_id).read_bytes()
+            assert len(content) == size and content == rows_of(seed)
+        for job in store.list_jobs("scratch", limit=500).items:
+            events = store.job_events("scratch", job.id)
+            assert [event.seq for event in events] == list(range(1, len(events) + 1))
+            assert [event.data["status"] for event in events if event.kind == "status"][-1] == job.status
+        store.collect(grace_seconds=0)
+        report = store.check()
+        assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
+    assert len(acknowledged) >= KILLS // 2, "the children did too little to show anything"
     assert left_behind > 0, "no kill hit an upload"
 
 

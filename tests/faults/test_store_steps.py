@@ -1,69 +1,21 @@
 """A fault at every step of every operation that writes: the state is exactly the old one or the new one.
 
-A step is a call to the files, an SQL statement, a commit, or the moment after a commit. The sweep goes on,
-one step further each time, until the operation comes through.
+The sweep goes on, one step further each time, until the operation comes through: see store_faults.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import OperationalError
+from store_faults import MAX_STEPS, faulty_store, sweep
 
 from prompts_store import PromptStore
-from prompts_store.blobs import Files, LocalBlobs
-from prompts_store.database import Database
+from prompts_store.blobs import LocalBlobs
 from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleMember
-from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, example_prompt
-
-MAX_STEPS = 200
-
-
-class FaultyDatabase(Database):
-    """Statements and commits are steps as well."""
-
-    def __init__(self, engine: Engine, *, memory: bool) -> None:
-        super().__init__(engine, memory=memory)
-        self.files = FaultyFiles()
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
-        with super().write() as connection:
-            yield connection
-        if self.files.fault == "die":
-            self.files.count()
-
-    def attach(self, files: FaultyFiles) -> None:
-        self.files = files
-        event.listen(self.engine, "before_cursor_execute", self._step)
-        event.listen(self.engine, "commit", self._step)
-
-    def _step(self, *arguments: Any) -> None:
-        try:
-            self.files.count()
-        except OSError as error:
-            raise OperationalError("", {}, sqlite3.OperationalError(error.strerror)) from error
-
-
-class FewScans(FaultyFiles):
-    """Of the 256 folders that are listed one after another, one stands for all."""
-
-    def scan(self, path: Path) -> Iterator[tuple[str, float]]:
-        return super().scan(path) if path.name in ("incoming", "00") else Files.scan(self, path)
-
-
-def _faulty(folder: Path, clock: FakeClock) -> tuple[PromptStore, FaultyFiles]:
-    files = FewScans()
-    database = FaultyDatabase.open(folder, None)
-    assert isinstance(database, FaultyDatabase)
-    database.attach(files)
-    return PromptStore(database, LocalBlobs(folder / "blobs", files=files), clock), files
+from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, example_file, example_prompt
 
 
 def _prepare(store: PromptStore) -> None:
@@ -121,7 +73,18 @@ def test_every_step_leaves_the_old_state_or_the_new(tmp_path: Path, name: str, f
         OPERATIONS[name](twin)
         new = _visible(twin)
         assert new != old
-        steps = _sweep(tmp_path, clock, OPERATIONS[name], fault, observer, old, new)
+        store, files = faulty_store(tmp_path, clock)
+        with closing(store):
+            steps = sweep(
+                store,
+                files,
+                OPERATIONS[name],
+                fault,
+                look=lambda: _checked(observer),
+                old=old,
+                new=new,
+                again=lambda: _forget_leftovers(observer),
+            )
         assert steps > 5, "nothing was swept"
         # What the deaths left behind goes with the next collection.
         clock.advance(1)
@@ -130,33 +93,9 @@ def test_every_step_leaves_the_old_state_or_the_new(tmp_path: Path, name: str, f
         assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
 
 
-def _sweep(
-    folder: Path,
-    clock: FakeClock,
-    operation: Callable[[PromptStore], object],
-    fault: Fault,
-    observer: PromptStore,
-    old: object,
-    new: object,
-) -> int:
-    """The number of steps until the operation came through."""
-    store, files = _faulty(folder, clock)
-    with closing(store):
-        for step in range(1, MAX_STEPS):
-            files.arm(fault, step)
-            try:
-                operation(store)
-                finished = True
-            except (Died, StoreError):
-                finished = False
-            files.arm(fault, 0)
-            state = _visible(observer)
-            assert state in ((new,) if finished else (old, new)), f"step {step} left another state"
-            assert observer.check().clean
-            if state == new:
-                return step
-            _forget_leftovers(observer)
-    pytest.fail(f"not finished after {MAX_STEPS} steps")
+def _checked(observer: PromptStore) -> object:
+    assert observer.check().clean
+    return _visible(observer)
 
 
 def _forget_leftovers(observer: PromptStore) -> None:
@@ -172,7 +111,7 @@ def test_a_collection_that_fails_at_any_step_takes_nothing_that_is_named(
     clock = FakeClock()
     with closing(PromptStore.open(tmp_path, clock=clock)) as observer:
         _prepare(observer)
-        store, files = _faulty(tmp_path, clock)
+        store, files = faulty_store(tmp_path, clock)
         with closing(store):
             for step in range(1, MAX_STEPS):
                 _make_garbage(observer, tmp_path, step)
@@ -197,12 +136,14 @@ def test_a_collection_that_fails_at_any_step_takes_nothing_that_is_named(
 
 
 def _make_garbage(store: PromptStore, folder: Path, step: int) -> None:
-    """A tombstoned version, an orphan and a temporary file."""
+    """A tombstoned version, a tombstoned data file, an orphan and temporary files."""
     number = store.publish("acme", "sst2", *example_prompt(1000 + step)).version.number
     store.delete_version("acme", "sst2", number)
     store._blobs.put(f"{step:064x}", b"orphan", now=store._clock())
     milliseconds = int(store._clock().timestamp() * 1000)
-    (folder / "blobs" / "incoming" / f"{milliseconds}-{step:016x}").write_bytes(b"half")
+    for kind in ("blobs", "files"):
+        (folder / kind / "incoming" / f"{milliseconds}-{step:016x}").write_bytes(b"half")
+    store.delete_file("acme", example_file(store, f"rows {step}".encode()).id)
 
 
 def test_a_short_write_at_any_step_is_written_on(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""The store's tests run on both of its forms: SQLite and a folder, and memory."""
+"""The store's tests run on all of its forms: SQLite and a folder, memory, PostgreSQL and a folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 
 from prompts_store import PromptStore
 from prompts_store.testing import FakeClock
@@ -14,11 +15,14 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", "memory", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[PromptStore]:
     """A fresh store, of each form."""
     if request.param == "disk":
         made = PromptStore.open(tmp_path / "data", clock=clock)
+    elif request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        made = PromptStore.open(tmp_path / "data", database_url=server.emptied(), clock=clock)
     else:
         made = PromptStore.in_memory(clock=clock)
     yield made

@@ -1,3 +1,4 @@
+import errno
 import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +56,30 @@ def test_only_old_temporary_files_are_swept(tmp_path: Path) -> None:
     assert blobs.unfinished() == 3
     assert blobs.sweep(NOW + timedelta(seconds=5)) == 1
     assert sorted(path.name for path in (tmp_path / "incoming").iterdir()) == sorted([new.name, foreign.name])
+
+
+def test_a_file_that_is_being_written_is_locked_until_its_writer_ends(tmp_path: Path) -> None:
+    files, path = Files(), tmp_path / "file"
+    assert not files.is_locked(path)
+    descriptor = files.create(path)
+    files.lock(descriptor)
+    assert files.is_locked(path)
+    files.close(descriptor)
+    assert not files.is_locked(path)
+
+
+def test_a_disk_without_locks_takes_blobs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("prompts_store.blobs.files.fcntl.flock", refuse)
+    blobs = LocalBlobs(tmp_path)
+    blobs.put(NAME, b"content", now=NOW)
+    assert blobs.get(NAME) == b"content"
+    (tmp_path / "incoming" / f"1000-{'0' * 16}").write_bytes(b"dead")
+    assert blobs.sweep(NOW) == 1
 
 
 def test_files_are_for_the_owner_only(tmp_path: Path) -> None:

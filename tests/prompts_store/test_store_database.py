@@ -6,15 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, inspect, make_url, text
+from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from prompts_store import PromptStore, sqlite, tables
+from prompts_store import PromptStore, sqlite
 from prompts_store.errors import InvalidError, StoreError
-from prompts_store.migrate import alembic_config
 from prompts_store.testing import example_prompt
 
 
@@ -34,26 +30,6 @@ def test_sqlite_is_set_to_keep_what_it_acknowledged(disk_store: PromptStore) -> 
     assert pragma(engine, "synchronous") == 2
     assert pragma(engine, "foreign_keys") == 1
     assert pragma(engine, "busy_timeout") == sqlite.BUSY_TIMEOUT_MS
-
-
-def test_the_migrations_make_the_tables_that_the_code_knows(disk_store: PromptStore) -> None:
-    with disk_store._database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, tables.metadata) == []
-        checks = inspect(connection).get_check_constraints("versions")
-    assert [check["name"] for check in checks] == ["ck_versions_blob"]
-
-
-def test_control_a_table_that_no_migration_makes_is_noticed(disk_store: PromptStore) -> None:
-    with disk_store._database.engine.connect() as connection:
-        connection.execute(text("ALTER TABLE tasks ADD COLUMN forgotten TEXT"))
-        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) != []
-
-
-def test_the_migrations_go_back_too(disk_store: PromptStore) -> None:
-    with disk_store._database.write() as connection:
-        command.downgrade(alembic_config(connection), "base")
-        assert inspect(connection).get_table_names() == ["alembic_version"]
 
 
 def test_the_database_itself_refuses_a_version_without_a_blob(disk_store: PromptStore) -> None:
@@ -87,7 +63,7 @@ def test_a_broken_database_is_told(tmp_path: Path) -> None:
     assert caught.value.code == "store_unavailable"
 
 
-@pytest.mark.parametrize("url", ["postgresql://localhost/chorus", "nonsense", "mysql://x/y"])
+@pytest.mark.parametrize("url", ["postgresql+psycopg2://localhost/chorus", "nonsense", "mysql://x/y"])
 def test_a_database_url_that_this_version_cannot_use_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(InvalidError) as caught:
         PromptStore.open(tmp_path, database_url=url)

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from prompts_store import PromptStore
 from prompts_store.errors import InvalidError
-from prompts_store.testing import example_prompt
+from prompts_store.testing import example_file, example_prompt
+
+SPEC = {"base_fingerprint": "base"}
 
 
 def publish(store: PromptStore, task: str, seed: int = 1, tenant: str = "acme", **fields: Any) -> None:
@@ -148,6 +150,11 @@ def test_reading_takes_an_index_and_never_sorts_or_scans(disk_store: PromptStore
     for name in ("a", "b"):
         publish(disk_store, name, labels=("yes", "no"))
     cursor = disk_store.list_tasks("acme", limit=1).next_cursor
+    file, job = (example_file(disk_store, b"rows"), disk_store.create_job("acme", SPEC))
+    example_file(disk_store, b"rows")
+    disk_store.create_job("acme", SPEC)
+    newest_file = disk_store.list_files("acme", limit=1).next_cursor
+    newest_job = disk_store.list_jobs("acme", limit=1).next_cursor
     statements: list[tuple[str, Any]] = []
     engine = disk_store._database.engine
 
@@ -161,11 +168,40 @@ def test_reading_takes_an_index_and_never_sorts_or_scans(disk_store: PromptStore
     disk_store.list_tasks("acme", label="yes", prefix="b", cursor=cursor)
     disk_store.list_versions("acme", "a")
     disk_store.alias_history("acme", "a")
+    disk_store.list_files("acme", cursor=newest_file)
+    disk_store.file_path("acme", file.id)
+    disk_store.list_jobs("acme", cursor=newest_job)
+    disk_store.list_jobs("acme", status="queued", cursor=newest_job)
+    disk_store.job_events("acme", job.id, after=1)
     event.remove(engine, "before_cursor_execute", note)
     queries = [(text, values) for text, values in statements if text.startswith("SELECT")]
-    assert len(queries) >= 8
+    assert len(queries) >= 15
+    for text, values in queries:
+        bad = [
+            step for step in _plan(engine, text, values) if step.startswith("SCAN") or "TEMP B-TREE" in step
+        ]
+        assert not bad, f"{bad} in {text}"
+
+
+def test_a_claim_looks_at_unfinished_jobs_only(disk_store: PromptStore) -> None:
+    """It sorts those that wait, but never reads the thousands that are over."""
+    disk_store.create_job("acme", SPEC)
+    engine, statements = disk_store._database.engine, []
+
+    def note(connection: Any, dbapi: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    disk_store.claim_job("worker", 60, "base")
+    event.remove(engine, "before_cursor_execute", note)
+    reads = [(text, values) for text, values in statements if text.startswith("SELECT")]
+    assert len(reads) >= 3
+    for text, values in reads:
+        for step in _plan(engine, text, values):
+            small = "ix_tuning_jobs_open" in step or "ix_tuning_jobs_unfinished" in step
+            assert "tuning_jobs" not in step or step.startswith("SEARCH") or small, f"{step} in {text}"
+
+
+def _plan(engine: Engine, text: str, values: Any) -> list[str]:
     with engine.connect() as connection:
-        for text, values in queries:
-            plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
-            bad = [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step]
-            assert not bad, f"{bad} in {text}"
+        return [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]

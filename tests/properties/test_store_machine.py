@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from postgres_server import PostgresServer
 
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, NotFoundError, StoreError
@@ -50,6 +51,7 @@ class StoreMachine(RuleBasedStateMachine):
     """Rules are operations; every answer is compared where it is given, and the whole state after each."""
 
     on_disk = True
+    url: str | None = None
     store_type = PromptStore
 
     def __init__(self) -> None:
@@ -61,14 +63,21 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.stores: list[PromptStore] = []
 
+    def prepare(self) -> None:
+        """What an example needs before its first store."""
+
     @initialize()
     def open(self) -> None:
+        self.prepare()
         self.restart()
 
     def restart(self) -> None:
         self.close()
         if self.on_disk:
-            self.stores = [PromptStore.open(Path(self.folder.name), clock=self.clock) for _ in range(2)]
+            folder = Path(self.folder.name)
+            self.stores = [
+                PromptStore.open(folder, database_url=self.url, clock=self.clock) for _ in range(2)
+            ]
         else:
             one = self.store_type.in_memory(clock=self.clock)
             self.stores = [one, self.store_type(one._database, one._blobs, self.clock)]
@@ -250,6 +259,14 @@ def test_the_store_is_the_model_on_disk() -> None:
 
 def test_the_store_is_the_model_in_memory() -> None:
     run_state_machine_as_test(InMemoryMachine, settings=_settings(25, 30))
+
+
+def test_the_store_is_the_model_on_postgresql(postgres_server: PostgresServer) -> None:
+    class OnPostgres(StoreMachine):
+        def prepare(self) -> None:
+            self.url = postgres_server.emptied()
+
+    run_state_machine_as_test(OnPostgres, settings=_settings(6, 30))
 
 
 class FollowingStore(PromptStore):

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from server.app import Compiled, build_app, check_compile_time, close_app, engine_config, ladder_of
+from server.app import Compiled, build_app, check_compile_time, close_app, engine_config, ladder_of, mesh_of
 from server.engine.config import EngineConfig
 from server.engine.executor.build import model_spec
 from server.engine.executor.programs import programs
 from server.engine.executor.testing import tiny_model
 from server.engine.ladder import program_count
 from server.errors import InvalidInputError, NotReadyError
+from server.model.mesh import abstract_mesh
 from server.settings import Settings
 
 LADDERS: list[dict[str, Any]] = [
@@ -32,6 +33,21 @@ def test_programs_are_counted_before_there_is_a_model(ladder: dict[str, Any]) ->
     shapes = ladder_of(Settings(model="x", **ladder))
     names = [program.name for program in programs(model_spec(tiny_model(), 64), shapes)]
     assert program_count(shapes) == len(names) == len(set(names))
+
+
+def test_devices_are_checked_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mesh_of(Settings(model="x")) is None
+    with pytest.raises(InvalidInputError, match="needs 64 devices") as caught:
+        mesh_of(Settings(model="x", model_devices=64))
+    assert caught.value.field == "model_devices"
+    monkeypatch.setattr("server.model.mesh.device_mesh", abstract_mesh)
+    found = mesh_of(Settings(model="x", model_devices=4, data_devices=2))
+    assert found is not None and (found.data, found.model) == (2, 4)
+    with pytest.raises(
+        InvalidInputError, match=r"data axis of 3 devices .* 16 slots of block 128x64x16"
+    ) as caught:
+        mesh_of(Settings(model="x", data_devices=3, blocks=((512, 64, 3), (128, 64, 16))))
+    assert caught.value.field == "blocks"
 
 
 def test_a_ladder_of_too_many_programs_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from server.engine.plans import BlockShape
 from server.engine.requests import Origin, Timings
 from server.engine.stats import EngineStats
 from server.metrics import OTHER, SERIES, LabelCap, Metrics
+from server.tuning_wiring import MetricsTuningObserver
 
 
 def filled() -> Metrics:
@@ -40,6 +41,14 @@ def filled() -> Metrics:
     observer.compiled("decode", "startup", 2.0)
     metrics.count("chorus_uploads_accepted_total")
     metrics.count("chorus_uploads_refused_total", 1, "not_finite")
+    metrics.count("chorus_files_refused_total", 1, "file_too_large")
+    tuning = MetricsTuningObserver(metrics)
+    tuning.job_claimed()
+    tuning.device_slice(0.03)
+    tuning.step_done()
+    tuning.checkpoint_written()
+    tuning.compiled("accumulate[48]", 3.0)
+    tuning.job_ended("succeeded")
     metrics.count("chorus_collections_total", 1, "true")
     metrics.observe("chorus_http_request_seconds", 0.01, "/v1/generate", "200")
     return metrics

@@ -38,7 +38,6 @@ def test_a_flag_goes_before_the_environment_before_the_file(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({}, ["--model", "CHORUS_MODEL", "required"]),
         ({"model": "x", "http_port": "70000"}, ["http_port", "65535", "70000"]),
         ({"model": "x", "layout": "stacked"}, ["layout", "unrolled", "scanned", "stacked"]),
         ({"model": "x", "blocks": "128x64xq"}, ["blocks"]),
@@ -88,7 +87,7 @@ def test_any_other_address_needs_a_key_or_an_insecure_bind(host: str, tmp_path: 
 def test_every_setting_is_described_and_names_its_unit() -> None:
     units = (
         "bytes ms seconds tokens token rows characters threads series labels members requests port slots "
-        "rounds programs"
+        "rounds programs devices jobs followers"
     )
     for name, field in Settings.model_fields.items():
         assert field.description and field.description.endswith("."), name

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chorus.cli import bench, ensembles, inference, service, tasks
+from chorus.cli import bench, ensembles, files, inference, service, tasks, tune
 from chorus.cli.output import print_error
 from chorus.cli.session import merge, session_options
 from chorus.config import URL_VARIABLE
@@ -19,6 +19,8 @@ DISTRIBUTION = "chorus-prompts"
 SHORT_HELP = {
     "serve": "Load a base model and answer over HTTP (extra: server).",
     "models": "Describe and convert base models (extra: server).",
+    "pretrain": "Make a base model from text (extra: server).",
+    "adapt": "Train a base model further: LM adaptation (extra: server).",
 }
 
 
@@ -105,6 +107,8 @@ def chorus(context: click.Context, /, **given: Any) -> None:
 
 for command in (
     tasks.tasks,
+    files.files,
+    tune.tune,
     inference.generate,
     inference.classify,
     ensembles.ensemble,

@@ -29,6 +29,16 @@ from chorus.types.prompts import (
     VersionPage,
 )
 from chorus.types.service import Health, ModelInfo, Readiness
+from chorus.types.tuning import (
+    DataFile,
+    FilePage,
+    Job,
+    JobDone,
+    JobEvent,
+    JobEventList,
+    JobPage,
+    JobSummary,
+)
 
 __all__ = [
     "AliasHistoryEntry",
@@ -38,6 +48,7 @@ __all__ = [
     "Choice",
     "Classification",
     "ClassifyResponse",
+    "DataFile",
     "DoneEvent",
     "Ensemble",
     "EnsembleAnswer",
@@ -46,9 +57,16 @@ __all__ = [
     "ErrorDetail",
     "ErrorEvent",
     "FailedItem",
+    "FilePage",
     "GenerateResponse",
     "Generation",
     "Health",
+    "Job",
+    "JobDone",
+    "JobEvent",
+    "JobEventList",
+    "JobPage",
+    "JobSummary",
     "Member",
     "MemberVote",
     "ModelInfo",

@@ -36,4 +36,5 @@ class Require:
 MayInfer = Annotated[Principal, Depends(Require(Scope.INFER))]
 MayRead = Annotated[Principal, Depends(Require(Scope.READ))]
 MayWrite = Annotated[Principal, Depends(Require(Scope.WRITE))]
+MayTune = Annotated[Principal, Depends(Require(Scope.TUNE))]
 MayScrape = Annotated[Principal, Depends(Require(Scope.METRICS))]

@@ -15,13 +15,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ExceptionHandler
 
 from prompts_store.errors import ArtifactError, InvalidError, StoreError
 from server.api.http.context import request_id_of
 from server.api.http.json_body import join_path
 from server.api.http.wording import sentence_of
-from server.errors import ChorusError, InternalError, InvalidInputError, NotFoundError
+from server.errors import CancelledError, ChorusError, InternalError, InvalidInputError, NotFoundError
 
 LOG = logging.getLogger("chorus.api")
 
@@ -32,11 +33,24 @@ STORE_STATUS: dict[str, int] = {
     "unknown_version": 404,
     "unknown_alias": 404,
     "unknown_ensemble": 404,
+    "unknown_file": 404,
+    "unknown_job": 404,
     "conflict": 409,
+    "file_in_use": 409,
+    "file_deleted": 409,
+    "job_over": 409,
+    "job_not_stopped": 409,
+    "lease_lost": 409,
     "corrupt_blob": 500,
+    "corrupt_file": 500,
     "too_large": 413,
+    "limit_reached": 429,
+    "too_many_jobs": 429,
 }
 """Status by code; any other code of an InvalidError (an ArtifactError's reason among them) is 400."""
+
+RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0}
+"""When to try again, by code; a second where none is given. A job takes minutes, and ends when it ends."""
 
 _MESSAGE_CHARACTERS = 600
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
@@ -46,7 +60,7 @@ class StoreAnswerError(ChorusError):
     """An error of the store, with the status that its code has in `STORE_STATUS`."""
 
     def __init__(self, error: StoreError, field: str | None = None) -> None:
-        retry = 1.0 if status_of(error) == 503 else None
+        retry = RETRY_SECONDS.get(error.code, 1.0) if status_of(error) in (429, 503) else None
         super().__init__(
             error.message, field=field or error.field, code=error.code, retry_after_seconds=retry
         )
@@ -86,7 +100,7 @@ def error_response(error: ChorusError | StoreError, request_id: str) -> Response
     """The answer to a failed request, with `Retry-After` where trying again can help."""
     status = status_of(error)
     headers: dict[str, str] = {}
-    retry = getattr(error, "retry_after_seconds", None)
+    retry = getattr(error, "retry_after_seconds", RETRY_SECONDS.get(error.code))
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(1.0 if retry is None else retry)))
     if status == 401:
@@ -101,6 +115,7 @@ def install_error_handlers(app: FastAPI) -> None:
     handlers: dict[Any, ExceptionHandler] = {
         ChorusError: _known,
         StoreError: _known,
+        ClientDisconnect: _left,
         RequestValidationError: _validation,
         HTTPException: _http,
         Exception: _unexpected,
@@ -114,6 +129,13 @@ async def _known(request: Request, error: Exception) -> Response:
     if status_of(error) >= 500:
         LOG.warning("request %s failed: %s: %s", request_id_of(request), error.code, clean(error.message))
     return error_response(error, request_id_of(request))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Nobody reads it; the access log and the metrics do."""
+    return error_response(
+        CancelledError("The caller left before the body was whole."), request_id_of(request)
+    )
 
 
 async def _validation(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 
 from server.api.http.errors import error_body
 from server.api.inference.answers import unexpected
+from server.api.inference.prepare import answer_start
 from server.api.inference.ranking import best, score_requests, scores_of
 from server.api.inference.sampling import sampling_for
 from server.api.inference.submit import Outcome, origin_of
@@ -52,8 +53,9 @@ def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> 
         if max_new_tokens is not None:
             settings["max_new_tokens"] = max_new_tokens
         default = call.services.settings.default_max_new_tokens
+        start = len(answer_start(call.serving.vocabulary, work.version))
         sampling = sampling_for(
-            settings | {"seed": 0}, call.serving.limits, work.prepared.tokens, default, ""
+            settings | {"seed": 0}, call.serving.limits, work.prepared.tokens, default, "", start
         )
         stops[id(work)] = sampling.stop
         origin = origin_of(

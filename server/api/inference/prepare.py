@@ -12,6 +12,7 @@ from server.api.http.errors import StoreAnswerError
 from server.engine.requests import InputPart, PromptHandle
 from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
+from server.tuning.recipe import SENTINEL_SETTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,23 @@ def text_size(values: Sequence[str | Mapping[str, str]]) -> int:
     return sum(len(v) if isinstance(v, str) else sum(len(t) for t in v.values()) for v in values)
 
 
+def answer_start(vocabulary: Vocabulary, version: PromptVersion | None) -> tuple[int, ...]:
+    """What an answer begins with before its text: `<extra_id_0>` for a prompt that was tuned so."""
+    begins = version is not None and version.manifest.settings.get(SENTINEL_SETTING) is True
+    return (vocabulary.sentinel(0),) if begins else ()
+
+
 def label_targets(
-    vocabulary: Vocabulary, labels: Sequence[str], max_tokens: int, field: str
+    vocabulary: Vocabulary,
+    labels: Sequence[str],
+    max_tokens: int,
+    field: str,
+    start: tuple[int, ...] = (),
 ) -> list[tuple[int, ...]]:
     """Token ids of each label, `</s>` included.
+
+    Args:
+        start: what each begins with; see `answer_start`.
 
     Raises:
         InvalidInputError: a label is empty, too long or the same as another; names it by its place.
@@ -125,10 +139,11 @@ def label_targets(
         place = f"{field}.{index}"
         if not ids:
             raise InvalidInputError("The label has no tokens: give it a text.", field=place)
-        target = (*ids, vocabulary.eos_id)
+        target = (*start, *ids, vocabulary.eos_id)
         if len(target) > max_tokens:
             raise InvalidInputError(
-                f"The label has {len(target)} tokens with '</s>', the limit is {max_tokens}: shorten it.",
+                f"The label has {len(target)} tokens with {'<extra_id_0> and ' if start else ''}'</s>', the "
+                f"limit is {max_tokens}: shorten it.",
                 field=place,
             )
         if target in targets:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from server.api.inference.answers import unexpected
-from server.api.inference.prepare import label_targets
+from server.api.inference.prepare import answer_start, label_targets
 from server.api.inference.submit import Outcome, origin_of
 from server.api.inference.work import Call, Work, name_of
 from server.engine.requests import ScoredEvent, ScoreRequest
@@ -23,12 +23,17 @@ def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> 
     if len(labels) > limit:
         raise InvalidInputError(f"There are {len(labels)} labels, the limit is {limit}.", field="labels")
     longest = call.serving.limits.max_target_tokens
-    targets = tuple(label_targets(call.serving.vocabulary, labels, longest, "labels"))
+    vocabulary = call.serving.vocabulary
+    starts = [answer_start(vocabulary, work.version) for work in works]
+    by_start = {
+        start: tuple(label_targets(vocabulary, labels, longest, "labels", start))
+        for start in dict.fromkeys(starts)
+    }
     requests = []
-    for index, work in enumerate(works):
+    for index, (work, start) in enumerate(zip(works, starts, strict=True)):
         task = name_of(work.version) if work.version is not None else ""
         origin = origin_of(call.principal, call.request_id, index, task, call.deadline_seconds)
-        requests.append(ScoreRequest(origin, work.prepared.parts, targets))
+        requests.append(ScoreRequest(origin, work.prepared.parts, by_start[start]))
     return requests
 
 

@@ -71,6 +71,10 @@ class PromptLibrary:
         """Run a call of the store on its threads."""
         return await self._offload.run(function, *args, **kwargs)
 
+    async def take(self, function: Callable[[], T], release: Callable[[T], None]) -> T:
+        """The same for a call that takes hold of something; see `Offload.acquire`."""
+        return await self._offload.acquire(function, release)
+
     async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for a call that changes something: what was resolved before is forgotten."""
         try:
@@ -102,7 +106,7 @@ class PromptLibrary:
             return
         known = {reference: self._cached(tenant, reference) for reference in fields}
         changes, started = self._changes, self._clock()
-        grip = await self._offload.acquire(lambda: self._grip(fields, known, tenant, fingerprint), Grip.close)
+        grip = await self.take(lambda: self._grip(fields, known, tenant, fingerprint), Grip.close)
         with closing(grip):
             for reference, version in grip.versions.items():
                 if known[reference] is None:

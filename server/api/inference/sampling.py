@@ -13,14 +13,18 @@ from server.api.inference.limits import Limits
 from server.api.schemas.inference import GenerationSettings
 from server.engine.requests import Sampling
 from server.errors import ChorusError, InvalidInputError
+from server.tuning.recipe import SENTINEL_SETTING
 
 NAMES = tuple(GenerationSettings.model_fields)
 
 
 def check_settings(settings: Mapping[str, Any], field: str = "settings") -> None:
     """Refuse a version's default settings that no request could use. Raises InvalidInputError."""
+    own = dict(settings)
+    if not isinstance(own.pop(SENTINEL_SETTING, False), bool):
+        raise InvalidInputError(f"{SENTINEL_SETTING} is true or false.", field=f"{field}.{SENTINEL_SETTING}")
     try:
-        parsed = GenerationSettings.model_validate(dict(settings))
+        parsed = GenerationSettings.model_validate(own)
     except ValidationError as error:
         problem = validation_error([dict(item) for item in error.errors(include_url=False)])
         raise InvalidInputError(
@@ -50,7 +54,12 @@ def merge_settings(
 
 
 def sampling_for(
-    settings: Mapping[str, Any], limits: Limits, input_tokens: int, default_new_tokens: int, prefix: str
+    settings: Mapping[str, Any],
+    limits: Limits,
+    input_tokens: int,
+    default_new_tokens: int,
+    prefix: str,
+    start_tokens: int = 0,
 ) -> Sampling:
     """Checked sampling of one item.
 
@@ -58,6 +67,7 @@ def sampling_for(
         settings: of `merge_settings`.
         input_tokens: length of the prepared input; longer inputs may leave room for fewer new tokens.
         prefix: dotted path of the item, with its dot, or empty.
+        start_tokens: tokens before the answer's text (`answer_start`), on top of those asked for.
 
     Raises:
         InvalidInputError: a value does not fit the others or the compiled shapes; names it.
@@ -86,9 +96,10 @@ def sampling_for(
             f"min_new_tokens is {floor}, more than the {new_tokens} of max_new_tokens.",
             field=prefix + "min_new_tokens",
         )
+    most = min(new_tokens + start_tokens, room)
     return Sampling(
-        max_new_tokens=new_tokens,
-        min_new_tokens=floor,
+        max_new_tokens=most,
+        min_new_tokens=min(floor + start_tokens, most) if floor else 0,
         temperature=float(settings.get("temperature", 0.0)),
         top_k=settings.get("top_k", 0),
         top_p=float(settings.get("top_p", 1.0)),

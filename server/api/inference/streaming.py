@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
-from fastapi import Response
-from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from server.api.http.disconnect import settle, until_disconnect
 from server.api.http.errors import error_body
+from server.api.http.sse import Emit, EventResponse
 from server.api.inference.generated import generated
 from server.api.inference.submit import submitted
 from server.api.inference.text import TextStream
@@ -21,21 +18,8 @@ from server.engine.handle import RequestHandle
 from server.engine.requests import FailedEvent, FinishedEvent, GenerateRequest, TokensEvent
 from server.errors import ChorusError
 
-Emit = Callable[[str, dict[str, Any]], Awaitable[None]]
 
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
-
-
-def event(name: str, data: dict[str, Any]) -> bytes:
-    """One event. JSON has no line breaks of its own, so one `data` line is enough."""
-    return b"event: " + name.encode() + b"\ndata: " + to_json(data, inf_nan_mode="null") + b"\n\n"
-
-
-class GenerationStream(Response):
+class GenerationStream(EventResponse):
     """Sends events as they come; cancels the engine's work and frees the versions however it ends.
 
     Args:
@@ -48,7 +32,7 @@ class GenerationStream(Response):
     def __init__(
         self, call: Call, works: Sequence[Work], requests: Sequence[GenerateRequest], held: AsyncExitStack
     ) -> None:
-        super().__init__(status_code=200)
+        super().__init__()
         self._call = call
         self._works = works
         self._requests = requests
@@ -56,29 +40,15 @@ class GenerationStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            job = asyncio.ensure_future(self._send_all(send))
-            watch = asyncio.ensure_future(until_disconnect(receive))
-            try:
-                await asyncio.wait({job, watch}, return_when=asyncio.FIRST_COMPLETED)
-                if job.done():
-                    job.result()
-            finally:
-                await settle(job, watch)
+            await super().__call__(scope, receive, send)
 
-    async def _send_all(self, send: Send) -> None:
-        turn = asyncio.Lock()  # events are kept by the engine's handles, so a slow client grows nothing here
-
-        async def emit(name: str, data: dict[str, Any]) -> None:
-            async with turn:
-                await send({"type": "http.response.body", "body": event(name, data), "more_body": True})
-
+    async def send_events(self, emit: Emit) -> None:
+        """Every item's events as they come. Handles keep them, so a slow caller grows nothing."""
         with submitted(self._call.serving.engine.submit_all, self._requests) as handles:
             async with asyncio.TaskGroup() as group:
                 for index, handle in enumerate(handles):
                     group.create_task(self._send_item(index, handle, emit))
         await emit("done", {"id": self._call.request_id})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_item(self, index: int, handle: RequestHandle | ChorusError, emit: Emit) -> None:
         if isinstance(handle, ChorusError):

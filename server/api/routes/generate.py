@@ -14,6 +14,7 @@ from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import batch_response
 from server.api.inference.generated import generated
 from server.api.inference.items import generate_items
+from server.api.inference.prepare import answer_start
 from server.api.inference.sampling import merge_settings, sampling_for
 from server.api.inference.streaming import GenerationStream
 from server.api.inference.submit import origin_of, outcomes
@@ -71,6 +72,7 @@ def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) -> list[
             work.prepared.tokens,
             call.services.settings.default_max_new_tokens,
             work.item.prefix,
+            len(answer_start(call.serving.vocabulary, version)),
         )
         task = name_of(version) if version is not None else ""
         origin = origin_of(call.principal, call.request_id, index, task, call.deadline_seconds)

@@ -48,3 +48,32 @@ ENSEMBLE_VERSION: list[dict[str, Any]] = [{"tasks": ["sst2", "sst2-b"], "vote": 
 ALIAS: list[dict[str, Any]] = [{"version": 1}]
 
 ROLLBACK: list[dict[str, Any]] = [{"alias": "live"}]
+
+FILES: dict[str, str] = {
+    "file-0123456789abcdef01234567": "sentence\tlabel\na gripping film\t1\na waste of two hours\t0\n",
+}
+"""Files that the examples name, as TSV."""
+
+TUNING_JOB: list[dict[str, Any]] = [
+    {
+        "task": "sst2",
+        "data": {"train": {"file": "file-0123456789abcdef01234567"}, "format": "tsv"},
+        "template": "{sentence}",
+        "target": "label",
+        "target_texts": {"0": "negative", "1": "positive"},
+        "labels": ["negative", "positive"],
+        "recipe": {"prompt_length": 20, "steps": 1000, "batch_size": 32},
+        "ensemble": 5,
+    },
+    {
+        "data": {"train": {"file": "file-0123456789abcdef01234567"}, "format": "tsv"},
+        "template": "{sentence}",
+        "target_texts": {"0": "negative", "1": "positive"},
+        "labels": ["negative", "positive"],
+        "recipe": {"prompt_length": 20, "steps": 1000},
+        "prompts": [
+            {"task": "sst2"},
+            {"task": "sst2-b", "recipe": {"learning_rate": 0.1}},
+        ],
+    },
+]

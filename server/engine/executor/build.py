@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import jax
-
 from server.engine.executor.compile_watch import CompileWatch
 from server.engine.executor.compiling import Progress, compile_all
 from server.engine.executor.jax_executor import JaxExecutor
+from server.engine.executor.places import Places
 from server.engine.executor.programs import DEFAULT_OUTPUT_WIDTH, ModelSpec, programs
 from server.engine.executor.sampling import TokenRules
 from server.engine.memory_plan import MemoryPlan, device_limit, plan_memory
 from server.engine.plans import Ladder
 from server.engine.protocols import HostPrompts
 from server.model.config import T5Config
+from server.model.mesh import DeviceMesh
 
 
 class LoadedT5(Protocol):
@@ -32,12 +32,14 @@ class LoadedT5(Protocol):
     @property
     def functions(self) -> Any: ...
 
+    @property
+    def mesh(self) -> DeviceMesh | None: ...
+
 
 def model_spec(
     model: LoadedT5,
     prompt_row_capacity: int,
     output_width: int = DEFAULT_OUTPUT_WIDTH,
-    replicated: jax.sharding.Sharding | None = None,
 ) -> ModelSpec:
     """What the programs of this model depend on; `model.params` may be shapes only."""
     config = model.config
@@ -49,7 +51,7 @@ def model_spec(
         dtype=model.dtype,
         rows=prompt_row_capacity,
         output_width=output_width,
-        replicated=replicated,
+        places=Places(model.mesh),
     )
 
 
@@ -63,7 +65,6 @@ def build_executor(
     watch: CompileWatch | None = None,
     progress: Progress | None = None,
     output_width: int = DEFAULT_OUTPUT_WIDTH,
-    replicated: jax.sharding.Sharding | None = None,
 ) -> tuple[JaxExecutor, MemoryPlan]:
     """Plan memory, compile every program of the ladder, allocate.
 
@@ -72,9 +73,6 @@ def build_executor(
         memory_limit_bytes: None asks the device (or the host, on CPU).
         watch: counts compiles; already started.
         progress: called after each program.
-        replicated: for a model sharded over a mesh: the sharding that puts one copy on each device. Prompt
-        rows and
-            block state are replicated.
 
     Returns:
         The executor and its memory plan with the temporaries that XLA asked for; print it with
@@ -85,9 +83,9 @@ def build_executor(
         when
             arithmetic alone shows it, and before state is allocated when the compiled temporaries do.
     """
-    spec = model_spec(model, prompt_row_capacity, output_width, replicated)
-    limit = device_limit() if memory_limit_bytes is None else memory_limit_bytes
-    plan = plan_memory(model.config, ladder, prompt_row_capacity, model.dtype, limit)
+    spec = model_spec(model, prompt_row_capacity, output_width)
+    limit = device_limit(model.mesh) if memory_limit_bytes is None else memory_limit_bytes
+    plan = plan_memory(model.config, ladder, prompt_row_capacity, model.dtype, limit, model.mesh)
     plan.check()
     compiled = compile_all(programs(spec, ladder), watch, progress)
     plan = plan.with_temporaries(compiled.largest_temporary)

@@ -44,6 +44,25 @@ class DecodeOutput:
     hypotheses: tuple[Array, Array, Array, Array] | None
 
 
+def output_struct(S: int, width: int, beams: BeamState, mode: BlockMode) -> DecodeOutput:
+    """Shapes of what a dispatch makes; `beams` are shapes too."""
+
+    def struct(dtype: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+
+    found = (beams.scores, beams.lengths, beams.ended, beams.sequences)
+    return DecodeOutput(
+        tokens=struct(jnp.int32, S, width),
+        log_probs=struct(jnp.float32, S, width),
+        counts=struct(jnp.int32, S),
+        started=struct(jnp.bool_, S),
+        done=struct(jnp.bool_, S),
+        failed=struct(jnp.bool_, S),
+        steps=struct(jnp.int32),
+        hypotheses=found if mode == "grouped" else None,
+    )
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class _Loop:

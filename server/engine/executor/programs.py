@@ -4,7 +4,7 @@ other chips."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from server.engine.executor import decode as decoding
-from server.engine.executor import prefill
+from server.engine.executor import prefill, reads
+from server.engine.executor.places import ONE_DEVICE, Places, placed, places_of
 from server.engine.executor.sampling import TokenRules
 from server.engine.executor.state import MAX_BEAMS, BlockState, ModelFunctions, initial_slots, initial_state
 from server.engine.plans import BlockMode, BlockShape, Ladder
@@ -33,9 +34,7 @@ class ModelSpec:
         dtype: compute dtype, of prompt rows and encodings too.
         rows: R of the prompt table.
         output_width: columns of a decode dispatch's outputs.
-        replicated: where everything but `params` lives when those are sharded over a mesh: one copy a device;
-        None
-            is the default device.
+        places: where everything but `params` lives.
     """
 
     functions: ModelFunctions
@@ -45,22 +44,32 @@ class ModelSpec:
     dtype: Any
     rows: int
     output_width: int = DEFAULT_OUTPUT_WIDTH
-    replicated: jax.sharding.Sharding | None = None
+    places: Places = ONE_DEVICE
+
+
+Reads = Callable[[tuple[str, ...]], bool]
+"""Whether a program reads the leaf of its arguments at a path, beginning with the argument's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A function, the shapes of its arguments and which of them it may overwrite."""
+    """A function and the shapes of what goes in and comes out, with where it lives on a mesh.
+
+    Attributes:
+        donate: arguments that it may overwrite.
+        reads: XLA drops the leaves of arguments that a program does not read.
+    """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    results: Any
     donate: tuple[int, ...] = ()
-    place: jax.sharding.Sharding | None = None
+    reads: Reads = lambda path: True
 
     def jit(self) -> Any:
         """The jitted function, for lowering; never called with values."""
-        return jax.jit(self.function, donate_argnums=self.donate, out_shardings=self.place)
+        return jax.jit(self.function, donate_argnums=self.donate, out_shardings=places_of(self.results))
 
 
 def encode_name(bucket: tuple[int, int]) -> str:
@@ -104,64 +113,97 @@ def state_struct(functions: ModelFunctions, shape: BlockShape) -> BlockState:
 
 def programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
     """Every program of a ladder; its length is the number of compiles of a start."""
-    for program in _programs(spec, ladder):
-        yield program if spec.replicated is None else _replicate(program, spec)
-
-
-def _replicate(program: Program, spec: ModelSpec) -> Program:
-    """The same program with every argument but `params` (first where it has them), and every result, on each
-    device."""
-
-    def place(leaf: Any) -> Any:
-        return Struct(leaf.shape, leaf.dtype, sharding=spec.replicated)
-
-    keep = int(bool(program.arguments) and isinstance(program.arguments[0], type(spec.params)))
-    placed = jax.tree.map(place, program.arguments[keep:])
-    return replace(program, arguments=(*program.arguments[:keep], *placed), place=spec.replicated)
-
-
-def _programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
-    params = jax.tree.map(_struct, spec.params)
     shapes = sorted(set(ladder.blocks))
-    rows, n = Struct((spec.rows, spec.width), spec.dtype), ladder.rows_per_load
-    loads = (rows, Struct((n,), jnp.int32), Struct((n, spec.width), spec.dtype))
-    yield Program("empty_rows", partial(jnp.zeros, rows.shape, rows.dtype), ())
-    yield Program("load_rows", prefill.load_rows, loads, donate=(0,))
+    yield from _row_programs(spec, ladder)
     for bucket in ladder.input_buckets:
-        B, L = bucket
-        lengths, finite = Struct((B,), jnp.int32), Struct((B,), jnp.bool_)
-        encoded = Struct((B, L, spec.width), spec.dtype)
-        yield Program(
-            encode_name(bucket),
-            partial(prefill.encode, spec.functions),
-            (params, rows, Struct((B, L), jnp.int32), lengths),
-        )
+        batch = _Batch.of(spec, bucket)
+        yield _encode_program(spec, batch)
         for shape in shapes:
             if admits(bucket, shape):
-                state = state_struct(spec.functions, shape)
-                yield Program(
-                    admit_name(bucket, shape),
-                    partial(prefill.admit, spec.functions),
-                    (params, state, encoded, lengths, finite, _admitted(B, shape.slots)),
-                    donate=(1,),
-                )
-        for C, T in ladder.score_buckets:
-            yield Program(
-                score_name(bucket, (C, T)),
-                partial(prefill.score, spec.functions),
-                (params, encoded, lengths, finite, Struct((B, C, T), jnp.int32), Struct((B, C), jnp.int32)),
-            )
+                yield _admit_program(spec, batch, shape)
+        for targets in ladder.score_buckets:
+            yield _score_program(spec, batch, targets)
     for shape in shapes:
-        yield Program(empty_name(shape), partial(initial_state, spec.functions, shape), ())
+        state = _state(spec, shape)
+        yield Program(empty_name(shape), partial(initial_state, spec.functions, shape), (), state)
         for mode in MODES:
-            yield _decode_program(spec, params, shape, mode)
+            yield _decode_program(spec, shape, mode)
 
 
-def _decode_program(spec: ModelSpec, params: Any, shape: BlockShape, mode: BlockMode) -> Program:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Shapes of an encoded batch, which every program behind the encoder takes."""
+
+    bucket: tuple[int, int]
+    encoded: Any
+    lengths: Any
+    finite: Any
+
+    @staticmethod
+    def of(spec: ModelSpec, bucket: tuple[int, int]) -> _Batch:
+        (B, L), places = bucket, spec.places
+        encoded = Struct((B, L, spec.width), spec.dtype, sharding=places.batch(B, 2))
+        lengths = Struct((B,), jnp.int32, sharding=places.whole)
+        return _Batch(bucket, encoded, lengths, Struct((B,), jnp.bool_, sharding=places.whole))
+
+
+def _table(spec: ModelSpec) -> Any:
+    return Struct((spec.rows, spec.width), spec.dtype, sharding=spec.places.prompt_rows)
+
+
+def _params(spec: ModelSpec) -> Any:
+    return jax.tree.map(_struct, spec.params)
+
+
+def _state(spec: ModelSpec, shape: BlockShape) -> BlockState:
+    state: BlockState = placed(
+        state_struct(spec.functions, shape), spec.places.state(shape, spec.functions.slot_axis)
+    )
+    return state
+
+
+def _row_programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
+    table, n = _table(spec), ladder.rows_per_load
+    values = Struct((n, spec.width), spec.dtype, sharding=spec.places.prompt_rows)
+    rows = Struct((n,), jnp.int32, sharding=spec.places.whole)
+    yield Program("empty_rows", partial(jnp.zeros, table.shape, table.dtype), (), table)
+    yield Program("load_rows", prefill.load_rows, (table, rows, values), table, donate=(0,))
+
+
+def _encode_program(spec: ModelSpec, batch: _Batch) -> Program:
+    B, L = batch.bucket
+    ids = Struct((B, L), jnp.int32, sharding=spec.places.batch(B, 1))
+    arguments = (_params(spec), _table(spec), ids, batch.lengths)
+    function, results = partial(prefill.encode, spec.functions), (batch.encoded, batch.finite)
+    return Program(encode_name(batch.bucket), function, arguments, results, reads=reads.encoder)
+
+
+def _admit_program(spec: ModelSpec, batch: _Batch, shape: BlockShape) -> Program:
+    state = _state(spec, shape)
+    admitted = placed(_admitted(batch.bucket[0], shape.slots), spec.places.whole)
+    arguments = (_params(spec), state, batch.encoded, batch.lengths, batch.finite, admitted)
+    name, function = admit_name(batch.bucket, shape), partial(prefill.admit, spec.functions)
+    return Program(name, function, arguments, state, donate=(1,), reads=reads.admission)
+
+
+def _score_program(spec: ModelSpec, batch: _Batch, targets: tuple[int, int]) -> Program:
+    B, (C, T) = batch.bucket[0], targets
+    whole = spec.places.whole
+    wanted = placed((Struct((B, C, T), jnp.int32), Struct((B, C), jnp.int32)), whole)
+    arguments = (_params(spec), batch.encoded, batch.lengths, batch.finite, *wanted)
+    sums = Struct((B, C), jnp.float32, sharding=whole)
+    name, function = score_name(batch.bucket, targets), partial(prefill.score, spec.functions)
+    return Program(name, function, arguments, sums, reads=reads.targets)
+
+
+def _decode_program(spec: ModelSpec, shape: BlockShape, mode: BlockMode) -> Program:
     function = partial(decoding.decode, spec.functions, spec.rules, mode, spec.output_width)
-    release, steps = Struct((shape.slots,), jnp.bool_), Struct((), jnp.int32)
-    state = state_struct(spec.functions, shape)
-    return Program(decode_name(shape, mode), function, (params, state, release, steps), donate=(1,))
+    state, S, n = _state(spec, shape), shape.slots, spec.output_width
+    release, steps = placed((Struct((S,), jnp.bool_), Struct((), jnp.int32)), spec.places.whole)
+    results = state, placed(decoding.output_struct(S, n, state.beams, mode), spec.places.whole)
+    arguments = (_params(spec), state, release, steps)
+    used = reads.targets if spec.functions.slot_axis else reads.decoder
+    return Program(decode_name(shape, mode), function, arguments, results, donate=(1,), reads=used)
 
 
 def _admitted(B: int, S: int) -> prefill.Admitted:

@@ -15,6 +15,7 @@ from server.engine.executor.programs import programs
 from server.engine.ladder import tiny_ladder
 from server.engine.plans import Ladder
 from server.model.config import T5Config, named_config
+from server.model.mesh import DeviceMesh
 from server.model.t5 import Model, assemble, random_tensors
 
 Values = np.ndarray[Any, Any]
@@ -30,7 +31,7 @@ class MemoryPrompts:
         return self.prompts[digest]
 
 
-def _lively(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str, Values]]:
+def lively_tensors(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str, Values]]:
     """Random weights whose answers depend on the input and end now and then.
 
     T5's own initial spread gives a nearly uniform distribution; a wider head spreads it, and `end_bias`
@@ -44,11 +45,16 @@ def _lively(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str,
 
 
 def tiny_model(
-    seed: int = 0, *, end_bias: float = 2.5, layout: Any = "unrolled", dtype: Any = "float32"
+    seed: int = 0,
+    *,
+    end_bias: float = 2.5,
+    layout: Any = "unrolled",
+    dtype: Any = "float32",
+    mesh: DeviceMesh | None = None,
 ) -> Model:
     """A random T5 1.1 of test size; the same seed gives the same weights."""
     config = named_config("tiny")
-    return assemble(config, layout, dtype, _lively(config, seed, end_bias))
+    return assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), mesh=mesh)
 
 
 def tiny_executor(

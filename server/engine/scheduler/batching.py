@@ -87,24 +87,31 @@ class Batcher:
         """Give as many of the gathered tickets as possible their rows and slots, and take them from the
         queue."""
         L = found.tickets[0].fit.input_class
-        _, rows = self._buckets.choose([ticket.fit.input_class for ticket in found.tickets], L)
+        seated = self._seated(found.tickets, L)
         placed: list[tuple[Ticket, Acquired]] = []
-        for ticket in found.tickets[:rows]:
-            if not self._present(ticket):
-                break  # a ticket before it took the rows of its prompt: the next pass loads it again
-            if ticket.kind == "generate" and not self._slots.place(ticket):
-                continue
-            acquired = self._rows.acquire(ticket.fit.prompts)
+        for ticket in seated:
+            # A ticket before it may have taken the rows of its prompt: the next pass loads it again.
+            acquired = self._rows.acquire(ticket.fit.prompts) if self._present(ticket) else None
             if acquired is None:
-                self._slots.leave(ticket, inactive=True)
                 break
             placed.append((ticket, acquired))
+        for ticket in seated[len(placed) :]:
+            self._slots.leave(ticket, inactive=True)
         if not placed:
             return None
         for ticket, _ in placed:
             self._queue.take(ticket.key, turn=found.turn)
         B = next(B for B in self._batch_sizes(L) if len(placed) <= B)
         return self._step(step, (B, L), placed, now)
+
+    def _seated(self, tickets: list[Ticket], length: int) -> list[Ticket]:
+        """Those that ride now, with their slots. How many fill a pass is counted among those that find slots:
+        each was sure of a place alone, but two may have been sure of the same one."""
+        seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
+        rows = self._buckets.choose([t.fit.input_class for t in seated], length)[1] if seated else 0
+        for ticket in seated[rows:]:
+            self._slots.leave(ticket, inactive=True)
+        return seated[:rows]
 
     def _batch_sizes(self, length: int) -> list[int]:
         sizes = self._buckets.batch_sizes(length)

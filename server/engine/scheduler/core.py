@@ -93,7 +93,9 @@ class Scheduler:
         self._collector = Collector(config.eos_id, detokenise, self._slots, observer, self._end)
         self._prefilling: set[Ticket] = set()
         self._decoding: set[Ticket] = set()
-        self._turns = Turns(self._slots, self._shares, config.protect_decode_rounds)
+        self._turns = Turns(
+            self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
+        )
         self._steps = 0
         self._in_flight = 0
 
@@ -154,8 +156,12 @@ class Scheduler:
 
         Encoder passes go first when it is their turn (`Turns`).
         """
-        if self._turns.encoder_may_go(self._queue.head()) and (step := self._plan_batch()) is not None:
-            return step
+        head = self._queue.head()
+        if self._turns.encoder_may_go(head):
+            if self._in_flight and self._turns.waits_for_results(head):
+                return None
+            if (step := self._plan_batch()) is not None:
+                return step
         return self._plan_decode()
 
     def dispatched(self, step: Step) -> None:
@@ -241,7 +247,8 @@ class Scheduler:
             ticket.phase, ticket.dispatched = Phase.PREFILLING, now
             self._prefilling.add(ticket)
             self._ports.leaving_queue(ticket)
-        self._turns.encoded()
+        B, L = step.plan.bucket
+        self._turns.encoded(B * L)
         return step
 
     def _clear_way(self, found: Gathered) -> None:
@@ -268,7 +275,7 @@ class Scheduler:
         wanting = [block for block in self._slots.blocks if block.wants_decode]
         if not wanting:
             return None
-        block = min(wanting, key=lambda block: (block.last_decode, block.index))
+        block = self._turns.next_to_decode(wanting)
         plan = self._decode_plan(block)
         self._steps += 1
         block.last_decode = self._steps

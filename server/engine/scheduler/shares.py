@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from server.engine.scheduler.tickets import Ticket
 
@@ -35,6 +35,11 @@ class Shares:
         """The tenant's part of `total`."""
         mine = self._seen.get(tenant, (0.0, 1.0))[1]
         return total * mine / max(self._weights, mine)
+
+    @property
+    def tenants(self) -> Iterable[str]:
+        """Those seen lately."""
+        return self._seen.keys()
 
     @property
     def alone(self) -> bool:

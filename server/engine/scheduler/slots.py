@@ -62,6 +62,11 @@ class Block:
         return any(use.planned < use.limit for use in live) or bool(live and not self.in_flight)
 
     @property
+    def working(self) -> int:
+        """Slots with tokens that no step in flight makes."""
+        return sum(not use.over and use.planned < use.limit for use in self.uses.values())
+
+    @property
     def steps_left(self) -> int:
         """Decode steps until it is empty, at most."""
         return max((use.limit - use.planned for use in self.uses.values() if not use.over), default=0)

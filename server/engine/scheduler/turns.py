@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from server.engine.scheduler.fair_queue import Waiting
 from server.engine.scheduler.shares import Shares
 from server.engine.scheduler.slots import Block, SlotTable
@@ -11,18 +14,24 @@ from server.engine.scheduler.tickets import Ticket
 class Turns:
     """Whose turn it is.
 
-    Every block that wants to decode does so once between two encoder passes. A tenant is *quiet* while it
-    holds less than half its fair share of all slots, *busy* while it holds more than its share. A quiet
-    tenant's request may go ahead of the decode round, once between two rounds. A busy tenant's
-    request waits `protect_rounds` rounds while a quiet tenant decodes: fewer and fuller passes of others
-    between the quiet one's tokens.
+    Every block that wants to decode does so once between two encoder passes. A decode round costs the same
+    however few of its slots are taken, so while one tenant is alone only a block that is more than half full
+    holds up the next pass, or one that has waited for `token_budget` padded tokens.
+
+    A tenant is *quiet* while it holds less than half its fair share of all slots, *busy* while it holds more
+    than its share. A quiet tenant's request may go ahead of the decode round, once between two rounds. A busy
+    tenant's request waits `protect_rounds` rounds while a quiet tenant decodes: fewer and fuller passes of
+    others between the quiet one's tokens.
     """
 
-    def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int) -> None:
+    def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
         self._slots = slots
         self._shares = shares
         self._protect_rounds = protect_rounds
+        self._token_budget = token_budget
+        self._last_pass = 0
         self._rounds: dict[int, int] = {}
+        self._waited: Counter[int] = Counter()
         self._jumped = False
 
     def encoder_may_go(self, head: Waiting[Ticket] | None) -> bool:
@@ -30,24 +39,46 @@ class Turns:
         wanting = [block for block in self._slots.blocks if block.wants_decode]
         if not wanting or head is None:
             return True
+        if self._shares.alone:
+            return not any(self._due(block) for block in wanting)
         return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
 
-    def encoded(self) -> None:
-        """An encoder pass was planned."""
-        self._jumped = any(
-            block.wants_decode and not self._rounds.get(block.index, 1) for block in self._slots.blocks
-        )
+    def waits_for_results(self, head: Waiting[Ticket] | None) -> bool:
+        """Whether a pass of `head` is better planned when nothing is in flight: a busy tenant's pass behind
+        another step is what a quiet tenant's next request would find before it."""
+        if head is None or self._shares.alone:
+            return False
+        held, total = self._slots.held_by_tenant(), self._slots.total
+        quiet = any(2 * held[name] < self._shares.fair(name, total) for name in self._shares.tenants)
+        return quiet and held[head.tenant] > self._shares.fair(head.tenant, total)
+
+    def next_to_decode(self, wanting: Sequence[Block]) -> Block:
+        """Which of these blocks decodes now: one that holds up the encoder, else the longest without."""
+        return min(wanting, key=lambda block: (not self._due(block), block.last_decode, block.index))
+
+    def encoded(self, tokens: int) -> None:
+        """An encoder pass of so many padded tokens was planned."""
+        wanting = [block for block in self._slots.blocks if block.wants_decode]
+        self._jumped = any(not self._rounds.get(block.index, 1) for block in wanting)
         self._rounds = {block.index: 0 for block in self._slots.blocks}
+        self._last_pass = tokens
+        self._waited.update({block.index: tokens for block in wanting})
 
     def decoded(self, block: Block) -> None:
         """A decode step of `block` was planned."""
         self._rounds[block.index] = self._rounds.get(block.index, 1) + 1
         self._jumped = False
+        del self._waited[block.index]
+
+    def _due(self, block: Block) -> bool:
+        """Whether a block that wants to decode should do so before another pass like the last one."""
+        if self._rounds.get(block.index, 1):
+            return False
+        late = self._waited[block.index] + self._last_pass > self._token_budget
+        return late or 2 * block.working > block.shape.slots
 
     def _owed(self, head: Waiting[Ticket]) -> int:
-        """Decode rounds before the next encoder pass."""
-        if self._shares.alone:
-            return 1
+        """Decode rounds before the next encoder pass, where there are several tenants."""
         held, total = self._slots.held_by_tenant(), self._slots.total
         fair = {name: self._shares.fair(name, total) for name in (*held, head.tenant)}
         if 2 * held[head.tenant] < fair[head.tenant]:

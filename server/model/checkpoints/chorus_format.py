@@ -3,7 +3,7 @@
 chorus.json      what this is, written last: without it the folder is not a checkpoint
 config.json      the fields of T5Config
 spiece.model     the vocabulary, when there is one
-tensors/00000/   Orbax trees of canonical tensors (see `orbax_parts`)
+tensors/00000/   Orbax trees of canonical tensors (see `orbax_parts`); int8 and scales when `quantised`
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 
 from server.errors import InvalidModelError
 from server.model.checkpoints.documents import read_json, write_json
-from server.model.checkpoints.orbax_parts import restore_host, restore_placed, write_parts
+from server.model.checkpoints.orbax_parts import restore_host, restore_placed, restore_raw, write_parts
+from server.model.checkpoints.quantised import KIND, Quantiser, dequantised, stored_names
 from server.model.checkpoints.reader import CheckpointReader, Sharding
 from server.model.checkpoints.tensors import Array, target_dtype
 from server.model.checkpoints.vocabulary_files import FoundVocabulary, known_vocabulary, write_vocabulary
@@ -50,9 +51,17 @@ class ChorusReader(CheckpointReader):
         self.tensor_digests = self.metadata.get("tensor_digests", {})
         self.stored_dtype = target_dtype(self.metadata["dtype"])
         self._parts: list[list[str]] = self.metadata["parts"]
-        _check_names(self.config, self._parts)
+        self._quantised = _is_quantised(self.metadata)
+        if self._quantised:
+            self.content_fingerprint = self.metadata["quantisation"]["fingerprint"]
+        expected = stored_names(self.config) if self._quantised else list(parameter_shapes(self.config))
+        _check_names(expected, self._parts)
 
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+        if self._quantised:
+            raw = (restore_raw(self._path(index), names) for index, names in enumerate(self._parts))
+            yield from dequantised(self.config, raw, dtype)
+            return
         for index, names in enumerate(self._parts):
             part = restore_host(self._path(index), self.config, names, dtype)
             while part:
@@ -62,6 +71,9 @@ class ChorusReader(CheckpointReader):
     def placed(
         self, dtype: np.dtype[Any], sharding: Sharding | None
     ) -> Iterator[tuple[str, Array | jax.Array]]:
+        if self._quantised:
+            yield from self.tensors(dtype)
+            return
         for index, names in enumerate(self._parts):
             yield from restore_placed(self._path(index), self.config, names, dtype, sharding).items()
 
@@ -82,29 +94,41 @@ def write_chorus(
     dtype: np.dtype[Any],
     vocabulary: FoundVocabulary | None,
     source: str,
+    quantise: bool = False,
+    parent: str | None = None,
 ) -> str:
     """Write a checkpoint into an empty folder and return its fingerprint.
 
     Args:
         tensors: canonical, in `dtype`; consumed one at a time.
         source: where the weights came from; kept for people.
+        quantise: store matrices in int8; the fingerprint is then that of `tensors`, the parent.
+        parent: fingerprint of the parent, when `tensors` come from a quantised checkpoint themselves.
     """
-    collector = Fingerprinter(config)
-    parts = write_parts(folder / "tensors", config, collector.watch(tensors))
+    facts: dict[str, Any]
+    if quantise:
+        quantiser = Quantiser(config)
+        parts = write_parts(folder / "tensors", config, quantiser.stored(tensors))
+        fingerprint, digests = parent or quantiser.parent, quantiser.tensor_digests
+        facts = {"dtype": "float32", "quantisation": {"kind": KIND, "fingerprint": quantiser.content}}
+    else:
+        collector = Fingerprinter(config)
+        parts = write_parts(folder / "tensors", config, collector.watch(tensors))
+        fingerprint, digests = collector.fingerprint(), collector.tensor_digests
+        facts = {"dtype": dtype.name, "quantisation": None}
     write_json(folder / "config.json", dataclasses.asdict(config))
     document = {
         "format": FORMAT,
         "format_version": VERSION,
-        "fingerprint": collector.fingerprint(),
+        "fingerprint": fingerprint,
         "vocabulary_digest": write_vocabulary(folder, vocabulary),
-        "dtype": dtype.name,
-        "quantisation": None,
+        **facts,
         "source": source,
         "parts": parts,
-        "tensor_digests": collector.tensor_digests,
+        "tensor_digests": digests,
     }
     write_json(folder / METADATA, document)
-    return collector.fingerprint()
+    return fingerprint
 
 
 def read_config(path: Path, name: str = "") -> T5Config:
@@ -133,9 +157,23 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def _check_names(config: T5Config, parts: list[list[str]]) -> None:
+def _is_quantised(metadata: dict[str, Any]) -> bool:
+    quantisation = metadata.get("quantisation")
+    if quantisation is None:
+        return False
+    if (
+        not isinstance(quantisation, dict)
+        or quantisation.get("kind") != KIND
+        or "fingerprint" not in quantisation
+    ):
+        raise InvalidModelError(
+            f"{METADATA} names a quantisation that this release does not read; it reads {KIND}"
+        )
+    return True
+
+
+def _check_names(expected: list[str], parts: list[list[str]]) -> None:
     names = [name for part in parts for name in part]
-    expected = parameter_shapes(config)
     if missing := [name for name in expected if name not in set(names)]:
         raise InvalidModelError(f"the checkpoint lacks tensor {missing[0]} ({len(missing)} in all)")
     if extra := [name for name in names if name not in expected]:

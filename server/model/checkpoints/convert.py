@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from server.errors import InvalidModelError
 from server.model.checkpoints.atomic_folder import whole_folder
 from server.model.checkpoints.chorus_format import write_chorus
 from server.model.checkpoints.huggingface_writer import write_huggingface
@@ -23,6 +24,7 @@ from server.model.parameters import parameter_count
 from server.model.t5 import random_tensors
 
 Target = Literal["orbax", "hf", "t5x"]
+INT8 = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,21 @@ def convert(
     """Write a checkpoint in another format.
 
     Args:
-        dtype: float32 or bfloat16; None keeps the source's.
+        dtype: float32 or bfloat16; None keeps the source's. int8 stores matrices quantised, in our own
+            format only.
 
     Raises:
         InvalidModelError: the source cannot be read or the target exists; nothing is left behind.
     """
+    quantise = dtype == INT8
+    if quantise and to != "orbax":
+        raise InvalidModelError(f"int8 is stored in our own format (orbax) only, not in {to}", field="dtype")
     reader = open_checkpoint(source, options)
-    resolved = reader.stored_dtype if dtype is None else target_dtype(dtype)
+    resolved = reader.stored_dtype if dtype is None or quantise else target_dtype(dtype)
     tensors = reader.tensors(resolved)
     return write(
         target, reader.config, tensors, to=to, dtype=resolved, vocabulary=reader.vocabulary,
-        source=str(source), progress=progress,
+        source=str(source), progress=progress, quantise=quantise, parent=reader.fingerprint,
     )  # fmt: skip
 
 
@@ -91,8 +97,11 @@ def write(
     vocabulary: FoundVocabulary | None,
     source: str,
     progress: Progress | None = None,
+    quantise: bool = False,
+    parent: str | None = None,
 ) -> Written:
-    """Write canonical tensors, already in `dtype`, as a checkpoint that appears whole or not at all."""
+    """Write canonical tensors, already in `dtype`, as a checkpoint that appears whole or not at all; see
+    `write_chorus` for `quantise` and `parent`."""
     if progress is not None:
         total = parameter_count(config) * dtype.itemsize
         tensors = reported(tensors, progress, f"writing {target.name}", total)
@@ -103,6 +112,7 @@ def write(
             fingerprint = write_t5x(folder, config, tensors, vocabulary=vocabulary)
         else:
             fingerprint = write_chorus(
-                folder, config, tensors, dtype=dtype, vocabulary=vocabulary, source=source
-            )
-    return Written(target, to, dtype.name, fingerprint, parameter_count(config))
+                folder, config, tensors, dtype=dtype, vocabulary=vocabulary, source=source, quantise=quantise,
+                parent=parent,
+            )  # fmt: skip
+    return Written(target, to, INT8 if quantise else dtype.name, fingerprint, parameter_count(config))

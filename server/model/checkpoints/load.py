@@ -13,6 +13,7 @@ from server.model.checkpoints.reader import CheckpointReader
 from server.model.checkpoints.tensors import Progress, target_dtype
 from server.model.fingerprint import Fingerprinter
 from server.model.layout import Layout
+from server.model.mesh import DeviceMesh, check_division
 from server.model.parameters import parameter_count
 from server.model.t5 import Model, Sharding, assemble
 from server.model.vocabulary import Vocabulary
@@ -42,6 +43,7 @@ def load_model(
     layout: Layout = "unrolled",
     dtype: Any = "float32",
     sharding: Sharding | None = None,
+    mesh: DeviceMesh | None = None,
     progress: Progress | None = None,
     options: OpenOptions | None = None,
 ) -> LoadedModel:
@@ -50,15 +52,19 @@ def load_model(
     Args:
         source: a Hugging Face, T5X or Chorus folder, a hub id, or a `gs://` T5X folder.
         dtype: float32 or bfloat16; weights are cast while they are read.
-        sharding: as `server.model.t5.assemble` takes it.
+        sharding, mesh: as `server.model.t5.assemble` takes them.
         progress: told after each tensor.
         options: what the source does not say about itself.
 
     Raises:
         InvalidModelError: nothing to load, or a tensor is wrong, missing, extra or misshapen; names it.
+        InvalidInputError: the mesh does not divide the model; names the axis. Nothing was read yet.
     """
     resolved = target_dtype(dtype)
     reader = open_checkpoint(source, options)
+    if mesh is not None:
+        check_division(reader.config, mesh.model)
+        sharding = sharding or mesh.weight
     fingerprint = reader.fingerprint or cached_fingerprint(reader)
     collector = Fingerprinter(reader.config)
     tensors: Iterable[tuple[str, Any]]
@@ -70,7 +76,7 @@ def load_model(
         tensors = reported(
             tensors, progress, f"loading {reader.config.name}", total_bytes(reader, resolved.itemsize)
         )
-    model = assemble(reader.config, layout, dtype, tensors, sharding)
+    model = assemble(reader.config, layout, dtype, tensors, sharding, mesh)
     if fingerprint is None:
         fingerprint = collector.fingerprint()
         keep_fingerprint(reader, fingerprint)

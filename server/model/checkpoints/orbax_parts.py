@@ -71,6 +71,19 @@ def restore_host(
         return dict(checkpointer.restore(path.resolve(), restore_args=arguments))
 
 
+def restore_raw(path: Path, names: Iterable[str]) -> dict[str, Array]:
+    """Arrays of one part as they are stored; the caller checks shapes. Raises InvalidModelError."""
+    wanted = list(names)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        stored = _stored_shapes(checkpointer, path)
+        for name in wanted:
+            if name not in stored:
+                raise InvalidModelError(f"the checkpoint lacks tensor {name} ({path.name})")
+        arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
+        found = checkpointer.restore(path.resolve(), restore_args=arguments)
+    return {name: found[name] for name in wanted}
+
+
 def restore_placed(
     path: Path, config: T5Config, names: Iterable[str], dtype: np.dtype[Any], sharding: Sharding | None
 ) -> dict[str, jax.Array]:

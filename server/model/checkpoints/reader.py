@@ -40,6 +40,7 @@ class CheckpointReader(ABC):
             known.
         stored_dtype: f32, or bf16 when every tensor is stored in bf16.
         tensor_digests: by canonical name, where the format keeps them.
+        content_fingerprint: of a quantised checkpoint's own values; `fingerprint` is then its parent's.
     """
 
     format: ClassVar[str]
@@ -49,6 +50,7 @@ class CheckpointReader(ABC):
     identity: str | None = None
     stored_dtype: np.dtype[Any] = FLOAT32
     tensor_digests: Mapping[str, str] = MappingProxyType({})
+    content_fingerprint: str | None = None
 
     @abstractmethod
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:

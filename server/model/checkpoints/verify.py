@@ -21,7 +21,8 @@ def find_fingerprint(reader: CheckpointReader, progress: Progress | None = None)
 
 
 def verify_fingerprint(reader: CheckpointReader, progress: Progress | None = None) -> str:
-    """Computed from the tensors; must be what the checkpoint says of itself.
+    """Computed from the tensors; must be what the checkpoint says of itself. A quantised one answers with its
+    parent's.
 
     Raises:
         InvalidModelError: it is not; names the first tensor that changed where the format keeps their
@@ -29,12 +30,15 @@ def verify_fingerprint(reader: CheckpointReader, progress: Progress | None = Non
     """
     collector = compute(reader, progress)
     value = collector.fingerprint()
-    if reader.fingerprint not in (None, value):
+    if reader.content_fingerprint == value:
+        return reader.fingerprint or value
+    kept = reader.content_fingerprint or reader.fingerprint
+    if kept not in (None, value):
         digests = collector.tensor_digests
-        changed = [name for name, kept in reader.tensor_digests.items() if digests.get(name) != kept]
+        changed = [name for name, digest in reader.tensor_digests.items() if digests.get(name) != digest]
         culprit = f"tensor {changed[0]} has changed" if changed else "its architecture has changed"
         raise InvalidModelError(
-            f"the checkpoint says fingerprint {reader.fingerprint} and its content has {value}: {culprit}"
+            f"the checkpoint says fingerprint {kept} and its content has {value}: {culprit}"
         )
     return value
 

@@ -38,12 +38,14 @@ class ReadOptions:
         column_names: of a CSV or TSV file without a header; None takes its first row.
         max_row_bytes: longest row.
         max_rows: most rows.
+        name: what errors call the file, and whose ending tells its format; None is the path's own.
     """
 
     format: Format | None = None
     column_names: tuple[str, ...] | None = None
     max_row_bytes: int = 1024 * 1024
     max_rows: int = 10_000_000
+    name: str | None = None
 
 
 def read_rows(path: Path, options: ReadOptions | None = None, *, field: str = "data") -> Iterator[Record]:
@@ -78,11 +80,12 @@ class _Source:
 
     def __init__(self, path: Path, options: ReadOptions, field: str) -> None:
         self.path, self.options, self.field = path, options, field
+        self.name = options.name or path.name
         self.format: Format = options.format or self._by_ending()
 
     def refuse(self, message: str, row: int | None = None) -> NoReturn:
         where = "" if row is None else f", row {row}"
-        raise InvalidInputError(f"{self.path.name}{where}: {message}", field=self.field, code="invalid_data")
+        raise InvalidInputError(f"{self.name}{where}: {message}", field=self.field, code="invalid_data")
 
     def open(self) -> BinaryIO:
         try:
@@ -102,7 +105,7 @@ class _Source:
         return text if raw else None
 
     def _by_ending(self) -> Format:
-        found = _SUFFIXES.get(self.path.suffix.lower())
+        found = _SUFFIXES.get(Path(self.name).suffix.lower())
         if found is None:
             self.refuse(f"has an unknown ending; name the format, one of {', '.join(FORMATS)}")
         return found

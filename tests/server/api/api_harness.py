@@ -25,7 +25,8 @@ from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
-from server.app import http_observer
+from server.api.tuning.feeds import JobFeeds, Pause
+from server.app import feed_limits, http_observer
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.fake_executor import TINY_LADDER, FakeExecutor
@@ -76,6 +77,7 @@ class ApiServer:
         vocabulary: shared by tests; reading it is safe.
         on_dispatch: called on the engine's thread before each step; raise to kill the engine, block to hold
         it.
+        pause: awaited between polls of a followed job.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class ApiServer:
         ladder: Ladder = TINY_LADDER,
         on_dispatch: Callable[[StepPlan], None] | None = None,
         on_death: Callable[[EngineDeadError], None] | None = None,
+        pause: Pause = asyncio.sleep,
         config: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -111,13 +114,16 @@ class ApiServer:
             host_prompts=host,
             on_death=on_death,
         )
+        library = PromptLibrary(self.store, Offload(2, 64, "prompt store"), 0.5)
+        lifecycle = Lifecycle()
         self.services = Services(
             settings=self.settings,
             keys=keys or KeyRing({}, Principal("default", "anonymous")),
-            library=PromptLibrary(self.store, Offload(2, 64, "prompt store"), 0.5),
-            lifecycle=Lifecycle(),
+            library=library,
+            lifecycle=lifecycle,
             text=Offload(2, 64, "text threads"),
             metrics=metrics,
+            feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(self.settings), pause),
             serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
         )
         metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle, 4 * WIDTH))

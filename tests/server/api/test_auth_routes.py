@@ -49,7 +49,14 @@ def locked(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> 
 
 
 def call(api: ApiServer, method: str, path: str, key: str | None) -> Any:
-    for name, value in (("task", "x"), ("n", "1"), ("alias", "live"), ("name", "x")):
+    for name, value in (
+        ("task", "x"),
+        ("n", "1"),
+        ("alias", "live"),
+        ("name", "x"),
+        ("file", "x"),
+        ("job", "x"),
+    ):
         path = path.replace("{" + name + "}", value)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return api.http.request(method, path, headers=headers)
@@ -57,7 +64,7 @@ def call(api: ApiServer, method: str, path: str, key: str | None) -> Any:
 
 def test_only_the_two_health_routes_are_open() -> None:
     assert {row[:2] for row in ROWS if row[2] is None} == OPEN
-    assert len(GUARDED) == 24
+    assert len(GUARDED) == 34
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), GUARDED, ids=lambda value: str(value))

@@ -17,6 +17,8 @@ from prompts_store.errors import (
     ConflictError,
     CorruptError,
     InvalidError,
+    LeaseLostError,
+    LimitError,
     NotFoundError,
     StoreError,
 )
@@ -32,7 +34,16 @@ from server.errors import ChorusError
 
 FOLDER = Path(prompts_store.__file__).parent
 KINDS = {
-    kind.__name__: kind for kind in (StoreError, InvalidError, NotFoundError, ConflictError, CorruptError)
+    kind.__name__: kind
+    for kind in (
+        StoreError,
+        InvalidError,
+        NotFoundError,
+        ConflictError,
+        LeaseLostError,
+        LimitError,
+        CorruptError,
+    )
 }
 
 
@@ -53,6 +64,8 @@ EXPECTED = {
     "InvalidError": 400,
     "NotFoundError": 404,
     "ConflictError": 409,
+    "LeaseLostError": 409,
+    "LimitError": 429,
     "CorruptError": 500,
 }
 

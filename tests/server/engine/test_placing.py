@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from server.engine.fake_executor import TINY_LADDER
 from server.engine.handle import RequestHandle
 from server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan, StepPlan
 from server.engine.requests import PromptHandle, Request
+from server.engine.scheduler.batching import Batcher
 from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fitting import Fitter
 from server.engine.scheduler.slots import SlotTable
@@ -128,12 +130,32 @@ def test_batch_invariant_passes_have_one_shape_a_class() -> None:
     assert len(shapes(batch_invariant=False)) > 2
 
 
+def rounds_of_short_answers(prefill_token_budget: int, tenants: int = 1) -> int:
+    """Decode plans that 64 requests of 4 tokens take, in a block of 16 slots filled by passes of 4."""
+    ladder = Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 16),), ((2, 4),))
+    sim = Simulation(ladder, EngineConfig(prefill_token_budget=prefill_token_budget))
+    for n in range(64):
+        sim.submit(generate((5, 1), tenant=f"t{n % tenants}", max_new_tokens=4, min_new_tokens=4))
+    sim.run()
+    assert len(sim.served) == 64
+    return sum(isinstance(plan, DecodePlan) for plan in sim.executor.plans)
+
+
+def test_slots_are_filled_before_a_decode_round() -> None:
+    """A round costs the same however few of its slots are taken. The control encodes one pass a round."""
+    control = rounds_of_short_answers(prefill_token_budget=64)
+    assert control >= 16
+    assert rounds_of_short_answers(prefill_token_budget=1024) <= control / 2
+
+
 def wait_of_a_search_among_endless_plain_requests() -> float:
     ladder = Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 8),), ((2, 4),))
     sim = Simulation(ladder)
+    lengths = cycle((2, 5, 8, 3, 7))  # so that their slots never fall empty together
 
     def plain() -> Request:
-        return generate((5, 1), max_new_tokens=8, min_new_tokens=7)
+        wanted = next(lengths)
+        return generate((5, 1), max_new_tokens=wanted, min_new_tokens=wanted)
 
     sim.on_over = lambda done: sim.submit(plain()) if sim.clock() < 101 else None
     search = generate((7, 1), max_new_tokens=8, num_beams=8, tenant="a")
@@ -233,3 +255,28 @@ def test_one_tenants_mixed_lengths_still_fill_their_batches() -> None:
     assert len(sim.served) == 16
     most = max(B for B, _ in TINY_LADDER.input_buckets)
     assert rows.count(most) == 16 // most
+
+
+def rows_of_wide_passes() -> list[int]:
+    """Rows in each pass of B = 8, while slots of one block come free one after another."""
+    ladder = Ladder(((1, 16), (8, 16)), (BlockShape(16, 32, 16),), ((2, 4),))
+    sim = Simulation(ladder)
+    lengths = cycle((4, 9, 17, 30, 6, 23, 12))
+    for _ in range(96):
+        wanted = next(lengths)
+        sim.submit(generate((4,) * 15 + (1,), max_new_tokens=wanted, min_new_tokens=wanted))
+    sim.run()
+    assert len(sim.served) == 96
+    passes = [plan for plan in sim.executor.plans if isinstance(plan, PrefillPlan)]
+    return [len(plan.inputs) for plan in passes if plan.bucket[0] == 8]
+
+
+def test_a_wide_pass_is_filled_by_requests_that_find_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most a fourth of a pass is padding. The control counts those that would each find a slot alone."""
+    assert min(rows_of_wide_passes()) >= 6
+
+    def all_that_sit(self: Batcher, tickets: list[Ticket], length: int) -> list[Ticket]:
+        return [ticket for ticket in tickets if self._slots.place(ticket)]
+
+    monkeypatch.setattr(Batcher, "_seated", all_that_sit)
+    assert min(rows_of_wide_passes()) <= 2

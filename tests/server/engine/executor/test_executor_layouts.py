@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
-from server.engine.executor import JaxExecutor, compile_all, model_spec, programs
+from server.engine.executor import JaxExecutor
 from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
 from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad, SlotSampling
+from server.model.mesh import device_mesh
 
 LADDER = Ladder(((4, 16),), (BlockShape(24, 6, 6),), (), 4)
 PROMPT = np.random.default_rng(0).normal(size=(3, 26)).astype(np.float32)
@@ -54,14 +54,8 @@ def test_bf16_runs_every_program_and_reports_in_f32() -> None:
 
 
 def test_a_model_on_a_mesh_gives_the_same_answers(unrolled: JaxExecutor) -> None:
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    model = tiny_model()
-    placed = type(model)(model.functions, jax.device_put(model.params, everywhere))
-    spec = model_spec(placed, 64, 8, everywhere)
-    compiled = compile_all(program for program in programs(spec, LADDER) if "plain" not in program.name)
-    config = model.config
-    prompts = MemoryPrompts({"p": PROMPT})
-    executor = JaxExecutor(spec, LADDER, compiled, prompts, config.padded_vocab_size, config.decoder_start_id)
-    assert executor._table.sharding == everywhere
+    mesh = device_mesh(1, 1)
+    prompts, model = MemoryPrompts({"p": PROMPT}), tiny_model(mesh=mesh)
+    executor = tiny_executor(LADDER, prompts, model=model, without=("plain",))
+    assert executor._table.sharding == mesh.prompt_rows
     assert _answers(executor) == _answers(unrolled)

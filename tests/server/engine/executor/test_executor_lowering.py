@@ -32,6 +32,6 @@ def test_every_program_lowers(platform: str, layout: str, dtype: str) -> None:
 
 
 def test_control_a_cpu_only_program_is_refused() -> None:
-    program = Program("bad", jnp.linalg.eigvals, (jax.ShapeDtypeStruct((2, 2), jnp.float32),))
+    program = Program("bad", jnp.linalg.eigvals, (jax.ShapeDtypeStruct((2, 2), jnp.float32),), None)
     with pytest.raises(NotImplementedError):
         export.export(program.jit(), platforms=["tpu"])(*program.arguments)

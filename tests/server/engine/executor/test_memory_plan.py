@@ -28,8 +28,8 @@ def test_the_plan_is_what_the_executor_allocates() -> None:
     assert plan.weights == _bytes(model.params)
     assert plan.prompt_rows == executor._table.nbytes
     assert plan.encoder_memory == sum(_bytes(block.memory) for block in blocks)
-    slots = sum(_bytes((block.cache, block.beams)) for block in blocks)
-    assert slots * 0.8 <= plan.slots <= slots * 1.2
+    slots = [(block.cache, block.beams, block.slots, block.memory_lengths) for block in blocks]
+    assert plan.slots == _bytes(slots)
     assert plan.temporaries == executor.compiled.largest_temporary
     assert plan.total <= plan.limit and plan.limit == device_limit()
 
@@ -38,7 +38,7 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_is_compiled() -> No
     class Abstract:
         """Fails when anything but arithmetic touches the model."""
 
-        config, dtype, params, functions = named_config("xxl"), "bfloat16", None, None
+        config, dtype, params, functions, mesh = named_config("xxl"), "bfloat16", None, None, None
 
     with pytest.raises(
         InvalidInputError, match=r"needs .* MiB of memory and may use .* change compute_dtype"

@@ -1,0 +1,74 @@
+"""A decode step of the server's own program, against the bytes that it cannot avoid moving."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scale import Scale
+from setting import compiled, stopwatch
+
+from server.engine.executor.programs import decode_name, empty_name
+from server.engine.executor.state import BlockState
+from server.engine.plans import BlockShape, Ladder
+from server.engine.step_bytes import decode_step_bytes
+from server.model.t5 import Model
+
+GOAL = 1.5
+
+
+def lengths_around(mean: int, longest: int, count: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Input lengths with this mean, spread by a third of it, within the block."""
+    drawn = np.random.default_rng(mean).normal(mean, mean / 3, count)
+    clipped = np.clip(drawn, 2, longest)
+    return np.clip(np.round(clipped + mean - clipped.mean()), 2, longest).astype(np.int32)
+
+
+def occupied(state: BlockState, lengths: Any, new_tokens: int) -> BlockState:
+    """A block whose every slot decodes greedily to its last token."""
+    slots, whole = state.slots, np.full(lengths.shape, new_tokens, np.int32)
+    choice = replace(slots.choice, min_new_tokens=jnp.array(whole))
+    busy = replace(
+        slots, active=jnp.ones(lengths.shape, bool), max_new_tokens=jnp.array(whole), choice=choice
+    )
+    return replace(state, memory_lengths=jnp.asarray(lengths), slots=busy)
+
+
+def measure(scale: Scale, model: Model, gigabytes_per_second: float) -> list[dict[str, Any]]:
+    return [
+        _measure(scale, model, mean, longest, gigabytes_per_second) for mean, longest in scale.decode_means
+    ]
+
+
+def _measure(scale: Scale, model: Model, mean: int, longest: int, bandwidth: float) -> dict[str, Any]:
+    shape = BlockShape(longest, scale.new_tokens, scale.slots)
+    ladder = Ladder(((1, longest),), (shape,), (), 8)
+    name, empty = decode_name(shape, "plain"), empty_name(shape)
+    spec, program = compiled(model, ladder, 8, lambda each: each in (name, empty))
+    lengths = lengths_around(mean, longest, scale.slots)
+    release, steps = np.zeros(scale.slots, bool), np.int32(scale.dispatch)
+
+    def call() -> Any:
+        """The state is donated, so each call begins with a block of its own; making it is measured apart."""
+        return program[name](
+            spec.params, occupied(program[empty](), lengths, scale.new_tokens), release, steps
+        )
+
+    whole = stopwatch(call, scale.repeats)
+    setting_up = stopwatch(lambda: occupied(program[empty](), lengths, scale.new_tokens), scale.repeats)
+    _, output = call()
+    assert int(output.steps) == scale.dispatch, "a slot ended early"
+    step = (whole["median"] - setting_up["median"]) / scale.dispatch
+    least = decode_step_bytes(
+        model.config, model.dtype, scale.slots, float(lengths.mean()), (scale.dispatch - 1) / 2
+    )
+    # Weights, keys and values only: that logits are written too is ours to pay.
+    bound = replace(least, logits=0).milliseconds(bandwidth) / 1e3
+    return {
+        "mean_positions": float(lengths.mean()), "block": asdict(shape), "step_seconds": step,
+        "bytes": asdict(least) | {"total": least.total}, "bound_seconds": bound, "times_bound": step / bound,
+        "goal": GOAL, "reached": step / bound <= GOAL, "call_seconds": whole, "set_up_seconds": setting_up,
+        "xla_temporary_bytes": program.temporary_bytes[name],
+    }  # fmt: skip

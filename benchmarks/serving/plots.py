@@ -1,0 +1,118 @@
+"""Line charts as SVG, written by hand: the benchmark needs no plotting library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Points = Sequence[tuple[float, float]]
+
+_WIDTH, _HEIGHT = 640, 380
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 56, 52
+_COLOURS = ("#1f6feb", "#d1642e", "#2b8a3e", "#8250df", "#b5179e")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series over one axis.
+
+    Attributes:
+        series: points by name, ascending in x.
+        log_x: powers of two apart on the axis; x is above 0.
+        mark_x: a vertical line, with what it means.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: dict[str, Points]
+    log_x: bool = False
+    mark_x: tuple[float, str] | None = None
+
+    def svg(self) -> str:
+        """The picture."""
+        xs = [x for points in self.series.values() for x, _ in points]
+        top = _round_up(max((y for points in self.series.values() for _, y in points), default=1.0))
+        scale = _Scale(xs, top, self.log_x)
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+            'font-family="sans-serif" font-size="12">',
+            f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
+            f'<text x="{_LEFT}" y="20" font-size="15">{escape(self.title)}</text>',
+            *self._grid(scale, top, sorted(set(xs))),
+            *self._mark(scale),
+            *(self._line(scale, place, name) for place, name in enumerate(self.series)),
+            "</svg>",
+        ]
+        return "\n".join(parts) + "\n"
+
+    def _grid(self, scale: _Scale, top: float, xs: Sequence[float]) -> list[str]:
+        parts = []
+        for step in range(6):
+            value = top * step / 5
+            y = scale.y(value)
+            parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#d0d7de"/>')
+            parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        for x in xs:
+            place = scale.x(x)
+            parts.append(f'<text x="{place:.1f}" y="{_HEIGHT - 32}" text-anchor="middle">{x:g}</text>')
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        parts.append(
+            f'<text x="{middle:.0f}" y="{_HEIGHT - 10}" text-anchor="middle">{escape(self.x_label)}</text>'
+        )
+        turned = f"rotate(-90 14 {(_TOP + _HEIGHT - _BOTTOM) / 2:.0f})"
+        parts.append(
+            f'<text x="14" y="{(_TOP + _HEIGHT - _BOTTOM) / 2:.0f}" text-anchor="middle" '
+            f'transform="{turned}">{escape(self.y_label)}</text>'
+        )
+        return parts
+
+    def _mark(self, scale: _Scale) -> list[str]:
+        if self.mark_x is None:
+            return []
+        x, words = scale.x(self.mark_x[0]), escape(self.mark_x[1])
+        return [
+            f'<path d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}" stroke="#57606a" stroke-dasharray="4 3"/>',
+            f'<text x="{x - 4:.1f}" y="{_TOP + 12}" text-anchor="end" fill="#57606a">{words}</text>',
+        ]
+
+    def _line(self, scale: _Scale, place: int, name: str) -> str:
+        colour = _COLOURS[place % len(_COLOURS)]
+        at = [(scale.x(x), scale.y(y)) for x, y in self.series[name]]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in at)
+        key = _LEFT + 150 * place
+        return (
+            f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}'
+            f'<rect x="{key}" y="32" width="12" height="4" fill="{colour}"/>'
+            f'<text x="{key + 18}" y="38">{escape(name)}</text>'
+        )
+
+
+class _Scale:
+    """From values to places on the picture; the y axis begins at 0."""
+
+    def __init__(self, xs: Sequence[float], top: float, log_x: bool) -> None:
+        self._log = log_x
+        self._low, self._high = self._turn(min(xs, default=0.0)), self._turn(max(xs, default=1.0))
+        self._top = top
+
+    def _turn(self, x: float) -> float:
+        return math.log2(x) if self._log else x
+
+    def x(self, value: float) -> float:
+        span = self._high - self._low or 1.0
+        return _LEFT + (self._turn(value) - self._low) / span * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        return _HEIGHT - _BOTTOM - value / self._top * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 1.5, 2, 3, 5, 7.5 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 1.5, 2, 3, 5, 7.5, 10) if step * power >= value)

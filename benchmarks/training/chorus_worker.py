@@ -1,0 +1,78 @@
+"""Chorus's own turn: `TuningLoop` on the resident weights, as a job runs it.
+
+python chorus_worker.py MODEL_FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
+import numpy as np
+from serve_lines import serve
+
+from server.model.checkpoints import load_model
+from server.tuning.data.examples import Example
+from server.tuning.job import Job, PromptTask
+from server.tuning.loop import TuningLoop
+from server.tuning.programs import compile_programs
+from server.tuning.recipe import Recipe
+from server.tuning.shapes import Shapes
+
+
+class Trainer:
+    """One model; a loop for each work folder, compiled and started in the warm-up round."""
+
+    def __init__(self, folder: str) -> None:
+        self._model = load_model(folder, layout="unrolled", dtype="float32").model
+        self._loop = lru_cache(self._make)
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """The steps of a turn."""
+        work = json.loads((folder / "work.json").read_text())
+        loop = self._loop(folder)
+        for _ in range(work["steps"] * loop.job.recipe.micro_batches):
+            loop.run_slice(1)
+        return {"loss": float(loop.state.losses[-1][0]), "steps": work["steps"]}
+
+    def _make(self, folder: Path) -> TuningLoop:
+        work = json.loads((folder / "work.json").read_text())
+        recipe = Recipe(
+            steps=10**8,
+            batch_size=work["batch"],
+            micro_batch_size=work["micro_batch"],
+            prompt_length=work["prompt_length"],
+            dropout_rate=work["dropout"],
+            evaluate_every_steps=10**8,
+            checkpoint_every_steps=10**8,
+        )
+        examples = [
+            Example(n, tuple(ids), tuple(target), ("",))
+            for n, (ids, target) in enumerate(zip(work["inputs"], work["targets"], strict=True))
+        ]
+        task = PromptTask(0, recipe, np.load(folder / "prompt.npy"), examples, ())
+        shapes = Shapes(
+            prompts=1,
+            prompt_length=work["prompt_length"],
+            width=self._model.config.d_model,
+            rows_per_prompt=work["micro_batch"],
+            input_lengths=(work["prompt_length"] + work["padded"],),
+            target_length=work["target_length"],
+            evaluation_rows=work["micro_batch"],
+            labels=0,
+            label_length=0,
+            new_tokens=0,
+        )
+        programs = compile_programs(
+            self._model.functions, self._model.params, shapes, dropping=work["dropout"] > 0
+        )
+        return TuningLoop(Job(0, (task,)), programs, lambda ids: "")
+
+
+if __name__ == "__main__":
+    trainer = Trainer(sys.argv[1])
+    serve({"chorus": trainer.run})

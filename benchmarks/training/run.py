@@ -1,0 +1,150 @@
+"""Training steps a second: Chorus beside PEFT prompt tuning in torch, interleaved rounds, medians, JSON.
+
+    python benchmarks/training/run.py                     every setting
+    python benchmarks/training/run.py --peers-python PY   an environment made before
+
+Same model, data, batch, padded lengths, dropout and cores; a round is a turn of each, the first is a warm-up.
+Ratios are medians over rounds of (their seconds / our seconds): above 1, Chorus is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
+import numpy as np
+from contenders import SHARED, Worker, peers_environment, real_or_random_model
+from machine import machine, versions
+from workload import texts
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SETTINGS: dict[str, dict[str, Any]] = {
+    # 100 prompt rows and 64 positions of text: the shape of the paper's prompts on short sentences.
+    "164_positions": {"prompt_length": 100, "padded": 64, "micro_batch": 32, "dropout": 0.1},
+    "164_positions_no_dropout": {"prompt_length": 100, "padded": 64, "micro_batch": 32, "dropout": 0.0},
+    # As a job runs inside a server: dispatches short enough for requests to go between.
+    "164_positions_micro_batch_2": {"prompt_length": 100, "padded": 64, "micro_batch": 2, "dropout": 0.1},
+    "48_positions": {"prompt_length": 20, "padded": 28, "micro_batch": 32, "dropout": 0.1},
+}
+
+
+def main() -> None:
+    arguments = _arguments()
+    python = arguments.peers_python or peers_environment()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        model = real_or_random_model(scratch)
+        workers = {
+            "chorus": Worker([sys.executable, HERE / "chorus_worker.py", model], scratch / "ours.log"),
+            "peft": Worker([python, HERE / "peft_worker.py", model], scratch / "peft.log"),
+        }
+        for setting in arguments.settings:
+            folder = scratch / setting
+            _write_work(folder, SETTINGS[setting], model, arguments.batch, arguments.steps)
+            results[setting] = _measure(setting, folder, workers, arguments.rounds)
+        for worker in workers.values():
+            worker.close()
+    _save(results, python, arguments)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default 5)")
+    parser.add_argument("--steps", type=int, default=3, help="optimiser steps a turn (default 3)")
+    parser.add_argument("--batch", type=int, default=32, help="examples a step (default 32)")
+    parser.add_argument("--peers-python", type=Path, help="Python of an environment with the peers")
+    parser.add_argument("--out", type=Path, help="result file (default: results/DATE-MACHINE-training.json)")
+    return parser.parse_args()
+
+
+def _write_work(folder: Path, setting: dict[str, Any], model: Path, batch: int, steps: int) -> None:
+    """`work.json` and `prompt.npy` [P, D]: what both train on."""
+    from server.model.vocabulary import Vocabulary
+
+    generator = np.random.default_rng(0)
+    if (model / "spiece.model").exists() and (SHARED / "data").exists():
+        vocabulary = Vocabulary.load(model / "spiece.model")
+        rows = [vocabulary.encode(text) for text in texts(SHARED)[:512]]
+        labels = [[*vocabulary.encode(label), 1] for label in ("positive", "negative")]
+    else:
+        rows = [generator.integers(100, 30_000, generator.integers(8, 200)).tolist() for _ in range(512)]
+        labels = [[1465, 1], [2841, 1]]
+    inputs = [[*ids[: setting["padded"] - 1], 1] for ids in rows]
+    targets = [labels[n] for n in generator.integers(0, 2, len(inputs))]
+    width = json.loads((model / "config.json").read_text())["d_model"]
+    work = {
+        **setting,
+        "batch": batch,
+        "steps": steps,
+        "inputs": inputs,
+        "targets": targets,
+        "target_length": max(len(target) for target in targets),
+    }
+    folder.mkdir()
+    (folder / "work.json").write_text(json.dumps(work))
+    np.save(
+        folder / "prompt.npy", generator.normal(0, 5, (setting["prompt_length"], width)).astype(np.float32)
+    )
+
+
+def _measure(setting: str, folder: Path, workers: dict[str, Worker], rounds: int) -> dict[str, Any]:
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+    for number in range(rounds + 1):
+        for name, worker in workers.items():
+            answer = worker.run(name, folder)
+            each = answer["seconds"] / answer["steps"]
+            what = "warm-up" if number == 0 else f"round {number}"
+            sys.stderr.write(f"{setting} {what} {name}: {each:.2f} s a step, loss {answer['loss']:.3f}\n")
+            if number:
+                turns[name].append(answer)
+    ratios = [
+        theirs["seconds"] / ours["seconds"]
+        for ours, theirs in zip(turns["chorus"], turns["peft"], strict=True)
+    ]
+    found = {
+        "setting": SETTINGS[setting],
+        "seconds_a_step": {
+            name: round(statistics.median(turn["seconds"] / turn["steps"] for turn in answers), 4)
+            for name, answers in turns.items()
+        },
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+    }
+    sys.stdout.write(f"{setting}: {found['seconds_a_step']}, Chorus is {found['ratio']:.2f} x PEFT\n")
+    sys.stdout.flush()
+    return found
+
+
+def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) -> None:
+    where = machine()
+    content = {
+        "what": "training",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": where,
+        "versions": versions(Path(sys.executable)) | versions(python),
+        "batch": arguments.batch,
+        "steps_a_turn": arguments.steps,
+        "settings": results,
+    }
+    target = (
+        arguments.out or ROOT / "benchmarks" / "results" / f"{content['date']}-{where['name']}-training.json"
+    )
+    target.write_text(json.dumps(content, indent=1) + "\n")
+    sys.stdout.write(f"kept in {target.name}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Following a job to its end, the way the caller reads: a live screen, plain lines, or JSON Lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from chorus.cli.job_lines import JobLines, metrics_text
+from chorus.cli.job_live import JobScreen
+from chorus.cli.job_view import JobView
+from chorus.cli.output import clean, print_json
+from chorus.cli.session import Session
+from chorus.client import Client
+from chorus.types import Job, JobEvent
+
+DETACHED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def follow_to_end(session: Session, client: Client, job: Job) -> None:
+    """Show a job until it is over. Ctrl-C leaves it running.
+
+    Exits with 1 where it failed or was cancelled, with 130 after Ctrl-C.
+    """
+    view = JobView()
+    try:
+        with client.tuning.events(job) as events:
+            if session.as_json:
+                _as_json(events, view)
+            elif (console := Console(file=sys.stdout, highlight=False)).is_interactive:
+                _on_screen(events, view, job, console)
+            else:
+                _as_lines(events, view)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nDetached; {job.id} goes on by itself.\n"
+            f"  follow it again:  chorus tune follow {job.id}\n"
+            f"  stop it:          chorus tune cancel {job.id}",
+            err=True,
+        )
+        raise SystemExit(DETACHED) from None
+    ended = client.tuning.get(job)
+    if session.as_json:
+        print_json({"event": "done", "job": ended}, one_line=True)
+    else:
+        tell_end(ended, view)
+    if not ended.succeeded:
+        raise SystemExit(1)
+
+
+def _as_json(events: Iterable[JobEvent], view: JobView) -> None:
+    for event in events:
+        view.apply(event)
+        print_json({"event": event.kind, "seq": event.seq, "at": event.at.isoformat(), "data": event.data},
+                   one_line=True)  # fmt: skip
+
+
+def _as_lines(events: Iterable[JobEvent], view: JobView) -> None:
+    lines = JobLines()
+    for event in events:
+        view.apply(event)
+        line = lines.line(event)
+        if line is not None:
+            click.echo(line)
+
+
+def _on_screen(events: Iterable[JobEvent], view: JobView, job: Job, console: Console) -> None:
+    screen = JobScreen(view, job.id, job.tasks)
+    with Live(screen, console=console, refresh_per_second=4, vertical_overflow="crop"):
+        for event in events:
+            view.apply(event)
+
+
+def tell_end(job: Job, view: JobView) -> None:
+    """What the job made and what to do with it, or why it made nothing."""
+    if job.status == "failed":
+        error = job.error or {}
+        where = f" in {error['field']}" if error.get("field") else ""
+        message = f"chorus: the job failed: {error.get('code', 'unknown')}{where}: {error.get('message', '')}"
+        click.echo(" ".join(clean(message).split()), err=True)
+    elif not job.succeeded:
+        click.echo(f"The job was {clean(job.status)}.", err=True)
+    if not job.succeeded and job.progress.get("step"):  # else there is nothing to go on from
+        click.echo(f"To go on from its last checkpoint: chorus tune resume {job.id}", err=True)
+    made = [prompt for prompt in job.result.get("prompts") or [] if prompt.get("reference")]
+    for prompt in made:
+        click.echo(f"{clean(prompt['reference'])}  {clean(_measured(prompt))}".rstrip())
+    ensemble = job.result.get("ensemble")
+    if ensemble:
+        click.echo(
+            f"{clean(str(ensemble.get('reference')))}  an ensemble of {len(ensemble.get('members') or [])}"
+        )
+        click.echo(f'\nTry it:  chorus ensemble vote {clean(str(ensemble.get("name")))} "TEXT"')
+    elif made:
+        click.echo(f'\nTry it:  chorus classify {clean(made[0]["reference"])} "TEXT"')
+
+
+def _measured(prompt: dict[str, object]) -> str:
+    """Metrics of the chosen checkpoint: `selection_accuracy` is told as `accuracy 0.9 (selection)`."""
+    metrics = prompt.get("metrics")
+    found: dict[str, dict[str, float]] = {}
+    for name, value in (metrics if isinstance(metrics, dict) else {}).items():
+        split, _, metric = str(name).partition("_")
+        found.setdefault(split, {})[metric] = float(value)
+    return ", ".join(f"{metrics_text(named)} ({split})" for split, named in found.items())

@@ -1,0 +1,93 @@
+"""A followed job as plain lines, for logs and pipes: one a thing that happened, steps every so often."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from chorus.cli.job_view import MEAN, duration
+from chorus.cli.output import clean
+from chorus.cli.plot import rate, short
+from chorus.types import JobEvent
+
+STEP_SECONDS = 10.0
+"""Between two lines of steps, by the events' own times."""
+
+
+class JobLines:
+    """Turns events into lines."""
+
+    def __init__(self) -> None:
+        self._step_at: datetime | None = None
+
+    def line(self, event: JobEvent) -> str | None:
+        """The line of an event; None where there is nothing to say."""
+        if event.kind == "step":
+            if self._step_at is not None and (event.at - self._step_at).total_seconds() < STEP_SECONDS:
+                return None
+            self._step_at = event.at
+        text = told(event)
+        return None if text is None else f"{event.at.astimezone():%H:%M:%S}  {clean(text)}"
+
+
+def told(event: JobEvent) -> str | None:
+    """What happened, in a few words."""
+    data = event.data
+    match event.kind:
+        case "status":
+            asked = " (cancel requested)" if data.get("cancel_requested") else ""
+            return f"{data.get('status', '')}{asked}"
+        case "warning":
+            return f"warning: {data.get('message', '')}"
+        case "program":
+            return f"compiled {data.get('name', 'a program')} in {data.get('seconds', 0):g} s"
+        case "step":
+            return _step(data)
+        case "evaluated":
+            return _evaluated(data)
+        case "prompt_stopped":
+            return f"step {data.get('step')}  {_who(data)}{_words(data)}: {data.get('message', '')}"
+        case "published":
+            return _published(data)
+        case "failed":
+            return f"failed: {data.get('message', '')}"
+        case _:
+            return None
+
+
+def _step(data: dict[str, Any]) -> str:
+    losses = [short(loss) if loss is not None else "-" for loss in data.get("losses") or []]
+    parts = [f"step {data.get('step')} of {data.get('steps')}", f"loss {' '.join(losses) or '-'}"]
+    if data.get("steps_per_second"):
+        parts.append(f"{rate(data['steps_per_second'])} steps/s")
+    if data.get("seconds_left") is not None:
+        parts.append(f"{duration(data['seconds_left'])} left")
+    return "  ".join(parts)
+
+
+def _evaluated(data: dict[str, Any]) -> str:
+    best = "  best so far" if data.get("best") and data.get("split") != "report" else ""
+    measured = metrics_text(data.get("metrics") or {})
+    return f"step {data.get('step')}  {_who(data)}{measured} on {data.get('split')}{best}"
+
+
+def _published(data: dict[str, Any]) -> str:
+    if data.get("ensemble"):
+        made = data["ensemble"]
+        return f"published the ensemble {made.get('reference', '')} of {len(made.get('members') or [])}"
+    return f"published {data.get('reference', '')}"
+
+
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """Metrics by name; their mean only where there are several."""
+    names = [name for name in metrics if name != MEAN] or list(metrics)
+    shown = names if len(names) < 2 or MEAN not in metrics else [*names, MEAN]
+    return ", ".join(f"{name} {short(metrics[name])}" for name in shown)
+
+
+def _who(data: dict[str, Any]) -> str:
+    return f"prompt {data['prompt']}  " if data.get("prompt") else ""
+
+
+def _words(data: dict[str, Any]) -> str:
+    return str(data.get("status", "")).replace("_", " ")

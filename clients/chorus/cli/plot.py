@@ -1,0 +1,131 @@
+"""A curve in characters: eight dots a cell where the terminal speaks Unicode, one star otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Point = tuple[float, float]
+
+_MARGIN = 8
+_BRAILLE = 0x2800
+# Bits of the dots of a cell, by row and column (Unicode, Braille Patterns).
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+LOGARITHMIC_FROM = 10.0
+"""Where the largest value is so many times the smallest, heights are logarithms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawn curve.
+
+    Attributes:
+        lines: top first, with the range of values at their left.
+        logarithmic: heights are logarithms, so that the end of a long fall can be seen.
+    """
+
+    lines: list[str]
+    logarithmic: bool = False
+
+
+def plot(
+    points: Sequence[Point],
+    width: int,
+    height: int,
+    *,
+    axis: tuple[float, float] | None = None,
+    unicode: bool = True,
+) -> Plot:
+    """A curve; points that share a column are drawn as their mean.
+
+    Args:
+        points: by x, ascending; values that are not finite are left out.
+        width: of the lines, in characters.
+        height: in lines.
+        axis: where the x axis begins and ends; at the first and last point where it is None.
+    """
+    known = [(x, y) for x, y in points if math.isfinite(y)]
+    if not known:
+        return Plot([""] * height)
+    first, last = axis if axis is not None else (known[0][0], known[-1][0])
+    across, down = (2, 4) if unicode else (1, 1)
+    columns = max(1, width - _MARGIN)
+    means = _binned(known, columns * across, first, last)
+    low, high = min(means.values()), max(means.values())
+    logarithmic = low > 0 and high >= LOGARITHMIC_FROM * low
+    heights = _heights(means, logarithmic, height * down)
+    cells = _cells(_drawn(heights, columns * across, height * down), columns, height, unicode)
+    named = {0: _label(high), height - 1: _label(low)} if high > low else {height // 2: _label(high)}
+    lines = [f"{named.get(row, ''):>{_MARGIN - 1}} {cells[row]}".rstrip() for row in range(height)]
+    return Plot(lines, logarithmic)
+
+
+def short(value: float) -> str:
+    """A value in few characters."""
+    if value == 0 or 0.001 <= abs(value) < 1000:
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:.1e}"
+
+
+def _label(value: float) -> str:
+    """A value beside the plot."""
+    text = short(value)
+    return text if len(text) < _MARGIN else f"{value:.0e}"
+
+
+def rate(value: float) -> str:
+    """A speed, in three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _binned(points: Sequence[Point], columns: int, first: float, last: float) -> dict[int, float]:
+    """Mean value of each column that has points."""
+    found: dict[int, list[float]] = {}
+    for x, y in points:
+        share = (x - first) / (last - first) if last > first else 0.0
+        found.setdefault(round(min(1.0, max(0.0, share)) * (columns - 1)), []).append(y)
+    return {column: sum(values) / len(values) for column, values in found.items()}
+
+
+def _heights(means: dict[int, float], logarithmic: bool, rows: int) -> dict[int, int]:
+    """Row of each column, 0 at the bottom."""
+    bend = math.log if logarithmic else float
+    bottom, top = bend(min(means.values())), bend(max(means.values()))
+    span = top - bottom
+    if not span > 0:  # within the line that names the value
+        return dict.fromkeys(means, (rows - 1) // 2)
+    return {column: round((bend(mean) - bottom) / span * (rows - 1)) for column, mean in means.items()}
+
+
+def _drawn(heights: dict[int, int], columns: int, rows: int) -> list[list[bool]]:
+    """Dots, top row first; neighbouring points are joined."""
+    grid = [[False] * columns for _ in range(rows)]
+    before: tuple[int, int] | None = None
+    for column, height in sorted(heights.items()):
+        start = before if before is not None else (column, height)
+        steps = max(column - start[0], abs(height - start[1]), 1)
+        for step in range(steps + 1):
+            x = start[0] + round((column - start[0]) * step / steps)
+            y = start[1] + round((height - start[1]) * step / steps)
+            grid[rows - 1 - y][x] = True
+        before = (column, height)
+    return grid
+
+
+def _cells(grid: list[list[bool]], columns: int, height: int, unicode: bool) -> list[str]:
+    if not unicode:
+        return ["".join("*" if dot else " " for dot in row) for row in grid]
+    lines = []
+    for top in range(0, height * 4, 4):
+        line = ""
+        for left in range(0, columns * 2, 2):
+            bits = sum(
+                _DOTS[down][across]
+                for down in range(4)
+                for across in range(2)
+                if grid[top + down][left + across]
+            )
+            line += chr(_BRAILLE + bits) if bits else " "
+        lines.append(line)
+    return lines

@@ -1,0 +1,139 @@
+"""`chorus tune`: make new prompts from data, and look after the jobs that do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chorus.cli import tune_jobs
+from chorus.cli.job_following import follow_to_end
+from chorus.cli.output import print_json
+from chorus.cli.session import Session, with_session
+from chorus.cli.tune_options import data_of, document_of, pairs, recipe_of
+from chorus.cli.values import JsonObject
+from chorus.types import Job
+
+
+class Tune(click.Group):
+    """`chorus tune TASK TRAIN` is `chorus tune start TASK TRAIN`: a first word that is no verb is a task."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `start` before what is none of the verbs."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Tune, short_help="Tune new prompts, and look after the jobs that do.")
+def tune() -> None:
+    """Tune new prompts against the server's frozen model.
+
+    \b
+    chorus tune sst2 train.tsv --template "{sentence}" --label negative --label positive \\
+        --target-text 0=negative --target-text 1=positive --recipe prompt_length=20 --recipe steps=1000
+
+    `chorus tune TASK TRAIN` is short for `chorus tune start TASK TRAIN`.
+    """
+
+
+@tune.command()
+@click.argument("task", required=False)
+@click.argument("train", required=False)
+@click.option("--selection", metavar="DATA", help="Chooses the checkpoint. [default: cut from TRAIN]")
+@click.option("--report", metavar="DATA", help="Measured once, at the end.")
+@click.option("--template", help='How columns become text, "{sentence}". [default: {text}]')
+@click.option(
+    "--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Where names differ; repeat."
+)
+@click.option("--target", metavar="COLUMN", help="The answer's column. [default: label]")
+@click.option(
+    "--target-text", "target_texts", multiple=True, metavar="VALUE=ANSWER", help="0=negative; repeat."
+)
+@click.option("--label", "labels", multiple=True, help="A label of a classification; repeat, in order.")
+@click.option("--metric", "metrics", multiple=True, help="Their mean chooses; repeat. [default: accuracy]")
+@click.option(
+    "--recipe", multiple=True, metavar="KNOB=VALUE", help="steps=1000; repeat. [default: the paper's]"
+)
+@click.option("--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]")
+@click.option("--selection-rows", type=int, help="Cut so many rows from TRAIN. [default: a tenth]")
+@click.option("--seed", type=int, help="Of everything random. [default: 0]")
+@click.option("--ensemble", type=int, help="Make so many prompts, and an ensemble of them.")
+@click.option("--ensemble-name", help="[default: TASK-ensemble]")
+@click.option("--initial-prompt", metavar="REFERENCE", help="Start from this prompt.")
+@click.option("--promote", is_flag=True, default=None, help="Move live to the new version.")
+@click.option("--description", help="Of the task.")
+@click.option("--settings", type=JsonObject(), help="Default settings of generation.")
+@click.option(
+    "--document",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A whole job document, JSON; what else is given goes over it.",
+)
+@click.option("--follow/--detach", default=True, help="Show the job until it is over. [default: follow]")
+@with_session
+def start(
+    session: Session,
+    task: str | None,
+    train: str | None,
+    document: Path | None,
+    follow: bool,
+    **given: Any,
+) -> None:
+    """Tune TASK on TRAIN and follow the job. Ctrl-C leaves it running.
+
+    TRAIN and the other DATA are JSONL, CSV, TSV or Parquet files here, which are uploaded; or the id of an
+    uploaded file; or a URL or server:PATH, where the server's operator allows them. The first version of a
+    task goes live at once, later ones when promoted.
+    """
+    whole = document_of(document) if document is not None else None
+    if whole is None and (task is None or train is None):
+        raise click.UsageError("Name the task and its training data, or give --document.")
+    arguments = _arguments(task, train, given)
+    with session.client() as client:
+        job = client.tuning.start(**arguments, document=whole)
+        if not follow:
+            _tell_started(session, job)
+            return
+        if not session.as_json:
+            click.echo(f"{job.id} started", err=True)
+        follow_to_end(session, client, job)
+
+
+def _arguments(task: str | None, train: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `client.tuning.start` that were given."""
+    data = {name: given.pop(name) for name in ("format", "selection_rows")}
+    found: dict[str, Any] = {
+        "columns": pairs(given.pop("columns"), "--column"),
+        "target_texts": pairs(given.pop("target_texts"), "--target-text"),
+        "labels": list(given.pop("labels")),
+        "metrics": list(given.pop("metrics")),
+        "recipe": recipe_of(given.pop("recipe")),
+        "task": task,
+    }
+    for name, text in (
+        ("train", train),
+        ("selection", given.pop("selection")),
+        ("report", given.pop("report")),
+    ):
+        found[name] = None if text is None else data_of(text, name)
+    found["data"] = {name: value for name, value in data.items() if value is not None}
+    return {name: value for name, value in {**found, **given}.items() if value not in (None, [], {})}
+
+
+def _tell_started(session: Session, job: Job) -> None:
+    if session.as_json:
+        print_json(job)
+        return
+    click.echo(job.id)
+    click.echo(f"Follow it: chorus tune follow {job.id}", err=True)
+
+
+for command in (
+    tune_jobs.follow,
+    tune_jobs.list_,
+    tune_jobs.show,
+    tune_jobs.cancel,
+    tune_jobs.resume,
+):
+    tune.add_command(command)

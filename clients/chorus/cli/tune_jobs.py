@@ -1,0 +1,112 @@
+"""`chorus tune follow`, `list`, `show`, `cancel` and `resume`: jobs that are there already."""
+
+from __future__ import annotations
+
+import click
+
+from chorus.cli.job_following import follow_to_end
+from chorus.cli.output import clean, print_facts, print_json, print_table
+from chorus.cli.session import Session, with_session
+from chorus.types import Job, JobSummary
+
+STATUSES = ("queued", "preparing", "running", "succeeded", "failed", "cancelled")
+
+
+@click.command()
+@click.argument("job")
+@with_session
+def follow(session: Session, job: str) -> None:
+    """Show JOB until it is over, from its first event on. Ctrl-C leaves it running.
+
+    Exits with 1 where it failed or was cancelled.
+    """
+    with session.client() as client:
+        follow_to_end(session, client, client.tuning.get(job))
+
+
+@click.command("list")
+@click.option("--status", type=click.Choice(STATUSES), help="Only jobs that have it.")
+@with_session
+def list_(session: Session, status: str | None) -> None:
+    """List jobs, newest first."""
+    with session.client() as client:
+        found = client.tuning.list(status=status)
+    if session.as_json:
+        print_json({"jobs": found})
+        return
+    rows = ((job.id, job.status, job.tasks, step_of(job), job.created_at, job.created_by) for job in found)
+    print_table(("job", "status", "tasks", "step", "created", "by"), rows, empty="There are no jobs.")
+
+
+@click.command()
+@click.argument("job")
+@with_session
+def show(session: Session, job: str) -> None:
+    """Show JOB: what it is to do, how far it is, what it made."""
+    with session.client() as client:
+        found = client.tuning.get(job)
+    if session.as_json:
+        print_json(found)
+        return
+    error = found.error
+    asked = ", cancel requested" if found.cancel_requested and not found.over else ""
+    facts: dict[str, object] = {
+        "job": found.id,
+        "status": f"{found.status}{asked}",
+        "tasks": found.tasks,
+        "step": step_of(found),
+        "created": found.created_at,
+        "started": found.started_at,
+        "finished": found.finished_at,
+        "attempt": found.attempt,
+        "seed": found.spec.get("seed"),
+        "base": found.spec.get("base_fingerprint"),
+        "versions": [
+            prompt["reference"] for prompt in found.result.get("prompts") or [] if "reference" in prompt
+        ],
+    }
+    if error is not None:
+        facts["error"] = f"{error.get('code')}: {error.get('message')}"
+    print_facts(facts)
+
+
+@click.command()
+@click.argument("job")
+@with_session
+def cancel(session: Session, job: str) -> None:
+    """Cancel JOB. Its last checkpoint is kept, so that it can be resumed."""
+    with session.client() as client:
+        found = client.tuning.cancel(job)
+    if session.as_json:
+        print_json(found)
+    elif found.over:
+        click.echo(f"{clean(found.id)} is {clean(found.status)}")
+    else:
+        click.echo(f"{clean(found.id)} is {clean(found.status)} and stops at its next step")
+
+
+@click.command()
+@click.argument("job")
+@click.option("--follow/--detach", default=True, help="Show the job until it is over. [default: follow]")
+@with_session
+def resume(session: Session, job: str, follow: bool) -> None:
+    """Queue JOB again, which failed or was cancelled; it goes on from its last checkpoint."""
+    with session.client() as client:
+        found = client.tuning.resume(job)
+        if follow:
+            follow_to_end(session, client, found)
+        else:
+            _tell(session, found)
+
+
+def _tell(session: Session, job: Job) -> None:
+    if session.as_json:
+        print_json(job)
+    else:
+        click.echo(f"{clean(job.id)} is {clean(job.status)}")
+
+
+def step_of(job: JobSummary) -> str | None:
+    """How far a job is."""
+    step, steps = job.progress.get("step"), job.progress.get("steps")
+    return None if step is None else f"{step} of {steps}"

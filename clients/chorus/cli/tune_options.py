@@ -1,0 +1,81 @@
+"""Options of `chorus tune` that become parts of a job document."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chorus.routes.tuning import Data
+
+_FILE_ID = re.compile(r"file-[0-9a-f]{24}")
+_URL = re.compile(r"https?://")
+SERVER_PATH = "server:"
+
+
+def data_of(text: str, name: str) -> Data:
+    """What a DATA argument means: an uploaded file's id, a URL or path of the server's, or a local file.
+
+    Raises:
+        UsageError: a local file that is not there.
+    """
+    if _FILE_ID.fullmatch(text):
+        return text
+    if _URL.match(text):
+        return {"url": text}
+    if text.startswith(SERVER_PATH):
+        return {"path": text.removeprefix(SERVER_PATH)}
+    path = Path(text)
+    if not path.is_file():
+        raise click.UsageError(
+            f"{name} {text!r} is no file here. Name a local file, the id of an uploaded one, a URL, or "
+            f"{SERVER_PATH}PATH for a file that the server may read."
+        )
+    return path
+
+
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` options as an object.
+
+    Raises:
+        UsageError: no `=`, no name, or a name twice.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"{option} {value!r} must be NAME=VALUE.")
+        if name in found:
+            raise click.UsageError(f"{option} names {name!r} twice.")
+        found[name] = rest
+    return found
+
+
+def recipe_of(values: Iterable[str]) -> dict[str, Any]:
+    """`--recipe` options as an object; a value that is JSON is one (`300`, `0.1`, `true`), else a text."""
+    found: dict[str, Any] = {}
+    for name, text in pairs(values, "--recipe").items():
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+def document_of(path: Path) -> dict[str, Any]:
+    """A job document from a file.
+
+    Raises:
+        UsageError: it cannot be read, or is no JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise click.UsageError(f"{str(path)!r} is no JSON: {error}.") from error
+    if not isinstance(document, dict):
+        raise click.UsageError(f"{str(path)!r} must hold a JSON object, a job document.")
+    return document

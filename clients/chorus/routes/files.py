@@ -1,0 +1,70 @@
+"""`/v1/files`: training data."""
+
+from __future__ import annotations
+
+from chorus.datafiles import DataSource, data_upload
+from chorus.routes import references
+from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.types import DataFile, FilePage
+from chorus.wire import Call, Request, Steps, model_of, nothing, query_of
+
+PATH = "/v1/files"
+
+
+def file_id(file: str | DataFile) -> str:
+    """The id of a file that the caller has as id or as record."""
+    return file.id if isinstance(file, DataFile) else file
+
+
+def _path(file: str | DataFile) -> str:
+    return f"{PATH}/{references.segment(file_id(file), 'file')}"
+
+
+def push(source: DataSource, *, name: str | None = None) -> Call[DataFile]:
+    """Upload training data. A file is sent as it is read, whatever its size.
+
+    Args:
+        source: path of a JSONL, CSV, TSV or Parquet file, the bytes of one, or rows (objects), which become
+            JSON Lines.
+        name: the file's, whose ending tells the format; the path's own where none is given.
+    """
+    upload = data_upload(source, name)
+    request = Request("POST", PATH, query_of(name=upload.name), content=upload.content)
+    return Call(request, model_of(DataFile))
+
+
+def list_page(*, limit: int | None = None, cursor: str | None = None) -> Call[FilePage]:
+    """One page of the files, newest first.
+
+    Args:
+        limit: at most 500; 50 where none is given.
+        cursor: `next_cursor` of the page before.
+    """
+    return Call(get_page(PATH, query_of(limit=limit, cursor=cursor)), model_of(FilePage))
+
+
+def list_all() -> Steps[list[DataFile]]:
+    """Every file, newest first, page after page."""
+    found: list[DataFile] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = yield from list_page(limit=500, cursor=cursor)
+        found.extend(page.files)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def get(file: str | DataFile) -> Call[DataFile]:
+    """One file: what it is, not its bytes."""
+    return Call(get_page(_path(file), ()), model_of(DataFile))
+
+
+def delete(file: str | DataFile) -> Call[None]:
+    """Delete a file.
+
+    Raises:
+        ConflictError: an unfinished job reads it.
+    """
+    return Call(Request("DELETE", _path(file)), nothing)

@@ -1,0 +1,238 @@
+"""`/v1/tuning/jobs`: new prompts from data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chorus.datafiles import Rows
+from chorus.errors import ApiError, ChorusError, InvalidArgumentError
+from chorus.following import Following
+from chorus.routes import files, references
+from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.types import DataFile, Job, JobEvent, JobEventList, JobPage, JobSummary
+from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
+
+PATH = "/v1/tuning/jobs"
+
+Data = str | os.PathLike[str] | DataFile | Rows | Mapping[str, str]
+"""A local path, an uploaded file or its id, rows, or `{"path": ...}` and `{"url": ...}` for the server."""
+
+_FILE_ID = re.compile(r"file-[0-9a-f]{24}")
+_SOURCES = ({"file"}, {"path"}, {"url"})
+
+
+def _path(job: str | JobSummary, *rest: str) -> str:
+    name = job.id if isinstance(job, JobSummary) else job
+    return "/".join((PATH, references.segment(name, "job"), *rest))
+
+
+def start(
+    task: str | None = None,
+    *,
+    train: Data | None = None,
+    selection: Data | None = None,
+    report: Data | None = None,
+    template: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    target: str | None = None,
+    target_texts: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    ensemble: int | None = None,
+    ensemble_name: str | None = None,
+    initial_prompt: str | None = None,
+    promote: bool | None = None,
+    description: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    prompts: Sequence[Mapping[str, Any]] | None = None,
+    base_fingerprint: str | None = None,
+    document: Mapping[str, Any] | None = None,
+) -> Steps[Job]:
+    """Tune a prompt: upload what is not on the server yet, and put a job into its queue.
+
+    Follow it with `events`, or `wait` for its end. A job that is refused leaves none of the files that were
+    uploaded for it.
+
+    Args:
+        task: gets the new version; made if it is not there.
+        train: learned from: a path, rows, an uploaded file or its id, or `{"path": ...}` and `{"url": ...}`
+            where the server's operator allows them.
+        selection: chooses the checkpoint; cut from train where none is given.
+        report: measured once, at the end.
+        template: how columns become text, `"hypothesis: {hypothesis} premise: {premise}"`; `{text}` where
+            none is given.
+        columns: column by template field, where they differ.
+        target: column of the answer; `label` where none is given.
+        target_texts: answer by the column's value, such as `{"0": "negative"}`.
+        labels: the answers of a classification, in order.
+        metrics: their mean chooses the checkpoint; accuracy where there are labels, else exact match.
+        recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
+        seed: of everything random.
+        ensemble: make so many prompts of the same data, and an ensemble of them.
+        ensemble_name: the task's name and `-ensemble` where none is given.
+        initial_prompt: reference of a prompt to start from.
+        promote: move `@live` to the new version; a task's first gets it anyway.
+        description: of the task.
+        settings: default settings of generation of the version.
+        data: further fields of the document's `data`: format, column_names, selection_rows, selection_from.
+        prompts: several prompts in one job, each an object of the document; what is given here is their
+            default.
+        base_fingerprint: refuse the job on another base model.
+        document: a whole job document; what is given beside it goes over it, of `data` and `recipe` field
+            by field.
+    """
+    whole = dict(document or {})
+    sent: list[DataFile] = []
+    sources: dict[str, Any] = {}
+    for name, given in (("train", train), ("selection", selection), ("report", report)):
+        if given is not None:
+            source = _on_server(given, name)
+            if source is None:
+                file = yield from _pushed(given, name)
+                sent.append(file)
+                source = {"file": file.id}
+            sources[name] = source
+    body = without_none(
+        {
+            "task": task,
+            "data": {**(whole.get("data") or {}), **(data or {}), **sources} or None,
+            "template": template,
+            "columns": columns,
+            "target": target,
+            "target_texts": target_texts,
+            "labels": None if labels is None else list(labels),
+            "metrics": None if metrics is None else list(metrics),
+            "recipe": {**(whole.get("recipe") or {}), **(recipe or {})} or None,
+            "seed": seed,
+            "ensemble": ensemble,
+            "ensemble_name": ensemble_name,
+            "initial_prompt": initial_prompt,
+            "promote": promote,
+            "description": description,
+            "settings": settings,
+            "prompts": None if prompts is None else list(prompts),
+            "base_fingerprint": base_fingerprint,
+        }
+    )
+    try:
+        request = Request("POST", PATH, body=encode_json({**whole, **body}))
+        return (yield from Call(request, model_of(Job)))
+    except ApiError:
+        with contextlib.suppress(ChorusError):  # the refusal is what the caller must see
+            for file in sent:
+                yield from files.delete(file)
+        raise
+
+
+def _on_server(given: Data, field: str) -> dict[str, str] | None:
+    """The source of what is on the server already; None for what must be uploaded."""
+    if isinstance(given, DataFile):
+        return {"file": given.id}
+    if isinstance(given, str) and _FILE_ID.fullmatch(given):
+        return {"file": given}
+    if isinstance(given, Mapping):
+        if set(given) not in _SOURCES:
+            raise InvalidArgumentError(
+                f'{field} is a path, rows, a file, or one of {{"file": id}}, {{"path": ...}} and '
+                f'{{"url": ...}}, not an object with {", ".join(map(str, given)) or "nothing"}.',
+                field=field,
+            )
+        return dict(given)
+    return None
+
+
+def _pushed(given: Any, field: str) -> Steps[DataFile]:
+    try:
+        return (yield from files.push(given))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(str(error), field=field) from error
+
+
+def list_page(
+    *, status: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[JobPage]:
+    """One page of the jobs, newest first.
+
+    Args:
+        status: only jobs that have it.
+        limit: at most 500; 50 where none is given.
+        cursor: `next_cursor` of the page before.
+    """
+    return Call(get_page(PATH, query_of(status=status, limit=limit, cursor=cursor)), model_of(JobPage))
+
+
+def list_all(*, status: str | None = None) -> Steps[list[JobSummary]]:
+    """Every job, newest first, page after page.
+
+    Args:
+        status: only jobs that have it.
+    """
+    found: list[JobSummary] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = yield from list_page(status=status, limit=500, cursor=cursor)
+        found.extend(page.jobs)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def get(job: str | JobSummary) -> Call[Job]:
+    """One job."""
+    return Call(get_page(_path(job), ()), model_of(Job))
+
+
+def cancel(job: str | JobSummary) -> Call[Job]:
+    """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request.
+
+    Raises:
+        ConflictError: it is over.
+    """
+    return Call(Request("POST", _path(job, "cancel")), model_of(Job))
+
+
+def resume(job: str | JobSummary) -> Call[Job]:
+    """Put a job that failed or was cancelled into the queue again; it goes on from its last checkpoint.
+
+    Raises:
+        ConflictError: it did neither, or a file of it was deleted.
+    """
+    return Call(Request("POST", _path(job, "resume")), model_of(Job))
+
+
+def past_events(job: str | JobSummary, *, after: int = 0) -> Steps[list[JobEvent]]:
+    """The events that a job has had, without waiting for more.
+
+    Args:
+        job: the job or its id.
+        after: number of the last event that the caller has.
+    """
+    found: list[JobEvent] = []
+    while True:
+        query = query_of(follow="false", after=after, limit=500)
+        page = yield from Call(get_page(_path(job, "events"), query), model_of(JobEventList))
+        found.extend(page.events)
+        if len(page.events) < 500:
+            return found
+        after = page.events[-1].seq
+
+
+def events(job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0) -> Following:
+    """A job's events in order, those that were and those to come, until it is over.
+
+    A connection that breaks, or a server that restarts, is come back to; no event is lost or told twice.
+
+    Args:
+        job: the job or its id.
+        after: number of the last event that the caller has.
+        patience_seconds: how long the server may stay away at a stretch before its error is raised.
+    """
+    return Following(_path(job, "events"), after, patience_seconds)

@@ -1,0 +1,106 @@
+"""`client.files` and `client.tuning`, blocking and awaited."""
+
+from __future__ import annotations
+
+from chorus.methods import Async, AsyncOwner, Sync, SyncOwner
+from chorus.routes import files, tuning
+from chorus.streams import AsyncJobEventStream, JobEventStream
+from chorus.types import Job, JobSummary
+
+
+class Files(SyncOwner):
+    """`client.files`: training data."""
+
+    push = Sync(files.push)
+    list = Sync(files.list_all)
+    page = Sync(files.list_page)
+    get = Sync(files.get)
+    delete = Sync(files.delete)
+
+
+class AsyncFiles(AsyncOwner):
+    """`client.files`: training data."""
+
+    push = Async(files.push)
+    list = Async(files.list_all)
+    page = Async(files.list_page)
+    get = Async(files.get)
+    delete = Async(files.delete)
+
+
+class Tuning(SyncOwner):
+    """`client.tuning`: jobs that make new prompts."""
+
+    start = Sync(tuning.start)
+    list = Sync(tuning.list_all)
+    page = Sync(tuning.list_page)
+    get = Sync(tuning.get)
+    cancel = Sync(tuning.cancel)
+    resume = Sync(tuning.resume)
+    past_events = Sync(tuning.past_events)
+
+    def events(
+        self, job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0
+    ) -> JobEventStream:
+        """A job's events in order, those that were and those to come, until it is over.
+
+        A connection that breaks, or a server that restarts, is come back to; no event is lost or told twice.
+
+        Args:
+            job: the job or its id.
+            after: number of the last event that the caller has.
+            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+        """
+        following = tuning.events(job, after=after, patience_seconds=patience_seconds)
+        return JobEventStream(self._transport.follow(following), following)
+
+    def wait(self, job: str | JobSummary, *, patience_seconds: float = 300.0) -> Job:
+        """The job once it is over, however it ended: look at its `status`.
+
+        Args:
+            job: the job or its id.
+            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+        """
+        with self.events(job, patience_seconds=patience_seconds) as events:
+            for _ in events:
+                pass
+        return self.get(job)
+
+
+class AsyncTuning(AsyncOwner):
+    """`client.tuning`: jobs that make new prompts."""
+
+    start = Async(tuning.start)
+    list = Async(tuning.list_all)
+    page = Async(tuning.list_page)
+    get = Async(tuning.get)
+    cancel = Async(tuning.cancel)
+    resume = Async(tuning.resume)
+    past_events = Async(tuning.past_events)
+
+    def events(
+        self, job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0
+    ) -> AsyncJobEventStream:
+        """A job's events in order, those that were and those to come, until it is over. Not awaited itself.
+
+        A connection that breaks, or a server that restarts, is come back to; no event is lost or told twice.
+
+        Args:
+            job: the job or its id.
+            after: number of the last event that the caller has.
+            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+        """
+        following = tuning.events(job, after=after, patience_seconds=patience_seconds)
+        return AsyncJobEventStream(self._transport.follow(following), following)
+
+    async def wait(self, job: str | JobSummary, *, patience_seconds: float = 300.0) -> Job:
+        """The job once it is over, however it ended: look at its `status`.
+
+        Args:
+            job: the job or its id.
+            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+        """
+        async with self.events(job, patience_seconds=patience_seconds) as events:
+            async for _ in events:
+                pass
+        return await self.get(job)

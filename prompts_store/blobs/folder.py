@@ -1,0 +1,170 @@
+"""A local folder of immutable files, each named by the SHA-256 of what it holds.
+
+    FOLDER/incoming/MILLISECONDS-RANDOM      being written
+    FOLDER/ab/ab12...SUFFIX                  whole and on the disk
+
+What is kept in such a folder is up to those who stand on it: prompts (`local`), data files (`contents`).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prompts_store.blobs.files import Files
+from prompts_store.blobs.interface import BlobEntry
+from prompts_store.errors import StoreError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TEMPORARY = re.compile(r"([0-9]{1,16})-[0-9a-f]{16}")
+_SHARDS = tuple(f"{number:02x}" for number in range(256))
+
+
+class Incoming:
+    """A temporary file that is being written; it has a name of its own until `name` gives it its digest's.
+
+    It is locked as long as it is open, so that a sweep never takes it from a living writer, however slow.
+    """
+
+    def __init__(self, files: Files, folder: Path, now: datetime) -> None:
+        self._files = files
+        self._path = folder / f"{int(now.timestamp() * 1000)}-{secrets.token_hex(8)}"
+        self._descriptor: int | None = self._files.create(self._path)
+        self._files.lock(self._descriptor)
+
+    def write(self, content: bytes) -> None:
+        """Append all of the content. Raises OSError."""
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._files.write(self._open(), rest) :]
+
+    def seal(self, now: datetime) -> None:
+        """Wait until the bytes are on the disk; the file then counts as stored at `now`. Raises OSError."""
+        self._files.set_time(self._open(), now.timestamp())
+        self._files.sync(self._open())
+
+    def name(self, path: Path) -> None:
+        """Give the sealed file its name, replacing what had it. Raises OSError."""
+        self._files.rename(self._path, path)
+        self._close()
+
+    def discard(self) -> None:
+        """Remove it, if it has no name yet. Best effort: a sweep takes what is left."""
+        if self._descriptor is None:
+            return
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            self._files.unlink(self._path)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            raise RuntimeError("the file was named or discarded before")
+        return self._descriptor
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._open(), None
+        self._files.close(descriptor)
+
+
+class DigestFolder:
+    """A folder of files named by digests, for any number of processes on one machine.
+
+    Args:
+        folder: made when it is not there.
+        suffix: of every file's name.
+        files: the operating system, or a test's.
+    """
+
+    def __init__(self, folder: Path, *, suffix: str, files: Files | None = None) -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._name = re.compile(rf"([0-9a-f]{{64}}){re.escape(suffix)}")
+        self._files = files or Files()
+        self._incoming = folder / "incoming"
+        self._synced: set[str] = set()
+        with translated("prepare"):
+            self._files.make_folder(self._incoming)
+            self._files.sync_folder(folder)
+            self._files.sync_folder(folder.parent)
+
+    def has(self, digest: str) -> bool:
+        """Whether there is such a file; does not read it."""
+        with translated("read"):
+            return self._files.exists(self._path(digest))
+
+    def remove(self, digest: str) -> bool:
+        """Remove a file; False where there was none.
+
+        Not synced: one that a power cut brings back is an orphan, swept again.
+        """
+        with translated("remove from"):
+            return self._unlink(self._path(digest))
+
+    def entries(self) -> Iterator[BlobEntry]:
+        """All files, in no order; those that come and go meanwhile may be missed."""
+        for shard in _SHARDS:
+            with translated("list"):
+                found = list(self._files.scan(self._folder / shard))
+            for name, seconds in found:
+                if match := self._name.fullmatch(name):
+                    yield BlobEntry(match[1], datetime.fromtimestamp(seconds, UTC))
+
+    def unfinished(self) -> int:
+        """How many temporary files there are: those in flight, and those that a dead process left."""
+        with translated("list"):
+            return sum(1 for _ in self._files.scan(self._incoming))
+
+    def sweep(self, before: datetime) -> int:
+        """Remove what was begun before that moment and never finished; answers with how many.
+
+        A temporary file's age is in its name: its own time moves with every write. One that a living process
+        is writing stays, whatever its age.
+        """
+        removed = 0
+        with translated("sweep"):
+            for name, _ in list(self._files.scan(self._incoming)):
+                path, match = self._incoming / name, _TEMPORARY.fullmatch(name)
+                old = match and int(match[1]) < before.timestamp() * 1000
+                if old and not self._files.is_locked(path):
+                    removed += self._unlink(path)
+        return removed
+
+    def _path(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise StoreError("A blob's name is 64 hexadecimal digits.")
+        return self._folder / digest[:2] / f"{digest}{self._suffix}"
+
+    def _make_shard(self, shard: Path) -> None:
+        # Once a process, not only when it is made: its maker may have died before the sync.
+        if shard.name not in self._synced:
+            self._files.make_folder(shard)
+            self._files.sync_folder(self._folder)
+            self._synced.add(shard.name)
+
+    def _unlink(self, path: Path) -> bool:
+        try:
+            self._files.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+@contextmanager
+def translated(verb: str) -> Iterator[None]:
+    """Turn the operating system's errors into the store's.
+
+    Args:
+        verb: what was being done to the folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"Cannot {verb} the blob folder: {error.strerror or error}. Check that the data folder is "
+            f"there, writable and has free space."
+        ) from error

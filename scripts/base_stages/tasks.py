@@ -1,0 +1,194 @@
+"""Datasets become tasks of one shape: `WORK/tasks/NAME.json`.
+
+    {"name", "template", "labels", "licence", "source", "train": [[fields, label], ...], "report": [...]}
+
+Train is learned from, report is only ever measured on. AG News is left alone: its terms allow research, not
+shipping.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from base_stages.plan import write_document
+
+Row = tuple[dict[str, str], str]
+"""(template fields, label)."""
+
+_PAIR = "sentence1: {sentence1} sentence2: {sentence2}"
+_RESEARCH = "no licence stated; published for research"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task with its rows.
+
+    Attributes:
+        shipped: whether prompts of it are shipped; the others only fill the mixture.
+    """
+
+    name: str
+    template: str
+    labels: tuple[str, ...]
+    licence: str
+    source: str
+    train: tuple[Row, ...]
+    report: tuple[Row, ...]
+    shipped: bool = True
+
+    def texts(self, rows: Iterable[Row]) -> list[str]:
+        """Filled templates."""
+        filled = []
+        for fields, _ in rows:
+            text = self.template
+            for name, value in fields.items():
+                text = text.replace("{" + name + "}", value)
+            filled.append(text)
+        return filled
+
+
+def read_tasks(folder: Path) -> list[Task]:
+    """Every task of a folder, by name."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        fields = json.loads(path.read_text())
+        for split in ("train", "report"):
+            fields[split] = tuple((dict(row[0]), row[1]) for row in fields[split])
+        found.append(Task(**{**fields, "labels": tuple(fields["labels"])}))
+    if not found:
+        raise SystemExit(
+            f"{folder} holds no tasks; run the stage `collect` with --data, or put task files there"
+        )
+    return found
+
+
+def collect(data: Path, folder: Path) -> None:
+    """Write the tasks of the datasets below `data`."""
+    for make in (_sentiment, _question, _subjectivity, _paraphrase, _entailment, _banking, *_MIXTURE_ONLY):
+        task = make(data)
+        write_document(folder / f"{task.name}.json", asdict(task))
+
+
+def _sentiment(data: Path) -> Task:
+    names = {"0": "negative", "1": "positive"}
+    train, report = (
+        tuple(
+            ({"text": row["sentence"].strip()}, names[row["label"]])
+            for row in _tsv(data / "glue/SST-2" / file)
+        )
+        for file in ("train.tsv", "dev.tsv")
+    )
+    return Task("sentiment", "{text}", tuple(names.values()), _RESEARCH, "SST-2 (GLUE)", train, report)
+
+
+def _question(data: Path) -> Task:
+    names = ("description", "entity", "abbreviation", "person", "place", "number")
+    train, report = (
+        tuple(_numbered(data / "classification" / file, names))
+        for file in ("TREC.train.all", "TREC.test.all")
+    )
+    return Task("question", "{text}", names, _RESEARCH, "TREC question types", train, report)
+
+
+def _subjectivity(data: Path) -> Task:
+    names = ("subjective", "objective")
+    rows = list(_numbered(data / "classification/subj.all", names))
+    order = np.random.Generator(np.random.Philox(7)).permutation(len(rows))
+    report, train = ([rows[n] for n in part] for part in np.split(order, [1000]))
+    return Task(
+        "subjectivity", "{text}", names, _RESEARCH, "Subj (Pang and Lee 2004)", tuple(train), tuple(report)
+    )
+
+
+def _paraphrase(data: Path) -> Task:
+    names = {"0": "different", "1": "same"}
+    train, report = (
+        tuple(
+            ({"sentence1": row["#1 String"], "sentence2": row["#2 String"]}, names[row["Quality"]])
+            for row in _tsv(data / "glue/MRPC" / file)
+        )
+        for file in ("train.tsv", "dev.tsv")
+    )
+    licence = "Microsoft Research shared source licence (MRPC); check before shipping"
+    return Task("paraphrase", _PAIR, tuple(names.values()), licence, "MRPC (GLUE)", train, report)
+
+
+def _entailment(data: Path) -> Task:
+    names = {"not_entailment": "no", "entailment": "yes"}
+    train, report = (
+        tuple(
+            ({"sentence1": row["sentence1"], "sentence2": row["sentence2"]}, names[row["label"]])
+            for row in _tsv(data / "glue/RTE" / file)
+        )
+        for file in ("train.tsv", "dev.tsv")
+    )
+    return Task("entailment", _PAIR, tuple(names.values()), _RESEARCH, "RTE (GLUE)", train, report)
+
+
+def _banking(data: Path) -> Task:
+    folder = data / "classification/banking77"
+    train, report = (
+        tuple(
+            ({"text": row["text"].strip()}, row["category"].replace("_", " ")) for row in _csv(folder / file)
+        )
+        for file in ("train.csv", "test.csv")
+    )
+    labels = tuple(sorted({label for _, label in train}))
+    return Task("banking", "{text}", labels, "CC-BY-4.0", "Banking77 (PolyAI)", train, report)
+
+
+def _boolq(data: Path) -> Task:
+    train, report = (
+        tuple(
+            ({"question": row["question"], "passage": row["passage"][:600]}, "yes" if row["label"] else "no")
+            for row in _jsonl(data / "superglue/BoolQ" / file)
+        )
+        for file in ("train.jsonl", "val.jsonl")
+    )
+    template = "question: {question} passage: {passage}"
+    return Task("boolq", template, ("no", "yes"), "CC-BY-SA-3.0", "BoolQ (SuperGLUE)", train, report, False)
+
+
+def _commitment(data: Path) -> Task:
+    train, report = (
+        tuple(
+            ({"premise": row["premise"], "hypothesis": row["hypothesis"]}, row["label"])
+            for row in _jsonl(data / "superglue/CB" / file)
+        )
+        for file in ("train.jsonl", "val.jsonl")
+    )
+    labels = ("contradiction", "entailment", "neutral")
+    template = "hypothesis: {hypothesis} premise: {premise}"
+    return Task("commitment", template, labels, _RESEARCH, "CB (SuperGLUE)", train, report, False)
+
+
+_MIXTURE_ONLY: tuple[Callable[[Path], Task], ...] = (_boolq, _commitment)
+
+
+def _numbered(path: Path, names: tuple[str, ...]) -> Iterable[Row]:
+    """`0 text` a line."""
+    for line in path.read_text(encoding="latin-1").splitlines():
+        number, _, text = line.strip().partition(" ")
+        yield {"text": text.strip()}, names[int(number)]
+
+
+def _tsv(path: Path) -> Iterable[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _csv(path: Path) -> Iterable[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _jsonl(path: Path) -> Iterable[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)

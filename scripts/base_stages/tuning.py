@@ -1,0 +1,130 @@
+"""Prompts of a task on one model, several seeds in one job; goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from base_stages.tasks import Row, Task
+from server.model.checkpoints import LoadedModel, load_model
+from server.tuning import checkpoint
+from server.tuning.data.examples import TextRow, make_examples, target_ids
+from server.tuning.data.splits import Split, cut_from_train
+from server.tuning.events import Evaluated
+from server.tuning.initialisers import Source, initial_prompt
+from server.tuning.job import Job, PromptTask
+from server.tuning.loop import TuningLoop
+from server.tuning.programs import compile_programs
+from server.tuning.recipe import Recipe
+from server.tuning.shapes import shapes_for
+
+EVALUATION_ROWS = 16
+SPLIT_SEED = 1
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a job made.
+
+    Attributes:
+        values: the chosen prompts [N, P, D] f32, one a seed.
+        selection, report: accuracy of each on the two splits.
+        steps: the chosen step of each.
+    """
+
+    values: Any
+    selection: tuple[float, ...]
+    report: tuple[float, ...]
+    steps: tuple[int, ...]
+
+
+class Tuner:
+    """Tunes on one model, which stays loaded."""
+
+    def __init__(self, model: Path, dtype: str, say: Say, stop: Callable[[], bool] = lambda: False) -> None:
+        self.loaded: LoadedModel = load_model(model, dtype=dtype)
+        self._say, self._stop = say, stop
+        embedding = np.asarray(jax.device_get(self.loaded.model.params["embedding"]), np.float32)
+        assert self.loaded.vocabulary is not None
+        self._vocabulary = self.loaded.vocabulary
+        self._source = Source(self._vocabulary, lambda ids: embedding[list(ids)], embedding.shape[1])
+
+    def tune(
+        self, task: Task, recipe: Recipe, folder: Path, *, seeds: int, selection_share: float
+    ) -> Tuned | None:
+        """All seeds of a task; None when it was stopped, saved, before the end."""
+        job = self._job(task, recipe, seeds, selection_share)
+        model = self.loaded.model
+        self._say(f"{task.name}: {len(job.tasks[0].train):,} examples, {seeds} seeds, compiling")
+        programs = compile_programs(
+            model.functions,
+            model.params,
+            shapes_for(job, evaluation_rows=EVALUATION_ROWS),
+            dropping=recipe.dropout_rate > 0,
+        )
+        loop = TuningLoop(
+            job, programs, self._vocabulary.decode, checkpoint.read(folder, job),
+            lambda state: checkpoint.write(folder, job, state),
+        )  # fmt: skip
+        while not loop.done:
+            if self._stop():
+                loop.save()
+                return None
+            for event in loop.run_slice(8):
+                if isinstance(event, Evaluated):
+                    self._say(
+                        f"{task.name}, seed {event.prompt}, step {event.step:,}: {event.split} "
+                        f"{100 * event.metrics['mean']:.1f} %{' (best)' if event.best else ''}"
+                    )
+        return _result(loop)
+
+    def _job(self, task: Task, recipe: Recipe, seeds: int, selection_share: float) -> Job:
+        rows = Split("train", tuple(_text_rows(task, task.train)))
+        wanted = max(1, round(len(rows.rows) * selection_share))
+        train, selection = cut_from_train(rows, wanted, SPLIT_SEED)
+        splits = []
+        for split in (train.rows, selection.rows, _text_rows(task, task.report)):
+            examples, warnings = make_examples(split, self._vocabulary, recipe)
+            splits.append(examples)
+            for warning in warnings:
+                self._say(f"{task.name}: {warning}")
+        label_ids = tuple(target_ids(label, self._vocabulary, recipe) for label in task.labels)
+        prompts = tuple(
+            PromptTask(
+                index=seed, recipe=recipe, train=splits[0], selection=splits[1], report=splits[2],
+                initial=initial_prompt(recipe, self._source, 0, seed, labels=task.labels),
+                labels=task.labels, label_ids=label_ids,
+            )
+            for seed in range(seeds)
+        )  # fmt: skip
+        return Job(0, prompts)
+
+
+def _text_rows(task: Task, rows: Sequence[Row]) -> list[TextRow]:
+    texts = task.texts(rows)
+    return [
+        TextRow(n + 1, text, (label,)) for n, (text, (_, label)) in enumerate(zip(texts, rows, strict=True))
+    ]
+
+
+def _result(loop: TuningLoop) -> Tuned:
+    standings = loop.state.standings
+
+    def last(split: str) -> tuple[float, ...]:
+        return tuple(
+            max(
+                (e["metrics"]["mean"] for e in standing.evaluations if e["split"] == split),
+                default=float("nan"),
+            )
+            for standing in standings
+        )
+
+    steps = tuple(standing.best_step or 0 for standing in standings)
+    return Tuned(loop.state.best, last("selection"), last("report"), steps)

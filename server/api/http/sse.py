@@ -1,0 +1,78 @@
+"""Answers that are streams of server-sent events (WHATWG HTML, section 9.2), raced against the caller's
+leaving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import Response
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from server.api.http.disconnect import settle, until_disconnect
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment: tells proxies and clients that the connection lives."""
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def event(name: str, data: Mapping[str, Any], id: int | None = None) -> bytes:
+    """One event. JSON has no line breaks of its own, so one `data` line is enough."""
+    head = b"" if id is None else b"id: " + str(id).encode() + b"\n"
+    return head + b"event: " + name.encode() + b"\ndata: " + to_json(data, inf_nan_mode="null") + b"\n\n"
+
+
+class EventResponse(Response, ABC):
+    """Sends events as they come. Leaving, or the server's end, cancels `send_events`, and that is awaited."""
+
+    def __init__(self) -> None:
+        super().__init__(status_code=200)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        job = asyncio.ensure_future(self._send_all(send))
+        watch = asyncio.ensure_future(until_disconnect(receive))
+        try:
+            await asyncio.wait({job, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if job.done():
+                job.result()
+        finally:
+            await settle(job, watch)
+
+    async def _send_all(self, send: Send) -> None:
+        turn = asyncio.Lock()
+
+        async def emit(written: bytes) -> None:
+            async with turn:
+                await send({"type": "http.response.body", "body": written, "more_body": True})
+
+        await self.send_events(Emit(emit))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @abstractmethod
+    async def send_events(self, emit: Emit) -> None:
+        """Send every event; the stream ends when this returns."""
+
+
+class Emit:
+    """Writes to one stream, one event at a time, and waits while the caller reads slowly."""
+
+    def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        self._write = write
+
+    async def __call__(self, name: str, data: Mapping[str, Any], id: int | None = None) -> None:
+        """Send one event."""
+        await self._write(event(name, data, id))
+
+    async def keep_alive(self) -> None:
+        """Send a comment."""
+        await self._write(KEEP_ALIVE)

@@ -1,0 +1,97 @@
+"""`/v1/files`: training data, uploaded as a stream."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from prompts_store.errors import StoreError
+from server.api.http.auth import MayRead, MayTune
+from server.api.http.parameters import Cursor, Limit
+from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
+from server.api.schemas.tuning import FileAnswer, FilePage
+from server.api.services import services_of
+from server.api.tuning.records import file_json
+from server.api.tuning.uploads import Sender, receive_file
+from server.errors import CancelledError, ChorusError, InternalError
+
+router = APIRouter(route_class=ChorusRoute, tags=["files"])
+
+FileId = Annotated[str, Path(max_length=256, description="Of a file in the key's tenant.")]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": _BINARY,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/files", status_code=201, response_model=FileAnswer, responses=WRITE_ERRORS, openapi_extra=_BODY
+)
+async def upload_file(
+    request: Request,
+    principal: MayTune,
+    name: Annotated[
+        str | None, Query(max_length=1024, description="The file's name; of a form, its own if left out.")
+    ] = None,
+) -> Response:
+    """Upload a file, raw or in a form. It goes to the disk as it comes; nothing of a broken upload stays."""
+    services = services_of(request)
+    count, limit = services.metrics.count, services.settings.tuning_max_file_bytes
+    sender = Sender(principal.tenant, principal.name, name, limit)
+    try:
+        file = await receive_file(request, services.library, sender)
+    except Exception as error:
+        count("chorus_files_refused_total", 1, _reason(error))
+        raise
+    count("chorus_files_accepted_total")
+    count("chorus_files_accepted_bytes_total", file.size_bytes)
+    return json_response(file_json(file), 201)
+
+
+@router.get("/v1/files", response_model=FilePage, responses=READ_ERRORS)
+async def list_files(
+    request: Request, principal: MayRead, limit: Limit = 50, cursor: Cursor = None
+) -> Response:
+    """The tenant's files, newest first."""
+    library = services_of(request).library
+    page = await library.read(library.store.list_files, principal.tenant, limit=limit, cursor=cursor)
+    return json_response({"files": [file_json(file) for file in page.items], "next_cursor": page.next_cursor})
+
+
+@router.get("/v1/files/{file}", response_model=FileAnswer, responses=READ_ERRORS)
+async def show_file(request: Request, principal: MayRead, file: FileId) -> Response:
+    """One file: what it is, not its bytes."""
+    library = services_of(request).library
+    return json_response(file_json(await library.read(library.store.get_file, principal.tenant, file)))
+
+
+@router.delete("/v1/files/{file}", status_code=204, response_model=None, responses=WRITE_ERRORS)
+async def delete_file(request: Request, principal: MayTune, file: FileId) -> Response:
+    """Delete a file, unless an unfinished job reads it."""
+    library = services_of(request).library
+    await library.read(library.store.delete_file, principal.tenant, file, deleted_by=principal.name)
+    return Response(status_code=204)
+
+
+def _reason(error: Exception) -> str:
+    """The metric's label: codes of ours, so that there are few."""
+    if isinstance(error, ClientDisconnect):
+        return CancelledError.default_code
+    return error.code if isinstance(error, ChorusError | StoreError) else InternalError.default_code

@@ -1,0 +1,59 @@
+"""`.../events`: what happens in a job, as server-sent events or as a list."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from server.api.http.auth import MayRead
+from server.api.http.context import request_id_of
+from server.api.http.responses import READ_ERRORS, errors
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
+from server.api.routes.tuning_jobs import JobId
+from server.api.schemas.tuning import JobEventList
+from server.api.services import services_of
+from server.api.tuning.records import event_json
+from server.api.tuning.stream import JobEventStream
+
+router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
+
+_STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_MOST = 2**31 - 1
+Number = Annotated[
+    int | None, Query(ge=0, le=_MOST, description="Number of the last event that the caller has.")
+]
+
+
+@router.get(
+    "/v1/tuning/jobs/{job}/events",
+    response_model=JobEventList,
+    responses={**READ_ERRORS, **errors(429), 200: _STREAM},
+)
+async def job_events(
+    request: Request,
+    principal: MayRead,
+    job: JobId,
+    after: Number = None,
+    follow: Annotated[bool, Query(description="Keep the connection and send what is to come.")] = True,
+    limit: Annotated[int, Query(ge=1, le=500, description="Events of a list.")] = 500,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, le=_MOST, description="As browsers send it when they come back.")
+    ] = None,
+) -> Response:
+    """A job's events in order, those that were and, with `follow`, those to come; last `done`, once it is
+    over.
+    """
+    services = services_of(request)
+    library, tenant = services.library, principal.tenant
+    position = after if after is not None else last_event_id or 0
+    if not follow:
+        found = await library.read(library.store.job_events, tenant, job, after=position, limit=limit)
+        return json_response({"events": [event_json(event) for event in found]})
+    with ExitStack() as stack:
+        record = await library.read(library.store.get_job, tenant, job)
+        stack.enter_context(services.feeds.place(tenant))
+        # From here the stream owns the place and gives it back when it ends, however it ends.
+        return JobEventStream(services.feeds, record, position, request_id_of(request), stack.pop_all())

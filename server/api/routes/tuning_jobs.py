@@ -1,0 +1,86 @@
+"""`/v1/tuning/jobs`: make, list, show, cancel, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from server.api.http.auth import MayRead, MayTune
+from server.api.http.parameters import Cursor, Limit
+from server.api.http.responses import READ_ERRORS, WRITE_ERRORS, errors
+from server.api.http.routing import ChorusRoute
+from server.api.inference.answers import json_response
+from server.api.schemas.tuning import JobAnswer, JobPage, JobStatus, TuningJobBody
+from server.api.services import services_of
+from server.api.tuning.jobs import job_request
+from server.api.tuning.records import job_json, summary_json
+
+router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
+
+JobId = Annotated[str, Path(max_length=256, description="Of a job in the key's tenant.")]
+_QUEUE_ERRORS = {**WRITE_ERRORS, **errors(429)}
+
+
+@router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=_QUEUE_ERRORS)
+async def start_job(request: Request, principal: MayTune, body: TuningJobBody) -> Response:
+    """Put a job into the queue. The document is checked whole first; rows are checked when it is prepared."""
+    services = services_of(request)
+    store = services.library.store
+    asked = await job_request(services, principal, body.model_dump(exclude_none=True))
+    job = await services.library.read(
+        store.create_job,
+        principal.tenant,
+        asked.document,
+        created_by=principal.name,
+        files=asked.files,
+        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+    )
+    services.wake_tuning()
+    return json_response(job_json(job), 201)
+
+
+@router.get("/v1/tuning/jobs", response_model=JobPage, responses=READ_ERRORS)
+async def list_jobs(
+    request: Request,
+    principal: MayRead,
+    status: Annotated[JobStatus | None, Query(description="Only jobs that have it.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """The tenant's jobs, newest first."""
+    library = services_of(request).library
+    page = await library.read(
+        library.store.list_jobs, principal.tenant, status=status, limit=limit, cursor=cursor
+    )
+    return json_response({"jobs": [summary_json(job) for job in page.items], "next_cursor": page.next_cursor})
+
+
+@router.get("/v1/tuning/jobs/{job}", response_model=JobAnswer, responses=READ_ERRORS)
+async def show_job(request: Request, principal: MayRead, job: JobId) -> Response:
+    """One job."""
+    library = services_of(request).library
+    return json_response(job_json(await library.read(library.store.get_job, principal.tenant, job)))
+
+
+@router.post("/v1/tuning/jobs/{job}/cancel", response_model=JobAnswer, responses=WRITE_ERRORS)
+async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
+    """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
+    library = services_of(request).library
+    found = await library.read(library.store.cancel_job, principal.tenant, job, by=principal.name)
+    return json_response(job_json(found))
+
+
+@router.post("/v1/tuning/jobs/{job}/resume", response_model=JobAnswer, responses=_QUEUE_ERRORS)
+async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
+    """Put a job that failed or was cancelled into the queue again; it goes on from its last checkpoint."""
+    services = services_of(request)
+    found = await services.library.read(
+        services.library.store.resume_job,
+        principal.tenant,
+        job,
+        by=principal.name,
+        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+    )
+    services.wake_tuning()
+    return json_response(job_json(found))

@@ -1,0 +1,260 @@
+"""Following jobs: one poller a followed job, however many follow it, and none when nobody does.
+
+Events are written to the store by whoever runs the job, often another process. The poller reads what is new
+and keeps the last few events; a follower takes them from there, and reads the store itself only while it is
+further behind than that. A follower has a position and nothing else: a slow one grows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prompts_store.errors import StoreError
+from prompts_store.tuning_records import OVER, JobEvent, TuningJob
+from server.api.inference.resolve import PromptLibrary
+from server.errors import ChorusError, OverloadedError, QuotaExceededError
+
+LOG = logging.getLogger("chorus.feeds")
+
+PAGE_EVENTS = 500
+KEPT_EVENTS = 256
+FAILURES = 20
+"""Polls that may fail one after another before the followers are told."""
+
+Pause = Callable[[float], Awaitable[None]]
+Read = Callable[[int], Awaitable[Sequence[JobEvent]]]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLimits:
+    """Bounds of following.
+
+    Attributes:
+        followers: of all tenants together.
+        followers_per_tenant: of one tenant.
+        poll_seconds: from one poll of a followed job to the next.
+        keep_alive_seconds: silence after which a follower is told that the connection lives.
+    """
+
+    followers: int = 256
+    followers_per_tenant: int = 32
+    poll_seconds: float = 0.3
+    keep_alive_seconds: float = 15.0
+
+    @property
+    def keep_alive_polls(self) -> int:
+        """The silence in polls."""
+        return max(1, math.ceil(self.keep_alive_seconds / self.poll_seconds))
+
+
+class Watch:
+    """One followed job: its newest events, whether it is over, and who waits for more.
+
+    Args:
+        read_job: the job's record now.
+        read_events: events after a sequence number, at most `PAGE_EVENTS`, in order.
+        after: where the kept events begin.
+    """
+
+    def __init__(self, read_job: Callable[[], Awaitable[TuningJob]], read_events: Read, after: int) -> None:
+        self._read_job = read_job
+        self._read_events = read_events
+        self._kept: deque[JobEvent] = deque(maxlen=KEPT_EVENTS)
+        self._start = after
+        self._polled = asyncio.Event()
+        self.last = after
+        self.followers = 0
+        self.polls = 0
+        self.failures = 0
+        self.over: TuningJob | None = None
+        self.error: Exception | None = None
+        self.poller: asyncio.Task[None] | None = None
+
+    async def poll(self) -> None:
+        """Read what is new, and wake the followers. A job that is over was seen with all its events."""
+        try:
+            job = await self._read_job()  # before the events: what ended the job is among them
+            while page := await self._read_events(self.last):
+                self._keep(page)
+                if len(page) < PAGE_EVENTS:
+                    break
+            self.failures = 0
+            if job.status in OVER:
+                self.over = job
+        except (ChorusError, StoreError) as error:
+            self.failures += 1
+            if self.failures >= FAILURES:
+                self.error = error
+        finally:
+            self.polls += 1
+            self._polled.set()
+            self._polled = asyncio.Event()
+
+    def _keep(self, page: Sequence[JobEvent]) -> None:
+        for event in page:
+            if len(self._kept) == KEPT_EVENTS:
+                self._start = self._kept[0].seq
+            self._kept.append(event)
+        self.last = page[-1].seq
+
+    def since(self, after: int) -> list[JobEvent] | None:
+        """The kept events after a sequence number; None when some of them are no longer kept."""
+        if after < self._start:
+            return None
+        return [event for event in self._kept if event.seq > after]
+
+    @property
+    def ended(self) -> bool:
+        """Whether polling is of no more use."""
+        return self.over is not None or self.error is not None
+
+    async def next_poll(self) -> None:
+        """Returns after the next poll."""
+        await self._polled.wait()
+
+
+class JobFeeds:
+    """Every job that is followed now.
+
+    Args:
+        library: whose store holds the jobs.
+        closing: whether the server is ending, so that followers must leave.
+        pause: awaited between polls; a test's clock.
+    """
+
+    def __init__(
+        self,
+        library: PromptLibrary,
+        closing: Callable[[], bool],
+        limits: FeedLimits | None = None,
+        pause: Pause = asyncio.sleep,
+    ) -> None:
+        self._library = library
+        self._closing = closing
+        self.limits = limits or FeedLimits()
+        self._pause = pause
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._followers: Counter[str] = Counter()
+
+    @property
+    def followers(self) -> int:
+        """How many follow a job now."""
+        return self._followers.total()
+
+    @property
+    def polled(self) -> int:
+        """How many jobs are polled now."""
+        return len(self._watches)
+
+    @contextmanager
+    def place(self, tenant: str) -> Iterator[None]:
+        """A follower's place, until the block ends.
+
+        Raises:
+            QuotaExceededError: the tenant has as many followers as it may.
+            OverloadedError: the server has.
+        """
+        if self._followers[tenant] >= self.limits.followers_per_tenant:
+            raise QuotaExceededError(
+                f"{self.limits.followers_per_tenant} connections of this tenant follow jobs already: close "
+                "one, or list the events with ?follow=false.",
+                retry_after_seconds=5,
+            )
+        if self.followers >= self.limits.followers:
+            raise OverloadedError(
+                f"{self.limits.followers} connections follow jobs already: try again, or list the events "
+                "with ?follow=false.",
+                retry_after_seconds=5,
+            )
+        self._followers[tenant] += 1
+        try:
+            yield
+        finally:
+            self._followers[tenant] -= 1
+            self._followers += Counter()  # drops tenants that have none
+
+    async def batches(
+        self, tenant: str, job: str, after: int
+    ) -> AsyncGenerator[Sequence[JobEvent] | TuningJob, None]:
+        """What a follower gets: events in order, an empty batch where the silence grows long, and last the
+        job, over. Ends without it when the server is ending.
+
+        Raises:
+            ChorusError, StoreError: the events cannot be read.
+        """
+        read = self._reader(tenant, job)
+        while page := await read(after):
+            after = page[-1].seq
+            yield page
+            if len(page) < PAGE_EVENTS:
+                break
+        with self._watched(tenant, job, after) as watch:
+            spoke_at = watch.polls
+            while not self._closing():
+                kept = watch.since(after)
+                batch = kept if kept is not None else await read(after)
+                if batch:
+                    after, spoke_at = batch[-1].seq, watch.polls
+                    yield batch
+                elif watch.over is not None:
+                    yield watch.over
+                    return
+                elif watch.error is not None:
+                    raise watch.error
+                else:
+                    await watch.next_poll()
+                    if watch.polls - spoke_at >= self.limits.keep_alive_polls:
+                        spoke_at = watch.polls
+                        yield ()
+
+    def _reader(self, tenant: str, job: str) -> Read:
+        library = self._library
+
+        async def read(after: int) -> Sequence[JobEvent]:
+            return await library.read(library.store.job_events, tenant, job, after=after, limit=PAGE_EVENTS)
+
+        return read
+
+    @contextmanager
+    def _watched(self, tenant: str, job: str, after: int) -> Iterator[Watch]:
+        key, library = (tenant, job), self._library
+        watch = self._watches.get(key)
+        if watch is None:
+            watch = Watch(
+                lambda: library.read(library.store.get_job, tenant, job), self._reader(tenant, job), after
+            )
+            self._watches[key] = watch
+            watch.poller = asyncio.create_task(self._poll(key, watch))
+        watch.followers += 1
+        try:
+            yield watch
+        finally:
+            watch.followers -= 1
+            if not watch.followers:
+                self._drop(key, watch)
+                if watch.poller is not None:
+                    watch.poller.cancel()
+
+    async def _poll(self, key: tuple[str, str], watch: Watch) -> None:
+        try:
+            while True:
+                await watch.poll()
+                if watch.ended:
+                    break
+                await self._pause(self.limits.poll_seconds)
+        except Exception as error:  # a defect: the followers are told, never left waiting
+            LOG.exception("following a job failed")
+            watch.error = error
+            raise
+        finally:
+            self._drop(key, watch)  # who comes now starts anew: the job may be resumed
+
+    def _drop(self, key: tuple[str, str], watch: Watch) -> None:
+        if self._watches.get(key) is watch:
+            del self._watches[key]

@@ -1,0 +1,52 @@
+"""Files, jobs and events as JSON objects, by the names of docs/rest.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prompts_store.tuning_records import DataFile, JobEvent, TuningJob
+
+
+def file_json(file: DataFile) -> dict[str, Any]:
+    """One file."""
+    return {
+        "id": file.id,
+        "name": file.name,
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+        "created_at": file.created_at,
+        "created_by": file.created_by,
+    }
+
+
+def summary_json(job: TuningJob) -> dict[str, Any]:
+    """A job in a list: what it is and how far, without its document and its results."""
+    return {
+        "id": job.id,
+        "status": job.status,
+        "tasks": tasks_of(job),
+        "created_at": job.created_at,
+        "created_by": job.created_by,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "error": job.error,
+        "progress": dict(job.progress),
+        "cancel_requested": job.cancel_requested,
+        "attempt": job.attempt,
+    }
+
+
+def job_json(job: TuningJob) -> dict[str, Any]:
+    """One job, whole."""
+    return {**summary_json(job), "spec": dict(job.spec), "result": dict(job.result)}
+
+
+def event_json(event: JobEvent) -> dict[str, Any]:
+    """One event."""
+    return {"seq": event.seq, "at": event.at, "kind": event.kind, "data": dict(event.data)}
+
+
+def tasks_of(job: TuningJob) -> list[str]:
+    """Full names of the tasks that it makes versions of, each once."""
+    names = dict.fromkeys(prompt["task"] for prompt in job.spec.get("prompts", ()))
+    return [f"{job.tenant}/{name}" for name in names]

@@ -1,0 +1,60 @@
+"""A followed job as server-sent events: `id` is the event's number, so that a caller can come back."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from prompts_store.errors import StoreError
+from prompts_store.tuning_records import TuningJob
+from server.api.http.errors import error_body
+from server.api.http.sse import Emit, EventResponse
+from server.api.tuning.feeds import JobFeeds
+from server.api.tuning.records import event_json
+from server.errors import ChorusError
+
+
+class JobEventStream(EventResponse):
+    """Sends a job's events from where the caller was, and those to come; last `done`, once the job is over.
+
+    A stream that ends without `done` was cut by the server's end or by a failure of the store: come back.
+
+    Args:
+        after: number of the last event that the caller has.
+        place: the follower's, given back when the stream ends, however it ends.
+    """
+
+    def __init__(
+        self,
+        feeds: JobFeeds,
+        job: TuningJob,
+        after: int,
+        request_id: str,
+        place: AbstractContextManager[object],
+    ) -> None:
+        super().__init__()
+        self._feeds = feeds
+        self._job = job
+        self._after = after
+        self._request_id = request_id
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
+
+    async def send_events(self, emit: Emit) -> None:
+        """Every event as it comes, and comments in between."""
+        try:
+            async with aclosing(self._feeds.batches(self._job.tenant, self._job.id, self._after)) as batches:
+                async for batch in batches:
+                    if isinstance(batch, TuningJob):
+                        await emit("done", {"id": batch.id, "status": batch.status})
+                    elif not batch:
+                        await emit.keep_alive()
+                    else:
+                        for event in batch:
+                            await emit(event.kind, event_json(event), id=event.seq)
+        except (ChorusError, StoreError) as error:
+            await emit("error", {"error": error_body(error, self._request_id)})

@@ -1,0 +1,165 @@
+"""An uploaded file on its way into the store: counted as it comes, written on the store's threads.
+
+Nothing holds a file in memory. A caller who leaves, a body that is too large, a full disk: whatever ends an
+upload early, its bytes are gone when that is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from prompts_store.store_files import FileWriter
+from prompts_store.tuning_records import DataFile
+from server.api.inference.resolve import PromptLibrary
+from server.api.tuning.form import FileForm
+from server.errors import InvalidInputError, TooLargeError
+
+T = TypeVar("T")
+
+BUFFER_BYTES = 1 << 20
+"""Gathered before a thread of the store writes them."""
+
+_FORM_BYTES = 64 << 10  # a form's own lines around the file
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who uploads what.
+
+    Attributes:
+        name: the file's, where the query says one.
+        max_bytes: the most that a file may have.
+    """
+
+    tenant: str
+    created_by: str
+    name: str | None
+    max_bytes: int
+
+
+async def receive_file(request: Request, library: PromptLibrary, sender: Sender) -> DataFile:
+    """The stored file.
+
+    Raises:
+        TooLargeError: it is larger than `max_bytes`, by its Content-Length or in fact.
+        InvalidInputError: no name, no file, or another content type than bytes and forms.
+        StoreError: the name is none, or the disk failed.
+        ClientDisconnect: the caller left.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind not in ("application/octet-stream", "multipart/form-data"):
+        raise InvalidInputError(
+            "Send the file with 'Content-Type: application/octet-stream', or in a multipart form.",
+            field="content-type",
+            code="unsupported_media_type",
+        )
+    form = FileForm(request.headers["content-type"]) if kind == "multipart/form-data" else None
+    _check_declared(request, sender.max_bytes + (_FORM_BYTES if form else 0), sender.max_bytes)
+    async with aclosing(_pieces(request, form)) as pieces:
+        first = await anext(pieces, b"")
+        name = sender.name if sender.name is not None else form.filename if form else None
+        if name is None:
+            raise InvalidInputError(
+                "The file has no name: say it with ?name=train.tsv; its ending tells the format.",
+                field="name",
+                code="missing_field",
+            )
+        manager = library.store.write_file(
+            sender.tenant, name, created_by=sender.created_by, max_bytes=sender.max_bytes
+        )
+        async with _incoming(library, manager, sender.max_bytes) as incoming:
+            await incoming.write(first)
+            async for piece in pieces:
+                await incoming.write(piece)
+            return await incoming.commit()
+
+
+async def _pieces(request: Request, form: FileForm | None) -> AsyncGenerator[bytes, None]:
+    """The file's bytes, the first of them once its name is known."""
+    async for chunk in request.stream():
+        if form is None:
+            yield chunk
+            continue
+        for piece in form.feed(chunk):
+            yield piece
+    if form is not None:
+        form.finish()
+
+
+class _Incoming:
+    """A writer of the store, used from the event loop: one call at a time, each on a thread of the store."""
+
+    def __init__(self, library: PromptLibrary, writer: FileWriter, max_bytes: int) -> None:
+        self._library = library
+        self._writer = writer
+        self._max_bytes = max_bytes
+        self._received = 0
+        self._buffer = bytearray()
+        self.call: asyncio.Future[Any] | None = None
+
+    async def write(self, piece: bytes) -> None:
+        self._received += len(piece)
+        if self._received > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        self._buffer += piece
+        if len(self._buffer) >= BUFFER_BYTES:
+            await self._flush()
+
+    async def commit(self) -> DataFile:
+        await self._flush()
+        if not self._received:
+            raise InvalidInputError("The file is empty: send its bytes.", field="file", code="empty_file")
+        return await self._run(self._writer.commit)
+
+    async def _flush(self) -> None:
+        content = bytes(self._buffer)
+        self._buffer.clear()
+        if content:
+            await self._run(partial(self._writer.write, content))
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        self.call = call = asyncio.ensure_future(self._library.read(function))
+        return await asyncio.shield(call)  # a cancelled upload still waits for its thread; see `_leave`
+
+
+@asynccontextmanager
+async def _incoming(
+    library: PromptLibrary, manager: AbstractContextManager[FileWriter], max_bytes: int
+) -> AsyncIterator[_Incoming]:
+    """The writer, left however the block ends, also when the upload is cancelled."""
+    writer = await library.take(manager.__enter__, lambda _: _close(manager))
+    incoming = _Incoming(library, writer, max_bytes)
+    try:
+        yield incoming
+    finally:
+        await asyncio.shield(_leave(incoming, manager))
+
+
+async def _leave(incoming: _Incoming, manager: AbstractContextManager[FileWriter]) -> None:
+    """Not on the store's threads, which may refuse: after the last call, so that no thread still writes."""
+    if incoming.call is not None:
+        await asyncio.wait([incoming.call])
+    await asyncio.to_thread(_close, manager)
+
+
+def _close(manager: AbstractContextManager[FileWriter]) -> None:
+    manager.__exit__(None, None, None)
+
+
+def _check_declared(request: Request, most: int, shown: int) -> None:
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
+        raise _too_large(shown)
+
+
+def _too_large(most: int) -> TooLargeError:
+    return TooLargeError(
+        f"The file is larger than {most} bytes, the most that is taken: send less, or split it.", field="file"
+    )

@@ -1,0 +1,82 @@
+"""When work that serves no request gets the device: between steps, one bounded slice at a time.
+
+Without a share a slice runs only when nothing waits and nothing is in flight. A share is a debt that grows
+with time and is paid in slices: once it is owed, no new step is planned until those in flight are read and
+one slice has run. What was used beyond the share while the device was idle counts for `MEMORY_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from server.engine.protocols import BackgroundWork
+from server.errors import EngineDeadError
+
+logger = logging.getLogger(__name__)
+
+MEMORY_SECONDS = 10.0
+
+
+class Background:
+    """The engine's turn for background work; used on the engine's thread, but for `attach`.
+
+    Args:
+        share: of the time that the work gets at least while it wants slices; 0 is only when idle.
+        clock: seconds, monotonic.
+        watching: entered while a slice runs; the watchdog's.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        clock: Callable[[], float],
+        watching: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._share = share
+        self._clock = clock
+        self._watching = watching
+        self._work: BackgroundWork | None = None
+        self._credit = 0.0
+        self._looked = clock()
+
+    def attach(self, work: BackgroundWork) -> None:
+        """Take on work, in place of what was there."""
+        self._work = work
+
+    def wanted(self) -> bool:
+        """Whether there is a slice to run."""
+        return self._work is not None and self._work.wants_slice()
+
+    def owed(self) -> bool:
+        """Whether the next turn is the work's, whatever waits."""
+        if not self._share or not self.wanted():
+            return False
+        self._settle(0.0)
+        return self._credit >= 0
+
+    def run(self) -> None:
+        """One slice. What it raises ends the work, never the engine; but for the engine's own death."""
+        work = self._work
+        if work is None:
+            return
+        started = self._clock()
+        try:
+            with self._watching():
+                work.run_slice()
+        except EngineDeadError:
+            raise
+        except Exception:
+            logger.exception("background work failed and is not run again; the engine goes on")
+            self._work = None
+        self._settle(self._clock() - started)
+
+    def _settle(self, used: float) -> None:
+        """Time earns credit, slices spend it. It never grows above nothing owed: an hour without work is no
+        claim to the hour after it."""
+        now = self._clock()
+        earned = self._share * (now - self._looked)
+        self._looked = now
+        lowest = -self._share * MEMORY_SECONDS
+        self._credit = max(lowest, min(0.0, self._credit + earned - used))

@@ -1,0 +1,107 @@
+"""Attention that never writes its scores to memory: cuDNN's kernel on an NVIDIA card, in bf16.
+
+It knows lengths, not masks, so `visible` must come from lengths: [B, 1, 1, L]. What it does not take (f32,
+causal targets, dropout, odd lengths) goes to `dense_attention`, which every other platform uses too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from server.errors import InvalidInputError
+from server.model.attention import Attention, WeightDropout, dense_attention
+
+Kind = Literal["xla", "cudnn"]
+
+
+def fused_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    visible: jax.Array,
+    bias: jax.Array | None,
+    drop: WeightDropout | None = None,
+    implementation: Any = "cudnn",
+) -> jax.Array:
+    """`Attention` by cuDNN, where it can. Softmax is f32 inside; the bias is rounded to the query's dtype.
+
+    Args:
+        implementation: of `jax.nn.dot_product_attention`; `xla` is for tests on other platforms.
+    """
+    if drop is not None or not _takes(query, key, visible):
+        return dense_attention(query, key, value, visible, bias, drop)
+    lengths = jnp.broadcast_to(visible[:, 0, 0, :].sum(axis=-1, dtype=jnp.int32), query.shape[:1])
+    # Heads come second here and third there; XLA joins these with the transpositions around them.
+    context: jax.Array = jax.nn.dot_product_attention(
+        query.transpose(0, 2, 1, 3),
+        key.transpose(0, 2, 1, 3),
+        value.transpose(0, 2, 1, 3),
+        None if bias is None else bias.astype(query.dtype),
+        scale=1.0,  # T5 does not scale
+        key_value_seq_lengths=lengths,
+        implementation=implementation,
+    )
+    return context.transpose(0, 2, 1, 3)
+
+
+def _takes(query: jax.Array, key: jax.Array, visible: jax.Array) -> bool:
+    by_lengths = visible.ndim == 4 and visible.shape[1:3] == (1, 1)
+    fits = query.shape[3] % 8 == 0 and query.shape[3] <= 128
+    even = query.shape[2] % 2 == 0 and key.shape[2] % 2 == 0  # its backward pass needs it
+    return bool(by_lengths and fits and even and query.dtype == jnp.bfloat16)
+
+
+ATTENTIONS: dict[Kind, Attention] = {"xla": dense_attention, "cudnn": fused_attention}
+
+
+def probe_cudnn() -> None:
+    """Compile and run a small one. Raises whatever JAX or cuDNN raise where it does not work."""
+    heads = jnp.ones((2, 2, 16, 64), jnp.bfloat16)
+    visible = jnp.arange(16)[None, None, None, :] < jnp.array([3, 16])[:, None, None, None]
+    bias = jnp.zeros((1, 2, 16, 16), jnp.float32)
+    jax.jit(partial(fused_attention))(heads, heads, heads, visible, bias).block_until_ready()
+
+
+def choose_attention(
+    wanted: Literal["auto", "xla", "cudnn"],
+    dtype: Any,
+    *,
+    platform: str | None = None,
+    probe: Callable[[], None] = probe_cudnn,
+) -> tuple[Kind, str]:
+    """The kind to compile, and why.
+
+    Args:
+        wanted: `auto` takes cuDNN on an NVIDIA card in bf16 where the probe passes, else XLA.
+        platform: None asks JAX.
+        probe: raises where cuDNN does not work.
+
+    Raises:
+        InvalidInputError: `cudnn` was asked for and cannot be had; says why.
+    """
+    platform = platform or jax.default_backend()
+    if wanted == "xla":
+        return "xla", "asked for"
+    reason = ""
+    if platform not in ("gpu", "cuda"):
+        reason = f"the platform is {platform}"
+    elif jnp.dtype(dtype) != jnp.bfloat16:
+        reason = f"cuDNN computes in bfloat16 and the model in {jnp.dtype(dtype).name}"
+    else:
+        try:
+            probe()
+        except Exception as error:  # JAX, XLA and cuDNN each have their own
+            first = (str(error).splitlines() or [""])[0]
+            reason = f"cuDNN does not work here ({type(error).__name__}: {first[:160]})"
+    if not reason:
+        return "cudnn", "the probe passed"
+    if wanted == "cudnn":
+        raise InvalidInputError(
+            f"attention is cudnn, but {reason}: set attention to auto or xla", field="attention"
+        )
+    return "xla", reason

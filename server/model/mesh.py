@@ -1,0 +1,142 @@
+"""Which part of each array lives on which device: a mesh of two axes, `data` and `model`.
+
+`model` cuts every tensor: attention by heads, the feed-forward by F, the head by vocabulary; the embedding
+(and with it the prompt rows) by D, so that a lookup needs no other device. `data` repeats the weights and
+cuts rows of a batch and slots of a block. A device of a `data` x `model` mesh holds 1 / `model` of the
+weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from server.errors import InvalidInputError
+from server.model.config import T5Config
+from server.model.parameters import Axes, Axis
+
+DATA, MODEL = "data", "model"
+
+_CUT: dict[Axis, str | None] = {
+    "heads": MODEL,
+    "mlp": MODEL,
+    "vocab": MODEL,
+    "embed": None,
+    "buckets": None,
+    "layers": None,
+}
+
+
+@dataclass(frozen=True)
+class DeviceMesh:
+    """Devices in a grid. Hashable, so that it can be part of a static jit argument.
+
+    Attributes:
+        mesh: axes `data` and `model`; abstract where only sizes matter.
+    """
+
+    mesh: Any
+
+    @property
+    def data(self) -> int:
+        """Devices that share the rows of a batch."""
+        return int(self.mesh.shape[DATA])
+
+    @property
+    def model(self) -> int:
+        """Devices that share each tensor."""
+        return int(self.mesh.shape[MODEL])
+
+    @property
+    def size(self) -> int:
+        return self.data * self.model
+
+    @property
+    def whole(self) -> NamedSharding:
+        """One copy on each device."""
+        return self.sharding()
+
+    @property
+    def prompt_rows(self) -> NamedSharding:
+        """Of the prompt table [R, D], which is looked up beside the embedding."""
+        return self.sharding(None, MODEL)
+
+    def sharding(self, *axes: str | None) -> NamedSharding:
+        """The mesh axis that cuts each axis of an array; None cuts it nowhere."""
+        return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
+
+    def weight(self, axes: Axes) -> NamedSharding:
+        """Where a canonical tensor lives, by the logical names of its axes (see `parameters`)."""
+        if axes == ("vocab", "embed"):
+            return self.prompt_rows
+        return self.sharding(*(_CUT[axis] for axis in axes))
+
+    def rows(self, count: int, after: int = 0) -> NamedSharding:
+        """Of an array whose first axis is `count` rows of a batch, with `after` axes behind it. A count that
+        does not divide (a batch of one) is computed by every part of the data axis."""
+        return self.sharding(DATA if count % self.data == 0 else None, *(None,) * after)
+
+    def slots(self, layout: str) -> NamedSharding:
+        """Of encoder memory and self-attention state: slots over `data`, heads over `model`."""
+        return self.sharding(*(None,) * (layout == "scanned"), DATA, MODEL)
+
+    def keep_rows(self, x: jax.Array) -> jax.Array:
+        """The same x [B, ...], cut by rows only: what every part of the model axis reads whole."""
+        return _constrained(x, self.rows(x.shape[0], x.ndim - 1))
+
+    def cut_logits(self, logits: jax.Array) -> jax.Array:
+        """The same logits [B, V], each device with the part that its part of the head makes."""
+        spec = (self.rows(logits.shape[0]).spec[0], MODEL)
+        return _constrained(logits, self.sharding(*spec))
+
+
+def _constrained(x: jax.Array, where: NamedSharding) -> jax.Array:
+    result: jax.Array = jax.lax.with_sharding_constraint(x, where)  # type: ignore[no-untyped-call]
+    return result
+
+
+def device_mesh(data: int, model: int, devices: list[Any] | None = None) -> DeviceMesh:
+    """A mesh of the first `data` x `model` devices; neighbours share tensors.
+
+    Raises:
+        InvalidInputError: there are fewer; names the settings.
+    """
+    found = jax.devices() if devices is None else devices
+    if data * model > len(found):
+        raise InvalidInputError(
+            f"data_devices {data} x model_devices {model} needs {data * model} devices, {len(found)} are "
+            "there: lower one (XLA_FLAGS=--xla_force_host_platform_device_count=N simulates N on a CPU)",
+            field="model_devices",
+        )
+    return DeviceMesh(Mesh(np.array(found[: data * model]).reshape(data, model), (DATA, MODEL)))
+
+
+def abstract_mesh(data: int, model: int) -> DeviceMesh:
+    """The same without devices: for shapes and bytes."""
+    return DeviceMesh(AbstractMesh((data, model), (DATA, MODEL)))
+
+
+def check_division(config: T5Config, model: int) -> None:
+    """Every axis that `model` devices cut must divide.
+
+    Raises:
+        InvalidInputError: names the axis, and the numbers of devices that do divide.
+    """
+    cut = {
+        "num_heads": config.num_heads,
+        "d_ff": config.d_ff,
+        "padded_vocab_size": config.padded_vocab_size,
+        "d_model": config.d_model,
+    }
+    for name, size in cut.items():
+        if size % model:
+            whole = [n for n in range(1, config.num_heads + 1) if all(each % n == 0 for each in cut.values())]
+            raise InvalidInputError(
+                f"the model axis of {model} devices does not divide {name} {size} of {config.name}: set "
+                f"model_devices to one of {', '.join(map(str, whole))}, and data_devices for the rest",
+                field="model_devices",
+            )

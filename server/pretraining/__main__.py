@@ -1,0 +1,11 @@
+"""`python -m server.pretraining pretrain|adapt ...`: the two commands where only the model's packages are
+installed, as on a lent GPU machine."""
+
+from __future__ import annotations
+
+import click
+
+from server.pretraining.cli import adapt, pretrain
+
+if __name__ == "__main__":
+    click.Group(commands={"pretrain": pretrain, "adapt": adapt})()

@@ -1,0 +1,69 @@
+"""Attention of training: the same numbers by several ways, and rows that hold several examples.
+
+Serving knows nothing of segments. The model hands its attention a mask made from lengths; here the function
+that it is given also looks at the segments of both sides. Relative positions need no care: T5's bias depends
+on distances, and those inside one segment are what they would be alone.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from server.model.attention import Attention, WeightDropout, dense_attention
+from server.pretraining import settings
+
+
+def attention_of(name: settings.Attention) -> Attention:
+    """`dense` is the serving one; `fused` is JAX's own for any platform; `cudnn` is NVIDIA's."""
+    if name == "dense":
+        return dense_attention
+    return partial(_library_attention, "cudnn" if name == "cudnn" else "xla")
+
+
+def within_segments(attend: Attention, segments: jax.Array) -> Attention:
+    """Self-attention of an encoder: segments [B, L] keep the examples of a row apart."""
+    return partial(_separated, attend, segments, segments)
+
+
+def decoder_segments(attend: Attention, inputs: jax.Array, targets: jax.Array) -> Attention:
+    """A decoder's two attentions: inputs [B, L], targets [B, T]. In T5 the one to the encoder is the one
+    without a position bias."""
+
+    def run(
+        query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array, bias: jax.Array | None,
+        drop: WeightDropout | None = None,
+    ) -> jax.Array:  # fmt: skip
+        keys = inputs if bias is None else targets
+        return _separated(attend, targets, keys, query, key, value, visible, bias, drop)
+
+    return run
+
+
+def _separated(
+    attend: Attention, query_segments: jax.Array, key_segments: jax.Array, query: jax.Array, key: jax.Array,
+    value: jax.Array, visible: jax.Array, bias: jax.Array | None, drop: WeightDropout | None = None,
+) -> jax.Array:  # fmt: skip
+    same = query_segments[:, None, :, None] == key_segments[:, None, None, :]
+    return attend(query, key, value, visible & same, bias, drop)
+
+
+def _library_attention(
+    implementation: Literal["xla", "cudnn"], query: jax.Array, key: jax.Array, value: jax.Array,
+    visible: jax.Array, bias: jax.Array | None, drop: WeightDropout | None = None,
+) -> jax.Array:  # fmt: skip
+    """`Attention` as `jax.nn.dot_product_attention`, which wants length before heads and no scaling here."""
+    assert drop is None, "dropout is off in pretraining"
+    B, H, Q, _ = query.shape
+    L = key.shape[2]
+    swap = partial(jnp.swapaxes, axis1=1, axis2=2)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias.astype(query.dtype), (1, H, Q, L))
+    visible = jnp.broadcast_to(visible, (B, 1, Q, L))
+    context = jax.nn.dot_product_attention(
+        swap(query), swap(key), swap(value), bias=bias, mask=visible, scale=1.0, implementation=implementation
+    )
+    return swap(context)

@@ -1,0 +1,117 @@
+"""A run's state on the disk: Orbax checkpoints, each whole or not there.
+
+FOLDER/STEP/state   weights by canonical name, optimiser state by number, f32
+FOLDER/STEP/facts   JSON: what the curve needs, and what the run must still be
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from server.errors import InvalidInputError
+
+KEPT = 2
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes:
+        step: optimiser steps done.
+        tensors: canonical name -> weight, f32.
+        optimiser: optax state.
+        tokens: ids seen, padding left out.
+        seconds: of training, over all sittings.
+        pending: losses and hit shares of the steps since the last line of the curve.
+    """
+
+    step: int
+    tensors: Any
+    optimiser: Any
+    tokens: int = 0
+    seconds: float = 0.0
+    pending: list[tuple[float, float]] = field(default_factory=list)
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        identity: what decides the run's numbers; a checkpoint of another identity is refused.
+        background: write while training goes on; costs a copy of the state in memory.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], *, background: bool) -> None:
+        self._identity, self._background = identity, background
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, enable_async_checkpointing=background, create=True
+        )
+        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def save(self, state: State) -> None:
+        """Write a state. It is durable when this returns, or after `close` when written in the background."""
+        if self._manager.latest_step() == state.step:
+            return
+        tree = _tree(state.tensors, state.optimiser)
+        if self._background:  # the arrays are donated to the next step while they are still being written
+            tree = jax.tree.map(jnp.copy, tree)
+        facts = {
+            "tokens": state.tokens, "seconds": state.seconds, "pending": state.pending,
+            "identity": self._identity,
+        }  # fmt: skip
+        self._manager.save(
+            state.step,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(tree), facts=ocp.args.JsonSave(facts)),
+        )
+
+    def restore(self, tensors: Any, optimiser: Any) -> State | None:
+        """The newest state; None where there is none.
+
+        Args:
+            tensors, optimiser: arrays in the structure, shapes and placement wanted.
+
+        Raises:
+            InvalidInputError: it is another run's.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
+        self._check(facts["identity"])
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(tensors, optimiser))
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        found = self._manager.restore(step, args=arguments).state
+        leaves = [found["optimiser"][key] for key in sorted(found["optimiser"])]
+        restored = jax.tree.unflatten(jax.tree.structure(optimiser), leaves)
+        pending = [(float(loss), float(hits)) for loss, hits in facts["pending"]]
+        return State(step, found["tensors"], restored, facts["tokens"], facts["seconds"], pending)
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _check(self, then: dict[str, Any]) -> None:
+        changed = [name for name, value in self._identity.items() if then.get(name) != value]
+        if changed:
+            shown = "; ".join(
+                f"{name} was {then.get(name)}, is {self._identity[name]}" for name in changed[:3]
+            )
+            raise InvalidInputError(
+                f"the folder holds a run that was started otherwise ({shown}); give the same options to go "
+                "on, or another folder to start anew",
+                field=changed[0],
+            )
+
+
+def _tree(tensors: Any, optimiser: Any) -> dict[str, Any]:
+    """Plain dictionaries, so that a file does not depend on the optimiser library's own types."""
+    leaves = enumerate(jax.tree.leaves(optimiser))
+    return {"tensors": dict(tensors), "optimiser": {f"{number:05}": leaf for number, leaf in leaves}}

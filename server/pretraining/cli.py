@@ -1,0 +1,185 @@
+"""`chorus pretrain` and `chorus adapt`. JAX is imported when one runs: `chorus --help` loads this file."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from server.errors import ChorusError
+from server.model.config import T5Config
+from server.pretraining.options import (
+    architecture_options,
+    cadence_options,
+    run_options,
+    settings_options,
+    text_options,
+)
+
+if TYPE_CHECKING:
+    from server.pretraining.runs import RunOptions
+    from server.pretraining.settings import Settings
+
+Command = Callable[..., None]
+
+# LM adaptation goes on where T5's schedule stands after a million steps: 1 / sqrt(1,000,000).
+_ADAPT_DEFAULTS = {
+    "objective": "prefix_lm", "schedule": "constant", "learning_rate": 0.001, "warmup_steps": 0,
+}  # fmt: skip
+
+
+def _stated(command: Command) -> Command:
+    """Our errors become one sentence on standard error and exit code 1."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ChorusError as error:
+            raise click.ClickException(error.message) from error
+
+    return run
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@text_options
+@architecture_options
+@settings_options({})
+@cadence_options
+@run_options
+@click.option("--prepare-only", is_flag=True, help="Make vocabulary and token files in FOLDER, and stop.")
+@_stated
+def pretrain(folder: Path, prepare_only: bool, **flags: Any) -> None:
+    """Make a T5 1.1 from text: vocabulary, token files, weights, model card, all in FOLDER.
+
+    The same command goes on where an earlier one stopped (SIGTERM, Ctrl-C, --max-minutes, a crash), to the
+    same bits on the same machine. Then: chorus serve --model FOLDER/model.
+
+    \b
+    chorus pretrain small --corpus books.txt.gz --steps 20000
+    chorus pretrain small --corpus books.txt.gz --prepare-only     # then carry the folder to a GPU
+    """
+    from server.pretraining import runs
+
+    architecture = _architecture(flags)
+    settings, options = _settings(flags), _options(folder, flags)
+    if prepare_only:
+        runs.prepare(options, settings, _say())
+        return
+    with _stoppable(options) as stoppable:
+        runs.pretrain(architecture, stoppable, settings, _say())
+
+
+@click.command()
+@click.argument("model")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@text_options
+@settings_options(_ADAPT_DEFAULTS)
+@click.option(
+    "--fractions", default="", metavar="LIST",
+    help="Percents of the steps at which the model is written too, as FOLDER/model-010: 0,10,30.",
+)  # fmt: skip
+@click.option(
+    "--examples", type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help='For --objective examples: lines of {"task": name, "input": text, "target": text}.',
+)  # fmt: skip
+@click.option(
+    "--leave-out", multiple=True, metavar="TASK", help="Task of --examples not to train on; may be repeated."
+)
+@cadence_options
+@run_options
+@_stated
+def adapt(model: str, folder: Path, fractions: str, **flags: Any) -> None:
+    """Train MODEL further into FOLDER: LM adaptation, unless told otherwise.
+
+    A checkpoint that saw only span corruption answers with sentinels, and prompts for it tune badly; after
+    some steps of the LM objective they tune well (Lester et al. 2021, sections 2.2 and 3.2). MODEL is
+    anything that chorus serve takes. Goes on where it stopped, like chorus pretrain.
+
+    \b
+    chorus adapt google/t5-v1_1-small adapted --corpus books.txt.gz --steps 10000 --fractions 0,10,30
+    """
+    from server.pretraining import runs
+
+    settings, options = _settings(flags), _options(folder, flags)
+    options = dataclasses.replace(options, fractions=_fractions(fractions))
+    with _stoppable(options) as stoppable:
+        runs.adapt(model, stoppable, settings, _say())
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    from server.pretraining.settings import Settings
+
+    return Settings(**{field.name: flags[field.name] for field in dataclasses.fields(Settings)})
+
+
+def _options(folder: Path, flags: dict[str, Any]) -> RunOptions:
+    from server.pretraining.materials import TextOptions
+    from server.pretraining.runs import RunOptions
+    from server.pretraining.trainer import Cadence
+
+    def of(kind: Any) -> dict[str, Any]:
+        return {field.name: flags[field.name] for field in dataclasses.fields(kind) if field.name in flags}
+
+    given = of(RunOptions)
+    return RunOptions(
+        **{
+            **given,
+            "folder": folder,
+            "text": TextOptions(**of(TextOptions)),
+            "cadence": Cadence(**of(Cadence)),
+        }
+    )
+
+
+def _architecture(flags: dict[str, Any]) -> T5Config:
+    """Vocabulary sizes come later, from the vocabulary."""
+    return T5Config(
+        name=flags["name"] or "chorus-base", vocab_size=1, padded_vocab_size=1, d_model=flags["d_model"],
+        d_kv=flags["d_kv"], d_ff=flags["d_ff"], num_heads=flags["num_heads"],
+        num_encoder_layers=flags["encoder_layers"], num_decoder_layers=flags["decoder_layers"],
+    )  # fmt: skip
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= percent < 100 for percent in found):
+        raise click.BadParameter(
+            f"percents from 0 to below 100, as 0,10,30; got {text!r}", param_hint="--fractions"
+        )
+    return found
+
+
+def _say() -> Callable[[str], None]:
+    started = time.monotonic()
+    return lambda line: click.echo(f"chorus [{time.monotonic() - started:7.1f} s] {line}", err=True)
+
+
+@contextmanager
+def _stoppable(options: RunOptions) -> Iterator[RunOptions]:
+    """SIGTERM and Ctrl-C ask for an end: the run saves and the exit code is 0. A second one ends at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield dataclasses.replace(options, stop=asked.is_set)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Text becomes batches: corpus, vocabulary, packed token files, chunks, objectives. Host only, no JAX."""

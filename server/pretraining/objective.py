@@ -1,0 +1,116 @@
+"""What is minimised: cross-entropy of the target tokens plus a z-loss. Pure functions.
+
+Weights are canonical tensors in f32; the model computes in its own dtype from casts of them, so that the
+gradients of a step add up in f32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from server.model.attention import Attention
+from server.model.functions import Functions
+from server.model.network import T5
+from server.model.t5 import arranged
+from server.pretraining.attention import decoder_segments, within_segments
+
+Tensors = Mapping[str, jax.Array]
+"""Canonical name -> weight, f32."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch; see `data.rows.Rows`. Ids are as stored (u16), the device widens them.
+
+    Attributes:
+        inputs: [B, L].
+        targets: [B, T].
+        input_segments, target_segments: [B, L] and [B, T] u8; None when each row is one whole example.
+    """
+
+    inputs: Any
+    targets: Any
+    input_segments: Any = None
+    target_segments: Any = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sums:
+    """What micro-batches add up to within a step.
+
+    Attributes:
+        gradients: of the summed loss, by canonical name, f32.
+        loss: summed cross-entropy, without the z-loss.
+        hits: target tokens that were the likeliest.
+        tokens: target tokens.
+    """
+
+    gradients: Any
+    loss: Any
+    hits: Any
+    tokens: Any
+
+
+def accumulate(
+    functions: Functions, attend: Attention, z_loss: float, tensors: Tensors, sums: Sums, batch: Batch
+) -> Sums:
+    """Add one micro-batch to the sums."""
+
+    def objective(tensors: Tensors) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+        loss, penalty, hits, tokens = measure(functions, attend, tensors, batch)
+        return loss + z_loss * penalty, (loss, hits, tokens)
+
+    gradients, (loss, hits, tokens) = jax.grad(objective, has_aux=True)(tensors)
+    return Sums(
+        jax.tree.map(jnp.add, sums.gradients, gradients),
+        sums.loss + loss, sums.hits + hits, sums.tokens + tokens,
+    )  # fmt: skip
+
+
+def measure(
+    functions: Functions, attend: Attention, tensors: Tensors, batch: Batch
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Sums over a batch's target tokens, f32 scalars: cross-entropy, squared normaliser, hits, tokens."""
+    config = functions.config
+    cast = {name: tensor.astype(functions.dtype) for name, tensor in tensors.items()}
+    module: T5 = nnx.merge(functions.graph, arranged(config, functions.layout, cast))
+    inputs, targets = batch.inputs.astype(jnp.int32), batch.targets.astype(jnp.int32)
+    B, L = inputs.shape
+    no_prompts = jnp.zeros((1, config.d_model), functions.dtype)
+    if batch.input_segments is None:
+        lengths, said, real = jnp.full((B,), L, jnp.int32), targets, jnp.ones(targets.shape, bool)
+        encoder = decoder = attend
+    else:
+        lengths = (batch.input_segments > 0).sum(axis=1).astype(jnp.int32)
+        said, real = (
+            _restarted(config.decoder_start_id, targets, batch.target_segments),
+            batch.target_segments > 0,
+        )
+        encoder = within_segments(attend, batch.input_segments)
+        decoder = decoder_segments(attend, batch.input_segments, batch.target_segments)
+    encoded = module.encode(no_prompts, inputs, lengths, encoder)
+    logits = module.logits(module.hidden_targets(encoded, lengths, said[:, None], decoder)[:, 0])
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, targets[:, :, None], axis=-1, mode="clip")[:, :, 0]
+    right = logits.argmax(axis=-1) == targets
+    return (
+        jnp.where(real, normaliser - chosen, 0).sum(),
+        jnp.where(real, normaliser * normaliser, 0).sum(),
+        (real & right).sum().astype(jnp.float32),
+        real.sum().astype(jnp.float32),
+    )
+
+
+def _restarted(start_id: int, targets: jax.Array, segments: jax.Array) -> jax.Array:
+    """Targets [B, T] as a decoder reads them: the model shifts them right by one, so the last id before each
+    new segment becomes the start id, as if the segment stood alone."""
+    last = segments != jnp.pad(segments, ((0, 0), (0, 1)))[:, 1:]
+    return jnp.where(last, start_id, targets)

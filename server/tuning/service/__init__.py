@@ -1,0 +1,1 @@
+"""Jobs from the store, run: claimed under a lease, prepared, trained in slices, published."""

@@ -1,0 +1,77 @@
+"""Where a tuned version came from: enough to make it again, and to know how it was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompts_store.tuning_records import TuningJob
+from server.tuning.job import Job
+from server.tuning.service.config import TuningBase
+from server.tuning.service.preparing import Prepared
+from server.tuning.state import JobState
+
+_CURVE_POINTS = 200
+_EVALUATIONS = 100
+
+
+def lineage_of(
+    record: TuningJob,
+    prepared: Prepared,
+    job: Job,
+    state: JobState,
+    place: int,
+    base: TuningBase,
+    code_version: str,
+) -> dict[str, Any]:
+    """The lineage of one prompt of a job; JSON of some kilobytes."""
+    member, task, standing = prepared.spec.members[place], job.tasks[place], state.standings[place]
+    entry = prepared.spec.prompts[0 if prepared.spec.ensemble else place]
+    dataset = prepared.dataset(place)
+    return {
+        "source": "tuning",
+        "job": record.id,
+        "seed": job.seed,
+        "index": member.index,
+        "recipe": task.recipe.to_json(),
+        "base_fingerprint": base.fingerprint,
+        "initial_prompt": entry.initial_prompt,
+        "data": dataset.facts,
+        "columns": dict(entry.columns),
+        "target": entry.target,
+        "target_texts": dict(entry.target_texts),
+        "chosen_on": dataset.chosen_on,
+        "status": standing.status,
+        "steps": state.step,
+        "best_step": standing.best_step,
+        "evaluations": _thinned(standing.evaluations, _EVALUATIONS),
+        "curve": curve([losses[place] for losses in state.losses]),
+        "prompts_in_job": len(job.tasks),
+        "code_version": code_version,
+        "jax_version": jax.__version__,
+        "platform": jax.default_backend(),
+    }
+
+
+def curve(losses: Sequence[Any], points: int = _CURVE_POINTS) -> dict[str, list[Any]]:
+    """A loss curve of at most so many points: the mean of equal stretches of steps, at their last step. A
+    stretch without a finite loss is left out."""
+    steps, means = [], []
+    for stretch in np.array_split(np.arange(len(losses)), min(points, max(1, len(losses)))):
+        values = np.asarray([losses[n] for n in stretch], np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            steps.append(int(stretch[-1]) + 1)
+            means.append(round(float(values.mean()), 6))
+    return {"step": steps, "loss": means}
+
+
+def _thinned(items: Sequence[Any], most: int) -> list[Any]:
+    """Evenly chosen, the last one among them."""
+    if len(items) <= most:
+        return list(items)
+    places = np.linspace(0, len(items) - 1, most).round().astype(int)
+    return [items[n] for n in places]

@@ -1,0 +1,200 @@
+"""From a job document to examples and first values: everything that can be refused before a step is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prompts_store.errors import NotFoundError
+from prompts_store.records import PromptVersion, Reference
+from prompts_store.references import format_reference, parse_reference
+from server.errors import InvalidInputError
+from server.tuning.data.examples import Example, make_examples, target_ids
+from server.tuning.data.splits import Split
+from server.tuning.initialisers import Source, initial_prompt
+from server.tuning.job import Job, PromptTask
+from server.tuning.service.config import TuningBase
+from server.tuning.service.datasets import Dataset, load_dataset
+from server.tuning.service.sources import FileStore, Sources
+from server.tuning.spec import JobSpec
+from server.tuning.spec_prompt import PromptSpec
+
+
+class PromptReader(FileStore, Protocol):
+    """The part of `PromptStore` that has prompts to start from."""
+
+    def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
+        """The live version that a reference means."""
+        ...
+
+    def values(self, digest: str) -> npt.NDArray[np.float32]:
+        """The values of a digest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose data was read and checked.
+
+    Attributes:
+        spec: with references to prompts fixed to versions.
+        datasets: one for each entry of `spec.prompts`.
+        tasks: one for each of `spec.members`, with the recipe's micro-batch not settled yet.
+        warnings: what is odd and yet allowed.
+    """
+
+    spec: JobSpec
+    datasets: tuple[Dataset, ...]
+    tasks: tuple[PromptTask, ...]
+    warnings: tuple[str, ...]
+
+    def job(self, micro_batch_size: int) -> Job:
+        """The job with a fixed micro-batch size."""
+        settled = [replace(task.recipe, micro_batch_size=micro_batch_size) for task in self.tasks]
+        tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
+        return Job(self.spec.seed, tuple(tasks))
+
+    def dataset(self, member: int) -> Dataset:
+        """What the member learns from."""
+        return self.datasets[0 if self.spec.ensemble else member]
+
+
+def prepare(
+    spec: JobSpec, base: TuningBase, store: PromptReader, sources: Sources, interrupt: Callable[[], None]
+) -> Prepared:
+    """Fetch, read, check and tokenise.
+
+    Args:
+        interrupt: called between prompts; what it raises ends the preparation.
+
+    Raises:
+        InvalidInputError: naming the field, and the row where there is one.
+        StoreError: an upload or a prompt that is not there.
+    """
+    datasets: list[Dataset] = []
+    tasks: list[PromptTask] = []
+    entries: list[PromptSpec] = []
+    warnings: list[str] = []
+    embed = _Embeddings(base)
+    for place, entry in enumerate(spec.prompts):
+        interrupt()
+        at = "" if len(spec.prompts) == 1 else f"prompts.{place}."
+        name = "" if len(spec.prompts) == 1 else f"{entry.task}: "
+        _check_servable(entry, base, at)
+        dataset = load_dataset(entry, sources, spec.seed, f"{at}data")
+        interrupt()
+        fixed, existing = _existing(entry, base, store, sources.tenant, f"{at}initial_prompt")
+        task, said = _task(entry, base, dataset, at)
+        members = spec.members if spec.ensemble else (entry,)
+        tasks += [
+            replace(task, index=each.index, initial=_initial(each, embed.source, spec.seed, existing, at))
+            for each in members
+        ]
+        entries.append(fixed)
+        datasets.append(dataset)
+        warnings += [name + warning for warning in (*dataset.warnings, *said)]
+    fixed_spec = replace(spec, prompts=tuple(entries))
+    return Prepared(fixed_spec, tuple(datasets), tuple(tasks), tuple(warnings))
+
+
+def _check_servable(entry: PromptSpec, base: TuningBase, at: str) -> None:
+    if entry.recipe.prompt_length > base.max_prompt_rows:
+        raise InvalidInputError(
+            f"prompt_length is {entry.recipe.prompt_length}, and the longest prompt that this server serves "
+            f"has {base.max_prompt_rows} rows; shorten it, or ask the operator for max_prompt_rows",
+            field=f"{at}recipe.prompt_length",
+        )
+
+
+def _task(
+    entry: PromptSpec, base: TuningBase, dataset: Dataset, at: str
+) -> tuple[PromptTask, tuple[str, ...]]:
+    """The prompt's examples, and warnings; index and first values come later."""
+    recipe, vocabulary = entry.recipe, base.vocabulary
+    said: list[str] = []
+
+    def examples(split: Split | None) -> tuple[Example, ...]:
+        if split is None:
+            return ()
+        made, cut = make_examples(split.rows, vocabulary, recipe, field=f"{at}data.{split.name}")
+        said.extend(f"{split.name}: {warning}" for warning in cut)
+        return made
+
+    label_ids = _label_ids(entry, base, at)
+    longest = max((len(ids) for ids in label_ids), default=0)
+    if longest > base.max_label_tokens:
+        said.append(
+            f"a label has {longest} tokens with </s>; this server ranks labels of at most "
+            f"{base.max_label_tokens} (score_buckets)"
+        )
+    train, selection = examples(dataset.train), examples(dataset.selection)
+    report = selection if dataset.report is dataset.selection else examples(dataset.report)
+    blank = np.zeros((recipe.prompt_length, base.width), np.float32)
+    task = PromptTask(
+        index=entry.index,
+        recipe=recipe,
+        initial=blank,
+        train=train,
+        selection=selection,
+        report=report,
+        metrics=entry.metrics,
+        labels=entry.labels,
+        label_ids=label_ids,
+    )
+    return task, tuple(said)
+
+
+def _label_ids(entry: PromptSpec, base: TuningBase, at: str) -> tuple[tuple[int, ...], ...]:
+    """Each label as it is scored; the rules are those of serving, which ranks them later."""
+    found: list[tuple[int, ...]] = []
+    for number, label in enumerate(entry.labels):
+        field = f"{at}labels.{number}"
+        if not base.vocabulary.encode(label):
+            raise InvalidInputError("the label has no token in the model's vocabulary", field=field)
+        ids = target_ids(label, base.vocabulary, entry.recipe)
+        if ids in found:
+            message = f"the label has the same tokens as label {found.index(ids)}; the model cannot tell them"
+            raise InvalidInputError(message, field=field)
+        found.append(ids)
+    return tuple(found)
+
+
+def _initial(entry: PromptSpec, source: Source, seed: int, existing: Any, at: str) -> Any:
+    try:
+        return initial_prompt(entry.recipe, source, seed, entry.index, labels=entry.labels, existing=existing)
+    except InvalidInputError as error:
+        raise InvalidInputError(error.message, field=f"{at}{error.field}", code=error.code) from error
+
+
+def _existing(
+    entry: PromptSpec, base: TuningBase, store: PromptReader, tenant: str, field: str
+) -> tuple[PromptSpec, Any]:
+    """The entry with its reference fixed to a version, so that a job that is taken up again starts from the
+    same values; and those values."""
+    if entry.initial_prompt is None:
+        return entry, None
+    reference = parse_reference(entry.initial_prompt, tenant=tenant, field=field)
+    if reference.tenant != tenant:  # answers like one that is not there
+        message = f"There is no task {reference.tenant}/{reference.task}."
+        raise NotFoundError(message, field=field, code="unknown_task")
+    version = store.resolve(reference, tenant=tenant, field=field)
+    if version.manifest.base_fingerprint not in (None, base.fingerprint):
+        message = f"{entry.initial_prompt} was tuned on another base model"
+        raise InvalidInputError(message, field=field, code="base_mismatch")
+    fixed = format_reference(Reference(version.tenant, version.task, version.number, None))
+    return replace(entry, initial_prompt=fixed), store.values(version.manifest.digest)
+
+
+class _Embeddings:
+    """Rows of the embedding table, read once they are asked for."""
+
+    def __init__(self, base: TuningBase) -> None:
+        self._base = base
+        self.source = Source(base.vocabulary, self._embed, base.width)
+
+    def _embed(self, ids: Sequence[int]) -> Any:
+        return np.asarray(self._base.embeddings()[list(ids)], np.float32)

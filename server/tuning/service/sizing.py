@@ -1,0 +1,238 @@
+"""How large a device dispatch may be: candidates are compiled off the device's thread and measured on it.
+
+The micro-batch is the largest power of two dividing the batch whose dispatch takes no longer than a slice;
+one example of each prompt is the least there is. It is fixed from then on, because sums depend on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from server.errors import InvalidInputError
+from server.tuning.data.examples import Example
+from server.tuning.evaluation import Evaluator
+from server.tuning.job import Job
+from server.tuning.objective import Noise
+from server.tuning.packing import pack_batch
+from server.tuning.programs import Programs, compile_programs, empty_sums
+from server.tuning.service.config import TuningBase
+from server.tuning.service.memory import check_memory
+from server.tuning.service.slices import DeviceWork
+from server.tuning.shapes import Shapes, shapes_for
+
+_REPEATS = 3
+_HOPE = 1.6
+"""Twice the rows may take as little as this much longer, so a candidate is tried up to here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Rows of a dispatch.
+
+    Attributes:
+        micro_batch_size: examples of each prompt in a training dispatch.
+        evaluation_rows: rows of an evaluation dispatch.
+    """
+
+    micro_batch_size: int
+    evaluation_rows: int
+
+
+class Sizer:
+    """Finds the sizes of one job and compiles its programs.
+
+    Args:
+        job: the job with a micro-batch size.
+        batch_size: examples of a prompt a step.
+        turns: gives slices of the device.
+        slice_seconds: longest dispatch.
+        compiled: told the name of each program, the seconds it took, and whether it was only to be measured.
+        interrupt: called between steps of the search; what it raises ends it.
+    """
+
+    def __init__(
+        self,
+        base: TuningBase,
+        job: Callable[[int], Job],
+        batch_size: int,
+        turns: DeviceWork,
+        slice_seconds: float,
+        compiled: Callable[[str, float, bool], None],
+        interrupt: Callable[[], None],
+    ) -> None:
+        self._base = base
+        self._job = job
+        self._batch_size = batch_size
+        self._turns = turns
+        self._limit = slice_seconds
+        self._compiled = compiled
+        self._interrupt = interrupt
+
+    def settle(self, wanted: int | None, settled: Sizes | None) -> tuple[Job, Programs, Sizes, list[str]]:
+        """The job, its programs, the sizes, and warnings.
+
+        Args:
+            wanted: the micro-batch size that the recipe names, if it does.
+            settled: sizes of an earlier run of the same job: kept.
+
+        Raises:
+            InvalidInputError: `memory_plan`: not even the smallest dispatch fits beside what is resident.
+        """
+        warnings: list[str] = []
+        size = settled.micro_batch_size if settled else wanted
+        if size is None:
+            size, seconds = self._search()
+            if seconds > self._limit:
+                warnings.append(self._too_long("a training dispatch of one example a prompt", seconds))
+        job = self._job(size)
+        rows = settled.evaluation_rows if settled else None
+        if rows is None and wanted is None:
+            rows, seconds = self._evaluation_rows(job)
+            if seconds > self._limit:
+                warnings.append(self._too_long(f"an evaluation dispatch of {rows} rows", seconds))
+        shapes = shapes_for(job, evaluation_rows=rows)
+        programs = self._compile(job, shapes, measuring=False)
+        return job, programs, Sizes(size, shapes.evaluation_rows), warnings
+
+    def _search(self) -> tuple[int, float]:
+        """The largest candidate that is short enough, and its seconds."""
+        candidates = [size for size in _powers_of_two(self._batch_size) if self._batch_size % size == 0]
+        best, seconds = 1, self._training_seconds(1)
+        place = max((n for n, size in enumerate(candidates) if seconds * size <= self._limit), default=0)
+        tried = {0}
+        while place not in tried:
+            tried.add(place)
+            found = self._training_seconds(candidates[place])
+            if found <= self._limit:
+                best, seconds = candidates[place], found
+                hopeful = place + 1 < len(candidates) and found * _HOPE <= self._limit
+                place += hopeful
+            else:
+                place -= 1
+        return best, seconds
+
+    def _training_seconds(self, size: int) -> float:
+        """Of one dispatch at the longest rung; endless where it does not fit into memory."""
+        self._interrupt()
+        job = self._job(size)
+        shapes = shapes_for(job, evaluation_rows=1)
+        only = replace(
+            shapes, input_lengths=shapes.input_lengths[-1:], labels=0, label_length=0, new_tokens=0
+        )
+        try:
+            programs = self._compile(job, only)
+        except InvalidInputError:
+            if size == 1:
+                raise
+            return float("inf")
+        batch = pack_batch(programs.vocab_rows, only, job, 0, [[0] * size for _ in job.tasks])
+        prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
+        noise = Noise(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
+        program = programs.accumulate[only.input_lengths[-1]]
+
+        def dispatch() -> None:
+            sums = program(programs.params, prompts, empty_sums(only), batch, noise)
+            jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
+
+        return self._measure(dispatch)
+
+    def _evaluation_rows(self, job: Job) -> tuple[int, float]:
+        """As many rows as a micro-batch has, fewer or more by the time they take."""
+        rows = len(job.tasks) * job.recipe.micro_batch_size
+        most = max((len(task.selection) + len(task.report) for task in job.tasks), default=0)
+        if not most:
+            return rows, 0.0
+        seconds = self._evaluation_seconds(job, rows)
+        fitting = int(rows * self._limit / seconds)
+        wanted = 1 << max(0, min(fitting, 4 * rows, most).bit_length() - 1)
+        if wanted == rows:
+            return rows, seconds
+        found = self._evaluation_seconds(job, wanted)
+        if found > self._limit and wanted > 1:
+            wanted, found = max(1, wanted // 2), found / 2
+        return wanted, found
+
+    def _evaluation_seconds(self, job: Job, rows: int) -> float:
+        self._interrupt()
+        shapes = shapes_for(job, evaluation_rows=rows)
+        only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
+        programs = self._compile(job, only, training=False)
+        prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
+        evaluator = Evaluator(job, programs, lambda ids: "")
+        splits = [_longest(task.selection or task.report, rows) for task in job.tasks]
+
+        def dispatch() -> None:
+            for _ in islice(evaluator.run(prompts, splits, []), 1):
+                pass
+
+        return self._measure(dispatch)
+
+    def _measure(self, dispatch: Callable[[], None]) -> float:
+        """The least of a few, after one that warms up; each is a slice of its own."""
+        times: list[float] = []
+
+        def piece() -> bool:
+            started = time.perf_counter()
+            dispatch()
+            times.append(time.perf_counter() - started)
+            return len(times) > _REPEATS
+
+        self._turns.start(piece)
+        try:
+            while not self._turns.wait(0.5):
+                self._interrupt()
+        finally:
+            self._turns.stop(60.0)
+        return min(times[1:])
+
+    def _compile(
+        self, job: Job, shapes: Shapes, *, training: bool = True, measuring: bool = True
+    ) -> Programs:
+        last = time.perf_counter()
+
+        def progress(name: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            self._compiled(name, now - last, measuring)
+            last = now
+            self._interrupt()
+
+        empty_sums(shapes)  # its zeros are a program too, and not one for the device's thread to compile
+        programs = compile_programs(
+            self._base.functions,
+            self._base.params,
+            shapes,
+            dropping=job.recipe.dropout_rate > 0,
+            training=training,
+            progress=progress,
+        )
+        check_memory(programs, self._base.memory_room)
+        return programs
+
+    def _too_long(self, what: str, seconds: float) -> str:
+        return (
+            f"{what} takes {1000 * seconds:.0f} ms, more than the {1000 * self._limit:.0f} of "
+            "tuning_slice_ms: a request may wait that long while the job runs; shorter inputs or fewer "
+            "prompts at once make it shorter"
+        )
+
+
+def _powers_of_two(most: int) -> Iterator[int]:
+    size = 1
+    while size <= most:
+        yield size
+        size *= 2
+
+
+def _longest(split: Any, count: int) -> tuple[Example, ...]:
+    """As many of its longest examples, again and again where it has fewer."""
+    ordered = sorted(split, key=lambda example: -len(example.input_ids))[:count]
+    return tuple(ordered[n % len(ordered)] for n in range(count)) if ordered else ()

@@ -1,0 +1,116 @@
+"""Wiring of tuning: settings and a loaded model become a service. For the server and for `chorus worker`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from server.api.services import Services, longest_prompt
+from server.api.version import VERSION
+from server.metrics import Metrics
+from server.settings import Settings
+from server.tuning.service.config import ServiceConfig, TuningBase
+from server.tuning.service.observer import Ending
+from server.tuning.service.service import TuningService
+
+if TYPE_CHECKING:
+    from server.engine.executor import CompileWatch
+    from server.engine.memory_plan import MemoryPlan
+    from server.model.checkpoints import LoadedModel
+
+FOLDER = "tuning"
+"""Of checkpoints and downloads, in the data folder."""
+
+
+def service_config(settings: Settings, slice_seconds: float | None = None) -> ServiceConfig:
+    """The service's share of the settings."""
+    return ServiceConfig(
+        folder=settings.data_dir / FOLDER,
+        owner=f"{socket.gethostname()[:64]} process {os.getpid()}",
+        slice_seconds=slice_seconds or settings.tuning_slice_ms / 1000,
+        lease_seconds=settings.tuning_lease_seconds,
+        max_file_bytes=settings.tuning_max_file_bytes,
+        max_row_bytes=settings.tuning_max_row_bytes,
+        data_paths=settings.tuning_data_paths,
+        data_urls=settings.tuning_data_urls,
+        code_version=VERSION,
+    )
+
+
+def tuning_base(
+    loaded: LoadedModel,
+    embeddings: Callable[[], np.ndarray[Any, Any]],
+    *,
+    memory_room: int,
+    max_prompt_rows: int,
+    max_label_tokens: int,
+) -> TuningBase:
+    """The loaded model as jobs train against it."""
+    assert loaded.vocabulary is not None
+    return TuningBase(
+        functions=loaded.model.functions,
+        params=loaded.model.params,
+        vocabulary=loaded.vocabulary,
+        fingerprint=loaded.fingerprint,
+        embeddings=embeddings,
+        memory_room=memory_room,
+        max_prompt_rows=max_prompt_rows,
+        max_label_tokens=max_label_tokens,
+    )
+
+
+def serve_tuning(
+    services: Services, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan
+) -> TuningService:
+    """A started service on the thread of the engine that serves."""
+    assert services.serving is not None
+    serving = services.serving
+    engine, limits = serving.engine, serving.limits
+    base = tuning_base(
+        loaded,
+        serving.base.embeddings,
+        memory_room=plan.room,
+        max_prompt_rows=longest_prompt(services.settings, limits),
+        max_label_tokens=limits.max_target_tokens,
+    )
+    service = TuningService(
+        services.library.store,
+        base,
+        service_config(services.settings),
+        observer=MetricsTuningObserver(services.metrics),
+        because=watch.because,
+        alive=lambda: engine.dead is None,
+    )
+    service.work.connect(engine.wake)
+    engine.attach_background(service.work)
+    service.start()
+    return service
+
+
+class MetricsTuningObserver:
+    """A `TuningObserver` that counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def job_claimed(self) -> None:
+        self._metrics.count("chorus_tuning_runs_total")
+
+    def job_ended(self, ending: Ending) -> None:
+        self._metrics.count("chorus_tuning_runs_ended_total", 1, ending)
+
+    def step_done(self) -> None:
+        self._metrics.count("chorus_tuning_steps_total")
+
+    def device_slice(self, seconds: float) -> None:
+        self._metrics.observe("chorus_tuning_slice_seconds", seconds)
+
+    def checkpoint_written(self) -> None:
+        self._metrics.count("chorus_tuning_checkpoints_total")
+
+    def compiled(self, program: str, seconds: float) -> None:
+        self._metrics.observe("chorus_compile_seconds", seconds, "tuning")

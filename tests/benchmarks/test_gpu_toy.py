@@ -1,0 +1,57 @@
+"""The GPU benchmark's own code, at toy size on this machine: it runs, and its figures hold together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("gpu")
+    command = [sys.executable, ROOT / "benchmarks" / "gpu" / "run.py", "--toy"]
+    command += ["--out", folder / "gpu.json", "--compile-cache", folder / "cache"]
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    done = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    found: dict[str, Any] = json.loads((folder / "gpu.json").read_text())
+    return found
+
+
+def test_every_part_is_there_with_its_goal(record: dict[str, Any]) -> None:
+    parts = record["parts"]
+    assert set(parts) == {"ceilings", "decode", "prefill", "labels", "base"}
+    assert parts["ceilings"]["copy_gigabytes_per_second"] > 0 and parts["ceilings"]["matmul_teraflops"] > 0
+    steps = parts["decode"]["found"]
+    assert [step["mean_positions"] for step in steps] == pytest.approx([12], abs=1.5)
+    assert {step["goal"] for step in steps} == {1.5} and parts["prefill"]["found"]["goal"] == 0.55
+    assert parts["prefill"]["found"]["residents"]["goal"] == 0.97
+    assert record["toy"] and record["machine"]["commit"] and parts["base"]["attention"].startswith("xla")
+
+
+def test_figures_hold_together(record: dict[str, Any]) -> None:
+    parts = record["parts"]
+    bandwidth = parts["ceilings"]["copy_gigabytes_per_second"] * 1e9
+    for step in parts["decode"]["found"]:
+        moved = step["bytes"]["total"] - step["bytes"]["logits"]
+        assert step["bound_seconds"] == pytest.approx(moved / bandwidth)
+        assert step["times_bound"] == pytest.approx(step["step_seconds"] / step["bound_seconds"])
+    base, labels = parts["base"]["found"], parts["labels"]["found"]
+    made = base["batch"] * base["new_tokens"] / base["seconds"]["median"]
+    assert base["tokens_per_second"] == pytest.approx(made)
+    assert labels["requests_per_second"] > 0 and len(labels["seconds"]) == 2
+    assert "peers" in parts["labels"]  # their figures, or why there are none

@@ -1,0 +1,102 @@
+"""A real PostgreSQL server for tests: its own cluster in a temporary folder, on a Unix socket only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import create_engine
+
+from prompts_store import tuning_tables  # noqa: F401 - its tables join the metadata
+from prompts_store.database import Database
+from prompts_store.tables import metadata
+
+_USER = "chorus"
+
+
+def binaries() -> Path | None:
+    """The folder of the newest PostgreSQL's programs; None where none is installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    if found:
+        return found[-1].parent
+    program = shutil.which("initdb")
+    return Path(program).resolve().parent if program else None
+
+
+class PostgresServer:
+    """A server, from construction until `stop`. Nothing of it survives, and nothing is synced.
+
+    Names sort by a language's rules here, not by their bytes: what relies on byte order must say so.
+    """
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        self._databases = 0
+        self._shared: str | None = None
+        # PostgreSQL does not run as root, pytest's own folders are closed to others, and a socket's path is
+        # at most 107 characters.
+        self._account = "postgres" if os.getuid() == 0 else None
+        self._folder = Path(tempfile.mkdtemp(prefix="chorus-pg-"))
+        if self._account:
+            shutil.chown(self._folder, self._account)
+        try:
+            self._run("initdb", "-D", "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync", *_LOCALE)
+            options = f"-k {self._folder} -c listen_addresses= -c fsync=off -c shared_buffers=16MB"
+            self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def create(self) -> str:
+        """An empty database; answers with its URL."""
+        self._databases += 1
+        name = f"chorus{self._databases}"
+        with psycopg.connect(
+            host=str(self._folder), user=_USER, dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql://{_USER}@/{name}?host={self._folder}"
+
+    def emptied(self) -> str:
+        """The URL of one and the same database, with the store's tables and nothing in them.
+
+        Making a database a test takes longer than the tests.
+        """
+        if self._shared is None:
+            self._shared = self.create()
+            Database.open(self._folder, self._shared).close()
+        tables = ", ".join(table.name for table in metadata.sorted_tables)
+        engine = create_engine(self._shared.replace("postgresql", "postgresql+psycopg", 1))
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
+        engine.dispose()
+        return self._shared
+
+    def stop(self) -> None:
+        """Stop the server and remove everything."""
+        self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+        shutil.rmtree(self._folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command: Sequence[str] = [str(self._programs / program), *arguments]
+        # The server that pg_ctl leaves running must not hold the pipe of a test run open.
+        done = subprocess.run(
+            command,
+            cwd=self._folder,
+            user=self._account,
+            group=self._account,
+            extra_groups=[] if self._account else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr and done.stderr.decode()}")
+
+
+_LOCALE = ("--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US")

@@ -1,0 +1,91 @@
+"""Killed between steps, killed inside a checkpoint, told to stop: gone on, a run ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from run_child import trainer
+
+from server.pretraining.trainer import Trainer
+
+HERE = Path(__file__).parent
+
+
+def child(folder: Path, how: str, count: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join((str(HERE.parents[2]), str(HERE)))
+    # The children of one test compile the same programs: once is enough.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache")}
+    cache |= {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.run(
+        [sys.executable, str(HERE / "run_child.py"), str(folder), how, str(count)],
+        capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **cache, **environment},
+    )  # fmt: skip
+
+
+def finish(run: Trainer) -> dict[str, Any]:
+    assert run.run() == "finished"
+    run.checkpoints.close()
+    return jax.device_get((run.state.tensors, run.state.optimiser))
+
+
+def losses(run: Trainer) -> list[tuple[int, str, float]]:
+    return [(line["step"], line["split"], line["loss"]) for line in run.curve.lines()]
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    folder = tmp_path / "interrupted"
+    # Three renames a checkpoint: the second one is killed inside, the first (of step 2) stands.
+    died = child(folder, "write", 5)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert [path.name for path in sorted((folder / "state").iterdir()) if path.name.isdigit()] == ["2"]
+    told = child(folder, "term", 3)
+    assert told.returncode == 0, told.stderr
+    said = json.loads(told.stdout)
+    assert (said["ending"], said["step"]) == ("stopped", 3)
+    died = child(folder, "kill", 5)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+
+    resumed = trainer(folder)
+    assert resumed.state.step == 4
+    whole = trainer(tmp_path / "whole")
+    expected, found = finish(whole), finish(resumed)
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    assert losses(resumed) == losses(whole)
+    assert resumed.state.tokens == whole.state.tokens
+    # The control: a run that forgets the optimiser's state is found out.
+    forgetful = trainer(tmp_path / "forgetful")
+    forgetful.stop = lambda: forgetful.state.step == 4
+    assert forgetful.run() == "stopped"
+    forgetful.state.optimiser = jax.tree.map(jnp.zeros_like, forgetful.state.optimiser)
+    forgetful.stop = lambda: False
+    pairs = zip(jax.tree.leaves(finish(forgetful)[0]), jax.tree.leaves(expected[0]), strict=True)
+    assert any((a != b).any() for a, b in pairs)
+
+
+def test_eight_devices_learn_what_one_does(tmp_path: Path) -> None:
+    done = child(tmp_path / "eight", "devices", 2, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    assert done.returncode == 0, done.stderr
+    alone = trainer(tmp_path / "one", rows=8)
+    expected, _ = finish(alone)
+    said = json.loads(done.stdout)
+    np.testing.assert_allclose(
+        said["losses"], [loss for _, split, loss in losses(alone) if split == "train"], rtol=1e-5
+    )
+    # What eight devices wrote, one can read.
+    reread = trainer(tmp_path / "eight", rows=8).state
+    assert reread.step == 6
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(reread.tensors[name], tensor, atol=2e-4, err_msg=name)

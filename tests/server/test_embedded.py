@@ -1,0 +1,110 @@
+"""The base that ships: found, loaded by name, its prompts registered once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prompts_store.artifacts import write_artifact
+from prompts_store.digests import prompt_digest
+from prompts_store.records import PromptManifest
+from prompts_store.store import PromptStore
+from server import embedded
+from server.app import build_app, close_app
+from server.embedded import model_source, register_demo, register_prompts
+from server.errors import InvalidModelError
+from server.model.checkpoints.convert import write_random
+from server.model.config import named_config
+from server.settings import Settings
+
+WIDTH = named_config("tiny").d_model
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A toy of the folder, and its fingerprint."""
+    folder = tmp_path_factory.mktemp("shipped") / "base"
+    fingerprint = write_random(named_config("tiny"), folder / "model", seed=3).fingerprint
+    (folder / "prompts").mkdir()
+    tasks = [_task(folder, name, fingerprint) for name in ("mood", "topic")]
+    ensemble = {"name": "mood-vote", "task": "mood", "versions": [1, 2, 3]}
+    demo = {"base_fingerprint": fingerprint, "tasks": tasks, "ensembles": [ensemble]}
+    (folder / "demo.json").write_text(json.dumps(demo))
+    return folder, fingerprint
+
+
+def _task(folder: Path, name: str, fingerprint: str) -> dict[str, Any]:
+    versions = []
+    for seed in range(3):
+        values = np.random.default_rng([len(name), seed]).normal(size=(4, WIDTH)).astype(np.float32)
+        manifest = PromptManifest(prompt_digest(values), 4, WIDTH, base_fingerprint=fingerprint)
+        file = f"prompts/{name}-{seed + 1}.safetensors"
+        (folder / file).write_bytes(write_artifact(values, "safetensors", manifest=manifest))
+        versions.append({"file": file, "metrics": {"accuracy": 0.5 + seed / 10}, "lineage": {"seed": seed}})
+    return {
+        "task": name, "description": "a toy", "template": "{text}", "labels": ["good", "bad"],
+        "settings": {"max_new_tokens": 4}, "live": 2, "versions": versions,
+        "example": {"text": "a warm film"},
+    }  # fmt: skip
+
+
+def test_prompts_are_registered_once(made: tuple[Path, str]) -> None:
+    folder, fingerprint = made
+    store = PromptStore.in_memory()
+    assert register_demo(store, folder, fingerprint) == 2
+    live = store.resolve("mood", tenant="demo")
+    assert live.number == 2 and live.manifest.labels == ("good", "bad")
+    assert live.manifest.base_fingerprint == fingerprint and live.metrics == {"accuracy": 0.6}
+    assert np.isfinite(store.values(live.manifest.digest)).all()
+    vote = store.resolve_ensemble("mood-vote", tenant="demo")
+    assert [(member.task, member.version) for member in vote.members] == [("mood", n) for n in (1, 2, 3)]
+    # What somebody deleted does not come back, and nothing is published again.
+    store.delete_task("demo", "topic")
+    assert register_demo(store, folder, fingerprint) == 0
+    assert [task.name for task in store.list_tasks("demo").items] == ["mood"]
+
+
+def test_prompts_of_another_base_are_refused(made: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = made
+    store = PromptStore.in_memory()
+    with pytest.raises(InvalidModelError, match="prompts of the base"):
+        register_demo(store, folder, "0" * 64)
+    assert not store.list_tasks("demo").items
+    bare = tmp_path / "base"
+    shutil.copytree(folder / "model", bare / "model")
+    assert register_demo(store, bare, "0" * 64) == 0
+
+
+def test_a_server_without_a_model_takes_the_base(
+    made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fingerprint = made
+    monkeypatch.delenv("CHORUS_MODEL", raising=False)
+    monkeypatch.setattr(embedded, "PLACES", (tmp_path / "nowhere", folder))
+    assert model_source("embedded") == str(folder / "model") and model_source("x/y") == "x/y"
+    said: list[str] = []
+    settings = Settings(data_dir=tmp_path / "data")
+    close_app(build_app(settings))
+    store = PromptStore.in_memory()
+    register_prompts(settings, store, fingerprint, said.append)
+    register_prompts(settings, store, fingerprint, said.append)
+    assert said == ["registered 2 tasks under the tenant demo"]
+    for other in (Settings(model=str(folder / "model")), Settings(demo_prompts=False)):
+        empty = PromptStore.in_memory()
+        register_prompts(other, empty, fingerprint, said.append)
+        assert len(said) == 1 and not empty.list_tasks("demo").items
+
+
+def test_nothing_ships_and_no_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHORUS_MODEL", raising=False)
+    monkeypatch.setattr(embedded, "PLACES", (tmp_path,))
+    with pytest.raises(InvalidModelError) as caught:
+        build_app(Settings(data_dir=tmp_path / "data"))
+    assert caught.value.field == "model" and not (tmp_path / "data").exists()
+    for word in ("--model", "CHORUS_MODEL", "required"):
+        assert word in caught.value.message

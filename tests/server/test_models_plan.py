@@ -1,0 +1,83 @@
+"""`chorus models plan`: the figures by hand, the wording, and what does not divide."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from server.engine.memory_plan import weight_bytes
+from server.engine.step_bytes import decode_step_bytes
+from server.model.config import named_config
+from server.model.mesh import abstract_mesh
+from server.model.parameters import parameter_count
+from server.models_cli import models
+
+XXL = ["plan", "--size", "xxl", "--devices", "8", "--dtype", "bf16", "--slots", "64"]
+
+
+def _json(*arguments: str) -> Any:
+    result = CliRunner().invoke(models, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_xxl_on_eight_devices_by_hand() -> None:
+    found = _json(*XXL, "--input-tokens", "256", "--new-tokens", "32", "--bandwidth", "1000")
+    assert found["mesh"] == {"data": 1, "model": 8}
+    norms = (24 * 2 + 1 + 24 * 3 + 1) * 4096
+    cut = parameter_count(named_config("xxl")) - norms
+    device = found["device_bytes"]
+    assert device["weights"] == 2 * (cut // 8 + norms)
+    assert device["prompt_rows"] == 8192 * 4096 * 2 // 8
+    position = 24 * 2 * 64 * 64 * 2 // 8  # keys and values of 24 layers, 8 of 64 heads of 64, two bytes
+    assert device["encoder_memory"] == 64 * 256 * position
+    step = found["decode_step_bytes"]
+    assert step["encoder_memory"] == device["encoder_memory"]
+    assert step["self_attention"] == 64 * 32 * position
+    assert step["logits"] == 64 * 32128 * 4
+    layer = (
+        6 * 4096 * 4096 + 3 * 4096 * 10240
+    )  # two attentions without one's keys and values, gated feed-forward
+    whole = 24 * layer + 4096 * 32128 + 32 * 64
+    assert step["weights"] == 2 * (whole // 8 + (24 * 3 + 1) * 4096)
+    assert step["total"] == sum(step[name] for name in step if name != "total")
+    assert found["decode_step_milliseconds"] == pytest.approx(step["total"] / 1e9, rel=1e-3)
+    decode = found["programs"]["decode[256x32x64,plain]"]
+    assert decode["arguments"] > step["weights"] + step["encoder_memory"] and decode["donated"] > 0
+    assert {"weights", "slots", "logits", "training", "total"} <= set(device)
+
+
+def test_a_step_moves_what_is_there_not_what_there_is_room_for() -> None:
+    config, mesh = named_config("base"), abstract_mesh(2, 4)
+    short, long = (decode_step_bytes(config, "float32", 16, tokens, 3, mesh) for tokens in (100, 200))
+    assert long.encoder_memory == 2 * short.encoder_memory
+    assert (short.weights, short.self_attention) == (long.weights, long.self_attention)
+    alone = decode_step_bytes(config, "float32", 16, 100, 3)
+    assert alone.encoder_memory == 8 * short.encoder_memory  # 2 groups of slots, 4 of heads
+    assert weight_bytes(config, 4, mesh) < weight_bytes(config, 4) / 3.9
+
+
+def test_the_table_is_for_people() -> None:
+    result = CliRunner().invoke(models, [*XXL, "--bandwidth", "3350"])
+    assert result.exit_code == 0, result.output
+    for words in ("1 data x 8 model", "encoder memory", "training", "must move", "decode[512x64x64,plain]"):
+        assert words in result.output
+    assert "at 3350 GB/s" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "small", "--devices", "4"], "does not divide num_heads 6"),
+        (["--size", "base", "--devices", "6", "--data-devices", "4"], "4 data devices do not divide 6"),
+        (["--size", "base", "--devices", "2", "--data-devices", "2", "--slots", "3"], "3 slots of block"),
+        ([], "either MODEL or --size"),
+        (["--size", "small", "small"], "either MODEL or --size"),
+    ],
+)
+def test_what_does_not_divide_is_one_sentence(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(models, ["plan", *arguments])
+    assert result.exit_code != 0 and words in result.output and "Traceback" not in result.output

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from server.engine.executor import use_persistent_cache
+
+
+@pytest.fixture(scope="session")
+def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled programs, shared by the tests of a run and the processes that they start."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def compile_cache(compiled_folder: Path) -> Iterator[Path]:
+    """The persistent compile cache, as a server has it: jobs of the same shapes compile once."""
+    update: Any = jax.config.update
+    compilation_cache.reset_cache()
+    use_persistent_cache(str(compiled_folder))
+    yield compiled_folder
+    update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()

@@ -1,0 +1,98 @@
+"""A worker that dies: python service_kill_child.py DATA_DIR COMPILED how K
+
+slice K        inside the k-th slice of the device
+file K         inside a checkpoint, before its k-th sync or rename
+before METHOD  before the store does it; `after METHOD`: when it is done and nobody knows
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import service_tools
+from service_tools import Watcher, running
+
+from prompts_store.blobs.files import Files
+from prompts_store.store import PromptStore
+from server.engine.executor import use_persistent_cache
+
+LEASE_SECONDS = 1.0
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillingFiles(Files):
+    """Dies before the k-th sync or rename."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            kill()
+
+    def sync(self, descriptor: int) -> None:
+        self._count()
+        super().sync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count()
+        super().rename(source, target)
+
+
+class KillingStore:
+    """Dies before or after a method."""
+
+    def __init__(self, store: PromptStore, when: str, method: str) -> None:
+        self._store, self._when, self._method = store, when, method
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name != self._method:
+            return method
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self._when == "before":
+                kill()
+            answer = method(*arguments, **named)
+            kill()
+            return answer
+
+        return call
+
+
+class KillingWatcher(Watcher):
+    """Dies in the k-th slice."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def device_slice(self, seconds: float) -> None:
+        super().device_slice(seconds)
+        if len(self.slices) == self.k:
+            kill()
+
+
+def main(folder: Path, compiled: str, how: str, what: str) -> None:
+    use_persistent_cache(compiled)
+    store: Any = PromptStore.open(folder)
+    files = KillingFiles(int(what)) if how == "file" else Files()
+    watcher = KillingWatcher(int(what)) if how == "slice" else Watcher()
+    if how in ("before", "after"):
+        store = KillingStore(store, how, what)
+    with running(store, folder, files=files, watcher=watcher, lease_seconds=LEASE_SECONDS):
+        threading.Event().wait(100)
+    raise SystemExit(f"it lived on: {watcher.endings} {service_tools.TENANT}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,178 @@
+"""A tuning service on the tiny model and a real store in a folder, for tests."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tuning_tools import LABELS, VOCABULARY, letters_task, model
+
+from prompts_store.blobs.files import Files
+from prompts_store.store import PromptStore
+from prompts_store.tuning_records import OVER, TuningJob
+from server.tuning.service.config import ServiceConfig, TuningBase
+from server.tuning.service.observer import NullTuningObserver
+from server.tuning.service.service import TuningService
+from server.tuning.service.slices import SliceThread
+from server.tuning.spec import JobSpec
+
+FINGERPRINT = "a" * 64
+TENANT = "acme"
+RECIPE: dict[str, Any] = {
+    "steps": 6, "batch_size": 8, "micro_batch_size": 4, "prompt_length": 5, "dropout_rate": 0.1,
+    "max_input_tokens": 24, "max_target_tokens": 6, "evaluate_every_steps": 3, "checkpoint_every_steps": 2,
+    "sampled_pieces": 40,
+}  # fmt: skip
+
+
+def base(**changes: Any) -> TuningBase:
+    """The tiny model; its vocabulary is single letters."""
+    tiny = model()
+    embedding = np.asarray(tiny.params["embedding"], np.float32)
+    made = TuningBase(
+        functions=tiny.functions,
+        params=tiny.params,
+        vocabulary=VOCABULARY,  # type: ignore[arg-type]
+        fingerprint=FINGERPRINT,
+        embeddings=lambda: embedding,
+        memory_room=1 << 30,
+        max_prompt_rows=32,
+        max_label_tokens=8,
+    )
+    return replace(made, **changes)
+
+
+def config(folder: Path, **changes: Any) -> ServiceConfig:
+    made = ServiceConfig(folder=folder / "tuning", owner="test", poll_seconds=0.05, lease_seconds=20.0)
+    return replace(made, **changes)
+
+
+def jsonl(count: int = 40, seed: int = 1) -> str:
+    """Rows of the letters task."""
+    rows = letters_task(count, seed)
+    return "".join(json.dumps({"text": row.text, "label": row.answers[0]}) + "\n" for row in rows)
+
+
+def upload(store: PromptStore, text: str | bytes, name: str = "train.jsonl", tenant: str = TENANT) -> str:
+    """The id of an uploaded file."""
+    content = text if isinstance(text, bytes) else text.encode()
+    with store.write_file(tenant, name, max_bytes=1 << 20) as writer:
+        writer.write(content)
+        return writer.commit().id
+
+
+def document(file_id: str, **changes: Any) -> dict[str, Any]:
+    """A job document; `recipe` changes go over RECIPE."""
+    recipe = {**RECIPE, **changes.pop("recipe", {})}
+    data = changes.pop("data", {"train": {"file": file_id}, "selection_rows": 10})
+    return {"task": "letters", "data": data, "labels": list(LABELS), "recipe": recipe, "seed": 3} | changes
+
+
+def submit(store: PromptStore, sent: Mapping[str, Any], tenant: str = TENANT) -> TuningJob:
+    """Make a job, as the route does."""
+    spec = JobSpec.from_json(sent).for_base(FINGERPRINT)
+    return store.create_job(tenant, spec.to_json(), files=spec.files)
+
+
+class Watcher(NullTuningObserver):
+    """Keeps what the service tells.
+
+    Args:
+        hold_after: the device's thread waits after so many slices until `release` is set.
+    """
+
+    def __init__(self, hold_after: int | None = None) -> None:
+        self.hold_after = hold_after
+        self.reached = threading.Event()
+        self.release = threading.Event()
+        self.endings: list[str] = []
+        self.slices: list[float] = []
+        self.programs: list[str] = []
+        self.steps = 0
+        self.checkpoints = 0
+
+    def job_ended(self, ending: Any) -> None:
+        self.endings.append(ending)
+
+    def device_slice(self, seconds: float) -> None:
+        self.slices.append(seconds)
+        if len(self.slices) == self.hold_after:
+            self.reached.set()
+            assert self.release.wait(60), "the test never let the device go on"
+
+    def step_done(self) -> None:
+        self.steps += 1
+
+    def checkpoint_written(self) -> None:
+        self.checkpoints += 1
+
+    def compiled(self, program: str, seconds: float) -> None:
+        self.programs.append(program)
+
+
+@contextmanager
+def running(
+    store: PromptStore,
+    folder: Path,
+    *,
+    of_base: TuningBase | None = None,
+    files: Files | None = None,
+    watcher: Watcher | None = None,
+    **changes: Any,
+) -> Iterator[TuningService]:
+    """A started service that owns the device; stopped afterwards."""
+    service = TuningService(
+        store, of_base or base(), config(folder, **changes), observer=watcher, files=files
+    )
+    device = SliceThread(service.work)
+    device.start()
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop(60)
+        device.stop(60)
+
+
+def let_go_once_stopped(service: TuningService, watcher: Watcher) -> None:
+    """Release a held device as soon as the runner has given up its work."""
+    pause = threading.Event()
+    for _ in range(3000):
+        if not service.work.wants_slice():
+            break
+        pause.wait(0.02)
+    watcher.release.set()
+
+
+def finished(store: PromptStore, job: TuningJob, seconds: float = 120) -> TuningJob:
+    """The job once it is over. Looks at the store until it is."""
+    return until(store, job, lambda found: found.status in OVER, seconds)
+
+
+def until(store: PromptStore, job: TuningJob, what: Any, seconds: float = 120) -> TuningJob:
+    """The job once this holds of it."""
+    pause, deadline = threading.Event(), time.monotonic() + seconds
+    while True:
+        found = store.get_job(job.tenant, job.id)
+        if what(found):
+            return found
+        assert time.monotonic() < deadline, f"{found.status} {found.progress} {found.error}"
+        pause.wait(0.02)
+
+
+def events(store: PromptStore, job: TuningJob) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(event.kind, event.data) for event in store.job_events(job.tenant, job.id)]
+
+
+def done(store: PromptStore, folder: Path, sent: Mapping[str, Any], **changes: Any) -> TuningJob:
+    """Run one job to its end."""
+    job = submit(store, sent)
+    with running(store, folder, **changes):
+        return finished(store, job)

@@ -1,0 +1,87 @@
+"""How large a dispatch may be: the search, on given times; and the real thing, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_tools import TENANT, Watcher, base, document, events, finished, jsonl, running, submit, upload
+
+from prompts_store.store import PromptStore
+from server.tuning.service.sizing import Sizer
+from server.tuning.service.slices import DeviceWork
+
+
+class Timed(Sizer):
+    """Dispatches that take what a function says."""
+
+    def __init__(self, batch_size: int, limit: float, seconds: Callable[[int], float]) -> None:
+        nothing: Any = None
+        super().__init__(nothing, nothing, batch_size, DeviceWork(), limit, nothing, lambda: None)
+        self.seconds = seconds
+        self.tried: list[int] = []
+
+    def _training_seconds(self, size: int) -> float:
+        self.tried.append(size)
+        return self.seconds(size)
+
+
+@pytest.mark.parametrize(
+    ("batch", "seconds", "size"),
+    [
+        (32, lambda n: 0.005 * n, 8),
+        (32, lambda n: 0.02 + 0.002 * n, 16),
+        (32, lambda n: 0.001, 32),
+        (32, lambda n: 0.5 * n, 1),
+        (12, lambda n: 0.001, 4),
+        (7, lambda n: 0.001, 1),
+        (32, lambda n: 0.001 if n < 4 else float("inf"), 2),
+        (32, lambda n: 0.001 * n * n, 4),
+    ],
+)
+def test_the_largest_power_of_two_that_is_short_enough(
+    batch: int, seconds: Callable[[int], float], size: int
+) -> None:
+    sizer = Timed(batch, 0.06, seconds)
+    found, took = sizer._search()
+    assert found == size and took == seconds(size)
+    assert len(sizer.tried) <= 6, "each try is a compile"
+    larger = 2 * size
+    assert larger not in sizer.tried or seconds(larger) > 0.06
+
+
+@pytest.mark.parametrize(("limit", "warns"), [(60.0, False), (1e-9, True)])
+def test_sizes_are_measured_recorded_and_kept(
+    tmp_path: Path, compile_cache: Path, limit: float, warns: bool
+) -> None:
+    store, watcher = PromptStore.open(tmp_path), Watcher()
+    sent = document(upload(store, jsonl()), recipe={"micro_batch_size": None})
+    job = submit(store, sent)
+    with running(store, tmp_path, watcher=watcher, of_base=base(), slice_seconds=limit):
+        over = finished(store, job)
+    assert over.status == "succeeded", over.error
+    sizes = over.progress["settled"]["sizes"]
+    assert sizes["micro_batch_size"] == (1 if warns else 8)
+    lineage = store.resolve("letters", tenant=TENANT).lineage
+    assert lineage["recipe"]["micro_batch_size"] == sizes["micro_batch_size"]
+    said = [data["message"] for kind, data in events(store, over) if kind == "warning"]
+    assert any("tuning_slice_ms" in message for message in said) is warns
+
+
+def test_what_succeeded_jobs_left_is_swept(tmp_path: Path, compile_cache: Path) -> None:
+    store = PromptStore.open(tmp_path)
+    job = submit(store, document(upload(store, jsonl())))
+    with running(store, tmp_path):
+        finished(store, job)
+    left = tmp_path / "tuning" / TENANT / job.id / "run-00000001"
+    left.mkdir(parents=True)
+    other = submit(store, document(upload(store, jsonl()), task="other"))
+    kept = tmp_path / "tuning" / TENANT / other.id
+    kept.mkdir()
+    store.cancel_job(TENANT, other.id)
+    with running(store, tmp_path):
+        last = submit(store, document(upload(store, jsonl()), task="last"))
+        finished(store, last)
+    assert not left.exists() and kept.exists()

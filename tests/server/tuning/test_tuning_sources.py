@@ -1,0 +1,206 @@
+"""Where jobs may read from: what the operator allows, and nothing beside it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_tools import TENANT, config
+
+from prompts_store.store import PromptStore
+from server.errors import InvalidInputError
+from server.tuning.service.sources import Sources, allowed_path, check_url
+from server.tuning.spec_data import Source
+
+
+def refused(path: str, roots: tuple[Path, ...]) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        allowed_path(path, roots, "data.train.path")
+    assert caught.value.code == "data_not_allowed" and caught.value.field == "data.train.path"
+    return caught.value.message
+
+
+def test_paths_lie_under_a_root_links_followed(tmp_path: Path) -> None:
+    root, outside = tmp_path / "data", tmp_path / "secret.csv"
+    (root / "deep").mkdir(parents=True)
+    inside = root / "deep" / "train.csv"
+    for file in (inside, outside):
+        file.write_text("x")
+    (root / "good").symlink_to(inside)
+    (root / "bad").symlink_to(outside)
+    (root / "folder").symlink_to(tmp_path)
+    (tmp_path / "data-too").mkdir()
+    (tmp_path / "data-too" / "x.csv").write_text("x")
+    roots = (root,)
+    assert allowed_path(str(inside), roots, "f") == inside
+    assert allowed_path(str(root / "good"), roots, "f") == inside
+    assert allowed_path(str(root / "deep" / ".." / "good"), roots, "f") == inside
+    assert allowed_path(str(outside), (root, outside), "f") == outside, "a root may be one file"
+    wrong = [
+        str(outside), str(root / "bad"), str(root / "folder" / "secret.csv"), f"{root}/../secret.csv",
+        str(tmp_path / "data-too" / "x.csv"), str(root), str(root / "absent"), "deep/train.csv", "\0", "",
+    ]  # fmt: skip
+    messages = {refused(path, roots).split("is no file")[1] for path in wrong}
+    assert len(messages) == 1, "absent and forbidden answer alike"
+    refused(str(inside), ())
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://data.example/sets/a.csv", True),
+        ("https://data.example/sets/deep/a.csv?x=1", True),
+        ("https://data.example:443/sets/a.csv", True),
+        ("https://DATA.example/sets/a.csv", True),
+        ("http://data.example/sets/a.csv", False),
+        ("https://data.example/other/a.csv", False),
+        ("https://data.example/sets2/a.csv", False),
+        ("https://data.example/sets/../other/a.csv", False),
+        ("https://data.example/sets/%2e%2e/other/a.csv", False),
+        ("https://data.example/sets/%252e%252e/other/a.csv", False),
+        ("https://data.example/sets/..\\other/a.csv", False),
+        ("https://data.example.evil/sets/a.csv", False),
+        ("https://data.example@evil/sets/a.csv", False),
+        ("https://user@data.example/sets/a.csv", False),
+        ("https://data.example:8443/sets/a.csv", False),
+        ("https://data.example:x/sets/a.csv", False),
+        ("https://[/sets/a.csv", False),
+        ("https://169.254.169.254/sets/", False),
+    ],
+)
+def test_urls_begin_as_the_operator_allows(url: str, allowed: bool) -> None:
+    try:
+        check_url(url, ("https://data.example/sets/",), "f")
+        found = True
+    except InvalidInputError as error:
+        assert error.code == "data_not_allowed"
+        found = False
+    assert found is allowed
+
+
+@contextmanager
+def web(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """A loopback server; `answer` writes each response."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def say(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def sources(folder: Path, **changes: Any) -> Sources:
+    interrupt = changes.pop("interrupt", lambda: None)
+    store = PromptStore.open(folder)
+    return Sources(store, TENANT, config(folder, **changes), folder / "job", interrupt)
+
+
+def test_a_download_is_kept_and_read_again_without_the_net(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        if handler.path == "/data/moved.csv":
+            say(handler, 302, Location="/data/train.csv")
+        else:
+            say(handler, 200, b"text,label\na,b\n")
+
+    with web(answer) as url:
+        made = sources(tmp_path, data_urls=(f"{url}/data/",))
+        first = made.fetch(Source("url", f"{url}/data/moved.csv"), "data.train")
+        again = made.fetch(Source("url", f"{url}/data/moved.csv"), "data.train")
+    assert first == again and first.name == "moved.csv"
+    assert first.path.read_bytes() == b"text,label\na,b\n"
+    assert asked == ["/data/moved.csv", "/data/train.csv"]
+
+
+def _refusal(
+    tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], **changes: Any
+) -> InvalidInputError:
+    with web(answer) as url:
+        made = sources(tmp_path, data_urls=(f"{url}/data/",), **changes)
+        with pytest.raises(InvalidInputError) as caught:
+            made.fetch(Source("url", f"{url}/data/x.csv"), "data.train")
+    assert caught.value.field == "data.train.url"
+    assert not list((tmp_path / "job").rglob("*.csv")) and not list((tmp_path / "job").rglob("*.partial"))
+    return caught.value
+
+
+def test_a_redirect_out_of_what_is_allowed_is_not_followed(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        say(handler, 302, Location="/private/x.csv")
+
+    assert _refusal(tmp_path, answer).code == "data_not_allowed"
+    assert asked == ["/data/x.csv"]
+
+
+def test_redirects_end(tmp_path: Path) -> None:
+    refused = _refusal(tmp_path, lambda handler: say(handler, 302, Location="/data/x.csv"))
+    assert refused.code == "data_unreachable" and "redirects" in refused.message
+
+
+def test_a_download_is_bounded_in_bytes(tmp_path: Path) -> None:
+    sent = 0
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            for _ in range(10_000):
+                handler.wfile.write(b"x" * 65_536)
+                sent += 65_536
+        except OSError:
+            pass
+
+    assert _refusal(tmp_path, endless, max_file_bytes=200_000).code == "file_too_large"
+    assert sent < 64 << 20
+
+
+def test_a_download_is_bounded_in_time(tmp_path: Path) -> None:
+    refused = _refusal(tmp_path, lambda handler: say(handler, 200, b"x"), download_seconds=-1.0)
+    assert refused.code == "data_unreachable" and "longer than" in refused.message
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_an_error_of_the_server_is_told(tmp_path: Path, status: int) -> None:
+    assert str(status) in _refusal(tmp_path, lambda handler: say(handler, status)).message
+
+
+def test_a_download_can_be_interrupted(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyError("cancelled")
+
+    with web(lambda handler: say(handler, 200, b"x")) as url:
+        made = sources(tmp_path, data_urls=(url,), interrupt=interrupt)
+        with pytest.raises(KeyError):
+            made.fetch(Source("url", f"{url}/x.csv"), "data.train")
+    assert not list((tmp_path / "job").rglob("*.partial"))
