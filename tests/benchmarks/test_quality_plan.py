@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from benchmarks.tuning import quality, results
 from benchmarks.tuning.prompts import recipes_of
 from benchmarks.tuning.quality import KINDS, next_run
