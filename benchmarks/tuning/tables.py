@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 Document = dict[str, Any]
-NAMES = {"majority": "majority", "zero_shot": "zero-shot", "few_shot": "few-shot", "model": "model tuning"}
+NAMES = {
+    "majority": "majority",
+    "zero_shot": "zero-shot",
+    "calibrated": "zero-shot, calibrated",
+    "few_shot": "few-shot",
+    "model": "model tuning",
+}
 
 
 def tables(document: Document) -> str:
