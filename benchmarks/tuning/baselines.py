@@ -16,7 +16,7 @@ LONGEST = 480
 
 
 def run_baseline(base: Base, run: dict[str, Any], say: Any) -> dict[str, Any]:
-    """`zero_shot`, `calibrated` (zero-shot), `few_shot` or `majority` on the report split, or its first `rows`.
+    """`zero_shot`, `calibrated` (zero-shot), `few_shot` or `majority` on the report split or a part.
 
     Labels are scored, also where tuned prompts must write them.
     """

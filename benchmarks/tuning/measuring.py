@@ -76,8 +76,7 @@ def answers_on(
 
     Args:
         calibrated: take each label's mean log probability over the rows away first (batch calibration, Zhou
-            et al. 2023), so that a word which is likely by itself does not win everywhere. No answer is looked
-            at.
+            et al. 2023), so that a word which is likely by itself wins nowhere for that. Sees no answer.
     """
     task = rows.task
     inputs = [base.ids(row.text, longest or task.long_text_tokens) for row in split]
