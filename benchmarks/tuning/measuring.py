@@ -75,8 +75,8 @@ def answers_on(
     """Answers of each prompt on some rows of a task.
 
     Args:
-        calibrated: take each label's mean log probability over the rows away first (batch calibration, Zhou
-            et al. 2023), so that a word which is likely by itself wins nowhere for that. Sees no answer.
+        calibrated: first take each label's mean log probability over the rows away, so that a word which is
+            likely by itself does not win everywhere (batch calibration, Zhou et al. 2023). Uses no answer.
     """
     task = rows.task
     inputs = [base.ids(row.text, longest or task.long_text_tokens) for row in split]
