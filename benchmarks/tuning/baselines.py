@@ -16,7 +16,7 @@ LONGEST = 480
 
 
 def run_baseline(base: Base, run: dict[str, Any], say: Any) -> dict[str, Any]:
-    """`zero_shot`, `few_shot` or `majority` on the report split of a task, or on its first `rows` rows.
+    """`zero_shot`, `calibrated` (zero-shot), `few_shot` or `majority` on the report split or a part.
 
     Labels are scored, also where tuned prompts must write them.
     """
@@ -24,8 +24,11 @@ def run_baseline(base: Base, run: dict[str, Any], say: Any) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     if run["kind"] == "majority":
         answers = majority_class(rows)
-    elif run["kind"] == "zero_shot":
-        answers = answers_on(base, rows, rows.instructed[: run.get("rows")], longest=LONGEST, greedy=False)
+    elif run["kind"] in ("zero_shot", "calibrated"):
+        some = rows.instructed[: run.get("rows")]
+        answers = answers_on(
+            base, rows, some, longest=LONGEST, greedy=False, calibrated=run["kind"] == "calibrated"
+        )
     else:
         answers = answers_on(base, rows, with_shots(rows)[: run.get("rows")], longest=LONGEST, greedy=False)
     document = answers.document()

@@ -69,9 +69,15 @@ def answers_on(
     *,
     longest: int | None = None,
     greedy: bool | None = None,
+    calibrated: bool = False,
     params: Any = None,
 ) -> Answers:
-    """Answers of each prompt on some rows of a task."""
+    """Answers of each prompt on some rows of a task.
+
+    Args:
+        calibrated: first take each label's mean log probability over the rows away, so that a word which is
+            likely by itself does not win everywhere (batch calibration, Zhou et al. 2023). Uses no answer.
+    """
     task = rows.task
     inputs = [base.ids(row.text, longest or task.long_text_tokens) for row in split]
     truth = [task.labels.index(row.answers[0]) for row in split]
@@ -82,6 +88,8 @@ def answers_on(
         return Answers(task.labels, task.metrics, truth, said, None)
     labels = [base.ids(label, 64) for label in task.labels]
     scores = base.scores(prompts, inputs, labels, params)
+    if calibrated:
+        scores = scores - scores.mean(axis=1, keepdims=True)
     return Answers(
         task.labels, task.metrics, truth, scores.argmax(axis=2).tolist(), np.asarray(scores.max(axis=2))
     )

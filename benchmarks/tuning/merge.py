@@ -19,7 +19,7 @@ from benchmarks.tuning.statistics import paired_bootstrap, right
 from benchmarks.tuning.tables import tables
 from benchmarks.tuning.tasks import TASKS
 
-BASELINES = ("majority", "zero_shot", "few_shot", "model")
+BASELINES = ("majority", "zero_shot", "calibrated", "few_shot", "model")
 RESULTS = ROOT / "benchmarks" / "results"
 Document = dict[str, Any]
 

@@ -20,6 +20,7 @@ GREY, DARK, BLUE = "#868e96", "#343a40", "#1864ab"
 BASELINES = {
     "majority": ("#adb5bd", "majority"),
     "zero_shot": ("#e8590c", "zero-shot"),
+    "calibrated": ("#c2255c", "calibrated"),
     "few_shot": ("#f59f00", "few-shot"),
     "model": ("#2b8a3e", "model tuning"),
 }
@@ -103,7 +104,7 @@ def _legend(left: float) -> str:
     parts, x = [_dot(left, 18, BLUE), _text(left + 8, 22, "a prompt", anchor="start")], left + 80
     parts += [_ring(x, 18, BLUE), _text(x + 10, 22, "ensemble", anchor="start")]
     for colour, name in BASELINES.values():
-        x += 95
+        x += 92
         parts += [_line(x, 10, x, 26, colour, width=3), _text(x + 7, 22, name, anchor="start")]
     return "".join(parts)
 

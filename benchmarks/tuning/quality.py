@@ -30,6 +30,7 @@ Run = Callable[[Base, dict[str, Any], Callable[[str], None]], dict[str, Any]]
 KINDS: dict[str, Run] = {
     "prompts": run_prompts,
     "zero_shot": run_baseline,
+    "calibrated": run_baseline,
     "few_shot": run_baseline,
     "majority": run_baseline,
     "model": run_model,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 Document = dict[str, Any]
-NAMES = {"majority": "majority", "zero_shot": "zero-shot", "few_shot": "few-shot", "model": "model tuning"}
+NAMES = {
+    "majority": "majority",
+    "zero_shot": "zero-shot",
+    "calibrated": "zero-shot, calibrated",
+    "few_shot": "few-shot",
+    "model": "model tuning",
+}
 
 
 def tables(document: Document) -> str:
@@ -71,17 +77,21 @@ def _shift(document: Document) -> str:
 def _ablations(document: Document) -> str:
     lines = _head("run", "prompt length", "initialiser", "learning rate", "each", "mean")
     for name, run in document["runs"].items():
-        if run["run"]["kind"] != "prompts":
+        if run["run"]["kind"] != "prompts" or name.removesuffix("-prompts") in document["tasks"]:
             continue
-        each = [report["accuracy"] for report in run["report"]]
-        recipes = run["recipes"]
-        shown = [
-            ", ".join(dict.fromkeys(str(recipe[key]) for recipe in recipes))
-            for key in ("prompt_length", "initialiser", "learning_rate")
-        ]
-        values = " ".join(_percent(value) for value in each)
-        mean = _percent(sum(each) / len(each))
-        lines.append(f"| {name} | {' | '.join(shown)} | {values} | {mean} |")
+        seen: dict[tuple[str, ...], list[float]] = {}
+        plan = run["run"]
+        wanted = plan.get("recipes") or [plan["recipe"]] * plan["seeds"]
+        for recipe, report in zip(wanted, run["report"], strict=True):
+            shown = (
+                str(recipe.get("prompt_length", 20)),
+                recipe.get("initialiser", "class_labels"),
+                str(recipe["learning_rate"]),
+            )
+            seen.setdefault(shown, []).append(report["accuracy"])
+        for shown, each in seen.items():
+            values = " ".join(_percent(value) for value in each)
+            lines.append(f"| {name} | {' | '.join(shown)} | {values} | {_percent(sum(each) / len(each))} |")
     return "\n".join(lines)
 
 

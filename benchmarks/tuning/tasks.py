@@ -126,11 +126,11 @@ TASKS: dict[str, Task] = {
             train=Source("superglue/CB/train.jsonl", "jsonl"),
             report=Source("superglue/CB/val.jsonl", "jsonl"),
             target="label",
-            answers={"entailment": "entailment", "contradiction": "contradiction", "neutral": "neutral"},
+            answers={"entailment": "yes", "contradiction": "no", "neutral": "maybe"},
             template="hypothesis: {hypothesis} premise: {premise}",
             instruction=(
-                "Hypothesis: {hypothesis}\nPremise: {premise}\nIs the relation of the premise to the "
-                "hypothesis entailment, contradiction or neutral?"
+                "Hypothesis: {hypothesis}\nPremise: {premise}\nDoes the premise entail the "
+                "hypothesis, yes, no or maybe?"
             ),
             text_tokens=91,
             long_text_tokens=256,
@@ -143,11 +143,11 @@ TASKS: dict[str, Task] = {
             train=Source("superglue/RTE/train.jsonl", "jsonl"),
             report=Source("superglue/RTE/val.jsonl", "jsonl"),
             target="label",
-            answers={"entailment": "entailment", "not_entailment": "not_entailment"},
+            answers={"entailment": "yes", "not_entailment": "no"},
             template="hypothesis: {hypothesis} premise: {premise}",
             instruction=(
-                "Hypothesis: {hypothesis}\nPremise: {premise}\nDoes the premise entail the hypothesis, "
-                "entailment or not_entailment?"
+                "Hypothesis: {hypothesis}\nPremise: {premise}\nDoes the premise entail the "
+                "hypothesis, yes or no?"
             ),
             text_tokens=75,
             long_text_tokens=256,

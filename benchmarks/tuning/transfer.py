@@ -22,7 +22,7 @@ from benchmarks.tuning.statistics import right
 from server.tuning.data.examples import TextRow
 from server.tuning.initialisers import Values
 
-ENTAILMENT: Mapping[str, int] = {"entailment": 1, "not_entailment": 0, "contradiction": 0, "neutral": 0}
+ENTAILMENT: Mapping[str, int] = {"yes": 1, "no": 0, "maybe": 0}
 SENTIMENT: Mapping[str, int] = {"negative": 0, "positive": 1}
 QUESTION: Mapping[str, Mapping[str, int]] = {
     "rte": ENTAILMENT, "cb": ENTAILMENT, "amazon": SENTIMENT, "sst2_long": SENTIMENT, "sst2_brief": SENTIMENT,
@@ -37,7 +37,7 @@ def run_transfer(base: Base, run: dict[str, Any], say: Callable[[str], None]) ->
     prompts = trained_prompts(run["source"])
     rows = load_rows(run["task"], DATA)
     found = {name: transferred(base, rows, name, prompts) for name in run["transfer"]}
-    say(f"  {found}")
+    say(f"  measured on {len(found)} sets")
     return {
         "base": base.name,
         "fingerprint": base.fingerprint,

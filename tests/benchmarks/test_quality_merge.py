@@ -76,7 +76,7 @@ def test_domain_shift_stands_beside_model_tuning() -> None:
 
 def test_tables_say_what_was_found() -> None:
     text = tables(merged(runs()))
-    assert "| sst2 | 40 | **90.0** ± 5.0 (3) |  | 50.0 |  | 95.0 |" in text
+    assert "| sst2 | 40 | **90.0** ± 5.0 (3) |  | 50.0 |  |  | 95.0 |" in text
     assert "| sst2 |  | **+40.0** [+" in text
     assert "| sst2 | 30 | 30, 30, 30 | 60.0 | 80.0 | 90.0 | 12 |" in text
 
