@@ -19,7 +19,7 @@ class Timed(Sizer):
 
     def __init__(self, batch_size: int, limit: float, seconds: Callable[[int], float]) -> None:
         nothing: Any = None
-        super().__init__(nothing, nothing, batch_size, DeviceWork(), limit, nothing, lambda: None)
+        super().__init__(nothing, nothing, batch_size, DeviceWork(), limit, None, nothing, lambda: None)
         self.seconds = seconds
         self.tried: list[int] = []
 
