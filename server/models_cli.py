@@ -10,7 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from server.model.cli import SIZES, Command, as_json_option, models, source_options, stated
+from server.model.cli import SIZES, as_json_option, models, source_options
+from server.model.command import Command, stated
 from server.model.config import T5Config, named_config
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ JAX, Orbax and the readers are imported when a command runs: `chorus --help` loa
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from server.errors import ChorusError
+from server.model.command import Command, stated
 from server.model.config import T5Config, named_config, parameter_count, prompt_table
 
 if TYPE_CHECKING:
@@ -29,21 +28,6 @@ if TYPE_CHECKING:
 SIZES = ("tiny", "small", "base", "large", "xl", "xxl")
 FORMATS = ("orbax", "hf", "t5x")
 DTYPES = ("float32", "bfloat16")
-
-Command = Callable[..., None]
-
-
-def stated(command: Command) -> Command:
-    """Our errors become one sentence on standard error and exit code 1."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except ChorusError as error:
-            raise click.ClickException(error.message) from error
-
-    return run
 
 
 def source_options(command: Command) -> Command:

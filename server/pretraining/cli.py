@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import signal
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.errors import ChorusError
+from server.model.command import stated
 from server.model.config import T5Config
 from server.pretraining.options import (
     architecture_options,
@@ -29,25 +28,10 @@ if TYPE_CHECKING:
     from server.pretraining.runs import RunOptions
     from server.pretraining.settings import Settings
 
-Command = Callable[..., None]
-
 # LM adaptation goes on where T5's schedule stands after a million steps: 1 / sqrt(1,000,000).
 _ADAPT_DEFAULTS = {
     "objective": "prefix_lm", "schedule": "constant", "learning_rate": 0.001, "warmup_steps": 0,
 }  # fmt: skip
-
-
-def _stated(command: Command) -> Command:
-    """Our errors become one sentence on standard error and exit code 1."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except ChorusError as error:
-            raise click.ClickException(error.message) from error
-
-    return run
 
 
 @click.command()
@@ -58,7 +42,7 @@ def _stated(command: Command) -> Command:
 @cadence_options
 @run_options
 @click.option("--prepare-only", is_flag=True, help="Make vocabulary and token files in FOLDER, and stop.")
-@_stated
+@stated
 def pretrain(folder: Path, prepare_only: bool, **flags: Any) -> None:
     """Make a T5 1.1 from text: vocabulary, token files, weights, model card, all in FOLDER.
 
@@ -98,7 +82,7 @@ def pretrain(folder: Path, prepare_only: bool, **flags: Any) -> None:
 )
 @cadence_options
 @run_options
-@_stated
+@stated
 def adapt(model: str, folder: Path, fractions: str, **flags: Any) -> None:
     """Train MODEL further into FOLDER: LM adaptation, unless told otherwise.
 
