@@ -115,3 +115,14 @@ def sweep(
             return step
         again()
     pytest.fail(f"not finished after {MAX_STEPS} steps")
+
+
+class ShortWrites(FaultyFiles):
+    """Counts the writes that wrote less than they were asked to."""
+
+    shorts = 0
+
+    def write(self, descriptor: int, content: memoryview) -> int:
+        written = super().write(descriptor, content)
+        self.shorts += written < len(content)
+        return written

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store_faults import MAX_STEPS, DyingDisk, attempt, faulty_store, sweep
+from store_faults import MAX_STEPS, DyingDisk, ShortWrites, attempt, faulty_store, sweep
 
 from prompts_store import PromptStore
 from prompts_store.blobs import ContentWriter, LocalContents
@@ -165,15 +165,7 @@ def test_control_without_a_sync_an_acknowledged_file_is_lost(tmp_path: Path, lie
 
 
 def test_a_short_write_at_any_step_is_written_on(tmp_path: Path) -> None:
-    class Counting(FaultyFiles):
-        shorts = 0
-
-        def write(self, descriptor: int, content: memoryview) -> int:
-            written = super().write(descriptor, content)
-            self.shorts += written < len(content)
-            return written
-
-    files = Counting()
+    files = ShortWrites()
     with closing(PromptStore.open(tmp_path, files=files)) as store:
         for step in range(1, 12):
             files.arm("short", step)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store_faults import MAX_STEPS, faulty_store, sweep
+from store_faults import MAX_STEPS, ShortWrites, faulty_store, sweep
 
 from prompts_store import PromptStore
 from prompts_store.blobs import LocalBlobs
@@ -147,15 +147,7 @@ def _make_garbage(store: PromptStore, folder: Path, step: int) -> None:
 
 
 def test_a_short_write_at_any_step_is_written_on(tmp_path: Path) -> None:
-    class Counting(FaultyFiles):
-        shorts = 0
-
-        def write(self, descriptor: int, content: memoryview) -> int:
-            written = super().write(descriptor, content)
-            self.shorts += written < len(content)
-            return written
-
-    files = Counting()
+    files = ShortWrites()
     with closing(PromptStore.open(tmp_path, files=files)) as store:
         for step in range(1, 15):
             values, manifest = example_prompt(step)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from machine_settings import machine_settings
 from postgres_server import PostgresServer
 from sqlalchemy import select, update
 
@@ -251,33 +252,22 @@ class JobsMachine(RuleBasedStateMachine):
         )
 
 
-def _settings(examples: int, steps: int) -> settings:
-    return settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 def test_jobs_are_the_model_in_memory() -> None:
-    run_state_machine_as_test(JobsMachine, settings=_settings(30, 40))
+    run_state_machine_as_test(JobsMachine, settings=machine_settings(30, 40))
 
 
 def test_jobs_are_the_model_on_disk() -> None:
     class OnDisk(JobsMachine):
         on_disk = True
 
-    run_state_machine_as_test(OnDisk, settings=_settings(6, 30))
+    run_state_machine_as_test(OnDisk, settings=machine_settings(6, 30))
 
 
 def test_jobs_are_the_model_on_postgresql(postgres_server: PostgresServer) -> None:
     class OnPostgres(JobsMachine):
         server = postgres_server
 
-    run_state_machine_as_test(OnPostgres, settings=_settings(6, 30))
+    run_state_machine_as_test(OnPostgres, settings=machine_settings(6, 30))
 
 
 class UnfencedStore(PromptStore):
@@ -329,5 +319,5 @@ def test_control_a_broken_store_is_noticed(broken: type[PromptStore]) -> None:
 
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         run_state_machine_as_test(
-            BrokenMachine, settings=settings(_settings(100, 40), phases=[Phase.generate])
+            BrokenMachine, settings=settings(machine_settings(100, 40), phases=[Phase.generate])
         )

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from machine_settings import machine_settings
 from postgres_server import PostgresServer
 
 from prompts_store import PromptStore
@@ -242,23 +243,12 @@ class InMemoryMachine(StoreMachine):
     on_disk = False
 
 
-def _settings(examples: int, steps: int) -> settings:
-    return settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 def test_the_store_is_the_model_on_disk() -> None:
-    run_state_machine_as_test(StoreMachine, settings=_settings(14, 30))
+    run_state_machine_as_test(StoreMachine, settings=machine_settings(14, 30))
 
 
 def test_the_store_is_the_model_in_memory() -> None:
-    run_state_machine_as_test(InMemoryMachine, settings=_settings(25, 30))
+    run_state_machine_as_test(InMemoryMachine, settings=machine_settings(25, 30))
 
 
 def test_the_store_is_the_model_on_postgresql(postgres_server: PostgresServer) -> None:
@@ -266,7 +256,7 @@ def test_the_store_is_the_model_on_postgresql(postgres_server: PostgresServer) -
         def prepare(self) -> None:
             self.url = postgres_server.emptied()
 
-    run_state_machine_as_test(OnPostgres, settings=_settings(6, 30))
+    run_state_machine_as_test(OnPostgres, settings=machine_settings(6, 30))
 
 
 class FollowingStore(PromptStore):
@@ -295,5 +285,5 @@ def test_control_a_broken_store_is_noticed(broken: type[PromptStore]) -> None:
 
     with pytest.raises((AssertionError, StoreError)):
         run_state_machine_as_test(
-            BrokenMachine, settings=settings(_settings(100, 40), phases=[Phase.generate])
+            BrokenMachine, settings=settings(machine_settings(100, 40), phases=[Phase.generate])
         )

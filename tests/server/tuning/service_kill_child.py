@@ -7,14 +7,13 @@ before METHOD  before the store does it; `after METHOD`: when it is done and nob
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import service_tools
+from killing_files import KillingFiles, kill
 from service_tools import Watcher, running
 
 from prompts_store.blobs.files import Files
@@ -22,30 +21,6 @@ from prompts_store.store import PromptStore
 from server.engine.executor import use_persistent_cache
 
 LEASE_SECONDS = 1.0
-
-
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-class KillingFiles(Files):
-    """Dies before the k-th sync or rename."""
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            kill()
-
-    def sync(self, descriptor: int) -> None:
-        self._count()
-        super().sync(descriptor)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._count()
-        super().rename(source, target)
 
 
 class KillingStore:

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
 
+from killing_files import KillingFiles, kill
 from tuning_tools import VOCABULARY, programs, task
 
 from prompts_store.blobs.files import Files
@@ -19,30 +18,6 @@ from server.tuning.job import Job
 from server.tuning.loop import TuningLoop
 
 JOB = Job(11, (task(0), task(1)))
-
-
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-class KillingFiles(Files):
-    """Dies before the k-th rename or sync."""
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            kill()
-
-    def sync(self, descriptor: int) -> None:
-        self._count()
-        super().sync(descriptor)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._count()
-        super().rename(source, target)
 
 
 def main(folder: Path, how: str, k: int) -> None:
