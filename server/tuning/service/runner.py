@@ -168,7 +168,10 @@ class _Run:
             held.tell([("warning", {"message": warning})])
         run = run_folder(self._folder, held.token)
         saved: deque[int] = deque()
-        may_write = lambda: not held.lost.is_set()  # noqa: E731
+
+        def may_write() -> bool:
+            return not held.lost.is_set()
+
         writer = CheckpointWriter(run, job, self._runner._files, saved.append, may_write)
         with self._runner._because("tuning"):
             loop = TuningLoop(job, programs, self._base.vocabulary.decode, state, writer.save)

@@ -80,7 +80,10 @@ class Sources:
         name = PurePosixPath(unquote(urlsplit(url).path)).name or "data"
         target = self.folder / "downloads" / hashlib.sha256(url.encode()).hexdigest()
         if not target.exists():
-            allowed = lambda other: check_url(other, self.config.data_urls, field)  # noqa: E731
+
+            def allowed(other: str) -> None:
+                check_url(other, self.config.data_urls, field)
+
             Download(self.config, allowed, self.interrupt, field).fetch(url, target)
         return LocalFile(target, name)
 
