@@ -184,6 +184,9 @@ class Settings(BaseSettings):
     tuning_lease_seconds: float = Field(
         30.0, ge=1, description="After this silence of a process another goes on with its job."
     )
+    tuning_keep_days: float = Field(
+        14.0, ge=0, description="How long a failed or cancelled job keeps its checkpoint, to be resumed from."
+    )
     tuning_max_row_bytes: int = Field(_MIB, ge=1, description="Longest row of a file of training data.")
     tuning_data_paths: Paths = Field(
         (), description="Folders and files on this machine that jobs of any tenant may read."

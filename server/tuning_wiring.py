@@ -34,6 +34,7 @@ def service_config(settings: Settings, slice_seconds: float | None = None) -> Se
         owner=f"{socket.gethostname()[:64]} process {os.getpid()}",
         slice_seconds=slice_seconds or settings.tuning_slice_ms / 1000,
         lease_seconds=settings.tuning_lease_seconds,
+        keep_seconds=86_400 * settings.tuning_keep_days,
         max_file_bytes=settings.tuning_max_file_bytes,
         max_row_bytes=settings.tuning_max_row_bytes,
         data_paths=settings.tuning_data_paths,

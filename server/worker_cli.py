@@ -37,6 +37,7 @@ NAMES = (
     "score_buckets",
     "tuning_slice_ms",
     "tuning_lease_seconds",
+    "tuning_keep_days",
     "tuning_max_file_bytes",
     "tuning_max_row_bytes",
     "tuning_data_paths",

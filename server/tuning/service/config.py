@@ -29,6 +29,7 @@ class ServiceConfig:
         longest_seconds: above this a job is refused; None where nobody waits for the device.
         lease_seconds: until another may take a job whose runner is silent.
         poll_seconds: how often to look for jobs, and for a cancellation of the one that runs.
+        keep_seconds: how long the checkpoint of a failed or cancelled job is kept, to be resumed from.
         patience_seconds: how long a store that does not answer is asked again before the job is let go.
         max_file_bytes: of a download.
         max_row_bytes: of one row of a dataset.
@@ -44,6 +45,7 @@ class ServiceConfig:
     longest_seconds: float | None = None
     lease_seconds: float = 30.0
     poll_seconds: float = 1.0
+    keep_seconds: float = 14 * 86_400.0
     patience_seconds: float = 300.0
     max_file_bytes: int = 256 << 20
     max_row_bytes: int = 1 << 20

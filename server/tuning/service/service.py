@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
+from datetime import timedelta
 
 from prompts_store.blobs.files import Files
-from prompts_store.errors import NotFoundError, StoreError
+from prompts_store.errors import StoreError
 from server.tuning.service.config import Because, ServiceConfig, TuningBase
 from server.tuning.service.held import HeldJob, LeaseKeeper
+from server.tuning.service.leftovers import remove_leftovers
 from server.tuning.service.observer import NullTuningObserver, TuningObserver
 from server.tuning.service.runner import JobRunner, TuningStore
 from server.tuning.service.slices import DeviceWork
@@ -20,6 +21,7 @@ from server.tuning.service.slices import DeviceWork
 logger = logging.getLogger(__name__)
 
 _BEATS_A_LEASE = 3.0
+_SWEEP_SECONDS = 3600.0
 
 
 class TuningService:
@@ -59,6 +61,7 @@ class TuningService:
             store, base, config, self.work, self._observer, because, alive, files or Files()
         )
         self._held: HeldJob | None = None
+        self._sweep_at = 0.0
         self._thread = threading.Thread(target=self._run, name="chorus-tuning", daemon=True)
 
     def start(self) -> None:
@@ -98,8 +101,8 @@ class TuningService:
         return ended
 
     def _run(self) -> None:
-        self._unharmed(self._sweep)
         while not self._stopping.is_set() and self._alive():
+            self._unharmed(self._sweep)
             self._look.clear()
             if not self._unharmed(self._run_one):
                 self._look.wait(self._config.poll_seconds)
@@ -138,18 +141,10 @@ class TuningService:
         return ending != "lost"  # what was lost to a store that is away is not begun again at once
 
     def _sweep(self) -> None:
-        """Remove what jobs left that succeeded: their process ended before it could."""
-        for folder in self._config.folder.glob("*/job-*"):
-            try:
-                over = self._store.get_job(folder.parent.name, folder.name).status == "succeeded"
-            except NotFoundError:
-                continue
-            except StoreError as error:
-                logger.warning("old checkpoints are not removed now: %s", error.message)
-                return
-            if over:
-                _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+        """Remove old checkpoints, now and then."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + _SWEEP_SECONDS
+        keep = timedelta(seconds=self._config.keep_seconds)
+        if removed := remove_leftovers(self._config.folder, self._store, keep):
+            logger.info("removed the checkpoints of %d ended jobs", removed)
