@@ -1,4 +1,4 @@
-"""Line charts as SVG, written by hand: the benchmark needs no plotting library."""
+"""Line charts as SVG, written by hand: the benchmarks need no plotting library."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ Points = Sequence[tuple[float, float]]
 
 _WIDTH, _HEIGHT = 640, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 56, 52
+_MOST_LABELS = 12
 _COLOURS = ("#1f6feb", "#d1642e", "#2b8a3e", "#8250df", "#b5179e")
 
 
@@ -41,7 +42,7 @@ class Chart:
             'font-family="sans-serif" font-size="12">',
             f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
             f'<text x="{_LEFT}" y="20" font-size="15">{escape(self.title)}</text>',
-            *self._grid(scale, top, sorted(set(xs))),
+            *self._grid(scale, top, _some(sorted(set(xs)))),
             *self._mark(scale),
             *(self._line(scale, place, name) for place, name in enumerate(self.series)),
             "</svg>",
@@ -57,7 +58,7 @@ class Chart:
             parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
         for x in xs:
             place = scale.x(x)
-            parts.append(f'<text x="{place:.1f}" y="{_HEIGHT - 32}" text-anchor="middle">{x:g}</text>')
+            parts.append(f'<text x="{place:.1f}" y="{_HEIGHT - 32}" text-anchor="middle">{x:.4g}</text>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         parts.append(
             f'<text x="{middle:.0f}" y="{_HEIGHT - 10}" text-anchor="middle">{escape(self.x_label)}</text>'
@@ -108,6 +109,13 @@ class _Scale:
 
     def y(self, value: float) -> float:
         return _HEIGHT - _BOTTOM - value / self._top * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _some(xs: Sequence[float]) -> Sequence[float]:
+    """At most `_MOST_LABELS` values, evenly taken, the first and the last among them."""
+    if len(xs) <= _MOST_LABELS:
+        return xs
+    return [xs[round(n * (len(xs) - 1) / (_MOST_LABELS - 1))] for n in range(_MOST_LABELS)]
 
 
 def _round_up(value: float) -> float:

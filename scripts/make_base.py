@@ -83,7 +83,7 @@ class Makers:
         if not (self.work / "tasks").exists():
             if self._given.data is None:
                 sys.exit("--data names the folder of the datasets; the stage `collect` needs it")
-            collect(self._given.data, self.work / "tasks")
+            collect(self._given.data, self.work / "tasks", self.plan.tasks)
         return True
 
     def pretrain(self) -> bool:
@@ -175,7 +175,8 @@ class Makers:
         return True
 
     def _figure_places(self) -> list[tuple[str, str, Path, bool]]:
-        """Label, name below `kept`, checkpoint, whether targets begin with a sentinel."""
+        """Label, name below `kept`, checkpoint, whether targets begin with a sentinel. `span corruption` is
+        also 0 percent of the adaptation."""
         spans = ("span", self.work / "pretrained" / "model")
         places = [("span corruption", *spans, False), ("span corruption with sentinel", *spans, True)]
         for percent in (*self.plan.fractions, 100.0):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plots import Chart
+from charts import Chart
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench import Bench
+from charts import Chart
 from direct import Running
 from figures import Figure, Part, percentile
 from load import offer, saturate
-from plots import Chart
 from workload import Request
 
 _IN_FLIGHT = 32

@@ -6,9 +6,9 @@ import statistics
 import sys
 
 from bench import Bench
+from charts import Chart
 from direct import Running
 from figures import Figure, Part
-from plots import Chart
 from workload import Request
 
 

@@ -34,7 +34,9 @@ def results_of(work: Path, task: str) -> dict[str, Any]:
 
 
 def package(work: Path, plan: Plan, tasks: list[Task], target: Path) -> None:
-    """Write `target`, which must not exist. Raises SystemExit when the weights are too large to ship."""
+    """Write `target`, which must not exist: tasks in the plan's order, and an ensemble of the first one's
+    seeds. Raises SystemExit when the weights are too large to ship.
+    """
     size = sum(path.stat().st_size for path in (work / "shipped" / "model").rglob("*") if path.is_file())
     if size > MAX_BASE_BYTES:
         raise SystemExit(
@@ -45,7 +47,8 @@ def package(work: Path, plan: Plan, tasks: list[Task], target: Path) -> None:
     shutil.copytree(work / "shipped" / "model", making / "model")
     fingerprint = open_checkpoint(making / "model").fingerprint
     assert fingerprint is not None
-    shipped = [task for task in tasks if task.shipped]
+    places = {name: n for n, name in enumerate(plan.tasks)}
+    shipped = sorted((task for task in tasks if task.shipped), key=lambda task: places.get(task.name, 99))
     demo = [_prompts(work, making, task, fingerprint) for task in shipped]
     ensemble = {
         "name": f"{demo[0]['task']}-vote",

@@ -20,7 +20,8 @@ class Plan:
         architecture: fields of `T5Config`, without vocabulary sizes.
         pieces: of the vocabulary.
         pretrain, adapt, mix: fields of `pretraining.settings.Settings`; an empty `mix` leaves that stage out.
-        fractions: percents of the adaptation at which the model is kept, for figure 3(d).
+        fractions: percents of the adaptation, above 0, at which the model is kept, for figure 3(d).
+        tasks: datasets that are collected: what ships and what the mixture sees; see `tasks.collect`.
         leave_out: tasks that the mixture does not see and that are reported apart.
         dtype: of the shipped weights: int8, bfloat16 or float32.
         recipe: fields of `tuning.recipe.Recipe`.
@@ -61,7 +62,8 @@ class Plan:
             "input_length": 256, "target_length": 64, "examples_cap": 16_384,
         }
     )  # fmt: skip
-    fractions: tuple[float, ...] = (0.0, 10.0, 30.0)
+    fractions: tuple[float, ...] = (10.0, 30.0)
+    tasks: tuple[str, ...] = ("sentiment", "question", "subjectivity", "entailment", "banking")
     leave_out: tuple[str, ...] = ("question", "subjectivity")
     dtype: str = "int8"
     recipe: dict[str, Any] = field(
@@ -74,7 +76,7 @@ class Plan:
     recipes: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {
             "banking": {"max_target_tokens": 32},
-            "paraphrase": {"max_input_tokens": 256},
+            "entailment": {"max_input_tokens": 256},
         }
     )
     seeds: int = 3

@@ -3,14 +3,14 @@
     {"name", "template", "labels", "licence", "source", "train": [[fields, label], ...], "report": [...]}
 
 Train is learned from, report is only ever measured on. AG News is left alone: its terms allow research, not
-shipping.
+shipping. A plan names the tasks that it takes; `paraphrase` is in none: MRPC's licence waits for a reader.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,12 @@ def read_tasks(folder: Path) -> list[Task]:
     return found
 
 
-def collect(data: Path, folder: Path) -> None:
-    """Write the tasks of the datasets below `data`."""
-    for make in (_sentiment, _question, _subjectivity, _paraphrase, _entailment, _banking, *_MIXTURE_ONLY):
-        task = make(data)
-        write_document(folder / f"{task.name}.json", asdict(task))
+def collect(data: Path, folder: Path, names: Sequence[str]) -> None:
+    """Write the named tasks of the datasets below `data`. Raises SystemExit for a name that is not known."""
+    if unknown := [name for name in names if name not in _MAKERS]:
+        raise SystemExit(f"the plan's tasks name {unknown[0]}; there are {', '.join(_MAKERS)}")
+    for name in names:
+        write_document(folder / f"{name}.json", asdict(_MAKERS[name](data)))
 
 
 def _sentiment(data: Path) -> Task:
@@ -169,7 +170,10 @@ def _commitment(data: Path) -> Task:
     return Task("commitment", template, labels, _RESEARCH, "CB (SuperGLUE)", train, report, False)
 
 
-_MIXTURE_ONLY: tuple[Callable[[Path], Task], ...] = (_boolq, _commitment)
+_MAKERS: dict[str, Callable[[Path], Task]] = {
+    "sentiment": _sentiment, "question": _question, "subjectivity": _subjectivity, "paraphrase": _paraphrase,
+    "entailment": _entailment, "banking": _banking, "boolq": _boolq, "commitment": _commitment,
+}  # fmt: skip
 
 
 def _numbered(path: Path, names: tuple[str, ...]) -> Iterable[Row]:

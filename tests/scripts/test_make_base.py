@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.pretraining.result import adaptation_chart, loss_chart, read_result, table
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from server.model.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("river", "door")
 PLAN: dict[str, Any] = {
-    "name": "toy", "pieces": 300, "fractions": [0], "leave_out": ["second"], "seeds": 2,
+    "name": "toy", "pieces": 300, "fractions": [50], "leave_out": ["second"], "seeds": 2,
     "selection_share": 0.25,
     "architecture": {
         "d_model": 16, "d_kv": 4, "d_ff": 24, "num_heads": 2, "num_encoder_layers": 1,
@@ -33,6 +34,11 @@ PLAN: dict[str, Any] = {
         "steps": 2, "batch_size": 4, "micro_batch_size": 4, "prompt_length": 3, "max_input_tokens": 96,
         "max_target_tokens": 8, "evaluate_every_steps": 1, "dropout_rate": 0.0,
     },
+    "figure": {
+        "steps": 1, "batch_size": 4, "micro_batch_size": 4, "prompt_length": 2, "max_input_tokens": 32,
+        "max_target_tokens": 8, "evaluate_every_steps": 1, "dropout_rate": 0.0,
+    },
+    "figure_tasks": ["first"],
 }  # fmt: skip
 
 
@@ -125,6 +131,26 @@ def test_the_card_says_what_was_seen(work: Path) -> None:
         assert said in text
 
 
+def test_the_figures_and_the_result(work: Path) -> None:
+    labels = [each["label"] for each in json.loads((work / "figure.json").read_text())]
+    checkpoints = [
+        "span corruption",
+        "span corruption with sentinel",
+        "adapted 50 percent",
+        "adapted 100 percent",
+    ]
+    assert sorted(labels) == sorted(checkpoints)
+    found = read_result(work)
+    assert set(found["curves"]) == {"pretrained", "adapted", "mixed"}
+    rows = [line.split(" | ")[0].lstrip("| ") for line in table(found)]
+    assert rows[2:4] == ["first", "second"] and rows[-4:] == checkpoints
+    ends = {points[-1][0] for points in loss_chart(found).series.values()}
+    assert len(ends) == 3, "stage after stage"
+    adaptation = adaptation_chart(found).series
+    assert [x for x, _ in adaptation["first"]] == [0, 50, 100]
+    assert [x for x, _ in adaptation["first, sentinel"]] == [0]
+
+
 def test_parts_are_bounded_and_join_to_what_ships(work: Path) -> None:
     parts = sorted((work / "out").iterdir())
     assert len(parts) > 1 and all(path.stat().st_size <= 20_000 for path in parts)
@@ -140,5 +166,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps({"sizes": 3}))
     done = make(tmp_path, "--stages", "mix")
     assert done.returncode == 1 and "unknown field sizes" in done.stderr
+    (tmp_path / "plan.json").write_text(json.dumps({"tasks": ["sentiment", "weather"]}))
+    done = make(tmp_path, "--stages", "collect", "--data", tmp_path)
+    assert done.returncode == 1 and "the plan's tasks name weather; there are sentiment, " in done.stderr
+    assert not (tmp_path / "tasks").exists()
     done = make(tmp_path, "--stages", "bake")
     assert done.returncode == 2 and "no stage bake" in done.stderr
