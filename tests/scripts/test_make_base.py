@@ -61,7 +61,11 @@ def make(work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         work / "plan.json",
         *arguments,
     ]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
+        # The checkpoints of the figures are tuned on by the same programs.
+        "JAX_COMPILATION_CACHE_DIR": str(work / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }  # fmt: skip
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
