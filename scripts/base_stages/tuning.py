@@ -25,6 +25,9 @@ from server.tuning.shapes import shapes_for
 
 EVALUATION_ROWS = 16
 SPLIT_SEED = 1
+MANY_LABELS = 32
+"""Above this many labels an answer is what the prompt writes, as it is served: to rank all labels of each row
+would take longer than to train."""
 
 Say = Callable[[str], None]
 
@@ -95,12 +98,13 @@ class Tuner:
             splits.append(examples)
             for warning in warnings:
                 self._say(f"{task.name}: {warning}")
-        label_ids = tuple(target_ids(label, self._vocabulary, recipe) for label in task.labels)
+        ranked = task.labels if len(task.labels) <= MANY_LABELS else ()
+        label_ids = tuple(target_ids(label, self._vocabulary, recipe) for label in ranked)
         prompts = tuple(
             PromptTask(
                 index=seed, recipe=recipe, train=splits[0], selection=splits[1], report=splits[2],
                 initial=initial_prompt(recipe, self._source, 0, seed, labels=task.labels),
-                labels=task.labels, label_ids=label_ids,
+                labels=ranked, label_ids=label_ids, metrics=("accuracy" if ranked else "exact_match",),
             )
             for seed in range(seeds)
         )  # fmt: skip
