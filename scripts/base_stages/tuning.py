@@ -25,6 +25,7 @@ from server.tuning.shapes import shapes_for
 
 EVALUATION_ROWS = 16
 SPLIT_SEED = 1
+MOST_SELECTION_ROWS = 1_000
 MANY_LABELS = 32
 """Above this many labels an answer is what the prompt writes, as it is served: to rank all labels of each row
 would take longer than to train."""
@@ -90,7 +91,7 @@ class Tuner:
 
     def _job(self, task: Task, recipe: Recipe, seeds: int, selection_share: float) -> Job:
         rows = Split("train", tuple(_text_rows(task, task.train)))
-        wanted = max(1, round(len(rows.rows) * selection_share))
+        wanted = min(MOST_SELECTION_ROWS, max(1, round(len(rows.rows) * selection_share)))
         train, selection = cut_from_train(rows, wanted, SPLIT_SEED)
         splits = []
         for split in (train.rows, selection.rows, _text_rows(task, task.report)):
