@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.tuning.base import Base
 from benchmarks.tuning.measuring import Answers, answers_on
+from benchmarks.tuning.prompts import trained_prompts
 from benchmarks.tuning.results import DATA
 from benchmarks.tuning.rows import Rows, load_rows
 from server.tuning.data.examples import TextRow
@@ -18,12 +19,15 @@ LONGEST = 480
 def run_baseline(base: Base, run: dict[str, Any], say: Any) -> dict[str, Any]:
     """`zero_shot`, `calibrated` (zero-shot), `few_shot` or `majority` on the report split or a part.
 
-    Labels are scored, also where tuned prompts must write them.
+    Labels are scored, also where tuned prompts must write them; `ranked` asks the prompts of `source` so too.
     """
     rows = load_rows(run["task"], DATA)
     wall, cpu = time.perf_counter(), time.process_time()
     if run["kind"] == "majority":
         answers = majority_class(rows)
+    elif run["kind"] == "ranked":
+        prompts, some = trained_prompts(run["source"]), rows.report[: run.get("rows")]
+        answers = answers_on(base, rows, some, prompts, greedy=False)
     elif run["kind"] in ("zero_shot", "calibrated"):
         some = rows.instructed[: run.get("rows")]
         answers = answers_on(

@@ -57,7 +57,8 @@ def merged(runs: dict[str, Document]) -> Document:
 
 def compared(task: str, runs: dict[str, Document]) -> Document:
     """Tuned prompts of a task beside each baseline that ran; `clear` is an interval above 0."""
-    ours = runs[f"{task}-prompts"]
+    # Where prompts wrote their answers, `ranked` has them asked as the baselines are: for labels.
+    ours = runs.get(f"{task}-ranked", runs[f"{task}-prompts"])
     truth = read(ours["truth"])
     hits = right([read(member) for member in ours["predictions"]], truth)
     accuracies = hits.mean(axis=1)
@@ -81,10 +82,10 @@ def compared(task: str, runs: dict[str, Document]) -> Document:
 
 def _beside(hits: Any, truth: list[int], other: Document) -> Document:
     said = [read(member) for member in other["predictions"]]
-    rows = len(said[0])  # a dear baseline may have run on the first rows only
-    if read(other["truth"]) != truth[:rows]:
+    rows = min(len(said[0]), len(truth))  # what is dear may have run on the first rows only
+    if read(other["truth"])[:rows] != truth[:rows]:
         raise ValueError(f"{other['run']['name']} ran on other rows; run it again")
-    theirs = right(said, truth[:rows])
+    theirs = right([member[:rows] for member in said], truth[:rows])
     found = paired_bootstrap(hits[:, :rows], theirs)
     return {
         "accuracy": round(float(theirs.mean()), 4),

@@ -33,6 +33,7 @@ KINDS: dict[str, Run] = {
     "calibrated": run_baseline,
     "few_shot": run_baseline,
     "majority": run_baseline,
+    "ranked": run_baseline,
     "model": run_model,
     "transfer": run_transfer,
     "interpret": run_interpret,

@@ -158,12 +158,12 @@ TASKS: dict[str, Task] = {
             train=Source("glue/MRPC/train.tsv", "tsv"),
             report=Source("glue/MRPC/dev.tsv", "tsv"),
             target="Quality",
-            answers={"0": "different", "1": "equivalent"},
+            answers={"0": "no", "1": "yes"},
             template="sentence1: {sentence1} sentence2: {sentence2}",
             columns={"sentence1": "#1 String", "sentence2": "#2 String"},
             instruction=(
-                "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nAre the meanings of these two sentences "
-                "different or equivalent?"
+                "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo these two sentences mean the same, "
+                "yes or no?"
             ),
             text_tokens=75,
             long_text_tokens=128,

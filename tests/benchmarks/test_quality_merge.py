@@ -62,6 +62,18 @@ def test_tuned_prompts_are_compared_on_the_same_rows() -> None:
     assert found["ensemble"]["over_best"]["difference"] == -0.05
 
 
+def test_prompts_that_wrote_are_compared_by_what_they_rank_first() -> None:
+    asked = runs()
+    asked["sst2-ranked"] = {
+        "run": {"name": "sst2-ranked", "kind": "ranked"},
+        "truth": written(TRUTH[:20]),
+        "predictions": [said(0)[:20]] * 3,
+    }
+    found = merged(asked)["tasks"]["sst2"]
+    assert found["rows"] == 20 and found["accuracy"]["mean"] == 1.0
+    assert (found["beside"]["zero_shot"]["rows"], found["beside"]["zero_shot"]["accuracy"]) == (20, 0.0)
+
+
 def test_a_baseline_of_other_rows_is_refused() -> None:
     changed = runs()
     changed["sst2-zero_shot"]["truth"] = written([1 - place for place in TRUTH])
