@@ -85,17 +85,18 @@ def _binned(points: Sequence[Point], columns: int, first: float, last: float) ->
     for x, y in points:
         share = (x - first) / (last - first) if last > first else 0.0
         found.setdefault(round(min(1.0, max(0.0, share)) * (columns - 1)), []).append(y)
-    return {column: sum(values) / len(values) for column, values in found.items()}
+    return {column: sum(value / len(values) for value in values) for column, values in found.items()}
 
 
 def _heights(means: dict[int, float], logarithmic: bool, rows: int) -> dict[int, int]:
     """Row of each column, 0 at the bottom."""
     bend = math.log if logarithmic else float
-    bottom, top = bend(min(means.values())), bend(max(means.values()))
+    # Halved: the difference of the largest floats is none.
+    bottom, top = bend(min(means.values())) / 2, bend(max(means.values())) / 2
     span = top - bottom
     if not span > 0:  # within the line that names the value
         return dict.fromkeys(means, (rows - 1) // 2)
-    return {column: round((bend(mean) - bottom) / span * (rows - 1)) for column, mean in means.items()}
+    return {column: round((bend(mean) / 2 - bottom) / span * (rows - 1)) for column, mean in means.items()}
 
 
 def _drawn(heights: dict[int, int], columns: int, rows: int) -> list[list[bool]]:
