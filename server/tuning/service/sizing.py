@@ -107,12 +107,6 @@ class Sizer:
                 warnings.append(self._too_long(f"an evaluation dispatch of {rows} rows", seconds))
         shapes = shapes_for(job, evaluation_rows=rows)
         programs = self._compile(job, shapes, measuring=False)
-        if wanted is not None and settled is None:
-            seconds = self._measure_training(job, programs)
-            if seconds > self._limit:
-                what = f"a training dispatch of the recipe's micro_batch_size ({size})"
-                advice = "; without micro_batch_size the server chooses one that fits"
-                warnings.append(self._too_long(what, seconds) + advice)
         return job, programs, Sizes(size, shapes.evaluation_rows), warnings
 
     def _search(self) -> tuple[int, float]:

@@ -52,19 +52,18 @@ def test_the_largest_power_of_two_that_is_short_enough(
     assert larger not in sizer.tried or seconds(larger) > 0.06
 
 
-@pytest.mark.parametrize("named", [None, 8])
 @pytest.mark.parametrize(("limit", "warns"), [(60.0, False), (1e-9, True)])
 def test_sizes_are_measured_recorded_and_kept(
-    tmp_path: Path, compile_cache: Path, limit: float, warns: bool, named: int | None
+    tmp_path: Path, compile_cache: Path, limit: float, warns: bool
 ) -> None:
     store, watcher = PromptStore.open(tmp_path), Watcher()
-    sent = document(upload(store, jsonl()), recipe={"micro_batch_size": named})
+    sent = document(upload(store, jsonl()), recipe={"micro_batch_size": None})
     job = submit(store, sent)
     with running(store, tmp_path, watcher=watcher, of_base=base(), slice_seconds=limit):
         over = finished(store, job)
     assert over.status == "succeeded", over.error
     sizes = over.progress["settled"]["sizes"]
-    assert sizes["micro_batch_size"] == (1 if warns and not named else 8)
+    assert sizes["micro_batch_size"] == (1 if warns else 8)
     lineage = store.resolve("letters", tenant=TENANT).lineage
     assert lineage["recipe"]["micro_batch_size"] == sizes["micro_batch_size"]
     said = [data["message"] for kind, data in events(store, over) if kind == "warning"]
