@@ -8,23 +8,20 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY server server
 COPY prompts_store prompts_store
 COPY clients clients
+COPY base_model base_model
 # `cpu` is the plain server; `cuda` and `tpu` are extras of the same name.
 RUN extra=$([ "$ACCELERATOR" = cpu ] && echo server || echo "$ACCELERATOR") \
  && /opt/chorus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[$extra,postgresql]"
-COPY scripts scripts
-# A small random model, so that the image answers before a real one is mounted.
-RUN /opt/chorus/bin/python scripts/make_demo.py /opt/demo
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --uid 10001 --create-home chorus && install -d -o chorus -g chorus /data
 COPY --from=build /opt/chorus /opt/chorus
-COPY --from=build /opt/demo /opt/demo
 # Models from the hub and fingerprints go to the volume: the rest of a container may be read-only.
 ENV PATH=/opt/chorus/bin:$PATH \
     XDG_CACHE_HOME=/data/cache \
     PYTHONUNBUFFERED=1 \
     CHORUS_DATA_DIR=/data \
-    CHORUS_MODEL=/opt/demo/model \
+    CHORUS_MODEL=embedded \
     CHORUS_HTTP_HOST=0.0.0.0 \
     CHORUS_HTTP_PORT=8000
 USER chorus

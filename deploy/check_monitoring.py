@@ -2,7 +2,7 @@
 
     python deploy/check_monitoring.py            needs `prometheus` (Debian's package) on the path
 
-Starts a server on the demo model with a scrape token, a Prometheus with the repository's own rules and a
+Starts a server on the toy model with a scrape token, a Prometheus with the repository's own rules and a
 one-second scrape, and a load of mixed tasks. Every query must answer without an error, with at least one
 series and not only with NaN; every rule must evaluate and stay silent; three broken queries must be found.
 Everything listens on loopback and is stopped at the end. Exit code 0 when all is well.
@@ -71,22 +71,22 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument(
-        "--demo", type=Path, default=ROOT / ".chorus" / "demo", help="folder of make_demo.py"
+        "--toy", type=Path, default=ROOT / ".chorus" / "toy", help="folder of make_toy_model.py"
     )
-    demo: Path = arguments.parse_args().demo
+    toy: Path = arguments.parse_args().toy
     if shutil.which("prometheus") is None:
         sys.exit("check_monitoring: no `prometheus` on the path (Debian: apt install prometheus)")
-    if not (demo / "model").exists():
-        subprocess.run([sys.executable, ROOT / "scripts" / "make_demo.py", demo], check=True)
+    if not (toy / "model").exists():
+        subprocess.run([sys.executable, ROOT / "scripts" / "make_toy_model.py", toy], check=True)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         scratch = Path(name)
         (scratch / "token").write_text(secrets.token_urlsafe(24))
         (scratch / "key").write_text(secrets.token_urlsafe(24))
         server, prometheus = free_ports(2)
-        stack.enter_context(chorus_server(demo, scratch, server))
+        stack.enter_context(chorus_server(toy, scratch, server))
         stack.enter_context(prometheus_server(scratch, server, prometheus))
         with Client(f"http://127.0.0.1:{server}", api_key=(scratch / "key").read_text()) as client:
-            put_load(client, demo, f"http://127.0.0.1:{prometheus}")
+            put_load(client, toy, f"http://127.0.0.1:{prometheus}")
         url = f"http://127.0.0.1:{prometheus}"
         problems = [*check_queries(url, queries()), *check_rules(url), *check_controls(url)]
     for problem in problems:
@@ -137,14 +137,14 @@ def answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def chorus_server(demo: Path, scratch: Path, port: int) -> Iterator[None]:
-    """`chorus serve` on the demo model, ready."""
+def chorus_server(toy: Path, scratch: Path, port: int) -> Iterator[None]:
+    """`chorus serve` on the toy model, ready."""
     log = scratch / "chorus.log"
     command = [
         Path(sys.executable).parent / "chorus",
         "serve",
         "--model",
-        demo / "model",
+        toy / "model",
         "--port",
         str(port),
     ]
@@ -152,7 +152,7 @@ def chorus_server(demo: Path, scratch: Path, port: int) -> Iterator[None]:
         command,
         log,
         CHORUS_DATA_DIR=str(scratch / "data"),
-        CHORUS_COMPILE_CACHE_DIR=str(demo / "compile_cache"),
+        CHORUS_COMPILE_CACHE_DIR=str(toy / "compile_cache"),
         CHORUS_API_KEY_FILE=str(scratch / "key"),
         CHORUS_SCRAPE_TOKEN_FILE=str(scratch / "token"),
         **SERVER,
@@ -188,14 +188,14 @@ def prometheus_server(scratch: Path, target: int, port: int) -> Iterator[None]:
         yield
 
 
-def put_load(client: Client, demo: Path, prometheus: str) -> None:
+def put_load(client: Client, toy: Path, prometheus: str) -> None:
     """Mixed tasks, a stream, a vote, an upload and a refused one in turn, until Prometheus has seen enough.
 
     Each round uploads a prompt of its own, so that fetches from the store, loads onto the device and
     collected blobs go on for as long as the load does: a histogram of which nothing is new is NaN.
     """
     tasks = [
-        client.tasks.push(path.stem, path).task for path in sorted((demo / "prompts").glob("*.safetensors"))
+        client.tasks.push(path.stem, path).task for path in sorted((toy / "prompts").glob("*.safetensors"))
     ]
     width, random = client.model().config["d_model"], np.random.default_rng(0)
     scrapes = 'count_over_time(chorus_uploads_accepted_total{job="chorus"}[1h])'

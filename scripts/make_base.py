@@ -161,7 +161,8 @@ class Makers:
                 folder = self.work / "figure" / f"{label}-{task}".replace(" ", "-")
                 if (folder / "results.json").exists():
                     continue
-                recipe = Recipe(**{**self.plan.figure, "sentinel_before_target": sentinel})
+                fields = {**self.plan.figure, **self.plan.figure_recipes.get(task, {})}
+                recipe = Recipe(**{**fields, "sentinel_before_target": sentinel})
                 tuned = Tuner(self.work / "kept" / name, self._dtype(), self.say, self._stop).tune(
                     tasks[task], recipe, folder / "state", seeds=self.plan.seeds,
                     selection_share=self.plan.selection_share,

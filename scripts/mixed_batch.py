@@ -1,7 +1,4 @@
-"""Starts a server and asks all its tasks at once, then lets prompts vote.
-
-On the base that ships with Chorus, whose prompts the server registers itself; in a checkout without one, on a
-small model with random weights that is made here.
+"""Starts a server on the base that ships with Chorus, asks all its tasks at once, then lets prompts vote.
 
 Run it through `scripts/demo.py`, which makes the environment.
 """
@@ -26,11 +23,6 @@ from server.embedded import DEMO_TENANT, embedded_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("CHORUS_DEMO_DIR", ROOT / ".chorus" / "demo"))
-TEXTS = {
-    "sentiment": "a warm and funny film",
-    "topic": "the team won the final after a late goal",
-    "question": "who wrote the first book about the city ?",
-}
 START_LIMIT_SECONDS = 300.0
 
 console = Console(stderr=True, soft_wrap=True)
@@ -39,20 +31,17 @@ console = Console(stderr=True, soft_wrap=True)
 def main() -> int:
     arguments = _arguments()
     base = embedded_folder()
-    demo = json.loads((base / "demo.json").read_text()) if base else None
-    if base is None and not (HOME / "model").exists():
-        console.print("chorus: making a small model with random weights")
-        subprocess.run([sys.executable, ROOT / "scripts" / "make_demo.py", HOME], check=True)
+    if base is None:
+        sys.exit("chorus: this checkout has no base_model; get it again, or: chorus serve --model MODEL")
+    demo = json.loads((base / "demo.json").read_text())
     port = arguments.port or _free_port()
-    server = _serve(port, embedded=base is not None)
+    server = _serve(port)
     try:
         client = Client(f"http://127.0.0.1:{port}", retries=0)
         _wait_until_ready(client, server)
-        if demo is None:
-            _register(client)
-        _show_batch(client, inputs_of(demo))
+        _show_batch(client, demo)
         _show_vote(client, demo)
-        _show_next(port, next(iter(inputs_of(demo))))
+        _show_next(port)
         if sys.stdin.isatty() and not arguments.once:
             console.print("\nThe server keeps running: press Ctrl-C to stop it.")
             return server.wait()
@@ -85,19 +74,18 @@ def _free_port() -> int:
     raise OSError("no free TCP port on 127.0.0.1")
 
 
-def _serve(port: int, *, embedded: bool) -> subprocess.Popen[bytes]:
+def _serve(port: int) -> subprocess.Popen[bytes]:
     chorus = Path(sys.executable).parent / "chorus"
-    data = HOME / ("base-data" if embedded else "data")
-    environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(data)}
-    which = ["--model", "embedded", "--tenant", DEMO_TENANT] if embedded else ["--model", HOME / "model"]
+    environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
+    which = ["--model", "embedded", "--tenant", DEMO_TENANT]
     return subprocess.Popen(
         [chorus, "serve", *which, "--host", "127.0.0.1", "--port", str(port)], env=environment
     )
 
 
-def inputs_of(demo: dict[str, Any] | None) -> dict[str, Any]:
-    """An input for each task: a text, or a template's fields."""
-    return dict(TEXTS) if demo is None else {task["task"]: task["example"] for task in demo["tasks"]}
+def inputs_of(demo: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """An input for each task: a row of its report split, as its template's fields."""
+    return {task["task"]: task["example"] for task in demo["tasks"]}
 
 
 def _wait_until_ready(client: Client, server: subprocess.Popen[bytes]) -> None:
@@ -118,42 +106,34 @@ def _is_ready(client: Client) -> bool:
         return False
 
 
-def _register(client: Client) -> None:
-    for path in sorted((HOME / "prompts").glob("*.safetensors")):
-        client.tasks.push(path.stem, path)
-
-
-def _show_batch(client: Client, inputs: dict[str, Any]) -> None:
+def _show_batch(client: Client, demo: dict[str, Any]) -> None:
+    inputs = inputs_of(demo)
     answers = client.generate(requests=[{"task": task, "input": value} for task, value in inputs.items()])
     table = Table(title=f"One batch, {len(inputs)} tasks, one frozen model", title_justify="left")
     for column in ("task", "version", "input", "answer"):
         table.add_column(column)
     for (task, value), result in zip(inputs.items(), answers.results, strict=True):
-        text = value if isinstance(value, str) else " / ".join(value.values())
-        table.add_row(task, str(result.version), text, json.dumps(result.text, ensure_ascii=False))
+        answer = json.dumps(result.text, ensure_ascii=False)
+        table.add_row(task, str(result.version), " / ".join(value.values()), answer)
     console.print(table)
 
 
-def _show_vote(client: Client, demo: dict[str, Any] | None) -> None:
-    if demo is not None:
-        ensemble = demo["ensembles"][0]
-        text = inputs_of(demo)[ensemble["task"]]
-        vote = client.ensemble(ensemble=ensemble["name"], input=text).results[0]
-        members = len(ensemble["versions"])
-        console.print(f"A vote of {members} members: {vote.answer!r}, agreement {vote.agreement:.2f}")
-        return
-    vote = client.ensemble(tasks=["sentiment", "sentiment@1"], input=TEXTS["sentiment"]).results[0]
-    console.print(f"A vote of two members: {vote.answer!r}, agreement {vote.agreement:.2f}")
+def _show_vote(client: Client, demo: dict[str, Any]) -> None:
+    ensemble = demo["ensembles"][0]
+    value = inputs_of(demo)[ensemble["task"]]
+    vote = client.ensemble(ensemble=ensemble["name"], input=value).results[0]
+    members = len(ensemble["versions"])
     console.print(
-        "(The weights are random, so the answers mean nothing yet. Everything else is the real thing.)"
+        f"A vote of {members} prompts of {ensemble['task']}: {vote.answer!r}, agreement {vote.agreement:.2f}"
     )
+    console.print("How good each task is: base_model/CARD.md")
 
 
-def _show_next(port: int, task: str) -> None:
+def _show_next(port: int) -> None:
     console.print(f"""
 Next:
   curl -s http://127.0.0.1:{port}/v1/generate -H 'content-type: application/json' \\
-       -d '{{"task": "{task}", "input": "a joyless mess"}}'
+       -d '{{"task": "sentiment", "input": "a joyless mess"}}'
   chorus serve --model google/flan-t5-small           a real model from the hub
   chorus tasks push my-task prompt.safetensors        your own prompt (PEFT folders and .npy too)
   open http://127.0.0.1:{port}/docs                        every route""")

@@ -1,8 +1,8 @@
 """The base that ships with Chorus, and its prompts, registered on the first start.
 
-base/model/      a Chorus checkpoint
-base/prompts/    prompt files
-base/demo.json   tasks, versions, which is live, ensembles; made by `scripts/make_base.py`
+base_model/model/      a Chorus checkpoint
+base_model/prompts/    prompt files
+base_model/demo.json   tasks, versions, which is live, ensembles; made by `scripts/make_base.py`
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ EMBEDDED = "embedded"
 DEMO_TENANT = "demo"
 
 _HERE = Path(__file__).parent
-PLACES = (_HERE / "base", _HERE.parent / "base")
+PLACES = (_HERE / "base_model", _HERE.parent / "base_model")
 """In an installed package, and in a checkout."""
 
 
 def embedded_folder() -> Path | None:
-    """The folder `base`; None where this installation has none."""
+    """The folder `base_model`; None where this installation has none."""
     return next((place for place in PLACES if (place / "model" / "chorus.json").is_file()), None)
 
 

@@ -45,6 +45,7 @@ def package(work: Path, plan: Plan, tasks: list[Task], target: Path) -> None:
     making = target.with_name(f".{target.name}.partial")
     shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(work / "shipped" / "model", making / "model")
+    _forget_machine(making / "model", plan.name)
     fingerprint = open_checkpoint(making / "model").fingerprint
     assert fingerprint is not None
     places = {name: n for n, name in enumerate(plan.tasks)}
@@ -64,6 +65,14 @@ def package(work: Path, plan: Plan, tasks: list[Task], target: Path) -> None:
     write_document(making / "card.json", card)
     (making / "CARD.md").write_text(as_text(card) + _figures_text(figures))
     making.rename(target)
+
+
+def _forget_machine(model: Path, name: str) -> None:
+    """What ships names the model that it was converted from, and no folder of the machine that made it."""
+    document = json.loads((model / "chorus.json").read_text())
+    write_document(model / "chorus.json", {**document, "source": name})
+    for mark in model.rglob("commit_success.txt"):  # Orbax's: that it is there is what counts
+        mark.write_text("Checkpoint commit was successful\n")
 
 
 def _prompts(work: Path, making: Path, task: Task, fingerprint: str) -> dict[str, Any]:

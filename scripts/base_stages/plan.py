@@ -30,6 +30,7 @@ class Plan:
         selection_share: of a train split that chooses the checkpoint.
         figure: fields of the recipe that figures 3(c) and 3(d) are made with; empty leaves that stage out.
         figure_tasks: tasks of those figures.
+        figure_recipes: by task, fields that differ from `figure`.
     """
 
     name: str = "chorus-base"
@@ -83,6 +84,7 @@ class Plan:
     selection_share: float = 0.05
     figure: dict[str, Any] = field(default_factory=dict)
     figure_tasks: tuple[str, ...] = ("sentiment",)
+    figure_recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_plan(path: Path | None) -> Plan:

@@ -104,6 +104,8 @@ def test_the_base_loads_and_its_prompts_fit_it(work: Path) -> None:
     assert loaded.vocabulary is not None
     demo = json.loads((work / "base" / "demo.json").read_text())
     assert demo["base_fingerprint"] == loaded.fingerprint
+    files = [path for path in (work / "base").rglob("*") if path.is_file()]
+    assert not any(str(work).encode() in path.read_bytes() for path in files)
     assert [each["task"] for each in demo["tasks"]] == ["first", "second"]
     limits = ArtifactLimits(width=16, max_length=8, base_fingerprint=loaded.fingerprint)
     for each in demo["tasks"]:

@@ -104,7 +104,6 @@ def test_help_names_every_flag_and_variable() -> None:
 def test_the_command_ends_with_one_sentence_for_a_bad_start(tmp_path: Path) -> None:
     runner = CliRunner()
     for arguments in (
-        [],
         ["--model", "x", "--host", "0.0.0.0"],
         ["--model", "x", "--api-key-file", str(tmp_path / "absent"), "--data-dir", str(tmp_path)],
         ["--model", "x", "--blocks", "8x8x8", "--data-dir", str(tmp_path)],

@@ -1,6 +1,6 @@
-"""Makes what the demo serves: a small T5 with random weights, a vocabulary, and a prompt file for each task.
+"""Makes a small T5 with random weights, a vocabulary and three prompt files: to check things with.
 
-    python scripts/make_demo.py FOLDER      -> FOLDER/model, FOLDER/prompts/*.safetensors
+    python scripts/make_toy_model.py FOLDER      -> FOLDER/model, FOLDER/prompts/*.safetensors
 
 The weights are random (seed 0), so the answers mean nothing; everything else is the real thing. Serve a real
 checkpoint with `chorus serve --model FOLDER_OR_HUB_ID`.

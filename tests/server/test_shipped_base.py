@@ -1,0 +1,62 @@
+"""The folder `base_model` of this checkout: what the model card promises is what lies there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from prompts_store.store import PromptStore
+from server.embedded import embedded_folder, register_demo
+from server.model.checkpoints import load_model
+
+LARGEST_WEIGHTS = 24_000_000
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    folder = embedded_folder()
+    assert folder is not None, "a checkout ships a base"
+    return folder
+
+
+def document(base: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((base / name).read_text())
+    return found
+
+
+def test_the_weights_are_small_and_are_those_of_the_card_and_of_the_prompts(base: Path) -> None:
+    assert sum(path.stat().st_size for path in (base / "model").rglob("*")) <= LARGEST_WEIGHTS
+    fingerprint = load_model(base / "model").fingerprint
+    assert document(base, "card.json")["fingerprint"] == fingerprint
+    assert register_demo(PromptStore.in_memory(), base, fingerprint) >= 5
+
+
+def test_the_card_tells_data_licences_seed_curve_and_limits(base: Path) -> None:
+    card, text = document(base, "card.json"), (base / "CARD.md").read_text()
+    assert card["limits"] and card["curve"] and card["training"]["tokens"] > 0
+    assert card["training"]["settings"]["seed"] == 0 and card["data"]["licence"] != "not stated"
+    assert len(card["data"]["left_out"]) >= 2
+    before = card["base"]
+    while before["base"] is not None:
+        before = before["base"]
+    assert before["training"]["settings"]["objective"] == "span_corruption"
+    assert all(file["sha256"] in text for file in before["data"]["corpus"])
+
+
+def test_the_figures_of_the_prompts_are_those_that_are_registered(base: Path) -> None:
+    figures = {each["task"]: each for each in document(base, "card.json")["prompts"]}
+    tasks = document(base, "demo.json")["tasks"]
+    assert set(figures) == {task["task"] for task in tasks}
+    text = (base / "CARD.md").read_text()
+    for task in tasks:
+        figure = figures[task["task"]]
+        accuracies = [version["metrics"]["accuracy"] for version in task["versions"]]
+        assert len(accuracies) >= 3 and figure["accuracy"] == accuracies
+        assert figure["mean"] == pytest.approx(mean(accuracies))
+        assert figure["licence"] in text and figure["majority"] > 0 and figure["bag_of_words"] > 0
+        chosen = max(version["metrics"]["selection_accuracy"] for version in task["versions"])
+        assert task["versions"][task["live"] - 1]["metrics"]["selection_accuracy"] == chosen
