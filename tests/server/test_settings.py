@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from server import embedded
 from server.cli import serve
 from server.errors import InvalidInputError
 from server.settings import Settings, flag_of, load_settings, variable_of
@@ -101,9 +102,13 @@ def test_help_names_every_flag_and_variable() -> None:
         assert flag_of(name) in text and variable_of(name) in text, name
 
 
-def test_the_command_ends_with_one_sentence_for_a_bad_start(tmp_path: Path) -> None:
+def test_the_command_ends_with_one_sentence_for_a_bad_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "PLACES", ())  # else no model named is the one that ships
     runner = CliRunner()
     for arguments in (
+        [],
         ["--model", "x", "--host", "0.0.0.0"],
         ["--model", "x", "--api-key-file", str(tmp_path / "absent"), "--data-dir", str(tmp_path)],
         ["--model", "x", "--blocks", "8x8x8", "--data-dir", str(tmp_path)],
