@@ -44,7 +44,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        identity: what decides the run's numbers; a checkpoint of another identity is refused.
+        identity: what decides the run's numbers; a checkpoint of another identity is refused. `steps` and
+            `cooldown_steps` may differ in a checkpoint that neither run's cooldown has touched.
         background: write while training goes on; costs a copy of the state in memory.
     """
 
@@ -84,7 +85,7 @@ class Checkpoints:
         if step is None:
             return None
         facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
-        self._check(facts["identity"])
+        self._check(facts["identity"], step)
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(tensors, optimiser))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
         found = self._manager.restore(step, args=arguments).state
@@ -98,8 +99,11 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def _check(self, then: dict[str, Any]) -> None:
+    def _check(self, then: dict[str, Any], step: int) -> None:
         changed = [name for name, value in self._identity.items() if then.get(name) != value]
+        ends_otherwise = bool(changed) and set(changed) <= {"steps", "cooldown_steps"}
+        if ends_otherwise and all(_before_cooldown(run, step) for run in (then, self._identity)):
+            return
         if changed:
             shown = "; ".join(
                 f"{name} was {then.get(name)}, is {self._identity[name]}" for name in changed[:3]
@@ -109,6 +113,11 @@ class Checkpoints:
                 "on, or another folder to start anew",
                 field=changed[0],
             )
+
+
+def _before_cooldown(identity: dict[str, Any], step: int) -> bool:
+    """Whether a run's first `step` steps had the learning rates that they have whatever its end."""
+    return step <= int(identity["steps"]) - int(identity["cooldown_steps"])
 
 
 def _tree(tensors: Any, optimiser: Any) -> dict[str, Any]:

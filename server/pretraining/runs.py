@@ -10,9 +10,11 @@ FOLDER/card.json, CARD.md      the model card
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -139,6 +141,28 @@ def adapt(model: str, options: RunOptions, settings: Settings, say: Say) -> Endi
 
 
 def _run(start: Start, options: RunOptions, settings: Settings, say: Say) -> Ending:
+    with _alone(options.folder):
+        return _run_alone(start, options, settings, say)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second process out, which would go on from a state that the first is still writing."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInputError(
+                f"another process trains in {folder}; wait for its end, or give another folder",
+                field="folder",
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _run_alone(start: Start, options: RunOptions, settings: Settings, say: Say) -> Ending:
     target = options.folder / "model"
     if target.exists():
         say(f"finished already: {target}")
@@ -201,7 +225,7 @@ def _state(start: Start, programs: Programs, checkpoints: Checkpoints, say: Say)
 def _identity(start: Start, source: Source, settings: Settings) -> dict[str, Any]:
     architecture = {k: v for k, v in dataclasses.asdict(start.config).items() if k != "name"}
     return {
-        **settings.trajectory(), "architecture": architecture, "base": start.base, "data": source.digest,
+        **settings.to_json(), "architecture": architecture, "base": start.base, "data": source.digest,
     }  # fmt: skip
 
 

@@ -95,12 +95,6 @@ class Settings:
         """Every field by name."""
         return dataclasses.asdict(self)
 
-    def trajectory(self) -> dict[str, Any]:
-        """The fields that a run keeps when it is continued. More steps may be asked for, unless the end's
-        cooldown hangs on them."""
-        fields = self.to_json()
-        return fields if self.cooldown_steps else {k: v for k, v in fields.items() if k != "steps"}
-
 
 _COUNT = 1_000_000_000
 _BOUNDS: dict[str, tuple[float, float]] = {

@@ -34,9 +34,11 @@ CADENCE = Cadence(
 )
 
 
-def trainer(folder: Path, *, model_devices: int = 1, rows: int = 2, stop: Any = lambda: False) -> Trainer:
+def trainer(
+    folder: Path, *, model_devices: int = 1, rows: int = 2, stop: Any = lambda: False, **ending: int
+) -> Trainer:
     """The toy's run in a folder, from where it stands."""
-    config, chosen = architecture(), settings(micro_batch_size=rows, batch_size=2 * rows)
+    config, chosen = architecture(), settings(micro_batch_size=rows, batch_size=2 * rows, **ending)
     mesh = make_mesh(model_devices, rows)
     programs = programs_for(chosen) if mesh is None else make_programs(config, chosen, mesh)
     tensors = {
@@ -44,7 +46,7 @@ def trainer(folder: Path, *, model_devices: int = 1, rows: int = 2, stop: Any = 
         for name, array in random_tensors(config, 0)
     }
     optimiser = programs.start(tensors)
-    checkpoints = Checkpoints(folder / "state", {"run": "toy"}, background=False)
+    checkpoints = Checkpoints(folder / "state", chosen.to_json(), background=False)
     state = checkpoints.restore(tensors, optimiser) or State(0, tensors, optimiser)
     curve = Curve(folder / "curve.jsonl")
     source = RandomSource(ids=config.vocab_size)

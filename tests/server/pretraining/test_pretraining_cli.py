@@ -149,7 +149,7 @@ def test_only_preparing_makes_what_a_gpu_needs(materials: Path, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spiece.model", "tokens"]
 
 
-def test_sigterm_saves_and_ends_well(materials: Path, tmp_path: Path) -> None:
+def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_path: Path) -> None:
     for name in ("spiece.model", "tokens"):
         (tmp_path / name).symlink_to(materials / name)
     root = Path(__file__).resolve().parents[3]
@@ -161,6 +161,9 @@ def test_sigterm_saves_and_ends_well(materials: Path, tmp_path: Path) -> None:
         try:
             for line in running.stderr:
                 if "step 4 of" in line:
+                    beside = run(pretrain, tmp_path, *SIZES, *TRAINING, "--steps", "1000000")
+                    assert beside.exit_code == 1
+                    assert "another process trains in" in beside.output
                     running.send_signal(signal.SIGTERM)
                     break
             rest = running.stderr.read()

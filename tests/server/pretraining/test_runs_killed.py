@@ -13,8 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from run_child import trainer
 
+from server.errors import InvalidInputError
 from server.pretraining.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -73,6 +75,27 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     forgetful.stop = lambda: False
     pairs = zip(jax.tree.leaves(finish(forgetful)[0]), jax.tree.leaves(expected[0]), strict=True)
     assert any((a != b).any() for a, b in pairs)
+
+
+def stopped_at(step: int, run: Trainer) -> None:
+    run.stop = lambda: run.state.step == step
+    assert run.run() == "stopped"
+    run.checkpoints.close()
+
+
+def test_a_run_may_get_another_end_until_its_cooldown_begins(tmp_path: Path) -> None:
+    stopped_at(3, trainer(tmp_path / "longer", steps=5, cooldown_steps=2))
+    longer = trainer(tmp_path / "longer", steps=7, cooldown_steps=3)
+    assert longer.state.step == 3
+    planned = trainer(tmp_path / "planned", steps=7, cooldown_steps=3)
+    jax.tree.map(np.testing.assert_array_equal, finish(planned), finish(longer))
+
+    stopped_at(4, trainer(tmp_path / "cooling", steps=5, cooldown_steps=2))
+    with pytest.raises(InvalidInputError, match="steps was 5, is 7"):
+        trainer(tmp_path / "cooling", steps=7, cooldown_steps=2)
+    stopped_at(3, trainer(tmp_path / "shorter", steps=5, cooldown_steps=2))
+    with pytest.raises(InvalidInputError, match="steps was 5, is 4"):
+        trainer(tmp_path / "shorter", steps=4, cooldown_steps=2)
 
 
 def test_eight_devices_learn_what_one_does(tmp_path: Path) -> None:
