@@ -230,9 +230,9 @@ class Settings(BaseSettings):
         description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
     )
     protect_decode_rounds: int = Field(
-        5,
+        4,
         ge=1,
-        description="Decode rounds between encoder passes while a tenant below its share decodes.",
+        description="Decode rounds after a busy tenant's full encoder pass while a quiet one decodes.",
     )
     reserved_slots: int = Field(
         1,

@@ -28,8 +28,8 @@ class EngineConfig:
         reserved_slots: free slots of a block shape kept for tenants below their fair share, while more than
             one tenant was seen in `tenant_memory_seconds`.
         tenant_memory_seconds: how long a tenant without requests still counts as active.
-        protect_decode_rounds: decode rounds between two encoder passes while a tenant below its fair share is
-            decoding and the pass holds only others; 1 is strict alternation.
+        protect_decode_rounds: decode rounds after a full encoder pass of a tenant above its fair share while
+            a tenant far below its own is decoding; fewer after a smaller pass, at least one.
         host_prompt_bytes: byte budget of the host tier (prompts in the compute dtype).
         pinned_prompt_rows: device rows that pinned prompts may take; no request may need the rest plus one.
         loader_threads: prompts fetched from the store at once.
@@ -56,7 +56,7 @@ class EngineConfig:
     lookahead_requests: int = 256
     reserved_slots: int = 1
     tenant_memory_seconds: float = 10.0
-    protect_decode_rounds: int = 5
+    protect_decode_rounds: int = 4
     host_prompt_bytes: int = 256 * 1024 * 1024
     pinned_prompt_rows: int = 0
     loader_threads: int = 2

@@ -104,6 +104,10 @@ class Batcher:
         B = next(B for B in self._batch_sizes(L) if len(placed) <= B)
         return self._step(step, (B, L), placed, now)
 
+    def most_rows(self, length: int) -> int:
+        """Rows of the largest pass of L = `length`."""
+        return self._buckets.most_rows(length)
+
     def _seated(self, tickets: list[Ticket], length: int) -> list[Ticket]:
         """Those that ride now, with their slots. How many fill a pass is counted among those that find slots:
         each was sure of a place alone, but two may have been sure of the same one."""

@@ -248,7 +248,7 @@ class Scheduler:
             self._prefilling.add(ticket)
             self._ports.leaving_queue(ticket)
         B, L = step.plan.bucket
-        self._turns.encoded(B * L)
+        self._turns.encoded(B * L, self._batcher.most_rows(L) * L)
         return step
 
     def _clear_way(self, found: Gathered) -> None:

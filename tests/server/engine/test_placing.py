@@ -21,6 +21,7 @@ from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fitting import Fitter
 from server.engine.scheduler.slots import SlotTable
 from server.engine.scheduler.tickets import Ticket
+from server.engine.scheduler.turns import Turns
 from server.errors import InputTooLongError, InvalidInputError
 
 FITTER = Fitter(TINY_LADDER, 1000, 40)
@@ -146,6 +147,25 @@ def test_slots_are_filled_before_a_decode_round() -> None:
     control = rounds_of_short_answers(prefill_token_budget=64)
     assert control >= 16
     assert rounds_of_short_answers(prefill_token_budget=1024) <= control / 2
+
+
+def seconds_of_texts() -> float:
+    """96 answers of 8 to 32 tokens in 16 slots, refilled by passes of one row or of eight."""
+    ladder = Ladder(((1, 32), (8, 32)), (BlockShape(32, 32, 16),), ((2, 4),))
+    sim = Simulation(ladder)
+    for n in range(96):
+        wanted = 8 + 7 * n % 25
+        sim.submit(generate((5, 1), max_new_tokens=wanted, min_new_tokens=wanted))
+    sim.run()
+    assert len(sim.served) == 96
+    return sim.clock() - 100
+
+
+def test_slots_that_come_free_are_refilled_before_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control owes a round after each pass, of one row too."""
+    found, encoded = seconds_of_texts(), Turns.encoded
+    monkeypatch.setattr(Turns, "encoded", lambda self, tokens, most: encoded(self, tokens, tokens))
+    assert found <= 0.95 * seconds_of_texts()
 
 
 def wait_of_a_search_among_endless_plain_requests() -> float:
