@@ -18,35 +18,39 @@ _CONNECTIONS = 64
 
 
 def measure(bench: Bench) -> Part:
-    """Rounds of direct, many items a request and single requests; then one request at a time."""
+    """Rounds of direct, many items a request and single requests; then one request at a time. Single requests
+    stand beside a direct caller who has as many in flight."""
     server, sizes = bench.served, bench.sizes
     items = bench.bodies(sizes.requests)
     requests = bench.as_requests(items)
     batches = [{"requests": items[n : n + _ITEMS]} for n in range(0, len(items), _ITEMS)]
-    seconds: dict[str, list[float]] = {"direct": [], "batches": [], "one_request": [], "singles": []}
+    in_flight = min(_CONNECTIONS, len(items))
+    kinds = ("direct", "batches", "one_request", "direct_in_flight", "singles")
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     with bench.direct.engine(bench.direct.made(sizes.prompt_length)) as running:
         for number in range(sizes.rounds + 1):
             took = {
                 "direct": running.burst(requests),
                 "batches": server.send(batches, len(batches))[0],
                 "one_request": server.send([{"requests": items}], 1)[0],
-                "singles": server.send(items, min(_CONNECTIONS, len(items)))[0],
+                "direct_in_flight": running.closed(requests, in_flight)[0],
+                "singles": server.send(items, in_flight)[0],
             }
             if number:
                 for name, value in took.items():
                     seconds[name].append(value)
         idle = _idle(bench, running)
-    ratio = {
-        name: statistics.median(a / b for a, b in zip(seconds["direct"], took, strict=True))
-        for name, took in seconds.items()
-    }
+
+    def ratio(name: str, direct: str = "direct") -> float:
+        return statistics.median(a / b for a, b in zip(seconds[direct], seconds[name], strict=True))
+
     return Part(
         [
-            Figure(f"HTTP over direct, {_ITEMS} inputs a request", ratio["batches"], goal=0.95),
-            Figure(f"HTTP over direct, one request of {len(items)} inputs", ratio["one_request"], goal=0.95),
+            Figure(f"HTTP over direct, {_ITEMS} inputs a request", ratio("batches"), goal=0.95),
+            Figure(f"HTTP over direct, one request of {len(items)} inputs", ratio("one_request"), goal=0.95),
             Figure(
-                f"HTTP over direct, one input a request, {_CONNECTIONS} connections",
-                ratio["singles"],
+                f"HTTP over direct, one input a request, {in_flight} in flight",
+                ratio("singles", "direct_in_flight"),
                 goal=0.95,
             ),
             ceiling("one idle request beyond 1.1 x its compiled calls", idle["beyond_ms"], 3.0, "ms"),
