@@ -222,7 +222,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plan", type=Path, help="JSON with fields of base_stages.plan.Plan to change")
     parser.add_argument("--corpus", type=Path, action="append", default=[], help="text; may be repeated")
     parser.add_argument("--held-out-share", type=float, default=0.005)
-    parser.add_argument("--data", type=Path, help="folder with glue/, superglue/ and classification/")
+    parser.add_argument("--data", type=Path, help="folder with the datasets of the plan's tasks")
     parser.add_argument(
         "--minutes", type=float, help="choose the steps of the training stages to take so long"
     )

@@ -9,6 +9,7 @@ shipping. A plan names the tasks that it takes; `paraphrase` is in none: MRPC's 
 from __future__ import annotations
 
 import csv
+import html
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -70,11 +71,16 @@ def read_tasks(folder: Path) -> list[Task]:
 
 
 def collect(data: Path, folder: Path, names: Sequence[str]) -> None:
-    """Write the named tasks of the datasets below `data`. Raises SystemExit for a name that is not known."""
+    """Write the named tasks of the datasets below `data`. Raises SystemExit for a name that is not known, and
+    for a file that is not there."""
     if unknown := [name for name in names if name not in _MAKERS]:
         raise SystemExit(f"the plan's tasks name {unknown[0]}; there are {', '.join(_MAKERS)}")
-    for name in names:
-        write_document(folder / f"{name}.json", asdict(_MAKERS[name](data)))
+    try:
+        made = {name: asdict(_MAKERS[name](data)) for name in names}
+    except FileNotFoundError as error:
+        raise SystemExit(f"--data {data} lacks {error.filename}") from None
+    for name, task in made.items():
+        write_document(folder / f"{name}.json", task)
 
 
 def _sentiment(data: Path) -> Task:
@@ -145,6 +151,25 @@ def _banking(data: Path) -> Task:
     return Task("banking", "{text}", labels, "CC-BY-4.0", "Banking77 (PolyAI)", train, report)
 
 
+def _reviews(data: Path) -> Task:
+    """Sentences of product reviews that twenty people rated from -4 to 4 (Hutto and Gilbert 2014). One that
+    is rated nearer to 0 than 1 is left out; no review is in both splits."""
+    names = ("negative", "positive")
+    file = data / "reviews/amazonReviewSnippets_GroundTruth.txt"
+    by_review: dict[str, list[Row]] = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        number, rating, sentence = line.split("\t", 2)
+        if abs(float(rating)) >= 1 and sentence.strip():
+            row: Row = ({"text": html.unescape(sentence.strip())}, names[float(rating) > 0])
+            by_review.setdefault(number.split("_")[0], []).append(row)
+    reviews = list(by_review.values())
+    order = np.random.Generator(np.random.Philox(7)).permutation(len(reviews))
+    report, train = (
+        tuple(row for n in part for row in reviews[n]) for part in np.split(order, [len(reviews) // 4])
+    )
+    return Task("reviews", "{text}", names, "MIT", "product reviews (Hutto and Gilbert 2014)", train, report)
+
+
 def _boolq(data: Path) -> Task:
     train, report = (
         tuple(
@@ -172,7 +197,8 @@ def _commitment(data: Path) -> Task:
 
 _MAKERS: dict[str, Callable[[Path], Task]] = {
     "sentiment": _sentiment, "question": _question, "subjectivity": _subjectivity, "paraphrase": _paraphrase,
-    "entailment": _entailment, "banking": _banking, "boolq": _boolq, "commitment": _commitment,
+    "entailment": _entailment, "banking": _banking, "reviews": _reviews, "boolq": _boolq,
+    "commitment": _commitment,
 }  # fmt: skip
 
 

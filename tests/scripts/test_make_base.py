@@ -175,6 +175,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps({"tasks": ["sentiment", "weather"]}))
     done = make(tmp_path, "--stages", "collect", "--data", tmp_path)
     assert done.returncode == 1 and "the plan's tasks name weather; there are sentiment, " in done.stderr
+    (tmp_path / "plan.json").write_text(json.dumps({"tasks": ["reviews"]}))
+    done = make(tmp_path, "--stages", "collect", "--data", tmp_path)
+    assert done.returncode == 1 and " lacks " in done.stderr and "amazonReviewSnippets" in done.stderr
     assert not (tmp_path / "tasks").exists()
     done = make(tmp_path, "--stages", "bake")
     assert done.returncode == 2 and "no stage bake" in done.stderr
