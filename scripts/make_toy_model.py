@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        vocabulary = _train_vocabulary(Path(scratch))
+        vocabulary = train_vocabulary(_lines(), Path(scratch))
         chorus = Path(sys.executable).parent / "chorus"
         command = [chorus, "models", "init", "--size", "tiny", "--vocabulary", vocabulary]
         subprocess.run([*command, folder / "model"], check=True, stdout=subprocess.DEVNULL)
@@ -58,11 +59,10 @@ def main() -> None:
         )
 
 
-def _train_vocabulary(folder: Path) -> Path:
-    """A SentencePiece vocabulary of 600 pieces with T5's control ids, from the text at hand."""
+def train_vocabulary(lines: Iterable[str], folder: Path) -> Path:
+    """`folder/spiece.model`, made from these lines: SentencePiece with T5's control ids and 600 pieces, or as
+    many as the text gives."""
     text = folder / "text.txt"
-    labels = [label for names in TASKS.values() for label in names]
-    lines = [*SENTENCES, *labels, *(ROOT / "LICENSE").read_text().lower().splitlines()]
     text.write_text("\n".join(line.strip() for line in lines if line.strip()))
     sentencepiece.SentencePieceTrainer.train(
         input=str(text),
@@ -77,6 +77,14 @@ def _train_vocabulary(folder: Path) -> Path:
         minloglevel=2,
     )
     return folder / "spiece.model"
+
+
+def _lines() -> Iterator[str]:
+    """The text at hand."""
+    yield from SENTENCES
+    for labels in TASKS.values():
+        yield from labels
+    yield from (ROOT / "LICENSE").read_text().lower().splitlines()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 from contenders import ROOT, SHARED, real_or_random_model
 from direct import Direct
 from served import Served
@@ -18,6 +17,7 @@ from sizes import Sizes
 from workload import Load, Request, make_requests, texts
 
 from chorus.load.inputs import SENTENCES
+from make_toy_model import train_vocabulary
 from server.engine.executor import use_persistent_cache
 from server.model.vocabulary import Vocabulary
 
@@ -121,23 +121,6 @@ def _texts() -> list[str]:
 
 
 def _model(scratch: Path, size: str) -> Path:
-    return real_or_random_model(scratch, size=size, vocabulary=_vocabulary(scratch))
-
-
-def _vocabulary(scratch: Path) -> Path:
-    """A SentencePiece vocabulary of some 600 pieces: a random model needs one to read text at all."""
-    lines = scratch / "lines.txt"
-    lines.write_text("\n".join([*SENTENCES, *(ROOT / "LICENSE").read_text().splitlines()]))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(lines),
-        model_prefix=str(scratch / "spiece"),
-        vocab_size=600,
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    return scratch / "spiece.model"
+    # A random model needs a vocabulary to read text at all.
+    lines = [*SENTENCES, *(ROOT / "LICENSE").read_text().splitlines()]
+    return real_or_random_model(scratch, size=size, vocabulary=train_vocabulary(lines, scratch))
