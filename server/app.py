@@ -227,7 +227,8 @@ def load(settings: Settings, say: Say) -> LoadedModel:
         raise InvalidModelError(
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
         )
-    kind, why = choose_attention(settings.attention, loaded.model.dtype)
+    devices = mesh.size if mesh else 1
+    kind, why = choose_attention(settings.attention, loaded.model.dtype, devices=devices)
     say(f"attention by {kind}: {why}")
     return replace(loaded, model=loaded.model.with_attention(kind))
 

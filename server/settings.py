@@ -79,7 +79,8 @@ class Settings(BaseSettings):
     )
     attention: Literal["auto", "xla", "cudnn"] = Field(
         "auto",
-        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, else XLA.",
+        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, XLA by "
+        "pairs of rows on one CPU, else XLA.",
     )
     model_devices: int = Field(
         1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."

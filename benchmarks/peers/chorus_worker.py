@@ -23,6 +23,7 @@ from server.engine.ladder import build_ladder
 from server.engine.observer import DecodeStep, NullObserver, PrefillStep
 from server.engine.requests import GenerateRequest, Origin, PromptHandle, Sampling
 from server.model.checkpoints import load_model
+from server.model.fused_attention import choose_attention
 from server.settings import Settings
 
 
@@ -62,13 +63,14 @@ class Chorus:
 
     def __init__(self, model: str, prompt_rows: int) -> None:
         loaded = load_model(model, layout="unrolled", dtype="float32")
+        served = loaded.model.with_attention(choose_attention("auto", "float32")[0])
         defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
         ladder = build_ladder(
             defaults["input_lengths"], defaults["batch_rows"], defaults["blocks"], defaults["score_buckets"]
         )
         self._source, self._steps = Prompts(), Steps()
         host = HostPromptTier(4 << 30, "float32")
-        executor, _ = build_executor(loaded.model, ladder, prompt_rows, host)
+        executor, _ = build_executor(served, ladder, prompt_rows, host)
         config = EngineConfig(max_queued_requests=1 << 20)
         self._engine = Engine(
             executor,

@@ -23,6 +23,7 @@ from server.engine.plans import Ladder, StepPlan, StepResult
 from server.engine.protocols import HostPrompts, PendingStep, PromptSource
 from server.engine.requests import FinishedEvent, GenerateRequest, Origin, PromptHandle, Sampling
 from server.model.checkpoints import load_model
+from server.model.fused_attention import choose_attention
 from server.settings import Settings
 
 Handle = Callable[[int], PromptHandle]
@@ -137,11 +138,12 @@ class Direct:
 
     def __init__(self, model: Path, prompt_rows: int, ladder: dict[str, Any]) -> None:
         loaded = load_model(str(model), layout="unrolled", dtype="float32")
+        served = loaded.model.with_attention(choose_attention("auto", "float32")[0])
         defaults = {name: field.get_default() for name, field in Settings.model_fields.items()} | ladder
         shapes = (defaults[name] for name in ("input_lengths", "batch_rows", "blocks", "score_buckets"))
         self.ladder = build_ladder(*shapes)
         self.rows, self.config = prompt_rows, loaded.model.config
-        self._spec = model_spec(loaded.model, prompt_rows)
+        self._spec = model_spec(served, prompt_rows)
         self._compiled = compile_all(programs(self._spec, self.ladder))
 
     def made(self, length: int) -> Handle:

@@ -16,6 +16,7 @@ import numpy as np
 from serve_lines import serve
 
 from server.model.checkpoints import load_model
+from server.model.fused_attention import choose_attention
 from server.tuning.data.examples import Example
 from server.tuning.job import Job, PromptTask
 from server.tuning.loop import TuningLoop
@@ -28,7 +29,8 @@ class Trainer:
     """One model; a loop for each work folder, compiled and started in the warm-up round."""
 
     def __init__(self, folder: str) -> None:
-        self._model = load_model(folder, layout="unrolled", dtype="float32").model
+        model = load_model(folder, layout="unrolled", dtype="float32").model
+        self._model = model.with_attention(choose_attention("auto", "float32")[0])
         self._loop = lru_cache(self._make)
 
     def run(self, folder: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Attention that never writes its scores to memory: cuDNN's kernel on an NVIDIA card, in bf16.
 
 It knows lengths, not masks, so `visible` must come from lengths: [B, 1, 1, L]. What it does not take (f32,
-causal targets, dropout, odd lengths) goes to `dense_attention`, which every other platform uses too.
+causal targets, dropout, odd lengths) goes to `dense_attention`, which every other platform uses too (a lone
+CPU two rows at a time).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from server.errors import InvalidInputError
-from server.model.attention import Attention, WeightDropout, dense_attention
+from server.model.attention import Attention, WeightDropout, dense_attention, paired_attention
 
-Kind = Literal["xla", "cudnn"]
+Kind = Literal["xla", "pairs", "cudnn"]
 
 
 def fused_attention(
@@ -56,7 +57,11 @@ def _takes(query: jax.Array, key: jax.Array, visible: jax.Array) -> bool:
     return bool(by_lengths and fits and even and query.dtype == jnp.bfloat16)
 
 
-ATTENTIONS: dict[Kind, Attention] = {"xla": dense_attention, "cudnn": fused_attention}
+ATTENTIONS: dict[Kind, Attention] = {
+    "xla": dense_attention,
+    "pairs": paired_attention,
+    "cudnn": fused_attention,
+}
 
 
 def probe_cudnn() -> None:
@@ -73,13 +78,16 @@ def choose_attention(
     *,
     platform: str | None = None,
     probe: Callable[[], None] = probe_cudnn,
+    devices: int = 1,
 ) -> tuple[Kind, str]:
     """The kind to compile, and why.
 
     Args:
-        wanted: `auto` takes cuDNN on an NVIDIA card in bf16 where the probe passes, else XLA.
+        wanted: `auto` takes cuDNN on an NVIDIA card in bf16 where the probe passes, pairs of rows on one
+            CPU device, else XLA.
         platform: None asks JAX.
         probe: raises where cuDNN does not work.
+        devices: that share the model.
 
     Raises:
         InvalidInputError: `cudnn` was asked for and cannot be had; says why.
@@ -87,6 +95,8 @@ def choose_attention(
     platform = platform or jax.default_backend()
     if wanted == "xla":
         return "xla", "asked for"
+    if wanted == "auto" and platform == "cpu" and devices == 1:
+        return "pairs", "a CPU makes the products of several pairs of rows at once"
     reason = ""
     if platform not in ("gpu", "cuda"):
         reason = f"the platform is {platform}"

@@ -15,6 +15,7 @@ from server.engine.executor.programs import programs
 from server.engine.ladder import tiny_ladder
 from server.engine.plans import Ladder
 from server.model.config import T5Config, named_config
+from server.model.fused_attention import choose_attention
 from server.model.mesh import DeviceMesh
 from server.model.t5 import Model, assemble, random_tensors
 
@@ -52,9 +53,10 @@ def tiny_model(
     dtype: Any = "float32",
     mesh: DeviceMesh | None = None,
 ) -> Model:
-    """A random T5 1.1 of test size; the same seed gives the same weights."""
+    """A random T5 1.1 of test size, with the attention of a server; the same seed gives the same weights."""
     config = named_config("tiny")
-    return assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), mesh=mesh)
+    model = assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), mesh=mesh)
+    return model.with_attention(choose_attention("auto", dtype, devices=mesh.size if mesh else 1)[0])
 
 
 def tiny_executor(

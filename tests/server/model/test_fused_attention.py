@@ -88,7 +88,11 @@ def test_the_platform_chooses_with_a_fallback() -> None:
     def works() -> None:
         return None
 
-    assert choose_attention("auto", "bfloat16")[0] == "xla"  # this machine
+    for dtype in ("float32", "bfloat16"):
+        assert choose_attention("auto", dtype)[0] == "pairs"  # this machine
+        assert choose_attention("auto", dtype, devices=2)[0] == "xla"
+        assert choose_attention("xla", dtype)[0] == "xla"
+        assert choose_attention("auto", dtype, platform="tpu")[0] == "xla"
     assert choose_attention("auto", "bfloat16", platform="gpu", probe=works) == ("cudnn", "the probe passed")
     kind, why = choose_attention("auto", "bfloat16", platform="gpu", probe=broken)
     assert kind == "xla" and "cuDNN is not detected." in why and "more" not in why
