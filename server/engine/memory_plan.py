@@ -54,7 +54,7 @@ class MemoryPlan:
         return max(0, self.limit - self.resident)
 
     def with_temporaries(self, temporaries: int) -> MemoryPlan:
-        """The plan with XLA's own figure for the largest program's scratch memory."""
+        """The plan with XLA's own figure for the scratch memory of what runs at once."""
         return replace(self, temporaries=temporaries)
 
     def rows(self) -> list[tuple[str, int, str]]:

@@ -57,7 +57,7 @@ class Executor(Protocol):
         ...
 
     def dispatch(self, plan: StepPlan) -> PendingStep:
-        """Start a step on the device and return at once. Plans run in the order dispatched."""
+        """Start a step on the device and return at once. It finds what the plans dispatched before leave."""
         ...
 
     def collect(self, pending: PendingStep) -> StepResult:

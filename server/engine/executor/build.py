@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from server.engine.executor.compile_watch import CompileWatch
 from server.engine.executor.compiling import Progress, compile_all
 from server.engine.executor.jax_executor import JaxExecutor
+from server.engine.executor.lanes import run_apart, temporaries_at_once
 from server.engine.executor.places import Places
 from server.engine.executor.programs import DEFAULT_OUTPUT_WIDTH, ModelSpec, programs
 from server.engine.executor.sampling import TokenRules
@@ -88,7 +89,7 @@ def build_executor(
     plan = plan_memory(model.config, ladder, prompt_row_capacity, model.dtype, limit, model.mesh)
     plan.check()
     compiled = compile_all(programs(spec, ladder), watch, progress)
-    plan = plan.with_temporaries(compiled.largest_temporary)
+    plan = plan.with_temporaries(temporaries_at_once(compiled, ladder, run_apart(spec.places)))
     plan.check()
     executor = JaxExecutor(
         spec, ladder, compiled, host_prompts, model.config.padded_vocab_size, model.config.decoder_start_id

@@ -27,11 +27,6 @@ class CompiledPrograms:
     def __getitem__(self, name: str) -> Any:
         return self.executables[name]
 
-    @property
-    def largest_temporary(self) -> int:
-        """XLA's scratch memory: programs run one after another, so the largest counts."""
-        return max(self.temporary_bytes.values(), default=0)
-
 
 def compile_all(
     programs: Iterable[Program], watch: CompileWatch | None = None, progress: Progress | None = None

@@ -12,6 +12,7 @@ from server.engine.executor import packing, results
 from server.engine.executor import programs as names
 from server.engine.executor.compiling import CompiledPrograms
 from server.engine.executor.decode import DecodeOutput
+from server.engine.executor.lanes import ENCODING, Lanes, run_apart
 from server.engine.executor.programs import ModelSpec
 from server.engine.executor.state import BlockState
 from server.engine.plans import (
@@ -48,7 +49,8 @@ class JaxExecutor:
     """Implements `protocols.Executor`. Made by `build_executor`; used from one thread.
 
     Every call runs an executable compiled at start, so a plan can never compile. State is donated from step
-    to step: a step may be dispatched before earlier ones are collected, and the device runs them in order.
+    to step: a step may be dispatched before earlier ones are collected, and finds what they leave. On a CPU
+    what reads nothing of theirs runs beside them: encoding is a lane, and so is each block.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class JaxExecutor:
         self._start_id = decoder_start_id
         self._table = compiled["empty_rows"]()
         self._blocks = [_Block(compiled[names.empty_name(shape)]()) for shape in ladder.blocks]
+        self._lanes = Lanes([ENCODING, *range(len(ladder.blocks))], run_apart(spec.places))
 
     @property
     def ladder(self) -> Ladder:
@@ -119,7 +122,8 @@ class JaxExecutor:
         table = (self._spec.rows, self._spec.width)
         per_load = self._ladder.rows_per_load
         for numbers, values in packing.pack_loads(loads, self._prompts, table, per_load, self._spec.dtype):
-            self._table = self._programs["load_rows"](self._table, numbers, values)
+            program = self._programs["load_rows"]
+            self._table = self._lanes.start(ENCODING, program, self._table, numbers, values)
 
     def _encode(self, bucket: tuple[int, int], inputs: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
         """(encoded, lengths, finite) of a batch."""
@@ -129,7 +133,7 @@ class JaxExecutor:
             )
         ids, lengths = packing.pack_inputs(inputs, bucket)
         program = self._programs[names.encode_name(bucket)]
-        encoded, finite = program(self._spec.params, self._table, ids, lengths)
+        encoded, finite = self._lanes.start(ENCODING, program, self._spec.params, self._table, ids, lengths)
         return encoded, lengths, finite
 
     def _prefill(self, plan: PrefillPlan) -> Dispatched:
@@ -144,7 +148,9 @@ class JaxExecutor:
         for index, admitted in packed:
             block, shape = self._blocks[index], self._ladder.blocks[index]
             program = self._programs[names.admit_name(plan.bucket, shape)]
-            block.state = program(self._spec.params, block.state, encoded, lengths, finite, admitted)
+            block.state = self._lanes.start(
+                index, program, self._spec.params, block.state, encoded, lengths, finite, admitted
+            )
         for admission in plan.admissions:
             self._note_search(admission.block, admission.slots, admission.sampling.num_beams > 1)
         return Dispatched(plan, _start_copy(finite), {})
@@ -168,7 +174,9 @@ class JaxExecutor:
         encoded, lengths, finite = self._encode(plan.bucket, plan.inputs)
         program = self._programs[names.score_name(plan.bucket, plan.score_bucket)]
         sums = [
-            program(self._spec.params, encoded, lengths, finite, tokens, target_lengths)
+            self._lanes.start(
+                ENCODING, program, self._spec.params, encoded, lengths, finite, tokens, target_lengths
+            )
             for tokens, target_lengths in chunks
         ]
         return Dispatched(plan, [_start_copy(chunk) for chunk in sums], {})
@@ -182,7 +190,9 @@ class JaxExecutor:
         steps = np.int32(min(plan.tokens, self._spec.output_width))
         program = self._programs[names.decode_name(shape, plan.mode)]
         output: DecodeOutput
-        block.state, output = program(self._spec.params, block.state, release, steps)
+        block.state, output = self._lanes.start(
+            plan.block, program, self._spec.params, block.state, release, steps
+        )
         for leader in set(plan.release) & block.searches.keys():
             del block.searches[leader]
         for small in (output.tokens, output.log_probs, output.counts, output.started, output.done):

@@ -8,6 +8,8 @@ import jax
 import pytest
 
 from server.engine.executor import build_executor
+from server.engine.executor.lanes import run_apart, temporaries_at_once
+from server.engine.executor.places import Places
 from server.engine.executor.testing import MemoryPrompts, tiny_model
 from server.engine.ladder import build_ladder
 from server.engine.memory_plan import device_limit, plan_memory
@@ -30,7 +32,13 @@ def test_the_plan_is_what_the_executor_allocates() -> None:
     assert plan.encoder_memory == sum(_bytes(block.memory) for block in blocks)
     slots = [(block.cache, block.beams, block.slots, block.memory_lengths) for block in blocks]
     assert plan.slots == _bytes(slots)
-    assert plan.temporaries == executor.compiled.largest_temporary
+    needed = executor.compiled.temporary_bytes
+    assert plan.temporaries == temporaries_at_once(executor.compiled, LADDER, run_apart(Places()))
+    # Both blocks and the encoder at once, each with its largest program.
+    own = [max(size for name, size in needed.items() if f"{n}x" in name) for n in ("8x4", "8x8")]
+    encoder = needed["encode[2,8]"]
+    assert plan.temporaries == sum(own) + encoder > max(needed.values())
+    assert temporaries_at_once(executor.compiled, LADDER, apart=False) == max(needed.values())
     assert plan.total <= plan.limit and plan.limit == device_limit()
 
 
