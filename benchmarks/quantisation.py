@@ -1,4 +1,4 @@
-"""What int8 at rest does to a model's answers: logits and greedy tokens beside the parent's, and bytes.
+"""What int8 at rest and bf16 do to a model's answers: logits and greedy tokens beside the parent's, bytes.
 
     python benchmarks/quantisation.py MODEL --texts sentences.tsv --machine 2core-cpu
 
@@ -70,17 +70,22 @@ def main() -> None:
     expected, said = answers(parent, texts, None)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for dtype in ("float32", "bfloat16", "int8"):
-            folder = Path(scratch) / dtype
+        for dtype, matrix_dtype in (
+            ("float32", None), ("bfloat16", None), ("int8", None), ("float32", "bfloat16"),
+        ):  # fmt: skip
+            folder = Path(scratch) / f"{dtype}-{matrix_dtype}"
             convert(options.model, folder, dtype=dtype)
-            logits, greedy = answers(load_model(folder), texts, said)
-            found[dtype] = {
+            loaded = load_model(folder, matrix_dtype=matrix_dtype)
+            logits, greedy = answers(loaded, texts, said)
+            name = dtype if matrix_dtype is None else f"{dtype}, matrices {matrix_dtype}"
+            found[name] = {
                 "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+                "bytes_in_memory": sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.model.params)),
                 "logits_relative_l2": float(np.linalg.norm(logits - expected) / np.linalg.norm(expected)),
                 "same_greedy_answer": sum(a == b for a, b in zip(greedy, said, strict=True)),
                 "texts": len(texts),
             }
-            print(dtype, json.dumps(found[dtype]), flush=True)
+            print(name, json.dumps(found[name]), flush=True)
     record = {
         "what": "quantisation", "date": datetime.now(UTC).date().isoformat(), "machine": options.machine,
         "model": Path(options.model).name, "jax": jax.__version__, "found": found,

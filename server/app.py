@@ -212,7 +212,9 @@ def load(settings: Settings, say: Say) -> LoadedModel:
 
     dtype, mesh = compute_dtype(settings), mesh_of(settings)
     shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
-    say(f"loading {settings.model} ({dtype}, {settings.layout}{shared})")
+    matrix_dtype = "bfloat16" if settings.matrix_dtype == "bf16" else dtype
+    types = dtype if matrix_dtype == dtype else f"{dtype}, matrices in {matrix_dtype}"
+    say(f"loading {settings.model} ({types}, {settings.layout}{shared})")
     tenths: set[int] = set()
 
     def progress(what: str, done: int, total: int) -> None:
@@ -222,7 +224,14 @@ def load(settings: Settings, say: Say) -> LoadedModel:
             say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
 
     source = model_source(settings.model)
-    loaded = load_model(source, layout=settings.layout, dtype=dtype, mesh=mesh, progress=progress)
+    loaded = load_model(
+        source,
+        layout=settings.layout,
+        dtype=dtype,
+        matrix_dtype=matrix_dtype,
+        mesh=mesh,
+        progress=progress,
+    )
     if loaded.vocabulary is None:
         raise InvalidModelError(
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
@@ -264,7 +273,9 @@ def start_engine(
     host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
     model = loaded.model
     limit = settings.memory_limit_bytes or device_limit(model.mesh)
-    arithmetic = plan_memory(model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh)
+    arithmetic = plan_memory(
+        model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh, model.matrix_dtype
+    )
     say("memory plan\n" + arithmetic.table())
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NAMES = (
     "model",
     "compute_dtype",
+    "matrix_dtype",
     "layout",
     "attention",
     "data_dir",

@@ -1,6 +1,6 @@
 """Chorus's own turn: the engine called directly, all requests handed in at once.
 
-python chorus_worker.py MODEL_FOLDER CACHE_FOLDER
+python chorus_worker.py MODEL_FOLDER CACHE_FOLDER MATRIX_DTYPE
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Steps(NullObserver):
 class Chorus:
     """One engine with the server's default ladder, kept for the whole run."""
 
-    def __init__(self, model: str, prompt_rows: int) -> None:
-        loaded = load_model(model, layout="unrolled", dtype="float32")
+    def __init__(self, model: str, prompt_rows: int, matrix_dtype: str) -> None:
+        loaded = load_model(model, layout="unrolled", dtype="float32", matrix_dtype=matrix_dtype)
         served = loaded.model.with_attention(choose_attention("auto", "float32")[0])
         defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
         ladder = build_ladder(
@@ -109,8 +109,9 @@ class Chorus:
 
 def main() -> None:
     use_persistent_cache(sys.argv[2])
-    chorus = Chorus(sys.argv[1], int(sys.argv[3]) if len(sys.argv) > 3 else 110_000)
-    serve({"chorus": chorus.run})
+    matrix_dtype = sys.argv[3]
+    name = "chorus" if matrix_dtype == "float32" else "chorus_bf16"
+    serve({name: Chorus(sys.argv[1], 110_000, matrix_dtype).run})
 
 
 if __name__ == "__main__":

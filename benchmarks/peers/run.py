@@ -30,6 +30,8 @@ from workload import PROMPT_LENGTH, Load, make_requests, synthetic_ids, texts, w
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+OURS = {"chorus": "float32", "chorus_bf16": "bfloat16"}
+"""Contenders of ours by the type of the model's matrices; everything else is f32 in both."""
 PEERS = ("peft", "hf_mixed", "one_at_a_time", "ctranslate2_f32", "ctranslate2_int8")
 LOADS = {
     load.name: load
@@ -55,17 +57,21 @@ def main() -> None:
         scratch = Path(name)
         model = real_or_random_model(scratch)
         _convert(python, model, scratch / "ct2")
-        ours = Worker(
-            [sys.executable, HERE / "chorus_worker.py", model, arguments.cache], scratch / "ours.log"
-        )
+        ours = {
+            name: Worker(
+                [sys.executable, HERE / "chorus_worker.py", model, arguments.cache, dtype],
+                scratch / f"{name}.log",
+            )
+            for name, dtype in OURS.items()
+        }
         peers = Worker([python, HERE / "peer_worker.py", model, scratch / "ct2"], scratch / "peers.log")
         results = {}
         for load in (LOADS[chosen] for chosen in arguments.loads):
             _write_work(scratch / load.name, load, model)
             results[load.name] = _measure(load, scratch / load.name, ours, peers, arguments)
             _print_table(load, results[load.name])
-        ours.close()
-        peers.close()
+        for worker in (*ours.values(), peers):
+            worker.close()
     _save(results, python, arguments)
 
 
@@ -106,13 +112,13 @@ def _write_work(folder: Path, load: Load, model: Path) -> None:
 
 
 def _measure(
-    load: Load, folder: Path, ours: Worker, peers: Worker, arguments: argparse.Namespace
+    load: Load, folder: Path, ours: dict[str, Worker], peers: Worker, arguments: argparse.Namespace
 ) -> dict[str, list[dict[str, Any]]]:
-    contenders = ["chorus", *(peer for peer in arguments.peers if peer not in SKIPPED.get(load.name, ()))]
+    contenders = [*OURS, *(peer for peer in arguments.peers if peer not in SKIPPED.get(load.name, ()))]
     turns: dict[str, list[dict[str, Any]]] = {contender: [] for contender in contenders}
     for number in range(arguments.rounds + 1):
         for contender in contenders:
-            answer = (ours if contender == "chorus" else peers).run(contender, folder)
+            answer = ours.get(contender, peers).run(contender, folder)
             what = "warm-up" if number == 0 else f"round {number}"
             sys.stderr.write(f"{load.name} {what} {contender}: {answer['seconds']:.2f} s\n")
             if number:
@@ -120,22 +126,25 @@ def _measure(
     return turns
 
 
-def _ratios(turns: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    ours = [turn["seconds"] for turn in turns["chorus"]]
+def _ratios(turns: dict[str, list[dict[str, Any]]], of: str = "chorus") -> dict[str, float]:
+    """How often the time of one of ours the others take."""
+    ours = [turn["seconds"] for turn in turns[of]]
     return {
         peer: round(statistics.median(t["seconds"] / own for t, own in zip(theirs, ours, strict=True)), 3)
         for peer, theirs in turns.items()
-        if peer != "chorus"
+        if peer not in OURS
     }
 
 
 def _print_table(load: Load, turns: dict[str, list[dict[str, Any]]]) -> None:
-    ratios = _ratios(turns)
+    ratios, bf16 = _ratios(turns), _ratios(turns, "chorus_bf16")
     sys.stdout.write(f"\n{load.name}: {load.requests} requests, {load.tasks} tasks\n")
     for contender, answers in turns.items():
         seconds = [answer["seconds"] for answer in answers]
         rate = load.requests / statistics.median(seconds)
-        ratio = f"chorus {ratios[contender]:.2f} x" if contender in ratios else ""
+        ratio = (
+            f"chorus {ratios[contender]:.2f} x, bf16 {bf16[contender]:.2f} x" if contender in ratios else ""
+        )
         spread = f"{min(seconds):.2f} to {max(seconds):.2f} s"
         sys.stdout.write(f"  {contender:18} {rate:7.2f} requests/s   {spread:20} {ratio}\n")
     sys.stdout.flush()
@@ -143,7 +152,8 @@ def _print_table(load: Load, turns: dict[str, list[dict[str, Any]]]) -> None:
 
 def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) -> None:
     where = machine()
-    ratios = dict(_ratios(results.get("labels_64", {"chorus": []})))
+    labels = results.get("labels_64", {name: [] for name in OURS})
+    ratios = dict(_ratios(labels))
     if {"labels_1", "labels_1000"} <= set(results):
         one, many = (
             statistics.median(turn["seconds"] for turn in results[name]["chorus"])
@@ -156,8 +166,14 @@ def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) 
         "machine": where,
         "versions": versions(Path(sys.executable)) | versions(python),
         "ratios": ratios,
+        "ratios_bf16": _ratios(labels, "chorus_bf16"),
         "loads": {
-            name: {"load": vars(LOADS[name]), "ratios": _ratios(turns), "turns": turns}
+            name: {
+                "load": vars(LOADS[name]),
+                "ratios": _ratios(turns),
+                "ratios_bf16": _ratios(turns, "chorus_bf16"),
+                "turns": turns,
+            }
             for name, turns in results.items()
         },
     }

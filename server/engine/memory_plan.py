@@ -16,7 +16,7 @@ from server.engine.plans import Ladder
 from server.errors import InvalidInputError
 from server.model.config import T5Config
 from server.model.mesh import DeviceMesh
-from server.model.parameters import parameter_axes, parameter_shapes
+from server.model.parameters import is_matrix, parameter_axes, parameter_shapes
 
 _MAX_BEAMS = 8
 
@@ -60,7 +60,11 @@ class MemoryPlan:
     def rows(self) -> list[tuple[str, int, str]]:
         """(use, bytes, the setting that changes it)."""
         return [
-            ("weights", self.weights, "compute_dtype, model_devices, or model to a smaller one"),
+            (
+                "weights",
+                self.weights,
+                "compute_dtype, matrix_dtype, model_devices, or a smaller model",
+            ),
             ("prompt rows", self.prompt_rows, "prompt_rows"),
             ("encoder memory", self.encoder_memory, "blocks (fewer slots, shorter inputs)"),
             ("slots (self-attention, beams)", self.slots, "blocks (fewer slots, fewer new tokens)"),
@@ -94,7 +98,13 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: T5Config, ladder: Ladder, prompt_rows: int, dtype: Any, limit: int, mesh: DeviceMesh | None = None
+    config: T5Config,
+    ladder: Ladder,
+    prompt_rows: int,
+    dtype: Any,
+    limit: int,
+    mesh: DeviceMesh | None = None,
+    matrix_dtype: Any = None,
 ) -> MemoryPlan:
     """The arithmetic part, of one device: nothing is allocated or compiled.
 
@@ -103,13 +113,16 @@ def plan_memory(
         dtype: compute dtype.
         limit: bytes that may be used of a device.
         mesh: the devices that share the model; None is one device.
+        matrix_dtype: of the model's matrices; None is `dtype`.
     """
     size = np.dtype(dtype).itemsize
+    matrix = size if matrix_dtype is None else np.dtype(matrix_dtype).itemsize
     data, model = (mesh.data, mesh.model) if mesh else (1, 1)
     position = 2 * config.num_decoder_layers * config.num_heads * config.d_kv * size
     small = sum(b.slots * _slot_bytes(b.new_tokens) for b in ladder.blocks)
     return MemoryPlan(
-        weights=weight_bytes(config, size, mesh),
+        weights=weight_bytes(config, matrix, mesh, is_matrix)
+        + weight_bytes(config, size, mesh, lambda name: not is_matrix(name)),
         prompt_rows=prompt_rows * config.d_model * size // model,
         encoder_memory=sum(b.slots * b.input_length for b in ladder.blocks) * position // (data * model),
         slots=sum(b.slots * b.new_tokens for b in ladder.blocks) * position // (data * model) + small,

@@ -28,7 +28,8 @@ class Functions:
 
     Attributes:
         graph: the NNX structure; `nnx.merge(graph, params)` at trace time costs nothing at run time.
-        dtype: compute dtype of parameters, encodings, memory and cache.
+        dtype: compute dtype of encodings, memory and cache, and of parameters that are no matrices.
+        matrix_dtype: of the matrices, and what they are multiplied in; the embedding is a table, not one.
         mesh: where the parameters live; None is one device.
         attention: of whole sequences; a decode step has its own.
     """
@@ -37,6 +38,7 @@ class Functions:
     layout: Layout
     dtype: Any
     graph: Any
+    matrix_dtype: Any
     mesh: DeviceMesh | None = None
     attention: Kind = "xla"
 

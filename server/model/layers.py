@@ -22,8 +22,16 @@ def parameter(dtype: jnp.dtype, *shape: int) -> nnx.Param:
 
 
 def project(x: jax.Array, weight: nnx.Param) -> jax.Array:
-    """x [..., I] times weight [I, O] -> [..., O] in the compute dtype."""
-    return jnp.matmul(x, weight[...], precision=precision(x.dtype))
+    """x [..., I] times weight [I, O] -> [..., O] in the compute dtype, multiplied in the weight's."""
+    return multiply(x, weight, x.dtype)
+
+
+def multiply(x: jax.Array, weight: nnx.Param, dtype: jnp.dtype) -> jax.Array:
+    """x [..., I] times weight [I, O] -> [..., O] in `dtype`: x is rounded to the weight's dtype, sums are
+    f32."""
+    matrix = weight[...]
+    rounded = x.astype(matrix.dtype)
+    return jnp.matmul(rounded, matrix, precision=precision(matrix.dtype), preferred_element_type=dtype)
 
 
 def rms_norm(x: jax.Array, scale: nnx.Param, epsilon: float) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import nnx
 from server.model.attention import Attention, dense_attention, precision
 from server.model.config import T5Config
 from server.model.dropout import Dropout
-from server.model.layers import parameter
+from server.model.layers import multiply, parameter
 from server.model.layout import Layout, PyTree
 from server.model.mesh import DeviceMesh
 from server.model.stacks import Decoder, Encoder
@@ -80,17 +80,16 @@ class T5(nnx.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """x [..., D] -> [..., V] f32."""
-        exact = precision(x.dtype)
         if self.config.tied:
             scaled = x * jnp.asarray(self.config.d_model**-0.5, x.dtype)
             return jnp.einsum(
                 "...d,vd->...v",
                 scaled,
                 self.embedding[...],
-                precision=exact,
+                precision=precision(x.dtype),
                 preferred_element_type=jnp.float32,
             )
-        return jnp.matmul(x, self.head[...], precision=exact, preferred_element_type=jnp.float32)
+        return multiply(x, self.head, jnp.float32)
 
     def _whole(self, x: jax.Array) -> jax.Array:
         """x [B, ...] with its last axis whole on each device."""

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:  # config counts parameters through this module
     from server.model.config import T5Config
 
+_MATRICES = frozenset(("query", "key", "value", "output", "wi", "wi_0", "wi_1", "wo", "head"))
+
 Axis = Literal["vocab", "embed", "heads", "mlp", "buckets", "layers"]
 Axes = tuple[Axis, ...]
 
@@ -44,6 +46,12 @@ def parameter_axes(config: T5Config) -> dict[str, Axes]:
     "heads" is H * K in projections and H in `relative_bias`: both are cut between heads.
     """
     return dict(_axes(config))
+
+
+def is_matrix(name: str) -> bool:
+    """Whether a canonical tensor is multiplied with activations: projections, feed-forwards, the head. The
+    embedding is looked up, even where a tied head multiplies with it too."""
+    return name.rsplit(".", 1)[-1] in _MATRICES
 
 
 def parameter_count(config: T5Config) -> int:

@@ -19,7 +19,7 @@ from server.model.fused_attention import Kind
 from server.model.layout import LAYOUTS, Layout, PyTree
 from server.model.mesh import DeviceMesh, check_division
 from server.model.network import T5
-from server.model.parameters import Axes, parameter_axes, parameter_shapes
+from server.model.parameters import Axes, is_matrix, parameter_axes, parameter_shapes
 
 Array = jax.Array | np.ndarray[Any, Any]
 Sharding = Callable[[Axes], jax.sharding.Sharding]
@@ -52,6 +52,10 @@ class Model:
         return self.functions.dtype
 
     @property
+    def matrix_dtype(self) -> Any:
+        return self.functions.matrix_dtype
+
+    @property
     def mesh(self) -> DeviceMesh | None:
         return self.functions.mesh
 
@@ -61,9 +65,17 @@ class Model:
 
 
 def build(
-    config: T5Config, layout: Layout = "unrolled", dtype: Any = jnp.float32, mesh: DeviceMesh | None = None
+    config: T5Config,
+    layout: Layout = "unrolled",
+    dtype: Any = jnp.float32,
+    mesh: DeviceMesh | None = None,
+    matrix_dtype: Any = None,
 ) -> Model:
     """The structure alone: `params` are `jax.ShapeDtypeStruct`s, with their shardings on a mesh.
+
+    Args:
+        dtype: compute dtype.
+        matrix_dtype: of what activations are multiplied with (`parameters.is_matrix`); None is `dtype`.
 
     Raises:
         InvalidModelError: unknown layout, or a dtype other than float32 and bfloat16 (T5 overflows in
@@ -72,16 +84,14 @@ def build(
     """
     if layout not in LAYOUTS:
         raise InvalidModelError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}", field="layout")
-    compute = jnp.dtype(dtype)
-    if compute not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
-        raise InvalidModelError(f"dtype must be float32 or bfloat16, got {compute.name}", field="dtype")
+    compute = _checked(dtype, "dtype")
+    matrix = compute if matrix_dtype is None else _checked(matrix_dtype, "matrix_dtype")
     if mesh is not None:
         check_division(config, mesh.model)
     graph, state = nnx.split(nnx.eval_shape(lambda: T5(config, layout, compute, mesh)))
     params = nnx.to_pure_dict(state)
-    if mesh is not None:
-        _shard_structs(config, layout, params, mesh.weight)
-    return Model(Functions(config, layout, compute, graph, mesh), params)
+    _finish_structs(config, layout, params, matrix, mesh)
+    return Model(Functions(config, layout, compute, graph, matrix, mesh), params)
 
 
 def assemble(
@@ -91,6 +101,7 @@ def assemble(
     tensors: Iterable[tuple[str, Array]],
     sharding: Sharding | None = None,
     mesh: DeviceMesh | None = None,
+    matrix_dtype: Any = None,
 ) -> Model:
     """Fill a model tensor by tensor: each is put on its device, cast, before the next is asked for.
 
@@ -98,16 +109,17 @@ def assemble(
         tensors: canonical name and array, in any order; see `parameters`.
         sharding: where each tensor lives; None is the mesh's own rules, or the default device.
         mesh: the devices that share the model; None is one device.
+        matrix_dtype: as `build` takes it.
 
     Raises:
         InvalidModelError: a tensor is unknown, misshapen, given twice or missing; named in the message.
         InvalidInputError: the mesh does not divide the model; names the axis.
     """
-    model = build(config, layout, dtype, mesh)
+    model = build(config, layout, dtype, mesh, matrix_dtype)
     sharding = mesh.weight if sharding is None and mesh is not None else sharding
     shapes, axes = parameter_shapes(config), parameter_axes(config)
     missing = dict.fromkeys(shapes)
-    place = _Place(model.dtype, sharding)
+    places = {True: _Place(model.matrix_dtype, sharding), False: _Place(model.dtype, sharding)}
     params: dict[Any, Any] = {}
     for name, array in tensors:
         if name not in shapes:
@@ -119,6 +131,7 @@ def assemble(
             raise InvalidModelError(message, field=name)
         del missing[name]
         path, index = _path(name, layout)
+        place = places[is_matrix(name)]
         if index is None:
             _set(params, path, place.whole(array, axes[name]))
         else:
@@ -181,12 +194,23 @@ def _deviation(config: T5Config, name: str) -> float:
     return float(config.d_model**-0.5)
 
 
-def _shard_structs(config: T5Config, layout: Layout, params: PyTree, sharding: Sharding) -> None:
+def _checked(dtype: Any, field: str) -> jnp.dtype:
+    found: jnp.dtype = jnp.dtype(dtype)
+    if found not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
+        raise InvalidModelError(f"{field} must be float32 or bfloat16, got {found.name}", field=field)
+    return found
+
+
+def _finish_structs(
+    config: T5Config, layout: Layout, params: PyTree, matrix_dtype: jnp.dtype, mesh: DeviceMesh | None
+) -> None:
+    """Give matrices their dtype, and everything its place on a mesh."""
     for name, axes in parameter_axes(config).items():
         path, index = _path(name, layout)
         shape = _get(params, path)
-        where = sharding(axes if index is None else ("layers", *axes))
-        struct = jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)  # type: ignore[no-untyped-call]
+        where = mesh.weight(axes if index is None else ("layers", *axes)) if mesh else None
+        dtype = matrix_dtype if is_matrix(name) else shape.dtype
+        struct = jax.ShapeDtypeStruct(shape.shape, dtype, sharding=where)  # type: ignore[no-untyped-call]
         _set(params, path, struct)
 
 

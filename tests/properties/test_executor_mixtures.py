@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from server.engine.executor import JaxExecutor, prefill, sampling
-from server.engine.executor.testing import MemoryPrompts, tiny_executor
+from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
 from server.engine.plans import (
     Admission,
     BeamsDone,
@@ -261,6 +261,12 @@ def _differences(
 def test_plain_rows_have_the_same_bits_in_every_mixture(executor: JaxExecutor) -> None:
     compared, different = _differences(executor, _pool(96), 0, "plain", MIXTURES)
     assert compared > 2 * MIXTURES and different == 0
+
+
+def test_plain_rows_have_the_same_bits_with_matrices_in_bf16() -> None:
+    executor = tiny_executor(LADDER, _values(), model=tiny_model(matrix_dtype="bfloat16"), prompt_rows=64)
+    compared, different = _differences(_load(executor), _pool(96), 0, "plain", MIXTURES // 5)
+    assert compared > 2 * MIXTURES // 5 and different == 0
 
 
 def test_beams_and_samples_have_the_same_bits_in_every_mixture(executor: JaxExecutor) -> None:

@@ -28,6 +28,9 @@ class LoadedT5(Protocol):
     def dtype(self) -> Any: ...
 
     @property
+    def matrix_dtype(self) -> Any: ...
+
+    @property
     def params(self) -> Any: ...
 
     @property
@@ -86,7 +89,9 @@ def build_executor(
     """
     spec = model_spec(model, prompt_row_capacity, output_width)
     limit = device_limit(model.mesh) if memory_limit_bytes is None else memory_limit_bytes
-    plan = plan_memory(model.config, ladder, prompt_row_capacity, model.dtype, limit, model.mesh)
+    plan = plan_memory(
+        model.config, ladder, prompt_row_capacity, model.dtype, limit, model.mesh, model.matrix_dtype
+    )
     plan.check()
     compiled = compile_all(programs(spec, ladder), watch, progress)
     plan = plan.with_temporaries(temporaries_at_once(compiled, ladder, run_apart(spec.places)))

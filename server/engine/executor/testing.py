@@ -52,10 +52,11 @@ def tiny_model(
     layout: Any = "unrolled",
     dtype: Any = "float32",
     mesh: DeviceMesh | None = None,
+    matrix_dtype: Any = None,
 ) -> Model:
     """A random T5 1.1 of test size, with the attention of a server; the same seed gives the same weights."""
     config = named_config("tiny")
-    model = assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), mesh=mesh)
+    model = assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), None, mesh, matrix_dtype)
     return model.with_attention(choose_attention("auto", dtype, devices=mesh.size if mesh else 1)[0])
 
 

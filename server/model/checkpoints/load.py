@@ -42,6 +42,7 @@ def load_model(
     *,
     layout: Layout = "unrolled",
     dtype: Any = "float32",
+    matrix_dtype: Any = None,
     sharding: Sharding | None = None,
     mesh: DeviceMesh | None = None,
     progress: Progress | None = None,
@@ -52,6 +53,7 @@ def load_model(
     Args:
         source: a Hugging Face, T5X or Chorus folder, a hub id, or a `gs://` T5X folder.
         dtype: float32 or bfloat16; weights are cast while they are read.
+        matrix_dtype: of what activations are multiplied with; None is `dtype`.
         sharding, mesh: as `server.model.t5.assemble` takes them.
         progress: told after each tensor.
         options: what the source does not say about itself.
@@ -76,7 +78,7 @@ def load_model(
         tensors = reported(
             tensors, progress, f"loading {reader.config.name}", total_bytes(reader, resolved.itemsize)
         )
-    model = assemble(reader.config, layout, dtype, tensors, sharding, mesh)
+    model = assemble(reader.config, layout, dtype, tensors, sharding, mesh, matrix_dtype)
     if fingerprint is None:
         fingerprint = collector.fingerprint()
         keep_fingerprint(reader, fingerprint)

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from server.errors import InvalidModelError
 from server.model.config import T5Config, named_config
 from server.model.decoding import greedy_tokens
 from server.model.functions import TARGET_CHUNK
 from server.model.layout import LAYOUTS, Layout
-from server.model.t5 import Model, assemble, random_tensors
+from server.model.parameters import is_matrix
+from server.model.t5 import Model, assemble, build, random_tensors, tensors_of
 
 CONFIG = named_config("tiny")
 V = CONFIG.padded_vocab_size
@@ -195,6 +197,55 @@ def test_numbers_are_in_the_compute_dtype_and_logits_in_f32() -> None:
     )
     assert logits.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves((cache, memory))} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("config", [CONFIG, OLD], ids=["t5_1_1", "t5_1_0"])
+def test_matrices_in_bf16_leave_everything_else_in_f32(layout: Layout, config: T5Config) -> None:
+    exact = _model(layout, config)
+    model = assemble(config, layout, "float32", random_tensors(config, 3), matrix_dtype="bfloat16")
+    dtypes = {name: array.dtype for name, array in tensors_of(model)}
+    assert {dtype for name, dtype in dtypes.items() if is_matrix(name)} == {jnp.dtype(jnp.bfloat16)}
+    others = {name.rsplit(".", 1)[-1]: dtype for name, dtype in dtypes.items() if not is_matrix(name)}
+    assert {name for name in others if not name.endswith("norm")} == {"embedding", "relative_bias"}
+    assert {*others.values()} == {jnp.dtype(jnp.float32)}
+    structs = build(config, layout, "float32", matrix_dtype="bfloat16").params
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), model.params)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), structs) == shapes
+
+    rows, ids, lengths = _inputs()
+    targets = np.array([[[5, 9, 1, 0], [4, 1, 0, 0]]] * 3, np.int32)
+    counts = np.array([[3, 2]] * 3, np.int32)
+    found = []
+    for each in (exact, model):
+        encoded = jax.jit(each.functions.encode)(each.params, rows, ids, lengths)
+        memory = jax.jit(each.functions.encoder_memory)(each.params, encoded, lengths)
+        logits = jax.jit(each.functions.decode_targets)(each.params, encoded, lengths, targets, counts)
+        assert {leaf.dtype for leaf in jax.tree.leaves((encoded, memory, logits))} == {jnp.dtype("float32")}
+        found.append(np.asarray(logits))
+    error = np.linalg.norm(found[1] - found[0]) / np.linalg.norm(found[0])
+    assert 1e-5 < error < 0.02
+
+
+def test_gradients_of_prompt_rows_pass_matrices_in_bf16() -> None:
+    rows, ids, lengths = _inputs()
+    ids[:, :2] = V + np.arange(6).reshape(3, 2)
+    gradients = []
+    for dtype in ("float32", "bfloat16"):
+        model = assemble(CONFIG, "unrolled", "float32", random_tensors(CONFIG, 3), matrix_dtype=dtype)
+
+        def loss(rows: Any, model: Model = model) -> Any:
+            return (model.functions.encode(model.params, rows, ids, lengths) ** 3).sum()
+
+        gradients.append(np.asarray(jax.jit(jax.grad(loss))(rows)))
+    assert gradients[1].dtype == np.float32
+    error = np.linalg.norm(gradients[1] - gradients[0]) / np.linalg.norm(gradients[0])
+    assert 1e-5 < error < 0.03
+
+
+def test_another_dtype_of_matrices_is_refused() -> None:
+    with pytest.raises(InvalidModelError, match="matrix_dtype must be float32 or bfloat16, got float16"):
+        build(CONFIG, matrix_dtype="float16")
 
 
 def test_a_donated_cache_is_updated_in_place_inside_a_loop() -> None:

@@ -23,8 +23,9 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def test_the_plan_is_what_the_executor_allocates() -> None:
-    model = tiny_model()
+@pytest.mark.parametrize("matrix_dtype", [None, "bfloat16"])
+def test_the_plan_is_what_the_executor_allocates(matrix_dtype: str | None) -> None:
+    model = tiny_model(matrix_dtype=matrix_dtype)
     executor, plan = build_executor(model, LADDER, 16, MemoryPrompts())
     blocks = [block.state for block in executor._blocks]
     assert plan.weights == _bytes(model.params)
@@ -46,7 +47,8 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_is_compiled() -> No
     class Abstract:
         """Fails when anything but arithmetic touches the model."""
 
-        config, dtype, params, functions, mesh = named_config("xxl"), "bfloat16", None, None, None
+        config, dtype, matrix_dtype = named_config("xxl"), "bfloat16", "bfloat16"
+        params, functions, mesh = None, None, None
 
     with pytest.raises(
         InvalidInputError, match=r"needs .* MiB of memory and may use .* change compute_dtype"
