@@ -1,4 +1,4 @@
-"""Line charts as SVG, written by hand: the benchmarks need no plotting library."""
+"""Line and bar charts as SVG, written by hand: the benchmarks need no plotting library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Points = Sequence[tuple[float, float]]
 _WIDTH, _HEIGHT = 640, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 56, 52
 _MOST_LABELS = 12
-_COLOURS = ("#1f6feb", "#d1642e", "#2b8a3e", "#8250df", "#b5179e")
+_COLOURS = ("#1f6feb", "#d1642e", "#2b8a3e", "#8250df", "#b5179e", "#57606a", "#0b7285")
+_BAR, _BARS_LEFT, _BARS_TOP, _KEY_WIDTH, _KEYS_A_LINE = 16, 150, 46, 160, 3
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Chart:
         ]
 
     def _line(self, scale: _Scale, place: int, name: str) -> str:
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = _colour(place)
         at = [(scale.x(x), scale.y(y)) for x, y in self.series[name]]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in at)
@@ -90,6 +91,58 @@ class Chart:
             f'<rect x="{key}" y="32" width="12" height="4" fill="{colour}"/>'
             f'<text x="{key + 18}" y="38">{escape(name)}</text>'
         )
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Groups of horizontal bars.
+
+    Attributes:
+        groups: values by bar name, by group name; None where there is nothing to show.
+    """
+
+    title: str
+    x_label: str
+    groups: dict[str, dict[str, float | None]]
+
+    def svg(self) -> str:
+        """The picture, as high as it has bars."""
+        names = list(dict.fromkeys(name for bars in self.groups.values() for name in bars))
+        values = [value for bars in self.groups.values() for value in bars.values() if value is not None]
+        top = _round_up(max(values, default=1.0))
+        parts, y = [], _BARS_TOP + 18 * math.ceil(len(names) / _KEYS_A_LINE)
+        for place, name in enumerate(names):
+            x = _BARS_LEFT + _KEY_WIDTH * (place % _KEYS_A_LINE)
+            line = _BARS_TOP + 18 * (place // _KEYS_A_LINE)
+            parts.append(f'<rect x="{x}" y="{line - 9}" width="12" height="9" fill="{_colour(place)}"/>')
+            parts.append(f'<text x="{x + 18}" y="{line}">{escape(name)}</text>')
+        for group, bars in self.groups.items():
+            middle = y + _BAR * len(bars) / 2 + 4
+            parts.append(f'<text x="{_BARS_LEFT - 8}" y="{middle:.0f}" text-anchor="end">{escape(group)}</text>')
+            for name, value in bars.items():
+                if value is None:
+                    parts.append(f'<text x="{_BARS_LEFT + 4}" y="{y + _BAR - 4}" fill="#57606a">not run</text>')
+                else:
+                    width = value / top * (_WIDTH - _BARS_LEFT - 60)
+                    colour = _colour(names.index(name))
+                    parts.append(
+                        f'<rect x="{_BARS_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR - 2}" '
+                        f'fill="{colour}"/><text x="{_BARS_LEFT + width + 5:.1f}" y="{y + _BAR - 4}">'
+                        f"{value:.1f}</text>"
+                    )
+                y += _BAR
+            y += _BAR // 2
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y + 24}" '
+            f'font-family="sans-serif" font-size="12"><rect width="{_WIDTH}" height="{y + 24}" fill="#ffffff"/>'
+            f'<text x="12" y="20" font-size="15">{escape(self.title)}</text>'
+        )
+        foot = f'<text x="{_BARS_LEFT}" y="{y + 12}" fill="#57606a">{escape(self.x_label)}</text></svg>'
+        return "\n".join([head, *parts, foot]) + "\n"
+
+
+def _colour(place: int) -> str:
+    return _COLOURS[place % len(_COLOURS)]
 
 
 class _Scale:

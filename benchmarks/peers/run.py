@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from contenders import SHARED, Worker, peers_environment, real_or_random_model
 from machine import machine, versions
+from picture import draw
 from workload import PROMPT_LENGTH, Load, make_requests, synthetic_ids, texts, write
 
 HERE = Path(__file__).parent
@@ -181,6 +182,7 @@ def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) 
     target = arguments.out or ROOT / "benchmarks" / "results" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(content, indent=1) + "\n")
+    draw(target)
     sys.stdout.write(f"\nkept in {target.relative_to(ROOT) if target.is_relative_to(ROOT) else target}\n")
 
 

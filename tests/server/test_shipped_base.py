@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from prompts_store.store import PromptStore
+from server.app import load
 from server.embedded import embedded_folder, register_demo
 from server.model.checkpoints import load_model
+from server.settings import Settings
 
 LARGEST_WEIGHTS = 24_000_000
 
@@ -33,6 +35,15 @@ def test_the_weights_are_small_and_are_those_of_the_card_and_of_the_prompts(base
     fingerprint = load_model(base / "model").fingerprint
     assert document(base, "card.json")["fingerprint"] == fingerprint
     assert register_demo(PromptStore.in_memory(), base, fingerprint) >= 5
+
+
+def test_a_server_keeps_matrices_in_the_type_that_was_asked_for(base: Path) -> None:
+    said: list[str] = []
+    settings = Settings(model=str(base / "model"), compute_dtype="f32", matrix_dtype="bf16")
+    model = load(settings, said.append).model
+    assert (model.dtype, model.matrix_dtype) == ("float32", "bfloat16")
+    assert "(float32, matrices in bfloat16, unrolled)" in said[0]
+    assert load(Settings(model=str(base / "model")), said.append).model.matrix_dtype == "float32"
 
 
 def test_the_card_tells_data_licences_seed_curve_and_limits(base: Path) -> None:
