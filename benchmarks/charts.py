@@ -118,10 +118,14 @@ class Bars:
             parts.append(f'<text x="{x + 18}" y="{line}">{escape(name)}</text>')
         for group, bars in self.groups.items():
             middle = y + _BAR * len(bars) / 2 + 4
-            parts.append(f'<text x="{_BARS_LEFT - 8}" y="{middle:.0f}" text-anchor="end">{escape(group)}</text>')
+            parts.append(
+                f'<text x="{_BARS_LEFT - 8}" y="{middle:.0f}" text-anchor="end">{escape(group)}</text>'
+            )
             for name, value in bars.items():
                 if value is None:
-                    parts.append(f'<text x="{_BARS_LEFT + 4}" y="{y + _BAR - 4}" fill="#57606a">not run</text>')
+                    parts.append(
+                        f'<text x="{_BARS_LEFT + 4}" y="{y + _BAR - 4}" fill="#57606a">not run</text>'
+                    )
                 else:
                     width = value / top * (_WIDTH - _BARS_LEFT - 60)
                     colour = _colour(names.index(name))

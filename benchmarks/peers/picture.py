@@ -30,7 +30,9 @@ def draw(result: Path) -> Path:
     content: dict[str, Any] = json.loads(result.read_text())
     machine = content["machine"]
     groups = {name: _rates(load) for name, load in content["loads"].items()}
-    title = f"{machine['cores']} cores, {content['date']}: answers of 4 tokens (labels) and longer ones (text)"
+    title = (
+        f"{machine['cores']} cores, {content['date']}: answers of 4 tokens (labels) and longer ones (text)"
+    )
     target = result.with_suffix(".svg")
     target.write_text(Bars(title, "requests a second, medians of interleaved rounds", groups).svg())
     return target

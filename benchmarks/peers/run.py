@@ -154,19 +154,12 @@ def _print_table(load: Load, turns: dict[str, list[dict[str, Any]]]) -> None:
 def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) -> None:
     where = machine()
     labels = results.get("labels_64", {name: [] for name in OURS})
-    ratios = dict(_ratios(labels))
-    if {"labels_1", "labels_1000"} <= set(results):
-        one, many = (
-            statistics.median(turn["seconds"] for turn in results[name]["chorus"])
-            for name in ("labels_1", "labels_1000")
-        )
-        ratios["one_task"] = round(one / many, 3)
     content = {
         "what": "peers",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": where,
         "versions": versions(Path(sys.executable)) | versions(python),
-        "ratios": ratios,
+        "ratios": _ratios(labels),
         "ratios_bf16": _ratios(labels, "chorus_bf16"),
         "loads": {
             name: {
