@@ -110,39 +110,39 @@ class Bars:
         names = list(dict.fromkeys(name for bars in self.groups.values() for name in bars))
         values = [value for bars in self.groups.values() for value in bars.values() if value is not None]
         top = _round_up(max(values, default=1.0))
-        parts, y = [], _BARS_TOP + 18 * math.ceil(len(names) / _KEYS_A_LINE)
-        for place, name in enumerate(names):
-            x = _BARS_LEFT + _KEY_WIDTH * (place % _KEYS_A_LINE)
-            line = _BARS_TOP + 18 * (place // _KEYS_A_LINE)
-            parts.append(f'<rect x="{x}" y="{line - 9}" width="12" height="9" fill="{_colour(place)}"/>')
-            parts.append(f'<text x="{x + 18}" y="{line}">{escape(name)}</text>')
+        parts = [part for place, name in enumerate(names) for part in self._key(place, name)]
+        y = _BARS_TOP + 18 * math.ceil(len(names) / _KEYS_A_LINE)
         for group, bars in self.groups.items():
-            middle = y + _BAR * len(bars) / 2 + 4
-            parts.append(
-                f'<text x="{_BARS_LEFT - 8}" y="{middle:.0f}" text-anchor="end">{escape(group)}</text>'
-            )
+            parts.append(_text(_BARS_LEFT - 8, y + _BAR * len(bars) / 2 + 4, group, "end"))
             for name, value in bars.items():
-                if value is None:
-                    parts.append(
-                        f'<text x="{_BARS_LEFT + 4}" y="{y + _BAR - 4}" fill="#57606a">not run</text>'
-                    )
-                else:
-                    width = value / top * (_WIDTH - _BARS_LEFT - 60)
-                    colour = _colour(names.index(name))
-                    parts.append(
-                        f'<rect x="{_BARS_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR - 2}" '
-                        f'fill="{colour}"/><text x="{_BARS_LEFT + width + 5:.1f}" y="{y + _BAR - 4}">'
-                        f"{value:.1f}</text>"
-                    )
+                parts += self._bar(y, names.index(name), value, top)
                 y += _BAR
             y += _BAR // 2
-        head = (
+        head = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y + 24}" '
-            f'font-family="sans-serif" font-size="12"><rect width="{_WIDTH}" height="{y + 24}" fill="#ffffff"/>'
-            f'<text x="12" y="20" font-size="15">{escape(self.title)}</text>'
-        )
-        foot = f'<text x="{_BARS_LEFT}" y="{y + 12}" fill="#57606a">{escape(self.x_label)}</text></svg>'
-        return "\n".join([head, *parts, foot]) + "\n"
+            'font-family="sans-serif" font-size="12">',
+            f'<rect width="{_WIDTH}" height="{y + 24}" fill="#ffffff"/>',
+            f'<text x="12" y="20" font-size="15">{escape(self.title)}</text>',
+        ]
+        return "\n".join([*head, *parts, _text(_BARS_LEFT, y + 12, self.x_label), "</svg>"]) + "\n"
+
+    def _key(self, place: int, name: str) -> list[str]:
+        x = _BARS_LEFT + _KEY_WIDTH * (place % _KEYS_A_LINE)
+        y = _BARS_TOP + 18 * (place // _KEYS_A_LINE)
+        square = f'<rect x="{x}" y="{y - 9}" width="12" height="9" fill="{_colour(place)}"/>'
+        return [square, _text(x + 18, y, name)]
+
+    def _bar(self, y: int, place: int, value: float | None, top: float) -> list[str]:
+        if value is None:
+            return [_text(_BARS_LEFT + 5, y + _BAR - 4, "not run")]
+        width = value / top * (_WIDTH - _BARS_LEFT - 60)
+        bar = f'width="{width:.1f}" height="{_BAR - 2}" fill="{_colour(place)}"'
+        number = _text(_BARS_LEFT + width + 5, y + _BAR - 4, f"{value:.1f}")
+        return [f'<rect x="{_BARS_LEFT}" y="{y}" {bar}/>', number]
+
+
+def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _colour(place: int) -> str:
