@@ -31,7 +31,7 @@ def draw(result: Path) -> Path:
     machine = content["machine"]
     groups = {name: _rates(load) for name, load in content["loads"].items()}
     title = (
-        f"{machine['cores']} cores, {content['date']}: answers of 4 tokens (labels) and longer ones (text)"
+        f"{machine['cores']} cores, {content['date']}: labels of 4 tokens, texts of 8 to 128"
     )
     target = result.with_suffix(".svg")
     target.write_text(Bars(title, "requests a second, medians of interleaved rounds", groups).svg())
