@@ -30,9 +30,7 @@ def draw(result: Path) -> Path:
     content: dict[str, Any] = json.loads(result.read_text())
     machine = content["machine"]
     groups = {name: _rates(load) for name, load in content["loads"].items()}
-    title = (
-        f"{machine['cores']} cores, {content['date']}: labels of 4 tokens, texts of 8 to 128"
-    )
+    title = f"{machine['cores']} cores, {content['date']}: labels of 4 tokens, texts of 8 to 128"
     target = result.with_suffix(".svg")
     target.write_text(Bars(title, "requests a second, medians of interleaved rounds", groups).svg())
     return target

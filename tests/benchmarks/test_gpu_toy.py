@@ -40,7 +40,7 @@ def test_every_part_is_there_with_its_goal(record: dict[str, Any]) -> None:
     assert [step["mean_positions"] for step in steps] == pytest.approx([12], abs=1.5)
     assert {step["goal"] for step in steps} == {1.5} and parts["prefill"]["found"]["goal"] == 0.55
     assert parts["prefill"]["found"]["residents"]["goal"] == 0.97
-    assert record["toy"] and record["machine"]["commit"] and parts["base"]["attention"].startswith("xla")
+    assert record["toy"] and record["machine"]["commit"] and parts["base"]["attention"].startswith("pairs")
 
 
 def test_figures_hold_together(record: dict[str, Any]) -> None:
