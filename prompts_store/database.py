@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +18,9 @@ from prompts_store.migrate import upgrade
 from prompts_store.text import shown
 
 LOG = logging.getLogger("chorus.store")
+
+PATIENCE_SECONDS = 30.0
+"""How long a change waits for the publish lock before it is told; a reader waits for no writer."""
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
@@ -73,12 +77,30 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """The publish lock, and a transaction that commits whole at the end or not at all."""
-        with self._writers, self._translated(), self.engine.connect() as connection:
-            connection = connection.execution_options(**{sqlite.WRITE_OPTION: True})
+    def write(self, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[Connection]:
+        """The publish lock, and a transaction that commits whole at the end or not at all.
+
+        Args:
+            patience_seconds: how long to wait for the lock, here and in the database together.
+
+        Raises:
+            StoreError: somebody else held the lock all that time, or the database failed.
+        """
+        with self._turn(patience_seconds) as left_ms, self._translated(), self.engine.connect() as connection:
+            connection = connection.execution_options(**{sqlite.WRITE_OPTION: left_ms})
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _turn(self, patience_seconds: float) -> Iterator[int]:
+        """This process's turn to write, and the milliseconds of patience that are left."""
+        started = time.monotonic()
+        if not self._writers.acquire(timeout=patience_seconds):
+            raise _locked()
+        try:
+            yield max(1, round(1000 * (patience_seconds - (time.monotonic() - started))))
+        finally:
+            self._writers.release()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -86,6 +108,8 @@ class Database:
             yield
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
+            if sqlite.is_locked(cause) or postgresql.is_locked(cause):
+                raise _locked() from error
             kind, said = type(cause).__name__, " ".join(str(cause).split())
             if not self._tells:
                 LOG.warning("the database did not answer: %s: %s", kind, said)
@@ -103,6 +127,13 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def _locked() -> StoreError:
+    return StoreError(
+        "The database is locked: another change, or another program that has it open, has not let go of it; "
+        "nothing was changed. Try again; if this goes on, find out which program holds the lock."
+    )
 
 
 def _parse(url: str | None, folder: Path) -> URL:

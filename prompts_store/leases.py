@@ -14,14 +14,16 @@ class Leases:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers: Counter[str] = Counter()
+        self._leaving: set[str] = set()
 
     @contextmanager
-    def hold(self, digest: str) -> Iterator[None]:
-        """Hold a digest; several holders may."""
+    def hold(self, digest: str) -> Iterator[bool]:
+        """Hold a digest, at once; several holders may. False where it is being removed: it came too late."""
         with self._lock:
             self._readers[digest] += 1
+            in_time = digest not in self._leaving
         try:
-            yield
+            yield in_time
         finally:
             with self._lock:
                 self._readers[digest] -= 1
@@ -29,9 +31,17 @@ class Leases:
                     del self._readers[digest]
 
     def unless_held(self, digest: str, remove: Callable[[], bool]) -> bool | None:
-        """Run `remove` while nobody can begin to hold the digest; None when somebody holds it already."""
+        """Run `remove` while whoever begins to hold the digest is told that it leaves; None when somebody
+        holds it already. No lock is held meanwhile, so that a slow disk holds up no other reader."""
         with self._lock:
-            return None if self._readers[digest] else remove()
+            if digest in self._readers:
+                return None
+            self._leaving.add(digest)
+        try:
+            return remove()
+        finally:
+            with self._lock:
+                self._leaving.discard(digest)
 
     def held(self) -> int:
         """How many digests are held."""

@@ -7,10 +7,12 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from prompts_store.errors import InvalidError
 from prompts_store.sqlite import WRITE_OPTION
 
-LOCK_TIMEOUT_MS = 30_000
+# Nobody keeps a reader waiting but who changes the tables themselves.
+READ_PATIENCE_MS = 5_000
 CONNECT_TIMEOUT_SECONDS = 10
 # Any number will do, so long as every Chorus takes the same one.
 PUBLISH_LOCK = 0x43_48_4F_52_55_53
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def make_engine(url: URL) -> Engine:
@@ -37,9 +39,18 @@ def make_engine(url: URL) -> Engine:
     return engine
 
 
+def is_locked(error: BaseException) -> bool:
+    """Whether this is PostgreSQL's word for a lock that did not come in time."""
+    return getattr(error, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+
+
 def _begin(connection: Connection) -> None:
-    if connection.get_execution_options().get(WRITE_OPTION, False):
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})")
+    patience_ms = connection.get_execution_options().get(WRITE_OPTION)
+    if patience_ms is None:
+        connection.exec_driver_sql(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+            f"SET LOCAL lock_timeout = {READ_PATIENCE_MS}"
+        )
     else:
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience_ms}")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})")

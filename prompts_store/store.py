@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy import select
+
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.check_report import CheckReport
 from prompts_store.checking import Checker
@@ -21,6 +23,7 @@ from prompts_store.store_files import DataFiles
 from prompts_store.store_jobs import TuningJobs
 from prompts_store.store_prompts import Prompts
 from prompts_store.store_tasks import Tasks
+from prompts_store.tables import tasks
 from prompts_store.text import shown
 
 
@@ -58,6 +61,16 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, Job
     def in_memory(cls, *, clock: Callable[[], datetime] = utc_now) -> PromptStore:
         """A store that lives as long as the object: for tests."""
         return cls(Database.open(Path(), "sqlite://"), MemoryBlobs(), clock)
+
+    def check_readable(self) -> None:
+        """Returns when the database has been read. Raises StoreError."""
+        with self._database.read() as connection:
+            connection.execute(select(tasks.c.id).limit(1))
+
+    def check_writable(self, patience_seconds: float) -> None:
+        """Returns when the publish lock was free for a moment; writes nothing. Raises StoreError."""
+        with self._database.write(patience_seconds):
+            pass
 
     def close(self) -> None:
         """Close the database; the store answers nothing afterwards."""

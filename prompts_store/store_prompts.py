@@ -113,16 +113,19 @@ class Prompts(StoreBase):
         return values
 
     @contextmanager
-    def hold(self, version: PromptVersion) -> Iterator[None]:
+    def hold(self, version: PromptVersion, *, known: bool = False) -> Iterator[None]:
         """Keep a version's values readable until the block ends, also if it is deleted and collected
         meanwhile.
+
+        Args:
+            known: it was there a moment ago: neither disk nor database is asked, and this never blocks.
 
         Raises:
             NotFoundError: `unknown_version`: it was collected before this began.
         """
         digest = version.manifest.digest
-        with self._leases.hold(digest):
-            if not self._blobs.has(digest) and isinstance(self._no_values(digest), NotFoundError):
+        with self._leases.hold(digest) as in_time:
+            if not in_time or not (known or self._has(digest)):
                 raise versions.unknown_version(version.tenant, version.task, version.number)
             yield
 
@@ -146,6 +149,10 @@ class Prompts(StoreBase):
                 self._blobs.put(digest, content, now=self._clock())
             made = add_version(connection, draft, self._clock())
         return Published(made, created=True)
+
+    def _has(self, digest: str) -> bool:
+        """Whether a digest has its blob, or ought to: what is lost is told by whoever reads it."""
+        return self._blobs.has(digest) or isinstance(self._no_values(digest), CorruptError)
 
     def _no_values(self, digest: str) -> CorruptError | NotFoundError:
         """The error for values that are not there: lost, or never needed any more."""

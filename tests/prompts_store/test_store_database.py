@@ -29,7 +29,10 @@ def test_sqlite_is_set_to_keep_what_it_acknowledged(disk_store: PromptStore) -> 
     assert pragma(engine, "journal_mode") == "wal"
     assert pragma(engine, "synchronous") == 2
     assert pragma(engine, "foreign_keys") == 1
-    assert pragma(engine, "busy_timeout") == sqlite.BUSY_TIMEOUT_MS
+    assert pragma(engine, "busy_timeout") == sqlite.READ_PATIENCE_MS
+    with disk_store._database.write(7.0) as connection:
+        left_ms = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    assert left_ms is not None and 0 < left_ms <= 7000
 
 
 def test_the_database_itself_refuses_a_version_without_a_blob(disk_store: PromptStore) -> None:
@@ -94,6 +97,42 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     with closing(PromptStore.open(tmp_path)) as store:
         assert (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2")) == before
         assert store.rollback("acme", "sst2").version == 1
+
+
+def test_a_writer_that_waits_too_long_is_told_and_a_reader_does_not_wait(tmp_path: Path) -> None:
+    with (
+        closing(PromptStore.open(tmp_path)) as store,
+        closing(sqlite3.connect(tmp_path / "chorus.db")) as raw,
+    ):
+        publish(store, 1)
+        raw.execute("BEGIN EXCLUSIVE")
+        raw.execute("UPDATE tasks SET description = 'half-written'")
+        with pytest.raises(StoreError, match="The database is locked") as caught:
+            store.check_writable(0.01)
+        assert caught.value.code == "store_unavailable"
+        store._database.engine.dispose()  # a connection that is made now does not wait either
+        store.check_readable()
+        assert store.get_task("acme", "sst2").description == ""
+        raw.execute("COMMIT")
+        store.check_writable(0.01)
+
+
+def test_writers_of_one_process_wait_no_longer_than_those_of_others(disk_store: PromptStore) -> None:
+    """The one at the head of the queue holds the lock for all: those behind it must not wait once more."""
+    told: list[StoreError] = []
+
+    def run() -> None:
+        try:
+            disk_store.check_writable(0.01)
+        except StoreError as error:
+            told.append(error)
+
+    with disk_store._database.write():
+        waiting = threading.Thread(target=run)
+        waiting.start()
+        waiting.join()  # while the lock is still held
+    assert [error.code for error in told] == ["store_unavailable"]
+    disk_store.check_writable(0.01)
 
 
 def test_two_stores_on_one_database_see_each_other_at_once(tmp_path: Path) -> None:

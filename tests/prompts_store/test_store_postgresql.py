@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from prompts_store import PromptStore, postgresql
 from prompts_store.errors import InvalidError, StoreError
+from prompts_store.tables import tasks
 from prompts_store.testing import FakeClock, example_prompt
 
 SPEC = {"base_fingerprint": "base"}
@@ -194,18 +195,19 @@ def test_names_go_by_their_bytes_whatever_the_language(store: PromptStore) -> No
     assert english != sorted(names), "the server's language would not show it"
 
 
-def test_a_writer_that_waits_too_long_is_told(
-    store: PromptStore, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+def test_a_writer_that_waits_too_long_is_told_and_a_reader_does_not_wait(
+    store: PromptStore, tmp_path: Path, url: str
 ) -> None:
-    monkeypatch.setattr(postgresql, "LOCK_TIMEOUT_MS", 10)
-    with (
-        closing(PromptStore.open(tmp_path, database_url=url)) as other,
-        other._database.write(),
-        pytest.raises(StoreError, match="LockNotAvailable"),
-    ):
-        store.publish("acme", "sst2", *example_prompt(1))
-    assert store.list_tasks("acme").items == ()
     store.publish("acme", "sst2", *example_prompt(1))
+    with closing(PromptStore.open(tmp_path, database_url=url)) as other, other._database.write() as lock:
+        lock.execute(update(tasks).values(description="half-written"))  # its row is locked as well
+        with pytest.raises(StoreError, match="The database is locked") as caught:
+            store.check_writable(0.01)
+        assert caught.value.code == "store_unavailable"
+        store.check_readable()
+        assert store.get_task("acme", "sst2").description == ""
+    store.check_writable(0.01)
+    assert store.get_task("acme", "sst2").description == "half-written"
 
 
 def test_a_lost_connection_is_made_anew(store: PromptStore, url: str, tmp_path: Path) -> None:
