@@ -34,6 +34,7 @@ class Database:
 
     def __init__(self, engine: Engine, *, memory: bool) -> None:
         self.engine = engine
+        self.patience_seconds = PATIENCE_SECONDS
         # In this process writers queue here, in order, instead of polling the database's lock.
         self._writers = threading.RLock()
         # An in-memory database is one connection: readers take their turn as well.
@@ -77,16 +78,18 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[Connection]:
+    def write(self, patience_seconds: float | None = None) -> Iterator[Connection]:
         """The publish lock, and a transaction that commits whole at the end or not at all.
 
         Args:
-            patience_seconds: how long to wait for the lock, here and in the database together.
+            patience_seconds: how long to wait for the lock, here and in the database together; the
+                database's own when not given.
 
         Raises:
             StoreError: somebody else held the lock all that time, or the database failed.
         """
-        with self._turn(patience_seconds) as left_ms, self._translated(), self.engine.connect() as connection:
+        patience = self.patience_seconds if patience_seconds is None else patience_seconds
+        with self._turn(patience) as left_ms, self._translated(), self.engine.connect() as connection:
             connection = connection.execution_options(**{sqlite.WRITE_OPTION: left_ms})
             with connection.begin():
                 yield connection

@@ -77,8 +77,10 @@ def build_app(settings: Settings) -> App:
     keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
     store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
     metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
-    offload = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
-    library = PromptLibrary(store, offload, settings.alias_staleness_ms / 1000)
+    readers = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
+    # Of their own: writers that wait for the database's lock must not take the readers' threads.
+    writers = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store's changes")
+    library = PromptLibrary(store, readers, writers, settings.alias_staleness_ms / 1000)
     lifecycle = Lifecycle()
     services = Services(
         settings=settings,

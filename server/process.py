@@ -92,10 +92,11 @@ class Process:
         self._say(f"listening on {url_of(listener)}")
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
         upkeep = asyncio.create_task(self._app.upkeep.run())
+        watch = asyncio.create_task(self._app.services.library.health.watch())
         try:
             await self._server.serve(sockets=[listener])
         finally:
-            await settle(upkeep)
+            await settle(upkeep, watch)
 
     def _load(self, listener: socket.socket) -> None:
         try:

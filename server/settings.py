@@ -160,7 +160,9 @@ class Settings(BaseSettings):
         description="Database in place of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
         "sqlite:///FILE.",
     )
-    store_threads: int = Field(4, ge=1, le=64, description="Threads that talk to the prompt store.")
+    store_threads: int = Field(
+        4, ge=1, le=64, description="Threads that read the prompt store; as many others change it."
+    )
     collect_interval_seconds: float = Field(
         3600.0, ge=0, description="How often blobs that no version needs are removed; 0 never removes any."
     )

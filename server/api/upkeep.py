@@ -52,7 +52,7 @@ class Upkeep:
     async def collect(self) -> bool:
         """Collect once; whether it worked. A failure is logged and counted, never raised."""
         try:
-            report = await self._library.read(self._library.store.collect, grace_seconds=self._grace)
+            report = await self._library.save(self._library.store.collect, grace_seconds=self._grace)
         except Exception:  # whatever it was, the next collection may work, and requests go on meanwhile
             LOG.exception("collecting unneeded blobs failed; it is tried again")
             self._metrics.count("chorus_collections_total", 1, "false")

@@ -270,7 +270,10 @@ class Engine:
     def _expire(self, now: float) -> None:
         for ticket in self._deadlines.expired(now):
             waited = now - ticket.arrived
-            message = f"The deadline passed after {waited:.3f} s: allow more time or try again later."
+            message = (
+                f"The deadline passed, {waited:.3f} s after the engine took the request: allow more time, or "
+                "try again later."
+            )
             self._give_up(ticket, DeadlineExceededError(message))
 
     def _on_loaded(self, prompt: PromptHandle, values: Values | ChorusError, seconds: float) -> None:

@@ -48,6 +48,7 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "EnsemblePage": types.EnsemblePage,
     "HealthAnswer": types.Health,
     "ReadyAnswer": types.Readiness,
+    "StoreTrouble": types.StoreTrouble,
     "ModelAnswer": types.ModelInfo,
     "FileAnswer": types.DataFile,
     "FilePage": types.FilePage,

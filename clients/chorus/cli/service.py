@@ -20,6 +20,10 @@ def status(session: Session) -> None:
     else:
         progress = f" ({ready.done} of {ready.total} programs)" if ready.total is not None else ""
         facts: dict[str, object] = {"server": session.url, "status": f"{ready.status}{progress}"}
+        if ready.store is not None:
+            facts["store"] = (
+                f"{ready.store.status} for {ready.store.since_seconds:.0f} s: {ready.store.message}"
+            )
         if model is not None:
             facts |= {
                 "model": model.name,

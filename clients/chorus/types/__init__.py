@@ -28,7 +28,7 @@ from chorus.types.prompts import (
     Version,
     VersionPage,
 )
-from chorus.types.service import Health, ModelInfo, Readiness
+from chorus.types.service import Health, ModelInfo, Readiness, StoreTrouble
 from chorus.types.tuning import (
     DataFile,
     FilePage,
@@ -75,6 +75,7 @@ __all__ = [
     "Readiness",
     "ResultEvent",
     "RowNeighbors",
+    "StoreTrouble",
     "StreamEvent",
     "Task",
     "TaskPage",

@@ -31,12 +31,22 @@ class Health(Wire):
     status: str
 
 
+class StoreTrouble(Wire):
+    """The server's database is `unreadable` or `unwritable`; `message` says what that means."""
+
+    status: str
+    since_seconds: float
+    message: str
+
+
 class Readiness(Wire):
-    """`ready`, `compiling` (with `done` of `total` programs) or `draining`."""
+    """`ready`, `compiling` (with `done` of `total` programs), `draining` or `store_unavailable`; `store` is
+    None while the server's database works."""
 
     status: str
     done: int | None = None
     total: int | None = None
+    store: StoreTrouble | None = None
 
     @property
     def ready(self) -> bool:

@@ -58,9 +58,7 @@ def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> 
             settings | {"seed": 0}, call.serving.limits, work.prepared.tokens, default, "", start
         )
         stops[id(work)] = sampling.stop
-        origin = origin_of(
-            call.principal, call.request_id, index, name_of(work.version), call.deadline_seconds
-        )
+        origin = origin_of(call.principal, call.request_id, index, name_of(work.version), call.left())
         requests.append(GenerateRequest(origin, work.prepared.parts, sampling))
 
     def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:

@@ -32,7 +32,7 @@ def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> 
     requests = []
     for index, (work, start) in enumerate(zip(works, starts, strict=True)):
         task = name_of(work.version) if work.version is not None else ""
-        origin = origin_of(call.principal, call.request_id, index, task, call.deadline_seconds)
+        origin = origin_of(call.principal, call.request_id, index, task, call.left())
         requests.append(ScoreRequest(origin, work.prepared.parts, by_start[start]))
     return requests
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -15,12 +15,15 @@ from prompts_store.references import parse_reference
 from prompts_store.store import PromptStore
 from server.api.http.errors import StoreAnswerError
 from server.api.http.offload import Offload
-from server.errors import ModelMismatchError, NotFoundError
+from server.api.inference.reference_cache import ReferenceCache
+from server.api.store_health import StoreHealth
+from server.errors import ModelMismatchError, NotFoundError, OverloadedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_CACHED = 4096
+ASK_SECONDS = 0.5
+"""How long a caller who has a spare answer waits for the store's."""
 
 
 @dataclass(slots=True)
@@ -38,12 +41,14 @@ class Grip:
 class PromptLibrary:
     """The store as the routes see it.
 
-    A resolved reference is reused for at most `staleness_seconds`; content is never cached here. A change
-    through this process empties the cache at once, one through another process is seen within that time.
+    A resolved reference is reused for at most `staleness_seconds`, without a thread, the disk or the
+    database; while the store cannot be read, for `STALE_SECONDS`. A change through this process is seen at
+    once, one through another process within that time.
 
     Args:
         store: the versioned store.
-        offload: threads for its blocking calls.
+        readers: threads for calls that read. No writer ever waits on them.
+        writers: threads for calls that may wait for the publish lock.
         staleness_seconds: 0 resolves each time.
         clock: monotonic seconds.
     """
@@ -51,37 +56,48 @@ class PromptLibrary:
     def __init__(
         self,
         store: PromptStore,
-        offload: Offload,
+        readers: Offload,
+        writers: Offload,
         staleness_seconds: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
-        self._offload = offload
-        self._staleness = staleness_seconds
-        self._clock = clock
-        self._cache: OrderedDict[tuple[str, str], tuple[float, PromptVersion]] = OrderedDict()
-        self._changes = 0
+        self.health = StoreHealth(store, clock)
+        self._readers = readers
+        self._writers = writers
+        self._versions: ReferenceCache[PromptVersion] = ReferenceCache(staleness_seconds, clock)
+        self._ensembles: ReferenceCache[EnsembleVersion] = ReferenceCache(staleness_seconds, clock)
 
     def close(self) -> None:
         """End the threads and the store."""
-        self._offload.close()
+        self.health.close()
+        self._readers.close()
+        self._writers.close()
         self.store.close()
 
     async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a call of the store on its threads."""
-        return await self._offload.run(function, *args, **kwargs)
+        """Run a call of the store that only reads."""
+        return await self._readers.run(function, *args, **kwargs)
+
+    async def save(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for a call that writes, and changes no reference's meaning: of files, jobs, upkeep."""
+        return await self._writers.run(function, *args, **kwargs)
 
     async def take(self, function: Callable[[], T], release: Callable[[T], None]) -> T:
-        """The same for a call that takes hold of something; see `Offload.acquire`."""
-        return await self._offload.acquire(function, release)
+        """The same for one that takes hold of something; see `Offload.acquire`."""
+        return await self._writers.acquire(function, release)
 
     async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same for a call that changes something: what was resolved before is forgotten."""
+        """The same for one that changes references: what was resolved before is forgotten."""
         try:
-            return await self._offload.run(function, *args, **kwargs)
-        finally:
-            self._changes += 1
-            self._cache.clear()
+            answer = await self._writers.run(function, *args, **kwargs)
+        except BaseException:
+            self._versions.doubt()
+            self._ensembles.doubt()
+            raise
+        self._versions.forget()
+        self._ensembles.forget()
+        return answer
 
     @asynccontextmanager
     async def held(
@@ -101,37 +117,93 @@ class PromptLibrary:
         fields: dict[str, str] = {}
         for reference, field in wanted:
             fields.setdefault(reference, field)
-        if not fields:
-            yield {}
-            return
-        known = {reference: self._cached(tenant, reference) for reference in fields}
-        changes, started = self._changes, self._clock()
-        grip = await self.take(lambda: self._grip(fields, known, tenant, fingerprint), Grip.close)
+        cache, asked = self._versions, self._versions.asking()
+        fresh = _found(fields, lambda reference: cache.fresh((tenant, reference)))
+        if len(fresh) == len(fields):
+            grip = self._grip_known(fields, fresh, fingerprint)
+        else:
+            spare = _found(fields, lambda reference: cache.spare((tenant, reference)))
+            said = await self._ask(
+                lambda: self._grip(fields, fresh, tenant, fingerprint),
+                Grip.close,
+                spared=len(spare) == len(fields),
+            )
+            grip = said if said is not None else self._grip_known(fields, spare, fingerprint)
+            if said is not None:
+                new = {
+                    (tenant, name): version for name, version in said.versions.items() if name not in fresh
+                }
+                cache.keep(new, asked)
         with closing(grip):
-            for reference, version in grip.versions.items():
-                if known[reference] is None:
-                    self._remember(tenant, reference, version, changes, started)
             yield grip.versions
 
     async def resolve(self, reference: str, tenant: str, field: str = "task") -> PromptVersion:
         """The version that a reference names now. Raises StoreAnswerError with `field`."""
         return await self.read(self._resolve, reference, tenant, field)
 
+    async def ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
+        """The ensemble version that a reference names, as fresh as `held` has it.
+
+        Raises StoreAnswerError with `field`.
+        """
+        cache, asked, key = self._ensembles, self._ensembles.asking(), (tenant, reference)
+        found = cache.fresh(key)
+        if found is not None:
+            return found
+        spare = cache.spare(key)
+        said = await self._ask(
+            lambda: self._resolve_ensemble(reference, tenant, field), _nothing, spared=spare is not None
+        )
+        if said is not None:
+            cache.keep({key: said}, asked)
+            return said
+        assert spare is not None
+        return spare
+
+    async def resolve_ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
+        """The ensemble version that a reference names now. Raises StoreAnswerError with `field`."""
+        return await self.read(self._resolve_ensemble, reference, tenant, field)
+
+    async def _ask(
+        self, question: Callable[[], T], release: Callable[[T], None], *, spared: bool
+    ) -> T | None:
+        """What the store says; None where it does not say it soon and the caller has a spare answer."""
+        if spared and not self.health.worth_asking():
+            return None
+        try:
+            async with asyncio.timeout(ASK_SECONDS if spared else None):
+                said = await self._readers.acquire(question, release)
+        except (TimeoutError, OverloadedError, StoreAnswerError) as error:
+            told = isinstance(error, StoreAnswerError) and error.code != StoreError.default_code
+            if not isinstance(error, OverloadedError):
+                self.health.note_read(told)
+            if told or not spared:
+                raise
+            return None
+        self.health.note_read(True)
+        return said
+
+    def _grip_known(
+        self, fields: Mapping[str, str], known: Mapping[str, PromptVersion], fingerprint: str
+    ) -> Grip:
+        """Hold what was resolved before, without a thread: counts in memory."""
+        return self._grip(fields, known, "", fingerprint)
+
     def _grip(
         self,
         fields: Mapping[str, str],
-        known: Mapping[str, PromptVersion | None],
+        known: Mapping[str, PromptVersion],
         tenant: str,
         fingerprint: str,
     ) -> Grip:
-        """On a thread of the store: resolve what is not known and hold it all, or hold nothing."""
+        """Hold it all, or nothing; what is not known is resolved first, on a thread of the readers."""
         grip = Grip({}, ExitStack())
         try:
             for reference, field in fields.items():
-                version = known[reference] or self._resolve(reference, tenant, field)
+                version = known.get(reference) or self._resolve(reference, tenant, field)
                 check_base(version, fingerprint, field)
                 try:
-                    grip.holds.enter_context(self.store.hold(version))
+                    grip.holds.enter_context(self.store.hold(version, known=reference in known))
                 except StoreError as error:
                     raise StoreAnswerError(error, field) from None
                 grip.versions[reference] = version
@@ -148,27 +220,22 @@ class PromptLibrary:
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
 
-    def _cached(self, tenant: str, reference: str) -> PromptVersion | None:
-        found = self._cache.get((tenant, reference))
-        return found[1] if found is not None and self._clock() < found[0] else None
-
-    def _remember(
-        self, tenant: str, reference: str, version: PromptVersion, changes: int, started: float
-    ) -> None:
-        if changes != self._changes:  # a change while the store answered may have made this old already
-            return
-        self._cache[(tenant, reference)] = (started + self._staleness, version)
-        while len(self._cache) > MAX_CACHED:
-            self._cache.popitem(last=False)
-
-    async def ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
-        """The ensemble version that a reference names now. Raises StoreAnswerError with `field`."""
+    def _resolve_ensemble(self, reference: str, tenant: str, field: str) -> EnsembleVersion:
         try:
             parsed = parse_reference(reference, tenant=tenant, field=field)
             require_own(parsed, tenant, field, "unknown_ensemble")
-            return await self.read(self.store.resolve_ensemble, parsed, tenant=tenant, field=field)
+            return self.store.resolve_ensemble(parsed, tenant=tenant, field=field)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
+
+
+def _found(names: Iterable[str], find: Callable[[str], T | None]) -> dict[str, T]:
+    """What there is, by name."""
+    return {name: found for name in names if (found := find(name)) is not None}
+
+
+def _nothing(_: object) -> None:
+    """There is nothing to let go of."""
 
 
 def check_base(version: PromptVersion, fingerprint: str, field: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request as HttpRequest
 
 from prompts_store.records import PromptVersion
-from server.api.http.context import request_id_of
+from server.api.http.context import context_of
 from server.api.inference.items import Item, deadline_of
 from server.api.inference.prepare import Prepared, TextRules, prepare, text_size
 from server.api.services import Services, Serving, services_of
+from server.errors import DeadlineExceededError
 from server.tenancy.principal import Principal
 
 
@@ -22,32 +25,67 @@ class Call:
     """Who calls and with what.
 
     Attributes:
-        deadline_seconds: of each engine request.
+        deadline: when the answer must be there, on the clock; None waits for ever.
+        clock: monotonic seconds.
     """
 
     services: Services
     serving: Serving
     principal: Principal
     request_id: str
-    deadline_seconds: float | None
+    deadline: float | None
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def rules(self) -> TextRules:
         """Limits of one input."""
         return TextRules(self.serving.limits.max_input_tokens, self.services.settings.max_text_characters)
 
+    def left(self) -> float | None:
+        """Seconds until the deadline, for the engine. Raises DeadlineExceededError when there are none."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - self.clock()
+        if left <= 0:
+            raise _late()
+        return left
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """What is done before the engine has the request; its awaits end with the deadline.
+
+        Raises:
+            DeadlineExceededError: it passed.
+        """
+        try:
+            async with asyncio.timeout(self.left()):
+                yield
+        except TimeoutError:
+            raise _late() from None
+
+
+def _late() -> DeadlineExceededError:
+    return DeadlineExceededError(
+        "The deadline passed before the engine had the request: allow more time, send less at once, or try "
+        "again later."
+    )
+
 
 def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float | None) -> Call:
-    """The call that an HTTP request makes.
+    """The call that an HTTP request makes. Its deadline counts from when the request arrived.
 
     Raises:
         InvalidInputError: it asks for a longer deadline than the server allows.
         NotReadyError, EngineDeadError: requests are not taken.
+        DeadlineExceededError: reading the body took longer than that.
     """
-    services = services_of(request)
+    services, context = services_of(request), context_of(request)
     serving = services.ready()
-    deadline = deadline_of(deadline_seconds, services.settings)
-    return Call(services, serving, principal, request_id_of(request), deadline)
+    seconds = deadline_of(deadline_seconds, services.settings)
+    deadline = None if seconds is None else context.started + seconds
+    call = Call(services, serving, principal, context.request_id, deadline)
+    call.left()
+    return call
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +105,39 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
 
     Raises:
         ChorusError: the first item that is not acceptable, with its field.
+        DeadlineExceededError: it took too long.
     """
     wanted = [(item.task, item.task_field) for item in items if item.task is not None]
     fingerprint = call.serving.base.fingerprint
-    async with call.services.library.held(wanted, call.principal.tenant, fingerprint) as versions:
-        pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
-        yield await prepare_all(call, pairs)
+    async with AsyncExitStack() as stack:
+        async with call.in_time():
+            held = call.services.library.held(wanted, call.principal.tenant, fingerprint)
+            versions = await stack.enter_async_context(held)
+            pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
+            works = await prepare_all(call, pairs)
+        yield works
 
 
 async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Work]:
-    """Inputs for the engine; long texts are tokenised on a thread, so that others' requests go on."""
+    """Inputs for the engine; long texts are tokenised on a thread, so that others' requests go on.
+
+    Raises DeadlineExceededError between two items: what comes too late is not worked on.
+    """
+
+    def one(item: Item, version: PromptVersion | None) -> Work:
+        call.left()
+        prepared = prepare(
+            call.serving.vocabulary,
+            version,
+            item.value,
+            truncate=item.truncate,
+            rules=call.rules,
+            field=item.input_field,
+        )
+        return Work(item, version, prepared)
 
     def run() -> list[Work]:
-        return [
-            Work(
-                item,
-                version,
-                prepare(
-                    call.serving.vocabulary,
-                    version,
-                    item.value,
-                    truncate=item.truncate,
-                    rules=call.rules,
-                    field=item.input_field,
-                ),
-            )
-            for item, version in pairs
-        ]
+        return [one(item, version) for item, version in pairs]
 
     if text_size([item.value for item, _ in pairs]) <= call.services.settings.long_text_characters:
         return run()

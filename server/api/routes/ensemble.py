@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,21 +49,23 @@ async def ensemble(request: Request, body: EnsembleBody, principal: MayInfer) ->
 
 async def _answer(call: Call, body: EnsembleBody) -> Response:
     inputs = inputs_of(body, call.services.settings.max_batch_rows)
-    async with _panel(call, body) as panel:
-        rows = len(inputs) * len(panel.members)
-        limit = call.services.settings.max_batch_rows
-        if rows > limit:
-            raise InvalidInputError(
-                f"{len(inputs)} inputs for {len(panel.members)} members are {rows} rows, the limit is "
-                f"{limit}.",
-                field="inputs" if body.inputs is not None else panel.field,
-            )
-        pairs = [
-            (Item(None, value, field, truncate=bool(body.truncate)), version)
-            for value, field in inputs
-            for version, _ in panel.members
-        ]
-        works = await prepare_all(call, pairs)
+    async with AsyncExitStack() as stack:
+        async with call.in_time():
+            panel = await stack.enter_async_context(_panel(call, body))
+            rows = len(inputs) * len(panel.members)
+            limit = call.services.settings.max_batch_rows
+            if rows > limit:
+                raise InvalidInputError(
+                    f"{len(inputs)} inputs for {len(panel.members)} members are {rows} rows, the limit is "
+                    f"{limit}.",
+                    field="inputs" if body.inputs is not None else panel.field,
+                )
+            pairs = [
+                (Item(None, value, field, truncate=bool(body.truncate)), version)
+                for value, field in inputs
+                for version, _ in panel.members
+            ]
+            works = await prepare_all(call, pairs)
         poll = _poll(call, body, panel, works)
         results = await outcomes(call.serving.engine.submit_all, poll.requests)
         size = len(panel.members)

@@ -88,7 +88,8 @@ async def show_ensemble(
     found = record.latest
     if version is not None or alias is not None:
         suffix = str(version) if version is not None else alias
-        found = await library.ensemble(f"{owner}/{name}@{suffix}", owner, "alias" if alias else "version")
+        reference = f"{owner}/{name}@{suffix}"
+        found = await library.resolve_ensemble(reference, owner, "alias" if alias else "version")
     return json_response(ensemble_json(found, record.aliases))
 
 

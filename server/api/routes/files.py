@@ -86,7 +86,7 @@ async def show_file(request: Request, principal: MayRead, file: FileId) -> Respo
 async def delete_file(request: Request, principal: MayTune, file: FileId) -> Response:
     """Delete a file, unless an unfinished job reads it."""
     library = services_of(request).library
-    await library.read(library.store.delete_file, principal.tenant, file, deleted_by=principal.name)
+    await library.save(library.store.delete_file, principal.tenant, file, deleted_by=principal.name)
     return Response(status_code=204)
 
 

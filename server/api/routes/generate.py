@@ -75,6 +75,6 @@ def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) -> list[
             len(answer_start(call.serving.vocabulary, version)),
         )
         task = name_of(version) if version is not None else ""
-        origin = origin_of(call.principal, call.request_id, index, task, call.deadline_seconds)
+        origin = origin_of(call.principal, call.request_id, index, task, call.left())
         requests.append(GenerateRequest(origin, work.prepared.parts, sampling, stream))
     return requests

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from prompts_store.errors import StoreError
 from server.api.http.auth import MayScrape
 from server.api.http.responses import errors
 from server.api.http.routing import ChorusRoute
@@ -22,12 +25,21 @@ class HealthAnswer(AnswerModel):
     status: str
 
 
+class StoreTrouble(AnswerModel):
+    """What the database does not do, since when, and what that means."""
+
+    status: Literal["unreadable", "unwritable"]
+    since_seconds: float
+    message: str
+
+
 class ReadyAnswer(AnswerModel):
-    """Whether requests are taken; while compiling, how far it is."""
+    """Whether requests are taken; while compiling, how far it is; what is wrong with the store, if so."""
 
     status: str
     done: int | None = None
     total: int | None = None
+    store: StoreTrouble | None = None
 
 
 @router.get("/healthz", response_model=HealthAnswer, responses={503: {"model": HealthAnswer}})
@@ -39,9 +51,15 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz", response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
 async def readyz(request: Request) -> Response:
-    """200 once every program is compiled, until the server drains or its engine dies."""
-    lifecycle = services_of(request).lifecycle
-    return json_response(lifecycle.report(), 200 if lifecycle.phase == "ready" else 503)
+    """200 once every program is compiled, until the server drains or its engine dies, or its database has
+    not been readable for too long. Told from memory: it asks nobody."""
+    services = services_of(request)
+    lifecycle, health = services.lifecycle, services.library.health
+    report, ready = lifecycle.report(), lifecycle.phase == "ready"
+    if ready and not health.serves:
+        report, ready = {"status": StoreError.default_code}, False
+    trouble = health.report()
+    return json_response(report if trouble is None else report | {"store": trouble}, 200 if ready else 503)
 
 
 @guarded.get(

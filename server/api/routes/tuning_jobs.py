@@ -28,7 +28,7 @@ async def start_job(request: Request, principal: MayTune, body: TuningJobBody) -
     services = services_of(request)
     store = services.library.store
     asked = await job_request(services, principal, body.model_dump(exclude_none=True))
-    job = await services.library.read(
+    job = await services.library.save(
         store.create_job,
         principal.tenant,
         asked.document,
@@ -67,7 +67,7 @@ async def show_job(request: Request, principal: MayRead, job: JobId) -> Response
 async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
     library = services_of(request).library
-    found = await library.read(library.store.cancel_job, principal.tenant, job, by=principal.name)
+    found = await library.save(library.store.cancel_job, principal.tenant, job, by=principal.name)
     return json_response(job_json(found))
 
 
@@ -75,7 +75,7 @@ async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Respon
 async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Put a job that failed or was cancelled into the queue again; it goes on from its last checkpoint."""
     services = services_of(request)
-    found = await services.library.read(
+    found = await services.library.save(
         services.library.store.resume_job,
         principal.tenant,
         job,

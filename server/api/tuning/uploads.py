@@ -125,7 +125,7 @@ class _Incoming:
             await self._run(partial(self._writer.write, content))
 
     async def _run(self, function: Callable[[], T]) -> T:
-        self.call = call = asyncio.ensure_future(self._library.read(function))
+        self.call = call = asyncio.ensure_future(self._library.save(function))
         return await asyncio.shield(call)  # a cancelled upload still waits for its thread; see `_leave`
 
 

@@ -114,7 +114,8 @@ class ApiServer:
             host_prompts=host,
             on_death=on_death,
         )
-        library = PromptLibrary(self.store, Offload(2, 64, "prompt store"), 0.5)
+        writers = Offload(2, 64, "prompt store's changes")
+        library = PromptLibrary(self.store, Offload(2, 64, "prompt store"), writers, 0.5)
         lifecycle = Lifecycle()
         self.services = Services(
             settings=self.settings,

@@ -56,7 +56,8 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def library(clock: FakeClock) -> Iterator[PromptLibrary]:
-    library = PromptLibrary(PromptStore.in_memory(clock=clock), Offload(1, 8, "prompt store"))
+    store = PromptStore.in_memory(clock=clock)
+    library = PromptLibrary(store, Offload(1, 8, "prompt store"), Offload(1, 8, "prompt store's changes"))
     yield library
     library.close()
 
