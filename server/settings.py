@@ -172,7 +172,11 @@ class Settings(BaseSettings):
         description="How long a blob must have been unneeded; longer than a deleted version is read.",
     )
     alias_staleness_ms: int = Field(
-        500, ge=0, le=60_000, description="How long this process may go on using an alias that has moved."
+        500,
+        ge=0,
+        le=60_000,
+        description="How long this process may go on using an alias that has moved; 30 s while the database "
+        "does not answer.",
     )
 
     # Tuning

@@ -41,6 +41,7 @@ class Served:
         env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
         env |= {f"CHORUS_{name.upper()}": str(value) for name, value in given.items()}
         env |= {"JAX_PLATFORMS": "cpu"}
+        self.data_dir = data_dir
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(

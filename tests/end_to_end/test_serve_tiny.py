@@ -7,7 +7,11 @@ import json
 import re
 import signal
 import socket
+import sqlite3
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,14 @@ def push(served: Served, task: str, rows: int, seed: int, **query: Any) -> dict[
     assert answer.status_code in (200, 201), answer.text
     made: dict[str, Any] = answer.json()
     return made
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Polled over HTTP: each request goes through the server's event loop."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +157,32 @@ def test_a_nan_prompt_is_refused_and_an_extreme_one_answers(stocked: Served) -> 
     huge = stocked.http.post("/v1/tasks/huge/versions", content=npy(3, 1, 750.0), headers=BINARY)
     assert huge.status_code == 201
     assert stocked.post("/v1/generate", {"task": "huge", "input": "x"})["results"][0]["text"] is not None
+
+
+def test_a_database_that_another_process_has_locked_is_told_and_holds_up_no_request(stocked: Served) -> None:
+    """More changes wait than there are threads for them; the lock is let go when the answers are there."""
+
+    def move(alias: int) -> int:
+        url = f"{stocked.http.base_url}/v1/tasks/task-0/aliases/a{alias}"
+        return httpx.put(url, json={"version": 1}, timeout=60).status_code
+
+    def trouble() -> Any:
+        return stocked.http.get("/readyz").raise_for_status().json().get("store")
+
+    lock = sqlite3.connect(stocked.data_dir / "chorus.db", isolation_level=None)
+    with closing(lock), ThreadPoolExecutor(8) as pool:
+        lock.execute("BEGIN IMMEDIATE")
+        moves = [pool.submit(move, alias) for alias in range(8)]
+        eventually(lambda: trouble() is not None)
+        assert trouble()["status"] == "unwritable"
+        for task in range(6):
+            body = {"task": f"task-{task}", "inputs": ["good film", "bad"], "deadline_seconds": 20}
+            assert len(stocked.post("/v1/classify", body)["results"]) == 2
+        assert stocked.http.get("/v1/tasks").status_code == 200
+        assert not any(move.done() for move in moves)
+        lock.execute("ROLLBACK")
+        assert {move.result() for move in moves} == {200}
+    eventually(lambda: trouble() is None)
 
 
 def test_malformed_http_is_answered_and_survived(stocked: Served) -> None:
