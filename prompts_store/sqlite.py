@@ -85,9 +85,8 @@ def _configure(connection: Any, record: object) -> None:
 
 def is_locked(error: BaseException) -> bool:
     """Whether this is SQLite's word for a lock that did not come in time."""
-    return (
-        isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-    )
+    # Python raises some of these errors itself, without a code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _begin(connection: Connection) -> None:

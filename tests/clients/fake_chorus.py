@@ -48,6 +48,7 @@ class FakeChorus:
         self.ensembles: dict[str, list[dict[str, Any]]] = {}
         self.seen: list[httpx.Request] = []
         self.ready = True
+        self.trouble: dict[str, Any] | None = None
         self.tuning = FakeTuning()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -258,7 +259,7 @@ class FakeChorus:
 
     def readyz(self, request: httpx.Request) -> httpx.Response:
         if self.ready:
-            return httpx.Response(200, json={"status": "ready"})
+            return httpx.Response(200, json={"status": "ready", "store": self.trouble})
         return httpx.Response(503, json={"status": "compiling", "done": 3, "total": 24})
 
     def healthz(self, request: httpx.Request) -> httpx.Response:

@@ -211,6 +211,8 @@ def test_classify_and_vote(run: Run) -> None:
 
 def test_status(run: Run, fake: FakeChorus) -> None:
     assert "max input tokens  128" in run("status").stdout
+    fake.trouble = {"status": "unwritable", "since_seconds": 12.3, "message": "Changes wait."}
+    assert "unwritable for 12 s: Changes wait." in run("status").stdout
     fake.ready = False
     waiting = run("status")
     assert waiting.exit_code == 1

@@ -196,3 +196,31 @@ def test_readyz_says_since_when_the_database_takes_no_changes(named: dict[str, A
         assert api.http.get("/healthz").json() == {"status": "ok"}
     asyncio.run(look())
     assert api.http.get("/readyz").json() == {"status": "ready"}
+
+
+def test_readyz_goes_down_when_the_database_is_gone_for_too_long(
+    named: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api: ApiServer = named["api"]
+    look, file = api.services.library.health.look, api.settings.data_dir / "chorus.db"
+    assert api.post("/v1/classify", {"task": "t", **INPUT}).status_code == 200
+    api.store._database.engine.dispose()
+    hidden = file.rename(file.with_name("hidden.db"))
+    file.mkdir()
+    try:
+        asyncio.run(look())
+        ready = api.http.get("/readyz")
+        assert (ready.status_code, ready.json()["store"]["status"]) == (200, "unreadable")
+        assert api.post("/v1/classify", {"task": "t", **INPUT}).status_code == 200  # a spare
+        unknown = api.post("/v1/classify", {"task": "other", **INPUT})
+        assert (unknown.status_code, error_of(unknown)["code"]) == (503, "store_unavailable")
+        assert int(unknown.headers["retry-after"]) >= 1
+        monkeypatch.setattr("server.api.store_health.STALE_SECONDS", 0.0)  # it has been so for so long
+        ready = api.http.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (503, "store_unavailable")
+        assert api.http.get("/healthz").status_code == 200
+    finally:
+        file.rmdir()
+        hidden.rename(file)
+    asyncio.run(look())
+    assert api.http.get("/readyz").json() == {"status": "ready"}

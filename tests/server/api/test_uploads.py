@@ -21,7 +21,7 @@ class Library:
     def __init__(self) -> None:
         self.threads = Offload(1, 8, "threads")
 
-    async def read(self, function: Callable[[], Any]) -> Any:
+    async def save(self, function: Callable[[], Any]) -> Any:
         return await self.threads.run(function)
 
     async def take(self, function: Callable[[], Any], release: Callable[[Any], None]) -> Any:
