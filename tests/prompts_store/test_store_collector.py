@@ -73,6 +73,27 @@ def test_a_lease_ends_with_an_error_too(store: PromptStore) -> None:
     assert store._leases.held() == 0
 
 
+def test_a_removal_holds_up_no_reader_and_whoever_comes_too_late_is_told(
+    disk_store: PromptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The readers come from inside the removal: one that waited for it would wait for ever."""
+    kept, gone = publish(disk_store, 1), publish(disk_store, 2)
+    disk_store.delete_version("acme", "sst2", 2)
+    remove, came = disk_store._blobs.remove, []
+
+    def slowly(digest: str) -> bool:
+        with disk_store.hold(kept), disk_store.hold(kept, known=True):
+            came.append("kept")
+        for known in (False, True):
+            with pytest.raises(NotFoundError, match="has no version 2"), disk_store.hold(gone, known=known):
+                pytest.fail("it is being removed")
+        return remove(digest)
+
+    monkeypatch.setattr(disk_store._blobs, "remove", slowly)
+    assert disk_store.collect(grace_seconds=0).blobs == 1
+    assert came == ["kept"] and disk_store._leases.held() == 0
+
+
 def test_orphans_of_dead_uploads_go(disk_store: PromptStore, clock: FakeClock, tmp_path: Path) -> None:
     LocalBlobs(tmp_path / "data" / "blobs").put("ab" * 32, b"never named", now=clock())
     assert disk_store.check().orphans == 1 and disk_store.check().clean
