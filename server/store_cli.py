@@ -146,6 +146,7 @@ def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
         if pairing.one:
             click.echo("They carry one id: there is nothing to do.")
             return
+        click.echo("What the database does not know is removed by a later collection.")
         if not yes:
             click.confirm(f"Make {settings.data_dir} carry the database's id?", abort=True, err=True)
         store.adopt()
