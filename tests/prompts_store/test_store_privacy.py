@@ -109,6 +109,18 @@ def test_a_volume_of_somebody_else_is_used_as_it_is(caplog: pytest.LogCaptureFix
         assert f"chmod 700 {volume}" in warning
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_what_root_adopts_the_server_can_read(tmp_path: Path) -> None:
+    with closing(PromptStore.open(tmp_path)) as store:
+        for name in ("blobs", "files"):
+            os.chown(tmp_path / name / "incoming", 12345, 23456)
+            (tmp_path / name / "store-id").write_text("another")
+        store.adopt()
+    for name in ("blobs", "files"):
+        found = (tmp_path / name / "store-id").stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12345, 23456, 0o600)
+
+
 def test_a_disk_without_modes_is_used_as_it_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
