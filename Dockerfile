@@ -14,7 +14,7 @@ RUN extra=$([ "$ACCELERATOR" = cpu ] && echo server || echo "$ACCELERATOR") \
  && /opt/chorus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[$extra,postgresql]"
 
 FROM python:${PYTHON_VERSION}-slim
-RUN useradd --uid 10001 --create-home chorus && install -d -o chorus -g chorus /data
+RUN useradd --uid 10001 --create-home chorus && install -d -m 0700 -o chorus -g chorus /data
 COPY --from=build /opt/chorus /opt/chorus
 # Models from the hub and fingerprints go to the volume: the rest of a container may be read-only.
 ENV PATH=/opt/chorus/bin:$PATH \

@@ -16,23 +16,42 @@ from prompts_store.database import Database
 from prompts_store.digests import manifest_digest, prompt_digest
 from prompts_store.errors import CorruptError
 from prompts_store.file_checking import FileChecker
+from prompts_store.identity import Identity, database_id
 from prompts_store.names import LIVE
 from prompts_store.rows import VERSION_COLUMNS, version_record
-from prompts_store.tables import aliases, ensemble_aliases, ensemble_versions, task_labels, tasks, versions
+from prompts_store.tables import (
+    aliases,
+    ensemble_aliases,
+    ensemble_versions,
+    ensembles,
+    task_labels,
+    tasks,
+    versions,
+)
 from prompts_store.tables import blobs as blob_table
 from prompts_store.tasks import refresh_labels
 
 _PAGE = 500
+# Versions that a finding names.
+_SHOWN = 4
 
 
 class Checker:
     """One check, by default without changing anything."""
 
     def __init__(
-        self, database: Database, blobs: Blobs, contents: LocalContents, *, repair: bool, now: datetime
+        self,
+        database: Database,
+        blobs: Blobs,
+        contents: LocalContents,
+        identity: Identity,
+        *,
+        repair: bool,
+        now: datetime,
     ) -> None:
         self._database = database
         self._blobs = blobs
+        self._identity = identity
         self._files = FileChecker(database, contents)
         self._repair = repair
         self._now = now
@@ -40,21 +59,23 @@ class Checker:
         self._rows = 0
 
     def run(self) -> CheckReport:
-        """Check everything; large stores are read page by page, so that writers wait for no long time."""
-        if self._database.embedded:
-            with self._database.write() as connection:
+        """Check everything. Writers wait for what is repaired, not for what is read."""
+        with self._database.read() as connection:
+            self._check_identity(connection)
+            if self._database.embedded:
                 for message in sqlite.integrity_problems(connection):
                     self._add("database", "chorus.db", message)
         number = self._check_versions()
         self._check_blobs()
         self._problems.extend(self._files.file_problems())
-        with self._database.write() as connection:
-            self._check_counts(connection)
-            self._check_aliases(connection)
-            self._check_tasks(connection)
-            self._check_labels(connection)
-            self._problems.extend(self._files.job_problems(connection, repair=self._repair))
+        with self._database.read() as connection:
+            found = self._row_problems(connection, repair=False)
             orphans = self._orphans(connection) + self._files.orphans(connection)
+        if found and self._repair:
+            # Found again under the publish lock: it may have been put right since, or more may be wrong.
+            with self._database.write() as connection:
+                found = self._row_problems(connection, repair=True)
+        self._problems.extend(found)
         temporary = self._blobs.unfinished() + self._files.unfinished()
         problems = tuple(self._problems)
         return CheckReport(number, self._rows, orphans, temporary, problems, self._files.checked)
@@ -89,8 +110,10 @@ class Checker:
                 with self._database.write() as connection:
                     query = select(blob_table.c.reference_count).where(blob_table.c.digest == row.digest)
                     problem = connection.execute(query).scalar() and self._blob_problem(row.digest)
+                    who = _named_by(connection, row.digest)
                 if problem:
-                    self._add(*problem)
+                    kind, message = problem
+                    self._add(kind, row.digest, f"{message}; {who}")
 
     def _blob_rows(self) -> Iterator[Row[Any]]:
         last = ""
@@ -108,18 +131,32 @@ class Checker:
                 return
             last = rows[-1].digest
 
-    def _blob_problem(self, digest: str) -> tuple[str, str, str] | None:
+    def _blob_problem(self, digest: str) -> tuple[str, str] | None:
         content = self._blobs.get(digest)
         if content is None:
-            return "missing_blob", digest, "live versions name it and it is not there"
+            return "missing_blob", "it is not there"
         try:
             if prompt_digest(decode(content, digest=digest)) != digest:
-                return "corrupt_blob", digest, "its values are not those of its digest"
+                return "corrupt_blob", "its values are not those of its digest"
         except CorruptError as error:
-            return "corrupt_blob", digest, error.message
+            return "corrupt_blob", error.message.rstrip(".")
         return None
 
-    def _check_counts(self, connection: Connection) -> None:
+    def _check_identity(self, connection: Connection) -> None:
+        # Without an id of its own a database was never opened as a store.
+        if database_id(connection) and (message := self._identity.mismatch(connection)):
+            self._add("other_store", "the database and its folders", message)
+
+    def _row_problems(self, connection: Connection, *, repair: bool) -> list[Problem]:
+        return [
+            *self._count_problems(connection, repair),
+            *self._alias_problems(connection),
+            *self._task_problems(connection, repair),
+            *self._label_problems(connection, repair),
+            *self._files.job_problems(connection, repair=repair),
+        ]
+
+    def _count_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
         uses = (
             select(func.count())
             .select_from(versions)
@@ -129,26 +166,27 @@ class Checker:
         )
         query = select(blob_table.c.digest, blob_table.c.reference_count, uses.label("uses"))
         for row in connection.execute(query.where(blob_table.c.reference_count != uses)).all():
-            if self._repair:
+            if repair:
                 counts.recount(connection, row.digest, self._now)
             message = f"its count is {row.reference_count}, {row.uses} live versions name it"
-            self._add("wrong_count", row.digest, message, repaired=self._repair)
+            yield Problem("wrong_count", row.digest, message, repaired=repair)
 
-    def _check_aliases(self, connection: Connection) -> None:
-        for table, family, owner in (
-            (aliases, versions, versions.c.task_id),
-            (ensemble_aliases, ensemble_versions, ensemble_versions.c.ensemble_id),
+    def _alias_problems(self, connection: Connection) -> Iterator[Problem]:
+        for table, owners, family, owner in (
+            (aliases, tasks, versions, versions.c.task_id),
+            (ensemble_aliases, ensembles, ensemble_versions, ensemble_versions.c.ensemble_id),
         ):
             query = (
-                select(table)
+                select(table, owners.c.tenant, owners.c.name)
+                .join(owners, owners.c.id == table.c.owner_id)
                 .join(family, and_(owner == table.c.owner_id, family.c.number == table.c.number))
                 .where(family.c.deleted_at.is_not(None))
             )
             for row in connection.execute(query):
-                where = f"{table.name} {row.owner_id}@{row.alias}"
-                self._add("dangling_alias", where, f"it names version {row.number}, which was deleted")
+                where = f"{row.tenant}/{row.name}@{row.alias}"
+                yield Problem("dangling_alias", where, f"it names version {row.number}, which was deleted")
 
-    def _check_tasks(self, connection: Connection) -> None:
+    def _task_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
         live = (
             select(func.count())
             .select_from(versions)
@@ -166,13 +204,13 @@ class Checker:
         for row in connection.execute(
             select(tasks, live.label("live"), highest.label("highest")).where(wrong)
         ).all():
-            if self._repair:
+            if repair:
                 fixed = {"live_versions": row.live, "last_number": max(row.last_number, row.highest)}
                 connection.execute(update(tasks).where(tasks.c.id == row.id).values(**fixed))
             message = f"it has {row.live} live versions up to {row.highest}, and says otherwise"
-            self._add("wrong_task", f"{row.tenant}/{row.name}", message, repaired=self._repair)
+            yield Problem("wrong_task", f"{row.tenant}/{row.name}", message, repaired=repair)
 
-    def _check_labels(self, connection: Connection) -> None:
+    def _label_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
         kept: dict[int, set[str]] = {}
         for row in connection.execute(select(task_labels)):
             kept.setdefault(row.task_id, set()).add(row.label)
@@ -185,14 +223,26 @@ class Checker:
         )
         for row in connection.execute(query).all():
             if kept.get(row.id, set()) != set(row.labels or ()):
-                if self._repair:
+                if repair:
                     refresh_labels(connection, row.id)
                 where = f"{row.tenant}/{row.name}"
-                self._add("wrong_labels", where, "the list finds it by other labels", repaired=self._repair)
+                yield Problem("wrong_labels", where, "the list finds it by other labels", repaired=repair)
 
     def _orphans(self, connection: Connection) -> int:
         named = set(connection.execute(select(blob_table.c.digest)).scalars())
         return sum(entry.digest not in named for entry in self._blobs.entries())
 
-    def _add(self, kind: str, where: str, message: str, repaired: bool = False) -> None:
-        self._problems.append(Problem(kind, where, message, repaired))
+    def _add(self, kind: str, where: str, message: str) -> None:
+        self._problems.append(Problem(kind, where, message))
+
+
+def _named_by(connection: Connection, digest: str) -> str:
+    """Which live versions name a blob, in words."""
+    query = (
+        select(tasks.c.tenant, tasks.c.name, versions.c.number)
+        .join(tasks, tasks.c.id == versions.c.task_id)
+        .where(versions.c.blob_digest == digest)
+        .order_by(versions.c.id)
+    )
+    names = [f"{row.tenant}/{row.name}@{row.number}" for row in connection.execute(query.limit(_SHOWN + 1))]
+    return f"named by {', '.join(names[:_SHOWN])}{' and others' if len(names) > _SHOWN else ''}"

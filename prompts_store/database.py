@@ -13,8 +13,9 @@ from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from prompts_store import postgresql, sqlite
-from prompts_store.errors import InvalidError, StoreError
-from prompts_store.migrate import upgrade
+from prompts_store.errors import InvalidError, NotFoundError, StoreError
+from prompts_store.migrate import is_empty, upgrade
+from prompts_store.privacy import make_private_database
 from prompts_store.text import shown
 
 LOG = logging.getLogger("chorus.store")
@@ -43,27 +44,34 @@ class Database:
         self._tells = True
 
     @classmethod
-    def open(cls, folder: Path, url: str | None) -> Database:
-        """Create or migrate the database.
+    def open(cls, folder: Path, url: str | None, *, make: bool = True) -> Database:
+        """Create or migrate the database. An SQLite file is readable by its owner alone.
 
         Args:
             folder: holds `chorus.db` when `url` is None.
             url: an SQLAlchemy URL: `sqlite:///FILE`, `sqlite://` for one in memory, or
                 `postgresql://USER:PASSWORD@HOST/NAME`.
+            make: whether it may be made where there is none.
 
         Raises:
             InvalidError: `invalid_database_url`, field `database_url`.
+            NotFoundError: `no_store`, where none may be made.
             StoreError: it cannot be opened, or a newer Chorus made it.
         """
         parsed = _parse(url, folder)
         embedded = parsed.get_backend_name() == "sqlite"
         memory = embedded and sqlite.is_memory(parsed)
+        file = Path(str(parsed.database)) if embedded and not memory else None
+        if file and not make and not file.exists():
+            raise _no_store(f"there is no {file}")
         engine = (sqlite if embedded else postgresql).make_engine(parsed)
         database = cls(engine, memory=memory)
         # PostgreSQL's publish lock is enough to migrate under; SQLite must make its file before it can lock.
-        opening = _opening(folder) if embedded and not memory else nullcontext()
+        opening = _opening(folder, file) if file else nullcontext()
         try:
             with opening, database.write() as connection:
+                if not make and is_empty(connection):
+                    raise _no_store("it has no tables")
                 upgrade(connection)
         except BaseException:
             engine.dispose()
@@ -162,10 +170,20 @@ def _bad_url(what: str) -> InvalidError:
     )
 
 
+def _no_store(why: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no database of Chorus here: {why}. Check the data folder and the database URL, or restore "
+        f"a backup; `chorus serve` makes a store.",
+        field="database_url",
+        code="no_store",
+    )
+
+
 @contextmanager
-def _opening(folder: Path) -> Iterator[None]:
+def _opening(folder: Path, file: Path) -> Iterator[None]:
     try:
         with sqlite.opening(folder):
+            make_private_database(file)
             yield
     except OSError as error:
         raise StoreError(f"Cannot use the data folder: {error.strerror or error}.") from error

@@ -6,16 +6,16 @@ finds no row may remove them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 
 from prompts_store import data_files
 from prompts_store.blobs import LocalContents
 from prompts_store.database import Database
+from prompts_store.identity import Identity
 
-# Removals a lock: a writer waits for at most so many.
-_BATCH = 100
+BATCH = 100
+"""Removals a lock: a writer waits for at most so many."""
 
 
 class FileCollector:
@@ -25,35 +25,29 @@ class FileCollector:
         before: only what nothing has needed since before that moment goes.
     """
 
-    def __init__(self, database: Database, contents: LocalContents, *, before: datetime) -> None:
+    def __init__(
+        self, database: Database, contents: LocalContents, identity: Identity, *, before: datetime
+    ) -> None:
         self._database = database
         self._contents = contents
+        self._identity = identity
         self._before = before
 
-    def run(self) -> tuple[int, int]:
-        """Collect what may go; answers with how many and their bytes."""
+    def remove(self, unneeded: Sequence[str]) -> tuple[int, int]:
+        """Remove those contents that still may go; answers with how many and their bytes."""
         removed = freed = 0
-        old = (entry.digest for entry in self._contents.entries() if entry.stored_at <= self._before)
-        for batch in _batches(old):
-            with self._database.read() as connection:
-                kept = data_files.needed(connection, batch, deleted_after=self._before)
-            suspects = [digest for digest in batch if digest not in kept]
-            if not suspects:
-                continue
+        for batch in batches(unneeded):
             with self._database.write() as connection:
-                kept = data_files.needed(connection, suspects, deleted_after=self._before)
-                for digest in suspects:
+                self._identity.require(connection)
+                kept = data_files.needed(connection, batch, deleted_after=self._before)
+                for digest in batch:
                     size = 0 if digest in kept else self._contents.size(digest) or 0
                     if digest not in kept and self._contents.remove(digest):
                         removed += 1
                         freed += size
         return removed, freed
 
-    def sweep(self) -> int:
-        """Remove the temporary files of uploads that died; answers with how many."""
-        return self._contents.sweep(self._before)
 
-
-def _batches(digests: Iterator[str]) -> Iterator[list[str]]:
-    while batch := list(islice(digests, _BATCH)):
-        yield batch
+def batches(digests: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The digests, as many at a time as are removed under one lock."""
+    return (digests[start : start + BATCH] for start in range(0, len(digests), BATCH))

@@ -35,6 +35,11 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
+def is_empty(connection: Connection) -> bool:
+    """Whether no migration was ever run here."""
+    return MigrationContext.configure(connection).get_current_revision() is None
+
+
 def alembic_config(connection: Connection) -> Config:
     """Alembic's configuration without a file: `env.py` takes the connection from it."""
     config = Config(attributes={"connection": connection})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -10,11 +11,14 @@ from pathlib import Path
 from sqlalchemy import select
 
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
+from prompts_store.blobs.folder import translated
 from prompts_store.check_report import CheckReport
 from prompts_store.checking import Checker
-from prompts_store.collector import Collector, CollectReport
+from prompts_store.collector import Collector, CollectPlan, CollectReport
 from prompts_store.database import Database
-from prompts_store.errors import InvalidError
+from prompts_store.errors import InvalidError, NotFoundError, StoreError
+from prompts_store.identity import Identity, Pairing
+from prompts_store.privacy import make_private_folder
 from prompts_store.store_aliases import Aliases
 from prompts_store.store_base import utc_now
 from prompts_store.store_claims import JobClaims
@@ -25,6 +29,8 @@ from prompts_store.store_prompts import Prompts
 from prompts_store.store_tasks import Tasks
 from prompts_store.tables import tasks
 from prompts_store.text import shown
+
+LOG = logging.getLogger("chorus.store")
 
 
 class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, JobClaims):
@@ -41,21 +47,42 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, Job
         database_url: str | None = None,
         clock: Callable[[], datetime] = utc_now,
         files: Files | None = None,
+        make: bool = True,
     ) -> PromptStore:
         """Open a store, making what is not there and migrating what is old.
+
+        A folder and a database that do not belong together open too, with a line in the log: prompts are
+        served and uploaded, and nothing is collected. See `identity`.
 
         Args:
             data_dir: holds `chorus.db` (unless `database_url` says otherwise), `blobs/` and `files/`.
             database_url: an SQLAlchemy URL; `sqlite://` keeps the metadata in memory.
             files: the operating system's files, or a test's.
+            make: whether a store may be made where there is none.
 
         Raises:
             InvalidError: `invalid_database_url`.
+            NotFoundError: `no_store`, where none may be made.
             StoreError: the folder cannot be used, or a newer Chorus made it.
         """
+        if not make and not (data_dir / "blobs").is_dir():
+            raise NotFoundError(
+                f"There is no store in {data_dir}: it has no folder blobs. Check the data folder's name; "
+                f"`chorus serve` makes a store.",
+                field="data_dir",
+                code="no_store",
+            )
+        with translated("prepare"):
+            make_private_folder(data_dir)
         blobs = LocalBlobs(data_dir / "blobs", files=files)
         contents = LocalContents(data_dir / "files", files=files)
-        return cls(Database.open(data_dir, database_url), blobs, clock, contents=contents)
+        store = cls(Database.open(data_dir, database_url, make=make), blobs, clock, contents=contents)
+        try:
+            store._begin()
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     @classmethod
     def in_memory(cls, *, clock: Callable[[], datetime] = utc_now) -> PromptStore:
@@ -77,23 +104,39 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, Job
         self._database.close()
         self._remove_temporary()
 
-    def collect(self, *, grace_seconds: float) -> CollectReport:
+    def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
         """Free what nothing has needed for longer than the grace period.
 
         Args:
             grace_seconds: longer than any other process reads a version that was deleted meanwhile.
+            allow_mass_removal: also where more than half of the blobs, or of the data files, would go, and
+                more than `collector.MASS_REMOVAL`.
 
         Raises:
             InvalidError: a negative or non-finite period.
+            ConflictError: `other_store`: the database and the folders carry different ids; `mass_removal`.
+                Nothing was removed.
             StoreError: the disk or the database failed; what was collected stays collected.
         """
-        if not (math.isfinite(grace_seconds) and grace_seconds >= 0):
-            raise InvalidError(
-                f"The grace period is {shown(grace_seconds)} seconds; it is a number from 0.",
-                field="grace_seconds",
-            )
-        before = self._clock() - timedelta(seconds=grace_seconds)
-        return Collector(self._database, self._blobs, self._leases, self._contents, before=before).run()
+        collector = self._collector(grace_seconds)
+        self._identity.settle()
+        return collector.run(allow_mass_removal=allow_mass_removal)
+
+    def plan_collection(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectPlan:
+        """What `collect` would remove now, and why it would refuse. InvalidError, StoreError as there."""
+        return self._collector(grace_seconds).plan(allow_mass_removal=allow_mass_removal)
+
+    def pairing(self) -> Pairing:
+        """The ids of the database and its folders, and what the one knows of the others. Lists everything."""
+        return self._identity.pairing()
+
+    def adopt(self) -> None:
+        """Make the folders carry the database's id, so that the collector trusts it. An operator's decision.
+
+        Raises:
+            StoreError: the disk or the database failed; adopting again goes on.
+        """
+        self._identity.adopt()
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Compare the tables with their promises, and every blob and data file with its digest.
@@ -101,4 +144,34 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, Job
         Args:
             repair: put right what can be worked out anew: counts and the list's labels.
         """
-        return Checker(self._database, self._blobs, self._contents, repair=repair, now=self._clock()).run()
+        checker = Checker(
+            self._database, self._blobs, self._contents, self._identity, repair=repair, now=self._clock()
+        )
+        return checker.run()
+
+    @property
+    def _identity(self) -> Identity:
+        return Identity(self._database, self._blobs, self._contents, self._clock)
+
+    def _begin(self) -> None:
+        """Give ids to what was just made, and say where the database and the folders do not fit."""
+        try:
+            self._identity.settle()
+            with self._database.read() as connection:
+                message = self._identity.refusal(connection)
+        except StoreError as error:
+            # A full disk must not keep anybody from reading; the collector looks again.
+            message = error.message
+        if message:
+            LOG.warning("%s", message)
+
+    def _collector(self, grace_seconds: float) -> Collector:
+        if not (math.isfinite(grace_seconds) and grace_seconds >= 0):
+            raise InvalidError(
+                f"The grace period is {shown(grace_seconds)} seconds; it is a number from 0.",
+                field="grace_seconds",
+            )
+        before = self._clock() - timedelta(seconds=grace_seconds)
+        return Collector(
+            self._database, self._blobs, self._leases, self._contents, self._identity, before=before
+        )

@@ -44,6 +44,16 @@ metadata = MetaData(
 _ALIVE = text("deleted_at IS NULL")
 _UNREFERENCED = text("unreferenced_at IS NOT NULL")
 
+store_identity = Table(
+    "store_identity",
+    metadata,
+    # One row, written when the store is opened for the first time: see `identity`.
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("id", String(36), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    CheckConstraint("number = 1", name="one"),
+)
+
 blobs = Table(
     "blobs",
     metadata,

@@ -131,7 +131,12 @@ SERIES: tuple[Series, ...] = (
         SECONDS,
     ),
     Series("chorus_tuning_checkpoints_total", "counter", "States of tuning jobs written to the disk."),
-    Series("chorus_collections_total", "counter", "Collections of unneeded blobs.", ("ok",)),
+    Series(
+        "chorus_collections_total",
+        "counter",
+        "Collections of unneeded blobs: `true`, `false`, or `refused` until an operator has looked.",
+        ("ok",),
+    ),
     Series(
         "chorus_collected_blobs_total",
         "counter",
@@ -140,7 +145,7 @@ SERIES: tuple[Series, ...] = (
     Series(
         "chorus_collected_bytes_total",
         "counter",
-        "Bytes of the collected blobs of deleted versions, and of data files.",
+        "Bytes of the collected blobs, and of data files.",
     ),
     Series("chorus_ready", "gauge", "1 while requests are taken."),
     Series("chorus_queued_requests", "gauge", "Requests that wait for the device."),

@@ -81,14 +81,6 @@ class LocalContents(DigestFolder):
         """Where the bytes are, or would be."""
         return self._path(digest)
 
-    def size(self, digest: str) -> int | None:
-        """How many bytes there are; None where there are none of that digest."""
-        with translated("read"):
-            try:
-                return self._files.size(self._path(digest))
-            except FileNotFoundError:
-                return None
-
     def digest_of(self, digest: str) -> str | None:
         """The SHA-256 of what is really kept under a digest, read in pieces; None where nothing is."""
         with translated("read"):

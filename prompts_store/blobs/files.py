@@ -16,8 +16,16 @@ class Files:
     """The operating system's files. Every method raises OSError as the system call does."""
 
     def create(self, path: Path) -> int:
-        """Open a new file for writing; fails where one exists. Answers with its descriptor."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        """Open a new file for writing; fails where one exists. Answers with its descriptor.
+
+        What root makes belongs to the folder's owner: a server that runs as somebody else must read it.
+        """
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if os.geteuid() == 0:
+            with suppress(OSError):
+                owner = path.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        return descriptor
 
     def write(self, descriptor: int, content: memoryview) -> int:
         """Write a part of the content; answers with how many bytes were taken."""

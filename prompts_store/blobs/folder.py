@@ -2,6 +2,7 @@
 
     FOLDER/incoming/MILLISECONDS-RANDOM      being written
     FOLDER/ab/ab12...SUFFIX                  whole and on the disk
+    FOLDER/store-id                          whose folder it is, see `prompts_store.identity`
 
 What is kept in such a folder is up to those who stand on it: prompts (`local`), data files (`contents`).
 """
@@ -21,6 +22,7 @@ from prompts_store.errors import StoreError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"([0-9]{1,16})-[0-9a-f]{16}")
+_IDENTITY = "store-id"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
@@ -97,6 +99,29 @@ class DigestFolder:
         with translated("read"):
             return self._files.exists(self._path(digest))
 
+    def size(self, digest: str) -> int | None:
+        """How many bytes there are; None where there are none of that digest."""
+        with translated("read"):
+            try:
+                return self._files.size(self._path(digest))
+            except FileNotFoundError:
+                return None
+
+    def identity(self) -> str | None:
+        """See `Blobs.identity`."""
+        with translated("read"):
+            try:
+                content = self._files.read(self._folder / _IDENTITY)
+            except FileNotFoundError:
+                return None
+        return content.decode(errors="replace").strip()
+
+    def identify(self, identity: str, *, now: datetime) -> None:
+        """See `Blobs.identify`."""
+        with translated("write to"):
+            self._write(self._folder / _IDENTITY, f"{identity}\n".encode(), now)
+            self._files.sync_folder(self._folder)
+
     def remove(self, digest: str) -> bool:
         """Remove a file; False where there was none.
 
@@ -119,7 +144,7 @@ class DigestFolder:
         with translated("list"):
             return sum(1 for _ in self._files.scan(self._incoming))
 
-    def sweep(self, before: datetime) -> int:
+    def sweep(self, before: datetime, *, dry_run: bool = False) -> int:
         """Remove what was begun before that moment and never finished; answers with how many.
 
         A temporary file's age is in its name: its own time moves with every write. One that a living process
@@ -131,13 +156,22 @@ class DigestFolder:
                 path, match = self._incoming / name, _TEMPORARY.fullmatch(name)
                 old = match and int(match[1]) < before.timestamp() * 1000
                 if old and not self._files.is_locked(path):
-                    removed += self._unlink(path)
+                    removed += dry_run or self._unlink(path)
         return removed
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
             raise StoreError("A blob's name is 64 hexadecimal digits.")
         return self._folder / digest[:2] / f"{digest}{self._suffix}"
+
+    def _write(self, path: Path, content: bytes, now: datetime) -> None:
+        temporary = Incoming(self._files, self._incoming, now)
+        try:
+            temporary.write(content)
+            temporary.seal(now)
+            temporary.name(path)
+        finally:
+            temporary.discard()
 
     def _make_shard(self, shard: Path) -> None:
         # Once a process, not only when it is made: its maker may have died before the sync.

@@ -40,6 +40,15 @@ class Blobs(Protocol):
     def has(self, digest: str) -> bool:
         """Whether there is such a blob; does not read it."""
 
+    def size(self, digest: str) -> int | None:
+        """The bytes of a blob, without reading them; None where there is no such blob."""
+
+    def identity(self) -> str | None:
+        """The id of the database that this place belongs to; None where it was never given one."""
+
+    def identify(self, identity: str, *, now: datetime) -> None:
+        """Give this place an id, in place of any it has; when this returns, it outlives a power cut."""
+
     def remove(self, digest: str) -> bool:
         """Remove a blob; False where there was none."""
 
@@ -49,5 +58,9 @@ class Blobs(Protocol):
     def unfinished(self) -> int:
         """How many temporary files there are: puts in flight, and those that a dead process left."""
 
-    def sweep(self, before: datetime) -> int:
-        """Remove what was begun before that moment and never finished; answers with how many."""
+    def sweep(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Remove what was begun before that moment and never finished; answers with how many.
+
+        Args:
+            dry_run: only count.
+        """

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from prompts_store.blobs.files import Files
-from prompts_store.blobs.folder import DigestFolder, Incoming, translated
+from prompts_store.blobs.folder import DigestFolder, translated
 
 
 class LocalBlobs(DigestFolder):
@@ -53,12 +53,3 @@ class LocalBlobs(DigestFolder):
         except FileNotFoundError:
             return False
         return True
-
-    def _write(self, path: Path, content: bytes, now: datetime) -> None:
-        temporary = Incoming(self._files, self._incoming, now)
-        try:
-            temporary.write(content)
-            temporary.seal(now)
-            temporary.name(path)
-        finally:
-            temporary.discard()

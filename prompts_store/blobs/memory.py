@@ -15,6 +15,7 @@ class MemoryBlobs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blobs: dict[str, tuple[bytes, datetime]] = {}
+        self._identity: str | None = None
 
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
         """See `Blobs.put`."""
@@ -32,6 +33,19 @@ class MemoryBlobs:
         with self._lock:
             return digest in self._blobs
 
+    def size(self, digest: str) -> int | None:
+        """See `Blobs.size`."""
+        found = self.get(digest)
+        return None if found is None else len(found)
+
+    def identity(self) -> str | None:
+        """See `Blobs.identity`."""
+        return self._identity
+
+    def identify(self, identity: str, *, now: datetime) -> None:
+        """See `Blobs.identify`."""
+        self._identity = identity
+
     def remove(self, digest: str) -> bool:
         """See `Blobs.remove`."""
         with self._lock:
@@ -47,6 +61,6 @@ class MemoryBlobs:
         """Always 0: a put is one assignment."""
         return 0
 
-    def sweep(self, before: datetime) -> int:
+    def sweep(self, before: datetime, *, dry_run: bool = False) -> int:
         """Always 0."""
         return 0

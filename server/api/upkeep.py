@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from prompts_store.collector import CollectReport
+from prompts_store.errors import ConflictError
 from server.api.inference.resolve import PromptLibrary
 from server.metrics import Metrics
 
@@ -39,6 +40,8 @@ class Upkeep:
         self._interval = interval_seconds
         self._grace = grace_seconds
         self._sleep = sleep
+        # An alert on its growth needs to have seen it at 0.
+        metrics.count("chorus_collections_total", 0, "refused")
 
     async def run(self) -> None:
         """Collect until cancelled. A collection under way then ends on its thread."""
@@ -50,9 +53,17 @@ class Upkeep:
             wait = self._interval if await self.collect() else soon
 
     async def collect(self) -> bool:
-        """Collect once; whether it worked. A failure is logged and counted, never raised."""
+        """Collect once; whether the next time is an interval away, else it is tried again soon.
+
+        A failure is logged and counted, never raised. A refusal waits for an operator, not for a better
+        moment: `other_store` and `mass_removal` of the store.
+        """
         try:
             report = await self._library.save(self._library.store.collect, grace_seconds=self._grace)
+        except ConflictError as error:
+            LOG.error("nothing is collected: %s", error.message)
+            self._metrics.count("chorus_collections_total", 1, "refused")
+            return True
         except Exception:  # whatever it was, the next collection may work, and requests go on meanwhile
             LOG.exception("collecting unneeded blobs failed; it is tried again")
             self._metrics.count("chorus_collections_total", 1, "false")

@@ -28,7 +28,8 @@ def test_acknowledged_versions_survive_a_power_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("lie", "kind"), [("sync", "corrupt_blob"), ("sync_folder", "missing_blob")])
 def test_control_without_a_sync_they_do_not(tmp_path: Path, lie: str, kind: str) -> None:
-    assert _publish_then_cut(tmp_path, PowerCutFiles(frozenset({lie}))) == [kind] * 3
+    found = _publish_then_cut(tmp_path, PowerCutFiles(frozenset({lie})))
+    assert found == ["other_store", *[kind] * 3]  # the folders' ids are lost as well
 
 
 def test_a_blob_that_another_upload_renamed_but_did_not_sync_is_synced(tmp_path: Path) -> None:
@@ -36,16 +37,17 @@ def test_a_blob_that_another_upload_renamed_but_did_not_sync_is_synced(tmp_path:
     values, manifest = example_prompt(1)
 
     class DiesBeforeTheFolder(PowerCutFiles):
-        dead = False
+        dies = False
 
         def sync_folder(self, path: Path) -> None:
-            if self._renamed and not self.dead:
-                self.dead = True
+            if self._renamed and self.dies:
+                self.dies = False
                 raise KeyboardInterrupt
             super().sync_folder(path)
 
     files = DiesBeforeTheFolder()
     with closing(PromptStore.open(tmp_path, files=files)) as store:
+        files.dies = True
         with pytest.raises(KeyboardInterrupt):
             store.publish("acme", "sst2", values, manifest)
         assert store.check().orphans == 1

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prompts_store import PromptStore
-from prompts_store.errors import CorruptError
+from prompts_store import PromptStore, sqlite
+from prompts_store.errors import CorruptError, StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import example_prompt
 
@@ -68,6 +68,19 @@ def test_a_missing_blob_is_found_and_told(filled: PromptStore, tmp_path: Path) -
         filled.values(path.stem)
     with pytest.raises(CorruptError), filled.hold(filled.resolve("a@2", tenant="acme")):
         filled.values(path.stem)
+
+
+def test_a_check_does_not_wait_for_writers(
+    filled: PromptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor they for it: it reads snapshots. The control, a repair, needs the lock."""
+    with closing(sqlite3.connect(tmp_path / "data" / "chorus.db")) as raw:
+        raw.executescript("UPDATE tasks SET live_versions = 9 WHERE name = 'a'")
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 10)
+    with closing(PromptStore.open(tmp_path / "data")) as beside, filled._database.write():
+        assert [problem.kind for problem in beside.check().problems] == ["wrong_task"]
+        with pytest.raises(StoreError, match="locked"):
+            beside.check(repair=True)
 
 
 def test_a_tombstone_needs_no_blob(filled: PromptStore, tmp_path: Path) -> None:

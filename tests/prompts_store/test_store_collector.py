@@ -186,20 +186,23 @@ def test_the_collector_looks_again_under_the_lock(disk_store: PromptStore, tmp_p
     values, manifest = example_prompt(7)
 
     class Racing(Database):
-        reads = 0
+        locks = 0
 
         @contextmanager
-        def read(self) -> Iterator[Connection]:
-            with super().read() as connection:
+        def write(self) -> Iterator[Connection]:
+            if not self.locks:
+                disk_store.publish("acme", "sst2", values, manifest)
+            self.locks += 1
+            with super().write() as connection:
                 yield connection
-            self.reads += 1
-            disk_store.publish("acme", "sst2", values, manifest)
 
     blobs = LocalBlobs(tmp_path / "data" / "blobs")
     blobs.put(manifest.digest, encode(values), now=disk_store._clock())
     database = Racing(disk_store._database.engine, memory=False)
-    report = PromptStore(database, blobs, disk_store._clock).collect(grace_seconds=0)
-    assert (database.reads, report) == (1, CollectReport())
+    racing = PromptStore(database, blobs, disk_store._clock, contents=disk_store._contents)
+    assert [one.kind for one in racing.plan_collection(grace_seconds=0).removals] == ["orphan"]
+    assert racing.collect(grace_seconds=0) == CollectReport()
+    assert database.locks > 1
     disk_store.values(manifest.digest)
 
 

@@ -41,7 +41,7 @@ def test_the_blobs_that_versions_name_are_not_looked_at(disk_store: PromptStore)
     disk_store.publish("acme", "sst2", values, manifest)
     with selects(disk_store) as made:
         disk_store.collect(grace_seconds=0)
-    (taken,) = [plan(disk_store, *query) for query in made if "unreferenced_at" in query[0]]
+    (taken,) = [plan(disk_store, *query) for query in made if "unreferenced_at <=" in query[0]]
     assert "ix_blobs_unreferenced" in taken and "TEMP B-TREE" not in taken
     # The control: in the order of the digests, the database walks all of them.
     slow = "SELECT digest FROM blobs WHERE unreferenced_at <= 1 AND digest > '' ORDER BY digest LIMIT 9"
@@ -51,7 +51,7 @@ def test_the_blobs_that_versions_name_are_not_looked_at(disk_store: PromptStore)
 def test_batches_of_one_instant_and_of_others_are_all_taken_but_those_in_use(
     store: PromptStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collector, "_BATCH", 3)
+    monkeypatch.setattr(collector, "BATCH", 3)
     published = []
     for seed in range(11):
         values, manifest = example_prompt(seed)

@@ -261,7 +261,7 @@ def test_many_contents_are_collected_in_batches(disk_store: PromptStore, clock: 
     for file in files[:102]:
         disk_store.delete_file("acme", file.id)
     clock.advance(1)
-    assert disk_store.collect(grace_seconds=0).files == 102
+    assert disk_store.collect(grace_seconds=0, allow_mass_removal=True).files == 102
     assert disk_store.check().files == 1 and disk_store.check().clean
 
 

@@ -1,5 +1,6 @@
 """A store that an older Chorus made is brought up to date with everything in it."""
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from sqlalchemy import Connection, inspect
 
 from prompts_store import PromptStore, database, tables
 from prompts_store.database import Database
+from prompts_store.errors import ConflictError
 from prompts_store.migrate import alembic_config
 from prompts_store.records import EnsembleMember
-from prompts_store.testing import example_file, example_prompt
+from prompts_store.testing import FakeClock, example_file, example_prompt
 
-NEW = {"files", "tuning_jobs", "tuning_job_files", "tuning_events"}
+NEW = {"files", "tuning_jobs", "tuning_job_files", "tuning_events", "store_identity"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -29,8 +31,18 @@ def url(request: pytest.FixtureRequest) -> str | None:
     return server.create()
 
 
+@pytest.fixture
+def lost(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes a PostgreSQL database in place of one that was lost."""
+    return lambda: request.getfixturevalue("postgres_server").create()
+
+
 def first_tables_only(connection: Connection) -> None:
     command.upgrade(alembic_config(connection), "0001")
+
+
+def tables_of_0_1_0(connection: Connection) -> None:
+    command.upgrade(alembic_config(connection), "0003")
 
 
 def visible(store: PromptStore) -> object:
@@ -66,6 +78,59 @@ def test_the_first_tables_become_todays_with_what_they_hold(
         store.create_job("acme", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
         assert store.claim_job("worker", 60, "base") is not None
         assert store.check().clean
+
+
+def of_0_1_0(folder: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """A store as 0.1.0 left it: rows, blobs and data files, and no id anywhere."""
+    with monkeypatch.context() as older:
+        older.setattr(database, "upgrade", tables_of_0_1_0)
+        with closing(PromptStore.open(folder, database_url=url, clock=clock)) as store:
+            for seed in range(6):
+                store.publish("acme", f"task-{seed}", *example_prompt(seed))
+                example_file(store, f"rows {seed}".encode())
+            store.delete_task("acme", "task-0")
+            store._blobs.put("ab" * 32, b"an upload that died", now=clock())
+    assert not list(folder.glob("*/store-id"))
+    clock.advance(60)
+
+
+def test_a_store_of_0_1_0_gets_its_id_and_is_collected(
+    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    of_0_1_0(tmp_path, url, monkeypatch, clock)
+    with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+        assert store.pairing().one and store.check().clean
+        report = store.collect(grace_seconds=0)
+        assert (report.blobs, report.orphans, report.files) == (1, 1, 0)
+
+
+def test_a_fresh_database_beside_a_folder_of_0_1_0_never_gets_its_blobs(
+    tmp_path: Path,
+    url: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: FakeClock,
+    lost: Callable[[], str],
+) -> None:
+    """The folder has no id to compare. New uploads must not make it look like this database's."""
+    of_0_1_0(tmp_path, url, monkeypatch, clock)
+    for file in tmp_path.glob("chorus.db*"):
+        file.unlink()
+    url = url and lost()
+    for first in (100, 200):
+        with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+            for seed in range(first, first + 10):
+                store.publish("acme", f"task-{seed}", *example_prompt(seed))
+                example_file(store, f"rows {seed}".encode())
+            clock.advance(60)
+            with pytest.raises(ConflictError, match="no id") as caught:
+                store.collect(grace_seconds=0)
+            assert caught.value.code == "other_store"
+            assert [folder.id is None for folder in store.pairing().folders] == [True, True]
+            held, known = store.pairing().folders[0].held, store.pairing().folders[0].known
+    assert (held, known) == (27, 20), "it does not look like this database's"
+    with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+        store.adopt()
+        assert store.pairing().one and store.check().clean
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path, url: str | None) -> None:

@@ -21,6 +21,7 @@ SHORT_HELP = {
     "models": "Describe and convert base models (extra: server).",
     "pretrain": "Make a base model from text (extra: server).",
     "adapt": "Train a base model further: LM adaptation (extra: server).",
+    "store": "Check, collect and adopt a data folder (extra: server).",
 }
 
 

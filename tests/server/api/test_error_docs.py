@@ -12,6 +12,7 @@ from prompts_store.artifacts import REASONS
 ROOT = Path(__file__).parents[3]
 ROOMS = ("server/api", "server/engine", "server/tenancy", "prompts_store")
 AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
+OF_OPERATORS = {"mass_removal", "no_store", "other_store"}  # of the collector and `chorus store`: no route
 NOBODY_LEFT_TO_TELL = {"cancelled"}
 
 
@@ -43,7 +44,7 @@ def _codes(path: Path) -> set[str]:
 def _seen_by_callers() -> set[str]:
     paths = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     codes = set().union(*map(_codes, [*paths, ROOT / "server" / "errors.py"]))
-    return codes - set(map(str, REASONS)) - AT_START_ONLY - NOBODY_LEFT_TO_TELL
+    return codes - set(map(str, REASONS)) - AT_START_ONLY - OF_OPERATORS - NOBODY_LEFT_TO_TELL
 
 
 @pytest.mark.parametrize("code", sorted(_seen_by_callers()))
@@ -57,6 +58,11 @@ def test_every_code_is_in_the_reference(code: str) -> None:
 def test_every_code_of_a_job_is_in_the_reference(code: str) -> None:
     """Those that routes raise are there too, so the words of both are looked for in one page."""
     assert f"`{code}`" in (ROOT / "docs" / "rest.md").read_text()
+
+
+@pytest.mark.parametrize("code", sorted(OF_OPERATORS))
+def test_every_code_of_an_operator_is_in_the_page_of_the_store(code: str) -> None:
+    assert f"`{code}`" in (ROOT / "docs" / "store.md").read_text()
 
 
 @pytest.mark.parametrize("reason", sorted(map(str, REASONS)))

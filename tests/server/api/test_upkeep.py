@@ -6,6 +6,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -145,6 +147,35 @@ def test_a_failure_is_logged_counted_and_tried_again_soon(
     assert counted(metrics, "chorus_collections_total", ok="false") == 1
     assert counted(metrics, "chorus_collections_total", ok="true") == 1
     assert str(error) in caplog.text and outcomes == []
+
+
+def test_a_refusal_waits_for_an_operator(
+    tmp_path: Path, metrics: Metrics, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fresh database beside old blobs: one line each interval, no traceback, and nothing removed."""
+    with closing(PromptStore.open(tmp_path, clock=clock)) as before:
+        before.publish("acme", "t", *example_prompt(1))
+    (tmp_path / "chorus.db").unlink()
+    clock.advance(2 * HOUR)
+    library = PromptLibrary(PromptStore.open(tmp_path, clock=clock), Offload(1, 8, "prompt store"))
+    caplog.clear()
+
+    async def scenario() -> None:
+        ticks = Ticks()
+        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, HOUR, ticks.sleep).run())
+        assert counted(metrics, "chorus_collections_total", ok="refused") == 0
+        assert await ticks.asked() == SOON_SECONDS
+        assert await ticks.next() == HOUR
+        assert await ticks.next() == HOUR
+        await settle(job)
+
+    asyncio.run(scenario())
+    assert counted(metrics, "chorus_collections_total", ok="refused") == 2
+    assert counted(metrics, "chorus_collections_total", ok="false") == 0
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("ERROR", None)] * 2
+    assert "chorus store adopt" in caplog.text
+    assert library.store.check().orphans == 1
+    library.close()
 
 
 def test_an_interval_of_zero_never_collects(library: PromptLibrary, metrics: Metrics) -> None:

@@ -1,0 +1,227 @@
+"""`chorus store`: an operator's look at the data folder. No JAX, so that it starts at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prompts_store.errors import StoreError
+from server.cli import option_of
+from server.errors import ChorusError
+from server.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from prompts_store.check_report import CheckReport
+    from prompts_store.collector import CollectPlan, CollectReport, Removal
+    from prompts_store.identity import Pairing
+    from prompts_store.store import PromptStore
+
+_REASONS = {
+    "blob": "no live version names it",
+    "orphan": "nothing ever named it",
+    "file": "no live file has it",
+}
+_NOUNS = {
+    "blob": "blobs of deleted versions",
+    "orphan": "blobs that nothing ever named",
+    "file": "data files",
+}
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+
+
+def _settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(("data_dir", "database_url", *names)):
+            command = option_of(name)(command)
+        config = click.Path(path_type=Path)
+        return click.option("--config", type=config, default=None, help="TOML file. [CHORUS_CONFIG]")(command)
+
+    return add
+
+
+@contextmanager
+def _opened(config: Path | None, flags: dict[str, Any]) -> Iterator[tuple[Settings, PromptStore]]:
+    """The store that is there; errors become one sentence on standard error and exit code 1."""
+    from prompts_store.store import PromptStore
+
+    # What opening has to say, the verbs tell in their own words.
+    logging.getLogger("chorus.store").addHandler(logging.NullHandler())
+    try:
+        settings = load_settings(flags, config, listening=False)
+        opened = PromptStore.open(settings.data_dir, database_url=settings.database_url, make=False)
+        with closing(opened) as store:
+            yield settings, store
+    except (ChorusError, StoreError) as error:
+        raise click.ClickException(error.message) from None
+
+
+@click.group()
+def store() -> None:
+    """Look after the data folder: check it, collect it, adopt it.
+
+    For whoever runs the server, on its machine, with its data folder and database: the options are those of
+    `chorus serve`, and so are their environment variables. Every verb works beside a running server.
+    """
+
+
+@store.command()
+@click.option("--repair", is_flag=True, help="Put right what can be worked out anew; files stay as they are.")
+@_as_json
+@_settings()
+def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Read everything back, and say what is wrong and what to do.
+
+    Blobs and data files are compared with their digests, and the database's counts, aliases, labels and
+    manifests with each other. With --repair, counts, labels and numbers of events are worked out anew from
+    the versions and events themselves; a damaged blob is reported and left where it lies, until the same
+    values are published again.
+
+    Exit code 0 when nothing is wrong, or everything was repaired; else 1.
+    """
+    with _opened(config, flags) as (settings, store):
+        report = store.check(repair=repair)
+    (_print_check_json if as_json else _print_check)(report, settings)
+    sys.exit(int(any(not problem.repaired for problem in report.problems)))
+
+
+@store.command(short_help="Remove what nothing needs, now.")
+@click.option("--dry-run", is_flag=True, help="List what would go and how much; remove nothing.")
+@click.option(
+    "--allow-mass-removal",
+    is_flag=True,
+    help="Also where more than half of the blobs, or of the data files, would go, and more than 20.",
+)
+@_as_json
+@_settings("collect_grace_seconds")
+def collect(
+    dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
+) -> None:
+    """Remove what nothing needs, now: blobs of deleted versions, data files, dead uploads.
+
+    The server does the same in the background. It refuses what looks like a mistake, here as there: a
+    database and a folder that carry different ids, and a collection of more than half of what is there. The
+    grace period must be longer than a running server reads a version that was deleted meanwhile.
+
+    Exit code 1 when the collection is, or with --dry-run would be, refused.
+    """
+    with _opened(config, flags) as (settings, store):
+        if not dry_run:
+            report = store.collect(
+                grace_seconds=settings.collect_grace_seconds, allow_mass_removal=allow_mass_removal
+            )
+            click.echo(json.dumps(asdict(report), indent=2) if as_json else _told(report))
+            return
+        plan = store.plan_collection(
+            grace_seconds=settings.collect_grace_seconds, allow_mass_removal=allow_mass_removal
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(plan), indent=2))
+    else:
+        _print_plan(plan)
+    sys.exit(int(plan.refusal is not None))
+
+
+@store.command(short_help="Make the data folder carry the database's id.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_settings()
+def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
+    """Make the data folder carry the database's id, so that it is collected again.
+
+    For a database that was made anew beside old blobs, or restored from elsewhere, once you know that it is
+    the right one. What the database does not know of is removed by a later collection: restore a backup of
+    the database instead if there is one. Stop the servers of any other database that uses this folder.
+    """
+    with _opened(config, flags) as (settings, store):
+        pairing = store.pairing()
+        _print_pairing(pairing, settings)
+        if pairing.one:
+            click.echo("They carry one id: there is nothing to do.")
+            return
+        click.echo("What the database does not know is removed by a later collection.")
+        if not yes:
+            click.confirm(f"Make {settings.data_dir} carry the database's id?", abort=True, err=True)
+        store.adopt()
+        click.echo(f"{settings.data_dir} carries {pairing.id} now. See what a collection would remove with:")
+        click.echo("  chorus store collect --dry-run")
+
+
+def _print_check(report: CheckReport, settings: Settings) -> None:
+    from prompts_store.check_report import KINDS
+
+    click.echo(
+        f"{settings.data_dir}: {report.versions} live versions, {report.blobs} blobs and {report.files} data "
+        f"files were checked."
+    )
+    if report.orphans or report.temporary_files:
+        click.echo(
+            f"{report.orphans} blobs and data files that nothing names, {report.temporary_files} temporary "
+            f"files: uploads in flight, or dead ones, which a collection removes."
+        )
+    for kind in dict.fromkeys(problem.kind for problem in report.problems):
+        found = [problem for problem in report.problems if problem.kind == kind]
+        repaired = all(problem.repaired for problem in found)
+        click.echo(f"\n{kind} ({len(found)}{', repaired' if repaired else ''})")
+        click.echo(f"  {KINDS[kind].meaning}")
+        if not repaired:
+            click.echo(f"  {KINDS[kind].advice}")
+        for problem in found:
+            click.echo(f"    {problem.where}: {problem.message}")
+    left = sum(not problem.repaired for problem in report.problems)
+    if report.clean:
+        click.echo("Nothing is wrong.")
+    else:
+        click.echo(f"\n{len(report.problems)} found, {len(report.problems) - left} repaired, {left} left.")
+
+
+def _print_check_json(report: CheckReport, settings: Settings) -> None:
+    from prompts_store.check_report import KINDS
+
+    content = asdict(report) | {"data_dir": str(settings.data_dir), "clean": report.clean}
+    for problem in content["problems"]:
+        problem |= KINDS[problem["kind"]]._asdict()
+    click.echo(json.dumps(content, indent=2))
+
+
+def _told(report: CollectReport) -> str:
+    held = f" {report.held} are being read and stay." if report.held else ""
+    return (
+        f"Removed {report.blobs} {_NOUNS['blob']}, {report.orphans} {_NOUNS['orphan']}, {report.files} "
+        f"{_NOUNS['file']} ({report.freed_bytes:,} bytes), {report.temporary_files} temporary files.{held}"
+    )
+
+
+def _print_plan(plan: CollectPlan) -> None:
+    for one in plan.removals:
+        click.echo(f"{one.kind:6} {one.digest} {one.size_bytes:>12,}  {_REASONS[one.kind]}")
+    click.echo(f"Would remove {_summed(plan.removals)}, {plan.temporary_files} temporary files.")
+    if plan.refusal:
+        click.echo(f"But it would be refused. {plan.refusal}", err=True)
+
+
+def _summed(removals: tuple[Removal, ...]) -> str:
+    counts = (f"{sum(one.kind == kind for one in removals)} {noun}" for kind, noun in _NOUNS.items())
+    return f"{', '.join(counts)} ({sum(one.size_bytes for one in removals):,} bytes)"
+
+
+def _print_pairing(pairing: Pairing, settings: Settings) -> None:
+    from sqlalchemy import make_url
+
+    url = settings.database_url and make_url(settings.database_url).render_as_string(hide_password=True)
+    click.echo(f"{'database':13} {pairing.id}  {url or settings.data_dir / 'chorus.db'}")
+    for folder in pairing.folders:
+        click.echo(f"{folder.folder:13} {folder.id or 'no id':36}  {settings.data_dir / folder.folder}")
+    click.echo()
+    for folder in pairing.folders:
+        click.echo(
+            f"{folder.folder}: {folder.held} there; the database needs {folder.present} of them and does not "
+            f"know {folder.held - folder.known}; {folder.needed - folder.present} that it needs are missing."
+        )
