@@ -152,7 +152,7 @@ def chorus_server(toy: Path, scratch: Path, port: int) -> Iterator[None]:
         command,
         log,
         CHORUS_DATA_DIR=str(scratch / "data"),
-        CHORUS_COMPILE_CACHE_DIR=str(toy / "compile_cache"),
+        CHORUS_COMPILE_CACHE_DIR=os.environ.get("CHORUS_COMPILE_CACHE_DIR", str(toy / "compile_cache")),
         CHORUS_API_KEY_FILE=str(scratch / "key"),
         CHORUS_SCRAPE_TOKEN_FILE=str(scratch / "token"),
         **SERVER,

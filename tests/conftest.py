@@ -1,9 +1,18 @@
-"""What tests of several rooms share: a real PostgreSQL server, started once a run, where it is installed."""
+"""What tests of several rooms share: compiled programs, and PostgreSQL where it is installed."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer, binaries
+
+
+@pytest.fixture(scope="session")
+def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled programs of servers and jobs: kept between runs where the test command says where."""
+    kept = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    return Path(kept) if kept else tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="session")

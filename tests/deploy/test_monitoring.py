@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus (Debian: prometheus)")
 @pytest.mark.timeout(600)
-def test_dashboard_queries_and_rules_against_a_real_prometheus(tmp_path: Path) -> None:
+def test_dashboard_queries_and_rules_against_a_real_prometheus(tmp_path: Path, compiled_folder: Path) -> None:
     command = [sys.executable, ROOT / "deploy" / "check_monitoring.py", "--toy", tmp_path / "toy"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    kept = {**os.environ, "CHORUS_COMPILE_CACHE_DIR": str(compiled_folder)}
+    ran = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=580)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -62,9 +62,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared by the server processes of one run: the second starts in a moment."""
-    return tmp_path_factory.mktemp("compiled")
+def compile_cache(compiled_folder: Path) -> Path:
+    """Shared by the server processes: the second starts in a moment."""
+    return compiled_folder
 
 
 @pytest.fixture(scope="module")

@@ -35,9 +35,9 @@ def tsv(path: Path, count: int) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Served]:
-    model = shared / "models" / "flan-t5-small-title"
-    with Served(tmp_path_factory.mktemp("data"), model=model, **LADDER) as server:
+def served(tmp_path_factory: pytest.TempPathFactory, shared: Path, compile_cache: Path) -> Iterator[Served]:
+    model, data = shared / "models" / "flan-t5-small-title", tmp_path_factory.mktemp("data")
+    with Served(data, model=model, compile_cache_dir=compile_cache, **LADDER) as server:
         server.wait_ready()
         yield server
 

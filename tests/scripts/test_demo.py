@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+def said(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> str:
     """What the demo printed; its exit code was 0."""
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "mixed_batch.py", "--once"],
         env={
             **os.environ, "JAX_PLATFORMS": "cpu", "CHORUS_DEMO_DIR": str(tmp_path_factory.mktemp("demo")),
-            "COLUMNS": "400",
+            "CHORUS_COMPILE_CACHE_DIR": str(compiled_folder), "COLUMNS": "400",
         },
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip

@@ -53,6 +53,11 @@ def task(name: str, source: str) -> dict[str, Any]:
 
 
 def make(work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    # The checkpoints of the figures are tuned on by the same programs.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(work / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     command = [
         sys.executable,
         ROOT / "scripts" / "make_base.py",
@@ -61,11 +66,7 @@ def make(work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         work / "plan.json",
         *arguments,
     ]
-    environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
-        # The checkpoints of the figures are tuned on by the same programs.
-        "JAX_COMPILATION_CACHE_DIR": str(work / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }  # fmt: skip
+    environment = {**cache, **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,

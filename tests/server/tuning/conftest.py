@@ -11,18 +11,13 @@ from jax.experimental.compilation_cache import compilation_cache
 from server.engine.executor import use_persistent_cache
 
 
-@pytest.fixture(scope="session")
-def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled programs, shared by the tests of a run and the processes that they start."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture(scope="module")
 def compile_cache(compiled_folder: Path) -> Iterator[Path]:
     """The persistent compile cache, as a server has it: jobs of the same shapes compile once."""
     update: Any = jax.config.update
+    before = jax.config.jax_compilation_cache_dir
     compilation_cache.reset_cache()
     use_persistent_cache(str(compiled_folder))
     yield compiled_folder
-    update("jax_compilation_cache_dir", None)
+    update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
