@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     http_port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
     insecure_bind: bool = Field(
         False,
-        description="Allow an address that others reach without any key: everybody there owns the server.",
+        description="Allow an address that others reach without any key: everybody there, and every web page "
+        "that they open, owns the server.",
     )
     api_key_file: Path | None = Field(
         None, description="File with the bearer key that every route then needs (16 characters or more)."
@@ -317,12 +318,17 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the listening address."""
-        if self.http_host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.http_host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.http_host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(

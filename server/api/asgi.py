@@ -68,6 +68,7 @@ def build_api(
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to the Host that the caller wrote
         lifespan=lifespan,
     )
     app.state.services = services
