@@ -9,6 +9,7 @@ from starlette.types import Lifespan
 
 from server.api.http.access import AccessMiddleware
 from server.api.http.errors import install_error_handlers
+from server.api.http.head import HeadMiddleware
 from server.api.routes import (
     aliases,
     classify,
@@ -75,5 +76,6 @@ def build_api(
     for router in ROUTERS:
         app.include_router(router)
     install_error_handlers(app)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, observe=observe, log=services.settings.access_log)
     return app

@@ -52,6 +52,9 @@ class AccessMiddleware:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:  # answered further out; see `install_error_handlers`
+            status = 500
+            raise
         finally:
             self._finish(scope, context, status)
 
