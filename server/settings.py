@@ -118,7 +118,12 @@ class Settings(BaseSettings):
         "default", description="Tenant of the one key, and of everybody when there is no key."
     )
     max_body_bytes: int = Field(16 * _MIB, ge=1024, description="Largest JSON body that is read.")
-    max_upload_bytes: int = Field(64 * _MIB, ge=1024, description="Largest prompt upload that is read.")
+    max_upload_bytes: int = Field(
+        64 * _MIB,
+        ge=1024,
+        description="Largest prompt upload that is read. All bodies together take at most four times the "
+        "memory of the largest, JSON or upload.",
+    )
     max_text_characters: int = Field(1_000_000, ge=1, description="Longest input text, before tokenising.")
     max_batch_rows: int = Field(
         1024, ge=1, description="Most inputs in one request; an ensemble counts inputs times members."

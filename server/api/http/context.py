@@ -11,6 +11,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from server.api.http.bodies import BodyShare
 from server.tenancy.principal import Principal
 
 _KEY = "chorus.context"
@@ -25,11 +26,13 @@ class RequestContext:
         request_id: the caller's `X-Request-Id`, or one of ours; in every answer, error and log line.
         started: monotonic seconds.
         principal: who asks; None until authorised.
+        body: memory that its body takes; None where none was read.
     """
 
     request_id: str
     started: float = field(default_factory=time.monotonic)
     principal: Principal | None = None
+    body: BodyShare | None = None
 
 
 def open_context(scope: Scope) -> RequestContext:

@@ -10,9 +10,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from server.api.http.auth import Require
-from server.api.http.json_body import join_path, parse_json, read_body
+from server.api.http.bodies import read_body
+from server.api.http.json_body import join_path, parse_json
 from server.api.http.pages import refuse_pages
-from server.api.services import services_of
+from server.api.services import services_of, share_of
 from server.errors import InvalidInputError
 
 
@@ -47,7 +48,8 @@ class ChorusRoute(APIRoute):
             if not has_body:
                 return await handler(request)
             inner = CheckedRequest(request.scope, request.receive)
-            inner._body = await read_body(request, services_of(request).settings.max_body_bytes)
+            limit = services_of(request).settings.max_body_bytes
+            inner._body = bytes(await read_body(request, limit, share_of(request)))
             if inner._body or required:
                 _check_json_type(request)
                 inner.parsed = parse_json(inner._body)
