@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 from pydantic.json_schema import models_json_schema
 
-from server.api.schemas.common import AnswerModel, ErrorDetail
+from server.api.schemas.common import AnswerModel, ErrorAnswer, ErrorDetail
 from server.api.schemas.inference import GenerateResult
 from server.api.schemas.tuning import JobEventAnswer, JobStatus
 
@@ -34,7 +34,7 @@ class ResultEvent(AnswerModel):
     result: GenerateResult
 
 
-class ItemErrorEvent(AnswerModel):
+class ErrorEvent(AnswerModel):
     """One item failed."""
 
     index: int
@@ -47,26 +47,20 @@ class DoneEvent(AnswerModel):
     id: str
 
 
-class JobDoneEvent(AnswerModel):
+class JobDone(AnswerModel):
     """Last: the job is over."""
 
     id: str
     status: JobStatus
 
 
-class JobErrorEvent(AnswerModel):
-    """The events cannot be read on: come back with the last `id`."""
-
-    error: ErrorDetail
-
-
 GENERATE_EVENTS: Events = {
     "token": TokenEvent,
     "result": ResultEvent,
-    "error": ItemErrorEvent,
+    "error": ErrorEvent,
     "done": DoneEvent,
 }
-JOB_EVENTS: Events = {"done": JobDoneEvent, "error": JobErrorEvent}
+JOB_EVENTS: Events = {"done": JobDone, "error": ErrorAnswer}
 """Beside those of a job itself, which are named after their kind."""
 
 _GENERATED = """event: token

@@ -124,7 +124,7 @@ def test_unfinished_bodies_fill_the_budget_and_no_more(server: ApiServer) -> Non
     tracemalloc.stop()
     assert len(waiting) == 2
     assert 2 * (SENT - FREE_BYTES) <= bodies.most <= bodies.limit_bytes // 2
-    assert peak < bodies.limit_bytes // 2 + UPLOADS * 8 * FREE_BYTES  # with what sockets hold
+    assert peak < 1.5 * bodies.limit_bytes  # half of it, and some 500 KiB at each socket
 
     # What is small, or goes to the disk, still gets in; another tenant finds room, and the first one none.
     server.push("small")
@@ -139,7 +139,7 @@ def test_unfinished_bodies_fill_the_budget_and_no_more(server: ApiServer) -> Non
     assert refused.headers["retry-after"] == "1"
     large["headers"] |= {"authorization": f"Bearer {THEIRS}"}
     assert server.http.post("/v1/tasks/t/versions", **large).status_code == 400  # read, and no prompt
-    assert bodies.held_bytes == len(waiting) * (SENT - FREE_BYTES)
+    eventually(lambda: bodies.held_bytes == len(waiting) * (SENT - FREE_BYTES))
 
     # A body that ends well gives back its share as one does that is cut off.
     waiting[0].sendall(b"x")

@@ -109,7 +109,8 @@ def test_head_of_a_stream_that_never_ends_does(api: ApiServer) -> None:
     assert answer.headers["content-type"].startswith("text/event-stream")
     eventually(lambda: api.services.feeds.followers == 0)
     with api.http.stream("GET", f"/v1/tuning/jobs/{job}/events") as control:
-        assert next(control.iter_text()).startswith("id: 1\n")
+        text = control.iter_text()
+        assert next(text).startswith("id: 1\n")
         assert api.services.feeds.followers == 1
 
 
