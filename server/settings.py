@@ -121,8 +121,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         64 * _MIB,
         ge=1024,
-        description="Largest prompt upload that is read. All bodies together take at most four times the "
-        "memory of the largest, JSON or upload.",
+        description="Largest prompt upload that is read. All bodies in memory are at most as large as four.",
     )
     max_text_characters: int = Field(1_000_000, ge=1, description="Longest input text, before tokenising.")
     max_batch_rows: int = Field(
