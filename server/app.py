@@ -389,6 +389,7 @@ def _gauges(services: Services) -> dict[str, float]:
     serving = services.serving
     tuning = services.tuning
     own = {
+        "chorus_request_body_bytes": float(services.bodies.held_bytes),
         "chorus_job_followers": float(services.feeds.followers),
         "chorus_tuning_running": float(tuning is not None and tuning.running is not None),
     }

@@ -148,6 +148,11 @@ SERIES: tuple[Series, ...] = (
         "Bytes of the collected blobs, and of data files.",
     ),
     Series("chorus_ready", "gauge", "1 while requests are taken."),
+    Series(
+        "chorus_request_body_bytes",
+        "gauge",
+        "Bytes of request bodies in memory, the first 64 KiB of each not counted.",
+    ),
     Series("chorus_queued_requests", "gauge", "Requests that wait for the device."),
     Series("chorus_loading_requests", "gauge", "Requests that wait for their prompt."),
     Series("chorus_prefilling_requests", "gauge", "Requests in an encoder pass."),

@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     http_port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
     insecure_bind: bool = Field(
         False,
-        description="Allow an address that others reach without any key: everybody there owns the server.",
+        description="Allow an address that others reach without any key: everybody there, and every web page "
+        "that they open, owns the server.",
     )
     api_key_file: Path | None = Field(
         None, description="File with the bearer key that every route then needs (16 characters or more)."
@@ -117,7 +118,11 @@ class Settings(BaseSettings):
         "default", description="Tenant of the one key, and of everybody when there is no key."
     )
     max_body_bytes: int = Field(16 * _MIB, ge=1024, description="Largest JSON body that is read.")
-    max_upload_bytes: int = Field(64 * _MIB, ge=1024, description="Largest prompt upload that is read.")
+    max_upload_bytes: int = Field(
+        64 * _MIB,
+        ge=1024,
+        description="Largest prompt upload that is read. All bodies in memory are at most as large as four.",
+    )
     max_text_characters: int = Field(1_000_000, ge=1, description="Longest input text, before tokenising.")
     max_batch_rows: int = Field(
         1024, ge=1, description="Most inputs in one request; an ensemble counts inputs times members."
@@ -323,12 +328,17 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the listening address."""
-        if self.http_host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.http_host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.http_host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(

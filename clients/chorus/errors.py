@@ -174,6 +174,8 @@ BY_CODE: dict[str, type[ApiError]] = {
     "output_not_finite": InvalidInputError,
     "unauthenticated": UnauthenticatedError,
     "forbidden": ForbiddenError,
+    "foreign_origin": ForbiddenError,
+    "unknown_host": ForbiddenError,
     "not_found": NotFoundError,
     "unknown_task": NotFoundError,
     "unknown_version": NotFoundError,

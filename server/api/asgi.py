@@ -9,6 +9,7 @@ from starlette.types import Lifespan
 
 from server.api.http.access import AccessMiddleware
 from server.api.http.errors import install_error_handlers
+from server.api.http.head import HeadMiddleware
 from server.api.routes import (
     aliases,
     classify,
@@ -68,11 +69,13 @@ def build_api(
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to the Host that the caller wrote
         lifespan=lifespan,
     )
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)
     install_error_handlers(app)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, observe=observe, log=services.settings.access_log)
     return app

@@ -6,12 +6,14 @@ Built in `server/app.py` or by a test; never global.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import Request
 
+from server.api.http.bodies import BodyBudget, BodyShare
+from server.api.http.context import context_of
 from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.resolve import PromptLibrary
@@ -73,6 +75,7 @@ class Services:
         metrics: what `/metrics` shows.
         feeds: tuning jobs that callers follow.
         tuning: runs tuning jobs in this process; None until the engine runs, or where workers do it.
+        bodies: memory for request bodies: four of the largest that the settings allow.
     """
 
     settings: Settings
@@ -84,6 +87,10 @@ class Services:
     feeds: JobFeeds
     serving: Serving | None = None
     tuning: TuningService | None = None
+    bodies: BodyBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bodies = BodyBudget(4 * max(self.settings.max_body_bytes, self.settings.max_upload_bytes))
 
     def ready(self) -> Serving:
         """What serves.
@@ -128,3 +135,11 @@ def services_of(request: Request) -> Services:
     """The container of the app that handles this request."""
     services: Services = request.app.state.services
     return services
+
+
+def share_of(request: Request) -> BodyShare:
+    """Memory for the body of an authorised request, given back when it has been answered."""
+    context = context_of(request)
+    tenant = context.principal.tenant if context.principal else ""
+    context.body = BodyShare(services_of(request).bodies, tenant)
+    return context.body

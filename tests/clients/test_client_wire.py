@@ -57,6 +57,11 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "JobPage": types.JobPage,
     "JobEventAnswer": types.JobEvent,
     "JobEventList": types.JobEventList,
+    "TokenEvent": TokenEvent,
+    "ResultEvent": ResultEvent,
+    "ErrorEvent": ErrorEvent,
+    "DoneEvent": DoneEvent,
+    "JobDone": types.JobDone,
 }
 SETTINGS = {
     "GenerateBody": set(inference.Settings.__annotations__)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
 
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from server.api.http.bodies import BodyShare
 from server.tenancy.principal import Principal
 
 _KEY = "chorus.context"
+_TAKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -19,21 +23,29 @@ class RequestContext:
     """Made by the middleware; the auth dependency names the caller.
 
     Attributes:
-        request_id: unique in the process; in every answer, error and log line.
+        request_id: the caller's `X-Request-Id`, or one of ours; in every answer, error and log line.
         started: monotonic seconds.
         principal: who asks; None until authorised.
+        body: memory that its body takes; None where none was read.
     """
 
-    request_id: str = field(default_factory=lambda: "req_" + secrets.token_hex(12))
+    request_id: str
     started: float = field(default_factory=time.monotonic)
     principal: Principal | None = None
+    body: BodyShare | None = None
 
 
 def open_context(scope: Scope) -> RequestContext:
     """Make the context of a request; called once, by the outermost middleware."""
-    context = RequestContext()
+    context = RequestContext(_taken_id(scope) or "req_" + secrets.token_hex(12))
     scope[_KEY] = context
     return context
+
+
+def _taken_id(scope: Scope) -> str | None:
+    """`X-Request-Id` of a request, where there is one and it can stand in a log line."""
+    given = Headers(scope=scope).getlist("x-request-id")
+    return given[0] if len(given) == 1 and _TAKEN.fullmatch(given[0]) else None
 
 
 def context_of(request: Request) -> RequestContext:

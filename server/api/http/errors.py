@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ExceptionHandler
 
 from prompts_store.errors import ArtifactError, InvalidError, StoreError
@@ -149,23 +150,44 @@ async def _validation(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        known: ChorusError = NotFoundError("There is no such route; the routes are listed at /openapi.json.")
+        known: ChorusError = NotFoundError(
+            "There is no such route: no path ends in a slash."
+            if request.url.path.endswith("/")
+            else "There is no such route; the routes are listed at /openapi.json."
+        )
     elif error.status_code == 405:
-        known = InvalidInputError("The route does not take this method.", code="method_not_allowed")
+        allowed = ", ".join(_methods_at(request))
+        known = InvalidInputError(
+            f"The route does not take this method; it takes {allowed}.", code="method_not_allowed"
+        )
         response = error_response(known, request_id_of(request))
         response.status_code = 405
-        response.headers.update(error.headers or {})
+        response.headers["Allow"] = allowed
         return response
     else:
         known = InvalidInputError("The request is malformed.", field="body")
     return error_response(known, request_id_of(request))
 
 
+def _methods_at(request: Request) -> list[str]:
+    """Every method that the path of a request takes."""
+    scopes = ((method, {**request.scope, "method": method}) for method in ("GET", "POST", "PUT", "DELETE"))
+    taken = [
+        method
+        for method, scope in scopes
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
+    return ["GET", "HEAD", *taken[1:]] if "GET" in taken else taken
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
+    """Answered outside of every middleware."""
     LOG.error("request %s failed unexpectedly", request_id_of(request), exc_info=error)
-    return error_response(
+    response = error_response(
         InternalError("The server failed; the request id finds the cause in its log."), request_id_of(request)
     )
+    response.headers["X-Request-Id"] = request_id_of(request)
+    return response
 
 
 def validation_error(problems: list[dict[str, Any]]) -> InvalidInputError:

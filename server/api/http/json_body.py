@@ -1,8 +1,7 @@
-"""Request bodies: read with a running size check, parsed strictly, before any route code sees them.
+"""JSON bodies, parsed strictly before any route code sees them.
 
-Refused at the door: bodies over the limit (also chunked ones), invalid UTF-8, NaN, infinities and numbers
-that overflow to them, lone surrogates, NUL characters, nesting deeper than `MAX_DEPTH`, and anything that is
-not JSON.
+Refused at the door: invalid UTF-8, NaN, infinities and numbers that overflow to them, lone surrogates, NUL
+characters, nesting deeper than `MAX_DEPTH`, and anything that is not JSON.
 """
 
 from __future__ import annotations
@@ -11,33 +10,13 @@ import math
 import re
 from typing import Any
 
-from fastapi import Request
 from pydantic_core import from_json
 
-from server.errors import InvalidInputError, TooLargeError
+from server.errors import InvalidInputError
 
 MAX_DEPTH = 16
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, counted as it arrives.
-
-    Raises:
-        TooLargeError: it is longer than `limit` bytes, by its Content-Length or in fact.
-    """
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-        raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def parse_json(body: bytes, field: str = "body") -> Any:
@@ -106,10 +85,3 @@ def _check_text(text: str, path: str) -> None:
 
 def _invalid(message: str, field: str) -> InvalidInputError:
     return InvalidInputError(message, field=field, code="invalid_json")
-
-
-def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(
-        f"The body is larger than the {limit} bytes that this server reads: send fewer or shorter inputs.",
-        field="body",
-    )

@@ -1,60 +1,149 @@
-"""Multipart forms, in memory: the body was read under its limit before, nothing is spooled to disk."""
+"""Multipart forms, read as they come: what is fed in comes out as the parts' bytes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
-from server.errors import InvalidInputError
+from server.api.http.bodies import BodyShare, body_chunks
+from server.errors import InvalidInputError, TooLargeError
 
-_MAX_PARTS = 8
+_FIELD_BYTES = 256 << 10  # of a part that is no file
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 
-async def read_multipart(request: Request, body: bytes, names: set[str]) -> dict[str, bytes]:
-    """The parts of a form by name.
+class Form:
+    """Fed the body as it comes; hands out the bytes of its parts and keeps none.
 
     Args:
-        body: of the request, whole.
-        names: that may occur, each once.
+        content_type: of the request, with the boundary.
+        names: of the parts that may occur, each once. The first is a file and must.
+
+    Attributes:
+        filename: as the header of the file says; None until that was read, or where it says none.
+        begun: the parts that have begun.
+        done: whether the form is complete.
 
     Raises:
-        InvalidInputError: not a form, an unknown part, or one that comes twice.
+        InvalidInputError: no boundary.
     """
 
-    async def replay() -> AsyncGenerator[bytes, None]:
-        yield body
+    def __init__(self, content_type: str, names: tuple[str, ...]) -> None:
+        self._names = names
+        self.filename: str | None = None
+        self.begun: list[str] = []
+        self.done = False
+        self._header = b""
+        self._value = b""
+        self._disposition = b""
+        self._pieces: list[tuple[str, bytes]] = []
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise self._unreadable()
+        try:
+            self._parser = MultipartParser(boundary, self._callbacks())
+        except FormParserError:
+            raise self._unreadable() from None
 
-    size = len(body) + 1
-    parser = MultiPartParser(
-        request.headers, replay(), max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=size
-    )
-    parser.spool_max_size = size
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError, UnicodeError):
-        raise InvalidInputError(
-            "The form cannot be read: send multipart/form-data with the parts 'file' and 'metadata'.",
-            field="body",
-        ) from None
-    parts: dict[str, bytes] = {}
-    try:
-        for name, value in form.multi_items():
-            if name not in names:
-                raise InvalidInputError(
-                    f"The form has a part of another name than {' and '.join(sorted(names))}.",
-                    field="body",
-                    code="unknown_field",
-                )
-            if name in parts:
-                raise InvalidInputError(f"The form has two parts '{name}': send one.", field=name)
-            parts[name] = (
-                await value.read()
-                if isinstance(value, UploadFile)
-                else value.encode("utf-8", "surrogatepass")
+    def feed(self, chunk: bytes) -> list[tuple[str, bytes]]:
+        """The parts' bytes, each with its part's name, in the next bytes of the body.
+
+        Raises:
+            InvalidInputError: it is not a form, or has a part of another name or one that comes twice.
+        """
+        self._pieces = []
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise self._unreadable() from None
+        return self._pieces
+
+    def finish(self) -> None:
+        """The body ended. Raises InvalidInputError where the form did not, or had no file."""
+        if not self.done:
+            raise self._unreadable()
+        file = self._names[0]
+        if file not in self.begun:
+            raise InvalidInputError(f"The form has no part '{file}': send the file as '{file}'.", field=file)
+
+    def _callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._part_begins,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_ends,
+            "on_headers_finished": self._headers_end,
+            "on_part_data": self._data,
+            "on_end": self._ends,
+        }
+
+    def _part_begins(self) -> None:
+        self._header, self._value, self._disposition = b"", b"", b""
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_ends(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header, self._value = b"", b""
+
+    def _headers_end(self) -> None:
+        """What is raised here ends the parser's work at once, and nothing is fed to it again."""
+        _, options = parse_options_header(self._disposition)
+        name = (options.get(b"name") or b"").decode("utf-8", "replace")
+        if name not in self._names:
+            raise InvalidInputError(
+                f"The form has a part of another name than {self._shown()}.",
+                field="body",
+                code="unknown_field",
             )
-    finally:
-        await form.close()
-    return parts
+        if name in self.begun:
+            raise InvalidInputError(f"The form has two parts '{name}': send one.", field=name)
+        if name == self._names[0]:
+            self.filename = (options.get(b"filename") or b"").decode("utf-8", "replace") or None
+        self.begun.append(name)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._pieces.append((self.begun[-1], data[start:end]))
+
+    def _ends(self) -> None:
+        self.done = True
+
+    def _shown(self) -> str:
+        return " and ".join(f"'{name}'" for name in self._names)
+
+    def _unreadable(self) -> InvalidInputError:
+        parts = "the parts" if len(self._names) > 1 else "one part"
+        return InvalidInputError(
+            f"The form cannot be read: send multipart/form-data with {parts} {self._shown()}.", field="body"
+        )
+
+
+async def read_multipart(
+    request: Request, names: tuple[str, ...], limit: int, share: BodyShare
+) -> dict[str, bytearray]:
+    """The parts of a form by name.
+
+    Raises:
+        InvalidInputError: see `Form`.
+        TooLargeError: a part that is no file has more than 256 KiB; or see `body_chunks`.
+        OverloadedError: see `body_chunks`.
+    """
+    form = Form(request.headers["content-type"], names)
+    parts = {name: bytearray() for name in names}
+    async for chunk in body_chunks(request, limit, share):
+        for name, piece in form.feed(chunk):
+            parts[name] += piece
+            if name != names[0] and len(parts[name]) > _FIELD_BYTES:
+                raise TooLargeError(f"The part '{name}' is larger than {_FIELD_BYTES} bytes.", field=name)
+    form.finish()
+    return {name: parts[name] for name in form.begun}

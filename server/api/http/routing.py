@@ -10,8 +10,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from server.api.http.auth import Require
-from server.api.http.json_body import join_path, parse_json, read_body
-from server.api.services import services_of
+from server.api.http.bodies import read_body
+from server.api.http.json_body import join_path, parse_json
+from server.api.http.pages import refuse_pages
+from server.api.services import services_of, share_of
 from server.errors import InvalidInputError
 
 
@@ -25,7 +27,7 @@ class CheckedRequest(Request):
 
 
 class ChorusRoute(APIRoute):
-    """A route that needs a key: authorises, then reads and parses the body, then runs.
+    """A route that needs a key: refuses web pages, authorises, reads and parses the body, then runs.
 
     Refuses to exist without a scope.
     """
@@ -40,12 +42,14 @@ class ChorusRoute(APIRoute):
         known = {parameter.alias for parameter in self.dependant.query_params}
 
         async def checked(request: Request) -> Response:
+            refuse_pages(request, services_of(request), door.scope)
             door.authorise(request)
             _check_query(request, known)
             if not has_body:
                 return await handler(request)
             inner = CheckedRequest(request.scope, request.receive)
-            inner._body = await read_body(request, services_of(request).settings.max_body_bytes)
+            limit = services_of(request).settings.max_body_bytes
+            inner._body = bytes(await read_body(request, limit, share_of(request)))
             if inner._body or required:
                 _check_json_type(request)
                 inner.parsed = parse_json(inner._body)
@@ -62,7 +66,7 @@ def _find_require(dependant: Dependant) -> Require | None:
 
 
 def _check_json_type(request: Request) -> None:
-    """Refuse a body that does not say it is JSON: browsers send such bodies to other sites unasked."""
+    """Refuse a body that does not say it is JSON."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise InvalidInputError(

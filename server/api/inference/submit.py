@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -46,9 +47,11 @@ async def outcomes(submit: Submit, requests: Sequence[Request]) -> list[Outcome]
 
 
 def origin_of(principal: Principal, request_id: str, index: int, task: str, deadline: float | None) -> Origin:
-    """Whom one item is for; its id is the request's with the item's place."""
+    """Whom one item is for. Its id is the request's, the item's place and a token: a caller may give two
+    requests one id, and the engine takes an id once.
+    """
     return Origin(
-        request_id=f"{request_id}.{index}",
+        request_id=f"{request_id}.{index}.{secrets.token_hex(6)}",
         tenant=principal.tenant,
         task=task,
         weight=principal.weight,

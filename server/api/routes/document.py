@@ -12,6 +12,7 @@ from server.api.http.auth import MayRead
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
 from server.api.schemas import examples
+from server.api.schemas.events import event_schemas
 
 _EXAMPLES = {
     "GenerateBody": examples.GENERATE,
@@ -52,6 +53,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     for name in ("HTTPValidationError", "ValidationError"):
         components.get("schemas", {}).pop(name, None)
+    components["schemas"] = event_schemas() | components["schemas"]
     # FastAPI drops nulls from examples, and a null task means the base model.
     for name, given in _EXAMPLES.items():
         components["schemas"][name]["examples"] = given

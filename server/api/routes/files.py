@@ -14,7 +14,7 @@ from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
 from server.api.schemas.tuning import FileAnswer, FilePage
-from server.api.services import services_of
+from server.api.services import services_of, share_of
 from server.api.tuning.records import file_json
 from server.api.tuning.uploads import Sender, receive_file
 from server.errors import CancelledError, ChorusError, InternalError
@@ -56,7 +56,7 @@ async def upload_file(
     count, limit = services.metrics.count, services.settings.tuning_max_file_bytes
     sender = Sender(principal.tenant, principal.name, name, limit)
     try:
-        file = await receive_file(request, services.library, sender)
+        file = await receive_file(request, services.library, sender, share_of(request))
     except Exception as error:
         count("chorus_files_refused_total", 1, _reason(error))
         raise

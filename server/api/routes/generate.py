@@ -19,6 +19,7 @@ from server.api.inference.sampling import merge_settings, sampling_for
 from server.api.inference.streaming import GenerationStream
 from server.api.inference.submit import origin_of, outcomes
 from server.api.inference.work import Call, Work, call_of, identity, name_of, prepared_items
+from server.api.schemas.events import generate_stream
 from server.api.schemas.inference import GenerateAnswer, GenerateBody, GenerationSettings
 from server.engine.requests import GenerateRequest
 
@@ -28,7 +29,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["inference"])
 @router.post(
     "/v1/generate",
     response_model=GenerateAnswer,
-    responses={**INFERENCE_ERRORS, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={**INFERENCE_ERRORS, 200: {"content": {"text/event-stream": generate_stream()}}},
 )
 async def generate(request: Request, body: GenerateBody, principal: MayInfer) -> Response:
     """Generate text. With `stream`, events `token`, `result`, `error` and, last, `done`."""

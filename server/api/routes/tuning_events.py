@@ -13,6 +13,7 @@ from server.api.http.responses import READ_ERRORS, errors
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
 from server.api.routes.tuning_jobs import JobId
+from server.api.schemas.events import job_stream
 from server.api.schemas.tuning import JobEventList
 from server.api.services import services_of
 from server.api.tuning.records import event_json
@@ -20,7 +21,7 @@ from server.api.tuning.stream import JobEventStream
 
 router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 
-_STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_STREAM = {"content": {"text/event-stream": job_stream()}}
 _MOST = 2**31 - 1
 Number = Annotated[
     int | None, Query(ge=0, le=_MOST, description="Number of the last event that the caller has.")

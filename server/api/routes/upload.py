@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.records import PromptManifest, Published
 from server.api.http.auth import MayWrite
+from server.api.http.bodies import read_body
 from server.api.http.errors import validation_error
-from server.api.http.json_body import parse_json, read_body
+from server.api.http.json_body import parse_json
 from server.api.http.multipart import read_multipart
 from server.api.http.parameters import TaskName, TenantName, tenant_for
 from server.api.http.responses import WRITE_ERRORS
@@ -21,7 +22,7 @@ from server.api.inference.answers import json_response
 from server.api.inference.sampling import check_settings
 from server.api.records import version_json
 from server.api.schemas.prompts import UploadMetadata, VersionAnswer
-from server.api.services import Services, services_of
+from server.api.services import Services, services_of, share_of
 from server.errors import InvalidInputError, ModelMismatchError
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
@@ -51,7 +52,7 @@ _BODY = {
 class Upload:
     """A file and what its sender says about it."""
 
-    file: bytes
+    file: bytearray
     metadata: UploadMetadata
 
 
@@ -123,7 +124,7 @@ def _publish(
     services: Services, tenant: str, name: str, task: str, sent: Upload, limits: ArtifactLimits
 ) -> tuple[Published, list[str], dict[str, int]]:
     """On a thread of the store: read, check, publish."""
-    artifact = read_artifact(sent.file, limits=limits)
+    artifact = read_artifact(bytes(sent.file), limits=limits)
     said, found = sent.metadata, artifact.metadata
     settings = said.settings if said.settings is not None else dict(found.settings or {})
     check_settings(settings)
@@ -159,18 +160,18 @@ def _publish(
 
 
 async def _read(request: Request, query: dict[str, Any]) -> Upload:
-    limit = services_of(request).settings.max_upload_bytes
-    body = await read_body(request, limit)
+    services, share = services_of(request), share_of(request)
+    limit = services.settings.max_upload_bytes
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         if query:
             raise InvalidInputError(
                 "A form says everything in its metadata part: drop the query.", field=next(iter(query))
             )
-        parts = await read_multipart(request, body, {"file", "metadata"})
-        if "file" not in parts:
-            raise InvalidInputError("The form has no file part: send the prompt as 'file'.", field="file")
-        metadata = parse_json(parts["metadata"], "metadata") if "metadata" in parts else {}
+        parts = await read_multipart(request, ("file", "metadata"), limit, share)
+        metadata: Any = {}
+        if "metadata" in parts:
+            metadata = await services.text.run(parse_json, bytes(parts["metadata"]), "metadata")
         return Upload(parts["file"], _metadata(metadata, "metadata"))
     if kind not in ("application/octet-stream", "application/zip"):
         raise InvalidInputError(
@@ -178,6 +179,7 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
             field="content-type",
             code="unsupported_media_type",
         )
+    body = await read_body(request, limit, share)
     if not body:
         raise InvalidInputError("The body is empty: send the prompt's file.", field="file", code="empty_file")
     return Upload(body, _metadata(query, ""))

@@ -17,8 +17,9 @@ from fastapi import Request
 
 from prompts_store.store_files import FileWriter
 from prompts_store.tuning_records import DataFile
+from server.api.http.bodies import BodyShare
+from server.api.http.multipart import Form
 from server.api.inference.resolve import PromptLibrary
-from server.api.tuning.form import FileForm
 from server.errors import InvalidInputError, TooLargeError
 
 T = TypeVar("T")
@@ -44,8 +45,13 @@ class Sender:
     max_bytes: int
 
 
-async def receive_file(request: Request, library: PromptLibrary, sender: Sender) -> DataFile:
+async def receive_file(
+    request: Request, library: PromptLibrary, sender: Sender, share: BodyShare
+) -> DataFile:
     """The stored file.
+
+    Args:
+        share: of the memory for bodies; where it has no room, less is gathered before it is written.
 
     Raises:
         TooLargeError: it is larger than `max_bytes`, by its Content-Length or in fact.
@@ -60,9 +66,9 @@ async def receive_file(request: Request, library: PromptLibrary, sender: Sender)
             field="content-type",
             code="unsupported_media_type",
         )
-    form = FileForm(request.headers["content-type"]) if kind == "multipart/form-data" else None
+    form = Form(request.headers["content-type"], ("file",)) if kind == "multipart/form-data" else None
     _check_declared(request, sender.max_bytes + (_FORM_BYTES if form else 0), sender.max_bytes)
-    async with aclosing(_pieces(request, form)) as pieces:
+    async with aclosing(_pieces(request, form, sender.max_bytes)) as pieces:
         first = await anext(pieces, b"")
         name = sender.name if sender.name is not None else form.filename if form else None
         if name is None:
@@ -74,20 +80,24 @@ async def receive_file(request: Request, library: PromptLibrary, sender: Sender)
         manager = library.store.write_file(
             sender.tenant, name, created_by=sender.created_by, max_bytes=sender.max_bytes
         )
-        async with _incoming(library, manager, sender.max_bytes) as incoming:
+        async with _incoming(library, manager, sender.max_bytes, share) as incoming:
             await incoming.write(first)
             async for piece in pieces:
                 await incoming.write(piece)
             return await incoming.commit()
 
 
-async def _pieces(request: Request, form: FileForm | None) -> AsyncGenerator[bytes, None]:
+async def _pieces(request: Request, form: Form | None, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The file's bytes, the first of them once its name is known."""
+    size = 0
     async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes + (_FORM_BYTES if form else 0):
+            raise _too_large(max_bytes)
         if form is None:
             yield chunk
             continue
-        for piece in form.feed(chunk):
+        for _, piece in form.feed(chunk):
             yield piece
     if form is not None:
         form.finish()
@@ -96,10 +106,11 @@ async def _pieces(request: Request, form: FileForm | None) -> AsyncGenerator[byt
 class _Incoming:
     """A writer of the store, used from the event loop: one call at a time, each on a thread of the store."""
 
-    def __init__(self, library: PromptLibrary, writer: FileWriter, max_bytes: int) -> None:
+    def __init__(self, library: PromptLibrary, writer: FileWriter, max_bytes: int, share: BodyShare) -> None:
         self._library = library
         self._writer = writer
         self._max_bytes = max_bytes
+        self._share = share
         self._received = 0
         self._buffer = bytearray()
         self.call: asyncio.Future[Any] | None = None
@@ -108,8 +119,9 @@ class _Incoming:
         self._received += len(piece)
         if self._received > self._max_bytes:
             raise _too_large(self._max_bytes)
+        room = self._share.grow(len(piece))
         self._buffer += piece
-        if len(self._buffer) >= BUFFER_BYTES:
+        if not room or len(self._buffer) >= BUFFER_BYTES:
             await self._flush()
 
     async def commit(self) -> DataFile:
@@ -123,6 +135,7 @@ class _Incoming:
         self._buffer.clear()
         if content:
             await self._run(partial(self._writer.write, content))
+            self._share.release()
 
     async def _run(self, function: Callable[[], T]) -> T:
         self.call = call = asyncio.ensure_future(self._library.save(function))
@@ -131,11 +144,11 @@ class _Incoming:
 
 @asynccontextmanager
 async def _incoming(
-    library: PromptLibrary, manager: AbstractContextManager[FileWriter], max_bytes: int
+    library: PromptLibrary, manager: AbstractContextManager[FileWriter], max_bytes: int, share: BodyShare
 ) -> AsyncIterator[_Incoming]:
     """The writer, left however the block ends, also when the upload is cancelled."""
     writer = await library.take(manager.__enter__, lambda _: _close(manager))
-    incoming = _Incoming(library, writer, max_bytes)
+    incoming = _Incoming(library, writer, max_bytes, share)
     try:
         yield incoming
     finally:

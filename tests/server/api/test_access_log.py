@@ -28,7 +28,7 @@ def levels(caplog: pytest.LogCaptureFixture, route: str, status: int, log: bool 
     observed: list[tuple[str, int]] = []
     middleware = AccessMiddleware(app, lambda name, code, seconds: observed.append((name, code)), log)
     with caplog.at_level(logging.DEBUG, "chorus.access"):
-        asyncio.run(middleware({"type": "http", "method": "GET"}, receive, send))
+        asyncio.run(middleware({"type": "http", "method": "GET", "headers": []}, receive, send))
     assert observed == [(route, status)]  # counted, however quietly it is logged
     return [record.levelno for record in caplog.records]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.tuning.form import FileForm
+from server.api.http.multipart import Form
 from server.errors import InvalidInputError
 
 TYPE = "multipart/form-data; boundary=edge"
@@ -25,9 +25,9 @@ END = b"--edge--\r\n"
 BODY = part("file", CONTENT) + END
 
 
-def fed(chunks: list[bytes]) -> tuple[bytes, FileForm]:
-    form = FileForm(TYPE)
-    content = b"".join(piece for chunk in chunks for piece in form.feed(chunk))
+def fed(chunks: list[bytes]) -> tuple[bytes, Form]:
+    form = Form(TYPE, ("file",))
+    content = b"".join(piece for chunk in chunks for _, piece in form.feed(chunk))
     form.finish()
     return content, form
 
@@ -42,7 +42,7 @@ def test_cut_anywhere_it_gives_the_files_bytes(cuts: list[int]) -> None:
 
 
 def test_byte_by_byte_the_name_is_known_before_the_first_byte_of_the_file() -> None:
-    form = FileForm(TYPE)
+    form = Form(TYPE, ("file",))
     for at in range(len(BODY)):
         if form.feed(BODY[at : at + 1]):
             break
@@ -72,7 +72,7 @@ def test_what_is_no_such_form_is_refused(body: bytes, code: str | None, field: s
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 5000])
 def test_a_form_without_a_usable_boundary_is_refused(kind: str) -> None:
     with pytest.raises(InvalidInputError):
-        FileForm(kind)
+        Form(kind, ("file",))
 
 
 def test_a_part_without_a_file_name_has_none() -> None:

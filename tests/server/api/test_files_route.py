@@ -122,7 +122,7 @@ def begin(api: ApiServer, declared: int, sent: bytes, chunked: bool = False) -> 
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {declared}"
     client = socket.create_connection(("127.0.0.1", api.port), timeout=20)
     head = (
-        "POST /v1/files?name=a.tsv HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+        "POST /v1/files?name=a.tsv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
         f"Authorization: Bearer {OURS}\r\n{length}\r\n\r\n"
     )
     body = f"{len(sent):x}\r\n".encode() + sent + b"\r\n" if chunked else sent

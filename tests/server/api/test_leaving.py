@@ -54,7 +54,8 @@ def send(api: ApiServer, path: str, body: dict[str, Any]) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", api.port), timeout=10)
     content = json.dumps(body).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}"
     )
     client.sendall(head.encode() + b"\r\n\r\n" + content)
     return client

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from api_harness import ApiServer
+from pydantic import ValidationError
 
 from server.api.asgi import ROUTERS
 from server.api.schemas import examples
+from server.api.schemas.common import AnswerModel
+from server.api.schemas.events import GENERATE_EVENTS, JOB_EVENTS
+from server.api.schemas.tuning import JobEventAnswer
 from server.reference import PAGES
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -97,6 +101,67 @@ def test_what_is_checked_in_is_what_the_code_says(name: str) -> None:
     assert (DOCS / name).read_text() == PAGES[name](), (
         f"run python -m server.reference and commit docs/{name}"
     )
+
+
+def referred(value: Any) -> set[str]:
+    """Every `$ref` in a part of the document."""
+    if isinstance(value, dict):
+        own = {value["$ref"]} if "$ref" in value else set()
+        return own.union(*map(referred, value.values()))
+    return set().union(*map(referred, value)) if isinstance(value, list) else set()
+
+
+def test_every_schema_that_is_named_is_there() -> None:
+    assert {name.rsplit("/", 1)[1] for name in referred(DOCUMENT)} <= set(DOCUMENT["components"]["schemas"])
+
+
+MODELS: dict[str, type[AnswerModel]] = {
+    model.__name__: model for model in (*GENERATE_EVENTS.values(), *JOB_EVENTS.values(), JobEventAnswer)
+}
+
+
+def check_events(path: str, method: str, text: str) -> set[str]:
+    """The names of a stream's events, after checking each against the document."""
+    content = DOCUMENT["paths"][path][method]["responses"]["200"]["content"]["text/event-stream"]
+    described = [event["properties"] for event in content["itemSchema"]["anyOf"]]
+    names = set()
+    for block in text.strip().split("\n\n"):
+        event = dict(line.split(": ", 1) for line in block.splitlines())
+        named = [each for each in described if each["event"].get("const") == event["event"]]
+        assert named or "const" not in described[0]["event"], event
+        properties = (named or described)[0]
+        assert set(event) <= set(properties)
+        MODELS[properties["data"]["contentSchema"]["$ref"].rsplit("/", 1)[1]].model_validate_json(
+            event["data"]
+        )
+        names.add(event["event"])
+    return names
+
+
+def test_streams_send_what_the_document_describes(stocked: ApiServer, files: dict[str, str]) -> None:
+    body = {"task": "sst2", "inputs": ["good", "bad"], "max_new_tokens": 4, "stream": True}
+    text = stocked.post("/v1/generate", body).text
+    assert check_events("/v1/generate", "post", text) == {"token", "result", "done"}
+    broken = text.replace('"index"', '"place"')
+    with pytest.raises(ValidationError):  # the control
+        check_events("/v1/generate", "post", broken)
+
+    job = json.loads(json.dumps(examples.TUNING_JOB[0]).replace(*next(iter(files.items()))))
+    made = stocked.post("/v1/tuning/jobs", job).json()["id"]
+    stocked.http.post(f"/v1/tuning/jobs/{made}/cancel")
+    path = "/v1/tuning/jobs/{job}/events"
+    followed = stocked.http.get(path.replace("{job}", made)).text
+    assert check_events(path, "get", followed) == {"status", "done"}
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/v1/generate", "post"), ("/v1/tuning/jobs/{job}/events", "get")]
+)
+def test_the_example_of_a_stream_is_one(path: str, method: str) -> None:
+    content = DOCUMENT["paths"][path][method]["responses"]["200"]["content"]["text/event-stream"]
+    assert "done" in check_events(path, method, content["example"])
+    for name in referred(content["itemSchema"]):
+        assert name.rsplit("/", 1)[1] in content["schema"]["description"]
 
 
 def test_every_route_is_in_the_reference_for_people() -> None:

@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
+from server.api.http.bodies import BodyBudget, BodyShare
 from server.api.http.offload import Offload
 from server.api.tuning import uploads
 from server.api.tuning.uploads import BUFFER_BYTES, _incoming
+
+MOST = 2 * BUFFER_BYTES
+
+
+def share() -> BodyShare:
+    return BodyShare(BodyBudget(1 << 30), "a tenant")
 
 
 class Library:
@@ -54,7 +61,7 @@ async def cancelled_while_it_writes(writer: Writer, *, let_go: bool) -> None:
     library = Library()
 
     async def upload() -> None:
-        async with _incoming(library, writer.manager(), 2 * BUFFER_BYTES) as incoming:  # type: ignore[arg-type]
+        async with _incoming(library, writer.manager(), MOST, share()) as incoming:  # type: ignore[arg-type]
             await incoming.write(b"x" * BUFFER_BYTES)
 
     task = asyncio.create_task(upload())
@@ -92,7 +99,7 @@ def test_a_full_pool_refuses_no_upload_its_end() -> None:
 
     async def run() -> None:
         library = Library()
-        async with _incoming(library, writer.manager(), BUFFER_BYTES):  # type: ignore[arg-type]
+        async with _incoming(library, writer.manager(), MOST, share()):  # type: ignore[arg-type]
             library.threads._waiting = 0
         library.threads.close()
 

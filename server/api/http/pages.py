@@ -1,0 +1,69 @@
+"""What a web page makes a browser send to this server is refused before anything of it is read.
+
+A browser reaches a server on loopback for every page that it shows: with a form or a script of another site,
+or under a name of that site which suddenly means 127.0.0.1 (DNS rebinding). Such a page knows no key; where
+none is needed, its requests would be as good as anybody's.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import Request
+
+from server.api.services import Services
+from server.errors import ForbiddenError
+from server.settings import is_loopback
+from server.tenancy.principal import Scope
+
+_HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN = frozenset({"same-origin", "none"})  # `none`: no page asks, a person does
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?")
+
+
+def refuse_pages(request: Request, services: Services, scope: Scope) -> None:
+    """Raise unless a program sent the request, or a page of this server itself.
+
+    Args:
+        scope: that the route asks for.
+
+    Raises:
+        ForbiddenError: `unknown_host`, where the route needs no key and the server listens on loopback, yet
+        is asked by a name that is none of loopback; `foreign_origin`, where a page of another origin asks
+        for a change.
+    """
+    exposed = services.settings.is_loopback and not services.keys.requires(scope)
+    if exposed and not _names_loopback(request.headers.getlist("host")):
+        raise ForbiddenError(
+            "This server is for this machine only and does not go by that name: ask for localhost or "
+            "127.0.0.1, or let it listen elsewhere with a key.",
+            field="host",
+            code="unknown_host",
+        )
+    if request.method not in _HARMLESS and _is_foreign(request):
+        raise ForbiddenError(
+            "A web page of another site asks for a change: only programs, and pages of this server, may.",
+            field="origin",
+            code="foreign_origin",
+        )
+
+
+def _names_loopback(hosts: list[str]) -> bool:
+    named = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+    return named is not None and is_loopback(named[1] or named[2])
+
+
+def _is_foreign(request: Request) -> bool:
+    """`Sec-Fetch-Site` decides where a browser sends it: a proxy on the way may have written another Host."""
+    sites = request.headers.getlist("sec-fetch-site")
+    if sites:
+        return not _OWN.issuperset(sites)
+    host = request.headers.get("host", "")
+    return not all(_is_same(origin, host) for origin in request.headers.getlist("origin"))
+
+
+def _is_same(origin: str, host: str) -> bool:
+    scheme, _, authority = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    return authority != "" and authority.removesuffix(port) == host.lower().removesuffix(port)
