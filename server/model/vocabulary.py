@@ -19,6 +19,8 @@ import sentencepiece
 from server.errors import InvalidInputError, InvalidModelError
 
 _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
+CONTROL_NAME = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d{1,6}>")
+"""What a text may have for a control token, and is spelled out in place of becoming one."""
 _SPACE = "\u2581"
 
 

@@ -158,6 +158,11 @@ def test_a_file_of_mixed_tasks(run: Run, prompt: str, tmp_path: Path, fake: Fake
     assert [len(json.loads(r.content)["requests"]) for r in fake.seen[-2:]] == [2, 1]
     sent = json.loads(fake.seen[-2].content)
     assert (sent["seed"], [item.get("seed") for item in sent["requests"]]) == (9, [None, 1])
+    file.write_bytes(
+        b'\xef\xbb\xbf{"task": "a", "input": "b\xe2\x80\xa8c"}\r\n{"task": "a", "input": "d"}\r\n'
+    )
+    assert run("generate", "--file", str(file)).exit_code == 0
+    assert [item["input"] for item in json.loads(fake.seen[-1].content)["requests"]] == ["b\u2028c", "d"]
     file.write_text('{"task": "nobody", "input": "x"}')
     refused = run("generate", "--file", str(file))
     assert refused.exit_code == 1

@@ -20,7 +20,8 @@ def read_requests(path: Path) -> list[tuple[int, GenerateItem]]:
         InvalidArgumentError: unreadable, or a line that is not an object with an input.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Windows writes a byte order mark; U+2028 and its like end no line of JSON.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InvalidArgumentError(f"{str(path)!r} cannot be read: {reason}.", field="file") from error

@@ -73,7 +73,7 @@ def document_of(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, or is no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{str(path)!r} is no JSON: {error}.") from error
     if not isinstance(document, dict):

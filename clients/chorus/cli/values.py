@@ -46,7 +46,8 @@ def collect_inputs(texts: tuple[str, ...], fields: tuple[str, ...]) -> list[Inpu
     found: list[Input] = []
     for text in texts:
         if text == "-":
-            found.extend(line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            lines = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            found.extend(line.removeprefix("\ufeff") for line in lines)
         else:
             found.append(text)
     if not found:

@@ -40,7 +40,7 @@ def read_inputs(path: Path) -> tuple[Input, ...]:
     try:
         if path.stat().st_size > MAX_INPUT_FILE_BYTES:
             raise InvalidArgumentError(f"{str(path)!r} is over {MAX_INPUT_FILE_BYTES} bytes.", field="inputs")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InvalidArgumentError(f"{str(path)!r} cannot be read: {reason}.", field="inputs") from error

@@ -24,6 +24,7 @@ from server.api.records import version_json
 from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of, share_of
 from server.errors import InvalidInputError, ModelMismatchError
+from server.model.vocabulary import CONTROL_NAME
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
 
@@ -146,6 +147,11 @@ def _publish(
         labels=tuple(labels or ()),
         settings=settings,
     )
+    if CONTROL_NAME.search(manifest.template):
+        notes.append(
+            "The template names a control token such as </s> or <extra_id_0>: it is spelled out like any "
+            "other text."
+        )
     published = services.library.store.publish(
         tenant,
         task,

@@ -9,7 +9,7 @@ from typing import Any
 
 from prompts_store.errors import InvalidError
 from prompts_store.template import Template, parse_template
-from prompts_store.text import is_unicode
+from prompts_store.text import is_unicode, shown
 from server.errors import InvalidInputError
 from server.tuning.data.examples import TextRow
 
@@ -61,7 +61,7 @@ class ColumnMap:
         value = _value(record, self.target, place, field)
         several = list(value) if isinstance(value, list | tuple) else [value]
         if not several:
-            raise _refused(f"{place}: the column '{self.target}' has no answer", field)
+            raise _refused(f"{place}: the column {shown(self.target)} has no answer", field)
         texts = [_plain(each, self.target, place, field) for each in several]
         for text in texts:
             if self.target_texts and text not in self.target_texts:
@@ -70,7 +70,10 @@ class ColumnMap:
                     f"{place}: target_texts does not say how to write {ascii(text)[:60]} (it has {known})"
                 )
                 raise _refused(message, field)
-        return tuple(self.target_texts[text] if self.target_texts else text for text in texts)
+        answers = tuple(self.target_texts[text] if self.target_texts else text for text in texts)
+        if not all(answer.strip() for answer in answers):
+            raise _refused(f"{place}: the column {shown(self.target)} is empty", field)
+        return answers
 
     def _parsed(self) -> Template:
         try:
@@ -80,15 +83,18 @@ class ColumnMap:
 
 
 def _text(record: Mapping[str, Any], column: str, place: str, field: str) -> str:
-    return _plain(_value(record, column, place, field), column, place, field)
+    text = _plain(_value(record, column, place, field), column, place, field)
+    if not text.strip():
+        raise _refused(f"{place}: the column {shown(column)} is empty", field)
+    return text
 
 
 def _value(record: Mapping[str, Any], column: str, place: str, field: str) -> Any:
     if column not in record:
-        known = ", ".join(ascii(name)[1:-1][:40] for name in list(record)[:10])
-        raise _refused(f"{place}: there is no column '{column}'; the row has {known or 'none'}", field)
+        known = ", ".join(shown(name) for name in list(record)[:10])
+        raise _refused(f"{place}: there is no column {shown(column)}; the row has {known or 'none'}", field)
     if record[column] is None:
-        raise _refused(f"{place}: the column '{column}' is empty", field)
+        raise _refused(f"{place}: the column {shown(column)} is empty", field)
     return record[column]
 
 
@@ -96,14 +102,17 @@ def _plain(value: Any, column: str, place: str, field: str) -> str:
     """A text as it is, a truth value as `true` or `false`, a number as JSON writes it."""
     if isinstance(value, str):
         if not is_unicode(value):
-            raise _refused(f"{place}: the column '{column}' holds a lone surrogate", field)
+            raise _refused(f"{place}: the column {shown(column)} holds a lone surrogate", field)
+        if "\0" in value:
+            raise _refused(f"{place}: the column {shown(column)} holds a NUL character; remove it", field)
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     message = (
-        f"{place}: the column '{column}' holds {type(value).__name__}; expected a text, number or truth value"
+        f"{place}: the column {shown(column)} holds {type(value).__name__}; expected a text, number or truth "
+        "value"
     )
     raise _refused(message, field)
 

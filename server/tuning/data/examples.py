@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from prompts_store.text import shown
 from server.errors import InvalidInputError
+from server.model.vocabulary import CONTROL_NAME
 from server.tuning.recipe import Recipe
 
 
@@ -17,6 +20,10 @@ class Encoder(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without `</s>`."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids."""
         ...
 
     def sentinel(self, index: int) -> int:
@@ -57,6 +64,7 @@ class Example:
 
 
 _ROWS_A_LOOK = 1_000
+_SOME = 5
 
 
 def make_examples(
@@ -69,17 +77,23 @@ def make_examples(
 ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The rows as ids, and warnings.
 
-    A text longer than `max_input_tokens` allows beside prompt and `</s>` is cut, and said so. Equal ids and
-    answers are one object each: millions of rows take a quarter of the memory.
+    Said in warnings: a text longer than `max_input_tokens` allows beside prompt and `</s>`, which is cut; a
+    target with characters that the vocabulary does not have; the name of a control token in a text or target,
+    which is spelled out. Equal ids and answers are one object each: millions of rows take a quarter of the
+    memory.
 
     Args:
         interrupt: called each thousand rows; what it raises ends the work.
 
     Raises:
-        InvalidInputError: a target longer than `max_target_tokens`; with the row.
+        InvalidInputError: `target_too_long`, for `max_target_tokens`; `same_target`, when two different
+            targets become the same ids; with the row.
     """
     room = recipe.max_input_tokens - recipe.prompt_length - 1
-    examples, cut = [], []
+    examples: list[Example] = []
+    cut: list[int] = []
+    named_in_text: list[int] = []
+    targets = _Targets(vocabulary, recipe, field)
     ones: dict[Any, Any] = {}
     for count, row in enumerate(rows):
         if count % _ROWS_A_LOOK == 0:
@@ -87,17 +101,90 @@ def make_examples(
         ids = [ones.setdefault(each, each) for each in vocabulary.encode(row.text)]
         if len(ids) > room:
             cut.append(row.row)
-        target = target_ids(row.answers[0], vocabulary, recipe)
-        if len(target) > recipe.max_target_tokens:
+        if "<" in row.text and CONTROL_NAME.search(row.text):
+            named_in_text.append(row.row)
+        target, answers = targets.ids(row), ones.setdefault(row.answers, row.answers)
+        examples.append(Example(row.row, (*ids[:room], vocabulary.eos_id), target, answers))
+    warnings = [*_cut_warning(cut, room), *targets.warnings()]
+    if named_in_text:
+        warnings.append(
+            f"{len(named_in_text)} texts, or their template, name a control token such as </s> or "
+            f"<extra_id_0> (rows {_some(named_in_text)}): it is spelled out like any other text"
+        )
+    return tuple(examples), tuple(warnings)
+
+
+class _Targets:
+    """The targets of a split as ids, each text once, and what is odd about them."""
+
+    def __init__(self, vocabulary: Encoder, recipe: Recipe, field: str) -> None:
+        self._vocabulary, self._recipe, self._field = vocabulary, recipe, field
+        self._ids: dict[str, tuple[int, ...]] = {}
+        self._first: dict[tuple[int, ...], TextRow] = {}
+        self._unwritable: dict[str, str] = {}
+        self._unwritable_rows: list[int] = []
+        self._named: list[int] = []
+
+    def ids(self, row: TextRow) -> tuple[int, ...]:
+        """The target of a row, `</s>` included."""
+        text = row.answers[0]
+        if text not in self._ids:
+            self._ids[text] = self._checked(row, text)
+        if text in self._unwritable:
+            self._unwritable_rows.append(row.row)
+        if "<" in text and CONTROL_NAME.search(text):
+            self._named.append(row.row)
+        return self._ids[text]
+
+    def _checked(self, row: TextRow, text: str) -> tuple[int, ...]:
+        ids = target_ids(text, self._vocabulary, self._recipe)
+        if len(ids) > self._recipe.max_target_tokens:
             raise InvalidInputError(
-                f"row {row.row}: the target has {len(target)} tokens with </s>; max_target_tokens is "
-                f"{recipe.max_target_tokens}",
-                field=field,
+                f"row {row.row}: the target has {len(ids)} tokens with </s>; max_target_tokens is "
+                f"{self._recipe.max_target_tokens}",
+                field=self._field,
                 code="target_too_long",
             )
-        target, answers = ones.setdefault(target, target), ones.setdefault(row.answers, row.answers)
-        examples.append(Example(row.row, (*ids[:room], vocabulary.eos_id), target, answers))
-    return tuple(examples), _cut_warning(cut, room)
+        wanted, written = _plain(text), _plain(self._vocabulary.decode(ids))
+        if wanted != written:
+            self._unwritable[text] = "".join(c for c in dict.fromkeys(wanted) if c not in written)
+        first = self._first.setdefault(ids, row)
+        if _plain(first.answers[0]) != wanted:
+            raise InvalidInputError(
+                f"row {row.row}: the target {shown(text)} becomes the same tokens as "
+                f"{shown(first.answers[0])} of row {first.row}, since the "
+                "vocabulary cannot write what tells them apart; write them in other characters "
+                "(target_texts)",
+                field=self._field,
+                code="same_target",
+            )
+        return ids
+
+    def warnings(self) -> list[str]:
+        found = []
+        if self._unwritable_rows:
+            characters = sorted({c for lost in self._unwritable.values() for c in lost})
+            lost = ", ".join(shown(c) for c in characters[:20]) or "none of their own"
+            found.append(
+                f"{len(self._unwritable_rows)} targets cannot be written by the vocabulary (characters that "
+                f"it does not have: {lost}; rows {_some(self._unwritable_rows)}): no answer will equal them"
+            )
+        if self._named:
+            found.append(
+                f"{len(self._named)} targets name a control token such as </s> or <extra_id_0> (rows "
+                f"{_some(self._named)}): it is spelled out like any other text. To begin every target with "
+                "<extra_id_0>, take it out of the rows and set sentinel_before_target in the recipe"
+            )
+        return found
+
+
+def _plain(text: str) -> str:
+    """A text without what SentencePiece evens out: compatibility forms and runs of blanks."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _some(rows: Sequence[int]) -> str:
+    return ", ".join(str(row) for row in rows[:_SOME]) + (", ..." if len(rows) > _SOME else "")
 
 
 def target_ids(text: str, vocabulary: Encoder, recipe: Recipe) -> tuple[int, ...]:
@@ -109,5 +196,4 @@ def target_ids(text: str, vocabulary: Encoder, recipe: Recipe) -> tuple[int, ...
 def _cut_warning(cut: Sequence[int], room: int) -> tuple[str, ...]:
     if not cut:
         return ()
-    some = ", ".join(str(row) for row in cut[:5]) + (", ..." if len(cut) > 5 else "")
-    return (f"{len(cut)} texts have more than {room} tokens and were cut (rows {some})",)
+    return (f"{len(cut)} texts have more than {room} tokens and were cut (rows {_some(cut)})",)

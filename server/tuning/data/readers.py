@@ -1,20 +1,22 @@
 """Reads rows of JSONL, CSV, TSV and Parquet files, one at a time, within bounds, naming the row at fault.
 
 A line is never held when it is longer than the bound, so a file that is one line of 2 GB costs one buffer.
-TSV has no quoting, as GLUE's files have none; CSV quotes as RFC 4180. Rows count from 1; a header is not a
-row.
+TSV has no quoting, as GLUE's files have none; CSV quotes as RFC 4180. Lines end with LF or CRLF, or with CR
+where the file has no LF. Rows count from 1; a header is not a row.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, get_args
 
+from prompts_store.text import shown
 from server.errors import InvalidInputError
 from server.tuning.data.parquet import TooLargeToUnpackError, parquet_rows
 
@@ -22,6 +24,9 @@ Format = Literal["jsonl", "csv", "tsv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Record = tuple[int, dict[str, Any]]
 """(number of the row, value by column)."""
+
+# The csv module stops at 131,072 characters a cell; rows have a bound of their own here.
+csv.field_size_limit(2**31 - 1)
 
 _SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
@@ -50,18 +55,25 @@ class ReadOptions:
     name: str | None = None
 
 
-def read_rows(path: Path, options: ReadOptions | None = None, *, field: str = "data") -> Iterator[Record]:
+def read_rows(
+    path: Path,
+    options: ReadOptions | None = None,
+    *,
+    field: str = "data",
+    warn: Callable[[str], None] = lambda _: None,
+) -> Iterator[Record]:
     """The rows of a file.
 
     Args:
         field: what to call the file in errors (`data.train`).
+        warn: told, once each, what was left out.
 
     Raises:
         InvalidInputError: `invalid_data`, with the row: no such file, unknown ending, not UTF-8, a row too
             long or malformed, a header that names a column twice, or Parquet without the `parquet` extra.
     """
     options = options or ReadOptions()
-    source = _Source(path, options, field)
+    source = _Source(path, options, field, warn)
     readers: dict[Format, Callable[[_Source], Iterator[Record]]] = {
         "jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet,
     }  # fmt: skip
@@ -80,11 +92,12 @@ def file_digest(path: Path) -> str:
 class _Source:
     """One file, and how to complain about it."""
 
-    def __init__(self, path: Path, options: ReadOptions, field: str) -> None:
-        self.path, self.options, self.field = path, options, field
+    def __init__(self, path: Path, options: ReadOptions, field: str, warn: Callable[[str], None]) -> None:
+        self.path, self.options, self.field, self.warn = path, options, field, warn
         self.name = options.name or path.name
         self.format: Format = options.format or self._by_ending()
         self._taken = 0
+        self._begun = False
 
     def refuse(self, message: str, row: int | None = None) -> NoReturn:
         where = "" if row is None else f", row {row}"
@@ -95,6 +108,14 @@ class _Source:
             return self.path.open("rb")
         except OSError as error:
             self.refuse(f"cannot be read: {error.strerror or error}")
+
+    def open_lines(self) -> BinaryIO:
+        """The file for `line`: where it has no LF, each CR is one."""
+        file = self.open()
+        start = file.read(self.options.max_row_bytes + 1)
+        file.seek(0)
+        lone = b"\n" not in start and b"\r" in start
+        return io.BufferedReader(_CarriageReturns(file)) if lone else file
 
     def take(self, count: int, row: int) -> None:
         """So many bytes more are kept."""
@@ -112,8 +133,9 @@ class _Source:
         if len(raw) > allowed:
             self.refuse(f"is longer than {self.options.max_row_bytes} bytes", row)
         self.take(len(raw), row)
+        first, self._begun = not self._begun, True
         try:
-            text = raw.decode("utf-8-sig" if file.tell() == len(raw) else "utf-8")
+            text = raw.decode("utf-8-sig" if first else "utf-8")
         except UnicodeDecodeError as error:
             self.refuse(f"is not UTF-8 (byte {error.start} of the line); save the file as UTF-8", row)
         return text if raw else None
@@ -127,7 +149,7 @@ class _Source:
 
 def _jsonl(source: _Source) -> Iterator[Record]:
     row = 0
-    with source.open() as file:
+    with source.open_lines() as file:
         while (line := source.line(file, row + 1, source.options.max_row_bytes)) is not None:
             row += 1
             if not line.strip():
@@ -142,25 +164,50 @@ def _jsonl(source: _Source) -> Iterator[Record]:
 
 
 def _delimited(source: _Source) -> Iterator[Record]:
-    tsv = source.format == "tsv"
-    with source.open() as file:
+    with source.open_lines() as file:
         lines = _Lines(source, file)
-        reader = csv.reader(
-            lines, delimiter="\t" if tsv else ",", quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
-            strict=not tsv,
-        )  # fmt: skip
-        names = source.options.column_names or _header(source, _next(source, reader, lines))
-        while (values := _next(source, reader, lines)) is not None:
-            if not values:
-                continue
+        rows = _tsv(lines) if source.format == "tsv" else _csv(source, lines)
+        names = source.options.column_names or _header(source, rows)
+        unnamed = [place for place, name in enumerate(names) if not name.strip()]
+        if unnamed:
+            places = ", ".join(str(place + 1) for place in unnamed[:10])
+            source.warn(f"{source.name}: columns without a name are left out (number {places})")
+        for values in rows:
             lines.row += 1
             if len(values) != len(names):
-                source.refuse(f"has {len(values)} columns; the header names {len(names)}", lines.row)
-            yield lines.row, dict(zip(names, values, strict=True))
+                values = _fitted(source, values, len(names), lines.row)
+            pairs = zip(names, values, strict=True)
+            yield lines.row, {name: value for name, value in pairs if name.strip()}
+
+
+def _fitted(source: _Source, values: list[str], width: int, row: int) -> list[str]:
+    """A row without the empty cells that a spreadsheet writes behind the last column."""
+    if len(values) < width or any(values[width:]):
+        source.refuse(f"has {len(values)} columns; the header names {width}", row)
+    return values[:width]
+
+
+class _CarriageReturns(io.RawIOBase):
+    """A file whose lines end with CR, as one whose lines end with LF."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._file.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Lines:
-    """Lines for the csv module, which may take several for one row; `row` counts finished rows."""
+    """Lines, of which a quoted CSV cell may take several for one row; `row` counts finished rows."""
 
     def __init__(self, source: _Source, file: BinaryIO) -> None:
         self._source, self._file = source, file
@@ -178,21 +225,48 @@ class _Lines:
         return line
 
 
-def _next(source: _Source, reader: Any, lines: _Lines) -> list[str] | None:
-    lines.taken = 0
-    try:
-        values: list[str] | None = next(reader, None)
-    except csv.Error as error:
-        source.refuse(f"is not valid {source.format.upper()}: {error}", lines.row + 1)
-    return values
+def _tsv(lines: _Lines) -> Iterator[list[str]]:
+    """The cells of each line that has any; a CR inside a line is a character like any other."""
+    for line in lines:
+        lines.taken = 0
+        text = line.removesuffix("\n").removesuffix("\r")
+        if text:
+            yield text.split("\t")
 
 
-def _header(source: _Source, values: Sequence[str] | None) -> tuple[str, ...]:
-    if not values:
+_CSV_FAULTS = {
+    "unexpected end of data": "has a quoted cell that never ends; close its quote",
+    "expected after": "has text after a closing quote; write a quote inside a quoted cell twice",
+    "new-line character": "has a carriage return outside quotes; quote the cell, or end all lines alike",
+}
+"""What the csv module finds, by its words, in ours."""
+
+
+def _csv(source: _Source, lines: _Lines) -> Iterator[list[str]]:
+    """The cells of each row that has any."""
+    reader = csv.reader(lines, strict=True)
+    while True:
+        lines.taken = 0
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            found = (ours for theirs, ours in _CSV_FAULTS.items() if theirs in str(error))
+            source.refuse(next(found, "is not valid CSV"), lines.row + 1)
+        if values is None:
+            return
+        if values:
+            yield values
+
+
+def _header(source: _Source, rows: Iterator[list[str]]) -> tuple[str, ...]:
+    """The first row that is not blank."""
+    names = next((values for values in rows if any(value.strip() for value in values)), None)
+    if names is None:
         source.refuse("is empty; the first line names the columns")
-    if len(set(values)) != len(values):
-        source.refuse("names a column twice in its header")
-    return tuple(values)
+    for place, name in enumerate(names):
+        if name.strip() and name in names[:place]:
+            source.refuse(f"names the column {shown(name)} twice in its header")
+    return tuple(names)
 
 
 def _parquet(source: _Source) -> Iterator[Record]:

@@ -55,11 +55,12 @@ def load_split(
     """
     field = f"data.{name}"
     rows: list[TextRow] = []
-    for row, record in read_rows(path, options, field=field):
+    odd: list[str] = []
+    for row, record in read_rows(path, options, field=field, warn=odd.append):
         if len(rows) % _ROWS_A_LOOK == 0:
             interrupt()
         rows.append(columns.text_row(row, record, field=field))
-    warnings = check_rows(name, rows, labels)
+    warnings = (*odd, *check_rows(name, rows, labels))
     return Split(name, tuple(rows), warnings, file_digest(path))
 
 

@@ -117,10 +117,10 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
         ("a.jsonl", "", "the train split has no rows"),
         ("a.csv", "text,label\n", "the train split has no rows"),
         ("a.csv", "", "is empty"),
-        ("a.csv", "text,text\na,b\n", "names a column twice"),
+        ("a.csv", "text,text\na,b\n", "names the column 'text' twice"),
         ("a.csv", "text,label\na,good\nb\n", "row 2: has 1 columns; the header names 2"),
-        ("a.csv", 'text,label\n"a"b,good\n', "row 1: is not valid CSV"),
-        ("a.csv", 'text,label\na,good\n"b,good\n', "row 2: is not valid CSV"),
+        ("a.csv", 'text,label\n"a"b,good\n', "row 1: has text after a closing quote"),
+        ("a.csv", 'text,label\na,good\n"b,good\n', "row 2: has a quoted cell that never ends"),
         ("a.txt", "x", "unknown ending"),
     ],
 )  # fmt: skip
