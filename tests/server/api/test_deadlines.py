@@ -128,7 +128,7 @@ PAUSE = 1.5
 def send_slowly(api: ApiServer, deadline_seconds: float) -> bytes:
     """The status line of the answer to a body whose second half comes after a pause."""
     content = json.dumps({"task": "t", "input": "good", "deadline_seconds": deadline_seconds}).encode()
-    head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", api.port), timeout=20) as client:
         client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content[:20])
         time.sleep(PAUSE)  # no signal is waited for: this is the time that the deadline counts
@@ -141,7 +141,7 @@ def test_the_clock_starts_before_the_body_is_read(api: ApiServer, monkeypatch: p
     assert b"504" in send_slowly(api, 0.9 * PAUSE)
     assert submitted(api) == before
     # The control: a clock that starts when the body was read.
-    monkeypatch.setattr(work, "context_of", lambda request: RequestContext())
+    monkeypatch.setattr(work, "context_of", lambda request: RequestContext("late"))
     assert b"200" in send_slowly(api, 0.9 * PAUSE)
 
 

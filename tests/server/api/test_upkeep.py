@@ -157,7 +157,9 @@ def test_a_refusal_waits_for_an_operator(
         before.publish("acme", "t", *example_prompt(1))
     (tmp_path / "chorus.db").unlink()
     clock.advance(2 * HOUR)
-    library = PromptLibrary(PromptStore.open(tmp_path, clock=clock), Offload(1, 8, "prompt store"))
+    library = PromptLibrary(
+        PromptStore.open(tmp_path, clock=clock), Offload(1, 8, "prompt store"), Offload(1, 8, "changes")
+    )
     caplog.clear()
 
     async def scenario() -> None:
