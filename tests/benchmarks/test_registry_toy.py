@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_small_registry_is_measured_and_its_rows_are_the_stores(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "benchmarks" / "registry.py", "--versions", "2000", "--publishes", "6"]
     command += ["--folder", tmp_path / "data", "--out", tmp_path / "registry.json"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     record = json.loads((tmp_path / "registry.json").read_text())
     assert record["set_up"]["rows"]["versions"] == 2000 and set(record["goals"]) == set(record["reached"])

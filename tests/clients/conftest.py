@@ -49,4 +49,4 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
     """A real server for a module; tests use task names of their own."""
     with ApiServer(tmp_path_factory.mktemp("data"), vocabulary) as server:
         yield server
-        assert server.engine.wait_idle(10)
+        assert server.engine.wait_idle(300)

@@ -25,7 +25,7 @@ def loaded_by(statement: str) -> set[str]:
     """Names of the heavy modules that a fresh interpreter has after a statement."""
     code = f"{statement}\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=1200
     )
     return set(done.stdout.split())
 

@@ -268,14 +268,14 @@ def test_the_async_client_retries_alike() -> None:
 def hangs_up(times: int) -> Iterator[tuple[str, list[bytes]]]:
     """A real server that reads a request and closes, `times` times, then answers."""
     listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(10)
+    listener.settimeout(300)
     requests: list[bytes] = []
 
     def serve() -> None:
         for turn in range(times + 1):
             connection, _ = listener.accept()
             with connection:
-                connection.settimeout(10)
+                connection.settimeout(300)
                 requests.append(connection.recv(65536))
                 if turn == times:
                     connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{"status": "ok"}')
@@ -286,7 +286,7 @@ def hangs_up(times: int) -> Iterator[tuple[str, list[bytes]]]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
     finally:
         listener.close()
-        thread.join(timeout=10)
+        thread.join(timeout=300)
 
 
 def test_a_server_that_hangs_up_is_asked_again_for_what_may_be_repeated() -> None:

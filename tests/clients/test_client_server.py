@@ -139,7 +139,7 @@ def test_streamed_texts_join_to_the_answer(real: Client) -> None:
 def test_leaving_a_stream_frees_the_server(api: ApiServer) -> None:
     with Client(api.url) as client, client.stream(input="the good film", max_new_tokens=8) as stream:
         next(stream)
-    assert api.engine.wait_idle(10)
+    assert api.engine.wait_idle(300)
 
 
 def test_classify_and_ensemble(real: Client) -> None:
@@ -261,4 +261,4 @@ def test_load_on_the_server(api: ApiServer, real: Client, route: Any) -> None:
     asyncio.run(go())
     assert dict(recorder.errors) == {}
     assert len(recorder.outcomes) == 60
-    assert api.engine.wait_idle(10)
+    assert api.engine.wait_idle(300)

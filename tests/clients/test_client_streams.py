@@ -101,7 +101,7 @@ def one_token_then(listener: socket.socket, left: threading.Event) -> None:
     """Sends one token, then tells when the client has gone."""
     connection, _ = listener.accept()
     with connection:
-        connection.settimeout(10)
+        connection.settimeout(300)
         received = b""
         while not received.endswith(b"}"):
             received += connection.recv(65536)
@@ -121,7 +121,7 @@ def test_leaving_early_closes_the_connection() -> None:
             with client.stream(input="x") as events:
                 assert isinstance(next(events), TokenEvent)
                 assert not left.is_set()
-            assert left.wait(10)
+            assert left.wait(300)
         thread.join()
 
 

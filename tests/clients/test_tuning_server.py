@@ -49,7 +49,7 @@ def runner(api: ApiServer, work: Work) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(30)
+        thread.join(300)
         assert not thread.is_alive()
 
 

@@ -53,7 +53,7 @@ class Served:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.http = httpx.Client(timeout=60)
+        self.http = httpx.Client(timeout=300)
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -64,7 +64,7 @@ class Served:
         with self._changed:
             self._changed.notify_all()
 
-    def wait_for(self, pattern: re.Pattern[str], seconds: float = 240) -> str:
+    def wait_for(self, pattern: re.Pattern[str], seconds: float = 1200) -> str:
         """The first group of the first line that matches; fails when the process ends before."""
 
         def found() -> str | None:
@@ -102,7 +102,7 @@ class Served:
                 total += float(line.rsplit(" ", 1)[1])
         return total
 
-    def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 40) -> int:
+    def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 1200) -> int:
         """The exit code after a signal."""
         if self.process.poll() is None:
             self.process.send_signal(sig)
@@ -111,7 +111,7 @@ class Served:
         finally:
             self.process.kill()
             self.process.wait()
-            self._reader.join(5)
+            self._reader.join(300)
             assert self.process.stderr is not None
             self.process.stderr.close()
             self.http.close()

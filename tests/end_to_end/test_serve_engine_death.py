@@ -44,8 +44,8 @@ def test_a_dead_engine_ends_the_process(
     answer = server.http.post("/v1/generate", json={"task": None, "input": "x"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
     with contextlib.suppress(httpx.TransportError):  # a socket that has closed already is not ready either
-        assert httpx.get(f"{server.http.base_url}/readyz", timeout=5).status_code == 503
-    code = server.process.wait(20)
+        assert httpx.get(f"{server.http.base_url}/readyz", timeout=300).status_code == 503
+    code = server.process.wait(1200)
     assert code == 1
     assert time.monotonic() - started < 5 + 1
     server.stop()

@@ -28,7 +28,7 @@ def chorus(served: Served, *words: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
     env |= {"CHORUS_URL": str(served.http.base_url), "PYTHONUTF8": "1"}
     return subprocess.run(
-        [str(CHORUS), *words], env=env, capture_output=True, text=True, encoding="utf-8", timeout=280
+        [str(CHORUS), *words], env=env, capture_output=True, text=True, encoding="utf-8", timeout=1200
     )
 
 

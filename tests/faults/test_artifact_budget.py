@@ -38,7 +38,7 @@ def run_child(mode: str, folder: Path, scratch: Path) -> dict[str, Any]:
         cwd=scratch,
         env={"PYTHONPATH": paths, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
-        timeout=120,
+        timeout=1200,
         check=True,
     )
     report: dict[str, Any] = json.loads(done.stdout)

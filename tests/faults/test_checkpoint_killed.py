@@ -41,7 +41,7 @@ else:
 def killed(how: str, target: Path, after: int, to: str = "orbax") -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHILD, how, str(target), str(after), to],
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
 

@@ -113,7 +113,7 @@ class StoppingBlobs(LocalBlobs):
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
         super().put(digest, content, now=now)
         self.stored.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(300)
 
 
 def _race(store: PromptStore, blobs: Blobs, collect: Any) -> PromptVersion:
@@ -123,7 +123,7 @@ def _race(store: PromptStore, blobs: Blobs, collect: Any) -> PromptVersion:
     thread = threading.Thread(target=lambda: made.append(publish(uploader, 7)))
     thread.start()
     assert isinstance(blobs, StoppingBlobs)
-    assert blobs.stored.wait(30)
+    assert blobs.stored.wait(300)
     collect()
     blobs.go_on.set()
     thread.join()

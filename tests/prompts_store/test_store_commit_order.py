@@ -41,7 +41,7 @@ def _trace(folder: Path) -> list[str]:
         "-c",
         _PUBLISHER,
     ]
-    done = subprocess.run([*command, str(folder / "data")], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, str(folder / "data")], capture_output=True, text=True, timeout=1200)
     if "ptrace" in done.stderr and "not permitted" in done.stderr:
         pytest.skip("this system does not let strace trace")
     assert done.returncode == 0, done.stderr

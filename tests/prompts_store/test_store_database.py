@@ -168,7 +168,7 @@ def test_processes_open_and_publish_at_once(tmp_path: Path) -> None:
         )
         for seed in range(4)
     ]
-    numbers = [process.communicate(timeout=120)[0] for process in processes]
+    numbers = [process.communicate(timeout=1200)[0] for process in processes]
     assert sorted(int(number) for number in numbers) == [1, 2, 3, 4]
     with closing(PromptStore.open(tmp_path / "data")) as store:
         assert store.check().clean

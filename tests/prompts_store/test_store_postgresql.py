@@ -74,7 +74,7 @@ def _claims_of_processes(folder: Path, url: str, processes: int) -> list[str]:
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    return [line for process in _let_go(running) for line in process.communicate(timeout=60)[0].splitlines()]
+    return [line for process in _let_go(running) for line in process.communicate(timeout=1200)[0].splitlines()]
 
 
 def _let_go(running: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
@@ -152,7 +152,7 @@ def test_control_without_the_publish_lock_both_choose_the_same(
         closing(PromptStore.open(tmp_path, database_url=url)) as one,
         closing(PromptStore.open(tmp_path, database_url=url)) as two,
     ):
-        taken = _taken([one, two], threading.Barrier(2, timeout=30).wait)
+        taken = _taken([one, two], threading.Barrier(2, timeout=300).wait)
     assert taken != sorted(made), "the lock made no difference"
 
 

@@ -25,7 +25,7 @@ def said(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> str
             **os.environ, "JAX_PLATFORMS": "cpu", "CHORUS_DEMO_DIR": str(tmp_path_factory.mktemp("demo")),
             "CHORUS_COMPILE_CACHE_DIR": str(compiled_folder), "COLUMNS": "400",
         },
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr

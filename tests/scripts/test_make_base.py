@@ -71,7 +71,7 @@ def make(work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         [str(part) for part in command],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
         check=False,
         env=environment,
     )

@@ -203,7 +203,7 @@ def _fresh_interpreter(*arguments: str, data_dir: Path) -> Any:
         text=True,
         env={"CHORUS_DATA_DIR": str(data_dir), "PATH": ""},
         cwd=Path(__file__).parents[2],
-        timeout=120,
+        timeout=1200,
     )
 
 

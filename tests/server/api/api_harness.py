@@ -136,7 +136,7 @@ class ApiServer:
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[self._listener])), daemon=True
         )
-        self.http = httpx.Client(base_url=self.url, timeout=20)
+        self.http = httpx.Client(base_url=self.url, timeout=300)
 
     def _base(self, vocabulary: Vocabulary) -> BaseModelInfo:
         return BaseModelInfo(
@@ -161,7 +161,7 @@ class ApiServer:
     def __exit__(self, *_: object) -> None:
         self.http.close()
         self.server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(300)
         self.engine.stop()
         self.services.text.close()
         self.services.library.close()
@@ -205,7 +205,7 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     return error
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     """Wait for what another thread does and gives no event of; fails when it has not come after `seconds`."""
     deadline, pause = time.monotonic() + seconds, threading.Event()
     while not condition():

@@ -19,7 +19,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
     """One open server for a module; tests use task names of their own."""
     with ApiServer(tmp_path_factory.mktemp("data"), vocabulary) as server:
         yield server
-        assert server.engine.wait_idle(5)
+        assert server.engine.wait_idle(300)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ KINDS = {
 def begin(api: ApiServer, kind: str, size: int) -> socket.socket:
     """A connection that has sent so many bytes of a body, and not the last; or was refused before that."""
     path, content_type, head = KINDS[kind]
-    client = socket.create_connection(("127.0.0.1", api.port), timeout=30)
+    client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
     CLIENTS.append(client)
     client.sendall(
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {OURS}\r\n"

@@ -38,7 +38,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
     with ApiServer(folder, vocabulary, default_deadline_seconds=LATE) as server:
         server.push("t", labels=["no", "yes"])
         yield server
-        assert server.engine.wait_idle(5)
+        assert server.engine.wait_idle(300)
 
 
 @contextmanager
@@ -47,11 +47,11 @@ def held_up(pool: Offload) -> Iterator[None]:
     gate, taken = threading.Event(), threading.Barrier(3)
 
     def hang() -> None:
-        taken.wait(20)
-        assert gate.wait(60)
+        taken.wait(300)
+        assert gate.wait(300)
 
     calls = [pool._pool.submit(hang) for _ in range(2)]
-    taken.wait(20)
+    taken.wait(300)
     try:
         yield
     finally:
@@ -129,7 +129,7 @@ def send_slowly(api: ApiServer, deadline_seconds: float) -> bytes:
     """The status line of the answer to a body whose second half comes after a pause."""
     content = json.dumps({"task": "t", "input": "good", "deadline_seconds": deadline_seconds}).encode()
     head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=300) as client:
         client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content[:20])
         time.sleep(PAUSE)  # no signal is waited for: this is the time that the deadline counts
         client.sendall(content[20:])

@@ -96,7 +96,7 @@ def test_a_body_over_the_limit_is_a_413(api: ApiServer, chunked: bool) -> None:
 
 
 def test_a_lying_content_length_is_refused_before_the_body(api: ApiServer) -> None:
-    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=300) as client:
         head = "POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         client.sendall(f"{head}Content-Length: {10**17}\r\n\r\n".encode())
         assert b"413" in client.recv(4096).split(b"\r\n")[0]

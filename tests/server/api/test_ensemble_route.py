@@ -52,10 +52,10 @@ def test_all_members_share_one_batch(api: ApiServer, members: list[str], vocabul
     while len(vocabulary.encode(text)) < 11:  # little padding, so that the scheduler prefers one batch
         text += " x"
     vote(api, tasks=members, input=text)
-    assert api.engine.wait_idle(5)
+    assert api.engine.wait_idle(300)
     before = api.engine.stats().steps
     vote(api, tasks=members, input=text)
-    assert api.engine.wait_idle(5)
+    assert api.engine.wait_idle(300)
     # Three rows in the 4-row bucket are one step; one after the other they would be three.
     assert api.engine.stats().steps - before == 1
 

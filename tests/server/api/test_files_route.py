@@ -120,7 +120,7 @@ def test_what_is_refused_leaves_nothing(shared: ApiServer, what: str) -> None:
 def begin(api: ApiServer, declared: int, sent: bytes, chunked: bool = False) -> socket.socket:
     """A connection that has sent part of an upload."""
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {declared}"
-    client = socket.create_connection(("127.0.0.1", api.port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
     head = (
         "POST /v1/files?name=a.tsv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
         f"Authorization: Bearer {OURS}\r\n{length}\r\n\r\n"

@@ -137,7 +137,7 @@ def test_a_batch_is_validated_whole_before_anything_runs(api: ApiServer) -> None
     )
     error = error_of(answer)
     assert (answer.status_code, error["code"], error["field"]) == (404, "unknown_task", "requests.1.task")
-    assert api.engine.wait_idle(5) and api.engine.stats().steps == steps
+    assert api.engine.wait_idle(300) and api.engine.stats().steps == steps
 
 
 def test_a_failure_after_validation_is_per_item(api: ApiServer) -> None:

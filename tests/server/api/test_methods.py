@@ -66,7 +66,7 @@ def test_head_answers_as_get_without_the_body(stocked: ApiServer, path: str) -> 
 def test_the_connection_goes_on_after_a_head(stocked: ApiServer) -> None:
     """A body after a HEAD would be read as the next answer."""
     path = "/v1/tasks/task/versions/1/artifact"
-    with socket.create_connection(("127.0.0.1", stocked.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", stocked.port), timeout=300) as client:
         request = f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         client.sendall(request + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         received = b""
@@ -147,7 +147,7 @@ class Held:
 
     def __call__(self, plan: StepPlan) -> None:
         self.reached.set()
-        assert self.open.wait(30)
+        assert self.open.wait(300)
 
 
 def asked_at_once(server: ApiServer, held: Held, times: int) -> list[int]:
@@ -167,7 +167,7 @@ def asked_at_once(server: ApiServer, held: Held, times: int) -> list[int]:
     finally:
         held.open.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(300)
     return sorted(statuses)
 
 

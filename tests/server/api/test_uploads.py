@@ -45,7 +45,7 @@ class Writer:
 
     def write(self, content: bytes) -> None:
         self.writing.set()
-        assert self.let.wait(20)
+        assert self.let.wait(300)
         self.happened.append("written")
 
     @contextmanager

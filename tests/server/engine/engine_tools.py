@@ -53,7 +53,7 @@ class DictSource:
         self.fetched.append(digest)
         self.fetching.release()
         if self.gate is not None:
-            assert self.gate.wait(10), "the test never opened the gate"
+            assert self.gate.wait(300), "the test never opened the gate"
         if digest in self.broken:
             raise self.broken[digest]
         if digest in self.values:

@@ -42,7 +42,7 @@ def test_events_cross_from_a_thread_to_the_loop() -> None:
     handle, reading = make(), threading.Event()
 
     def produce() -> None:
-        assert reading.wait(10)
+        assert reading.wait(300)
         for value in range(50):
             handle.push(token(value))
         settle(handle)

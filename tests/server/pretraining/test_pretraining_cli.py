@@ -167,7 +167,7 @@ def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_pat
                     running.send_signal(signal.SIGTERM)
                     break
             rest = running.stderr.read()
-            assert running.wait(timeout=120) == 0, rest
+            assert running.wait(timeout=1200) == 0, rest
         finally:
             running.kill()
     assert "saved; the same command goes on" in rest

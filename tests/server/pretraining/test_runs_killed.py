@@ -32,7 +32,7 @@ def child(folder: Path, how: str, count: int, **environment: str) -> subprocess.
     }
     return subprocess.run(
         [sys.executable, str(HERE / "run_child.py"), str(folder), how, str(count)],
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **cache, **environment},
     )  # fmt: skip
 

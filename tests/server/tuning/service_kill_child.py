@@ -65,7 +65,7 @@ def main(folder: Path, compiled: str, how: str, what: str) -> None:
     if how in ("before", "after"):
         store = KillingStore(store, how, what)
     with running(store, folder, files=files, watcher=watcher, lease_seconds=LEASE_SECONDS):
-        threading.Event().wait(100)
+        threading.Event().wait(1200)
     raise SystemExit(f"it lived on: {watcher.endings} {service_tools.TENANT}")
 
 

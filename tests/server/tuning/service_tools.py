@@ -105,7 +105,7 @@ class Watcher(NullTuningObserver):
         self.slices.append(seconds)
         if len(self.slices) == self.hold_after:
             self.reached.set()
-            assert self.release.wait(60), "the test never let the device go on"
+            assert self.release.wait(300), "the test never let the device go on"
 
     def step_done(self) -> None:
         self.steps += 1
@@ -151,12 +151,12 @@ def let_go_once_stopped(service: TuningService, watcher: Watcher) -> None:
     watcher.release.set()
 
 
-def finished(store: PromptStore, job: TuningJob, seconds: float = 120) -> TuningJob:
+def finished(store: PromptStore, job: TuningJob, seconds: float = 1200) -> TuningJob:
     """The job once it is over. Looks at the store until it is."""
     return until(store, job, lambda found: found.status in OVER, seconds)
 
 
-def until(store: PromptStore, job: TuningJob, what: Any, seconds: float = 120) -> TuningJob:
+def until(store: PromptStore, job: TuningJob, what: Any, seconds: float = 1200) -> TuningJob:
     """The job once this holds of it."""
     pause, deadline = threading.Event(), time.monotonic() + seconds
     while True:

@@ -100,7 +100,7 @@ class Served:
             parts = (prompt, ids) if n % 2 else (ids,)
             handles.append(self.engine.submit(ScoreRequest(origin(), parts, targets)))
             handles.append(self.engine.submit(GenerateRequest(origin(), parts, Sampling(max_new_tokens=8))))
-        found = [handle.wait(60) for handle in handles]
+        found = [handle.wait(300) for handle in handles]
         return [
             each.log_probabilities if hasattr(each, "log_probabilities")
             else [(sequence.tokens, sequence.score) for sequence in each.sequences]
@@ -158,10 +158,10 @@ def test_a_share_lets_a_job_end_under_endless_load(tmp_path: Path, compile_cache
         waiting = [served.engine.submit(GenerateRequest(origin(), (ids,), sampling)) for _ in range(8)]
         while served.store.get_job(TENANT, job.id).finished_at is None:
             waiting.append(served.engine.submit(GenerateRequest(origin(), (ids,), sampling)))
-            waiting.pop(0).wait(60)
+            waiting.pop(0).wait(300)
         assert served.store.get_job(TENANT, job.id).status == "succeeded"
         for handle in waiting:
-            handle.wait(60)
+            handle.wait(300)
 
 
 @pytest.mark.parametrize("sentinel", [True, False])
@@ -184,7 +184,7 @@ def test_serving_ranks_labels_as_the_job_did(served: Served, sentinel: bool) -> 
         served.engine.submit(ScoreRequest(origin(), (prompt, example.input_ids), targets))
         for example in examples
     ]
-    found = np.array([handle.wait(60).log_probabilities for handle in handles])
+    found = np.array([handle.wait(300).log_probabilities for handle in handles])
     ours = _library_scores(values, [example.input_ids for example in examples], sentinel)
     np.testing.assert_allclose(found, ours, rtol=2e-5, atol=2e-5)
     # The control: the scores of the labels without (or with) the sentinel are others.

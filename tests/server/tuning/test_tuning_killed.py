@@ -32,7 +32,7 @@ def _killed(folder: Path, how: str, k: int) -> None:
     root = str(child.parents[3])
     done = subprocess.run(
         [sys.executable, str(child), str(folder), how, str(k)],
-        capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "PYTHONPATH": root},
+        capture_output=True, text=True, timeout=1200, check=False, env={**os.environ, "PYTHONPATH": root},
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
 

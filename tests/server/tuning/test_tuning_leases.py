@@ -51,7 +51,7 @@ def test_a_runner_that_wakes_up_too_late_writes_nothing(tmp_path: Path) -> None:
     job = submit(store, document(file))
     frozen: Any = Frozen(store)
     with running(frozen, tmp_path, watcher=late):
-        assert late.reached.wait(60)
+        assert late.reached.wait(300)
         until(store, job, lambda found: found.progress.get("checkpoint_step", 0) >= 2)
         assert store.claim_job("other", 20, FINGERPRINT) is None, "the lease holds while it lasts"
         clock.advance(100)

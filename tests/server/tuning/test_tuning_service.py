@@ -135,7 +135,7 @@ def test_a_cancelled_job_keeps_its_state_and_resumed_ends_with_the_same_bits(
     watcher = Watcher(hold_after=21)
     with running(store, tmp_path, watcher=watcher) as service:
         job = submit(store, document(file, task="halves", recipe=steps))
-        assert watcher.reached.wait(60)
+        assert watcher.reached.wait(300)
         store.cancel_job(TENANT, job.id)
         let_go_once_stopped(service, watcher)
         cancelled = finished(store, job)
@@ -154,7 +154,7 @@ def test_a_stopped_service_gives_its_job_back_and_the_next_ends_it(
     file, watcher = upload(store, jsonl()), Watcher(hold_after=7)
     job = submit(store, document(file, recipe={"checkpoint_every_steps": 1000}))
     with running(store, tmp_path, watcher=watcher) as service:
-        assert watcher.reached.wait(60)
+        assert watcher.reached.wait(300)
         stopping = threading.Thread(target=service.stop, args=(60,))
         stopping.start()
         let_go_once_stopped(service, watcher)
@@ -259,7 +259,7 @@ def test_a_lost_store_is_waited_for(tmp_path: Path) -> None:
     with running(store, tmp_path, watcher=watcher):  # type: ignore[arg-type]
         until(real, job, lambda found: found.status != "queued")
         store.away.set()
-        assert store.failed.wait(60)
+        assert store.failed.wait(300)
         store.away.clear()
         over = finished(real, job)
     assert over.status == "succeeded" and watcher.endings == ["succeeded"]

@@ -31,7 +31,7 @@ def _die(folder: Path, compiled: Path, how: str, what: str) -> None:
     paths = os.pathsep.join([str(child.parents[3]), str(child.parent)])
     done = subprocess.run(
         [sys.executable, str(child), str(folder), str(compiled), how, what],
-        capture_output=True, text=True, timeout=250, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
         env={**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, f"{how} {what}: {done.stdout} {done.stderr}"

@@ -200,7 +200,7 @@ def test_a_download_that_drips_is_bounded_in_time(tmp_path: Path) -> None:
         handler.end_headers()
         handler.wfile.write(b"x")
         handler.wfile.flush()
-        if not refused.wait(5):
+        if not refused.wait(300):
             waited.set()
 
     with web(drip) as url:

@@ -47,13 +47,13 @@ def test_threads_end_with_their_lanes() -> None:
     (thread,) = _threads("short-lived")
     del lanes
     gc.collect()
-    thread.join(timeout=30)
+    thread.join(timeout=300)
     assert not thread.is_alive()
 
 
 def test_programs_of_two_lanes_run_at_the_same_time() -> None:
     """Each waits inside its program until the other is there: one after another they would never end."""
-    met = threading.Barrier(2, timeout=60)
+    met = threading.Barrier(2, timeout=300)
 
     def meet(x: np.ndarray) -> np.ndarray:
         met.wait()

@@ -32,7 +32,7 @@ def _run(**wanted: Any) -> dict[str, Any]:
         env={**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return {f"{found['mesh'][0]} x {found['mesh'][1]}": found for found in json.loads(done.stdout)}

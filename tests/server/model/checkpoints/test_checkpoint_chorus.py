@@ -142,7 +142,7 @@ def test_restores_into_a_sharding(folder: Path, dtype: str) -> None:
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-c", SHARDED, str(folder), dtype]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.stdout.strip() == "sharded", done.stderr
 
 

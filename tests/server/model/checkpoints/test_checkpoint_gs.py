@@ -62,7 +62,7 @@ def fingerprint(source: str, address: str, home: Path) -> subprocess.CompletedPr
     }
     environment.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
     command = [Path(sys.executable).parent / "chorus", "models", "fingerprint", source]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
 
 
 def test_a_bucket_reads_as_the_folder_it_was_copied_from(

@@ -117,7 +117,7 @@ class Hub:
     def chorus(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", "from server.model.cli import models; models()", *arguments]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=200, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=1200, check=False
         )
 
 

@@ -224,13 +224,13 @@ def test_bucket_reads_through_tensorstores_gcs_driver(bucket: str, tmp_path: Pat
     }
     script = "from server.model.cli import models; models()"
     command = [sys.executable, "-c", script, "fingerprint", "gs://models/t5/checkpoint_1000", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     local = opened(OWN)
     from server.model.checkpoints.verify import find_fingerprint
 
     assert json.loads(done.stdout)["fingerprint"] == find_fingerprint(local)
     command[4] = "gs://models/t5"
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 1
     assert "is not a T5X checkpoint" in done.stderr
