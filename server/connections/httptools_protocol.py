@@ -60,10 +60,6 @@ class HttptoolsConnection(Bounded, HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:  # nobody reads trailers
-            super().on_header(name, value)
-
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         self._framing_bytes = 0
@@ -75,6 +71,7 @@ class HttptoolsConnection(Bounded, HttpToolsProtocol):
             self._upgrade = True
             return
         super().on_headers_complete()
+        self.headers = []  # where trailers go, which nobody reads
         self._in_head, self._in_body = False, True
         self._head_bytes, self._framing_bytes, self._line_ended = 0, 0, False
 

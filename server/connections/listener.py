@@ -151,10 +151,11 @@ class Acceptor:
 
     def _turn_away(self, accepted: socket.socket) -> None:
         self._registry.tally.note("no room")
-        with accepted, suppress(OSError):
+        with accepted:
             accepted.setblocking(False)
-            accepted.recv(1 << 16)  # bytes that nobody has read would reset the connection
-            accepted.send(raw_answer(no_descriptor(), RequestContext(), ()))
+            with suppress(OSError):
+                accepted.send(raw_answer(no_descriptor(), RequestContext(), ()))
+                accepted.recv(1 << 16)  # bytes that nobody has read would reset the connection
 
     def close(self) -> None:
         """Accept nothing more."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
+import struct
+import termios
 from abc import abstractmethod
 from contextlib import suppress
 from typing import Any
@@ -139,21 +142,27 @@ class Bounded(asyncio.BufferedProtocol):
     # The registry's calls
 
     def unsent(self) -> int:
-        return self.transport.get_write_buffer_size()
+        queued = 0
+        with suppress(
+            OSError
+        ):  # also what the system holds: it asks for more only when a third of that is gone
+            reply = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            (queued,) = struct.unpack("i", reply)
+        return queued + self.transport.get_write_buffer_size()
 
     def out_of_time(self) -> None:
         if self.phase is Phase.HEAD:
             self.give_up(request_timeout("The head of the request did not come in time"))
         elif self.phase is Phase.BODY:
             if self.flow.read_paused or self.held:  # the server does not want more yet
-                self.goes_on()
+                self._registry.move(self, Phase.BODY)
             else:
                 self.give_up(request_timeout("The body did not come in time"))
         elif self.phase is Phase.ANSWER:
             self.settle()
             if self.phase is Phase.ANSWER:
                 self._registry.move(self, Phase.ANSWER)
-                if self.unsent() and self.running.response_complete:
+                if self.transport.get_write_buffer_size() and self.running.response_complete:
                     self._registry.watch_reader(self)
         else:
             self.end()
@@ -183,18 +192,20 @@ class Bounded(asyncio.BufferedProtocol):
 
     def settle(self) -> None:
         """Take the phase that what has come and gone puts it in."""
+        cycle, transport = self.cycle, self.transport
         if self.phase in _OVER:
             return
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if self.transport.is_closing():
+        if transport.is_closing():
             phase = Phase.ENDED
-            if self.unsent():
+            if transport.get_write_buffer_size():
                 self._registry.watch_reader(self)
         elif self.in_body():
             phase = Phase.BODY
-        elif answering or self.unsent():
+        elif cycle is None:
+            phase = Phase.HEAD
+        elif not cycle.response_complete or transport.get_write_buffer_size():
             phase = Phase.ANSWER
-        elif self.cycle is None or self.head()[0]:
+        elif self.head()[0]:
             phase = Phase.HEAD
         else:
             phase = Phase.IDLE
@@ -202,7 +213,7 @@ class Bounded(asyncio.BufferedProtocol):
             self._registry.move(self, phase)
             if phase is Phase.BODY:
                 self._progress = 0
-                self.held = answering and self.cycle.waiting_for_100_continue
+                self.held = not cycle.response_complete and cycle.waiting_for_100_continue
 
     def refuse(self, error: ChorusError) -> None:
         """End the connection with this answer. An answer that has begun, or one to an earlier request, is not

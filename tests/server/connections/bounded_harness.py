@@ -42,6 +42,10 @@ class Bounds:
     """A server on a free port, in a thread of its own.
 
     The application reads the body and answers with what it got; other routes are given by path.
+
+    Attributes:
+        left: paths of requests whose routes saw their caller leave.
+        read: bytes of all bodies that the application has read.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Bounds:
     ) -> None:
         self.routes = routes or {}
         self.left: list[str] = []
+        self.read = 0
         self.registry = Registry(ConnectionLimits(**limits), clock)
         config = uvicorn.Config(
             self._app,
@@ -82,6 +87,7 @@ class Bounds:
         body, message = b"", await receive()
         while message["type"] == "http.request":
             body += message["body"]
+            self.read += len(message["body"])
             if not message["more_body"]:
                 break
             message = await receive()
@@ -113,9 +119,17 @@ class Bounds:
     def until(self, *phases: Phase) -> None:
         """Wait for what the loop does by itself: connections are in exactly these phases."""
         wanted = sorted(phase.name for phase in phases)
+        self.until_true(lambda: self.phases() == wanted)
+
+    def until_true(self, condition: Callable[[], bool]) -> None:
+        """Wait for it; fails when it does not come."""
         deadline = time.monotonic() + 20
-        while self.phases() != wanted:
-            assert time.monotonic() < deadline, (self.phases(), wanted)
+        while not condition():
+            assert time.monotonic() < deadline, self.phases()
+
+    def connections(self) -> list[Any]:
+        """Of the registry, in no order. To be looked at on the loop."""
+        return [one for held in self.registry._phases.values() for one in held]
 
     def connect(self) -> socket.socket:
         """A connection of a client."""

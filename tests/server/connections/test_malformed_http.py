@@ -104,7 +104,7 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
     ),
     "a value in Latin-1": (get(headers=HOST + CLOSE + b"X: \xe9\r\n"), {"path": "/"}),
     "an upgrade to HTTP/2": (
-        post(b"Connection: close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 2\r\n", b"ab"),
+        post(CLOSE + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n", b"ab"),
         {"body": 2},
     ),
     "an upgrade of a chunked request": (
