@@ -22,6 +22,9 @@ import uvicorn
 from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
 from server.app import App, Say, bring_up, close_app, stop_tuning
+from server.connections.listener import BoundedServer, file_limit
+from server.connections.protocol import connection_class
+from server.connections.registry import ConnectionLimits, Registry
 from server.errors import ChorusError, EngineDeadError, InvalidInputError
 
 LOG = logging.getLogger("chorus.process")
@@ -30,11 +33,11 @@ _DEATH_SECONDS = 4.0
 _GRACE_SECONDS = 5.0
 
 
-class _Uvicorn(uvicorn.Server):
+class _Uvicorn(BoundedServer):
     """A uvicorn whose signals start an orderly end instead of closing the sockets at once."""
 
-    def __init__(self, config: uvicorn.Config, process: Process) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits, process: Process) -> None:
+        super().__init__(config, Registry(limits), file_limit())
         self._process = process
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -59,16 +62,16 @@ class Process:
         settings = app.settings
         config = uvicorn.Config(
             app.api,
+            http=connection_class(),
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
             ws="none",
             lifespan="off",
-            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=int(settings.drain_seconds + _GRACE_SECONDS),
         )
-        self._server = _Uvicorn(config, self)
+        self._server = _Uvicorn(config, ConnectionLimits(idle_seconds=settings.keep_alive_seconds), self)
 
     def run(self) -> int:
         """Serve until a signal or the engine's death.

@@ -10,7 +10,7 @@ import pytest
 from prompts_store.artifacts import REASONS
 
 ROOT = Path(__file__).parents[3]
-ROOMS = ("server/api", "server/engine", "server/tenancy", "prompts_store")
+ROOMS = ("server/api", "server/connections", "server/engine", "server/tenancy", "prompts_store")
 AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
 OF_OPERATORS = {"mass_removal", "no_store", "other_store"}  # of the collector and `chorus store`: no route
 NOBODY_LEFT_TO_TELL = {"cancelled"}
@@ -33,6 +33,7 @@ def _codes(path: Path) -> set[str]:
             name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
             places = {"failure": 0, "_refuse": 1}  # of `server/tuning`: the code's place among the arguments
             place = places.get(name) if CODES_OF_A_JOB in path.parents else None
+            place = 1 if name == "RefusedError" else place
             value = node.args[place] if place is not None and len(node.args) > place else None
         else:
             continue
@@ -73,4 +74,10 @@ def test_every_reason_of_an_artifact_is_in_its_page(reason: str) -> None:
 def test_the_scan_finds_codes() -> None:
     found = set().union(*map(_codes, CODES_OF_A_JOB.rglob("*.py")))
     assert {"one_class", "diverged", "disk_failed", "file_too_large"} <= found
-    assert {"invalid_cursor", "deadline_exceeded", "prompt_not_finite", "unknown_field"} <= _seen_by_callers()
+    assert {
+        "invalid_cursor",
+        "deadline_exceeded",
+        "prompt_not_finite",
+        "unknown_field",
+        "request_timeout",
+    } <= _seen_by_callers()

@@ -1,0 +1,1 @@
+"""Connections of the HTTP server: how many, how long each may take, what is refused before any route."""

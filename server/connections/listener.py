@@ -1,0 +1,216 @@
+"""Accepting connections, as many as the process has descriptors for, and the server that does.
+
+asyncio's own loop accepts until the last descriptor is gone, then logs every failure, two thousand a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+
+from server.api.http.context import RequestContext
+from server.api.http.disconnect import settle
+from server.connections.protocol import Bounded
+from server.connections.refusals import no_descriptor, only_probes, raw_answer
+from server.connections.registry import Registry
+from server.errors import InvalidInputError
+
+LOG = logging.getLogger("chorus.connections")
+
+RESERVED = 32
+"""Descriptors kept from ordinary connections: for the store, files that are read, and health checks."""
+
+_LAST_PLACES = 16
+"""Of these, how many connections may have that came when nothing could be spared."""
+
+_LEAST_FILES, _MOST_FILES = 128, 16384
+_ACCEPTS_AT_ONCE = 64
+_PAUSE_SECONDS = 0.1
+_SWEEP_SECONDS, _BUSY_SWEEP_SECONDS = 1.0, 0.01
+_OPEN_FILES = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+
+
+def file_limit() -> int:
+    """How many descriptors the process may have: the hard limit where that is no more than 16,384, else so
+    many, unless the soft limit is higher already.
+
+    Raises:
+        InvalidInputError: too few to serve.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = _MOST_FILES if hard == unlimited else min(hard, _MOST_FILES)
+    if soft != unlimited and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft != unlimited and soft < _LEAST_FILES:
+        raise InvalidInputError(
+            f"The process may open {soft} files; it needs {_LEAST_FILES}, and one for each connection: raise "
+            "the limit (ulimit -n)."
+        )
+    return _MOST_FILES if soft == unlimited else soft
+
+
+class Places:
+    """How many connections there is room for.
+
+    Args:
+        limit: descriptors that the process may have.
+        registry: of the connections that have some of them.
+    """
+
+    def __init__(self, limit: int, registry: Registry) -> None:
+        self._limit = limit
+        self._registry = registry
+        self._others = 0
+        self.look()
+
+    def look(self) -> None:
+        """Count what else is open: it changes with the model, the store and tuning."""
+        listed = os.listdir(_OPEN_FILES)  # noqa: PTH208 - names alone: there may be thousands
+        self._others = len(listed) - 1 - self._registry.count
+
+    def free(self) -> int:
+        """Connections that may still come; negative where the reserve is begun."""
+        return self._limit - RESERVED - self._others - self._registry.count
+
+
+class Acceptor:
+    """Takes connections from a listening socket; stands where uvicorn has asyncio's server.
+
+    Args:
+        make: a connection of which the registry knows.
+    """
+
+    def __init__(
+        self, listener: socket.socket, make: Callable[[], Bounded], places: Places, registry: Registry
+    ) -> None:
+        self._listener = listener
+        self._make = make
+        self._places = places
+        self._registry = registry
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        listener.setblocking(False)
+        self._open()
+
+    def _open(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor left, in the process or in the system, or worse
+                self._registry.tally.note(f"not accepted: {error.strerror}")
+                if not self._registry.make_room():
+                    self._loop.remove_reader(self._listener)
+                    self._pause = self._loop.call_later(_PAUSE_SECONDS, self._open)
+                return
+            if self._places.free() > 0:
+                self._serve(accepted)
+                continue
+            if self._registry.make_room():
+                self._serve(accepted)
+            elif self._places.free() > -_LAST_PLACES:
+                self._registry.tally.note("served health checks only")
+                self._serve(accepted, only_probes)
+            else:
+                self._turn_away(accepted)
+            return  # descriptors of connections that were ended are free in the loop's next turn
+
+    def _serve(self, accepted: socket.socket, wrap: Callable[[Any], Any] | None = None) -> None:
+        accepted.setblocking(False)
+        connection = self._make()
+        if wrap is not None:
+            connection.app = wrap(connection.app)
+        task = self._loop.create_task(self._connect(connection, accepted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, connection: Bounded, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+        except OSError:  # it has left already
+            accepted.close()
+            self._registry.leave(connection)
+
+    def _turn_away(self, accepted: socket.socket) -> None:
+        self._registry.tally.note("no room")
+        with accepted:
+            accepted.setblocking(False)
+            with suppress(OSError):
+                accepted.send(raw_answer(no_descriptor(), RequestContext(), ()))
+                accepted.recv(1 << 16)  # bytes that nobody has read would reset the connection
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
+
+    async def wait_closed(self) -> None:
+        """Nothing is left to wait for."""
+
+
+class BoundedServer(uvicorn.Server):
+    """A uvicorn whose connections have limits.
+
+    Args:
+        config: with a subclass of `Bounded` as its `http`.
+        registry: of its connections.
+        limit: descriptors that the process may have.
+    """
+
+    def __init__(self, config: uvicorn.Config, registry: Registry, limit: int) -> None:
+        super().__init__(config)
+        self.registry = registry
+        self._limit = limit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept from these sockets."""
+        await self.lifespan.startup()
+        make = partial(
+            cast(Any, self.config.http_protocol_class),
+            self.registry,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self._places = Places(self._limit, self.registry)
+        acceptors = [Acceptor(each, make, self._places, self.registry) for each in sockets or ()]
+        self.servers = cast(Any, acceptors)
+        self._sweeps = asyncio.create_task(self._sweep())
+        self.started = True
+
+    async def _sweep(self) -> None:
+        while True:
+            more = False
+            try:
+                more = self.registry.sweep()
+                self._places.look()
+                self.registry.tally.write(time.monotonic())
+            except Exception:
+                LOG.exception("a sweep of the connections failed")
+            await asyncio.sleep(_BUSY_SWEEP_SECONDS if more else _SWEEP_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; connections keep their limits until the last is closed."""
+        try:
+            await super().shutdown(sockets)
+        finally:
+            await settle(self._sweeps)

@@ -1,0 +1,341 @@
+"""uvicorn's HTTP protocols with limits: what both have in common, and the one on h11."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import re
+import struct
+import termios
+from abc import abstractmethod
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote
+
+import h11
+from starlette.requests import Request
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from server.api.http.context import RequestContext, context_of
+from server.connections.refusals import (
+    RefusedError,
+    check_head,
+    head_too_large,
+    malformed,
+    origin_form,
+    raw_answer,
+    request_timeout,
+)
+from server.connections.registry import READ_BYTES, Phase, Registry
+from server.errors import ChorusError
+
+_OVER = (Phase.REFUSED, Phase.ENDED)
+_DISPUTED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""Line ends, folded lines and control characters that servers read differently."""
+
+
+class Bounded(asyncio.BufferedProtocol):
+    """A uvicorn protocol that the registry can end, and whose refusals have Chorus's shape.
+
+    Args:
+        registry: of the server.
+        given: uvicorn's own arguments.
+    """
+
+    # uvicorn's
+    app: Any
+    cycle: Any
+    flow: FlowControl
+    server_state: Any
+    transport: asyncio.Transport
+
+    def __init__(self, registry: Registry, **given: Any) -> None:
+        super().__init__(**given)
+        self.phase = Phase.HEAD
+        self._registry = registry
+        self._progress = 0
+        self._deaf = False
+        self.held = False
+        registry.enter(self)
+
+    # What the implementations know
+
+    @abstractmethod
+    def parse(self, data: bytes) -> None:
+        """Take bytes; start the requests that they complete. Raises RefusedError."""
+
+    @abstractmethod
+    def in_body(self) -> bool:
+        """Whether the rest of a request's body is to come."""
+
+    @abstractmethod
+    def head(self) -> tuple[int, bool]:
+        """Bytes that have come of a head, and whether its first line is complete."""
+
+    @property
+    @abstractmethod
+    def running(self) -> Any:
+        """uvicorn's request-response cycle that is being answered, or was last, or None."""
+
+    @abstractmethod
+    def drop_queued(self) -> None:
+        """Forget the requests behind the running one."""
+
+    # asyncio's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.flow = _Flow(self.transport, self)
+        if self.phase is Phase.ENDED:  # in the turn of the loop that accepted it
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._registry.leave(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._registry.buffer  # of all connections: what is read is copied at once
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._registry.buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf or self.phase in _OVER:
+            return
+        if self.phase is Phase.BODY:
+            self._progress += len(data)
+            if self._progress >= self._registry.limits.progress_bytes:
+                self.goes_on()
+        try:
+            self.parse(data)
+        except RefusedError as error:
+            self.refuse(error)
+        else:
+            self.settle()
+            received, line_ended = self.head()
+            if received > self._registry.limits.head_bytes:
+                self.refuse(head_too_large(self._registry.limits.head_bytes, line_ended))
+
+    def eof_received(self) -> None:
+        """The client has closed its side; asyncio closes the other."""
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._registry.watch_reader(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._registry.trust_reader(self)
+        if self.transport.is_closing():
+            self._registry.watch_reader(self)
+
+    # uvicorn's calls
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()  # type: ignore[misc]  # of the implementation
+        self.settle()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Of uvicorn's own timer; the registry ends idle connections."""
+
+    # The registry's calls
+
+    def unsent(self) -> int:
+        queued = 0
+        with suppress(
+            OSError
+        ):  # also what the system holds: it asks for more only when a third of that is gone
+            reply = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            (queued,) = struct.unpack("i", reply)
+        return queued + self.transport.get_write_buffer_size()
+
+    def out_of_time(self) -> None:
+        if self.phase is Phase.HEAD:
+            self.give_up(request_timeout("The head of the request did not come in time"))
+        elif self.phase is Phase.BODY:
+            if self.flow.read_paused or self.held:  # the server does not want more yet
+                self._registry.move(self, Phase.BODY)
+            else:
+                self.give_up(request_timeout("The body did not come in time"))
+        elif self.phase is Phase.ANSWER:
+            self.settle()
+            if self.phase is Phase.ANSWER:
+                self._registry.move(self, Phase.ANSWER)
+                if self.transport.get_write_buffer_size() and self.running.response_complete:
+                    self._registry.watch_reader(self)
+        else:
+            self.end()
+
+    def give_up(self, error: ChorusError) -> None:
+        begun = self.phase is Phase.BODY or self.head()[0]
+        if not begun:
+            if self.phase is Phase.HEAD:
+                self._registry.tally.note("no request")
+            self.end()
+        else:
+            self.refuse(error)
+
+    def end(self) -> None:
+        self._registry.move(self, Phase.ENDED)
+        if self.transport is not None:
+            self.transport.abort()
+
+    # The connection's own
+
+    def goes_on(self) -> None:
+        """The body makes progress, or is read again."""
+        self._progress = 0
+        self.held = False
+        if self.phase is Phase.BODY:
+            self._registry.move(self, Phase.BODY)
+
+    def settle(self) -> None:
+        """Take the phase that what has come and gone puts it in."""
+        cycle, transport = self.cycle, self.transport
+        if self.phase in _OVER:
+            return
+        if transport.is_closing():
+            phase = Phase.ENDED
+            if transport.get_write_buffer_size():
+                self._registry.watch_reader(self)
+        elif self.in_body():
+            phase = Phase.BODY
+        elif cycle is None:
+            phase = Phase.HEAD
+        elif not cycle.response_complete or transport.get_write_buffer_size():
+            phase = Phase.ANSWER
+        elif self.head()[0]:
+            phase = Phase.HEAD
+        else:
+            phase = Phase.IDLE
+        if phase is not self.phase:
+            self._registry.move(self, phase)
+            if phase is Phase.BODY:
+                self._progress = 0
+                self.held = not cycle.response_complete and cycle.waiting_for_100_continue
+
+    def refuse(self, error: ChorusError) -> None:
+        """End the connection with this answer. An answer that has begun, or one to an earlier request, is not
+        broken into: the connection ends behind it, or at once where it needs the rest of the body."""
+        if self.phase in _OVER or self.transport.is_closing():
+            return
+        running, in_body = self.running, self.in_body()
+        answering = running is not None and not running.response_complete
+        own = in_body and running is self.cycle
+        if answering and not own:
+            self.end_behind_running()
+        elif answering and running.response_started:
+            self._registry.tally.note(error.code)
+            self.end()
+        elif own and not answering:
+            self._linger(b"")
+        else:
+            context = context_of(Request(running.scope)) if own else RequestContext()
+            self._registry.tally.note(error.code, context.request_id)
+            if own:  # the route sees its caller leave
+                running.disconnected, running.waiting_for_100_continue = True, False
+                running.message_event.set()
+            self._linger(raw_answer(error, context, self.server_state.default_headers))
+
+    def end_behind_running(self) -> None:
+        """Hear nothing more; close when the running request is answered."""
+        self.drop_queued()
+        self._deaf, self.running.keep_alive = True, False
+
+    def _linger(self, answer: bytes) -> None:
+        """Send the last bytes and throw away what comes. Closing at once would lose them: the system answers
+        bytes that nobody reads by resetting the connection."""
+        self._registry.move(self, Phase.REFUSED)
+        self.flow.resume_reading()
+        with suppress(OSError):  # it has left
+            self.transport.write(answer)
+            self.transport.write_eof()
+
+
+class _Flow(FlowControl):
+    """uvicorn's flow control, which tells when the server wants more of a body again."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Bounded) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        if self.read_paused or self._connection.held:
+            self._connection.goes_on()
+        super().resume_reading()
+
+
+class _StrictH11(h11.Connection):
+    """h11 that says where it stopped, and that refuses lines which it would read and others would not."""
+
+    in_body = False
+
+    def next_event(self) -> Any:
+        self.in_body = self.their_state is h11.SEND_BODY
+        before = self.trailing_data[0]
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            reason = str(error).split(":")[0]  # what follows repeats the client's bytes
+            raise malformed(reason[:1].lower() + reason[1:]) from None
+        if isinstance(event, h11.Request | h11.EndOfMessage):
+            lines = before[: len(before) - len(self.trailing_data[0])]
+            if _DISPUTED.search(lines):
+                raise malformed("lines end in CR LF, are not folded and have no control characters")
+        return event
+
+
+class H11Connection(Bounded, H11Protocol):
+    """On h11, which is written in Python and always there."""
+
+    conn: _StrictH11
+
+    def __init__(self, registry: Registry, **given: Any) -> None:
+        super().__init__(registry, **given)
+        # Its own bound comes after ours, which knows the line from the headers.
+        self.conn = _StrictH11(h11.SERVER, registry.limits.head_bytes + 2 * READ_BYTES)
+
+    def parse(self, data: bytes) -> None:
+        H11Protocol.data_received(self, data)
+
+    def handle_events(self) -> None:
+        try:
+            super().handle_events()
+        except RefusedError as error:
+            self.refuse(error)
+
+    def _should_upgrade(self) -> bool:
+        """uvicorn asks when a head is complete. Nobody gets another protocol; the request is answered."""
+        scope = self.scope
+        check_head(self.headers, scope["http_version"])
+        if not scope["raw_path"].startswith(b"/"):
+            target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+            scope["raw_path"], _, scope["query_string"] = origin_form(target, scope["method"]).partition(b"?")
+            scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+        return False
+
+    def in_body(self) -> bool:
+        return self.conn.in_body
+
+    def head(self) -> tuple[int, bool]:
+        if self.conn.their_state is not h11.IDLE:
+            return 0, False
+        received = self.conn.trailing_data[0]
+        return len(received), b"\n" in received
+
+    @property
+    def running(self) -> Any:
+        return self.cycle
+
+    def drop_queued(self) -> None:
+        """h11 reads one request at a time."""
+
+
+def connection_class() -> type[Any]:
+    """On httptools where it is installed, which is faster; else on h11."""
+    try:
+        from server.connections.httptools_protocol import HttptoolsConnection
+    except ImportError:
+        return H11Connection
+    return HttptoolsConnection

@@ -1,0 +1,165 @@
+"""What a connection is told that ends before a route could answer, and the one log line a second about it."""
+
+from __future__ import annotations
+
+import http
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.api.http.access import PROBES
+from server.api.http.context import RequestContext
+from server.api.http.errors import error_response, status_of
+from server.errors import ChorusError, OverloadedError
+
+LOG = logging.getLogger("chorus.connections")
+
+_LINE_SECONDS = 1.0
+_ABSOLUTE = re.compile(rb"https?://[^/?#]+(.*)", re.IGNORECASE)
+
+
+class RefusedError(ChorusError):
+    """A request that no route sees; the connection ends with the answer.
+
+    Args:
+        answer_status: of the answer.
+    """
+
+    def __init__(self, answer_status: int, code: str, message: str) -> None:
+        super().__init__(message, code=code)
+        self.answer_status = answer_status
+
+
+def malformed(reason: str) -> RefusedError:
+    """The bytes are no HTTP request, or one that two servers could read differently."""
+    return RefusedError(400, "malformed_request", f"The request is not valid HTTP: {reason}.")
+
+
+def request_timeout(what: str) -> RefusedError:
+    """The client took too long."""
+    return RefusedError(408, "request_timeout", f"{what}: send the request again, faster.")
+
+
+def head_too_large(limit_bytes: int, line_ended: bool) -> RefusedError:
+    """The request line and headers do not end."""
+    if line_ended:
+        message = f"The headers are longer than {limit_bytes} bytes: send fewer or shorter ones."
+        return RefusedError(431, "headers_too_large", message)
+    message = f"The request's target is longer than {limit_bytes} bytes: send long values in the body."
+    return RefusedError(414, "target_too_long", message)
+
+
+def no_descriptor() -> OverloadedError:
+    """As many connections are open as the process may have, and all are busy."""
+    return OverloadedError(
+        "The server has no room for another connection: try again later.", retry_after_seconds=1
+    )
+
+
+def check_head(headers: list[tuple[bytes, bytes]], version: str) -> None:
+    """Refuse what a parser may let through and two servers in a row could read differently.
+
+    Args:
+        headers: names in lower case.
+        version: as in the request line, `1.1`.
+
+    Raises:
+        RefusedError: the framing or the host is not certain, or something is expected that nobody does.
+    """
+    names = [name for name, _ in headers]
+    if version not in ("1.1", "1.0"):
+        raise malformed("the versions are HTTP/1.1 and HTTP/1.0")
+    hosts = names.count(b"host")
+    if hosts > 1 or (version == "1.1" and not hosts):
+        raise malformed(f"one Host header is needed, there are {hosts}")
+    if b"transfer-encoding" in names:
+        if b"content-length" in names:
+            raise malformed("Transfer-Encoding and Content-Length exclude each other")
+        if version == "1.0":
+            raise malformed("HTTP/1.0 has no Transfer-Encoding")
+        if [value.lower() for name, value in headers if name == b"transfer-encoding"] != [b"chunked"]:
+            raise malformed("the only Transfer-Encoding is chunked, once")
+    if b"expect" in names and dict(headers)[b"expect"].lower() != b"100-continue":
+        raise RefusedError(
+            417, "expectation_failed", "The only Expect that the server knows is 100-continue."
+        )
+
+
+def origin_form(target: bytes, method: str) -> bytes:
+    """Path and query of a target that names the server too, as proxies send it; others as they are.
+
+    Raises:
+        RefusedError: there is no path in it.
+    """
+    if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
+        return target
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise malformed("the target is no path")
+    rest = absolute[1]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def raw_answer(error: ChorusError, context: RequestContext, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A whole HTTP answer, with which the connection ends.
+
+    Args:
+        context: names the request.
+        headers: that every answer of the server carries.
+    """
+    status = error.answer_status if isinstance(error, RefusedError) else status_of(error)
+    answer = error_response(error, context.request_id)
+    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()]
+    own = [(b"x-request-id", context.request_id.encode()), (b"connection", b"close")]
+    lines += [name + b": " + value for name, value in (*headers, *answer.raw_headers, *own)]
+    return b"\r\n".join([*lines, b"", bytes(answer.body)])
+
+
+def only_probes(app: ASGIApp) -> ASGIApp:
+    """The application as a connection sees it that came when all others were taken and busy."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in PROBES:
+            await app(scope, receive, send)
+            return
+        context = RequestContext()
+        response = error_response(no_descriptor(), context.request_id)
+        response.headers["X-Request-Id"] = context.request_id
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
+
+    return answer
+
+
+class Tally:
+    """Counts what happened to connections; a line a second tells it, however much it is."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._last = ""
+        self._written = float("-inf")
+
+    def note(self, what: str, last: str = "") -> None:
+        """One more of these.
+
+        Args:
+            last: something to find the latest by, such as its request id.
+        """
+        self._counts[what] += 1
+        self._last = last or self._last
+
+    def write(self, now: float) -> None:
+        """Log what was noted, unless a line was written less than a second ago.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if not self._counts or now - self._written < _LINE_SECONDS:
+            return
+        counts = ", ".join(f"{count} x {what}" for what, count in self._counts.most_common())
+        LOG.warning("connections ended: %s%s", counts, f" (last id={self._last})" if self._last else "")
+        self._counts.clear()
+        self._last, self._written = "", now

@@ -1,0 +1,182 @@
+"""Which connections are open, what each one waits for, and since when.
+
+One object a server and one timer, in place of a timer a connection. A phase has one limit, so its connections
+lie in the order in which their time runs out, and a sweep looks at no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.connections.refusals import Tally
+from server.errors import ChorusError
+
+READ_BYTES = 16 << 10
+"""Read from a connection at a time: parsing so much in pieces of one byte does not hold the event loop up."""
+
+_AT_ONCE = 256
+
+
+class Phase(enum.Enum):
+    """What a connection waits for."""
+
+    HEAD = "the head of a request, the first or one that has begun"
+    BODY = "the rest of a request's body"
+    ANSWER = "its answer, or the client that reads it"
+    IDLE = "the next request"
+    REFUSED = "the client's end; it has been told why, and what it still sends is thrown away"
+    ENDED = "the operating system: it is closed"
+
+    __hash__ = object.__hash__  # a key of dictionaries on every request's way: by identity, in C
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How long a connection may take, in seconds and bytes.
+
+    Attributes:
+        head_seconds: from the connection, or the next request's first byte, to the end of the head.
+        stall_seconds: without progress of a body that the server reads, or of an answer that it writes.
+        idle_seconds: between two requests.
+        refused_seconds: for the client to read why it was refused.
+        progress_bytes: what counts as progress; a body's or answer's end counts too.
+        head_bytes: of a request line with its headers.
+    """
+
+    head_seconds: float = 10.0
+    stall_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    refused_seconds: float = 2.0
+    progress_bytes: int = 16 << 10
+    head_bytes: int = 32 << 10
+
+
+class Connection(Protocol):
+    """What the registry needs of a connection."""
+
+    phase: Phase
+
+    def out_of_time(self) -> None:
+        """The phase's time is over: end it, or take another phase, or the same one anew."""
+
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken."""
+
+    def end(self) -> None:
+        """Close it now, whatever is under way."""
+
+    def give_up(self, error: ChorusError) -> None:
+        """End it; a client in the middle of a request is answered with the error."""
+
+
+class Registry:
+    """The open connections of a server, by phase.
+
+    Args:
+        clock: monotonic seconds.
+
+    Attributes:
+        tally: of what ended before its time.
+        count: how many there are.
+        buffer: that every connection reads into, one at a time.
+    """
+
+    def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self.tally = Tally()
+        self.count = 0
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self._clock = clock
+        self._phases: dict[Phase, OrderedDict[Connection, float]] = {phase: OrderedDict() for phase in Phase}
+        self._readers: OrderedDict[Connection, tuple[float, int]] = OrderedDict()
+        self._seconds = {
+            Phase.REFUSED: limits.refused_seconds,
+            Phase.HEAD: limits.head_seconds,
+            Phase.BODY: limits.stall_seconds,
+            Phase.ANSWER: limits.stall_seconds,
+            Phase.IDLE: limits.idle_seconds,
+        }
+
+    def enter(self, connection: Connection) -> None:
+        """A new connection, in the phase that it says."""
+        self.count += 1
+        self._phases[connection.phase][connection] = self._clock()
+
+    def move(self, connection: Connection, phase: Phase) -> None:
+        """Into a phase, the same one anew or another; its time begins."""
+        if self._phases[connection.phase].pop(connection, None) is None:
+            return  # it has left
+        connection.phase = phase
+        self._phases[phase][connection] = self._clock()
+
+    def leave(self, connection: Connection) -> None:
+        """It is closed."""
+        if self._phases[connection.phase].pop(connection, None) is not None:
+            self.count -= 1
+        self._readers.pop(connection, None)
+
+    def watch_reader(self, connection: Connection) -> None:
+        """The client has to take what is unsent, by and by."""
+        if connection not in self._readers:
+            self._readers[connection] = (self._clock(), connection.unsent())
+
+    def trust_reader(self, connection: Connection) -> None:
+        """The client has taken it."""
+        self._readers.pop(connection, None)
+
+    def sweep(self) -> bool:
+        """End what has taken too long, but never so many that the event loop is held up.
+
+        Returns:
+            Whether there are more.
+        """
+        now, left = self._clock(), _AT_ONCE
+        for phase, seconds in self._seconds.items():
+            held = self._phases[phase]
+            while held and left:
+                connection = next(iter(held))
+                since = held[connection]
+                if since + seconds > now:
+                    break
+                left -= 1
+                connection.out_of_time()
+        return not self._sweep_readers(now, left)
+
+    def _sweep_readers(self, now: float, left: int) -> int:
+        while self._readers and left:
+            connection, (since, unsent) = next(iter(self._readers.items()))
+            if since + self.limits.stall_seconds > now:
+                break
+            left -= 1
+            del self._readers[connection]
+            remaining = connection.unsent()
+            if remaining and unsent - remaining < self.limits.progress_bytes:
+                self.tally.note("answer not read")
+                connection.end()
+            elif remaining:
+                self.watch_reader(connection)
+        return left
+
+    def make_room(self) -> bool:
+        """End the connection that can best be spared. False when all have requests under way."""
+        for phase in (Phase.REFUSED, Phase.HEAD, Phase.IDLE):
+            for connection in self._phases[phase]:
+                self.tally.note("closed for a newer one")
+                connection.end()
+                return True
+        return False
+
+    async def give_up_unfinished(self, error: ChorusError) -> None:
+        """The server ends: answer this where a request is half received, close connections that have none."""
+        for phase in (Phase.BODY, Phase.HEAD, Phase.IDLE):
+            for number, connection in enumerate(list(self._phases[phase])):
+                if connection.phase is phase:
+                    connection.give_up(error)
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    await asyncio.sleep(0)
