@@ -52,7 +52,7 @@ async def publish_ensemble(
     services = services_of(request)
     owner = tenant_for(principal, tenant, "unknown_ensemble")
     library, fingerprint = services.library, services.base().fingerprint
-    weights = weights_of(body.weights, len(body.tasks), services.settings.max_members)
+    weights = weights_of(body.weights, len(body.tasks))
     members = []
     for index, (reference, weight) in enumerate(zip(body.tasks, weights, strict=True)):
         version = await library.resolve(reference, principal.tenant, f"tasks.{index}")

@@ -187,7 +187,7 @@ def _metadata(value: Any, field: str) -> UploadMetadata:
     try:
         return UploadMetadata.model_validate(value)
     except ValidationError as error:
-        problem = validation_error([dict(item) for item in error.errors(include_url=False)])
+        problem = validation_error(error)
         inner = problem.field or ""
         path = ".".join(part for part in (field, inner if inner != "body" else "") if part)
         raise InvalidInputError(problem.message, field=path or "metadata", code=problem.code) from None
