@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from fastapi import Response
 from pydantic_core import to_json
+from starlette.responses import StreamingResponse
 
 from server.api.http.errors import error_body, error_response
+from server.api.inference.turns import TURN_SECONDS
 from server.errors import ChorusError, InternalError
+
+Answered = tuple[Mapping[str, Any], dict[str, Any] | ChorusError]
+"""What identifies an item in its error (`{"task": ...}`), and its answer or error."""
+
+_PIECE_BYTES = 64 << 10
 
 
 def json_response(payload: Mapping[str, Any], status: int = 200) -> Response:
@@ -17,23 +27,51 @@ def json_response(payload: Mapping[str, Any], status: int = 200) -> Response:
     return Response(to_json(payload, inf_nan_mode="null"), status, media_type="application/json")
 
 
-def batch_response(
-    request_id: str, results: Sequence[dict[str, Any] | ChorusError], names: Sequence[Any]
-) -> Response:
+async def batch_response(request_id: str, items: Iterable[Answered]) -> Response:
     """The answer to a batch: 200 if one item succeeded, else the first item's error.
 
     Args:
-        results: an answer or an error for each item.
-        names: what identifies each item in its error (`{"task": ...}`).
+        items: made while the answer is sent, so that a large one is never in memory whole.
     """
-    errors = [result for result in results if isinstance(result, ChorusError)]
-    if errors and len(errors) == len(results):
-        return error_response(errors[0], request_id)
-    items = [
-        failed_item(name, result, request_id) if isinstance(result, ChorusError) else result
-        for name, result in zip(names, results, strict=True)
-    ]
-    return json_response({"id": request_id, "results": items})
+    rest = iter(items)
+    errors: list[tuple[Mapping[str, Any], ChorusError]] = []
+    for name, result in rest:
+        if isinstance(result, ChorusError):
+            errors.append((name, result))
+        else:
+            break
+    else:
+        return error_response(errors[0][1], request_id)
+    pieces = _pieces(request_id, chain(errors, [(name, result)], rest))
+    first = await anext(pieces)
+    second = await anext(pieces, None)
+    if second is None:
+        return Response(first, media_type="application/json")
+
+    async def content() -> AsyncIterator[bytes]:
+        yield first
+        yield second
+        async for piece in pieces:
+            yield piece
+
+    return StreamingResponse(content(), media_type="application/json")
+
+
+async def _pieces(request_id: str, items: Iterator[Answered]) -> AsyncIterator[bytes]:
+    """The JSON in pieces, with a turn of the event loop after each `TURN_SECONDS`."""
+    written = bytearray(b'{"id":' + to_json(request_id) + b',"results":')
+    until, sign = time.perf_counter() + TURN_SECONDS, b"["
+    for name, result in items:
+        item = failed_item(name, result, request_id) if isinstance(result, ChorusError) else result
+        written += sign + to_json(item, inf_nan_mode="null")
+        sign = b","
+        if len(written) >= _PIECE_BYTES:
+            yield bytes(written)
+            written.clear()
+        if time.perf_counter() > until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + TURN_SECONDS
+    yield bytes(written + b"]}")
 
 
 def failed_item(name: Mapping[str, Any], error: ChorusError, request_id: str) -> dict[str, Any]:

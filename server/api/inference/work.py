@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request as HttpRequest
@@ -13,8 +15,16 @@ from prompts_store.records import PromptVersion
 from server.api.http.context import request_id_of
 from server.api.inference.items import Item, deadline_of
 from server.api.inference.prepare import Prepared, TextRules, prepare, text_size
+from server.api.inference.submit import cancel
+from server.api.inference.turns import in_turns
 from server.api.services import Services, Serving, services_of
+from server.engine.handle import RequestHandle
+from server.engine.requests import Request
+from server.errors import CancelledError, ChorusError
 from server.tenancy.principal import Principal
+
+FEW_ITEMS = 256
+"""Items whose engine requests are submitted on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,16 @@ class Call:
     principal: Principal
     request_id: str
     deadline_seconds: float | None
+
+    async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
+        """Submit to the engine, all at one instant. Many are not submitted on the event loop.
+
+        Raises OverloadedError when too many calls wait for the text threads.
+        """
+        submit_all = self.serving.engine.submit_all
+        if len(requests) <= FEW_ITEMS:
+            return submit_all(requests)
+        return await self.services.text.acquire(partial(submit_all, requests), cancel)
 
     @property
     def rules(self) -> TextRules:
@@ -76,28 +96,29 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
 
 
 async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Work]:
-    """Inputs for the engine; long texts are tokenised on a thread, so that others' requests go on."""
+    """Inputs for the engine; much text is tokenised on a thread, so that others' requests go on, and no
+    longer than the caller waits."""
+    left = threading.Event()
 
-    def run() -> list[Work]:
-        return [
-            Work(
-                item,
-                version,
-                prepare(
-                    call.serving.vocabulary,
-                    version,
-                    item.value,
-                    truncate=item.truncate,
-                    rules=call.rules,
-                    field=item.input_field,
-                ),
-            )
-            for item, version in pairs
-        ]
+    def one(item: Item, version: PromptVersion | None) -> Work:
+        if left.is_set():
+            raise CancelledError("The caller left before the texts were tokenised.")
+        prepared = prepare(
+            call.serving.vocabulary,
+            version,
+            item.value,
+            truncate=item.truncate,
+            rules=call.rules,
+            field=item.input_field,
+        )
+        return Work(item, version, prepared)
 
     if text_size([item.value for item, _ in pairs]) <= call.services.settings.long_text_characters:
-        return run()
-    return await call.services.text.run(run)
+        return await in_turns(lambda pair: one(*pair), pairs)
+    try:
+        return await call.services.text.run(lambda: [one(item, version) for item, version in pairs])
+    finally:
+        left.set()
 
 
 def name_of(version: PromptVersion) -> str:
