@@ -143,7 +143,6 @@ def _name(text: bytes | bytearray, start: int, end: int) -> str:
 
 def _path(stack: list[_Open], field: str) -> str:
     inner = [
-        opened.name if opened.name is not None else str(around.commas)
-        for around, opened in pairwise(stack)
+        opened.name if opened.name is not None else str(around.commas) for around, opened in pairwise(stack)
     ]
     return ".".join(([] if field == "body" and inner else [field]) + inner)

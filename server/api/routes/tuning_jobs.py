@@ -27,7 +27,7 @@ async def start_job(request: Request, principal: MayTune, body: TuningJobBody) -
     """Put a job into the queue. The document is checked whole first; rows are checked when it is prepared."""
     services = services_of(request)
     store = services.library.store
-    asked = await job_request(services, principal, body.model_dump(exclude_none=True))
+    asked = await job_request(services, principal, body)
     job = await services.library.read(
         store.create_job,
         principal.tenant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -9,10 +10,12 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
+from prompts_store.labels import MAX_LABELS
 from prompts_store.records import PromptManifest, Published
 from server.api.http.auth import MayWrite
 from server.api.http.errors import validation_error
 from server.api.http.json_body import parse_json, read_body
+from server.api.http.json_counts import Counts
 from server.api.http.multipart import read_multipart
 from server.api.http.parameters import TaskName, TenantName, tenant_for
 from server.api.http.responses import WRITE_ERRORS
@@ -25,6 +28,9 @@ from server.api.services import Services, services_of
 from server.errors import InvalidInputError, ModelMismatchError
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
+
+_COUNTS = Counts({"": 1024, "labels": MAX_LABELS, "metrics": 1024}, others=1 << 17)
+"""Of metadata. Lineage is free-form, and the store bounds its bytes."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -167,11 +173,11 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
             raise InvalidInputError(
                 "A form says everything in its metadata part: drop the query.", field=next(iter(query))
             )
-        parts = await read_multipart(request, body, {"file", "metadata"})
+        text = services_of(request).text
+        parts = await text.run(lambda: asyncio.run(read_multipart(request, body, {"file", "metadata"})))
         if "file" not in parts:
             raise InvalidInputError("The form has no file part: send the prompt as 'file'.", field="file")
-        metadata = parse_json(parts["metadata"], "metadata") if "metadata" in parts else {}
-        return Upload(parts["file"], _metadata(metadata, "metadata"))
+        return Upload(parts["file"], await text.run(_said, parts.get("metadata", b"{}")))
     if kind not in ("application/octet-stream", "application/zip"):
         raise InvalidInputError(
             "Send the prompt with 'Content-Type: application/octet-stream', or in a multipart form.",
@@ -181,6 +187,11 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
     if not body:
         raise InvalidInputError("The body is empty: send the prompt's file.", field="file", code="empty_file")
     return Upload(body, _metadata(query, ""))
+
+
+def _said(metadata: bytes) -> UploadMetadata:
+    """The metadata of a form. On a thread: it may be as long as an upload."""
+    return _metadata(parse_json(metadata, "metadata", _COUNTS), "metadata")
 
 
 def _metadata(value: Any, field: str) -> UploadMetadata:
@@ -194,4 +205,4 @@ def _metadata(value: Any, field: str) -> UploadMetadata:
 
 
 def _json_object(text: str | None, field: str) -> Any:
-    return None if text is None else parse_json(text.encode("utf-8", "surrogatepass"), field)
+    return None if text is None else parse_json(text.encode("utf-8", "surrogatepass"), field, _COUNTS)
