@@ -1,10 +1,10 @@
-"""The shape of an inference answer: items in the order asked, failures per item."""
+"""JSON answers: items in the order asked, failures per item."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -27,22 +27,23 @@ def json_response(payload: Mapping[str, Any], status: int = 200) -> Response:
     return Response(to_json(payload, inf_nan_mode="null"), status, media_type="application/json")
 
 
-async def batch_response(request_id: str, items: Iterable[Answered]) -> Response:
-    """The answer to a batch: 200 if one item succeeded, else the first item's error.
+async def list_response(
+    name: str,
+    items: Iterable[Mapping[str, Any]],
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> Response:
+    """A JSON answer with one list that may be long.
 
     Args:
-        items: made while the answer is sent, so that a large one is never in memory whole.
+        items: made while the answer is written, with turns of the event loop between them; a large answer is
+            sent in pieces and never in memory whole.
+        before, after: the object's other fields.
     """
-    rest = iter(items)
-    errors: list[tuple[Mapping[str, Any], ChorusError]] = []
-    for name, result in rest:
-        if isinstance(result, ChorusError):
-            errors.append((name, result))
-        else:
-            break
-    else:
-        return error_response(errors[0][1], request_id)
-    pieces = _pieces(request_id, chain(errors, [(name, result)], rest))
+    opening, closing = _fields(before), _fields(after)
+    begin = b"{" + (opening and opening + b",") + to_json(name) + b":["
+    pieces = _pieces(begin, items, b"]" + (closing and b"," + closing) + b"}")
     first = await anext(pieces)
     second = await anext(pieces, None)
     if second is None:
@@ -57,21 +58,46 @@ async def batch_response(request_id: str, items: Iterable[Answered]) -> Response
     return StreamingResponse(content(), media_type="application/json")
 
 
-async def _pieces(request_id: str, items: Iterator[Answered]) -> AsyncIterator[bytes]:
-    """The JSON in pieces, with a turn of the event loop after each `TURN_SECONDS`."""
-    written = bytearray(b'{"id":' + to_json(request_id) + b',"results":')
-    until, sign = time.perf_counter() + TURN_SECONDS, b"["
-    for name, result in items:
-        item = failed_item(name, result, request_id) if isinstance(result, ChorusError) else result
-        written += sign + to_json(item, inf_nan_mode="null")
-        sign = b","
+async def batch_response(request_id: str, items: Iterable[Answered]) -> Response:
+    """The answer to a batch: 200 if one item succeeded, else the first item's error."""
+    rest = iter(items)
+    errors: list[tuple[Mapping[str, Any], ChorusError]] = []
+    for name, result in rest:
+        if isinstance(result, ChorusError):
+            errors.append((name, result))
+        else:
+            break
+    else:
+        return error_response(errors[0][1], request_id)
+    answered = (
+        failed_item(name, result, request_id) if isinstance(result, ChorusError) else result
+        for name, result in chain(errors, [(name, result)], rest)
+    )
+    return await list_response("results", answered, before={"id": request_id})
+
+
+async def _pieces(
+    begin: bytes, items: Iterable[Mapping[str, Any]], end: bytes
+) -> AsyncGenerator[bytes, None]:
+    written = bytearray(begin)
+    until, comma = time.perf_counter() + TURN_SECONDS, b""
+    for item in items:
+        written += comma + to_json(item, inf_nan_mode="null")
+        comma = b","
         if len(written) >= _PIECE_BYTES:
             yield bytes(written)
             written.clear()
         if time.perf_counter() > until:
             await asyncio.sleep(0)
             until = time.perf_counter() + TURN_SECONDS
-    yield bytes(written + b"]}")
+    yield bytes(written + end)
+
+
+def _fields(fields: Mapping[str, Any] | None) -> bytes:
+    """Of an object, without its braces."""
+    return b",".join(
+        to_json(name) + b":" + to_json(value, inf_nan_mode="null") for name, value in (fields or {}).items()
+    )
 
 
 def failed_item(name: Mapping[str, Any], error: ChorusError, request_id: str) -> dict[str, Any]:

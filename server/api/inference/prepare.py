@@ -84,8 +84,8 @@ def prepare(
             ids, whole = vocabulary.encode(text), True
         more, count = "" if whole else "more than ", len(ids)
         raise InputTooLongError(
-            f"The input has {more}{rows + count + 1} tokens ({rows} of the prompt, {more}{count} of the text, "
-            f"1 for '</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
+            f"The input has {more}{rows + count + 1} tokens ({rows} of the prompt, {more}{count} of the "
+            f"text, 1 for '</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
             field=field,
         )
     body = (*ids[:room], vocabulary.eos_id)

@@ -10,7 +10,7 @@ from server.api.http.auth import MayRead, MayTune
 from server.api.http.parameters import Cursor, Limit
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS, errors
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import json_response, list_response
 from server.api.schemas.tuning import JobAnswer, JobPage, JobStatus, TuningJobBody
 from server.api.services import services_of
 from server.api.tuning.jobs import job_request
@@ -53,7 +53,7 @@ async def list_jobs(
     page = await library.read(
         library.store.list_jobs, principal.tenant, status=status, limit=limit, cursor=cursor
     )
-    return json_response({"jobs": [summary_json(job) for job in page.items], "next_cursor": page.next_cursor})
+    return await list_response("jobs", map(summary_json, page.items), after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/tuning/jobs/{job}", response_model=JobAnswer, responses=READ_ERRORS)
