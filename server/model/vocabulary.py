@@ -16,10 +16,13 @@ from typing import Any
 
 import sentencepiece
 
-from server.errors import InvalidInputError, InvalidModelError
+from server.errors import InputTooLongError, InvalidInputError, InvalidModelError
 
 _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
 _SPACE = "\u2581"
+LONGEST_WORD = 65_536
+"""Characters of a word that are encoded at once in any case."""
+
 _CHARACTERS_AN_ID = 8  # of a text in English about 4.5
 
 
@@ -102,6 +105,8 @@ class Vocabulary:
         where they are not; a long text is then not encoded whole.
 
         Raises:
+            InputTooLongError: nothing can be said of a long text without encoding it whole: it begins with a
+                word of `LONGEST_WORD` characters, or with as many that are almost all blank.
             InvalidInputError: a lone surrogate in the text.
         """
         size = _CHARACTERS_AN_ID * (most + 2)
@@ -111,6 +116,11 @@ class Vocabulary:
             last = next((n for n in reversed(range(len(ids))) if ids[n] in self._word_starts), 0)
             if last > most:
                 return self._spell_sentinels(ids[:last]), False
+            if size >= LONGEST_WORD:
+                raise InputTooLongError(
+                    f"The text begins with {size} characters that are too few words to cut it: shorten it.",
+                    field="text",
+                )
             size *= 4
         return self.encode(text), True
 

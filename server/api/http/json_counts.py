@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from server.errors import InvalidInputError
+from server.errors import InvalidInputError, TooLargeError
 
 MAX_DEPTH = 16
 
@@ -21,6 +21,9 @@ _LEAST_ITEMS = 1024
 
 # Possessive, or else every character of a text would be kept to come back to.
 _STEP = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+(?:[\[\]{},"]|\Z)', re.DOTALL)
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
+_BEYOND = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
+_LATER_BYTES = bytes(range(0x80, 0xC0))  # of a character in UTF-8
 _KEY = re.compile(rb'[ \t\r\n]*+"([A-Za-z0-9_\-]{1,64})"')
 _OBJECT = b"{"[0]
 _COMMA = b","[0]
@@ -103,6 +106,36 @@ def check_counts(text: bytes | bytearray, counts: Counts, field: str = "body") -
             raise InvalidInputError(
                 f"The JSON has more than {counts.values} values: send fewer, or several requests.",
                 field=field,
+            )
+
+
+def check_texts(text: bytes | bytearray, limit: int) -> None:
+    """Refuse a JSON text whose texts would take much more memory than itself: one character beyond U+FFFF
+    (an emoji) makes each of its text's characters take four bytes.
+
+    Args:
+        limit: bytes that `text` itself may have.
+
+    Raises:
+        TooLargeError: they would.
+    """
+    most = 5 * limit // 2
+    if 4 * len(text) <= most:
+        return
+    wide = escaped = 0
+    for found in _TEXT.finditer(text):
+        literal = found[0]
+        if b"\\" in literal:
+            escaped = max(escaped, len(literal))  # is decoded apart first
+        elif literal.isascii():
+            continue
+        if _BEYOND.search(literal):
+            wide += len(literal.translate(None, _LATER_BYTES))
+        if 4 * wide + escaped > most:
+            raise TooLargeError(
+                f"The body's texts would take more than {most} bytes of memory, because of characters "
+                "beyond U+FFFF: send fewer or shorter inputs.",
+                field="body",
             )
 
 

@@ -56,5 +56,6 @@ async def read_multipart(request: Request, body: bytes, names: set[str]) -> dict
                 else value.encode("utf-8", "surrogatepass")
             )
     finally:
-        await form.close()
+        for file in parser._files_to_close_on_error:  # also those of parts that did not end
+            file.close()
     return parts

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from server.api.http.auth import Require
 from server.api.http.errors import validation_error
 from server.api.http.json_body import join_path, parse_json, read_body
-from server.api.http.json_counts import Counts
+from server.api.http.json_counts import Counts, check_texts
 from server.api.schemas.common import RequestModel
 from server.api.services import Services, services_of
 from server.errors import InvalidInputError
@@ -37,6 +37,9 @@ class BodyType:
 
     Args:
         annotation: a `RequestModel`, or one or None.
+
+    Attributes:
+        model: the `RequestModel`.
     """
 
     def __init__(self, annotation: Any) -> None:
@@ -48,9 +51,9 @@ class BodyType:
         if len(models) != 1:
             raise TypeError(f"The body of a route is one RequestModel, not {annotation}.")
         self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        self._most = models[0].most
+        self.model = models[0]
 
-    async def checked(self, services: Services, body: bytes) -> Any:
+    async def checked(self, services: Services, body: bytes | bytearray) -> Any:
         """The body as what it must be.
 
         Raises:
@@ -61,11 +64,12 @@ class BodyType:
             return self._check(services.settings, body)
         return await services.text.run(self._check, services.settings, body)
 
-    def _check(self, settings: Settings, body: bytes) -> Any:
+    def _check(self, settings: Settings, body: bytes | bytearray) -> Any:
         most = {
             name: getattr(settings, limit) if isinstance(limit, str) else limit
-            for name, limit in self._most.items()
+            for name, limit in self.model.most.items()
         }
+        check_texts(body, settings.max_body_bytes)
         value = parse_json(body, counts=Counts(most))
         try:
             return self._adapter.validate_python(value)

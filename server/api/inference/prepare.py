@@ -77,7 +77,10 @@ def prepare(
             f"The prompt alone has {rows} rows, and the limit is {rules.max_tokens} tokens with '</s>'.",
             field=field,
         )
-    ids, whole = vocabulary.encode_start(text, room)
+    try:
+        ids, whole = vocabulary.encode_start(text, room)
+    except InputTooLongError as error:
+        raise InputTooLongError(error.message, field=field) from None
     truncated = len(ids) > room
     if truncated and not truncate:
         if not whole and len(text) <= _COUNTED_CHARACTERS:
