@@ -21,7 +21,7 @@ _LEAST_ITEMS = 1024
 
 # Possessive, or else every character of a text would be kept to come back to.
 _STEP = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+(?:[\[\]{},"]|\Z)', re.DOTALL)
-_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BEYOND = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
 _LATER_BYTES = bytes(range(0x80, 0xC0))  # of a character in UTF-8
 _KEY = re.compile(rb'[ \t\r\n]*+"([A-Za-z0-9_\-]{1,64})"')
