@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SHOWN_CHARACTERS = 60
 
 
@@ -24,4 +27,4 @@ def is_unicode(text: str) -> bool:
 
 def has_control_characters(text: str, *, allowed: str = "") -> bool:
     """Whether the text holds C0 or C1 control characters (NUL, escape sequences) other than `allowed`."""
-    return any((ord(c) < 32 or 127 <= ord(c) < 160) and c not in allowed for c in text)
+    return any(found[0] not in allowed for found in _CONTROL.finditer(text))

@@ -75,6 +75,8 @@ def build_api(
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)
+    for route in app.routes:  # FastAPI makes a router's routes when it first looks for one
+        route.matches({"type": "http", "method": "GET", "path": "/", "headers": []})
     install_error_handlers(app)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, observe=observe, log=services.settings.access_log)

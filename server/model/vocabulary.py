@@ -16,12 +16,16 @@ from typing import Any
 
 import sentencepiece
 
-from server.errors import InvalidInputError, InvalidModelError
+from server.errors import InputTooLongError, InvalidInputError, InvalidModelError
 
 _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
 CONTROL_NAME = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d{1,6}>")
 """What a text may have for a control token, and is spelled out in place of becoming one."""
 _SPACE = "\u2581"
+LONGEST_WORD = 65_536
+"""Characters of a word that are encoded at once in any case."""
+
+_CHARACTERS_AN_ID = 8  # of a text in English about 4.5
 
 
 class Vocabulary:
@@ -32,6 +36,7 @@ class Vocabulary:
         self._extra_ids = extra_ids
         self._pieces: int = processor.get_piece_size()
         self._inside = _sentinels_inside(processor)
+        self._word_starts = _word_starts(processor)
         self._control = frozenset(
             id for id in range(self._pieces) if processor.is_control(id) or processor.is_unknown(id)
         ) | frozenset(self._inside.values())
@@ -97,6 +102,30 @@ class Vocabulary:
                 start = match.end()
         return ids + self._encode_plain(text[start:])
 
+    def encode_start(self, text: str, most: int) -> tuple[list[int], bool]:
+        """The first ids of a text, exactly as `encode` gives them, and whether they are all. More than `most`
+        where they are not; a long text is then not encoded whole.
+
+        Raises:
+            InputTooLongError: nothing can be said of a long text without encoding it whole: it begins with a
+                word of `LONGEST_WORD` characters, or with as many that are almost all blank.
+            InvalidInputError: a lone surrogate in the text.
+        """
+        size = _CHARACTERS_AN_ID * (most + 2)
+        while size < len(text):
+            ids = self._encode_pieces(text[:size])
+            # No piece spans two words: what comes before the last word stays, whatever follows.
+            last = next((n for n in reversed(range(len(ids))) if ids[n] in self._word_starts), 0)
+            if last > most:
+                return self._spell_sentinels(ids[:last]), False
+            if size >= LONGEST_WORD:
+                raise InputTooLongError(
+                    f"The text begins with {size} characters that are too few words to cut it: shorten it.",
+                    field="text",
+                )
+            size *= 4
+        return self.encode(text), True
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids: control ids, sentinels and padding rows have none, and spaces at both ends are cut (as
         the reference implementation's decoding without special tokens)."""
@@ -142,14 +171,20 @@ class Vocabulary:
         return int(piece[3:-1], 16) if self._processor.is_byte(id) else piece.replace(_SPACE, " ")
 
     def _encode_plain(self, text: str) -> list[int]:
+        return self._spell_sentinels(self._encode_pieces(text))
+
+    def _encode_pieces(self, text: str) -> list[int]:
         try:
             ids: list[int] = self._processor.encode(text)
         except (RuntimeError, UnicodeEncodeError) as error:
             raise InvalidInputError(
                 "the text is not valid Unicode (a lone surrogate)", field="text"
             ) from error
+        return ids
+
+    def _spell_sentinels(self, ids: list[int]) -> list[int]:
         if self._inside and not self._control.isdisjoint(ids):
-            ids = [part for id in ids for part in self._spell_out(id)]
+            return [part for id in ids for part in self._spell_out(id)]
         return ids
 
     def _spell_out(self, id: int) -> Sequence[int]:
@@ -173,6 +208,14 @@ def _sentinels_inside(processor: Any) -> dict[int, int]:
         if match:
             found[int(match[1])] = id
     return found
+
+
+def _word_starts(processor: Any) -> frozenset[int]:
+    """Ids of the pieces that begin a word; none where a piece may span words."""
+    pieces = [processor.id_to_piece(id) for id in range(processor.get_piece_size())]
+    if _SPACE not in pieces or any(_SPACE in piece[1:] for piece in pieces):
+        return frozenset()
+    return frozenset(id for id, piece in enumerate(pieces) if piece.startswith(_SPACE))
 
 
 class StreamDecoder:

@@ -11,6 +11,8 @@ from prompts_store.text import has_control_characters, is_unicode, shown
 from server.errors import InvalidInputError
 
 MAX_TEXT_CHARACTERS = 16_384
+MAX_ITEMS = 512
+"""Texts of a list, or fields of an object."""
 _MAX_DEPTH = 16
 
 
@@ -92,7 +94,7 @@ class Document:
             refuse(f"must be one of {', '.join(choices)}, got {shown(value)}", self.at(name))
         return str(value)
 
-    def texts(self, name: str, *, most: int = 512) -> tuple[str, ...]:
+    def texts(self, name: str, *, most: int = MAX_ITEMS) -> tuple[str, ...]:
         """A list of texts; empty when absent."""
         value = self.get(name)
         if value is None:
@@ -101,7 +103,7 @@ class Document:
             refuse(f"must be a list of at most {most} texts, got {_kind(value)}", self.at(name))
         return tuple(checked_text(each, f"{self.at(name)}.{n}") for n, each in enumerate(value))
 
-    def text_map(self, name: str, *, most: int = 512) -> dict[str, str]:
+    def text_map(self, name: str, *, most: int = MAX_ITEMS) -> dict[str, str]:
         """An object whose values are texts; empty when absent."""
         value = self.get(name)
         if value is None:

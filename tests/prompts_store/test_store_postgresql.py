@@ -74,7 +74,7 @@ def _claims_of_processes(folder: Path, url: str, processes: int) -> list[str]:
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    return [line for process in _let_go(running) for line in process.communicate(timeout=1200)[0].splitlines()]
+    return [line for process in _let_go(running) for line in process.communicate(timeout=300)[0].splitlines()]
 
 
 def _let_go(running: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:

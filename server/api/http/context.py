@@ -29,7 +29,7 @@ class RequestContext:
         body: memory that its body takes; None where none was read.
     """
 
-    request_id: str
+    request_id: str = field(default_factory=lambda: "req_" + secrets.token_hex(12))
     started: float = field(default_factory=time.monotonic)
     principal: Principal | None = None
     body: BodyShare | None = None
@@ -37,7 +37,8 @@ class RequestContext:
 
 def open_context(scope: Scope) -> RequestContext:
     """Make the context of a request; called once, by the outermost middleware."""
-    context = RequestContext(_taken_id(scope) or "req_" + secrets.token_hex(12))
+    taken = _taken_id(scope)
+    context = RequestContext() if taken is None else RequestContext(taken)
     scope[_KEY] = context
     return context
 

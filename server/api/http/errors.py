@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -144,7 +145,7 @@ async def _left(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(validation_error(list(error.errors())), request_id_of(request))
+    return error_response(validation_error(error), request_id_of(request))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -190,16 +191,19 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return response
 
 
-def validation_error(problems: list[dict[str, Any]]) -> InvalidInputError:
+def validation_error(error: RequestValidationError | ValidationError) -> InvalidInputError:
     """The first problem that pydantic found, as one sentence with the dotted path and without the value."""
-    problem = problems[0]
-    kind = str(problem["type"])
-    location = [part for part in problem["loc"] if part not in ("body", "query", "path", "header")]
+    if isinstance(error, ValidationError):
+        problem: Any = error.errors(include_url=False, include_input=False)[0]
+        location = problem["loc"]
+    else:
+        problem = error.errors()[0]
+        location = problem["loc"][1:]  # FastAPI's begin with where the value was: query, path or header
     path = ""
     for part in location:
         path = join_path(path, part)
     code = "invalid_input"
-    if kind == "extra_forbidden":
+    if problem["type"] == "extra_forbidden":
         code, message = "unknown_field", "There is no such field: remove it or correct its name."
     else:
         message = sentence_of(problem)

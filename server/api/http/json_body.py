@@ -1,7 +1,8 @@
-"""JSON bodies, parsed strictly before any route code sees them.
+"""JSON bodies, counted and parsed strictly, before any route code sees them.
 
-Refused at the door: invalid UTF-8, NaN, infinities and numbers that overflow to them, lone surrogates, NUL
-characters, nesting deeper than `MAX_DEPTH`, and anything that is not JSON.
+Refused at the door: lists and objects with too many items, invalid UTF-8, NaN, infinities and numbers that
+overflow to them, lone surrogates, NUL characters, nesting deeper than `MAX_DEPTH`, and anything that is not
+JSON.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from server.api.http.json_counts import MAX_DEPTH, Counts, check_counts, too_deep
 from server.errors import InvalidInputError
 
-MAX_DEPTH = 16
+__all__ = ["MAX_DEPTH", "check_values", "join_path", "parse_json"]
 
+_VISIBLE = re.compile(rb"[^ \t\r\n]")
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
 
 
-def parse_json(body: bytes, field: str = "body") -> Any:
+def parse_json(body: bytes | bytearray, field: str = "body", counts: Counts | None = None) -> Any:
     """Strictly parsed JSON.
 
     Raises:
-        InvalidInputError: code `invalid_json`, with where the parser stopped but never the text itself.
+        InvalidInputError: code `invalid_json`, with where the parser stopped but never the text itself; or
+            too many values, see `check_counts`.
     """
-    if not body.strip(b" \t\r\n"):
+    if not _VISIBLE.search(body):
         raise InvalidInputError("The body is empty: send a JSON object.", field=field, code="invalid_json")
+    check_counts(body, counts or Counts(), field)
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -43,6 +49,35 @@ def check_values(value: Any, field: str = "body") -> None:
     Raises:
         InvalidInputError: code `invalid_json`, with the dotted path of the value.
     """
+    if not _is_sound(value):
+        _refuse(value, field)
+
+
+def _is_sound(value: Any) -> bool:
+    """Level by level, without the paths that only a refusal needs."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str:
+                if not _is_text(item):
+                    return False
+            elif kind is float:
+                if not math.isfinite(item):
+                    return False
+            elif kind is dict:
+                inner += item
+                inner += item.values()
+            elif kind is list:
+                inner += item
+        if not inner:
+            return True
+        level = inner
+    return False
+
+
+def _refuse(value: Any, field: str) -> None:
     stack: list[tuple[Any, str, int]] = [(value, "" if field == "body" else field, 0)]
     while stack:
         item, path, depth = stack.pop()
@@ -55,9 +90,7 @@ def check_values(value: Any, field: str = "body") -> None:
                 )
         elif isinstance(item, dict | list):
             if depth >= MAX_DEPTH:
-                raise _invalid(
-                    f"The JSON is nested deeper than {MAX_DEPTH} levels: flatten it.", path or field
-                )
+                raise too_deep(path or field)
             pairs = item.items() if isinstance(item, dict) else enumerate(item)
             for key, inner in pairs:
                 if isinstance(key, str):
@@ -72,12 +105,12 @@ def join_path(path: str, key: object) -> str:
     return f"{path}.{shown}" if path else shown
 
 
+def _is_text(text: str) -> bool:
+    return "\0" not in text if text.isascii() else _NOT_TEXT.search(text) is None
+
+
 def _check_text(text: str, path: str) -> None:
-    if text.isascii():
-        bad = "\0" in text
-    else:
-        bad = "\0" in text or any("\ud800" <= c <= "\udfff" for c in text if c > "\ud7ff")
-    if bad:
+    if not _is_text(text):
         raise _invalid(
             "The text holds a NUL or a lone surrogate, which is not Unicode text: remove it.", path
         )

@@ -3,27 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 
 from server.api.http.auth import Require
 from server.api.http.bodies import read_body
+from server.api.http.errors import validation_error
 from server.api.http.json_body import join_path, parse_json
+from server.api.http.json_counts import Counts, check_texts
 from server.api.http.pages import refuse_pages
-from server.api.services import services_of, share_of
+from server.api.schemas.common import RequestModel
+from server.api.services import Services, services_of, share_of
 from server.errors import InvalidInputError
+from server.settings import Settings
+
+SHORT_BYTES = 32 << 10
+"""A body of so many is checked where it arrives, in a few milliseconds at worst; a longer one on a thread."""
 
 
 class CheckedRequest(Request):
-    """A request whose JSON was parsed by `parse_json` before FastAPI asked for it."""
+    """A request whose body was checked before FastAPI asks for it, which then has nothing left to do."""
 
-    parsed: Any = None
+    checked: Any = None
 
     async def json(self) -> Any:
-        return self.parsed
+        return self.checked
+
+
+class BodyType:
+    """What the body of one route must be.
+
+    Args:
+        annotation: a `RequestModel`, or one or None.
+
+    Attributes:
+        model: the `RequestModel`.
+    """
+
+    def __init__(self, annotation: Any) -> None:
+        models = [
+            kind
+            for kind in (annotation, *get_args(annotation))
+            if isinstance(kind, type) and issubclass(kind, RequestModel)
+        ]
+        if len(models) != 1:
+            raise TypeError(f"The body of a route is one RequestModel, not {annotation}.")
+        self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        self.model = models[0]
+
+    async def checked(self, services: Services, body: bytes | bytearray) -> Any:
+        """The body as what it must be.
+
+        Raises:
+            InvalidInputError: the first thing that is wrong with it.
+            OverloadedError: it is long, and too many calls wait for the threads.
+        """
+        if len(body) <= SHORT_BYTES:
+            return self._check(services.settings, body)
+        return await services.text.run(self._check, services.settings, body)
+
+    def _check(self, settings: Settings, body: bytes | bytearray) -> Any:
+        most = {
+            name: getattr(settings, limit) if isinstance(limit, str) else limit
+            for name, limit in self.model.most.items()
+        }
+        check_texts(body, settings.max_body_bytes)
+        value = parse_json(body, counts=Counts(most))
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise validation_error(error) from None
 
 
 class ChorusRoute(APIRoute):
@@ -37,22 +90,25 @@ class ChorusRoute(APIRoute):
         door = _find_require(self.dependant)
         if door is None:
             raise TypeError(f"The route {self.path} asks for no scope.")
-        has_body = self.body_field is not None
-        required = self.body_field is not None and self.body_field.field_info.is_required()
+        field = self.body_field.field_info if self.body_field is not None else None
+        body_type = BodyType(field.annotation) if field is not None else None
+        required = field is not None and field.is_required()
         known = {parameter.alias for parameter in self.dependant.query_params}
 
         async def checked(request: Request) -> Response:
             refuse_pages(request, services_of(request), door.scope)
             door.authorise(request)
             _check_query(request, known)
-            if not has_body:
+            if body_type is None:
                 return await handler(request)
-            inner = CheckedRequest(request.scope, request.receive)
-            limit = services_of(request).settings.max_body_bytes
-            inner._body = bytes(await read_body(request, limit, share_of(request)))
-            if inner._body or required:
+            services, inner = services_of(request), CheckedRequest(request.scope, request.receive)
+            # Exact: a bytearray that has grown keeps an eighth more for what may come.
+            body = bytes(await read_body(request, services.settings.max_body_bytes, share_of(request)))
+            inner._body = body[:1]  # FastAPI asks no more than whether there is one
+            if body or required:
                 _check_json_type(request)
-                inner.parsed = parse_json(inner._body)
+                inner.checked = await body_type.checked(services, body)
+            del body
             return await handler(inner)
 
         return checked

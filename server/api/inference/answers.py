@@ -1,15 +1,25 @@
-"""The shape of an inference answer: items in the order asked, failures per item."""
+"""JSON answers: items in the order asked, failures per item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from fastapi import Response
 from pydantic_core import to_json
+from starlette.responses import StreamingResponse
 
 from server.api.http.errors import error_body, error_response
+from server.api.inference.turns import TURN_SECONDS
 from server.errors import ChorusError, InternalError
+
+Answered = tuple[Mapping[str, Any], dict[str, Any] | ChorusError]
+"""What identifies an item in its error (`{"task": ...}`), and its answer or error."""
+
+_PIECE_BYTES = 64 << 10
 
 
 def json_response(payload: Mapping[str, Any], status: int = 200) -> Response:
@@ -17,23 +27,78 @@ def json_response(payload: Mapping[str, Any], status: int = 200) -> Response:
     return Response(to_json(payload, inf_nan_mode="null"), status, media_type="application/json")
 
 
-def batch_response(
-    request_id: str, results: Sequence[dict[str, Any] | ChorusError], names: Sequence[Any]
+async def list_response(
+    name: str,
+    items: Iterable[Mapping[str, Any]],
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
 ) -> Response:
-    """The answer to a batch: 200 if one item succeeded, else the first item's error.
+    """A JSON answer with one list that may be long.
 
     Args:
-        results: an answer or an error for each item.
-        names: what identifies each item in its error (`{"task": ...}`).
+        items: made while the answer is written, with turns of the event loop between them; a large answer is
+            sent in pieces and never in memory whole.
+        before, after: the object's other fields.
     """
-    errors = [result for result in results if isinstance(result, ChorusError)]
-    if errors and len(errors) == len(results):
-        return error_response(errors[0], request_id)
-    items = [
+    opening, closing = _fields(before), _fields(after)
+    begin = b"{" + (opening and opening + b",") + to_json(name) + b":["
+    pieces = _pieces(begin, items, b"]" + (closing and b"," + closing) + b"}")
+    first = await anext(pieces)
+    second = await anext(pieces, None)
+    if second is None:
+        return Response(first, media_type="application/json")
+
+    async def content() -> AsyncIterator[bytes]:
+        yield first
+        yield second
+        async for piece in pieces:
+            yield piece
+
+    return StreamingResponse(content(), media_type="application/json")
+
+
+async def batch_response(request_id: str, items: Iterable[Answered]) -> Response:
+    """The answer to a batch: 200 if one item succeeded, else the first item's error."""
+    rest = iter(items)
+    errors: list[tuple[Mapping[str, Any], ChorusError]] = []
+    for name, result in rest:
+        if isinstance(result, ChorusError):
+            errors.append((name, result))
+        else:
+            break
+    else:
+        return error_response(errors[0][1], request_id)
+    every: Iterable[Answered] = chain(errors, [(name, result)], rest)
+    answered = (
         failed_item(name, result, request_id) if isinstance(result, ChorusError) else result
-        for name, result in zip(names, results, strict=True)
-    ]
-    return json_response({"id": request_id, "results": items})
+        for name, result in every
+    )
+    return await list_response("results", answered, before={"id": request_id})
+
+
+async def _pieces(
+    begin: bytes, items: Iterable[Mapping[str, Any]], end: bytes
+) -> AsyncGenerator[bytes, None]:
+    written = bytearray(begin)
+    until, comma = time.perf_counter() + TURN_SECONDS, b""
+    for item in items:
+        written += comma + to_json(item, inf_nan_mode="null")
+        comma = b","
+        if len(written) >= _PIECE_BYTES:
+            yield bytes(written)
+            written.clear()
+        if time.perf_counter() > until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + TURN_SECONDS
+    yield bytes(written + end)
+
+
+def _fields(fields: Mapping[str, Any] | None) -> bytes:
+    """Of an object, without its braces."""
+    return b",".join(
+        to_json(name) + b":" + to_json(value, inf_nan_mode="null") for name, value in (fields or {}).items()
+    )
 
 
 def failed_item(name: Mapping[str, Any], error: ChorusError, request_id: str) -> dict[str, Any]:

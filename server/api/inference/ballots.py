@@ -13,6 +13,7 @@ from server.api.inference.ranking import best, score_requests, scores_of
 from server.api.inference.sampling import sampling_for
 from server.api.inference.submit import Outcome, origin_of
 from server.api.inference.text import final_text
+from server.api.inference.turns import in_turns
 from server.api.inference.vote import Ballot, majority
 from server.api.inference.work import Call, Work, identity, name_of
 from server.engine.requests import FinishedEvent, GenerateRequest, Request
@@ -29,7 +30,7 @@ class Poll:
     read: Read
 
 
-def label_poll(call: Call, works: Sequence[Work], labels: list[str]) -> Poll:
+async def label_poll(call: Call, works: Sequence[Work], labels: list[str]) -> Poll:
     """Members rank the same labels."""
 
     def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
@@ -39,14 +40,14 @@ def label_poll(call: Call, works: Sequence[Work], labels: list[str]) -> Poll:
         place = best(scores)
         return labels[place], scores[place]
 
-    return Poll([*score_requests(call, works, labels)], read)
+    return Poll([*await score_requests(call, works, labels)], read)
 
 
-def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> Poll:
+async def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> Poll:
     """Members answer freely, greedily; a version's own length limit and stop texts hold."""
-    requests: list[Request] = []
     stops: dict[int, tuple[str, ...]] = {}
-    for index, work in enumerate(works):
+
+    def request(index: int, work: Work) -> GenerateRequest:
         assert work.version is not None
         own = work.version.manifest.settings
         settings = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
@@ -59,7 +60,7 @@ def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> 
         )
         stops[id(work)] = sampling.stop
         origin = origin_of(call.principal, call.request_id, index, name_of(work.version), call.left())
-        requests.append(GenerateRequest(origin, work.prepared.parts, sampling))
+        return GenerateRequest(origin, work.prepared.parts, sampling)
 
     def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
         if isinstance(outcome, ChorusError):
@@ -69,7 +70,7 @@ def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> 
         sequence = outcome.sequences[0]
         return final_text(call.serving.vocabulary, sequence.tokens, stops[id(work)]), sequence.score
 
-    return Poll(requests, read)
+    return Poll([*await in_turns(request, range(len(works)), works)], read)
 
 
 def voted(

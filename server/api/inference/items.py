@@ -40,7 +40,7 @@ class Item:
         return self.prefix + "task"
 
 
-def generate_items(body: GenerateBody, max_items: int) -> list[Item]:
+def generate_items(body: GenerateBody) -> list[Item]:
     """The items of a generate body, in order.
 
     Raises InvalidInputError when the body asks for none or two kinds.
@@ -59,13 +59,12 @@ def generate_items(body: GenerateBody, max_items: int) -> list[Item]:
                 settings=body,
                 logprobs=bool(body.logprobs),
             )
-            for value, field in inputs_of(body, max_items)
+            for value, field in inputs_of(body)
         ]
     if body.input is not None or body.inputs is not None:
         raise InvalidInputError("Send one of input, inputs and requests.", field="requests")
     if "task" in body.model_fields_set:
         raise InvalidInputError("With requests, each one names its own task: remove this one.", field="task")
-    _check_count(len(body.requests), max_items, "requests")
     return [
         Item(
             item.task,
@@ -81,18 +80,13 @@ def generate_items(body: GenerateBody, max_items: int) -> list[Item]:
     ]
 
 
-def classify_items(body: ClassifyBody, max_items: int) -> list[Item]:
+def classify_items(body: ClassifyBody) -> list[Item]:
     """The items of a classify body, in order."""
-    return [
-        Item(body.task, value, field, truncate=bool(body.truncate))
-        for value, field in inputs_of(body, max_items)
-    ]
+    return [Item(body.task, value, field, truncate=bool(body.truncate)) for value, field in inputs_of(body)]
 
 
-def inputs_of(
-    body: GenerateBody | ClassifyBody | EnsembleBody, max_items: int
-) -> Sequence[tuple[Value, str]]:
-    """`(value, field)` of each input.
+def inputs_of(body: GenerateBody | ClassifyBody | EnsembleBody) -> Sequence[tuple[Value, str]]:
+    """`(value, field)` of each input. How many there are was checked before the body was parsed.
 
     Raises InvalidInputError unless exactly one of input and inputs is there.
     """
@@ -101,17 +95,14 @@ def inputs_of(
     if body.inputs is None:
         assert body.input is not None
         return [(body.input, "input")]
-    _check_count(len(body.inputs), max_items, "inputs")
     return [(value, f"inputs.{index}") for index, value in enumerate(body.inputs)]
 
 
-def weights_of(weights: Sequence[float] | None, members: int, limit: int) -> list[float]:
+def weights_of(weights: Sequence[float] | None, members: int) -> list[float]:
     """A weight for each member of an ensemble, 1 where none are given.
 
-    Raises InvalidInputError for more members than the server lets vote, or another number of weights.
+    Raises InvalidInputError for another number of weights.
     """
-    if members > limit:
-        raise InvalidInputError(f"There are {members} members, the limit is {limit}.", field="tasks")
     if weights is None:
         return [1.0] * members
     if len(weights) != members:
@@ -131,10 +122,3 @@ def deadline_of(asked: float | None, settings: Settings) -> float | None:
             field="deadline_seconds",
         )
     return asked
-
-
-def _check_count(count: int, limit: int, field: str) -> None:
-    if count > limit:
-        raise InvalidInputError(
-            f"There are {count} items, the limit is {limit}: send several requests.", field=field
-        )

@@ -14,6 +14,9 @@ from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
 from server.tuning.recipe import SENTINEL_SETTING
 
+_COUNTED_CHARACTERS = 16_384
+"""A text of so many that is too long is told its tokens; a longer one only that it has more than some."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -67,7 +70,6 @@ def prepare(
         InputTooLongError: too many characters or tokens; names both figures.
     """
     text = _render(version, value, rules.max_characters, field)
-    ids = vocabulary.encode(text)
     rows = version.manifest.length if version is not None else 0
     room = rules.max_tokens - rows - 1
     if room < 0:
@@ -75,11 +77,18 @@ def prepare(
             f"The prompt alone has {rows} rows, and the limit is {rules.max_tokens} tokens with '</s>'.",
             field=field,
         )
+    try:
+        ids, whole = vocabulary.encode_start(text, room)
+    except InputTooLongError as error:
+        raise InputTooLongError(error.message, field=field) from None
     truncated = len(ids) > room
     if truncated and not truncate:
+        if not whole and len(text) <= _COUNTED_CHARACTERS:
+            ids, whole = vocabulary.encode(text), True
+        more, count = "" if whole else "more than ", len(ids)
         raise InputTooLongError(
-            f"The input has {rows + len(ids) + 1} tokens ({rows} of the prompt, {len(ids)} of the text, 1 "
-            f"for '</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
+            f"The input has {more}{rows + count + 1} tokens ({rows} of the prompt, {more}{count} of the "
+            f"text, 1 for '</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
             field=field,
         )
     body = (*ids[:room], vocabulary.eos_id)
@@ -133,20 +142,20 @@ def label_targets(
     Raises:
         InvalidInputError: a label is empty, too long or the same as another; names it by its place.
     """
-    targets: list[tuple[int, ...]] = []
+    targets: dict[tuple[int, ...], None] = {}
     for index, label in enumerate(labels):
-        ids = vocabulary.encode(label)
+        ids, whole = vocabulary.encode_start(label, max_tokens)
         place = f"{field}.{index}"
         if not ids:
             raise InvalidInputError("The label has no tokens: give it a text.", field=place)
         target = (*start, *ids, vocabulary.eos_id)
         if len(target) > max_tokens:
             raise InvalidInputError(
-                f"The label has {len(target)} tokens with {'<extra_id_0> and ' if start else ''}'</s>', the "
-                f"limit is {max_tokens}: shorten it.",
+                f"The label has {'' if whole else 'more than '}{len(target)} tokens with "
+                f"{'<extra_id_0> and ' if start else ''}'</s>', the limit is {max_tokens}: shorten it.",
                 field=place,
             )
         if target in targets:
             raise InvalidInputError("The label has the same tokens as an earlier one: keep one.", field=place)
-        targets.append(target)
-    return targets
+        targets[target] = None
+    return list(targets)

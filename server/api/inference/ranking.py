@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from server.api.http.json_counts import too_many
 from server.api.inference.answers import unexpected
 from server.api.inference.prepare import answer_start, label_targets
 from server.api.inference.submit import Outcome, origin_of
+from server.api.inference.turns import in_turns
 from server.api.inference.work import Call, Work, name_of
 from server.engine.requests import ScoredEvent, ScoreRequest
-from server.errors import ChorusError, InternalError, InvalidInputError
+from server.errors import ChorusError, InternalError
 
 
-def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> list[ScoreRequest]:
+async def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> list[ScoreRequest]:
     """The engine's request for each item.
 
     Raises:
         InvalidInputError: more labels than the server ranks, or one that cannot be ranked; names it.
     """
     limit = call.services.settings.max_labels
-    if len(labels) > limit:
-        raise InvalidInputError(f"There are {len(labels)} labels, the limit is {limit}.", field="labels")
+    if len(labels) > limit:  # of a version; a request's own were counted before
+        raise too_many(limit, "labels")
     longest = call.serving.limits.max_target_tokens
     vocabulary = call.serving.vocabulary
     starts = [answer_start(vocabulary, work.version) for work in works]
@@ -29,12 +31,13 @@ def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> 
         start: tuple(label_targets(vocabulary, labels, longest, "labels", start))
         for start in dict.fromkeys(starts)
     }
-    requests = []
-    for index, (work, start) in enumerate(zip(works, starts, strict=True)):
+
+    def request(index: int, work: Work, start: tuple[int, ...]) -> ScoreRequest:
         task = name_of(work.version) if work.version is not None else ""
         origin = origin_of(call.principal, call.request_id, index, task, call.left())
-        requests.append(ScoreRequest(origin, work.prepared.parts, by_start[start]))
-    return requests
+        return ScoreRequest(origin, work.prepared.parts, by_start[start])
+
+    return await in_turns(request, range(len(works)), works, starts)
 
 
 def scores_of(outcome: Outcome) -> Sequence[float] | ChorusError:

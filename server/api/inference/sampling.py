@@ -26,7 +26,7 @@ def check_settings(settings: Mapping[str, Any], field: str = "settings") -> None
     try:
         parsed = GenerationSettings.model_validate(own)
     except ValidationError as error:
-        problem = validation_error([dict(item) for item in error.errors(include_url=False)])
+        problem = validation_error(error)
         raise InvalidInputError(
             problem.message, field=f"{field}.{problem.field}", code=problem.code
         ) from None

@@ -44,10 +44,12 @@ class GenerationStream(EventResponse):
 
     async def send_events(self, emit: Emit) -> None:
         """Every item's events as they come. Handles keep them, so a slow caller grows nothing."""
-        with submitted(self._call.serving.engine.submit_all, self._requests) as handles:
-            async with asyncio.TaskGroup() as group:
-                for index, handle in enumerate(handles):
-                    group.create_task(self._send_item(index, handle, emit))
+        async with (
+            submitted(self._call.submit, self._requests) as handles,
+            asyncio.TaskGroup() as group,
+        ):
+            for index, handle in enumerate(handles):
+                group.create_task(self._send_item(index, handle, emit))
         await emit("done", {"id": self._call.request_id})
 
     async def _send_item(self, index: int, handle: RequestHandle | ChorusError, emit: Emit) -> None:

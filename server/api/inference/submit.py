@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 from server.engine.handle import RequestHandle
 from server.engine.requests import FinishedEvent, Origin, Request, ScoredEvent
 from server.errors import ChorusError
 from server.tenancy.principal import Principal
 
-Submit = Callable[[Sequence[Request]], list[RequestHandle | ChorusError]]
+Submit = Callable[[Sequence[Request]], Awaitable[list[RequestHandle | ChorusError]]]
 Outcome = FinishedEvent | ScoredEvent | ChorusError
 
 
-@contextmanager
-def submitted(submit: Submit, requests: Sequence[Request]) -> Iterator[list[RequestHandle | ChorusError]]:
+@asynccontextmanager
+async def submitted(
+    submit: Submit, requests: Sequence[Request]
+) -> AsyncIterator[list[RequestHandle | ChorusError]]:
     """Handles of all requests, submitted in one go so that they can share a batch.
 
     They are cancelled when the block ends early. A request that the engine refuses is its error in the list:
     failures after validation are per item.
     """
-    handles = submit(requests)
+    handles = await submit(requests)
     try:
         yield handles
     finally:
-        for handle in handles:
-            if isinstance(handle, RequestHandle) and handle.outcome is None:
-                handle.cancel()
+        cancel(handles)
+
+
+def cancel(handles: Iterable[RequestHandle | ChorusError]) -> None:
+    """Give up what has no outcome yet."""
+    for handle in handles:
+        if isinstance(handle, RequestHandle) and handle.outcome is None:
+            handle.cancel()
 
 
 async def outcomes(submit: Submit, requests: Sequence[Request]) -> list[Outcome]:
     """What became of each request, in order."""
     results: list[Outcome] = []
-    with submitted(submit, requests) as handles:
+    async with submitted(submit, requests) as handles:
         for handle in handles:
             if isinstance(handle, ChorusError):
                 results.append(handle)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request as HttpRequest
@@ -15,9 +17,16 @@ from prompts_store.records import PromptVersion
 from server.api.http.context import context_of
 from server.api.inference.items import Item, deadline_of
 from server.api.inference.prepare import Prepared, TextRules, prepare, text_size
+from server.api.inference.submit import cancel
+from server.api.inference.turns import in_turns
 from server.api.services import Services, Serving, services_of
-from server.errors import DeadlineExceededError
+from server.engine.handle import RequestHandle
+from server.engine.requests import Request
+from server.errors import CancelledError, ChorusError, DeadlineExceededError
 from server.tenancy.principal import Principal
+
+FEW_ITEMS = 256
+"""Items whose engine requests are submitted on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,16 @@ class Call:
     request_id: str
     deadline: float | None
     clock: Callable[[], float] = time.monotonic
+
+    async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
+        """Submit to the engine, all at one instant. Many are not submitted on the event loop.
+
+        Raises OverloadedError when too many calls wait for the text threads.
+        """
+        submit_all = self.serving.engine.submit_all
+        if len(requests) <= FEW_ITEMS:
+            return submit_all(requests)
+        return await self.services.text.acquire(partial(submit_all, requests), cancel)
 
     @property
     def rules(self) -> TextRules:
@@ -119,12 +138,16 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
 
 
 async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Work]:
-    """Inputs for the engine; long texts are tokenised on a thread, so that others' requests go on.
+    """Inputs for the engine; much text is tokenised on a thread, so that others' requests go on, and no
+    longer than the caller waits.
 
     Raises DeadlineExceededError between two items: what comes too late is not worked on.
     """
+    left = threading.Event()
 
     def one(item: Item, version: PromptVersion | None) -> Work:
+        if left.is_set():
+            raise CancelledError("The caller left before the texts were tokenised.")
         call.left()
         prepared = prepare(
             call.serving.vocabulary,
@@ -136,12 +159,12 @@ async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | No
         )
         return Work(item, version, prepared)
 
-    def run() -> list[Work]:
-        return [one(item, version) for item, version in pairs]
-
     if text_size([item.value for item, _ in pairs]) <= call.services.settings.long_text_characters:
-        return run()
-    return await call.services.text.run(run)
+        return await in_turns(lambda pair: one(*pair), pairs)
+    try:
+        return await call.services.text.run(lambda: [one(item, version) for item, version in pairs])
+    finally:
+        left.set()
 
 
 def name_of(version: PromptVersion) -> str:

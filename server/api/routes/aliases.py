@@ -8,7 +8,7 @@ from server.api.http.auth import MayRead, MayWrite
 from server.api.http.parameters import AliasName, TaskName, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import json_response, list_response
 from server.api.records import history_json, move_json
 from server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
 from server.api.services import services_of
@@ -25,7 +25,7 @@ async def list_aliases(
     owner = tenant_for(principal, tenant)
     aliases = await library.read(library.store.aliases, owner, task)
     history = await library.read(library.store.alias_history, owner, task)
-    return json_response({"aliases": dict(aliases), "history": [history_json(move) for move in history]})
+    return await list_response("history", map(history_json, history), before={"aliases": dict(aliases)})
 
 
 @router.put("/v1/tasks/{task}/aliases/{alias}", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -29,12 +30,13 @@ async def classify(request: Request, body: ClassifyBody, principal: MayInfer) ->
 
 
 async def _answer(call: Call, body: ClassifyBody) -> Response:
-    async with prepared_items(call, classify_items(body, call.services.settings.max_batch_rows)) as works:
+    async with prepared_items(call, classify_items(body)) as works:
         labels = _labels(body, works[0])
-        requests = score_requests(call, works, labels)
-        results = await outcomes(call.serving.engine.submit_all, requests)
-        answers = [_classified(work, labels, outcome) for work, outcome in zip(works, results, strict=True)]
-        return batch_response(call.request_id, answers, [identity(work.version) for work in works])
+        requests = await score_requests(call, works, labels)
+        results = await outcomes(call.submit, requests)
+        answers = map(partial(_classified, labels), works, results)
+        names = (identity(work.version) for work in works)
+        return await batch_response(call.request_id, zip(names, answers, strict=True))
 
 
 def _labels(body: ClassifyBody, work: Work) -> list[str]:
@@ -47,7 +49,7 @@ def _labels(body: ClassifyBody, work: Work) -> list[str]:
     return labels
 
 
-def _classified(work: Work, labels: Sequence[str], outcome: Outcome) -> dict[str, Any] | ChorusError:
+def _classified(labels: Sequence[str], work: Work, outcome: Outcome) -> dict[str, Any] | ChorusError:
     scores = scores_of(outcome)
     if isinstance(scores, ChorusError):
         return scores

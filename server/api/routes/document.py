@@ -13,6 +13,7 @@ from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
 from server.api.schemas import examples
 from server.api.schemas.events import event_schemas
+from server.api.services import services_of
 
 _EXAMPLES = {
     "GenerateBody": examples.GENERATE,
@@ -30,13 +31,18 @@ router = APIRouter(route_class=ChorusRoute, include_in_schema=False)
 @router.get("/openapi.json")
 async def openapi(request: Request, principal: MayRead) -> Response:
     """The OpenAPI document."""
-    return json_response(openapi_document(request.app))
+    return await services_of(request).text.run(_written, request.app)
 
 
 @router.get("/docs")
 async def docs(request: Request, principal: MayRead) -> Response:
     """The document for people (the page's script comes from a CDN)."""
     return get_swagger_ui_html(openapi_url="/openapi.json", title="Chorus")
+
+
+def _written(app: FastAPI) -> Response:
+    """On a thread: making the document takes a while."""
+    return json_response(openapi_document(app))
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:

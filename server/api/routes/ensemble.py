@@ -48,7 +48,7 @@ async def ensemble(request: Request, body: EnsembleBody, principal: MayInfer) ->
 
 
 async def _answer(call: Call, body: EnsembleBody) -> Response:
-    inputs = inputs_of(body, call.services.settings.max_batch_rows)
+    inputs = inputs_of(body)
     async with AsyncExitStack() as stack:
         async with call.in_time():
             panel = await stack.enter_async_context(_panel(call, body))
@@ -66,19 +66,22 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
                 for version, _ in panel.members
             ]
             works = await prepare_all(call, pairs)
-        poll = _poll(call, body, panel, works)
-        results = await outcomes(call.serving.engine.submit_all, poll.requests)
+        poll = await _poll(call, body, panel, works)
+        results = await outcomes(call.submit, poll.requests)
         size = len(panel.members)
         weights = [weight for _, weight in panel.members]
         name = {"ensemble": _name(panel.ensemble)}
-        answers = [
-            voted(name, works[at : at + size], weights, poll, results[at : at + size], call.request_id)
+        items = (
+            (
+                name,
+                voted(name, works[at : at + size], weights, poll, results[at : at + size], call.request_id),
+            )
             for at in range(0, rows, size)
-        ]
-        return batch_response(call.request_id, answers, [name] * len(inputs))
+        )
+        return await batch_response(call.request_id, items)
 
 
-def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -> Poll:
+async def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -> Poll:
     labels = (
         body.labels if body.labels is not None else shared_labels([version for version, _ in panel.members])
     )
@@ -88,8 +91,8 @@ def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -
                 "A vote among labels generates no text: drop max_new_tokens or labels.",
                 field="max_new_tokens",
             )
-        return label_poll(call, works, labels)
-    return text_poll(call, works, body.max_new_tokens)
+        return await label_poll(call, works, labels)
+    return await text_poll(call, works, body.max_new_tokens)
 
 
 def shared_labels(versions: Sequence[PromptVersion]) -> list[str]:
@@ -115,7 +118,7 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
     else:
         references = list(body.tasks or [])
         wanted = [(reference, f"tasks.{index}") for index, reference in enumerate(references)]
-        weights = weights_of(body.weights, len(references), call.services.settings.max_members)
+        weights = weights_of(body.weights, len(references))
     async with library.held(wanted, tenant, call.serving.base.fingerprint) as versions:
         members = tuple((versions[name], weight) for name, weight in zip(references, weights, strict=True))
         yield Panel(stored, members, "tasks" if stored is None else "ensemble")

@@ -11,7 +11,7 @@ from server.api.http.auth import MayRead, MayWrite
 from server.api.http.parameters import Cursor, EnsembleName, Limit, Prefix, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import json_response, list_response
 from server.api.inference.items import weights_of
 from server.api.inference.resolve import check_base
 from server.api.records import ensemble_json
@@ -31,8 +31,8 @@ async def list_ensembles(
     page = await library.read(
         library.store.list_ensembles, principal.tenant, prefix=prefix or "", limit=limit, cursor=cursor
     )
-    ensembles = [ensemble_json(record.latest, record.aliases) for record in page.items]
-    return json_response({"ensembles": ensembles, "next_cursor": page.next_cursor})
+    ensembles = (ensemble_json(record.latest, record.aliases) for record in page.items)
+    return await list_response("ensembles", ensembles, after={"next_cursor": page.next_cursor})
 
 
 @router.post(
@@ -52,7 +52,7 @@ async def publish_ensemble(
     services = services_of(request)
     owner = tenant_for(principal, tenant, "unknown_ensemble")
     library, fingerprint = services.library, services.base().fingerprint
-    weights = weights_of(body.weights, len(body.tasks), services.settings.max_members)
+    weights = weights_of(body.weights, len(body.tasks))
     members = []
     for index, (reference, weight) in enumerate(zip(body.tasks, weights, strict=True)):
         version = await library.resolve(reference, principal.tenant, f"tasks.{index}")

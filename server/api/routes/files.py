@@ -12,7 +12,7 @@ from server.api.http.auth import MayRead, MayTune
 from server.api.http.parameters import Cursor, Limit
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import json_response, list_response
 from server.api.schemas.tuning import FileAnswer, FilePage
 from server.api.services import services_of, share_of
 from server.api.tuning.records import file_json
@@ -72,7 +72,7 @@ async def list_files(
     """The tenant's files, newest first."""
     library = services_of(request).library
     page = await library.read(library.store.list_files, principal.tenant, limit=limit, cursor=cursor)
-    return json_response({"files": [file_json(file) for file in page.items], "next_cursor": page.next_cursor})
+    return await list_response("files", map(file_json, page.items), after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/files/{file}", response_model=FileAnswer, responses=READ_ERRORS)

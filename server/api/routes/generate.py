@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -18,6 +19,7 @@ from server.api.inference.prepare import answer_start
 from server.api.inference.sampling import merge_settings, sampling_for
 from server.api.inference.streaming import GenerationStream
 from server.api.inference.submit import origin_of, outcomes
+from server.api.inference.turns import in_turns
 from server.api.inference.work import Call, Work, call_of, identity, name_of, prepared_items
 from server.api.schemas.events import generate_stream
 from server.api.schemas.inference import GenerateAnswer, GenerateBody, GenerationSettings
@@ -40,30 +42,27 @@ async def generate(request: Request, body: GenerateBody, principal: MayInfer) ->
 
 
 async def _answer(call: Call, body: GenerateBody) -> Response:
-    async with prepared_items(call, generate_items(body, call.services.settings.max_batch_rows)) as works:
-        requests = engine_requests(call, works, stream=False)
-        results = await outcomes(call.serving.engine.submit_all, requests)
-        vocabulary = call.serving.vocabulary
-        answers = [
-            generated(vocabulary, work, request, outcome)
-            for work, request, outcome in zip(works, requests, results, strict=True)
-        ]
-        return batch_response(call.request_id, answers, [identity(work.version) for work in works])
+    async with prepared_items(call, generate_items(body)) as works:
+        requests = await engine_requests(call, works, stream=False)
+        results = await outcomes(call.submit, requests)
+        answers = map(partial(generated, call.serving.vocabulary), works, requests, results)
+        names = (identity(work.version) for work in works)
+        return await batch_response(call.request_id, zip(names, answers, strict=True))
 
 
 async def _stream(call: Call, body: GenerateBody) -> Response:
     async with AsyncExitStack() as stack:
-        items = generate_items(body, call.services.settings.max_batch_rows)
+        items = generate_items(body)
         works = await stack.enter_async_context(prepared_items(call, items))
-        requests = engine_requests(call, works, stream=True)
+        requests = await engine_requests(call, works, stream=True)
         # From here the stream owns the held versions and lets them go when it ends, however it ends.
         return GenerationStream(call, works, requests, stack.pop_all())
 
 
-def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) -> list[GenerateRequest]:
+async def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) -> list[GenerateRequest]:
     """The engine's request for each item; all are made before any is submitted."""
-    requests = []
-    for index, work in enumerate(works):
+
+    def request(index: int, work: Work) -> GenerateRequest:
         own = work.item.settings or GenerationSettings()
         version = work.version
         defaults = version.manifest.settings if version is not None else {}
@@ -77,5 +76,6 @@ def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) -> list[
         )
         task = name_of(version) if version is not None else ""
         origin = origin_of(call.principal, call.request_id, index, task, call.left())
-        requests.append(GenerateRequest(origin, work.prepared.parts, sampling, stream))
-    return requests
+        return GenerateRequest(origin, work.prepared.parts, sampling, stream)
+
+    return await in_turns(request, range(len(works)), works)

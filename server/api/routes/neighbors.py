@@ -13,7 +13,7 @@ from server.api.http.auth import MayRead
 from server.api.http.parameters import Number, TaskName, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import list_response
 from server.api.inference.resolve import PromptLibrary, check_base
 from server.api.schemas.prompts import NeighborsAnswer
 from server.api.services import services_of
@@ -48,9 +48,8 @@ async def neighbors(
     rows = await services.text.run(
         _neighbor_rows, library, version, serving.base.embeddings, serving.vocabulary.piece, top_k
     )
-    return json_response(
-        {"task": f"{version.tenant}/{version.task}", "version": version.number, "rows": rows}
-    )
+    named = {"task": f"{version.tenant}/{version.task}", "version": version.number}
+    return await list_response("rows", rows, before=named)
 
 
 def _neighbor_rows(

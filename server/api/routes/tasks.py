@@ -10,7 +10,7 @@ from server.api.http.auth import MayRead, MayWrite
 from server.api.http.parameters import Cursor, Limit, Prefix, TaskName, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import json_response, list_response
 from server.api.records import task_json
 from server.api.schemas.prompts import TaskAnswer, TaskPage
 from server.api.services import services_of
@@ -39,7 +39,7 @@ async def list_tasks(
         limit=limit,
         cursor=cursor,
     )
-    return json_response({"tasks": [task_json(task) for task in page.items], "next_cursor": page.next_cursor})
+    return await list_response("tasks", map(task_json, page.items), after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/tasks/{task}", response_model=TaskAnswer, responses=READ_ERRORS)

@@ -11,7 +11,7 @@ from server.api.http.auth import MayRead
 from server.api.http.context import request_id_of
 from server.api.http.responses import READ_ERRORS, errors
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import list_response
 from server.api.routes.tuning_jobs import JobId
 from server.api.schemas.events import job_stream
 from server.api.schemas.tuning import JobEventList
@@ -52,7 +52,7 @@ async def job_events(
     position = after if after is not None else last_event_id or 0
     if not follow:
         found = await library.read(library.store.job_events, tenant, job, after=position, limit=limit)
-        return json_response({"events": [event_json(event) for event in found]})
+        return await list_response("events", map(event_json, found))
     with ExitStack() as stack:
         record = await library.read(library.store.get_job, tenant, job)
         stack.enter_context(services.feeds.place(tenant))

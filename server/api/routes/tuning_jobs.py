@@ -10,7 +10,7 @@ from server.api.http.auth import MayRead, MayTune
 from server.api.http.parameters import Cursor, Limit
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS, errors
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import json_response, list_response
 from server.api.schemas.tuning import JobAnswer, JobPage, JobStatus, TuningJobBody
 from server.api.services import services_of
 from server.api.tuning.jobs import job_request
@@ -27,7 +27,7 @@ async def start_job(request: Request, principal: MayTune, body: TuningJobBody) -
     """Put a job into the queue. The document is checked whole first; rows are checked when it is prepared."""
     services = services_of(request)
     store = services.library.store
-    asked = await job_request(services, principal, body.model_dump(exclude_none=True))
+    asked = await job_request(services, principal, body)
     job = await services.library.save(
         store.create_job,
         principal.tenant,
@@ -53,7 +53,7 @@ async def list_jobs(
     page = await library.read(
         library.store.list_jobs, principal.tenant, status=status, limit=limit, cursor=cursor
     )
-    return json_response({"jobs": [summary_json(job) for job in page.items], "next_cursor": page.next_cursor})
+    return await list_response("jobs", map(summary_json, page.items), after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/tuning/jobs/{job}", response_model=JobAnswer, responses=READ_ERRORS)

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
+from prompts_store.labels import MAX_LABELS
 from prompts_store.records import PromptManifest, Published
 from server.api.http.auth import MayWrite
 from server.api.http.bodies import read_body
 from server.api.http.errors import validation_error
 from server.api.http.json_body import parse_json
+from server.api.http.json_counts import Counts
 from server.api.http.multipart import read_multipart
 from server.api.http.parameters import TaskName, TenantName, tenant_for
 from server.api.http.responses import WRITE_ERRORS
@@ -27,6 +29,9 @@ from server.errors import InvalidInputError, ModelMismatchError
 from server.model.vocabulary import CONTROL_NAME
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
+
+_COUNTS = Counts({"": 1024, "labels": MAX_LABELS, "metrics": 1024}, others=1 << 17)
+"""Of metadata. Lineage is free-form, and the store bounds its bytes."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -175,10 +180,8 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
                 "A form says everything in its metadata part: drop the query.", field=next(iter(query))
             )
         parts = await read_multipart(request, ("file", "metadata"), limit, share)
-        metadata: Any = {}
-        if "metadata" in parts:
-            metadata = await services.text.run(parse_json, bytes(parts["metadata"]), "metadata")
-        return Upload(parts["file"], _metadata(metadata, "metadata"))
+        metadata = await services.text.run(_said, parts.get("metadata", b"{}"))
+        return Upload(parts["file"], metadata)
     if kind not in ("application/octet-stream", "application/zip"):
         raise InvalidInputError(
             "Send the prompt with 'Content-Type: application/octet-stream', or in a multipart form.",
@@ -191,15 +194,20 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
     return Upload(body, _metadata(query, ""))
 
 
+def _said(metadata: bytes | bytearray) -> UploadMetadata:
+    """The metadata of a form. On a thread: it may be as long as an upload."""
+    return _metadata(parse_json(metadata, "metadata", _COUNTS), "metadata")
+
+
 def _metadata(value: Any, field: str) -> UploadMetadata:
     try:
         return UploadMetadata.model_validate(value)
     except ValidationError as error:
-        problem = validation_error([dict(item) for item in error.errors(include_url=False)])
+        problem = validation_error(error)
         inner = problem.field or ""
         path = ".".join(part for part in (field, inner if inner != "body" else "") if part)
         raise InvalidInputError(problem.message, field=path or "metadata", code=problem.code) from None
 
 
 def _json_object(text: str | None, field: str) -> Any:
-    return None if text is None else parse_json(text.encode("utf-8", "surrogatepass"), field)
+    return None if text is None else parse_json(text.encode("utf-8", "surrogatepass"), field, _COUNTS)

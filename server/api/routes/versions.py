@@ -12,7 +12,7 @@ from server.api.http.auth import MayRead, MayWrite
 from server.api.http.parameters import Cursor, Limit, Number, TaskName, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
-from server.api.inference.answers import json_response
+from server.api.inference.answers import json_response, list_response
 from server.api.inference.resolve import PromptLibrary
 from server.api.records import version_json
 from server.api.schemas.prompts import VersionAnswer, VersionPage
@@ -41,8 +41,8 @@ async def list_versions(
     owner = tenant_for(principal, tenant)
     page = await library.read(library.store.list_versions, owner, task, limit=limit, cursor=cursor)
     aliases = await library.read(library.store.aliases, owner, task)
-    versions = [version_json(version, aliases) for version in page.items]
-    return json_response({"versions": versions, "next_cursor": page.next_cursor})
+    versions = (version_json(version, aliases) for version in page.items)
+    return await list_response("versions", versions, after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/tasks/{task}/versions/{n}", response_model=VersionAnswer, responses=READ_ERRORS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,6 +12,7 @@ from server.api.schemas.common import (
     AnswerModel,
     ErrorDetail,
     Input,
+    Items,
     NumBeams,
     Reference,
     RequestModel,
@@ -26,7 +28,7 @@ Truncate = Annotated[
     bool | None,
     Field(default=None, description="Cut a text that is too long, and say so, instead of refusing it."),
 ]
-Labels = Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
+Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
 
 
 class GenerationSettings(RequestModel):
@@ -59,11 +61,12 @@ class GenerateBody(GenerationSettings):
     """One of `input`, `inputs` and `requests`; a task with the first two."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.GENERATE))
+    most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "requests": "max_batch_rows"}
 
     task: Reference | None = Field(None, description="A reference, or null for the base model.")
     input: Input | None = None
-    inputs: list[Input] | None = Field(None, min_length=1)
-    requests: list[GenerateItem] | None = Field(None, min_length=1, description="Items of mixed tasks.")
+    inputs: Items[Input] | None = Field(None, min_length=1)
+    requests: Items[GenerateItem] | None = Field(None, min_length=1, description="Items of mixed tasks.")
     logprobs: bool | None = Field(None, description="Answer with the tokens' log probabilities.")
     truncate: Truncate
     stream: bool = Field(False, description="Answer with server-sent events.")
@@ -74,10 +77,11 @@ class ClassifyBody(RequestModel):
     """Rank labels after each input."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.CLASSIFY))
+    most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "labels": "max_labels"}
 
     task: Reference | None = Field(description="A reference, or null for the base model.")
     input: Input | None = None
-    inputs: list[Input] | None = Field(None, min_length=1)
+    inputs: Items[Input] | None = Field(None, min_length=1)
     labels: Labels | None = Field(None, description="Defaults to the version's own.")
     truncate: Truncate
     deadline_seconds: Deadline
@@ -87,13 +91,19 @@ class EnsembleBody(RequestModel):
     """Let several versions vote on each input."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE))
+    most: ClassVar[Mapping[str, int | str]] = {
+        "tasks": "max_members",
+        "weights": "max_members",
+        "inputs": "max_batch_rows",
+        "labels": "max_labels",
+    }
 
-    tasks: list[Reference] | None = Field(None, min_length=1)
+    tasks: Items[Reference] | None = Field(None, min_length=1)
     ensemble: Reference | None = None
     input: Input | None = None
-    inputs: list[Input] | None = Field(None, min_length=1)
+    inputs: Items[Input] | None = Field(None, min_length=1)
     vote: Literal["majority"] = "majority"
-    weights: list[Weight] | None = Field(None, description="One for each of `tasks`.")
+    weights: Items[Weight] | None = Field(None, description="One for each of `tasks`.")
     labels: Labels | None = Field(None, description="Vote among these; members' own when they share them.")
     max_new_tokens: int | None = Field(None, ge=1)
     truncate: Truncate

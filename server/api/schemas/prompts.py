@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from server.api.schemas import examples
-from server.api.schemas.common import AnswerModel, Reference, RequestModel, Weight, documented
+from server.api.schemas.common import AnswerModel, Items, Reference, RequestModel, Weight, documented
 
 VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
 
@@ -17,7 +18,7 @@ class UploadMetadata(RequestModel):
     """What an uploader says about a prompt; it goes before what the file says."""
 
     template: str | None = Field(None, description="Input template, `{name}` fields only.")
-    labels: list[str] | None = Field(None, description="Answers of a classification task, in order.")
+    labels: Items[str] | None = Field(None, description="Answers of a classification task, in order.")
     settings: dict[str, Any] | None = Field(None, description="Default generation settings, by REST name.")
     base_fingerprint: str | None = Field(
         None, max_length=128, description="Of the base model it was tuned on."
@@ -47,10 +48,11 @@ class EnsembleVersionBody(RequestModel):
     """A new version of a stored ensemble; members are pinned to the versions that the references mean now."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE_VERSION))
+    most: ClassVar[Mapping[str, int | str]] = {"tasks": "max_members", "weights": "max_members"}
 
-    tasks: list[Reference] = Field(min_length=1)
+    tasks: Items[Reference] = Field(min_length=1)
     vote: Literal["majority"] = "majority"
-    weights: list[Weight] | None = Field(None, description="One for each of `tasks`.")
+    weights: Items[Weight] | None = Field(None, description="One for each of `tasks`.")
 
 
 class VersionAnswer(AnswerModel):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from server.api.schemas import examples
-from server.api.schemas.common import AnswerModel, RequestModel, documented
+from server.api.schemas.common import AnswerModel, Items, RequestModel, documented
+from server.tuning.document import MAX_ITEMS
+from server.tuning.spec import MAX_PROMPTS
 
 JobStatus = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
 
@@ -50,7 +53,7 @@ class DataBody(RequestModel):
     format: Literal["jsonl", "csv", "tsv", "parquet"] | None = Field(
         None, description="Of all three; by each file's ending when left out."
     )
-    column_names: list[str] | None = Field(None, description="Of CSV and TSV files without a header.")
+    column_names: Items[str] | None = Field(None, description="Of CSV and TSV files without a header.")
     selection_rows: int | None = Field(
         None, description="Rows cut from train; a tenth, at most 500, when left out; 0 cuts none."
     )
@@ -71,8 +74,8 @@ class PromptBody(RequestModel):
     target_texts: dict[str, str] | None = Field(
         None, description="Answer by the column's value, such as `0` to `negative`."
     )
-    labels: list[str] | None = Field(None, description="Answers of a classification task, in order.")
-    metrics: list[str] | None = Field(None, description="Their mean chooses the checkpoint.")
+    labels: Items[str] | None = Field(None, description="Answers of a classification task, in order.")
+    metrics: Items[str] | None = Field(None, description="Their mean chooses the checkpoint.")
     recipe: dict[str, Any] | None = Field(
         None, description="Knobs that differ from the paper's; docs/tuning.md."
     )
@@ -85,6 +88,13 @@ class TuningJobBody(PromptBody):
     """A tuning job: one prompt, an ensemble of them, or several (`prompts`) in one compiled step."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.TUNING_JOB))
+    most: ClassVar[Mapping[str, int | str]] = {
+        "prompts": MAX_PROMPTS,
+        "labels": MAX_ITEMS,
+        "columns": MAX_ITEMS,
+        "target_texts": MAX_ITEMS,
+        "column_names": MAX_ITEMS,
+    }
 
     seed: int | None = Field(None, description="Of everything random in the job; 0 when left out.")
     ensemble: int | None = Field(None, description="Make so many prompts, and an ensemble of them.")
@@ -93,7 +103,7 @@ class TuningJobBody(PromptBody):
         None, description="Move `@live` to the new version; needs the scope `prompts:write`."
     )
     base_fingerprint: str | None = Field(None, description="Refuse the job on another base model.")
-    prompts: list[PromptBody] | None = Field(
+    prompts: Items[PromptBody] | None = Field(
         None, description="What stands beside this list is the default of each."
     )
 

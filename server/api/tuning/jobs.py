@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from prompts_store.store_jobs import MAX_SPEC_BYTES
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
+from server.api.schemas.tuning import TuningJobBody
 from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
 from server.settings import Settings
@@ -34,7 +35,7 @@ class JobRequest:
     files: dict[str, str]
 
 
-async def job_request(services: Services, principal: Principal, body: Mapping[str, Any]) -> JobRequest:
+async def job_request(services: Services, principal: Principal, sent: TuningJobBody) -> JobRequest:
     """Check a job document against the server.
 
     Raises:
@@ -43,7 +44,7 @@ async def job_request(services: Services, principal: Principal, body: Mapping[st
         StoreAnswerError: an `initial_prompt` that is not there.
         NotReadyError: the base model is not loaded yet.
     """
-    spec = JobSpec.from_json(body)
+    body, spec = await services.text.run(_read, sent)
     if spec.promote and Scope.WRITE not in principal.scopes:
         raise ForbiddenError(
             f"The job would move @live, and the key lacks the scope {Scope.WRITE.value!r}: leave promote "
@@ -59,15 +60,31 @@ async def job_request(services: Services, principal: Principal, body: Mapping[st
     sources = list(named_sources(body))
     await services.library.read(_check_sources, services.settings, sources)
     files = {field: value for field, kind, value in sources if kind == "file"}
-    document = replace(spec, prompts=tuple(prompts)).to_json()
+    document = await services.text.run(_written, replace(spec, prompts=tuple(prompts)))
+    return JobRequest(document, files)
+
+
+def _read(sent: TuningJobBody) -> tuple[dict[str, Any], JobSpec]:
+    """What was sent, and what it asks for. On a thread: up to a whole body is gone through."""
+    body = sent.model_dump(exclude_none=True)
+    _check_size(body)  # before each prompt gets what stands beside them all
+    return body, JobSpec.from_json(body)
+
+
+def _written(spec: JobSpec) -> dict[str, Any]:
+    document = spec.to_json()
+    _check_size(document)
+    return document
+
+
+def _check_size(document: Mapping[str, Any]) -> None:
     size = len(to_json(document))
     if size > MAX_SPEC_BYTES:
         raise InvalidInputError(
-            f"The job document has {size} bytes with all defaults written out; {MAX_SPEC_BYTES} is the most: "
-            "name fewer prompts, or shorter texts.",
+            f"The job document has {size} bytes or more with all defaults written out; {MAX_SPEC_BYTES} is "
+            "the most: name fewer prompts, or shorter texts.",
             field="body",
         )
-    return JobRequest(document, files)
 
 
 @dataclass(frozen=True, slots=True)

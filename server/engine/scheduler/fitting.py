@@ -4,11 +4,13 @@ ladder."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.engine.plans import BlockMode, BlockShape, Ladder
 from server.engine.requests import GenerateRequest, InputPart, PromptHandle, Request, ScoreRequest
 from server.errors import InputTooLongError, InvalidInputError
+
+Targets = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Fitter:
     ladder: Ladder
     vocab_size: int
     prompt_rows: int
+    _fitted: list[tuple[Targets, tuple[int, int], int]] = field(default_factory=list, compare=False)
+    """The last targets, their bucket and how many tokens they have: the items of one call share them."""
 
     def fit(self, request: Request) -> Fit:
         """Where `request` belongs.
@@ -66,9 +70,8 @@ class Fitter:
                 field="input",
             )
         if isinstance(request, ScoreRequest):
-            bucket = self._score_bucket(request)
-            cost = float(input_class + sum(len(target) for target in request.targets))
-            return Fit(length, prompts, input_class, None, 0, "plain", bucket, cost)
+            bucket, tokens = self._score_bucket(request.targets)
+            return Fit(length, prompts, input_class, None, 0, "plain", bucket, float(input_class + tokens))
         shape = self._shape(request, length, input_class)
         slots = request.sampling.slots
         cost = float(input_class + slots * request.sampling.max_new_tokens)
@@ -138,11 +141,21 @@ class Fitter:
             field="max_new_tokens",
         )
 
-    def _score_bucket(self, request: ScoreRequest) -> tuple[int, int]:
-        if not request.targets or not all(request.targets):
+    def _score_bucket(self, targets: Targets) -> tuple[tuple[int, int], int]:
+        """The bucket, and how many tokens the targets have in all."""
+        for fitted, bucket, tokens in self._fitted:
+            if fitted is targets:
+                return bucket, tokens
+        bucket = self._bucket_of(targets)
+        tokens = sum(len(target) for target in targets)
+        self._fitted[:] = [(targets, bucket, tokens)]
+        return bucket, tokens
+
+    def _bucket_of(self, targets: Targets) -> tuple[int, int]:
+        if not targets or not all(targets):
             raise InvalidInputError("A score needs at least one target and no empty one.", field="targets")
-        longest = max(len(target) for target in request.targets)
-        for place, target in enumerate(request.targets):
+        longest = max(len(target) for target in targets)
+        for place, target in enumerate(targets):
             if min(target) < 0 or max(target) >= self.vocab_size:
                 raise InvalidInputError(
                     f"Token ids must be in [0, {self.vocab_size}).", field=f"targets.{place}"
@@ -150,11 +163,11 @@ class Fitter:
         fitting = sorted((T, C) for C, T in self.ladder.score_buckets if longest <= T)
         if not fitting:
             most = max((T for _, T in self.ladder.score_buckets), default=0)
-            place = max(range(len(request.targets)), key=lambda index: len(request.targets[index]))
+            place = max(range(len(targets)), key=lambda index: len(targets[index]))
             raise InputTooLongError(
                 f"Target {place} has {longest} tokens, at most {most} fit: use shorter labels.",
                 field=f"targets.{place}",
             )
-        enough = [(T, C) for T, C in fitting if len(request.targets) <= C]
+        enough = [(T, C) for T, C in fitting if len(targets) <= C]
         T, C = enough[0] if enough else max(fitting, key=lambda bucket: (bucket[1], -bucket[0]))
         return C, T

@@ -137,7 +137,7 @@ class ApiServer:
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(self.app, http=connection_class(), log_config=None, lifespan="off", ws="none")
         self.server = BoundedServer(config, Registry(ConnectionLimits()), file_limit())
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[self._listener])), daemon=True
         )
         self.http = httpx.Client(base_url=self.url, timeout=300)
@@ -159,17 +159,17 @@ class ApiServer:
     def __enter__(self) -> ApiServer:
         self.engine.start()
         self.services.lifecycle.ready()
-        self._thread.start()
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
         self.server.should_exit = True
-        self._thread.join(300)
+        self.thread.join(300)
         self.engine.stop()
         self.services.text.close()
         self.services.library.close()
-        assert not self._thread.is_alive()
+        assert not self.thread.is_alive()
 
     def push(self, task: str, rows: int = 3, seed: int = 0, **metadata: Any) -> dict[str, Any]:
         """Upload a random prompt; the answer's JSON."""

@@ -182,10 +182,7 @@ def test_the_engine_gets_what_is_left(api: ApiServer) -> None:
     clock = Clock()
     call = call_at(api, 10.0, clock)
     works = asyncio.run(prepare_all(call, [(Item(None, "good", "input"), None)] * 3))
-    assert [request.origin.deadline_seconds for request in score_requests(call, works, ["no", "yes"])] == [
-        6,
-        5,
-        4,
-    ]
+    requests = asyncio.run(score_requests(call, works, ["no", "yes"]))
+    assert [request.origin.deadline_seconds for request in requests] == [6, 5, 4]
     with pytest.raises(DeadlineExceededError):
-        score_requests(call, works * 3, ["no", "yes"])
+        asyncio.run(score_requests(call, works * 3, ["no", "yes"]))

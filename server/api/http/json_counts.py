@@ -1,0 +1,181 @@
+"""How many values a JSON text has, counted in its bytes before any of them becomes an object.
+
+A body may have a million values in a megabyte, and each becomes an object of many times its bytes. Here only
+brackets and commas outside texts are looked at, as many as the limits let through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from server.errors import InvalidInputError, TooLargeError
+
+MAX_DEPTH = 16
+
+_OTHERS = 64  # template fields; no object that a body may have has more
+_VALUES_AN_ITEM = 128  # of one of `requests`: its settings, and `_OTHERS` template fields
+_LEAST_ITEMS = 1024
+
+# Possessive, or else every character of a text would be kept to come back to.
+_STEP = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+(?:[\[\]{},"]|\Z)', re.DOTALL)
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_BEYOND = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
+_LATER_BYTES = bytes(range(0x80, 0xC0))  # of a character in UTF-8
+_KEY = re.compile(rb'[ \t\r\n]*+"([A-Za-z0-9_\-]{1,64})"')
+_OBJECT = b"{"[0]
+_COMMA = b","[0]
+_ENDS = b"}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many items the lists and objects of a JSON text may have.
+
+    Attributes:
+        by_name: of the one in the field of this name, wherever that is; the text itself has the name "".
+        others: of all others.
+    """
+
+    by_name: Mapping[str, int] = field(default_factory=dict)
+    others: int = _OTHERS
+
+    @property
+    def least(self) -> int:
+        """What every list and object may have."""
+        return min(self.others, *self.by_name.values()) if self.by_name else self.others
+
+    @property
+    def values(self) -> int:
+        """What the whole text may have."""
+        return _VALUES_AN_ITEM * max(_LEAST_ITEMS, *self.by_name.values(), 0)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or object that has begun.
+
+    Attributes:
+        name: of its field; None in a list.
+        most: items that it may have.
+        commas: that have come.
+    """
+
+    name: str | None
+    most: int
+    is_object: bool
+    commas: int = 0
+
+
+def check_counts(text: bytes | bytearray, counts: Counts, field: str = "body") -> None:
+    """Refuse a JSON text with too many values. What is not JSON may pass: parsing refuses it.
+
+    Args:
+        field: what the text is, for errors.
+
+    Raises:
+        InvalidInputError: with the dotted path of the list or object that has too many items; code
+            `invalid_json` where they are nested too deeply.
+    """
+    if text.count(b",") < counts.least and text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+        return
+    left = counts.values
+    stack: list[_Open] = []
+    for start, end, sign in _signs(text):
+        if sign == _COMMA:
+            left -= 1
+            if stack:
+                stack[-1].commas += 1
+                if stack[-1].commas >= stack[-1].most:
+                    raise too_many(stack[-1].most, _path(stack, field))
+        elif sign in _ENDS:
+            if not stack:
+                return
+            stack.pop()
+        else:
+            left -= 1
+            name = _name(text, start, end) if stack and stack[-1].is_object else None
+            known = name if stack else ""
+            most = counts.others if known is None else counts.by_name.get(known, counts.others)
+            stack.append(_Open(name, most, sign == _OBJECT))
+            if len(stack) > MAX_DEPTH:
+                raise too_deep(_path(stack, field))
+        if left < 0:
+            raise InvalidInputError(
+                f"The JSON has more than {counts.values} values: send fewer, or several requests.",
+                field=field,
+            )
+
+
+def check_texts(text: bytes | bytearray, limit: int) -> None:
+    """Refuse a JSON text whose texts would take much more memory than itself: one character beyond U+FFFF
+    (an emoji) makes each of its text's characters take four bytes.
+
+    Args:
+        limit: bytes that `text` itself may have.
+
+    Raises:
+        TooLargeError: they would.
+    """
+    most = 5 * limit // 2
+    if 4 * len(text) <= most:
+        return
+    wide = escaped = 0
+    for found in _TEXT.finditer(text):
+        literal = found[0]
+        if b"\\" in literal:
+            escaped = max(escaped, len(literal))  # is decoded apart first
+        elif literal.isascii():
+            continue
+        if _BEYOND.search(literal):
+            wide += len(literal.translate(None, _LATER_BYTES))
+        if 4 * wide + escaped > most:
+            raise TooLargeError(
+                f"The body's texts would take more than {most} bytes of memory, because of characters "
+                "beyond U+FFFF: send fewer or shorter inputs.",
+                field="body",
+            )
+
+
+def too_many(most: int, field: str) -> InvalidInputError:
+    """The refusal of a list or object with more than `most` items."""
+    return InvalidInputError(
+        f"There are more than {most} items here, the most that are taken: send fewer, or several requests.",
+        field=field,
+    )
+
+
+def too_deep(field: str) -> InvalidInputError:
+    """The refusal of what is nested deeper than `MAX_DEPTH`."""
+    return InvalidInputError(
+        f"The JSON is nested deeper than {MAX_DEPTH} levels: flatten it.", field=field, code="invalid_json"
+    )
+
+
+def _signs(text: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
+    """`(start, end, sign)` of each bracket and comma outside texts; `start` is where the one before ended.
+
+    Ends early where a text does not end.
+    """
+    start = 0
+    for step in _STEP.finditer(text):
+        end = step.end()
+        if end == start or text[end - 1] not in b"[]{},":
+            return
+        yield start, end, text[end - 1]
+        start = end
+
+
+def _name(text: bytes | bytearray, start: int, end: int) -> str:
+    """The name of the field whose value begins before `end`; `?` where it is not plain, as `join_path`."""
+    key = _KEY.match(text, start, end)
+    return key[1].decode() if key else "?"
+
+
+def _path(stack: list[_Open], field: str) -> str:
+    inner = [
+        opened.name if opened.name is not None else str(around.commas) for around, opened in pairwise(stack)
+    ]
+    return ".".join(([] if field == "body" and inner else [field]) + inner)
