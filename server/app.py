@@ -31,6 +31,7 @@ from server.engine.ladder import build_ladder, program_count
 from server.engine.plans import Ladder
 from server.engine.stats import EngineStats
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
+from server.log import Say
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tenancy.keys import load_keys
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
     from server.model.mesh import DeviceMesh
-
-Say = Callable[[str], None]
 
 _STORE_CALLS_WAITING = 512
 _TEXT_CALLS_WAITING = 512
@@ -95,7 +94,7 @@ def build_app(settings: Settings) -> App:
 
 
 def close_app(app: App) -> bool:
-    """End tuning, the engine, the threads and the store; requests still under way fail with `not_ready`.
+    """End tuning, the engine, the threads and the store; requests still under way fail with `shutting_down`.
 
     Returns:
         False where a compile of a tuning job still goes on: the process had better end without waiting.
@@ -108,10 +107,30 @@ def close_app(app: App) -> bool:
     return ended
 
 
-def stop_tuning(app: App) -> bool:
-    """Save the tuning job at hand and give it back. False where its compile still goes on."""
+async def answer_requests(services: Services, seconds: float, tell_seconds: float) -> int:
+    """Let nothing new in and wait for what is under way; what is unfinished after `seconds` is given up, so
+    that its one outcome is `shutting_down`. On the event loop.
+
+    Args:
+        tell_seconds: twice so long at most is waited, further, for those answers.
+
+    Returns:
+        How many requests were given up.
+    """
+    lifecycle = services.lifecycle
+    lifecycle.close()
+    unfinished = await lifecycle.answered(seconds)
+    if services.serving is not None:
+        await services.serving.engine.drain(0.0 if unfinished else tell_seconds)
+    if unfinished and await lifecycle.answered(tell_seconds):  # those that the engine told are done by then
+        await lifecycle.give_up(tell_seconds)
+    return unfinished
+
+
+def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
+    """Save the tuning job at hand and give it back. False where its compile still goes on after so long."""
     tuning = app.services.tuning
-    return tuning is None or tuning.stop(_TUNING_STOP_SECONDS)
+    return tuning is None or tuning.stop(min(seconds, _TUNING_STOP_SECONDS))
 
 
 def feed_limits(settings: Settings) -> FeedLimits:

@@ -1,4 +1,8 @@
-"""The route class of every router: who asks is settled before a body is read, and JSON is parsed strictly."""
+"""The route class of every router: who asks is settled before a body is read, and JSON is parsed strictly.
+
+From its first line to its answer a request is *under way*: the process waits for it before it ends, and gives
+it up when time is over.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from server.api.http.access import PROBES
 from server.api.http.auth import Require
 from server.api.http.json_body import join_path, parse_json, read_body
 from server.api.services import services_of
@@ -38,9 +43,17 @@ class ChorusRoute(APIRoute):
         has_body = self.body_field is not None
         required = self.body_field is not None and self.body_field.field_info.is_required()
         known = {parameter.alias for parameter in self.dependant.query_params}
+        probe = self.path in PROBES
 
         async def checked(request: Request) -> Response:
             door.authorise(request)
+            lifecycle = services_of(request).lifecycle
+            if not probe:
+                lifecycle.check_open()
+            with lifecycle.under_way():
+                return await answered(request)
+
+        async def answered(request: Request) -> Response:
             _check_query(request, known)
             if not has_body:
                 return await handler(request)

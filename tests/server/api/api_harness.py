@@ -132,9 +132,8 @@ class ApiServer:
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, lifespan="off", ws="none"))
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self.server.serve(sockets=[self._listener])), daemon=True
-        )
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=20)
 
     def _base(self, vocabulary: Vocabulary) -> BaseModelInfo:
@@ -150,6 +149,10 @@ class ApiServer:
             prompt_rows=64,
             embeddings=lambda: self.table,
         )
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        await self.server.serve(sockets=[self._listener])
 
     def __enter__(self) -> ApiServer:
         self.engine.start()
