@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -65,14 +65,20 @@ def _metavar(field: FieldInfo) -> str:
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="TOML file. [CHORUS_CONFIG]")
 @_options
 def serve(config: Path | None, **flags: Any) -> None:
-    try:
+    with readable_errors():
         settings = load_settings(flags, config)
         with process_log("chorus", settings.log_level) as say:
             from server.app import build_app
-            from server.process import Process
+            from server.process import Process, end_with
 
-            code = Process(build_app(settings), say).run()
+            end_with(lambda: Process(build_app(settings), say).run())
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """An error of ours is one sentence on the command line, and exit code 1."""
+    try:
+        yield
     except (ChorusError, StoreError) as error:
         where = f"{error.field}: " if error.field else ""
         raise click.ClickException(f"{where}{error.message}") from None
-    sys.exit(code)

@@ -19,7 +19,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -43,7 +43,7 @@ _CLOSE_SECONDS = 4.0
 _LAST_SECONDS = 2.0
 """The end of `drain_seconds`, for telling whose requests are given up and for closing; never less."""
 
-_TELL_SECONDS = 0.5
+_TELL_SECONDS = 0.4
 _TICK_SECONDS = 0.05
 
 
@@ -193,7 +193,7 @@ class Process:
         except Exception:
             LOG.exception("draining failed: the process ends all the same")
             self._code = 1
-        self._stop(self._code, until + 2 * _TELL_SECONDS)
+        self._stop(self._code, until + 3 * _TELL_SECONDS)
 
     async def _answer(self, until: float) -> None:
         """Answer what is under way until then, in monotonic seconds; give back the tuning job meanwhile."""
@@ -259,6 +259,24 @@ def url_of(listener: socket.socket) -> str:
     """Where to reach the server."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def end_with(run: Callable[[], int]) -> NoReturn:
+    """End the process with the exit code that `run` returns, or with 1 where it fails.
+
+    Raises:
+        ChorusError, StoreError: of `run`; the process goes on.
+    """
+    try:
+        code = run()
+    except (ChorusError, StoreError):
+        raise
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException:
+        LOG.exception("cannot start")
+        code = 1
+    exit_now(code)  # everything is closed by now; taking the interpreter down would take seconds more
 
 
 def exit_now(code: int) -> NoReturn:

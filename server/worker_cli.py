@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prompts_store.errors import StoreError
-from server.cli import option_of
-from server.errors import ChorusError, InvalidInputError
-from server.log import process_log
+from server.cli import option_of, readable_errors
+from server.errors import InvalidInputError
+from server.log import Say, process_log
 from server.settings import Settings, load_settings
 from server.signals import ending_signals
 
@@ -73,17 +72,19 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="TOML file. [CHORUS_CONFIG]")
 @_options
 def worker(config: Path | None, **flags: Any) -> None:
-    try:
+    with readable_errors():
         settings = load_settings(flags, config, listening=False)
         with process_log("chorus worker", settings.log_level) as say:
-            run(settings, say)
-    except (ChorusError, StoreError) as error:
-        where = f"{error.field}: " if error.field else ""
-        raise click.ClickException(f"{where}{error.message}") from None
+            from server.process import end_with
+
+            end_with(lambda: run(settings, say))
 
 
-def run(settings: Settings, say: Callable[[str], None]) -> None:
+def run(settings: Settings, say: Say) -> int:
     """Work until a signal. Ends the process where something does not end in time.
+
+    Returns:
+        The exit code.
 
     Raises:
         ChorusError, StoreError: the model or the store cannot be used.
@@ -117,7 +118,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         exit_now(0)
     device.stop(_CLOSE_SECONDS)
     store.close()
-    late.cancel()
+    return 0
 
 
 def signals(end: Callable[[int], object]) -> Callable[[], None]:
