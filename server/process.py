@@ -40,10 +40,10 @@ _DEATH_SECONDS = 4.0
 _CLOSE_SECONDS = 4.0
 """For closing tuning, engine, threads and store once the sockets are closed."""
 
-_LAST_SECONDS = 2.0
+_LAST_SECONDS = 3.0
 """The end of `drain_seconds`, for telling whose requests are given up and for closing; never less."""
 
-_TELL_SECONDS = 0.4
+_TELL_SECONDS = 0.6
 _TICK_SECONDS = 0.05
 
 

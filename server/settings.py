@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         25.0,
         ge=0,
-        description="On SIGTERM, SIGINT or SIGHUP: time until the process ends; what is unfinished 2 seconds "
+        description="On SIGTERM, SIGINT or SIGHUP: time until the process ends; what is unfinished 3 seconds "
         "before is given up.",
     )
     drain_notice_ms: int = Field(

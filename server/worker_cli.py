@@ -51,7 +51,7 @@ NAMES = (
 SLICE_MS = 1_000
 """Where no setting says so: nobody waits for a worker's device, and larger dispatches are faster."""
 
-_CLOSE_SECONDS = 2.0
+_CLOSE_SECONDS = 3.0
 _HELP = """Tune prompts in a process of its own, with its own copy of the weights.
 
 Takes tuning jobs from the same store as the servers: give it their data folder (and database), and the same

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tether import tethered
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,5 +18,5 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(600)
 def test_dashboard_queries_and_rules_against_a_real_prometheus(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "deploy" / "check_monitoring.py", "--toy", tmp_path / "toy"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    ran = subprocess.run(tethered(command), capture_output=True, text=True, timeout=580)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tether import tethered
+
 CHORUS = Path(sys.executable).parent / "chorus"
 TINY = {
     "input_lengths": "48",
@@ -29,7 +31,7 @@ _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
 class Served:
-    """One server process; ended with SIGTERM when the block ends.
+    """One server process; ended with SIGTERM when the block ends, and by whatever ends this one.
 
     Args:
         command: in place of `chorus serve`.
@@ -44,7 +46,7 @@ class Served:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
-            list(command) or [str(CHORUS), "serve"],
+            tethered(command or [CHORUS, "serve"]),
             env=env,
             stderr=subprocess.PIPE,
             text=True,

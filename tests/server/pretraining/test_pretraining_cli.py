@@ -19,6 +19,7 @@ from server.model.checkpoints import load_model, open_checkpoint
 from server.model.t5 import tensors_of
 from server.pretraining.cli import adapt, pretrain
 from server.pretraining.data.span_corruption import fitting_shape
+from tether import tethered
 
 SIZES = (
     "--d-model", "16", "--d-ff", "24", "--d-kv", "4", "--num-heads", "2", "--encoder-layers", "1",
@@ -156,7 +157,9 @@ def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_pat
     command = [sys.executable, "-m", "server.pretraining", "pretrain", str(tmp_path), *SIZES, *TRAINING,
                "--steps", "1000000"]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    with subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        tethered(command), cwd=root, env=environment, stderr=subprocess.PIPE, text=True
+    ) as running:
         assert running.stderr is not None
         try:
             for line in running.stderr:
