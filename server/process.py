@@ -183,7 +183,8 @@ class Process:
 
     def _begin_drain(self) -> None:
         self._drain_task = asyncio.ensure_future(self._drain())
-        self._say(f"{self._signal}: draining")
+        with contextlib.suppress(Exception):  # who cannot be told is no reason to stay
+            self._say(f"{self._signal}: draining")
 
     async def _drain(self) -> None:
         assert self._signalled_at is not None
