@@ -64,8 +64,11 @@ class App:
     upkeep: Upkeep
 
 
-def build_app(settings: Settings) -> App:
+def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> App:
     """Everything but the model and the engine: quick, so that the HTTP server is up while programs compile.
+
+    Args:
+        lost_lines: how many lines of the log could not be written so far.
 
     Raises:
         InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
@@ -88,7 +91,7 @@ def build_app(settings: Settings) -> App:
         metrics=metrics,
         feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(settings)),
     )
-    metrics.watch(lambda: _gauges(services))
+    metrics.watch(lambda: _gauges(services) | {"chorus_log_lines_lost": float(lost_lines())})
     upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)
     return App(settings, services, metrics, build_api(services, http_observer(metrics)), upkeep)
 

@@ -67,11 +67,11 @@ def _metavar(field: FieldInfo) -> str:
 def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config)
-        with process_log("chorus", settings.log_level) as say:
+        with process_log("chorus", settings.log_level) as log:
             from server.app import build_app
             from server.process import Process, end_with
 
-            end_with(lambda: Process(build_app(settings), say).run())
+            end_with(lambda: Process(build_app(settings, lambda: log.lost), log.say).run())
 
 
 @contextmanager

@@ -31,10 +31,16 @@ _STDOUT, _STDERR = 1, 2
 
 
 class Log:
-    """Lines on their way to a descriptor, at most `_MAX_LINES`; what comes beyond is dropped and counted."""
+    """Lines on their way to a descriptor, at most `_MAX_LINES`; what comes beyond is dropped and counted.
 
-    def __init__(self, descriptor: int) -> None:
+    Args:
+        name: what a line that is said begins with.
+    """
+
+    def __init__(self, descriptor: int, name: str = "chorus") -> None:
         self._descriptor = descriptor
+        self._name = name
+        self._started = time.monotonic()
         # Its `put` may interrupt itself, so a signal's handler may write.
         self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
         self._dropped = 0
@@ -53,6 +59,10 @@ class Log:
             self._dropped += 1
         else:
             self._queue.put(line[:_MAX_CHARACTERS])
+
+    def say(self, line: str) -> None:
+        """Write a line with the seconds since the log was made."""
+        self.write(f"{self._name} [{time.monotonic() - self._started:7.1f} s] {line}")
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait until what was written before is out. False when that takes longer."""
@@ -133,20 +143,16 @@ class _Printed(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def process_log(name: str, level: str | None = None) -> Iterator[Say]:
+def process_log(name: str, level: str) -> Iterator[Log]:
     """The log of this process, until the block ends: what is said, logged and printed.
 
     Args:
         name: what each line that is said begins with.
-        level: least severe level of our own log lines; None leaves the loggers as they are.
-
-    Yields:
-        What says a line, with the seconds since the block began.
+        level: least severe level of our own log lines.
     """
-    started = time.monotonic()
     _open_standard_descriptors()
     with _never_blocking(_STDERR), contextlib.ExitStack() as stack:
-        log = Log(_STDERR)
+        log = Log(_STDERR, name)
         stack.callback(log.flush)
         handler = _Handler(log)
         handler.setFormatter(logging.Formatter(_FORMAT))
@@ -155,9 +161,8 @@ def process_log(name: str, level: str | None = None) -> Iterator[Say]:
         stack.callback(root.removeHandler, handler)
         stack.enter_context(contextlib.redirect_stdout(_Printed(log, _STDOUT)))
         stack.enter_context(contextlib.redirect_stderr(_Printed(log, _STDERR)))
-        if level is not None:
-            set_log_levels(level)
-        yield lambda line: log.write(f"{name} [{time.monotonic() - started:7.1f} s] {line}")
+        set_log_levels(level)
+        yield log
 
 
 def _open_standard_descriptors() -> None:

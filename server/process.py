@@ -203,10 +203,11 @@ class Process:
             return max(0.0, until - time.monotonic())
 
         await asyncio.sleep(min(self._app.settings.drain_notice_ms / 1000, left()))
-        tuning = asyncio.create_task(asyncio.to_thread(stop_tuning, self._app, left()))
+        told = 2 * _TELL_SECONDS
+        tuning = asyncio.create_task(asyncio.to_thread(stop_tuning, self._app, left() + told))
         if given_up := await answer_requests(self._app.services, left(), _TELL_SECONDS):
             LOG.warning("%d requests were unfinished and are given up", given_up)
-        await asyncio.wait({tuning}, timeout=left())
+        await asyncio.wait({tuning}, timeout=max(0.0, until + told - time.monotonic()))
 
     def _on_death(self, error: EngineDeadError) -> None:
         """On the engine's thread or its watchdog's."""

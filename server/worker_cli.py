@@ -74,10 +74,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        with process_log("chorus worker", settings.log_level) as say:
+        with process_log("chorus worker", settings.log_level) as log:
             from server.process import end_with
 
-            end_with(lambda: run(settings, say))
+            end_with(lambda: run(settings, log.say))
 
 
 def run(settings: Settings, say: Say) -> int:

@@ -32,6 +32,7 @@ from served import Served
 from prompts_store.store import PromptStore
 
 CLIENTS = 50
+FEW_PROGRAMS = {"input_lengths": "64", "batch_rows": "1,8", "blocks": "64x16x16", "score_buckets": "4x8"}
 DRAIN_SECONDS = 4.0
 GUARD_SECONDS = 120.0
 REFUSED = (503, "shutting_down")
@@ -318,12 +319,10 @@ def main() -> int:
         for number in range(given.times):
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            options = {"compile_cache_dir": Path(scratch) / "cache", "drain_seconds": given.drain_seconds}
             sig = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)[number % 3]
-            with served_clients(folder, model=given.model, tuning_enabled=False, **options) as (
-                server,
-                clients,
-            ):
+            own = {"model": given.model, "drain_seconds": given.drain_seconds, "demo_prompts": False}
+            own |= {"compile_cache_dir": Path(scratch) / "cache"} | FEW_PROGRAMS
+            with served_clients(folder, **own) as (server, clients):
                 ended = end(server, clients, folder, sig)
             ends.append(ended)
             line = (

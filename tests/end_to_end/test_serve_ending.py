@@ -46,6 +46,8 @@ def test_a_log_that_stalls_and_then_loses_its_reader_changes_nothing(
         assert len(server.post("/v1/generate", body)["results"]) == 1  # nobody has read a line so far
         os.close(read_end)
         assert len(server.post("/v1/generate", body)["results"]) == 1
+        while not server.metric("chorus_log_lines_lost"):
+            assert server.process.poll() is None
         assert server.stop(signal.SIGINT) == 0
 
 

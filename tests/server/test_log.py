@@ -32,17 +32,20 @@ import contextlib, sys
 def process_log(name, level):
     logging.raiseExceptions = False
     logging.basicConfig(stream=sys.stderr, level=level.upper())
-    yield lambda line: print(line, file=sys.stderr, flush=True)
+    class Log:
+        def say(self, line):
+            print(line, file=sys.stderr, flush=True)
+    yield Log()
 """
 _CHILD = f"""
 import logging, os, sys, warnings
 done = int(sys.argv[1])
-with process_log("chorus", "info") as say:
+with process_log("chorus", "info") as log:
     os.write(done, b"begun\\n")
     sys.stdin.readline()
     for number in range({LINES}):
         logging.getLogger("chorus").info("line %d {WORDS}", number)
-    say("said")
+    log.say("said")
     print("printed")
     print("printed too", file=sys.stderr, flush=True)
     if "native" in sys.argv:
@@ -53,7 +56,7 @@ with process_log("chorus", "info") as say:
                 pass
     os.write(done, b"done\\n")
     sys.stdin.readline()
-    say("the last line")
+    log.say("the last line")
 os.write(done, b"left\\n")
 """
 
@@ -210,7 +213,7 @@ def test_lines_beyond_the_queue_are_counted_and_told() -> None:
 def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
     """The control is Python itself, which opens the next file there, for the log to be written into."""
     code = "import sys\n{}\nwith open(sys.argv[1], 'w') as file: print(file.fileno())"
-    ours = code.format("from server.log import process_log\nlog = process_log('x')\nlog.__enter__()")
+    ours = code.format("from server.log import process_log\nlog = process_log('x', 'info')\nlog.__enter__()")
     numbers = []
     for text in (ours, code.format("")):
         done = subprocess.run(
