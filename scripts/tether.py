@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
-_SIGKILL = 9
 
 
 def tethered(command: Sequence[object], user: str = "") -> list[str]:
@@ -34,7 +34,7 @@ def tie_to(parent: int) -> None:
     """Tie this process, a child of process `parent`: for one that was forked."""
     if not sys.platform.startswith("linux"):
         return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0):
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:  # it ended before it was tied to
         os._exit(1)
@@ -54,4 +54,5 @@ if __name__ == "__main__":
     if account_name:
         _become(account_name)  # first: a change of user unties
     tie_to(int(tied_to))
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what it starts here would too
     os.execvp(words[0], words)

@@ -102,8 +102,7 @@ class Lifecycle:
         Raises:
             ShuttingDownError: `give_up` came before the work was done; the work was cancelled.
         """
-        if self._given_up:
-            raise shutting_down()
+        self._check_given_up()
         task = asyncio.current_task()
         assert task is not None
         self._under_way.add(task)
@@ -117,6 +116,10 @@ class Lifecycle:
             raise shutting_down() from None
         finally:
             self._under_way.discard(task)
+
+    def _check_given_up(self) -> None:
+        if self._given_up:
+            raise shutting_down()
 
     async def answered(self, seconds: float) -> int:
         """Wait until nothing is under way or `seconds` are over. How many requests are under way then."""

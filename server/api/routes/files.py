@@ -91,7 +91,7 @@ async def delete_file(request: Request, principal: MayTune, file: FileId) -> Res
     return Response(status_code=204)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The metric's label: codes of ours, so that there are few."""
     if isinstance(error, ClientDisconnect):
         return CancelledError.default_code
