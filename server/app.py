@@ -110,26 +110,6 @@ def close_app(app: App) -> bool:
     return ended
 
 
-async def answer_requests(services: Services, seconds: float, tell_seconds: float) -> int:
-    """Let nothing new in and wait for what is under way; what is unfinished after `seconds` is given up, so
-    that its one outcome is `shutting_down`. On the event loop.
-
-    Args:
-        tell_seconds: twice so long at most is waited, further, for those answers.
-
-    Returns:
-        How many requests were given up.
-    """
-    lifecycle = services.lifecycle
-    lifecycle.close()
-    unfinished = await lifecycle.answered(seconds)
-    if services.serving is not None:
-        await services.serving.engine.drain(0.0 if unfinished else tell_seconds)
-    if unfinished and await lifecycle.answered(tell_seconds):  # those that the engine told are done by then
-        await lifecycle.give_up(tell_seconds)
-    return unfinished
-
-
 def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
     """Save the tuning job at hand and give it back. False where its compile still goes on after so long."""
     tuning = app.services.tuning

@@ -27,7 +27,8 @@ import uvicorn
 
 from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
-from server.app import App, answer_requests, bring_up, close_app, stop_tuning
+from server.api.services import Services
+from server.app import App, bring_up, close_app, stop_tuning
 from server.errors import ChorusError, EngineDeadError, InvalidInputError
 from server.log import Say
 from server.signals import ending_signals
@@ -230,6 +231,26 @@ class Process:
         self._server.until = min(self._server.until, until)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(setattr, self._server, "should_exit", True)
+
+
+async def answer_requests(services: Services, seconds: float, tell_seconds: float) -> int:
+    """Let nothing new in and wait for what is under way; what is unfinished after `seconds` is given up, so
+    that its one outcome is `shutting_down`. On the event loop.
+
+    Args:
+        tell_seconds: twice so long at most is waited, further, for those answers.
+
+    Returns:
+        How many requests were given up.
+    """
+    lifecycle = services.lifecycle
+    lifecycle.close()
+    unfinished = await lifecycle.answered(seconds)
+    if services.serving is not None:
+        await services.serving.engine.drain(0.0 if unfinished else tell_seconds)
+    if unfinished and await lifecycle.answered(tell_seconds):  # those that the engine told are done by then
+        await lifecycle.give_up(tell_seconds)
+    return unfinished
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -20,9 +20,9 @@ from test_leaving import Gate, send
 
 from prompts_store.store_files import FileWriter
 from server.api.lifecycle import Lifecycle
-from server.app import answer_requests
 from server.errors import ShuttingDownError
 from server.model.vocabulary import Vocabulary
+from server.process import answer_requests
 
 TELL_SECONDS = 1.0
 GENERATE = {"task": None, "input": "good", "max_new_tokens": 4}
