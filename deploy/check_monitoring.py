@@ -31,6 +31,10 @@ import numpy as np
 
 from chorus import Client, InvalidInputError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from tether import tethered
+
 ROOT = Path(__file__).resolve().parent.parent
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "chorus.json"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -108,7 +112,9 @@ def free_ports(count: int) -> list[int]:
 def running(command: list[Any], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ended on the way out, its output in a file."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+        process = subprocess.Popen(
+            tethered(command), stdout=output, stderr=output, env={**os.environ, **environment}
+        )
         try:
             yield process
         finally:

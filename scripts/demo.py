@@ -11,13 +11,14 @@ import subprocess
 import sys
 
 from bootstrap import ROOT, environment
+from tether import tethered
 
 if __name__ == "__main__":
     python = environment("server")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
         code = subprocess.run(
-            [python, ROOT / "scripts" / "mixed_batch.py", *sys.argv[1:]], cwd=ROOT
+            tethered([python, ROOT / "scripts" / "mixed_batch.py", *sys.argv[1:]]), cwd=ROOT
         ).returncode
     except KeyboardInterrupt:
         code = 0

@@ -25,6 +25,7 @@ from typing import Any
 
 from base_stages.plan import STAGES, Plan, read_plan, write_document
 from base_stages.tasks import collect, read_tasks
+from server.signals import ending_signals
 
 LICENCE = "public-domain books (Project Gutenberg)"
 
@@ -32,7 +33,7 @@ LICENCE = "public-domain books (Project Gutenberg)"
 def main() -> int:
     arguments = _arguments()
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, lambda *_: stopping.set())
     makers = Makers(arguments, stopping.is_set)
     for stage in arguments.stages.split(","):

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from chorus import Client, ConnectionFailedError
 from server.embedded import DEMO_TENANT, embedded_folder
+from tether import tethered
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("CHORUS_DEMO_DIR", ROOT / ".chorus" / "demo"))
@@ -78,9 +79,8 @@ def _serve(port: int) -> subprocess.Popen[bytes]:
     chorus = Path(sys.executable).parent / "chorus"
     environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
     which = ["--model", "embedded", "--tenant", DEMO_TENANT]
-    return subprocess.Popen(
-        [chorus, "serve", *which, "--host", "127.0.0.1", "--port", str(port)], env=environment
-    )
+    command = [chorus, "serve", *which, "--host", "127.0.0.1", "--port", port]
+    return subprocess.Popen(tethered(command), env=environment)
 
 
 def inputs_of(demo: dict[str, Any]) -> dict[str, dict[str, str]]:

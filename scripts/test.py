@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from bootstrap import ROOT, environment
+from tether import tethered
 
 CHECKS = (
     ("format", ["ruff", "format", "--check", "--quiet", "."]),
@@ -57,7 +58,7 @@ def main() -> int:
     arguments = chosen or ["-n", "2", "--dist", "worksteal", "--durations", "15"]
     # Not one GEMM's speed matters here, and two pools of two threads on two cores ruin both.
     settings = {"JAX_PLATFORMS": "cpu", **compile_cache(), **os.environ}
-    if subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, env=settings).returncode:
+    if subprocess.run(tethered([python, "-m", "pytest", *arguments]), cwd=ROOT, env=settings).returncode:
         failed.append("tests")
     if failed:
         sys.stdout.write(f"failed: {', '.join(failed)}\n")

@@ -31,6 +31,7 @@ from server.engine.ladder import build_ladder, program_count
 from server.engine.plans import Ladder
 from server.engine.stats import EngineStats
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
+from server.log import Say
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tenancy.keys import load_keys
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
     from server.model.mesh import DeviceMesh
-
-Say = Callable[[str], None]
 
 _STORE_CALLS_WAITING = 512
 _TEXT_CALLS_WAITING = 512
@@ -65,8 +64,11 @@ class App:
     upkeep: Upkeep
 
 
-def build_app(settings: Settings) -> App:
+def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> App:
     """Everything but the model and the engine: quick, so that the HTTP server is up while programs compile.
+
+    Args:
+        lost_lines: how many lines of the log could not be written so far.
 
     Raises:
         InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
@@ -91,13 +93,13 @@ def build_app(settings: Settings) -> App:
         metrics=metrics,
         feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(settings)),
     )
-    metrics.watch(lambda: _gauges(services))
+    metrics.watch(lambda: _gauges(services) | {"chorus_log_lines_lost": float(lost_lines())})
     upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)
     return App(settings, services, metrics, build_api(services, http_observer(metrics)), upkeep)
 
 
 def close_app(app: App) -> bool:
-    """End tuning, the engine, the threads and the store; requests still under way fail with `not_ready`.
+    """End tuning, the engine, the threads and the store; requests still under way fail with `shutting_down`.
 
     Returns:
         False where a compile of a tuning job still goes on: the process had better end without waiting.
@@ -110,10 +112,10 @@ def close_app(app: App) -> bool:
     return ended
 
 
-def stop_tuning(app: App) -> bool:
-    """Save the tuning job at hand and give it back. False where its compile still goes on."""
+def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
+    """Save the tuning job at hand and give it back. False where its compile still goes on after so long."""
     tuning = app.services.tuning
-    return tuning is None or tuning.stop(_TUNING_STOP_SECONDS)
+    return tuning is None or tuning.stop(min(seconds, _TUNING_STOP_SECONDS))
 
 
 def feed_limits(settings: Settings) -> FeedLimits:

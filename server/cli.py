@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -14,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from prompts_store.errors import StoreError
 from server.errors import ChorusError
+from server.log import process_log
 from server.settings import Settings, flag_of, load_settings, variable_of
 
 _HELP = """Serve one frozen T5 and its soft prompts over HTTP.
@@ -62,32 +61,24 @@ def _metavar(field: FieldInfo) -> str:
     return "LIST" if get_origin(kind) is tuple else "TEXT"
 
 
-def set_log_levels(level: str) -> None:
-    """Our own logs from `level` up; those of libraries only from `warning` up, unless it is `debug`."""
-    own = logging.getLevelName(level.upper())
-    logging.getLogger().setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
-    for name in ("chorus", "server", "prompts_store", "uvicorn"):
-        logging.getLogger(name).setLevel(own)
-
-
 @click.command(help=_HELP)
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="TOML file. [CHORUS_CONFIG]")
 @_options
 def serve(config: Path | None, **flags: Any) -> None:
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        click.echo(f"chorus [{time.monotonic() - started:7.1f} s] {line}", err=True)
-
-    try:
+    with readable_errors():
         settings = load_settings(flags, config)
-        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        set_log_levels(settings.log_level)
-        from server.app import build_app
-        from server.process import Process
+        with process_log("chorus", settings.log_level) as log:
+            from server.app import build_app
+            from server.process import Process, end_with
 
-        code = Process(build_app(settings), say).run()
+            end_with(lambda: Process(build_app(settings, lambda: log.lost), log.say).run())
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """An error of ours is one sentence on the command line, and exit code 1."""
+    try:
+        yield
     except (ChorusError, StoreError) as error:
         where = f"{error.field}: " if error.field else ""
         raise click.ClickException(f"{where}{error.message}") from None
-    sys.exit(code)

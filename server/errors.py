@@ -15,6 +15,7 @@
     ├── InternalError          500
     ├── OverloadedError        503  the server's queue is full; carries Retry-After
     ├── NotReadyError          503
+    │   └── ShuttingDownError  503  the process is ending, in good order
     ├── EngineDeadError        503  the engine stopped; the process is ending
     └── DeadlineExceededError  504
 
@@ -141,10 +142,16 @@ class OverloadedError(ChorusError):
 
 
 class NotReadyError(ChorusError):
-    """The server is starting or stopping."""
+    """The server is starting."""
 
     status = 503
     default_code = "not_ready"
+
+
+class ShuttingDownError(NotReadyError):
+    """The server is ending: it takes nothing new, and what it could not finish in time is given up."""
+
+    default_code = "shutting_down"
 
 
 class EngineDeadError(ChorusError):

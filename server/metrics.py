@@ -170,6 +170,11 @@ SERIES: tuple[Series, ...] = (
     Series("chorus_tuning_running", "gauge", "1 while this process has a tuning job in hand."),
     Series("chorus_job_followers", "gauge", "Connections that follow a tuning job."),
     Series("chorus_steps", "gauge", "Steps dispatched since the start."),
+    Series(
+        "chorus_log_lines_lost",
+        "gauge",
+        "Lines of the log that nobody took since the start: no reader, a slow one, or a full disk.",
+    ),
 )
 
 

@@ -1,47 +1,84 @@
 """The life of a serving process: listen, load, serve, drain, end. Exit code 0 only after an orderly end.
 
-The HTTP server is up before the model is loaded, so that `/readyz` can tell how far it is. On SIGTERM or
-SIGINT readiness goes down first, accepted requests are answered, then the sockets close. When the engine
-dies, every waiting request is told, and the process ends with code 1 within seconds, whatever else still
-hangs.
+The HTTP server is up before the model is loaded, so that `/readyz` can tell how far it is. On SIGTERM,
+SIGINT or SIGHUP readiness goes down first, nothing new is let in, what is under way is answered, then the
+sockets close; what is unfinished when `drain_seconds` are almost over is answered with `shutting_down`. When
+the engine dies or the start fails, whoever waits is told, and the process ends with code 1 within seconds.
+A thread of its own keeps these times, whatever else still hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import os
+import queue
 import signal
 import socket
-import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
 from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
-from server.app import App, Say, bring_up, close_app, stop_tuning
+from server.api.services import Services
+from server.app import App, bring_up, close_app, stop_tuning
 from server.connections.listener import BoundedServer, file_limit
 from server.connections.protocol import connection_class
 from server.connections.registry import ConnectionLimits, Registry
 from server.errors import ChorusError, EngineDeadError, InvalidInputError
+from server.log import Say
+from server.signals import ending_signals
 
 LOG = logging.getLogger("chorus.process")
 
 _DEATH_SECONDS = 4.0
-_GRACE_SECONDS = 5.0
+"""From the engine's death, or from a start that failed, to the end."""
+
+_CLOSE_SECONDS = 4.0
+"""For closing tuning, engine, threads and store once the sockets are closed."""
+
+_LAST_SECONDS = 3.0
+"""The end of `drain_seconds`, for telling whose requests are given up and for closing; never less."""
+
+_TELL_SECONDS = 0.6
+_TICK_SECONDS = 0.05
 
 
 class _Uvicorn(BoundedServer):
-    """A uvicorn whose signals start an orderly end instead of closing the sockets at once."""
+    """A uvicorn that leaves signals to the process, and whose connections do not outlast a time.
 
-    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits, process: Process) -> None:
-        super().__init__(config, Registry(limits), file_limit())
-        self._process = process
+    Attributes:
+        until: monotonic seconds at which connections that still read or write are cut off.
+    """
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._process.on_signal(sig)
+    until = math.inf
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the sockets; connections go once their answers are out."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        state = self.server_state
+        while (state.connections or state.tasks) and time.monotonic() < self.until + _TELL_SECONDS:
+            for connection in list(state.connections):
+                with contextlib.suppress(Exception):  # what is broken already closes by itself
+                    connection.shutdown()  # idle, it closes now; else after its answer
+                if time.monotonic() >= self.until:
+                    connection.transport.abort()
+            await asyncio.sleep(_TICK_SECONDS)
+        await self.stop_sweeping()
 
 
 class Process:
@@ -57,8 +94,13 @@ class Process:
         self._say = say
         self._code = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining = False
+        self._signalled_at: float | None = None
+        self._signal = ""
+        self._drain_seconds = max(_LAST_SECONDS, app.settings.drain_seconds)
+        self._served = False
         self._loaded = threading.Event()
+        # Monotonic seconds; its `put` may interrupt itself, so a signal's handler may put.
+        self._ends: queue.SimpleQueue[float] = queue.SimpleQueue()
         settings = app.settings
         config = uvicorn.Config(
             app.api,
@@ -69,12 +111,12 @@ class Process:
             proxy_headers=False,
             ws="none",
             lifespan="off",
-            timeout_graceful_shutdown=int(settings.drain_seconds + _GRACE_SECONDS),
         )
-        self._server = _Uvicorn(config, ConnectionLimits(idle_seconds=settings.keep_alive_seconds), self)
+        limits = ConnectionLimits(idle_seconds=settings.keep_alive_seconds)
+        self._server = _Uvicorn(config, Registry(limits), file_limit())
 
     def run(self) -> int:
-        """Serve until a signal or the engine's death.
+        """Serve until a signal, the engine's death or a start that fails.
 
         Returns:
             The exit code.
@@ -83,12 +125,27 @@ class Process:
             InvalidInputError: the address cannot be listened on.
         """
         listener = listen(self._app.settings.http_host, self._app.settings.http_port)
-        asyncio.run(self._serve(listener))
+        threading.Thread(target=self._keep_time, name="chorus-end", daemon=True).start()
+        for number in ending_signals():
+            signal.signal(number, self._on_signal)
+        try:
+            asyncio.run(self._serve(listener))
+        except BaseException:  # whatever it is, a process that does not serve must not stay
+            LOG.exception("serving failed")
+            exit_now(1)
         if not self._loaded.is_set():  # a compile cannot be interrupted: end without waiting for it
             exit_now(self._code)
         if not close_app(self._app):  # nor can one of a tuning job
             exit_now(self._code)
         return self._code
+
+    def _keep_time(self) -> None:
+        """On a thread of its own: when a time to end has come, the process ends."""
+        until = math.inf
+        while (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                until = min(until, self._ends.get(timeout=None if math.isinf(left) else left))
+        exit_now(self._code if self._served else self._code or 1)
 
     async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
@@ -96,62 +153,110 @@ class Process:
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
         upkeep = asyncio.create_task(self._app.upkeep.run())
         watch = asyncio.create_task(self._app.services.library.health.watch())
+        if self._signalled_at is not None:  # before there was a loop to tell
+            self._begin_drain()
         try:
             await self._server.serve(sockets=[listener])
         finally:
             await settle(upkeep, watch)
+        self._served = True
+        self._ends.put(time.monotonic() + _CLOSE_SECONDS)
+        if self._server.server_state.tasks:  # they wait for a thread that hangs, and answer nobody any more
+            exit_now(self._code)
 
     def _load(self, listener: socket.socket) -> None:
         try:
             compiled = bring_up(self._app, self._say, self._on_death)
-        except (ChorusError, StoreError) as error:
-            self._say(f"cannot start: {error.message}")
-            self._stop(1)
-        except Exception:
-            LOG.exception("cannot start")
-            self._say("cannot start: see the traceback above")
-            self._stop(1)
-        else:
             self._say(f"ready at {url_of(listener)} ({compiled})")
+        except (ChorusError, StoreError) as error:
+            self._fail(f"cannot start: {error.message}")
+        except BaseException:  # MemoryError and SystemExit too: nobody else sees what ends this thread
+            self._ends.put(time.monotonic() + _DEATH_SECONDS)  # first, in case that telling fails too
+            LOG.exception("cannot start")
+            self._fail("cannot start: see the traceback above")
         finally:
             self._loaded.set()
 
-    def on_signal(self, sig: int) -> None:
+    def _on_signal(self, sig: int, frame: FrameType | None) -> None:
         """Begin the orderly end; a second signal ends at once."""
-        if self._draining:
+        if self._signalled_at is not None:
             exit_now(128 + sig)
-        self._draining = True
+        self._signalled_at = time.monotonic()
         self._app.services.lifecycle.draining()  # readiness is down before anything else happens
+        self._signal = signal.Signals(sig).name
+        self._ends.put(self._signalled_at + self._drain_seconds)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._begin_drain, signal.Signals(sig).name)
+            self._loop.call_soon_threadsafe(self._begin_drain)
 
-    def _begin_drain(self, name: str) -> None:
-        self._say(f"{name}: draining")
+    def _begin_drain(self) -> None:
         self._drain_task = asyncio.ensure_future(self._drain())
+        with contextlib.suppress(Exception):  # who cannot be told is no reason to stay
+            self._say(f"{self._signal}: draining")
 
     async def _drain(self) -> None:
-        settings, serving = self._app.settings, self._app.services.serving
-        await asyncio.sleep(settings.drain_notice_ms / 1000)
-        tuning = asyncio.create_task(asyncio.to_thread(stop_tuning, self._app))
-        if serving is not None and not await serving.engine.drain(settings.drain_seconds):
-            LOG.warning("requests were still running after %s seconds: cancelled", settings.drain_seconds)
-            await asyncio.to_thread(serving.engine.stop)
-        await tuning
-        self._stop(self._code)
+        assert self._signalled_at is not None
+        until = self._signalled_at + self._drain_seconds - _LAST_SECONDS
+        try:
+            await self._answer(until)
+        except Exception:
+            LOG.exception("draining failed: the process ends all the same")
+            self._code = 1
+        self._stop(self._code, until + 3 * _TELL_SECONDS)
+
+    async def _answer(self, until: float) -> None:
+        """Answer what is under way until then, in monotonic seconds; give back the tuning job meanwhile."""
+
+        def left() -> float:
+            return max(0.0, until - time.monotonic())
+
+        await asyncio.sleep(min(self._app.settings.drain_notice_ms / 1000, left()))
+        told = 2 * _TELL_SECONDS
+        tuning = asyncio.create_task(asyncio.to_thread(stop_tuning, self._app, left() + told))
+        if given_up := await answer_requests(self._app.services, left(), _TELL_SECONDS):
+            LOG.warning("%d requests were unfinished and are given up", given_up)
+        await asyncio.wait({tuning}, timeout=max(0.0, until + told - time.monotonic()))
 
     def _on_death(self, error: EngineDeadError) -> None:
         """On the engine's thread or its watchdog's."""
         self._app.services.lifecycle.dead()
-        self._say(f"the engine died: {error.message}")
-        timer = threading.Timer(_DEATH_SECONDS, exit_now, (1,))
-        timer.daemon = True
-        timer.start()
-        self._stop(1)
+        self._fail(f"the engine died: {error.message}")
 
-    def _stop(self, code: int) -> None:
+    def _fail(self, line: str) -> None:
+        """End with code 1, within seconds. Callable from any thread."""
+        self._code = 1
+        now = time.monotonic()
+        self._ends.put(now + _DEATH_SECONDS)
+        try:
+            self._say(line)
+        finally:
+            self._stop(1, now + _DEATH_SECONDS / 2)
+
+    def _stop(self, code: int, until: float) -> None:
+        """Close the sockets; connections have until then, in monotonic seconds. Callable from any thread."""
         self._code = code or self._code
+        self._server.until = min(self._server.until, until)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(setattr, self._server, "should_exit", True)
+
+
+async def answer_requests(services: Services, seconds: float, tell_seconds: float) -> int:
+    """Let nothing new in and wait for what is under way; what is unfinished after `seconds` is given up, so
+    that its one outcome is `shutting_down`. On the event loop.
+
+    Args:
+        tell_seconds: twice so long at most is waited, further, for those answers.
+
+    Returns:
+        How many requests were given up.
+    """
+    lifecycle = services.lifecycle
+    lifecycle.close()
+    unfinished = await lifecycle.answered(seconds)
+    if services.serving is not None:
+        await services.serving.engine.drain(0.0 if unfinished else tell_seconds)
+    if unfinished and await lifecycle.answered(tell_seconds):  # those that the engine told are done by then
+        await lifecycle.give_up(tell_seconds)
+    return unfinished
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -185,8 +290,26 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def exit_now(code: int) -> None:
+def end_with(run: Callable[[], int]) -> NoReturn:
+    """End the process with the exit code that `run` returns, or with 1 where it fails.
+
+    Raises:
+        ChorusError, StoreError: of `run`; the process goes on.
+    """
+    try:
+        code = run()
+    except (ChorusError, StoreError):
+        raise
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException:
+        LOG.exception("cannot start")
+        code = 1
+    exit_now(code)  # everything is closed by now; taking the interpreter down would take seconds more
+
+
+def exit_now(code: int) -> NoReturn:
     """End the process without waiting for its threads."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(Exception):
+        logging.shutdown()  # writes what is left of the log, for a moment at most
     os._exit(code)

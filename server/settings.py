@@ -131,14 +131,15 @@ class Settings(BaseSettings):
     max_members: int = Field(64, ge=1, description="Most members of one ensemble.")
     keep_alive_seconds: int = Field(75, ge=1, description="How long an idle connection stays open.")
     drain_seconds: float = Field(
-        30.0,
+        25.0,
         ge=0,
-        description="On SIGTERM: how long accepted requests may still run before they are cancelled.",
+        description="On SIGTERM, SIGINT or SIGHUP: time until the process ends; what is unfinished 3 seconds "
+        "before is given up.",
     )
     drain_notice_ms: int = Field(
         0,
         ge=0,
-        description="On SIGTERM: how long to answer 'draining' at /readyz while still taking requests.",
+        description="Of `drain_seconds`: how long to say 'draining' at /readyz and still take requests.",
     )
 
     # Requests
@@ -369,13 +370,19 @@ def load_settings(
 
 
 def check_settings(settings: Settings) -> Settings:
-    """Rules between settings: the bind rule. Raises InvalidInputError naming the setting."""
+    """Rules between settings: the bind rule and the drain's. Raises InvalidInputError naming the setting."""
     if settings.api_key_file is None and not settings.is_loopback and not settings.insecure_bind:
         raise InvalidInputError(
             f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use "
             "and delete every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with "
             "--insecure-bind.",
             field="http_host",
+        )
+    if settings.drain_notice_ms and settings.drain_notice_ms >= 1000 * settings.drain_seconds:
+        raise InvalidInputError(
+            f"drain_notice_ms is {settings.drain_notice_ms}, and drain_seconds, which it is a part of, is "
+            f"{settings.drain_seconds:g}: give a shorter notice or more time.",
+            field="drain_notice_ms",
         )
     return settings
 

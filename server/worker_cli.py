@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from prompts_store.errors import StoreError
-from server.cli import option_of, set_log_levels
-from server.errors import ChorusError, InvalidInputError
+from server.cli import option_of, readable_errors
+from server.errors import InvalidInputError
+from server.log import Say, process_log
 from server.settings import Settings, load_settings
+from server.signals import ending_signals
 
 if TYPE_CHECKING:
     from server.model.checkpoints import LoadedModel
@@ -43,6 +43,7 @@ NAMES = (
     "tuning_max_row_bytes",
     "tuning_data_paths",
     "tuning_data_urls",
+    "drain_seconds",
     "log_level",
 )
 """Settings that a worker reads."""
@@ -50,12 +51,12 @@ NAMES = (
 SLICE_MS = 1_000
 """Where no setting says so: nobody waits for a worker's device, and larger dispatches are faster."""
 
-_STOP_SECONDS = 20.0
+_CLOSE_SECONDS = 3.0
 _HELP = """Tune prompts in a process of its own, with its own copy of the weights.
 
 Takes tuning jobs from the same store as the servers: give it their data folder (and database), and the same
-model. It needs the memory of one more model. On SIGTERM it saves the job at hand and gives it back, so that
-another worker or a server goes on with it.
+model. It needs the memory of one more model. On SIGTERM, SIGINT or SIGHUP it saves the job at hand and gives
+it back within `drain_seconds`, so that another worker or a server goes on with it.
 
 Each option is also an environment variable (in brackets) and a name in the TOML file that --config names.
 """
@@ -71,23 +72,19 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="TOML file. [CHORUS_CONFIG]")
 @_options
 def worker(config: Path | None, **flags: Any) -> None:
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        click.echo(f"chorus worker [{time.monotonic() - started:7.1f} s] {line}", err=True)
-
-    try:
+    with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        set_log_levels(settings.log_level)
-        run(settings, say)
-    except (ChorusError, StoreError) as error:
-        where = f"{error.field}: " if error.field else ""
-        raise click.ClickException(f"{where}{error.message}") from None
+        with process_log("chorus worker", settings.log_level) as log:
+            from server.process import end_with
+
+            end_with(lambda: run(settings, log.say))
 
 
-def run(settings: Settings, say: Callable[[str], None]) -> None:
-    """Work until a signal. Ends the process where a compile does not end in time.
+def run(settings: Settings, say: Say) -> int:
+    """Work until a signal. Ends the process where something does not end in time.
+
+    Returns:
+        The exit code.
 
     Raises:
         ChorusError, StoreError: the model or the store cannot be used.
@@ -95,6 +92,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     from prompts_store.store import PromptStore
     from server.app import load
     from server.engine.executor import use_persistent_cache
+    from server.process import exit_now
     from server.tuning.service.service import TuningService
     from server.tuning.service.slices import SliceThread
     from server.tuning_wiring import service_config
@@ -106,30 +104,43 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     base = worker_base(settings, load(settings, say))
     service = TuningService(store, base, service_config(settings, slice_seconds(settings)), say=say)
     device = SliceThread(service.work)
-    wait = signals()  # until here a signal ends the process: there is nothing to save
+    wait = signals(exit_now)  # until here a signal ends the process: there is nothing to save
     device.start()
     service.start()
     say("waiting for jobs")
     wait()
     say("stopping: the job at hand is saved and given back")
-    if not service.stop(_STOP_SECONDS):
-        from server.process import exit_now
-
+    seconds = max(_CLOSE_SECONDS, settings.drain_seconds)
+    late = threading.Timer(seconds, exit_now, (1,))
+    late.daemon = True
+    late.start()
+    if not service.stop(seconds - _CLOSE_SECONDS):
         exit_now(0)
-    device.stop(_STOP_SECONDS)
+    device.stop(_CLOSE_SECONDS)
     store.close()
+    return 0
 
 
-def signals() -> Callable[[], None]:
-    """From now on SIGTERM and SIGINT are kept; the function returned waits for one.
+def signals(end: Callable[[int], object]) -> Callable[[], None]:
+    """From now on the first signal that asks for an end is kept, and the function returned waits for it.
 
     By a pipe: a handler that sets an event would wait for itself if it came while the event's lock is held.
+
+    Args:
+        end: called with the exit code at a second signal.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+    asked: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if asked:
+            end(128 + number)
+        asked.append(number)
+
+    for number in ending_signals():
+        signal.signal(number, on_signal)
 
     def wait() -> None:
         os.read(read_end, 1)

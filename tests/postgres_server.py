@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sqlalchemy import create_engine
 from prompts_store import tuning_tables  # noqa: F401 - its tables join the metadata
 from prompts_store.database import Database
 from prompts_store.tables import metadata
+from tether import tethered
 
 _USER = "chorus"
 
@@ -46,11 +48,45 @@ class PostgresServer:
             shutil.chown(self._folder, self._account)
         try:
             self._run("initdb", "-D", "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync", *_LOCALE)
-            options = f"-k {self._folder} -c listen_addresses= -c fsync=off -c shared_buffers=16MB"
-            self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
+            self._process = self._start()
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Not through `pg_ctl`, which would untie the server from this process."""
+        options = (
+            "-k",
+            self._folder,
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "shared_buffers=16MB",
+        )
+        command = [self._programs / "postgres", "-D", self._folder / "data", *options]
+        with (self._folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                tethered(command, self._account or ""),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        pause = threading.Event()
+        while not self._answers():
+            if process.poll() is not None:
+                raise RuntimeError(f"postgres failed: {(self._folder / 'log').read_text()}")
+            pause.wait(0.02)
+        return process
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(host=str(self._folder), user=_USER, dbname="postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def create(self) -> str:
         """An empty database; answers with its URL."""
@@ -80,11 +116,11 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop the server and remove everything."""
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+        self._process.wait()
         shutil.rmtree(self._folder)
 
     def _run(self, program: str, *arguments: str) -> None:
         command: Sequence[str] = [str(self._programs / program), *arguments]
-        # The server that pg_ctl leaves running must not hold the pipe of a test run open.
         done = subprocess.run(
             command,
             cwd=self._folder,
@@ -93,7 +129,7 @@ class PostgresServer:
             extra_groups=[] if self._account else None,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr and done.stderr.decode()}")

@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 
 from chorus.load.connections import SpreadTransport
+from tether import tethered
 
 _READY = re.compile(r"ready at (http://\S+)")
 _START_SECONDS = 1800.0
@@ -48,7 +49,7 @@ class Served:
         env |= {f"CHORUS_{name.upper()}": _written(value) for name, value in (own | settings).items()}
         self._log = data_dir / "server.log"
         self._process = subprocess.Popen(
-            [Path(sys.executable).parent / "chorus", "serve"], env=env, stderr=self._log.open("w")
+            tethered([Path(sys.executable).parent / "chorus", "serve"]), env=env, stderr=self._log.open("w")
         )
         self.url = self._wait_ready()
         self.http = httpx.Client(base_url=self.url, timeout=_CALL_SECONDS)

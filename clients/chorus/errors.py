@@ -22,6 +22,7 @@
         ├── InternalError           500
         ├── OverloadedError         503
         ├── NotReadyError           503
+        │   └── ShuttingDownError   503
         ├── EngineDeadError         503
         └── DeadlineExceededError   504
 
@@ -152,7 +153,11 @@ class OverloadedError(ApiError):
 
 
 class NotReadyError(ApiError):
-    """The server is starting or stopping."""
+    """The server is starting."""
+
+
+class ShuttingDownError(NotReadyError):
+    """The server is ending, and did not do what was asked: another replica can."""
 
 
 class EngineDeadError(ApiError):
@@ -201,6 +206,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "prompt_unreadable": InternalError,
     "overloaded": OverloadedError,
     "not_ready": NotReadyError,
+    "shutting_down": ShuttingDownError,
     "engine_dead": EngineDeadError,
     "deadline_exceeded": DeadlineExceededError,
 }

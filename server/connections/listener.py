@@ -213,4 +213,8 @@ class BoundedServer(uvicorn.Server):
         try:
             await super().shutdown(sockets)
         finally:
-            await settle(self._sweeps)
+            await self.stop_sweeping()
+
+    async def stop_sweeping(self) -> None:
+        """Keep no more limits."""
+        await settle(self._sweeps)

@@ -31,7 +31,7 @@ from server.engine.scheduler.steps import Step
 from server.engine.scheduler.tickets import Ticket
 from server.engine.stats import EngineStats
 from server.engine.watchdog import Watchdog
-from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, NotReadyError
+from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, ShuttingDownError
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class Engine:
         Raises:
             InvalidInputError: it fits no compiled shape.
             OverloadedError, QuotaExceededError: too much is waiting; carries `retry_after_seconds`.
-            NotReadyError: the server is draining.
+            ShuttingDownError: the engine is draining, or has stopped.
             EngineDeadError: the engine died.
         """
         ticket = self._admit(request, self._clock())
@@ -207,21 +207,17 @@ class Engine:
         )
 
     async def drain(self, timeout_seconds: float) -> bool:
-        """Refuse new requests and wait for accepted ones. True when all were answered in time."""
-        if self._dead is None:
-            self._admission.close(
-                NotReadyError("The server is shutting down: try again soon.", retry_after_seconds=1.0)
-            )
-        return await asyncio.to_thread(self._admission.wait_empty, timeout_seconds)
+        """Refuse new requests and wait for accepted ones; what is unfinished then fails with `shutting_down`.
+        True when all were answered in time."""
+        self._close()
+        if await asyncio.to_thread(self._admission.wait_empty, timeout_seconds):
+            return True
+        self._give_up_all()
+        return False
 
     def stop(self) -> None:
-        """End the threads. Requests still under way fail with `not_ready`. A second call does nothing."""
-        error = NotReadyError(
-            "The server stopped before it answered: try again soon.", retry_after_seconds=1.0
-        )
-        if self._dead is None:
-            for ticket in self._admission.close(error):
-                self._give_up(ticket, error)
+        """End the threads. Requests still under way fail with `shutting_down`. A second call does nothing."""
+        self._give_up_all()
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
@@ -262,6 +258,23 @@ class Engine:
         handle = RequestHandle(request.origin.request_id, lambda error: self._give_up(ticket, error))
         ticket = Ticket(request, fit, handle, next(self._numbers), now, deadline)
         return ticket
+
+    def _close(self) -> list[Ticket]:
+        """Refuse new requests; returns those under way, none where death has told them all."""
+        if self._dead is not None:
+            return []
+        return self._admission.close(
+            ShuttingDownError("The server is shutting down: try another replica.", retry_after_seconds=1.0)
+        )
+
+    def _give_up_all(self) -> None:
+        for ticket in self._close():
+            self._give_up(
+                ticket,
+                ShuttingDownError(
+                    "The server shut down before it answered: try another replica.", retry_after_seconds=1.0
+                ),
+            )
 
     def _give_up(self, ticket: Ticket, error: ChorusError) -> None:
         if self._outcomes.decide(ticket, FailedEvent(error)):

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from server.pretraining.options import (
     settings_options,
     text_options,
 )
+from server.signals import ending_signals
 
 if TYPE_CHECKING:
     from server.pretraining.runs import RunOptions
@@ -46,7 +47,7 @@ _ADAPT_DEFAULTS = {
 def pretrain(folder: Path, prepare_only: bool, **flags: Any) -> None:
     """Make a T5 1.1 from text: vocabulary, token files, weights, model card, all in FOLDER.
 
-    The same command goes on where an earlier one stopped (SIGTERM, Ctrl-C, --max-minutes, a crash), to the
+    The same command goes on where an earlier one stopped (a signal, Ctrl-C, --max-minutes, a crash), to the
     same bits on the same machine. Then: chorus serve --model FOLDER/model.
 
     \b
@@ -149,19 +150,26 @@ def _fractions(text: str) -> tuple[float, ...]:
 
 def _say() -> Callable[[str], None]:
     started = time.monotonic()
-    return lambda line: click.echo(f"chorus [{time.monotonic() - started:7.1f} s] {line}", err=True)
+
+    def say(line: str) -> None:
+        with suppress(OSError):  # whoever read it is gone: no reason to lose a run
+            click.echo(f"chorus [{time.monotonic() - started:7.1f} s] {line}", err=True)
+
+    return say
 
 
 @contextmanager
 def _stoppable(options: RunOptions) -> Iterator[RunOptions]:
-    """SIGTERM and Ctrl-C ask for an end: the run saves and the exit code is 0. A second one ends at once."""
+    """SIGTERM, Ctrl-C and SIGHUP ask for an end: the run saves and the exit code is 0. A second one ends at
+    once."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
-        signal.signal(number, signal.SIG_DFL)
+        for other in before:
+            signal.signal(other, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, ask) for number in ending_signals()}
     try:
         yield dataclasses.replace(options, stop=asked.is_set)
     finally:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tether import tethered
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,5 +20,5 @@ ROOT = Path(__file__).parents[2]
 def test_dashboard_queries_and_rules_against_a_real_prometheus(tmp_path: Path, compiled_folder: Path) -> None:
     command = [sys.executable, ROOT / "deploy" / "check_monitoring.py", "--toy", tmp_path / "toy"]
     kept = {**os.environ, "CHORUS_COMPILE_CACHE_DIR": str(compiled_folder)}
-    ran = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=1200)
+    ran = subprocess.run(tethered(command), env=kept, capture_output=True, text=True, timeout=1200)
     assert ran.returncode == 0, ran.stdout + ran.stderr

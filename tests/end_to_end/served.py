@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tether import tethered
 
 CHORUS = Path(sys.executable).parent / "chorus"
 TINY = {
@@ -28,16 +31,26 @@ _READY = re.compile(r"ready at (http://\S+)")
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 class Served:
-    """One server process; ended with SIGTERM when the block ends.
+    """One server process; ended with SIGTERM when the block ends, and by whatever ends this one.
 
     Args:
         command: in place of `chorus serve`.
+        stderr: a descriptor in place of the pipe that `lines` are read from; nothing of the log is seen then.
         options: settings by name; written as environment variables.
     """
 
-    def __init__(self, data_dir: Path, *, command: Sequence[str] = (), **options: Any) -> None:
-        given = {"http_port": 0, "data_dir": data_dir, "log_level": "warning"} | options
+    def __init__(
+        self, data_dir: Path, *, command: Sequence[str] = (), stderr: int = subprocess.PIPE, **options: Any
+    ) -> None:
+        port = 0 if stderr == subprocess.PIPE else free_port()
+        given = {"http_port": port, "data_dir": data_dir, "log_level": "warning"} | options
         env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
         env |= {f"CHORUS_{name.upper()}": str(value) for name, value in given.items()}
         env |= {"JAX_PLATFORMS": "cpu"}
@@ -45,19 +58,18 @@ class Served:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
-            list(command) or [str(CHORUS), "serve"],
+            tethered(command or [CHORUS, "serve"]),
             env=env,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             encoding="utf-8",
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.http = httpx.Client(timeout=300)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300)
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self.process.stderr or ():
             with self._changed:
                 self.lines.append(line.rstrip())
                 self._changed.notify_all()
@@ -84,7 +96,19 @@ class Served:
 
     def wait_ready(self) -> None:
         """Until requests are taken."""
-        self.http.base_url = httpx.URL(self.wait_for(_READY))
+        if self.process.stderr is not None:
+            self.http.base_url = httpx.URL(self.wait_for(_READY))
+            return
+        pause = threading.Event()
+        while not self._is_ready():
+            assert self.process.poll() is None
+            pause.wait(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
 
     def post(self, path: str, body: Any) -> Any:
         """The JSON of a successful POST."""
@@ -112,8 +136,8 @@ class Served:
             self.process.kill()
             self.process.wait()
             self._reader.join(300)
-            assert self.process.stderr is not None
-            self.process.stderr.close()
+            if self.process.stderr is not None:
+                self.process.stderr.close()
             self.http.close()
 
     def __enter__(self) -> Served:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import re
-import signal
 import socket
 import sqlite3
 import time
@@ -231,37 +229,6 @@ def test_readiness_comes_after_compiling_and_prompts_survive_a_restart(
         answer = again.post("/v1/generate", {"task": "kept", "input": "good film", "max_new_tokens": 8})
         assert answer["results"] == first["results"]
         assert again.stop() == 0  # while collecting
-
-
-def test_sigterm_answers_what_was_accepted_and_exits_zero(
-    tmp_path: Path, tiny_model: Path, compile_cache: Path
-) -> None:
-    journal = tmp_path / "journal"
-    server = Served(tmp_path, model=tiny_model, compile_cache_dir=compile_cache, journal_file=journal, **TINY)
-    server.wait_ready()
-    base = str(server.http.base_url)
-
-    def ask(index: int) -> int:
-        body = {"task": None, "inputs": ["good film", "a cat ran"] * 8, "max_new_tokens": 8}
-        try:
-            answer = httpx.post(f"{base}/v1/generate", json=body, timeout=300)
-        except httpx.TransportError:
-            return 0  # the sockets had closed: the journal tells whether it had been accepted
-        assert answer.status_code in (200, 503), answer.text
-        return sum("error" not in result for result in answer.json().get("results", []))
-
-    with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(ask, index) for index in range(40)]
-        while not any(future.done() for future in answers):
-            server.http.get("/readyz")
-        code = server.stop(signal.SIGTERM)
-        answered = sum(future.result() for future in answers)
-    assert code == 0, "\n".join(server.lines)
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    accepted = [line["id"] for line in lines if line["event"] == "accepted"]
-    outcomes = {line["id"]: line["outcome"] for line in lines if line["event"] == "outcome"}
-    assert answered == len(accepted) > 0
-    assert outcomes == dict.fromkeys(accepted, "ok")
 
 
 def test_keys_from_files_guard_a_served_model(tmp_path: Path, tiny_model: Path, compile_cache: Path) -> None:

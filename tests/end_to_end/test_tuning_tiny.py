@@ -75,7 +75,7 @@ def test_a_server_tunes_a_worker_takes_over_and_the_version_is_served(
         while store.get_job("default", long["id"]).status != "running":
             assert worker.process.poll() is None, worker.lines
     finally:
-        assert worker.stop(signal.SIGTERM) == 0, worker.lines
+        assert worker.stop(signal.SIGHUP) == 0, worker.lines
     further = store.get_job("default", long["id"])
     assert further.status == "queued" and further.attempt == 2
     assert further.progress["checkpoint_step"] >= left.progress["checkpoint_step"]

@@ -11,10 +11,13 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
 from prompts_store import PromptStore
 from prompts_store.blobs import LocalBlobs
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.testing import example_prompt
+from tether import tie_to
 
 WRITERS = 3
 
@@ -94,7 +97,8 @@ def disturb_files_for_ever(store: PromptStore, seed: int) -> None:
         store.collect(grace_seconds=0)
 
 
-def child(folder: Path, number: int, kind: str) -> None:
+def child(launcher: int, folder: Path, number: int, kind: str) -> None:
+    tie_to(launcher)  # it writes for ever
     store = PromptStore.open(folder)
     late = None
     if kind == "row_first":
@@ -117,9 +121,9 @@ def child(folder: Path, number: int, kind: str) -> None:
 def main() -> None:
     for line in sys.stdin:
         folder, number, kind = line.split()
-        process = os.fork()
+        launcher, process = os.getpid(), os.fork()
         if not process:
-            child(Path(folder), int(number), kind)
+            child(launcher, Path(folder), int(number), kind)
             return
         say(f"child {process}")
         os.waitpid(process, 0)

@@ -15,6 +15,7 @@ from store_kill_child import rows_of
 
 from prompts_store import PromptStore
 from prompts_store.testing import example_prompt
+from tether import tethered
 
 KILLS = 20
 SEED = 2026
@@ -63,7 +64,7 @@ def _launcher() -> Iterator[Launcher]:
     script = Path(__file__).with_name("store_kill_child.py")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, str(script)],
+        tethered([sys.executable, script]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from server.embedded import embedded_folder
+from tether import tethered
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def said(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> str:
     """What the demo printed; its exit code was 0."""
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "mixed_batch.py", "--once"],
+        tethered([sys.executable, ROOT / "scripts" / "mixed_batch.py", "--once"]),
         env={
             **os.environ, "JAX_PLATFORMS": "cpu", "CHORUS_DEMO_DIR": str(tmp_path_factory.mktemp("demo")),
             "CHORUS_COMPILE_CACHE_DIR": str(compiled_folder), "COLUMNS": "400",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.cli import set_log_levels
+from server.log import set_log_levels
 
 NAMES = ("chorus", "server", "prompts_store", "uvicorn")
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from server.errors import InvalidInputError
-from server.process import listen, url_of
+from server.process import _CLOSE_SECONDS, _DEATH_SECONDS, listen, url_of
+from tether import tethered
 
 
 def test_answers_are_not_held_back_by_nagle() -> None:
@@ -28,3 +32,35 @@ def test_a_taken_port_or_a_strange_host_is_named() -> None:
         assert url_of(listener).startswith("http://127.0.0.1:")
     with pytest.raises(InvalidInputError, match="Cannot listen"):
         listen("256.256.256.256", 0)
+
+
+WAYS = {
+    "nothing fails": 0,
+    "the load raises SystemExit": 1,
+    "the load raises MemoryError": 1,
+    "the load raises RuntimeError": 1,
+    "the load hangs and the server fails": 1,
+    "the load fails and the loop hangs": 1,
+    "nobody hears that it listens": 1,
+    "nobody hears that it loads": 1,
+    "nobody hears that it drains": 0,
+    "the drain raises": 1,
+    "the drain hangs": 1,
+    "closing hangs": 0,
+}
+"""Exit code by what fails: 0 where every request was answered."""
+
+
+def test_whatever_fails_the_process_ends() -> None:
+    """Within the seconds that `server.process` gives it: the control, whose time nobody keeps, stays."""
+    child = Path(__file__).with_name("process_child.py")
+    done = subprocess.run(
+        tethered([sys.executable, child, *WAYS, "the control"]),
+        cwd=child.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    found = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert found == {name: str(code) for name, code in WAYS.items()} | {"the control": "alive"}, done.stderr
+    assert max(_DEATH_SECONDS, _CLOSE_SECONDS) < 5

@@ -44,6 +44,7 @@ def test_a_flag_goes_before_the_environment_before_the_file(
         ({"model": "x", "blocks": "128x64xq"}, ["blocks"]),
         ({"model": "x", "input_lengths": ""}, ["input_lengths"]),
         ({"model": "x", "drain_seconds": "-1"}, ["drain_seconds"]),
+        ({"model": "x", "drain_notice_ms": "25000"}, ["drain_notice_ms", "drain_seconds", "25"]),
     ],
 )
 def test_a_bad_value_is_answered_with_the_valid_ones(flags: dict[str, Any], words: list[str]) -> None:

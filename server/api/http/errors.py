@@ -24,7 +24,14 @@ from prompts_store.errors import ArtifactError, InvalidError, StoreError
 from server.api.http.context import request_id_of
 from server.api.http.json_body import join_path
 from server.api.http.wording import sentence_of
-from server.errors import CancelledError, ChorusError, InternalError, InvalidInputError, NotFoundError
+from server.errors import (
+    CancelledError,
+    ChorusError,
+    InternalError,
+    InvalidInputError,
+    NotFoundError,
+    ShuttingDownError,
+)
 
 LOG = logging.getLogger("chorus.api")
 
@@ -132,7 +139,14 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChorusError | StoreError)
     if status_of(error) >= 500:
-        LOG.warning("request %s failed: %s: %s", request_id_of(request), error.code, clean(error.message))
+        expected = isinstance(error, ShuttingDownError)
+        LOG.log(
+            logging.DEBUG if expected else logging.WARNING,
+            "request %s failed: %s: %s",
+            request_id_of(request),
+            error.code,
+            clean(error.message),
+        )
     return error_response(error, request_id_of(request))
 
 

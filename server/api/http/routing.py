@@ -1,4 +1,8 @@
-"""The route class of every router: who asks is settled before a body is read, and JSON is parsed strictly."""
+"""The route class of every router: who asks is settled before a body is read, and JSON is parsed strictly.
+
+From its first line to its answer a request is *under way*: the process waits for it before it ends, and gives
+it up when time is over.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 
+from server.api.http.access import PROBES
 from server.api.http.auth import Require
 from server.api.http.bodies import read_body
 from server.api.http.errors import validation_error
@@ -94,10 +99,18 @@ class ChorusRoute(APIRoute):
         body_type = BodyType(field.annotation) if field is not None else None
         required = field is not None and field.is_required()
         known = {parameter.alias for parameter in self.dependant.query_params}
+        probe = self.path in PROBES
 
         async def checked(request: Request) -> Response:
             refuse_pages(request, services_of(request), door.scope)
             door.authorise(request)
+            lifecycle = services_of(request).lifecycle
+            if not probe:
+                lifecycle.check_open()
+            with lifecycle.under_way():
+                return await answered(request)
+
+        async def answered(request: Request) -> Response:
             _check_query(request, known)
             if body_type is None:
                 return await handler(request)

@@ -1,5 +1,5 @@
 """Answers that are streams of server-sent events (WHATWG HTML, section 9.2), raced against the caller's
-leaving.
+leaving and the server's end.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from server.api.http.context import request_id_of
 from server.api.http.disconnect import settle, until_disconnect
+from server.api.http.errors import error_body
+from server.api.services import services_of
+from server.errors import ShuttingDownError
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: tells proxies and clients that the connection lives."""
@@ -32,30 +36,35 @@ def event(name: str, data: Mapping[str, Any], id: int | None = None) -> bytes:
 
 
 class EventResponse(Response, ABC):
-    """Sends events as they come. Leaving, or the server's end, cancels `send_events`, and that is awaited."""
+    """Sends events as they come. Leaving, or the server's end, cancels `send_events`, and that is awaited;
+    at the server's end the last event is then an `error`."""
 
     def __init__(self) -> None:
         super().__init__(status_code=200)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        job = asyncio.ensure_future(self._send_all(send))
-        watch = asyncio.ensure_future(until_disconnect(receive))
-        try:
-            await asyncio.wait({job, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if job.done():
-                job.result()
-        finally:
-            await settle(job, watch)
-
-    async def _send_all(self, send: Send) -> None:
         turn = asyncio.Lock()
 
-        async def emit(written: bytes) -> None:
+        async def write(written: bytes) -> None:
             async with turn:
                 await send({"type": "http.response.body", "body": written, "more_body": True})
 
-        await self.send_events(Emit(emit))
+        emit, request = Emit(write), Request(scope)
+        job = asyncio.ensure_future(self.send_events(emit))
+        watch = asyncio.ensure_future(until_disconnect(receive))
+        try:
+            with services_of(request).lifecycle.under_way():
+                await asyncio.wait({job, watch}, return_when=asyncio.FIRST_COMPLETED)
+        except ShuttingDownError as error:
+            await settle(job)
+            await emit("error", {"error": error_body(error, request_id_of(request))})
+        else:
+            if not job.done():
+                return
+            job.result()
+        finally:
+            await settle(job, watch)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     @abstractmethod

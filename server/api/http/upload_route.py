@@ -17,7 +17,7 @@ from server.metrics import OTHER
 
 _API_CODES = """
     invalid_input invalid_json unknown_field unsupported_media_type too_large unauthenticated forbidden
-    foreign_origin unknown_host unknown_task not_ready overloaded internal
+    foreign_origin unknown_host unknown_task not_ready shutting_down overloaded internal
     invalid_name invalid_template invalid_labels conflict store_unavailable
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -17,7 +18,7 @@ from server.api.schemas.tuning import FileAnswer, FilePage
 from server.api.services import services_of, share_of
 from server.api.tuning.records import file_json
 from server.api.tuning.uploads import Sender, receive_file
-from server.errors import CancelledError, ChorusError, InternalError
+from server.errors import CancelledError, ChorusError, InternalError, ShuttingDownError
 
 router = APIRouter(route_class=ChorusRoute, tags=["files"])
 
@@ -57,7 +58,7 @@ async def upload_file(
     sender = Sender(principal.tenant, principal.name, name, limit)
     try:
         file = await receive_file(request, services.library, sender, share_of(request))
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         count("chorus_files_refused_total", 1, _reason(error))
         raise
     count("chorus_files_accepted_total")
@@ -90,8 +91,10 @@ async def delete_file(request: Request, principal: MayTune, file: FileId) -> Res
     return Response(status_code=204)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The metric's label: codes of ours, so that there are few."""
     if isinstance(error, ClientDisconnect):
         return CancelledError.default_code
+    if isinstance(error, asyncio.CancelledError):  # given up at the server's end
+        return ShuttingDownError.default_code
     return error.code if isinstance(error, ChorusError | StoreError) else InternalError.default_code

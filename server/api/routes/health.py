@@ -65,7 +65,10 @@ async def readyz(request: Request) -> Response:
 @guarded.get(
     "/metrics",
     response_class=Response,
-    responses={**errors(400, 401, 403), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        **errors(400, 401, 403, 503),
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    },
 )
 async def metrics(request: Request, principal: MayScrape) -> Response:
     """Prometheus text."""

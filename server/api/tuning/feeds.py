@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from prompts_store.errors import StoreError
 from prompts_store.tuning_records import OVER, JobEvent, TuningJob
 from server.api.inference.resolve import PromptLibrary
-from server.errors import ChorusError, OverloadedError, QuotaExceededError
+from server.errors import ChorusError, OverloadedError, QuotaExceededError, ShuttingDownError
 
 LOG = logging.getLogger("chorus.feeds")
 
@@ -183,9 +183,10 @@ class JobFeeds:
         self, tenant: str, job: str, after: int
     ) -> AsyncGenerator[Sequence[JobEvent] | TuningJob, None]:
         """What a follower gets: events in order, an empty batch where the silence grows long, and last the
-        job, over. Ends without it when the server is ending.
+        job, over.
 
         Raises:
+            ShuttingDownError: the server is ending.
             ChorusError, StoreError: the events cannot be read.
         """
         read = self._reader(tenant, job)
@@ -196,7 +197,9 @@ class JobFeeds:
                 break
         with self._watched(tenant, job, after) as watch:
             spoke_at = watch.polls
-            while not self._closing():
+            while True:
+                if self._closing():
+                    raise ShuttingDownError("The server is shutting down: come back with the last id.")
                 kept = watch.since(after)
                 batch = kept if kept is not None else await read(after)
                 if batch:

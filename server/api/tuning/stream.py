@@ -18,7 +18,7 @@ from server.errors import ChorusError
 class JobEventStream(EventResponse):
     """Sends a job's events from where the caller was, and those to come; last `done`, once the job is over.
 
-    A stream that ends without `done` was cut by the server's end or by a failure of the store: come back.
+    One that the server's end or a failure of the store cuts ends with `error`: come back.
 
     Args:
         after: number of the last event that the caller has.

@@ -137,9 +137,8 @@ class ApiServer:
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(self.app, http=connection_class(), log_config=None, lifespan="off", ws="none")
         self.server = BoundedServer(config, Registry(ConnectionLimits()), file_limit())
-        self.thread = threading.Thread(
-            target=lambda: asyncio.run(self.server.serve(sockets=[self._listener])), daemon=True
-        )
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=300)
 
     def _base(self, vocabulary: Vocabulary) -> BaseModelInfo:
@@ -155,6 +154,10 @@ class ApiServer:
             prompt_rows=64,
             embeddings=lambda: self.table,
         )
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        await self.server.serve(sockets=[self._listener])
 
     def __enter__(self) -> ApiServer:
         self.engine.start()

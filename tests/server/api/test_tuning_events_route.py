@@ -246,7 +246,9 @@ def test_a_server_that_ends_lets_its_followers_go(api: ApiServer, clock: Clock, 
         eventually(lambda: api.services.feeds.polled == 1)
         api.services.lifecycle.draining()
         clock.tick()
-        assert following.block() is None  # no `done`: the caller is to come back
+        seq, name, data = following.event()  # no `done`: the caller is to come back
+        assert (seq, name, data["error"]["code"]) == (None, "error", "shutting_down")
+        assert following.block() is None
 
 
 def test_a_store_that_hiccups_is_asked_again(api: ApiServer, clock: Clock, job: str) -> None:

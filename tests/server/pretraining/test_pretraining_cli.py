@@ -17,8 +17,12 @@ from pretraining_tools import PIECES
 
 from server.model.checkpoints import load_model, open_checkpoint
 from server.model.t5 import tensors_of
-from server.pretraining.cli import adapt, pretrain
+from server.pretraining.cli import _stoppable, adapt, pretrain
 from server.pretraining.data.span_corruption import fitting_shape
+from server.pretraining.materials import TextOptions
+from server.pretraining.runs import RunOptions
+from server.pretraining.trainer import Cadence
+from tether import tethered
 
 SIZES = (
     "--d-model", "16", "--d-ff", "24", "--d-kv", "4", "--num-heads", "2", "--encoder-layers", "1",
@@ -156,7 +160,9 @@ def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_pat
     command = [sys.executable, "-m", "server.pretraining", "pretrain", str(tmp_path), *SIZES, *TRAINING,
                "--steps", "1000000"]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    with subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        tethered(command), cwd=root, env=environment, stderr=subprocess.PIPE, text=True
+    ) as running:
         assert running.stderr is not None
         try:
             for line in running.stderr:
@@ -173,3 +179,15 @@ def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_pat
     assert "saved; the same command goes on" in rest
     steps = [int(path.name) for path in (tmp_path / "state").iterdir() if path.name.isdigit()]
     assert f"stopped at step {steps[0]:,} of 1,000,000" in rest and steps[0] >= 4
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_each_signal_that_asks_for_an_end_is_kept(tmp_path: Path, asked: signal.Signals) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    with _stoppable(RunOptions(folder=tmp_path, text=TextOptions(), cadence=Cadence())) as options:
+        assert not options.stop()
+        signal.raise_signal(asked)
+        assert options.stop()
+        # A second one ends at once, whichever it is.
+        assert signal.getsignal(signal.SIGHUP) is signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)] == before

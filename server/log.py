@@ -1,0 +1,201 @@
+"""The log of a process: lines to standard error, written by a thread of its own.
+
+Whoever has something to say never waits for the reader of the log and never fails because of it. A reader
+that is gone, one that stalls, a full disk: each costs lines, which are counted and told once lines go out
+again. What other code prints takes the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import queue
+import select
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+Say = Callable[[str], None]
+"""Told one line at a time how a command goes."""
+
+FLUSH_SECONDS = 0.5
+"""How long the end of a process waits for its last lines to be read."""
+
+_MAX_LINES = 4096
+_MAX_CHARACTERS = 16_384
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_STDOUT, _STDERR = 1, 2
+
+
+class Log:
+    """Lines on their way to a descriptor, at most `_MAX_LINES`; what comes beyond is dropped and counted.
+
+    Args:
+        name: what a line that is said begins with.
+    """
+
+    def __init__(self, descriptor: int, name: str = "chorus") -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._started = time.monotonic()
+        # Its `put` may interrupt itself, so a signal's handler may write.
+        self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._dropped = 0
+        self._unwritten = 0
+        self._told = 0
+        threading.Thread(target=self._run, name="chorus-log", daemon=True).start()
+
+    @property
+    def lost(self) -> int:
+        """Lines that were never written."""
+        return self._dropped + self._unwritten
+
+    def write(self, line: str) -> None:
+        """Write a line, soon. Callable from any thread and from a signal's handler."""
+        if self._queue.qsize() >= _MAX_LINES:
+            self._dropped += 1
+        else:
+            self._queue.put(line[:_MAX_CHARACTERS])
+
+    def say(self, line: str) -> None:
+        """Write a line with the seconds since the log was made."""
+        self.write(f"{self._name} [{time.monotonic() - self._started:7.1f} s] {line}")
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Wait until what was written before is out. False when that takes longer."""
+        reached = threading.Event()
+        self._queue.put(reached)
+        return reached.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            lost = self.lost - self._told
+            if lost and self._out(f"chorus: {lost} lines of the log were lost here"):
+                self._told += lost
+            self._unwritten += not self._out(item)
+
+    def _out(self, line: str) -> bool:
+        """Whether the whole line was taken."""
+        rest = line.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:
+                    select.select([], [self._descriptor], [])
+        except OSError:
+            return False
+        return True
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._log.write(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """At the end of the process: `logging.shutdown` calls it."""
+        self._log.flush()
+
+
+class _Printed(io.TextIOBase):
+    """In place of `sys.stdout` and `sys.stderr`."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, log: Log, descriptor: int) -> None:
+        self._log = log
+        self._descriptor = descriptor
+        self._lock = threading.RLock()
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            if len(self._rest) > _MAX_CHARACTERS:
+                lines, self._rest = [*lines, self._rest], ""
+        for line in lines:
+            self._log.write(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: a line is on its way when it is whole, and nobody here waits for a reader."""
+
+
+@contextlib.contextmanager
+def process_log(name: str, level: str) -> Iterator[Log]:
+    """The log of this process, until the block ends: what is said, logged and printed.
+
+    Args:
+        name: what each line that is said begins with.
+        level: least severe level of our own log lines.
+    """
+    _open_standard_descriptors()
+    with _never_blocking(_STDERR), contextlib.ExitStack() as stack:
+        log = Log(_STDERR, name)
+        stack.callback(log.flush)
+        handler = _Handler(log)
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        root = logging.getLogger()
+        root.addHandler(handler)
+        stack.callback(root.removeHandler, handler)
+        stack.enter_context(contextlib.redirect_stdout(_Printed(log, _STDOUT)))
+        stack.enter_context(contextlib.redirect_stderr(_Printed(log, _STDERR)))
+        set_log_levels(level)
+        yield log
+
+
+def _open_standard_descriptors() -> None:
+    """Where one is closed the next file or socket would get its number, and the log's lines with it."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(opened)
+
+
+@contextlib.contextmanager
+def _never_blocking(descriptor: int) -> Iterator[None]:
+    """A pipe behind this descriptor is opened anew, so that native code, which writes there itself, loses its
+    lines too where it would wait. Other processes keep the pipe as it is."""
+    before = None
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            mine = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            before = os.dup(descriptor)
+            os.dup2(mine, descriptor)
+            os.close(mine)
+    except OSError:  # no such place, or no reader: then nothing blocks
+        pass
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.dup2(before, descriptor)
+            os.close(before)
+
+
+def set_log_levels(level: str) -> None:
+    """Our own logs from `level` up; those of libraries only from `warning` up, unless it is `debug`."""
+    own = logging.getLevelName(level.upper())
+    logging.getLogger().setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
+    for name in ("chorus", "server", "prompts_store", "uvicorn"):
+        logging.getLogger(name).setLevel(own)
