@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chorus import Client, ConnectionFailedError
-from server.embedded import DEMO_TENANT, embedded_folder
+from server.embedded import embedded_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("CHORUS_DEMO_DIR", ROOT / ".chorus" / "demo"))
@@ -77,9 +77,8 @@ def _free_port() -> int:
 def _serve(port: int) -> subprocess.Popen[bytes]:
     chorus = Path(sys.executable).parent / "chorus"
     environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
-    which = ["--model", "embedded", "--tenant", DEMO_TENANT]
     return subprocess.Popen(
-        [chorus, "serve", *which, "--host", "127.0.0.1", "--port", str(port)], env=environment
+        [chorus, "serve", "--model", "embedded", "--host", "127.0.0.1", "--port", str(port)], env=environment
     )
 
 

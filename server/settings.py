@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     )
     demo_prompts: bool = Field(
         True,
-        description="With the embedded base: register its prompts under the tenant `demo` on first start.",
+        description="With the embedded base: register its prompts under the server's tenant, each task once.",
     )
     compute_dtype: Literal["auto", "f32", "bf16"] = Field(
         "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
