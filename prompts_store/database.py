@@ -53,13 +53,19 @@ class Database:
         parsed = _parse(url, folder)
         embedded = parsed.get_backend_name() == "sqlite"
         memory = embedded and sqlite.is_memory(parsed)
-        engine = (sqlite if embedded else postgresql).make_engine(parsed)
+        try:
+            engine = (sqlite if embedded else postgresql).make_engine(parsed)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise _bad_url("The database URL cannot be used") from error
         database = cls(engine, memory=memory)
         # PostgreSQL's publish lock is enough to migrate under; SQLite must make its file before it can lock.
         opening = _opening(folder) if embedded and not memory else nullcontext()
         try:
             with opening, database.write() as connection:
                 upgrade(connection)
+        except (TypeError, ValueError) as error:  # the driver's, of an argument behind `?`
+            engine.dispose()
+            raise _bad_url("The database URL cannot be used") from error
         except BaseException:
             engine.dispose()
             raise
@@ -110,7 +116,7 @@ def _parse(url: str | None, folder: Path) -> URL:
         return URL.create("sqlite+pysqlite", database=str(folder / "chorus.db"))
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise _bad_url("The database URL cannot be parsed") from error
     # A name without a driver means whichever one SQLAlchemy likes best.
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))

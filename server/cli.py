@@ -13,7 +13,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from prompts_store.errors import StoreError
-from server.errors import ChorusError
+from server.errors import ChorusError, startup_message
 from server.settings import Settings, flag_of, load_settings, variable_of
 
 _HELP = """Serve one frozen T5 and its soft prompts over HTTP.
@@ -88,6 +88,5 @@ def serve(config: Path | None, **flags: Any) -> None:
 
         code = Process(build_app(settings), say).run()
     except (ChorusError, StoreError) as error:
-        where = f"{error.field}: " if error.field else ""
-        raise click.ClickException(f"{where}{error.message}") from None
+        raise click.ClickException(startup_message(error)) from None
     sys.exit(code)

@@ -22,7 +22,7 @@ import uvicorn
 from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
 from server.app import App, Say, bring_up, close_app, stop_tuning
-from server.errors import ChorusError, EngineDeadError, InvalidInputError
+from server.errors import ChorusError, EngineDeadError, InvalidInputError, startup_message
 
 LOG = logging.getLogger("chorus.process")
 
@@ -100,8 +100,14 @@ class Process:
     def _load(self, listener: socket.socket) -> None:
         try:
             compiled = bring_up(self._app, self._say, self._on_death)
-        except (ChorusError, StoreError) as error:
-            self._say(f"cannot start: {error.message}")
+        except (ChorusError, StoreError, OSError) as error:
+            self._say(f"cannot start: {startup_message(error)}")
+            self._stop(1)
+        except MemoryError:
+            self._say(
+                "cannot start: this machine has too little memory: give smaller input_lengths, batch_rows, "
+                "blocks or score_buckets."
+            )
             self._stop(1)
         except Exception:
             LOG.exception("cannot start")
@@ -157,7 +163,7 @@ def listen(host: str, port: int) -> socket.socket:
         # asyncio turns Nagle's algorithm off only where the protocol is named; `create_server` does not:
         # with it, an answer in two writes waits 40 ms for the client's delayed acknowledgement.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no name that a host can have
         raise _cannot_listen(host, port, error) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -170,8 +176,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise _cannot_listen(host, port, error) from None
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> InvalidInputError:
-    reason = error.strerror or type(error).__name__
+def _cannot_listen(host: str, port: int, error: OSError | ValueError) -> InvalidInputError:
+    reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
     return InvalidInputError(f"Cannot listen on {host} port {port}: {reason}.", field="http_port")
 
 

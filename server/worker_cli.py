@@ -15,7 +15,7 @@ import click
 
 from prompts_store.errors import StoreError
 from server.cli import option_of, set_log_levels
-from server.errors import ChorusError, InvalidInputError
+from server.errors import ChorusError, InvalidInputError, startup_message
 from server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def worker(config: Path | None, **flags: Any) -> None:
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         set_log_levels(settings.log_level)
         run(settings, say)
-    except (ChorusError, StoreError) as error:
-        where = f"{error.field}: " if error.field else ""
-        raise click.ClickException(f"{where}{error.message}") from None
+    except (ChorusError, StoreError, OSError) as error:
+        raise click.ClickException(startup_message(error)) from None
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> None:
@@ -92,17 +91,18 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     Raises:
         ChorusError, StoreError: the model or the store cannot be used.
     """
-    from prompts_store.store import PromptStore
-    from server.app import load
+    from server.app import ladder_of, load
+    from server.embedded import model_source
     from server.engine.executor import use_persistent_cache
+    from server.storage import compile_cache, open_storage
     from server.tuning.service.service import TuningService
     from server.tuning.service.slices import SliceThread
     from server.tuning_wiring import service_config
 
-    store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
-    cache = settings.compile_cache_dir or settings.data_dir / "compile_cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    use_persistent_cache(str(cache))
+    model_source(settings.model)
+    ladder_of(settings)
+    store = open_storage(settings)
+    use_persistent_cache(str(compile_cache(settings)))
     base = worker_base(settings, load(settings, say))
     service = TuningService(store, base, service_config(settings, slice_seconds(settings)), say=say)
     device = SliceThread(service.work)

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from prompts_store.collector import CollectReport
+from prompts_store.errors import StoreError
 from server.api.inference.resolve import PromptLibrary
+from server.errors import ChorusError
 from server.metrics import Metrics
 
 LOG = logging.getLogger("chorus.upkeep")
@@ -53,8 +55,13 @@ class Upkeep:
         """Collect once; whether it worked. A failure is logged and counted, never raised."""
         try:
             report = await self._library.read(self._library.store.collect, grace_seconds=self._grace)
-        except Exception:  # whatever it was, the next collection may work, and requests go on meanwhile
-            LOG.exception("collecting unneeded blobs failed; it is tried again")
+        except Exception as error:  # whatever it was, the next may work, and requests go on meanwhile
+            known = isinstance(error, StoreError | ChorusError)
+            LOG.warning(
+                "collecting unneeded blobs failed; it is tried again: %s",
+                error,
+                exc_info=None if known else error,
+            )
             self._metrics.count("chorus_collections_total", 1, "false")
             return False
         self._tell(report)

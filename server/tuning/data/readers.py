@@ -204,7 +204,9 @@ def _parquet(source: _Source) -> Iterator[Record]:
                 source.take(size, row)
                 yield row, record
         except ImportError:
-            source.refuse("is Parquet, which the server reads with pyarrow: pip install pyarrow, or send JSONL")
+            source.refuse(
+                "is Parquet, which the server reads with pyarrow: pip install pyarrow, or send JSONL"
+            )
         except InvalidInputError:
             raise
         except TooLargeToUnpackError as error:
