@@ -60,7 +60,7 @@ def _refusing(field: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = (
-            f"{path} cannot be written: {error.strerror or error}. Name another place, or make room there."
-        )
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is where a folder must be" if blocked else error.strerror or str(error)
+        message = f"{str(path)[:200]} cannot be written: {reason}. Name another place, or see to this one."
         raise InvalidInputError(message, field=field) from error

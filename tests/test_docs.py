@@ -56,7 +56,10 @@ def _published_installs(text: str) -> list[str]:
 def test_nothing_tells_to_install_a_release_that_is_not_there() -> None:
     assert "0.1.0 (unreleased)" in (ROOT / "CHANGELOG.md").read_text(), "released: tell `pip install` instead"
     assert _published_installs("run `pip install 'chorus-prompts[server]'` first"), "control"
-    files = [*PAGES, *(f for top in ("server", "prompts_store", "clients") for f in (ROOT / top).rglob("*.py"))]
+    files = [
+        *PAGES,
+        *(f for top in ("server", "prompts_store", "clients") for f in (ROOT / top).rglob("*.py")),
+    ]
     found = {str(file.relative_to(ROOT)): _published_installs(file.read_text()) for file in files}
     assert not {file: commands for file, commands in found.items() if commands}
 

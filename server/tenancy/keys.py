@@ -102,7 +102,7 @@ def read_secret(path: Path, field: str) -> str:
             secret = file.read(_MOST_SECRET_BYTES).decode("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InvalidInputError(f"{path} cannot be read: {reason}.", field=field) from None
+        raise InvalidInputError(f"{str(path)[:200]} cannot be read: {reason}.", field=field) from None
     if not MIN_KEY_CHARACTERS <= len(secret) <= MAX_KEY_CHARACTERS or any(c.isspace() for c in secret):
         raise InvalidInputError(
             f"{path} must hold one secret of {MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} characters without "
