@@ -20,6 +20,7 @@ from server.errors import InvalidInputError, InvalidModelError
 
 _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
 _SPACE = "\u2581"
+_MOST_BYTES = 64 << 20
 
 
 class Vocabulary:
@@ -45,7 +46,8 @@ class Vocabulary:
             InvalidModelError: no file there, not a SentencePiece model, or one without `</s>`.
         """
         try:
-            data = Path(path).read_bytes()
+            with Path(path).open("rb") as file:  # bounded: a device may have no end
+                data = file.read(_MOST_BYTES)
         except OSError as error:
             message = f"cannot read the vocabulary {path}: {error.strerror or error}"
             raise InvalidModelError(message, field="vocabulary") from error

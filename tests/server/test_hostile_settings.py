@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 from click.testing import CliRunner
 
+from chorus.cli.root import chorus
 from prompts_store.errors import StoreError
 from server.app import build_app, close_app
 from server.cli import serve
@@ -213,3 +214,28 @@ def test_a_real_process_ends_so_too(arguments: list[str], tmp_path: Path) -> Non
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "Error: " in done.stderr.splitlines()[-1], done.stderr
+
+
+OFFLINE = (
+    ["pretrain", "{file}/below", "--corpus", "{file}", "--prepare-only"],
+    ["pretrain", "/proc/nothing/x", "--corpus", "{file}", "--prepare-only"],
+    ["pretrain", "{dir}", "--corpus", 5000 * "x", "--prepare-only"],
+    ["pretrain", "{dir}", "--corpus", "{file}", "--prepare-only", "--max-minutes", "nan"],
+    ["pretrain", "{dir}", "--corpus", "{file}", "--prepare-only", "--held-out-share", "nan"],
+    ["pretrain", "{dir}", "--corpus", "{file}", "--prepare-only", "--steps", 400 * "9"],
+    ["adapt", "{base}", "{file}/below", "--corpus", "{file}"],
+    ["models", "convert", "{base}", 5000 * "x"],
+    ["models", "describe", "{base}", "--vocabulary", "/dev/zero"],
+    ["models", "plan", "--size", "tiny", "--bandwidth", "inf"],
+    ["models", "plan", "--size", "tiny", "--slots", 20 * "9"],
+)
+
+
+@pytest.mark.parametrize("arguments", OFFLINE, ids=lambda each: " ".join(word[:20] for word in each))
+def test_commands_that_serve_nothing_end_so_too(arguments: list[str], tmp_path: Path) -> None:
+    folder = embedded_folder()
+    assert folder is not None
+    places = {"dir": tmp_path / "dir", "file": tmp_path / "file", "base": folder / "model"}
+    result = CliRunner().invoke(chorus, [each.format(**places) for each in arguments])
+    assert result.exit_code in (1, 2) and isinstance(result.exception, SystemExit), result.output
+    assert result.output.splitlines()[-1].startswith("Error: "), result.output
