@@ -237,6 +237,9 @@ def test_status(run: Run, fake: FakeChorus) -> None:
         (("ensemble", "vote"), 2, "Name a stored ensemble"),
         (("tasks", "push", "a", "/nowhere/x.npy"), 2, "does not exist"),
         (("--url", "ftp://x", "tasks", "list"), 1, "http or https"),
+        (("--timeout-seconds", "inf", "tasks", "list"), 2, "timeout_seconds must be above 0 and at most"),
+        (("tasks", "list", "--total-seconds", "nan"), 2, "total_seconds must be above 0 and at most"),
+        (("tasks", "list", "--total-seconds", "0"), 2, "x>0"),
         (("--key-file", "/nowhere/key", "tasks", "list"), 1, "cannot be read"),
     ],
 )
