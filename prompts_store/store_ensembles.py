@@ -79,7 +79,7 @@ class Ensembles(StoreBase):
             return ensembles.get_ensemble(connection, tenant, name)
 
     def last_ensemble_number(self, tenant: str, name: str) -> int:
-        """The highest number that an ensemble ever gave, also one that was deleted; 0 for a name never used."""
+        """The highest number that an ensemble ever gave, also a deleted one; 0 for a name never used."""
         check_owner(tenant, name, field="ensemble")
         with self._database.read() as connection:
             return last_number(connection, ensemble_table, tenant, name)

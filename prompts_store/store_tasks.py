@@ -23,7 +23,7 @@ class Tasks(StoreBase):
             return tasks.get_task(connection, tenant, task)
 
     def last_number(self, tenant: str, task: str) -> int:
-        """The highest number that a task ever gave, also one that was deleted; 0 for a name never used."""
+        """The highest number that a task ever gave, also a deleted one; 0 for a name never used."""
         check_owner(tenant, task)
         with self._database.read() as connection:
             return tasks.last_number(connection, task_table, tenant, task)
