@@ -64,7 +64,10 @@ class Database:
         file = Path(str(parsed.database)) if embedded and not memory else None
         if file and not make and not file.exists():
             raise _no_store(f"there is no {file}")
-        engine = (sqlite if embedded else postgresql).make_engine(parsed)
+        try:
+            engine = (sqlite if embedded else postgresql).make_engine(parsed)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise _bad_url("The database URL cannot be used") from error
         database = cls(engine, memory=memory)
         # PostgreSQL's publish lock is enough to migrate under; SQLite must make its file before it can lock.
         opening = _opening(folder, file) if file else nullcontext()
@@ -73,6 +76,9 @@ class Database:
                 if not make and is_empty(connection):
                     raise _no_store("it has no tables")
                 upgrade(connection)
+        except (TypeError, ValueError) as error:  # the driver's, of an argument behind `?`
+            engine.dispose()
+            raise _bad_url("The database URL cannot be used") from error
         except BaseException:
             engine.dispose()
             raise
@@ -152,7 +158,7 @@ def _parse(url: str | None, folder: Path) -> URL:
         return URL.create("sqlite+pysqlite", database=str(folder / "chorus.db"))
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise _bad_url("The database URL cannot be parsed") from error
     # A name without a driver means whichever one SQLAlchemy likes best.
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))

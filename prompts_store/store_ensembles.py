@@ -19,6 +19,8 @@ from prompts_store.records import (
 )
 from prompts_store.references import check_version
 from prompts_store.store_base import StoreBase, check_owner, parsed_reference
+from prompts_store.tables import ensembles as ensemble_table
+from prompts_store.tasks import last_number
 from prompts_store.tuning_records import JobLease
 
 
@@ -75,6 +77,12 @@ class Ensembles(StoreBase):
         check_owner(tenant, name, field="ensemble")
         with self._database.read() as connection:
             return ensembles.get_ensemble(connection, tenant, name)
+
+    def last_ensemble_number(self, tenant: str, name: str) -> int:
+        """The highest number that an ensemble ever gave, also a deleted one; 0 for a name never used."""
+        check_owner(tenant, name, field="ensemble")
+        with self._database.read() as connection:
+            return last_number(connection, ensemble_table, tenant, name)
 
     def list_ensembles(
         self, tenant: str, *, prefix: str = "", limit: int = DEFAULT_LIMIT, cursor: str | None = None

@@ -9,6 +9,7 @@ from prompts_store.records import Page, PromptVersion, Reference, TaskRecord
 from prompts_store.references import check_version
 from prompts_store.rows import version_record
 from prompts_store.store_base import StoreBase, check_owner
+from prompts_store.tables import tasks as task_table
 from prompts_store.tables import versions as version_table
 
 
@@ -20,6 +21,12 @@ class Tasks(StoreBase):
         check_owner(tenant, task)
         with self._database.read() as connection:
             return tasks.get_task(connection, tenant, task)
+
+    def last_number(self, tenant: str, task: str) -> int:
+        """The highest number that a task ever gave, also a deleted one; 0 for a name never used."""
+        check_owner(tenant, task)
+        with self._database.read() as connection:
+            return tasks.last_number(connection, task_table, tenant, task)
 
     def list_tasks(
         self,

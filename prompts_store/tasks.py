@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, Table, and_, delete, insert, select, update
 
 from prompts_store import aliasing, counts
 from prompts_store.errors import NotFoundError
@@ -84,6 +84,12 @@ def get_task(connection: Connection, tenant: str, task: str) -> TaskRecord:
     if row is None:
         raise unknown_task(tenant, task)
     return _records(connection, [row])[0]
+
+
+def last_number(connection: Connection, owners: Table, tenant: str, name: str) -> int:
+    """The highest number that a name in `owners` (tasks or ensembles) ever gave; 0 if it was never used."""
+    query = select(owners.c.last_number).where(owners.c.tenant == tenant, owners.c.name == name)
+    return int(connection.execute(query).scalar() or 0)
 
 
 def list_tasks(

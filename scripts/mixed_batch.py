@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chorus import Client, ConnectionFailedError
-from server.embedded import DEMO_TENANT, embedded_folder
+from server.embedded import embedded_folder
 from tether import tethered
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,8 +78,7 @@ def _free_port() -> int:
 def _serve(port: int) -> subprocess.Popen[bytes]:
     chorus = Path(sys.executable).parent / "chorus"
     environment = {"CHORUS_ACCESS_LOG": "false", **os.environ, "CHORUS_DATA_DIR": str(HOME / "data")}
-    which = ["--model", "embedded", "--tenant", DEMO_TENANT]
-    command = [chorus, "serve", *which, "--host", "127.0.0.1", "--port", port]
+    command = [chorus, "serve", "--model", "embedded", "--host", "127.0.0.1", "--port", port]
     return subprocess.Popen(tethered(command), env=environment)
 
 

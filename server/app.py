@@ -12,7 +12,7 @@ import numpy as np
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from prompts_store.store import PromptStore
+from prompts_store.names import check_name
 from server.api.asgi import build_api
 from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
@@ -34,6 +34,7 @@ from server.errors import EngineDeadError, InvalidInputError, InvalidModelError,
 from server.log import Say
 from server.metrics import Metrics
 from server.settings import Settings
+from server.storage import compile_cache, open_storage
 from server.tenancy.keys import load_keys
 
 if TYPE_CHECKING:
@@ -72,12 +73,13 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
 
     Raises:
         InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
-        StoreError: the data folder cannot be used.
+        StoreError: the data folder cannot be used, or the tenant is no name.
     """
+    check_name(settings.tenant, field="tenant")
     ladder_of(settings)
     model_source(settings.model)
     keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
-    store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
+    store = open_storage(settings)
     metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
     readers = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
     # Of their own: writers that wait for the database's lock must not take the readers' threads.
@@ -183,9 +185,7 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     from server.engine.executor import CompileWatch, use_persistent_cache
 
     settings, services = app.settings, app.services
-    cache_dir = settings.compile_cache_dir or settings.data_dir / "compile_cache"
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    use_persistent_cache(str(cache_dir))
+    use_persistent_cache(str(compile_cache(settings)))
     watch = CompileWatch().start()
     app.metrics.watch_compiles(watch.counts)
     loaded = load(settings, say)

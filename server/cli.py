@@ -11,7 +11,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from prompts_store.errors import StoreError
-from server.errors import ChorusError
+from server.errors import ChorusError, startup_message
 from server.log import process_log
 from server.settings import Settings, flag_of, load_settings, variable_of
 
@@ -79,6 +79,5 @@ def readable_errors() -> Iterator[None]:
     """An error of ours is one sentence on the command line, and exit code 1."""
     try:
         yield
-    except (ChorusError, StoreError) as error:
-        where = f"{error.field}: " if error.field else ""
-        raise click.ClickException(f"{where}{error.message}") from None
+    except (ChorusError, StoreError, OSError) as error:
+        raise click.ClickException(startup_message(error)) from None

@@ -1,4 +1,4 @@
-"""The base that ships with Chorus, and its prompts, registered on the first start.
+"""The base that ships with Chorus, and its prompts, registered under the server's tenant on the first start.
 
 base_model/model/      a Chorus checkpoint
 base_model/prompts/    prompt files
@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
+from prompts_store.errors import NotFoundError
+from prompts_store.names import LIVE
 from prompts_store.records import EnsembleMember, PromptManifest
 from prompts_store.store import PromptStore
 from server.errors import InvalidModelError
 from server.settings import Settings
 
 EMBEDDED = "embedded"
-DEMO_TENANT = "demo"
+_MADE_BY = "chorus"
 
 _HERE = Path(__file__).parent
 PLACES = (_HERE / "base_model", _HERE.parent / "base_model")
@@ -52,31 +54,38 @@ def model_source(model: str) -> str:
 def register_prompts(
     settings: Settings, store: PromptStore, fingerprint: str, say: Callable[[str], None]
 ) -> None:
-    """On the first start with the embedded base: its prompts. Raises as `register_demo`."""
+    """With the embedded base: its prompts, under the server's tenant. Raises as `register_demo`."""
     folder = embedded_folder()
-    if settings.model == EMBEDDED and settings.demo_prompts and folder is not None:
-        count = register_demo(store, folder, fingerprint)
-        if count:
-            say(f"registered {count} tasks under the tenant {DEMO_TENANT}")
+    if settings.model != EMBEDDED or not settings.demo_prompts or folder is None:
+        return
+    made, kept = register_demo(store, settings.tenant, folder, fingerprint)
+    if made:
+        left = f"; left alone, because it has its own: {', '.join(kept)}" if kept else ""
+        say(f"registered {len(made)} tasks under the tenant {settings.tenant}: {', '.join(made)}{left}")
 
 
-def register_demo(store: PromptStore, folder: Path, fingerprint: str) -> int:
-    """Publish the prompts of a base under the tenant `demo`, unless that tenant has tasks already.
+def register_demo(
+    store: PromptStore, tenant: str, folder: Path, fingerprint: str
+) -> tuple[list[str], list[str]]:
+    """Publish the prompts of a base under a tenant, each task once.
+
+    A name that the tenant has used is left alone, also when its task was deleted; only a registration that
+    was cut short goes on.
 
     Args:
         folder: see the module.
         fingerprint: of the base model that was loaded.
 
     Returns:
-        How many tasks were registered.
+        Names of the tasks that were registered, and of those that were left alone.
 
     Raises:
         InvalidModelError: the prompts belong to another base.
         StoreError: a file is no prompt for this base, or the store failed.
     """
     path = folder / "demo.json"
-    if not path.is_file() or store.list_tasks(DEMO_TENANT, limit=1).items:
-        return 0
+    if not path.is_file():
+        return [], []
     demo: dict[str, Any] = json.loads(path.read_bytes())
     if demo["base_fingerprint"] != fingerprint:
         raise InvalidModelError(
@@ -84,31 +93,53 @@ def register_demo(store: PromptStore, folder: Path, fingerprint: str) -> int:
             "is loaded: the folder of the base that ships is damaged; install Chorus again, or pass --model",
             field="model",
         )
-    numbers = {task["task"]: _register_task(store, folder, task, fingerprint) for task in demo["tasks"]}
+    found = {task["task"]: _register_task(store, tenant, folder, task, fingerprint) for task in demo["tasks"]}
     for ensemble in demo["ensembles"]:
-        members = [
-            EnsembleMember(DEMO_TENANT, ensemble["task"], numbers[ensemble["task"]][version - 1])
-            for version in ensemble["versions"]
-        ]
-        store.publish_ensemble(DEMO_TENANT, ensemble["name"], members, created_by="chorus")
-    return len(numbers)
+        task, name = ensemble["task"], ensemble["name"]
+        if found[task] != "kept" and not store.last_ensemble_number(tenant, name):
+            members = [EnsembleMember(tenant, task, number) for number in ensemble["versions"]]
+            store.publish_ensemble(tenant, name, members, created_by=_MADE_BY)
+    return _named(found, "made"), _named(found, "kept")
 
 
-def _register_task(store: PromptStore, folder: Path, task: dict[str, Any], fingerprint: str) -> list[int]:
-    """Publish every version; the numbers that the store gave them."""
+_Found = Literal["made", "whole", "kept"]
+"""What became of a task: published now, published before, or the tenant's own."""
+
+
+def _named(found: dict[str, _Found], what: _Found) -> list[str]:
+    return [name for name, each in found.items() if each == what]
+
+
+def _register_task(
+    store: PromptStore, tenant: str, folder: Path, task: dict[str, Any], fingerprint: str
+) -> _Found:
+    name, shipped = task["task"], len(task["versions"])
     width = json.loads((folder / "model" / "config.json").read_bytes())["d_model"]
     limits = ArtifactLimits(width=width, max_length=4096, base_fingerprint=fingerprint)
-    numbers = []
-    for version in task["versions"]:
-        artifact = read_artifact(folder / version["file"], limits=limits)
+    artifacts = [read_artifact(folder / version["file"], limits=limits) for version in task["versions"]]
+    begun = store.last_number(tenant, name)
+    if begun and not _is_ours(store, tenant, name, begun, [artifact.digest for artifact in artifacts]):
+        return "kept"
+    for artifact, version in zip(artifacts[begun:], task["versions"][begun:], strict=True):
         manifest = PromptManifest(
             artifact.digest, len(artifact.values), width, base_fingerprint=fingerprint,
             template=task["template"], labels=tuple(task["labels"]), settings=task["settings"],
         )  # fmt: skip
-        published = store.publish(
-            DEMO_TENANT, task["task"], artifact.values, manifest, created_by="chorus",
+        store.publish(
+            tenant, name, artifact.values, manifest, created_by=_MADE_BY,
             lineage=version["lineage"], metrics=version["metrics"], description=task["description"],
         )  # fmt: skip
-        numbers.append(published.version.number)
-    store.set_alias(DEMO_TENANT, task["task"], "live", numbers[task["live"] - 1], moved_by="chorus")
-    return numbers
+    # The first version moved `@live`; whoever moved it after that wanted it so.
+    moves = [move.moved_by for move in store.alias_history(tenant, name) if move.alias == LIVE]
+    if moves == [_MADE_BY]:
+        store.set_alias(tenant, name, LIVE, task["live"], moved_by=_MADE_BY)
+    return "made" if begun < shipped else "whole"
+
+
+def _is_ours(store: PromptStore, tenant: str, name: str, begun: int, digests: list[str]) -> bool:
+    """Whether a task holds the first versions that ship, under their numbers, and nothing else."""
+    try:
+        versions = store.list_versions(tenant, name, limit=len(digests) + 1).items
+    except NotFoundError:  # deleted
+        return False
+    return {each.number: each.manifest.digest for each in versions} == dict(enumerate(digests[:begun], 1))

@@ -166,3 +166,12 @@ class DeadlineExceededError(ChorusError):
 
     status = 504
     default_code = "deadline_exceeded"
+
+
+def startup_message(error: Exception) -> str:
+    """Why a process cannot start: the error's own message, with the setting (or the file) at fault."""
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f" ({str(error.filename)[:200]})"
+        return f"{error.strerror or error}{where}."
+    message, field = getattr(error, "message", str(error)), getattr(error, "field", None)
+    return message if field is None or message.startswith(f"{field}: ") else f"{field}: {message}"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.model.cli import SIZES, as_json_option, models, source_options
-from server.model.command import Command, stated
+from server.model.command import Command, Finite, stated
 from server.model.config import T5Config, named_config
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["models"]
 
 _DTYPES = {"f32": "float32", "bf16": "bfloat16"}
-_COUNT = click.IntRange(min=1)
+_COUNT = click.IntRange(min=1, max=1_000_000)
 
 
 def _count(flag: str, default: int, text: str) -> Callable[[Command], Command]:
@@ -43,7 +43,7 @@ def _count(flag: str, default: int, text: str) -> Callable[[Command], Command]:
               help="Prompts that train together; 0 is no training.")  # fmt: skip
 @_count("--tuning-rows", 8, "Rows of each prompt in a micro-batch.")
 @_count("--prompt-length", 100, "Rows of a prompt that trains.")
-@click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S",
+@click.option("--bandwidth", type=Finite(min=0, min_open=True), metavar="GB/S",
               help="Memory bandwidth of a device: gives the time a decode step cannot beat.")  # fmt: skip
 @source_options
 @as_json_option

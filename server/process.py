@@ -32,7 +32,7 @@ from server.app import App, bring_up, close_app, stop_tuning
 from server.connections.listener import BoundedServer, file_limit
 from server.connections.protocol import connection_class
 from server.connections.registry import ConnectionLimits, Registry
-from server.errors import ChorusError, EngineDeadError, InvalidInputError
+from server.errors import ChorusError, EngineDeadError, InvalidInputError, startup_message
 from server.log import Say
 from server.signals import ending_signals
 
@@ -168,9 +168,14 @@ class Process:
         try:
             compiled = bring_up(self._app, self._say, self._on_death)
             self._say(f"ready at {url_of(listener)} ({compiled})")
-        except (ChorusError, StoreError) as error:
-            self._fail(f"cannot start: {error.message}")
-        except BaseException:  # MemoryError and SystemExit too: nobody else sees what ends this thread
+        except (ChorusError, StoreError, OSError) as error:
+            self._fail(f"cannot start: {startup_message(error)}")
+        except MemoryError:
+            self._fail(
+                "cannot start: this machine has too little memory: give smaller input_lengths, batch_rows, "
+                "blocks or score_buckets."
+            )
+        except BaseException:  # SystemExit too: nobody else sees what ends this thread
             self._ends.put(time.monotonic() + _DEATH_SECONDS)  # first, in case that telling fails too
             LOG.exception("cannot start")
             self._fail("cannot start: see the traceback above")
@@ -266,7 +271,7 @@ def listen(host: str, port: int) -> socket.socket:
         # asyncio turns Nagle's algorithm off only where the protocol is named; `create_server` does not:
         # with it, an answer in two writes waits 40 ms for the client's delayed acknowledgement.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no name that a host can have
         raise _cannot_listen(host, port, error) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -279,8 +284,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise _cannot_listen(host, port, error) from None
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> InvalidInputError:
-    reason = error.strerror or type(error).__name__
+def _cannot_listen(host: str, port: int, error: OSError | ValueError) -> InvalidInputError:
+    reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
     return InvalidInputError(f"Cannot listen on {host} port {port}: {reason}.", field="http_port")
 
 

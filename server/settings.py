@@ -11,18 +11,18 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 from server.errors import InvalidInputError
+from server.values import YEAR_SECONDS, Numbers, Paths, PlainValues, Shapes, Texts
 
 ENV_PREFIX = "CHORUS_"
 CONFIG_VARIABLE = "CHORUS_CONFIG"
@@ -30,34 +30,16 @@ CONFIG_VARIABLE = "CHORUS_CONFIG"
 _MIB = 1 << 20
 
 
-def _numbers(value: Any) -> Any:
-    """`64,128` as a tuple; anything else as it is."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _shapes(value: Any) -> Any:
-    """`128x64x16,256x64x16` as tuples; anything else as it is."""
-    return tuple(tuple(part.split("x")) if isinstance(part, str) else part for part in _numbers(value))
-
-
-_Number = Annotated[int, Field(ge=1)]
-Numbers = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
-Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
-Shapes = Annotated[tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)]
-
-
-class Settings(BaseSettings):
+class Settings(PlainValues, BaseSettings):
     """Frozen configuration of one server process.
 
     Build it with `load_settings`, which gives readable errors.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, protected_namespaces=()
-    )
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, protected_namespaces=(),
+        allow_inf_nan=False,
+    )  # fmt: skip
 
     _file: ClassVar[Path | None] = None
 
@@ -69,7 +51,7 @@ class Settings(BaseSettings):
     )
     demo_prompts: bool = Field(
         True,
-        description="With the embedded base: register its prompts under the tenant `demo` on first start.",
+        description="With the embedded base: register its prompts under the server's tenant, each task once.",
     )
     compute_dtype: Literal["auto", "f32", "bf16"] = Field(
         "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
@@ -129,16 +111,20 @@ class Settings(BaseSettings):
     )
     max_labels: int = Field(256, ge=2, description="Most labels of one classification.")
     max_members: int = Field(64, ge=1, description="Most members of one ensemble.")
-    keep_alive_seconds: int = Field(75, ge=1, description="How long an idle connection stays open.")
+    keep_alive_seconds: int = Field(
+        75, ge=1, le=YEAR_SECONDS, description="How long an idle connection stays open."
+    )
     drain_seconds: float = Field(
         25.0,
         ge=0,
+        le=YEAR_SECONDS,
         description="On SIGTERM, SIGINT or SIGHUP: time until the process ends; what is unfinished 3 seconds "
         "before is given up.",
     )
     drain_notice_ms: int = Field(
         0,
         ge=0,
+        le=1000 * YEAR_SECONDS,
         description="Of `drain_seconds`: how long to say 'draining' at /readyz and still take requests.",
     )
 
@@ -147,9 +133,11 @@ class Settings(BaseSettings):
         32, ge=1, description="New tokens when neither the request nor the version says."
     )
     default_deadline_seconds: float | None = Field(
-        60.0, gt=0, description="Deadline of a request that sets none."
+        60.0, gt=0, le=YEAR_SECONDS, description="Deadline of a request that sets none."
     )
-    max_deadline_seconds: float = Field(600.0, gt=0, description="Longest deadline that a request may set.")
+    max_deadline_seconds: float = Field(
+        600.0, gt=0, le=YEAR_SECONDS, description="Longest deadline that a request may set."
+    )
     text_threads: int = Field(
         2, ge=1, le=64, description="Threads that tokenise long texts and compute neighbours."
     )
@@ -170,11 +158,15 @@ class Settings(BaseSettings):
         4, ge=1, le=64, description="Threads that read the prompt store; as many others change it."
     )
     collect_interval_seconds: float = Field(
-        3600.0, ge=0, description="How often blobs that no version needs are removed; 0 never removes any."
+        3600.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="How often blobs that no version needs are removed; 0 never removes any.",
     )
     collect_grace_seconds: float = Field(
         3600.0,
         ge=0,
+        le=YEAR_SECONDS,
         description="How long a blob must have been unneeded; longer than a deleted version is read.",
     )
     alias_staleness_ms: int = Field(
@@ -201,10 +193,16 @@ class Settings(BaseSettings):
         description="Longest device dispatch that jobs are prepared for: a request may wait so long.",
     )
     tuning_lease_seconds: float = Field(
-        30.0, ge=1, description="After this silence of a process another goes on with its job."
+        30.0,
+        ge=1,
+        le=YEAR_SECONDS,
+        description="After this silence of a process another goes on with its job.",
     )
     tuning_keep_days: float = Field(
-        14.0, ge=0, description="How long a failed or cancelled job keeps its checkpoint, to be resumed from."
+        14.0,
+        ge=0,
+        le=36_500,
+        description="How long a failed or cancelled job keeps its checkpoint, to be resumed from.",
     )
     tuning_max_row_bytes: int = Field(_MIB, ge=1, description="Longest row of a file of training data.")
     tuning_data_paths: Paths = Field(
@@ -260,17 +258,21 @@ class Settings(BaseSettings):
     )
     loader_threads: int = Field(2, ge=1, le=64, description="Prompts fetched from the store at once.")
     step_timeout_seconds: float = Field(
-        120.0, ge=0, description="A device step that takes longer ends the process; 0 never gives up."
+        120.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="A device step that takes longer ends the process; 0 never gives up.",
     )
     max_programs: int = Field(
         128, ge=1, description="Most programs that a start may compile; lengths, batches and blocks multiply."
     )
     max_compile_seconds: float = Field(
-        3600.0, ge=0, description="A start that compiles for longer gives up; 0 never does."
+        3600.0, ge=0, le=YEAR_SECONDS, description="A start that compiles for longer gives up; 0 never does."
     )
     compile_cache_dir: Path | None = Field(
         None,
-        description="Folder of the persistent compile cache; `compile_cache` in the data folder when unset.",
+        description="Folder of compiled programs, kept for later starts; unset, `compile_cache` in the data "
+        "folder.",
     )
     input_lengths: Numbers = Field(
         (64, 128, 160, 192, 256, 320, 384, 512),
@@ -356,7 +358,7 @@ def load_settings(
         InvalidInputError: a value is out of range, a name unknown or the file unreadable; names the setting.
     """
     path = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    if path is not None and not path.is_file():
+    if path is not None and not os.path.isfile(path):  # noqa: PTH113 - answers whatever the name is
         raise InvalidInputError(f"The settings file {path} does not exist.", field="config")
     source = type("FileSettings", (Settings,), {"_file": path, "__module__": __name__}) if path else Settings
     given = {name: value for name, value in (flags or {}).items() if value is not None}
@@ -364,7 +366,7 @@ def load_settings(
         loaded = source(**given)
     except ValidationError as error:
         raise _readable(error) from None
-    except ValueError as error:  # a file that is not TOML
+    except (ValueError, RecursionError, OSError) as error:  # a file that is not TOML, or cannot be read
         raise InvalidInputError(f"The settings file {path} cannot be read: {error}", field="config") from None
     return check_settings(loaded) if listening else loaded
 
@@ -396,9 +398,9 @@ def _readable(error: ValidationError) -> InvalidInputError:
         elif item["type"] == "extra_forbidden":
             problems.append(f"{name} is not a setting; see `chorus serve --help`")
         else:
-            problems.append(
-                f"{name}: {item['msg'][0].lower()}{item['msg'][1:]}, got {str(item['input'])[:80]!r}"
-            )
+            message, got = item["msg"].removeprefix("Value error, "), str(item["input"])
+            shown = "" if "@" in got else f", got {got[:80]!r}"  # a URL may hold a password
+            problems.append(f"{name}: {message[0].lower()}{message[1:]}{shown}")
     first = error.errors(include_url=False, include_context=False)[0]["loc"]
     return InvalidInputError("; ".join(problems) + ".", field=str(first[0]) if first else None)
 

@@ -89,18 +89,19 @@ def run(settings: Settings, say: Say) -> int:
     Raises:
         ChorusError, StoreError: the model or the store cannot be used.
     """
-    from prompts_store.store import PromptStore
-    from server.app import load
+    from server.app import ladder_of, load
+    from server.embedded import model_source
     from server.engine.executor import use_persistent_cache
     from server.process import exit_now
+    from server.storage import compile_cache, open_storage
     from server.tuning.service.service import TuningService
     from server.tuning.service.slices import SliceThread
     from server.tuning_wiring import service_config
 
-    store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
-    cache = settings.compile_cache_dir or settings.data_dir / "compile_cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    use_persistent_cache(str(cache))
+    model_source(settings.model)
+    ladder_of(settings)
+    store = open_storage(settings)
+    use_persistent_cache(str(compile_cache(settings)))
     base = worker_base(settings, load(settings, say))
     service = TuningService(store, base, service_config(settings, slice_seconds(settings)), say=say)
     device = SliceThread(service.work)

@@ -48,6 +48,22 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
+def _published_installs(text: str) -> list[str]:
+    """Commands that install Chorus from a package index."""
+    return re.findall(r"pip install [^`\n]*chorus-prompts[^`\n]*", text)
+
+
+def test_nothing_tells_to_install_a_release_that_is_not_there() -> None:
+    assert "0.1.0 (unreleased)" in (ROOT / "CHANGELOG.md").read_text(), "released: tell `pip install` instead"
+    assert _published_installs("run `pip install 'chorus-prompts[server]'` first"), "control"
+    files = [
+        *PAGES,
+        *(f for top in ("server", "prompts_store", "clients") for f in (ROOT / top).rglob("*.py")),
+    ]
+    found = {str(file.relative_to(ROOT)): _published_installs(file.read_text()) for file in files}
+    assert not {file: commands for file, commands in found.items() if commands}
+
+
 def test_no_tracked_file_names_a_path_of_one_machine() -> None:
     pattern = "/" + "root/|/" + "work/|/" + "home/[a-z]"
     found = subprocess.run(

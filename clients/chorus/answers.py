@@ -16,16 +16,12 @@ from chorus.errors import (
     ConnectionLostError,
     UnexpectedAnswerError,
 )
+from chorus.limits import Deadline
 from chorus.retries import parse_retry_after
 from chorus.types.base import ErrorDetail
 from chorus.wire import Answer, Request
 
 RETRIED_STATUSES = frozenset({429, 503})
-
-
-def answer_of(response: httpx.Response) -> Answer:
-    """A response whose body has been read."""
-    return Answer(response.status_code, response.headers, response.content)
 
 
 def is_answer(request: Request, status: int) -> bool:
@@ -70,8 +66,10 @@ def _detail(content: bytes) -> ErrorDetail | None:
         return None
 
 
-def failure_of(error: httpx.HTTPError, url: httpx.URL) -> ChorusError:
+def failure_of(error: httpx.HTTPError, url: httpx.URL, deadline: Deadline) -> ChorusError:
     """The exception for a request that brought no answer."""
+    if deadline.over:
+        return deadline.error()
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
     reason = str(error) or type(error).__name__
     match error:

@@ -82,16 +82,24 @@ class AsyncEnsembles(AsyncOwner):
 
 
 def _connect(
-    base_url: str | None, api_key: str | None, timeout_seconds: float | None, max_connections: int
+    base_url: str | None,
+    api_key: str | None,
+    timeout_seconds: float | None,
+    total_seconds: float | None,
+    max_answer_bytes: int | None,
+    max_connections: int,
 ) -> tuple[Connection, dict[str, object]]:
-    if timeout_seconds is not None and not timeout_seconds > 0:
-        raise InvalidArgumentError(
-            "timeout_seconds must be above 0, or None for no limit.", field="timeout_seconds"
-        )
-    if max_connections < 1:
-        raise InvalidArgumentError("max_connections must be 1 or more.", field="max_connections")
+    for name, seconds in (("timeout_seconds", timeout_seconds), ("total_seconds", total_seconds)):
+        if seconds is not None and not 0 < seconds <= config.LONGEST_SECONDS:
+            raise InvalidArgumentError(
+                f"{name} must be above 0 and at most {config.LONGEST_SECONDS}, or None for no limit.",
+                field=name,
+            )
+    for name, count in (("max_answer_bytes", max_answer_bytes), ("max_connections", max_connections)):
+        if count is not None and count < 1:
+            raise InvalidArgumentError(f"{name} must be 1 or more.", field=name)
     url = config.parse_url(config.find_url(base_url))
-    made = connection(url, config.find_key(api_key), timeout_seconds)
+    made = connection(url, config.find_key(api_key), timeout_seconds, total_seconds, max_answer_bytes)
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
     # A proxy named in the environment is not for this machine's own ports.
     return made, {"limits": limits, "trust_env": not config.is_loopback(url), "follow_redirects": False}
@@ -111,11 +119,14 @@ class Client(SyncOwner):
         base_url: the server's; else CHORUS_URL, else http://127.0.0.1:8000.
         api_key: else CHORUS_API_KEY, else the text of the file CHORUS_API_KEY_FILE; `""` for none at all.
         timeout_seconds: for each wait on the network; None waits for ever. Keep it above `deadline_seconds`.
+        total_seconds: for a whole call, its upload, retries, waits and answer; of a stream, for each event.
+            None has no limit.
+        max_answer_bytes: the largest answer that is read; of a stream, the largest event. None has no limit.
         retries: how often to try again, or a whole `RetryPolicy`.
         max_connections: at once.
         transport: an httpx transport instead of the network, for tests.
         sleep: waits between attempts, in seconds; for tests.
-        clock: monotonic seconds, for the retry budget; for tests.
+        clock: monotonic seconds, for the retry budget and the limit of a call; for tests.
 
     Raises:
         ConfigurationError: the URL or the key cannot be used.
@@ -127,16 +138,20 @@ class Client(SyncOwner):
         api_key: str | None = None,
         *,
         timeout_seconds: float | None = 120.0,
+        total_seconds: float | None = config.TOTAL_SECONDS,
+        max_answer_bytes: int | None = config.MAX_ANSWER_BYTES,
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        connection, options = _connect(base_url, api_key, timeout_seconds, max_connections)
+        connection, options = _connect(
+            base_url, api_key, timeout_seconds, total_seconds, max_answer_bytes, max_connections
+        )
         policy = _policy(retries)
         http = httpx.Client(transport=transport, **options)  # type: ignore[arg-type]
-        super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep))
+        super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep, clock))
         self.tasks = Tasks(self._transport)
         self.ensembles = Ensembles(self._transport)
         self.files = Files(self._transport)
@@ -178,16 +193,20 @@ class AsyncClient(AsyncOwner):
         api_key: str | None = None,
         *,
         timeout_seconds: float | None = 120.0,
+        total_seconds: float | None = config.TOTAL_SECONDS,
+        max_answer_bytes: int | None = config.MAX_ANSWER_BYTES,
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        connection, options = _connect(base_url, api_key, timeout_seconds, max_connections)
+        connection, options = _connect(
+            base_url, api_key, timeout_seconds, total_seconds, max_answer_bytes, max_connections
+        )
         policy = _policy(retries)
         http = httpx.AsyncClient(transport=transport, **options)  # type: ignore[arg-type]
-        super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep))
+        super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep, clock))
         self.tasks = AsyncTasks(self._transport)
         self.ensembles = AsyncEnsembles(self._transport)
         self.files = AsyncFiles(self._transport)

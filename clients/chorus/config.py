@@ -15,6 +15,11 @@ URL_VARIABLE = "CHORUS_URL"
 KEY_VARIABLE = "CHORUS_API_KEY"
 KEY_FILE_VARIABLE = "CHORUS_API_KEY_FILE"
 MAX_KEY_CHARACTERS = 4096
+TOTAL_SECONDS = 3600.0
+LONGEST_SECONDS = 31_536_000
+"""A year: a socket cannot be asked to wait for ever longer."""
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+"""Twice the largest prompt that a server takes unless told otherwise; no page of a list is as large."""
 
 
 def find_url(base_url: str | None) -> str:

@@ -5,8 +5,8 @@
     ├── ConfigurationError          the URL or the key cannot be used
     ├── ConnectionFailedError       no connection: the server has not seen the request
     ├── ConnectionLostError         the connection broke: the server may have seen it
-    ├── CallTimeoutError            no answer in `timeout_seconds`
-    ├── UnexpectedAnswerError       an answer that is not Chorus's
+    ├── CallTimeoutError            no answer in `timeout_seconds`, or no end in `total_seconds`
+    ├── UnexpectedAnswerError       an answer that is not Chorus's, or over `max_answer_bytes`
     └── ApiError                    the server's own error: code, message, field, request id
         ├── InvalidInputError       400  invalid_input, and the reasons an artifact is refused for
         │   ├── InputTooLongError   400  input_too_long
@@ -62,11 +62,13 @@ class ConnectionLostError(ChorusError):
 
 
 class CallTimeoutError(ChorusError, TimeoutError):
-    """The server did not answer within `timeout_seconds`."""
+    """The server did not answer within `timeout_seconds`, or the call was not over after `total_seconds`."""
 
 
 class UnexpectedAnswerError(ChorusError):
-    """Something answered, but not as a Chorus server does: look at the URL and at proxies between."""
+    """Something answered, but not as a Chorus server does: look at the URL and at proxies between. Or the
+    answer is larger than `max_answer_bytes`.
+    """
 
 
 class ApiError(ChorusError):

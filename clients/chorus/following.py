@@ -47,6 +47,7 @@ class Following:
 
     Attributes:
         done: the last event was seen.
+        max_event_bytes: of one event; None has no limit.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class Following:
         self._uniform = uniform
         self._waited = 0.0
         self._failures = 0
-        self._raw = RawDecoder()
+        self.max_event_bytes: int | None = None
+        self._raw = RawDecoder(None)
         self.done: JobDone | None = None
 
     def request(self) -> Request:
         """The request that goes on from where the caller is."""
-        self._raw = RawDecoder()
+        self._raw = RawDecoder(self.max_event_bytes)
         return Request("GET", self._path, query_of(after=self._after or None), repeatable=True)
 
     def feed(self, chunk: bytes) -> Iterator[JobEvent]:
@@ -77,7 +79,7 @@ class Following:
             UnexpectedAnswerError: an event that is not Chorus's.
             ApiError: the server could not go on.
         """
-        if chunk.startswith(_COMMENT):  # it lives, and has nothing to tell
+        if self.lives(chunk):
             self._waited, self._failures = 0.0, 0
         for raw in self._raw.feed(chunk):
             event = self._typed(raw)
@@ -85,6 +87,10 @@ class Following:
                 self._after = event.seq
                 self._waited, self._failures = 0.0, 0
                 yield event
+
+    def lives(self, chunk: bytes) -> bool:
+        """Whether a chunk is the server's sign that it lives, and has nothing to tell."""
+        return chunk.startswith(_COMMENT)
 
     def finish(self) -> None:
         """The stream ended. Raises ConnectionLostError before its `done`."""

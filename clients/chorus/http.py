@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from chorus.limits import Deadline
 from chorus.wire import Request
 
 MAX_CONNECTIONS = 100
@@ -15,13 +16,21 @@ MAX_CONNECTIONS = 100
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where to send requests, and as whom. `repr` does not show the key."""
+    """Where to send requests, as whom, and what one call may take. `repr` does not show the key.
+
+    Attributes:
+        timeout: of each wait on the network.
+        total_seconds: of a whole call; None has no limit.
+        max_answer_bytes: of one answer, or one event of a stream; None has no limit.
+    """
 
     base_url: httpx.URL
     headers: httpx.Headers
     timeout: httpx.Timeout
+    total_seconds: float | None
+    max_answer_bytes: int | None
 
-    def build(self, request: Request) -> httpx.Request:
+    def build(self, request: Request, deadline: Deadline) -> httpx.Request:
         """The httpx request, its body ready to be sent more than once."""
         arguments: dict[str, Any] = {}
         headers = self.headers.copy()
@@ -47,20 +56,31 @@ class Connection:
             ),
             params=list(request.query) or None,
             headers=headers,
-            extensions={"timeout": self.timeout.as_dict()},
+            extensions={
+                "timeout": {name: deadline.within(wait) for name, wait in self.timeout.as_dict().items()}
+            },
             **arguments,
         )
 
 
-def connection(base_url: httpx.URL, key: str | None, timeout_seconds: float | None) -> Connection:
+def connection(
+    base_url: httpx.URL,
+    key: str | None,
+    timeout_seconds: float | None,
+    total_seconds: float | None,
+    max_answer_bytes: int | None,
+) -> Connection:
     """A connection's settings; the timeout is for each wait on the network, and at most 10 seconds for
     connecting.
     """
-    headers = httpx.Headers({"User-Agent": f"chorus-client/{_version()}", "Accept": "*/*"})
+    headers = httpx.Headers(
+        {"User-Agent": f"chorus-client/{_version()}", "Accept": "*/*", "Accept-Encoding": "identity"}
+    )
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     connect = 10.0 if timeout_seconds is None else min(10.0, timeout_seconds)
-    return Connection(base_url, headers, httpx.Timeout(timeout_seconds, connect=connect))
+    timeout = httpx.Timeout(timeout_seconds, connect=connect)
+    return Connection(base_url, headers, timeout, total_seconds, max_answer_bytes)
 
 
 def _version() -> str:

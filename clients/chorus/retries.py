@@ -127,18 +127,21 @@ class Attempts:
     def __post_init__(self) -> None:
         self.budget.first_attempt()
 
-    def pause_after(self, error: ChorusError, again: bool) -> float:
+    def pause_after(self, error: ChorusError, again: bool, left_seconds: float | None = None) -> float:
         """Seconds to wait before the next attempt.
 
         Args:
             error: why the last attempt failed.
             again: whether such a failure may be tried again at all.
+            left_seconds: of the call's time; a wait that would outlast it is not begun.
 
         Raises:
             ChorusError: `error` itself, when there is to be no other attempt.
         """
         wait = self._wait(error.retry_after_seconds if isinstance(error, ApiError) else None)
-        last = not again or self.made >= self.policy.retries or wait > self.policy.longest_wait_seconds
+        longest = self.policy.longest_wait_seconds
+        longest = longest if left_seconds is None else min(longest, left_seconds)
+        last = not again or self.made >= self.policy.retries or wait > longest
         if last or not self.budget.take():
             raise error
         self.made += 1

@@ -8,9 +8,10 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
-from chorus.artifacts import PEFT_CONFIG, PEFT_WEIGHTS
+from chorus.artifacts import MAX_ARTIFACT_BYTES, PEFT_CONFIG, PEFT_WEIGHTS
 from chorus.errors import InvalidArgumentError, UnexpectedAnswerError
 
 
@@ -72,8 +73,13 @@ def _peft_files(archive: bytes) -> dict[str, bytes]:
                 raise UnexpectedAnswerError(
                     f"The server's zip holds {len(names)} files that are not a PEFT adapter's."
                 )
+            # No more is read of a file than it says it has.
+            if sum(info.file_size for info in opened.infolist()) > MAX_ARTIFACT_BYTES:
+                raise UnexpectedAnswerError(
+                    f"The server's zip unpacks to over {MAX_ARTIFACT_BYTES} bytes; no prompt has so many."
+                )
             return {name: opened.read(name) for name in names}
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
             raise UnexpectedAnswerError("The server's answer is not a whole zip file.") from error
 
 

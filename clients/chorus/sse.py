@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from chorus.errors import ConnectionLostError, UnexpectedAnswerError
+from chorus.limits import check_size
 from chorus.types.events import EVENT_TYPES, DoneEvent, StreamEvent
-
-MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +21,14 @@ class RawEvent:
 
 
 class RawDecoder:
-    """Fed chunks of a stream as they come, cut anywhere; hands out the events that are complete."""
+    """Fed chunks of a stream as they come, cut anywhere; hands out the events that are complete.
 
-    def __init__(self) -> None:
+    Args:
+        max_event_bytes: of one event; None has no limit.
+    """
+
+    def __init__(self, max_event_bytes: int | None) -> None:
+        self._most = max_event_bytes
         self._buffer = bytearray()
         self._name = ""
         self._data: list[str] = []
@@ -34,17 +38,20 @@ class RawDecoder:
         """The events that `chunk` completes.
 
         Raises:
-            UnexpectedAnswerError: an event without end.
+            UnexpectedAnswerError: an event that is too long, or without end.
         """
         self._buffer += chunk
-        *lines, rest = self._buffer.split(b"\n")
-        self._buffer = bytearray(rest)
-        for line in lines:
-            event = self._line(bytes(line.removesuffix(b"\r")))
-            if event is not None:
-                yield event
-        if self._held_bytes + len(self._buffer) > MAX_EVENT_BYTES:
-            raise UnexpectedAnswerError(f"An event of the stream is over {MAX_EVENT_BYTES} bytes.")
+        if b"\n" in chunk:  # else a long line is looked through once, not with every chunk of it
+            *lines, rest = self._buffer.split(b"\n")
+            self._buffer = bytearray(rest)
+            for line in lines:
+                event = self._line(bytes(line.removesuffix(b"\r")))
+                if event is not None:
+                    yield event
+        self._check(len(self._buffer))
+
+    def _check(self, more_bytes: int) -> None:
+        check_size(self._held_bytes + more_bytes, self._most, "An event of the stream")
 
     def _line(self, line: bytes) -> RawEvent | None:
         if not line:
@@ -58,14 +65,15 @@ class RawDecoder:
         elif name == b"data":
             self._data.append(text)
             self._held_bytes += len(line)
+            self._check(0)
         return None  # comments (":") and `retry` carry nothing for us; an event's `id` is in its data too
 
 
 class EventDecoder:
-    """The events of a streamed generation."""
+    """The events of a streamed generation. Takes the same argument as `RawDecoder`."""
 
-    def __init__(self) -> None:
-        self._raw = RawDecoder()
+    def __init__(self, max_event_bytes: int | None) -> None:
+        self._raw = RawDecoder(max_event_bytes)
         self.done = False
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:

@@ -15,7 +15,8 @@ from chorus import answers
 from chorus.errors import ChorusError
 from chorus.following import Following
 from chorus.http import Connection
-from chorus.retries import Attempts, RetryBudget, RetryPolicy
+from chorus.limits import Deadline, awaited, check_encoding, check_length, check_size, timed, watch
+from chorus.retries import Attempts, Clock, RetryBudget, RetryPolicy
 from chorus.sse import EventDecoder
 from chorus.types.events import StreamEvent
 from chorus.types.tuning import JobEvent
@@ -34,21 +35,24 @@ class SyncTransport:
         policy: RetryPolicy,
         budget: RetryBudget,
         sleep: Callable[[float], None],
+        clock: Clock,
     ) -> None:
+        watch(http)
         self.http = http
         self._connection = connection
         self._policy = policy
         self.budget = budget
         self._sleep = sleep
+        self._clock = clock
 
     def run(self, plan: Plan[T]) -> T:
-        """Carry out a call of one step or several."""
-        steps = iter(plan)
+        """Carry out a call of one step or several, all before one deadline."""
+        steps, deadline = iter(plan), self._deadline()
         try:
             request = next(steps)
             while True:
                 try:
-                    answer = self._send(request)
+                    answer = self._repeat(request, deadline, lambda response: self._read(response, deadline))
                 except ChorusError as error:
                     request = steps.throw(error)
                 else:
@@ -57,40 +61,66 @@ class SyncTransport:
             result: T = stop.value
             return result
 
-    def _send(self, request: Request) -> Answer:
-        response = self._open(request, stream=False)
-        return answers.answer_of(response)
+    def _deadline(self) -> Deadline:
+        return Deadline(self._connection.total_seconds, self._clock)
 
-    def _open(self, request: Request, *, stream: bool, once: bool = False) -> httpx.Response:
-        """An answer that is no error; with `stream`, its body is not read yet; with `once`, one attempt."""
+    def _repeat(
+        self, request: Request, deadline: Deadline, take: Callable[[httpx.Response], T], *, once: bool = False
+    ) -> T:
+        """What is taken of an answer that is no error; its body is not read before. With `once`, one
+        attempt."""
         attempts = Attempts(replace(self._policy, retries=0) if once else self._policy, self.budget)
         while True:
             status: int | None = None
             try:
-                response = self.http.send(self._connection.build(request), stream=stream)
+                with timed(deadline):
+                    response = self.http.send(self._connection.build(request, deadline), stream=True)
                 if answers.is_answer(request, response.status_code):
-                    return response
-                with contextlib.closing(response):
-                    response.read()
-                status, error = response.status_code, answers.error_of(answers.answer_of(response))
+                    return take(response)
+                status, error = response.status_code, answers.error_of(self._read(response, deadline))
             except httpx.HTTPError as failure:
-                error = answers.failure_of(failure, self._connection.base_url)
+                error = answers.failure_of(failure, self._connection.base_url, deadline)
                 error.__cause__ = failure
-            self._sleep(attempts.pause_after(error, answers.may_repeat(request, error, status)))
+            again = answers.may_repeat(request, error, status)
+            self._sleep(attempts.pause_after(error, again, deadline.left()))
+
+    def _read(self, response: httpx.Response, deadline: Deadline) -> Answer:
+        most, body = self._connection.max_answer_bytes, bytearray()
+        with contextlib.closing(response):
+            check_length(response, most)
+            for chunk in self._chunks(response, deadline):
+                check_size(len(body) + len(chunk), most)
+                body += chunk
+        return Answer(response.status_code, response.headers, bytes(body))
+
+    def _chunks(self, response: httpx.Response, deadline: Deadline) -> Generator[bytes, None, None]:
+        check_encoding(response)
+        chunks = response.iter_bytes()
+        while True:
+            with timed(deadline):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            deadline.check()
+            yield chunk
 
     def events(self, request: Request) -> Generator[StreamEvent, None, None]:
-        """Send a request whose answer is a stream of events."""
-        with contextlib.closing(self._open(request, stream=True)) as response:
-            decoder = EventDecoder()
+        """Send a request whose answer is a stream of events; each has a deadline of its own."""
+        deadline = self._deadline()
+        with contextlib.closing(self._repeat(request, deadline, lambda response: response)) as response:
+            decoder = EventDecoder(self._connection.max_answer_bytes)
             try:
-                for chunk in response.iter_bytes():
-                    yield from decoder.feed(chunk)
+                for chunk in self._chunks(response, deadline):
+                    for event in decoder.feed(chunk):
+                        yield event
+                        deadline.restart()
             except httpx.HTTPError as failure:
-                raise answers.failure_of(failure, self._connection.base_url) from failure
+                raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             decoder.finish()
 
     def follow(self, following: Following) -> Generator[JobEvent, None, None]:
         """A followed job's events; comes back when the connection breaks."""
+        following.max_event_bytes = self._connection.max_answer_bytes
         while following.done is None:
             try:
                 yield from self._follow_once(following)
@@ -98,12 +128,19 @@ class SyncTransport:
                 self._sleep(following.pause_after(error))
 
     def _follow_once(self, following: Following) -> Generator[JobEvent, None, None]:
-        with contextlib.closing(self._open(following.request(), stream=True, once=True)) as response:
+        request, deadline = following.request(), self._deadline()
+        with contextlib.closing(
+            self._repeat(request, deadline, lambda response: response, once=True)
+        ) as response:
             try:
-                for chunk in response.iter_bytes():
-                    yield from following.feed(chunk)
+                for chunk in self._chunks(response, deadline):
+                    for event in following.feed(chunk):
+                        yield event
+                        deadline.restart()
+                    if following.lives(chunk):
+                        deadline.restart()
             except httpx.HTTPError as failure:
-                raise answers.failure_of(failure, self._connection.base_url) from failure
+                raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             following.finish()
 
     def close(self) -> None:
@@ -121,21 +158,25 @@ class AsyncTransport:
         policy: RetryPolicy,
         budget: RetryBudget,
         sleep: Callable[[float], Awaitable[None]],
+        clock: Clock,
     ) -> None:
         self.http = http
         self._connection = connection
         self._policy = policy
         self.budget = budget
         self._sleep = sleep
+        self._clock = clock
 
     async def run(self, plan: Plan[T]) -> T:
-        """Carry out a call of one step or several."""
-        steps = iter(plan)
+        """Carry out a call of one step or several, all before one deadline."""
+        steps, deadline = iter(plan), self._deadline()
         try:
             request = next(steps)
             while True:
                 try:
-                    answer = await self._send(request)
+                    answer = await self._repeat(
+                        request, deadline, lambda response: self._read(response, deadline)
+                    )
                 except ChorusError as error:
                     request = steps.throw(error)
                 else:
@@ -144,46 +185,80 @@ class AsyncTransport:
             result: T = stop.value
             return result
 
-    async def _send(self, request: Request) -> Answer:
-        response = await self._open(request, stream=False)
-        return answers.answer_of(response)
+    def _deadline(self) -> Deadline:
+        return Deadline(self._connection.total_seconds, self._clock)
 
-    async def _open(self, request: Request, *, stream: bool, once: bool = False) -> httpx.Response:
-        """An answer that is no error; with `stream`, its body is not read yet; with `once`, one attempt."""
+    async def _repeat(
+        self,
+        request: Request,
+        deadline: Deadline,
+        take: Callable[[httpx.Response], Awaitable[T]],
+        *,
+        once: bool = False,
+    ) -> T:
+        """What is taken of an answer that is no error; its body is not read before. With `once`, one
+        attempt."""
         attempts = Attempts(replace(self._policy, retries=0) if once else self._policy, self.budget)
         while True:
             status: int | None = None
             try:
-                response = await self.http.send(self._connection.build(request), stream=stream)
-                if answers.is_answer(request, response.status_code):
-                    return response
-                try:
-                    await response.aread()
-                finally:
-                    await response.aclose()
-                status, error = response.status_code, answers.error_of(answers.answer_of(response))
+                async with awaited(deadline):
+                    response = await self.http.send(self._connection.build(request, deadline), stream=True)
+                    if answers.is_answer(request, response.status_code):
+                        return await take(response)
+                    status, whole = response.status_code, await self._read(response, deadline)
+                error = answers.error_of(whole)
             except httpx.HTTPError as failure:
-                error = answers.failure_of(failure, self._connection.base_url)
+                error = answers.failure_of(failure, self._connection.base_url, deadline)
                 error.__cause__ = failure
-            await self._sleep(attempts.pause_after(error, answers.may_repeat(request, error, status)))
+            again = answers.may_repeat(request, error, status)
+            await self._sleep(attempts.pause_after(error, again, deadline.left()))
+
+    async def _open(self, request: Request, deadline: Deadline, *, once: bool = False) -> httpx.Response:
+        async def unread(response: httpx.Response) -> httpx.Response:
+            return response
+
+        return await self._repeat(request, deadline, unread, once=once)
+
+    async def _read(self, response: httpx.Response, deadline: Deadline) -> Answer:
+        most, body = self._connection.max_answer_bytes, bytearray()
+        async with contextlib.aclosing(response):
+            check_encoding(response)
+            check_length(response, most)
+            async for chunk in response.aiter_bytes():
+                deadline.check()
+                check_size(len(body) + len(chunk), most)
+                body += chunk
+        return Answer(response.status_code, response.headers, bytes(body))
+
+    async def _chunks(self, response: httpx.Response, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+        check_encoding(response)
+        chunks = response.aiter_bytes()
+        while True:
+            async with awaited(deadline):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            deadline.check()
+            yield chunk
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """Send a request whose answer is a stream of events."""
-        response = await self._open(request, stream=True)
-        try:
-            decoder = EventDecoder()
+        """Send a request whose answer is a stream of events; each has a deadline of its own."""
+        deadline = self._deadline()
+        async with contextlib.aclosing(await self._open(request, deadline)) as response:
+            decoder = EventDecoder(self._connection.max_answer_bytes)
             try:
-                async for chunk in response.aiter_bytes():
+                async for chunk in self._chunks(response, deadline):
                     for event in decoder.feed(chunk):
                         yield event
+                        deadline.restart()
             except httpx.HTTPError as failure:
-                raise answers.failure_of(failure, self._connection.base_url) from failure
+                raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             decoder.finish()
-        finally:
-            await response.aclose()
 
     async def follow(self, following: Following) -> AsyncGenerator[JobEvent, None]:
         """A followed job's events; comes back when the connection breaks."""
+        following.max_event_bytes = self._connection.max_answer_bytes
         while following.done is None:
             try:
                 async with contextlib.aclosing(self._follow_once(following)) as events:
@@ -193,17 +268,18 @@ class AsyncTransport:
                 await self._sleep(following.pause_after(error))
 
     async def _follow_once(self, following: Following) -> AsyncGenerator[JobEvent, None]:
-        response = await self._open(following.request(), stream=True, once=True)
-        try:
+        request, deadline = following.request(), self._deadline()
+        async with contextlib.aclosing(await self._open(request, deadline, once=True)) as response:
             try:
-                async for chunk in response.aiter_bytes():
+                async for chunk in self._chunks(response, deadline):
                     for event in following.feed(chunk):
                         yield event
+                        deadline.restart()
+                    if following.lives(chunk):
+                        deadline.restart()
             except httpx.HTTPError as failure:
-                raise answers.failure_of(failure, self._connection.base_url) from failure
+                raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             following.finish()
-        finally:
-            await response.aclose()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from prompts_store.collector import CollectReport
-from prompts_store.errors import ConflictError
+from prompts_store.errors import ConflictError, StoreError
 from server.api.inference.resolve import PromptLibrary
+from server.errors import ChorusError
 from server.metrics import Metrics
 
 LOG = logging.getLogger("chorus.upkeep")
@@ -64,8 +65,13 @@ class Upkeep:
             LOG.error("nothing is collected: %s", error.message)
             self._metrics.count("chorus_collections_total", 1, "refused")
             return True
-        except Exception:  # whatever it was, the next collection may work, and requests go on meanwhile
-            LOG.exception("collecting unneeded blobs failed; it is tried again")
+        except Exception as error:  # whatever it was, the next may work, and requests go on meanwhile
+            known = isinstance(error, StoreError | ChorusError)
+            LOG.warning(
+                "collecting unneeded blobs failed; it is tried again: %s",
+                error,
+                exc_info=None if known else error,
+            )
             self._metrics.count("chorus_collections_total", 1, "false")
             return False
         self._tell(report)

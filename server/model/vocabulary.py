@@ -22,6 +22,8 @@ _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
 CONTROL_NAME = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d{1,6}>")
 """What a text may have for a control token, and is spelled out in place of becoming one."""
 _SPACE = "\u2581"
+_MOST_BYTES = 64 << 20
+
 LONGEST_WORD = 65_536
 """Characters of a word that are encoded at once in any case."""
 
@@ -52,7 +54,8 @@ class Vocabulary:
             InvalidModelError: no file there, not a SentencePiece model, or one without `</s>`.
         """
         try:
-            data = Path(path).read_bytes()
+            with Path(path).open("rb") as file:  # bounded: a device may have no end
+                data = file.read(_MOST_BYTES)
         except OSError as error:
             message = f"cannot read the vocabulary {path}: {error.strerror or error}"
             raise InvalidModelError(message, field="vocabulary") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from server.model.command import Finite
 from server.pretraining.settings import (
     ATTENTIONS,
     OBJECTIVES,
@@ -74,7 +75,7 @@ def text_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Text, .gz or not: a paragraph a line, a blank line between books. May be repeated."),
         click.option("--tokens", type=click.Path(file_okay=False, path_type=Path),
             help="Folder of token files. Default: FOLDER/tokens, made from --corpus once."),
-        click.option("--held-out-share", type=click.FloatRange(0, 0.5), default=0.005, show_default=True,
+        click.option("--held-out-share", type=Finite(0, 0.5), default=0.005, show_default=True,
             help="Share of the books that is only measured on."),
         click.option("--max-tokens", type=click.IntRange(min=1), help="Training text, at most."),
     ])(command)  # fmt: skip
@@ -110,9 +111,9 @@ def cadence_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Measure the held-out slice; 0 only at the end."),
         click.option("--checkpoint-every-steps", type=click.IntRange(min=0), default=0, show_default=True,
             help="Write a checkpoint; 0 leaves it to the minutes."),
-        click.option("--checkpoint-every-minutes", type=click.FloatRange(min=0), default=5.0,
+        click.option("--checkpoint-every-minutes", type=Finite(min=0), default=5.0,
             show_default=True, help="Write a checkpoint; 0 leaves it to the steps."),
-        click.option("--max-minutes", type=click.FloatRange(min=0),
+        click.option("--max-minutes", type=Finite(min=0),
             help="Save and stop after so long; the same command goes on."),
     ])(command)  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -73,8 +72,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (lowest, highest) in _BOUNDS.items():
             value = getattr(self, name)
-            if not (math.isfinite(value) and lowest <= value <= highest):
-                raise refused(name, f"must be from {lowest:g} to {highest:g}, got {value}")
+            if not lowest <= value <= highest:  # of nan neither holds
+                raise refused(name, f"must be from {lowest:g} to {highest:g}, got {str(value)[:80]}")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise refused(name, f"must be one of {', '.join(known)}, got {getattr(self, name)!r}")

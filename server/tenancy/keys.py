@@ -12,6 +12,7 @@ from server.tenancy.principal import ALL_SCOPES, Principal, Scope
 
 MIN_KEY_CHARACTERS = 16
 MAX_KEY_CHARACTERS = 512
+_MOST_SECRET_BYTES = 8 * MAX_KEY_CHARACTERS
 
 
 class KeyRing:
@@ -97,9 +98,11 @@ def read_secret(path: Path, field: str) -> str:
     Raises InvalidInputError naming the setting.
     """
     try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{path} cannot be read: {type(error).__name__}.", field=field) from None
+        with path.open("rb") as file:  # bounded: a device may have no end
+            secret = file.read(_MOST_SECRET_BYTES).decode("utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InvalidInputError(f"{str(path)[:200]} cannot be read: {reason}.", field=field) from None
     if not MIN_KEY_CHARACTERS <= len(secret) <= MAX_KEY_CHARACTERS or any(c.isspace() for c in secret):
         raise InvalidInputError(
             f"{path} must hold one secret of {MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} characters without "

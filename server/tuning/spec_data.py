@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from server.tuning.data.readers import FORMATS, Format
 from server.tuning.document import Document, checked_text, refuse
+from server.urls import split_http_url
 
 Kind = Literal["file", "path", "url"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -146,6 +147,9 @@ def _source(document: Document, name: str) -> Source | None:
     text = checked_text(value[kind], f"{path}.{kind}", most=2_048)
     if kind == "file" and not _FILE.fullmatch(text):
         refuse("is not the id of a file; upload it first, the answer has its id", f"{path}.file")
-    if kind == "url" and not text.startswith(("http://", "https://")):
-        refuse("must begin with http:// or https://", f"{path}.url")
+    if kind == "url":
+        try:
+            split_http_url(text)
+        except ValueError as error:
+            refuse(str(error), f"{path}.url")
     return Source(kind, text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -242,6 +244,9 @@ def test_status(run: Run, fake: FakeChorus) -> None:
         (("ensemble", "vote"), 2, "Name a stored ensemble"),
         (("tasks", "push", "a", "/nowhere/x.npy"), 2, "does not exist"),
         (("--url", "ftp://x", "tasks", "list"), 1, "http or https"),
+        (("--timeout-seconds", "inf", "tasks", "list"), 2, "timeout_seconds must be above 0 and at most"),
+        (("tasks", "list", "--total-seconds", "nan"), 2, "total_seconds must be above 0 and at most"),
+        (("tasks", "list", "--total-seconds", "0"), 2, "x>0"),
         (("--key-file", "/nowhere/key", "tasks", "list"), 1, "cannot be read"),
     ],
 )
@@ -286,8 +291,23 @@ def test_a_verb_of_the_server_says_what_to_install(run: Run, monkeypatch: pytest
     monkeypatch.setattr(root, "entry_points", lambda group: [point])
     result = run("serve", "--model", "x")
     assert result.exit_code == 1
-    assert "jax is not installed" in result.stderr and 'pip install "chorus-prompts[server]"' in result.stderr
+    assert "jax is not installed" in result.stderr and "pip install '.[server]'" in result.stderr
     assert "serve" in run("--help").stdout
+
+
+def test_every_verb_of_this_distribution_has_a_line_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is imported for it; one that nobody here knows is told all the same."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    offered = project["entry-points"][root.ENTRY_POINT_GROUP]
+    points = [AbsentPoint(name, value, root.ENTRY_POINT_GROUP) for name, value in offered.items()]
+    points.append(AbsentPoint("elsewhere", "elsewhere:hello", root.ENTRY_POINT_GROUP))
+    monkeypatch.setattr(root, "entry_points", lambda group: points)
+    told = dict(re.findall(r"^  (\w+) +(\S.*)$", run("--help").stdout.split("Commands:")[1], re.M))
+    assert told.pop("elsewhere") == "An installed extension.", "control"
+    assert set(offered) <= set(told) and "An installed extension." not in told.values()
+    assert len(set(told.values())) == len(told) and set(offered) == set(root.SHORT_HELP)
 
 
 def test_a_verb_of_another_part_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

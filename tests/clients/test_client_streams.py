@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+import time
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus import AsyncClient, Client, DoneEvent, ErrorEvent, ResultEvent, TokenEvent, errors
-from chorus.sse import MAX_EVENT_BYTES, EventDecoder
+from chorus.sse import EventDecoder
 
 GENERATION = {
     "task": None,
@@ -35,7 +36,7 @@ STREAM = (
 
 
 def decode(chunks: list[bytes]) -> list[object]:
-    decoder = EventDecoder()
+    decoder = EventDecoder(None)
     found = [one for chunk in chunks for one in decoder.feed(chunk)]
     decoder.finish()
     return found
@@ -63,14 +64,27 @@ def test_events_that_cannot_be_read(data: bytes) -> None:
 
 
 def test_an_event_without_end_is_not_kept_for_ever() -> None:
-    decoder = EventDecoder()
-    with pytest.raises(errors.UnexpectedAnswerError, match="bytes"):
-        for _ in range(MAX_EVENT_BYTES // 2**20 + 1):
-            list(decoder.feed(b"x" * 2**20))
-    decoder = EventDecoder()
-    with pytest.raises(errors.UnexpectedAnswerError, match="bytes"):
-        for _ in range(MAX_EVENT_BYTES // 2**20 + 1):
-            list(decoder.feed(b"data: " + b"x" * 2**20 + b"\n"))
+    most, piece = 4 * 2**20, b"x" * 2**20
+    decoder = EventDecoder(most)
+    with pytest.raises(errors.UnexpectedAnswerError, match="max_answer_bytes"):
+        for _ in range(5):
+            list(decoder.feed(piece))
+    decoder = EventDecoder(most)
+    with pytest.raises(errors.UnexpectedAnswerError, match="max_answer_bytes"):
+        for _ in range(5):
+            list(decoder.feed(b"data: " + piece + b"\n"))
+    decoder = EventDecoder(most)  # control: the same bytes in events that end
+    for _ in range(5):
+        list(decoder.feed(b"event: other\ndata: " + piece + b"\n\n"))
+
+
+def test_a_long_line_is_looked_through_once() -> None:
+    """However small its chunks: 8 MB in 64,000 of them cost a moment, not minutes."""
+    decoder, chunk = EventDecoder(None), b"x" * 128
+    started = time.thread_time()
+    for _ in range(64_000):
+        list(decoder.feed(chunk))
+    assert time.thread_time() - started < 5
 
 
 def test_texts_of_tokens_join_to_the_result(url: str, fake: FakeChorus) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,91 @@ def test_mounts_and_dependencies_exist(compose: dict[str, Any]) -> None:
                 assert source in compose["volumes"], source
 
 
+def unlimited(compose: dict[str, Any]) -> list[str]:
+    """What may take all of a machine's memory, processes or descriptors."""
+    found = []
+    for name, service in compose["services"].items():
+        files = service.get("ulimits", {}).get("nofile", {})
+        if not re.fullmatch(r"(\$\{MEMORY:-)?\d+[gm]\}?", str(service.get("mem_limit", ""))):
+            found.append(f"{name}: memory")
+        if not 0 < service.get("pids_limit", 0) <= 4096:
+            found.append(f"{name}: processes")
+        if not 0 < files.get("soft", 0) <= files.get("hard", 0) <= 65_536:
+            found.append(f"{name}: descriptors")
+    return found
+
+
+def test_every_service_is_limited(compose: dict[str, Any]) -> None:
+    assert not unlimited(compose)
+    for limit in ("mem_limit", "pids_limit", "ulimits"):
+        broken = copy.deepcopy(compose)
+        del broken["services"]["grafana"][limit]
+        assert len(unlimited(broken)) == 1, "control"
+
+
+READERS = {"keys": {"chorus"}, "scrape_token": {"chorus", "prometheus"}, "grafana_password": {"grafana"}}
+"""Who reads each key's volume."""
+
+
+def readers(compose: dict[str, Any]) -> dict[str, set[str]]:
+    """Who mounts each key's volume, but for the service that makes them."""
+    return {
+        volume: {
+            name
+            for name, service in compose["services"].items()
+            if name != "keys" and any(mount.split(":")[0] == volume for mount in service["volumes"])
+        }
+        for volume in READERS
+    }
+
+
+def test_each_key_is_mounted_only_where_it_is_read(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert readers(compose) == READERS
+    broken = copy.deepcopy(compose)
+    broken["services"]["grafana"]["volumes"].append("keys:/other:ro")
+    assert readers(broken) != READERS, "control"
+    for name in ("chorus", "prometheus", "grafana"):
+        mounts = [mount for mount in services[name]["volumes"] if mount.split(":")[0] in READERS]
+        assert mounts and all(mount.endswith(":ro") for mount in mounts)
+    environment, scraping = services["chorus"]["environment"], _prometheus()["authorization"]
+    password = services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
+    paths = [
+        ("chorus", environment["CHORUS_API_KEY_FILE"], "keys", "api_key"),
+        ("chorus", environment["CHORUS_SCRAPE_TOKEN_FILE"], "scrape_token", "scrape_token"),
+        ("prometheus", scraping["credentials_file"], "scrape_token", "scrape_token"),
+        ("grafana", password, "grafana_password", "grafana_password"),
+    ]
+    for name, path, volume, key in paths:
+        folder = str(Path(path).parent)
+        assert Path(path).name == key and f"{volume}:{folder}:ro" in services[name]["volumes"], path
+
+
+def test_keys_are_made_once_and_kept(compose: dict[str, Any], tmp_path: Path) -> None:
+    """The command itself, in a folder in place of the root; also where one volume held all three."""
+    command = compose["services"]["keys"]["command"][0]
+    command = command.replace('"/"', repr(str(tmp_path))).replace('"/keys"', repr(str(tmp_path / "keys")))
+    command = command.replace("10001, 10001", f"{os.getuid()}, {os.getgid()}")
+    for volume in READERS:
+        (tmp_path / volume).mkdir()
+    old = {"api_key": "a" * 40, "grafana_password": "g" * 40}
+    for name, text in old.items():
+        (tmp_path / "keys" / name).write_text(text)
+    found: list[dict[str, str]] = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", command], check=True)
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        found.append({str(path.relative_to(tmp_path)): path.read_text() for path in files})
+    assert found[0] == found[1]
+    assert found[0] == {
+        "keys/api_key": old["api_key"],
+        "grafana_password/grafana_password": old["grafana_password"],
+        "scrape_token/scrape_token": found[0]["scrape_token/scrape_token"],
+    }
+    assert len(found[0]["scrape_token/scrape_token"]) > 40
+    assert (tmp_path / "keys" / "api_key").stat().st_mode & 0o777 == 0o400
+
+
 def test_environment_variables_are_settings(compose: dict[str, Any]) -> None:
     given = set(compose["services"]["chorus"]["environment"])
     given |= set(re.findall(r"\b(CHORUS_[A-Z_]+)=", (ROOT / "Dockerfile").read_text()))
@@ -67,9 +156,15 @@ def test_everything_the_image_copies_exists() -> None:
             assert (ROOT / source).exists(), source
 
 
+def _prometheus() -> dict[str, Any]:
+    """How Prometheus scrapes Chorus."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    job: dict[str, Any] = found["scrape_configs"][0]
+    return job
+
+
 def test_prometheus_reads_the_token_that_compose_makes(compose: dict[str, Any]) -> None:
-    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    job = config["scrape_configs"][0]
+    job = _prometheus()
     made = compose["services"]["keys"]["command"][0]
     assert Path(job["authorization"]["credentials_file"]).name in made
     assert job["static_configs"][0]["targets"] == ["chorus:8000"]

@@ -22,7 +22,9 @@ SHORT_HELP = {
     "pretrain": "Make a base model from text (extra: server).",
     "adapt": "Train a base model further: LM adaptation (extra: server).",
     "store": "Check, collect and adopt a data folder (extra: server).",
+    "worker": "Run tuning jobs in a process of their own (extra: server).",
 }
+"""What the entry points of this distribution do: importing one to ask would import the server."""
 
 
 class Root(click.Group):
@@ -76,7 +78,7 @@ def load(point: EntryPoint) -> click.Command:
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"`chorus {point.name}` needs the server, and {error.name} is not installed. "
-            f'Install it with: pip install "{DISTRIBUTION}[server]"'
+            "Install it from a checkout of Chorus: pip install '.[server]'"
         ) from error
     if not isinstance(command, click.Command):
         raise click.ClickException(f"The extension {point.value} is not a command.")
@@ -98,7 +100,8 @@ def chorus(context: click.Context, /, **given: Any) -> None:
     """One frozen T5, many soft prompts, one batch.
 
     \b
-    chorus serve --model FOLDER
+    chorus serve
+    chorus generate sentiment "a joyless mess"
     chorus tasks push sst2 prompt.safetensors --label negative --label positive
     chorus classify sst2 "A warm, patient film."
     """

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from chorus.client import AsyncClient, Client
-from chorus.config import DEFAULT_URL, KEY_FILE_VARIABLE, URL_VARIABLE, read_key_file
+from chorus.config import DEFAULT_URL, KEY_FILE_VARIABLE, TOTAL_SECONDS, URL_VARIABLE, read_key_file
 from chorus.load.connections import SpreadTransport
 
 R = TypeVar("R")
@@ -28,6 +28,7 @@ class Session:
     url: str = DEFAULT_URL
     key_file: Path | None = None
     timeout_seconds: float = 120.0
+    total_seconds: float = TOTAL_SECONDS
     as_json: bool = False
 
     def _key(self) -> str | None:
@@ -35,7 +36,9 @@ class Session:
 
     def client(self) -> Client:
         """A client, to be closed by the caller."""
-        return Client(self.url, self._key(), timeout_seconds=self.timeout_seconds)
+        return Client(
+            self.url, self._key(), timeout_seconds=self.timeout_seconds, total_seconds=self.total_seconds
+        )
 
     def async_client(self, *, retries: int, max_connections: int) -> AsyncClient:
         """A client for many requests at once, to be closed by the caller."""
@@ -43,6 +46,7 @@ class Session:
             self.url,
             self._key(),
             timeout_seconds=self.timeout_seconds,
+            total_seconds=self.total_seconds,
             retries=retries,
             transport=SpreadTransport(max_connections),
         )
@@ -58,6 +62,11 @@ def session_options(command: Callable[..., R]) -> Callable[..., R]:
             type=click.FloatRange(min=0, min_open=True),
             help="For each wait on the network. [default: 120]",
         ),
+        click.option(
+            "--total-seconds",
+            type=click.FloatRange(min=0, min_open=True),
+            help=f"For a whole call, its retries and its answer included. [default: {TOTAL_SECONDS:g}]",
+        ),
         click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help=key_help),
         click.option("--url", help=f"The server. [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"),
     ):
@@ -71,7 +80,8 @@ def with_session(command: Callable[..., R]) -> Callable[..., R]:
     @session_options
     @click.pass_context
     def wrapped(context: click.Context, /, *args: Any, **kwargs: Any) -> R:
-        given = {name: kwargs.pop(name) for name in ("url", "key_file", "timeout_seconds", "as_json")}
+        names = ("url", "key_file", "timeout_seconds", "total_seconds", "as_json")
+        given = {name: kwargs.pop(name) for name in names}
         return command(merge(context.obj, given), *args, **kwargs)
 
     return functools.update_wrapper(wrapped, command)

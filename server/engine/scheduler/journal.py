@@ -59,8 +59,12 @@ class Journal:
             self._write(
                 {"event": "outcome", "id": request_id, "outcome": outcome, "time": self._wall_clock()}
             )
-        except OSError:
-            logger.exception("the outcome of %s could not be written to the admission journal", request_id)
+        except OSError as error:
+            logger.warning(
+                "the outcome of %s could not be written to the admission journal: %s",
+                request_id,
+                error.strerror,
+            )
 
     def entries(self) -> list[dict[str, Any]]:
         """The lines in memory, oldest first."""

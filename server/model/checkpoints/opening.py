@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def open_checkpoint(source: str | Path, options: OpenOptions | None = None) -> C
     if "://" in text:
         return T5XReader(text, _hints(text, options), options.vocabulary)
     folder = Path(source)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112 - answers whatever the name is
         return open_folder(folder, options)
     if isinstance(source, str) and is_hub_id(source):
         named = options if options.name else dataclasses.replace(options, name=source)

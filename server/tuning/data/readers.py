@@ -279,7 +279,7 @@ def _parquet(source: _Source) -> Iterator[Record]:
                 yield row, record
         except ImportError:
             source.refuse(
-                "is Parquet, which needs pyarrow: pip install 'chorus-prompts[parquet]', or send JSONL"
+                "is Parquet, which the server reads with pyarrow: pip install pyarrow, or send JSONL"
             )
         except InvalidInputError:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prompts_store.errors import StoreError
@@ -25,6 +26,12 @@ class GaveUpError(Exception):
 def failure(code: str, message: str, field: str | None = None) -> dict[str, Any]:
     """The record of a failure."""
     return {"code": code, "message": message[:_MESSAGE_CHARACTERS], "field": field}
+
+
+def log_line(record: Mapping[str, Any]) -> str:
+    """A failure in one line of a log, whatever names a job gave its columns."""
+    text = f"{record['code']} in {record['field']}: " if record["field"] else f"{record['code']}: "
+    return " ".join(f"{text}{record['message']}".split())
 
 
 def failure_of(error: Exception) -> dict[str, Any]:

@@ -26,7 +26,13 @@ from server.tuning.job import Job
 from server.tuning.loop import TuningLoop
 from server.tuning.programs import Programs
 from server.tuning.service.config import Because, ServiceConfig, TuningBase
-from server.tuning.service.failures import MAX_RUNS_WITHOUT_PROGRESS, GaveUpError, diverged, failure_of
+from server.tuning.service.failures import (
+    MAX_RUNS_WITHOUT_PROGRESS,
+    GaveUpError,
+    diverged,
+    failure_of,
+    log_line,
+)
 from server.tuning.service.held import HeldJob, JobCancelledError, JobStore, ServiceStoppingError
 from server.tuning.service.observer import Ending, TuningObserver
 from server.tuning.service.preparing import Prepared, PromptReader, prepare
@@ -92,8 +98,10 @@ class JobRunner:
         except JobCancelledError:
             return run.end("cancelled")
         except Exception as error:
-            logger.warning("%s failed", held.job.id, exc_info=error)
-            return run.end("failed", failure_of(error))
+            record = failure_of(error)
+            if record["code"] == "internal":
+                logger.error("%s stopped because of a defect", held.job.id, exc_info=error)
+            return run.end("failed", record)
 
     def folder_of(self, tenant: str, job_id: str) -> Path:
         """Where a job's checkpoints and downloads are."""
@@ -262,10 +270,14 @@ class _Run:
             # Only now: until then another may run it. Checkpoints stay for a resumption; what was downloaded
             # can be fetched again.
             shutil.rmtree(self._folder / "downloads", ignore_errors=True)
+            if error is not None:
+                logger.warning("%s failed: %s", held.job.id, log_line(error))
         except LeaseLostError:
             return "lost"
-        except StoreError:
-            logger.exception("the end of %s could not be written; it is run again", held.job.id)
+        except StoreError as failure:
+            logger.warning(
+                "the end of %s could not be written; it is run again: %s", held.job.id, failure.message
+            )
             return "lost"
         ending: Ending = status
         return ending

@@ -111,6 +111,9 @@ class TuningService:
         """What the part answers; a defect in it is logged, and the next job is taken all the same."""
         try:
             return bool(part())
+        except (StoreError, OSError) as error:
+            logger.warning("taking jobs failed; it is tried again: %s", error)
+            return False
         except Exception:
             logger.exception("taking jobs failed; it is tried again")
             return False
@@ -137,7 +140,8 @@ class TuningService:
             self._keeper.hold(None)
             self._held = None
         self._observer.job_ended(ending)
-        self._say(f"{job.id} {ending}")
+        if ending != "failed":  # the runner has told why
+            self._say(f"{job.id} {ending}")
         return ending != "lost"  # what was lost to a store that is away is not begun again at once
 
     def _sweep(self) -> None:

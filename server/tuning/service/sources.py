@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from prompts_store.text import shown
 from prompts_store.tuning_records import DataFile
@@ -16,6 +16,7 @@ from server.errors import InvalidInputError
 from server.tuning.service.config import ServiceConfig
 from server.tuning.service.download import Download
 from server.tuning.spec_data import Source
+from server.urls import split_http_url
 
 
 class FileStore(Protocol):
@@ -101,7 +102,7 @@ def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
         regular = real is not None and stat.S_ISREG(real.stat().st_mode)
     except (OSError, ValueError, RuntimeError):
         real, regular = None, False
-    inside = real is not None and any(real.is_relative_to(root.resolve()) for root in roots)
+    inside = real is not None and any(real.is_relative_to(_resolved(root)) for root in roots)
     if real is None or not regular or not inside:
         message = (
             f"{shown(text)} is no file that jobs may read: give the absolute path of a file under a folder "
@@ -109,6 +110,13 @@ def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
         )
         raise InvalidInputError(message, field=field, code="data_not_allowed")
     return real
+
+
+def _resolved(root: Path) -> Path:
+    try:
+        return root.resolve()
+    except (OSError, RuntimeError):  # links that go round: below it there is nothing
+        return root
 
 
 def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
@@ -119,9 +127,9 @@ def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
         InvalidInputError: `data_not_allowed`.
     """
     try:
-        wanted, plain = urlsplit(url), _is_plain(url)
-        fits = plain and any(_below(wanted.geturl(), prefix) for prefix in allowed)
-    except ValueError:  # a port or an address that is none
+        wanted = split_http_url(url)
+        fits = _is_plain(wanted) and any(_below(wanted, prefix) for prefix in allowed)
+    except ValueError:
         fits = False
     if not fits:
         message = (
@@ -131,16 +139,15 @@ def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
         raise InvalidInputError(message, field=field, code="data_not_allowed")
 
 
-def _is_plain(url: str) -> bool:
-    """No user, no fragment, and no way up or back hidden in the path."""
-    parts = urlsplit(url)
-    path = unquote(unquote(parts.path))
+def _is_plain(url: SplitResult) -> bool:
+    """No fragment, and no way up or back hidden in the path."""
+    path = unquote(unquote(url.path))
     steps = path.replace("\\", "/").split("/")
-    return parts.username is None and not parts.fragment and ".." not in steps and "\\" not in path
+    return not url.fragment and ".." not in steps and "\\" not in path
 
 
-def _below(url: str, prefix: str) -> bool:
-    one, other = urlsplit(url), urlsplit(prefix)
+def _below(one: SplitResult, prefix: str) -> bool:
+    other = urlsplit(prefix)
     same = (one.scheme, one.hostname, _port(one.scheme, one.port)) == (
         other.scheme,
         other.hostname,

@@ -147,6 +147,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "beside the prompts": ({"prompts": [{}, {}], "recipe": {"prompt_length": 400}}, "prompt_rows_exceeded",
                            "recipe.prompt_length"),
 }  # fmt: skip
+REFUSED |= {
+    f"the URL {url!a}": ({"data": {"train": {"url": url}}}, "invalid_input", "data.train.url")
+    for url in (
+        "https://example.org/a\tb.tsv", "https://example.org/\na.tsv", "\rhttps://example.org/a",
+        "https:// example.org/a",
+        "https://example.org/a b", "https://example.org/\u00e4", "https://ex\u00e4mple.org/a", "https://example.org\\@b/a",
+        "https://user:word@example.org/a", "https://user@example.org/a", "https:///a", "https://", "https://:443/a",
+        "https://example.org:x/a", "https://example.org:99999/a", "https://[::1/a", "HTTPS:/example.org/a", "ftp://example.org/a",
+    )
+}  # fmt: skip
+REFUSED["the URL of a second prompt"] = (
+    {"prompts": [{}, {"data": {"train": {"url": "https://example.org/\t"}}}]},
+    "invalid_input",
+    "prompts.1.data.train.url",
+)
 
 
 @pytest.mark.parametrize("what", REFUSED)

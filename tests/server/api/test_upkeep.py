@@ -147,6 +147,8 @@ def test_a_failure_is_logged_counted_and_tried_again_soon(
     assert counted(metrics, "chorus_collections_total", ok="false") == 1
     assert counted(metrics, "chorus_collections_total", ok="true") == 1
     assert str(error) in caplog.text and outcomes == []
+    # A store that says why is a sentence; anything else is a defect, with its traceback.
+    assert ("Traceback" in caplog.text) is not isinstance(error, StoreError)
 
 
 def test_a_refusal_waits_for_an_operator(

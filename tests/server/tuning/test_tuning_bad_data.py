@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,36 @@ def test_bad_data_is_refused_before_anything_is_compiled(
     assert message in job.error["message"], job.error
     kind, told = events(store, job)[-2]
     assert (kind, told["code"]) == ("failed", code)
+
+
+class _DefectiveStore(PromptStore):
+    """A store with a defect that only preparing a job meets."""
+
+    def file_path(self, tenant: str, file_id: str) -> Path:
+        raise RuntimeError("a defect")
+
+
+def test_a_job_with_bad_data_is_one_line_of_the_log(
+    tmp_path: Path, compile_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sentence, whatever its owner called the columns. The control: a defect has its traceback."""
+    store = PromptStore.open(tmp_path)
+    data = {"train": {"file": upload(store, lines({"text": "a", "label": "n"}))}, "selection_rows": 0}
+    odd = document("", data=data, target="label\nCRITICAL all is lost")
+    with caplog.at_level(logging.INFO):
+        with running(store, tmp_path, watcher=NeverCompiles()):
+            job = finished(store, submit(store, odd))
+        told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert [record.levelname for record in told] == ["WARNING"] and told[0].exc_info is None
+        line = told[0].getMessage()
+        assert line.startswith(f"{job.id} failed: invalid_data in data.train: row 1: there is no column")
+        assert len(line.splitlines()) == 1
+        assert not [record for record in caplog.records if record.exc_info], "no traceback anywhere"
+        broken = _DefectiveStore.open(tmp_path)
+        with running(broken, tmp_path, watcher=NeverCompiles()):
+            defect = finished(broken, submit(broken, document("", data=data)))
+    assert defect.error is not None and defect.error["code"] == "internal"
+    assert [record for record in caplog.records if record.exc_info and defect.id in record.getMessage()]
 
 
 def test_a_bad_split_of_the_second_prompt_is_named(bench: tuple[PromptStore, Path]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from service_tools import TENANT, config
 
@@ -72,6 +74,10 @@ def test_paths_lie_under_a_root_links_followed(tmp_path: Path) -> None:
         ("https://data.example:x/sets/a.csv", False),
         ("https://[/sets/a.csv", False),
         ("https://169.254.169.254/sets/", False),
+        ("https://data.example/sets/a\tb.csv", False),
+        ("https://data.example/sets/\n../other/a.csv", False),
+        ("\thttps://data.example/sets/a.csv", False),
+        ("https://data.example/sets/ä.csv", False),
     ],
 )
 def test_urls_begin_as_the_operator_allows(url: str, allowed: bool) -> None:
@@ -191,25 +197,128 @@ def test_a_download_is_bounded_in_time(tmp_path: Path) -> None:
     assert refused.code == "data_unreachable" and "longer than" in refused.message
 
 
-def test_a_download_that_drips_is_bounded_in_time(tmp_path: Path) -> None:
-    """A byte now and then keeps a connection from being silent, and must not keep a job waiting."""
-    refused, waited = threading.Event(), threading.Event()
+@contextmanager
+def raw(*pieces: bytes) -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """A loopback server that sends the pieces, holds the connection, and never ends its answer: its URL, an
+    event once the last piece was sent, and one once the other side is gone."""
+    sent, gone = threading.Event(), threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    accepted: list[socket.socket] = []
 
-    def drip(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(b"x")
-        handler.wfile.flush()
-        if not refused.wait(300):
-            waited.set()
+    def serve() -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            accepted.append(connection)
+            with connection:
+                connection.settimeout(60)
+                connection.recv(65536)
+                for piece in pieces:
+                    connection.sendall(piece)
+                sent.set()
+                while connection.recv(65536):
+                    pass
+        gone.set()
 
-    with web(drip) as url:
-        clock = iter([0.0, 1000.0, 1000.0]).__next__
-        made = Download(config(tmp_path), lambda other: None, lambda: None, "data.train.url", clock)
-        with pytest.raises(InvalidInputError, match="longer than 600 seconds"):
-            made.fetch(f"{url}/x.csv", tmp_path / "x.csv")
-        refused.set()
-    assert not waited.is_set(), "it was refused while the rest was still to come"
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", sent, gone
+    finally:
+        listener.close()
+        for connection in accepted:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        thread.join(60)
+
+
+STALLED: dict[str, tuple[bytes, ...]] = {
+    "no byte": (),
+    "half a status line": (b"HTTP/1.1 2",),
+    "headers that drip": (b"HTTP/1.1 200 OK\r\n", b"X-One: 1\r\n", b"X-Two: "),
+    "headers of a redirect that drip": (b"HTTP/1.1 302 Found\r\n", b"Location: /a"),
+    "half a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"text"),
+}
+
+
+@pytest.mark.parametrize("pieces", STALLED.values(), ids=STALLED)
+@pytest.mark.parametrize("ends", ["cancelled", "too late"])
+def test_a_download_that_stalls_anywhere_ends(tmp_path: Path, pieces: tuple[bytes, ...], ends: str) -> None:
+    """The download is cancelled, or its time is over, while what it waits for has not come. The connection is
+    cut, so that its thread ends too."""
+    with raw(*pieces) as (url, sent, gone):
+
+        def interrupt() -> None:
+            if ends == "cancelled" and sent.is_set():
+                raise KeyError("cancelled")
+
+        def clock() -> float:
+            return 1000.0 if ends == "too late" and sent.is_set() else 0.0
+
+        made = Download(config(tmp_path), lambda other: None, interrupt, "data.train.url", clock)
+        target = tmp_path / "downloads" / "x.csv"
+        with pytest.raises(KeyError if ends == "cancelled" else InvalidInputError) as caught:
+            made.fetch(f"{url}/x.csv", target)
+        assert ends == "cancelled" or "took longer than 600 seconds" in str(caught.value)
+        assert gone.wait(60), "the connection is cut"
+    assert not list(target.parent.iterdir())
+    assert not [thread for thread in threading.enumerate() if thread.name == "chorus-download"]
+
+
+def test_the_control_of_stalling_does_not_end(tmp_path: Path) -> None:
+    """A client that looks at nothing between two bytes still waits when the test's patience is over."""
+    with raw(*STALLED["headers that drip"]) as (url, sent, _):
+        ended = threading.Event()
+
+        def careless() -> None:
+            with suppress(httpx.HTTPError), httpx.Client(timeout=60) as client:
+                client.get(f"{url}/x.csv")
+            ended.set()
+
+        threading.Thread(target=careless, daemon=True).start()
+        assert sent.wait(60) and not ended.wait(0.5)
+
+
+def test_a_name_that_does_not_resolve_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's resolver cannot be asked to stop; the job does not wait for it, and nothing is written
+    when it answers in the end."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def resolver(*_: Any, **__: Any) -> Any:
+        asked.set()
+        assert answer.wait(60)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    def interrupt() -> None:
+        if asked.is_set():
+            raise KeyError("cancelled")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    monkeypatch.setattr("server.tuning.service.download._END_SECONDS", 0.0)
+    made = Download(config(tmp_path), lambda other: None, interrupt, "data.train.url")
+    with pytest.raises(KeyError):
+        made.fetch("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv")
+    left = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]
+    assert len(left) == 1, "control: its thread still waits for the name"
+    answer.set()
+    left[0].join(60)
+    assert not left[0].is_alive() and not list((tmp_path / "downloads").iterdir())
+
+
+@pytest.mark.parametrize(
+    "location", ["/data/a\tb", "http://[", "//[", "http://host:x/data/", "http://" + "a" * 70 + "/", "/\xe4"]
+)
+def test_a_redirect_to_no_url_is_a_sentence(tmp_path: Path, location: str) -> None:
+    refused = _refusal(tmp_path, lambda handler: say(handler, 302, Location=location))
+    assert refused.code in ("data_unreachable", "data_not_allowed")
+
+
+def test_a_host_that_no_socket_takes_is_a_sentence(tmp_path: Path) -> None:
+    made = Download(config(tmp_path), lambda other: None, lambda: None, "data.train.url")
+    with pytest.raises(InvalidInputError) as caught:
+        made.fetch(f"http://{'a' * 70}.example/x.csv", tmp_path / "x.csv")
+    assert caught.value.code == "data_unreachable"
 
 
 @pytest.mark.parametrize("status", [404, 500])

@@ -1,0 +1,193 @@
+"""What one call may take: time in all, and bytes of an answer.
+
+httpx limits each wait on the network. A server that sends a byte now and then keeps every wait short, so a
+call has a `Deadline` besides. In the awaiting client `asyncio.timeout` holds it. In the blocking one each
+wait of a connection is cut to what is left of the call that the thread is busy with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import httpcore
+import httpx
+
+from chorus.errors import CallTimeoutError, UnexpectedAnswerError
+
+_PIECE_BYTES = 16 * 1024
+_CLOSE_SECONDS = 0.001
+
+
+class Deadline:
+    """When a call must be over.
+
+    Args:
+        seconds: from now; None is never.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, seconds: float | None, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count again."""
+        self._ends = None if self._seconds is None else self._clock() + self._seconds
+
+    def left(self) -> float | None:
+        """Seconds until it; below 0 when it is over, None for no limit."""
+        return None if self._ends is None else self._ends - self._clock()
+
+    def within(self, seconds: float | None) -> float | None:
+        """The shorter of a wait and what is left, never nothing."""
+        left = self.left()
+        if left is None:
+            return seconds
+        return max(_CLOSE_SECONDS, left if seconds is None else min(seconds, left))
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to wait for."""
+        left = self.left()
+        return left is not None and left <= _CLOSE_SECONDS
+
+    def check(self) -> None:
+        """Raise CallTimeoutError when it is over."""
+        if self.over:
+            raise self.error()
+
+    def error(self) -> CallTimeoutError:
+        """What a call that is not over by then ends with."""
+        return CallTimeoutError(
+            f"The call was not over after {self._seconds:g} seconds; raise total_seconds or ask for less."
+        )
+
+
+def check_encoding(response: httpx.Response) -> None:
+    """Before a body is read: refuse one that is packed, for a few bytes of it may unpack to any size at one
+    blow. Every request asks for plain bytes.
+
+    Raises:
+        UnexpectedAnswerError: it is packed all the same.
+    """
+    if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        raise UnexpectedAnswerError(
+            "The answer is packed, and plain bytes were asked for: look at proxies between."
+        )
+
+
+def check_length(response: httpx.Response, most_bytes: int | None) -> None:
+    """Before a body is read: refuse one that says it is too long. Raises as `check_size`."""
+    length = response.headers.get("content-length", "")
+    if length.isascii() and length.isdigit():
+        check_size(int(length[:20]), most_bytes)
+
+
+def check_size(size_bytes: int, most_bytes: int | None, what: str = "The answer") -> None:
+    """Raise UnexpectedAnswerError when something is larger than allowed."""
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise UnexpectedAnswerError(
+            f"{what} is larger than {most_bytes} bytes; raise max_answer_bytes or ask for less."
+        )
+
+
+_CURRENT: ContextVar[Deadline | None] = ContextVar("chorus_deadline", default=None)
+
+
+@contextmanager
+def timed(deadline: Deadline) -> Iterator[None]:
+    """While inside, this thread's waits on a watched client end with the deadline."""
+    token = _CURRENT.set(deadline)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+@asynccontextmanager
+async def awaited(deadline: Deadline) -> AsyncIterator[None]:
+    """What is awaited inside is cancelled at the deadline. Raises CallTimeoutError."""
+    try:
+        async with asyncio.timeout(deadline.left()):
+            yield
+    except TimeoutError as error:
+        raise deadline.error() from error
+
+
+def watch(client: httpx.Client) -> None:
+    """Cut the waits of a client's connections to what `timed` says. A transport of another kind than httpx's
+    own is left as it is: its waits are looked at when they are over."""
+    for transport in (client._transport, *client._mounts.values()):
+        pool = getattr(transport, "_pool", None)
+        backend = getattr(pool, "_network_backend", None)
+        if isinstance(backend, httpcore.NetworkBackend):
+            pool._network_backend = _TimedBackend(backend)  # type: ignore[union-attr]
+
+
+def _within(timeout: float | None, error: type[Exception]) -> float | None:
+    """The timeout of one wait. Raises `error` when the call is over already."""
+    deadline = _CURRENT.get()
+    if deadline is None:
+        return timeout
+    if deadline.over:
+        raise error("the call is over")
+    return deadline.within(timeout)
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """A connection whose waits end with the call's deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for at in range(0, len(buffer), _PIECE_BYTES):  # a slow reader keeps each wait short, too
+            piece = buffer[at : at + _PIECE_BYTES]
+            self._stream.write(piece, _within(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = _within(timeout, httpcore.ConnectTimeout)
+        return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _TimedBackend(httpcore.NetworkBackend):
+    """Makes such connections."""
+
+    def __init__(self, backend: httpcore.NetworkBackend) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _within(timeout, httpcore.ConnectTimeout)
+        return _TimedStream(self._backend.connect_tcp(host, port, left, local_address, socket_options))
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.NetworkStream:
+        left = _within(timeout, httpcore.ConnectTimeout)
+        return _TimedStream(self._backend.connect_unix_socket(path, left, socket_options))
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)

@@ -1,0 +1,66 @@
+"""What a process keeps on a disk, opened or tried before a model is loaded: store, compile cache, journal."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prompts_store.errors import StoreError
+from prompts_store.store import PromptStore
+from server.errors import InvalidInputError
+from server.settings import Settings
+
+
+def open_storage(settings: Settings) -> PromptStore:
+    """The store; everything else that is written later is tried.
+
+    Raises:
+        InvalidInputError, StoreError: something cannot be written; names the setting.
+    """
+    try:
+        store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
+    except StoreError as error:
+        # With a database of its own, either may be at fault: the message tells them apart.
+        field = error.field or (None if settings.database_url else "data_dir")
+        raise StoreError(error.message, field=field, code=error.code) from error
+    try:
+        _try_compile_cache(compile_cache(settings))
+        _try_journal(settings.journal_file)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def compile_cache(settings: Settings) -> Path:
+    """Folder of the compile cache."""
+    return settings.compile_cache_dir or settings.data_dir / "compile_cache"
+
+
+def _try_compile_cache(folder: Path) -> None:
+    with _refusing("compile_cache_dir", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def _try_journal(path: Path | None) -> None:
+    if path is not None:
+        with _refusing("journal_file", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab"):
+                pass
+
+
+@contextmanager
+def _refusing(field: str, path: Path) -> Iterator[None]:
+    """The operating system's errors as one that names the setting."""
+    try:
+        yield
+    except OSError as error:
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is where a folder must be" if blocked else error.strerror or str(error)
+        message = f"{str(path)[:200]} cannot be written: {reason}. Name another place, or see to this one."
+        raise InvalidInputError(message, field=field) from error

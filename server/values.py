@@ -1,0 +1,68 @@
+"""What the value of a setting may be, whichever setting it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
+
+from prompts_store.text import has_control_characters, is_unicode
+from server.urls import split_http_url
+
+YEAR_SECONDS = 31_536_000
+"""Nothing waits longer: clocks and locks cannot be asked to wait for ever longer."""
+
+_LARGEST = 2**53
+
+
+def _numbers(value: Any) -> Any:
+    """`64,128` as a tuple; anything else as it is."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _shapes(value: Any) -> Any:
+    """`128x64x16,256x64x16` as tuples; anything else as it is."""
+    return tuple(tuple(part.split("x")) if isinstance(part, str) else part for part in _numbers(value))
+
+
+_Number = Annotated[int, Field(ge=1, le=65_536)]
+Numbers = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
+Shapes = Annotated[tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)]
+
+
+class PlainValues(BaseModel):
+    """Refuses, for every setting, what no name, path, URL or machine number can be."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_text(cls, value: Any, info: ValidationInfo) -> Any:
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if not isinstance(text, str | Path):
+                continue
+            if has_control_characters(str(text)) or not is_unicode(str(text)):
+                raise ValueError("must hold no control characters, and be UTF-8")
+            if text == "" and not isinstance(cls.model_fields[str(info.field_name)].default, tuple):
+                raise ValueError("must not be empty; leave it out for the default")
+        return value
+
+    @field_validator("*", check_fields=False)
+    @classmethod
+    def _machine_number(cls, value: Any) -> Any:
+        parts = value if isinstance(value, tuple) else (value,)
+        numbers = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+        if any(isinstance(number, int) and number > _LARGEST for number in numbers):
+            raise ValueError(f"must be at most {_LARGEST}")
+        return value
+
+    @field_validator("tuning_data_urls", check_fields=False)
+    @classmethod
+    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            split_http_url(url)
+        return value
