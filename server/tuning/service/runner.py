@@ -29,6 +29,7 @@ from server.tuning.service.config import Because, ServiceConfig, TuningBase
 from server.tuning.service.failures import MAX_RUNS_WITHOUT_PROGRESS, GaveUpError, diverged, failure_of
 from server.tuning.service.held import HeldJob, JobCancelledError, JobStore, ServiceStoppingError
 from server.tuning.service.observer import Ending, TuningObserver
+from server.tuning.service.patient import PatientStore
 from server.tuning.service.preparing import Prepared, PromptReader, prepare
 from server.tuning.service.publishing import PromptPublisher, is_good, publish, report_of
 from server.tuning.service.reporting import Reporter
@@ -106,6 +107,7 @@ class _Run:
     def __init__(self, runner: JobRunner, held: HeldJob) -> None:
         self._runner = runner
         self._held = held
+        self._store = PatientStore(runner._store, held)
         self._config = runner._config
         self._base = runner._base
         self._folder = runner.folder_of(held.job.tenant, held.job.id)
@@ -121,8 +123,8 @@ class _Run:
         settled = self._progress.get("settled") or {}
         spec = _pinned(JobSpec.from_json(held.job.spec).for_base(self._base.fingerprint), settled)
         self._phase("validating")
-        sources = Sources(self._runner._store, held.job.tenant, self._config, self._folder, self._interrupt)
-        prepared = prepare(spec, self._base, self._runner._store, sources, self._interrupt)
+        sources = Sources(self._store, held.job.tenant, self._config, self._folder, self._interrupt)
+        prepared = prepare(spec, self._base, self._store, sources, self._interrupt)
         self._phase("compiling", [("warning", {"message": text}) for text in prepared.warnings])
         job, programs = self._settle(prepared, settled)
         state = self._train(prepared, job, programs)
@@ -228,17 +230,8 @@ class _Run:
             return self.end("failed", diverged(state), result)
         self._phase("publishing")
         held.check()
-        outcome = held.asking(
-            lambda: publish(
-                self._runner._store,
-                held.job,
-                held.lease,
-                prepared,
-                job,
-                state,
-                self._base,
-                self._config.code_version,
-            )
+        outcome = publish(
+            self._store, held.job, held.lease, prepared, job, state, self._base, self._config.code_version
         )
         held.tell(outcome.events)
         self._progress |= {"phase": "done", "runs_without_progress": 0, "seconds_left": 0.0}
