@@ -14,7 +14,7 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,7 +155,7 @@ class _Run:
                 spec.micro_batch_size, Sizes(**sizes) if sizes else None
             )
         self._progress["settled"] = {
-            "sizes": {"micro_batch_size": found.micro_batch_size, "evaluation_rows": found.evaluation_rows},
+            "sizes": asdict(found),
             "initial_prompts": [prompt.initial_prompt for prompt in spec.prompts],
         }
         held.tell([("warning", {"message": text}) for text in warnings])

@@ -10,7 +10,9 @@ import pytest
 from tuning_tools import RECIPE, task
 
 from server.errors import InvalidInputError
+from server.tuning.data.examples import Example
 from server.tuning.job import SHARED, Job, PromptTask
+from server.tuning.packing import dispatches
 from server.tuning.shapes import shapes_for
 
 
@@ -59,3 +61,37 @@ def test_shapes_hold_everything_and_have_few_rungs() -> None:
     assert (shapes.labels, shapes.new_tokens) == (2, RECIPE.max_target_tokens)
     with pytest.raises(InvalidInputError):
         shapes_for(job, rungs=0)
+
+
+def _of_lengths(*lengths: int) -> Job:
+    """A job whose train split has inputs of these lengths, in this order."""
+    train = [Example(n, (5,) * length, (7, 1), ("y",)) for n, length in enumerate(lengths)]
+    return Job(3, (replace(task(), train=train, selection=()),))
+
+
+def test_rungs_near_each_other_are_one() -> None:
+    """Each costs its programs' compiles."""
+    P = RECIPE.prompt_length
+    lengths = [32 - P, 40 - P, 104 - P]
+    assert shapes_for(_of_lengths(*lengths)).input_lengths == (40, 104)
+    assert shapes_for(_of_lengths(16 - P, *lengths[1:])).input_lengths == (16, 40, 104)
+    assert shapes_for(_of_lengths(*lengths[:2])).input_lengths == (40,)
+
+
+def test_short_inputs_share_a_dispatch_and_long_ones_take_no_longer() -> None:
+    P = RECIPE.prompt_length
+    job = _of_lengths(*sorted([3] * 9 + [30] * 2 + [33, 90, 95, 99, 99]))
+    shapes = shapes_for(job, dispatch_tokens=190)
+    assert shapes.input_lengths == (8, 40, 104) and shapes.rows_by_length == (4, 4, 1)
+    found = dispatches(shapes, job, [range(16)])
+    assert [index for _, (some,) in found for index in some] == list(range(16)), "each once, in order"
+    assert [(length, len(some)) for length, (some,) in found] == [(8, 4), (8, 4), (40, 4), *[(104, 1)] * 4]
+    for length, (some,) in found:
+        assert all(P + len(job.tasks[0].train[index].input_ids) <= length for index in some)
+        assert len(some) == shapes.rows_at(length) and len(some) * length <= 190
+    # Without a limit of tokens every dispatch is a micro-batch, however long.
+    every = dispatches(shapes_for(job), job, [range(16)])
+    assert [len(some) for _, (some,) in every] == [4] * 4
+    # Two prompts share a dispatch: it is as long as the longest of either.
+    both = Job(3, (job.tasks[0], replace(job.tasks[0], index=1, train=job.tasks[0].train[-1:] * 16)))
+    assert {length for length, _ in dispatches(shapes, both, [range(16), range(16)])} == {104}
