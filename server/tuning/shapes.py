@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from server.errors import InvalidInputError
 from server.tuning.job import Job
 
 ROUNDING = 8
 """Input lengths are multiples of it."""
-NEAREST = 1.5
-"""A rung is left out where the next is less than this times as long: compiling costs more than it saves."""
+WORTH = 0.2
+"""A rung is there where it saves this share of the tokens, with padding: it costs a compile of programs."""
+_TRIED = 24
+"""Lengths that may become rungs: their pairs are all tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def shapes_for(
     """Shapes that hold everything in the job.
 
     Args:
-        rungs: input lengths at most; they split the job's inputs evenly, the last holds the longest.
+        rungs: input lengths at most; those that pad the job's inputs least, the last holds the longest.
         evaluation_rows: rows of an evaluation dispatch; as many as a micro-batch has when left out.
         dispatch_tokens: most input tokens of a prompt in a dispatch: rungs that would have more have half as
             many rows, a quarter, ..., one at least. All have M rows when left out.
@@ -103,13 +106,23 @@ def shapes_for(
 
 
 def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
-    ordered = sorted(lengths)
-    places = [math.ceil(len(ordered) * (n + 1) / count) - 1 for n in range(count)]
-    found: list[int] = []
-    for length in sorted({-(-ordered[place] // ROUNDING) * ROUNDING for place in places}, reverse=True):
-        if not found or found[-1] >= NEAREST * length:
-            found.append(length)
-    return tuple(reversed(found))
+    """At most so many rungs, each worth its compile: those with the fewest tokens, padding counted."""
+    inputs = Counter(-(-length // ROUNDING) * ROUNDING for length in lengths)
+    ordered = sorted(inputs, reverse=True)
+    every = sorted(ordered[:: -(-len(ordered) // _TRIED)])
+    best, fewest = every[-1:], len(lengths) * every[-1]
+    for rungs in range(2, min(count, len(every)) + 1):
+        tried = ((*some, every[-1]) for some in combinations(every[:-1], rungs - 1))
+        tokens, found = min((_tokens(inputs, some), some) for some in tried)
+        if tokens > (1 - WORTH) * fewest:
+            break
+        best, fewest = list(found), tokens
+    return tuple(best)
+
+
+def _tokens(inputs: Mapping[int, int], rungs: Sequence[int]) -> int:
+    """Of all inputs, each padded to its rung."""
+    return sum(next(rung for rung in rungs if rung >= length) * many for length, many in inputs.items())
 
 
 def rows_within(tokens: int | None, length: int, most: int) -> int:

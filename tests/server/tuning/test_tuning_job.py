@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -69,13 +70,21 @@ def _of_lengths(*lengths: int) -> Job:
     return Job(3, (replace(task(), train=train, selection=()),))
 
 
-def test_rungs_near_each_other_are_one() -> None:
-    """Each costs its programs' compiles."""
+def test_a_rung_is_there_where_it_saves_more_than_its_compile() -> None:
     P = RECIPE.prompt_length
-    lengths = [32 - P, 40 - P, 104 - P]
-    assert shapes_for(_of_lengths(*lengths)).input_lengths == (40, 104)
-    assert shapes_for(_of_lengths(16 - P, *lengths[1:])).input_lengths == (16, 40, 104)
-    assert shapes_for(_of_lengths(*lengths[:2])).input_lengths == (40,)
+    even = _of_lengths(*[32 - P] * 10, *[40 - P] * 10, *[104 - P] * 10)
+    assert shapes_for(even).input_lengths == (40, 104), "32 beside 40 saves little"
+    assert shapes_for(even, rungs=1).input_lengths == (104,)
+    # Few long inputs do not lengthen the many: an even split of the inputs would have ended at 104 and 96.
+    many = _of_lengths(*[24 - P] * 60, *[96 - P] * 30, *[104 - P] * 30, *[400 - P])
+    assert shapes_for(many).input_lengths == (24, 104, 400)
+    assert shapes_for(_of_lengths(3, 3)).input_lengths == (8,)
+    longest = 2000
+    every = _of_lengths(*range(1, longest))
+    before = time.thread_time()
+    first, last = shapes_for(every).input_lengths
+    assert last == RECIPE.prompt_length + longest + 3 and abs(first - last / 2) < 100
+    assert time.thread_time() - before < 0.5, "requests are served meanwhile"
 
 
 def test_short_inputs_share_a_dispatch_and_long_ones_take_no_longer() -> None:
