@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +14,7 @@ from service_tools import TENANT, Watcher, base, document, events, finished, jso
 
 from prompts_store.store import PromptStore
 from server.tuning.service.sizing import Sizer, Sizes
-from server.tuning.service.slices import DeviceWork
+from server.tuning.service.slices import DeviceWork, SliceThread
 
 
 class Timed(Sizer):
@@ -73,6 +75,24 @@ def test_sizes_are_measured_recorded_and_kept(
     assert len(set(scored)) == len(scored) > 0, "sizing compiles nothing to score labels"
     if warns:  # one example is what was measured: it is what runs, too
         assert len(set(watcher.programs)) == len(watcher.programs)
+
+
+def test_time_that_other_processes_take_does_not_count() -> None:
+    sizer, away = Timed(8, 0.06, lambda n: 0.0), threading.Event()
+    device = SliceThread(sizer._turns)
+    device.start()
+
+    def spin(seconds: float) -> None:
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+
+    try:
+        # Waiting for a core is like waiting for anything else: time passes, and no work is done.
+        assert sizer._measure(lambda: away.wait(0.05) and None) < 0.05
+        assert sizer._measure(lambda: spin(0.02)) >= 0.02, "the control: work counts"
+    finally:
+        device.stop(10)
 
 
 def test_what_was_settled_is_used_again() -> None:
