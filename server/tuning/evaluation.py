@@ -37,20 +37,24 @@ class Evaluator:
             splits: of each prompt; empty leaves it out.
             found: filled with each prompt's metrics, None where its split is empty.
         """
-        said: list[list[str]] = [[] for _ in splits]
+        said: list[list[str]] = [[""] * len(split) for split in splits]
         for labelled in (True, False):
-            places = [
-                (n, example)
-                for n, split in enumerate(splits)
-                if bool(self.job.tasks[n].labels) == labelled
-                for example in split
-            ]
+            # The shortest first: dispatches of like lengths take small rungs.
+            places = sorted(
+                (
+                    (n, place)
+                    for n, split in enumerate(splits)
+                    if bool(self.job.tasks[n].labels) == labelled
+                    for place in range(len(split))
+                ),
+                key=lambda each: len(splits[each[0]][each[1]].input_ids),
+            )
             rows = self.programs.shapes.evaluation_rows
             for start in range(0, len(places), rows):
-                some = places[start : start + rows]
+                some = [(n, splits[n][place]) for n, place in places[start : start + rows]]
                 answers = self._labels(prompts, some) if labelled else self._texts(prompts, some)
-                for (n, _), answer in zip(some, answers, strict=True):
-                    said[n].append(answer)
+                for (n, place), answer in zip(places[start : start + rows], answers, strict=True):
+                    said[n][place] = answer
                 yield
         for n, (task, split) in enumerate(zip(self.job.tasks, splits, strict=True)):
             if found and found[-1] is not None and split:

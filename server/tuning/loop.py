@@ -25,7 +25,7 @@ from server.tuning.events import Checkpointed, Evaluated, Event, Finished, Promp
 from server.tuning.job import Job, PromptTask
 from server.tuning.objective import Noise
 from server.tuning.optimiser import settings_at
-from server.tuning.packing import pack_batch
+from server.tuning.packing import dispatches, pack_batch
 from server.tuning.programs import Programs, empty_sums
 from server.tuning.state import JobState
 
@@ -109,15 +109,14 @@ class TuningLoop:
 
     def _step(self) -> Iterator[None]:
         """All micro-batches of one step, and the optimiser with the last one."""
-        state, recipe, programs = self.state, self.job.recipe, self._programs
-        chosen = [self._batch(task) for task in self.job.tasks]
-        sums, M = empty_sums(programs.shapes), recipe.micro_batch_size
-        for micro in range(recipe.micro_batches):
-            some = [indices[micro * M : (micro + 1) * M] for indices in chosen]
-            batch = pack_batch(programs.vocab_rows, programs.shapes, self.job, state.step, some)
-            program = programs.accumulate[batch.ids.shape[1]]
+        state, programs = self.state, self._programs
+        parts = dispatches(programs.shapes, self.job, [self._batch(task) for task in self.job.tasks])
+        sums = empty_sums(programs.shapes)
+        for number, (length, some) in enumerate(parts, start=1):
+            batch = pack_batch(programs.vocab_rows, programs.shapes, self.job, state.step, some, length)
+            program = programs.accumulate[length]
             sums = program(programs.params, self._prompts, sums, batch, self._noise)
-            if micro + 1 < recipe.micro_batches:
+            if number < len(parts):
                 # A slice is over when the device is free, not when it was asked.
                 jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
                 yield

@@ -54,6 +54,7 @@ def compile_programs(
     dropping: bool,
     training: bool = True,
     progress: Progress | None = None,
+    known: dict[Any, Any] | None = None,
 ) -> Programs:
     """Compile everything that a job of these shapes calls.
 
@@ -61,13 +62,18 @@ def compile_programs(
         params: the resident weights; read, never written.
         dropping: whether the recipe has dropout.
         training: False leaves out `accumulate`.
+        known: what was compiled before, with these functions, weights and dropout; filled.
     """
+    known = {} if known is None else known
     by_kind: dict[str, dict[int, Any]] = {"accumulate": {}, "apply": {}, "score": {}, "greedy": {}}
     for program in table(functions, params, shapes, dropping=dropping, training=training):
         kind, _, length = program.name.rstrip("]").partition("[")
-        by_kind[kind][int(length or 0)] = program.jit().lower(*program.arguments).compile()
-        if progress is not None:
-            progress(program.name)
+        key = _shapes_of(program)
+        if key not in known:
+            known[key] = program.jit().lower(*program.arguments).compile()
+            if progress is not None:
+                progress(program.name)
+        by_kind[kind][int(length or 0)] = known[key]
     stepping = by_kind["apply"][0]
     return Programs(
         shapes, functions, params, by_kind["accumulate"], stepping, by_kind["score"], by_kind["greedy"]
@@ -111,6 +117,12 @@ def table(
     yield Program("apply", apply, (prompts, prompts, sums, settings, flags), results)
 
 
+def _shapes_of(program: Program) -> tuple[Any, ...]:
+    """What tells a program from others of the same functions, weights and dropout."""
+    leaves = jax.tree.leaves((program.arguments[1:], program.results))
+    return (program.name, *((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+
+
 def _cut_rows(places: Places, leaf: Any) -> Any:
     return _shape(leaf.shape, leaf.dtype, places.batch(leaf.shape[0], len(leaf.shape) - 1))
 
@@ -135,7 +147,7 @@ def _sums(shapes: Shapes) -> Sums:
 
 
 def _batch(shapes: Shapes, L: int) -> Batch:
-    B, T = shapes.rows, shapes.target_length
+    B, T = shapes.prompts * shapes.rows_at(L), shapes.target_length
     keys = _shape((B, 2), jnp.uint32)
     return Batch(_ints(B, L), _ints(B), _ints(B, T), _ints(B), keys)
 

@@ -112,10 +112,10 @@ def test_tuning_uploads_starts_follows_and_says_what_was_made(run: Run, fake: Fa
     assert lines == [
         "queued",
         "running",
-        "step 1 of 2  loss 0.5",
+        "step 1 of 2  loss prompt 0 0.5",
         "published default/sst2@2",
         "succeeded",
-        "default/sst2@2  accuracy 0.9 (selection), accuracy 0.875 (report)",
+        "default/sst2@2  prompt 0  accuracy 0.9 (selection), accuracy 0.875 (report)",
         "",
         'Try it:  chorus classify default/sst2@2 "TEXT"',
     ]
@@ -172,6 +172,55 @@ def test_an_ensemble_is_told_with_its_members(run: Run, fake: FakeChorus, train:
     out = run("tune", "sst2", train).stdout
     assert "default/sst2-ensemble@1  an ensemble of 2\n" in out
     assert 'Try it:  chorus ensemble vote sst2-ensemble "TEXT"' in out
+
+
+@pytest.mark.parametrize(
+    ("labels", "verb"), [((), "generate"), (("--label", "a", "--label", "b"), "classify")]
+)
+def test_what_to_try_is_what_the_prompt_does(
+    run: Run, train: str, labels: tuple[str, ...], verb: str
+) -> None:
+    assert f'Try it:  chorus {verb} default/sst2@2 "TEXT"' in run("tune", "sst2", train, *labels).stdout
+
+
+def test_every_line_of_a_job_with_several_prompts_names_its_prompt(
+    run: Run, fake: FakeChorus, train: str, tmp_path: Path
+) -> None:
+    measured = {"split": "selection", "metrics": {"accuracy": 0.5}, "step": 2}
+    stopped = {"step": 2, "status": "stopped_early", "message": "no better"}
+    fake.tuning.script = [
+        happened(2, "step", {"step": 1, "steps": 2, "losses": [0.5, None]}),
+        *(happened(3 + n, "evaluated", {"prompt": n, **measured}) for n in (0, 1)),
+        *(happened(5 + n, "prompt_stopped", {"prompt": n, **stopped}) for n in (0, 1)),
+        *(happened(7 + n, "published", {"prompt": n, **VERSION}) for n in (0, 1)),
+        happened(9, "status", {"status": "succeeded"}),
+    ]
+    fake.tuning.result = {"prompts": [{"status": "diverged"}, VERSION], "ensemble": None}
+    two = tmp_path / "two.json"
+    two.write_text(json.dumps({"prompts": [{"task": "one", "labels": ["a", "b"]}, {"task": "two"}]}))
+    lines = run("tune", "start", "--document", str(two)).stdout.splitlines()
+    first, second = ("prompt 0 (one)", "prompt 1 (two)")
+    assert [line[10:] for line in lines if line[2:3] == ":"][1:-1] == [
+        f"step 1 of 2  loss {first} 0.5, {second} -",
+        f"step 2  {first}  accuracy 0.5 on selection",
+        f"step 2  {second}  accuracy 0.5 on selection",
+        f"step 2  {first}  stopped early: no better",
+        f"step 2  {second}  stopped early: no better",
+        f"{first}  published default/sst2@2",
+        f"{second}  published default/sst2@2",
+    ]
+    assert f"default/sst2@2  {second}  accuracy 0.9 (selection), accuracy 0.875 (report)" in lines
+    assert lines[-1] == 'Try it:  chorus generate default/sst2@2 "TEXT"', (
+        "the one that was made has no labels"
+    )
+    lines = run("tune", "sst2", train, "--ensemble", "2").stdout.splitlines()
+    assert lines[1].endswith("step 1 of 2  loss prompt 0 0.5, prompt 1 -")
+
+
+def test_the_selection_split_may_be_the_reported_one(run: Run, fake: FakeChorus, train: str) -> None:
+    assert run("tune", "sst2", train, "--report", train, "--selection-from", "report").exit_code == 0
+    assert document(fake)["data"]["selection_from"] == "report"
+    assert run("tune", "sst2", train, "--selection-from", "dev").exit_code == 2
 
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(

@@ -190,7 +190,7 @@ def test_several_prompts_have_a_row_each() -> None:
     assert "mean loss 0.45" in text and "mean accuracy 0.545" in text
     assert "stopped early" in text and "and 2 more" in text
     assert "1 sst2" in text, "with several tasks each row names its own"
-    assert "! not finite" in text
+    assert "! prompt 2: not finite" in text
 
 
 def test_a_finished_job_says_how_long_it_took() -> None:
@@ -238,7 +238,7 @@ def test_a_hostile_server_cannot_drive_the_terminal() -> None:
 
 
 def test_each_thing_that_happened_is_a_line_and_steps_are_thinned() -> None:
-    lines = JobLines()
+    lines = JobLines(["prompt 0", "prompt 1", "prompt 2"])
     events = [
         event("status", status="running"),
         step(1, 2.0, after=1),
@@ -252,7 +252,7 @@ def test_each_thing_that_happened_is_a_line_and_steps_are_thinned() -> None:
         event("warning", message="two\nlines"),
         event("prompt_stopped", prompt=1, step=9, status="stopped_early", message="no better"),
         event("checkpointed", step=9),
-        event("published", reference="default/sst2@1"),
+        event("published", prompt=0, reference="default/sst2@1"),
         event("published", ensemble={"reference": "default/e@1", "members": ["a", "b"]}),
         event("failed", message="Row 3 has no label."),
         event("status", status="running", cancel_requested=True),
@@ -261,16 +261,16 @@ def test_each_thing_that_happened_is_a_line_and_steps_are_thinned() -> None:
     told = [line[10:] for line in map(lines.line, events) if line is not None]
     assert told == [
         "running",
-        "step 1 of 100  loss 2  2 steps/s  40s left",
-        "step 9 of 100  loss 1 -  2 steps/s  40s left",
-        "step 9  accuracy 0.75 on selection  best so far",
+        "step 1 of 100  loss prompt 0 2  2 steps/s  40s left",
+        "step 9 of 100  loss prompt 0 1, prompt 1 -  2 steps/s  40s left",
+        "step 9  prompt 0  accuracy 0.75 on selection  best so far",
         "step 9  prompt 2  accuracy 0.7 on selection",
-        "step 9  accuracy 0.8 on report",
+        "step 9  prompt 0  accuracy 0.8 on report",
         "step 9  f1 0.5, accuracy 0.7, mean 0.6 on selection",
         "compiled train[8,48] in 1.25 s",
         "warning: two\nlines",
         "step 9  prompt 1  stopped early: no better",
-        "published default/sst2@1",
+        "prompt 0  published default/sst2@1",
         "published the ensemble default/e@1 of 2",
         "failed: Row 3 has no label.",
         "running (cancel requested)",

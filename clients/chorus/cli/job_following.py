@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from chorus.cli.job_lines import JobLines, metrics_text
+from chorus.cli.job_lines import JobLines, metrics_text, prompt_names
 from chorus.cli.job_live import JobScreen
 from chorus.cli.job_view import JobView
 from chorus.cli.output import clean, print_json
@@ -34,7 +34,7 @@ def follow_to_end(session: Session, client: Client, job: Job) -> None:
             elif (console := Console(file=sys.stdout, highlight=False)).is_interactive:
                 _on_screen(events, view, job, console)
             else:
-                _as_lines(events, view)
+                _as_lines(events, view, job)
     except KeyboardInterrupt:
         click.echo(
             f"\nDetached; {job.id} goes on by itself.\n"
@@ -59,8 +59,8 @@ def _as_json(events: Iterable[JobEvent], view: JobView) -> None:
                    one_line=True)  # fmt: skip
 
 
-def _as_lines(events: Iterable[JobEvent], view: JobView) -> None:
-    lines = JobLines()
+def _as_lines(events: Iterable[JobEvent], view: JobView, job: Job) -> None:
+    lines = JobLines(prompt_names(job))
     for event in events:
         view.apply(event)
         line = lines.line(event)
@@ -87,9 +87,12 @@ def tell_end(job: Job, view: JobView) -> None:
     diverged = (job.error or {}).get("code") == "diverged"  # it would do so again
     if not job.succeeded and not diverged and job.progress.get("step"):  # else there is nothing to go on from
         click.echo(f"To go on from its last checkpoint: chorus tune resume {job.id}", err=True)
-    made = [prompt for prompt in job.result.get("prompts") or [] if prompt.get("reference")]
-    for prompt in made:
-        click.echo(f"{clean(prompt['reference'])}  {clean(_measured(prompt))}".rstrip())
+    names, made = prompt_names(job), []
+    for place, prompt in enumerate(job.result.get("prompts") or []):
+        if prompt.get("reference"):
+            made.append(place)
+            name = f"  {names[place]}" if place < len(names) else ""
+            click.echo(clean(f"{prompt['reference']}{name}  {_measured(prompt)}").rstrip())
     ensemble = job.result.get("ensemble")
     if ensemble:
         click.echo(
@@ -97,7 +100,15 @@ def tell_end(job: Job, view: JobView) -> None:
         )
         click.echo(f'\nTry it:  chorus ensemble vote {clean(str(ensemble.get("name")))} "TEXT"')
     elif made:
-        click.echo(f'\nTry it:  chorus classify {clean(made[0]["reference"])} "TEXT"')
+        verb = "classify" if _has_labels(job, made[0]) else "generate"
+        reference = clean(job.result["prompts"][made[0]]["reference"])
+        click.echo(f'\nTry it:  chorus {verb} {reference} "TEXT"')
+
+
+def _has_labels(job: Job, place: int) -> bool:
+    """Whether this prompt of a job chooses among labels; else it writes text."""
+    entries = job.spec.get("prompts") or [job.spec]
+    return bool(entries[min(place, len(entries) - 1)].get("labels"))  # an ensemble has one entry
 
 
 def _measured(prompt: dict[str, object]) -> str:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from chorus.cli.job_view import MEAN, duration
 from chorus.cli.output import clean
 from chorus.cli.plot import rate, short
-from chorus.types import JobEvent
+from chorus.types import Job, JobEvent
 
 STEP_SECONDS = 10.0
 """Between two lines of steps, by the events' own times."""
+MOST_LOSSES = 8
+"""Prompts of which a line of a step tells the loss."""
 
 
 class JobLines:
-    """Turns events into lines."""
+    """Turns events into lines.
 
-    def __init__(self) -> None:
+    Args:
+        names: of the job's prompts, see `prompt_names`.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = names
         self._step_at: datetime | None = None
 
     def line(self, event: JobEvent) -> str | None:
@@ -26,11 +34,22 @@ class JobLines:
             if self._step_at is not None and (event.at - self._step_at).total_seconds() < STEP_SECONDS:
                 return None
             self._step_at = event.at
-        text = told(event)
+        text = told(event, self._names)
         return None if text is None else f"{event.at.astimezone():%H:%M:%S}  {clean(text)}"
 
 
-def told(event: JobEvent) -> str | None:
+def prompt_names(job: Job) -> list[str]:
+    """What lines call each prompt of a job, by its place: `prompt 0`, with its task where tasks differ.
+    Empty where the job has one prompt, which needs no name."""
+    entries = job.spec.get("prompts") or [job.spec]
+    tasks = [str(entry.get("task", "")) for entry in entries] * (job.spec.get("ensemble") or 1)
+    if len(tasks) < 2:
+        return []
+    several = len(set(tasks)) > 1
+    return [f"prompt {place} ({task})" if several else f"prompt {place}" for place, task in enumerate(tasks)]
+
+
+def told(event: JobEvent, names: Sequence[str] = ()) -> str | None:
     """What happened, in a few words."""
     data = event.data
     match event.kind:
@@ -42,22 +61,28 @@ def told(event: JobEvent) -> str | None:
         case "program":
             return f"compiled {data.get('name', 'a program')} in {data.get('seconds', 0):g} s"
         case "step":
-            return _step(data)
+            return _step(data, names)
         case "evaluated":
-            return _evaluated(data)
+            return _evaluated(data, names)
         case "prompt_stopped":
-            return f"step {data.get('step')}  {_who(data)}{_words(data)}: {data.get('message', '')}"
+            return f"step {data.get('step')}  {_who(data, names)}{_words(data)}: {data.get('message', '')}"
         case "published":
-            return _published(data)
+            return _published(data, names)
         case "failed":
             return f"failed: {data.get('message', '')}"
         case _:
             return None
 
 
-def _step(data: dict[str, Any]) -> str:
+def _step(data: dict[str, Any], names: Sequence[str]) -> str:
     losses = [short(loss) if loss is not None else "-" for loss in data.get("losses") or []]
-    parts = [f"step {data.get('step')} of {data.get('steps')}", f"loss {' '.join(losses) or '-'}"]
+    if names:
+        of_each = [f"{name} {loss}" for name, loss in zip(names, losses, strict=False)]
+        loss = ", ".join(of_each[:MOST_LOSSES])
+        loss += f" and {len(of_each) - MOST_LOSSES} more" if len(of_each) > MOST_LOSSES else ""
+    else:
+        loss = " ".join(losses)
+    parts = [f"step {data.get('step')} of {data.get('steps')}", f"loss {loss or '-'}"]
     if data.get("steps_per_second"):
         parts.append(f"{rate(data['steps_per_second'])} steps/s")
     if data.get("seconds_left") is not None:
@@ -65,17 +90,17 @@ def _step(data: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def _evaluated(data: dict[str, Any]) -> str:
+def _evaluated(data: dict[str, Any], names: Sequence[str]) -> str:
     best = "  best so far" if data.get("best") and data.get("split") != "report" else ""
     measured = metrics_text(data.get("metrics") or {})
-    return f"step {data.get('step')}  {_who(data)}{measured} on {data.get('split')}{best}"
+    return f"step {data.get('step')}  {_who(data, names)}{measured} on {data.get('split')}{best}"
 
 
-def _published(data: dict[str, Any]) -> str:
+def _published(data: dict[str, Any], names: Sequence[str]) -> str:
     if data.get("ensemble"):
         made = data["ensemble"]
         return f"published the ensemble {made.get('reference', '')} of {len(made.get('members') or [])}"
-    return f"published {data.get('reference', '')}"
+    return f"{_who(data, names)}published {data.get('reference', '')}"
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:
@@ -85,8 +110,10 @@ def metrics_text(metrics: dict[str, Any]) -> str:
     return ", ".join(f"{name} {short(metrics[name])}" for name in shown)
 
 
-def _who(data: dict[str, Any]) -> str:
-    return f"prompt {data['prompt']}  " if data.get("prompt") else ""
+def _who(data: dict[str, Any], names: Sequence[str]) -> str:
+    """The prompt that a line is about, where the job has several."""
+    place = data.get("prompt")
+    return f"{names[place]}  " if isinstance(place, int) and 0 <= place < len(names) else ""
 
 
 def _words(data: dict[str, Any]) -> str:

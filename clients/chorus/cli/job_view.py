@@ -131,7 +131,8 @@ def _prompt_stopped(view: JobView, data: dict[str, Any]) -> None:
     prompt.task = str(data.get("task") or prompt.task)
     prompt.note = str(data.get("status", "")).replace("_", " ")
     if data.get("status") == "diverged":
-        view.warnings.append(str(data.get("message", "")))
+        name = f"prompt {data.get('prompt')}: " if len(view.prompts) > 1 else ""
+        view.warnings.append(f"{name}{data.get('message', '')}")
 
 
 def _published(view: JobView, data: dict[str, Any]) -> None:

@@ -58,6 +58,10 @@ def tune() -> None:
 )
 @click.option("--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]")
 @click.option("--selection-rows", type=int, help="Cut so many rows from TRAIN. [default: a tenth]")
+@click.option(
+    "--selection-from", type=click.Choice(["train", "report"]),
+    help="Cut the selection split from TRAIN, or choose on REPORT, which then flatters. [default: train]",
+)  # fmt: skip
 @click.option("--seed", type=int, help="Of everything random. [default: 0]")
 @click.option("--ensemble", type=int, help="Make so many prompts, and an ensemble of them.")
 @click.option("--ensemble-name", help="[default: TASK-ensemble]")
@@ -102,7 +106,7 @@ def start(
 
 def _arguments(task: str | None, train: str | None, given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `client.tuning.start` that were given."""
-    data = {name: given.pop(name) for name in ("format", "selection_rows")}
+    data = {name: given.pop(name) for name in ("format", "selection_rows", "selection_from")}
     found: dict[str, Any] = {
         "columns": pairs(given.pop("columns"), "--column"),
         "target_texts": pairs(given.pop("target_texts"), "--target-text"),

@@ -85,7 +85,7 @@ def prepare(
     for place, entry in enumerate(spec.prompts):
         interrupt()
         at = "" if len(spec.prompts) == 1 else f"prompts.{place}."
-        name = "" if len(spec.prompts) == 1 else f"{entry.task}: "
+        name = "" if len(spec.prompts) == 1 else f"prompt {place} ({entry.task}): "
         _check_servable(entry, base, at)
         dataset = reader.dataset(entry, f"{at}data")
         interrupt()

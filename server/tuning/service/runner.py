@@ -14,7 +14,7 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ from server.tuning.service.failures import (
 )
 from server.tuning.service.held import HeldJob, JobCancelledError, JobStore, ServiceStoppingError
 from server.tuning.service.observer import Ending, TuningObserver
+from server.tuning.service.patient import PatientStore
 from server.tuning.service.preparing import Prepared, PromptReader, prepare
 from server.tuning.service.publishing import PromptPublisher, is_good, publish, report_of
 from server.tuning.service.reporting import Reporter
@@ -114,6 +115,7 @@ class _Run:
     def __init__(self, runner: JobRunner, held: HeldJob) -> None:
         self._runner = runner
         self._held = held
+        self._store = PatientStore(runner._store, held)
         self._config = runner._config
         self._base = runner._base
         self._folder = runner.folder_of(held.job.tenant, held.job.id)
@@ -129,8 +131,8 @@ class _Run:
         settled = self._progress.get("settled") or {}
         spec = _pinned(JobSpec.from_json(held.job.spec).for_base(self._base.fingerprint), settled)
         self._phase("validating")
-        sources = Sources(self._runner._store, held.job.tenant, self._config, self._folder, self._interrupt)
-        prepared = prepare(spec, self._base, self._runner._store, sources, self._interrupt)
+        sources = Sources(self._store, held.job.tenant, self._config, self._folder, self._interrupt)
+        prepared = prepare(spec, self._base, self._store, sources, self._interrupt)
         self._phase("compiling", [("warning", {"message": text}) for text in prepared.warnings])
         job, programs = self._settle(prepared, settled)
         state = self._train(prepared, job, programs)
@@ -161,7 +163,7 @@ class _Run:
                 spec.micro_batch_size, Sizes(**sizes) if sizes else None
             )
         self._progress["settled"] = {
-            "sizes": {"micro_batch_size": found.micro_batch_size, "evaluation_rows": found.evaluation_rows},
+            "sizes": asdict(found),
             "initial_prompts": [prompt.initial_prompt for prompt in spec.prompts],
         }
         held.tell([("warning", {"message": text}) for text in warnings])
@@ -236,17 +238,8 @@ class _Run:
             return self.end("failed", diverged(state), result)
         self._phase("publishing")
         held.check()
-        outcome = held.asking(
-            lambda: publish(
-                self._runner._store,
-                held.job,
-                held.lease,
-                prepared,
-                job,
-                state,
-                self._base,
-                self._config.code_version,
-            )
+        outcome = publish(
+            self._store, held.job, held.lease, prepared, job, state, self._base, self._config.code_version
         )
         held.tell(outcome.events)
         self._progress |= {"phase": "done", "runs_without_progress": 0, "seconds_left": 0.0}

@@ -1,7 +1,8 @@
 """How large a device dispatch may be: candidates are compiled off the device's thread and measured on it.
 
-The micro-batch is the largest power of two dividing the batch whose dispatch takes no longer than a slice;
-one example of each prompt is the least there is. It is fixed from then on, because sums depend on it.
+The longest rung is measured: its rows are the largest power of two dividing the batch whose dispatch takes no
+longer than a slice, one example of each prompt at least. The tokens that a slice has time for follow, and
+with them the rows of shorter rungs and of evaluation, without a compile. All is fixed then: sums need it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from server.tuning.evaluation import Evaluator
 from server.tuning.job import Job
 from server.tuning.objective import Noise
 from server.tuning.packing import pack_batch
-from server.tuning.programs import Programs, compile_programs, empty_sums
+from server.tuning.programs import Programs, compile_programs, empty_sums, table
 from server.tuning.service.config import TuningBase
 from server.tuning.service.durations import check_durations, operations
 from server.tuning.service.memory import check_memory
 from server.tuning.service.slices import DeviceWork
-from server.tuning.shapes import Shapes, shapes_for
+from server.tuning.shapes import Shapes, rows_within, shapes_for
 
 _REPEATS = 3
 _HOPE = 1.6
@@ -39,12 +40,14 @@ class Sizes:
     """Rows of a dispatch.
 
     Attributes:
-        micro_batch_size: examples of each prompt in a training dispatch.
+        micro_batch_size: examples of each prompt in a training dispatch, of short inputs.
         evaluation_rows: rows of an evaluation dispatch.
+        dispatch_tokens: see `shapes_for`; None where every training dispatch has the same rows.
     """
 
     micro_batch_size: int
     evaluation_rows: int
+    dispatch_tokens: int | None = None
 
 
 class Sizer:
@@ -79,6 +82,7 @@ class Sizer:
         self._limit = slice_seconds
         self._most = longest_seconds
         self._speed: float | None = None
+        self._known: dict[Any, Any] = {}
         self._compiled = compiled
         self._interrupt = interrupt
 
@@ -93,21 +97,45 @@ class Sizer:
             InvalidInputError: `memory_plan`: not even the smallest dispatch fits beside what is resident;
                 `dispatch_too_long`: nor does it end in time.
         """
-        warnings: list[str] = []
+        if settled is None and wanted is None:
+            return self._settle_by_time()
         size = settled.micro_batch_size if settled else wanted
-        if size is None:
-            size, seconds = self._search()
-            if seconds > self._limit:
-                warnings.append(self._too_long("a training dispatch of one example a prompt", seconds))
+        assert size is not None
+        rows, tokens = (settled.evaluation_rows, settled.dispatch_tokens) if settled else (None, None)
+        return self._settled(size, rows, tokens, [])
+
+    def _settle_by_time(self) -> tuple[Job, Programs, Sizes, list[str]]:
+        warnings: list[str] = []
+        longest_rows, seconds = self._search()
+        if seconds > self._limit:
+            warnings.append(self._too_long("a training dispatch of one example a prompt", seconds))
+        lengths = shapes_for(self._job(1)).input_lengths
+        # Twice the rows of the longest rung take too long, or could not be had.
+        tokens = int(min(self._limit / seconds, 1.99) * longest_rows * lengths[-1])
+        size = rows_within(tokens, lengths[0], self._largest)
         job = self._job(size)
-        rows = settled.evaluation_rows if settled else None
-        if rows is None and wanted is None:
-            rows, seconds = self._evaluation_rows(job)
-            if seconds > self._limit:
-                warnings.append(self._too_long(f"an evaluation dispatch of {rows} rows", seconds))
-        shapes = shapes_for(job, evaluation_rows=rows)
+        rows, seconds = self._evaluation_rows(job)
+        if seconds > self._limit:
+            warnings.append(self._too_long(f"an evaluation dispatch of {rows} rows", seconds))
+        try:
+            return self._settled(size, rows, tokens, warnings)
+        except InvalidInputError:  # hundreds of labels a row: fewer rows fit, and end in time
+            if rows == 1 and size == longest_rows:
+                raise
+            return self._settled(longest_rows, 1, None, warnings)
+
+    def _settled(
+        self, size: int, rows: int | None, tokens: int | None, warnings: list[str]
+    ) -> tuple[Job, Programs, Sizes, list[str]]:
+        job = self._job(size)
+        shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens)
         programs = self._compile(job, shapes, measuring=False)
-        return job, programs, Sizes(size, shapes.evaluation_rows), warnings
+        return job, programs, Sizes(size, shapes.evaluation_rows, tokens), warnings
+
+    @property
+    def _largest(self) -> int:
+        """The largest power of two that divides the batch."""
+        return self._batch_size & -self._batch_size
 
     def _search(self) -> tuple[int, float]:
         """The largest candidate that is short enough, and its seconds."""
@@ -140,7 +168,9 @@ class Sizer:
             if size == 1:
                 raise
             return float("inf")
-        return self._measure_training(job, programs)
+        seconds = self._measure_training(job, programs)
+        self._speed = operations(programs.accumulate[only.input_lengths[0]]) / max(seconds, 1e-9)
+        return seconds
 
     def _measure_training(self, job: Job, programs: Programs) -> float:
         shapes, size = programs.shapes, job.recipe.micro_batch_size
@@ -174,20 +204,35 @@ class Sizer:
         most = max((len(task.selection) + len(task.report) for task in job.tasks), default=0)
         if not most:
             return rows, 0.0
+        one = self._foretold(job) if all(task.labels for task in job.tasks) else None
+        if one is not None:
+            found = _power_below(min(int(self._limit / one), 4 * rows, most))
+            return found, found * one
         try:
             seconds = self._evaluation_seconds(job, rows)
-        except InvalidInputError:  # hundreds of labels a row: fewer rows fit, and end in time
+        except InvalidInputError:  # fewer rows fit, and end in time
             if rows == 1:
                 raise
             rows, seconds = 1, self._evaluation_seconds(job, 1)
-        fitting = int(rows * self._limit / seconds)
-        wanted = 1 << max(0, min(fitting, 4 * rows, most).bit_length() - 1)
+        wanted = _power_below(min(int(rows * self._limit / seconds), 4 * rows, most))
         if wanted == rows:
             return rows, seconds
-        found = self._evaluation_seconds(job, wanted)
-        if found > self._limit and wanted > 1:
-            wanted, found = max(1, wanted // 2), found / 2
-        return wanted, found
+        found_seconds = self._evaluation_seconds(job, wanted)
+        if found_seconds > self._limit and wanted > 1:
+            return max(1, wanted // 2), found_seconds / 2
+        return wanted, found_seconds
+
+    def _foretold(self, job: Job) -> float | None:
+        """Seconds of a row whose labels are scored, by its operations and the speed of training."""
+        shapes = shapes_for(job, evaluation_rows=1)
+        only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
+        functions, params = self._base.functions, self._base.params
+        for program in table(functions, params, only, dropping=False, training=False):
+            if program.name.startswith("score"):
+                return (
+                    operations(program.jit().lower(*program.arguments)) / self._operations_a_second() or None
+                )
+        return None
 
     def _evaluation_seconds(self, job: Job, rows: int) -> float:
         self._interrupt()
@@ -205,13 +250,19 @@ class Sizer:
         return self._measure(dispatch)
 
     def _measure(self, dispatch: Callable[[], None]) -> float:
-        """The least of a few, after one that warms up; each is a slice of its own."""
+        """The least of a few, after one that warms up; each is a slice of its own.
+
+        On a CPU what other processes take of it does not count: sizes are kept for all of the job, and a
+        machine that was busy for a second must not make its dispatches small for hours.
+        """
         times: list[float] = []
+        on_cpu = jax.default_backend() == "cpu"
 
         def piece() -> bool:
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             dispatch()
-            times.append(time.perf_counter() - started)
+            passed, work = time.perf_counter() - started, time.process_time() - worked
+            times.append(max(min(passed, work) if on_cpu else passed, 1e-9))
             return len(times) > _REPEATS
 
         self._turns.start(piece)
@@ -248,6 +299,7 @@ class Sizer:
             dropping=job.recipe.dropout_rate > 0,
             training=training,
             progress=progress,
+            known=self._known,
         )
         check_memory(programs, self._base.memory_room)
         if checked and self._most is not None:
@@ -267,6 +319,11 @@ def _powers_of_two(most: int) -> Iterator[int]:
     while size <= most:
         yield size
         size *= 2
+
+
+def _power_below(most: int) -> int:
+    """The largest power of two that is not more, 1 at least."""
+    return 1 << max(0, most.bit_length() - 1)
 
 
 def _longest(split: Any, count: int) -> tuple[Example, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from tuning_tools import RECIPE, task
 
 from server.errors import InvalidInputError
+from server.tuning.data.examples import Example
 from server.tuning.job import SHARED, Job, PromptTask
+from server.tuning.packing import dispatches
 from server.tuning.shapes import shapes_for
 
 
@@ -59,3 +62,45 @@ def test_shapes_hold_everything_and_have_few_rungs() -> None:
     assert (shapes.labels, shapes.new_tokens) == (2, RECIPE.max_target_tokens)
     with pytest.raises(InvalidInputError):
         shapes_for(job, rungs=0)
+
+
+def _of_lengths(*lengths: int) -> Job:
+    """A job whose train split has inputs of these lengths, in this order."""
+    train = [Example(n, (5,) * length, (7, 1), ("y",)) for n, length in enumerate(lengths)]
+    return Job(3, (replace(task(), train=train, selection=()),))
+
+
+def test_a_rung_is_there_where_it_saves_more_than_its_compile() -> None:
+    P = RECIPE.prompt_length
+    even = _of_lengths(*[32 - P] * 10, *[40 - P] * 10, *[104 - P] * 10)
+    assert shapes_for(even).input_lengths == (40, 104), "32 beside 40 saves little"
+    assert shapes_for(even, rungs=1).input_lengths == (104,)
+    # Few long inputs do not lengthen the many: an even split of the inputs would have ended at 104 and 96.
+    many = _of_lengths(*[24 - P] * 60, *[96 - P] * 30, *[104 - P] * 30, *[400 - P])
+    assert shapes_for(many).input_lengths == (24, 104, 400)
+    assert shapes_for(_of_lengths(3, 3)).input_lengths == (8,)
+    longest = 2000
+    every = _of_lengths(*range(1, longest))
+    before = time.thread_time()
+    first, last = shapes_for(every).input_lengths
+    assert last == RECIPE.prompt_length + longest + 3 and abs(first - last / 2) < 100
+    assert time.thread_time() - before < 0.5, "requests are served meanwhile"
+
+
+def test_short_inputs_share_a_dispatch_and_long_ones_take_no_longer() -> None:
+    P = RECIPE.prompt_length
+    job = _of_lengths(*sorted([3] * 9 + [30] * 2 + [33, 90, 95, 99, 99]))
+    shapes = shapes_for(job, dispatch_tokens=190)
+    assert shapes.input_lengths == (8, 40, 104) and shapes.rows_by_length == (4, 4, 1)
+    found = dispatches(shapes, job, [range(16)])
+    assert [index for _, (some,) in found for index in some] == list(range(16)), "each once, in order"
+    assert [(length, len(some)) for length, (some,) in found] == [(8, 4), (8, 4), (40, 4), *[(104, 1)] * 4]
+    for length, (some,) in found:
+        assert all(P + len(job.tasks[0].train[index].input_ids) <= length for index in some)
+        assert len(some) == shapes.rows_at(length) and len(some) * length <= 190
+    # Without a limit of tokens every dispatch is a micro-batch, however long.
+    every = dispatches(shapes_for(job), job, [range(16)])
+    assert [len(some) for _, (some,) in every] == [4] * 4
+    # Two prompts share a dispatch: it is as long as the longest of either.
+    both = Job(3, (job.tasks[0], replace(job.tasks[0], index=1, train=job.tasks[0].train[-1:] * 16)))
+    assert {length for length, _ in dispatches(shapes, both, [range(16), range(16)])} == {104}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from server.tuning.events import (
 )
 from server.tuning.job import Job
 from server.tuning.loop import TuningLoop
+from server.tuning.shapes import shapes_for
 from server.tuning.state import JobState
 
 
@@ -212,3 +214,22 @@ def test_a_full_disk_fails_the_loop_and_leaves_the_last_checkpoint(tmp_path: Pat
         loop.run_slice(1)
     kept = checkpoint.read(tmp_path, job)
     assert kept is not None and kept.step == 2
+
+
+def test_dispatches_of_any_rows_make_the_same_steps(tmp_path: Path) -> None:
+    """Fewer rows for long inputs change a step by rounding only, and a loop that is taken up by nothing."""
+    long = [replace(each, input_ids=each.input_ids * 6) for each in task().train[::3]]
+    job = Job(3, (replace(task(), train=(*task().train, *long)),))
+    shapes = shapes_for(job, dispatch_tokens=40)
+    assert shapes.rows_by_length[0] > shapes.rows_by_length[-1] and len(shapes.input_lengths) > 1
+    cut, whole = programs(job, shapes=shapes), programs(job, shapes=shapes_for(job))
+    one, other = (TuningLoop(job, made, VOCABULARY.decode) for made in (cut, whole))
+    steps = [[e.losses for e in _run(loop) if isinstance(e, StepFinished)] for loop in (one, other)]
+    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-4)
+    np.testing.assert_allclose(one.state.prompts, other.state.prompts, rtol=2e-4, atol=2e-4)
+    write = partial(checkpoint.write, tmp_path, job)
+    first = TuningLoop(job, cut, VOCABULARY.decode, save=write)
+    while first.state.step < 4:
+        first.run_slice(1)
+    _run(taken_up := TuningLoop(job, cut, VOCABULARY.decode, checkpoint.read(tmp_path, job)))
+    _same(taken_up.state, one.state)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,8 @@ import pytest
 from service_tools import TENANT, Watcher, base, document, events, finished, jsonl, running, submit, upload
 
 from prompts_store.store import PromptStore
-from server.tuning.service.sizing import Sizer
-from server.tuning.service.slices import DeviceWork
+from server.tuning.service.sizing import Sizer, Sizes
+from server.tuning.service.slices import DeviceWork, SliceThread
 
 
 class Timed(Sizer):
@@ -68,6 +71,42 @@ def test_sizes_are_measured_recorded_and_kept(
     assert lineage["recipe"]["micro_batch_size"] == sizes["micro_batch_size"]
     said = [data["message"] for kind, data in events(store, over) if kind == "warning"]
     assert any("tuning_slice_ms" in message for message in said) is warns
+    scored = [name for name in watcher.programs if name.startswith("score")]
+    assert len(set(scored)) == len(scored) > 0, "sizing compiles nothing to score labels"
+    if warns:  # one example is what was measured: it is what runs, too
+        assert len(set(watcher.programs)) == len(watcher.programs)
+
+
+def test_time_that_other_processes_take_does_not_count() -> None:
+    sizer, away = Timed(8, 0.06, lambda n: 0.0), threading.Event()
+    device = SliceThread(sizer._turns)
+    device.start()
+
+    def spin(seconds: float) -> None:
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+
+    try:
+        # Waiting for a core is like waiting for anything else: time passes, and no work is done.
+        assert sizer._measure(lambda: away.wait(0.05) and None) < 0.05
+        assert sizer._measure(lambda: spin(0.02)) >= 0.02, "the control: work counts"
+    finally:
+        device.stop(10)
+
+
+def test_what_was_settled_is_used_again() -> None:
+    """A run that takes a job up makes the dispatches of the first one, whatever the clock says by now."""
+    sizes = Sizes(4, 2, 96)
+    made: list[dict[str, Any]] = []
+
+    class Kept(Timed):
+        def _settled(self, size: int, rows: int | None, tokens: int | None, warnings: list[str]) -> Any:
+            made.append({"micro_batch_size": size, "evaluation_rows": rows, "dispatch_tokens": tokens})
+
+    Kept(32, 0.06, lambda n: 0.001).settle(None, Sizes(**asdict(sizes)))
+    Kept(32, 0.06, lambda n: 0.001).settle(8, None)
+    assert made == [asdict(sizes), {"micro_batch_size": 8, "evaluation_rows": None, "dispatch_tokens": None}]
 
 
 def test_what_succeeded_jobs_left_is_swept(tmp_path: Path, compile_cache: Path) -> None:
