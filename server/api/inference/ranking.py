@@ -13,20 +13,28 @@ from server.engine.requests import ScoredEvent, ScoreRequest
 from server.errors import ChorusError, InternalError, InvalidInputError
 
 
-def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> list[ScoreRequest]:
+def score_requests(
+    call: Call, works: Sequence[Work], labels: Sequence[str], *, sent: bool
+) -> list[ScoreRequest]:
     """The engine's request for each item.
 
+    Args:
+        sent: the request sent these labels; else they are the version's own.
+
     Raises:
-        InvalidInputError: more labels than the server ranks, or one that cannot be ranked; names it.
+        InvalidInputError: more labels than the server ranks, or one that cannot be ranked; names it where it
+            was sent, else the version.
     """
     limit = call.services.settings.max_labels
+    field = "labels" if sent else works[0].item.task_field
     if len(labels) > limit:
-        raise InvalidInputError(f"There are {len(labels)} labels, the limit is {limit}.", field="labels")
+        whose = "" if sent else " in the version: send fewer of your own, or use another version"
+        raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)
     longest = call.serving.limits.max_target_tokens
     vocabulary = call.serving.vocabulary
     starts = [answer_start(vocabulary, work.version) for work in works]
     by_start = {
-        start: tuple(label_targets(vocabulary, labels, longest, "labels", start))
+        start: tuple(label_targets(vocabulary, labels, longest, field, start, sent=sent))
         for start in dict.fromkeys(starts)
     }
     requests = []

@@ -31,7 +31,7 @@ async def classify(request: Request, body: ClassifyBody, principal: MayInfer) ->
 async def _answer(call: Call, body: ClassifyBody) -> Response:
     async with prepared_items(call, classify_items(body, call.services.settings.max_batch_rows)) as works:
         labels = _labels(body, works[0])
-        requests = score_requests(call, works, labels)
+        requests = score_requests(call, works, labels, sent=body.labels is not None)
         results = await outcomes(call.serving.engine.submit_all, requests)
         answers = [_classified(work, labels, outcome) for work, outcome in zip(works, results, strict=True)]
         return batch_response(call.request_id, answers, [identity(work.version) for work in works])
@@ -41,8 +41,9 @@ def _labels(body: ClassifyBody, work: Work) -> list[str]:
     own = list(work.version.manifest.labels) if work.version is not None else []
     labels = body.labels if body.labels is not None else own
     if len(labels) < 2:
+        has = "one label only" if own else "none of its own"
         raise InvalidInputError(
-            "labels is required: the task's version has none of its own; send two or more.", field="labels"
+            f"labels is required: the task's version has {has}; send two or more.", field="labels"
         )
     return labels
 
