@@ -108,6 +108,8 @@ def parse_prompt(document: Document, place: int) -> PromptSpec:
         check_name(task, field="task")
     with _naming(at("labels"), "labels"):
         labels = check_labels(labels)
+    if len(labels) == 1:
+        refuse("has one label, which is no choice: name two or more, or none for free text", at("labels"))
     template, target = document.text("template", "{text}"), document.text("target", "label", most=256)
     columns, texts = document.text_map("columns"), document.text_map("target_texts")
     with _naming(at("columns"), "columns"), _naming(at("template"), "template"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -9,6 +11,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
+from prompts_store.errors import StoreError
+from prompts_store.labels import check_labels
 from prompts_store.records import PromptManifest, Published
 from server.api.http.auth import MayWrite
 from server.api.http.errors import validation_error
@@ -19,10 +23,11 @@ from server.api.http.responses import WRITE_ERRORS
 from server.api.http.upload_route import UploadRoute
 from server.api.inference.answers import json_response
 from server.api.inference.sampling import check_settings
+from server.api.inference.servable import faults
 from server.api.records import version_json
 from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of
-from server.errors import InvalidInputError, ModelMismatchError
+from server.errors import ChorusError, InvalidInputError, ModelMismatchError
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
 
@@ -49,10 +54,27 @@ _BODY = {
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file and what its sender says about it."""
+    """A file and what its sender says about it, in a form or in the query."""
 
     file: bytes
     metadata: UploadMetadata
+    form: bool = False
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors name where the sender said the thing: the query, the form's metadata, or the file."""
+        try:
+            yield
+        except (ChorusError, StoreError) as error:
+            name, dot, rest = (error.field or "").partition(".")
+            if name in UploadMetadata.model_fields:
+                if getattr(self.metadata, name) is None:
+                    error.field = "file"
+                elif self.form:
+                    error.field = f"metadata.{error.field}"
+                elif name == "labels":
+                    error.field = f"label{dot}{rest}"
+            raise
 
 
 @router.post(
@@ -91,10 +113,11 @@ async def upload(
         "description": description,
     }
     sent = await _read(request, {name: value for name, value in query.items() if value is not None})
-    limits = artifact_limits(services, sent.metadata)
-    published, notes, aliases = await services.library.write(
-        _publish, services, owner, principal.name, task, sent, limits
-    )
+    with sent.naming():
+        limits = artifact_limits(services, sent.metadata)
+        published, notes, aliases = await services.library.write(
+            _publish, services, owner, principal.name, task, sent, limits
+        )
     answer = version_json(published.version, aliases)
     answer |= {"created": published.created, "notes": notes}
     return json_response(answer, 201 if published.created else 200)
@@ -145,6 +168,7 @@ def _publish(
         labels=tuple(labels or ()),
         settings=settings,
     )
+    notes += _unservable(services, manifest)
     published = services.library.store.publish(
         tenant,
         task,
@@ -156,6 +180,23 @@ def _publish(
         description=said.description,
     )
     return published, notes, services.library.store.aliases(tenant, task)
+
+
+def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
+    """What this server cannot serve with its settings. Raises InvalidInputError for what no server can."""
+    check_labels(manifest.labels)
+    found = faults(
+        services.vocabulary(),
+        services.limits(),
+        services.settings,
+        rows=manifest.length,
+        template=manifest.template,
+        labels=manifest.labels,
+        settings=manifest.settings,
+    )
+    if found and found[0].setting is None:
+        raise InvalidInputError(found[0].message, field=found[0].field)
+    return [fault.message for fault in found]
 
 
 async def _read(request: Request, query: dict[str, Any]) -> Upload:
@@ -171,7 +212,7 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
         if "file" not in parts:
             raise InvalidInputError("The form has no file part: send the prompt as 'file'.", field="file")
         metadata = parse_json(parts["metadata"], "metadata") if "metadata" in parts else {}
-        return Upload(parts["file"], _metadata(metadata, "metadata"))
+        return Upload(parts["file"], _metadata(metadata, "metadata"), form=True)
     if kind not in ("application/octet-stream", "application/zip"):
         raise InvalidInputError(
             "Send the prompt with 'Content-Type: application/octet-stream', or in a multipart form.",

@@ -11,10 +11,12 @@ from pydantic_core import to_json
 from prompts_store.store_jobs import MAX_SPEC_BYTES
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
+from server.api.inference.servable import faults
 from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
 from server.settings import Settings
 from server.tenancy.principal import Principal, Scope
+from server.tuning.recipe import SENTINEL_SETTING
 from server.tuning.service.sources import allowed_path, check_url
 from server.tuning.spec import JobSpec, PromptSpec
 
@@ -96,9 +98,27 @@ async def _checked(services: Services, principal: Principal, prompt: PromptSpec,
             code="prompt_rows_exceeded",
         )
     check_settings(prompt.settings, path("settings"))
+    await _check_servable(services, prompt, path)
     if prompt.initial_prompt is None:
         return prompt
     return await _pinned(services, principal, prompt, path)
+
+
+async def _check_servable(services: Services, prompt: PromptSpec, path: Paths) -> None:
+    """Refuse to train for hours what this server could not serve afterwards."""
+    found = await services.text.run(
+        faults,
+        services.vocabulary(),
+        services.limits(),
+        services.settings,
+        rows=prompt.recipe.prompt_length,
+        template=prompt.template,
+        labels=prompt.labels,
+        settings={**prompt.settings, SENTINEL_SETTING: prompt.recipe.sentinel_before_target},
+    )
+    for fault in found:
+        name, dot, rest = fault.field.partition(".")
+        raise InvalidInputError(fault.message, field=f"{path(name)}{dot}{rest}", code="not_servable")
 
 
 async def _pinned(services: Services, principal: Principal, prompt: PromptSpec, path: Paths) -> PromptSpec:
