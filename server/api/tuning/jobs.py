@@ -80,9 +80,16 @@ class Paths:
     place: int
 
     def __call__(self, name: str, inner: str | None = None) -> str:
-        """The dotted path of a field, or of a field within it (of `recipe`, which is merged)."""
+        """The dotted path of a field, or of a field within it (of `recipe`, which is merged).
+
+        Of a default, that of what was sent around it.
+        """
         entries = self.body.get("prompts")
         entry = entries[self.place] if entries is not None else {}
+        if inner is not None and all(
+            (part.get(name) or {}).get(inner) is None for part in (entry, self.body)
+        ):
+            return self(name) if name in entry or name in self.body else "body"
         own = name in entry if inner is None else inner in (entry.get(name) or {})
         path = f"prompts.{self.place}.{name}" if own else name
         return path if inner is None else f"{path}.{inner}"

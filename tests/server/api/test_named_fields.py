@@ -112,3 +112,24 @@ def test_one_label_is_no_choice_and_what_is_missing_may_be_named(stocked: ApiSer
     error = error_of(answer)
     assert (answer.status_code, error["field"]) == (400, "labels")
     assert "is required" in error["message"] and "one label only" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({}, "body"),
+        ({"recipe": {"steps": 5}}, "recipe"),
+        ({"recipe": {"prompt_length": 63}}, "recipe.prompt_length"),
+        ({"recipe": {"steps": 5}, "prompts": [{}, {"recipe": {"learning_rate": 1}}]}, "recipe"),
+        ({"recipe": {"prompt_length": 63}, "prompts": [{}, {}]}, "recipe.prompt_length"),
+    ],
+)
+def test_a_jobs_default_names_what_was_sent_around_it(
+    stocked: ApiServer, extra: dict[str, Any], field: str
+) -> None:
+    """The default prompt has 100 rows, and this server's inputs 64 tokens."""
+    body = {"task": "tuned", "data": {"train": {"file": "file-" + "0" * 24}}, **extra}
+    answer = stocked.post("/v1/tuning/jobs", body)
+    error = error_of(answer)
+    assert (answer.status_code, error["code"], error["field"]) == (400, "prompt_rows_exceeded", field)
+    assert field == "body" or sent(body, field)
