@@ -34,7 +34,7 @@ class Wanted:
         slots: of one block, that holds `input_tokens` and `new_tokens` a slot.
         batch_rows: rows of an encoder pass.
         prompt_rows: rows of the device table.
-        tuning_prompts: that train together; 0 is no training.
+        tuning_prompts: that train together; 0 is no training, and on several devices there is none.
         tuning_rows: of each prompt in a micro-batch.
         prompt_length: rows of a prompt that trains.
     """
@@ -60,7 +60,8 @@ class DevicePlan:
     Attributes:
         memory: weights, prompt rows, encoder memory, slots, and the largest encoder pass (an estimate).
         logits: f32 logits of a decode step's slots, whole on each device of a group.
-        training: prompts, their gradients and second moment, and what one backward pass keeps (an estimate).
+        training: prompts, their gradients and second moment, and what one backward pass keeps (an estimate);
+            0 where nothing trains.
         step: what one decode step must move when every slot is full.
         programs: what each program takes and gives, by name: exactly what XLA says of the compiled ones.
     """
@@ -86,14 +87,15 @@ class DevicePlan:
         passes = [
             ("encoder activations (estimate)", memory.activations),
             ("logits", self.logits),
-            ("training (estimate)", self.training),
         ]
+        if self.wanted.tuning_prompts:
+            passes.append(("training (estimate)", self.training))
         total = sum(count for _, count in fixed) + max(count for _, count in passes)
         return [*fixed, *passes, ("total", total)]
 
 
 def plan_devices(config: T5Config, wanted: Wanted) -> DevicePlan:
-    """Work out everything.
+    """Work out everything. On several devices that is without training: a server does not train there.
 
     Raises:
         InvalidInputError: the devices do not divide the model, the slots or each other; names the setting.
@@ -104,6 +106,8 @@ def plan_devices(config: T5Config, wanted: Wanted) -> DevicePlan:
             "smaller than the others",
             field="data_devices",
         )
+    if wanted.devices > 1:
+        wanted = replace(wanted, tuning_prompts=0)
     mesh = abstract_mesh(wanted.data_devices, wanted.devices // wanted.data_devices)
     every = planned_programs(config, wanted, mesh)
     stepping = [each.arguments for each in every if each.name == "tuning apply"]

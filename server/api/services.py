@@ -110,6 +110,10 @@ class Services:
         """What requests may ask for. Raises NotReadyError as `base`."""
         return self._served().limits
 
+    def vocabulary(self) -> Vocabulary:
+        """The base model's. Raises NotReadyError as `base`."""
+        return self._served().vocabulary
+
     def max_prompt_rows(self) -> int:
         """The longest prompt that can be used."""
         return longest_prompt(self.settings, self._served().limits)

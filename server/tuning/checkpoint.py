@@ -28,6 +28,8 @@ from server.tuning.job import Job
 from server.tuning.state import JobState, Standing
 
 FORMAT = 1
+_CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
+"""Whose rules are others than those of the first checkpoints."""
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
@@ -95,8 +97,9 @@ def read(folder: Path, job: Job) -> JobState | None:
 
 
 def made_elsewhere(folder: Path, job: Job) -> str | None:
-    """A warning when the state was written by another JAX or on another platform: resuming then ends with
-    other bits than one uninterrupted run would have; None when it was not, or where there is no state."""
+    """A warning when the state was written by another JAX, on another platform or by other rules: resuming
+    then ends otherwise than one uninterrupted run would have; None when it was not, or where there is no
+    state."""
     path = folder / "job.json"
     if not path.exists():
         return None
@@ -106,8 +109,16 @@ def made_elsewhere(folder: Path, job: Job) -> str | None:
 
 
 def _random_facts(job: Job) -> dict[str, Any]:
-    """What the bits of a run depend on beside the job itself."""
+    """What the bits of a run depend on beside the job itself; what rules its recipe and metrics have, where a
+    checkpoint without these facts had others."""
+    rules = {}
+    if any(task.recipe.warmup_steps for task in job.tasks):
+        rules["warm-up"] = "from zero"
+    changed = {name for task in job.tasks for name in task.metrics} & _CHANGED_METRICS
+    if changed:
+        rules[f"rules of {', '.join(sorted(changed))}"] = "exact, T5's"
     return {
+        **rules,
         "seed": job.seed,
         "order": "philox4x64, keys by sha256",
         "dropout": f"threefry2x32, partitionable {jax.config.values['jax_threefry_partitionable']}",

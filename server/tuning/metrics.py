@@ -1,7 +1,9 @@
 """How good answers are: predictions (texts) against the accepted answers of each example.
 
-The names and rules are those of GLUE, SuperGLUE and SQuAD as T5 evaluates them: an answer that is no label at
-all is wrong, never left out.
+The rules of GLUE, SuperGLUE and SQuAD are those by which T5 evaluates them (google-research/
+text-to-text-transfer-transformer, `t5/evaluation/metrics.py`, `qa_utils.py`, `t5/data/postprocessors.py`), as
+shares where T5 gives percentages, and 0 where T5 has no number. An answer that is no label at all is wrong,
+never left out. Spaces at the ends of a text never count. `docs/tuning.md` names every metric with its rule.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ Metric = Callable[[Sequence[str], Answers, Sequence[str]], float]
 1."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_ILLEGAL = -1.0
+"""What T5 reads where a text is no number."""
 _LARGEST = 1e70
 """Of a number, so that products of squares stay finite."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -35,21 +39,13 @@ def accuracy(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
 
 
 def f1_binary(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """F1 of the last label, the positive one; anything else counts as not positive."""
-    positive = _two(labels, "f1_binary")[1]
-    return _f1(predictions, answers, positive)
+    """F1 of the last label, the positive one; a prediction that is neither label counts as the wrong one."""
+    return _f1_with_invalid(predictions, answers, _two(labels, "f1_binary"))
 
 
 def f1_over_all_answers(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """MultiRC's F1a: binary F1 over every answer option of every question together; a prediction that is
-    neither label counts as the wrong one."""
-    negative, positive = _two(labels, "f1_over_all_answers")
-    other = {negative: positive, positive: negative}
-    said = [
-        each if each in other else other.get(known[0].strip(), each)
-        for each, known in zip((text.strip() for text in predictions), answers, strict=True)
-    ]
-    return _f1(said, answers, positive)
+    """MultiRC's F1a: the rule of `f1_binary`, over every answer option of every question together."""
+    return _f1_with_invalid(predictions, answers, _two(labels, "f1_over_all_answers"))
 
 
 def f1_macro(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
@@ -63,8 +59,14 @@ def f1_macro(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
 
 
 def exact_match(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
+    """Share of predictions that are, but for spaces at the ends, an accepted answer: `accuracy`, under the
+    name that free text has for it. Case, punctuation and articles count; `squad_em` passes over them."""
+    return accuracy(predictions, answers, labels)
+
+
+def squad_em(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
     """Share of predictions equal to an accepted answer after SQuAD's normalisation (case, punctuation,
-    articles, spaces)."""
+    articles, spaces): `-5` equals `5`, `C++` equals `C`, and what is empty equals `the`."""
     right = [
         normalised(said) in {normalised(each) for each in known}
         for said, known in _pairs(predictions, answers)
@@ -73,15 +75,21 @@ def exact_match(predictions: Sequence[str], answers: Answers, labels: Sequence[s
 
 
 def squad_f1(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """Mean over examples of the best word overlap F1 with an accepted answer, after SQuAD's normalisation."""
+    """Mean over examples of the best word overlap F1 with an accepted answer, after SQuAD's normalisation; 0
+    where no word is left in common."""
     best = [max(_word_f1(said, each) for each in known) for said, known in _pairs(predictions, answers)]
     return sum(best) / len(best)
 
 
 def matthews(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
     """Matthews correlation over all labels (Gorodkin 2004; for two labels, the usual one); 0 where
-    undefined."""
-    pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
+    undefined. All texts that are no label are one class; without labels, each text is a class."""
+    known_labels = {each.strip() for each in labels}
+
+    def kind(text: str) -> str | None:
+        return text.strip() if not known_labels or text.strip() in known_labels else None
+
+    pairs = [(kind(said), kind(known[0])) for said, known in _pairs(predictions, answers)]
     said, true = Counter(pair[0] for pair in pairs), Counter(pair[1] for pair in pairs)
     total, right = len(pairs), sum(a == b for a, b in pairs)
     covariance = right * total - sum(said[label] * true[label] for label in true)
@@ -90,7 +98,7 @@ def matthews(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
 
 
 def pearson(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """Pearson correlation of numbers; a prediction that is no number up to 1e70 counts as 0. 0 where
+    """Pearson correlation of numbers; a text that is no finite number up to 1e70 counts as -1. 0 where
     undefined."""
     x = [_number(said) for said in predictions]
     y = [_number(known[0]) for known in answers]
@@ -104,7 +112,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         each.__name__: each
         for each in (
-            accuracy, f1_binary, f1_macro, f1_over_all_answers, exact_match, squad_f1, matthews, pearson,
+            accuracy, f1_binary, f1_macro, f1_over_all_answers, exact_match, squad_em, squad_f1, matthews,
+            pearson,
         )
     }
 )  # fmt: skip
@@ -165,26 +174,26 @@ def _two(labels: Sequence[str], metric: str) -> tuple[str, str]:
     return labels[0], labels[1]
 
 
-def _f1(predictions: Sequence[str], answers: Answers, label: str) -> float:
-    pairs = [
-        (said.strip() == label, known[0].strip() == label) for said, known in _pairs(predictions, answers)
-    ]
-    both = sum(a and b for a, b in pairs)
-    either = sum(a for a, _ in pairs) + sum(b for _, b in pairs)
+def _f1_with_invalid(predictions: Sequence[str], answers: Answers, labels: tuple[str, str]) -> float:
+    """T5's `f1_score_with_invalid`: F1 of the second label; what is neither counts as the wrong one."""
+    negative, positive = labels
+    other = {negative: positive, positive: negative}
+    pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
+    said = [a if a in other else other.get(b, a) for a, b in pairs]
+    both = sum(a == b == positive for a, (_, b) in zip(said, pairs, strict=True))
+    either = said.count(positive) + sum(b == positive for _, b in pairs)
     return 2 * both / either if either else 0.0
 
 
 def _word_f1(said: str, known: str) -> float:
     a, b = normalised(said).split(), normalised(known).split()
-    if not a or not b:
-        return float(a == b)
     common = sum((Counter(a) & Counter(b)).values())
-    return 2 * common / (len(a) + len(b))
+    return 2 * common / (len(a) + len(b)) if common else 0.0
 
 
 def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        return 0.0
-    return value if abs(value) <= _LARGEST else 0.0  # also of what is no number at all: NaN
+        return _ILLEGAL
+    return value if abs(value) <= _LARGEST else _ILLEGAL  # also of what is no number at all: NaN

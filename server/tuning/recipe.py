@@ -36,7 +36,7 @@ class Recipe:
         sampled_pieces: how many of the commonest pieces sampling draws from.
         learning_rate: after warm-up and before decay.
         parameter_scaling: multiply updates by the prompt's RMS (at least 1e-3).
-        warmup_steps: steps of linear warm-up; 0 is none.
+        warmup_steps: steps of linear warm-up from zero (the first step only decays weights); 0 is none.
         decay_factor: the learning rate is multiplied by it each `steps_per_decay` steps; 1 is no decay.
         steps_per_decay: 0 is no decay.
         weight_decay: share of each value taken away a step; not multiplied by the learning rate.
@@ -110,10 +110,11 @@ class Recipe:
         return self.batch_size // self.micro_batch_size
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, ...: linear warm-up, then a factor each `steps_per_decay` steps."""
+        """Learning rate of step 0, 1, ...: linear warm-up from zero, then a factor each `steps_per_decay`
+        steps."""
         rate = self.learning_rate
         if self.warmup_steps:
-            rate *= min(1.0, (step + 1) / self.warmup_steps)
+            rate *= min(1.0, step / self.warmup_steps)
         if self.steps_per_decay:
             rate *= self.decay_factor ** (step // self.steps_per_decay)
         return rate

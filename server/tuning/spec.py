@@ -75,7 +75,7 @@ class JobSpec:
             base_fingerprint=top.optional_text("base_fingerprint", most=128),
             micro_batch_size=micro,
         )
-        _check_indices(spec)
+        _check_indices(spec, entries)
         return spec
 
     def to_json(self) -> dict[str, Any]:
@@ -173,8 +173,11 @@ def _shared_recipe(entries: list[Document], prompts: tuple[PromptSpec, ...]) -> 
             ours = sizes[place] if name == "micro_batch_size" else getattr(prompt.recipe, name)
             first = sizes[0] if name == "micro_batch_size" else getattr(prompts[0].recipe, name)
             if ours != first:
-                message = f"is {ours} here and {first} in the first prompt; the prompts of one job share it"
-                refuse(message, entries[place].within("recipe", name))
+                message = (
+                    f"is {ours} in prompt {place} and {first} in the first; the prompts of one job share it"
+                )
+                sent = (entries[place].get("recipe") or {}).get(name) is not None
+                refuse(message, entries[place if sent else 0].within("recipe", name))
     return None if sizes[0] is None else prompts[0].recipe.micro_batch_size
 
 
@@ -189,12 +192,15 @@ def _ensemble_name(top: Document, ensemble: int | None, prompts: tuple[PromptSpe
     try:
         return check_name(name or f"{prompts[0].task}-ensemble"[:64], field="ensemble_name")
     except InvalidError as error:
-        raise InvalidInputError(error.message, field=error.field, code=error.code) from error
+        field = "ensemble_name" if name else "ensemble"
+        raise InvalidInputError(error.message, field=field, code=error.code) from error
 
 
-def _check_indices(spec: JobSpec) -> None:
+def _check_indices(spec: JobSpec, entries: list[Document]) -> None:
     places: dict[int, int] = {}
     for place, prompt in enumerate(spec.prompts):
-        if prompt.index in places:
-            refuse(f"is that of prompt {places[prompt.index]} too; indices differ", f"prompts.{place}.index")
-        places[prompt.index] = place
+        other = places.setdefault(prompt.index, place)
+        if other != place:
+            sent = place if entries[place].get("index") is not None else other
+            message = f"is {prompt.index} in prompts {other} and {place}; indices differ"
+            refuse(message, entries[sent].at("index"))

@@ -35,6 +35,13 @@ PROMPT_FIELDS = (
     "initial_prompt",
 )
 _MAX_INDEX = 2**31 - 1
+_SUITS = {
+    "initialiser_text": ("initialiser",),
+    "micro_batch_size": ("batch_size",),
+    "steps_per_decay": ("decay_factor",),
+    "max_input_tokens": ("prompt_length",),
+}
+"""Knobs that are refused together with others: the one to name where only the other was sent."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,8 @@ def parse_prompt(document: Document, place: int) -> PromptSpec:
         check_name(task, field="task")
     with _naming(at("labels"), "labels"):
         labels = check_labels(labels)
+    if len(labels) == 1:
+        refuse("has one label, which is no choice: name two or more, or none for free text", at("labels"))
     template, target = document.text("template", "{text}"), document.text("target", "label", most=256)
     columns, texts = document.text_map("columns"), document.text_map("target_texts")
     with _naming(at("columns"), "columns"), _naming(at("template"), "template"):
@@ -156,9 +165,14 @@ def _recipe(document: Document, labels: tuple[str, ...], initial: str | None) ->
         recipe = Recipe.from_json(fields)
     except InvalidInputError as error:
         name = (error.field or "").removeprefix("recipe.")
+        if given.get(name) is None:  # a default that does not suit what was sent
+            name = next((each for each in _SUITS.get(name, ()) if given.get(each) is not None), "")
         where = path if name in ("", "recipe") else document.within("recipe", name)
         raise InvalidInputError(error.message, field=where, code=error.code) from error
     if (recipe.initialiser == "existing_prompt") != (initial is not None):
+        if initial is None:
+            message = "is existing_prompt, which goes with an initial_prompt: name the one to start from"
+            refuse(message, document.within("recipe", "initialiser"))
         refuse("goes with the initialiser 'existing_prompt', and only with it", document.at("initial_prompt"))
     if recipe.initialiser == "class_labels" and not labels:
         refuse("is class_labels, and the prompt has no labels", document.within("recipe", "initialiser"))

@@ -160,7 +160,7 @@ class Clients:
     # Those that hold a server up.
 
     def _half_head(self) -> None:
-        self._wait("half a head", b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Ty")
+        self._wait("half a head", b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Ty")
 
     def _half_body(self) -> None:
         self._wait("half a body", _head("/v1/generate", "application/json") + b'{"task": null, ')
@@ -178,7 +178,7 @@ class Clients:
         self._wait("a reader that stalls", self._follow(), reads=False)
 
     def _follow(self) -> bytes:
-        return f"GET /v1/tuning/jobs/{self._job}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        return f"GET /v1/tuning/jobs/{self._job}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
     def _wait(self, kind: str, sent: bytes, reads: bool = True) -> None:
         with socket.socket() as client:
@@ -195,7 +195,8 @@ class Clients:
 
 
 def _head(path: str, kind: str) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 1000\r\n\r\n".encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: 1000\r\n\r\n".encode()
 
 
 def _told(client: socket.socket) -> tuple[int, str]:

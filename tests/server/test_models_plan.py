@@ -47,7 +47,16 @@ def test_xxl_on_eight_devices_by_hand() -> None:
     assert found["decode_step_milliseconds"] == pytest.approx(step["total"] / 1e9, rel=1e-3)
     decode = found["programs"]["decode[256x32x64,plain]"]
     assert decode["arguments"] > step["weights"] + step["encoder_memory"] and decode["donated"] > 0
-    assert {"weights", "slots", "logits", "training", "total"} <= set(device)
+    assert {"weights", "slots", "logits", "total"} <= set(device)
+
+
+@pytest.mark.parametrize("devices", [["--devices", "2"], ["--devices", "2", "--data-devices", "2"]])
+def test_training_is_planned_where_a_server_trains(devices: list[str]) -> None:
+    """On one device; `server/app.py` and the worker leave jobs alone when there is a mesh."""
+    alone, spread = (_json("plan", "--size", "base", *more) for more in ([], devices))
+    assert alone["device_bytes"]["training"] > 0 and any("tuning" in name for name in alone["programs"])
+    assert "training" not in spread["device_bytes"] and spread["shapes"]["tuning_prompts"] == 0
+    assert not [name for name in spread["programs"] if "tuning" in name]
 
 
 def test_a_step_moves_what_is_there_not_what_there_is_room_for() -> None:
@@ -63,7 +72,13 @@ def test_a_step_moves_what_is_there_not_what_there_is_room_for() -> None:
 def test_the_table_is_for_people() -> None:
     result = CliRunner().invoke(models, [*XXL, "--bandwidth", "3350"])
     assert result.exit_code == 0, result.output
-    for words in ("1 data x 8 model", "encoder memory", "training", "must move", "decode[512x64x64,plain]"):
+    for words in (
+        "1 data x 8 model",
+        "encoder memory",
+        "no training",
+        "must move",
+        "decode[512x64x64,plain]",
+    ):
         assert words in result.output
     assert "at 3350 GB/s" in result.output
 

@@ -52,7 +52,12 @@ def tune() -> None:
     "--target-text", "target_texts", multiple=True, metavar="VALUE=ANSWER", help="0=negative; repeat."
 )
 @click.option("--label", "labels", multiple=True, help="A label of a classification; repeat, in order.")
-@click.option("--metric", "metrics", multiple=True, help="Their mean chooses; repeat. [default: accuracy]")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="Their mean chooses; repeat. [default: accuracy; of free text exact_match]",
+)
 @click.option(
     "--recipe", multiple=True, metavar="KNOB=VALUE", help="steps=1000; repeat. [default: the paper's]"
 )

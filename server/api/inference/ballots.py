@@ -10,7 +10,7 @@ from server.api.http.errors import error_body
 from server.api.inference.answers import unexpected
 from server.api.inference.prepare import answer_start
 from server.api.inference.ranking import best, score_requests, scores_of
-from server.api.inference.sampling import sampling_for
+from server.api.inference.sampling import Chosen, sampling_for
 from server.api.inference.submit import Outcome, origin_of
 from server.api.inference.text import final_text
 from server.api.inference.turns import in_turns
@@ -30,8 +30,8 @@ class Poll:
     read: Read
 
 
-async def label_poll(call: Call, works: Sequence[Work], labels: list[str]) -> Poll:
-    """Members rank the same labels."""
+async def label_poll(call: Call, works: Sequence[Work], labels: list[str], *, sent: bool) -> Poll:
+    """Members rank the same labels: those that the request sent, or those that they share."""
 
     def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
         scores = scores_of(outcome)
@@ -40,7 +40,7 @@ async def label_poll(call: Call, works: Sequence[Work], labels: list[str]) -> Po
         place = best(scores)
         return labels[place], scores[place]
 
-    return Poll([*await score_requests(call, works, labels)], read)
+    return Poll([*await score_requests(call, works, labels, sent=sent)], read)
 
 
 async def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> Poll:
@@ -53,11 +53,11 @@ async def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | Non
         settings = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
         if max_new_tokens is not None:
             settings["max_new_tokens"] = max_new_tokens
+        sent = {} if max_new_tokens is None else {"max_new_tokens": "max_new_tokens"}
+        chosen = Chosen(settings | {"seed": 0}, sent, work.item.task_field)
         default = call.services.settings.default_max_new_tokens
         start = len(answer_start(call.serving.vocabulary, work.version))
-        sampling = sampling_for(
-            settings | {"seed": 0}, call.serving.limits, work.prepared.tokens, default, "", start
-        )
+        sampling = sampling_for(chosen, call.serving.limits, work.prepared.tokens, default, start)
         stops[id(work)] = sampling.stop
         origin = origin_of(call.principal, call.request_id, index, name_of(work.version), call.left())
         return GenerateRequest(origin, work.prepared.parts, sampling)

@@ -24,6 +24,7 @@ class Item:
         truncate: cut a text that is too long.
         settings: the item's own; `beside` those next to `requests`.
         logprobs: answer with token log probabilities.
+        named_by: path of the field that named the version, where it is not the item's `task`.
     """
 
     task: str | None
@@ -34,10 +35,12 @@ class Item:
     settings: GenerationSettings | None = None
     beside: GenerationSettings | None = None
     logprobs: bool = False
+    named_by: str | None = None
 
     @property
     def task_field(self) -> str:
-        return self.prefix + "task"
+        """Path of the field that named the version."""
+        return self.named_by or self.prefix + "task"
 
 
 def generate_items(body: GenerateBody) -> list[Item]:

@@ -133,29 +133,38 @@ def label_targets(
     max_tokens: int,
     field: str,
     start: tuple[int, ...] = (),
+    *,
+    sent: bool = True,
 ) -> list[tuple[int, ...]]:
     """Token ids of each label, `</s>` included.
 
     Args:
+        field: dotted path of the labels, or, where they are a version's own, of what named the version.
         start: what each begins with; see `answer_start`.
+        sent: the request sent them, so that an error names one by its place.
 
     Raises:
-        InvalidInputError: a label is empty, too long or the same as another; names it by its place.
+        InvalidInputError: a label is empty, too long or the same as another.
     """
     targets: dict[tuple[int, ...], None] = {}
+
+    def refused(index: int, problem: str, advice: str) -> InvalidInputError:
+        if sent:
+            return InvalidInputError(f"The label {problem}: {advice}.", field=f"{field}.{index}")
+        message = f"Label {index} of the version {problem}: send labels of your own, or use another version."
+        return InvalidInputError(message, field=field)
+
     for index, label in enumerate(labels):
         ids, whole = vocabulary.encode_start(label, max_tokens)
-        place = f"{field}.{index}"
         if not ids:
-            raise InvalidInputError("The label has no tokens: give it a text.", field=place)
+            raise refused(index, "has no tokens", "give it a text")
         target = (*start, *ids, vocabulary.eos_id)
         if len(target) > max_tokens:
-            raise InvalidInputError(
-                f"The label has {'' if whole else 'more than '}{len(target)} tokens with "
-                f"{'<extra_id_0> and ' if start else ''}'</s>', the limit is {max_tokens}: shorten it.",
-                field=place,
-            )
+            beside = "<extra_id_0> and " if start else ""
+            more = "" if whole else "more than "
+            problem = f"has {more}{len(target)} tokens with {beside}'</s>', the limit is {max_tokens}"
+            raise refused(index, problem, "shorten it")
         if target in targets:
-            raise InvalidInputError("The label has the same tokens as an earlier one: keep one.", field=place)
+            raise refused(index, "has the same tokens as an earlier one", "keep one")
         targets[target] = None
     return list(targets)

@@ -5,30 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from server.api.http.json_counts import too_many
 from server.api.inference.answers import unexpected
 from server.api.inference.prepare import answer_start, label_targets
 from server.api.inference.submit import Outcome, origin_of
 from server.api.inference.turns import in_turns
 from server.api.inference.work import Call, Work, name_of
 from server.engine.requests import ScoredEvent, ScoreRequest
-from server.errors import ChorusError, InternalError
+from server.errors import ChorusError, InternalError, InvalidInputError
 
 
-async def score_requests(call: Call, works: Sequence[Work], labels: Sequence[str]) -> list[ScoreRequest]:
+async def score_requests(
+    call: Call, works: Sequence[Work], labels: Sequence[str], *, sent: bool
+) -> list[ScoreRequest]:
     """The engine's request for each item.
 
+    Args:
+        sent: the request sent these labels; else they are the version's own.
+
     Raises:
-        InvalidInputError: more labels than the server ranks, or one that cannot be ranked; names it.
+        InvalidInputError: more labels than the server ranks, or one that cannot be ranked; names it where it
+            was sent, else the version.
     """
     limit = call.services.settings.max_labels
+    field = "labels" if sent else works[0].item.task_field
     if len(labels) > limit:  # of a version; a request's own were counted before
-        raise too_many(limit, "labels")
+        whose = "" if sent else " in the version: send fewer of your own, or use another version"
+        raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)
     longest = call.serving.limits.max_target_tokens
     vocabulary = call.serving.vocabulary
     starts = [answer_start(vocabulary, work.version) for work in works]
     by_start = {
-        start: tuple(label_targets(vocabulary, labels, longest, "labels", start))
+        start: tuple(label_targets(vocabulary, labels, longest, field, start, sent=sent))
         for start in dict.fromkeys(starts)
     }
 

@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_END_PUNCTUATION = ".,;:!?\"'`"
+_QUOTES = "\"'`"
+_END_PUNCTUATION = ".,;:!?" + _QUOTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,10 @@ def majority(ballots: Sequence[Ballot]) -> Outcome:
 
 
 def normalise(answer: str) -> str:
-    """Answers that differ only in case, white space, Unicode form or final punctuation are the same vote."""
+    """Answers that differ only in case, white space, Unicode form, quotes around or final punctuation are
+    the same vote; `.5` and `5` are not."""
     text = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
-    return text.strip(_END_PUNCTUATION + " ") or text
+    return text.rstrip(_END_PUNCTUATION + " ").lstrip(_QUOTES + " ") or text
 
 
 def _weight(group: list[Ballot]) -> float:

@@ -32,7 +32,7 @@ async def classify(request: Request, body: ClassifyBody, principal: MayInfer) ->
 async def _answer(call: Call, body: ClassifyBody) -> Response:
     async with prepared_items(call, classify_items(body)) as works:
         labels = _labels(body, works[0])
-        requests = await score_requests(call, works, labels)
+        requests = await score_requests(call, works, labels, sent=body.labels is not None)
         results = await outcomes(call.submit, requests)
         answers = map(partial(_classified, labels), works, results)
         names = (identity(work.version) for work in works)
@@ -43,8 +43,9 @@ def _labels(body: ClassifyBody, work: Work) -> list[str]:
     own = list(work.version.manifest.labels) if work.version is not None else []
     labels = body.labels if body.labels is not None else own
     if len(labels) < 2:
+        has = "one label only" if own else "none of its own"
         raise InvalidInputError(
-            "labels is required: the task's version has none of its own; send two or more.", field="labels"
+            f"labels is required: the task's version has {has}; send two or more.", field="labels"
         )
     return labels
 

@@ -31,12 +31,12 @@ class Panel:
 
     Attributes:
         ensemble: the stored one, or None when tasks were listed.
-        members: versions with their weights, in order.
+        members: versions with their weights, in order, and the path of the field that named each.
         field: of the request that named them.
     """
 
     ensemble: EnsembleVersion | None
-    members: tuple[tuple[PromptVersion, float], ...]
+    members: tuple[tuple[PromptVersion, float, str], ...]
     field: str
 
 
@@ -61,15 +61,15 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
                     field="inputs" if body.inputs is not None else panel.field,
                 )
             pairs = [
-                (Item(None, value, field, truncate=bool(body.truncate)), version)
+                (Item(None, value, field, truncate=bool(body.truncate), named_by=named_by), version)
                 for value, field in inputs
-                for version, _ in panel.members
+                for version, _, named_by in panel.members
             ]
             works = await prepare_all(call, pairs)
         poll = await _poll(call, body, panel, works)
         results = await outcomes(call.submit, poll.requests)
         size = len(panel.members)
-        weights = [weight for _, weight in panel.members]
+        weights = [weight for _, weight, _ in panel.members]
         name = {"ensemble": _name(panel.ensemble)}
         items = (
             (
@@ -83,7 +83,9 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
 
 async def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -> Poll:
     labels = (
-        body.labels if body.labels is not None else shared_labels([version for version, _ in panel.members])
+        body.labels
+        if body.labels is not None
+        else shared_labels([version for version, _, _ in panel.members])
     )
     if labels:
         if body.max_new_tokens is not None and body.labels is not None:
@@ -91,7 +93,7 @@ async def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Wo
                 "A vote among labels generates no text: drop max_new_tokens or labels.",
                 field="max_new_tokens",
             )
-        return await label_poll(call, works, labels)
+        return await label_poll(call, works, labels, sent=body.labels is not None)
     return await text_poll(call, works, body.max_new_tokens)
 
 
@@ -120,7 +122,9 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
         wanted = [(reference, f"tasks.{index}") for index, reference in enumerate(references)]
         weights = weights_of(body.weights, len(references))
     async with library.held(wanted, tenant, call.serving.base.fingerprint) as versions:
-        members = tuple((versions[name], weight) for name, weight in zip(references, weights, strict=True))
+        members = tuple(
+            (versions[name], weight, field) for (name, field), weight in zip(wanted, weights, strict=True)
+        )
         yield Panel(stored, members, "tasks" if stored is None else "ensemble")
 
 

@@ -67,11 +67,10 @@ async def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) ->
         version = work.version
         defaults = version.manifest.settings if version is not None else {}
         sampling = sampling_for(
-            merge_settings(own, work.item.beside, defaults),
+            merge_settings(own, work.item.beside, defaults, work.item.prefix, work.item.task_field),
             call.serving.limits,
             work.prepared.tokens,
             call.services.settings.default_max_new_tokens,
-            work.item.prefix,
             len(answer_start(call.serving.vocabulary, version)),
         )
         task = name_of(version) if version is not None else ""

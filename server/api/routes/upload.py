@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -9,7 +11,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
-from prompts_store.labels import MAX_LABELS
+from prompts_store.errors import StoreError
+from prompts_store.labels import MAX_LABELS, check_labels
 from prompts_store.records import PromptManifest, Published
 from server.api.http.auth import MayWrite
 from server.api.http.bodies import read_body
@@ -22,10 +25,11 @@ from server.api.http.responses import WRITE_ERRORS
 from server.api.http.upload_route import UploadRoute
 from server.api.inference.answers import json_response
 from server.api.inference.sampling import check_settings
+from server.api.inference.servable import faults
 from server.api.records import version_json
 from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of, share_of
-from server.errors import InvalidInputError, ModelMismatchError
+from server.errors import ChorusError, InvalidInputError, ModelMismatchError
 from server.model.vocabulary import CONTROL_NAME
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
@@ -56,10 +60,27 @@ _BODY = {
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file and what its sender says about it."""
+    """A file and what its sender says about it, in a form or in the query."""
 
     file: bytearray
     metadata: UploadMetadata
+    form: bool = False
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors name where the sender said the thing: the query, the form's metadata, or the file."""
+        try:
+            yield
+        except (ChorusError, StoreError) as error:
+            name, dot, rest = (error.field or "").partition(".")
+            if name in UploadMetadata.model_fields:
+                if getattr(self.metadata, name) is None:
+                    error.field = "file"
+                elif self.form:
+                    error.field = f"metadata.{error.field}"
+                elif name == "labels":
+                    error.field = f"label{dot}{rest}"
+            raise
 
 
 @router.post(
@@ -98,10 +119,11 @@ async def upload(
         "description": description,
     }
     sent = await _read(request, {name: value for name, value in query.items() if value is not None})
-    limits = artifact_limits(services, sent.metadata)
-    published, notes, aliases = await services.library.write(
-        _publish, services, owner, principal.name, task, sent, limits
-    )
+    with sent.naming():
+        limits = artifact_limits(services, sent.metadata)
+        published, notes, aliases = await services.library.write(
+            _publish, services, owner, principal.name, task, sent, limits
+        )
     answer = version_json(published.version, aliases)
     answer |= {"created": published.created, "notes": notes}
     return json_response(answer, 201 if published.created else 200)
@@ -157,6 +179,7 @@ def _publish(
             "The template names a control token such as </s> or <extra_id_0>: it is spelled out like any "
             "other text."
         )
+    notes += _unservable(services, manifest)
     published = services.library.store.publish(
         tenant,
         task,
@@ -170,6 +193,23 @@ def _publish(
     return published, notes, services.library.store.aliases(tenant, task)
 
 
+def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
+    """What this server cannot serve with its settings. Raises InvalidInputError for what no server can."""
+    check_labels(manifest.labels)
+    found = faults(
+        services.vocabulary(),
+        services.limits(),
+        services.settings,
+        rows=manifest.length,
+        template=manifest.template,
+        labels=manifest.labels,
+        settings=manifest.settings,
+    )
+    if found and found[0].setting is None:
+        raise InvalidInputError(found[0].message, field=found[0].field)
+    return [fault.message for fault in found]
+
+
 async def _read(request: Request, query: dict[str, Any]) -> Upload:
     services, share = services_of(request), share_of(request)
     limit = services.settings.max_upload_bytes
@@ -181,7 +221,7 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
             )
         parts = await read_multipart(request, ("file", "metadata"), limit, share)
         metadata = await services.text.run(_said, parts.get("metadata", b"{}"))
-        return Upload(parts["file"], metadata)
+        return Upload(parts["file"], metadata, form=True)
     if kind not in ("application/octet-stream", "application/zip"):
         raise InvalidInputError(
             "Send the prompt with 'Content-Type: application/octet-stream', or in a multipart form.",

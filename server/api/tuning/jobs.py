@@ -11,11 +11,13 @@ from pydantic_core import to_json
 from prompts_store.store_jobs import MAX_SPEC_BYTES
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
+from server.api.inference.servable import faults
 from server.api.schemas.tuning import TuningJobBody
 from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
 from server.settings import Settings
 from server.tenancy.principal import Principal, Scope
+from server.tuning.recipe import SENTINEL_SETTING
 from server.tuning.service.sources import allowed_path, check_url
 from server.tuning.spec import JobSpec, PromptSpec
 
@@ -95,9 +97,16 @@ class Paths:
     place: int
 
     def __call__(self, name: str, inner: str | None = None) -> str:
-        """The dotted path of a field, or of a field within it (of `recipe`, which is merged)."""
+        """The dotted path of a field, or of a field within it (of `recipe`, which is merged).
+
+        Of a default, that of what was sent around it.
+        """
         entries = self.body.get("prompts")
         entry = entries[self.place] if entries is not None else {}
+        if inner is not None and all(
+            (part.get(name) or {}).get(inner) is None for part in (entry, self.body)
+        ):
+            return self(name) if name in entry or name in self.body else "body"
         own = name in entry if inner is None else inner in (entry.get(name) or {})
         path = f"prompts.{self.place}.{name}" if own else name
         return path if inner is None else f"{path}.{inner}"
@@ -113,9 +122,27 @@ async def _checked(services: Services, principal: Principal, prompt: PromptSpec,
             code="prompt_rows_exceeded",
         )
     check_settings(prompt.settings, path("settings"))
+    await _check_servable(services, prompt, path)
     if prompt.initial_prompt is None:
         return prompt
     return await _pinned(services, principal, prompt, path)
+
+
+async def _check_servable(services: Services, prompt: PromptSpec, path: Paths) -> None:
+    """Refuse to train for hours what this server could not serve afterwards."""
+    found = await services.text.run(
+        faults,
+        services.vocabulary(),
+        services.limits(),
+        services.settings,
+        rows=prompt.recipe.prompt_length,
+        template=prompt.template,
+        labels=prompt.labels,
+        settings={**prompt.settings, SENTINEL_SETTING: prompt.recipe.sentinel_before_target},
+    )
+    for fault in found:
+        name, dot, rest = fault.field.partition(".")
+        raise InvalidInputError(fault.message, field=f"{path(name)}{dot}{rest}", code="not_servable")
 
 
 async def _pinned(services: Services, principal: Principal, prompt: PromptSpec, path: Paths) -> PromptSpec:

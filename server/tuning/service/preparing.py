@@ -133,6 +133,7 @@ def _task(
             f"a label has {longest} tokens with </s>; this server ranks labels of at most "
             f"{base.max_label_tokens} (score_buckets)"
         )
+    said += _without_rows(recipe, entry.labels, base)
     train, selection = examples(dataset.train), examples(dataset.selection)
     report = selection if dataset.report is dataset.selection else examples(dataset.report)
     blank = np.zeros((recipe.prompt_length, base.width), np.float32)
@@ -148,6 +149,23 @@ def _task(
         label_ids=label_ids,
     )
     return task, tuple(said)
+
+
+def _without_rows(recipe: Recipe, labels: Sequence[str], base: TuningBase) -> list[str]:
+    """A warning where the initialiser has more to give than the prompt has rows."""
+    rows = recipe.prompt_length
+    if recipe.initialiser == "class_labels" and len(labels) > rows:
+        return [
+            f"the class_labels initialiser gives each label a row, and there are {len(labels)} labels for a "
+            f"prompt_length of {rows}: labels from number {rows} on begin without one"
+        ]
+    if recipe.initialiser == "text":
+        tokens = len(base.vocabulary.encode(recipe.initialiser_text or ""))
+        if tokens > rows:
+            return [
+                f"initialiser_text has {tokens} tokens, and only the first {rows} get a row (prompt_length)"
+            ]
+    return []
 
 
 def _label_ids(entry: PromptSpec, base: TuningBase, at: str) -> tuple[tuple[int, ...], ...]:

@@ -51,18 +51,20 @@ def ending(api: ApiServer, seconds: float, tell_seconds: float = TELL_SECONDS) -
 
 def half(api: ApiServer, path: str, kind: str, content: bytes = b'{"task": null, ') -> socket.socket:
     """A request whose body does not come to its end."""
-    client = socket.create_connection(("127.0.0.1", api.port), timeout=20)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {SIZE}\r\n\r\n"
+    client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {SIZE}\r\n\r\n"
+    )
     client.sendall(head.encode() + content)
     return client
 
 
 def get(api: ApiServer, path: str) -> socket.socket:
     client = socket.socket()
-    client.settimeout(20)
+    client.settimeout(300)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     client.connect(("127.0.0.1", api.port))
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     return client
 
 
@@ -95,7 +97,7 @@ def hanging(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[threadi
 
     def hang(*_: Any, **__: Any) -> None:
         there.set()
-        assert back.wait(60)
+        assert back.wait(300)
 
     monkeypatch.setattr(FileWriter, "write", hang)
     monkeypatch.setattr(api.store, "list_tasks", hang)
@@ -115,7 +117,7 @@ def test_whatever_is_unfinished_is_told_once(
     gate.close()
     lifecycle = api.services.lifecycle
     in_engine = {"one": send(api, "/v1/generate", GENERATE)}
-    assert gate.waiting.wait(10)
+    assert gate.waiting.wait(300)
     in_engine["a batch"] = send(api, "/v1/generate", {"task": None, "inputs": ["good", "bad"]})
     stream = send(api, "/v1/generate", GENERATE | {"stream": True})
     follower = get(api, f"/v1/tuning/jobs/{job}/events")
@@ -130,7 +132,7 @@ def test_whatever_is_unfinished_is_told_once(
         waiting["a file that cannot be written"] = half(
             api, "/v1/files?name=b.tsv", "application/octet-stream", megabytes
         )
-        assert there.wait(10)
+        assert there.wait(300)
         waiting["a store that hangs"] = get(api, "/v1/tasks")
         waiting["a text in line"] = send(api, "/v1/generate", {"task": None, "input": LONG})
         eventually(lambda: lifecycle.unanswered == 10)

@@ -44,6 +44,9 @@ def test_weights_count_instead_of_heads() -> None:
         ("yes", "no", False),
         (".", "!", False),
         ("1.5", "15", False),
+        (".5", "5", False),
+        ("-5", "5", False),
+        ("'yes'.", "yes", True),
     ],
 )
 def test_normalising(one: str, other: str, same: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tuning_tools import task
 
 from prompts_store.blobs.files import Files
+from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.tuning import checkpoint
 from server.tuning.job import Job
@@ -183,3 +185,25 @@ def test_a_checkpoint_of_another_jax_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("jax.__version__", "0.99.0")
     warning = checkpoint.made_elsewhere(tmp_path, JOB)
     assert warning is not None and "0.99.0" in warning
+
+
+def test_a_checkpoint_of_other_rules_is_told(tmp_path: Path) -> None:
+    """A job that began when the warm-up did not start at zero, or `exact_match` was SQuAD's rule."""
+    first = JOB.tasks[0]
+    warming = replace(first, recipe=replace(first.recipe, warmup_steps=2))
+    measured = replace(first, metrics=("exact_match",))
+    for place, (job, word) in enumerate(
+        [(Job(3, (warming,)), "warm-up"), (Job(3, (measured,)), "exact_match"), (Job(3, (first,)), "")]
+    ):
+        folder = tmp_path / str(place)
+        checkpoint.write(folder, job, JobState.start(job))
+        assert checkpoint.made_elsewhere(folder, job) is None
+        document = json.loads((folder / "job.json").read_text())
+        random = document["body"]["random"]
+        document["body"]["random"] = {
+            name: random[name] for name in ("seed", "order", "dropout", "jax", "platform")
+        }
+        document["digest"] = hashlib.sha256(canonical_json(document["body"])).hexdigest()
+        (folder / "job.json").write_text(json.dumps(document))
+        warning = checkpoint.made_elsewhere(folder, job)
+        assert (warning is None) if not word else (warning is not None and word in warning), warning

@@ -102,8 +102,8 @@ def test_clipping_is_per_prompt() -> None:
     assert np.abs(jointly[0] - together[0]).max() > 0.01
 
 
-def test_the_learning_rate_warms_up_and_decays() -> None:
+def test_the_learning_rate_warms_up_from_zero_and_decays() -> None:
     recipe = Recipe(learning_rate=0.4, warmup_steps=4, decay_factor=0.5, steps_per_decay=10)
     rates = [recipe.learning_rate_at(step) for step in (0, 1, 3, 4, 9, 10, 19, 20)]
-    assert rates == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.4, 0.2, 0.2, 0.1])
+    assert rates == pytest.approx([0.0, 0.1, 0.3, 0.4, 0.4, 0.2, 0.2, 0.1])
     assert {Recipe().learning_rate_at(step) for step in (0, 5, 29_999)} == {0.3}

@@ -70,3 +70,20 @@ def test_a_cancellation_is_seen_while_a_file_is_read(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         _prepared(store, tmp_path, document(upload(store, jsonl())), interrupt)
+
+
+def test_labels_that_get_no_row_are_told(tmp_path: Path) -> None:
+    store = PromptStore.open(tmp_path)
+    file = upload(store, jsonl())
+
+    def warned(**recipe: Any) -> list[str]:
+        found = _prepared(store, tmp_path, document(file, recipe=recipe)).warnings
+        return [each for each in found if "prompt_length" in each]
+
+    (one,) = warned(prompt_length=1)
+    assert "2 labels for a prompt_length of 1: labels from number 1 on" in one
+    assert warned(prompt_length=2) == [], "the control: a row for each"
+    assert warned(prompt_length=1, initialiser="sampled_vocabulary") == []
+    (text,) = warned(prompt_length=2, initialiser="text", initialiser_text="abc")
+    assert "3 tokens, and only the first 2" in text
+    assert warned(prompt_length=3, initialiser="text", initialiser_text="abc") == []
