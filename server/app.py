@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -193,8 +194,16 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
     watch.mark_ready()
     start_tuning(app, loaded, watch, plan, say)
+    spare_collector()
     services.lifecycle.ready()
     return compiled
+
+
+def spare_collector() -> None:
+    """Take what is there now out of the garbage collector's rounds. Looking through the half million objects
+    that a start leaves stops every thread for 0.2 to 0.4 s, and under load that is every few seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:

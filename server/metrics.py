@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -26,6 +26,7 @@ SHARE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 COMPILE_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 Kind = Literal["counter", "gauge", "histogram"]
+M = TypeVar("M", Counter, Histogram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,7 @@ class Metrics:
         self.task = LabelCap(task_series)
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._labelled: dict[tuple[str, ...], Any] = {}
         for series in SERIES:
             if series.kind == "counter" and series.name != COMPILES:
                 self._counters[series.name] = Counter(
@@ -223,13 +225,21 @@ class Metrics:
 
     def count(self, name: str, amount: float = 1, *labels: str) -> None:
         """Add to a counter."""
-        counter = self._counters[name]
-        (counter.labels(*labels) if labels else counter).inc(amount)
+        self._series(self._counters[name], name, labels).inc(amount)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
         """Add to a histogram."""
-        histogram = self._histograms[name]
-        (histogram.labels(*labels) if labels else histogram).observe(value)
+        self._series(self._histograms[name], name, labels).observe(value)
+
+    def _series(self, metric: M, name: str, labels: tuple[str, ...]) -> M:
+        """The one with these labels, kept: the library takes several times as long to find it again."""
+        if not labels:
+            return metric
+        key = (name, *labels)
+        found: M | None = self._labelled.get(key)
+        if found is None:
+            found = self._labelled[key] = metric.labels(*labels)
+        return found
 
     def watch_compiles(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """Show `chorus_compiles_total`: `read` gives compiles by program and cause at each scrape."""

@@ -76,6 +76,11 @@ class Served:
         finally:
             self._process.kill()
 
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        return self._process.pid
+
     def post(self, path: str, body: Any) -> Any:
         """The JSON of a successful POST."""
         answer = self.http.post(path, json=body)

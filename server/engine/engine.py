@@ -21,7 +21,7 @@ from server.engine.observer import EngineObserver, GuardedObserver, NullObserver
 from server.engine.outcomes import Outcomes
 from server.engine.plans import StepPlan
 from server.engine.protocols import BackgroundWork, Executor, PendingStep, PromptSource
-from server.engine.requests import FailedEvent, PromptHandle, Request
+from server.engine.requests import FailedEvent, Origin, PromptHandle, Request
 from server.engine.scheduler.admission import Admission
 from server.engine.scheduler.core import Scheduler, SchedulerPorts
 from server.engine.scheduler.deadlines import Deadlines
@@ -94,7 +94,7 @@ class Engine:
             fetch=self._loaders.fetch,
             leaving_queue=self._admission.dispatched,
             over=self._outcomes.over,
-            least_service_seconds=self._admission.least_service_seconds,
+            service_seconds=self._admission.service_seconds,
             clock=clock,
         )
         self._scheduler = Scheduler(
@@ -131,11 +131,47 @@ class Engine:
         """Whether new requests are refused because the server is going down."""
         return self._admission.closed is not None
 
+    @property
+    def waiting(self) -> int:
+        """Accepted requests that the device has not begun."""
+        return self._admission.waiting
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that `check` may refuse; to be asked as often as one likes."""
+        return self._admission.crowded
+
     def start(self) -> None:
         """Start the engine's threads."""
         self._loaders.start()
         self._thread.start()
         self._watchdog.start()
+
+    def check(
+        self,
+        tenant: str,
+        weight: float,
+        deadline_seconds: float | None,
+        *,
+        wait_seconds: float = 0.0,
+        coming: int = 0,
+    ) -> None:
+        """Refuse now what `submit` would refuse of this tenant, whatever it asks for: for callers who have
+        work to do before they submit.
+
+        Args:
+            deadline_seconds: of the request; None waits for ever.
+            wait_seconds: of these, what passes before it is submitted.
+            coming: requests that are to be submitted before it.
+
+        Raises:
+            OverloadedError, QuotaExceededError: too much is waiting; carries `retry_after_seconds`.
+        """
+        try:
+            self._admission.check(tenant, weight, deadline_seconds, wait_seconds, coming)
+        except ChorusError as error:
+            self._observer.request_refused(Origin("", tenant), error.code)
+            raise
 
     def submit(self, request: Request) -> RequestHandle:
         """Accept a request, or refuse it at once.
@@ -159,12 +195,14 @@ class Engine:
         now = self._clock()
         answers: list[RequestHandle | ChorusError] = []
         tickets: list[Ticket] = []
+        work = 0.0
         for request in requests:
             try:
-                ticket = self._admit(request, now)
+                ticket = self._admit(request, now, work)
             except ChorusError as error:
                 answers.append(error)
                 continue
+            work += ticket.work
             tickets.append(ticket)
             answers.append(ticket.handle)
 
@@ -238,10 +276,10 @@ class Engine:
 
     # Outcomes decided off the engine's thread.
 
-    def _admit(self, request: Request, now: float) -> Ticket:
+    def _admit(self, request: Request, now: float, beside: float = 0.0) -> Ticket:
         try:
             ticket = self._ticket(request, now)
-            self._admission.admit(ticket, now)
+            self._admission.admit(ticket, now, beside)
         except ChorusError as error:
             self._observer.request_refused(request.origin, error.code)
             raise

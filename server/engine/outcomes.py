@@ -27,12 +27,12 @@ class Outcomes:
 
     def over(self, ticket: Ticket, outcome: Outcome | None) -> None:
         """Everything the ticket held is free: give its permit back, then tell (unless it was told before)."""
+        answered = outcome is not None and not isinstance(outcome, FailedEvent)
+        if answered and ticket.dispatched is not None:
+            self._admission.served(ticket, self._clock() - ticket.dispatched)
         self._admission.release(ticket)
         if outcome is None:
             return
-        if not isinstance(outcome, FailedEvent) and ticket.dispatched is not None:
-            now = self._clock()
-            self._admission.served(now, now - ticket.dispatched)
         self.decide(ticket, outcome)
 
     def decide(self, ticket: Ticket, outcome: Outcome) -> bool:

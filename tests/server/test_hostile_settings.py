@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -150,8 +149,6 @@ def test_the_command_ends_with_the_sentence(what: str, tmp_path: Path) -> None:
 
 
 CONTROLS: dict[str, tuple[type[Exception], Callable[[Path], object]]] = {
-    "a drain without end": (
-        OverflowError, lambda folder: Process(build_app(_with("drain_seconds", inf)), lambda line: None)),
     "a cache below a file": (OSError, lambda folder: (folder / "file" / "below").mkdir(parents=True)),
     "a journal below a file": (OSError, lambda folder: Journal(folder / "file" / "below")),
     "a NUL in a path": (ValueError, lambda folder: open_storage(_with("data_dir", Path("a\0b")))),

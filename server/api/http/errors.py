@@ -30,6 +30,7 @@ from server.errors import (
     InternalError,
     InvalidInputError,
     NotFoundError,
+    OverloadedError,
     ShuttingDownError,
 )
 
@@ -139,7 +140,7 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChorusError | StoreError)
     if status_of(error) >= 500:
-        expected = isinstance(error, ShuttingDownError)
+        expected = isinstance(error, ShuttingDownError | OverloadedError)  # under load, thousands
         LOG.log(
             logging.DEBUG if expected else logging.WARNING,
             "request %s failed: %s: %s",

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from server.api.http.access import PROBES
 from server.api.http.auth import Require
 from server.api.http.bodies import read_body
+from server.api.http.early import refuse_early
 from server.api.http.errors import validation_error
 from server.api.http.json_body import join_path, parse_json
 from server.api.http.json_counts import Counts, check_texts
@@ -114,6 +115,7 @@ class ChorusRoute(APIRoute):
             _check_query(request, known)
             if body_type is None:
                 return await handler(request)
+            refuse_early(request, door.scope)
             services, inner = services_of(request), CheckedRequest(request.scope, request.receive)
             # Exact: a bytearray that has grown keeps an eighth more for what may come.
             body = bytes(await read_body(request, services.settings.max_body_bytes, share_of(request)))

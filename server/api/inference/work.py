@@ -15,6 +15,7 @@ from fastapi import Request as HttpRequest
 
 from prompts_store.records import PromptVersion
 from server.api.http.context import context_of
+from server.api.http.early import check_early
 from server.api.inference.items import Item, deadline_of
 from server.api.inference.prepare import Prepared, TextRules, prepare, text_size
 from server.api.inference.submit import cancel
@@ -97,13 +98,14 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
         InvalidInputError: it asks for a longer deadline than the server allows.
         NotReadyError, EngineDeadError: requests are not taken.
         DeadlineExceededError: reading the body took longer than that.
+        OverloadedError, QuotaExceededError: too much is waiting.
     """
     services, context = services_of(request), context_of(request)
     serving = services.ready()
     seconds = deadline_of(deadline_seconds, services.settings)
     deadline = None if seconds is None else context.started + seconds
     call = Call(services, serving, principal, context.request_id, deadline)
-    call.left()
+    check_early(services, principal, call.left())
     return call
 
 

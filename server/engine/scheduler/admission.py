@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from server.engine.config import EngineConfig
-from server.engine.requests import Origin
 from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.rates import ServiceRate
 from server.engine.scheduler.tickets import Ticket
 from server.errors import ChorusError, ConflictError, OverloadedError, QuotaExceededError
+
+_WAIT_SHARE, _SHARE = 0.6, 0.8
+"""Of a deadline, what a request may be expected to wait, and to take in all: the rest is for what an estimate
+cannot know. Under overload every request that is admitted waits as long as is allowed."""
+
+
+@dataclass(slots=True)
+class _Queued:
+    """What one tenant has waiting."""
+
+    weight: float = 1.0
+    requests: int = 0
+    work: float = 0.0
 
 
 class Admission:
@@ -26,7 +39,8 @@ class Admission:
         self._lock = threading.Condition()
         self._permits: dict[str, Ticket] = {}
         self._waiting: set[str] = set()
-        self._by_tenant: Counter[str] = Counter()
+        self._lines: dict[str, _Queued] = {}
+        self._work = 0.0
         self._rate = ServiceRate()
         self._closed: ChorusError | None = None
 
@@ -39,12 +53,22 @@ class Admission:
         return len(self._waiting)
 
     @property
+    def crowded(self) -> bool:
+        """Whether a queue stands, or is as long as it or a tenant's own may be."""
+        waiting, own = len(self._waiting), self._config.max_queued_per_tenant
+        most = self._config.max_queued_requests if own is None else min(own, self._config.max_queued_requests)
+        return self._rate.stands or waiting >= most
+
+    @property
     def closed(self) -> ChorusError | None:
         """Why nothing is admitted any more, if so."""
         return self._closed
 
-    def admit(self, ticket: Ticket, now: float) -> None:
+    def admit(self, ticket: Ticket, now: float, beside: float = 0.0) -> None:
         """Take a permit and write the journal line.
+
+        Args:
+            beside: work of the same call that was admitted before it, which is no reason to refuse it.
 
         Raises:
             ChorusError: whatever closed the door (draining, dead).
@@ -52,16 +76,48 @@ class Admission:
             ConflictError: a request with this id is under way.
         """
         with self._lock:
-            self._check(ticket, now)
+            self._check(ticket, now, beside)
             self._journal.accepted(ticket.key, ticket.origin.tenant)
             self._permits[ticket.key] = ticket
             self._waiting.add(ticket.key)
-            self._by_tenant[ticket.origin.tenant] += 1
+            line = self._lines.setdefault(ticket.origin.tenant, _Queued())
+            line.weight = ticket.origin.weight
+            line.requests += 1
+            line.work += ticket.work
+            self._work += ticket.work
 
-    def dispatched(self, ticket: Ticket) -> None:
-        """The request no longer waits."""
+    def check(
+        self, tenant: str, weight: float, seconds: float | None, wait: float = 0.0, coming: int = 0
+    ) -> None:
+        """Refuse what `admit` would refuse of this tenant, whatever it asks for.
+
+        Args:
+            seconds: from its arrival to its deadline.
+            wait: seconds from its arrival until it can be submitted.
+            coming: requests that are to be submitted before it.
+
+        Raises:
+            OverloadedError, QuotaExceededError: with when to try again.
+        """
         with self._lock:
-            self._stop_waiting(ticket)
+            line = self._lines.get(tenant) or _Queued()
+            self._check_bounds(line, coming)
+            if seconds is not None:
+                each = self._work / max(1, len(self._waiting))
+                ahead = self._ahead(line.work, weight, 0.0, line) + coming * each
+                self._check_deadline(ahead, 0, seconds, wait)
+
+    def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
+        """An encoder pass of these was planned; they no longer wait."""
+        with self._lock:
+            before = self._rate.last_pass
+            work = sum(ticket.work for ticket in tickets)
+            stood = 0.0
+            for ticket in tickets:
+                self._stop_waiting(ticket)
+                if before is not None and ticket.queued <= before:
+                    stood += ticket.work
+            self._rate.passed(now, work, waited=2 * stood > work, left=bool(self._waiting))
 
     def release(self, ticket: Ticket) -> None:
         """Everything the request held is free."""
@@ -69,17 +125,18 @@ class Admission:
             self._stop_waiting(ticket)
             self._permits.pop(ticket.key, None)
             if not self._permits:
+                self._rate.idle()
                 self._lock.notify_all()
 
-    def served(self, now: float, service_seconds: float) -> None:
-        """One sample for the service rate."""
+    def served(self, ticket: Ticket, service_seconds: float) -> None:
+        """A request was answered after so long on the device."""
         with self._lock:
-            self._rate.finished(now, service_seconds)
+            self._rate.finished(service_seconds, ticket.steps)
 
-    def least_service_seconds(self) -> float:
-        """What even a lucky request takes on the device, lately."""
+    def service_seconds(self, ticket: Ticket) -> float:
+        """What the request will take on the device, going by others lately; 0 while no queue stands."""
         with self._lock:
-            return self._rate.least_service_seconds()
+            return self._rate.service_seconds(ticket.steps)
 
     def close(self, error: ChorusError) -> list[Ticket]:
         """Refuse everything from now on with `error` (the first one stays unless a later one is given: death
@@ -94,14 +151,17 @@ class Admission:
             return self._lock.wait_for(lambda: not self._permits, timeout_seconds)
 
     def _stop_waiting(self, ticket: Ticket) -> None:
-        if ticket.key in self._waiting:
-            self._waiting.remove(ticket.key)
-            tenant = ticket.origin.tenant
-            self._by_tenant[tenant] -= 1
-            if not self._by_tenant[tenant]:
-                del self._by_tenant[tenant]
+        if ticket.key not in self._waiting:
+            return
+        self._waiting.remove(ticket.key)
+        self._work -= ticket.work
+        line = self._lines[ticket.origin.tenant]
+        line.requests -= 1
+        line.work -= ticket.work
+        if not line.requests:
+            del self._lines[ticket.origin.tenant]
 
-    def _check(self, ticket: Ticket, now: float) -> None:
+    def _check(self, ticket: Ticket, now: float, beside: float) -> None:
         origin = ticket.origin
         if self._closed is not None:
             # A new one each time: a raised exception collects tracebacks.
@@ -110,37 +170,49 @@ class Admission:
             )
         if origin.request_id in self._permits:
             raise ConflictError(f"A request with id {origin.request_id} is under way.", field="request_id")
-        self._check_bounds(origin, now)
-        if self._config.shed_unmeetable and origin.deadline_seconds is not None:
-            self._check_deadline(origin, origin.deadline_seconds, now)
+        line = self._lines.get(origin.tenant) or _Queued()
+        self._check_bounds(line)
+        if ticket.deadline is not None:
+            ahead = self._ahead(line.work - beside, origin.weight, ticket.work, line)
+            self._check_deadline(ahead, ticket.steps, ticket.deadline - now)
 
-    def _check_bounds(self, origin: Origin, now: float) -> None:
-        mine, bound = self._by_tenant[origin.tenant], self._config.max_queued_per_tenant
+    def _check_bounds(self, line: _Queued, coming: int = 0) -> None:
+        mine, bound = line.requests, self._config.max_queued_per_tenant
         if bound is not None and mine >= bound:
             raise QuotaExceededError(
                 f"{mine} requests of this tenant are waiting, at most {bound} may: send fewer at once.",
-                retry_after_seconds=self._rate.retry_after(mine, now),
+                retry_after_seconds=self._rate.retry_after(line.work),
             )
         most = self._config.max_queued_requests
         # A full queue must not shut out a tenant that has nothing in it.
         if not mine:
             most += max(1, most // 8) if self._waiting else 0
-        if len(self._waiting) >= most:
+        waiting = len(self._waiting) + coming
+        if waiting >= most:
             raise OverloadedError(
-                f"{len(self._waiting)} requests are waiting, which is all the server takes: try again later.",
-                retry_after_seconds=self._rate.retry_after(len(self._waiting), now),
+                f"{waiting} requests are waiting, which is all the server takes: try again later.",
+                retry_after_seconds=self._rate.retry_after(self._work),
             )
 
-    def _check_deadline(self, origin: Origin, deadline_seconds: float, now: float) -> None:
-        rate = self._rate.per_second(now)
-        if rate is None:
+    def _check_deadline(self, ahead: float, steps: int, seconds: float, waited: float = 0.0) -> None:
+        """Refuse what would hardly be answered in time."""
+        wait, service = waited + self._rate.wait_seconds(ahead), self._rate.service_seconds(steps)
+        if not self._config.shed_unmeetable or (
+            wait <= _WAIT_SHARE * seconds and wait + service <= _SHARE * seconds
+        ):
             return
-        # Under fair queueing a tenant waits for its own requests and as many of each other tenant.
-        mine, tenants = self._by_tenant[origin.tenant] + 1, max(1, len(self._by_tenant))
-        expected = min(len(self._waiting), mine * tenants) / rate
-        if expected > 2 * deadline_seconds:
-            raise OverloadedError(
-                f"About {expected:.1f} s of work are waiting, more than the deadline of "
-                f"{deadline_seconds:g} s allows: try again later or allow more time.",
-                retry_after_seconds=self._rate.retry_after(len(self._waiting), now),
-            )
+        raise OverloadedError(
+            f"About {wait:.1f} s of work are waiting, too much for the deadline of {seconds:.3g} s: try "
+            "again later or allow more time.",
+            retry_after_seconds=self._rate.retry_after(self._work),
+        )
+
+    def _ahead(self, mine: float, weight: float, work: float, line: _Queued) -> float:
+        """Work that goes before a request: its tenant's own (`mine`), and of each other tenant as much as
+        fair queueing serves until then."""
+        if len(self._lines) <= 1:
+            return mine
+        turn = (mine + work) / weight
+        return mine + sum(
+            min(other.work, turn * other.weight) for other in self._lines.values() if other is not line
+        )

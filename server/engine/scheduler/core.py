@@ -4,7 +4,7 @@ own."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,16 +44,16 @@ class SchedulerPorts:
 
     Attributes:
         fetch: start fetching a prompt; the answer comes back through `loaded` or `load_failed`.
-        leaving_queue: a ticket's prefill was planned; it no longer counts as waiting.
+        leaving_queue: an encoder pass of these tickets was planned now; they no longer count as waiting.
         over: a ticket's outcome; everything it held is free. Another outcome may have been decided elsewhere
             before.
-        least_service_seconds: what even a lucky request takes on the device.
+        service_seconds: what a ticket will take on the device while others wait for it, 0 while none do.
     """
 
     fetch: Fetch
-    leaving_queue: Callable[[Ticket], None]
+    leaving_queue: Callable[[Sequence[Ticket], float], None]
     over: Callable[[Ticket, Outcome | None], None]
-    least_service_seconds: Callable[[], float]
+    service_seconds: Callable[[Ticket], float]
     clock: Callable[[], float]
 
 
@@ -196,7 +196,7 @@ class Scheduler:
     # The inside.
 
     def _enqueue(self, ticket: Ticket) -> None:
-        ticket.phase = Phase.QUEUED
+        ticket.phase, ticket.queued = Phase.QUEUED, self._ports.clock()
         origin = ticket.origin
         self._queue.push(
             ticket,
@@ -246,7 +246,7 @@ class Scheduler:
         for ticket in step.tickets:
             ticket.phase, ticket.dispatched = Phase.PREFILLING, now
             self._prefilling.add(ticket)
-            self._ports.leaving_queue(ticket)
+        self._ports.leaving_queue(step.tickets, now)
         B, L = step.plan.bucket
         self._turns.encoded(B * L, self._batcher.most_rows(L) * L)
         return step
@@ -269,7 +269,7 @@ class Scheduler:
     def _is_late(self, ticket: Ticket) -> bool:
         if ticket.deadline is None or not self._config.shed_unmeetable or ticket.settled:
             return False
-        return self._ports.clock() + self._ports.least_service_seconds() > ticket.deadline
+        return self._ports.clock() + self._ports.service_seconds(ticket) > ticket.deadline
 
     def _plan_decode(self) -> DecodeStepRecord | None:
         wanting = [block for block in self._slots.blocks if block.wants_decode]

@@ -11,6 +11,9 @@ from server.engine.requests import GenerateRequest, Origin, Request, ScoreReques
 from server.engine.scheduler.fitting import Fit
 from server.engine.scheduler.sequences import SequenceBuilder
 
+_DECODED = 8.0
+"""Tokens encoded in the time of one decoded: 3 to 25, by model and device."""
+
 
 class Phase(Enum):
     """Where a ticket is. Every ticket ends in `OVER`."""
@@ -35,7 +38,7 @@ class Ticket:
         awaiting: prompts being fetched for it.
         block, slots: its place on the device, leader first; set when its prefill is planned.
         sequences: one builder a sequence, filled by decode results.
-        dispatched, encoded, first_token: moments on the engine's clock.
+        queued, dispatched, encoded, first_token: moments on the engine's clock.
     """
 
     request: Request
@@ -50,6 +53,7 @@ class Ticket:
     block: int | None = None
     slots: tuple[int, ...] = ()
     sequences: list[SequenceBuilder] = field(default_factory=list)
+    queued: float = 0.0
     dispatched: float | None = None
     encoded: float | None = None
     first_token: float | None = None
@@ -72,6 +76,18 @@ class Ticket:
         if not isinstance(self.request, GenerateRequest):
             raise TypeError(f"{self.key} is a score request")
         return self.request
+
+    @property
+    def steps(self) -> int:
+        """Its encoder pass and the decode steps that it may take."""
+        request = self.request
+        return 1 if isinstance(request, ScoreRequest) else 1 + request.sampling.max_new_tokens
+
+    @property
+    def work(self) -> float:
+        """What it asks of the device, in padded input tokens, for estimates of time: a decode step moves the
+        model for a few tokens, so each costs several of the encoder's."""
+        return self.fit.cost + (_DECODED - 1) * (self.steps - 1) * self.fit.slots
 
     @property
     def settled(self) -> bool:

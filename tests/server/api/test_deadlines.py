@@ -182,7 +182,7 @@ def test_the_engine_gets_what_is_left(api: ApiServer) -> None:
     clock = Clock()
     call = call_at(api, 10.0, clock)
     works = asyncio.run(prepare_all(call, [(Item(None, "good", "input"), None)] * 3))
-    requests = asyncio.run(score_requests(call, works, ["no", "yes"]))
+    requests = asyncio.run(score_requests(call, works, ["no", "yes"], sent=True))
     assert [request.origin.deadline_seconds for request in requests] == [6, 5, 4]
     with pytest.raises(DeadlineExceededError):
-        asyncio.run(score_requests(call, works * 3, ["no", "yes"]))
+        asyncio.run(score_requests(call, works * 3, ["no", "yes"], sent=True))

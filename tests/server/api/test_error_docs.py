@@ -73,7 +73,7 @@ def test_every_reason_of_an_artifact_is_in_its_page(reason: str) -> None:
 
 def test_the_scan_finds_codes() -> None:
     found = set().union(*map(_codes, CODES_OF_A_JOB.rglob("*.py")))
-    assert {"one_class", "diverged", "disk_failed", "file_too_large"} <= found
+    assert {"one_class", "diverged", "disk_failed", "same_target"} <= found
     assert {
         "invalid_cursor",
         "deadline_exceeded",

@@ -7,8 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from engine_tools import DictSource, FakeClock, generate, running_engine
-from virtual_time import Simulation
+from engine_tools import DictSource, FakeClock, generate, running_engine, score
 
 from server.engine.config import EngineConfig
 from server.engine.handle import RequestHandle
@@ -17,7 +16,6 @@ from server.engine.requests import Origin
 from server.engine.scheduler.admission import Admission
 from server.engine.scheduler.fitting import Fit
 from server.engine.scheduler.journal import Journal
-from server.engine.scheduler.rates import ServiceRate
 from server.engine.scheduler.tickets import Ticket
 from server.errors import ConflictError, InternalError, InvalidInputError, OverloadedError, QuotaExceededError
 
@@ -104,64 +102,95 @@ def test_an_unwritable_journal_accepts_nothing(caplog: pytest.LogCaptureFixture)
 
 
 def ticket(clock: FakeClock, name: str, tenant: str = "a", deadline: float | None = None) -> Ticket:
-    request = generate((4, 1), tenant=tenant, deadline_seconds=deadline)
-    origin = Origin(name, tenant, deadline_seconds=deadline)
-    fit = Fit(2, (), 16, None, 1, "plain", None, 1.0)
-    object.__setattr__(request, "origin", origin)
-    return Ticket(request, fit, RequestHandle(name, lambda error: None), 0, clock(), None)
+    """One that takes one step and is 16 units of work."""
+    request = score((4, 1), targets=[(5, 1)], tenant=tenant)
+    object.__setattr__(request, "origin", Origin(name, tenant, deadline_seconds=deadline))
+    fit = Fit(2, (), 16, None, 0, "plain", (2, 4), 16.0)
+    due = None if deadline is None else clock() + deadline
+    return Ticket(request, fit, RequestHandle(name, lambda error: None), 0, clock(), due)
+
+
+def standing(clock: FakeClock) -> tuple[Admission, list[Ticket]]:
+    """A queue of 100 that has stood for a second, in which 10 were taken in passes of one."""
+    admission = Admission(EngineConfig(max_queued_requests=120), Journal())
+    queue = [ticket(clock, f"w{number}") for number in range(111)]
+    for each in queue:
+        each.queued = clock()
+        admission.admit(each, clock())
+    for each in queue[:11]:
+        admission.dispatched([each], clock())
+        clock.advance(0.1)
+        admission.served(each, 0.05)
+    return admission, queue[11:]
 
 
 def test_a_deadline_that_the_queue_cannot_meet_is_refused_early() -> None:
     clock = FakeClock()
-    admission = Admission(EngineConfig(), Journal())
-    for _ in range(20):
-        clock.advance(0.1)
-        admission.served(clock(), 0.1)
-    for number in range(100):
-        admission.admit(ticket(clock, f"w{number}"), clock())
-    with pytest.raises(OverloadedError, match="more than the deadline") as refused:
-        admission.admit(ticket(clock, "late", deadline=2.0), clock())
+    admission, _ = standing(clock)
+    with pytest.raises(OverloadedError, match="too much for the deadline") as refused:
+        admission.admit(ticket(clock, "late", deadline=12.0), clock())
     assert refused.value.retry_after_seconds == pytest.approx(5.0, rel=0.1)
-    admission.admit(ticket(clock, "patient", deadline=8.0), clock())
+    admission.admit(ticket(clock, "patient", deadline=18.0), clock())
     admission.admit(ticket(clock, "quiet", tenant="b", deadline=2.0), clock())
 
 
-def test_retry_after_follows_the_service_rate() -> None:
-    rate = ServiceRate()
-    assert rate.retry_after(1000, 0.0) == 1.0
-    for number in range(64):
-        rate.finished(number * 0.05, 0.2)
-    now = 63 * 0.05
-    assert rate.per_second(now) == pytest.approx(20)
-    assert rate.retry_after(400, now) == pytest.approx(10)
-    assert rate.retry_after(1_000_000, now) == 60.0
+def test_the_check_before_a_request_is_read_refuses_what_would_be_refused_anyway() -> None:
+    clock = FakeClock()
+    admission, _ = standing(clock)
+    assert admission.crowded
+    with pytest.raises(OverloadedError, match="too much for the deadline"):
+        admission.check("a", 1.0, 12.0)
+    with pytest.raises(OverloadedError):
+        admission.check("a", 1.0, 18.0, wait=2.0)
+    admission.check("a", 1.0, 18.0)
+    admission.check("a", 1.0, None)
+    admission.check("b", 1.0, 2.0)
+    for number in range(20):
+        admission.admit(ticket(clock, f"more{number}"), clock())
+    with pytest.raises(OverloadedError, match="all the server takes"):
+        admission.check("a", 1.0, None)
+    admission.check("b", 1.0, None)
 
 
-def overload(times_capacity: float, *, shed: bool) -> float:
-    """Answers in time a second, at `times_capacity` of what the simulated device serves."""
-    config = EngineConfig(shed_unmeetable=shed, max_queued_requests=150 if shed else 100_000)
-    sim = Simulation(config=config)
-    seconds, capacity = 2.0, 330.0
-    sent = int(seconds * capacity * times_capacity)
-
-    def come(number: int) -> None:
-        request = generate((number % 900, 1), max_new_tokens=8, min_new_tokens=7, deadline_seconds=0.4)
-        try:
-            sim.submit(request)
-        except OverloadedError as error:
-            assert error.retry_after_seconds
-
-    for number in range(sent):
-        sim.at(number / (capacity * times_capacity), lambda number=number: come(number))
-    sim.run()
-    sim.scheduler.check_idle()
-    return sum(wait <= 0.4 for _, wait, _ in sim.served) / seconds
+def test_what_one_tenant_waits_for_follows_the_shares_of_the_others() -> None:
+    """Tenant b has weight 2: while 1 of c is served, 2 of b are; of a's 100 as many as of c."""
+    clock = FakeClock()
+    admission, _ = standing(clock)
+    for number in range(10):
+        admission.admit(ticket(clock, f"c{number}", tenant="c"), clock())
+    with pytest.raises(OverloadedError):
+        admission.admit(ticket(clock, "late", tenant="c", deadline=3.0), clock())
+    admission.admit(ticket(clock, "patient", tenant="c", deadline=4.0), clock())
+    admission.check("d", 1.0, 1.0)  # of each other tenant nothing goes before what costs nothing
 
 
-def test_goodput_holds_under_overload_and_collapses_without_shedding() -> None:
-    peak = max(overload(load, shed=True) for load in (0.5, 1.0))
-    assert overload(10.0, shed=True) >= 0.9 * peak
-    assert overload(10.0, shed=False) < 0.9 * peak
+def test_the_items_of_one_call_do_not_stand_in_each_others_way() -> None:
+    clock = FakeClock()
+    admission, queue = standing(clock)
+    beside = 0.0
+    for number in range(20):
+        one = ticket(clock, f"item{number}", deadline=17.0)
+        admission.admit(one, clock(), beside)
+        beside += one.work
+    for each in queue[:20]:
+        admission.release(each)
+    with pytest.raises(OverloadedError):
+        admission.admit(ticket(clock, "another", deadline=16.0), clock())
+
+
+def test_what_was_learned_is_forgotten_when_nothing_is_under_way() -> None:
+    clock = FakeClock()
+    admission, queue = standing(clock)
+    for each in queue:
+        admission.dispatched([each], clock())
+    for number in range(11):
+        admission.release(ticket(clock, f"w{number}"))
+    assert admission.crowded
+    for each in queue:
+        admission.release(each)
+    assert not admission.permits and not admission.crowded
+    for number in range(100):
+        admission.admit(ticket(clock, f"new{number}", deadline=0.1), clock())
 
 
 def test_a_failing_metrics_hook_does_not_reach_the_engine(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,7 +72,7 @@ class Simulation:
             fetch=self._fetch,
             leaving_queue=self.admission.dispatched,
             over=self._over,
-            least_service_seconds=self.admission.least_service_seconds,
+            service_seconds=self.admission.service_seconds,
             clock=self.clock,
         )
         V = self.executor.padded_vocab_size
@@ -98,8 +98,8 @@ class Simulation:
         self._numbers += 1
         heapq.heappush(self._events, (self.clock() + seconds, self._numbers, action))
 
-    def submit(self, request: Request) -> Ticket:
-        """A request arrives now."""
+    def submit(self, request: Request, beside: float = 0.0) -> Ticket:
+        """A request arrives now; `beside` is the work that came with it."""
         now, asked = self.clock(), request
         if not self.know_tenants:
             asked = replace(request, origin=replace(request.origin, tenant="everybody"))
@@ -108,7 +108,7 @@ class Simulation:
         self._numbers += 1
         deadline = None if seconds is None else now + seconds
         ticket = Ticket(asked, self.fitter.fit(asked), handle, self._numbers, now, deadline)
-        self.admission.admit(ticket, now)
+        self.admission.admit(ticket, now, beside)
         self._asked[ticket] = request
         self.deadlines.add(ticket)
         self.scheduler.arrive(ticket)
