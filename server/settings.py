@@ -259,7 +259,8 @@ class Settings(PlainValues, BaseSettings):
     )
     compile_cache_dir: Path | None = Field(
         None,
-        description="Folder of compiled programs, kept for later starts; `compile_cache` in the data folder when unset.",
+        description="Folder of compiled programs, kept for later starts; `compile_cache` in the data folder "
+        "when unset.",
     )
     input_lengths: Numbers = Field(
         (64, 128, 160, 192, 256, 320, 384, 512),
