@@ -155,7 +155,7 @@ class _Transfer(threading.Thread):
                 size += len(piece)
                 if size > self._max_bytes:
                     message = f"is larger than {self._max_bytes} bytes, the most that is fetched"
-                    _refuse(self._field, message, "file_too_large")
+                    _refuse(self._field, message, code="file_too_large")
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
