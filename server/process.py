@@ -22,9 +22,9 @@ import uvicorn
 from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
 from server.app import App, Say, bring_up, close_app, stop_tuning
-from server.connections.listener import BoundedServer, file_limit
+from server.connections.listener import BoundedServer
 from server.connections.protocol import connection_class
-from server.connections.registry import ConnectionLimits, Registry
+from server.connections.registry import ConnectionLimits
 from server.errors import ChorusError, EngineDeadError, InvalidInputError
 
 LOG = logging.getLogger("chorus.process")
@@ -37,7 +37,7 @@ class _Uvicorn(BoundedServer):
     """A uvicorn whose signals start an orderly end instead of closing the sockets at once."""
 
     def __init__(self, config: uvicorn.Config, limits: ConnectionLimits, process: Process) -> None:
-        super().__init__(config, Registry(limits), file_limit())
+        super().__init__(config, limits)
         self._process = process
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
