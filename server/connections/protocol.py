@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import importlib.util
-import re
 import struct
 import termios
 from abc import abstractmethod
@@ -33,8 +32,7 @@ from server.connections.registry import READ_BYTES, Phase, Registry
 from server.errors import ChorusError
 
 _OVER = (Phase.REFUSED, Phase.ENDED)
-_DISPUTED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""Line ends, folded lines and control characters that servers read differently."""
+_CONTROLS = bytes({*range(32), 127} - {ord("\t")})
 
 
 class Bounded(asyncio.BufferedProtocol):
@@ -272,8 +270,9 @@ class _StrictH11(h11.Connection):
     in_body = False
 
     def next_event(self) -> Any:
-        self.in_body = self.their_state is h11.SEND_BODY
-        before = self.trailing_data[0]
+        state = self.their_state
+        self.in_body = state is h11.SEND_BODY
+        before = self.trailing_data[0] if self.in_body or state is h11.IDLE else b""
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -281,9 +280,17 @@ class _StrictH11(h11.Connection):
             raise malformed(reason[:1].lower() + reason[1:]) from None
         if isinstance(event, h11.Request | h11.EndOfMessage):
             lines = before[: len(before) - len(self.trailing_data[0])]
-            if _DISPUTED.search(lines):
+            if lines and _disputed(lines):
                 raise malformed("lines end in CR LF, are not folded and have no control characters")
         return event
+
+
+def _disputed(lines: bytes) -> bool:
+    """Whether there are line ends, folded lines or control characters that servers read differently."""
+    if b"\r\n " in lines or b"\r\n\t" in lines:
+        return True
+    text = lines.replace(b"\r\n", b"")
+    return len(text.translate(None, _CONTROLS)) != len(text)
 
 
 class H11Connection(Bounded, H11Protocol):
