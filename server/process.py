@@ -29,9 +29,9 @@ from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
 from server.api.services import Services
 from server.app import App, bring_up, close_app, stop_tuning
-from server.connections.listener import BoundedServer, file_limit
+from server.connections.listener import BoundedServer
 from server.connections.protocol import connection_class
-from server.connections.registry import ConnectionLimits, Registry
+from server.connections.registry import ConnectionLimits
 from server.errors import ChorusError, EngineDeadError, InvalidInputError, startup_message
 from server.log import Say
 from server.signals import ending_signals
@@ -78,7 +78,6 @@ class _Uvicorn(BoundedServer):
                 if time.monotonic() >= self.until:
                     connection.transport.abort()
             await asyncio.sleep(_TICK_SECONDS)
-        await self.stop_sweeping()
 
 
 class Process:
@@ -113,7 +112,7 @@ class Process:
             lifespan="off",
         )
         limits = ConnectionLimits(idle_seconds=settings.keep_alive_seconds)
-        self._server = _Uvicorn(config, Registry(limits), file_limit())
+        self._server = _Uvicorn(config, limits)
 
     def run(self) -> int:
         """Serve until a signal, the engine's death or a start that fails.

@@ -19,11 +19,9 @@ from typing import Any, cast
 
 import uvicorn
 
-from server.api.http.context import RequestContext
-from server.api.http.disconnect import settle
 from server.connections.protocol import Bounded
-from server.connections.refusals import no_descriptor, only_probes, raw_answer
-from server.connections.registry import Registry
+from server.connections.refusals import new_request_id, no_descriptor, only_probes, raw_answer
+from server.connections.registry import ConnectionLimits, Registry
 from server.errors import InvalidInputError
 
 LOG = logging.getLogger("chorus.connections")
@@ -34,7 +32,7 @@ RESERVED = 32
 _LAST_PLACES = 16
 """Of these, how many connections may have that came when nothing could be spared."""
 
-_LEAST_FILES, _MOST_FILES = 128, 16384
+_LEAST_FILES, _MOST_FILES = 128, 8192
 _ACCEPTS_AT_ONCE = 64
 _PAUSE_SECONDS = 0.1
 _SWEEP_SECONDS, _BUSY_SWEEP_SECONDS = 1.0, 0.01
@@ -42,8 +40,8 @@ _OPEN_FILES = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
 def file_limit() -> int:
-    """How many descriptors the process may have: the hard limit where that is no more than 16,384, else so
-    many, unless the soft limit is higher already.
+    """How many descriptors the process may have. A soft limit below 8,192 is raised, to that or to the hard
+    limit; a higher one stays.
 
     Raises:
         InvalidInputError: too few to serve.
@@ -78,8 +76,11 @@ class Places:
 
     def look(self) -> None:
         """Count what else is open: it changes with the model, the store and tuning."""
-        listed = os.listdir(_OPEN_FILES)  # noqa: PTH208 - names alone: there may be thousands
-        self._others = len(listed) - 1 - self._registry.count
+        try:
+            listed = len(os.listdir(_OPEN_FILES)) - 1  # noqa: PTH208 - names alone: there may be thousands
+        except OSError:  # not one is left to look with
+            listed = self._limit
+        self._others = listed - self._registry.count
 
     def free(self) -> int:
         """Connections that may still come; negative where the reserve is begun."""
@@ -154,7 +155,7 @@ class Acceptor:
         with accepted:
             accepted.setblocking(False)
             with suppress(OSError):
-                accepted.send(raw_answer(no_descriptor(), RequestContext(), ()))
+                accepted.send(raw_answer(no_descriptor(), new_request_id(), ()))
                 accepted.recv(1 << 16)  # bytes that nobody has read would reset the connection
 
     def close(self) -> None:
@@ -172,14 +173,18 @@ class BoundedServer(uvicorn.Server):
 
     Args:
         config: with a subclass of `Bounded` as its `http`.
-        registry: of its connections.
-        limit: descriptors that the process may have.
+        clock: monotonic seconds.
+
+    Raises:
+        InvalidInputError: the process may have too few descriptors.
     """
 
-    def __init__(self, config: uvicorn.Config, registry: Registry, limit: int) -> None:
+    def __init__(
+        self, config: uvicorn.Config, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(config)
-        self.registry = registry
-        self._limit = limit
+        self.registry = Registry(limits, clock)
+        self._places = Places(file_limit(), self.registry)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept from these sockets."""
@@ -191,14 +196,14 @@ class BoundedServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        self._places = Places(self._limit, self.registry)
         acceptors = [Acceptor(each, make, self._places, self.registry) for each in sockets or ()]
         self.servers = cast(Any, acceptors)
         self._sweeps = asyncio.create_task(self._sweep())
         self.started = True
 
     async def _sweep(self) -> None:
-        while True:
+        """Until the last connection is closed."""
+        while self.registry.count or not self.should_exit:
             more = False
             try:
                 more = self.registry.sweep()
@@ -207,14 +212,3 @@ class BoundedServer(uvicorn.Server):
             except Exception:
                 LOG.exception("a sweep of the connections failed")
             await asyncio.sleep(_BUSY_SWEEP_SECONDS if more else _SWEEP_SECONDS)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End; connections keep their limits until the last is closed."""
-        try:
-            await super().shutdown(sockets)
-        finally:
-            await self.stop_sweeping()
-
-    async def stop_sweeping(self) -> None:
-        """Keep no more limits."""
-        await settle(self._sweeps)

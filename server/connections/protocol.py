@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import re
+import importlib.util
 import struct
 import termios
 from abc import abstractmethod
@@ -17,12 +17,13 @@ from starlette.requests import Request
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.api.http.context import RequestContext, context_of
+from server.api.http.context import request_id_of
 from server.connections.refusals import (
     RefusedError,
     check_head,
     head_too_large,
     malformed,
+    new_request_id,
     origin_form,
     raw_answer,
     request_timeout,
@@ -31,8 +32,7 @@ from server.connections.registry import READ_BYTES, Phase, Registry
 from server.errors import ChorusError
 
 _OVER = (Phase.REFUSED, Phase.ENDED)
-_DISPUTED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""Line ends, folded lines and control characters that servers read differently."""
+_CONTROLS = bytes({*range(32), 127} - {ord("\t")})
 
 
 class Bounded(asyncio.BufferedProtocol):
@@ -112,7 +112,7 @@ class Bounded(asyncio.BufferedProtocol):
         except RefusedError as error:
             self.refuse(error)
         else:
-            self.settle()
+            self.take_phase()
             received, line_ended = self.head()
             if received > self._registry.limits.head_bytes:
                 self.refuse(head_too_large(self._registry.limits.head_bytes, line_ended))
@@ -134,47 +134,45 @@ class Bounded(asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()  # type: ignore[misc]  # of the implementation
-        self.settle()
+        self.take_phase()
 
     def timeout_keep_alive_handler(self) -> None:
         """Of uvicorn's own timer; the registry ends idle connections."""
 
+    def shutdown(self) -> None:
+        """The server ends: close when nothing is under way, or behind the running answer."""
+        if self.phase is not Phase.REFUSED:  # that one closes by itself, in a moment
+            super().shutdown()  # type: ignore[misc]  # of the implementation
+
     # The registry's calls
 
     def unsent(self) -> int:
-        queued = 0
-        with suppress(
-            OSError
-        ):  # also what the system holds: it asks for more only when a third of that is gone
+        """With what the system holds: it asks for more only when a third of that is gone."""
+        held = 0
+        with suppress(OSError, ValueError):  # not every system tells
             reply = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-            (queued,) = struct.unpack("i", reply)
-        return queued + self.transport.get_write_buffer_size()
+            (held,) = struct.unpack("i", reply)
+        return held + self.transport.get_write_buffer_size()
 
     def out_of_time(self) -> None:
-        if self.phase is Phase.HEAD:
-            self.give_up(request_timeout("The head of the request did not come in time"))
+        if self.phase is Phase.HEAD and self.head()[0]:
+            self.refuse(request_timeout("The head of the request did not come in time"))
+        elif self.phase is Phase.HEAD:
+            self._registry.tally.note("no request")
+            self.end()
         elif self.phase is Phase.BODY:
             if self.flow.read_paused or self.held:  # the server does not want more yet
                 self._registry.move(self, Phase.BODY)
             else:
-                self.give_up(request_timeout("The body did not come in time"))
+                self.refuse(request_timeout("The body did not come in time"))
         elif self.phase is Phase.ANSWER:
-            self.settle()
+            self.take_phase()
             if self.phase is Phase.ANSWER:
                 self._registry.move(self, Phase.ANSWER)
                 if self.transport.get_write_buffer_size() and self.running.response_complete:
                     self._registry.watch_reader(self)
         else:
             self.end()
-
-    def give_up(self, error: ChorusError) -> None:
-        begun = self.phase is Phase.BODY or self.head()[0]
-        if not begun:
-            if self.phase is Phase.HEAD:
-                self._registry.tally.note("no request")
-            self.end()
-        else:
-            self.refuse(error)
 
     def end(self) -> None:
         self._registry.move(self, Phase.ENDED)
@@ -190,7 +188,7 @@ class Bounded(asyncio.BufferedProtocol):
         if self.phase is Phase.BODY:
             self._registry.move(self, Phase.BODY)
 
-    def settle(self) -> None:
+    def take_phase(self) -> None:
         """Take the phase that what has come and gone puts it in."""
         cycle, transport = self.cycle, self.transport
         if self.phase in _OVER:
@@ -231,12 +229,12 @@ class Bounded(asyncio.BufferedProtocol):
         elif own and not answering:
             self._linger(b"")
         else:
-            context = context_of(Request(running.scope)) if own else RequestContext()
-            self._registry.tally.note(error.code, context.request_id)
+            request_id = request_id_of(Request(running.scope)) if own else new_request_id()
+            self._registry.tally.note(error.code, request_id)
             if own:  # the route sees its caller leave
                 running.disconnected, running.waiting_for_100_continue = True, False
                 running.message_event.set()
-            self._linger(raw_answer(error, context, self.server_state.default_headers))
+            self._linger(raw_answer(error, request_id, self.server_state.default_headers))
 
     def end_behind_running(self) -> None:
         """Hear nothing more; close when the running request is answered."""
@@ -272,8 +270,9 @@ class _StrictH11(h11.Connection):
     in_body = False
 
     def next_event(self) -> Any:
-        self.in_body = self.their_state is h11.SEND_BODY
-        before = self.trailing_data[0]
+        state = self.their_state
+        self.in_body = state is h11.SEND_BODY
+        before = self.trailing_data[0] if self.in_body or state is h11.IDLE else b""
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -281,9 +280,17 @@ class _StrictH11(h11.Connection):
             raise malformed(reason[:1].lower() + reason[1:]) from None
         if isinstance(event, h11.Request | h11.EndOfMessage):
             lines = before[: len(before) - len(self.trailing_data[0])]
-            if _DISPUTED.search(lines):
+            if lines and _disputed(lines):
                 raise malformed("lines end in CR LF, are not folded and have no control characters")
         return event
+
+
+def _disputed(lines: bytes) -> bool:
+    """Whether there are line ends, folded lines or control characters that servers read differently."""
+    if b"\r\n " in lines or b"\r\n\t" in lines:
+        return True
+    text = lines.replace(b"\r\n", b"")
+    return len(text.translate(None, _CONTROLS)) != len(text)
 
 
 class H11Connection(Bounded, H11Protocol):
@@ -334,8 +341,8 @@ class H11Connection(Bounded, H11Protocol):
 
 def connection_class() -> type[Any]:
     """On httptools where it is installed, which is faster; else on h11."""
-    try:
-        from server.connections.httptools_protocol import HttptoolsConnection
-    except ImportError:
+    if importlib.util.find_spec("httptools") is None:
         return H11Connection
+    from server.connections.httptools_protocol import HttptoolsConnection
+
     return HttptoolsConnection

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.http.access import PROBES
-from server.api.http.context import RequestContext
+from server.api.http.context import open_context
 from server.api.http.errors import error_response, status_of
 from server.errors import ChorusError, OverloadedError
 
@@ -103,17 +103,21 @@ def origin_form(target: bytes, method: str) -> bytes:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def raw_answer(error: ChorusError, context: RequestContext, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def new_request_id() -> str:
+    """Of a request that nobody could read."""
+    return open_context({"type": "http", "headers": []}).request_id
+
+
+def raw_answer(error: ChorusError, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A whole HTTP answer, with which the connection ends.
 
     Args:
-        context: names the request.
         headers: that every answer of the server carries.
     """
     status = error.answer_status if isinstance(error, RefusedError) else status_of(error)
-    answer = error_response(error, context.request_id)
+    answer = error_response(error, request_id)
     lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()]
-    own = [(b"x-request-id", context.request_id.encode()), (b"connection", b"close")]
+    own = [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
     lines += [name + b": " + value for name, value in (*headers, *answer.raw_headers, *own)]
     return b"\r\n".join([*lines, b"", bytes(answer.body)])
 
@@ -125,9 +129,9 @@ def only_probes(app: ASGIApp) -> ASGIApp:
         if scope["path"] in PROBES:
             await app(scope, receive, send)
             return
-        context = RequestContext()
-        response = error_response(no_descriptor(), context.request_id)
-        response.headers["X-Request-Id"] = context.request_id
+        request_id = open_context(scope).request_id
+        response = error_response(no_descriptor(), request_id)
+        response.headers["X-Request-Id"] = request_id
         response.headers["Connection"] = "close"
         await response(scope, receive, send)
 

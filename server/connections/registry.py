@@ -6,7 +6,6 @@ lie in the order in which their time runs out, and a sweep looks at no others.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import time
 from collections import OrderedDict
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.connections.refusals import Tally
-from server.errors import ChorusError
 
 READ_BYTES = 16 << 10
 """Read from a connection at a time: parsing so much in pieces of one byte does not hold the event loop up."""
@@ -70,9 +68,6 @@ class Connection(Protocol):
 
     def end(self) -> None:
         """Close it now, whatever is under way."""
-
-    def give_up(self, error: ChorusError) -> None:
-        """End it; a client in the middle of a request is answered with the error."""
 
 
 class Registry:
@@ -171,12 +166,3 @@ class Registry:
                 connection.end()
                 return True
         return False
-
-    async def give_up_unfinished(self, error: ChorusError) -> None:
-        """The server ends: answer this where a request is half received, close connections that have none."""
-        for phase in (Phase.BODY, Phase.HEAD, Phase.IDLE):
-            for number, connection in enumerate(list(self._phases[phase])):
-                if connection.phase is phase:
-                    connection.give_up(error)
-                if number % _AT_ONCE == _AT_ONCE - 1:
-                    await asyncio.sleep(0)

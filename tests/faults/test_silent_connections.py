@@ -127,6 +127,13 @@ def test_a_process_without_descriptors_survives_with_a_log_line_a_second(bounded
     assert bounded.log.read_text().count("\n") <= time.monotonic() - bounded.began + 1
 
 
+def test_a_process_that_may_open_too_few_files_says_so() -> None:
+    ended = subprocess.run(
+        [sys.executable, small_server.__file__, "bounded", "100"], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode and "it needs 128" in ended.stderr and "ulimit -n" in ended.stderr
+
+
 def test_the_control_stops_answering_and_fills_its_log(plain: Attacked) -> None:
     plain.hold(SILENT)
     fresh = plain.connect()

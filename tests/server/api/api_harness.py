@@ -27,9 +27,9 @@ from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.tuning.feeds import JobFeeds, Pause
 from server.app import feed_limits, http_observer
-from server.connections.listener import BoundedServer, file_limit
+from server.connections.listener import BoundedServer
 from server.connections.protocol import connection_class
-from server.connections.registry import ConnectionLimits, Registry
+from server.connections.registry import ConnectionLimits
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.fake_executor import TINY_LADDER, FakeExecutor
@@ -136,7 +136,7 @@ class ApiServer:
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(self.app, http=connection_class(), log_config=None, lifespan="off", ws="none")
-        self.server = BoundedServer(config, Registry(ConnectionLimits()), file_limit())
+        self.server = BoundedServer(config, ConnectionLimits())
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=300)

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.connections.listener import BoundedServer
 from server.connections.protocol import H11Connection
-from server.connections.registry import ConnectionLimits, Phase, Registry
+from server.connections.registry import ConnectionLimits, Phase
 from server.process import listen
 
 try:
@@ -25,7 +25,7 @@ except ImportError:
 else:
     CONNECTIONS = [H11Connection, HttptoolsConnection]
 
-Route = Callable[[bytes, Receive, Send], Awaitable[None]]
+Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Clock:
@@ -53,7 +53,6 @@ class Bounds:
         connection: Any = H11Connection,
         *,
         clock: Callable[[], float] = time.monotonic,
-        limit: int = 4096,
         routes: dict[str, Route] | None = None,
         plain: bool = False,
         **limits: Any,
@@ -61,7 +60,6 @@ class Bounds:
         self.routes = routes or {}
         self.left: list[str] = []
         self.read = 0
-        self.registry = Registry(ConnectionLimits(**limits), clock)
         config = uvicorn.Config(
             self._app,
             interface="asgi3",
@@ -71,7 +69,9 @@ class Bounds:
             lifespan="off",
             ws="none",
         )
-        self.server = uvicorn.Server(config) if plain else BoundedServer(config, self.registry, limit)
+        bounded = BoundedServer(config, ConnectionLimits(**limits), clock)
+        self.registry = bounded.registry
+        self.server = uvicorn.Server(config) if plain else bounded
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -82,7 +82,7 @@ class Bounds:
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if route := self.routes.get(scope["path"]):
-            await route(scope["path"], receive, send)
+            await route(scope, receive, send)
             return
         body, message = b"", await receive()
         while message["type"] == "http.request":

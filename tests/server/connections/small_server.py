@@ -19,9 +19,9 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from server.connections.listener import BoundedServer, file_limit
+from server.connections.listener import BoundedServer
 from server.connections.protocol import H11Connection
-from server.connections.registry import ConnectionLimits, Registry
+from server.connections.registry import ConnectionLimits
 
 EATEN: list[Any] = []
 
@@ -54,7 +54,7 @@ def main(kind: str, files: int) -> None:
         server = uvicorn.Server(uvicorn.Config(app, http="h11", **options))
     else:
         config = uvicorn.Config(app, http=H11Connection, **options)
-        server = BoundedServer(config, Registry(ConnectionLimits()), file_limit())
+        server = BoundedServer(config, ConnectionLimits())
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
     asyncio.run(server.serve(sockets=[listener]))

@@ -178,7 +178,7 @@ def test_requests_in_a_row_are_answered_in_order_and_the_bad_one_ends_them(bound
 def test_an_answer_that_has_begun_is_not_broken_into() -> None:
     """A body that turns out malformed behind its answer: the connection ends, and says nothing more."""
 
-    async def early(path: str, receive: Any, send: Any) -> None:
+    async def early(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"{}", 413)
 
     for connection in CONNECTIONS:
