@@ -71,7 +71,7 @@ def vocabularies() -> dict[str, Vocabulary]:
     return found
 
 
-@settings(max_examples=150, **PROFILE)
+@settings(max_examples=400, **PROFILE)
 @given(text=TEXTS, most=st.sampled_from([0, 1, 2, 5, 12]))
 def test_the_first_ids_are_those_of_the_whole(
     vocabularies: dict[str, Vocabulary], text: str, most: int
