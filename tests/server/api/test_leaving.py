@@ -160,6 +160,40 @@ def test_a_full_queue_is_a_503_with_retry_after(tmp_path: Path, vocabulary: Voca
         assert api.post("/v1/generate", body).status_code == 200
 
 
+class GatedVocabulary(Vocabulary):
+    """Holds the thread that tokenises until the gate is opened."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__(vocabulary._processor, vocabulary._extra_ids)
+        self.begun, self.open = threading.Event(), threading.Event()
+        self.texts = 0
+
+    def encode_start(self, text: str, most: int) -> tuple[list[int], bool]:
+        self.texts += 1
+        self.begun.set()
+        assert self.open.wait(300)
+        return super().encode_start(text, most)
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "control"])
+def test_texts_of_a_client_that_left_are_not_tokenised(
+    tmp_path: Path, vocabulary: Vocabulary, leaves: bool
+) -> None:
+    gated = GatedVocabulary(vocabulary)
+    with ApiServer(tmp_path, gated) as api:
+        client = send(api, "/v1/generate", {"task": None, "inputs": ["good " * 100] * 50, "truncate": True})
+        assert gated.begun.wait(300)
+        if leaves:
+            client.close()
+            eventually(lambda: 'status="499"' in api.http.get("/metrics").text)
+        gated.open.set()
+        if not leaves:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+            client.close()
+        eventually(lambda: not api.services.text._pending)
+    assert gated.texts == (1 if leaves else 50)
+
+
 def test_a_dead_engine_is_told_at_once(tmp_path: Path, vocabulary: Vocabulary) -> None:
     deaths: list[EngineDeadError] = []
     told = threading.Event()
