@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
-from prompts_store.records import PromptManifest, Published
+from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
 from server.api.http.auth import MayWrite
 from server.api.http.errors import validation_error
 from server.api.http.json_body import parse_json, read_body
@@ -19,6 +19,7 @@ from server.api.http.responses import WRITE_ERRORS
 from server.api.http.upload_route import UploadRoute
 from server.api.inference.answers import json_response
 from server.api.inference.sampling import check_settings
+from server.api.names_of_bases import base_note
 from server.api.records import version_json
 from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of
@@ -130,7 +131,7 @@ def _publish(
     notes, base = list(artifact.notes), said.base_fingerprint or found.base_fingerprint
     if base is None:
         base = limits.base_fingerprint
-        notes.append("The base model was not said: recorded as the one that this server runs.")
+        notes.append(base_note(found.base_model_name, services.base().name))
     manifest = PromptManifest(
         digest=artifact.digest,
         length=int(artifact.values.shape[0]),
@@ -151,11 +152,15 @@ def _publish(
         artifact.values,
         manifest,
         created_by=name,
-        lineage={"format": artifact.format, **(said.lineage or {})},
+        lineage={"format": artifact.format, **_named(found.base_model_name), **(said.lineage or {})},
         metrics=said.metrics,
         description=said.description,
     )
     return published, notes, services.library.store.aliases(tenant, task)
+
+
+def _named(base_model_name: str | None) -> dict[str, str]:
+    return {} if base_model_name is None else {BASE_MODEL_NAME: base_model_name}
 
 
 async def _read(request: Request, query: dict[str, Any]) -> Upload:
