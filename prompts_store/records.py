@@ -9,6 +9,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
 
+BASE_MODEL_NAME = "base_model_name"
+"""Key in a lineage: what the base model was called where the prompt was made. A name proves nothing."""
+
 PromptKind = Literal["soft_prompt"]
 Vote = Literal["majority"]
 

@@ -7,6 +7,7 @@ Nothing here unpickles, extracts an archive to disk, or lets a library see a fil
 checked.
 """
 
+from prompts_store.artifacts.peft_format import is_model_name
 from prompts_store.artifacts.read import read_artifact
 from prompts_store.artifacts.reasons import REASONS, Reason
 from prompts_store.artifacts.types import (
@@ -28,6 +29,7 @@ __all__ = [
     "ArtifactMetadata",
     "ComputeDtype",
     "Reason",
+    "is_model_name",
     "peft_files",
     "read_artifact",
     "write_artifact",

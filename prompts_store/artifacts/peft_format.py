@@ -9,6 +9,7 @@ first `num_virtual_tokens` rows for the encoder and never look at the others (pe
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ _WHAT = "The adapter_config.json"
 _DEPTH = 8
 _MAX_NAME_CHARACTERS = 256
 _SEQ2SEQ = "SEQ_2_SEQ_LM"
+_AT_REVISION = re.compile(r"([\w.\-]+/[\w.\-]+)@([\w.\-/]+)", re.ASCII)
 _WHY_NOT = {
     "MULTITASK_PROMPT_TUNING": "each task multiplies its rows by a matrix; fold one task's in and upload "
     "that as PROMPT_TUNING",
@@ -78,7 +80,7 @@ def parse_config(data: bytes) -> PeftConfig:
         virtual_tokens=virtual_tokens,
         submodules=submodules,
         token_dim=_positive(found, "token_dim"),
-        base_model_name=name if _is_name(name) else None,
+        base_model_name=name if is_model_name(name) else None,
     )
 
 
@@ -118,11 +120,13 @@ def render_config(length: int, width: int, base_model_name: str | None) -> bytes
     Args:
         length: P.
         width: D.
-        base_model_name: a hub id or folder for PEFT's `AutoPeftModel`; None when unknown.
+        base_model_name: a hub id, which may end in `@revision`, or a folder, for PEFT's `AutoPeftModel`; None
+            when unknown.
     """
+    pinned = _AT_REVISION.fullmatch(base_model_name or "")
     fields = {
         "auto_mapping": None,
-        "base_model_name_or_path": base_model_name,
+        "base_model_name_or_path": pinned[1] if pinned else base_model_name,
         "inference_mode": True,
         # PEFT reads the next two off the base model when they are null.
         "num_attention_heads": None,
@@ -132,7 +136,7 @@ def render_config(length: int, width: int, base_model_name: str | None) -> bytes
         "peft_type": "PROMPT_TUNING",
         "prompt_tuning_init": "RANDOM",
         "prompt_tuning_init_text": None,
-        "revision": None,
+        "revision": pinned[2] if pinned else None,
         "task_type": _SEQ2SEQ,
         "token_dim": width,
         "tokenizer_name_or_path": None,
@@ -151,7 +155,7 @@ def _check_kind(kind: Any) -> None:
     )
 
 
-def _is_name(value: Any) -> bool:
+def is_model_name(value: Any) -> bool:
     """Whether it can be shown to people; anything else is a hint not worth refusing a file for."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_NAME_CHARACTERS and value.isprintable()
 

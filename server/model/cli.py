@@ -100,10 +100,23 @@ def describe(model: str, as_json: bool, **flags: Any) -> None:
     type=click.Choice((*DTYPES, "int8")),
     help="Cast the weights. int8 (orbax only): a byte a value at rest. Default: as the source has them.",
 )
+@click.option(
+    "--without-vocabulary",
+    is_flag=True,
+    help="Convert a model that has no spiece.model: it cannot be served.",
+)
 @source_options
 @as_json_option
 @stated
-def convert(source: str, target: Path, to: Any, dtype: str | None, as_json: bool, **flags: Any) -> None:
+def convert(
+    source: str,
+    target: Path,
+    to: Any,
+    dtype: str | None,
+    without_vocabulary: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
     """Write SOURCE again as the folder TARGET, which must not exist.
 
     Chorus's own format (orbax) loads fastest and straight into a sharded model. This is also the only command
@@ -114,7 +127,10 @@ def convert(source: str, target: Path, to: Any, dtype: str | None, as_json: bool
 
     options = _options(flags, allow_torch=True)
     with _progress(as_json) as progress:
-        written = run(source, target, to=to, dtype=dtype, options=options, progress=progress)
+        written = run(
+            source, target, to=to, dtype=dtype, options=options, progress=progress,
+            need_vocabulary=not without_vocabulary,
+        )  # fmt: skip
     _print_written(written, as_json)
 
 

@@ -143,6 +143,19 @@ class Vocabulary:
             return piece
         return f"<extra_id_{self.size - 1 - id}>" if self._pieces <= id < self.size else f"<unused_{id}>"
 
+    def symbol(self, text: str) -> int | None:
+        """Id of a text that no splitting takes apart: a sentinel, a control piece, or a symbol that was
+        defined when the SentencePiece model was trained; None for any other text."""
+        match = _SENTINEL.fullmatch(text.removeprefix(_SPACE))
+        if match:
+            return self._sentinel_or_none(int(match[1]))
+        id: int = self._processor.piece_to_id(text)
+        if id == self.unk_id or id in self._control:
+            return id if self._processor.id_to_piece(id) == text else None
+        # A piece that was learned has a log probability, which is below 0.
+        defined = self._processor.get_score(id) == 0 and not self._processor.is_byte(id)
+        return id if defined else None
+
     def sentinel(self, index: int) -> int:
         """Id of `<extra_id_{index}>`.
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from api_harness import FINGERPRINT, WIDTH, ApiServer, artifact, prompt
 from click.testing import CliRunner, Result
+from safetensors.numpy import load_file, save_file
 
 from chorus import AsyncClient, Client, DoneEvent, ResultEvent, TokenEvent, errors
 from chorus.cli.root import chorus
@@ -228,6 +229,15 @@ def test_the_command_against_the_server(api: ApiServer, tmp_path: Path) -> None:
     assert command(api, "tasks", "rollback", "cli").stdout == "cli@live is now version 1 (was 2)\n"
     assert json.loads(command(api, "tasks", "show", "cli", "--json").stdout)["aliases"] == {"live": 1}
     command(api, "tasks", "pull", "cli@2", str(tmp_path / "adapter"), "--format", "peft")
+    adapter = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "tiny"  # AutoPeftModel finds its base by it
+    adapter["base_model_name_or_path"] = "google/t5-v1_1-small"
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(weights), weights)  # as PEFT saves it: without what Chorus wrote into its header
+    told = command(api, "tasks", "push", "cli-peft", str(tmp_path / "adapter"))
+    assert "note: Warning: the file names its base model 'google/t5-v1_1-small'" in told.stderr
+    assert "google/t5-v1_1-small" in command(api, "tasks", "show", "cli-peft@1").stdout
     assert "was there already" in command(api, *push).stdout
     generated = command(api, "generate", "cli", "good film", "--max-new-tokens", "6").stdout
     streamed = command(api, "generate", "cli", "good film", "--max-new-tokens", "6", "--stream").stdout

@@ -96,6 +96,7 @@ def version_facts(version: Version) -> dict[str, object]:
         "settings": version.settings,
         "metrics": version.metrics,
         "base": version.base_fingerprint,
+        "base model": version.lineage.get("base_model_name"),
         "digest": version.digest,
         "created": version.created_at,
     }

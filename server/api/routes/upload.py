@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.errors import StoreError
 from prompts_store.labels import MAX_LABELS, check_labels
-from prompts_store.records import PromptManifest, Published
+from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
 from server.api.http.auth import MayWrite
 from server.api.http.bodies import read_body
 from server.api.http.errors import validation_error
@@ -26,6 +26,7 @@ from server.api.http.upload_route import UploadRoute
 from server.api.inference.answers import json_response
 from server.api.inference.sampling import check_settings
 from server.api.inference.servable import faults
+from server.api.names_of_bases import base_note
 from server.api.records import version_json
 from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of, share_of
@@ -159,7 +160,7 @@ def _publish(
     notes, base = list(artifact.notes), said.base_fingerprint or found.base_fingerprint
     if base is None:
         base = limits.base_fingerprint
-        notes.append("The base model was not said: recorded as the one that this server runs.")
+        notes.append(base_note(found.base_model_name, services.base().name))
     manifest = PromptManifest(
         digest=artifact.digest,
         length=int(artifact.values.shape[0]),
@@ -186,7 +187,7 @@ def _publish(
         artifact.values,
         manifest,
         created_by=name,
-        lineage={"format": artifact.format, **(said.lineage or {})},
+        lineage={"format": artifact.format, **_named(found.base_model_name), **(said.lineage or {})},
         metrics=said.metrics,
         description=said.description,
     )
@@ -208,6 +209,10 @@ def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
     if found and found[0].setting is None:
         raise InvalidInputError(found[0].message, field=found[0].field)
     return [fault.message for fault in found]
+
+
+def _named(base_model_name: str | None) -> dict[str, str]:
+    return {} if base_model_name is None else {BASE_MODEL_NAME: base_model_name}
 
 
 async def _read(request: Request, query: dict[str, Any]) -> Upload:

@@ -14,6 +14,7 @@ from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
 from server.api.inference.resolve import PromptLibrary
+from server.api.names_of_bases import base_model_name
 from server.api.records import version_json
 from server.api.schemas.prompts import VersionAnswer, VersionPage
 from server.api.services import services_of
@@ -88,9 +89,11 @@ async def download(
     tenant: TenantName = None,
 ) -> Response:
     """The prompt as a file."""
-    library = services_of(request).library
+    services = services_of(request)
+    library = services.library
     version = await library.read(library.store.get_version, tenant_for(principal, tenant), task, n)
-    content = await library.read(_artifact, library, version, format)
+    name = base_model_name(version, None if services.serving is None else services.serving.base)
+    content = await library.read(_artifact, library, version, format, name)
     suffix, media_type = _SUFFIX[format]
     headers = {
         "Content-Disposition": f'attachment; filename="{version.task}-{version.number}{suffix}"',
@@ -99,7 +102,9 @@ async def download(
     return Response(content, headers=headers, media_type=media_type)
 
 
-def _artifact(library: PromptLibrary, version: PromptVersion, format: ArtifactFormat) -> bytes:
+def _artifact(
+    library: PromptLibrary, version: PromptVersion, format: ArtifactFormat, base_model_name: str | None
+) -> bytes:
     with library.store.hold(version):
         values = library.store.values(version.manifest.digest)
-    return write_artifact(values, format, manifest=version.manifest)
+    return write_artifact(values, format, manifest=version.manifest, base_model_name=base_model_name)

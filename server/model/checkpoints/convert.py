@@ -12,13 +12,13 @@ import numpy as np
 
 from server.errors import InvalidModelError
 from server.model.checkpoints.atomic_folder import whole_folder
-from server.model.checkpoints.chorus_format import write_chorus
+from server.model.checkpoints.chorus_format import ChorusReader, write_chorus
 from server.model.checkpoints.huggingface_writer import write_huggingface
 from server.model.checkpoints.load import reported
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.t5x_writer import write_t5x
 from server.model.checkpoints.tensors import Array, Progress, target_dtype
-from server.model.checkpoints.vocabulary_files import FoundVocabulary
+from server.model.checkpoints.vocabulary_files import CANONICAL_NAME, FoundVocabulary
 from server.model.config import T5Config
 from server.model.parameters import parameter_count
 from server.model.t5 import random_tensors
@@ -46,12 +46,15 @@ def convert(
     dtype: Any = None,
     options: OpenOptions | None = None,
     progress: Progress | None = None,
+    need_vocabulary: bool = False,
 ) -> Written:
     """Write a checkpoint in another format.
 
     Args:
         dtype: float32 or bfloat16; None keeps the source's. int8 stores matrices quantised, in our own
             format only.
+        need_vocabulary: refuse a source that has none, before anything is written. Our own format may lack
+            one: `chorus models init` made it so.
 
     Raises:
         InvalidModelError: the source cannot be read or the target exists; nothing is left behind.
@@ -60,6 +63,13 @@ def convert(
     if quantise and to != "orbax":
         raise InvalidModelError(f"int8 is stored in our own format (orbax) only, not in {to}", field="dtype")
     reader = open_checkpoint(source, options)
+    if need_vocabulary and reader.vocabulary is None and reader.format != ChorusReader.format:
+        raise InvalidModelError(
+            f"{source} has no {CANONICAL_NAME}, and without it the model reads no text. Put the "
+            f"{CANONICAL_NAME} of the model that it was made from into the folder, or name it with "
+            "--vocabulary (transformers 5 saves tokenizer.json in its place, which Chorus does not read)",
+            field="vocabulary",
+        )
     resolved = reader.stored_dtype if dtype is None or quantise else target_dtype(dtype)
     tensors = reader.tensors(resolved)
     return write(

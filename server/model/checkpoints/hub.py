@@ -19,16 +19,18 @@ from huggingface_hub.errors import (
 )
 
 from server.errors import InvalidModelError
+from server.model.checkpoints.added_tokens import TOKENIZER_FILES
 from server.model.checkpoints.chorus_format import METADATA
 from server.model.checkpoints.huggingface import INDEX, SINGLE
 from server.model.checkpoints.torch_bin import INDEX as TORCH_INDEX
 from server.model.checkpoints.torch_bin import SINGLE as TORCH_SINGLE
+from server.model.checkpoints.vocabulary_files import NAMES as VOCABULARIES
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*)(@(?P<revision>[\w.\-/]+))?")
 # Which HTTP library huggingface_hub is built on has changed twice; its error's base is that library's.
 _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-_BESIDE_WEIGHTS = ["config.json", "tokenizer_config.json", "spiece.model", "sentencepiece.model"]
+_BESIDE_WEIGHTS = ["config.json", "generation_config.json", *VOCABULARIES, *TOKENIZER_FILES]
 _TORCH = (TORCH_INDEX, TORCH_SINGLE)
 _PATTERNS = {
     METADATA: [METADATA, "config.json", "spiece.model", "tensors/*"],

@@ -9,15 +9,16 @@ from typing import ClassVar
 import numpy as np
 
 from server.errors import InvalidModelError
+from server.model.checkpoints.added_tokens import check_added_tokens
 from server.model.checkpoints.documents import read_json
 from server.model.checkpoints.files import identity_of
-from server.model.checkpoints.huggingface_config import config_from_huggingface
-from server.model.checkpoints.huggingface_names import EMBEDDING_ALIASES, UNUSED, huggingface_place
-from server.model.checkpoints.reader import PlacedReader
+from server.model.checkpoints.huggingface_checks import check_ids, check_model, check_names
+from server.model.checkpoints.huggingface_config import config_from_huggingface, head_from_huggingface
+from server.model.checkpoints.huggingface_names import EMBEDDING_ALIASES, HEAD, UNUSED, huggingface_place
+from server.model.checkpoints.reader import Place, PlacedReader
 from server.model.checkpoints.safetensors_file import read_safetensors
 from server.model.checkpoints.tensors import RawTensor
 from server.model.checkpoints.vocabulary_files import find_vocabulary
-from server.model.config import T5Config
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -38,15 +39,38 @@ class HuggingFaceReader(PlacedReader):
             vocabulary: a SentencePiece model to use in place of the folder's own.
 
         Raises:
-            InvalidModelError: no readable config or weights; or a tensor is missing, extra or misshapen.
+            InvalidModelError: no readable config or weights; another kind of model, or tokens that the
+                vocabulary lacks; or a tensor is missing, extra or misshapen.
         """
         fields = read_json(folder / "config.json")
+        check_model(folder, fields)
+        head = head_from_huggingface(fields)
         found = find_vocabulary(folder, vocabulary, fields.get("vocab_size"))
-        config = config_from_huggingface(fields, found, name or folder.resolve().name, vocab_size)
+        if found is not None:
+            check_added_tokens(folder, found)
+        raw, files = self._read_folder(folder)
+        check_names(raw)
+        shared = is_shared(raw) if head.shared is None else head.shared
+        config = config_from_huggingface(
+            fields, found, name or folder.resolve().name, vocab_size, tied=shared and head.scaled
+        )
+        check_ids(folder, fields, config, found)
         self.vocabulary = found
-        raw, files = read_folder(folder)
         self.identity = identity_of([folder / "config.json", *files])
-        super().__init__(config, without_aliases(config, raw), huggingface_place, frozenset(UNUSED))
+        # The model has no scale of its own but a tied head's.
+        output = Place(
+            EMBEDDING_ALIASES[0] if shared else HEAD, True, config.d_model**-0.5 if head.scaled else 1.0
+        )
+        super().__init__(
+            config,
+            without_aliases(raw, shared),
+            lambda canonical: output if canonical == "head" else huggingface_place(canonical),
+            frozenset(UNUSED),
+        )
+
+    def _read_folder(self, folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
+        """The raw tensors of a folder, and their files."""
+        return read_folder(folder)
 
 
 def is_huggingface(folder: Path) -> bool:
@@ -106,13 +130,22 @@ def sharded_files(index: Path) -> dict[Path, set[str]]:
     return files
 
 
-def without_aliases(config: T5Config, raw: Mapping[str, RawTensor]) -> dict[str, RawTensor]:
+def is_shared(raw: Mapping[str, RawTensor]) -> bool:
+    """Whether the head is the embedding: it is absent, or equal bit for bit."""
+    embedding = next((raw[name] for name in EMBEDDING_ALIASES if name in raw), None)
+    return HEAD not in raw or embedding is None or same_values(embedding, raw[HEAD])
+
+
+def without_aliases(raw: Mapping[str, RawTensor], shared: bool) -> dict[str, RawTensor]:
     """Leave one name to the embedding where the file has it under several, once they are seen to be equal.
+
+    Args:
+        shared: whether the head is one of them.
 
     Raises:
         InvalidModelError: two names of one tied tensor hold different values.
     """
-    aliases = (*EMBEDDING_ALIASES, "lm_head.weight") if config.tied else EMBEDDING_ALIASES
+    aliases = (*EMBEDDING_ALIASES, HEAD) if shared else EMBEDDING_ALIASES
     present = [name for name in aliases if name in raw]
     result = {name: tensor for name, tensor in raw.items() if name not in aliases}
     if not present:
@@ -122,6 +155,11 @@ def without_aliases(config: T5Config, raw: Mapping[str, RawTensor]) -> dict[str,
         if not same_values(kept, raw[name]):
             raise InvalidModelError(
                 f"tensors {present[0]} and {name} are one in this architecture, and differ here"
+                + (
+                    "; if the head has values of its own, config.json says tie_word_embeddings false"
+                    if name == HEAD
+                    else ""
+                )
             )
     result[EMBEDDING_ALIASES[0]] = kept
     return result

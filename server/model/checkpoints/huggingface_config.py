@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from server.errors import InvalidModelError
@@ -17,11 +18,46 @@ _ACTIVATIONS = {
     "gated-gelu": (True, "gelu"),
     "gated-gelu_new": (True, "gelu"),
 }
+_DENSE_NAMES = {"relu": ("relu",), "gelu": ("gelu_new", "gelu_pytorch_tanh")}
 _TIED_BY_DEFAULT = {"t5": True, "mt5": False}
+SCALED = "scale_decoder_outputs"
 UNPADDED = "chorus_vocab_size"
 """transformers has no word for it: its `vocab_size` counts the padding rows, which no fingerprint does."""
 _KNOWN_PADDING = {32128: 32100, 250112: 250100}
 """Rows of the embedding, and how many of them mean something: T5's and mT5's vocabularies."""
+_PADDED_TO = 64
+"""What tables are padded to a multiple of: 128 by T5X, 64 for tensor cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a `config.json` says of the head.
+
+    Attributes:
+        shared: whether its matrix is the embedding's; None where the tensors say.
+        scaled: whether its input is multiplied by d_model ** -0.5.
+    """
+
+    shared: bool | None
+    scaled: bool
+
+
+def head_from_huggingface(fields: Mapping[str, Any]) -> Head:
+    """transformers 4 means both by `tie_word_embeddings`. transformers 5 writes true there whatever the
+    model, ties a head that is absent or equal, and keeps the old meaning in `scale_decoder_outputs`; its mT5
+    has no scale.
+
+    Raises:
+        InvalidModelError: not a T5 or mT5, or a field is wrong; names the field.
+    """
+    kind = _kind(fields)
+    if fields.get(SCALED) is not None:
+        return Head(None, _boolean(fields, SCALED, True))
+    tied = _boolean(fields, "tie_word_embeddings", _TIED_BY_DEFAULT[kind])
+    major = str(fields.get("transformers_version", "")).partition(".")[0]
+    if tied and kind == "mt5" and major.isdecimal() and int(major) >= 5:
+        return Head(None, False)
+    return Head(tied, tied)
 
 
 def unpadded_vocab_size(rows: int, vocabulary_size: int | None = None) -> int:
@@ -32,11 +68,19 @@ def unpadded_vocab_size(rows: int, vocabulary_size: int | None = None) -> int:
         vocabulary_size: pieces and extra ids, when the vocabulary is at hand.
 
     Raises:
-        InvalidModelError: the vocabulary has more ids than the embedding has rows.
+        InvalidModelError: the vocabulary has more ids than the embedding has rows, or so few that the others
+            are no padding.
     """
     known = _KNOWN_PADDING.get(rows, rows)
     if vocabulary_size is None:
         return known
+    if vocabulary_size < rows and rows % _PADDED_TO:
+        raise InvalidModelError(
+            f"the embedding has {rows} rows and the vocabulary {vocabulary_size} ids, and padding would make "
+            f"a multiple of {_PADDED_TO}: the model knows tokens that the vocabulary lacks. If those rows "
+            f"mean nothing, convert it with --vocab-size {vocabulary_size}",
+            field="vocabulary",
+        )
     if vocabulary_size > rows:
         raise InvalidModelError(
             f"the vocabulary has {vocabulary_size} ids and the embedding {rows} rows: "
@@ -47,7 +91,12 @@ def unpadded_vocab_size(rows: int, vocabulary_size: int | None = None) -> int:
 
 
 def config_from_huggingface(
-    fields: Mapping[str, Any], vocabulary: FoundVocabulary | None, name: str, vocab_size: int | None = None
+    fields: Mapping[str, Any],
+    vocabulary: FoundVocabulary | None,
+    name: str,
+    vocab_size: int | None = None,
+    *,
+    tied: bool,
 ) -> T5Config:
     """The T5Config that a `config.json` describes.
 
@@ -56,14 +105,12 @@ def config_from_huggingface(
         name: what to call the model.
         vocab_size: ids without padding rows, when the caller knows; else the field that we write, the
             vocabulary's, or the known padding of T5 and mT5.
+        tied: as `T5Config` means it: see `head_from_huggingface`.
 
     Raises:
         InvalidModelError: not a T5 or mT5, or a field is missing or wrong; names the field.
     """
-    kind = fields.get("model_type", "t5")
-    if kind not in _TIED_BY_DEFAULT:
-        message = f"config.json says model_type {kind!r}; Chorus serves 't5' and 'mt5'"
-        raise InvalidModelError(message, field="model_type")
+    _kind(fields)
     size = vocab_size or (_integer(fields, UNPADDED) if UNPADDED in fields else None)
     gated, activation = _feed_forward(fields)
     rows = _integer(fields, "vocab_size")
@@ -82,12 +129,12 @@ def config_from_huggingface(
         relative_max_distance=_integer(fields, "relative_attention_max_distance", 128),
         gated=gated,
         activation=activation,
-        tied=_boolean(fields, "tie_word_embeddings", _TIED_BY_DEFAULT[kind]),
+        tied=tied,
         norm_epsilon=_number(fields, "layer_norm_epsilon", 1e-6),
         dropout_rate=_number(fields, "dropout_rate", 0.1),
-        pad_id=_integer(fields, "pad_token_id", 0, least=0),
-        eos_id=_integer(fields, "eos_token_id", 1, least=0),
-        decoder_start_id=_integer(fields, "decoder_start_token_id", 0, least=0),
+        pad_id=special_id(fields, "pad_token_id", 0),
+        eos_id=special_id(fields, "eos_token_id", 1),
+        decoder_start_id=special_id(fields, "decoder_start_token_id", 0),
         extra_ids=100 if vocabulary is None else vocabulary.extra_ids,
     )
 
@@ -111,6 +158,8 @@ def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
         # exact one.
         "feed_forward_proj": _feed_forward_name(config),
         "tie_word_embeddings": config.tied,
+        # transformers 5.0 reads the scale from here alone.
+        SCALED: config.tied,
         "layer_norm_epsilon": config.norm_epsilon,
         "dropout_rate": config.dropout_rate,
         "pad_token_id": config.pad_id,
@@ -135,15 +184,47 @@ def _feed_forward(fields: Mapping[str, Any]) -> tuple[bool, Any]:
             f"config.json says feed_forward_proj {name!r}; expected one of {', '.join(sorted(_ACTIVATIONS))}",
             field="feed_forward_proj",
         )
-    return _ACTIVATIONS[name]
+    gated, activation = _ACTIVATIONS[name]
+    # transformers computes these two where they are written; to believe either side would be a guess.
+    said = {"is_gated_act": (gated,), "dense_act_fn": _DENSE_NAMES[activation]}
+    for key, expected in said.items():
+        if fields.get(key) is not None and fields[key] not in expected:
+            raise InvalidModelError(
+                f"config.json contradicts itself: feed_forward_proj is {name!r} and {key} is "
+                f"{json.dumps(fields[key], default=str)[:80]}; correct the one that is wrong",
+                field=key,
+            )
+    return gated, activation
 
 
-def _integer(fields: Mapping[str, Any], key: str, default: int | None = None, least: int = 1) -> int:
+def special_id(fields: Mapping[str, Any], key: str, default: int, file: str = "config.json") -> int:
+    """The id in a field; a list of one is that one.
+
+    Raises:
+        InvalidModelError: no id, or several.
+    """
+    value = fields.get(key)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return _integer({key: value}, key, default, least=0, file=file)
+
+
+def _kind(fields: Mapping[str, Any]) -> str:
+    kind = fields.get("model_type", "t5")
+    if kind not in _TIED_BY_DEFAULT:
+        message = f"config.json says model_type {kind!r}; Chorus serves 't5' and 'mt5'"
+        raise InvalidModelError(message, field="model_type")
+    return str(kind)
+
+
+def _integer(
+    fields: Mapping[str, Any], key: str, default: int | None = None, least: int = 1, file: str = "config.json"
+) -> int:
     value = fields.get(key)
     if value is None:
         value = default
     if type(value) is not int or not least <= value < 2**31:
-        raise _wrong(key, f"an integer of at least {least}", value)
+        raise _wrong(key, f"an integer of at least {least}", value, file)
     return value
 
 
@@ -161,6 +242,6 @@ def _boolean(fields: Mapping[str, Any], key: str, default: bool) -> bool:
     return value
 
 
-def _wrong(key: str, expected: str, value: Any) -> InvalidModelError:
+def _wrong(key: str, expected: str, value: Any, file: str = "config.json") -> InvalidModelError:
     got = "nothing" if value is None else json.dumps(value, default=str)[:80]
-    return InvalidModelError(f"config.json: {key} must be {expected}, and is {got}", field=key)
+    return InvalidModelError(f"{file}: {key} must be {expected}, and is {got}", field=key)

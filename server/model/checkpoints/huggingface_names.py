@@ -10,9 +10,11 @@ import re
 
 from server.model.checkpoints.reader import Place
 
+HEAD = "lm_head.weight"
+
 _FIXED = {
     "embedding": ("shared.weight", False),
-    "head": ("lm_head.weight", True),
+    "head": (HEAD, True),
     "encoder.relative_bias": ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", False),
     "decoder.relative_bias": ("decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", False),
     "encoder.final_norm": ("encoder.final_layer_norm.weight", False),

@@ -23,10 +23,12 @@ _NAMED_IN_ERRORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a canonical tensor is in a file: its name there, and whether its axes are the other way round."""
+    """Where a canonical tensor is in a file: its name there, whether its axes are the other way round, and
+    what its values are multiplied with."""
 
     name: str
     transpose: bool
+    scale: float = 1.0
 
 
 class CheckpointReader(ABC):
@@ -80,12 +82,13 @@ class PlacedReader(CheckpointReader):
     ) -> None:
         self.config = config
         self._matched = match_tensors(config, raw, place, unused)
-        kinds = {tensor.dtype for _, tensor in self._matched.values()}
+        # A scaled tensor has values that its file's bf16 would round.
+        kinds = {tensor.dtype if place.scale == 1 else FLOAT32 for place, tensor in self._matched.values()}
         self.stored_dtype = BFLOAT16 if kinds == {BFLOAT16} else FLOAT32
 
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
         for canonical, (place, raw) in self._matched.items():
-            yield canonical, read_canonical(place.name, raw, place.transpose, dtype)
+            yield canonical, read_canonical(place.name, raw, place.transpose, dtype, place.scale)
 
 
 def match_tensors(

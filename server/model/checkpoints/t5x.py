@@ -21,7 +21,7 @@ from server.model.checkpoints.reader import PlacedReader
 from server.model.checkpoints.t5x_config import T5XHints, infer_config
 from server.model.checkpoints.t5x_names import t5x_place
 from server.model.checkpoints.tensors import ArrayTensor, RawTensor
-from server.model.checkpoints.vocabulary_files import find_vocabulary
+from server.model.checkpoints.vocabulary_files import check_vocabulary, find_vocabulary
 from server.model.checkpoints.zarr_tensor import bounded_context, open_all
 
 STATE = "checkpoint"
@@ -50,6 +50,7 @@ class T5XReader(PlacedReader):
         where = local or Path()
         self.vocabulary = find_vocabulary(where, vocabulary, rows) if local or vocabulary else None
         config = infer_config({name: tensor.shape for name, tensor in raw.items()}, hints, self.vocabulary)
+        check_vocabulary(config, self.vocabulary)
         if local is not None:
             self.identity = identity_of(path for path in sorted(local.rglob("*")) if path.is_file())
         super().__init__(config, raw, t5x_place, frozenset())

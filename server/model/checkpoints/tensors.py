@@ -84,12 +84,15 @@ def target_dtype(dtype: Any) -> np.dtype[Any]:
     return resolved
 
 
-def read_canonical(name: str, raw: RawTensor, transpose: bool, dtype: np.dtype[Any]) -> Array:
+def read_canonical(
+    name: str, raw: RawTensor, transpose: bool, dtype: np.dtype[Any], scale: float = 1.0
+) -> Array:
     """Read one tensor into its canonical orientation and `dtype`.
 
     Args:
         name: what the file calls it; for errors.
         transpose: whether the file's axes are the other way round (rank 2 only).
+        scale: of the values, in f32 before the cast.
 
     Raises:
         InvalidModelError: not a floating dtype, or a value is not finite once cast.
@@ -102,6 +105,8 @@ def read_canonical(name: str, raw: RawTensor, transpose: bool, dtype: np.dtype[A
     words = result.view(np.dtype(f"u{dtype.itemsize}"))
     row = 0
     for block in raw.blocks():
+        if scale != 1:
+            block = block.astype(FLOAT32) * np.float32(scale)
         cast = block.astype(dtype, copy=False)
         require_finite(name, cast)
         bits = np.ascontiguousarray(cast).view(words.dtype)

@@ -12,17 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.documents import read_json
-from server.model.checkpoints.files import identity_of
-from server.model.checkpoints.huggingface import merge_shard, sharded_files, without_aliases
-from server.model.checkpoints.huggingface_config import config_from_huggingface
-from server.model.checkpoints.huggingface_names import UNUSED, huggingface_place
-from server.model.checkpoints.reader import PlacedReader
+from server.model.checkpoints.huggingface import HuggingFaceReader, merge_shard, sharded_files
 from server.model.checkpoints.safetensors_file import FileTensor, read_exactly
 from server.model.checkpoints.tensors import BFLOAT16, RawTensor
 from server.model.checkpoints.torch_pickle import MAX_PICKLE_BYTES, TorchTensor, read_state_dict
 from server.model.checkpoints.torch_zip import Entry, read_directory
-from server.model.checkpoints.vocabulary_files import find_vocabulary
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
@@ -41,26 +35,14 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 
 
-class TorchReader(PlacedReader):
-    """A Hugging Face folder whose weights are torch files."""
+class TorchReader(HuggingFaceReader):
+    """A Hugging Face folder whose weights are torch files; what is not a plain state dict is refused with the
+    code `refused_torch_file`."""
 
     format: ClassVar[str] = "torch"
 
-    def __init__(
-        self, folder: Path, *, vocabulary: Path | None = None, name: str = "", vocab_size: int | None = None
-    ) -> None:
-        """Open a folder.
-
-        Raises:
-            InvalidModelError: a file that is not a plain state dict (code `refused_torch_file`), no readable
-                config, or a tensor missing, extra or misshapen.
-        """
-        fields = read_json(folder / "config.json")
-        self.vocabulary = find_vocabulary(folder, vocabulary, fields.get("vocab_size"))
-        config = config_from_huggingface(fields, self.vocabulary, name or folder.resolve().name, vocab_size)
-        raw, files = _read_folder(folder)
-        self.identity = identity_of([folder / "config.json", *files])
-        super().__init__(config, without_aliases(config, raw), huggingface_place, frozenset(UNUSED))
+    def _read_folder(self, folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
+        return _read_folder(folder)
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:

@@ -18,11 +18,19 @@ CANONICAL_NAME = NAMES[0]
 
 @dataclass(frozen=True, slots=True)
 class FoundVocabulary:
-    """A vocabulary file, how many sentinels follow its pieces, and ids in all."""
+    """A vocabulary file, how many sentinels follow its pieces, ids in all, and its special ids."""
 
     path: Path
     extra_ids: int
     size: int
+    pad_id: int
+    eos_id: int
+    unk_id: int
+
+
+def find_file(folder: Path) -> Path | None:
+    """The SentencePiece model in a folder, or None."""
+    return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
 def find_vocabulary(
@@ -37,33 +45,53 @@ def find_vocabulary(
     Raises:
         InvalidModelError: `explicit` is not a file, or the file is not a SentencePiece model.
     """
-    path = explicit or next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    path = explicit or find_file(folder)
     if path is None:
         return None
-    extra_ids = _extra_ids(folder)
-    size = Vocabulary.load(path, extra_ids=extra_ids).size
-    if rows is not None and size > rows >= size - extra_ids:
-        size, extra_ids = size - extra_ids, 0
-    return FoundVocabulary(path, extra_ids, size)
+    found = _found(path, _extra_ids(folder))
+    if rows is not None and found.size > rows >= found.size - found.extra_ids:
+        return dataclasses.replace(found, size=found.size - found.extra_ids, extra_ids=0)
+    return found
 
 
 def known_vocabulary(folder: Path, explicit: Path | None, config: T5Config) -> FoundVocabulary | None:
     """As `find_vocabulary`, where the config says already how many sentinels there are.
 
     Raises:
-        InvalidModelError: the vocabulary has more ids than the model.
+        InvalidModelError: the vocabulary has more ids than the model, or other special ones.
     """
-    path = explicit or next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    path = explicit or find_file(folder)
     if path is None:
         return None
-    size = Vocabulary.load(path, extra_ids=config.extra_ids).size
-    if size > config.vocab_size:
+    found = _found(path, config.extra_ids)
+    check_vocabulary(config, found)
+    return found
+
+
+def check_vocabulary(config: T5Config, found: FoundVocabulary | None) -> None:
+    """Refuse a vocabulary with more ids than the model, or one that pads or ends a text with other ids.
+
+    Raises:
+        InvalidModelError: names the ids of both.
+    """
+    if found is None:
+        return
+    if found.size > config.vocab_size:
         raise InvalidModelError(
-            f"the vocabulary {path.name} has {size} ids and the model {config.vocab_size}: "
+            f"the vocabulary {found.path.name} has {found.size} ids and the model {config.vocab_size}: "
             "it belongs to another model",
             field="vocabulary",
         )
-    return FoundVocabulary(path, config.extra_ids, size)
+    for field, said, piece, own in (
+        ("eos_token_id", config.eos_id, "</s>", found.eos_id),
+        ("pad_token_id", config.pad_id, "<pad>", found.pad_id),
+    ):
+        if said != own:
+            raise InvalidModelError(
+                f"the model's config says {field} {said}, and {found.path.name} has {piece} at {own}: one of "
+                "them belongs to another model",
+                field=field,
+            )
 
 
 def fit_vocabulary(config: T5Config, path: Path | None) -> tuple[T5Config, FoundVocabulary | None]:
@@ -71,10 +99,12 @@ def fit_vocabulary(config: T5Config, path: Path | None) -> tuple[T5Config, Found
     has too few."""
     if path is None:
         return config, None
-    size = Vocabulary.load(path, extra_ids=config.extra_ids).size
+    found = _found(path, config.extra_ids)
+    size = found.size
     rows = config.padded_vocab_size if size <= config.padded_vocab_size else -(-size // 128) * 128
     fitted = dataclasses.replace(config, vocab_size=size, padded_vocab_size=rows)
-    return fitted, FoundVocabulary(path, config.extra_ids, size)
+    check_vocabulary(fitted, found)
+    return fitted, found
 
 
 def write_vocabulary(folder: Path, vocabulary: FoundVocabulary | None) -> str | None:
@@ -83,6 +113,13 @@ def write_vocabulary(folder: Path, vocabulary: FoundVocabulary | None) -> str | 
         return None
     shutil.copyfile(vocabulary.path, folder / CANONICAL_NAME)
     return Vocabulary.load(vocabulary.path, extra_ids=vocabulary.extra_ids).digest
+
+
+def _found(path: Path, extra_ids: int) -> FoundVocabulary:
+    vocabulary = Vocabulary.load(path, extra_ids=extra_ids)
+    return FoundVocabulary(
+        path, extra_ids, vocabulary.size, vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id
+    )
 
 
 def _extra_ids(folder: Path) -> int:

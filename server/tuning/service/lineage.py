@@ -10,6 +10,7 @@ import numpy as np
 
 from prompts_store.checks import MAX_LINEAGE_BYTES
 from prompts_store.digests import canonical_json
+from prompts_store.records import BASE_MODEL_NAME
 from prompts_store.tuning_records import TuningJob
 from server.tuning.job import Job
 from server.tuning.service.config import TuningBase
@@ -40,6 +41,7 @@ def lineage_of(
         "index": member.index,
         "recipe": task.recipe.to_json(),
         "base_fingerprint": base.fingerprint,
+        BASE_MODEL_NAME: base.functions.config.name,
         "initial_prompt": entry.initial_prompt,
         "data": dataset.facts,
         "columns": dict(entry.columns),

@@ -143,6 +143,23 @@ def test_the_zip_holds_the_two_files_that_peft_loads() -> None:
     assert weights["prompt_embeddings"].tobytes() == VALUES.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "base", "revision"),
+    [
+        ("google/t5-small@v1.1", "google/t5-small", "v1.1"),
+        ("google/t5-small@refs/pr/1", "google/t5-small", "refs/pr/1"),
+        ("/models/a@b", "/models/a@b", None),
+        ("t5@b", "t5@b", None),
+        (None, None, None),
+    ],
+)
+def test_a_pinned_base_is_named_as_peft_names_it(
+    name: str | None, base: str | None, revision: str | None
+) -> None:
+    config = json.loads(peft_files(VALUES, base_model_name=name)["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["revision"]) == (base, revision)
+
+
 def test_a_folder_is_the_zip_unpacked(tmp_path: Path) -> None:
     write_peft_folder(tmp_path / "adapter", VALUES, manifest=manifest(), base_model_name="b")
     files = {path.name: path.read_bytes() for path in (tmp_path / "adapter").iterdir()}

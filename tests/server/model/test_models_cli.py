@@ -72,17 +72,31 @@ def test_init_convert_fingerprint(tmp_path: Path, to: str) -> None:
     other = answer("init", "--size", "tiny", "--seed", "4", "--to", to, tmp_path / "c")
     assert made["fingerprint"] == again["fingerprint"] != other["fingerprint"]
     size = ("--vocab-size", "163")
-    written = answer("convert", tmp_path / "a", tmp_path / "d", "--to", "t5x", "--dtype", "bfloat16", *size)
+    how = ("--to", "t5x", "--dtype", "bfloat16", "--without-vocabulary", *size)
+    written = answer("convert", tmp_path / "a", tmp_path / "d", *how)
     known = answer("fingerprint", tmp_path / "d", "--verify", *size)
     assert known["fingerprint"] == written["fingerprint"]
 
 
 def test_convert_reads_torch_files(tmp_path: Path) -> None:
     source = FIXTURES / "checkpoints" / "tied_bf16"
-    result = run("convert", source, tmp_path / "m")
+    result = run("convert", source, tmp_path / "m", "--without-vocabulary")
     assert result.exit_code == 0
     expected = answer("fingerprint", source / "expected")["fingerprint"]
     assert f"Fingerprint {expected}" in result.stdout
+
+
+@pytest.mark.parametrize("source", ["parity/t5_1_1", "checkpoints/tied_bf16", "checkpoints/t5x_own"])
+def test_convert_asks_for_the_vocabulary(tmp_path: Path, source: str) -> None:
+    """Named when it is converted, not when it is served days later."""
+    result = run("convert", FIXTURES / source, tmp_path / "m")
+    assert result.exit_code == 1
+    assert f"{FIXTURES / source} has no spiece.model" in result.stderr
+    assert "--vocabulary" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert answer("convert", FIXTURES / source, tmp_path / "m", "--without-vocabulary")["format"] == "orbax"
+    # What was made without one on purpose may be written again.
+    assert answer("convert", tmp_path / "m", tmp_path / "n")["format"] == "orbax"
 
 
 @pytest.mark.parametrize(

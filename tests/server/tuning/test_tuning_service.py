@@ -56,6 +56,7 @@ def test_a_job_becomes_a_version_that_says_where_it_came_from(store: PromptStore
         "selection_accuracy", "selection_mean", "report_accuracy", "report_mean",
     }  # fmt: skip
     lineage = version.lineage
+    assert lineage["base_model_name"] == base().functions.config.name != ""
     assert lineage["data"]["train"] == {
         "sha256": store.get_file(TENANT, file).sha256, "rows": 30, "source": {"file": file},
     }  # fmt: skip

@@ -85,14 +85,15 @@ def configure(folder: Path, **fields: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
 
 
-def train_vocabulary(path: Path, pieces: int = 60) -> Path:
-    """A small SentencePiece model with T5's special ids at `path`."""
+def train_vocabulary(path: Path, pieces: int = 60, **more: Any) -> Path:
+    """A small SentencePiece model with T5's special ids at `path`; `more` goes to the trainer."""
     prefix = path.parent / "trained"
     corpus = path.parent / "corpus.txt"
     corpus.write_text("\n".join(_sentences()))
+    special = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
     sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus), model_prefix=str(prefix), vocab_size=pieces, hard_vocab_limit=False, pad_id=0,
-        eos_id=1, unk_id=2, bos_id=-1, character_coverage=1.0, minloglevel=2,
+        input=str(corpus), model_prefix=str(prefix), vocab_size=pieces, hard_vocab_limit=False,
+        character_coverage=1.0, minloglevel=2, **{**special, **more},
     )  # fmt: skip
     shutil.move(f"{prefix}.model", path)
     return path

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from checkpoint_samples import CHECKPOINTS, PARITY, opened
+from checkpoint_samples import CHECKPOINTS, PARITY, opened, train_vocabulary
 
 from server.model.checkpoints.hub import is_hub_id
 from server.model.checkpoints.verify import find_fingerprint
@@ -129,6 +129,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         shutil.copyfile(PARITY / "t5_1_1" / name, root / "google" / "t5" / name)
     (root / "google" / "t5" / "tf_model.h5").write_bytes(b"not wanted")
     shutil.copytree(CHECKPOINTS / "sharded_f32", root / "google" / "only-bin", ignore=lambda *_: ["expected"])
+    (root / "google" / "added").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(PARITY / "t5_1_1" / name, root / "google" / "added" / name)
+    train_vocabulary(root / "google" / "added" / "spiece.model")
+    (root / "google" / "added" / "added_tokens.json").write_text('{"<sep>": 96}')
     (root / "google" / "nothing").mkdir()
     (root / "google" / "nothing" / "tf_model.h5").write_bytes(b"not wanted")
     running = Hub(root, tmp_path_factory.mktemp("cache"))
@@ -160,7 +165,7 @@ def test_torch_files_are_downloaded_to_convert_only(hub: Hub, tmp_path: Path) ->
     assert done.returncode == 1
     assert "chorus models convert google/only-bin" in done.stderr
     assert not any(".bin" in request for request in hub.asked)
-    done = hub.chorus("convert", "google/only-bin", str(tmp_path / "m"), "--json")
+    done = hub.chorus("convert", "google/only-bin", str(tmp_path / "m"), "--without-vocabulary", "--json")
     assert done.returncode == 0, done.stderr
     expected = find_fingerprint(opened(CHECKPOINTS / "sharded_f32" / "expected"))
     assert json.loads(done.stdout)["fingerprint"] == expected
@@ -168,7 +173,11 @@ def test_torch_files_are_downloaded_to_convert_only(hub: Hub, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("source", "sentence"),
-    [("google/absent", "no such model"), ("google/nothing", "no weights that Chorus can read")],
+    [
+        ("google/absent", "no such model"),
+        ("google/nothing", "no weights that Chorus can read"),
+        ("google/added", 'added_tokens.json adds one token to spiece.model: "<sep>" (id 96)'),
+    ],
 )
 def test_what_cannot_be_had_is_said(hub: Hub, source: str, sentence: str) -> None:
     done = hub.chorus("describe", source)
