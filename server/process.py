@@ -285,7 +285,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: OSError | ValueError) -> InvalidInputError:
     reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
-    return InvalidInputError(f"Cannot listen on {host} port {port}: {reason}.", field="http_port")
+    nameless = isinstance(error, ValueError | socket.gaierror)
+    return InvalidInputError(
+        f"Cannot listen on {host[:80]} port {port}: {reason}.", field="http_host" if nameless else "http_port"
+    )
 
 
 def url_of(listener: socket.socket) -> str:

@@ -30,8 +30,10 @@ def test_a_taken_port_or_a_strange_host_is_named() -> None:
             listen("127.0.0.1", listener.getsockname()[1])
         assert caught.value.field == "http_port"
         assert url_of(listener).startswith("http://127.0.0.1:")
-    with pytest.raises(InvalidInputError, match="Cannot listen"):
-        listen("256.256.256.256", 0)
+    for name in ("256.256.256.256", "a..b", "x" * 70):
+        with pytest.raises(InvalidInputError, match="Cannot listen") as caught:
+            listen(name, 0)
+        assert caught.value.field == "http_host"
 
 
 WAYS = {
