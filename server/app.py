@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
-from server.api.lifecycle import Lifecycle
+from server.api.lifecycle import Lifecycle, spare_collections
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.tuning.feeds import FeedLimits, JobFeeds
@@ -193,13 +192,6 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     spare_collections()
     services.lifecycle.ready()
     return compiled
-
-
-def spare_collections() -> None:
-    """Leave what is alive now out of every later garbage collection. It stays until the end, and going
-    through it, some 300,000 objects, would stop every thread for a fifth of a second now and then."""
-    gc.collect()
-    gc.freeze()
 
 
 def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:
