@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
-from server.api.lifecycle import Lifecycle
+from server.api.lifecycle import Lifecycle, spare_collections
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.tuning.feeds import FeedLimits, JobFeeds
@@ -194,16 +193,9 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
     watch.mark_ready()
     start_tuning(app, loaded, watch, plan, say)
-    spare_collector()
+    spare_collections()
     services.lifecycle.ready()
     return compiled
-
-
-def spare_collector() -> None:
-    """Take what is there now out of the garbage collector's rounds. Looking through the half million objects
-    that a start leaves stops every thread for 0.2 to 0.4 s, and under load that is every few seconds."""
-    gc.collect()
-    gc.freeze()
 
 
 def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:

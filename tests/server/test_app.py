@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from server.api.lifecycle import spare_collections
 from server.app import (
     Compiled,
     build_app,
@@ -17,7 +18,6 @@ from server.app import (
     engine_config,
     ladder_of,
     mesh_of,
-    spare_collections,
 )
 from server.engine.config import EngineConfig
 from server.engine.executor.build import model_spec

@@ -19,10 +19,14 @@ _OTHERS = 64  # template fields; no object that a body may have has more
 _VALUES_AN_ITEM = 128  # of one of `requests`: its settings, and `_OTHERS` template fields
 _LEAST_ITEMS = 1024
 
-# Possessive, or else every character of a text would be kept to come back to.
-_STEP = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+(?:[\[\]{},"]|\Z)', re.DOTALL)
-_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+# Possessive, or else every character of a text would be kept to come back to. A match goes on for a few
+# milliseconds at most, because other threads wait for it.
+_STEP = re.compile(
+    rb"""(?:[^"\[\]{},]{1,65536}+|"(?:[^"\\]{1,256}+|\\.){0,2048}+"){0,8}+(?:([\[\]{},])|(")|)""", re.DOTALL
+)
+_INSIDE = re.compile(rb'(?:[^"\\]{1,256}+|\\.){0,2048}+', re.DOTALL)
 _BEYOND = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
+_WINDOW = 1 << 16
 _LATER_BYTES = bytes(range(0x80, 0xC0))  # of a character in UTF-8
 _KEY = re.compile(rb'[ \t\r\n]*+"([A-Za-z0-9_\-]{1,64})"')
 _OBJECT = b"{"[0]
@@ -123,13 +127,14 @@ def check_texts(text: bytes | bytearray, limit: int) -> None:
     if 4 * len(text) <= most:
         return
     wide = escaped = 0
-    for found in _TEXT.finditer(text):
-        literal = found[0]
+    end = 0
+    while (begin := text.find(b'"', end)) >= 0 and (end := _end_of_text(text, begin + 1)):
+        literal = text[begin:end]
         if b"\\" in literal:
             escaped = max(escaped, len(literal))  # is decoded apart first
         elif literal.isascii():
             continue
-        if _BEYOND.search(literal):
+        if any(_BEYOND.search(literal, at, at + _WINDOW + 3) for at in range(0, len(literal), _WINDOW)):
             wide += len(literal.translate(None, _LATER_BYTES))
         if 4 * wide + escaped > most:
             raise TooLargeError(
@@ -159,13 +164,28 @@ def _signs(text: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
 
     Ends early where a text does not end.
     """
-    start = 0
-    for step in _STEP.finditer(text):
+    start = at = 0
+    while at < len(text) and (step := _STEP.match(text, at)):
+        at = step.end()
+        if step.lastindex == 1:
+            yield start, at, text[at - 1]
+            start = at
+        elif step.lastindex == 2:  # a long text begins
+            at = _end_of_text(text, at)
+            if not at:
+                return
+
+
+def _end_of_text(text: bytes | bytearray, at: int) -> int:
+    """Where a text ends, its quote included, of which `at` is inside; 0 where it does not end."""
+    while step := _INSIDE.match(text, at):
         end = step.end()
-        if end == start or text[end - 1] not in b"[]{},":
-            return
-        yield start, end, text[end - 1]
-        start = end
+        if text[end : end + 1] == b'"':
+            return end + 1
+        if end == at:
+            break
+        at = end
+    return 0
 
 
 def _name(text: bytes | bytearray, start: int, end: int) -> str:

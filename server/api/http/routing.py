@@ -27,8 +27,8 @@ from server.api.services import Services, services_of, share_of
 from server.errors import InvalidInputError
 from server.settings import Settings
 
-SHORT_BYTES = 32 << 10
-"""A body of so many is checked where it arrives, in a few milliseconds at worst; a longer one on a thread."""
+SHORT_BYTES = 16 << 10
+"""A body of so many is checked where it arrives, in ten milliseconds at worst; a longer one on a thread."""
 
 
 class CheckedRequest(Request):

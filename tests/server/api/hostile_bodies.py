@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 SIZE = 600_000
@@ -46,9 +46,11 @@ def values(size: int = SIZE) -> dict[str, bytes]:
     }
 
 
-def json_bodies(fields: Mapping[str, Any], good: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+def json_bodies(
+    fields: Iterable[str], good: Mapping[str, Any], size: int = SIZE
+) -> Iterator[tuple[str, bytes]]:
     """A body for each field and each hostile value, the rest as in `good`; and bodies that are no object."""
-    for kind, value in values().items():
+    for kind, value in values(size).items():
         yield f"the body: {kind}", value
         for field in fields:
             others = json.dumps({name: given for name, given in good.items() if name != field})[1:-1]

@@ -126,6 +126,15 @@ def test_no_body_keeps_the_event_loop(busy: ApiServer) -> None:
     assert not failed
 
 
+def test_nor_does_a_body_that_is_checked_where_it_arrives(busy: ApiServer) -> None:
+    with calling(busy) as (caller, watch):
+        good = GOOD["POST", "/v1/generate"]
+        for name, body in json_bodies(("inputs", "requests"), good, routing.SHORT_BYTES - 200):
+            assert len(body) <= routing.SHORT_BYTES
+            caller.send(name, "POST", "/v1/generate", body, JSON)
+    assert not watch.longer_than(LIMIT_SECONDS), watch.longer_than(LIMIT_SECONDS)
+
+
 def test_what_many_items_ask_for_is_done_in_turns(busy: ApiServer) -> None:
     with calling(busy) as (caller, watch):
         for name, (path, document) in many(busy.settings.max_batch_rows).items():

@@ -35,7 +35,15 @@ def containers(value: Any, path: str = "", name: str = "") -> Iterator[tuple[str
 
 
 NAMES = st.sampled_from(["inputs", "a", "b", "", "in puts", '"', "\\\\", "\u00e9", "]", ","])
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6)
+LONG = "\n" * 3000 + ',]{"\\'
+LEAVES = (
+    st.just(LONG)
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6)
+)
 TREES = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=5) | st.lists(st.tuples(NAMES, inner), max_size=6).map(Pairs),
@@ -75,6 +83,15 @@ def test_what_is_not_json_is_left_to_the_parser(text: bytes) -> None:
             check_counts(text, counts)
         except InvalidInputError as error:
             assert error.code in ("invalid_input", "invalid_json")
+
+
+@pytest.mark.parametrize("long", [b" " * 2_000_000, b'"' + b"a" * 1_200_000 + b'"', b"9" * 2_000_000])
+def test_what_takes_many_steps_hides_nothing(long: bytes) -> None:
+    few, many = (b'{"inputs":[' + long + b",[]" * size + b"]}" for size in (63, 1024))
+    check_counts(few, Counts({"inputs": 1024}))
+    with pytest.raises(InvalidInputError) as caught:
+        check_counts(many, Counts({"inputs": 1024}))
+    assert caught.value.field == "inputs"
 
 
 @pytest.mark.parametrize("size", [64, 65])
