@@ -303,7 +303,10 @@ def end(server: Served, clients: Clients, data_dir: Path, sig: signal.Signals = 
     outcomes = [(line["id"], line["outcome"]) for line in lines if line["event"] == "outcome"]
     assert len(set(accepted)) == len(accepted) and len(dict(outcomes)) == len(outcomes)
     known = dict(outcomes)
-    unanswered = {name for name in accepted if seen.outcomes.get(name, "not told") != known.get(name)}
+    # The engine's ids end in a token of their own; clients know the request's id and the item's place.
+    unanswered = {
+        name for name in accepted if seen.outcomes.get(name.rsplit(".", 1)[0], "not told") != known.get(name)
+    }
     return Ended(code, set(accepted), known, unanswered, seconds, seen)
 
 
