@@ -83,7 +83,7 @@ MANIFEST_METADATA = {
     "kind": "soft_prompt",
     "base_fingerprint": BASE,
     "template": "q: {q}",
-    "labels": ["a"],
+    "labels": ["a", "b"],
     "settings": {"max_new_tokens": 3},
 }
 
