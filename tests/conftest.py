@@ -10,7 +10,7 @@ from postgres_server import PostgresServer, binaries
 
 @pytest.fixture(scope="session")
 def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled programs of servers and jobs: kept between runs where the test command says where."""
+    """Compiled programs of servers and jobs: shared by all processes where the test command says where."""
     kept = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     return Path(kept) if kept else tmp_path_factory.mktemp("compiled")
 
