@@ -60,7 +60,7 @@ def file_limit() -> int:
     return _MOST_FILES if soft == unlimited else soft
 
 
-class Places:
+class FreeDescriptors:
     """How many connections there is room for.
 
     Args:
@@ -95,11 +95,15 @@ class Acceptor:
     """
 
     def __init__(
-        self, listener: socket.socket, make: Callable[[], Bounded], places: Places, registry: Registry
+        self,
+        listener: socket.socket,
+        make: Callable[[], Bounded],
+        descriptors: FreeDescriptors,
+        registry: Registry,
     ) -> None:
         self._listener = listener
         self._make = make
-        self._places = places
+        self._descriptors = descriptors
         self._registry = registry
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
@@ -122,12 +126,12 @@ class Acceptor:
                     self._loop.remove_reader(self._listener)
                     self._pause = self._loop.call_later(_PAUSE_SECONDS, self._open)
                 return
-            if self._places.free() > 0:
+            if self._descriptors.free() > 0:
                 self._serve(accepted)
                 continue
             if self._registry.make_room():
                 self._serve(accepted)
-            elif self._places.free() > -_LAST_PLACES:
+            elif self._descriptors.free() > -_LAST_PLACES:
                 self._registry.tally.note("served health checks only")
                 self._serve(accepted, only_probes)
             else:
@@ -184,7 +188,7 @@ class BoundedServer(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.registry = Registry(limits, clock)
-        self._places = Places(file_limit(), self.registry)
+        self._descriptors = FreeDescriptors(file_limit(), self.registry)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept from these sockets."""
@@ -196,7 +200,7 @@ class BoundedServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        acceptors = [Acceptor(each, make, self._places, self.registry) for each in sockets or ()]
+        acceptors = [Acceptor(each, make, self._descriptors, self.registry) for each in sockets or ()]
         self.servers = cast(Any, acceptors)
         self._sweeps = asyncio.create_task(self._sweep())
         self.started = True
@@ -207,7 +211,7 @@ class BoundedServer(uvicorn.Server):
             more = False
             try:
                 more = self.registry.sweep()
-                self._places.look()
+                self._descriptors.look()
                 self.registry.tally.write(time.monotonic())
             except Exception:
                 LOG.exception("a sweep of the connections failed")

@@ -28,10 +28,10 @@ from server.connections.refusals import (
     raw_answer,
     request_timeout,
 )
-from server.connections.registry import READ_BYTES, Phase, Registry
+from server.connections.registry import READ_BYTES, ConnectionPhase, Registry
 from server.errors import ChorusError
 
-_OVER = (Phase.REFUSED, Phase.ENDED)
+_OVER = (ConnectionPhase.REFUSED, ConnectionPhase.ENDED)
 _CONTROLS = bytes({*range(32), 127} - {ord("\t")})
 
 
@@ -52,7 +52,7 @@ class Bounded(asyncio.BufferedProtocol):
 
     def __init__(self, registry: Registry, **given: Any) -> None:
         super().__init__(**given)
-        self.phase = Phase.HEAD
+        self.phase = ConnectionPhase.HEAD
         self._registry = registry
         self._progress = 0
         self._deaf = False
@@ -87,7 +87,7 @@ class Bounded(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.flow = _Flow(self.transport, self)
-        if self.phase is Phase.ENDED:  # in the turn of the loop that accepted it
+        if self.phase is ConnectionPhase.ENDED:  # in the turn of the loop that accepted it
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,7 +103,7 @@ class Bounded(asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf or self.phase in _OVER:
             return
-        if self.phase is Phase.BODY:
+        if self.phase is ConnectionPhase.BODY:
             self._progress += len(data)
             if self._progress >= self._registry.limits.progress_bytes:
                 self.goes_on()
@@ -141,7 +141,7 @@ class Bounded(asyncio.BufferedProtocol):
 
     def shutdown(self) -> None:
         """The server ends: close when nothing is under way, or behind the running answer."""
-        if self.phase is not Phase.REFUSED:  # that one closes by itself, in a moment
+        if self.phase is not ConnectionPhase.REFUSED:  # that one closes by itself, in a moment
             super().shutdown()  # type: ignore[misc]  # of the implementation
 
     # The registry's calls
@@ -155,27 +155,27 @@ class Bounded(asyncio.BufferedProtocol):
         return held + self.transport.get_write_buffer_size()
 
     def out_of_time(self) -> None:
-        if self.phase is Phase.HEAD and self.head()[0]:
+        if self.phase is ConnectionPhase.HEAD and self.head()[0]:
             self.refuse(request_timeout("The head of the request did not come in time"))
-        elif self.phase is Phase.HEAD:
+        elif self.phase is ConnectionPhase.HEAD:
             self._registry.tally.note("no request")
             self.end()
-        elif self.phase is Phase.BODY:
+        elif self.phase is ConnectionPhase.BODY:
             if self.flow.read_paused or self.held:  # the server does not want more yet
-                self._registry.move(self, Phase.BODY)
+                self._registry.move(self, ConnectionPhase.BODY)
             else:
                 self.refuse(request_timeout("The body did not come in time"))
-        elif self.phase is Phase.ANSWER:
+        elif self.phase is ConnectionPhase.ANSWER:
             self.take_phase()
-            if self.phase is Phase.ANSWER:
-                self._registry.move(self, Phase.ANSWER)
+            if self.phase is ConnectionPhase.ANSWER:
+                self._registry.move(self, ConnectionPhase.ANSWER)
                 if self.transport.get_write_buffer_size() and self.running.response_complete:
                     self._registry.watch_reader(self)
         else:
             self.end()
 
     def end(self) -> None:
-        self._registry.move(self, Phase.ENDED)
+        self._registry.move(self, ConnectionPhase.ENDED)
         if self.transport is not None:
             self.transport.abort()
 
@@ -185,8 +185,8 @@ class Bounded(asyncio.BufferedProtocol):
         """The body makes progress, or is read again."""
         self._progress = 0
         self.held = False
-        if self.phase is Phase.BODY:
-            self._registry.move(self, Phase.BODY)
+        if self.phase is ConnectionPhase.BODY:
+            self._registry.move(self, ConnectionPhase.BODY)
 
     def take_phase(self) -> None:
         """Take the phase that what has come and gone puts it in."""
@@ -194,22 +194,22 @@ class Bounded(asyncio.BufferedProtocol):
         if self.phase in _OVER:
             return
         if transport.is_closing():
-            phase = Phase.ENDED
+            phase = ConnectionPhase.ENDED
             if transport.get_write_buffer_size():
                 self._registry.watch_reader(self)
         elif self.in_body():
-            phase = Phase.BODY
+            phase = ConnectionPhase.BODY
         elif cycle is None:
-            phase = Phase.HEAD
+            phase = ConnectionPhase.HEAD
         elif not cycle.response_complete or transport.get_write_buffer_size():
-            phase = Phase.ANSWER
+            phase = ConnectionPhase.ANSWER
         elif self.head()[0]:
-            phase = Phase.HEAD
+            phase = ConnectionPhase.HEAD
         else:
-            phase = Phase.IDLE
+            phase = ConnectionPhase.IDLE
         if phase is not self.phase:
             self._registry.move(self, phase)
-            if phase is Phase.BODY:
+            if phase is ConnectionPhase.BODY:
                 self._progress = 0
                 self.held = not cycle.response_complete and cycle.waiting_for_100_continue
 
@@ -244,7 +244,7 @@ class Bounded(asyncio.BufferedProtocol):
     def _linger(self, answer: bytes) -> None:
         """Send the last bytes and throw away what comes. Closing at once would lose them: the system answers
         bytes that nobody reads by resetting the connection."""
-        self._registry.move(self, Phase.REFUSED)
+        self._registry.move(self, ConnectionPhase.REFUSED)
         self.flow.resume_reading()
         with suppress(OSError):  # it has left
             self.transport.write(answer)

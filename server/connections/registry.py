@@ -21,7 +21,7 @@ READ_BYTES = 16 << 10
 _AT_ONCE = 256
 
 
-class Phase(enum.Enum):
+class ConnectionPhase(enum.Enum):
     """What a connection waits for."""
 
     HEAD = "the head of a request, the first or one that has begun"
@@ -58,7 +58,7 @@ class ConnectionLimits:
 class Connection(Protocol):
     """What the registry needs of a connection."""
 
-    phase: Phase
+    phase: ConnectionPhase
 
     def out_of_time(self) -> None:
         """The phase's time is over: end it, or take another phase, or the same one anew."""
@@ -88,14 +88,16 @@ class Registry:
         self.count = 0
         self.buffer = memoryview(bytearray(READ_BYTES))
         self._clock = clock
-        self._phases: dict[Phase, OrderedDict[Connection, float]] = {phase: OrderedDict() for phase in Phase}
+        self._phases: dict[ConnectionPhase, OrderedDict[Connection, float]] = {
+            phase: OrderedDict() for phase in ConnectionPhase
+        }
         self._readers: OrderedDict[Connection, tuple[float, int]] = OrderedDict()
         self._seconds = {
-            Phase.REFUSED: limits.refused_seconds,
-            Phase.HEAD: limits.head_seconds,
-            Phase.BODY: limits.stall_seconds,
-            Phase.ANSWER: limits.stall_seconds,
-            Phase.IDLE: limits.idle_seconds,
+            ConnectionPhase.REFUSED: limits.refused_seconds,
+            ConnectionPhase.HEAD: limits.head_seconds,
+            ConnectionPhase.BODY: limits.stall_seconds,
+            ConnectionPhase.ANSWER: limits.stall_seconds,
+            ConnectionPhase.IDLE: limits.idle_seconds,
         }
 
     def enter(self, connection: Connection) -> None:
@@ -103,7 +105,7 @@ class Registry:
         self.count += 1
         self._phases[connection.phase][connection] = self._clock()
 
-    def move(self, connection: Connection, phase: Phase) -> None:
+    def move(self, connection: Connection, phase: ConnectionPhase) -> None:
         """Into a phase, the same one anew or another; its time begins."""
         if self._phases[connection.phase].pop(connection, None) is None:
             return  # it has left
@@ -160,7 +162,7 @@ class Registry:
 
     def make_room(self) -> bool:
         """End the connection that can best be spared. False when all have requests under way."""
-        for phase in (Phase.REFUSED, Phase.HEAD, Phase.IDLE):
+        for phase in (ConnectionPhase.REFUSED, ConnectionPhase.HEAD, ConnectionPhase.IDLE):
             for connection in self._phases[phase]:
                 self.tally.note("closed for a newer one")
                 connection.end()

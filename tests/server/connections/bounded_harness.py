@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.connections.listener import BoundedServer
 from server.connections.protocol import H11Connection
-from server.connections.registry import ConnectionLimits, Phase
+from server.connections.registry import ConnectionLimits, ConnectionPhase
 from server.process import listen
 
 try:
@@ -116,7 +116,7 @@ class Bounds:
             lambda: sorted(phase.name for phase, held in self.registry._phases.items() for _ in held)
         )
 
-    def until(self, *phases: Phase) -> None:
+    def until(self, *phases: ConnectionPhase) -> None:
         """Wait for what the loop does by itself: connections are in exactly these phases."""
         wanted = sorted(phase.name for phase in phases)
         self.until_true(lambda: self.phases() == wanted)

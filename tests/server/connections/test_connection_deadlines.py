@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.api.http.context import open_context
-from server.connections.registry import Phase
+from server.connections.registry import ConnectionPhase
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -88,7 +88,7 @@ def only(answers: list[Answer]) -> tuple[int, str]:
 
 def test_a_connection_that_says_nothing_is_closed_without_a_word(timed: Timed) -> None:
     with timed.connect() as client:
-        timed.until(Phase.HEAD)
+        timed.until(ConnectionPhase.HEAD)
         timed.passes(9.9)
         assert timed.phases() == ["HEAD"]
         timed.passes(0.2)
@@ -99,7 +99,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(timed: Timed) -
 def test_a_head_that_drips_is_answered_with_408(timed: Timed) -> None:
     with timed.connect() as client:
         client.sendall(b"G")
-        timed.until(Phase.HEAD)
+        timed.until(ConnectionPhase.HEAD)
         for byte in b"ET / H":
             timed.passes(1.6)
             client.sendall(bytes([byte]))
@@ -112,10 +112,10 @@ def test_the_second_head_has_its_own_ten_seconds(timed: Timed) -> None:
     with timed.connect() as client:
         client.sendall(GET)
         assert next_answer(client)[0] == 200  # type: ignore[index]
-        timed.until(Phase.IDLE)
+        timed.until(ConnectionPhase.IDLE)
         timed.passes(70)
         client.sendall(b"GET / HT")
-        timed.until(Phase.HEAD)
+        timed.until(ConnectionPhase.HEAD)
         timed.passes(9)
         assert timed.phases() == ["HEAD"]
         timed.passes(2)
@@ -127,7 +127,7 @@ def test_an_idle_connection_is_closed_after_75_seconds_without_a_request(timed: 
         for _ in range(3):
             client.sendall(GET)
             assert next_answer(client)[0] == 200  # type: ignore[index]
-            timed.until(Phase.IDLE)
+            timed.until(ConnectionPhase.IDLE)
             timed.passes(74)
         assert timed.phases() == ["IDLE"]
         timed.passes(2)
@@ -137,7 +137,7 @@ def test_an_idle_connection_is_closed_after_75_seconds_without_a_request(timed: 
 def test_a_body_that_stalls_is_answered_with_408_and_the_route_sees_its_caller_leave(timed: Timed) -> None:
     with timed.connect() as client:
         client.sendall(HEAD + b"Content-Length: 100\r\n\r\nabc")
-        timed.until(Phase.BODY)
+        timed.until(ConnectionPhase.BODY)
         timed.passes(29)
         assert timed.phases() == ["BODY"] and not timed.left
         timed.passes(2)
@@ -154,7 +154,7 @@ def test_a_body_that_drips_ends_too_and_a_slow_one_that_goes_on_does_not(
     with timed.connect() as slow, timed.connect() as drip:
         for client in (slow, drip):
             client.sendall(HEAD + framing + b"\r\n\r\n")
-        timed.until(Phase.BODY, Phase.BODY)
+        timed.until(ConnectionPhase.BODY, ConnectionPhase.BODY)
         for _ in range(4):
             timed.passes(29)
             before = timed.read
@@ -185,7 +185,7 @@ def test_a_body_that_the_server_does_not_read_is_not_the_clients_fault(timed: Ti
 def test_a_client_that_waits_to_be_asked_for_its_body_has_time_from_then(timed: Timed) -> None:
     with timed.connect() as client:
         client.sendall(b"POST /late HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-        timed.until(Phase.BODY)
+        timed.until(ConnectionPhase.BODY)
         timed.passes(100)
         timed.passes(29)
         assert timed.phases() == ["BODY"]
@@ -203,7 +203,7 @@ def test_a_body_that_stalls_behind_its_answer_ends_without_a_second_answer(timed
         client.sendall(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
         assert next_answer(client)[0] == 413  # type: ignore[index]
         client.sendall(b"a")
-        timed.until(Phase.BODY)
+        timed.until(ConnectionPhase.BODY)
         timed.passes(31)
         assert answers_of(client) == []
 
@@ -211,7 +211,7 @@ def test_a_body_that_stalls_behind_its_answer_ends_without_a_second_answer(timed
 def test_an_answer_takes_as_long_as_it_takes(timed: Timed) -> None:
     with timed.connect() as client:
         client.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
-        timed.until(Phase.ANSWER)
+        timed.until(ConnectionPhase.ANSWER)
         for _ in range(100):
             timed.passes(31)
         assert timed.phases() == ["ANSWER"]
@@ -242,7 +242,7 @@ def test_a_client_that_does_not_read_its_answer_is_left(timed: Timed) -> None:
 def test_who_is_refused_and_stays_is_closed_in_two_seconds(timed: Timed) -> None:
     with timed.connect() as client:
         client.sendall(b"nonsense\r\n\r\n")
-        timed.until(Phase.REFUSED)
+        timed.until(ConnectionPhase.REFUSED)
         for _ in range(10):
             client.sendall(PIECE)  # thrown away
         assert timed.phases() == ["REFUSED"]
@@ -252,7 +252,7 @@ def test_who_is_refused_and_stays_is_closed_in_two_seconds(timed: Timed) -> None
 
 def test_many_that_are_over_at_once_do_not_hold_the_loop(timed: Timed) -> None:
     clients = [timed.connect() for _ in range(300)]
-    timed.until(*[Phase.HEAD] * 300)
+    timed.until(*[ConnectionPhase.HEAD] * 300)
     timed.clock.now += 11
     assert timed.on_loop(timed.registry.sweep)  # and there are more
     assert not timed.on_loop(timed.registry.sweep)

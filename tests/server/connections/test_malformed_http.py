@@ -13,7 +13,7 @@ import pytest
 from bounded_harness import CONNECTIONS, Answer, Bounds, answer, answers_of, next_answer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.connections.registry import Phase
+from server.connections.registry import ConnectionPhase
 
 HOST = b"Host: a\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -161,7 +161,7 @@ def test_many_requests_on_one_connection_are_no_long_head(bounds: Bounds) -> Non
             answered = next_answer(client)
             assert answered is not None and answered[0] == 200
         client.sendall(post(CLOSE + b"Content-Length: 1\r\n"))
-        bounds.until(Phase.BODY)
+        bounds.until(ConnectionPhase.BODY)
         client.sendall(b"a")
         ((status, _, body),) = answers_of(client)
         assert (status, json.loads(body)["body"]) == (200, 1)
