@@ -6,8 +6,6 @@ import io
 import re
 import socket
 import sqlite3
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from api_harness import eventually
 from served import TINY, Served
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -35,14 +34,6 @@ def push(served: Served, task: str, rows: int, seed: int, **query: Any) -> dict[
     assert answer.status_code in (200, 201), answer.text
     made: dict[str, Any] = answer.json()
     return made
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Polled over HTTP: each request goes through the server's event loop."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ it up when time is over.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, get_args
 
@@ -66,11 +67,11 @@ class BodyType:
 
         Raises:
             InvalidInputError: the first thing that is wrong with it.
-            OverloadedError: it is long, and too many calls wait for the threads.
         """
         if len(body) <= SHORT_BYTES:
             return self._check(services.settings, body)
-        return await services.text.run(self._check, services.settings, body)
+        # Not on the threads that tokenise: its deadline is in the body, and would not be known while it waits.
+        return await asyncio.to_thread(self._check, services.settings, body)
 
     def _check(self, settings: Settings, body: bytes | bytearray) -> Any:
         most = {

@@ -35,7 +35,7 @@ from server.tuning.service.failures import (
 )
 from server.tuning.service.held import HeldJob, JobCancelledError, JobStore, ServiceStoppingError
 from server.tuning.service.observer import Ending, TuningObserver
-from server.tuning.service.patient import PatientStore
+from server.tuning.service.patient import patient
 from server.tuning.service.preparing import Prepared, PromptReader, prepare
 from server.tuning.service.publishing import PromptPublisher, is_good, publish, report_of
 from server.tuning.service.reporting import Reporter
@@ -115,7 +115,7 @@ class _Run:
     def __init__(self, runner: JobRunner, held: HeldJob) -> None:
         self._runner = runner
         self._held = held
-        self._store = PatientStore(runner._store, held)
+        self._store = patient(runner._store, held)
         self._config = runner._config
         self._base = runner._base
         self._folder = runner.folder_of(held.job.tenant, held.job.id)

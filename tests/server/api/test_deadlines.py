@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -122,27 +123,33 @@ def test_control_without_it_a_request_waits_for_the_thread(
     assert answers[0].status_code == 504  # all the same, but only now
 
 
-PAUSE = 1.5
+READING = 10.0
+"""Seconds, on the clock of a call, that reading the body took."""
 
 
-def send_slowly(api: ApiServer, deadline_seconds: float) -> bytes:
-    """The status line of the answer to a body whose second half comes after a pause."""
+def send(api: ApiServer, deadline_seconds: float) -> bytes:
+    """The status line of the answer to a body that comes in two halves."""
     content = json.dumps({"task": "t", "input": "good", "deadline_seconds": deadline_seconds}).encode()
     head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", api.port), timeout=300) as client:
         client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content[:20])
-        time.sleep(PAUSE)  # no signal is waited for: this is the time that the deadline counts
         client.sendall(content[20:])
         return client.recv(4096).split(b"\r\n")[0]
 
 
+def after_reading() -> float:
+    return time.monotonic() + READING
+
+
 def test_the_clock_starts_before_the_body_is_read(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "Call", partial(Call, clock=after_reading))
     before = submitted(api)
-    assert b"504" in send_slowly(api, 0.9 * PAUSE)
+    assert b"504" in send(api, 0.9 * READING)
     assert submitted(api) == before
     # The control: a clock that starts when the body was read.
-    monkeypatch.setattr(work, "context_of", lambda request: RequestContext("late"))
-    assert b"200" in send_slowly(api, 0.9 * PAUSE)
+    begun = lambda request: RequestContext("late", started=after_reading())  # noqa: E731
+    monkeypatch.setattr(work, "context_of", begun)
+    assert b"200" in send(api, 0.9 * READING)
 
 
 class Clock:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
+from api_harness import eventually
 from starlette.types import Receive, Scope, Send
 
 from server.connections.listener import BoundedServer
@@ -143,8 +144,7 @@ class Bounds:
 
     def __enter__(self) -> Bounds:
         self.thread.start()
-        while not self.server.started:
-            time.sleep(0)
+        eventually(lambda: self.server.started)
         return self
 
     def __exit__(self, *_: object) -> None:

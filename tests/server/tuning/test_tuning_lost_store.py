@@ -95,7 +95,7 @@ def test_a_job_that_does_not_wait_for_its_reads_fails(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control."""
-    monkeypatch.setattr(runner, "PatientStore", lambda store, held: store)
+    monkeypatch.setattr(runner, "patient", lambda store, held: store)
     store = PromptStore.open(tmp_path, clock=clock)
     _, over = _beside(store, tmp_path, Stuttering(store, clock, "before"))
     assert over.status == "failed" and over.error is not None and over.error["code"] == "store_unavailable"
