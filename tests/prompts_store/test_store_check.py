@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prompts_store import PromptStore, sqlite
+from prompts_store import PromptStore
 from prompts_store.errors import CorruptError, StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import example_prompt
@@ -70,17 +70,16 @@ def test_a_missing_blob_is_found_and_told(filled: PromptStore, tmp_path: Path) -
         filled.values(path.stem)
 
 
-def test_a_check_does_not_wait_for_writers(
-    filled: PromptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_does_not_wait_for_writers(filled: PromptStore, tmp_path: Path) -> None:
     """Nor they for it: it reads snapshots. The control, a repair, needs the lock."""
     with closing(sqlite3.connect(tmp_path / "data" / "chorus.db")) as raw:
         raw.executescript("UPDATE tasks SET live_versions = 9 WHERE name = 'a'")
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 10)
-    with closing(PromptStore.open(tmp_path / "data")) as beside, filled._database.write():
-        assert [problem.kind for problem in beside.check().problems] == ["wrong_task"]
-        with pytest.raises(StoreError, match="locked"):
-            beside.check(repair=True)
+    with closing(PromptStore.open(tmp_path / "data")) as beside:
+        beside._database.patience_seconds = 0.01
+        with filled._database.write():
+            assert [problem.kind for problem in beside.check().problems] == ["wrong_task"]
+            with pytest.raises(StoreError, match="locked"):
+                beside.check(repair=True)
 
 
 def test_a_tombstone_needs_no_blob(filled: PromptStore, tmp_path: Path) -> None:
