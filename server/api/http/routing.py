@@ -70,7 +70,7 @@ class BodyType:
         """
         if len(body) <= SHORT_BYTES:
             return self._check(services.settings, body)
-        # Not on the threads that tokenise: its deadline is in the body, and would not be known while it waits.
+        # Not on the threads that tokenise: its deadline is in the body, and not known while it waits.
         return await asyncio.to_thread(self._check, services.settings, body)
 
     def _check(self, settings: Settings, body: bytes | bytearray) -> Any:
