@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Table, and_, delete, insert, select, update
 
-from prompts_store import tables
+from prompts_store.database import tables
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.records import AliasMove
 

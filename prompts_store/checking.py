@@ -8,18 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
-from prompts_store import counts, sqlite
+from prompts_store import counts
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
 from prompts_store.check_report import CheckReport, Problem
-from prompts_store.database import Database
-from prompts_store.digests import manifest_digest, prompt_digest
-from prompts_store.errors import CorruptError
-from prompts_store.file_checking import FileChecker
-from prompts_store.identity import Identity, database_id
-from prompts_store.names import LIVE
-from prompts_store.rows import VERSION_COLUMNS, version_record
-from prompts_store.tables import (
+from prompts_store.database import Database, sqlite
+from prompts_store.database.tables import (
     aliases,
     ensemble_aliases,
     ensemble_versions,
@@ -28,7 +22,13 @@ from prompts_store.tables import (
     tasks,
     versions,
 )
-from prompts_store.tables import blobs as blob_table
+from prompts_store.database.tables import blobs as blob_table
+from prompts_store.digests import manifest_digest, prompt_digest
+from prompts_store.errors import CorruptError
+from prompts_store.file_checking import FileChecker
+from prompts_store.identity import Identity, database_id
+from prompts_store.names import LIVE
+from prompts_store.rows import VERSION_COLUMNS, version_record
 from prompts_store.tasks import refresh_labels
 
 _PAGE = 500

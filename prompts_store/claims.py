@@ -17,11 +17,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
+from prompts_store.database.tuning_tables import tuning_jobs
 from prompts_store.errors import LeaseLostError
 from prompts_store.job_events import STATUS, add_events
 from prompts_store.jobs import change_job, close_job, job_record
 from prompts_store.tuning_records import ACTIVE, JobLease, JobStatus, TuningJob
-from prompts_store.tuning_tables import tuning_jobs
 
 
 def claim_job(

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, null, select, update
 
-from prompts_store.columns import Instant
-from prompts_store.tables import blobs, versions
+from prompts_store.database.columns import Instant
+from prompts_store.database.tables import blobs, versions
 
 
 def retain(connection: Connection, digest: str, size_bytes: int) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from prompts_store import checks
+from prompts_store.database.tuning_tables import files, tuning_job_files, tuning_jobs
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
 from prompts_store.ids import FILE, check_cursor_id, is_id, new_id
 from prompts_store.pages import check_limit, decode_cursor, encode_cursor, invalid_cursor, make_page
 from prompts_store.records import Page
 from prompts_store.text import has_control_characters, shown
 from prompts_store.tuning_records import DataFile
-from prompts_store.tuning_tables import files, tuning_job_files, tuning_jobs
 
 MAX_FILE_NAME_CHARACTERS = 255
 

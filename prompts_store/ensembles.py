@@ -11,18 +11,18 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
 
 from prompts_store import aliasing
-from prompts_store.digests import canonical_json
-from prompts_store.errors import NotFoundError
-from prompts_store.names import LIVE, check_name, check_prefix
-from prompts_store.pages import check_limit, decode_cursor, encode_cursor, make_page
-from prompts_store.records import EnsembleMember, EnsembleRecord, EnsembleVersion, Page, Reference
-from prompts_store.tables import (
+from prompts_store.database.tables import (
     ensemble_members,
     ensemble_versions,
     ensembles,
     tasks,
     versions,
 )
+from prompts_store.digests import canonical_json
+from prompts_store.errors import NotFoundError
+from prompts_store.names import LIVE, check_name, check_prefix
+from prompts_store.pages import check_limit, decode_cursor, encode_cursor, make_page
+from prompts_store.records import EnsembleMember, EnsembleRecord, EnsembleVersion, Page, Reference
 
 _CURSOR = "ensembles"
 _AFTER_NAMES = "\x7f"

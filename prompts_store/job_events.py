@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from prompts_store import checks
+from prompts_store.database.tuning_tables import tuning_events, tuning_jobs
 from prompts_store.errors import InvalidError
 from prompts_store.pages import check_limit
 from prompts_store.text import shown
 from prompts_store.tuning_records import JobEvent
-from prompts_store.tuning_tables import tuning_events, tuning_jobs
 
 MAX_EVENT_BYTES = 65_536
 # Written by the store with every change of a job's status, in the same transaction.

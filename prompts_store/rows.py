@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, select
 
+from prompts_store.database.tables import tasks, versions
 from prompts_store.records import AliasMove, PromptManifest, PromptVersion, TaskRecord
-from prompts_store.tables import tasks, versions
 
 VERSION_COLUMNS: tuple[ColumnElement[Any], ...] = (
     versions.c.id,

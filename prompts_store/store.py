@@ -16,9 +16,10 @@ from prompts_store.check_report import CheckReport
 from prompts_store.checking import Checker
 from prompts_store.collector import Collector, CollectPlan, CollectReport
 from prompts_store.database import Database
+from prompts_store.database.privacy import make_private_folder
+from prompts_store.database.tables import tasks
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.identity import Identity, Pairing
-from prompts_store.privacy import make_private_folder
 from prompts_store.store_aliases import Aliases
 from prompts_store.store_base import utc_now
 from prompts_store.store_claims import JobClaims
@@ -27,7 +28,6 @@ from prompts_store.store_files import DataFiles
 from prompts_store.store_jobs import TuningJobs
 from prompts_store.store_prompts import Prompts
 from prompts_store.store_tasks import Tasks
-from prompts_store.tables import tasks
 from prompts_store.text import shown
 
 LOG = logging.getLogger("chorus.store")

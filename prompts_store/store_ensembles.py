@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prompts_store import aliasing, claims, ensembles
+from prompts_store.database.tables import ensembles as ensemble_table
 from prompts_store.members import check_members, find_members
 from prompts_store.names import LIVE, check_alias, check_name
 from prompts_store.pages import DEFAULT_LIMIT
@@ -19,7 +20,6 @@ from prompts_store.records import (
 )
 from prompts_store.references import check_version
 from prompts_store.store_base import StoreBase, check_owner, parsed_reference
-from prompts_store.tables import ensembles as ensemble_table
 from prompts_store.tasks import last_number
 from prompts_store.tuning_records import JobLease
 

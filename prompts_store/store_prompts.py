@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from prompts_store import checks, claims, versions
 from prompts_store.blobs.format import decode, encode
+from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
 from prompts_store.names import check_name
@@ -20,7 +21,6 @@ from prompts_store.publishing import Draft, add_version, find_same
 from prompts_store.records import PromptManifest, PromptVersion, Published, Reference
 from prompts_store.rows import version_record
 from prompts_store.store_base import StoreBase, parsed_reference
-from prompts_store.tables import blobs as blob_table
 from prompts_store.text import shown
 from prompts_store.tuning_records import JobLease
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from prompts_store import checks, tasks, versions
+from prompts_store.database.tables import tasks as task_table
+from prompts_store.database.tables import versions as version_table
 from prompts_store.names import check_name
 from prompts_store.pages import DEFAULT_LIMIT
 from prompts_store.records import Page, PromptVersion, Reference, TaskRecord
 from prompts_store.references import check_version
 from prompts_store.rows import version_record
 from prompts_store.store_base import StoreBase, check_owner
-from prompts_store.tables import tasks as task_table
-from prompts_store.tables import versions as version_table
 
 
 class Tasks(StoreBase):

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, and_, delete, insert, select, update
 
 from prompts_store import aliasing, counts
+from prompts_store.database.tables import aliases, task_labels, tasks, versions
 from prompts_store.errors import NotFoundError
 from prompts_store.names import LIVE, check_name, check_prefix
 from prompts_store.pages import check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page, TaskRecord
 from prompts_store.rows import TASK_COLUMNS, task_record
-from prompts_store.tables import aliases, task_labels, tasks, versions
 
 _CURSOR = "tasks"
 # Greater than every character of a name.

@@ -8,12 +8,19 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, select, update
 
 from prompts_store import aliasing, counts
+from prompts_store.database.tables import (
+    aliases,
+    ensemble_members,
+    ensemble_versions,
+    ensembles,
+    tasks,
+    versions,
+)
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.pages import check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page, PromptVersion, Reference
 from prompts_store.references import check_version
 from prompts_store.rows import VERSION_COLUMNS, version_record
-from prompts_store.tables import aliases, ensemble_members, ensemble_versions, ensembles, tasks, versions
 from prompts_store.tasks import find_task
 
 _CURSOR = "versions"

@@ -9,11 +9,11 @@ import pytest
 from alembic import command
 from store_faults import MAX_STEPS, DyingDisk, FewScans, attempt, faulty_store
 
-from prompts_store import PromptStore, database
-from prompts_store.database import Database
+from prompts_store import PromptStore
+from prompts_store.database import Database, database
+from prompts_store.database.migrate import alembic_config
 from prompts_store.errors import ConflictError
 from prompts_store.identity import FolderPairing
-from prompts_store.migrate import alembic_config
 from prompts_store.testing import FakeClock, Fault, FaultyFiles, example_file, example_prompt
 
 Prepare = Callable[[Path], None]

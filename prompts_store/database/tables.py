@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-from prompts_store.columns import DIGEST, KEY, LABEL, NAME, Instant
+from prompts_store.database.columns import DIGEST, KEY, LABEL, NAME, Instant
 
 metadata = MetaData(
     naming_convention={

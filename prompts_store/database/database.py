@@ -12,10 +12,10 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from prompts_store import postgresql, sqlite
+from prompts_store.database import postgresql, sqlite
+from prompts_store.database.migrate import is_empty, upgrade
+from prompts_store.database.privacy import make_private_database
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
-from prompts_store.migrate import is_empty, upgrade
-from prompts_store.privacy import make_private_database
 from prompts_store.text import shown
 
 LOG = logging.getLogger("chorus.store")

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from prompts_store import PromptStore, sqlite
+from prompts_store import PromptStore
+from prompts_store.database import sqlite
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.testing import example_prompt
 

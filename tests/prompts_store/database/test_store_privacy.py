@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from prompts_store import PromptStore, privacy
+from prompts_store import PromptStore
+from prompts_store.database import privacy
 from prompts_store.testing import example_prompt
 
 

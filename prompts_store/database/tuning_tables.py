@@ -22,8 +22,8 @@ from sqlalchemy import (
     text,
 )
 
-from prompts_store.columns import DIGEST, KEY, NAME, PUBLIC_ID, Instant
-from prompts_store.tables import metadata
+from prompts_store.database.columns import DIGEST, KEY, NAME, PUBLIC_ID, Instant
+from prompts_store.database.tables import metadata
 
 _ALIVE = text("deleted_at IS NULL")
 _UNFINISHED = text("finished_at IS NULL")

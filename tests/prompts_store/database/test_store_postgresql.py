@@ -12,9 +12,10 @@ import pytest
 from postgres_server import PostgresServer
 from sqlalchemy import event, update
 
-from prompts_store import PromptStore, postgresql
+from prompts_store import PromptStore
+from prompts_store.database import postgresql
+from prompts_store.database.tables import tasks
 from prompts_store.errors import InvalidError, StoreError
-from prompts_store.tables import tasks
 from prompts_store.testing import FakeClock, example_prompt
 
 SPEC = {"base_fingerprint": "base"}

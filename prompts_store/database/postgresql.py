@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
+from prompts_store.database.sqlite import WRITE_OPTION
 from prompts_store.errors import InvalidError
-from prompts_store.sqlite import WRITE_OPTION
 
 # Nobody keeps a reader waiting but who changes the tables themselves.
 READ_PATIENCE_MS = 5_000

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from prompts_store.errors import StoreError
 
-_FOLDER = Path(__file__).parent / "migrations"
+_FOLDER = Path(__file__).parents[1] / "migrations"
 
 
 def upgrade(connection: Connection) -> None:

@@ -12,10 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from postgres_server import PostgresServer
 from sqlalchemy import Connection, inspect
 
-from prompts_store import PromptStore, database, tables
-from prompts_store.database import Database
+from prompts_store import PromptStore
+from prompts_store.database import Database, database, tables
+from prompts_store.database.migrate import alembic_config
 from prompts_store.errors import ConflictError
-from prompts_store.migrate import alembic_config
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt
 
