@@ -47,7 +47,7 @@ _UNREFERENCED = text("unreferenced_at IS NOT NULL")
 store_identity = Table(
     "store_identity",
     metadata,
-    # One row, written when the store is opened for the first time: see `identity`.
+    # One row, written when the store is opened for the first time: see `upkeep.identity`.
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", String(36), nullable=False),
     Column("created_at", Instant, nullable=False),

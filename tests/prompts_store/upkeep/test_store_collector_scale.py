@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from prompts_store import PromptStore, collector
+from prompts_store import PromptStore
 from prompts_store.testing import FakeClock, example_prompt
+from prompts_store.upkeep import collector
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from datetime import datetime
 from prompts_store import data_files
 from prompts_store.blobs import LocalContents
 from prompts_store.database import Database
-from prompts_store.identity import Identity
+from prompts_store.upkeep.identity import Identity
 
 BATCH = 100
 """Removals a lock: a writer waits for at most so many."""

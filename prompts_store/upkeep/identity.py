@@ -25,8 +25,8 @@ from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.database import Database
 from prompts_store.database.tables import store_identity
 from prompts_store.errors import ConflictError
-from prompts_store.holdings import Holding, blob_holdings, file_holdings, needed_blobs, needed_files
 from prompts_store.text import shown
+from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings, needed_blobs, needed_files
 
 
 @dataclass(frozen=True, slots=True)

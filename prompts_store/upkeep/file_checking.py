@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, func, select, update
 
 from prompts_store.blobs import LocalContents
-from prompts_store.check_report import Problem
 from prompts_store.database import Database
 from prompts_store.database.tuning_tables import files, tuning_events, tuning_jobs
+from prompts_store.upkeep.check_report import Problem
 
 _PAGE = 500
 

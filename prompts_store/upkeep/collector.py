@@ -23,10 +23,10 @@ from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.database import Database
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.errors import ConflictError
-from prompts_store.file_collector import BATCH, FileCollector, batches
-from prompts_store.holdings import Holding, blob_holdings, file_holdings
-from prompts_store.identity import Identity
 from prompts_store.leases import Leases
+from prompts_store.upkeep.file_collector import BATCH, FileCollector, batches
+from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings
+from prompts_store.upkeep.identity import Identity
 
 MASS_REMOVAL = 20
 """A collection of more than so many, and of more than half of what is there, is refused unless allowed."""

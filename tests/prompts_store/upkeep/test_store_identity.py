@@ -12,11 +12,11 @@ from postgres_server import PostgresServer
 from sqlalchemy import Connection
 
 from prompts_store import PromptStore
-from prompts_store.collector import MASS_REMOVAL, CollectReport
 from prompts_store.database import Database
 from prompts_store.errors import ConflictError, NotFoundError
-from prompts_store.identity import Identity
 from prompts_store.testing import FakeClock, example_file, example_prompt
+from prompts_store.upkeep.collector import MASS_REMOVAL, CollectReport
+from prompts_store.upkeep.identity import Identity
 
 MANY = 24
 
@@ -107,7 +107,7 @@ def test_control_without_the_ids_it_removes_all(
     folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Identity, "require", lambda *_: None)
-    monkeypatch.setattr("prompts_store.collector.MASS_REMOVAL", MANY)
+    monkeypatch.setattr("prompts_store.upkeep.collector.MASS_REMOVAL", MANY)
     with closing(PromptStore.open(folder, clock=clock)) as store:
         assert (store.collect(grace_seconds=3600).orphans, kept(folder)) == (MANY, (0, 0))
 
@@ -234,7 +234,7 @@ def test_a_folder_that_is_adopted_during_a_collection_loses_no_more(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looks_again: bool
 ) -> None:
     """Each batch looks at the ids again. The control looks once, and removes what is another's by then."""
-    monkeypatch.setattr("prompts_store.collector.BATCH", 2)
+    monkeypatch.setattr("prompts_store.upkeep.collector.BATCH", 2)
     with closing(PromptStore.open(tmp_path, clock=clock)) as store:
         fill(store, 6)
         empty(store)

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Row, and_, func, or_, select, update
 from prompts_store import counts
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
-from prompts_store.check_report import CheckReport, Problem
 from prompts_store.database import Database, sqlite
 from prompts_store.database.tables import (
     aliases,
@@ -25,11 +24,12 @@ from prompts_store.database.tables import (
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import manifest_digest, prompt_digest
 from prompts_store.errors import CorruptError
-from prompts_store.file_checking import FileChecker
-from prompts_store.identity import Identity, database_id
 from prompts_store.names import LIVE
 from prompts_store.rows import VERSION_COLUMNS, version_record
 from prompts_store.tasks import refresh_labels
+from prompts_store.upkeep.check_report import CheckReport, Problem
+from prompts_store.upkeep.file_checking import FileChecker
+from prompts_store.upkeep.identity import Identity, database_id
 
 _PAGE = 500
 # Versions that a finding names.
