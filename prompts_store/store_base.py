@@ -12,8 +12,8 @@ from pathlib import Path
 
 from prompts_store import checks
 from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs.leases import Leases
 from prompts_store.database import Database
-from prompts_store.leases import Leases
 from prompts_store.names import check_alias, check_name
 from prompts_store.records import Reference
 from prompts_store.references import check_version, parse_reference

@@ -20,10 +20,10 @@ from typing import Literal
 from sqlalchemy import Connection, delete, literal, select, tuple_
 
 from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs.leases import Leases
 from prompts_store.database import Database
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.errors import ConflictError
-from prompts_store.leases import Leases
 from prompts_store.upkeep.file_collector import BATCH, FileCollector, batches
 from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings
 from prompts_store.upkeep.identity import Identity
