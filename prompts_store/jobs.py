@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from prompts_store.data_files import find_file
 from prompts_store.database.tuning_tables import files, tuning_job_files, tuning_jobs
 from prompts_store.errors import ConflictError, InvalidError, LimitError, NotFoundError
+from prompts_store.files.data_files import find_file
 from prompts_store.ids import JOB, check_cursor_id, is_id, new_id
 from prompts_store.job_events import STATUS, add_events
 from prompts_store.pages import check_limit, decode_cursor, encode_cursor, invalid_cursor, make_page

@@ -1,4 +1,4 @@
-"""What the store hands out about tuning: data files, jobs, their events, and the lease of who runs one."""
+"""What the store hands out about tuning jobs: how they are, their events, and the lease of who runs one."""
 
 from __future__ import annotations
 
@@ -14,27 +14,6 @@ ACTIVE: tuple[JobStatus, ...] = ("preparing", "running")
 UNFINISHED: tuple[JobStatus, ...] = ("queued", *ACTIVE)
 OVER: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 STATUSES: tuple[JobStatus, ...] = (*UNFINISHED, *OVER)
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """An uploaded file of training data; its bytes never change.
-
-    Attributes:
-        id: `file-` and 24 hexadecimal digits.
-        name: as the uploader called it; for people, and for guessing a format. Never a path.
-        sha256: of the bytes, hex.
-        deleted_at: set by a tombstone.
-    """
-
-    id: str
-    tenant: str
-    name: str
-    size_bytes: int
-    sha256: str
-    created_at: datetime
-    created_by: str = ""
-    deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from prompts_store import data_files
 from prompts_store.blobs import LocalContents
 from prompts_store.database import Database
+from prompts_store.files import data_files
 from prompts_store.upkeep.identity import Identity
 
 BATCH = 100

@@ -8,8 +8,8 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, CorruptError, InvalidError, NotFoundError, StoreError
+from prompts_store.files.records import DataFile
 from prompts_store.testing import FakeClock, example_file
-from prompts_store.tuning_records import DataFile
 
 SPEC = {"base_fingerprint": "base"}
 ABSENT = "file-" + "0" * 24
