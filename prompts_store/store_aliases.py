@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
-from prompts_store import aliasing, claims, tasks
+from prompts_store import aliasing, tasks
+from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.rows import held
 from prompts_store.names import LIVE, check_alias
 from prompts_store.records import AliasMove
 from prompts_store.references import check_version
 from prompts_store.store_base import StoreBase, check_owner
-from prompts_store.tuning_records import JobLease
 
 
 class Aliases(StoreBase):
@@ -52,7 +53,7 @@ class Aliases(StoreBase):
         check_version(number)
         with self._changing(tenant, task, alias, moved_by) as (connection, key):
             if lease is not None:
-                claims.held(connection, lease)
+                held(connection, lease)
             return aliasing.move(
                 connection, aliasing.TASKS, key, alias, number, moved_by=moved_by, now=self._clock()
             )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prompts_store import aliasing, claims, ensembles
+from prompts_store import aliasing, ensembles
 from prompts_store.database.tables import ensembles as ensemble_table
+from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.rows import held
 from prompts_store.members import check_members, find_members
 from prompts_store.names import LIVE, check_alias, check_name
 from prompts_store.pages import DEFAULT_LIMIT
@@ -21,7 +23,6 @@ from prompts_store.records import (
 from prompts_store.references import check_version
 from prompts_store.store_base import StoreBase, check_owner, parsed_reference
 from prompts_store.tasks import last_number
-from prompts_store.tuning_records import JobLease
 
 
 class Ensembles(StoreBase):
@@ -53,7 +54,7 @@ class Ensembles(StoreBase):
         checked = check_members(members, vote)
         with self._database.write() as connection:
             if lease is not None:
-                claims.held(connection, lease)
+                held(connection, lease)
             found = find_members(connection, checked)
             return ensembles.add_ensemble_version(
                 connection, tenant, name, found, vote, created_by=created_by, now=self._clock()

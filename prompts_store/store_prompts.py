@@ -11,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from prompts_store import checks, claims, versions
+from prompts_store import checks, versions
 from prompts_store.blobs.format import decode, encode
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
+from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.rows import held
 from prompts_store.names import check_name
 from prompts_store.publishing import Draft, add_version, find_same
 from prompts_store.records import PromptManifest, PromptVersion, Published, Reference
 from prompts_store.rows import version_record
 from prompts_store.store_base import StoreBase, parsed_reference
 from prompts_store.text import shown
-from prompts_store.tuning_records import JobLease
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -143,7 +144,7 @@ class Prompts(StoreBase):
             if same is not None:
                 return Published(same, created=False)
             if lease is not None:
-                claims.held(connection, lease)
+                held(connection, lease)
             # A collector may have taken it since; from here on it cannot.
             if not self._blobs.has(digest):
                 self._blobs.put(digest, content, now=self._clock())

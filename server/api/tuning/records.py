@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prompts_store.files.records import DataFile
-from prompts_store.tuning_records import JobEvent, TuningJob
+from prompts_store.jobs.records import JobEvent, TuningJob
 
 
 def file_json(file: DataFile) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import LeaseLostError
+from prompts_store.jobs.records import JobLease
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_prompt
-from prompts_store.tuning_records import JobLease
 
 Act = Callable[[PromptStore, JobLease | None], object]
 

@@ -12,9 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from prompts_store import checks
 from prompts_store.database.tuning_tables import tuning_events, tuning_jobs
 from prompts_store.errors import InvalidError
-from prompts_store.pages import check_limit
 from prompts_store.text import shown
-from prompts_store.tuning_records import JobEvent
 
 MAX_EVENT_BYTES = 65_536
 # Written by the store with every change of a job's status, in the same transaction.
@@ -56,23 +54,3 @@ def add_events(
     ]
     connection.execute(insert(tuning_events), rows)
     connection.execute(update(tuning_jobs).where(which).values(last_event=last + len(rows)))
-
-
-def list_events(connection: Connection, job_number: int, *, after: int, limit: int) -> list[JobEvent]:
-    """A job's events after a number, in order.
-
-    Raises:
-        InvalidError: `invalid_limit`; field `after`.
-    """
-    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**31:
-        raise InvalidError(
-            f"{shown(after)} is not the number of an event; send the last one that you have, or 0.",
-            field="after",
-        )
-    query = (
-        select(tuning_events)
-        .where(tuning_events.c.job_number == job_number, tuning_events.c.seq > after)
-        .order_by(tuning_events.c.seq)
-        .limit(check_limit(limit))
-    )
-    return [JobEvent(row.seq, row.at, row.kind, row.data) for row in connection.execute(query)]

@@ -5,8 +5,8 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import InvalidError, LeaseLostError
+from prompts_store.jobs.records import JobLease, TuningJob
 from prompts_store.testing import FakeClock
-from prompts_store.tuning_records import JobLease, TuningJob
 
 SPEC = {"base_fingerprint": "base"}
 

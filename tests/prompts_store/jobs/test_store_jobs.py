@@ -5,8 +5,8 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, InvalidError, LimitError, NotFoundError
+from prompts_store.jobs.records import JobEvent, TuningJob
 from prompts_store.testing import FakeClock, example_file
-from prompts_store.tuning_records import JobEvent, TuningJob
 
 SPEC = {"base_fingerprint": "base", "task": "sst2", "seed": 0}
 ABSENT = "job-" + "0" * 24
