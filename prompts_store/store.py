@@ -15,13 +15,13 @@ from prompts_store.blobs.folder import translated
 from prompts_store.database import Database
 from prompts_store.database.privacy import make_private_folder
 from prompts_store.database.tables import tasks
+from prompts_store.ensembles.ensembles import Ensembles
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.files.data_files import DataFiles
 from prompts_store.jobs.claims import JobClaims
 from prompts_store.jobs.jobs import TuningJobs
 from prompts_store.store_aliases import Aliases
 from prompts_store.store_base import utc_now
-from prompts_store.store_ensembles import Ensembles
 from prompts_store.store_prompts import Prompts
 from prompts_store.store_tasks import Tasks
 from prompts_store.text import shown
