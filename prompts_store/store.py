@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from prompts_store.base import utc_now
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
 from prompts_store.database import Database
@@ -20,10 +21,10 @@ from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.files.data_files import DataFiles
 from prompts_store.jobs.claims import JobClaims
 from prompts_store.jobs.jobs import TuningJobs
-from prompts_store.store_aliases import Aliases
-from prompts_store.store_base import utc_now
-from prompts_store.store_prompts import Prompts
-from prompts_store.store_tasks import Tasks
+from prompts_store.tasks.aliases import Aliases
+from prompts_store.tasks.prompts import Prompts
+from prompts_store.tasks.tasks import Tasks
+from prompts_store.tasks.versions import Versions
 from prompts_store.text import shown
 from prompts_store.upkeep.check_report import CheckReport
 from prompts_store.upkeep.checking import Checker
@@ -33,7 +34,7 @@ from prompts_store.upkeep.identity import Identity, Pairing
 LOG = logging.getLogger("chorus.store")
 
 
-class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, JobClaims):
+class PromptStore(Prompts, Tasks, Versions, Aliases, Ensembles, DataFiles, TuningJobs, JobClaims):
     """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
 
     What another process wrote is seen by the next call. All methods block; call them from a worker thread.

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
-from prompts_store import aliasing
+from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import ensemble_members, ensemble_versions, ensembles
 from prompts_store.digests import canonical_json
 from prompts_store.ensembles.members import check_members, find_members
@@ -33,9 +33,9 @@ from prompts_store.records import (
     Reference,
     Vote,
 )
-from prompts_store.references import check_version
-from prompts_store.store_base import StoreBase, check_owner, parsed_reference
-from prompts_store.tasks import last_number
+from prompts_store.tasks import aliasing
+from prompts_store.tasks.references import check_version, parsed_reference
+from prompts_store.tasks.rows import last_number
 
 _CURSOR = "ensembles"
 _AFTER_NAMES = "\x7f"

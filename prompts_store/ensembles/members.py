@@ -11,9 +11,9 @@ from prompts_store.checks import is_finite
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 from prompts_store.records import EnsembleMember, Reference
-from prompts_store.references import check_version
+from prompts_store.tasks.references import check_version
+from prompts_store.tasks.versions import resolve
 from prompts_store.text import shown
-from prompts_store.versions import resolve
 
 MAX_MEMBERS = 64
 

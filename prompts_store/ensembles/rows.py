@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
-from prompts_store import aliasing
 from prompts_store.database.tables import (
     ensemble_members,
     ensemble_versions,
@@ -18,6 +17,7 @@ from prompts_store.database.tables import (
 )
 from prompts_store.errors import NotFoundError
 from prompts_store.records import EnsembleMember, EnsembleRecord, EnsembleVersion, Reference
+from prompts_store.tasks import aliasing
 
 
 def find_ensemble(connection: Connection, tenant: str, name: str, *, field: str = "ensemble") -> Row[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from prompts_store import checks
+from prompts_store.base import StoreBase
 from prompts_store.blobs import ContentWriter
 from prompts_store.database.tuning_tables import files, tuning_job_files, tuning_jobs
 from prompts_store.errors import ConflictError, CorruptError, NotFoundError
@@ -27,7 +28,6 @@ from prompts_store.pages import (
     make_page,
 )
 from prompts_store.records import Page
-from prompts_store.store_base import StoreBase
 from prompts_store.text import shown
 
 _CURSOR = "files"

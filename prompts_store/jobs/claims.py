@@ -19,12 +19,12 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from prompts_store import checks
+from prompts_store.base import StoreBase
 from prompts_store.database.tuning_tables import tuning_jobs
 from prompts_store.errors import InvalidError
 from prompts_store.jobs.events import STATUS, add_events, check_events
 from prompts_store.jobs.records import ACTIVE, OVER, JobLease, JobStatus, TuningJob
 from prompts_store.jobs.rows import change_job, close_job, held, job_record
-from prompts_store.store_base import StoreBase
 from prompts_store.text import shown
 
 MAX_PROGRESS_BYTES = 65_536

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from prompts_store import checks
+from prompts_store.base import StoreBase
 from prompts_store.database.tuning_tables import files as file_table
 from prompts_store.database.tuning_tables import tuning_events, tuning_job_files, tuning_jobs
 from prompts_store.errors import ConflictError, InvalidError, LimitError
@@ -27,7 +28,6 @@ from prompts_store.pages import (
     make_page,
 )
 from prompts_store.records import Page
-from prompts_store.store_base import StoreBase
 from prompts_store.text import shown
 
 MAX_SPEC_BYTES = 262_144

@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
-from prompts_store import counts
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
 from prompts_store.database import Database, sqlite
@@ -25,8 +24,8 @@ from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import manifest_digest, prompt_digest
 from prompts_store.errors import CorruptError
 from prompts_store.names import LIVE
-from prompts_store.rows import VERSION_COLUMNS, version_record
-from prompts_store.tasks import refresh_labels
+from prompts_store.tasks import counts
+from prompts_store.tasks.rows import VERSION_COLUMNS, refresh_labels, version_record
 from prompts_store.upkeep.check_report import CheckReport, Problem
 from prompts_store.upkeep.file_checking import FileChecker
 from prompts_store.upkeep.identity import Identity, database_id

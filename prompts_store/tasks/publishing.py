@@ -9,13 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from prompts_store import aliasing, counts
 from prompts_store.database.tables import tasks, versions
 from prompts_store.names import LIVE
 from prompts_store.records import PromptManifest, PromptVersion, Reference
-from prompts_store.rows import VERSION_COLUMNS, version_record
-from prompts_store.tasks import open_task, refresh_labels
-from prompts_store.versions import resolve
+from prompts_store.tasks import aliasing, counts
+from prompts_store.tasks.rows import VERSION_COLUMNS, open_task, refresh_labels, version_record
+from prompts_store.tasks.versions import resolve
 
 
 @dataclass(frozen=True, slots=True)

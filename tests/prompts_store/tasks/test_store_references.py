@@ -3,7 +3,7 @@ import pytest
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_alias, check_name
 from prompts_store.records import Reference
-from prompts_store.references import check_version, format_reference, parse_reference
+from prompts_store.tasks.references import check_version, format_reference, parse_reference
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompts_store.errors import InvalidError
-from prompts_store.template import (
+from prompts_store.tasks.template import (
     MAX_TEMPLATE_CHARACTERS,
     MAX_TEMPLATE_FIELDS,
     check_template,

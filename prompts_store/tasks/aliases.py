@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
-from prompts_store import aliasing, tasks
+from prompts_store.base import StoreBase, check_owner
 from prompts_store.jobs.records import JobLease
 from prompts_store.jobs.rows import held
 from prompts_store.names import LIVE, check_alias
 from prompts_store.records import AliasMove
-from prompts_store.references import check_version
-from prompts_store.store_base import StoreBase, check_owner
+from prompts_store.tasks import aliasing
+from prompts_store.tasks.references import check_version
+from prompts_store.tasks.rows import find_task, refresh_labels
 
 
 class Aliases(StoreBase):
@@ -23,13 +24,13 @@ class Aliases(StoreBase):
         """A task's aliases and the versions that they mean. NotFoundError: `unknown_task`."""
         check_owner(tenant, task)
         with self._database.read() as connection:
-            return aliasing.current(connection, aliasing.TASKS, tasks.find_task(connection, tenant, task).id)
+            return aliasing.current(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
 
     def alias_history(self, tenant: str, task: str) -> list[AliasMove]:
         """Every move of a task's aliases, oldest first. NotFoundError: `unknown_task`."""
         check_owner(tenant, task)
         with self._database.read() as connection:
-            return aliasing.history(connection, aliasing.TASKS, tasks.find_task(connection, tenant, task).id)
+            return aliasing.history(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
 
     def set_alias(
         self,
@@ -85,7 +86,7 @@ class Aliases(StoreBase):
         check_owner(tenant, task, moved_by)
         check_alias(alias)
         with self._database.write() as connection:
-            key = tasks.find_task(connection, tenant, task).id
+            key = find_task(connection, tenant, task).id
             yield connection, key
             if alias == LIVE:
-                tasks.refresh_labels(connection, key)
+                refresh_labels(connection, key)

@@ -14,9 +14,7 @@ from prompts_store import checks
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.leases import Leases
 from prompts_store.database import Database
-from prompts_store.names import check_alias, check_name
-from prompts_store.records import Reference
-from prompts_store.references import check_version, parse_reference
+from prompts_store.names import check_name
 
 
 def utc_now() -> datetime:
@@ -59,24 +57,6 @@ class StoreBase:
                 self._remove_temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
                 self._kept_contents = LocalContents(folder)
             return self._kept_contents
-
-
-def parsed_reference(reference: str | Reference, tenant: str, field: str) -> Reference:
-    """A reference, checked, whichever form it came in.
-
-    Raises:
-        InvalidError: `invalid_reference`, or a name's code.
-    """
-    check_name(tenant, field="tenant")
-    if isinstance(reference, str):
-        return parse_reference(reference, tenant=tenant, field=field)
-    check_name(reference.tenant, field=field)
-    check_name(reference.task, field=field)
-    if reference.version is not None:
-        check_version(reference.version, field=field)
-    else:
-        check_alias(reference.alias, field=field)
-    return reference
 
 
 def check_owner(tenant: str, name: str, actor: str = "", *, field: str = "task") -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from prompts_store import checks, versions
+from prompts_store import checks
+from prompts_store.base import StoreBase
 from prompts_store.blobs.format import decode, encode
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
@@ -19,10 +20,19 @@ from prompts_store.errors import CorruptError, NotFoundError
 from prompts_store.jobs.records import JobLease
 from prompts_store.jobs.rows import held
 from prompts_store.names import check_name
-from prompts_store.publishing import Draft, add_version, find_same
 from prompts_store.records import PromptManifest, PromptVersion, Published, Reference
-from prompts_store.rows import version_record
-from prompts_store.store_base import StoreBase, parsed_reference
+from prompts_store.tasks import versions
+from prompts_store.tasks.manifests import (
+    MAX_DESCRIPTION_CHARACTERS,
+    MAX_LINEAGE_BYTES,
+    MAX_SETTINGS_BYTES,
+    check_manifest,
+    check_metrics,
+    check_values,
+)
+from prompts_store.tasks.publishing import Draft, add_version, find_same
+from prompts_store.tasks.references import parsed_reference
+from prompts_store.tasks.rows import version_record
 from prompts_store.text import shown
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -60,22 +70,20 @@ class Prompts(StoreBase):
             LeaseLostError: the job is in other hands.
             StoreError: the disk or the database failed.
         """
-        digest = checks.check_manifest(manifest)
-        checks.check_values(values, manifest)
+        digest = check_manifest(manifest)
+        check_values(values, manifest)
         content = encode(values)
         draft = Draft(
             tenant=check_name(tenant, field="tenant"),
             task=check_name(task, field="task"),
             manifest=manifest,
             manifest_digest=digest,
-            settings=checks.check_object(
-                manifest.settings, field="settings", limit_bytes=checks.MAX_SETTINGS_BYTES
-            ),
-            lineage=checks.check_object(lineage or {}, field="lineage", limit_bytes=checks.MAX_LINEAGE_BYTES),
-            metrics=checks.check_metrics(metrics or {}),
+            settings=checks.check_object(manifest.settings, field="settings", limit_bytes=MAX_SETTINGS_BYTES),
+            lineage=checks.check_object(lineage or {}, field="lineage", limit_bytes=MAX_LINEAGE_BYTES),
+            metrics=check_metrics(metrics or {}),
             description=None
             if description is None
-            else checks.check_text(description, field="description", limit=checks.MAX_DESCRIPTION_CHARACTERS),
+            else checks.check_text(description, field="description", limit=MAX_DESCRIPTION_CHARACTERS),
             created_by=checks.check_text(created_by, field="created_by"),
             size_bytes=len(content),
         )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prompts_store.errors import InvalidError
-from prompts_store.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, check_labels
+from prompts_store.tasks.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, check_labels
 
 
 @pytest.mark.parametrize(

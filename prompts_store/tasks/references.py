@@ -75,3 +75,21 @@ def _invalid(what: str, field: str) -> InvalidError:
         field=field,
         code="invalid_reference",
     )
+
+
+def parsed_reference(reference: str | Reference, tenant: str, field: str) -> Reference:
+    """A reference, checked, whichever form it came in.
+
+    Raises:
+        InvalidError: `invalid_reference`, or a name's code.
+    """
+    check_name(tenant, field="tenant")
+    if isinstance(reference, str):
+        return parse_reference(reference, tenant=tenant, field=field)
+    check_name(reference.tenant, field=field)
+    check_name(reference.task, field=field)
+    if reference.version is not None:
+        check_version(reference.version, field=field)
+    else:
+        check_alias(reference.alias, field=field)
+    return reference
