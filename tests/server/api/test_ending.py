@@ -18,7 +18,7 @@ from api_harness import FINGERPRINT, ApiServer, error_of, eventually
 from prometheus_client import generate_latest
 from test_leaving import Gate, send
 
-from prompts_store.store_files import FileWriter
+from prompts_store.files.writing import FileWriter
 from server.api.lifecycle import Lifecycle
 from server.errors import ShuttingDownError
 from server.model.vocabulary import Vocabulary
