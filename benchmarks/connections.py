@@ -25,7 +25,7 @@ from typing import Any
 import uvicorn
 from machine import machine, versions
 
-from server.connections.listener import BoundedServer
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.protocol import H11Connection, connection_class
 from server.connections.registry import ConnectionLimits
 from server.process import listen
@@ -51,16 +51,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def serve(kind: str, parser: str) -> None:
     """One of the servers; its port is the first line that it writes."""
     ours: Any = H11Connection if parser == "h11" else connection_class()
-    config = uvicorn.Config(
-        app,
-        http=parser if kind == "uvicorn" else ours,  # type: ignore[arg-type]
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="off",
-    )
+    config = uvicorn_config(app, parser if kind == "uvicorn" else ours)
     server = uvicorn.Server(config) if kind == "uvicorn" else BoundedServer(config, ConnectionLimits())
     listener = listen("127.0.0.1", 0)
     sys.stdout.write(f"{listener.getsockname()[1]}\n")

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import numpy as np
 import sentencepiece
-import uvicorn
 from prometheus_client import CollectorRegistry
 
 from prompts_store.artifacts import write_artifact
@@ -27,8 +26,7 @@ from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.tuning.feeds import JobFeeds, Pause
 from server.app import feed_limits, http_observer
-from server.connections.listener import BoundedServer
-from server.connections.protocol import connection_class
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -135,8 +133,7 @@ class ApiServer:
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(self.app, http=connection_class(), log_config=None, lifespan="off", ws="none")
-        self.server = BoundedServer(config, ConnectionLimits())
+        self.server = BoundedServer(uvicorn_config(self.app), ConnectionLimits())
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=300)

@@ -14,7 +14,7 @@ import uvicorn
 from api_harness import eventually
 from starlette.types import Receive, Scope, Send
 
-from server.connections.listener import BoundedServer
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.protocol import H11Connection
 from server.connections.registry import ConnectionLimits, ConnectionPhase
 from server.process import listen
@@ -61,15 +61,7 @@ class Bounds:
         self.routes = routes or {}
         self.left: list[str] = []
         self.read = 0
-        config = uvicorn.Config(
-            self._app,
-            interface="asgi3",
-            access_log=False,
-            http=connection,
-            log_config=None,
-            lifespan="off",
-            ws="none",
-        )
+        config = uvicorn_config(self._app, connection)
         bounded = BoundedServer(config, ConnectionLimits(**limits), clock)
         self.registry = bounded.registry
         self.server = uvicorn.Server(config) if plain else bounded
