@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from server.errors import InvalidInputError
-from server.values import YEAR_SECONDS, Numbers, Paths, PlainValues, Shapes, Texts
+from server.values import YEAR_SECONDS, Numbers, Paths, PlainValues, Shapes, Urls
 
 ENV_PREFIX = "CHORUS_"
 CONFIG_VARIABLE = "CHORUS_CONFIG"
@@ -208,7 +208,7 @@ class Settings(PlainValues, BaseSettings):
     tuning_data_paths: Paths = Field(
         (), description="Folders and files on this machine that jobs of any tenant may read."
     )
-    tuning_data_urls: Texts = Field(
+    tuning_data_urls: Urls = Field(
         (), description="Beginnings of URLs that jobs of any tenant may fetch, as in `https://host/folder/`."
     )
     tuning_max_file_bytes: int = Field(

@@ -31,7 +31,7 @@ from server.engine.scheduler.steps import Step
 from server.engine.scheduler.tickets import Ticket
 from server.engine.stats import EngineStats
 from server.engine.watchdog import Watchdog
-from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, ShuttingDownError
+from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, shutting_down
 
 logger = logging.getLogger(__name__)
 
@@ -301,18 +301,11 @@ class Engine:
         """Refuse new requests; returns those under way, none where death has told them all."""
         if self._dead is not None:
             return []
-        return self._admission.close(
-            ShuttingDownError("The server is shutting down: try another replica.", retry_after_seconds=1.0)
-        )
+        return self._admission.close(shutting_down())
 
     def _give_up_all(self) -> None:
         for ticket in self._close():
-            self._give_up(
-                ticket,
-                ShuttingDownError(
-                    "The server shut down before it answered: try another replica.", retry_after_seconds=1.0
-                ),
-            )
+            self._give_up(ticket, shutting_down())
 
     def _give_up(self, ticket: Ticket, error: ChorusError) -> None:
         if self._outcomes.decide(ticket, FailedEvent(error)):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +190,47 @@ class ApiServer:
     def post(self, path: str, body: Any) -> httpx.Response:
         """Post JSON."""
         return self.http.post(path, json=body)
+
+
+class Gate:
+    """Holds the engine's thread before a step while it is closed."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.waiting = threading.Event()
+
+    def __call__(self, plan: StepPlan) -> None:
+        if not self.open.is_set():
+            self.waiting.set()
+            assert self.open.wait(300)
+
+    def close(self) -> None:
+        """Hold the next step; `waiting` is set once it is held."""
+        self.waiting.clear()
+        self.open.clear()
+
+
+@contextmanager
+def gated_server(folder: Path, vocabulary: Vocabulary, gate: Gate, **arguments: Any) -> Iterator[ApiServer]:
+    """A server whose engine stands still while the gate is closed; it is opened at the end."""
+    with ApiServer(folder, vocabulary, on_dispatch=gate, **arguments) as server:
+        try:
+            yield server
+        finally:
+            gate.open.set()
+
+
+def send(api: ApiServer, path: str, body: dict[str, Any]) -> socket.socket:
+    """Post JSON on a connection of its own; the answer is the caller's to read."""
+    client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}"
+    )
+    client.sendall(head.encode() + b"\r\n\r\n" + content)
+    return client
 
 
 def prompt(rows: int = 3, seed: int = 0, width: int = WIDTH) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_harness import FINGERPRINT, ApiServer, error_of, eventually
+from api_harness import FINGERPRINT, ApiServer, Gate, error_of, eventually, gated_server, send
 from prometheus_client import generate_latest
-from test_leaving import Gate, send
 
 from prompts_store.store_files import FileWriter
 from server.api.lifecycle import Lifecycle
@@ -31,15 +30,9 @@ SIZE = 4_000_000
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
 def api(tmp_path: Path, vocabulary: Vocabulary, gate: Gate) -> Iterator[ApiServer]:
-    with ApiServer(tmp_path, vocabulary, on_dispatch=gate, long_text_characters=len(LONG) - 1) as server:
+    with gated_server(tmp_path, vocabulary, gate, long_text_characters=len(LONG) - 1) as server:
         yield server
-        gate.open.set()
 
 
 def ending(api: ApiServer, seconds: float, tell_seconds: float = TELL_SECONDS) -> Future[int]:

@@ -17,7 +17,7 @@ from loop_watch import LoopWatch
 
 from server.api.asgi import ROUTERS
 from server.api.http import json_body, routing
-from server.api.inference import answers
+from server.api.inference import answers, turns
 from server.model.vocabulary import Vocabulary
 
 LIMIT_SECONDS = 0.05
@@ -153,7 +153,7 @@ def test_the_control_parses_on_the_event_loop(busy: ApiServer, monkeypatch: pyte
 
 
 def test_the_control_takes_no_turns(busy: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "TURN_SECONDS", 100)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 100)
     monkeypatch.setattr(answers, "_PIECE_BYTES", 1 << 30)
     path, document = many(busy.settings.max_batch_rows)["labels"]
     with calling(busy) as (caller, watch):
