@@ -103,7 +103,7 @@ class Settings(PlainValues, BaseSettings):
     max_upload_bytes: int = Field(
         64 * _MIB,
         ge=1024,
-        description="Largest prompt upload that is read. All bodies in memory are at most as large as four.",
+        description="Largest prompt upload that is read; all bodies in memory are at most four times that.",
     )
     max_text_characters: int = Field(1_000_000, ge=1, description="Longest input text, before tokenising.")
     max_batch_rows: int = Field(
