@@ -23,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from machine import machine, versions
 
 from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.protocol import H11Connection, connection_class
 from server.connections.registry import ConnectionLimits
 from server.process import listen
+from tether import tethered
 
 ROOT = Path(__file__).parents[1]
 ROUNDS, REQUESTS = 5, 10_000
@@ -64,7 +67,7 @@ class Running:
 
     def __init__(self, kind: str, parser: str) -> None:
         command = [sys.executable, __file__, "--serve", kind, parser]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(tethered(command), stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self._address = ("127.0.0.1", int(self.process.stdout.readline()))
 

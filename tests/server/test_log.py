@@ -99,7 +99,7 @@ class Child:
     def end(self) -> int:
         """The exit code."""
         with self._process, self._done:
-            return self._process.wait(60)
+            return self._process.wait(300)
 
     def kill(self) -> None:
         self._process.kill()

@@ -58,7 +58,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> It
             server.push("a", labels=["good", "bad"])
         assert not watch.longer_than(LIMIT_SECONDS), watch.worst  # the first request no more than others
         yield server
-        assert server.engine.wait_idle(30)
+        assert server.engine.wait_idle(300)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ class Caller:
     def __init__(self, api: ApiServer, watch: LoopWatch) -> None:
         self._api = api
         self._watch = watch
-        self.connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=120)
+        self.connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=300)
         self.statuses: dict[str, int] = {}
 
     def send(self, name: str, method: str, path: str, body: bytes = b"", headers: Any = None) -> bytes:

@@ -96,7 +96,7 @@ class Bounds:
         async def made() -> Any:
             return call()
 
-        return asyncio.run_coroutine_threadsafe(made(), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(made(), self.loop).result(300)
 
     def sweep(self) -> None:
         """What the timer does, until there is nothing more to do."""
@@ -116,7 +116,7 @@ class Bounds:
 
     def until_true(self, condition: Callable[[], bool]) -> None:
         """Wait for it; fails when it does not come."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while not condition():
             assert time.monotonic() < deadline, self.phases()
 
@@ -126,7 +126,7 @@ class Bounds:
 
     def connect(self) -> socket.socket:
         """A connection of a client."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def ask(self, data: bytes) -> list[Answer]:
         """The answers on one connection until it is closed; the client closes its side after the last."""
@@ -141,7 +141,7 @@ class Bounds:
 
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
-        self.thread.join(20)
+        self.thread.join(300)
         assert not self.thread.is_alive()
 
 
