@@ -22,7 +22,7 @@ flag goes before the environment, the environment before the file.
 """
 
 
-def settings_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def config_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """`--config`, and the options of these settings, in order."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
@@ -67,7 +67,7 @@ def _metavar(field: FieldInfo) -> str:
 
 
 @click.command(help=_HELP)
-@settings_options(*Settings.model_fields)
+@config_options(*Settings.model_fields)
 def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config)

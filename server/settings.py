@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from server.errors import InvalidInputError
-from server.values import YEAR_SECONDS, Numbers, Paths, PlainValues, Shapes, Urls
+from server.values import YEAR_SECONDS, NumberList, PathList, PlainValues, ShapeList, UrlList
 
 ENV_PREFIX = "CHORUS_"
 CONFIG_VARIABLE = "CHORUS_CONFIG"
@@ -205,10 +205,10 @@ class Settings(PlainValues, BaseSettings):
         description="How long a failed or cancelled job keeps its checkpoint, to be resumed from.",
     )
     tuning_max_row_bytes: int = Field(_MIB, ge=1, description="Longest row of a file of training data.")
-    tuning_data_paths: Paths = Field(
+    tuning_data_paths: PathList = Field(
         (), description="Folders and files on this machine that jobs of any tenant may read."
     )
-    tuning_data_urls: Urls = Field(
+    tuning_data_urls: UrlList = Field(
         (), description="Beginnings of URLs that jobs of any tenant may fetch, as in `https://host/folder/`."
     )
     tuning_max_file_bytes: int = Field(
@@ -274,18 +274,18 @@ class Settings(PlainValues, BaseSettings):
         description="Folder of compiled programs, kept for later starts; unset, `compile_cache` in the data "
         "folder.",
     )
-    input_lengths: Numbers = Field(
+    input_lengths: NumberList = Field(
         (64, 128, 160, 192, 256, 320, 384, 512),
         description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
     )
-    batch_rows: Numbers = Field(
+    batch_rows: NumberList = Field(
         (1, 8), description="Batch sizes of the encoder that are compiled at each length."
     )
-    blocks: Shapes = Field(
+    blocks: ShapeList = Field(
         ((128, 64, 16), (256, 64, 16), (512, 256, 8)),
         description="Decode blocks as INPUTxNEWxSLOTS: input tokens, new tokens and sequences that fit one.",
     )
-    score_buckets: Shapes = Field(
+    score_buckets: ShapeList = Field(
         ((8, 8),),
         description="Label ranking as LABELSxTOKENS of one dispatch; more labels take more dispatches.",
     )

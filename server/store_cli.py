@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli import readable_errors, settings_options
+from server.cli import config_options, readable_errors
 from server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def store() -> None:
 @store.command()
 @click.option("--repair", is_flag=True, help="Put right what can be worked out anew; files stay as they are.")
 @_as_json
-@settings_options(*_PLACES)
+@config_options(*_PLACES)
 def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Read everything back, and say what is wrong and what to do.
 
@@ -90,7 +90,7 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
     help="Also where more than half of the blobs, or of the data files, would go, and more than 20.",
 )
 @_as_json
-@settings_options(*_PLACES, "collect_grace_seconds")
+@config_options(*_PLACES, "collect_grace_seconds")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
@@ -121,7 +121,7 @@ def collect(
 
 @store.command(short_help="Make the data folder carry the database's id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@settings_options(*_PLACES)
+@config_options(*_PLACES)
 def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
     """Make the data folder carry the database's id, so that it is collected again.
 

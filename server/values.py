@@ -36,10 +36,12 @@ def _http_urls(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _Number = Annotated[int, Field(ge=1, le=65_536)]
-Numbers = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
-Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers), AfterValidator(_http_urls)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
-Shapes = Annotated[tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)]
+NumberList = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
+UrlList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers), AfterValidator(_http_urls)]
+PathList = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
+ShapeList = Annotated[
+    tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)
+]
 
 
 class PlainValues(BaseModel):

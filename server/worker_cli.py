@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli import readable_errors, settings_options
+from server.cli import config_options, readable_errors
 from server.errors import InvalidInputError
 from server.log import Say, process_log
 from server.settings import Settings, load_settings
@@ -63,7 +63,7 @@ Each option is also an environment variable (in brackets) and a name in the TOML
 
 
 @click.command(help=_HELP)
-@settings_options(*NAMES)
+@config_options(*NAMES)
 def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
