@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from figures import Figure, ceiling, line, spread_ms
 from machine import machine, versions
 from open_loop import Sender, Shot, payload

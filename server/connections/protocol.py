@@ -19,13 +19,12 @@ from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.api.http.context import ARRIVED, request_id_of
+from server.api.http.context import ARRIVED, new_request_id, request_id_of
 from server.connections.refusals import (
     RefusedError,
     check_head,
     head_too_large,
     malformed,
-    new_request_id,
     origin_form,
     raw_answer,
     raw_response,
@@ -142,7 +141,7 @@ class Bounded(asyncio.BufferedProtocol):
         )
 
     def _keep(self, data: bytes, whole: bool) -> None:
-        """Keep what the parser is not to have yet. It has the time of a body, and all of it once it is whole."""
+        """Keep what the parser is not to have yet. It has a body's time; once whole, as long as it takes."""
         if not self._kept:
             self._registry.move(self, ConnectionPhase.BODY)
             self._progress = 0

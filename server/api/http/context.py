@@ -25,6 +25,11 @@ _KEY = "chorus.context"
 _TAKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
+def new_request_id() -> str:
+    """An id of ours, for a request that brings none or that nobody could read."""
+    return f"req_{_RANDOM.getrandbits(96):024x}"
+
+
 @dataclass(slots=True)
 class RequestContext:
     """Made by the middleware; the auth dependency names the caller.
@@ -36,7 +41,7 @@ class RequestContext:
         body: memory that its body takes; None where none was read.
     """
 
-    request_id: str = field(default_factory=lambda: f"req_{_RANDOM.getrandbits(96):024x}")
+    request_id: str = field(default_factory=new_request_id)
     started: float = field(default_factory=time.monotonic)
     principal: Principal | None = None
     body: BodyShare | None = None

@@ -198,9 +198,7 @@ def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
     """What this server cannot serve with its settings. Raises InvalidInputError for what no server can."""
     check_labels(manifest.labels)
     found = faults(
-        services.vocabulary(),
-        services.limits(),
-        services.settings,
+        services,
         rows=manifest.length,
         template=manifest.template,
         labels=manifest.labels,

@@ -132,9 +132,7 @@ async def _check_servable(services: Services, prompt: PromptSpec, path: Paths) -
     """Refuse to train for hours what this server could not serve afterwards."""
     found = await services.text.run(
         faults,
-        services.vocabulary(),
-        services.limits(),
-        services.settings,
+        services,
         rows=prompt.recipe.prompt_length,
         template=prompt.template,
         labels=prompt.labels,
