@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from server.api.schemas import examples
-from server.api.schemas.common import AnswerModel, Items, RequestModel, documented
+from server.api.schemas.common import AnswerModel, documented
 from server.tuning.document import MAX_ITEMS
 from server.tuning.spec import MAX_PROMPTS
+from server.validation import Items, RequestModel
 
 JobStatus = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.api.http.wording import sentence_of
+from server.validation import input_error, sentence_of
 
 
 class _Body(BaseModel):
@@ -51,3 +51,9 @@ def test_a_problem_says_what_was_expected(body: Any, sentence: str) -> None:
 
 def test_an_unknown_kind_keeps_its_own_words() -> None:
     assert sentence_of({"type": "value_error", "msg": "Value error, Send one of both"}) == "Send one of both."
+
+
+def test_a_validation_error_never_shows_the_value() -> None:
+    problem = {"type": "int_type", "loc": ("requests", 2, "n"), "msg": "Input should be an integer"}
+    error = input_error(problem | {"input": "secret"})
+    assert (error.field, error.message) == ("requests.2.n", "Send a whole number.")
