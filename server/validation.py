@@ -81,8 +81,10 @@ def join_path(path: str, key: object) -> str:
 
 def input_error(problem: Mapping[str, Any]) -> InvalidInputError:
     """One problem of `ValidationError.errors()`: a sentence and a dotted path, without the value."""
-    path = ""
-    for part in problem["loc"]:
+    location, path = problem["loc"], ""
+    if location and location[-1] == "[key]":  # of an object: a bad name is the object's
+        location = location[:-2]
+    for part in location:
         path = join_path(path, part)
     code = "invalid_input"
     if problem["type"] == "extra_forbidden":

@@ -16,12 +16,12 @@ from benchmarks.tuning.rows import Rows, load_rows
 from benchmarks.tuning.tasks import Task
 from server.tuning import checkpoint
 from server.tuning.data.examples import make_examples, target_ids
+from server.tuning.document.recipe import Recipe
 from server.tuning.events import Evaluated, Finished, StepFinished
 from server.tuning.initialisers import Values, initial_prompt
 from server.tuning.job import Job, PromptTask
 from server.tuning.loop import TuningLoop
 from server.tuning.programs import compile_programs
-from server.tuning.recipe import Recipe
 from server.tuning.shapes import shapes_for
 from server.tuning.state import JobState
 

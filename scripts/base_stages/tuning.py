@@ -15,12 +15,12 @@ from server.model.checkpoints import LoadedModel, load_model
 from server.tuning import checkpoint
 from server.tuning.data.examples import TextRow, make_examples, target_ids
 from server.tuning.data.splits import Split, cut_from_train
+from server.tuning.document.recipe import Recipe
 from server.tuning.events import Evaluated
 from server.tuning.initialisers import Source, initial_prompt
 from server.tuning.job import Job, PromptTask
 from server.tuning.loop import TuningLoop
 from server.tuning.programs import compile_programs
-from server.tuning.recipe import Recipe
 from server.tuning.shapes import shapes_for
 
 EVALUATION_ROWS = 16

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from server.errors import InvalidInputError
+from server.tuning.document.recipe import Recipe
 from server.tuning.raw_bits import chosen, unit_floats
-from server.tuning.recipe import Recipe
 
 Values = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -12,21 +12,9 @@ import numpy as np
 from prompts_store.digests import canonical_json, prompt_digest
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
+from server.tuning.document.recipe import SHARED, Recipe
 from server.tuning.initialisers import Values
 from server.tuning.metrics import check_metrics
-from server.tuning.recipe import Recipe
-
-SHARED = (
-    "steps",
-    "batch_size",
-    "micro_batch_size",
-    "prompt_length",
-    "z_loss",
-    "dropout_rate",
-    "evaluate_every_steps",
-    "checkpoint_every_steps",
-)
-"""Fields of the recipe that the prompts of one job have in common: they shape the dispatch."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +70,11 @@ class Job:
     def recipe(self) -> Recipe:
         """Any recipe: for the fields that all share."""
         return self.tasks[0].recipe
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Examples of each prompt in a dispatch: the whole batch unless the recipe says."""
+        return self.recipe.micro_batch_size or self.recipe.batch_size
 
     @property
     def width(self) -> int:

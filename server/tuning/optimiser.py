@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from server.tuning.recipe import Recipe
+from server.tuning.document.recipe import Recipe
 
 EPSILON = 1e-30
 """Added to squared gradients, so that a gradient of 0 divides by something."""

@@ -80,7 +80,7 @@ def shapes_for(
     """
     if rungs < 1 or (evaluation_rows is not None and evaluation_rows < 1):
         raise InvalidInputError("rungs and evaluation_rows are at least 1", field="shapes")
-    P, M, N = job.recipe.prompt_length, job.recipe.micro_batch_size, len(job.tasks)
+    P, M, N = job.recipe.prompt_length, job.micro_batch_size, len(job.tasks)
     every = [
         example
         for task in job.tasks

@@ -21,7 +21,7 @@ from server.tuning.objective import Batch, Noise, Sums
 from server.tuning.packing import pack_batch, row_key
 from server.tuning.programs import empty_sums
 
-TASKS = (task(0), task(2, replace(RECIPE, learning_rate=0.05, parameter_scaling=True)))
+TASKS = (task(0), task(2, RECIPE.changed(learning_rate=0.05, parameter_scaling=True)))
 JOB = Job(3, TASKS)
 PROMPTS = np.stack([each.initial for each in TASKS])
 NOISE = Noise(np.float32(0.1), np.float32(1e-4))

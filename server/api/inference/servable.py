@@ -10,7 +10,7 @@ from prompts_store.template import parse_template
 from server.api.inference.limits import Limits
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings
-from server.tuning.recipe import SENTINEL_SETTING
+from server.tuning.document.recipe import SENTINEL_SETTING
 
 
 @dataclass(frozen=True, slots=True)

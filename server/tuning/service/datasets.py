@@ -8,9 +8,9 @@ from typing import Any
 from server.errors import InvalidInputError
 from server.tuning.data.readers import ReadOptions
 from server.tuning.data.splits import Split, check_rows, cut_from_train, load_split, overlap_warnings
+from server.tuning.document.data import DataDocument
+from server.tuning.document.prompt import PromptDocument
 from server.tuning.service.sources import Sources
-from server.tuning.spec_data import DataSpec
-from server.tuning.spec_prompt import PromptSpec
 
 _CUT_SHARE, _CUT_MOST = 10, 500
 
@@ -43,7 +43,7 @@ class Dataset:
         return replace(self, train=train, selection=selection, report=report)
 
 
-def load_dataset(prompt: PromptSpec, sources: Sources, seed: int, path: str) -> Dataset:
+def load_dataset(prompt: PromptDocument, sources: Sources, seed: int, path: str) -> Dataset:
     """Read everything that one prompt learns from and is measured on.
 
     Args:
@@ -74,7 +74,7 @@ def load_dataset(prompt: PromptSpec, sources: Sources, seed: int, path: str) -> 
     return Dataset(train, selection, report, chosen_on, tuple(warnings), facts)
 
 
-def _read(prompt: PromptSpec, name: str, sources: Sources, path: str) -> Split:
+def _read(prompt: PromptDocument, name: str, sources: Sources, path: str) -> Split:
     data = prompt.data
     file = sources.fetch(data.splits[name], f"{path}.{name}")
     options = ReadOptions(
@@ -98,13 +98,13 @@ def _read(prompt: PromptSpec, name: str, sources: Sources, path: str) -> Split:
         raise InvalidInputError(error.message, field=field or path, code=error.code) from error
 
 
-def _rows_to_cut(data: DataSpec, rows: int) -> int:
+def _rows_to_cut(data: DataDocument, rows: int) -> int:
     if data.selection_rows is not None:
         return data.selection_rows
     return max(1, min(rows // _CUT_SHARE, _CUT_MOST))
 
 
-def _cut(train: Split, rows: int, seed: int, prompt: PromptSpec, path: str) -> tuple[Split, Split]:
+def _cut(train: Split, rows: int, seed: int, prompt: PromptDocument, path: str) -> tuple[Split, Split]:
     try:
         kept, taken = cut_from_train(train, rows, seed)
         check_rows("train", kept.rows, prompt.labels)
@@ -117,7 +117,7 @@ def _cut(train: Split, rows: int, seed: int, prompt: PromptSpec, path: str) -> t
     return kept, replace(taken, name="selection")
 
 
-def _facts(name: str, split: Split, data: DataSpec) -> dict[str, Any]:
+def _facts(name: str, split: Split, data: DataDocument) -> dict[str, Any]:
     source = data.splits.get(name)
     origin = {"source": source.to_json()} if source else {"from": data.selection_from}
     return {"sha256": split.sha256, "rows": len(split.rows), **origin}

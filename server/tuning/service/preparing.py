@@ -16,14 +16,14 @@ from prompts_store.references import format_reference, parse_reference
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example, make_examples, target_ids
 from server.tuning.data.splits import Split
+from server.tuning.document.job import JobDocument
+from server.tuning.document.prompt import PromptDocument
+from server.tuning.document.recipe import Recipe
 from server.tuning.initialisers import Source, initial_prompt
 from server.tuning.job import Job, PromptTask
-from server.tuning.recipe import Recipe
 from server.tuning.service.config import TuningBase
 from server.tuning.service.datasets import Dataset, load_dataset
 from server.tuning.service.sources import FileStore, Sources
-from server.tuning.spec import JobSpec
-from server.tuning.spec_prompt import PromptSpec
 
 
 class PromptReader(FileStore, Protocol):
@@ -49,14 +49,14 @@ class Prepared:
         warnings: what is odd and yet allowed.
     """
 
-    spec: JobSpec
+    spec: JobDocument
     datasets: tuple[Dataset, ...]
     tasks: tuple[PromptTask, ...]
     warnings: tuple[str, ...]
 
     def job(self, micro_batch_size: int) -> Job:
         """The job with a fixed micro-batch size."""
-        settled = [replace(task.recipe, micro_batch_size=micro_batch_size) for task in self.tasks]
+        settled = [task.recipe.changed(micro_batch_size=micro_batch_size) for task in self.tasks]
         tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
         return Job(self.spec.seed, tuple(tasks))
 
@@ -66,7 +66,7 @@ class Prepared:
 
 
 def prepare(
-    spec: JobSpec, base: TuningBase, store: PromptReader, sources: Sources, interrupt: Callable[[], None]
+    spec: JobDocument, base: TuningBase, store: PromptReader, sources: Sources, interrupt: Callable[[], None]
 ) -> Prepared:
     """Fetch, read, check and tokenise.
 
@@ -79,7 +79,7 @@ def prepare(
     """
     datasets: list[Dataset] = []
     tasks: list[PromptTask] = []
-    entries: list[PromptSpec] = []
+    entries: list[PromptDocument] = []
     warnings: list[str] = []
     embed, reader = _Embeddings(base), _Reader(base, sources, spec.seed)
     for place, entry in enumerate(spec.prompts):
@@ -99,11 +99,11 @@ def prepare(
         entries.append(fixed)
         datasets.append(dataset.without_rows())
         warnings += [name + warning for warning in (*dataset.warnings, *said)]
-    fixed_spec = replace(spec, prompts=tuple(entries))
+    fixed_spec = spec.model_copy(update={"prompts": tuple(entries)})
     return Prepared(fixed_spec, tuple(datasets), tuple(tasks), tuple(warnings))
 
 
-def _check_servable(entry: PromptSpec, base: TuningBase, at: str) -> None:
+def _check_servable(entry: PromptDocument, base: TuningBase, at: str) -> None:
     if entry.recipe.prompt_length > base.max_prompt_rows:
         raise InvalidInputError(
             f"prompt_length is {entry.recipe.prompt_length}, and the longest prompt that this server serves "
@@ -113,7 +113,7 @@ def _check_servable(entry: PromptSpec, base: TuningBase, at: str) -> None:
 
 
 def _task(
-    entry: PromptSpec, base: TuningBase, reader: _Reader, dataset: Dataset, at: str
+    entry: PromptDocument, base: TuningBase, reader: _Reader, dataset: Dataset, at: str
 ) -> tuple[PromptTask, tuple[str, ...]]:
     """The prompt's examples, and warnings; index and first values come later."""
     recipe = entry.recipe
@@ -168,7 +168,7 @@ def _without_rows(recipe: Recipe, labels: Sequence[str], base: TuningBase) -> li
     return []
 
 
-def _label_ids(entry: PromptSpec, base: TuningBase, at: str) -> tuple[tuple[int, ...], ...]:
+def _label_ids(entry: PromptDocument, base: TuningBase, at: str) -> tuple[tuple[int, ...], ...]:
     """Each label as it is scored; the rules are those of serving, which ranks them later."""
     found: list[tuple[int, ...]] = []
     for number, label in enumerate(entry.labels):
@@ -183,7 +183,7 @@ def _label_ids(entry: PromptSpec, base: TuningBase, at: str) -> tuple[tuple[int,
     return tuple(found)
 
 
-def _initial(entry: PromptSpec, source: Source, seed: int, existing: Any, at: str) -> Any:
+def _initial(entry: PromptDocument, source: Source, seed: int, existing: Any, at: str) -> Any:
     try:
         return initial_prompt(entry.recipe, source, seed, entry.index, labels=entry.labels, existing=existing)
     except InvalidInputError as error:
@@ -191,8 +191,8 @@ def _initial(entry: PromptSpec, source: Source, seed: int, existing: Any, at: st
 
 
 def _existing(
-    entry: PromptSpec, base: TuningBase, store: PromptReader, tenant: str, field: str
-) -> tuple[PromptSpec, Any]:
+    entry: PromptDocument, base: TuningBase, store: PromptReader, tenant: str, field: str
+) -> tuple[PromptDocument, Any]:
     """The entry with its reference fixed to a version, so that a job that is taken up again starts from the
     same values; and those values."""
     if entry.initial_prompt is None:
@@ -206,7 +206,7 @@ def _existing(
         message = f"{entry.initial_prompt} was tuned on another base model"
         raise InvalidInputError(message, field=field, code="base_mismatch")
     fixed = format_reference(Reference(version.tenant, version.task, version.number, None))
-    return replace(entry, initial_prompt=fixed), store.values(version.manifest.digest)
+    return entry.model_copy(update={"initial_prompt": fixed}), store.values(version.manifest.digest)
 
 
 class _Reader:
@@ -219,7 +219,7 @@ class _Reader:
         self._datasets: dict[bytes, Dataset] = {}
         self._examples: dict[tuple[Any, ...], tuple[tuple[Example, ...], tuple[str, ...]]] = {}
 
-    def dataset(self, entry: PromptSpec, path: str) -> Dataset:
+    def dataset(self, entry: PromptDocument, path: str) -> Dataset:
         """See `load_dataset`."""
         key = canonical_json(
             [

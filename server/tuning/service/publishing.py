@@ -13,8 +13,8 @@ from prompts_store.digests import prompt_digest
 from prompts_store.names import LIVE
 from prompts_store.records import AliasMove, EnsembleMember, EnsembleVersion, PromptManifest, Published
 from prompts_store.tuning_records import JobLease, TuningJob
+from server.tuning.document.recipe import SENTINEL_SETTING
 from server.tuning.job import Job
-from server.tuning.recipe import SENTINEL_SETTING
 from server.tuning.service.config import TuningBase
 from server.tuning.service.lineage import lineage_of
 from server.tuning.service.preparing import Prepared

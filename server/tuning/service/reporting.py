@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from server.tuning.document.job import JobDocument
 from server.tuning.events import Checkpointed, Evaluated, Event, PromptStopped, StepFinished
 from server.tuning.service.held import HeldJob
-from server.tuning.spec import JobSpec
 
 _STEP_SECONDS = 2.0
 _RATE_SECONDS = 60.0
@@ -27,7 +27,7 @@ class Reporter:
     def __init__(
         self,
         held: HeldJob,
-        spec: JobSpec,
+        spec: JobDocument,
         progress: dict[str, Any],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -14,13 +14,14 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from prompts_store.blobs.files import Files
 from prompts_store.errors import LeaseLostError, StoreError
 from server.tuning.data.order import forget_orders
+from server.tuning.document.job import JobDocument
 from server.tuning.events import Event, StepFinished
 from server.tuning.job import Job
 from server.tuning.loop import TuningLoop
@@ -43,7 +44,6 @@ from server.tuning.service.sizing import Sizer, Sizes
 from server.tuning.service.slices import DeviceWork
 from server.tuning.service.sources import Sources
 from server.tuning.service.writer import CheckpointWriter, newest_state, remove_older_runs, run_folder
-from server.tuning.spec import JobSpec
 from server.tuning.state import JobState
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class _Run:
         held.check()
         self._count_runs()
         settled = self._progress.get("settled") or {}
-        spec = _pinned(JobSpec.from_json(held.job.spec).for_base(self._base.fingerprint), settled)
+        spec = _pinned(JobDocument.from_json(held.job.spec).for_base(self._base.fingerprint), settled)
         self._phase("validating")
         sources = Sources(self._store, held.job.tenant, self._config, self._folder, self._interrupt)
         prepared = prepare(spec, self._base, self._store, sources, self._interrupt)
@@ -160,7 +160,7 @@ class _Run:
         sizes = settled.get("sizes")
         with self._runner._because("tuning"):
             job, programs, found, warnings = sizer.settle(
-                spec.micro_batch_size, Sizes(**sizes) if sizes else None
+                spec.prompts[0].recipe.micro_batch_size, Sizes(**sizes) if sizes else None
             )
         self._progress["settled"] = {
             "sizes": asdict(found),
@@ -306,10 +306,11 @@ class _Run:
         progress |= {"begun_at_step": step, "runs_without_progress": runs}
 
 
-def _pinned(spec: JobSpec, settled: Mapping[str, Any]) -> JobSpec:
-    """The spec with the versions that an earlier run found behind its references."""
+def _pinned(spec: JobDocument, settled: Mapping[str, Any]) -> JobDocument:
+    """The document with the versions that an earlier run found behind its references."""
     fixed = settled.get("initial_prompts")
     if not fixed:
         return spec
-    prompts = (replace(p, initial_prompt=r) for p, r in zip(spec.prompts, fixed, strict=True))
-    return replace(spec, prompts=tuple(prompts))
+    pairs = zip(spec.prompts, fixed, strict=True)
+    prompts = tuple(prompt.model_copy(update={"initial_prompt": found}) for prompt, found in pairs)
+    return spec.model_copy(update={"prompts": prompts})

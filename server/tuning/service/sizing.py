@@ -173,7 +173,7 @@ class Sizer:
         return seconds
 
     def _measure_training(self, job: Job, programs: Programs) -> float:
-        shapes, size = programs.shapes, job.recipe.micro_batch_size
+        shapes, size = programs.shapes, job.micro_batch_size
         batch = pack_batch(programs.vocab_rows, shapes, job, 0, [[0] * size for _ in job.tasks])
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
         noise = Noise(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
@@ -200,7 +200,7 @@ class Sizer:
 
     def _evaluation_rows(self, job: Job) -> tuple[int, float]:
         """As many rows as a micro-batch has, fewer or more by the time they take."""
-        rows = len(job.tasks) * job.recipe.micro_batch_size
+        rows = len(job.tasks) * job.micro_batch_size
         most = max((len(task.selection) + len(task.report) for task in job.tasks), default=0)
         if not most:
             return rows, 0.0

@@ -13,9 +13,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from prompts_store.text import shown
 from prompts_store.tuning_records import DataFile
 from server.errors import InvalidInputError
+from server.tuning.document.data import DataSource
 from server.tuning.service.config import ServiceConfig
 from server.tuning.service.download import Download
-from server.tuning.spec_data import Source
 from server.urls import split_http_url
 
 
@@ -58,7 +58,7 @@ class Sources:
     folder: Path
     interrupt: Callable[[], None]
 
-    def fetch(self, source: Source, field: str) -> LocalFile:
+    def fetch(self, source: DataSource, field: str) -> LocalFile:
         """The local file of a source.
 
         Args:

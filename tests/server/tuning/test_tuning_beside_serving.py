@@ -27,8 +27,8 @@ from server.engine.plans import BlockShape, Ladder
 from server.engine.requests import GenerateRequest, Origin, PromptHandle, Sampling, ScoreRequest
 from server.tuning.answering import label_scores
 from server.tuning.data.examples import make_examples
+from server.tuning.document.recipe import Recipe
 from server.tuning.packing import pack_targets
-from server.tuning.recipe import Recipe
 from server.tuning.service.service import TuningService
 
 _numbers = count()

@@ -170,7 +170,7 @@ def test_another_jobs_checkpoint_is_refused(tmp_path: Path, change: str) -> None
     first: Any = JOB.tasks[0]
     others = {
         "seed": replace(JOB, seed=4),
-        "recipe": Job(3, (replace(first, recipe=replace(first.recipe, learning_rate=0.1)), JOB.tasks[1])),
+        "recipe": Job(3, (replace(first, recipe=first.recipe.changed(learning_rate=0.1)), JOB.tasks[1])),
         "data": Job(3, (replace(first, train=first.train[1:]), JOB.tasks[1])),
         "initial": Job(3, (replace(first, initial=first.initial + 1), JOB.tasks[1])),
         "index": Job(3, (replace(first, index=9), JOB.tasks[1])),
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_another_jax_is_told(tmp_path: Path, monkeypatch: pytest
 def test_a_checkpoint_of_other_rules_is_told(tmp_path: Path) -> None:
     """A job that began when the warm-up did not start at zero, or `exact_match` was SQuAD's rule."""
     first = JOB.tasks[0]
-    warming = replace(first, recipe=replace(first.recipe, warmup_steps=2))
+    warming = replace(first, recipe=first.recipe.changed(warmup_steps=2))
     measured = replace(first, metrics=("exact_match",))
     for place, (job, word) in enumerate(
         [(Job(3, (warming,)), "warm-up"), (Job(3, (measured,)), "exact_match"), (Job(3, (first,)), "")]

@@ -52,7 +52,7 @@ def _same(one: JobState, other: JobState) -> None:
 
 
 def test_a_prompt_learns_a_task() -> None:
-    recipe = replace(RECIPE, steps=40, evaluate_every_steps=10, checkpoint_every_steps=1000)
+    recipe = RECIPE.changed(steps=40, evaluate_every_steps=10, checkpoint_every_steps=1000)
     job = Job(3, (task(0, recipe, train_rows=120, held_out_rows=60),))
     loop = _loop(job)
     untuned: list[dict[str, float] | None] = []
@@ -171,12 +171,12 @@ def test_a_loss_that_is_no_number_stops_that_prompt_alone_and_keeps_its_values()
 
 
 def test_early_stopping_stops_one_prompt_and_not_the_other() -> None:
-    recipe = replace(RECIPE, steps=8, evaluate_every_steps=2)
+    recipe = RECIPE.changed(steps=8, evaluate_every_steps=2)
     patient = task(0, recipe)
     # Accuracy cannot become better than a first evaluation of 1 or stay at 0: nothing here matches the
     # answer.
     hopeless = replace(
-        task(1, replace(recipe, early_stopping_evaluations=2)),
+        task(1, recipe.changed(early_stopping_evaluations=2)),
         selection=tuple(replace(example, answers=("never",)) for example in task(1).selection),
     )
     loop = _loop(Job(3, (patient, hopeless)))

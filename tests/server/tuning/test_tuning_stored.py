@@ -11,7 +11,7 @@ import pytest
 
 from prompts_store.digests import canonical_json
 from prompts_store.store import PromptStore
-from server.tuning.spec import JobSpec
+from server.tuning.document.job import JobDocument
 
 FILE = Path(__file__).parents[2] / "fixtures" / "tuning" / "stored_by_0_1_0.json"
 DOCUMENTS: dict[str, dict[str, Any]] = json.loads(FILE.read_text("utf-8"))
@@ -25,8 +25,8 @@ def test_a_stored_document_of_before_comes_back_from_the_store(name: str, tmp_pa
         kept = store.get_job("acme", made.id).spec
         claimed = store.claim_job("a runner", 60, document["base_fingerprint"])
     assert claimed is not None and claimed[0].id == made.id
-    spec = JobSpec.from_json(kept).for_base(document["base_fingerprint"])
+    spec = JobDocument.from_json(kept).for_base(document["base_fingerprint"])
     assert spec.to_json() == document
     # A checkpoint is of one recipe, by these bytes: a job that was under way goes on.
     for prompt, stored in zip(spec.prompts, document["prompts"], strict=True):
-        assert canonical_json(prompt.to_json(spec.micro_batch_size)) == canonical_json(stored)
+        assert canonical_json(prompt.to_json()) == canonical_json(stored)
