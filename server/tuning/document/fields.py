@@ -77,25 +77,26 @@ TextMap = Annotated[dict[Text, Text], Field(max_length=MAX_ITEMS)]
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Dotted paths of one prompt's fields, where they were sent: in its entry of `prompts`, or beside it.
+    """Dotted paths of one prompt's fields, where they were sent.
 
     Attributes:
-        beside: what was sent beside the list: the entry has it where it leaves a field out.
-        entry: None without a list.
-        place: of the entry in the list.
+        places: path and content of its entry in `prompts`, then of what stands beside that list; the first
+            that has a field counts.
     """
 
-    beside: DocumentModel
-    entry: DocumentModel | None = None
-    place: int = 0
+    places: tuple[tuple[str, DocumentModel], ...]
 
     def __call__(self, name: str, inner: str | None = None) -> str:
-        """The path of a field, or of one within it (of `recipe`, which is merged); of one that nobody sent,
-        where it would be sent."""
-        beside = self.entry is None or (self.beside.sent(name, inner) and not self.entry.sent(name, inner))
-        if inner is not None:
-            return f"{name if beside else self(name)}.{inner}"
-        return name if beside else f"prompts.{self.place}.{name}"
+        """The path of a field, or of one within it (of `recipe`, which is merged).
+
+        Of a field that nobody sent, where it would be; of one within, that of what was sent around it.
+        """
+        for path, part in self.places:
+            if part.sent(name, inner):
+                return path + (name if inner is None else f"{name}.{inner}")
+        if inner is None:
+            return self.places[0][0] + name
+        return self(name) if any(part.sent(name) for _, part in self.places) else "body"
 
 
 def refuse(message: str, path: str, code: str | None = None) -> NoReturn:

@@ -104,7 +104,9 @@ class JobDocument(PromptDocument):
     @property
     def paths(self) -> list[Paths]:
         """Where the fields of each prompt were sent."""
-        return [Paths(self, entry, place) for place, entry in enumerate(self.prompts)] or [Paths(self)]
+        beside = ("", self)
+        entries = [(f"prompts.{place}.", entry) for place, entry in enumerate(self.prompts)]
+        return [Paths((entry, beside)) for entry in entries] or [Paths((beside,))]
 
     @property
     def sources(self) -> Iterator[tuple[str, str, str]]:

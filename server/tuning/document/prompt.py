@@ -39,11 +39,9 @@ _SUITS = {
 
 
 class PromptDocument(DocumentModel):
-    """What one prompt is tuned for.
+    """What one prompt is tuned for."""
 
-    A default by factory stands in until `with_defaults`: it is no value that a caller could send.
-    """
-
+    # A default by factory is not documented: it is empty, or stands in until `with_defaults`.
     task: ShortText = Field(
         default_factory=str, description="Gets the new version; made if it is not there. Required."
     )

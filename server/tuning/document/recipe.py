@@ -49,7 +49,7 @@ class Recipe(DocumentModel):
     )
     prompt_length: int = Field(100, ge=1, le=4_096, description="Rows of the prompt.")
     initialiser: Initialiser = Field(
-        default_factory=lambda: INITIALISERS[0],
+        default_factory=lambda: "class_labels",
         description="Where the first values come from. When left out: `existing_prompt` with an "
         "`initial_prompt`, `text` with an `initialiser_text`, `class_labels` with labels, else "
         "`sampled_vocabulary`.",

@@ -96,6 +96,26 @@ def test_sources_are_named_by_the_fields_that_were_sent() -> None:
     assert train == DataSource(file="file-abc") and (train.kind, train.value) == ("file", "file-abc")
 
 
+def test_fields_have_the_paths_at_which_they_were_sent() -> None:
+    sent = but(recipe={"steps": 1}, prompts=[{"task": "a", "recipe": {"z_loss": 0}}, {}])
+    first, second = JobDocument.read(sent).paths
+    assert (first("task"), first("labels"), first("columns")) == (
+        "prompts.0.task",
+        "labels",
+        "prompts.0.columns",
+    )
+    assert (first("recipe", "z_loss"), first("recipe", "steps")) == (
+        "prompts.0.recipe.z_loss",
+        "recipe.steps",
+    )
+    assert (first("recipe", "dropout_rate"), second("recipe", "dropout_rate")) == (
+        "prompts.0.recipe",
+        "recipe",
+    )
+    (alone,) = JobDocument.read(PLAIN).paths
+    assert (alone("task"), alone("columns"), alone("recipe", "steps")) == ("task", "columns", "body")
+
+
 def test_a_job_of_another_base_is_refused() -> None:
     assert JobDocument.from_json(PLAIN).for_base("a").base_fingerprint == "a"
     with pytest.raises(InvalidInputError) as caught:
