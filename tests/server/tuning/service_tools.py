@@ -18,10 +18,10 @@ from prompts_store.blobs.files import Files
 from prompts_store.store import PromptStore
 from prompts_store.tuning_records import OVER, TuningJob
 from server.tuning.document.job import JobDocument
-from server.tuning.service.config import ServiceConfig, TuningBase
-from server.tuning.service.observer import NullTuningObserver
-from server.tuning.service.service import TuningService
-from server.tuning.service.slices import SliceThread
+from server.tuning.jobs.config import ServiceConfig, TuningBase
+from server.tuning.jobs.observer import NullTuningObserver
+from server.tuning.jobs.service import TuningService
+from server.tuning.jobs.slices import SliceThread
 
 FINGERPRINT = "a" * 64
 TENANT = "acme"

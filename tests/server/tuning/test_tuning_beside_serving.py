@@ -28,8 +28,8 @@ from server.engine.requests import GenerateRequest, Origin, PromptHandle, Sampli
 from server.tuning.answering import label_scores
 from server.tuning.data.examples import make_examples
 from server.tuning.document.recipe import Recipe
+from server.tuning.jobs.service import TuningService
 from server.tuning.packing import pack_targets
-from server.tuning.service.service import TuningService
 
 _numbers = count()
 # One shape an input: at another one, the last bits of an answer may differ, whether a job runs or not.

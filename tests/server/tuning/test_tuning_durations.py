@@ -13,8 +13,8 @@ from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
 from server.settings import Settings
 from server.tuning.job import Job
-from server.tuning.service import durations
-from server.tuning.service.durations import check_durations, operations
+from server.tuning.jobs import durations
+from server.tuning.jobs.durations import check_durations, operations
 from server.tuning_wiring import longest_dispatch
 
 pytestmark = pytest.mark.usefixtures("compile_cache")

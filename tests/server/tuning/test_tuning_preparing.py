@@ -12,9 +12,9 @@ from prompts_store.store import PromptStore
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.document.job import JobDocument
 from server.tuning.job import Job
-from server.tuning.service import preparing
-from server.tuning.service.preparing import Prepared, prepare
-from server.tuning.service.sources import Sources
+from server.tuning.jobs import preparing
+from server.tuning.jobs.preparing import Prepared, prepare
+from server.tuning.jobs.sources import Sources
 
 
 def _prepared(

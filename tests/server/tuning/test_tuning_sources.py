@@ -17,8 +17,8 @@ from service_tools import TENANT, config
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
-from server.tuning.service.download import Download
-from server.tuning.service.sources import Sources, allowed_path, check_url
+from server.tuning.jobs.download import Download
+from server.tuning.jobs.sources import Sources, allowed_path, check_url
 
 
 def refused(path: str, roots: tuple[Path, ...]) -> str:
@@ -295,7 +295,7 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
             raise KeyError("cancelled")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr("server.tuning.service.download._END_SECONDS", 0.0)
+    monkeypatch.setattr("server.tuning.jobs.download._END_SECONDS", 0.0)
     made = Download(config(tmp_path), lambda other: None, interrupt, "data.train.url")
     with pytest.raises(KeyError):
         made.fetch("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv")

@@ -11,7 +11,7 @@ from tuning_tools import task
 from server.errors import InvalidInputError
 from server.tuning import checkpoint
 from server.tuning.job import Job
-from server.tuning.service.writer import newest_state, remove_older_runs, run_folder
+from server.tuning.jobs.writer import newest_state, remove_older_runs, run_folder
 from server.tuning.state import JobState
 
 JOB = Job(3, (task(),))

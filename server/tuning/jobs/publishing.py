@@ -15,9 +15,9 @@ from prompts_store.records import AliasMove, EnsembleMember, EnsembleVersion, Pr
 from prompts_store.tuning_records import JobLease, TuningJob
 from server.tuning.document.recipe import SENTINEL_SETTING
 from server.tuning.job import Job
-from server.tuning.service.config import TuningBase
-from server.tuning.service.lineage import lineage_of
-from server.tuning.service.preparing import Prepared
+from server.tuning.jobs.config import TuningBase
+from server.tuning.jobs.lineage import lineage_of
+from server.tuning.jobs.preparing import Prepared
 from server.tuning.state import JobState, Standing
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from server.tuning.document.job import JobDocument
 from server.tuning.events import Checkpointed, Evaluated, Event, PromptStopped, StepFinished
-from server.tuning.service.held import HeldJob
+from server.tuning.jobs.held import HeldJob
 
 _STEP_SECONDS = 2.0
 _RATE_SECONDS = 60.0

@@ -10,7 +10,7 @@ from server.tuning.data.readers import ReadOptions
 from server.tuning.data.splits import Split, check_rows, cut_from_train, load_split, overlap_warnings
 from server.tuning.document.data import DataDocument
 from server.tuning.document.prompt import PromptDocument
-from server.tuning.service.sources import Sources
+from server.tuning.jobs.sources import Sources
 
 _CUT_SHARE, _CUT_MOST = 10, 500
 

@@ -13,8 +13,8 @@ from prompts_store.digests import canonical_json
 from prompts_store.records import BASE_MODEL_NAME
 from prompts_store.tuning_records import TuningJob
 from server.tuning.job import Job
-from server.tuning.service.config import TuningBase
-from server.tuning.service.preparing import Prepared
+from server.tuning.jobs.config import TuningBase
+from server.tuning.jobs.preparing import Prepared
 from server.tuning.state import JobState
 
 _CURVE_POINTS = 200

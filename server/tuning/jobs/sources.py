@@ -14,8 +14,8 @@ from prompts_store.text import shown
 from prompts_store.tuning_records import DataFile
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
-from server.tuning.service.config import ServiceConfig
-from server.tuning.service.download import Download
+from server.tuning.jobs.config import ServiceConfig
+from server.tuning.jobs.download import Download
 from server.urls import split_http_url
 
 

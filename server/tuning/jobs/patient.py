@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol, cast
 
-from server.tuning.service.held import HeldJob
-from server.tuning.service.preparing import PromptReader
-from server.tuning.service.publishing import PromptPublisher
+from server.tuning.jobs.held import HeldJob
+from server.tuning.jobs.preparing import PromptReader
+from server.tuning.jobs.publishing import PromptPublisher
 
 
 class JobPrompts(PromptReader, PromptPublisher, Protocol):

@@ -21,9 +21,9 @@ from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import Recipe
 from server.tuning.initialisers import Source, initial_prompt
 from server.tuning.job import Job, PromptTask
-from server.tuning.service.config import TuningBase
-from server.tuning.service.datasets import Dataset, load_dataset
-from server.tuning.service.sources import FileStore, Sources
+from server.tuning.jobs.config import TuningBase
+from server.tuning.jobs.datasets import Dataset, load_dataset
+from server.tuning.jobs.sources import FileStore, Sources
 
 
 class PromptReader(FileStore, Protocol):

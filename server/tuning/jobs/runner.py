@@ -24,26 +24,26 @@ from server.tuning.data.order import forget_orders
 from server.tuning.document.job import JobDocument
 from server.tuning.events import Event, StepFinished
 from server.tuning.job import Job
-from server.tuning.loop import TuningLoop
-from server.tuning.programs import Programs
-from server.tuning.service.config import Because, ServiceConfig, TuningBase
-from server.tuning.service.failures import (
+from server.tuning.jobs.config import Because, ServiceConfig, TuningBase
+from server.tuning.jobs.failures import (
     MAX_RUNS_WITHOUT_PROGRESS,
     GaveUpError,
     diverged,
     failure_of,
     log_line,
 )
-from server.tuning.service.held import HeldJob, JobCancelledError, JobStore, ServiceStoppingError
-from server.tuning.service.observer import Ending, TuningObserver
-from server.tuning.service.patient import patient
-from server.tuning.service.preparing import Prepared, PromptReader, prepare
-from server.tuning.service.publishing import PromptPublisher, is_good, publish, report_of
-from server.tuning.service.reporting import Reporter
-from server.tuning.service.sizing import Sizer, Sizes
-from server.tuning.service.slices import DeviceWork
-from server.tuning.service.sources import Sources
-from server.tuning.service.writer import CheckpointWriter, newest_state, remove_older_runs, run_folder
+from server.tuning.jobs.held import HeldJob, JobCancelledError, JobStore, ServiceStoppingError
+from server.tuning.jobs.observer import Ending, TuningObserver
+from server.tuning.jobs.patient import patient
+from server.tuning.jobs.preparing import Prepared, PromptReader, prepare
+from server.tuning.jobs.publishing import PromptPublisher, is_good, publish, report_of
+from server.tuning.jobs.reporting import Reporter
+from server.tuning.jobs.sizing import Sizer, Sizes
+from server.tuning.jobs.slices import DeviceWork
+from server.tuning.jobs.sources import Sources
+from server.tuning.jobs.writer import CheckpointWriter, newest_state, remove_older_runs, run_folder
+from server.tuning.loop import TuningLoop
+from server.tuning.programs import Programs
 from server.tuning.state import JobState
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ from datetime import timedelta
 
 from prompts_store.blobs.files import Files
 from prompts_store.errors import StoreError
-from server.tuning.service.config import Because, ServiceConfig, TuningBase
-from server.tuning.service.held import HeldJob, LeaseKeeper
-from server.tuning.service.leftovers import remove_leftovers
-from server.tuning.service.observer import NullTuningObserver, TuningObserver
-from server.tuning.service.runner import JobRunner, TuningStore
-from server.tuning.service.slices import DeviceWork
+from server.tuning.jobs.config import Because, ServiceConfig, TuningBase
+from server.tuning.jobs.held import HeldJob, LeaseKeeper
+from server.tuning.jobs.leftovers import remove_leftovers
+from server.tuning.jobs.observer import NullTuningObserver, TuningObserver
+from server.tuning.jobs.runner import JobRunner, TuningStore
+from server.tuning.jobs.slices import DeviceWork
 
 logger = logging.getLogger(__name__)
 
