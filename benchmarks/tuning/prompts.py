@@ -14,16 +14,16 @@ from benchmarks.tuning.measuring import measure_prompts
 from benchmarks.tuning.results import DATA, PARTS, load, save
 from benchmarks.tuning.rows import Rows, load_rows
 from benchmarks.tuning.tasks import Task
-from server.tuning import checkpoint
 from server.tuning.data.examples import make_examples, target_ids
 from server.tuning.document.recipe import Recipe
-from server.tuning.events import Evaluated, Finished, StepFinished
-from server.tuning.initialisers import Values, initial_prompt
-from server.tuning.job import Job, PromptTask
-from server.tuning.loop import TuningLoop
-from server.tuning.programs import compile_programs
-from server.tuning.shapes import shapes_for
-from server.tuning.state import JobState
+from server.tuning.training import checkpoint
+from server.tuning.training.events import Evaluated, Finished, StepFinished
+from server.tuning.training.initialisers import Values, initial_prompt
+from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.programs import compile_programs
+from server.tuning.training.shapes import shapes_for
+from server.tuning.training.state import JobState
 
 SEED = 1
 SLICE = 4

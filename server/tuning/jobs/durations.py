@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from server.errors import InvalidInputError
-from server.tuning.programs import Programs
+from server.tuning.training.programs import Programs
 
 SLOWEST = {"cpu": 5e9}
 """Operations a second, by platform."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from prompts_store.errors import StoreError
 from server.errors import ChorusError
-from server.tuning.state import JobState
+from server.tuning.training.state import JobState
 
 MAX_RUNS_WITHOUT_PROGRESS = 5
 _MESSAGE_CHARACTERS = 2_000

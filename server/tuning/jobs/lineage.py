@@ -12,10 +12,10 @@ from prompts_store.checks import MAX_LINEAGE_BYTES
 from prompts_store.digests import canonical_json
 from prompts_store.records import BASE_MODEL_NAME
 from prompts_store.tuning_records import TuningJob
-from server.tuning.job import Job
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.preparing import Prepared
-from server.tuning.state import JobState
+from server.tuning.training.job import Job
+from server.tuning.training.state import JobState
 
 _CURVE_POINTS = 200
 _EVALUATIONS = 100

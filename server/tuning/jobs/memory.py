@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.errors import InvalidInputError
-from server.tuning.programs import Programs
+from server.tuning.training.programs import Programs
 
 _STATE_COPIES = 6
 """Prompts, second moment, best and sums of gradients, the last two in both of a step's hands."""

@@ -19,11 +19,11 @@ from server.tuning.data.splits import Split
 from server.tuning.document.job import JobDocument
 from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import Recipe
-from server.tuning.initialisers import Source, initial_prompt
-from server.tuning.job import Job, PromptTask
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.datasets import Dataset, load_dataset
 from server.tuning.jobs.sources import FileStore, Sources
+from server.tuning.training.initialisers import Source, initial_prompt
+from server.tuning.training.job import Job, PromptTask
 
 
 class PromptReader(FileStore, Protocol):

@@ -14,11 +14,11 @@ from prompts_store.names import LIVE
 from prompts_store.records import AliasMove, EnsembleMember, EnsembleVersion, PromptManifest, Published
 from prompts_store.tuning_records import JobLease, TuningJob
 from server.tuning.document.recipe import SENTINEL_SETTING
-from server.tuning.job import Job
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.lineage import lineage_of
 from server.tuning.jobs.preparing import Prepared
-from server.tuning.state import JobState, Standing
+from server.tuning.training.job import Job
+from server.tuning.training.state import JobState, Standing
 
 
 class PromptPublisher(Protocol):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from server.tuning.document.job import JobDocument
-from server.tuning.events import Checkpointed, Evaluated, Event, PromptStopped, StepFinished
 from server.tuning.jobs.held import HeldJob
+from server.tuning.training.events import Checkpointed, Evaluated, Event, PromptStopped, StepFinished
 
 _STEP_SECONDS = 2.0
 _RATE_SECONDS = 60.0

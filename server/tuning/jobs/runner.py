@@ -22,8 +22,6 @@ from prompts_store.blobs.files import Files
 from prompts_store.errors import LeaseLostError, StoreError
 from server.tuning.data.order import forget_orders
 from server.tuning.document.job import JobDocument
-from server.tuning.events import Event, StepFinished
-from server.tuning.job import Job
 from server.tuning.jobs.config import Because, ServiceConfig, TuningBase
 from server.tuning.jobs.failures import (
     MAX_RUNS_WITHOUT_PROGRESS,
@@ -42,9 +40,11 @@ from server.tuning.jobs.sizing import Sizer, Sizes
 from server.tuning.jobs.slices import DeviceWork
 from server.tuning.jobs.sources import Sources
 from server.tuning.jobs.writer import CheckpointWriter, newest_state, remove_older_runs, run_folder
-from server.tuning.loop import TuningLoop
-from server.tuning.programs import Programs
-from server.tuning.state import JobState
+from server.tuning.training.events import Event, StepFinished
+from server.tuning.training.job import Job
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.programs import Programs
+from server.tuning.training.state import JobState
 
 logger = logging.getLogger(__name__)
 

@@ -19,16 +19,16 @@ import numpy as np
 
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
-from server.tuning.evaluation import Evaluator
-from server.tuning.job import Job
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.durations import check_durations, operations
 from server.tuning.jobs.memory import check_memory
 from server.tuning.jobs.slices import DeviceWork
-from server.tuning.objective import Noise
-from server.tuning.packing import pack_batch
-from server.tuning.programs import Programs, compile_programs, empty_sums, table
-from server.tuning.shapes import Shapes, rows_within, shapes_for
+from server.tuning.training.evaluation import Evaluator
+from server.tuning.training.job import Job
+from server.tuning.training.objective import Noise
+from server.tuning.training.packing import pack_batch
+from server.tuning.training.programs import Programs, compile_programs, empty_sums, table
+from server.tuning.training.shapes import Shapes, rows_within, shapes_for
 
 _REPEATS = 3
 _HOPE = 1.6

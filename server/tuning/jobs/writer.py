@@ -13,9 +13,9 @@ from pathlib import Path
 
 from prompts_store.blobs.files import Files
 from server.errors import InvalidInputError
-from server.tuning import checkpoint
-from server.tuning.job import Job
-from server.tuning.state import JobState
+from server.tuning.training import checkpoint
+from server.tuning.training.job import Job
+from server.tuning.training.state import JobState
 
 
 class CheckpointWriter:

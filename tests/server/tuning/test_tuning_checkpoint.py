@@ -16,9 +16,9 @@ from tuning_tools import task
 from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
-from server.tuning import checkpoint
-from server.tuning.job import Job
-from server.tuning.state import JobState
+from server.tuning.training import checkpoint
+from server.tuning.training.job import Job
+from server.tuning.training.state import JobState
 
 JOB = Job(3, (task(0), task(1)))
 

@@ -10,7 +10,7 @@ from tuning_tools import RECIPE, VOCABULARY, source
 
 from server.errors import InvalidInputError
 from server.tuning.document.recipe import Recipe
-from server.tuning.initialisers import initial_prompt
+from server.tuning.training.initialisers import initial_prompt
 
 SOURCE = source()
 P, D = RECIPE.prompt_length, SOURCE.width

@@ -12,9 +12,9 @@ from tuning_tools import RECIPE, task
 
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
-from server.tuning.job import SHARED, Job, PromptTask
-from server.tuning.packing import dispatches
-from server.tuning.shapes import shapes_for
+from server.tuning.training.job import SHARED, Job, PromptTask
+from server.tuning.training.packing import dispatches
+from server.tuning.training.shapes import shapes_for
 
 
 @pytest.mark.parametrize(

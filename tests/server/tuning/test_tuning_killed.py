@@ -13,9 +13,9 @@ import numpy as np
 from tuning_kill_child import JOB
 from tuning_tools import VOCABULARY, programs
 
-from server.tuning import checkpoint
-from server.tuning.loop import TuningLoop
-from server.tuning.state import JobState
+from server.tuning.training import checkpoint
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.state import JobState
 
 SEED = 2026
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tuning_tools import RECIPE, VOCABULARY, programs, task
 
-from server.tuning import checkpoint
-from server.tuning.evaluation import Evaluator
-from server.tuning.events import (
+from server.tuning.training import checkpoint
+from server.tuning.training.evaluation import Evaluator
+from server.tuning.training.events import (
     Checkpointed,
     Evaluated,
     Event,
@@ -23,10 +23,10 @@ from server.tuning.events import (
     StepFinished,
     event_json,
 )
-from server.tuning.job import Job
-from server.tuning.loop import TuningLoop
-from server.tuning.shapes import shapes_for
-from server.tuning.state import JobState
+from server.tuning.training.job import Job
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.shapes import shapes_for
+from server.tuning.training.state import JobState
 
 
 def _run(loop: TuningLoop, slice_size: int = 3) -> list[Event]:

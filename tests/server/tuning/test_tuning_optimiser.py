@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from server.tuning.document.recipe import Recipe
-from server.tuning.optimiser import settings_at, update
+from server.tuning.training.optimiser import settings_at, update
 
 N, P, D, STEPS = 3, 4, 7, 6
 

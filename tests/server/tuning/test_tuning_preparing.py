@@ -11,10 +11,10 @@ from service_tools import FINGERPRINT, TENANT, base, config, document, jsonl, up
 from prompts_store.store import PromptStore
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.document.job import JobDocument
-from server.tuning.job import Job
 from server.tuning.jobs import preparing
 from server.tuning.jobs.preparing import Prepared, prepare
 from server.tuning.jobs.sources import Sources
+from server.tuning.training.job import Job
 
 
 def _prepared(

@@ -9,10 +9,10 @@ import pytest
 from tuning_tools import task
 
 from server.errors import InvalidInputError
-from server.tuning import checkpoint
-from server.tuning.job import Job
 from server.tuning.jobs.writer import newest_state, remove_older_runs, run_folder
-from server.tuning.state import JobState
+from server.tuning.training import checkpoint
+from server.tuning.training.job import Job
+from server.tuning.training.state import JobState
 
 JOB = Job(3, (task(),))
 

@@ -13,8 +13,8 @@ from prompts_store.digests import canonical_json, prompt_digest
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
 from server.tuning.document.recipe import SHARED, Recipe
-from server.tuning.initialisers import Values
 from server.tuning.metrics import check_metrics
+from server.tuning.training.initialisers import Values
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from server.engine.executor.places import Places, placed
 from server.engine.executor.programs import Program
 from server.model.functions import Functions
 from server.model.layout import PyTree
-from server.tuning.answering import greedy_tokens, label_scores
-from server.tuning.objective import Batch, Noise, Sums, accumulate, apply
-from server.tuning.optimiser import Settings
-from server.tuning.shapes import Shapes
+from server.tuning.training.answering import greedy_tokens, label_scores
+from server.tuning.training.objective import Batch, Noise, Sums, accumulate, apply
+from server.tuning.training.optimiser import Settings
+from server.tuning.training.shapes import Shapes
 
 Progress = Callable[[str], None]
 """Called with the name of each program when it is compiled."""

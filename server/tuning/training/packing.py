@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from server.tuning.data.examples import Example
-from server.tuning.job import Job
-from server.tuning.objective import Batch
-from server.tuning.shapes import Shapes
+from server.tuning.training.job import Job
+from server.tuning.training.objective import Batch
+from server.tuning.training.shapes import Shapes
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Keys = np.ndarray[Any, np.dtype[np.uint32]]

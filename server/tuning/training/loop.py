@@ -20,14 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from server.tuning.data.order import batch_indices, epoch_of
-from server.tuning.evaluation import Decode, Evaluator
-from server.tuning.events import Checkpointed, Evaluated, Event, Finished, PromptStopped, StepFinished
-from server.tuning.job import Job, PromptTask
-from server.tuning.objective import Noise
-from server.tuning.optimiser import settings_at
-from server.tuning.packing import dispatches, pack_batch
-from server.tuning.programs import Programs, empty_sums
-from server.tuning.state import JobState
+from server.tuning.training.evaluation import Decode, Evaluator
+from server.tuning.training.events import (
+    Checkpointed,
+    Evaluated,
+    Event,
+    Finished,
+    PromptStopped,
+    StepFinished,
+)
+from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.objective import Noise
+from server.tuning.training.optimiser import settings_at
+from server.tuning.training.packing import dispatches, pack_batch
+from server.tuning.training.programs import Programs, empty_sums
+from server.tuning.training.state import JobState
 
 Save = Callable[[JobState], None]
 """Writes a state durably, or raises; see `checkpoint.write`. One that writes in the background takes a

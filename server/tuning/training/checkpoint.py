@@ -24,8 +24,8 @@ from safetensors.numpy import load, save
 from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
-from server.tuning.job import Job
-from server.tuning.state import JobState, Standing
+from server.tuning.training.job import Job
+from server.tuning.training.state import JobState, Standing
 
 FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from server.tuning.events import Status
-from server.tuning.initialisers import Values
-from server.tuning.job import Job
+from server.tuning.training.events import Status
+from server.tuning.training.initialisers import Values
+from server.tuning.training.job import Job
 
 
 @dataclass

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from server.tuning.data.examples import Example
-from server.tuning.job import Job, PromptTask
 from server.tuning.metrics import measure
-from server.tuning.packing import Place, pack_inputs, pack_targets
-from server.tuning.programs import Programs
+from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.packing import Place, pack_inputs, pack_targets
+from server.tuning.training.programs import Programs
 
 Decode = Callable[[Sequence[int]], str]
 """Ids -> text, without control ids and sentinels."""

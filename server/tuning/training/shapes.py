@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from server.errors import InvalidInputError
-from server.tuning.job import Job
+from server.tuning.training.job import Job
 
 ROUNDING = 8
 """Input lengths are multiples of it."""

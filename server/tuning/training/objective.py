@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from server.model.dropout import Dropout
 from server.model.functions import Functions
 from server.model.layout import PyTree
-from server.tuning.optimiser import Settings, update
+from server.tuning.training.optimiser import Settings, update
 
 
 @jax.tree_util.register_dataclass
