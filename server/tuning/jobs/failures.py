@@ -7,7 +7,7 @@ from typing import Any
 
 from prompts_store.errors import StoreError
 from server.errors import ChorusError
-from server.tuning.training.state import JobState
+from server.tuning.training.state import TrainingState
 
 MAX_RUNS_WITHOUT_PROGRESS = 5
 _MESSAGE_CHARACTERS = 2_000
@@ -62,7 +62,7 @@ def failure_of(error: Exception) -> dict[str, Any]:
     )
 
 
-def diverged(state: JobState) -> dict[str, Any]:
+def diverged(state: TrainingState) -> dict[str, Any]:
     """Every prompt's loss stopped being a number."""
     found = next(standing for standing in state.standings if standing.status == "diverged")
     kept = "" if found.best_step is None else f" The values of step {found.best_step} are in the checkpoint."

@@ -15,7 +15,7 @@ from prompts_store.tuning_records import TuningJob
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.preparing import Prepared
 from server.tuning.training.job import Job
-from server.tuning.training.state import JobState
+from server.tuning.training.state import TrainingState
 
 _CURVE_POINTS = 200
 _EVALUATIONS = 100
@@ -25,7 +25,7 @@ def lineage_of(
     record: TuningJob,
     prepared: Prepared,
     job: Job,
-    state: JobState,
+    state: TrainingState,
     place: int,
     base: TuningBase,
     code_version: str,

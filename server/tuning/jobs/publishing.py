@@ -18,7 +18,7 @@ from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.lineage import lineage_of
 from server.tuning.jobs.preparing import Prepared
 from server.tuning.training.job import Job
-from server.tuning.training.state import JobState, Standing
+from server.tuning.training.state import Standing, TrainingState
 
 
 class PromptPublisher(Protocol):
@@ -84,7 +84,7 @@ def publish(
     lease: JobLease,
     prepared: Prepared,
     job: Job,
-    state: JobState,
+    state: TrainingState,
     base: TuningBase,
     code_version: str,
 ) -> Outcome:
@@ -143,7 +143,7 @@ def _publish_one(
     lease: JobLease,
     prepared: Prepared,
     job: Job,
-    state: JobState,
+    state: TrainingState,
     place: int,
     base: TuningBase,
     code_version: str,

@@ -44,7 +44,7 @@ from server.tuning.training.events import Event, StepFinished
 from server.tuning.training.job import Job
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import Programs
-from server.tuning.training.state import JobState
+from server.tuning.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class _Run:
         held.update(progress=self._progress)
         return job, programs
 
-    def _train(self, prepared: Prepared, job: Job, programs: Programs) -> JobState:
+    def _train(self, prepared: Prepared, job: Job, programs: Programs) -> TrainingState:
         """Slices until the loop is done; the state is then on the disk."""
         held, work = self._held, self._runner._work
         state, warning = newest_state(self._folder, job)
@@ -228,7 +228,7 @@ class _Run:
             forget_orders()
         return loop.state
 
-    def _publish(self, prepared: Prepared, job: Job, state: JobState) -> Ending:
+    def _publish(self, prepared: Prepared, job: Job, state: TrainingState) -> Ending:
         held = self._held
         if not any(is_good(standing) for standing in state.standings):
             result = {

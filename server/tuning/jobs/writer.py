@@ -15,7 +15,7 @@ from prompts_store.blobs.files import Files
 from server.errors import InvalidInputError
 from server.tuning.training import checkpoint
 from server.tuning.training.job import Job
-from server.tuning.training.state import JobState
+from server.tuning.training.state import TrainingState
 
 
 class CheckpointWriter:
@@ -41,7 +41,7 @@ class CheckpointWriter:
         self._written = written
         self._may_write = may_write
         self._changed = threading.Condition()
-        self._next: JobState | None = None
+        self._next: TrainingState | None = None
         self._writing = False
         self._closed = False
         self._error: BaseException | None = None
@@ -51,7 +51,7 @@ class CheckpointWriter:
         """Begin."""
         self._thread.start()
 
-    def save(self, state: JobState) -> None:
+    def save(self, state: TrainingState) -> None:
         """Hand in a state; returns at once. For `TuningLoop`."""
         with self._changed:
             self._next = state.snapshot()
@@ -98,13 +98,13 @@ class CheckpointWriter:
                     self._changed.notify_all()
 
 
-def newest_state(folder: Path, job: Job) -> tuple[JobState | None, str | None]:
+def newest_state(folder: Path, job: Job) -> tuple[TrainingState | None, str | None]:
     """The most advanced state that any run of the job left, and a warning when it was made elsewhere.
 
     Raises:
         InvalidInputError: `checkpoint_mismatch`; `corrupt_checkpoint` where no whole state is left.
     """
-    found: JobState | None = None
+    found: TrainingState | None = None
     warning: str | None = None
     broken: InvalidInputError | None = None
     for run in _runs(folder):
@@ -122,7 +122,7 @@ def newest_state(folder: Path, job: Job) -> tuple[JobState | None, str | None]:
     return found, warning
 
 
-def _read(run: Path, job: Job) -> JobState | None:
+def _read(run: Path, job: Job) -> TrainingState | None:
     try:
         return checkpoint.read(run, job)
     except InvalidInputError as error:
@@ -149,5 +149,5 @@ def _runs(folder: Path) -> list[Path]:
     return sorted(folder.glob("run-*"))
 
 
-def _rank(state: JobState) -> tuple[int, int, bool]:
+def _rank(state: TrainingState) -> tuple[int, int, bool]:
     return state.step, state.evaluated_step, state.reported

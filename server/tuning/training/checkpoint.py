@@ -25,7 +25,7 @@ from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.tuning.training.job import Job
-from server.tuning.training.state import JobState, Standing
+from server.tuning.training.state import Standing, TrainingState
 
 FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
@@ -33,7 +33,7 @@ _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
-def write(folder: Path, job: Job, state: JobState, *, files: Files | None = None) -> None:
+def write(folder: Path, job: Job, state: TrainingState, *, files: Files | None = None) -> None:
     """Write a state. When this returns it survives a power cut.
 
     Raises:
@@ -67,7 +67,7 @@ def write(folder: Path, job: Job, state: JobState, *, files: Files | None = None
     _sweep(files, folder, keep=name)
 
 
-def read(folder: Path, job: Job) -> JobState | None:
+def read(folder: Path, job: Job) -> TrainingState | None:
     """The state of this job; None where none was ever written.
 
     Raises:
@@ -84,7 +84,7 @@ def read(folder: Path, job: Job) -> JobState | None:
         )
         raise InvalidInputError(message, field="checkpoint", code="checkpoint_mismatch")
     tensors = _tensors(folder / body["tensors"]["file"], body["tensors"]["sha256"], job)
-    return JobState(
+    return TrainingState(
         step=body["step"],
         evaluated_step=body["evaluated_step"],
         reported=body["reported"],

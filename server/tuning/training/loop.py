@@ -34,9 +34,9 @@ from server.tuning.training.objective import Noise
 from server.tuning.training.optimiser import settings_at
 from server.tuning.training.packing import dispatches, pack_batch
 from server.tuning.training.programs import Programs, empty_sums
-from server.tuning.training.state import JobState
+from server.tuning.training.state import TrainingState
 
-Save = Callable[[JobState], None]
+Save = Callable[[TrainingState], None]
 """Writes a state durably, or raises; see `checkpoint.write`. One that writes in the background takes a
 `snapshot`, and tells itself when it is on the disk."""
 
@@ -56,11 +56,11 @@ class TuningLoop:
         job: Job,
         programs: Programs,
         decode: Decode,
-        state: JobState | None = None,
+        state: TrainingState | None = None,
         save: Save | None = None,
     ) -> None:
         self.job = job
-        self.state = state or JobState.start(job)
+        self.state = state or TrainingState.start(job)
         self.done = False
         self._programs = programs
         self._evaluator = Evaluator(job, programs, decode)

@@ -33,7 +33,7 @@ class Standing:
 
 
 @dataclass
-class JobState:
+class TrainingState:
     """Of a job, on the host.
 
     Attributes:
@@ -55,19 +55,19 @@ class JobState:
     standings: list[Standing]
 
     @staticmethod
-    def start(job: Job) -> JobState:
+    def start(job: Job) -> TrainingState:
         """Before the first step."""
         initial = np.stack([np.asarray(task.initial, np.float32) for task in job.tasks])
         standings = [Standing() for _ in job.tasks]
-        return JobState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
+        return TrainingState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
 
-    def snapshot(self) -> JobState:
+    def snapshot(self) -> TrainingState:
         """The state as it is now, for another thread to write: what the loop does next does not change it.
 
         Entries of lists are shared, as nothing changes them: copying each of thousands of evaluations would
         hold up the device's thread.
         """
-        return JobState(
+        return TrainingState(
             self.step,
             self.evaluated_step,
             self.reported,

@@ -18,7 +18,7 @@ from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.tuning.training import checkpoint
 from server.tuning.training.job import Job
-from server.tuning.training.state import JobState
+from server.tuning.training.state import TrainingState
 
 JOB = Job(3, (task(0), task(1)))
 
@@ -69,8 +69,8 @@ class FailingFiles(Files):
         super().unlink(path)
 
 
-def _state(step: int) -> JobState:
-    state = JobState.start(JOB)
+def _state(step: int) -> TrainingState:
+    state = TrainingState.start(JOB)
     generator = np.random.default_rng(step)
     for name in ("prompts", "second_moment", "best"):
         setattr(state, name, generator.standard_normal(state.prompts.shape).astype(np.float32))
@@ -81,13 +81,13 @@ def _state(step: int) -> JobState:
     return state
 
 
-def _read(folder: Path) -> JobState:
+def _read(folder: Path) -> TrainingState:
     state = checkpoint.read(folder, JOB)
     assert state is not None
     return state
 
 
-def _equal(one: JobState, other: JobState) -> bool:
+def _equal(one: TrainingState, other: TrainingState) -> bool:
     arrays = all(
         np.array_equal(getattr(one, name), getattr(other, name))
         for name in ("prompts", "second_moment", "best", "losses")
@@ -98,7 +98,7 @@ def _equal(one: JobState, other: JobState) -> bool:
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert checkpoint.read(tmp_path, JOB) is None
     assert checkpoint.made_elsewhere(tmp_path, JOB) is None
-    for state in (JobState.start(JOB), _state(3)):
+    for state in (TrainingState.start(JOB), _state(3)):
         checkpoint.write(tmp_path, JOB, state)
         assert _equal(_read(tmp_path), state)
     assert len(list(tmp_path.iterdir())) == 2
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_other_rules_is_told(tmp_path: Path) -> None:
         [(Job(3, (warming,)), "warm-up"), (Job(3, (measured,)), "exact_match"), (Job(3, (first,)), "")]
     ):
         folder = tmp_path / str(place)
-        checkpoint.write(folder, job, JobState.start(job))
+        checkpoint.write(folder, job, TrainingState.start(job))
         assert checkpoint.made_elsewhere(folder, job) is None
         document = json.loads((folder / "job.json").read_text())
         random = document["body"]["random"]

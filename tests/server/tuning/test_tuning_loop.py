@@ -26,7 +26,7 @@ from server.tuning.training.events import (
 from server.tuning.training.job import Job
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.shapes import shapes_for
-from server.tuning.training.state import JobState
+from server.tuning.training.state import TrainingState
 
 
 def _run(loop: TuningLoop, slice_size: int = 3) -> list[Event]:
@@ -38,12 +38,12 @@ def _run(loop: TuningLoop, slice_size: int = 3) -> list[Event]:
     raise AssertionError("the loop does not end")
 
 
-def _loop(job: Job, folder: Path | None = None, state: JobState | None = None) -> TuningLoop:
+def _loop(job: Job, folder: Path | None = None, state: TrainingState | None = None) -> TuningLoop:
     save = None if folder is None else (lambda state: checkpoint.write(folder, job, state))
     return TuningLoop(job, programs(job), VOCABULARY.decode, state, save)
 
 
-def _same(one: JobState, other: JobState) -> None:
+def _same(one: TrainingState, other: TrainingState) -> None:
     for name in ("prompts", "second_moment", "best"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
     np.testing.assert_array_equal(np.array(one.losses), np.array(other.losses))
@@ -104,7 +104,7 @@ def test_the_metrics_of_one_prompt_are_a_slice() -> None:
     job = Job(3, (task(0), task(1)))
     found: list[dict[str, float] | None] = []
     evaluator = Evaluator(job, programs(job), VOCABULARY.decode)
-    state, seen = JobState.start(job), []
+    state, seen = TrainingState.start(job), []
     for _ in evaluator.run(state.prompts, [each.selection for each in job.tasks], found):
         seen.append(len(found))
     rows = programs(job).shapes.evaluation_rows
@@ -199,7 +199,7 @@ def test_a_full_disk_fails_the_loop_and_leaves_the_last_checkpoint(tmp_path: Pat
     job = Job(3, (task(),))
     written = 0
 
-    def save(state: JobState) -> None:
+    def save(state: TrainingState) -> None:
         nonlocal written
         if written == 1:
             raise OSError(28, "No space left on device")
