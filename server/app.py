@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from prompts_store.names import check_name
 from server.api.asgi import build_api
+from server.api.http.access import AccessLog
+from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.prompt_source import StorePrompts
@@ -55,6 +57,7 @@ class App:
 
     Attributes:
         api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
+        entrance: looks at requests before the application has them.
         upkeep: to be run on the event loop for as long as the process serves.
     """
 
@@ -62,6 +65,7 @@ class App:
     services: Services
     metrics: Metrics
     api: FastAPI
+    entrance: Entrance
     upkeep: Upkeep
 
 
@@ -97,7 +101,9 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     )
     metrics.watch(lambda: _gauges(services) | {"chorus_log_lines_lost": float(lost_lines())})
     upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)
-    return App(settings, services, metrics, build_api(services, http_observer(metrics)), upkeep)
+    access = AccessLog(http_observer(metrics), settings.access_log)
+    entrance = Entrance(services, access)
+    return App(settings, services, metrics, build_api(services, access), entrance, upkeep)
 
 
 def close_app(app: App) -> bool:

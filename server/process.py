@@ -112,7 +112,7 @@ class Process:
             lifespan="off",
         )
         limits = ConnectionLimits(idle_seconds=settings.keep_alive_seconds)
-        self._server = _Uvicorn(config, limits)
+        self._server = _Uvicorn(config, limits, app.entrance.look)
 
     def run(self) -> int:
         """Serve until a signal, the engine's death or a start that fails.

@@ -19,10 +19,10 @@ from server.errors import ChorusError
 from server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from prompts_store.check_report import CheckReport
-    from prompts_store.collector import CollectPlan, CollectReport, Removal
-    from prompts_store.identity import Pairing
     from prompts_store.store import PromptStore
+    from prompts_store.upkeep.check_report import CheckReport
+    from prompts_store.upkeep.collector import CollectPlan, CollectReport, Removal
+    from prompts_store.upkeep.identity import Pairing
 
 _REASONS = {
     "blob": "no live version names it",
@@ -155,7 +155,7 @@ def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
 
 
 def _print_check(report: CheckReport, settings: Settings) -> None:
-    from prompts_store.check_report import KINDS
+    from prompts_store.upkeep.check_report import KINDS
 
     click.echo(
         f"{settings.data_dir}: {report.versions} live versions, {report.blobs} blobs and {report.files} data "
@@ -183,7 +183,7 @@ def _print_check(report: CheckReport, settings: Settings) -> None:
 
 
 def _print_check_json(report: CheckReport, settings: Settings) -> None:
-    from prompts_store.check_report import KINDS
+    from prompts_store.upkeep.check_report import KINDS
 
     content = asdict(report) | {"data_dir": str(settings.data_dir), "clean": report.clean}
     for problem in content["problems"]:

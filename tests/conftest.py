@@ -16,6 +16,12 @@ def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_shapes() -> dict[str, str]:
+    """Settings with which the base that ships compiles in seconds; an operator gives none."""
+    return {"input_lengths": "96", "batch_rows": "8", "blocks": "96x16x8", "score_buckets": "8x8"}
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server; skips where PostgreSQL is not installed."""
     programs = binaries()

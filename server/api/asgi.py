@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fastapi import APIRouter, FastAPI
 from starlette.types import Lifespan
 
-from server.api.http.access import AccessMiddleware
+from server.api.http.access import AccessLog, AccessMiddleware
 from server.api.http.errors import install_error_handlers
 from server.api.http.head import HeadMiddleware
 from server.api.routes import (
@@ -52,14 +50,14 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 def build_api(
     services: Services,
-    observe: Callable[[str, int, float], None],
+    access: AccessLog,
     lifespan: Lifespan[FastAPI] | None = None,
 ) -> FastAPI:
     """The application.
 
     Args:
         services: put on `app.state.services`; routes find everything there.
-        observe: told of each request: route template, status, seconds.
+        access: told of each request.
         lifespan: started before the first request, ended after the last.
     """
     app = FastAPI(
@@ -79,5 +77,5 @@ def build_api(
         route.matches({"type": "http", "method": "GET", "path": "/", "headers": []})
     install_error_handlers(app)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(AccessMiddleware, observe=observe, log=services.settings.access_log)
+    app.add_middleware(AccessMiddleware, log=access)
     return app

@@ -7,7 +7,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.connections.protocol import Bounded
+from server.connections.protocol import Bounded, Look
 from server.connections.refusals import RefusedError, check_head, malformed, origin_form
 from server.connections.registry import Registry
 
@@ -15,8 +15,8 @@ from server.connections.registry import Registry
 class HttptoolsConnection(Bounded, HttpToolsProtocol):
     """On httptools. It reads ahead, so that requests may be queued behind the running one."""
 
-    def __init__(self, registry: Registry, **given: Any) -> None:
-        super().__init__(registry, **given)
+    def __init__(self, registry: Registry, look: Look | None = None, **given: Any) -> None:
+        super().__init__(registry, look, **given)
         self._running: Any = None
         self._in_head = self._in_body = self._line_ended = self._upgrade = False
         self._head_bytes = self._framing_bytes = 0

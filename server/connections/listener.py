@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from server.connections.protocol import Bounded
+from server.connections.protocol import Bounded, Look
 from server.connections.refusals import new_request_id, no_descriptor, only_probes, raw_answer
 from server.connections.registry import ConnectionLimits, Registry
 from server.errors import InvalidInputError
@@ -177,6 +177,7 @@ class BoundedServer(uvicorn.Server):
 
     Args:
         config: with a subclass of `Bounded` as its `http`.
+        look: at each request before the parser has it.
         clock: monotonic seconds.
 
     Raises:
@@ -184,9 +185,14 @@ class BoundedServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic
+        self,
+        config: uvicorn.Config,
+        limits: ConnectionLimits,
+        look: Look | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(config)
+        self._look = look
         self.registry = Registry(limits, clock)
         self._descriptors = FreeDescriptors(file_limit(), self.registry)
 
@@ -196,6 +202,7 @@ class BoundedServer(uvicorn.Server):
         make = partial(
             cast(Any, self.config.http_protocol_class),
             self.registry,
+            self._look,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,

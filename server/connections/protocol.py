@@ -8,12 +8,14 @@ import importlib.util
 import struct
 import termios
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
 import h11
 from starlette.requests import Request
+from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -26,10 +28,15 @@ from server.connections.refusals import (
     new_request_id,
     origin_form,
     raw_answer,
+    raw_response,
     request_timeout,
 )
 from server.connections.registry import READ_BYTES, ConnectionPhase, Registry
 from server.errors import ChorusError
+
+Look = Callable[[bytes], Response | int]
+"""Given all that has come of a request from its first byte on: its refusal, or how many bytes more are needed
+to tell, 0 where the parser is to have it."""
 
 _OVER = (ConnectionPhase.REFUSED, ConnectionPhase.ENDED)
 _CONTROLS = bytes({*range(32), 127} - {ord("\t")})
@@ -40,6 +47,7 @@ class Bounded(asyncio.BufferedProtocol):
 
     Args:
         registry: of the server.
+        look: at a request before the parser has it.
         given: uvicorn's own arguments.
     """
 
@@ -50,9 +58,11 @@ class Bounded(asyncio.BufferedProtocol):
     server_state: Any
     transport: asyncio.Transport
 
-    def __init__(self, registry: Registry, **given: Any) -> None:
+    def __init__(self, registry: Registry, look: Look | None = None, **given: Any) -> None:
         super().__init__(**given)
         self.phase = ConnectionPhase.HEAD
+        self._look = look
+        self._kept = b""
         self._registry = registry
         self._progress = 0
         self._deaf = False
@@ -107,6 +117,35 @@ class Bounded(asyncio.BufferedProtocol):
             self._progress += len(data)
             if self._progress >= self._registry.limits.progress_bytes:
                 self.goes_on()
+        if self._look is not None and (self._kept or self._begins_request()):
+            data = self._kept + data
+            seen = self._look(data)
+            if not isinstance(seen, int):
+                self._answer_unread(seen)
+                return
+            if seen:
+                if not self._kept:
+                    self._registry.move(self, ConnectionPhase.BODY)
+                    self._progress = 0
+                self._kept = data
+                return
+            self._kept = b""
+        self._parse(data)
+
+    def _begins_request(self) -> bool:
+        """Whether the next byte is a request's first, and nothing is under way."""
+        return (
+            self.phase in (ConnectionPhase.HEAD, ConnectionPhase.IDLE)
+            and not self.head()[0]
+            and not self.transport.get_write_buffer_size()
+        )
+
+    def _answer_unread(self, answer: Response) -> None:
+        self._kept = b""
+        self._registry.move(self, ConnectionPhase.IDLE)
+        self.transport.write(raw_response(answer, self.server_state.default_headers))
+
+    def _parse(self, data: bytes) -> None:
         try:
             self.parse(data)
         except RefusedError as error:
@@ -141,6 +180,9 @@ class Bounded(asyncio.BufferedProtocol):
 
     def shutdown(self) -> None:
         """The server ends: close when nothing is under way, or behind the running answer."""
+        if kept := self._kept:  # its route says that the server ends
+            self._kept = b""
+            self._parse(kept)
         if self.phase is not ConnectionPhase.REFUSED:  # that one closes by itself, in a moment
             super().shutdown()  # type: ignore[misc]  # of the implementation
 
@@ -298,8 +340,8 @@ class H11Connection(Bounded, H11Protocol):
 
     conn: _StrictH11
 
-    def __init__(self, registry: Registry, **given: Any) -> None:
-        super().__init__(registry, **given)
+    def __init__(self, registry: Registry, look: Look | None = None, **given: Any) -> None:
+        super().__init__(registry, look, **given)
         # Its own bound comes after ours, which knows the line from the headers.
         self.conn = _StrictH11(h11.SERVER, registry.limits.head_bytes + 2 * READ_BYTES)
 

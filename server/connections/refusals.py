@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.http.access import PROBES
@@ -114,11 +115,22 @@ def raw_answer(error: ChorusError, request_id: str, headers: Iterable[tuple[byte
     Args:
         headers: that every answer of the server carries.
     """
-    status = error.answer_status if isinstance(error, RefusedError) else status_of(error)
     answer = error_response(error, request_id)
+    answer.status_code = error.answer_status if isinstance(error, RefusedError) else status_of(error)
+    answer.headers["x-request-id"] = request_id
+    answer.headers["connection"] = "close"
+    return raw_response(answer, headers)
+
+
+def raw_response(answer: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """An answer as the bytes that go out.
+
+    Args:
+        headers: that every answer of the server carries.
+    """
+    status = answer.status_code
     lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()]
-    own = [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
-    lines += [name + b": " + value for name, value in (*headers, *answer.raw_headers, *own)]
+    lines += [name + b": " + value for name, value in (*headers, *answer.raw_headers)]
     return b"\r\n".join([*lines, b"", bytes(answer.body)])
 
 

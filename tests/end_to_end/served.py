@@ -128,6 +128,8 @@ class Served:
 
     def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 1200) -> int:
         """The exit code after a signal."""
+        if sig is signal.SIGHUP:
+            assert signal.getsignal(sig) is not signal.SIG_IGN, "these tests cannot run under nohup"
         if self.process.poll() is None:
             self.process.send_signal(sig)
         try:

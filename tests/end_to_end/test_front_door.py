@@ -12,9 +12,6 @@ from served import CHORUS, Served
 
 from server.embedded import embedded_folder
 
-FEW = {"input_lengths": "64", "batch_rows": "1", "blocks": "64x16x4", "score_buckets": "2x8"}
-"""Shapes that compile in seconds; an operator names none."""
-
 
 def ask(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
@@ -28,12 +25,14 @@ def ask(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_server_alone_answers_the_tasks_that_ship(tmp_path: Path, compile_cache: Path) -> None:
+def test_a_server_alone_answers_the_tasks_that_ship(
+    tmp_path: Path, compile_cache: Path, few_shapes: dict[str, str]
+) -> None:
     folder = embedded_folder()
     assert folder is not None
     shipped: list[dict[str, Any]] = json.loads((folder / "demo.json").read_text())["tasks"]
     names = [task["task"] for task in shipped]
-    with Served(tmp_path / "data", compile_cache_dir=compile_cache, log_level="info", **FEW) as server:
+    with Served(tmp_path / "data", compile_cache_dir=compile_cache, log_level="info", **few_shapes) as server:
         server.wait_ready()
         url = str(server.http.base_url)
         answer = ask(url, "generate", "sentiment", "a joyless mess")

@@ -18,13 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> str:
+def said(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path, few_shapes: dict[str, str]) -> str:
     """What the demo printed; its exit code was 0."""
     done = subprocess.run(
         tethered([sys.executable, ROOT / "scripts" / "mixed_batch.py", "--once"]),
         env={
             **os.environ, "JAX_PLATFORMS": "cpu", "CHORUS_DEMO_DIR": str(tmp_path_factory.mktemp("demo")),
             "CHORUS_COMPILE_CACHE_DIR": str(compiled_folder), "COLUMNS": "400",
+            **{f"CHORUS_{name.upper()}": shapes for name, shapes in few_shapes.items()},
         },
         capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip

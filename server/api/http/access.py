@@ -1,4 +1,5 @@
-"""Outermost middleware: a request id, one access log line, one observation of the request histogram."""
+"""One access log line and one observation of the request histogram for each request, and the outermost
+middleware, which sees to both."""
 
 from __future__ import annotations
 
@@ -22,19 +23,46 @@ Observe = Callable[[str, int, float], None]
 """Route template, status, seconds."""
 
 
+class AccessLog:
+    """Counts, times and logs each request: the route template, never the path, content, query or key.
+
+    Args:
+        observe: told of every answered request.
+        lines: whether to write them.
+    """
+
+    def __init__(self, observe: Observe, lines: bool = True) -> None:
+        self._observe = observe
+        self._lines = lines
+
+    def write(self, method: str, template: str, status: int, context: RequestContext) -> None:
+        """A request was answered, or its caller has left."""
+        seconds = time.monotonic() - context.started
+        self._observe(template, status, seconds)
+        if self._lines:
+            quiet = template in PROBES and status not in (401, 403)
+            LOG.log(
+                logging.DEBUG if quiet else logging.INFO,
+                "%s %s %d %.1fms tenant=%s id=%s",
+                method if method in _METHODS else "?",
+                template,
+                status,
+                seconds * 1000,
+                context.principal.tenant if context.principal else "-",
+                context.request_id,
+            )
+
+
 class AccessMiddleware:
-    """Names, times and logs each request: the route template, never the path, content, query or key. Gives
-    back the memory of its body.
+    """Names and logs each request, and gives back the memory of its body.
 
     Args:
         app: the rest of the server.
-        observe: told of every answered request.
-        log: whether to write the access log.
+        log: told of every request.
     """
 
-    def __init__(self, app: ASGIApp, observe: Observe, log: bool = True) -> None:
+    def __init__(self, app: ASGIApp, log: AccessLog) -> None:
         self._app = app
-        self._observe = observe
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,22 +87,5 @@ class AccessMiddleware:
         finally:
             if context.body is not None:
                 context.body.release()
-            self._finish(scope, context, status)
-
-    def _finish(self, scope: Scope, context: RequestContext, status: int) -> None:
-        route = scope.get("route")
-        template = getattr(route, "path", None) or "unmatched"
-        seconds = time.monotonic() - context.started
-        self._observe(template, status, seconds)
-        if self._log:
-            quiet = template in PROBES and status not in (401, 403)
-            LOG.log(
-                logging.DEBUG if quiet else logging.INFO,
-                "%s %s %d %.1fms tenant=%s id=%s",
-                scope["method"] if scope["method"] in _METHODS else "?",
-                template,
-                status,
-                seconds * 1000,
-                context.principal.tenant if context.principal else "-",
-                context.request_id,
-            )
+            template = getattr(scope.get("route"), "path", None) or "unmatched"
+            self._log.write(scope["method"], template, status, context)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prompts_store.errors import StoreError
 from prompts_store.records import PromptVersion
-from prompts_store.template import render_input
+from prompts_store.tasks.template import render_input
 from server.api.http.errors import StoreAnswerError
 from server.engine.requests import InputPart, PromptHandle
 from server.errors import InputTooLongError, InvalidInputError

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompts_store.template import parse_template
+from prompts_store.tasks.template import parse_template
 from server.api.inference.limits import Limits
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.errors import StoreError
-from prompts_store.labels import MAX_LABELS, check_labels
 from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
+from prompts_store.tasks.labels import MAX_LABELS, check_labels
 from server.api.http.auth import MayWrite
 from server.api.http.bodies import read_body
 from server.api.http.json_body import parse_json

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from prompts_store.store_jobs import MAX_SPEC_BYTES
+from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
 from server.api.inference.servable import faults

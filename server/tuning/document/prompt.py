@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from prompts_store.checks import MAX_DESCRIPTION_CHARACTERS, check_text
+from prompts_store.checks import check_text
 from prompts_store.errors import InvalidError
-from prompts_store.labels import check_labels
 from prompts_store.names import check_name
-from prompts_store.references import parse_reference
+from prompts_store.tasks.labels import check_labels
+from prompts_store.tasks.manifests import MAX_DESCRIPTION_CHARACTERS
+from prompts_store.tasks.references import parse_reference
 from server.errors import InvalidInputError
 from server.tuning.data.columns import ColumnMap
 from server.tuning.document.data import DataDocument

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
 from prompts_store.errors import LeaseLostError, StoreError
-from prompts_store.tuning_records import JobLease, TuningJob
+from prompts_store.jobs.records import JobLease, TuningJob
 
 logger = logging.getLogger(__name__)
 

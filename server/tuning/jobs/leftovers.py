@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prompts_store.errors import NotFoundError, StoreError
-from prompts_store.tuning_records import TuningJob
+from prompts_store.jobs.records import TuningJob
 
 logger = logging.getLogger(__name__)
 

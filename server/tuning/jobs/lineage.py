@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompts_store.checks import MAX_LINEAGE_BYTES
 from prompts_store.digests import canonical_json
+from prompts_store.jobs.records import TuningJob
 from prompts_store.records import BASE_MODEL_NAME
-from prompts_store.tuning_records import TuningJob
+from prompts_store.tasks.manifests import MAX_LINEAGE_BYTES
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.preparing import Prepared
 from server.tuning.training.job import Job

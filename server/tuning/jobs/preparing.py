@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prompts_store.digests import canonical_json
 from prompts_store.errors import NotFoundError
 from prompts_store.records import PromptVersion, Reference
-from prompts_store.references import format_reference, parse_reference
+from prompts_store.tasks.references import format_reference, parse_reference
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example, make_examples, target_ids
 from server.tuning.data.splits import Split

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prompts_store.digests import prompt_digest
+from prompts_store.jobs.records import JobLease, TuningJob
 from prompts_store.names import LIVE
 from prompts_store.records import AliasMove, EnsembleMember, EnsembleVersion, PromptManifest, Published
-from prompts_store.tuning_records import JobLease, TuningJob
 from server.tuning.document.recipe import SENTINEL_SETTING
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.lineage import lineage_of

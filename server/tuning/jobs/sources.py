@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from prompts_store.files.records import DataFile
 from prompts_store.text import shown
-from prompts_store.tuning_records import DataFile
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
 from server.tuning.jobs.config import ServiceConfig

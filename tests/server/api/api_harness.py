@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry
 from prompts_store.artifacts import write_artifact
 from prompts_store.store import PromptStore
 from server.api.asgi import build_api
+from server.api.http.access import AccessLog
+from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
 from server.api.inference.limits import Limits
 from server.api.inference.prompt_source import StorePrompts
@@ -131,12 +133,13 @@ class ApiServer:
             serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
         )
         metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle, 4 * WIDTH))
-        self.app = build_api(self.services, http_observer(metrics))
+        self.access = AccessLog(http_observer(metrics), lines=False)
+        self.app = build_api(self.services, self.access)
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(self.app, http=connection_class(), log_config=None, lifespan="off", ws="none")
-        self.server = BoundedServer(config, ConnectionLimits())
+        self.server = BoundedServer(config, ConnectionLimits(), Entrance(self.services, self.access).look)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=300)

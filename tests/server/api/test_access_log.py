@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from server.api.http.access import AccessMiddleware
+from server.api.http.access import AccessLog, AccessMiddleware
 
 
 def levels(caplog: pytest.LogCaptureFixture, route: str, status: int, log: bool = True) -> list[int]:
@@ -26,7 +26,8 @@ def levels(caplog: pytest.LogCaptureFixture, route: str, status: int, log: bool 
     async def send(message: Message) -> None: ...
 
     observed: list[tuple[str, int]] = []
-    middleware = AccessMiddleware(app, lambda name, code, seconds: observed.append((name, code)), log)
+    lines = AccessLog(lambda name, code, seconds: observed.append((name, code)), log)
+    middleware = AccessMiddleware(app, lines)
     with caplog.at_level(logging.DEBUG, "chorus.access"):
         asyncio.run(middleware({"type": "http", "method": "GET", "headers": []}, receive, send))
     assert observed == [(route, status)]  # counted, however quietly it is logged

@@ -18,7 +18,7 @@ from api_harness import FINGERPRINT, ApiServer, error_of, eventually
 from prometheus_client import generate_latest
 from test_leaving import Gate, send
 
-from prompts_store.store_files import FileWriter
+from prompts_store.files.writing import FileWriter
 from server.api.lifecycle import Lifecycle
 from server.errors import ShuttingDownError
 from server.model.vocabulary import Vocabulary
@@ -101,8 +101,8 @@ def hanging(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[threadi
 
     monkeypatch.setattr(FileWriter, "write", hang)
     monkeypatch.setattr(api.store, "list_tasks", hang)
-    for _ in range(2):
-        api.services.text._pool.submit(back.wait, 60)
+    for threads in (api.services.text, api.services.text, api.services.library._readers):
+        threads._pool.submit(back.wait, 300)  # of two readers the other one hangs in `list_tasks`
     try:
         yield there
     finally:

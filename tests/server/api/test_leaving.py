@@ -50,13 +50,15 @@ def gated(tmp_path: Path, vocabulary: Vocabulary, gate: Gate) -> Iterator[ApiSer
         assert server.engine.stats().idle
 
 
-def send(api: ApiServer, path: str, body: dict[str, Any]) -> socket.socket:
+def send(
+    api: ApiServer, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
     content = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}"
-    )
+    ) + "".join(f"\r\n{name}: {value}" for name, value in (headers or {}).items())
     client.sendall(head.encode() + b"\r\n\r\n" + content)
     return client
 

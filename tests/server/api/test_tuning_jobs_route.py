@@ -13,8 +13,8 @@ from api_harness import FINGERPRINT, ApiServer, error_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompts_store.store_jobs import MAX_SPEC_BYTES
-from prompts_store.tuning_records import JobLease, TuningJob
+from prompts_store.jobs.jobs import MAX_SPEC_BYTES
+from prompts_store.jobs.records import JobLease, TuningJob
 from server.api.schemas.tuning import JobAnswer, JobPage
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing

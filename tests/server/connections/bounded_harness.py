@@ -15,7 +15,7 @@ from api_harness import eventually
 from starlette.types import Receive, Scope, Send
 
 from server.connections.listener import BoundedServer
-from server.connections.protocol import H11Connection
+from server.connections.protocol import H11Connection, Look
 from server.connections.registry import ConnectionLimits, ConnectionPhase
 from server.process import listen
 
@@ -56,6 +56,7 @@ class Bounds:
         clock: Callable[[], float] = time.monotonic,
         routes: dict[str, Route] | None = None,
         plain: bool = False,
+        look: Look | None = None,
         **limits: Any,
     ) -> None:
         self.routes = routes or {}
@@ -70,7 +71,7 @@ class Bounds:
             lifespan="off",
             ws="none",
         )
-        bounded = BoundedServer(config, ConnectionLimits(**limits), clock)
+        bounded = BoundedServer(config, ConnectionLimits(**limits), look, clock)
         self.registry = bounded.registry
         self.server = uvicorn.Server(config) if plain else bounded
         self._listener = listen("127.0.0.1", 0)

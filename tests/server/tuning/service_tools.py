@@ -15,8 +15,8 @@ import numpy as np
 from tuning_tools import LABELS, VOCABULARY, letters_task, model
 
 from prompts_store.blobs.files import Files
+from prompts_store.jobs.records import OVER, TuningJob
 from prompts_store.store import PromptStore
-from prompts_store.tuning_records import OVER, TuningJob
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.config import ServiceConfig, TuningBase
 from server.tuning.jobs.observer import NullTuningObserver

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from service_tools import FINGERPRINT, TENANT, Watcher, document, events, finished, running, submit, upload
 
+from prompts_store.jobs.records import TuningJob
 from prompts_store.store import PromptStore
-from prompts_store.tuning_records import TuningJob
 from server.tuning.document.job import JobDocument
 
 GOOD = [{"text": f"ab{letter}", "label": "ny"[n % 2]} for n, letter in enumerate("abcdefghijkl")]

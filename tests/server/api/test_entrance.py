@@ -1,0 +1,212 @@
+"""While much is waiting, plain inference requests are refused before a parser or a route has them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_harness import ApiServer, eventually
+from test_leaving import Gate, send
+
+from server.connections.protocol import Bounded
+from server.engine.engine import Engine
+from server.model.vocabulary import Vocabulary
+from server.tenancy.keys import KeyRing
+from server.tenancy.principal import Principal, Scope
+
+KEY = "canary-infers-0123456789"
+MOST = 4
+BODY = {"task": None, "input": "good"}
+
+
+class Crowd:
+    """A server whose queue is full, and one connection to it.
+
+    Attributes:
+        parsed: requests that a parser had since the queue was full.
+    """
+
+    def __init__(self, api: ApiServer, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.api, self.gate, self.parsed = api, gate, 0
+        gate.close()
+        keyed = {"authorization": f"Bearer {KEY}"}
+        self._waiting = [self._fill(keyed)]
+        assert gate.waiting.wait(300)
+        self._waiting.append(self._fill(keyed))
+        eventually(lambda: api.engine.crowded)
+        whole = Bounded._parse
+
+        def counted(connection: Bounded, data: bytes) -> None:
+            self.parsed += 1
+            whole(connection, data)
+
+        monkeypatch.setattr(Bounded, "_parse", counted)
+        self.client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
+
+    def _fill(self, headers: dict[str, str]) -> socket.socket:
+        return send(self.api, "/v1/generate", {"task": None, "inputs": ["good"] * 8}, headers)
+
+    def ask(self, data: bytes) -> tuple[int, dict[str, str], Any]:
+        """Send so much and read an answer."""
+        self.client.sendall(data)
+        return self.answer()
+
+    def answer(self) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and the JSON of the next answer."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = self.client.recv(1)
+            assert byte, head
+            head += byte
+        line, *lines = head.decode().rstrip().split("\r\n")
+        headers = {name.lower(): value for name, value in (one.split(": ", 1) for one in lines)}
+        body = self.client.recv(int(headers["content-length"]), socket.MSG_WAITALL)
+        return int(line.split(" ")[1]), headers, json.loads(body)
+
+    def open(self) -> None:
+        """Let the engine work again, until nothing waits."""
+        self.gate.open.set()
+        assert self.api.engine.wait_idle(300)
+
+    def close(self) -> None:
+        self.client.close()
+        for client in self._waiting:
+            client.close()
+        self.gate.open.set()
+
+
+@pytest.fixture
+def crowd(tmp_path: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
+    gate = Gate()
+    config = {"max_queued_requests": MOST, "max_queued_per_tenant": None}
+    keys = KeyRing(
+        {KEY: Principal("default", "infers", frozenset({Scope.INFER}))}, Principal("default", "anonymous")
+    )
+    with ApiServer(tmp_path, vocabulary, on_dispatch=gate, config=config, keys=keys) as server:
+        crowd = Crowd(server, gate, monkeypatch)
+        yield crowd
+        crowd.close()
+
+
+def request(body: Any = BODY, path: str = "/v1/generate", version: str = "1.1", **headers: str) -> bytes:
+    """A request as a client sends it; headers by name, with `_` for `-`."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    given = {
+        "Host": "localhost",
+        "Authorization": f"Bearer {KEY}",
+        "Content_Type": "application/json",
+        "Content_Length": str(len(content)),
+        **headers,
+    }
+    lines = [f"POST {path} HTTP/{version}", *(f"{k.replace('_', '-')}: {v}" for k, v in given.items() if v)]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+@pytest.mark.parametrize("path", ["/v1/generate", "/v1/classify", "/v1/ensemble"])
+def test_a_full_queue_refuses_before_the_parser(
+    crowd: Crowd, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, headers, body = crowd.ask(request(path=path, X_Request_Id="mine"))
+    assert (status, body["error"]["code"], body["error"]["request_id"]) == (503, "overloaded", "mine")
+    assert int(headers["retry-after"]) >= 1 and headers["x-request-id"] == "mine"
+    assert headers["content-type"] == "application/json" and "date" in headers
+    assert crowd.parsed == 0
+    count = crowd.api.services.metrics.registry.get_sample_value
+    assert count("chorus_http_request_seconds_count", {"route": path, "status": "503"}) == 1.0
+
+
+def test_the_access_log_has_a_line(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+    crowd.api.access._lines = True
+    with caplog.at_level(logging.INFO, "chorus.access"):
+        crowd.ask(request(X_Request_Id="mine"))
+    [line] = caplog.messages
+    assert line.startswith("POST /v1/generate 503 ") and line.endswith("tenant=default id=mine")
+
+
+def test_the_connection_goes_on(crowd: Crowd) -> None:
+    for _ in range(3):
+        assert crowd.ask(request())[0] == 503
+    assert crowd.parsed == 0
+    crowd.open()
+    assert crowd.ask(request())[0] == 200
+    assert crowd.parsed == 1
+
+
+def test_a_request_may_come_in_pieces(crowd: Crowd) -> None:
+    """Python's clients send head and body apart."""
+    whole = request()
+    middle = whole.index(b"\r\n\r\n") + 4
+    for place in (middle, middle + 5):
+        crowd.client.sendall(whole[:place])
+        crowd.api.http.get("/healthz")  # through the loop that has the first piece: one parser
+        assert crowd.ask(whole[place:])[0] == 503
+    assert crowd.parsed == 2
+
+
+UNUSUAL = {
+    "cut in its head": (request()[:30], None),
+    "another route": (request(path="/v1/tasks/t/rollback"), 403),
+    "a query": (request(path="/v1/generate?a=1"), 400),
+    "no key": (request(Authorization=""), 401),
+    "a wrong key": (request(Authorization="Bearer nobody-has-this-key"), 401),
+    "a page's": (request(Origin="https://elsewhere.example"), 403),
+    "another type": (request(Content_Type="text/plain"), 503),
+    "no JSON": (request(b"{"), 503),
+    "a wrong deadline": (request({**BODY, "deadline_seconds": "soon"}), 503),
+    "a long deadline": (request({**BODY, "deadline_seconds": 1e9}), 503),
+    "no host": (request(Host=""), 400),
+    "HTTP/1.0": (request(version="1.0"), 503),
+    "the last of its connection": (request(Connection="close"), 503),
+    "long": (request({**BODY, "input": "x" * 20_000}), 503),
+    "two at once": (request() + request(), 503),
+    "with Expect": (request(Expect="100-continue"), 503),
+    "in chunks": (request(b"2\r\n{}\r\n0\r\n\r\n", Content_Length="", Transfer_Encoding="chunked"), 503),
+    "a bare line feed": (request().replace(b"\r\nHost", b"\nHost"), 400),
+    "two lengths": (request(Content_length="2"), 400),
+}
+
+
+@pytest.mark.parametrize("data, status", UNUSUAL.values(), ids=UNUSUAL)
+def test_what_is_not_plain_goes_the_usual_way(crowd: Crowd, data: bytes, status: int | None) -> None:
+    if status is None:
+        crowd.client.sendall(data)
+        crowd.api.http.get("/healthz")
+        assert crowd.parsed == 2
+        return
+    assert crowd.ask(data)[0] == status
+    assert crowd.parsed >= 1
+
+
+def test_a_deadline_counts(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the engine is asked first of each request, which it then lets in."""
+    crowd.open()
+    asked: list[float | None] = []
+    monkeypatch.setattr(Engine, "crowded", True)
+    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, deadline: asked.append(deadline))
+    default = crowd.api.services.settings.default_deadline_seconds
+    for body, deadline in (
+        (BODY, default),
+        ({**BODY, "deadline_seconds": 3}, 3),
+        ({**BODY, "deadline_seconds": 250.5}, 250.5),
+    ):
+        asked.clear()
+        assert crowd.ask(request(body))[0] == 200
+        assert asked[0] == deadline
+
+
+def test_while_draining_it_is_the_drain_that_refuses(crowd: Crowd) -> None:
+    crowd.api.services.lifecycle.close()
+    status, _, body = crowd.ask(request())
+    assert (status, body["error"]["code"], crowd.parsed) == (503, "shutting_down", 1)
+
+
+def test_with_room_nobody_looks(crowd: Crowd) -> None:
+    """The control: the same bytes reach the parser."""
+    crowd.open()
+    assert crowd.ask(request())[0] == 200
+    assert crowd.parsed == 1
