@@ -16,7 +16,7 @@ from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
 from server.settings import Settings
 from server.tenancy.principal import Principal, Scope
-from server.tuning.document.fields import Paths
+from server.tuning.document.fields import FieldPaths
 from server.tuning.document.job import JobDocument
 from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import SENTINEL_SETTING
@@ -88,7 +88,7 @@ def _check_size(document: Mapping[str, Any]) -> None:
 
 
 async def _checked(
-    services: Services, principal: Principal, prompt: PromptDocument, path: Paths
+    services: Services, principal: Principal, prompt: PromptDocument, path: FieldPaths
 ) -> PromptDocument:
     most = services.max_prompt_rows()
     if prompt.recipe.prompt_length > most:
@@ -105,7 +105,7 @@ async def _checked(
     return await _pinned(services, principal, prompt, path)
 
 
-async def _check_servable(services: Services, prompt: PromptDocument, path: Paths) -> None:
+async def _check_servable(services: Services, prompt: PromptDocument, path: FieldPaths) -> None:
     """Refuse to train for hours what this server could not serve afterwards."""
     found = await services.text.run(
         faults,
@@ -123,7 +123,7 @@ async def _check_servable(services: Services, prompt: PromptDocument, path: Path
 
 
 async def _pinned(
-    services: Services, principal: Principal, prompt: PromptDocument, path: Paths
+    services: Services, principal: Principal, prompt: PromptDocument, path: FieldPaths
 ) -> PromptDocument:
     """The prompt with its initial one named by number: an alias may move before the job runs."""
     base, field = services.base(), path("initial_prompt")

@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_serializer
 
 from server.tuning.data.readers import Format
-from server.tuning.document.fields import DocumentModel, Paragraph, Texts, refuse
+from server.tuning.document.fields import DocumentModel, Paragraph, TextList, refuse
 from server.urls import split_http_url
 
-Kind = Literal["file", "path", "url"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+SourceKind = Literal["file", "path", "url"]
+KINDS: tuple[SourceKind, ...] = get_args(SourceKind)
 
 _FILE = re.compile(r"file-[a-z0-9]{1,64}", re.ASCII)
 
@@ -29,7 +29,7 @@ class DataSource(DocumentModel):
     )
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> SourceKind:
         """Which of the three it is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
@@ -69,7 +69,7 @@ class DataDocument(DocumentModel):
     )
     report: DataSource | None = Field(None, description="Measured once, at the end.")
     format: Format | None = Field(None, description="Of all three files; by each one's ending when left out.")
-    column_names: Texts = Field(default=(), description="Of CSV and TSV files without a header.")
+    column_names: TextList = Field(default=(), description="Of CSV and TSV files without a header.")
     selection_rows: int | None = Field(
         None,
         ge=0,

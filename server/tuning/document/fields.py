@@ -71,12 +71,12 @@ Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), PRINT
 ShortText = Annotated[str, Field(min_length=1, max_length=256), PRINTABLE]
 Paragraph = Annotated[str, Field(min_length=1, max_length=2_048), PRINTABLE]
 # JSON has no tuples: strict only about what is in them.
-Texts = Annotated[tuple[Text, ...], Field(strict=False, fail_fast=True, max_length=MAX_ITEMS)]
+TextList = Annotated[tuple[Text, ...], Field(strict=False, fail_fast=True, max_length=MAX_ITEMS)]
 TextMap = Annotated[dict[Text, Text], Field(max_length=MAX_ITEMS)]
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class FieldPaths:
     """Dotted paths of one prompt's fields, where they were sent.
 
     Attributes:

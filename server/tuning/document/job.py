@@ -17,7 +17,7 @@ from pydantic import Field
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 from server.errors import InvalidInputError
-from server.tuning.document.fields import MAX_ITEMS, PRINTABLE, Paths, refuse
+from server.tuning.document.fields import MAX_ITEMS, PRINTABLE, FieldPaths, refuse
 from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import SHARED
 
@@ -102,11 +102,11 @@ class JobDocument(PromptDocument):
         )
 
     @property
-    def paths(self) -> list[Paths]:
+    def paths(self) -> list[FieldPaths]:
         """Where the fields of each prompt were sent."""
         beside = ("", self)
         entries = [(f"prompts.{place}.", entry) for place, entry in enumerate(self.prompts)]
-        return [Paths((entry, beside)) for entry in entries] or [Paths((beside,))]
+        return [FieldPaths((entry, beside)) for entry in entries] or [FieldPaths((beside,))]
 
     @property
     def sources(self) -> Iterator[tuple[str, str, str]]:
@@ -159,7 +159,9 @@ class JobDocument(PromptDocument):
             raise InvalidInputError(error.message, field=field, code=error.code) from error
 
 
-def _check_shared(prompts: list[PromptDocument], entries: list[PromptDocument], paths: list[Paths]) -> None:
+def _check_shared(
+    prompts: list[PromptDocument], entries: list[PromptDocument], paths: list[FieldPaths]
+) -> None:
     """Refuse prompts that differ in a knob that they share."""
     for place, prompt in enumerate(prompts):
         for name in SHARED:
@@ -172,7 +174,9 @@ def _check_shared(prompts: list[PromptDocument], entries: list[PromptDocument], 
                 refuse(message, at("recipe", name))
 
 
-def _check_indices(prompts: list[PromptDocument], entries: list[PromptDocument], paths: list[Paths]) -> None:
+def _check_indices(
+    prompts: list[PromptDocument], entries: list[PromptDocument], paths: list[FieldPaths]
+) -> None:
     places: dict[int, int] = {}
     for place, prompt in enumerate(prompts):
         other = places.setdefault(prompt.index, place)

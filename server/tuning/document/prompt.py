@@ -19,12 +19,12 @@ from server.tuning.data.columns import ColumnMap
 from server.tuning.document.data import DataDocument
 from server.tuning.document.fields import (
     DocumentModel,
+    FieldPaths,
     Paragraph,
-    Paths,
     ShortText,
     Text,
+    TextList,
     TextMap,
-    Texts,
     refuse,
 )
 from server.tuning.document.recipe import Initialiser, Recipe
@@ -62,7 +62,7 @@ class PromptDocument(DocumentModel):
     target_texts: TextMap = Field(
         default_factory=dict, description="Answer by the column's value, such as `0` to `negative`."
     )
-    labels: Texts = Field(
+    labels: TextList = Field(
         default=(), description="Answers of a classification task, in order; none for free text."
     )
     metrics: tuple[Text, ...] = Field(
@@ -100,7 +100,7 @@ class PromptDocument(DocumentModel):
             taken["recipe"] = beside.recipe.model_copy(update=own)
         return self.model_copy(update=taken)
 
-    def with_defaults(self, place: int, at: Paths) -> PromptDocument:
+    def with_defaults(self, place: int, at: FieldPaths) -> PromptDocument:
         """The prompt with every default written out.
 
         Args:
@@ -125,7 +125,7 @@ class PromptDocument(DocumentModel):
         index = self.index if self.sent("index") else place
         return self.model_copy(update={"index": index, "metrics": metrics, "recipe": self._recipe(at)})
 
-    def _check_texts(self, at: Paths) -> None:
+    def _check_texts(self, at: FieldPaths) -> None:
         if not self.task:
             refuse("is required", at("task"), code="missing_field")
         with _naming(at("task")):
@@ -141,7 +141,7 @@ class PromptDocument(DocumentModel):
             if self.labels and text not in self.labels:
                 refuse("is none of the labels", f"{at('target_texts')}.{key}", code="unknown_label")
 
-    def _recipe(self, at: Paths) -> Recipe:
+    def _recipe(self, at: FieldPaths) -> Recipe:
         """The recipe; what the paper has no word on goes by the task: an initialiser that it can have."""
         recipe = self.recipe
         if not recipe.sent("initialiser"):
