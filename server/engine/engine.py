@@ -161,7 +161,7 @@ class Engine:
             OverloadedError, QuotaExceededError: too much is waiting; carries `retry_after_seconds`.
         """
         try:
-            self._admission.check(tenant, weight, deadline_seconds, coming)
+            self._admission.check(tenant, weight, deadline_seconds, self._clock(), coming)
         except ChorusError as error:
             self._observer.request_refused(Origin("", tenant), error.code)
             raise

@@ -12,7 +12,7 @@ from server.api.http.errors import StoreAnswerError
 from server.engine.requests import InputPart, PromptHandle
 from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
-from server.tuning.recipe import SENTINEL_SETTING
+from server.tuning.document.recipe import SENTINEL_SETTING
 
 _COUNTED_CHARACTERS = 16_384
 """A text of so many that is too long is told its tokens; a longer one only that it has more than some."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from server.api.http.errors import validation_error
 from server.api.inference.limits import Limits
 from server.api.schemas.inference import GenerationSettings
 from server.engine.requests import Sampling
 from server.errors import InvalidInputError
-from server.tuning.recipe import SENTINEL_SETTING
+from server.tuning.document.recipe import SENTINEL_SETTING
+from server.validation import validation_error
 
 NAMES = tuple(GenerationSettings.model_fields)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from prompts_store.tasks.template import parse_template
 from server.api.services import Services
-from server.tuning.recipe import SENTINEL_SETTING
+from server.tuning.document.recipe import SENTINEL_SETTING
 
 
 @dataclass(frozen=True, slots=True)

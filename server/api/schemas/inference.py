@@ -12,14 +12,13 @@ from server.api.schemas.common import (
     AnswerModel,
     ErrorDetail,
     Input,
-    Items,
     NumBeams,
     Reference,
-    RequestModel,
     Stop,
     Weight,
     documented,
 )
+from server.validation import Items, RequestModel
 
 Deadline = Annotated[
     float | None, Field(default=None, gt=0, description="Seconds from arrival; then the item fails with 504.")

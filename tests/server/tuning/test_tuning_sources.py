@@ -16,9 +16,9 @@ from service_tools import TENANT, config
 
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
-from server.tuning.service.download import Download
-from server.tuning.service.sources import Sources, allowed_path, check_url
-from server.tuning.spec_data import Source
+from server.tuning.document.data import DataSource
+from server.tuning.jobs.download import Download
+from server.tuning.jobs.sources import Sources, allowed_path, check_url
 
 
 def refused(path: str, roots: tuple[Path, ...]) -> str:
@@ -139,8 +139,8 @@ def test_a_download_is_kept_and_read_again_without_the_net(tmp_path: Path) -> No
 
     with web(answer) as url:
         made = sources(tmp_path, data_urls=(f"{url}/data/",))
-        first = made.fetch(Source("url", f"{url}/data/moved.csv"), "data.train")
-        again = made.fetch(Source("url", f"{url}/data/moved.csv"), "data.train")
+        first = made.fetch(DataSource(url=f"{url}/data/moved.csv"), "data.train")
+        again = made.fetch(DataSource(url=f"{url}/data/moved.csv"), "data.train")
     assert first == again and first.name == "moved.csv"
     assert first.path.read_bytes() == b"text,label\na,b\n"
     assert asked == ["/data/moved.csv", "/data/train.csv"]
@@ -152,7 +152,7 @@ def _refusal(
     with web(answer) as url:
         made = sources(tmp_path, data_urls=(f"{url}/data/",), **changes)
         with pytest.raises(InvalidInputError) as caught:
-            made.fetch(Source("url", f"{url}/data/x.csv"), "data.train")
+            made.fetch(DataSource(url=f"{url}/data/x.csv"), "data.train")
     assert caught.value.field == "data.train.url"
     assert not list((tmp_path / "job").rglob("*.csv")) and not list((tmp_path / "job").rglob("*.partial"))
     return caught.value
@@ -295,7 +295,7 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
             raise KeyError("cancelled")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr("server.tuning.service.download._END_SECONDS", 0.0)
+    monkeypatch.setattr("server.tuning.jobs.download._END_SECONDS", 0.0)
     made = Download(config(tmp_path), lambda other: None, interrupt, "data.train.url")
     with pytest.raises(KeyError):
         made.fetch("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv")
@@ -333,5 +333,5 @@ def test_a_download_can_be_interrupted(tmp_path: Path) -> None:
     with web(lambda handler: say(handler, 200, b"x")) as url:
         made = sources(tmp_path, data_urls=(url,), interrupt=interrupt)
         with pytest.raises(KeyError):
-            made.fetch(Source("url", f"{url}/x.csv"), "data.train")
+            made.fetch(DataSource(url=f"{url}/x.csv"), "data.train")
     assert not list((tmp_path / "job").rglob("*.partial"))
