@@ -31,7 +31,7 @@ def _codes(path: Path) -> set[str]:
             value = node.value if "default_code" in names else None
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-            places = {"failure": 0, "_refuse": 1}  # of `server/tuning`: the code's place among the arguments
+            places = {"failure": 0}  # of `server/tuning`: the code's place among the arguments
             place = places.get(name) if CODES_OF_A_JOB in path.parents else None
             place = 1 if name == "RefusedError" else place
             value = node.args[place] if place is not None and len(node.args) > place else None
