@@ -34,13 +34,13 @@ from server.engine.plans import (
     RowLoad,
     ScorePlan,
     ScoreResult,
-    SlotSampling,
     SlotTokens,
     StepPlan,
     StepResult,
 )
 from server.engine.protocols import HostPrompts, PendingStep
-from server.engine.requests import GenerateRequest, InputPart, PromptHandle, Sampling, ScoreRequest
+from server.engine.requests import GenerateRequest, InputPart, PromptHandle, ScoreRequest
+from server.engine.sampling import Sampling
 
 EOS = 1
 FIRST_TOKEN = 3
@@ -82,7 +82,7 @@ def symbols_of(parts: Sequence[InputPart]) -> list[int]:
 def expected_tokens(request: GenerateRequest, vocab_size: int, place: int = 0) -> tuple[int, ...]:
     """By hand: the tokens of one place, `</s>` left out, stop strings not looked at."""
     sampling = request.sampling
-    seed = sampling.seed if sampling.temperature > 0 else 0
+    seed = 0 if sampling.greedy else sampling.seed
     tokens = _tokens(checksum(symbols_of(request.input)), place, seed, sampling, vocab_size)
     return tuple(token for token in tokens if token != EOS)
 
@@ -102,9 +102,7 @@ def _target_score(total: int, target: Sequence[int]) -> float:
     return -((total + sum(target)) % 1000) / 100
 
 
-def _tokens(
-    total: int, place: int, seed: int, sampling: SlotSampling | Sampling, vocab_size: int
-) -> tuple[int, ...]:
+def _tokens(total: int, place: int, seed: int, sampling: Sampling, vocab_size: int) -> tuple[int, ...]:
     natural = max(1 + (total + place) % 9, sampling.min_new_tokens)
     tokens = [
         FIRST_TOKEN + (total + 7 * k + 13 * place + seed) % (vocab_size - FIRST_TOKEN)
@@ -298,7 +296,7 @@ class FakeExecutor:
 
     def _admit(self, admission: Admission, total: int) -> None:
         block, sampling = self._check_free(admission), admission.sampling
-        seed = sampling.seed if sampling.temperature > 0 else 0
+        seed = 0 if sampling.greedy else sampling.seed
         hypotheses = [
             _tokens(total, place, seed, sampling, self.vocab_size) for place in range(len(admission.slots))
         ]

@@ -29,8 +29,8 @@ from server.engine.plans import (
     PrefillPlan,
     RowLoad,
     ScorePlan,
-    SlotSampling,
 )
+from server.engine.sampling import Sampling
 
 B, NEW = 8, 8
 LADDER = Ladder(((B, 12), (B, 24)), (BlockShape(24, NEW, 16),) * 2, ((3, 4),), 32)
@@ -48,7 +48,7 @@ class Case:
     """One request of the pool. `parts` are prompt names or text ids; `width` its slots."""
 
     parts: tuple[str | int, ...]
-    sampling: SlotSampling
+    sampling: Sampling
     width: int = 1
     targets: tuple[tuple[int, ...], ...] = ()
 
@@ -76,7 +76,7 @@ def _pool(count: int) -> list[Case]:
         targets = tuple(
             tuple(random.integers(2, 160, size=int(random.integers(1, 5))).tolist()) for _ in range(index % 5)
         )
-        sampling = SlotSampling(
+        sampling = Sampling(
             max_new_tokens=int(random.integers(1, NEW + 1)),
             min_new_tokens=int(random.integers(0, 2)),
             temperature=[0.0, 0.0, 1.0, 0.6][index % 4],
@@ -94,7 +94,7 @@ def _grouped_pool(count: int) -> list[Case]:
     for index, case in enumerate(_pool(count)):
         width = (2, 4, 8)[index % 3]
         samples = index % 4 == 3
-        settings = SlotSampling(
+        settings = Sampling(
             case.sampling.max_new_tokens,
             num_beams=1 if samples else width,
             temperature=1.0 if samples else 0.0,

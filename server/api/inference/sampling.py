@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from server.api.http.errors import validation_error
 from server.api.inference.limits import Limits
 from server.api.schemas.inference import GenerationSettings
-from server.engine.requests import Sampling
+from server.engine.sampling import Sampling
 from server.errors import InvalidInputError
 from server.tuning.recipe import SENTINEL_SETTING
 

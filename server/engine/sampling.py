@@ -1,0 +1,137 @@
+"""Sampling settings: each is declared once here, and every other place goes through the declarations.
+
+The API's schema and a version's defaults take name, type, bounds and wording from here; step plans and the
+executor's arrays take the settings that have a `dtype`. A new setting is a field of `Sampling` and what the
+executor does with it (`executor/choosing.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+Refusal = Callable[[Any, int], str | None]
+"""Why a search with so many beams cannot have this value, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is declared of one field of `Sampling`.
+
+    Attributes:
+        kind: its type.
+        description: a sentence for those who send it.
+        bounds: what a value sent must keep to, by Pydantic's names (`ge`, `gt`, `le`).
+        dtype: of the executor's array; None for what only the host reads.
+        with_beams: asked with more than one beam.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    description: str | None
+    bounds: Mapping[str, float]
+    dtype: str | None
+    with_beams: Refusal | None
+
+
+def _setting(
+    default: Any,
+    description: str | None = None,
+    dtype: str | None = None,
+    with_beams: Refusal | None = None,
+    **bounds: float,
+) -> Any:
+    declared = {"description": description, "dtype": dtype, "with_beams": with_beams, "bounds": bounds}
+    return field(default=default, metadata=declared)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one request's tokens are chosen. Already validated: the engine trusts it.
+
+    Attributes:
+        max_new_tokens, min_new_tokens: `</s>` counts.
+        temperature: 0 is greedy; so it is with beams.
+        top_k: 0 is off.
+        top_p: 1.0 is off.
+        seed: the same seed, input and compiled shape give the same tokens, whoever the neighbours.
+        num_beams: 1 (no beam search), 2, 4 or 8.
+        length_penalty: a finished beam's score is log probability / ((5 + length) / 6) ** length_penalty.
+        n: sequences returned; with beams, at most `num_beams`, best first.
+        stop: strings; generation ends with the first token that completes one of them.
+    """
+
+    max_new_tokens: int = _setting(32, "Most new tokens, `</s>` included.", "int32", ge=1)
+    min_new_tokens: int = _setting(0, "`</s>` is not chosen before this many.", "int32", ge=0)
+    temperature: float = _setting(
+        0.0,
+        "0 is greedy.",
+        "float32",
+        lambda value, beams: (
+            "Beam search needs temperature 0: drop temperature, or set num_beams to 1." if value > 0 else None
+        ),
+        ge=0,
+        le=100,
+    )
+    top_k: int = _setting(0, "Sample among the k likeliest; 0 is off.", "int32", ge=0, le=1_000_000)
+    top_p: float = _setting(1.0, "Sample among the likeliest p of the mass; 1 is off.", "float32", gt=0, le=1)
+    seed: int = _setting(0, "32 bits; random when left out.", "uint32", ge=0, le=4_294_967_295)
+    num_beams: int = _setting(1, "Beam search; needs temperature 0.", "int32")
+    length_penalty: float = _setting(0.6, "T5X's alpha, with beams.", "float32", ge=0, le=10)
+    n: int = _setting(
+        1,
+        "Sequences to return.",
+        with_beams=lambda value, beams: (
+            f"n is {value}, more than the {beams} beams: raise num_beams or lower n."
+            if value > beams
+            else None
+        ),
+        ge=1,
+        le=64,
+    )
+    stop: tuple[str, ...] = _setting(
+        (),
+        with_beams=lambda value, beams: (
+            "Beam search takes no stop texts: drop stop, or set num_beams to 1." if value else None
+        ),
+    )
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Sampling:
+        """From values by name, each of which may be of its JSON form (2 for 2.0, a list)."""
+        return Sampling(**{name: SETTINGS[name].kind(value) for name, value in values.items()})
+
+    @property
+    def slots(self) -> int:
+        """Rows of decode state that the request needs at once."""
+        return max(self.num_beams, self.n)
+
+    @property
+    def greedy(self) -> bool:
+        """Nothing is drawn, so the seed does not count."""
+        return self.temperature <= 0
+
+    def on_device(self) -> Sampling:
+        """What a step plan carries of it: the executor never reads the host's settings."""
+        if all(getattr(self, name) == default for name, default in _HOST_DEFAULTS.items()):
+            return self
+        return replace(self, **_HOST_DEFAULTS)
+
+
+SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {
+        each.name: Setting(each.name, type(each.default), each.default, **each.metadata)
+        for each in fields(Sampling)
+    }
+)
+"""Every setting by name, in order."""
+
+DEVICE_DTYPES: Mapping[str, str] = MappingProxyType(
+    {name: each.dtype for name, each in SETTINGS.items() if each.dtype is not None}
+)
+"""Of the settings that the executor reads, by name, in order."""
+
+_HOST_DEFAULTS = {name: each.default for name, each in SETTINGS.items() if each.dtype is None}
