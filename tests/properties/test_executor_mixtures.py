@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.engine.executor import JaxExecutor, prefill, sampling
+from server.engine.executor import JaxExecutor, choosing, prefill
 from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
 from server.engine.plans import (
     Admission,
@@ -331,12 +331,12 @@ def test_other_shapes_give_the_same_tokens(executor: JaxExecutor) -> None:
 
 
 def test_control_seeds_folded_with_the_slot_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sampling.uniform
+    real = choosing.uniform
 
     def by_slot(seed: Any, place: Any, index: Any) -> Any:
         return real(seed, jnp.arange(seed.shape[0], dtype=jnp.int32), index)
 
-    monkeypatch.setattr(sampling, "uniform", by_slot)
+    monkeypatch.setattr(choosing, "uniform", by_slot)
     broken = _load(tiny_executor(LADDER, _values(), without=("grouped", "score")))
     compared, different = _differences(broken, _pool(96), 0, "plain", 60)
     assert different > compared // 20

@@ -3,7 +3,7 @@ ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,26 +95,28 @@ def pack_admissions(
     members = np.repeat(np.arange(S, dtype=np.int32)[:, None], MAX_BEAMS, axis=1)
     for admission in admissions:
         _check(admission, shape)
-        group, settings = list(admission.slots), admission.sampling
+        group = list(admission.slots)
         targets[admission.row] = group[0]
         fresh[group] = True
         sources[group] = admission.row
         state.active[group] = True
         state.tokens[group] = start_id
-        state.max_new_tokens[group] = settings.max_new_tokens
         state.leader[group] = group[0]
-        state.width[group] = settings.num_beams
-        state.alpha[group] = settings.length_penalty
-        state.choice.temperature[group] = settings.temperature
-        state.choice.top_k[group] = settings.top_k
-        state.choice.top_p[group] = settings.top_p
-        state.choice.min_new_tokens[group] = settings.min_new_tokens
-        state.choice.seed[group] = settings.seed & 0xFFFFFFFF
-        state.choice.place[group] = np.arange(len(group))
-        if settings.num_beams > 1:
+        state.place[group] = np.arange(len(group))
+        if admission.sampling.num_beams > 1:
             members[group[0], : len(group)] = group
+    _pack_settings(admissions, state.settings)
     arrays: dict[str, Any] = {"targets": targets, "fresh": fresh, "sources": sources, "members": members}
     return Admitted(slots=state, **arrays)
+
+
+def _pack_settings(admissions: Sequence[Admission], arrays: Mapping[str, HostArray]) -> None:
+    """Each group's settings into its slots, a setting at a time."""
+    slots = [slot for admission in admissions for slot in admission.slots]
+    sizes = [len(admission.slots) for admission in admissions]
+    for name, array in arrays.items():
+        values = np.asarray([getattr(admission.sampling, name) for admission in admissions])
+        array[slots] = np.repeat(values.astype(array.dtype), sizes)
 
 
 def _check(admission: Admission, shape: BlockShape) -> None:
