@@ -12,6 +12,21 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
+
+class UnfitSettingsError(Exception):
+    """Settings that do not go together or do not fit; whoever asks knows what to call them.
+
+    Attributes:
+        message: what is wrong and what to do.
+        names: of the settings that say so, the one to blame first.
+    """
+
+    def __init__(self, message: str, *names: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.names = names
+
+
 Refusal = Callable[[Any, int], str | None]
 """Why a search with so many beams cannot have this value, or None."""
 
@@ -135,3 +150,39 @@ DEVICE_DTYPES: Mapping[str, str] = MappingProxyType(
 """Of the settings that the executor reads, by name, in order."""
 
 _HOST_DEFAULTS = {name: each.default for name, each in SETTINGS.items() if each.dtype is None}
+_WITH_BEAMS = {name: each.with_beams for name, each in SETTINGS.items() if each.with_beams is not None}
+
+
+def over_defaults(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are asked for, over a version's defaults; both by name.
+
+    Asking for one kind of search drops the default for the other kind.
+    """
+    merged = {name: defaults[name] for name in SETTINGS if defaults.get(name) is not None}
+    merged |= asked
+    if asked.get("num_beams", 1) > 1 and "temperature" not in asked:
+        merged.pop("temperature", None)
+    if asked.get("temperature") and "num_beams" not in asked:
+        merged.pop("num_beams", None)
+    return merged
+
+
+def check_together(settings: Mapping[str, Any]) -> None:
+    """Refuse values, by name, that do not go together.
+
+    Raises:
+        UnfitSettingsError: says which.
+    """
+    beams, n = settings.get("num_beams", 1), settings.get("n", 1)
+    if beams > 1:
+        for name, refusal in _WITH_BEAMS.items():
+            message = refusal(settings.get(name, SETTINGS[name].default), beams)
+            if message is not None:
+                raise UnfitSettingsError(message, name, "num_beams")
+    elif n > 1 and settings.get("temperature", 0) == 0:
+        raise UnfitSettingsError(
+            "n sequences of greedy decoding are all the same: set temperature above 0, or num_beams.",
+            "n",
+            "temperature",
+            "num_beams",
+        )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from server.engine.plans import Ladder
+from server.engine.sampling import UnfitSettingsError
 
 
 class Limits:
@@ -32,6 +36,42 @@ class Limits:
         """The most beams or samples at once after an input of this length."""
         length = self._bucket(input_tokens)
         return max((block.slots for block in self._ladder.blocks if block.input_length >= length), default=0)
+
+    def new_tokens_for(self, settings: Mapping[str, Any], input_tokens: int, usual: int) -> tuple[int, int]:
+        """How many new tokens these settings mean after an input of this length, and the most it could be.
+
+        Args:
+            usual: new tokens where `max_new_tokens` is not set, if there is room.
+
+        Raises:
+            UnfitSettingsError: they do not fit.
+        """
+        n, beams = settings.get("n", 1), settings.get("num_beams", 1)
+        slots, group = max(beams, n), ("n", "num_beams") if n >= beams else ("num_beams", "n")
+        room = self.new_tokens(input_tokens, slots)
+        if room == 0:
+            raise UnfitSettingsError(
+                f"{group[0]} is {slots}, and at most {self.group(input_tokens)} sequences run together after "
+                f"an input of {input_tokens} tokens.",
+                *group,
+            )
+        asked, floor = settings.get("max_new_tokens"), settings.get("min_new_tokens", 0)
+        if asked is not None and asked > room:
+            together = asked <= self.new_tokens(input_tokens)  # it would fit one sequence
+            raise UnfitSettingsError(
+                f"max_new_tokens is {asked}, the limit after an input of {input_tokens} tokens is {room}"
+                f"{f' for {slots} sequences together' if together else ''}.",
+                "max_new_tokens",
+                *(group if together else ()),
+            )
+        new_tokens = asked if asked is not None else min(usual, room)
+        if floor > new_tokens:
+            raise UnfitSettingsError(
+                f"min_new_tokens is {floor}, more than the {new_tokens} of max_new_tokens.",
+                "min_new_tokens",
+                "max_new_tokens",
+            )
+        return new_tokens, room
 
     def _bucket(self, input_tokens: int) -> int:
         lengths = [length for _, length in self._ladder.input_buckets if length >= input_tokens]
