@@ -10,6 +10,7 @@ from prompts_store.records import PromptVersion
 from prompts_store.template import render_input
 from server.api.http.errors import StoreAnswerError
 from server.api.inference.items import Item
+from server.engine.limits import input_too_long, target_too_long
 from server.engine.requests import PromptHandle
 from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
@@ -56,8 +57,11 @@ def prepare(
             ids, whole = vocabulary.encode(text), True
         more, count = "" if whole else "more than ", len(ids)
         raise InputTooLongError(
-            f"The input has {more}{rows + count + 1} tokens ({rows} of the prompt, {more}{count} of the "
-            f"text, 1 for '</s>'), the limit is {max_tokens}: shorten it or set truncate.",
+            input_too_long(
+                f"{more}{rows + count + 1}",
+                max_tokens,
+                f" ({rows} of the prompt, {more}{count} of the text, 1 for '</s>')",
+            ),
             field=item.input_field,
         )
     body = (*ids[:room], vocabulary.eos_id)
@@ -131,8 +135,7 @@ def label_targets(
         if len(target) > max_tokens:
             beside = "<extra_id_0> and " if start else ""
             more = "" if whole else "more than "
-            problem = f"has {more}{len(target)} tokens with {beside}'</s>', the limit is {max_tokens}"
-            raise refused(index, problem, "shorten it")
+            raise refused(index, target_too_long(f"{more}{len(target)}", max_tokens, beside), "shorten it")
         if target in targets:
             raise refused(index, "has the same tokens as an earlier one", "keep one")
         targets[target] = None

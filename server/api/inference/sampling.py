@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from server.api.http.errors import validation_error
 from server.api.inference.items import Item
-from server.api.inference.limits import Limits
 from server.api.schemas.inference import GenerationSettings
+from server.engine.limits import Limits
 from server.engine.sampling import Sampling, UnfitSettingsError, check_together, over_defaults
 from server.errors import InvalidInputError
 from server.tuning.recipe import SENTINEL_SETTING

@@ -1,11 +1,12 @@
-"""What one request may ask for, from the ladder of compiled shapes."""
+"""What one request may ask for, from the ladder of compiled shapes: decided here alone, and worded here."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
-from server.engine.plans import Ladder
+from server.engine.plans import BlockShape, Ladder
 from server.engine.sampling import UnfitSettingsError
 
 
@@ -13,29 +14,37 @@ class Limits:
     """Answers from the ladder, with no state of its own."""
 
     def __init__(self, ladder: Ladder) -> None:
-        self._ladder = ladder
+        self._lengths = sorted({length for _, length in ladder.input_buckets})
+        self._shapes = sorted(set(ladder.blocks))
         self.max_input_tokens = ladder.max_input_tokens
         self.max_new_tokens = ladder.max_new_tokens
-        self.max_slots = max(block.slots for block in ladder.blocks)
         self.max_target_tokens = max((tokens for _, tokens in ladder.score_buckets), default=0)
+
+    def input_class(self, input_tokens: int) -> int | None:
+        """The shortest length of an input bucket that holds the input; None where none does."""
+        place = bisect_left(self._lengths, input_tokens)
+        return self._lengths[place] if place < len(self._lengths) else None
+
+    def shapes(self, input_tokens: int, slots: int = 1, new_tokens: int = 1) -> list[BlockShape]:
+        """Blocks in which a group of `slots` can make so many tokens after an input of this length."""
+        # A block takes rows of buckets that are no longer than it, so the class counts, not the length.
+        length = self.input_class(input_tokens) or input_tokens
+        return [
+            shape
+            for shape in self._shapes
+            if length <= shape.input_length and slots <= shape.slots and new_tokens <= shape.new_tokens
+        ]
 
     def new_tokens(self, input_tokens: int, slots: int = 1) -> int:
         """The most new tokens after an input of this length, for a group of `slots`.
 
         0 when the group is too large.
         """
-        length = self._bucket(input_tokens)
-        fitting = [
-            block.new_tokens
-            for block in self._ladder.blocks
-            if block.input_length >= length and block.slots >= slots
-        ]
-        return max(fitting, default=0)
+        return max((shape.new_tokens for shape in self.shapes(input_tokens, slots)), default=0)
 
     def group(self, input_tokens: int) -> int:
         """The most beams or samples at once after an input of this length."""
-        length = self._bucket(input_tokens)
-        return max((block.slots for block in self._ladder.blocks if block.input_length >= length), default=0)
+        return max((shape.slots for shape in self.shapes(input_tokens)), default=0)
 
     def new_tokens_for(self, settings: Mapping[str, Any], input_tokens: int, usual: int) -> tuple[int, int]:
         """How many new tokens these settings mean after an input of this length, and the most it could be.
@@ -73,6 +82,22 @@ class Limits:
             )
         return new_tokens, room
 
-    def _bucket(self, input_tokens: int) -> int:
-        lengths = [length for _, length in self._ladder.input_buckets if length >= input_tokens]
-        return min(lengths, default=input_tokens)
+
+def input_too_long(count: str, limit: int, parts: str = "") -> str:
+    """What is said of an input that is too long.
+
+    Args:
+        count: its tokens; "more than" some, where nobody counted to the end.
+        parts: what they are made up of.
+    """
+    return f"The input has {count} tokens{parts}, the limit is {limit}: shorten it or set truncate."
+
+
+def target_too_long(count: str, limit: int, start: str = "") -> str:
+    """What is said behind the name of a label, or of another target, that is too long.
+
+    Args:
+        count: as in `input_too_long`, with all that is put around the text.
+        start: what is put before the text, with `and`.
+    """
+    return f"has {count} tokens with {start}'</s>', the limit is {limit}"
