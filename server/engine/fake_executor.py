@@ -3,8 +3,8 @@
 The rule. A request's input is a list of symbols: a text id is itself; row i of a prompt is `crc32(digest) +
 i`. Its checksum is the sum of (position + 1) * symbol, modulo 1,000,003. Place p of a request (0, or its
 place among samples or beams) ends with `</s>` after `1 + (checksum + p) % 9` tokens; token k is
-`FIRST_TOKEN + (checksum + 7 k + 13 p + seed) % (vocab_size - FIRST_TOKEN)` (the seed counts only with a
-temperature), with log probability `-(token % 10 + 1) / 8`, and `</s>` with -1/8. Target t scores
+`FIRST_TOKEN + (checksum + 7 k + 13 p + seed) % (vocab_size - FIRST_TOKEN)` (the seed counts only when
+something is drawn), with log probability `-(token % 10 + 1) / 8`, and `</s>` with -1/8. Target t scores
 `-((checksum + sum(t)) % 1000) / 100`; beam p scores `-p - (checksum % 7) / 8`.
 
 It also checks every plan as strictly as a device would be harmed by it: a busy slot admitted again, a row

@@ -89,8 +89,8 @@ class SequenceOutput:
 
     Attributes:
         tokens: without `</s>`.
-        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution
-            (temperature 1); empty for beams.
+        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution;
+            empty for beams.
         score: sum of log probabilities (`</s>` included), or the beam's penalised score.
         finish_reason: `stop` (`</s>`), `stop_string` or `length`.
     """
