@@ -10,10 +10,9 @@ from server.api.http.errors import error_body
 from server.api.inference.answers import unexpected
 from server.api.inference.calls import Call
 from server.api.inference.items import Item
-from server.api.inference.prepare import answer_start
 from server.api.inference.ranking import best, score_requests, scores_of
 from server.api.inference.sampling import sampling_for
-from server.api.inference.submit import Outcome, origin_of
+from server.api.inference.submit import Outcome
 from server.api.inference.text import final_text
 from server.api.inference.turns import in_turns
 from server.api.inference.vote import Ballot, majority
@@ -52,12 +51,9 @@ async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
         assert item.version is not None
         own = item.version.manifest.settings
         defaults = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
-        usual = call.services.settings.default_max_new_tokens
-        start = len(answer_start(call.serving.vocabulary, item.version))
-        sampling = sampling_for(item, {**defaults, "seed": 0}, call.serving.limits, usual, start)
+        sampling = sampling_for(call, item, {**defaults, "seed": 0})
         stops[id(item)] = sampling.stop
-        origin = origin_of(call.principal, call.request_id, index, item.task_name, call.left())
-        return GenerateRequest(origin, item.input, sampling)
+        return GenerateRequest(call.origin(index, item), item.input, sampling)
 
     def read(outcome: Outcome, item: Item) -> tuple[str, float] | ChorusError:
         if isinstance(outcome, ChorusError):

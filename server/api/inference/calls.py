@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,7 +22,7 @@ from server.api.inference.submit import cancel
 from server.api.inference.turns import in_turns
 from server.api.services import Services, Serving, services_of
 from server.engine.handle import RequestHandle
-from server.engine.requests import Request
+from server.engine.requests import Origin, Request
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
 from server.tenancy.principal import Principal
 
@@ -63,6 +64,20 @@ class Call:
         if left <= 0:
             raise _late()
         return left
+
+    def origin(self, index: int, item: Item) -> Origin:
+        """Whom one item is for. Its id is the request's, the item's place and a token: a caller may give two
+        requests one id, and the engine takes an id once.
+
+        Raises DeadlineExceededError as `left`.
+        """
+        return Origin(
+            request_id=f"{self.request_id}.{index}.{secrets.token_hex(6)}",
+            tenant=self.principal.tenant,
+            task=item.task_name,
+            weight=self.principal.weight,
+            deadline_seconds=self.left(),
+        )
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:

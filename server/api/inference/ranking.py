@@ -9,7 +9,7 @@ from server.api.inference.answers import unexpected
 from server.api.inference.calls import Call
 from server.api.inference.items import Item
 from server.api.inference.prepare import answer_start, label_targets
-from server.api.inference.submit import Outcome, origin_of
+from server.api.inference.submit import Outcome
 from server.api.inference.turns import in_turns
 from server.engine.requests import ScoredEvent, ScoreRequest
 from server.errors import ChorusError, InternalError, InvalidInputError
@@ -41,8 +41,7 @@ async def score_requests(
     }
 
     def request(index: int, item: Item, start: tuple[int, ...]) -> ScoreRequest:
-        origin = origin_of(call.principal, call.request_id, index, item.task_name, call.left())
-        return ScoreRequest(origin, item.input, by_start[start])
+        return ScoreRequest(call.origin(index, item), item.input, by_start[start])
 
     return await in_turns(request, range(len(items)), items, starts)
 

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from server.api.http.errors import validation_error
+from server.api.inference.calls import Call
 from server.api.inference.items import Item
+from server.api.inference.prepare import answer_start
 from server.api.schemas.inference import GenerationSettings
-from server.engine.limits import Limits
 from server.engine.sampling import Sampling, UnfitSettingsError, check_together, over_defaults
 from server.errors import InvalidInputError
 from server.tuning.recipe import SENTINEL_SETTING
@@ -35,19 +36,11 @@ def check_settings(settings: Mapping[str, Any], field: str = "settings") -> None
         raise InvalidInputError(unfit.message, field=f"{field}.{unfit.names[0]}") from None
 
 
-def sampling_for(
-    item: Item,
-    defaults: Mapping[str, Any],
-    limits: Limits,
-    default_new_tokens: int,
-    start_tokens: int = 0,
-) -> Sampling:
-    """Checked sampling of one prepared item.
+def sampling_for(call: Call, item: Item, defaults: Mapping[str, Any]) -> Sampling:
+    """Checked sampling of one prepared item. What its answer begins with comes on top of what is asked for.
 
     Args:
-        defaults: the version's.
-        default_new_tokens: the server's.
-        start_tokens: tokens before the answer's text (`answer_start`), on top of those asked for.
+        defaults: of the version.
 
     Raises:
         InvalidInputError: a value does not fit the others or the compiled shapes; names the first setting to
@@ -56,12 +49,14 @@ def sampling_for(
     settings = over_defaults(item.settings, defaults)
     try:
         check_together(settings)
-        new_tokens, room = limits.new_tokens_for(settings, item.tokens, default_new_tokens)
+        usual = call.services.settings.default_max_new_tokens
+        new_tokens, room = call.serving.limits.new_tokens_for(settings, item.tokens, usual)
     except UnfitSettingsError as unfit:
         raise _refused(item, unfit) from None
-    most, floor = min(new_tokens + start_tokens, room), settings.get("min_new_tokens", 0)
+    start = len(answer_start(call.serving.vocabulary, item.version))
+    most, floor = min(new_tokens + start, room), settings.get("min_new_tokens", 0)
     settings["max_new_tokens"] = most
-    settings["min_new_tokens"] = min(floor + start_tokens, most) if floor else 0
+    settings["min_new_tokens"] = min(floor + start, most) if floor else 0
     if "seed" not in settings:
         settings["seed"] = secrets.randbits(32)
     return Sampling.of(settings)

@@ -16,10 +16,9 @@ from server.api.inference.answers import batch_response
 from server.api.inference.calls import Call, call_of, prepared_items
 from server.api.inference.generated import generated
 from server.api.inference.items import Item, generate_items
-from server.api.inference.prepare import answer_start
 from server.api.inference.sampling import sampling_for
 from server.api.inference.streaming import GenerationStream
-from server.api.inference.submit import origin_of, outcomes
+from server.api.inference.submit import outcomes
 from server.api.inference.turns import in_turns
 from server.api.schemas.events import generate_stream
 from server.api.schemas.inference import GenerateAnswer, GenerateBody
@@ -61,13 +60,9 @@ async def _stream(call: Call, body: GenerateBody) -> Response:
 async def engine_requests(call: Call, items: Sequence[Item], *, stream: bool) -> list[GenerateRequest]:
     """The engine's request for each item; all are made before any is submitted."""
 
-    usual, vocabulary = call.services.settings.default_max_new_tokens, call.serving.vocabulary
-
     def request(index: int, item: Item) -> GenerateRequest:
         defaults = item.version.manifest.settings if item.version is not None else {}
-        start = len(answer_start(vocabulary, item.version))
-        sampling = sampling_for(item, defaults, call.serving.limits, usual, start)
-        origin = origin_of(call.principal, call.request_id, index, item.task_name, call.left())
-        return GenerateRequest(origin, item.input, sampling, stream)
+        sampling = sampling_for(call, item, defaults)
+        return GenerateRequest(call.origin(index, item), item.input, sampling, stream)
 
     return await in_turns(request, range(len(items)), items)

@@ -13,7 +13,7 @@ from api_harness import ApiServer, error_of, eventually
 from fastapi.routing import APIRoute
 
 from server.api.asgi import ROUTERS
-from server.api.inference import submit
+from server.api.inference import calls
 from server.engine.plans import StepPlan
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
@@ -176,7 +176,7 @@ def test_requests_with_one_id_run_beside_each_other(
     tmp_path: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
     if broken:
-        monkeypatch.setattr(submit.secrets, "token_hex", lambda _: "")
+        monkeypatch.setattr(calls.secrets, "token_hex", lambda _: "")
     held = Held()
     with ApiServer(tmp_path, vocabulary, on_dispatch=held) as server:
         assert asked_at_once(server, held, 3) == ([200, 409, 409] if broken else [200, 200, 200])
