@@ -8,7 +8,8 @@ executor does with it (`executor/choosing.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -131,9 +132,9 @@ class Sampling:
 
     def on_device(self) -> Sampling:
         """What a step plan carries of it: the executor never reads the host's settings."""
-        if all(getattr(self, name) == default for name, default in _HOST_DEFAULTS.items()):
+        if _host_values(self) == _HOST_DEFAULTS:
             return self
-        return replace(self, **_HOST_DEFAULTS)
+        return Sampling(**dict(zip(DEVICE_DTYPES, device_values(self), strict=True)))
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -149,7 +150,12 @@ DEVICE_DTYPES: Mapping[str, str] = MappingProxyType(
 )
 """Of the settings that the executor reads, by name, in order."""
 
-_HOST_DEFAULTS = {name: each.default for name, each in SETTINGS.items() if each.dtype is None}
+device_values: Callable[[Sampling], tuple[Any, ...]] = attrgetter(*DEVICE_DTYPES)
+"""Their values, in order."""
+
+_HOST_ONLY = [name for name in SETTINGS if name not in DEVICE_DTYPES]
+_HOST_DEFAULTS = tuple(SETTINGS[name].default for name in _HOST_ONLY)
+_host_values = attrgetter(*_HOST_ONLY)
 _WITH_BEAMS = {name: each.with_beams for name, each in SETTINGS.items() if each.with_beams is not None}
 
 

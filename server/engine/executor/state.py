@@ -126,11 +126,14 @@ def _zeros(shape: Sequence[int], dtype: Any) -> Any:
     return np.zeros(tuple(shape), dtype)
 
 
-def initial_slots(S: int) -> SlotState:
-    """Inactive slots, as host arrays."""
-    settings: Any = {
-        name: np.full((S,), SETTINGS[name].default, dtype) for name, dtype in DEVICE_DTYPES.items()
-    }
+def initial_slots(S: int, settings: Any = None) -> SlotState:
+    """Inactive slots, as host arrays.
+
+    Args:
+        settings: as `SlotState.settings`; a request's defaults when left out.
+    """
+    if settings is None:
+        settings = {name: np.full((S,), SETTINGS[name].default, each) for name, each in DEVICE_DTYPES.items()}
     return SlotState(
         active=_zeros((S,), np.bool_),
         tokens=_zeros((S,), np.int32),
