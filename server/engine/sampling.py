@@ -52,6 +52,10 @@ class Setting:
     dtype: str | None
     with_beams: Refusal | None
 
+    def read(self, value: Any) -> Any:
+        """A value of its JSON form: 2 for 2.0, a list of texts, or one text alone."""
+        return (value,) if self.kind is tuple and isinstance(value, str) else self.kind(value)
+
 
 def _setting(
     default: Any,
@@ -117,8 +121,8 @@ class Sampling:
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Sampling:
-        """From values by name, each of which may be of its JSON form (2 for 2.0, a list)."""
-        return Sampling(**{name: SETTINGS[name].kind(value) for name, value in values.items()})
+        """From values by name, each of which may be of its JSON form."""
+        return Sampling(**{name: SETTINGS[name].read(value) for name, value in values.items()})
 
     @property
     def slots(self) -> int:

@@ -43,6 +43,10 @@ def test_values_of_their_json_forms_become_those_of_the_settings() -> None:
     assert isinstance(sampling.temperature, float)
 
 
+def test_one_stop_text_alone_is_one_text_and_not_its_letters() -> None:
+    assert Sampling.of({"stop": "ab"}).stop == ("ab",)
+
+
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
