@@ -23,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from machine import machine, versions
 
-from server.connections.listener import BoundedServer
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.protocol import H11Connection, connection_class
 from server.connections.registry import ConnectionLimits
 from server.process import listen
+from tether import tethered
 
 ROOT = Path(__file__).parents[1]
 ROUNDS, REQUESTS = 5, 10_000
@@ -51,16 +54,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def serve(kind: str, parser: str) -> None:
     """One of the servers; its port is the first line that it writes."""
     ours: Any = H11Connection if parser == "h11" else connection_class()
-    config = uvicorn.Config(
-        app,
-        http=parser if kind == "uvicorn" else ours,  # type: ignore[arg-type]
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="off",
-    )
+    config = uvicorn_config(app, parser if kind == "uvicorn" else ours)
     server = uvicorn.Server(config) if kind == "uvicorn" else BoundedServer(config, ConnectionLimits())
     listener = listen("127.0.0.1", 0)
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
@@ -73,7 +67,7 @@ class Running:
 
     def __init__(self, kind: str, parser: str) -> None:
         command = [sys.executable, __file__, "--serve", kind, parser]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(tethered(command), stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self._address = ("127.0.0.1", int(self.process.stdout.readline()))
 

@@ -10,30 +10,31 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from prompts_store.base import utc_now
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
-from prompts_store.check_report import CheckReport
-from prompts_store.checking import Checker
-from prompts_store.collector import Collector, CollectPlan, CollectReport
 from prompts_store.database import Database
+from prompts_store.database.privacy import make_private_folder
+from prompts_store.database.tables import tasks
+from prompts_store.ensembles.ensembles import Ensembles
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
-from prompts_store.identity import Identity, Pairing
-from prompts_store.privacy import make_private_folder
-from prompts_store.store_aliases import Aliases
-from prompts_store.store_base import utc_now
-from prompts_store.store_claims import JobClaims
-from prompts_store.store_ensembles import Ensembles
-from prompts_store.store_files import DataFiles
-from prompts_store.store_jobs import TuningJobs
-from prompts_store.store_prompts import Prompts
-from prompts_store.store_tasks import Tasks
-from prompts_store.tables import tasks
+from prompts_store.files.data_files import DataFiles
+from prompts_store.jobs.claims import JobClaims
+from prompts_store.jobs.jobs import TuningJobs
+from prompts_store.tasks.aliases import Aliases
+from prompts_store.tasks.prompts import Prompts
+from prompts_store.tasks.tasks import Tasks
+from prompts_store.tasks.versions import Versions
 from prompts_store.text import shown
+from prompts_store.upkeep.check_report import CheckReport
+from prompts_store.upkeep.checking import Checker
+from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
+from prompts_store.upkeep.identity import Identity, Pairing
 
 LOG = logging.getLogger("chorus.store")
 
 
-class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, JobClaims):
+class PromptStore(Prompts, Tasks, Versions, Aliases, Ensembles, DataFiles, TuningJobs, JobClaims):
     """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
 
     What another process wrote is seen by the next call. All methods block; call them from a worker thread.
@@ -52,7 +53,7 @@ class PromptStore(Prompts, Tasks, Aliases, Ensembles, DataFiles, TuningJobs, Job
         """Open a store, making what is not there and migrating what is old.
 
         A folder and a database that do not belong together open too, with a line in the log: prompts are
-        served and uploaded, and nothing is collected. See `identity`.
+        served and uploaded, and nothing is collected. See `upkeep.identity`.
 
         Args:
             data_dir: holds `chorus.db` (unless `database_url` says otherwise), `blobs/` and `files/`.

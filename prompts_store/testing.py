@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from prompts_store.blobs import Files
 from prompts_store.digests import prompt_digest
+from prompts_store.files.records import DataFile
 from prompts_store.records import PromptManifest
 from prompts_store.store import PromptStore
-from prompts_store.tuning_records import DataFile
 
 Fault = Literal["die", "EIO", "ENOSPC", "short"]
 

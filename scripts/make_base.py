@@ -115,7 +115,7 @@ class Makers:
         import numpy as np
 
         from base_stages.tuning import Tuner
-        from server.tuning.recipe import Recipe
+        from server.tuning.document.recipe import Recipe
 
         tuner = None
         for task in (task for task in read_tasks(self.work / "tasks") if task.shipped):
@@ -123,7 +123,7 @@ class Makers:
             if (folder / "results.json").exists():
                 continue
             tuner = tuner or Tuner(self.work / "shipped" / "model", self._dtype(), self.say, self._stop)
-            recipe = Recipe(**{**self.plan.recipe, **self.plan.recipes.get(task.name, {})})
+            recipe = Recipe.from_json({**self.plan.recipe, **self.plan.recipes.get(task.name, {})})
             tuned = tuner.tune(
                 task,
                 recipe,
@@ -154,7 +154,7 @@ class Makers:
         if not self.plan.figure:
             return True
         from base_stages.tuning import Tuner
-        from server.tuning.recipe import Recipe
+        from server.tuning.document.recipe import Recipe
 
         tasks = {task.name: task for task in read_tasks(self.work / "tasks")}
         for label, name, _, sentinel in self._figure_places():
@@ -163,7 +163,7 @@ class Makers:
                 if (folder / "results.json").exists():
                     continue
                 fields = {**self.plan.figure, **self.plan.figure_recipes.get(task, {})}
-                recipe = Recipe(**{**fields, "sentinel_before_target": sentinel})
+                recipe = Recipe.from_json({**fields, "sentinel_before_target": sentinel})
                 tuned = Tuner(self.work / "kept" / name, self._dtype(), self.say, self._stop).tune(
                     tasks[task], recipe, folder / "state", seeds=self.plan.seeds,
                     selection_share=self.plan.selection_share,

@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from server.model.checkpoints import LoadedModel
     from server.model.mesh import DeviceMesh
 
-_STORE_CALLS_WAITING = 512
-_TEXT_CALLS_WAITING = 512
+_CALLS_WAITING = 512
 _WORTH_TELLING_BYTES = 64 << 20
 _TUNING_STOP_SECONDS = 10.0
 
@@ -85,9 +84,9 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
     store = open_storage(settings)
     metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
-    readers = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store")
+    readers = Offload(settings.store_threads, _CALLS_WAITING, "prompt store")
     # Of their own: writers that wait for the database's lock must not take the readers' threads.
-    writers = Offload(settings.store_threads, _STORE_CALLS_WAITING, "prompt store's changes")
+    writers = Offload(settings.store_threads, _CALLS_WAITING, "prompt store's changes")
     library = PromptLibrary(store, readers, writers, settings.alias_staleness_ms / 1000)
     lifecycle = Lifecycle()
     services = Services(
@@ -95,7 +94,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         keys=keys,
         library=library,
         lifecycle=lifecycle,
-        text=Offload(settings.text_threads, _TEXT_CALLS_WAITING, "text threads"),
+        text=Offload(settings.text_threads, _CALLS_WAITING, "text threads"),
         metrics=metrics,
         feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(settings)),
     )

@@ -22,14 +22,19 @@ flag goes before the environment, the environment before the file.
 """
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for name in reversed(Settings.model_fields):
-        command = option_of(name)(command)
-    return command
+def config_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`--config`, and the options of these settings, in order."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            command = _option_of(name)(command)
+        path = click.Path(path_type=Path)
+        return click.option("--config", type=path, default=None, help="TOML file. [CHORUS_CONFIG]")(command)
+
+    return add
 
 
-def option_of(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option of a setting."""
+def _option_of(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     field = Settings.model_fields[name]
     default = shown_default(field)
     text = f"{field.description} [{variable_of(name)}" + (f"; default {default}]" if default else "]")
@@ -62,8 +67,7 @@ def _metavar(field: FieldInfo) -> str:
 
 
 @click.command(help=_HELP)
-@click.option("--config", type=click.Path(path_type=Path), default=None, help="TOML file. [CHORUS_CONFIG]")
-@_options
+@config_options(*Settings.model_fields)
 def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config)

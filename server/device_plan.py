@@ -17,8 +17,8 @@ from server.model.config import T5Config
 from server.model.layout import Layout
 from server.model.mesh import DeviceMesh, abstract_mesh
 from server.model.t5 import build
-from server.tuning.programs import table
-from server.tuning.shapes import Shapes
+from server.tuning.training.programs import table
+from server.tuning.training.shapes import Shapes
 
 _TARGETS = (8, 8)
 _TARGET_TOKENS = 16

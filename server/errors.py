@@ -154,6 +154,11 @@ class ShuttingDownError(NotReadyError):
     default_code = "shutting_down"
 
 
+def shutting_down() -> ShuttingDownError:
+    """A new one for each request: a raised exception collects tracebacks."""
+    return ShuttingDownError("The server is shutting down: try another replica.", retry_after_seconds=1.0)
+
+
 class EngineDeadError(ChorusError):
     """The engine stopped; the process is ending."""
 

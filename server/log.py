@@ -25,6 +25,10 @@ FLUSH_SECONDS = 0.5
 """How long the end of a process waits for its last lines to be read."""
 
 _MAX_LINES = 4096
+_AT_ONCE = 256
+_PAUSE_SECONDS = 0.01
+"""Between two writes: under load each takes many lines, and a line costs its thread no turn of its own."""
+
 _MAX_CHARACTERS = 16_384
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _STDOUT, _STDERR = 1, 2
@@ -72,18 +76,30 @@ class Log:
 
     def _run(self) -> None:
         while True:
-            item = self._queue.get()
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
+            lines, reached = self._next()
             lost = self.lost - self._told
-            if lost and self._out(f"chorus: {lost} lines of the log were lost here"):
+            if lines and lost and not self._out([f"chorus: {lost} lines of the log were lost here"]):
                 self._told += lost
-            self._unwritten += not self._out(item)
+            self._unwritten += self._out(lines)
+            if reached is not None:
+                reached.set()
+            elif lines:
+                time.sleep(_PAUSE_SECONDS)
 
-    def _out(self, line: str) -> bool:
-        """Whether the whole line was taken."""
-        rest = line.encode("utf-8", "backslashreplace") + b"\n"
+    def _next(self) -> tuple[list[str], threading.Event | None]:
+        """The lines at hand, at least one, or who waits behind them."""
+        lines: list[str] = []
+        item = self._queue.get()
+        while not isinstance(item, threading.Event):
+            lines.append(item)
+            if len(lines) == _AT_ONCE or self._queue.empty():  # nobody else takes from it
+                return lines, None
+            item = self._queue.get()
+        return lines, item
+
+    def _out(self, lines: list[str]) -> int:
+        """Write lines; how many were not wholly taken."""
+        rest = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
         try:
             while rest:
                 try:
@@ -91,8 +107,8 @@ class Log:
                 except BlockingIOError:
                     select.select([], [self._descriptor], [])
         except OSError:
-            return False
-        return True
+            return rest.count(b"\n")
+        return 0
 
 
 class _Handler(logging.Handler):

@@ -23,14 +23,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-import uvicorn
-
 from prompts_store.errors import StoreError
 from server.api.http.disconnect import settle
 from server.api.services import Services
 from server.app import App, bring_up, close_app, stop_tuning
-from server.connections.listener import BoundedServer
-from server.connections.protocol import connection_class
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.errors import ChorusError, EngineDeadError, InvalidInputError, startup_message
 from server.log import Say
@@ -100,19 +97,8 @@ class Process:
         self._loaded = threading.Event()
         # Monotonic seconds; its `put` may interrupt itself, so a signal's handler may put.
         self._ends: queue.SimpleQueue[float] = queue.SimpleQueue()
-        settings = app.settings
-        config = uvicorn.Config(
-            app.api,
-            http=connection_class(),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            lifespan="off",
-        )
-        limits = ConnectionLimits(idle_seconds=settings.keep_alive_seconds)
-        self._server = _Uvicorn(config, limits, app.entrance.look)
+        limits = ConnectionLimits(idle_seconds=app.settings.keep_alive_seconds)
+        self._server = _Uvicorn(uvicorn_config(app.api), limits, app.entrance.look)
 
     def run(self) -> int:
         """Serve until a signal, the engine's death or a start that fails.

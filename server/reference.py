@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made from tables in the code: `python -m server.reference` writes them.
+"""The pages of docs/ that are made from the code, whole or in part: `python -m server.reference` writes them.
 
 A test compares what is checked in with what the code says.
 """
@@ -9,12 +9,17 @@ import json
 import tempfile
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
 from server.metrics import SERIES
 from server.settings import Settings, flag_of, variable_of
+from server.tuning.document.data import DataDocument, DataSource
+from server.tuning.document.fields import DocumentModel
+from server.tuning.document.job import JobDocument
+from server.tuning.document.prompt import PromptDocument
+from server.tuning.document.recipe import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -79,7 +84,36 @@ def openapi_page() -> str:
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "openapi.json": openapi_page}
+def tuning_page() -> str:
+    """docs/tuning.md, with the fields of a job document between its marks."""
+    page = (DOCS / "tuning.md").read_text(encoding="utf-8")
+    for model in (JobDocument, PromptDocument, DataDocument, DataSource, Recipe):
+        begin, end = f"<!-- {model.__name__}: made by python -m server.reference -->\n", "<!-- end -->\n"
+        before, _, rest = page.partition(begin)
+        page = before + begin + _fields(model) + end + rest.partition(end)[2]
+    return page
+
+
+def _fields(model: type[DocumentModel]) -> str:
+    """A table of what a model has and its parent has not."""
+    parent = model.__mro__[1]
+    known = parent.model_fields if issubclass(parent, DocumentModel) else {}
+    lines = ["| field | values | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        if name not in known:
+            none = field.default is None or field.default_factory is not None
+            default = "" if none else f"`{json.dumps(field.default)}`"
+            values = _values(field.annotation, field.metadata)
+            lines.append(f"| `{name}` | {values} | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "openapi.json": openapi_page,
+    "tuning.md": tuning_page,
+}
 
 
 def main() -> None:
@@ -90,21 +124,38 @@ def main() -> None:
 
 
 def _values(kind: Any, metadata: list[Any]) -> str:
-    if get_origin(kind) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(kind))
-    parts = [
-        part
-        for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,))
-        if part is not type(None)
-    ]
+    parts = [part for part in (get_args(kind) if _is_union(kind) else (kind,)) if part is not type(None)]
+    first, metadata = _bare(parts[0], metadata)
+    if get_origin(first) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(first))
     names = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
-    shown = names.get(parts[0], "list")
-    bounds = []
-    for item in metadata:
-        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤")):
-            if getattr(item, attribute, None) is not None:
-                bounds.append(f"{sign} {getattr(item, attribute)}")
+    if isinstance(first, type) and issubclass(first, DocumentModel):
+        shown = "object"
+    elif get_origin(first) is dict:
+        shown = "object" if get_args(first)[1] is Any else "object of texts"
+    else:
+        shown = names.get(first, "list")
+    most = "of at most {} characters" if first is str else "of at most {}"
+    signs = (("ge", "≥ {}"), ("gt", "> {}"), ("le", "≤ {}"), ("max_length", most))
+    bounds = [
+        sign.format(getattr(item, attribute))
+        for item in metadata
+        for attribute, sign in signs
+        if getattr(item, attribute, None) is not None
+    ]
     return " ".join([shown, *bounds])
+
+
+def _is_union(kind: Any) -> bool:
+    return isinstance(kind, UnionType) or get_origin(kind) is Union
+
+
+def _bare(kind: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
+    """A type without its annotations, which go to the others."""
+    if get_origin(kind) is not Annotated:
+        return kind, metadata
+    bare, *own = get_args(kind)
+    return bare, [*metadata, *(item for each in own for item in getattr(each, "metadata", [each]))]
 
 
 if __name__ == "__main__":

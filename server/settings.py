@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +23,7 @@ from pydantic_settings import (
 )
 
 from server.errors import InvalidInputError
-from server.values import YEAR_SECONDS, Numbers, Paths, PlainValues, Shapes, Texts
+from server.values import YEAR_SECONDS, NumberList, PathList, PlainValues, ShapeList, UrlList
 
 ENV_PREFIX = "CHORUS_"
 CONFIG_VARIABLE = "CHORUS_CONFIG"
@@ -103,7 +104,7 @@ class Settings(PlainValues, BaseSettings):
     max_upload_bytes: int = Field(
         64 * _MIB,
         ge=1024,
-        description="Largest prompt upload that is read. All bodies in memory are at most as large as four.",
+        description="Largest prompt upload that is read; all bodies in memory are at most four times that.",
     )
     max_text_characters: int = Field(1_000_000, ge=1, description="Longest input text, before tokenising.")
     max_batch_rows: int = Field(
@@ -205,10 +206,10 @@ class Settings(PlainValues, BaseSettings):
         description="How long a failed or cancelled job keeps its checkpoint, to be resumed from.",
     )
     tuning_max_row_bytes: int = Field(_MIB, ge=1, description="Longest row of a file of training data.")
-    tuning_data_paths: Paths = Field(
+    tuning_data_paths: PathList = Field(
         (), description="Folders and files on this machine that jobs of any tenant may read."
     )
-    tuning_data_urls: Texts = Field(
+    tuning_data_urls: UrlList = Field(
         (), description="Beginnings of URLs that jobs of any tenant may fetch, as in `https://host/folder/`."
     )
     tuning_max_file_bytes: int = Field(
@@ -274,18 +275,18 @@ class Settings(PlainValues, BaseSettings):
         description="Folder of compiled programs, kept for later starts; unset, `compile_cache` in the data "
         "folder.",
     )
-    input_lengths: Numbers = Field(
+    input_lengths: NumberList = Field(
         (64, 128, 160, 192, 256, 320, 384, 512),
         description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
     )
-    batch_rows: Numbers = Field(
+    batch_rows: NumberList = Field(
         (1, 8), description="Batch sizes of the encoder that are compiled at each length."
     )
-    blocks: Shapes = Field(
+    blocks: ShapeList = Field(
         ((128, 64, 16), (256, 64, 16), (512, 256, 8)),
         description="Decode blocks as INPUTxNEWxSLOTS: input tokens, new tokens and sequences that fit one.",
     )
-    score_buckets: Shapes = Field(
+    score_buckets: ShapeList = Field(
         ((8, 8),),
         description="Label ranking as LABELSxTOKENS of one dispatch; more labels take more dispatches.",
     )
@@ -334,6 +335,7 @@ class Settings(PlainValues, BaseSettings):
         return is_loopback(self.http_host)
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether a name or an address means this machine itself."""
     if host == "localhost":

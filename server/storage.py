@@ -62,5 +62,7 @@ def _refusing(field: str, path: Path) -> Iterator[None]:
     except OSError as error:
         blocked = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "a file is where a folder must be" if blocked else error.strerror or str(error)
-        message = f"{str(path)[:200]} cannot be written: {reason}. Name another place, or see to this one."
+        message = (
+            f"{str(path)[:200]} cannot be written: {reason}. Name another place, or make this one writable."
+        )
         raise InvalidInputError(message, field=field) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prompts_store.errors import StoreError
-from server.cli import option_of
-from server.errors import ChorusError
+from server.cli import config_options, readable_errors
 from server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from prompts_store.check_report import CheckReport
-    from prompts_store.collector import CollectPlan, CollectReport, Removal
-    from prompts_store.identity import Pairing
     from prompts_store.store import PromptStore
+    from prompts_store.upkeep.check_report import CheckReport
+    from prompts_store.upkeep.collector import CollectPlan, CollectReport, Removal
+    from prompts_store.upkeep.identity import Pairing
 
 _REASONS = {
     "blob": "no live version names it",
@@ -35,33 +33,24 @@ _NOUNS = {
     "file": "data files",
 }
 
+_PLACES = ("data_dir", "database_url")
+"""Settings that say where the store is."""
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-
-
-def _settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(("data_dir", "database_url", *names)):
-            command = option_of(name)(command)
-        config = click.Path(path_type=Path)
-        return click.option("--config", type=config, default=None, help="TOML file. [CHORUS_CONFIG]")(command)
-
-    return add
 
 
 @contextmanager
 def _opened(config: Path | None, flags: dict[str, Any]) -> Iterator[tuple[Settings, PromptStore]]:
-    """The store that is there; errors become one sentence on standard error and exit code 1."""
+    """The settings, and the store that they name."""
     from prompts_store.store import PromptStore
 
     # What opening has to say, the verbs tell in their own words.
     logging.getLogger("chorus.store").addHandler(logging.NullHandler())
-    try:
+    with readable_errors():
         settings = load_settings(flags, config, listening=False)
         opened = PromptStore.open(settings.data_dir, database_url=settings.database_url, make=False)
         with closing(opened) as store:
             yield settings, store
-    except (ChorusError, StoreError) as error:
-        raise click.ClickException(error.message) from None
 
 
 @click.group()
@@ -76,7 +65,7 @@ def store() -> None:
 @store.command()
 @click.option("--repair", is_flag=True, help="Put right what can be worked out anew; files stay as they are.")
 @_as_json
-@_settings()
+@config_options(*_PLACES)
 def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Read everything back, and say what is wrong and what to do.
 
@@ -101,7 +90,7 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
     help="Also where more than half of the blobs, or of the data files, would go, and more than 20.",
 )
 @_as_json
-@_settings("collect_grace_seconds")
+@config_options(*_PLACES, "collect_grace_seconds")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
@@ -132,7 +121,7 @@ def collect(
 
 @store.command(short_help="Make the data folder carry the database's id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_settings()
+@config_options(*_PLACES)
 def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
     """Make the data folder carry the database's id, so that it is collected again.
 
@@ -155,7 +144,7 @@ def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
 
 
 def _print_check(report: CheckReport, settings: Settings) -> None:
-    from prompts_store.check_report import KINDS
+    from prompts_store.upkeep.check_report import KINDS
 
     click.echo(
         f"{settings.data_dir}: {report.versions} live versions, {report.blobs} blobs and {report.files} data "
@@ -183,7 +172,7 @@ def _print_check(report: CheckReport, settings: Settings) -> None:
 
 
 def _print_check_json(report: CheckReport, settings: Settings) -> None:
-    from prompts_store.check_report import KINDS
+    from prompts_store.upkeep.check_report import KINDS
 
     content = asdict(report) | {"data_dir": str(settings.data_dir), "clean": report.clean}
     for problem in content["problems"]:

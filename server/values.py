@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from prompts_store.text import has_control_characters, is_unicode
@@ -29,11 +29,19 @@ def _shapes(value: Any) -> Any:
     return tuple(tuple(part.split("x")) if isinstance(part, str) else part for part in _numbers(value))
 
 
+def _http_urls(value: tuple[str, ...]) -> tuple[str, ...]:
+    for url in value:
+        split_http_url(url)
+    return value
+
+
 _Number = Annotated[int, Field(ge=1, le=65_536)]
-Numbers = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
-Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
-Shapes = Annotated[tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)]
+NumberList = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
+UrlList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers), AfterValidator(_http_urls)]
+PathList = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
+ShapeList = Annotated[
+    tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)
+]
 
 
 class PlainValues(BaseModel):
@@ -58,11 +66,4 @@ class PlainValues(BaseModel):
         numbers = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
         if any(isinstance(number, int) and number > _LARGEST for number in numbers):
             raise ValueError(f"must be at most {_LARGEST}")
-        return value
-
-    @field_validator("tuning_data_urls", check_fields=False)
-    @classmethod
-    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for url in value:
-            split_http_url(url)
         return value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli import option_of, readable_errors
+from server.cli import config_options, readable_errors
 from server.errors import InvalidInputError
 from server.log import Say, process_log
 from server.settings import Settings, load_settings
@@ -20,7 +20,7 @@ from server.signals import ending_signals
 
 if TYPE_CHECKING:
     from server.model.checkpoints import LoadedModel
-    from server.tuning.service.config import TuningBase
+    from server.tuning.jobs.config import TuningBase
 
 NAMES = (
     "model",
@@ -62,15 +62,8 @@ Each option is also an environment variable (in brackets) and a name in the TOML
 """
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for name in reversed(NAMES):
-        command = option_of(name)(command)
-    return command
-
-
 @click.command(help=_HELP)
-@click.option("--config", type=click.Path(path_type=Path), default=None, help="TOML file. [CHORUS_CONFIG]")
-@_options
+@config_options(*NAMES)
 def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
@@ -94,8 +87,8 @@ def run(settings: Settings, say: Say) -> int:
     from server.engine.executor import use_persistent_cache
     from server.process import exit_now
     from server.storage import compile_cache, open_storage
-    from server.tuning.service.service import TuningService
-    from server.tuning.service.slices import SliceThread
+    from server.tuning.jobs.service import TuningService
+    from server.tuning.jobs.slices import SliceThread
     from server.tuning_wiring import service_config
 
     model_source(settings.model)

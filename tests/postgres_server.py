@@ -13,9 +13,11 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import create_engine
 
-from prompts_store import tuning_tables  # noqa: F401 - its tables join the metadata
-from prompts_store.database import Database
-from prompts_store.tables import metadata
+from prompts_store.database import (
+    Database,
+    tuning_tables,  # noqa: F401 - its tables join the metadata
+)
+from prompts_store.database.tables import metadata
 from tether import tethered
 
 _USER = "chorus"

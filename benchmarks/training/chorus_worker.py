@@ -18,11 +18,11 @@ from serve_lines import serve
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
 from server.tuning.data.examples import Example
-from server.tuning.job import Job, PromptTask
-from server.tuning.loop import TuningLoop
-from server.tuning.programs import compile_programs
-from server.tuning.recipe import Recipe
-from server.tuning.shapes import Shapes
+from server.tuning.document.recipe import Recipe
+from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.programs import compile_programs
+from server.tuning.training.shapes import Shapes
 
 
 class Trainer:

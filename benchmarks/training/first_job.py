@@ -23,6 +23,9 @@ from typing import Any
 
 import httpx
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from tether import tethered
+
 WORDS = """
 a an the of in to and with film movie story actor scene plot bright dull witty slow warm cold tender heavy
 charming tedious gripping clumsy lovely bland thoughtful shallow honest empty funny stale fresh never quite
@@ -104,7 +107,7 @@ def main() -> None:
         content = "\n".join(options.data.read_text().splitlines()[: options.rows + 1]) + "\n"
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
-            [Path(sys.executable).parent / "chorus", "serve"],
+            tethered([Path(sys.executable).parent / "chorus", "serve"]),
             env=os.environ
             | {"CHORUS_DATA_DIR": folder, "CHORUS_HTTP_PORT": "0", "CHORUS_LOG_LEVEL": "warning"},
             stderr=subprocess.PIPE,

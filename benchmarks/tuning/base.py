@@ -19,8 +19,8 @@ import numpy as np
 from server.model.checkpoints import load_model
 from server.model.functions import Functions
 from server.model.vocabulary import Vocabulary
-from server.tuning.answering import greedy_tokens, label_scores
-from server.tuning.initialisers import Source, Values
+from server.tuning.training.answering import greedy_tokens, label_scores
+from server.tuning.training.initialisers import Source, Values
 
 TOKENS_A_DISPATCH = 4096
 Ids = Sequence[int]

@@ -16,7 +16,7 @@ from benchmarks.tuning.base import Base
 from benchmarks.tuning.prompts import first_values, trained_prompts
 from benchmarks.tuning.results import DATA, load
 from benchmarks.tuning.rows import load_rows
-from server.tuning.initialisers import Values
+from server.tuning.training.initialisers import Values
 
 NEAREST = 5
 

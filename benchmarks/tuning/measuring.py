@@ -13,8 +13,8 @@ from benchmarks.tuning.results import written
 from benchmarks.tuning.rows import Rows
 from benchmarks.tuning.statistics import majority
 from server.tuning.data.examples import TextRow
-from server.tuning.initialisers import Values
 from server.tuning.metrics import measure
+from server.tuning.training.initialisers import Values
 
 NO_LABEL = "(none)"
 

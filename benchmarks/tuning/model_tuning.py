@@ -27,8 +27,8 @@ from server.model.dropout import Dropout
 from server.model.functions import Functions
 from server.tuning.data.examples import Example, make_examples
 from server.tuning.data.order import batch_indices
-from server.tuning.packing import pack_targets, row_key
-from server.tuning.recipe import Recipe
+from server.tuning.document.recipe import Recipe
+from server.tuning.training.packing import pack_targets, row_key
 
 DROPOUT, Z_LOSS = 0.1, 1e-4
 

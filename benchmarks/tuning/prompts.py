@@ -14,16 +14,16 @@ from benchmarks.tuning.measuring import measure_prompts
 from benchmarks.tuning.results import DATA, PARTS, load, save
 from benchmarks.tuning.rows import Rows, load_rows
 from benchmarks.tuning.tasks import Task
-from server.tuning import checkpoint
 from server.tuning.data.examples import make_examples, target_ids
-from server.tuning.events import Evaluated, Finished, StepFinished
-from server.tuning.initialisers import Values, initial_prompt
-from server.tuning.job import Job, PromptTask
-from server.tuning.loop import TuningLoop
-from server.tuning.programs import compile_programs
-from server.tuning.recipe import Recipe
-from server.tuning.shapes import shapes_for
-from server.tuning.state import JobState
+from server.tuning.document.recipe import Recipe
+from server.tuning.training import checkpoint
+from server.tuning.training.events import Evaluated, Finished, StepFinished
+from server.tuning.training.initialisers import Values, initial_prompt
+from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.programs import compile_programs
+from server.tuning.training.shapes import shapes_for
+from server.tuning.training.state import TrainingState
 
 SEED = 1
 SLICE = 4
@@ -98,14 +98,14 @@ def trained_prompts(run: str) -> Values:
     return prompts
 
 
-def _train(base: Base, job: Job, folder: Any, clock: _Clock, say: Any) -> JobState:
+def _train(base: Base, job: Job, folder: Any, clock: _Clock, say: Any) -> TrainingState:
     shapes = shapes_for(job, rungs=3)
     say(f"  shapes {shapes.input_lengths}, {shapes.rows} rows a dispatch")
     programs = compile_programs(base.functions, base.params, shapes, dropping=job.recipe.dropout_rate > 0)
-    state = checkpoint.read(folder, job) or JobState.start(job)
+    state = checkpoint.read(folder, job) or TrainingState.start(job)
     clock.start(state.step)
 
-    def keep(now: JobState) -> None:
+    def keep(now: TrainingState) -> None:
         checkpoint.write(folder, job, now)
         clock.keep(now.step)
 
@@ -124,7 +124,7 @@ def _train(base: Base, job: Job, folder: Any, clock: _Clock, say: Any) -> JobSta
     return loop.state
 
 
-def _facts(base: Base, rows: Rows, job: Job, state: JobState) -> dict[str, Any]:
+def _facts(base: Base, rows: Rows, job: Job, state: TrainingState) -> dict[str, Any]:
     losses = np.array(state.losses)
     tenth = [
         losses[start : start + 10].mean(axis=0, dtype=np.float64).round(4).tolist()

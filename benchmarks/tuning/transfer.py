@@ -20,7 +20,7 @@ from benchmarks.tuning.results import DATA, written
 from benchmarks.tuning.rows import Rows, load_rows
 from benchmarks.tuning.statistics import right
 from server.tuning.data.examples import TextRow
-from server.tuning.initialisers import Values
+from server.tuning.training.initialisers import Values
 
 ENTAILMENT: Mapping[str, int] = {"yes": 1, "no": 0, "maybe": 0}
 SENTIMENT: Mapping[str, int] = {"negative": 0, "positive": 1}

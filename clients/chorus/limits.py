@@ -69,15 +69,15 @@ class Deadline:
 
 
 def check_encoding(response: httpx.Response) -> None:
-    """Before a body is read: refuse one that is packed, for a few bytes of it may unpack to any size at one
-    blow. Every request asks for plain bytes.
+    """Before a body is read: refuse one that is compressed, as a few bytes of it may unpack to any size.
+    Every request asks for plain bytes.
 
     Raises:
-        UnexpectedAnswerError: it is packed all the same.
+        UnexpectedAnswerError: it is compressed all the same.
     """
     if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise UnexpectedAnswerError(
-            "The answer is packed, and plain bytes were asked for: look at proxies between."
+            "The answer is compressed, though plain bytes were asked for: look at proxies between."
         )
 
 

@@ -1,23 +1,17 @@
 """Prompt artifacts: the files that prompts travel in, read strictly and written reproducibly. numpy only.
 
     read_artifact(bytes or path, limits=ArtifactLimits(...)) -> Artifact     every check, or ArtifactError
-    write_artifact(values, "safetensors" | "npy" | "peft") -> bytes
+    write_artifact(values, "safetensors") -> bytes                           any format of FORMATS
 
 Nothing here unpickles, extracts an archive to disk, or lets a library see a file before its description was
 checked.
 """
 
 from prompts_store.artifacts.peft_format import is_model_name
-from prompts_store.artifacts.read import read_artifact
+from prompts_store.artifacts.read import Artifact, read_artifact
 from prompts_store.artifacts.reasons import REASONS, Reason
-from prompts_store.artifacts.types import (
-    FORMATS,
-    Artifact,
-    ArtifactFormat,
-    ArtifactLimits,
-    ArtifactMetadata,
-    ComputeDtype,
-)
+from prompts_store.artifacts.registry import FORMATS, ArtifactFormat
+from prompts_store.artifacts.types import ArtifactLimits, ArtifactMetadata, ComputeDtype
 from prompts_store.artifacts.write import peft_files, write_artifact, write_peft_folder
 
 __all__ = [

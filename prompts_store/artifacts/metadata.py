@@ -20,9 +20,9 @@ from prompts_store.artifacts.strict_json import parse_object
 from prompts_store.artifacts.types import ArtifactLimits, ArtifactMetadata
 from prompts_store.digests import manifest_fields
 from prompts_store.errors import InvalidError
-from prompts_store.labels import check_labels
 from prompts_store.records import PromptManifest
-from prompts_store.template import check_template
+from prompts_store.tasks.labels import check_labels
+from prompts_store.tasks.template import check_template
 from prompts_store.text import shown
 
 METADATA_KEY = "chorus"

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Mapping
 from typing import cast, get_args
 
+from prompts_store.artifacts.format import Format, ParsedFile
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.artifacts.tensors import StoredDtype, StoredTensor
 from prompts_store.artifacts.types import PromptValues
@@ -110,3 +111,13 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _invalid(problem: str) -> Exception:
     return refusal(Reason.HEADER_INVALID, f"The .npy header {problem}. Save the array again with numpy.save.")
+
+
+NPY = Format(
+    noun=".npy",
+    suffix=".npy",
+    claims=lambda data: data.startswith(MAGIC),
+    parse=lambda data, _limits: ParsedFile(parse_npy(data)),
+    # There is no place in it for a manifest.
+    render=lambda values, _manifest, _base_model_name: render_npy(values),
+)

@@ -10,12 +10,27 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+from prompts_store.artifacts import sources
+from prompts_store.artifacts.foreign import pickle_refusal, refuse_foreign
+from prompts_store.artifacts.format import Format, ParsedFile
+from prompts_store.artifacts.metadata import read_metadata
 from prompts_store.artifacts.reasons import Reason, refusal
+from prompts_store.artifacts.safetensors_format import (
+    looks_like_safetensors,
+    parse_safetensors,
+    render_prompt,
+)
 from prompts_store.artifacts.strict_json import parse_object
-from prompts_store.artifacts.types import ArtifactLimits
+from prompts_store.artifacts.tensors import check_shape
+from prompts_store.artifacts.types import ArtifactLimits, PromptValues
+from prompts_store.artifacts.zip_entries import END_MAGIC, LOCAL_MAGIC, read_directory, read_entry
+from prompts_store.records import PromptManifest
 from prompts_store.text import shown
 
 CONFIG_NAME = "adapter_config.json"
@@ -24,6 +39,10 @@ PICKLE_NAME = "adapter_model.bin"
 TENSOR_NAME = "prompt_embeddings"
 # A real one has about 1 KiB; the rest is room for `prompt_tuning_init_text`.
 MAX_CONFIG_BYTES = 64 * 1024
+
+# Zip has no time zone and begins here; a real time would make equal downloads differ.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_REGULAR_FILE = 0o100644 << 16
 
 _WHAT = "The adapter_config.json"
 _DEPTH = 8
@@ -144,6 +163,27 @@ def render_config(length: int, width: int, base_model_name: str | None) -> bytes
     return json.dumps(fields, indent=2, sort_keys=True).encode("utf-8") + b"\n"
 
 
+def parse_folder(path: Path, limits: ArtifactLimits) -> ParsedFile:
+    """An adapter's folder, of which nothing but its two files is read. ArtifactError."""
+    with sources.open_folder(path) as folder:
+        names = {name for name in (CONFIG_NAME, WEIGHTS_NAME, PICKLE_NAME) if sources.exists(name, folder)}
+        _check_members(names)
+        config = sources.read_file(CONFIG_NAME, max_bytes=MAX_CONFIG_BYTES, folder=folder)
+        weights = sources.read_file(WEIGHTS_NAME, max_bytes=limits.max_bytes, folder=folder)
+    return _parse_adapter(config, weights, limits)
+
+
+def render_files(
+    values: PromptValues, manifest: PromptManifest | None, base_model_name: str | None
+) -> dict[str, bytes]:
+    """The two files of an adapter, by name."""
+    length, width = values.shape
+    return {
+        CONFIG_NAME: render_config(length, width, base_model_name),
+        WEIGHTS_NAME: render_prompt(values, manifest, tensor=TENSOR_NAME),
+    }
+
+
 def _check_kind(kind: Any) -> None:
     if kind == "PROMPT_TUNING":
         return
@@ -171,3 +211,86 @@ def _positive(found: dict[str, Any], name: str) -> int | None:
 
 def _invalid(problem: str) -> Exception:
     return refusal(Reason.PEFT_CONFIG_INVALID, f"{_WHAT} {problem}")
+
+
+def _parse_zip(data: bytes, limits: ArtifactLimits) -> ParsedFile:
+    _refuse_known_zips(data)
+    entries = read_directory(data)
+    _check_members(set(entries))
+    config = read_entry(data, entries[CONFIG_NAME], max_bytes=MAX_CONFIG_BYTES)
+    weights = read_entry(data, entries[WEIGHTS_NAME], max_bytes=limits.max_bytes)
+    return _parse_adapter(config, weights, limits)
+
+
+def _parse_adapter(config_bytes: bytes, weights: bytes, limits: ArtifactLimits) -> ParsedFile:
+    config = parse_config(config_bytes)
+    if not looks_like_safetensors(weights):
+        refuse_foreign(weights)
+    tensor, texts = parse_safetensors(weights, tensor=TENSOR_NAME)
+    check_shape(tensor.shape, limits, rows=config.virtual_tokens)
+    rows, notes = prompt_rows(config, tensor.shape, limits)
+    found = read_metadata(texts, limits)
+    found = replace(
+        found,
+        metadata=replace(found.metadata, base_model_name=config.base_model_name),
+        notes=(*notes, *found.notes),
+    )
+    return ParsedFile(tensor, found, rows)
+
+
+def _refuse_known_zips(data: bytes) -> None:
+    """Raise ArtifactError (`pickle`, `npz`) for the zips of torch and numpy, told by their first entry's
+    name.
+
+    Looked at before the zip is read, which would only complain of torch's folders and numpy's 64-bit headers.
+    """
+    length = int.from_bytes(data[26:28], "little")
+    name = data[30 : 30 + length]
+    if name.endswith(b"data.pkl"):
+        raise pickle_refusal("The zip is a torch file; it")
+    if name.endswith(b".npy"):
+        raise refusal(
+            Reason.NPZ,
+            "The file is an .npz archive; save the one array with numpy.save as .npy, and upload that.",
+        )
+
+
+def _check_members(names: set[str]) -> None:
+    """Raise unless both files of an adapter are there; others (README.md) are never read."""
+    if CONFIG_NAME not in names:
+        raise refusal(
+            Reason.PEFT_CONFIG_MISSING,
+            "A zip or folder is read as a PEFT adapter, and this one has no adapter_config.json. Upload a "
+            ".safetensors or .npy file as it is.",
+        )
+    if WEIGHTS_NAME in names:
+        return
+    if PICKLE_NAME in names:
+        raise refusal(
+            Reason.PEFT_PICKLE,
+            "adapter_model.bin is a pickle, which can run code when read, so it never is. Load the adapter "
+            "with PEFT and save it again with save_pretrained(FOLDER, safe_serialization=True).",
+        )
+    raise refusal(Reason.PEFT_WEIGHTS_MISSING, "The adapter has no adapter_model.safetensors; add it.")
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, date_time=_EPOCH)
+            entry.create_system, entry.external_attr = 3, _REGULAR_FILE
+            # Floats of a tuned prompt hardly compress; storing also keeps the values aligned with nothing
+            # between.
+            archive.writestr(entry, content, compress_type=zipfile.ZIP_STORED)
+    return buffer.getvalue()
+
+
+PEFT = Format(
+    noun="a zip of a PEFT prompt-tuning adapter",
+    suffix=".zip",
+    media_type="application/zip",
+    claims=lambda data: data.startswith((LOCAL_MAGIC, END_MAGIC)),
+    parse=_parse_zip,
+    render=lambda values, manifest, base_model_name: _zip(render_files(values, manifest, base_model_name)),
+)

@@ -14,13 +14,17 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from prompts_store.artifacts.format import Format, ParsedFile
+from prompts_store.artifacts.metadata import read_metadata, render_metadata
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.artifacts.strict_json import parse_object
 from prompts_store.artifacts.tensors import StoredDtype, StoredTensor
-from prompts_store.artifacts.types import PromptValues
+from prompts_store.artifacts.types import ArtifactLimits, PromptValues
+from prompts_store.records import PromptManifest
 from prompts_store.text import shown
 
 MAX_HEADER_BYTES = 16 * 1024
+PROMPT_TENSOR = "prompt"
 
 _METADATA = "__metadata__"
 _HEADER_DEPTH = 3
@@ -81,6 +85,15 @@ def render_header(shape: tuple[int, ...], *, tensor: str, metadata: Mapping[str,
     entries[tensor] = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * shape[0] * shape[1]]}
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     return header + b" " * (-len(header) % _ALIGNMENT)
+
+
+def render_prompt(values: PromptValues, manifest: PromptManifest | None, *, tensor: str) -> bytes:
+    """A file with what of the manifest fits its header."""
+    metadata = render_metadata(
+        manifest,
+        lambda texts: len(render_header(values.shape, tensor=tensor, metadata=texts)) <= MAX_HEADER_BYTES,
+    )
+    return render_safetensors(values, tensor=tensor, metadata=metadata)
 
 
 def _header_end(data: bytes) -> int:
@@ -161,3 +174,17 @@ def _check_offsets(offsets: tuple[int, ...], stored: StoredTensor) -> None:
             Reason.BAD_OFFSETS,
             "The tensor's data_offsets do not cover exactly the bytes of its shape, starting at 0.",
         )
+
+
+def _parse(data: bytes, limits: ArtifactLimits) -> ParsedFile:
+    tensor, texts = parse_safetensors(data, tensor=PROMPT_TENSOR)
+    return ParsedFile(tensor, read_metadata(texts, limits))
+
+
+SAFETENSORS = Format(
+    noun="safetensors",
+    suffix=".safetensors",
+    claims=looks_like_safetensors,
+    parse=_parse,
+    render=lambda values, manifest, _base_model_name: render_prompt(values, manifest, tensor=PROMPT_TENSOR),
+)

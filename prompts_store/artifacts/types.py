@@ -1,18 +1,15 @@
-"""What goes into reading an artifact and what comes out."""
+"""What reading an artifact needs to know, and what files say about themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-ArtifactFormat = Literal["safetensors", "npy", "peft"]
 ComputeDtype = Literal["float32", "bfloat16"]
-
-FORMATS: tuple[ArtifactFormat, ...] = ("safetensors", "npy", "peft")
 
 PromptValues = npt.NDArray[np.float32]
 
@@ -53,22 +50,3 @@ class ArtifactMetadata:
     settings: Mapping[str, Any] | None = None
     base_fingerprint: str | None = None
     base_model_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """A prompt that passed every check.
-
-    Attributes:
-        values: `[P, D]` f32, C-contiguous, read-only, all finite, also after the cast to the compute dtype.
-        digest: of `values`.
-        format: what the file was.
-        notes: a sentence for each thing that was converted or left out.
-        metadata: what the file says about itself.
-    """
-
-    values: PromptValues
-    digest: str
-    format: ArtifactFormat
-    notes: tuple[str, ...] = ()
-    metadata: ArtifactMetadata = field(default_factory=ArtifactMetadata)

@@ -6,25 +6,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import zipfile
-from io import BytesIO
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 
-from prompts_store.artifacts import peft_format
-from prompts_store.artifacts.metadata import render_metadata
-from prompts_store.artifacts.npy_format import render_npy
-from prompts_store.artifacts.read import PROMPT_TENSOR
-from prompts_store.artifacts.safetensors_format import MAX_HEADER_BYTES, render_header, render_safetensors
-from prompts_store.artifacts.types import ArtifactFormat, PromptValues
+from prompts_store.artifacts.peft_format import render_files
+from prompts_store.artifacts.registry import FORMATS, ArtifactFormat
+from prompts_store.artifacts.types import PromptValues
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
-
-# Zip has no time zone and begins here; a real time would make equal downloads differ.
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_REGULAR_FILE = 0o100644 << 16
 
 
 def write_artifact(
@@ -46,15 +37,7 @@ def write_artifact(
     Raises:
         ValueError: the values are no prompt, or not the manifest's.
     """
-    values = _checked(values, manifest)
-    match format:
-        case "safetensors":
-            return _safetensors(values, PROMPT_TENSOR, manifest)
-        case "npy":
-            return render_npy(values)
-        case "peft":
-            return _zip(peft_files(values, manifest=manifest, base_model_name=base_model_name))
-    assert_never(format)
+    return FORMATS[format].render(_checked(values, manifest), manifest, base_model_name)
 
 
 def peft_files(
@@ -64,12 +47,7 @@ def peft_files(
     base_model_name: str | None = None,
 ) -> dict[str, bytes]:
     """The files of a PEFT adapter by name; arguments and errors as for `write_artifact`."""
-    values = _checked(values, manifest)
-    length, width = values.shape
-    return {
-        peft_format.CONFIG_NAME: peft_format.render_config(length, width, base_model_name),
-        peft_format.WEIGHTS_NAME: _safetensors(values, peft_format.TENSOR_NAME, manifest),
-    }
+    return render_files(_checked(values, manifest), manifest, base_model_name)
 
 
 def write_peft_folder(
@@ -108,23 +86,3 @@ def _checked(values: np.ndarray[Any, Any], manifest: PromptManifest | None) -> P
     if manifest is not None and manifest.digest != prompt_digest(values):
         raise ValueError("the manifest is another prompt's: its digest is not these values'")
     return values.astype(np.float32, copy=False)
-
-
-def _safetensors(values: PromptValues, tensor: str, manifest: PromptManifest | None) -> bytes:
-    metadata = render_metadata(
-        manifest,
-        lambda texts: len(render_header(values.shape, tensor=tensor, metadata=texts)) <= MAX_HEADER_BYTES,
-    )
-    return render_safetensors(values, tensor=tensor, metadata=metadata)
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name, date_time=_EPOCH)
-            entry.create_system, entry.external_attr = 3, _REGULAR_FILE
-            # Floats of a tuned prompt hardly compress; storing also keeps the values aligned with nothing
-            # between.
-            archive.writestr(entry, content, compress_type=zipfile.ZIP_STORED)
-    return buffer.getvalue()

@@ -2,7 +2,7 @@
 
     FOLDER/incoming/MILLISECONDS-RANDOM      being written
     FOLDER/ab/ab12...SUFFIX                  whole and on the disk
-    FOLDER/store-id                          whose folder it is, see `prompts_store.identity`
+    FOLDER/store-id                          whose folder it is, see `prompts_store.upkeep.identity`
 
 What is kept in such a folder is up to those who stand on it: prompts (`local`), data files (`contents`).
 """

@@ -1,9 +1,9 @@
-"""Runs on the connection, and in the transaction, that `prompts_store.migrate` hands over."""
+"""Runs on the connection, and in the transaction, that `prompts_store.database.migrate` hands over."""
 
 from alembic import context
 
-from prompts_store import tuning_tables  # noqa: F401 - its tables join the metadata
-from prompts_store.tables import metadata
+from prompts_store.database import tuning_tables  # noqa: F401 - its tables join the metadata
+from prompts_store.database.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -24,7 +24,7 @@ class Plan:
         tasks: datasets that are collected: what ships and what the mixture sees; see `tasks.collect`.
         leave_out: tasks that the mixture does not see and that are reported apart.
         dtype: of the shipped weights: int8, bfloat16 or float32.
-        recipe: fields of `tuning.recipe.Recipe`.
+        recipe: fields of `tuning.document.recipe.Recipe`.
         recipes: by task, fields that differ from `recipe`.
         seeds: prompts of each task.
         selection_share: of a train split that chooses the checkpoint.

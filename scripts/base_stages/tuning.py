@@ -12,16 +12,16 @@ import numpy as np
 
 from base_stages.tasks import Row, Task
 from server.model.checkpoints import LoadedModel, load_model
-from server.tuning import checkpoint
 from server.tuning.data.examples import TextRow, make_examples, target_ids
 from server.tuning.data.splits import Split, cut_from_train
-from server.tuning.events import Evaluated
-from server.tuning.initialisers import Source, initial_prompt
-from server.tuning.job import Job, PromptTask
-from server.tuning.loop import TuningLoop
-from server.tuning.programs import compile_programs
-from server.tuning.recipe import Recipe
-from server.tuning.shapes import shapes_for
+from server.tuning.document.recipe import Recipe
+from server.tuning.training import checkpoint
+from server.tuning.training.events import Evaluated
+from server.tuning.training.initialisers import Source, initial_prompt
+from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.programs import compile_programs
+from server.tuning.training.shapes import shapes_for
 
 EVALUATION_ROWS = 16
 SPLIT_SEED = 1

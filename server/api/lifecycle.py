@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from server.errors import ChorusError, EngineDeadError, NotReadyError, ShuttingDownError
+from server.errors import ChorusError, EngineDeadError, NotReadyError, shutting_down
 
 Phase = Literal["loading", "compiling", "ready", "draining", "dead"]
 
@@ -139,11 +139,6 @@ class Lifecycle:
             for task in self._under_way:
                 task.cancel()  # again and again: the first may only begin to wait for a thread that hangs
             await asyncio.wait(self._under_way, timeout=min(left, _AGAIN_SECONDS))
-
-
-def shutting_down() -> ShuttingDownError:
-    """A new one for each request: a raised exception collects tracebacks."""
-    return ShuttingDownError("The server is shutting down: try another replica.", retry_after_seconds=1)
 
 
 def spare_collections() -> None:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from prompts_store.collector import CollectReport
 from prompts_store.errors import ConflictError, StoreError
+from prompts_store.upkeep.collector import CollectReport
 from server.api.inference.resolve import PromptLibrary
 from server.errors import ChorusError
 from server.metrics import Metrics

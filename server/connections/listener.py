@@ -18,9 +18,11 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from server.connections.protocol import Bounded, Look
-from server.connections.refusals import new_request_id, no_descriptor, only_probes, raw_answer
+from server.api.http.context import new_request_id
+from server.connections.protocol import Bounded, Look, connection_class
+from server.connections.refusals import no_descriptor, only_probes, raw_answer
 from server.connections.registry import ConnectionLimits, Registry
 from server.errors import InvalidInputError
 
@@ -170,6 +172,25 @@ class Acceptor:
 
     async def wait_closed(self) -> None:
         """Nothing is left to wait for."""
+
+
+def uvicorn_config(app: ASGIApp, http: Any = None) -> uvicorn.Config:
+    """How uvicorn serves an application here: HTTP alone, without a log or a lifespan of its own.
+
+    Args:
+        http: class of a connection, or uvicorn's name of one of its own; `connection_class()` when not given.
+    """
+    return uvicorn.Config(
+        app,
+        http=connection_class() if http is None else http,
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="off",
+    )
 
 
 class BoundedServer(uvicorn.Server):

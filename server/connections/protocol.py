@@ -19,13 +19,12 @@ from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.api.http.context import request_id_of
+from server.api.http.context import ARRIVED, new_request_id, request_id_of
 from server.connections.refusals import (
     RefusedError,
     check_head,
     head_too_large,
     malformed,
-    new_request_id,
     origin_form,
     raw_answer,
     raw_response,
@@ -34,9 +33,12 @@ from server.connections.refusals import (
 from server.connections.registry import READ_BYTES, ConnectionPhase, Registry
 from server.errors import ChorusError
 
-Look = Callable[[bytes], Response | int]
-"""Given all that has come of a request from its first byte on: its refusal, or how many bytes more are needed
-to tell, 0 where the parser is to have it."""
+Decide = Callable[[Response | None, float], None]
+"""A request's refusal, or None where the parser is to have it; and when it came, in monotonic seconds."""
+
+Look = Callable[[bytes, Decide], Response | int | None]
+"""Given all that has come of a request from its first byte on: its refusal; or how many bytes more are needed
+to tell, 0 where the parser is to have it; or None where it is decided later."""
 
 _OVER = (ConnectionPhase.REFUSED, ConnectionPhase.ENDED)
 _CONTROLS = bytes({*range(32), 127} - {ord("\t")})
@@ -53,6 +55,7 @@ class Bounded(asyncio.BufferedProtocol):
 
     # uvicorn's
     app: Any
+    app_state: dict[str, Any]
     cycle: Any
     flow: FlowControl
     server_state: Any
@@ -119,17 +122,14 @@ class Bounded(asyncio.BufferedProtocol):
                 self.goes_on()
         if self._look is not None and (self._kept or self._begins_request()):
             data = self._kept + data
-            seen = self._look(data)
+            seen = self._look(data, self._decided)
+            if seen is None or (isinstance(seen, int) and seen):
+                self._keep(data, whole=seen is None)
+                return
+            self._kept = b""
             if not isinstance(seen, int):
                 self._answer_unread(seen)
                 return
-            if seen:
-                if not self._kept:
-                    self._registry.move(self, ConnectionPhase.BODY)
-                    self._progress = 0
-                self._kept = data
-                return
-            self._kept = b""
         self._parse(data)
 
     def _begins_request(self) -> bool:
@@ -140,8 +140,29 @@ class Bounded(asyncio.BufferedProtocol):
             and not self.transport.get_write_buffer_size()
         )
 
+    def _keep(self, data: bytes, whole: bool) -> None:
+        """Keep what the parser is not to have yet. It has a body's time; once whole, as long as it takes."""
+        if not self._kept:
+            self._registry.move(self, ConnectionPhase.BODY)
+            self._progress = 0
+        self._kept = data
+        if whole:
+            self.held = True
+            self.flow.pause_reading()
+
+    def _decided(self, refusal: Response | None, arrived: float) -> None:
+        kept, self._kept = self._kept, b""
+        if not kept or self.phase in _OVER or self.transport.is_closing():
+            return
+        if refusal is None:
+            self.app_state = {**self.app_state, ARRIVED: arrived}
+            self._parse(kept)
+            self.app_state.pop(ARRIVED)
+        else:
+            self._answer_unread(refusal)
+        self.flow.resume_reading()
+
     def _answer_unread(self, answer: Response) -> None:
-        self._kept = b""
         self._registry.move(self, ConnectionPhase.IDLE)
         self.transport.write(raw_response(answer, self.server_state.default_headers))
 
@@ -183,6 +204,7 @@ class Bounded(asyncio.BufferedProtocol):
         if kept := self._kept:  # its route says that the server ends
             self._kept = b""
             self._parse(kept)
+            self.flow.resume_reading()
         if self.phase is not ConnectionPhase.REFUSED:  # that one closes by itself, in a moment
             super().shutdown()  # type: ignore[misc]  # of the implementation
 

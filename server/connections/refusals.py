@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.http.access import PROBES
+from server.api.http.context import new_request_id as new_request_id  # for `protocol`
 from server.api.http.context import open_context
 from server.api.http.errors import error_response, status_of
 from server.errors import ChorusError, OverloadedError
@@ -102,11 +103,6 @@ def origin_form(target: bytes, method: str) -> bytes:
         raise malformed("the target is no path")
     rest = absolute[1]
     return rest if rest.startswith(b"/") else b"/" + rest
-
-
-def new_request_id() -> str:
-    """Of a request that nobody could read."""
-    return open_context({"type": "http", "headers": []}).request_id
 
 
 def raw_answer(error: ChorusError, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -31,7 +31,7 @@ from server.engine.scheduler.steps import Step
 from server.engine.scheduler.tickets import Ticket
 from server.engine.stats import EngineStats
 from server.engine.watchdog import Watchdog
-from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, ShuttingDownError
+from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, shutting_down
 
 logger = logging.getLogger(__name__)
 
@@ -132,11 +132,6 @@ class Engine:
         return self._admission.closed is not None
 
     @property
-    def waiting(self) -> int:
-        """Accepted requests that the device has not begun."""
-        return self._admission.waiting
-
-    @property
     def crowded(self) -> bool:
         """Whether so much waits that `check` may refuse; to be asked as often as one likes."""
         return self._admission.crowded
@@ -153,7 +148,6 @@ class Engine:
         weight: float,
         deadline_seconds: float | None,
         *,
-        wait_seconds: float = 0.0,
         coming: int = 0,
     ) -> None:
         """Refuse now what `submit` would refuse of this tenant, whatever it asks for: for callers who have
@@ -161,14 +155,13 @@ class Engine:
 
         Args:
             deadline_seconds: of the request; None waits for ever.
-            wait_seconds: of these, what passes before it is submitted.
             coming: requests that are to be submitted before it.
 
         Raises:
             OverloadedError, QuotaExceededError: too much is waiting; carries `retry_after_seconds`.
         """
         try:
-            self._admission.check(tenant, weight, deadline_seconds, wait_seconds, coming)
+            self._admission.check(tenant, weight, deadline_seconds, self._clock(), coming)
         except ChorusError as error:
             self._observer.request_refused(Origin("", tenant), error.code)
             raise
@@ -301,18 +294,11 @@ class Engine:
         """Refuse new requests; returns those under way, none where death has told them all."""
         if self._dead is not None:
             return []
-        return self._admission.close(
-            ShuttingDownError("The server is shutting down: try another replica.", retry_after_seconds=1.0)
-        )
+        return self._admission.close(shutting_down())
 
     def _give_up_all(self) -> None:
         for ticket in self._close():
-            self._give_up(
-                ticket,
-                ShuttingDownError(
-                    "The server shut down before it answered: try another replica.", retry_after_seconds=1.0
-                ),
-            )
+            self._give_up(ticket, shutting_down())
 
     def _give_up(self, ticket: Ticket, error: ChorusError) -> None:
         if self._outcomes.decide(ticket, FailedEvent(error)):

@@ -13,7 +13,7 @@ import dataclasses
 import fcntl
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,8 +263,3 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "jax": jax.__version__, "python": platform.python_version(),
     }  # fmt: skip
-
-
-def names_of(fractions: Sequence[float]) -> list[str]:
-    """The folders that fractions are written to."""
-    return [f"model-{percent:03g}" for percent in fractions]

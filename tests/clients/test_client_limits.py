@@ -193,7 +193,7 @@ def test_events_that_come_restart_the_limit() -> None:
 def test_a_server_that_takes_no_upload_ends_in_the_timeout(kind: str) -> None:
     rows = b'{"text": "a", "label": "b"}\n' * 400_000
     gone = threading.Event()
-    with serving(lambda connection: gone.wait(60), reads_body=False) as url:
+    with serving(lambda connection: gone.wait(300), reads_body=False) as url:
         with pytest.raises(errors.CallTimeoutError, match="total_seconds"):
             call(kind, url, lambda client: client.files.push(rows, name="a.jsonl"), total_seconds=SHORT)
         gone.set()

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from chorus import AsyncClient, Client, errors
 from chorus.cli.root import chorus
-from prompts_store.tuning_records import JobLease, TuningJob
+from prompts_store.jobs.records import JobLease, TuningJob
 
 SETTINGS: dict[str, Any] = {"labels": ["no", "yes"], "recipe": {"prompt_length": 3, "steps": 4}}
 Work = Callable[[TuningJob, JobLease], None]

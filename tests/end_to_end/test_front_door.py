@@ -20,7 +20,7 @@ def ask(url: str, *words: str) -> subprocess.CompletedProcess[str]:
         env=env | {"CHORUS_URL": url},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
         check=False,
     )
 

@@ -28,7 +28,7 @@ def test_a_server_works_beside_more_silent_connections_than_it_has_descriptors(
         server.wait_ready()
         address = ("127.0.0.1", server.http.base_url.port)
         for _ in range(SILENT):
-            clients.enter_context(socket.create_connection(address, timeout=30))
+            clients.enter_context(socket.create_connection(address, timeout=300))
         server.http.headers["connection"] = "close"
         for number in range(5):
             assert server.http.get("/healthz").status_code == 200

@@ -153,7 +153,7 @@ def test_a_database_that_another_process_has_locked_is_told_and_holds_up_no_requ
 
     def move(alias: int) -> int:
         url = f"{stocked.http.base_url}/v1/tasks/task-0/aliases/a{alias}"
-        return httpx.put(url, json={"version": 1}, timeout=60).status_code
+        return httpx.put(url, json={"version": 1}, timeout=300).status_code
 
     def trouble() -> Any:
         return stocked.http.get("/readyz").raise_for_status().json().get("store")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from served import CHORUS, TINY, Served
 
+from prompts_store.jobs.records import TuningJob
 from prompts_store.store import PromptStore
-from prompts_store.tuning_records import TuningJob
 
 STARTED = re.compile(r"(job-\S+) begins")
 WAITING = re.compile(r"(waiting for jobs)")

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import small_server
 
+from tether import tethered
+
 FILES, SILENT = 256, 400
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 HALF = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc"
@@ -27,7 +29,7 @@ class Attacked:
         self.log = folder / f"{kind}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, small_server.__file__, kind, str(FILES)],
+                tethered([sys.executable, small_server.__file__, kind, FILES]),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -38,7 +40,7 @@ class Attacked:
         self._clients = contextlib.ExitStack()
 
     def connect(self) -> socket.socket:
-        return self._clients.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=30))
+        return self._clients.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=300))
 
     def hold(self, count: int, data: bytes = b"") -> list[socket.socket]:
         """So many connections that send this and nothing more."""
@@ -66,7 +68,7 @@ class Attacked:
         return (int(fields[11]) + int(fields[12])) / 100
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not condition():
             assert time.monotonic() < deadline and self.process.poll() is None, self.log.read_text()[-2000:]
 
@@ -129,7 +131,10 @@ def test_a_process_without_descriptors_survives_with_a_log_line_a_second(bounded
 
 def test_a_process_that_may_open_too_few_files_says_so() -> None:
     ended = subprocess.run(
-        [sys.executable, small_server.__file__, "bounded", "100"], capture_output=True, text=True, timeout=60
+        [sys.executable, small_server.__file__, "bounded", "100"],
+        capture_output=True,
+        text=True,
+        timeout=1200,
     )
     assert ended.returncode and "it needs 128" in ended.stderr and "ulimit -n" in ended.stderr
 

@@ -15,8 +15,8 @@ from store_faults import MAX_STEPS, DyingDisk, ShortWrites, attempt, faulty_stor
 from prompts_store import PromptStore
 from prompts_store.blobs import ContentWriter, LocalContents
 from prompts_store.errors import LeaseLostError, StoreError
+from prompts_store.jobs.records import JobLease
 from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, PowerCutFiles, example_file
-from prompts_store.tuning_records import JobLease
 
 SPEC = {"base_fingerprint": "base"}
 NEW_ROWS, OLD_ROWS = b"new rows " * 1000, b"old rows"

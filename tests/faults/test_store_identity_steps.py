@@ -9,12 +9,12 @@ import pytest
 from alembic import command
 from store_faults import MAX_STEPS, DyingDisk, FewScans, attempt, faulty_store
 
-from prompts_store import PromptStore, database
-from prompts_store.database import Database
+from prompts_store import PromptStore
+from prompts_store.database import Database, database
+from prompts_store.database.migrate import alembic_config
 from prompts_store.errors import ConflictError
-from prompts_store.identity import FolderPairing
-from prompts_store.migrate import alembic_config
 from prompts_store.testing import FakeClock, Fault, FaultyFiles, example_file, example_prompt
+from prompts_store.upkeep.identity import FolderPairing
 
 Prepare = Callable[[Path], None]
 
@@ -97,7 +97,7 @@ def test_control_who_trusts_no_folder_with_half_an_id_is_locked_out(
     class Suspicious(FolderPairing):
         fits = property(lambda self: self.id is None)  # type: ignore[assignment]
 
-    monkeypatch.setattr("prompts_store.identity.FolderPairing", Suspicious)
+    monkeypatch.setattr("prompts_store.upkeep.identity.FolderPairing", Suspicious)
     outcomes = _outcomes(tmp_path, _fresh, "die", FewScans)
     assert outcomes[0] and outcomes[-1] and not all(outcomes)
 

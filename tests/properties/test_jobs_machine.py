@@ -28,10 +28,10 @@ from postgres_server import PostgresServer
 from sqlalchemy import select, update
 
 from prompts_store import PromptStore
+from prompts_store.database.tuning_tables import tuning_jobs
 from prompts_store.errors import ConflictError, LeaseLostError, LimitError
+from prompts_store.jobs.records import JobLease, JobStatus, TuningJob
 from prompts_store.testing import FakeClock
-from prompts_store.tuning_records import JobLease, JobStatus, TuningJob
-from prompts_store.tuning_tables import tuning_jobs
 
 SPEC = {"base_fingerprint": "base"}
 SIDES = st.integers(0, 1)

@@ -15,13 +15,13 @@ from tuning_tools import LABELS, RECIPE, VOCABULARY, model, programs, task
 from server.model.fingerprint import tensor_digest
 from server.model.t5 import tensors_of
 from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.job import Job
-from server.tuning.loop import TuningLoop
-from server.tuning.objective import Batch, Noise, Sums
-from server.tuning.packing import pack_batch, row_key
-from server.tuning.programs import empty_sums
+from server.tuning.training.job import Job
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.objective import Batch, Noise, Sums
+from server.tuning.training.packing import pack_batch, row_key
+from server.tuning.training.programs import empty_sums
 
-TASKS = (task(0), task(2, replace(RECIPE, learning_rate=0.05, parameter_scaling=True)))
+TASKS = (task(0), task(2, RECIPE.changed(learning_rate=0.05, parameter_scaling=True)))
 JOB = Job(3, TASKS)
 PROMPTS = np.stack([each.initial for each in TASKS])
 NOISE = Noise(np.float32(0.1), np.float32(1e-4))

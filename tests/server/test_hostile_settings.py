@@ -215,7 +215,7 @@ def test_a_real_process_ends_so_too(arguments: list[str], tmp_path: Path) -> Non
     assert embedded_folder() is not None
     line = [each.format(file=tmp_path / "file") for each in arguments]
     done = subprocess.run(
-        [CHORUS, *line], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [CHORUS, *line], cwd=tmp_path, capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "Error: " in done.stderr.splitlines()[-1], done.stderr

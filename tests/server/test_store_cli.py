@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 from postgres_server import PostgresServer
 
 from prompts_store import PromptStore
-from prompts_store.check_report import KINDS
 from prompts_store.testing import example_file, example_prompt
+from prompts_store.upkeep.check_report import KINDS
 from server.store_cli import store as command
 
 MANY = 24
@@ -181,7 +181,7 @@ def test_settings_come_from_the_file_too_and_a_bad_one_is_named(served: tuple[Pr
 
 
 def test_every_kind_of_problem_is_explained() -> None:
-    source = (Path(__file__).parents[2] / "prompts_store").glob("*check*.py")
+    source = (Path(__file__).parents[2] / "prompts_store" / "upkeep").glob("*check*.py")
     text = "".join(path.read_text() for path in source if path.name != "check_report.py")
     found = set(re.findall(r'(?:Problem\(|_add\(|return )"([a-z_]+)"', text))
     assert found == set(KINDS)

@@ -56,7 +56,7 @@ def tune() -> None:
     "--metric",
     "metrics",
     multiple=True,
-    help="Their mean chooses; repeat. [default: accuracy; of free text exact_match]",
+    help="Their mean chooses; repeat. [default: accuracy; exact_match for free text]",
 )
 @click.option(
     "--recipe", multiple=True, metavar="KNOB=VALUE", help="steps=1000; repeat. [default: the paper's]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import time
@@ -14,8 +15,19 @@ from starlette.types import Scope
 from server.api.http.bodies import BodyShare
 from server.tenancy.principal import Principal
 
+ARRIVED = "chorus.arrived"
+"""In the state of a request's scope, where it waited before the parser had it: when it came."""
+
+_RANDOM = random.Random(secrets.randbits(256))
+"""For ids, which are no secrets: asking the system for each would cost as much as a refusal may."""
+
 _KEY = "chorus.context"
 _TAKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+def new_request_id() -> str:
+    """An id of ours, for a request that brings none or that nobody could read."""
+    return f"req_{_RANDOM.getrandbits(96):024x}"
 
 
 @dataclass(slots=True)
@@ -29,7 +41,7 @@ class RequestContext:
         body: memory that its body takes; None where none was read.
     """
 
-    request_id: str = field(default_factory=lambda: "req_" + secrets.token_hex(12))
+    request_id: str = field(default_factory=new_request_id)
     started: float = field(default_factory=time.monotonic)
     principal: Principal | None = None
     body: BodyShare | None = None
@@ -39,6 +51,7 @@ def open_context(scope: Scope) -> RequestContext:
     """Make the context of a request; called once, by the outermost middleware."""
     taken = _taken_id(scope)
     context = RequestContext() if taken is None else RequestContext(taken)
+    context.started = scope.get("state", {}).get(ARRIVED, context.started)
     scope[_KEY] = context
     return context
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -22,8 +21,6 @@ from starlette.types import ExceptionHandler
 
 from prompts_store.errors import ArtifactError, InvalidError, StoreError
 from server.api.http.context import request_id_of
-from server.api.http.json_body import join_path
-from server.api.http.wording import sentence_of
 from server.errors import (
     CancelledError,
     ChorusError,
@@ -33,6 +30,7 @@ from server.errors import (
     OverloadedError,
     ShuttingDownError,
 )
+from server.validation import input_error
 
 LOG = logging.getLogger("chorus.api")
 
@@ -160,7 +158,9 @@ async def _left(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(validation_error(error), request_id_of(request))
+    problem = error.errors()[0]
+    located = problem | {"loc": problem["loc"][1:]}  # the first says query, path or header
+    return error_response(input_error(located), request_id_of(request))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -204,22 +204,3 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     )
     response.headers["X-Request-Id"] = request_id_of(request)
     return response
-
-
-def validation_error(error: RequestValidationError | ValidationError) -> InvalidInputError:
-    """The first problem that pydantic found, as one sentence with the dotted path and without the value."""
-    if isinstance(error, ValidationError):
-        problem: Any = error.errors(include_url=False, include_input=False)[0]
-        location = problem["loc"]
-    else:
-        problem = error.errors()[0]
-        location = problem["loc"][1:]  # FastAPI's begin with where the value was: query, path or header
-    path = ""
-    for part in location:
-        path = join_path(path, part)
-    code = "invalid_input"
-    if problem["type"] == "extra_forbidden":
-        code, message = "unknown_field", "There is no such field: remove it or correct its name."
-    else:
-        message = sentence_of(problem)
-    return InvalidInputError(message, field=path or "body", code=code)

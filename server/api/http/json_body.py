@@ -15,11 +15,11 @@ from pydantic_core import from_json
 
 from server.api.http.json_counts import MAX_DEPTH, Counts, check_counts, too_deep
 from server.errors import InvalidInputError
+from server.validation import join_path
 
-__all__ = ["MAX_DEPTH", "check_values", "join_path", "parse_json"]
+__all__ = ["MAX_DEPTH", "check_values", "parse_json"]
 
 _VISIBLE = re.compile(rb"[^ \t\r\n]")
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
 
 
 def parse_json(body: bytes | bytearray, field: str = "body", counts: Counts | None = None) -> Any:
@@ -95,13 +95,6 @@ def _refuse(value: Any, field: str) -> None:
                 if isinstance(key, str):
                     _check_text(key, path or field)
                 stack.append((inner, join_path(path, key), depth + 1))
-
-
-def join_path(path: str, key: object) -> str:
-    """The dotted path one step deeper; a key that is not plain is shown as `?`, never echoed."""
-    name = str(key)
-    shown = name if _SAFE_KEY.fullmatch(name) else "?"
-    return f"{path}.{shown}" if path else shown
 
 
 def _check_text(text: str, path: str) -> None:

@@ -19,14 +19,13 @@ from server.api.http.access import PROBES
 from server.api.http.auth import Require
 from server.api.http.bodies import read_body
 from server.api.http.early import refuse_early
-from server.api.http.errors import validation_error
-from server.api.http.json_body import join_path, parse_json
+from server.api.http.json_body import parse_json
 from server.api.http.json_counts import Counts, check_texts
 from server.api.http.pages import refuse_pages
-from server.api.schemas.common import RequestModel
 from server.api.services import Services, services_of, share_of
 from server.errors import InvalidInputError
 from server.settings import Settings
+from server.validation import RequestModel, join_path, validation_error
 
 SHORT_BYTES = 16 << 10
 """A body of so many is checked where it arrives, in ten milliseconds at worst; a longer one on a thread."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from itertools import chain
 from typing import Any
 
@@ -13,7 +12,7 @@ from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 
 from server.api.http.errors import error_body, error_response
-from server.api.inference.turns import TURN_SECONDS
+from server.api.inference.turns import turns
 from server.errors import ChorusError, InternalError
 
 Answered = tuple[Mapping[str, Any], dict[str, Any] | ChorusError]
@@ -81,16 +80,14 @@ async def _pieces(
     begin: bytes, items: Iterable[Mapping[str, Any]], end: bytes
 ) -> AsyncGenerator[bytes, None]:
     written = bytearray(begin)
-    until, comma = time.perf_counter() + TURN_SECONDS, b""
-    for item in items:
-        written += comma + to_json(item, inf_nan_mode="null")
-        comma = b","
-        if len(written) >= _PIECE_BYTES:
-            yield bytes(written)
-            written.clear()
-        if time.perf_counter() > until:
-            await asyncio.sleep(0)
-            until = time.perf_counter() + TURN_SECONDS
+    comma = b""
+    async with aclosing(turns(items)) as paced:
+        async for item in paced:
+            written += comma + to_json(item, inf_nan_mode="null")
+            comma = b","
+            if len(written) >= _PIECE_BYTES:
+                yield bytes(written)
+                written.clear()
     yield bytes(written + end)
 
 

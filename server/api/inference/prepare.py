@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from prompts_store.errors import StoreError
 from prompts_store.records import PromptVersion
-from prompts_store.template import render_input
+from prompts_store.tasks.template import render_input
 from server.api.http.errors import StoreAnswerError
 from server.api.inference.items import Item
 from server.engine.limits import input_too_long, target_too_long
 from server.engine.requests import PromptHandle
 from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
-from server.tuning.recipe import SENTINEL_SETTING
+from server.tuning.document.recipe import SENTINEL_SETTING
 
 _COUNTED_CHARACTERS = 16_384
 """A text of so many that is too long is told its tokens; a longer one only that it has more than some."""

@@ -11,8 +11,8 @@ from typing import ParamSpec, TypeVar
 
 from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleVersion, PromptVersion, Reference
-from prompts_store.references import parse_reference
 from prompts_store.store import PromptStore
+from prompts_store.tasks.references import parse_reference
 from server.api.http.errors import StoreAnswerError
 from server.api.http.offload import Offload
 from server.api.inference.reference_cache import ReferenceCache

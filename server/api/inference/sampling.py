@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from server.api.http.errors import validation_error
 from server.api.inference.calls import Call
 from server.api.inference.items import Item
 from server.api.inference.prepare import answer_start
 from server.api.schemas.inference import GenerationSettings
 from server.engine.sampling import Sampling, UnfitSettingsError, check_together, over_defaults
 from server.errors import InvalidInputError
-from server.tuning.recipe import SENTINEL_SETTING
+from server.tuning.document.recipe import SENTINEL_SETTING
+from server.validation import validation_error
 
 
 def check_settings(settings: Mapping[str, Any], field: str = "settings") -> None:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompts_store.template import parse_template
-from server.engine.limits import Limits, target_too_long
+from prompts_store.tasks.template import parse_template
+from server.api.services import Services
+from server.engine.limits import target_too_long
 from server.engine.sampling import SETTINGS, UnfitSettingsError
-from server.model.vocabulary import Vocabulary
-from server.settings import Settings
-from server.tuning.recipe import SENTINEL_SETTING
+from server.tuning.document.recipe import SENTINEL_SETTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +29,23 @@ class Fault:
 
 
 def faults(
-    vocabulary: Vocabulary,
-    limits: Limits,
-    server: Settings,
-    *,
-    rows: int,
-    template: str,
-    labels: Sequence[str],
-    settings: Mapping[str, Any],
+    services: Services, *, rows: int, template: str, labels: Sequence[str], settings: Mapping[str, Any]
 ) -> list[Fault]:
     """Every fault of a version with these values, those that no setting mends first.
 
     Costs milliseconds a thousand characters: not for the event loop.
 
     Args:
-        limits, server: of this server.
         rows: of the prompt.
         settings: the version's, checked by `check_settings`.
+
+    Raises:
+        NotReadyError: the base model is not loaded yet.
     """
+    limits = services.limits()
     text = "".join(literal for literal, _ in parse_template(template).pieces)
-    shortest = rows + len(vocabulary.encode(text)) + 1
-    found = [*_of_labels(vocabulary, limits, server, labels, settings)]
+    shortest = rows + len(services.vocabulary().encode(text)) + 1
+    found = _of_labels(services, labels, settings)
     if shortest > limits.max_input_tokens:
         message = (
             f"With the template alone an input has {shortest} tokens, and this server takes "
@@ -59,20 +54,15 @@ def faults(
         )
         found.append(Fault("template", message, "input_lengths"))
     else:
-        found += _of_settings(limits, server, shortest, settings)
+        found += _of_settings(services, shortest, settings)
     return sorted(found, key=lambda fault: fault.setting is not None)
 
 
-def _of_labels(
-    vocabulary: Vocabulary,
-    limits: Limits,
-    server: Settings,
-    labels: Sequence[str],
-    settings: Mapping[str, Any],
-) -> list[Fault]:
+def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str, Any]) -> list[Fault]:
     if len(labels) == 1:
         message = "One label is no choice: send two or more, or none for free text."
         return [Fault("labels", message)]
+    vocabulary, longest_label = services.vocabulary(), services.limits().max_target_tokens
     found: list[Fault] = []
     first_with: dict[tuple[int, ...], int] = {}
     longest, place = 0, 0
@@ -89,25 +79,27 @@ def _of_labels(
             longest, place = len(ids), index
     start = settings.get(SENTINEL_SETTING) is True
     tokens = longest + 1 + start
-    if labels and tokens > limits.max_target_tokens:
-        problem = target_too_long(str(tokens), limits.max_target_tokens, "<extra_id_0> and " if start else "")
+    if labels and tokens > longest_label:
+        problem = target_too_long(str(tokens), longest_label, "<extra_id_0> and " if start else "")
         message = f"Label {place} {problem}: shorten it, or the operator raises score_buckets."
         found.append(Fault(f"labels.{place}", message, "score_buckets"))
-    if len(labels) > server.max_labels:
+    most = services.settings.max_labels
+    if len(labels) > most:
         message = (
-            f"There are {len(labels)} labels, and this server ranks at most {server.max_labels}: send fewer, "
-            "or the operator raises max_labels."
+            f"There are {len(labels)} labels, and this server ranks at most {most}: send fewer, or the "
+            "operator raises max_labels."
         )
         found.append(Fault("labels", message, "max_labels"))
     return found
 
 
-def _of_settings(limits: Limits, server: Settings, shortest: int, settings: Mapping[str, Any]) -> list[Fault]:
+def _of_settings(services: Services, shortest: int, settings: Mapping[str, Any]) -> list[Fault]:
     """Defaults that do not fit even after the shortest input."""
+    limits = services.limits()
     given = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
     asked = given.get("max_new_tokens")
     try:
-        limits.new_tokens_for(given, shortest, server.default_max_new_tokens)
+        limits.new_tokens_for(given, shortest, services.settings.default_max_new_tokens)
         return []
     except UnfitSettingsError as unfit:
         name, message = unfit.names[0], unfit.message

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,17 +14,21 @@ TURN_SECONDS = 0.005
 """Of work without a pause."""
 
 
+async def turns(items: Iterable[T]) -> AsyncGenerator[T, None]:
+    """The items, with a turn of the event loop after each `TURN_SECONDS` of the work on them."""
+    until = time.perf_counter() + TURN_SECONDS
+    for item in items:
+        yield item
+        if time.perf_counter() > until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + TURN_SECONDS
+
+
 async def in_turns(function: Callable[..., T], *columns: Iterable[Any]) -> list[T]:
-    """`list(map(function, *columns))`, with a turn of the event loop after each `TURN_SECONDS`.
+    """`list(map(function, *columns))` in turns.
 
     Args:
         columns: of one length.
     """
-    results: list[T] = []
-    until = time.perf_counter() + TURN_SECONDS
-    for row in zip(*columns, strict=True):
-        results.append(function(*row))
-        if time.perf_counter() > until:
-            await asyncio.sleep(0)
-            until = time.perf_counter() + TURN_SECONDS
-    return results
+    async with aclosing(turns(zip(*columns, strict=True))) as rows:
+        return [function(*row) async for row in rows]

@@ -22,7 +22,7 @@ _EXAMPLES = {
     "EnsembleVersionBody": examples.ENSEMBLE_VERSION,
     "AliasBody": examples.ALIAS,
     "RollbackBody": examples.ROLLBACK,
-    "TuningJobBody": examples.TUNING_JOB,
+    "JobDocument": examples.TUNING_JOB,
 }
 
 router = APIRouter(route_class=ChorusRoute, include_in_schema=False)

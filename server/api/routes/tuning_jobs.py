@@ -11,10 +11,11 @@ from server.api.http.parameters import Cursor, Limit
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS, errors
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
-from server.api.schemas.tuning import JobAnswer, JobPage, JobStatus, TuningJobBody
+from server.api.schemas.tuning import JobAnswer, JobPage, JobStatus
 from server.api.services import services_of
 from server.api.tuning.jobs import job_request
 from server.api.tuning.records import job_json, summary_json
+from server.tuning.document.job import JobDocument
 
 router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 
@@ -23,7 +24,7 @@ _QUEUE_ERRORS = {**WRITE_ERRORS, **errors(429)}
 
 
 @router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=_QUEUE_ERRORS)
-async def start_job(request: Request, principal: MayTune, body: TuningJobBody) -> Response:
+async def start_job(request: Request, principal: MayTune, body: JobDocument) -> Response:
     """Put a job into the queue. The document is checked whole first; rows are checked when it is prepared."""
     services = services_of(request)
     store = services.library.store

@@ -12,11 +12,10 @@ from pydantic import ValidationError
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.errors import StoreError
-from prompts_store.labels import MAX_LABELS, check_labels
 from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
+from prompts_store.tasks.labels import MAX_LABELS, check_labels
 from server.api.http.auth import MayWrite
 from server.api.http.bodies import read_body
-from server.api.http.errors import validation_error
 from server.api.http.json_body import parse_json
 from server.api.http.json_counts import Counts
 from server.api.http.multipart import read_multipart
@@ -32,6 +31,7 @@ from server.api.schemas.prompts import UploadMetadata, VersionAnswer
 from server.api.services import Services, services_of, share_of
 from server.errors import ChorusError, InvalidInputError, ModelMismatchError
 from server.model.vocabulary import CONTROL_NAME
+from server.validation import validation_error
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
 
@@ -198,9 +198,7 @@ def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
     """What this server cannot serve with its settings. Raises InvalidInputError for what no server can."""
     check_labels(manifest.labels)
     found = faults(
-        services.vocabulary(),
-        services.limits(),
-        services.settings,
+        services,
         rows=manifest.length,
         template=manifest.template,
         labels=manifest.labels,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from prompts_store.artifacts import ArtifactFormat, write_artifact
+from prompts_store.artifacts import FORMATS, ArtifactFormat, write_artifact
 from prompts_store.records import PromptVersion
 from server.api.http.auth import MayRead, MayWrite
 from server.api.http.parameters import Cursor, Limit, Number, TaskName, TenantName, tenant_for
@@ -20,12 +20,6 @@ from server.api.schemas.prompts import VersionAnswer, VersionPage
 from server.api.services import services_of
 
 router = APIRouter(route_class=ChorusRoute, tags=["versions"])
-
-_SUFFIX: dict[ArtifactFormat, tuple[str, str]] = {
-    "safetensors": (".safetensors", "application/octet-stream"),
-    "npy": (".npy", "application/octet-stream"),
-    "peft": (".zip", "application/zip"),
-}
 
 
 @router.get("/v1/tasks/{task}/versions", response_model=VersionPage, responses=READ_ERRORS)
@@ -94,12 +88,12 @@ async def download(
     version = await library.read(library.store.get_version, tenant_for(principal, tenant), task, n)
     name = base_model_name(version, None if services.serving is None else services.serving.base)
     content = await library.read(_artifact, library, version, format, name)
-    suffix, media_type = _SUFFIX[format]
+    known = FORMATS[format]
     headers = {
-        "Content-Disposition": f'attachment; filename="{version.task}-{version.number}{suffix}"',
+        "Content-Disposition": f'attachment; filename="{version.task}-{version.number}{known.suffix}"',
         "ETag": f'"{version.manifest.digest}"',
     }
-    return Response(content, headers=headers, media_type=media_type)
+    return Response(content, headers=headers, media_type=known.media_type)
 
 
 def _artifact(

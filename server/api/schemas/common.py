@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict, JsonValue
@@ -15,27 +14,6 @@ MAX_REFERENCE_CHARACTERS = 256
 def documented(examples: list[dict[str, Any]]) -> JsonDict:
     """`json_schema_extra` with examples."""
     return {"examples": cast(JsonValue, examples)}
-
-
-T = TypeVar("T")
-
-Items = Annotated[list[T], Field(fail_fast=True)]
-"""A list of which only the first bad item is told."""
-
-
-class RequestModel(BaseModel):
-    """Base of request bodies: unknown fields are errors, nothing is coerced, NaN is refused.
-
-    Attributes:
-        most: items that lists and objects of more than a few may have, by the name of their field, wherever
-            in the body that is: a number, or the setting that has it. They are counted before they exist.
-    """
-
-    most: ClassVar[Mapping[str, int | str]] = {}
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
-    )
 
 
 class AnswerModel(BaseModel):

@@ -12,15 +12,14 @@ from server.api.schemas.common import (
     AnswerModel,
     ErrorDetail,
     Input,
-    Items,
     NumBeams,
     Reference,
-    RequestModel,
     Stop,
     Weight,
     documented,
 )
 from server.engine.sampling import SETTINGS, Setting
+from server.validation import Items, RequestModel
 
 Deadline = Annotated[
     float | None, Field(default=None, gt=0, description="Seconds from arrival; then the item fails with 504.")
@@ -46,7 +45,7 @@ _Declared = create_model(
 )
 
 
-class GenerationSettings(_Declared):  # type: ignore[valid-type, misc]
+class GenerationSettings(_Declared):
     """How tokens are chosen. What is left out comes from the version's settings, then from the server's."""
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from server.api.schemas import examples
-from server.api.schemas.common import AnswerModel, Items, Reference, RequestModel, Weight, documented
+from server.api.schemas.common import AnswerModel, Reference, Weight, documented
+from server.validation import Items, RequestModel
 
 VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prompts_store.errors import StoreError
-from prompts_store.tuning_records import OVER, JobEvent, TuningJob
+from prompts_store.jobs.records import OVER, JobEvent, TuningJob
 from server.api.inference.resolve import PromptLibrary
 from server.errors import ChorusError, OverloadedError, QuotaExceededError, ShuttingDownError
 

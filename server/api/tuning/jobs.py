@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
 
-from prompts_store.store_jobs import MAX_SPEC_BYTES
+from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
 from server.api.inference.servable import faults
-from server.api.schemas.tuning import TuningJobBody
 from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
 from server.settings import Settings
 from server.tenancy.principal import Principal, Scope
-from server.tuning.recipe import SENTINEL_SETTING
-from server.tuning.service.sources import allowed_path, check_url
-from server.tuning.spec import JobSpec, PromptSpec
-
-SPLITS = ("train", "selection", "report")
+from server.tuning.document.fields import FieldPaths
+from server.tuning.document.job import JobDocument
+from server.tuning.document.prompt import PromptDocument
+from server.tuning.document.recipe import SENTINEL_SETTING
+from server.tuning.jobs.sources import allowed_path, check_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class JobRequest:
     files: dict[str, str]
 
 
-async def job_request(services: Services, principal: Principal, sent: TuningJobBody) -> JobRequest:
+async def job_request(services: Services, principal: Principal, sent: JobDocument) -> JobRequest:
     """Check a job document against the server.
 
     Raises:
@@ -46,35 +45,34 @@ async def job_request(services: Services, principal: Principal, sent: TuningJobB
         StoreAnswerError: an `initial_prompt` that is not there.
         NotReadyError: the base model is not loaded yet.
     """
-    body, spec = await services.text.run(_read, sent)
-    if spec.promote and Scope.WRITE not in principal.scopes:
+    job = await services.text.run(_completed, sent)
+    if job.promote and Scope.WRITE not in principal.scopes:
         raise ForbiddenError(
             f"The job would move @live, and the key lacks the scope {Scope.WRITE.value!r}: leave promote "
             "out, or use another key.",
             field="promote",
         )
     base = services.base()
-    spec = spec.for_base(base.fingerprint)
+    job = job.for_base(base.fingerprint)
     prompts = [
-        await _checked(services, principal, prompt, Paths(body, place))
-        for place, prompt in enumerate(spec.prompts)
+        await _checked(services, principal, prompt, path)
+        for prompt, path in zip(job.prompts, sent.paths, strict=True)
     ]
-    sources = list(named_sources(body))
+    sources = list(sent.sources)
     await services.library.read(_check_sources, services.settings, sources)
     files = {field: value for field, kind, value in sources if kind == "file"}
-    document = await services.text.run(_written, replace(spec, prompts=tuple(prompts)))
+    document = await services.text.run(_written, job.model_copy(update={"prompts": tuple(prompts)}))
     return JobRequest(document, files)
 
 
-def _read(sent: TuningJobBody) -> tuple[dict[str, Any], JobSpec]:
-    """What was sent, and what it asks for. On a thread: up to a whole body is gone through."""
-    body = sent.model_dump(exclude_none=True)
-    _check_size(body)  # before each prompt gets what stands beside them all
-    return body, JobSpec.from_json(body)
+def _completed(sent: JobDocument) -> JobDocument:
+    """On a thread: up to a whole body is gone through."""
+    _check_size(sent.model_dump(exclude_unset=True))  # before each prompt gets what stands beside them all
+    return sent.completed()
 
 
-def _written(spec: JobSpec) -> dict[str, Any]:
-    document = spec.to_json()
+def _written(job: JobDocument) -> dict[str, Any]:
+    document = job.to_json()
     _check_size(document)
     return document
 
@@ -89,30 +87,9 @@ def _check_size(document: Mapping[str, Any]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Where the fields of one prompt stand in a document: in its entry, or beside `prompts`."""
-
-    body: Mapping[str, Any]
-    place: int
-
-    def __call__(self, name: str, inner: str | None = None) -> str:
-        """The dotted path of a field, or of a field within it (of `recipe`, which is merged).
-
-        Of a default, that of what was sent around it.
-        """
-        entries = self.body.get("prompts")
-        entry = entries[self.place] if entries is not None else {}
-        if inner is not None and all(
-            (part.get(name) or {}).get(inner) is None for part in (entry, self.body)
-        ):
-            return self(name) if name in entry or name in self.body else "body"
-        own = name in entry if inner is None else inner in (entry.get(name) or {})
-        path = f"prompts.{self.place}.{name}" if own else name
-        return path if inner is None else f"{path}.{inner}"
-
-
-async def _checked(services: Services, principal: Principal, prompt: PromptSpec, path: Paths) -> PromptSpec:
+async def _checked(
+    services: Services, principal: Principal, prompt: PromptDocument, path: FieldPaths
+) -> PromptDocument:
     most = services.max_prompt_rows()
     if prompt.recipe.prompt_length > most:
         raise InvalidInputError(
@@ -128,13 +105,11 @@ async def _checked(services: Services, principal: Principal, prompt: PromptSpec,
     return await _pinned(services, principal, prompt, path)
 
 
-async def _check_servable(services: Services, prompt: PromptSpec, path: Paths) -> None:
+async def _check_servable(services: Services, prompt: PromptDocument, path: FieldPaths) -> None:
     """Refuse to train for hours what this server could not serve afterwards."""
     found = await services.text.run(
         faults,
-        services.vocabulary(),
-        services.limits(),
-        services.settings,
+        services,
         rows=prompt.recipe.prompt_length,
         template=prompt.template,
         labels=prompt.labels,
@@ -145,7 +120,9 @@ async def _check_servable(services: Services, prompt: PromptSpec, path: Paths) -
         raise InvalidInputError(fault.message, field=f"{path(name)}{dot}{rest}", code="not_servable")
 
 
-async def _pinned(services: Services, principal: Principal, prompt: PromptSpec, path: Paths) -> PromptSpec:
+async def _pinned(
+    services: Services, principal: Principal, prompt: PromptDocument, path: FieldPaths
+) -> PromptDocument:
     """The prompt with its initial one named by number: an alias may move before the job runs."""
     base, field = services.base(), path("initial_prompt")
     reference = prompt.initial_prompt or ""
@@ -158,17 +135,8 @@ async def _pinned(services: Services, principal: Principal, prompt: PromptSpec, 
             f"{base.width}]: send a prompt_length of {rows}, or another initial prompt.",
             field=field,
         )
-    return replace(prompt, initial_prompt=f"{version.tenant}/{version.task}@{version.number}")
-
-
-def named_sources(body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Field, kind and value of every source that a valid document names."""
-    entries = body.get("prompts") or []
-    for path, holder in [("data", body), *((f"prompts.{n}.data", entry) for n, entry in enumerate(entries))]:
-        data = holder.get("data") or {}
-        for split in SPLITS:
-            for kind, value in (data.get(split) or {}).items():
-                yield f"{path}.{split}.{kind}", kind, value
+    pinned = f"{version.tenant}/{version.task}@{version.number}"
+    return prompt.model_copy(update={"initial_prompt": pinned})
 
 
 def _check_sources(settings: Settings, sources: Iterable[tuple[str, str, str]]) -> None:

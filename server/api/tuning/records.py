@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prompts_store.tuning_records import DataFile, JobEvent, TuningJob
+from prompts_store.files.records import DataFile
+from prompts_store.jobs.records import JobEvent, TuningJob
 
 
 def file_json(file: DataFile) -> dict[str, Any]:

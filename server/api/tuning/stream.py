@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, aclosing
 from starlette.types import Receive, Scope, Send
 
 from prompts_store.errors import StoreError
-from prompts_store.tuning_records import TuningJob
+from prompts_store.jobs.records import TuningJob
 from server.api.http.errors import error_body
 from server.api.http.sse import Emit, EventResponse
 from server.api.tuning.feeds import JobFeeds

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from prompts_store.store_files import FileWriter
-from prompts_store.tuning_records import DataFile
+from prompts_store.files.records import DataFile
+from prompts_store.files.writing import FileWriter
 from server.api.http.bodies import BodyShare
 from server.api.http.multipart import Form
 from server.api.inference.resolve import PromptLibrary

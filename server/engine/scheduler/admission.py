@@ -86,14 +86,11 @@ class Admission:
             line.work += ticket.work
             self._work += ticket.work
 
-    def check(
-        self, tenant: str, weight: float, seconds: float | None, wait: float = 0.0, coming: int = 0
-    ) -> None:
+    def check(self, tenant: str, weight: float, seconds: float | None, now: float, coming: int = 0) -> None:
         """Refuse what `admit` would refuse of this tenant, whatever it asks for.
 
         Args:
             seconds: from its arrival to its deadline.
-            wait: seconds from its arrival until it can be submitted.
             coming: requests that are to be submitted before it.
 
         Raises:
@@ -105,7 +102,7 @@ class Admission:
             if seconds is not None:
                 each = self._work / max(1, len(self._waiting))
                 ahead = self._ahead(line.work, weight, 0.0, line) + coming * each
-                self._check_deadline(ahead, 0, seconds, wait)
+                self._check_deadline(ahead, 0, seconds, now)
 
     def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
         """An encoder pass of these was planned; they no longer wait."""
@@ -174,7 +171,7 @@ class Admission:
         self._check_bounds(line)
         if ticket.deadline is not None:
             ahead = self._ahead(line.work - beside, origin.weight, ticket.work, line)
-            self._check_deadline(ahead, ticket.steps, ticket.deadline - now)
+            self._check_deadline(ahead, ticket.steps, ticket.deadline - now, now)
 
     def _check_bounds(self, line: _Queued, coming: int = 0) -> None:
         mine, bound = line.requests, self._config.max_queued_per_tenant
@@ -194,9 +191,9 @@ class Admission:
                 retry_after_seconds=self._rate.retry_after(self._work),
             )
 
-    def _check_deadline(self, ahead: float, steps: int, seconds: float, waited: float = 0.0) -> None:
+    def _check_deadline(self, ahead: float, steps: int, seconds: float, now: float) -> None:
         """Refuse what would hardly be answered in time."""
-        wait, service = waited + self._rate.wait_seconds(ahead), self._rate.service_seconds(steps)
+        wait, service = self._rate.wait_seconds(ahead, now), self._rate.service_seconds(steps)
         if not self._config.shed_unmeetable or (
             wait <= _WAIT_SHARE * seconds and wait + service <= _SHARE * seconds
         ):

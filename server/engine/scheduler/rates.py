@@ -30,7 +30,7 @@ class ServiceRate:
         self._last_pass: float | None = None
         self._stood = float("-inf")
         self.stands = False
-        self._seconds_a_work = 0.0
+        self._seconds_a_pass = self._seconds_a_work = 0.0
         self._seconds_a_step = 0.0
 
     @property
@@ -48,6 +48,7 @@ class ServiceRate:
         if waited and self._last_pass is not None:
             self._passes.append((now - self._last_pass, work))
             self._seconds_a_work = _mean(self._passes)
+            self._seconds_a_pass = sum(seconds for seconds, _ in self._passes) / len(self._passes)
         self._last_pass = now
         if waited and left:
             self._stood = now
@@ -66,9 +67,16 @@ class ServiceRate:
         self._last_pass = None
         self._stood, self.stands = float("-inf"), False
 
-    def wait_seconds(self, work: float) -> float:
-        """How long a queue of so much work takes; 0 while none stands or too little was seen of it."""
-        return work * self._seconds_a_work if self.stands else 0.0
+    def wait_seconds(self, work: float, now: float) -> float:
+        """How long a request waits behind so much work; 0 while no queue stands or too little was seen of it.
+
+        Work leaves the queue a pass at a time: a request waits for the next one, and for as many more as
+        those before it fill. Where a pass takes long, that is much more than its part of the work.
+        """
+        if not self.stands or not self._seconds_a_work or self._last_pass is None:
+            return 0.0
+        passes = 1 + int(work * self._seconds_a_work / self._seconds_a_pass)
+        return max(0.0, passes * self._seconds_a_pass - (now - self._last_pass))
 
     def service_seconds(self, steps: int) -> float:
         """What so many steps take on the device beside others; 0 while no queue stands or too little was
@@ -77,12 +85,13 @@ class ServiceRate:
 
     def retry_after(self, work: float) -> float:
         """Seconds until half of the work that waits will have been served; 1 to 60."""
-        return min(_LONGEST_RETRY_SECONDS, max(1.0, self.wait_seconds(work) / 2))
+        waiting = work * self._seconds_a_work if self.stands else 0.0
+        return min(_LONGEST_RETRY_SECONDS, max(1.0, waiting / 2))
 
     def _forget(self) -> None:
         self._passes.clear()
         self._finishes.clear()
-        self._seconds_a_work = self._seconds_a_step = 0.0
+        self._seconds_a_pass = self._seconds_a_work = self._seconds_a_step = 0.0
 
 
 def _mean(samples: Sequence[tuple[float, float]]) -> float:

@@ -3,13 +3,12 @@ text around them in three ways (docs/models.md), so no ids would be those of tra
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.documents import read_json
+from server.model.checkpoints.documents import quoted, read_json
 from server.model.checkpoints.vocabulary_files import FoundVocabulary
 from server.model.vocabulary import Vocabulary
 
@@ -40,8 +39,8 @@ def check_added_tokens(folder: Path, found: FoundVocabulary) -> None:
                 added[token] = added.get(token) if id is None else id
             elif id not in (None, own):
                 raise InvalidModelError(
-                    f"{name} gives {_shown(token)} the id {id}, and {found.path.name} gives it {own}: one of "
-                    "them belongs to another model",
+                    f"{name} gives {quoted(token[:40])} the id {id}, and {found.path.name} gives it {own}: "
+                    "one of them belongs to another model",
                     field="vocabulary",
                 )
         if added:
@@ -71,8 +70,8 @@ def _check_named_pieces(name: str, document: dict[str, Any], vocabulary: Vocabul
         for token, _ in _declared(document.get(key), None):
             if token != vocabulary.piece(id):
                 raise InvalidModelError(
-                    f"{name} says {key} {_shown(token)}, and in {file} it is {_shown(vocabulary.piece(id))} "
-                    f"(id {id}): one of them belongs to another model",
+                    f"{name} says {key} {quoted(token[:40])}, and in {file} it is "
+                    f"{quoted(vocabulary.piece(id))} (id {id}): one of them belongs to another model",
                     field="vocabulary",
                 )
 
@@ -95,7 +94,8 @@ def _list(value: Any) -> list[Any]:
 
 def _refusal(name: str, vocabulary: str, added: dict[str, int | None]) -> str:
     shown = [
-        _shown(token) + ("" if id is None else f" (id {id})") for token, id in list(added.items())[:_NAMED]
+        quoted(token[:40]) + ("" if id is None else f" (id {id})")
+        for token, id in list(added.items())[:_NAMED]
     ]
     rest = f" and {len(added) - _NAMED} more" if len(added) > _NAMED else ""
     count = "one token" if len(added) == 1 else f"{len(added)} tokens"
@@ -104,8 +104,3 @@ def _refusal(name: str, vocabulary: str, added: dict[str, int | None]) -> str:
         f"{vocabulary} alone, so the model would read other ids than it was trained on; docs/models.md says "
         "what to do"
     )
-
-
-def _shown(token: str) -> str:
-    """A stranger's text: quoted, escaped, short."""
-    return json.dumps(token[:40])

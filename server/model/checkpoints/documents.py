@@ -30,6 +30,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def quoted(value: Any) -> str:
+    """A file's own word in an error: quoted, escaped, short."""
+    return json.dumps(value, default=str)[:100]
+
+
 def write_json(path: Path, document: Any) -> None:
     """Write indented JSON with a final newline; NaN is refused."""
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")

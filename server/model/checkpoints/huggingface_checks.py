@@ -3,13 +3,12 @@ name before a tensor is read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.documents import read_json
+from server.model.checkpoints.documents import quoted, read_json
 from server.model.checkpoints.huggingface_config import special_id
 from server.model.checkpoints.vocabulary_files import FoundVocabulary, check_vocabulary, find_file
 from server.model.config import T5Config
@@ -45,7 +44,7 @@ def check_model(folder: Path, fields: Mapping[str, Any]) -> None:
             quantised.get("quant_method", "no quant_method") if isinstance(quantised, dict) else quantised
         )
         raise InvalidModelError(
-            f"config.json says quantization_config ({_shown(method)}), and Chorus reads float weights only: "
+            f"config.json says quantization_config ({quoted(method)}), and Chorus reads float weights only: "
             "take the model that was quantised (chorus models convert --dtype int8 makes a small one)",
             field="quantization_config",
         )
@@ -63,7 +62,7 @@ def check_model(folder: Path, fields: Mapping[str, Any]) -> None:
         )
     if tokenizer is not None and tokenizer not in _TOKENIZERS:
         raise InvalidModelError(
-            f"the model's tokenizer_class is {_shown(said)}, and Chorus writes text as T5Tokenizer does: the "
+            f"the model's tokenizer_class is {quoted(said)}, and Chorus writes text as T5Tokenizer does: the "
             "model would read other ids than it was trained on",
             field="tokenizer_class",
         )
@@ -82,7 +81,7 @@ def check_names(names: Iterable[str]) -> None:
             prefix = name.removesuffix(ending)
             found = [advice for wrapper, advice in _WRAPPERS.items() if wrapper in prefix]
             raise InvalidModelError(
-                f"the tensors' names begin with {_shown(prefix)} (one is {_shown(name)}), and a T5's do not. "
+                f"the tensors' names begin with {quoted(prefix)} (one is {quoted(name)}), and a T5's do not. "
                 + (found[0] if found else "Save the T5 inside that model by itself")
                 + ", with save_pretrained",
                 field="model",
@@ -90,7 +89,7 @@ def check_names(names: Iterable[str]) -> None:
     adapted = next((name for name in sorted(names) if any(part in name for part in _ADAPTED)), None)
     if adapted is not None:
         raise InvalidModelError(
-            f"tensor {_shown(adapted)} belongs to an adapter that was not merged: save what PEFT's "
+            f"tensor {quoted(adapted)} belongs to an adapter that was not merged: save what PEFT's "
             "model.merge_and_unload() returns, with save_pretrained",
             field="model",
         )
@@ -107,7 +106,7 @@ def check_ids(
     check_vocabulary(config, vocabulary)
     if vocabulary is not None and fields.get("unk_token_id") not in (None, vocabulary.unk_id):
         raise InvalidModelError(
-            f"config.json says unk_token_id {_shown(fields['unk_token_id'])}, and {vocabulary.path.name} has "
+            f"config.json says unk_token_id {quoted(fields['unk_token_id'])}, and {vocabulary.path.name} has "
             f"<unk> at {vocabulary.unk_id}: one of them belongs to another model",
             field="unk_token_id",
         )
@@ -126,8 +125,3 @@ def check_ids(
                 "wrong",
                 field=key,
             )
-
-
-def _shown(value: Any) -> str:
-    """A file's own word for an error: quoted, escaped, short."""
-    return json.dumps(value, default=str)[:100]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from server.errors import InvalidModelError
+from server.model.checkpoints.documents import quoted
 from server.model.checkpoints.vocabulary_files import FoundVocabulary
 from server.model.config import T5Config
 
@@ -191,7 +191,7 @@ def _feed_forward(fields: Mapping[str, Any]) -> tuple[bool, Any]:
         if fields.get(key) is not None and fields[key] not in expected:
             raise InvalidModelError(
                 f"config.json contradicts itself: feed_forward_proj is {name!r} and {key} is "
-                f"{json.dumps(fields[key], default=str)[:80]}; correct the one that is wrong",
+                f"{quoted(fields[key])}; correct the one that is wrong",
                 field=key,
             )
     return gated, activation
@@ -243,5 +243,5 @@ def _boolean(fields: Mapping[str, Any], key: str, default: bool) -> bool:
 
 
 def _wrong(key: str, expected: str, value: Any, file: str = "config.json") -> InvalidModelError:
-    got = "nothing" if value is None else json.dumps(value, default=str)[:80]
+    got = "nothing" if value is None else quoted(value)
     return InvalidModelError(f"{file}: {key} must be {expected}, and is {got}", field=key)

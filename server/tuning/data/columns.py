@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prompts_store.errors import InvalidError
-from prompts_store.template import Template, parse_template
+from prompts_store.tasks.template import Template, parse_template
 from prompts_store.text import is_unicode, shown
 from server.errors import InvalidInputError
 from server.tuning.data.examples import TextRow

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from prompts_store.text import shown
 from server.errors import InvalidInputError
 from server.model.vocabulary import CONTROL_NAME
-from server.tuning.recipe import Recipe
+from server.tuning.document.recipe import Recipe
 
 
 class Encoder(Protocol):

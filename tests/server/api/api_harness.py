@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import sentencepiece
-import uvicorn
 from prometheus_client import CollectorRegistry
 
 from prompts_store.artifacts import write_artifact
@@ -28,8 +30,7 @@ from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.tuning.feeds import JobFeeds, Pause
 from server.app import feed_limits, http_observer
-from server.connections.listener import BoundedServer
-from server.connections.protocol import connection_class
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -138,8 +139,8 @@ class ApiServer:
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(self.app, http=connection_class(), log_config=None, lifespan="off", ws="none")
-        self.server = BoundedServer(config, ConnectionLimits(), Entrance(self.services, self.access).look)
+        look = Entrance(self.services, self.access).look
+        self.server = BoundedServer(uvicorn_config(self.app), ConnectionLimits(), look)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=300)
@@ -193,6 +194,49 @@ class ApiServer:
     def post(self, path: str, body: Any) -> httpx.Response:
         """Post JSON."""
         return self.http.post(path, json=body)
+
+
+class Gate:
+    """Holds the engine's thread before a step while it is closed."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.waiting = threading.Event()
+
+    def __call__(self, plan: StepPlan) -> None:
+        if not self.open.is_set():
+            self.waiting.set()
+            assert self.open.wait(300)
+
+    def close(self) -> None:
+        """Hold the next step; `waiting` is set once it is held."""
+        self.waiting.clear()
+        self.open.clear()
+
+
+@contextmanager
+def gated_server(folder: Path, vocabulary: Vocabulary, gate: Gate, **arguments: Any) -> Iterator[ApiServer]:
+    """A server whose engine stands still while the gate is closed; it is opened at the end."""
+    with ApiServer(folder, vocabulary, on_dispatch=gate, **arguments) as server:
+        try:
+            yield server
+        finally:
+            gate.open.set()
+
+
+def send(
+    api: ApiServer, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+) -> socket.socket:
+    """Post JSON on a connection of its own; the answer is the caller's to read."""
+    client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}"
+    ) + "".join(f"\r\n{name}: {value}" for name, value in (headers or {}).items())
+    client.sendall(head.encode() + b"\r\n\r\n" + content)
+    return client
 
 
 def prompt(rows: int = 3, seed: int = 0, width: int = WIDTH) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -44,7 +44,7 @@ def forget_peak() -> None:
 
 
 def rise(port: int, body: bytes) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     gc.collect()
     forget_peak()
     before = memory("VmRSS")

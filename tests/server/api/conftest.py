@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_harness import ApiServer, train_vocabulary
+from api_harness import ApiServer, Gate, train_vocabulary
 
 from server.model.vocabulary import Vocabulary
 
@@ -25,3 +25,8 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()

@@ -25,7 +25,7 @@ def test_a_body_raises_memory_by_four_times_the_largest_body_at_most() -> None:
         | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
         | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed is given back, and hides nothing
         stdout=subprocess.PIPE,
-        timeout=240,
+        timeout=1200,
         check=True,
     )
     rises = json.loads(child.stdout)

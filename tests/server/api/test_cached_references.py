@@ -77,7 +77,7 @@ async def hanging(library: PromptLibrary) -> AsyncIterator[Callable[[], None]]:
         assert gate.wait(300)
 
     calls = [asyncio.ensure_future(library.read(hang)) for _ in range(READERS)]
-    await asyncio.to_thread(taken.wait, 10)
+    await asyncio.to_thread(taken.wait, 300)
     try:
         yield gate.set
     finally:
@@ -248,7 +248,7 @@ def test_an_answer_from_before_a_change_is_not_kept(library: PromptLibrary) -> N
 
         library.store.resolve = slow  # type: ignore[method-assign]
         asked = asyncio.ensure_future(number_of(library))
-        await asyncio.to_thread(read.wait, 30)
+        await asyncio.to_thread(read.wait, 300)
         library.store.resolve = honest  # type: ignore[method-assign]
         await library.write(library.store.set_alias, "acme", "t", "live", 2)
         moved.set()

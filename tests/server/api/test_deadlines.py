@@ -58,7 +58,7 @@ def held_up(pool: Offload) -> Iterator[None]:
     finally:
         gate.set()
         for call in calls:
-            call.result(20)
+            call.result(300)
 
 
 def submitted(api: ApiServer) -> int:

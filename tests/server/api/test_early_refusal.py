@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_harness import ApiServer, error_of
-from test_leaving import Gate, send
+from api_harness import ApiServer, Gate, error_of, gated_server, send
 
 from server.model.vocabulary import Vocabulary
 
@@ -15,17 +14,11 @@ MOST = 4
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
 def api(tmp_path: Path, vocabulary: Vocabulary, gate: Gate) -> Iterator[ApiServer]:
     """A server whose engine stands still while the gate is closed, and whose queue takes few requests."""
     config = {"max_queued_requests": MOST, "max_queued_per_tenant": None}
-    with ApiServer(tmp_path, vocabulary, on_dispatch=gate, config=config) as server:
+    with gated_server(tmp_path, vocabulary, gate, config=config) as server:
         yield server
-        gate.open.set()
 
 
 def test_a_full_queue_refuses_what_it_has_not_read(api: ApiServer, gate: Gate) -> None:

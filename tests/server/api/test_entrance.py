@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from api_harness import ApiServer, eventually
-from test_leaving import Gate, send
+from api_harness import ApiServer, Gate, eventually, send
 
+from server.api.http import entrance
+from server.api.http.context import ARRIVED, open_context
 from server.connections.protocol import Bounded
 from server.engine.engine import Engine
 from server.model.vocabulary import Vocabulary
@@ -187,7 +191,7 @@ def test_a_deadline_counts(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> Non
     crowd.open()
     asked: list[float | None] = []
     monkeypatch.setattr(Engine, "crowded", True)
-    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, deadline: asked.append(deadline))
+    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, coming=0: asked.append(left))
     default = crowd.api.services.settings.default_deadline_seconds
     for body, deadline in (
         (BODY, default),
@@ -210,3 +214,50 @@ def test_with_room_nobody_looks(crowd: Crowd) -> None:
     crowd.open()
     assert crowd.ask(request())[0] == 200
     assert crowd.parsed == 1
+
+
+def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was let in counts before the engine has it, and one tenant's many do not hold up another's."""
+    crowd.open()
+    monkeypatch.setattr(Engine, "crowded", True)
+    door = entrance.Entrance(crowd.api.services, crowd.api.access)
+    order: list[int] = []
+    counted: list[int] = []
+    turns: list[int] = []
+
+    def check(tenant: str, weight: float, deadline: float | None, *, coming: int = 0) -> None:
+        counted.append(coming)
+
+    monkeypatch.setattr(crowd.api.engine, "check", check)
+    tenants = ["busy"] * 5 + ["quiet"] * 2
+
+    async def turns_of_the_loop() -> None:
+        for number, tenant in enumerate(tenants):
+            principal = Principal(tenant, "infers", frozenset({Scope.INFER}))
+            monkeypatch.setattr(KeyRing, "authorise", lambda *_, principal=principal: principal)
+            seen = door.look(request(), lambda refusal, arrived, n=number: order.append(n))
+            assert seen is None
+        for _ in tenants:
+            before = len(order)
+            await asyncio.sleep(0)
+            turns.append(len(order) - before)
+
+    asyncio.run(turns_of_the_loop())
+    assert counted[: len(tenants)] == list(range(len(tenants)))
+    assert turns == [1] * len(tenants)
+    assert order == [0, 5, 1, 6, 2, 3, 4]
+
+
+def test_a_deadline_runs_while_a_request_waits_to_be_let_in(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd.open()
+    asked: list[float] = []
+    monkeypatch.setattr(Engine, "crowded", True)
+    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, coming=0: asked.append(left))
+    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 100.0))
+    assert crowd.ask(request({**BODY, "deadline_seconds": 250.0}))[0] == 200
+    assert asked[0] == 250.0
+    assert 0 < asked[1] <= 150.0, "at its turn, a hundred seconds later"
+    context = open_context({"type": "http", "headers": [], "state": {ARRIVED: 5.0}})
+    assert context.started == 5.0, "for its route too"

@@ -17,7 +17,7 @@ from loop_watch import LoopWatch
 
 from server.api.asgi import ROUTERS
 from server.api.http import json_body, routing
-from server.api.inference import answers
+from server.api.inference import answers, turns
 from server.model.vocabulary import Vocabulary
 
 LIMIT_SECONDS = 0.05
@@ -58,7 +58,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> It
             server.push("a", labels=["good", "bad"])
         assert not watch.longer_than(LIMIT_SECONDS), watch.worst  # the first request no more than others
         yield server
-        assert server.engine.wait_idle(30)
+        assert server.engine.wait_idle(300)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ class Caller:
     def __init__(self, api: ApiServer, watch: LoopWatch) -> None:
         self._api = api
         self._watch = watch
-        self.connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=120)
+        self.connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=300)
         self.statuses: dict[str, int] = {}
 
     def send(self, name: str, method: str, path: str, body: bytes = b"", headers: Any = None) -> bytes:
@@ -153,7 +153,7 @@ def test_the_control_parses_on_the_event_loop(busy: ApiServer, monkeypatch: pyte
 
 
 def test_the_control_takes_no_turns(busy: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "TURN_SECONDS", 100)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 100)
     monkeypatch.setattr(answers, "_PIECE_BYTES", 1 << 30)
     path, document = many(busy.settings.max_batch_rows)["labels"]
     with calling(busy) as (caller, watch):

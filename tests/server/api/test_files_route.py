@@ -76,7 +76,7 @@ def test_a_form_gives_the_same_file(shared: ApiServer) -> None:
 
 
 def test_a_large_file_reaches_the_store_in_pieces(shared: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prompts_store.store_files import FileWriter
+    from prompts_store.files.writing import FileWriter
 
     sizes: list[int] = []
     write = FileWriter.write
@@ -170,7 +170,7 @@ def test_a_failing_disk_is_a_503_and_leaves_nothing(
     shared: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prompts_store.errors import StoreError
-    from prompts_store.store_files import FileWriter
+    from prompts_store.files.writing import FileWriter
 
     def full(self: FileWriter, content: bytes) -> None:
         raise StoreError("The disk is full; free some of it.")
@@ -186,7 +186,7 @@ def test_a_failing_disk_is_a_503_and_leaves_nothing(
 
 
 def test_a_defect_is_a_500_and_leaves_nothing(shared: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prompts_store.store_files import FileWriter
+    from prompts_store.files.writing import FileWriter
 
     def broken(self: FileWriter) -> None:
         raise RuntimeError("a defect")

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from server.api.http.json_body import MAX_DEPTH, join_path, parse_json
+from server.api.http.json_body import MAX_DEPTH, parse_json
 from server.api.http.json_counts import Counts, check_counts, check_texts
 from server.api.schemas.inference import ClassifyBody, EnsembleBody, GenerateBody
 from server.errors import InvalidInputError, TooLargeError
+from server.validation import join_path
 
 COUNTS = Counts({"": 5, "inputs": 3, "a": 2}, others=2)
 

@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from api_harness import ApiServer, error_of, eventually
+from api_harness import ApiServer, Gate, error_of, eventually, gated_server, send
 
 from server.engine.plans import StepPlan
 from server.errors import EngineDeadError
 from server.model.vocabulary import Vocabulary
 
 
-class Gate:
-    """Holds the engine's thread before a step until it is opened."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.open.set()
-        self.waiting = threading.Event()
-
-    def __call__(self, plan: StepPlan) -> None:
-        if not self.open.is_set():
-            self.waiting.set()
-            assert self.open.wait(300)
-
-    def close(self) -> None:
-        self.waiting.clear()
-        self.open.clear()
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
 @pytest.fixture
 def gated(tmp_path: Path, vocabulary: Vocabulary, gate: Gate) -> Iterator[ApiServer]:
-    with ApiServer(tmp_path, vocabulary, on_dispatch=gate) as server:
+    with gated_server(tmp_path, vocabulary, gate) as server:
         yield server
         gate.open.set()
         assert server.engine.wait_idle(300)
         assert server.engine.stats().idle
-
-
-def send(
-    api: ApiServer, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
-) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
-    content = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(content)}"
-    ) + "".join(f"\r\n{name}: {value}" for name, value in (headers or {}).items())
-    client.sendall(head.encode() + b"\r\n\r\n" + content)
-    return client
 
 
 def cancelled(api: ApiServer) -> int:

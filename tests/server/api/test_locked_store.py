@@ -69,7 +69,7 @@ def in_background(api: ApiServer, calls: list[tuple[str, str, Any]]) -> Iterator
     answered: list[int] = []
 
     def run(method: str, path: str, body: Any) -> None:
-        answered.append(httpx.request(method, api.url + path, json=body, timeout=60).status_code)
+        answered.append(httpx.request(method, api.url + path, json=body, timeout=300).status_code)
 
     threads = [threading.Thread(target=run, args=call) for call in calls]
     for thread in threads:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_harness import ApiServer, error_of, eventually
+from api_harness import ApiServer, Gate, error_of, eventually, gated_server
 from fastapi.routing import APIRoute
 
 from server.api.asgi import ROUTERS
 from server.api.inference import calls
-from server.engine.plans import StepPlan
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope
@@ -139,18 +138,7 @@ def test_any_other_id_is_replaced(api: ApiServer, given: str) -> None:
     assert twice.headers["x-request-id"].startswith("req_")
 
 
-class Held:
-    """Holds the engine's thread at its next step until it is let go."""
-
-    def __init__(self) -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-
-    def __call__(self, plan: StepPlan) -> None:
-        self.reached.set()
-        assert self.open.wait(300)
-
-
-def asked_at_once(server: ApiServer, held: Held, times: int) -> list[int]:
+def asked_at_once(server: ApiServer, gate: Gate, times: int) -> list[int]:
     """The statuses of so many requests with one id, all under way at once."""
     statuses: list[int] = []
 
@@ -165,7 +153,7 @@ def asked_at_once(server: ApiServer, held: Held, times: int) -> list[int]:
     try:
         eventually(lambda: server.engine.stats().permits + 2 * len(statuses) == 2 * times)
     finally:
-        held.open.set()
+        gate.open.set()
         for thread in threads:
             thread.join(300)
     return sorted(statuses)
@@ -173,13 +161,13 @@ def asked_at_once(server: ApiServer, held: Held, times: int) -> list[int]:
 
 @pytest.mark.parametrize("broken", [False, True], ids=["real", "control"])
 def test_requests_with_one_id_run_beside_each_other(
-    tmp_path: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch, broken: bool
+    tmp_path: Path, vocabulary: Vocabulary, gate: Gate, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
     if broken:
         monkeypatch.setattr(calls.secrets, "token_hex", lambda _: "")
-    held = Held()
-    with ApiServer(tmp_path, vocabulary, on_dispatch=held) as server:
-        assert asked_at_once(server, held, 3) == ([200, 409, 409] if broken else [200, 200, 200])
+    gate.close()
+    with gated_server(tmp_path, vocabulary, gate) as server:
+        assert asked_at_once(server, gate, 3) == ([200, 409, 409] if broken else [200, 200, 200])
 
 
 def test_an_answer_to_a_defect_has_the_id_once_and_is_logged_as_a_500(

@@ -15,7 +15,7 @@ import pytest
 from api_harness import FINGERPRINT, ApiServer, error_of, eventually
 
 from prompts_store.errors import StoreError
-from prompts_store.tuning_records import JobLease
+from prompts_store.jobs.records import JobLease
 from server.api.tuning import feeds
 from server.api.tuning.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS
 from server.model.vocabulary import Vocabulary

@@ -13,17 +13,13 @@ from api_harness import FINGERPRINT, ApiServer, error_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompts_store.store_jobs import MAX_SPEC_BYTES
-from prompts_store.tuning_records import JobLease, TuningJob
-from server.api.schemas import tuning as schemas
+from prompts_store.jobs.jobs import MAX_SPEC_BYTES
+from prompts_store.jobs.records import JobLease, TuningJob
 from server.api.schemas.tuning import JobAnswer, JobPage
-from server.api.tuning.jobs import named_sources
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope
-from server.tuning.spec import _JOB_FIELDS, JobSpec
-from server.tuning.spec_data import _DATA_FIELDS
-from server.tuning.spec_prompt import PROMPT_FIELDS
+from server.tuning.document.job import JobDocument
 
 OURS, THEIRS, TUNER = "canary-ours-0123456789", "canary-theirs-0123456789", "canary-tuner-0123456789"
 MOST_JOBS = 4
@@ -103,20 +99,13 @@ def test_a_job_is_stored_with_everything_written_out(shared: ApiServer, file: st
     )
     assert job["spec"]["base_fingerprint"] == FINGERPRINT
     assert job["spec"]["prompts"][0]["recipe"]["learning_rate"] == 0.3
-    assert JobSpec.from_json(job["spec"]).to_json() == job["spec"]
+    assert JobDocument.from_json(job["spec"]).to_json() == job["spec"]
     assert shared.http.get(f"/v1/tuning/jobs/{job['id']}").json() == job
     events = shared.http.get(f"/v1/tuning/jobs/{job['id']}/events", params={"follow": False}).json()["events"]
     assert [(event["seq"], event["kind"], event["data"]) for event in events] == [
         (1, "status", {"status": "queued"})
     ]
     assert shared.http.delete(f"/v1/files/{file}").status_code == 409
-
-
-def test_the_documented_body_has_the_fields_of_a_job_document() -> None:
-    """One of them would refuse what the other takes."""
-    assert set(schemas.PromptBody.model_fields) == set(PROMPT_FIELDS)
-    assert set(schemas.TuningJobBody.model_fields) == {*PROMPT_FIELDS, *_JOB_FIELDS}
-    assert set(schemas.DataBody.model_fields) == set(_DATA_FIELDS)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -128,7 +117,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a number for a text": ({"template": 3}, "invalid_input", "template"),
     "bad template": ({"template": "{a"}, "invalid_template", "template"),
     "knob out of range": ({"recipe": {"steps": 0}}, "invalid_input", "recipe.steps"),
-    "unknown knob": ({"recipe": {"learning_rat": 1}}, "invalid_input", "recipe"),
+    "unknown knob": ({"recipe": {"learning_rat": 1}}, "unknown_field", "recipe.learning_rat"),
     "longer than the server serves": ({"recipe": {"prompt_length": 400}}, "prompt_rows_exceeded",
                                       "recipe.prompt_length"),
     "a setting that no request could use": ({"settings": {"temperature": -1}}, "invalid_input",
@@ -185,7 +174,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(field=st.sampled_from(sorted({*PROMPT_FIELDS, *_JOB_FIELDS})), value=VALUES)
+@given(field=st.sampled_from(sorted(JobDocument.model_fields)), value=VALUES)
 def test_any_value_in_any_field_is_answered_without_a_5xx(
     shared: ApiServer, file: str, field: str, value: Any
 ) -> None:
@@ -208,18 +197,6 @@ def test_a_document_that_is_too_large_to_keep_is_refused(shared: ApiServer, file
     assert error["field"] == "body" and str(MAX_SPEC_BYTES) in error["message"]
     del prompts[32:]
     assert start(shared, document(file, prompts=prompts)).status_code == 201
-
-
-def test_sources_are_named_by_their_fields() -> None:
-    body = {
-        "data": {"train": {"file": "a"}, "report": {"path": "/x"}},
-        "prompts": [{}, {"data": {"selection": {"url": "b"}}}],
-    }
-    assert list(named_sources(body)) == [
-        ("data.train.file", "file", "a"),
-        ("data.report.path", "path", "/x"),
-        ("prompts.1.data.selection.url", "url", "b"),
-    ]
 
 
 def test_paths_and_urls_need_the_operators_leave(

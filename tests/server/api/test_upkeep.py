@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from prompts_store.collector import CollectReport
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock, example_prompt
+from prompts_store.upkeep.collector import CollectReport
 from server.api.http.disconnect import settle
 from server.api.http.offload import Offload
 from server.api.inference.resolve import PromptLibrary

@@ -14,7 +14,7 @@ import uvicorn
 from api_harness import eventually
 from starlette.types import Receive, Scope, Send
 
-from server.connections.listener import BoundedServer
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.protocol import H11Connection, Look
 from server.connections.registry import ConnectionLimits, ConnectionPhase
 from server.process import listen
@@ -62,15 +62,7 @@ class Bounds:
         self.routes = routes or {}
         self.left: list[str] = []
         self.read = 0
-        config = uvicorn.Config(
-            self._app,
-            interface="asgi3",
-            access_log=False,
-            http=connection,
-            log_config=None,
-            lifespan="off",
-            ws="none",
-        )
+        config = uvicorn_config(self._app, connection)
         bounded = BoundedServer(config, ConnectionLimits(**limits), look, clock)
         self.registry = bounded.registry
         self.server = uvicorn.Server(config) if plain else bounded
@@ -105,7 +97,7 @@ class Bounds:
         async def made() -> Any:
             return call()
 
-        return asyncio.run_coroutine_threadsafe(made(), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(made(), self.loop).result(300)
 
     def sweep(self) -> None:
         """What the timer does, until there is nothing more to do."""
@@ -125,7 +117,7 @@ class Bounds:
 
     def until_true(self, condition: Callable[[], bool]) -> None:
         """Wait for it; fails when it does not come."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while not condition():
             assert time.monotonic() < deadline, self.phases()
 
@@ -135,7 +127,7 @@ class Bounds:
 
     def connect(self) -> socket.socket:
         """A connection of a client."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def ask(self, data: bytes) -> list[Answer]:
         """The answers on one connection until it is closed; the client closes its side after the last."""
@@ -150,7 +142,7 @@ class Bounds:
 
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
-        self.thread.join(20)
+        self.thread.join(300)
         assert not self.thread.is_alive()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from server.connections.listener import BoundedServer
+from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.protocol import H11Connection
 from server.connections.registry import ConnectionLimits
 
@@ -48,13 +48,11 @@ def main(kind: str, files: int) -> None:
     signal.signal(signal.SIGUSR1, spit)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    options: dict[str, Any] = {"log_config": None, "ws": "none", "lifespan": "off", "access_log": False}
     server: uvicorn.Server
     if kind == "plain":
-        server = uvicorn.Server(uvicorn.Config(app, http="h11", **options))
+        server = uvicorn.Server(uvicorn_config(app, "h11"))
     else:
-        config = uvicorn.Config(app, http=H11Connection, **options)
-        server = BoundedServer(config, ConnectionLimits())
+        server = BoundedServer(uvicorn_config(app, H11Connection), ConnectionLimits())
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
     asyncio.run(server.serve(sockets=[listener]))

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from bounded_harness import CONNECTIONS, Bounds, Clock, next_answer
+from bounded_harness import CONNECTIONS, Bounds, Clock, answer, next_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import Response
 
+from server.api.http.context import ARRIVED
+from server.connections.protocol import Decide
 from server.connections.registry import ConnectionPhase
 
 
@@ -29,7 +31,7 @@ class Looks:
         self.wanted = wanted
         self.seen: list[bytes] = []
 
-    def __call__(self, data: bytes) -> int:
+    def __call__(self, data: bytes, decide: Decide) -> int:
         self.seen.append(data)
         return max(0, self.wanted[len(self.seen) % len(self.wanted)] - len(data))
 
@@ -60,7 +62,7 @@ def test_the_parser_has_every_byte_once(connection: Any) -> None:
         check()
 
 
-def refusing(data: bytes) -> Response | int:
+def refusing(data: bytes, decide: Decide) -> Response | int:
     """Refuses what it has whole, unless it asks for /ok."""
     if data.startswith(b"POST /ok"):
         return 0
@@ -116,3 +118,55 @@ def test_what_is_kept_at_the_end_gets_an_answer_from_its_route(connection: Any) 
         server.on_loop(lambda: [one.shutdown() for one in server.connections()])
 
     assert kept(connection, end) == 503
+
+
+class Later:
+    """Decides when the test says so."""
+
+    def __init__(self) -> None:
+        self.decides: list[Decide] = []
+
+    def __call__(self, data: bytes, decide: Decide) -> None:
+        self.decides.append(decide)
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_what_is_decided_later_is_not_read_further(connection: Any) -> None:
+    """Not even when the client goes on sending; then everything has its answer, in order."""
+    later, clock = Later(), Clock()
+    arrived: list[float] = []
+
+    async def one(scope: Any, receive: Any, send: Any) -> None:
+        arrived.append(scope["state"][ARRIVED])
+        await answer(send, b'{"path": "/one"}')
+
+    bounds = Bounds(connection, look=later, clock=clock, routes={"/one": one})
+    with bounds as server, server.connect() as client:
+        client.sendall(post("/one", b"abc"))
+        server.until_true(lambda: len(later.decides) == 1)
+        client.sendall(post("/two", b"defg"))
+        clock.now += 10 * server.registry.limits.stall_seconds  # it is the server that waits
+        server.sweep()
+        assert server.phases() == ["BODY"] and len(later.decides) == 1
+        server.on_loop(lambda: later.decides[0](None, 5.0))
+        first = next_answer(client)
+        assert first is not None and json.loads(first[2])["path"] == "/one"
+        assert arrived == [5.0]
+        server.until_true(lambda: len(later.decides) == 2)
+        server.on_loop(lambda: later.decides[1](Response("no", 503), 5.0))
+        second = next_answer(client)
+        assert second is not None and second[0] == 503
+        server.until(ConnectionPhase.IDLE)
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_nothing_is_decided_for_a_connection_that_ended(connection: Any) -> None:
+    later = Later()
+    with Bounds(connection, look=later) as server:
+        with server.connect() as client:
+            client.sendall(post("/one", b"abc"))
+            server.until_true(lambda: len(later.decides) == 1)
+        server.on_loop(lambda: [one.end() for one in server.connections()])
+        server.on_loop(lambda: later.decides[0](None, 5.0))
+        server.until()
+        assert server.read == 0

@@ -139,17 +139,17 @@ def test_the_check_before_a_request_is_read_refuses_what_would_be_refused_anyway
     admission, _ = standing(clock)
     assert admission.crowded
     with pytest.raises(OverloadedError, match="too much for the deadline"):
-        admission.check("a", 1.0, 12.0)
+        admission.check("a", 1.0, 12.0, clock())
     with pytest.raises(OverloadedError):
-        admission.check("a", 1.0, 18.0, wait=2.0)
-    admission.check("a", 1.0, 18.0)
-    admission.check("a", 1.0, None)
-    admission.check("b", 1.0, 2.0)
+        admission.check("a", 1.0, 18.0, clock(), coming=10)
+    admission.check("a", 1.0, 18.0, clock())
+    admission.check("a", 1.0, None, clock())
+    admission.check("b", 1.0, 2.0, clock())
     for number in range(20):
         admission.admit(ticket(clock, f"more{number}"), clock())
     with pytest.raises(OverloadedError, match="all the server takes"):
-        admission.check("a", 1.0, None)
-    admission.check("b", 1.0, None)
+        admission.check("a", 1.0, None, clock())
+    admission.check("b", 1.0, None, clock())
 
 
 def test_what_one_tenant_waits_for_follows_the_shares_of_the_others() -> None:
@@ -161,7 +161,7 @@ def test_what_one_tenant_waits_for_follows_the_shares_of_the_others() -> None:
     with pytest.raises(OverloadedError):
         admission.admit(ticket(clock, "late", tenant="c", deadline=3.0), clock())
     admission.admit(ticket(clock, "patient", tenant="c", deadline=4.0), clock())
-    admission.check("d", 1.0, 1.0)  # of each other tenant nothing goes before what costs nothing
+    admission.check("d", 1.0, 1.0, clock())  # of each other tenant nothing goes before what costs nothing
 
 
 def test_the_items_of_one_call_do_not_stand_in_each_others_way() -> None:

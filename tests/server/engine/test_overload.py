@@ -98,7 +98,14 @@ class Load:
             return 0.0
 
 
-class RateOfTheClock(ServiceRate):
+class RateWithoutPasses(ServiceRate):
+    """The control: as if work left the queue bit by bit."""
+
+    def wait_seconds(self, work: float, now: float) -> float:
+        return work * self._seconds_a_work if self.stands else 0.0
+
+
+class RateOfTheClock(RateWithoutPasses):
     """The control: time counts whether anything waited or not, and nothing is forgotten."""
 
     def passed(self, now: float, work: float, *, waited: bool, left: bool) -> None:
@@ -202,6 +209,15 @@ def test_goodput_holds_under_overload(kinds: Sequence[str]) -> None:
         assert load.in_time >= 0.9 * peak, times
         # What is admitted is answered in time: a request that waits in vain had better been refused.
         assert len(load.sim.served) + len(load.sim.failed) <= 1.1 * load.in_time, times
+
+
+@pytest.mark.parametrize("passes", [True, False], ids=["real", "control"])
+def test_a_deadline_of_a_few_passes_counts_the_one_that_runs(passes: bool) -> None:
+    """A third of such a deadline may be over before the next pass begins."""
+    load = Load(rate=ServiceRate() if passes else RateWithoutPasses())
+    load.stream(0.0, 3.0, 10 * PER_SECOND["slow"], ["slow"], 0.1)
+    share = load.run().in_time / 3.0 / PER_SECOND["slow"]
+    assert share >= 0.9 if passes else share < 0.8
 
 
 def test_without_shedding_goodput_collapses() -> None:

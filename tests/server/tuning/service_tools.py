@@ -15,13 +15,13 @@ import numpy as np
 from tuning_tools import LABELS, VOCABULARY, letters_task, model
 
 from prompts_store.blobs.files import Files
+from prompts_store.jobs.records import OVER, TuningJob
 from prompts_store.store import PromptStore
-from prompts_store.tuning_records import OVER, TuningJob
-from server.tuning.service.config import ServiceConfig, TuningBase
-from server.tuning.service.observer import NullTuningObserver
-from server.tuning.service.service import TuningService
-from server.tuning.service.slices import SliceThread
-from server.tuning.spec import JobSpec
+from server.tuning.document.job import JobDocument
+from server.tuning.jobs.config import ServiceConfig, TuningBase
+from server.tuning.jobs.observer import NullTuningObserver
+from server.tuning.jobs.service import TuningService
+from server.tuning.jobs.slices import SliceThread
 
 FINGERPRINT = "a" * 64
 TENANT = "acme"
@@ -77,8 +77,9 @@ def document(file_id: str, **changes: Any) -> dict[str, Any]:
 
 def submit(store: PromptStore, sent: Mapping[str, Any], tenant: str = TENANT) -> TuningJob:
     """Make a job, as the route does."""
-    spec = JobSpec.from_json(sent).for_base(FINGERPRINT)
-    return store.create_job(tenant, spec.to_json(), files=spec.files)
+    asked = JobDocument.read(sent)
+    files = {field: value for field, kind, value in asked.sources if kind == "file"}
+    return store.create_job(tenant, asked.completed().for_base(FINGERPRINT).to_json(), files=files)
 
 
 class Watcher(NullTuningObserver):

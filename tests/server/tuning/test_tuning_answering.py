@@ -10,9 +10,9 @@ from tuning_tools import RECIPE, VOCABULARY, model, programs, task
 
 from server.model.decoding import greedy_tokens
 from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.job import Job
-from server.tuning.packing import pack_inputs
-from server.tuning.shapes import shapes_for
+from server.tuning.training.job import Job
+from server.tuning.training.packing import pack_inputs
+from server.tuning.training.shapes import shapes_for
 
 
 def test_greedy_text_is_the_models_own_decoding() -> None:

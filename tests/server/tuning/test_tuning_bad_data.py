@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from service_tools import FINGERPRINT, TENANT, Watcher, document, events, finished, running, submit, upload
 
+from prompts_store.jobs.records import TuningJob
 from prompts_store.store import PromptStore
-from prompts_store.tuning_records import TuningJob
-from server.tuning.spec import JobSpec
+from server.tuning.document.job import JobDocument
 
 GOOD = [{"text": f"ab{letter}", "label": "ny"[n % 2]} for n, letter in enumerate("abcdefghijkl")]
 
@@ -154,7 +154,7 @@ def test_an_upload_of_another_tenant_is_not_there(bench: tuple[PromptStore, Path
     """The store refuses such a job; a runner that got one all the same does not read the file."""
     store, _ = bench
     foreign = upload(store, lines(*GOOD), tenant="other")
-    spec = JobSpec.from_json(document(foreign)).for_base(FINGERPRINT)
+    spec = JobDocument.from_json(document(foreign)).for_base(FINGERPRINT)
     job = finished(store, store.create_job(TENANT, spec.to_json()))
     assert job.error is not None and job.error["code"] == "unknown_file"
 

@@ -26,11 +26,11 @@ from server.engine.host_prompts import HostPromptTier
 from server.engine.plans import BlockShape, Ladder
 from server.engine.requests import GenerateRequest, Origin, PromptHandle, ScoreRequest
 from server.engine.sampling import Sampling
-from server.tuning.answering import label_scores
 from server.tuning.data.examples import make_examples
-from server.tuning.packing import pack_targets
-from server.tuning.recipe import Recipe
-from server.tuning.service.service import TuningService
+from server.tuning.document.recipe import Recipe
+from server.tuning.jobs.service import TuningService
+from server.tuning.training.answering import label_scores
+from server.tuning.training.packing import pack_targets
 
 _numbers = count()
 # One shape an input: at another one, the last bits of an answer may differ, whether a job runs or not.

@@ -16,9 +16,9 @@ from tuning_tools import task
 from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
-from server.tuning import checkpoint
-from server.tuning.job import Job
-from server.tuning.state import JobState
+from server.tuning.training import checkpoint
+from server.tuning.training.job import Job
+from server.tuning.training.state import TrainingState
 
 JOB = Job(3, (task(0), task(1)))
 
@@ -69,8 +69,8 @@ class FailingFiles(Files):
         super().unlink(path)
 
 
-def _state(step: int) -> JobState:
-    state = JobState.start(JOB)
+def _state(step: int) -> TrainingState:
+    state = TrainingState.start(JOB)
     generator = np.random.default_rng(step)
     for name in ("prompts", "second_moment", "best"):
         setattr(state, name, generator.standard_normal(state.prompts.shape).astype(np.float32))
@@ -81,13 +81,13 @@ def _state(step: int) -> JobState:
     return state
 
 
-def _read(folder: Path) -> JobState:
+def _read(folder: Path) -> TrainingState:
     state = checkpoint.read(folder, JOB)
     assert state is not None
     return state
 
 
-def _equal(one: JobState, other: JobState) -> bool:
+def _equal(one: TrainingState, other: TrainingState) -> bool:
     arrays = all(
         np.array_equal(getattr(one, name), getattr(other, name))
         for name in ("prompts", "second_moment", "best", "losses")
@@ -98,7 +98,7 @@ def _equal(one: JobState, other: JobState) -> bool:
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert checkpoint.read(tmp_path, JOB) is None
     assert checkpoint.made_elsewhere(tmp_path, JOB) is None
-    for state in (JobState.start(JOB), _state(3)):
+    for state in (TrainingState.start(JOB), _state(3)):
         checkpoint.write(tmp_path, JOB, state)
         assert _equal(_read(tmp_path), state)
     assert len(list(tmp_path.iterdir())) == 2
@@ -170,7 +170,7 @@ def test_another_jobs_checkpoint_is_refused(tmp_path: Path, change: str) -> None
     first: Any = JOB.tasks[0]
     others = {
         "seed": replace(JOB, seed=4),
-        "recipe": Job(3, (replace(first, recipe=replace(first.recipe, learning_rate=0.1)), JOB.tasks[1])),
+        "recipe": Job(3, (replace(first, recipe=first.recipe.changed(learning_rate=0.1)), JOB.tasks[1])),
         "data": Job(3, (replace(first, train=first.train[1:]), JOB.tasks[1])),
         "initial": Job(3, (replace(first, initial=first.initial + 1), JOB.tasks[1])),
         "index": Job(3, (replace(first, index=9), JOB.tasks[1])),
@@ -190,13 +190,13 @@ def test_a_checkpoint_of_another_jax_is_told(tmp_path: Path, monkeypatch: pytest
 def test_a_checkpoint_of_other_rules_is_told(tmp_path: Path) -> None:
     """A job that began when the warm-up did not start at zero, or `exact_match` was SQuAD's rule."""
     first = JOB.tasks[0]
-    warming = replace(first, recipe=replace(first.recipe, warmup_steps=2))
+    warming = replace(first, recipe=first.recipe.changed(warmup_steps=2))
     measured = replace(first, metrics=("exact_match",))
     for place, (job, word) in enumerate(
         [(Job(3, (warming,)), "warm-up"), (Job(3, (measured,)), "exact_match"), (Job(3, (first,)), "")]
     ):
         folder = tmp_path / str(place)
-        checkpoint.write(folder, job, JobState.start(job))
+        checkpoint.write(folder, job, TrainingState.start(job))
         assert checkpoint.made_elsewhere(folder, job) is None
         document = json.loads((folder / "job.json").read_text())
         random = document["body"]["random"]

@@ -12,9 +12,9 @@ from tuning_tools import programs, task
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
 from server.settings import Settings
-from server.tuning.job import Job
-from server.tuning.service import durations
-from server.tuning.service.durations import check_durations, operations
+from server.tuning.jobs import durations
+from server.tuning.jobs.durations import check_durations, operations
+from server.tuning.training.job import Job
 from server.tuning_wiring import longest_dispatch
 
 pytestmark = pytest.mark.usefixtures("compile_cache")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,15 @@ import pytest
 from tuning_tools import RECIPE, VOCABULARY, source
 
 from server.errors import InvalidInputError
-from server.tuning.initialisers import initial_prompt
-from server.tuning.recipe import Recipe
+from server.tuning.document.recipe import Recipe
+from server.tuning.training.initialisers import initial_prompt
 
 SOURCE = source()
 P, D = RECIPE.prompt_length, SOURCE.width
 
 
 def _recipe(name: Any, text: str | None = None, **more: Any) -> Recipe:
-    return replace(RECIPE, initialiser=name, initialiser_text=text, **more)
+    return RECIPE.changed(initialiser=name, initialiser_text=text, **more)
 
 
 def _is_a_piece(row: Any, count: int = 40) -> bool:

@@ -12,9 +12,9 @@ from tuning_tools import RECIPE, task
 
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
-from server.tuning.job import SHARED, Job, PromptTask
-from server.tuning.packing import dispatches
-from server.tuning.shapes import shapes_for
+from server.tuning.training.job import SHARED, Job, PromptTask
+from server.tuning.training.packing import dispatches
+from server.tuning.training.shapes import shapes_for
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from server.tuning.shapes import shapes_for
         ({"label_ids": ()}, "tasks.1.label_ids"),
         ({"metrics": ("bleu",)}, "metrics"),
         ({"index": 0}, "tasks"),
-        *(({"recipe": replace(RECIPE, **{name: value})}, f"tasks.1.recipe.{name}") for name, value in (
+        *(({"recipe": RECIPE.changed(**{name: value})}, f"tasks.1.recipe.{name}") for name, value in (
             ("steps", 7), ("batch_size", 4), ("micro_batch_size", 2), ("z_loss", 0.0), ("dropout_rate", 0.0),
             ("evaluate_every_steps", 4), ("checkpoint_every_steps", 4), ("prompt_length", 6),
         )),
@@ -41,7 +41,7 @@ def test_a_refusal_names_the_field(change: dict[str, Any], field: str) -> None:
 
 def test_what_is_not_shared_may_differ() -> None:
     assert "learning_rate" not in SHARED
-    other = replace(RECIPE, learning_rate=0.1, early_stopping_evaluations=3, weight_decay=0.0)
+    other = RECIPE.changed(learning_rate=0.1, early_stopping_evaluations=3, weight_decay=0.0)
     assert Job(3, (task(0), replace(task(1), recipe=other))).recipe == RECIPE
     with pytest.raises(InvalidInputError):
         Job(3, ())

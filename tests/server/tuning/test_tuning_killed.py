@@ -13,14 +13,14 @@ import numpy as np
 from tuning_kill_child import JOB
 from tuning_tools import VOCABULARY, programs
 
-from server.tuning import checkpoint
-from server.tuning.loop import TuningLoop
-from server.tuning.state import JobState
+from server.tuning.training import checkpoint
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.state import TrainingState
 
 SEED = 2026
 
 
-def _finish(state: JobState | None) -> JobState:
+def _finish(state: TrainingState | None) -> TrainingState:
     loop = TuningLoop(JOB, programs(JOB), VOCABULARY.decode, state)
     while not loop.done:
         loop.run_slice(100)

@@ -10,9 +10,9 @@ import pytest
 from service_tools import FINGERPRINT, TENANT
 
 from prompts_store.errors import StoreError
+from prompts_store.jobs.records import TuningJob
 from prompts_store.store import PromptStore
-from prompts_store.tuning_records import TuningJob
-from server.tuning.service.leftovers import remove_leftovers
+from server.tuning.jobs.leftovers import remove_leftovers
 
 KEEP = timedelta(days=14)
 SPEC = {"base_fingerprint": FINGERPRINT}

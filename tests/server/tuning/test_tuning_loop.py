@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tuning_tools import RECIPE, VOCABULARY, programs, task
 
-from server.tuning import checkpoint
-from server.tuning.evaluation import Evaluator
-from server.tuning.events import (
+from server.tuning.training import checkpoint
+from server.tuning.training.evaluation import Evaluator
+from server.tuning.training.events import (
     Checkpointed,
     Evaluated,
     Event,
@@ -23,10 +23,10 @@ from server.tuning.events import (
     StepFinished,
     event_json,
 )
-from server.tuning.job import Job
-from server.tuning.loop import TuningLoop
-from server.tuning.shapes import shapes_for
-from server.tuning.state import JobState
+from server.tuning.training.job import Job
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.shapes import shapes_for
+from server.tuning.training.state import TrainingState
 
 
 def _run(loop: TuningLoop, slice_size: int = 3) -> list[Event]:
@@ -38,12 +38,12 @@ def _run(loop: TuningLoop, slice_size: int = 3) -> list[Event]:
     raise AssertionError("the loop does not end")
 
 
-def _loop(job: Job, folder: Path | None = None, state: JobState | None = None) -> TuningLoop:
+def _loop(job: Job, folder: Path | None = None, state: TrainingState | None = None) -> TuningLoop:
     save = None if folder is None else (lambda state: checkpoint.write(folder, job, state))
     return TuningLoop(job, programs(job), VOCABULARY.decode, state, save)
 
 
-def _same(one: JobState, other: JobState) -> None:
+def _same(one: TrainingState, other: TrainingState) -> None:
     for name in ("prompts", "second_moment", "best"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
     np.testing.assert_array_equal(np.array(one.losses), np.array(other.losses))
@@ -52,7 +52,7 @@ def _same(one: JobState, other: JobState) -> None:
 
 
 def test_a_prompt_learns_a_task() -> None:
-    recipe = replace(RECIPE, steps=40, evaluate_every_steps=10, checkpoint_every_steps=1000)
+    recipe = RECIPE.changed(steps=40, evaluate_every_steps=10, checkpoint_every_steps=1000)
     job = Job(3, (task(0, recipe, train_rows=120, held_out_rows=60),))
     loop = _loop(job)
     untuned: list[dict[str, float] | None] = []
@@ -104,7 +104,7 @@ def test_the_metrics_of_one_prompt_are_a_slice() -> None:
     job = Job(3, (task(0), task(1)))
     found: list[dict[str, float] | None] = []
     evaluator = Evaluator(job, programs(job), VOCABULARY.decode)
-    state, seen = JobState.start(job), []
+    state, seen = TrainingState.start(job), []
     for _ in evaluator.run(state.prompts, [each.selection for each in job.tasks], found):
         seen.append(len(found))
     rows = programs(job).shapes.evaluation_rows
@@ -171,12 +171,12 @@ def test_a_loss_that_is_no_number_stops_that_prompt_alone_and_keeps_its_values()
 
 
 def test_early_stopping_stops_one_prompt_and_not_the_other() -> None:
-    recipe = replace(RECIPE, steps=8, evaluate_every_steps=2)
+    recipe = RECIPE.changed(steps=8, evaluate_every_steps=2)
     patient = task(0, recipe)
     # Accuracy cannot become better than a first evaluation of 1 or stay at 0: nothing here matches the
     # answer.
     hopeless = replace(
-        task(1, replace(recipe, early_stopping_evaluations=2)),
+        task(1, recipe.changed(early_stopping_evaluations=2)),
         selection=tuple(replace(example, answers=("never",)) for example in task(1).selection),
     )
     loop = _loop(Job(3, (patient, hopeless)))
@@ -199,7 +199,7 @@ def test_a_full_disk_fails_the_loop_and_leaves_the_last_checkpoint(tmp_path: Pat
     job = Job(3, (task(),))
     written = 0
 
-    def save(state: JobState) -> None:
+    def save(state: TrainingState) -> None:
         nonlocal written
         if written == 1:
             raise OSError(28, "No space left on device")

@@ -12,10 +12,10 @@ import pytest
 from service_tools import TENANT, Watcher, document, done, events, finished, jsonl, running, submit, upload
 
 from prompts_store.errors import StoreError
+from prompts_store.jobs.records import TuningJob
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
-from prompts_store.tuning_records import TuningJob
-from server.tuning.service import held, runner
+from server.tuning.jobs import held, runner
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
 

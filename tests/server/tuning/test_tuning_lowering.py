@@ -13,7 +13,7 @@ from jax import export
 from server.model.config import named_config
 from server.model.layout import LAYOUTS, Layout
 from server.model.t5 import build
-from server.tuning.objective import Batch, Noise, Sums, accumulate
+from server.tuning.training.objective import Batch, Noise, Sums, accumulate
 
 
 def _shape(*shape: int, dtype: Any = jnp.float32) -> Any:

@@ -10,17 +10,17 @@ from service_tools import FINGERPRINT, TENANT, base, config, document, jsonl, up
 
 from prompts_store.store import PromptStore
 from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.job import Job
-from server.tuning.service import preparing
-from server.tuning.service.preparing import Prepared, prepare
-from server.tuning.service.sources import Sources
-from server.tuning.spec import JobSpec
+from server.tuning.document.job import JobDocument
+from server.tuning.jobs import preparing
+from server.tuning.jobs.preparing import Prepared, prepare
+from server.tuning.jobs.sources import Sources
+from server.tuning.training.job import Job
 
 
 def _prepared(
     store: PromptStore, folder: Path, sent: dict[str, Any], interrupt: Any = lambda: None
 ) -> Prepared:
-    spec = JobSpec.from_json(sent).for_base(FINGERPRINT)
+    spec = JobDocument.from_json(sent).for_base(FINGERPRINT)
     sources = Sources(store, TENANT, config(folder), folder / "job", interrupt)
     return prepare(spec, base(), store, sources, lambda: None)
 

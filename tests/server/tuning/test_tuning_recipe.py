@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.errors import InvalidInputError
-from server.tuning.recipe import INITIALISERS, Recipe
+from server.tuning.document.recipe import INITIALISERS, Recipe
 
 
 def test_defaults_are_the_papers() -> None:
@@ -18,7 +18,8 @@ def test_defaults_are_the_papers() -> None:
     assert (recipe.weight_decay, recipe.second_moment_decay, recipe.clip_rms) == (1e-5, 0.8, 1.0)
     assert not recipe.parameter_scaling
     assert (recipe.warmup_steps, recipe.decay_factor, recipe.steps_per_decay) == (0, 1.0, 0)
-    assert recipe.micro_batches * recipe.micro_batch_size == recipe.batch_size
+    assert recipe.micro_batch_size is None and recipe.micro_batches == 1
+    assert recipe.changed(micro_batch_size=8).micro_batches == 4
 
 
 def test_json_there_and_back() -> None:
@@ -32,7 +33,7 @@ def test_json_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("field", "document"),
     [
-        ("recipe", {"leraning_rate": 0.3}),
+        ("recipe.leraning_rate", {"leraning_rate": 0.3}),
         ("recipe.learning_rate", {"learning_rate": 0}),
         ("recipe.learning_rate", {"learning_rate": "fast"}),
         ("recipe.learning_rate", {"learning_rate": float("nan")}),

@@ -16,9 +16,9 @@ from service_tools import TENANT, config
 
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
-from server.tuning.service.download import Download
-from server.tuning.service.sources import Sources, allowed_path, check_url
-from server.tuning.spec_data import Source
+from server.tuning.document.data import DataSource
+from server.tuning.jobs.download import Download
+from server.tuning.jobs.sources import Sources, allowed_path, check_url
 
 
 def refused(path: str, roots: tuple[Path, ...]) -> str:
@@ -139,8 +139,8 @@ def test_a_download_is_kept_and_read_again_without_the_net(tmp_path: Path) -> No
 
     with web(answer) as url:
         made = sources(tmp_path, data_urls=(f"{url}/data/",))
-        first = made.fetch(Source("url", f"{url}/data/moved.csv"), "data.train")
-        again = made.fetch(Source("url", f"{url}/data/moved.csv"), "data.train")
+        first = made.fetch(DataSource(url=f"{url}/data/moved.csv"), "data.train")
+        again = made.fetch(DataSource(url=f"{url}/data/moved.csv"), "data.train")
     assert first == again and first.name == "moved.csv"
     assert first.path.read_bytes() == b"text,label\na,b\n"
     assert asked == ["/data/moved.csv", "/data/train.csv"]
@@ -152,7 +152,7 @@ def _refusal(
     with web(answer) as url:
         made = sources(tmp_path, data_urls=(f"{url}/data/",), **changes)
         with pytest.raises(InvalidInputError) as caught:
-            made.fetch(Source("url", f"{url}/data/x.csv"), "data.train")
+            made.fetch(DataSource(url=f"{url}/data/x.csv"), "data.train")
     assert caught.value.field == "data.train.url"
     assert not list((tmp_path / "job").rglob("*.csv")) and not list((tmp_path / "job").rglob("*.partial"))
     return caught.value
@@ -210,7 +210,7 @@ def raw(*pieces: bytes) -> Iterator[tuple[str, threading.Event, threading.Event]
             connection, _ = listener.accept()
             accepted.append(connection)
             with connection:
-                connection.settimeout(60)
+                connection.settimeout(300)
                 connection.recv(65536)
                 for piece in pieces:
                     connection.sendall(piece)
@@ -228,7 +228,7 @@ def raw(*pieces: bytes) -> Iterator[tuple[str, threading.Event, threading.Event]
         for connection in accepted:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        thread.join(60)
+        thread.join(300)
 
 
 STALLED: dict[str, tuple[bytes, ...]] = {
@@ -259,7 +259,7 @@ def test_a_download_that_stalls_anywhere_ends(tmp_path: Path, pieces: tuple[byte
         with pytest.raises(KeyError if ends == "cancelled" else InvalidInputError) as caught:
             made.fetch(f"{url}/x.csv", target)
         assert ends == "cancelled" or "took longer than 600 seconds" in str(caught.value)
-        assert gone.wait(60), "the connection is cut"
+        assert gone.wait(300), "the connection is cut"
     assert not list(target.parent.iterdir())
     assert not [thread for thread in threading.enumerate() if thread.name == "chorus-download"]
 
@@ -275,7 +275,7 @@ def test_the_control_of_stalling_does_not_end(tmp_path: Path) -> None:
             ended.set()
 
         threading.Thread(target=careless, daemon=True).start()
-        assert sent.wait(60) and not ended.wait(0.5)
+        assert sent.wait(300) and not ended.wait(0.5)
 
 
 def test_a_name_that_does_not_resolve_holds_nobody_up(
@@ -287,7 +287,7 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
 
     def resolver(*_: Any, **__: Any) -> Any:
         asked.set()
-        assert answer.wait(60)
+        assert answer.wait(300)
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
     def interrupt() -> None:
@@ -295,14 +295,14 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
             raise KeyError("cancelled")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr("server.tuning.service.download._END_SECONDS", 0.0)
+    monkeypatch.setattr("server.tuning.jobs.download._END_SECONDS", 0.0)
     made = Download(config(tmp_path), lambda other: None, interrupt, "data.train.url")
     with pytest.raises(KeyError):
         made.fetch("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv")
     left = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]
     assert len(left) == 1, "control: its thread still waits for the name"
     answer.set()
-    left[0].join(60)
+    left[0].join(300)
     assert not left[0].is_alive() and not list((tmp_path / "downloads").iterdir())
 
 
@@ -333,5 +333,5 @@ def test_a_download_can_be_interrupted(tmp_path: Path) -> None:
     with web(lambda handler: say(handler, 200, b"x")) as url:
         made = sources(tmp_path, data_urls=(url,), interrupt=interrupt)
         with pytest.raises(KeyError):
-            made.fetch(Source("url", f"{url}/x.csv"), "data.train")
+            made.fetch(DataSource(url=f"{url}/x.csv"), "data.train")
     assert not list((tmp_path / "job").rglob("*.partial"))

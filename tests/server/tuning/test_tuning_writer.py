@@ -9,16 +9,16 @@ import pytest
 from tuning_tools import task
 
 from server.errors import InvalidInputError
-from server.tuning import checkpoint
-from server.tuning.job import Job
-from server.tuning.service.writer import newest_state, remove_older_runs, run_folder
-from server.tuning.state import JobState
+from server.tuning.jobs.writer import newest_state, remove_older_runs, run_folder
+from server.tuning.training import checkpoint
+from server.tuning.training.job import Job
+from server.tuning.training.state import TrainingState
 
 JOB = Job(3, (task(),))
 
 
 def test_a_run_removes_what_is_older_and_nothing_that_is_newer(tmp_path: Path) -> None:
-    state = JobState.start(JOB)
+    state = TrainingState.start(JOB)
     for token in (1, 9, 10, 11):
         checkpoint.write(run_folder(tmp_path, token), JOB, state)
     remove_older_runs(tmp_path, run_folder(tmp_path, 10))
@@ -31,7 +31,7 @@ def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, really: bool
 ) -> None:
     """By a runner that was given up for dead. The control: a damaged one stays damaged."""
-    run, state, read = run_folder(tmp_path, 1), JobState.start(JOB), checkpoint._body
+    run, state, read = run_folder(tmp_path, 1), TrainingState.start(JOB), checkpoint._body
     checkpoint.write(run, JOB, state)
 
     def late(path: Path) -> Any:
@@ -54,7 +54,7 @@ def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
 
 def test_a_snapshot_stays_as_it_was_and_copies_no_entries() -> None:
     """Whoever hands a state in is the device's thread: thousands of evaluations must cost it nothing."""
-    state = JobState.start(JOB)
+    state = TrainingState.start(JOB)
     entry = {"step": 1, "split": "selection", "metrics": {"mean": 0.5}}
     state.standings[0].evaluations.append(entry)
     taken = state.snapshot()

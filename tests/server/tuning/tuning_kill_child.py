@@ -12,10 +12,10 @@ from killing_files import KillingFiles, kill
 from tuning_tools import VOCABULARY, programs, task
 
 from prompts_store.blobs.files import Files
-from server.tuning import checkpoint
-from server.tuning.events import StepFinished
-from server.tuning.job import Job
-from server.tuning.loop import TuningLoop
+from server.tuning.training import checkpoint
+from server.tuning.training.events import StepFinished
+from server.tuning.training.job import Job
+from server.tuning.training.loop import TuningLoop
 
 JOB = Job(11, (task(0), task(1)))
 

@@ -12,11 +12,11 @@ import numpy as np
 from server.engine.executor.testing import tiny_model
 from server.model.t5 import Model
 from server.tuning.data.examples import TextRow, make_examples, target_ids
-from server.tuning.initialisers import Source, initial_prompt
-from server.tuning.job import Job, PromptTask
-from server.tuning.programs import Programs, compile_programs
-from server.tuning.recipe import Recipe
-from server.tuning.shapes import Shapes, shapes_for
+from server.tuning.document.recipe import Recipe
+from server.tuning.training.initialisers import Source, initial_prompt
+from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.programs import Programs, compile_programs
+from server.tuning.training.shapes import Shapes, shapes_for
 
 LABELS = ("n", "y")
 RECIPE = Recipe(

@@ -40,10 +40,10 @@ from server.model.checkpoints.chorus_format import write_chorus
 from server.model.config import T5Config
 from server.model.mesh import DeviceMesh, device_mesh
 from server.model.t5 import Model, assemble
-from server.tuning.objective import Batch, Noise
-from server.tuning.optimiser import Settings
-from server.tuning.programs import empty_sums, table
-from server.tuning.shapes import Shapes
+from server.tuning.training.objective import Batch, Noise
+from server.tuning.training.optimiser import Settings
+from server.tuning.training.programs import empty_sums, table
+from server.tuning.training.shapes import Shapes
 
 WIDE = T5Config(
     name="wide", vocab_size=163, padded_vocab_size=168, d_model=40, d_kv=3, d_ff=48, num_heads=16,

@@ -1,0 +1,5 @@
+"""The tables, and the two databases that hold them: read snapshots, exclusive writes, migrations."""
+
+from prompts_store.database.database import Database
+
+__all__ = ["Database"]

@@ -1,0 +1,195 @@
+"""One database: read snapshots and exclusive writes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from prompts_store.database import postgresql, sqlite
+from prompts_store.database.migrate import is_empty, upgrade
+from prompts_store.database.privacy import make_private_database
+from prompts_store.errors import InvalidError, NotFoundError, StoreError
+from prompts_store.text import shown
+
+LOG = logging.getLogger("chorus.store")
+
+PATIENCE_SECONDS = 30.0
+"""How long a change waits for the publish lock before it is told; a reader waits for no writer."""
+
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
+
+
+class Database:
+    """The tables, behind two kinds of transaction.
+
+    `write` is the *publish lock*: one writer at a time, over all threads and processes of one database.
+    Whoever holds it and looks at the blobs sees what will still be true when it commits.
+    """
+
+    def __init__(self, engine: Engine, *, memory: bool) -> None:
+        self.engine = engine
+        self.patience_seconds = PATIENCE_SECONDS
+        # In this process writers queue here, in order, instead of polling the database's lock.
+        self._writers = threading.RLock()
+        # An in-memory database is one connection: readers take their turn as well.
+        self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
+        # What a database server says of itself is for whoever started Chorus, not for its callers.
+        self._tells = True
+
+    @classmethod
+    def open(cls, folder: Path, url: str | None, *, make: bool = True) -> Database:
+        """Create or migrate the database. An SQLite file is readable by its owner alone.
+
+        Args:
+            folder: holds `chorus.db` when `url` is None.
+            url: an SQLAlchemy URL: `sqlite:///FILE`, `sqlite://` for one in memory, or
+                `postgresql://USER:PASSWORD@HOST/NAME`.
+            make: whether it may be made where there is none.
+
+        Raises:
+            InvalidError: `invalid_database_url`, field `database_url`.
+            NotFoundError: `no_store`, where none may be made.
+            StoreError: it cannot be opened, or a newer Chorus made it.
+        """
+        parsed = _parse(url, folder)
+        embedded = parsed.get_backend_name() == "sqlite"
+        memory = embedded and sqlite.is_memory(parsed)
+        file = Path(str(parsed.database)) if embedded and not memory else None
+        if file and not make and not file.exists():
+            raise _no_store(f"there is no {file}")
+        try:
+            engine = (sqlite if embedded else postgresql).make_engine(parsed)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise _bad_url("The database URL cannot be used") from error
+        database = cls(engine, memory=memory)
+        # PostgreSQL's publish lock is enough to migrate under; SQLite must make its file before it can lock.
+        opening = _opening(folder, file) if file else nullcontext()
+        try:
+            with opening, database.write() as connection:
+                if not make and is_empty(connection):
+                    raise _no_store("it has no tables")
+                upgrade(connection)
+        except (TypeError, ValueError) as error:  # the driver's, of an argument behind `?`
+            engine.dispose()
+            raise _bad_url("The database URL cannot be used") from error
+        except BaseException:
+            engine.dispose()
+            raise
+        database._tells = embedded
+        return database
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One snapshot: everything read inside belongs to one moment."""
+        with self._readers, self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self, patience_seconds: float | None = None) -> Iterator[Connection]:
+        """The publish lock, and a transaction that commits whole at the end or not at all.
+
+        Args:
+            patience_seconds: how long to wait for the lock, here and in the database together; the
+                database's own when not given.
+
+        Raises:
+            StoreError: somebody else held the lock all that time, or the database failed.
+        """
+        patience = self.patience_seconds if patience_seconds is None else patience_seconds
+        with self._turn(patience) as left_ms, self._translated(), self.engine.connect() as connection:
+            connection = connection.execution_options(**{sqlite.WRITE_OPTION: left_ms})
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _turn(self, patience_seconds: float) -> Iterator[int]:
+        """This process's turn to write, and the milliseconds of patience that are left."""
+        started = time.monotonic()
+        if not self._writers.acquire(timeout=patience_seconds):
+            raise _locked()
+        try:
+            yield max(1, round(1000 * (patience_seconds - (time.monotonic() - started))))
+        finally:
+            self._writers.release()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            if sqlite.is_locked(cause) or postgresql.is_locked(cause):
+                raise _locked() from error
+            kind, said = type(cause).__name__, " ".join(str(cause).split())
+            if not self._tells:
+                LOG.warning("the database did not answer: %s: %s", kind, said)
+            raise StoreError(
+                f"The database did not answer ({f'{kind}: {said}' if self._tells else kind}); nothing was "
+                f"changed. Check that it can be reached and written, has free space and is not locked by "
+                f"another program."
+            ) from error
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is SQLite, whose file is ours to look after; a database server looks after its own."""
+        return self.engine.dialect.name == "sqlite"
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _locked() -> StoreError:
+    return StoreError(
+        "The database is locked: another change, or another program that has it open, has not let go of it; "
+        "nothing was changed. Try again; if this goes on, find out which program holds the lock."
+    )
+
+
+def _parse(url: str | None, folder: Path) -> URL:
+    if url is None:
+        return URL.create("sqlite+pysqlite", database=str(folder / "chorus.db"))
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        raise _bad_url("The database URL cannot be parsed") from error
+    # A name without a driver means whichever one SQLAlchemy likes best.
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    if parsed.drivername not in _DRIVERS.values():
+        raise _bad_url(f"Metadata is kept in SQLite or PostgreSQL, not in {shown(parsed.drivername)}")
+    return parsed
+
+
+def _bad_url(what: str) -> InvalidError:
+    return InvalidError(
+        f"{what}; leave it out for the embedded database, or write sqlite:///FILE or "
+        f"postgresql://USER:PASSWORD@HOST/NAME.",
+        field="database_url",
+        code="invalid_database_url",
+    )
+
+
+def _no_store(why: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no database of Chorus here: {why}. Check the data folder and the database URL, or restore "
+        f"a backup; `chorus serve` makes a store.",
+        field="database_url",
+        code="no_store",
+    )
+
+
+@contextmanager
+def _opening(folder: Path, file: Path) -> Iterator[None]:
+    try:
+        with sqlite.opening(folder):
+            make_private_database(file)
+            yield
+    except OSError as error:
+        raise StoreError(f"Cannot use the data folder: {error.strerror or error}.") from error

@@ -1,0 +1,48 @@
+"""Bring a database to the tables that this code knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from prompts_store.errors import StoreError
+
+_FOLDER = Path(__file__).parents[1] / "migrations"
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing, inside the caller's transaction: all of them or none.
+
+    Raises:
+        StoreError: the database was made by a newer Chorus.
+    """
+    config = alembic_config(connection)
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current == scripts.get_current_head():
+        return
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise StoreError(
+            "The database was made by a newer version of Chorus; upgrade Chorus, or point it at another "
+            "data folder."
+        )
+    command.upgrade(config, "head")
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether no migration was ever run here."""
+    return MigrationContext.configure(connection).get_current_revision() is None
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's configuration without a file: `env.py` takes the connection from it."""
+    config = Config(attributes={"connection": connection})
+    # ConfigParser reads a percent sign as the start of a substitution.
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    return config

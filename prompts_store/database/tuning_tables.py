@@ -1,0 +1,108 @@
+"""The tables of data files and tuning jobs, beside those of `tables`.
+
+    files 1---n tuning_job_files n---1 tuning_jobs 1---n tuning_events
+
+Rows of files and jobs are never removed. Keys are numbers in the order of making, for lists; callers see ids.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from prompts_store.database.columns import DIGEST, KEY, NAME, PUBLIC_ID, Instant
+from prompts_store.database.tables import metadata
+
+_ALIVE = text("deleted_at IS NULL")
+_UNFINISHED = text("finished_at IS NULL")
+
+files = Table(
+    "files",
+    metadata,
+    Column("number", KEY, primary_key=True),
+    Column("id", PUBLIC_ID, nullable=False, unique=True),
+    Column("tenant", NAME, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", DIGEST, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("deleted_at", Instant, nullable=True),
+    Column("deleted_by", Text, nullable=False, default=""),
+    Index("ix_files_alive", "tenant", "number", sqlite_where=_ALIVE, postgresql_where=_ALIVE),
+    # Equal bytes are stored once, for every tenant; the collector asks who still needs them.
+    Index("ix_files_sha256", "sha256"),
+)
+
+tuning_jobs = Table(
+    "tuning_jobs",
+    metadata,
+    Column("number", KEY, primary_key=True),
+    Column("id", PUBLIC_ID, nullable=False, unique=True),
+    Column("tenant", NAME, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("spec", JSON, nullable=False),
+    # Of the spec: only who has this base may run the job.
+    Column("base_fingerprint", String(128), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    # Its place in the queue: when it was made, or resumed. A job that was given back keeps its place.
+    Column("queued_at", Instant, nullable=False),
+    Column("started_at", Instant, nullable=True),
+    Column("finished_at", Instant, nullable=True),
+    Column("error", JSON(none_as_null=True), nullable=True),
+    Column("progress", JSON, nullable=False),
+    Column("result", JSON, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("lease_owner", Text, nullable=True),
+    # Only ever grows, so that a token is never given twice.
+    Column("lease_token", BigInteger, nullable=False),
+    Column("lease_expires_at", Instant, nullable=True),
+    # The highest number ever given to an event of this job.
+    Column("last_event", Integer, nullable=False),
+    CheckConstraint("(finished_at IS NULL) = (status IN ('queued', 'preparing', 'running'))", name="over"),
+    CheckConstraint("(lease_owner IS NOT NULL) = (status IN ('preparing', 'running'))", name="lease"),
+    CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="expiry"),
+    Index("ix_tuning_jobs_tenant", "tenant", "number"),
+    Index("ix_tuning_jobs_status", "tenant", "status", "number"),
+    # Small, however many jobs are over: for counting a tenant's, and for whose turn it is.
+    Index("ix_tuning_jobs_open", "tenant", "status", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
+    Index(
+        "ix_tuning_jobs_unfinished",
+        "base_fingerprint",
+        "queued_at",
+        sqlite_where=_UNFINISHED,
+        postgresql_where=_UNFINISHED,
+    ),
+)
+
+tuning_job_files = Table(
+    "tuning_job_files",
+    metadata,
+    Column("job_number", ForeignKey(tuning_jobs.c.number), primary_key=True),
+    Column("file_number", ForeignKey(files.c.number), primary_key=True),
+    Index("ix_tuning_job_files_file_number", "file_number"),
+)
+
+tuning_events = Table(
+    "tuning_events",
+    metadata,
+    Column("job_number", ForeignKey(tuning_jobs.c.number), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("data", JSON, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Data files: what tenants upload to tune on."""

@@ -1,0 +1,202 @@
+"""The store's data files: upload, show, list, tombstone, read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from prompts_store import checks
+from prompts_store.base import StoreBase
+from prompts_store.blobs import ContentWriter
+from prompts_store.database.tuning_tables import files, tuning_job_files, tuning_jobs
+from prompts_store.errors import ConflictError, CorruptError, NotFoundError
+from prompts_store.files.records import DataFile
+from prompts_store.files.writing import FileWriter, check_file_name
+from prompts_store.ids import FILE, check_cursor_id, is_id, new_id
+from prompts_store.names import check_name
+from prompts_store.pages import (
+    DEFAULT_LIMIT,
+    check_limit,
+    decode_cursor,
+    encode_cursor,
+    invalid_cursor,
+    make_page,
+)
+from prompts_store.records import Page
+from prompts_store.text import shown
+
+_CURSOR = "files"
+
+
+class DataFiles(StoreBase):
+    """Files of training data. Their bytes are stored once, however many files have them."""
+
+    @contextmanager
+    def write_file(
+        self, tenant: str, name: str, *, created_by: str = "", max_bytes: int
+    ) -> Iterator[FileWriter]:
+        """A writer for a new file, as a stream; leaving without `commit` leaves nothing.
+
+        Args:
+            name: as the uploader calls it, without folders.
+            max_bytes: the most that it may have.
+
+        Raises:
+            InvalidError: `invalid_name`, `invalid_file_name`.
+            StoreError: the disk failed.
+        """
+        check_name(tenant, field="tenant")
+        check_file_name(name)
+        checks.check_text(created_by, field="created_by")
+        contents = self._contents
+
+        def commit(content: ContentWriter) -> DataFile:
+            digest = content.seal(self._clock())
+            with self._database.write() as connection:
+                # Under the lock, so that no collector takes the bytes before their row is there.
+                contents.keep(content, digest)
+                file = DataFile(
+                    new_id(FILE), tenant, name, content.size_bytes, digest, self._clock(), created_by
+                )
+                _add_file(connection, file)
+            return file
+
+        with contents.writer(self._clock()) as content:
+            yield FileWriter(content, commit, max_bytes)
+
+    def get_file(self, tenant: str, file_id: str) -> DataFile:
+        """A live file. NotFoundError: `unknown_file`."""
+        check_name(tenant, field="tenant")
+        with self._database.read() as connection:
+            return _file_record(find_file(connection, tenant, file_id))
+
+    def list_files(
+        self, tenant: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[DataFile]:
+        """A page of a tenant's live files, newest first. InvalidError: a bad limit or cursor."""
+        check_name(tenant, field="tenant")
+        limit = check_limit(limit)
+        before = decode_cursor(_CURSOR, cursor, check_cursor_id)
+        query = select(files).where(files.c.tenant == tenant, files.c.deleted_at.is_(None))
+        with self._database.read() as connection:
+            if before is not None:
+                # The id stands for its row's number, which would tell how many files all tenants have.
+                of_tenant = select(files.c.number).where(files.c.id == before, files.c.tenant == tenant)
+                number = connection.execute(of_tenant).scalar()
+                if number is None:
+                    raise invalid_cursor()
+                query = query.where(files.c.number < number)
+            rows = connection.execute(query.order_by(files.c.number.desc()).limit(limit + 1)).all()
+        return make_page(rows, limit, _file_record, lambda row: encode_cursor(_CURSOR, row.id))
+
+    def delete_file(self, tenant: str, file_id: str, *, deleted_by: str = "") -> None:
+        """Tombstone a file; its bytes go with a later collection, when no live file has the same.
+
+        Raises:
+            NotFoundError: `unknown_file`.
+            ConflictError: `file_in_use`: an unfinished job names it.
+        """
+        check_name(tenant, field="tenant")
+        checks.check_text(deleted_by, field="by")
+        with self._database.write() as connection:
+            row = find_file(connection, tenant, file_id)
+            uses = (
+                select(tuning_jobs.c.id)
+                .join(tuning_job_files, tuning_job_files.c.job_number == tuning_jobs.c.number)
+                .where(tuning_job_files.c.file_number == row.number, tuning_jobs.c.finished_at.is_(None))
+                .limit(1)
+            )
+            job_id = connection.execute(uses).scalar()
+            if job_id is not None:
+                raise ConflictError(
+                    f"The file is what the unfinished {job_id} learns from; wait for the job, or cancel it "
+                    f"first.",
+                    field="file",
+                    code="file_in_use",
+                )
+            connection.execute(
+                update(files)
+                .where(files.c.number == row.number)
+                .values(deleted_at=self._clock(), deleted_by=deleted_by)
+            )
+
+    def file_path(self, tenant: str, file_id: str) -> Path:
+        """Where the bytes of a live file are, to be read and never written.
+
+        They stay as long as the file lives, and as long as an unfinished job names it.
+
+        Raises:
+            NotFoundError: `unknown_file`.
+            CorruptError: `corrupt_file`: they are not there, or not as many as there should be.
+        """
+        file = self.get_file(tenant, file_id)
+        found = self._contents.size(file.sha256)
+        if found != file.size_bytes:
+            what = "is missing" if found is None else f"has {found} bytes, not {file.size_bytes}"
+            raise CorruptError(
+                f"The content of {file.id} {what}; restore it from a backup, or upload the file again. If "
+                f"this process runs on another machine than the server, they must share one data folder.",
+                field="file",
+                code="corrupt_file",
+            )
+        return self._contents.path(file.sha256)
+
+
+def find_file(connection: Connection, tenant: str, file_id: str, *, field: str = "file") -> Row[Any]:
+    """The row of a live file.
+
+    Raises:
+        NotFoundError: `unknown_file`.
+    """
+    query = select(files).where(files.c.id == file_id, files.c.tenant == tenant, files.c.deleted_at.is_(None))
+    row = connection.execute(query).one_or_none() if is_id(file_id) else None
+    if row is None:
+        raise NotFoundError(
+            f"There is no file {shown(file_id)}, or it was deleted; upload it first.",
+            field=field,
+            code="unknown_file",
+        )
+    return row
+
+
+def needed(connection: Connection, digests: Iterable[str], *, deleted_after: datetime) -> set[str]:
+    """Those of the digests that a live file has, or one that was deleted after that moment."""
+    query = select(files.c.sha256).where(
+        files.c.sha256.in_(list(digests)),
+        files.c.deleted_at.is_(None) | (files.c.deleted_at > deleted_after),
+    )
+    return set(connection.execute(query).scalars())
+
+
+def _add_file(connection: Connection, file: DataFile) -> None:
+    """The row of a new file, whose bytes are on the disk. The caller holds the publish lock."""
+    connection.execute(
+        insert(files).values(
+            id=file.id,
+            tenant=file.tenant,
+            name=file.name,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            created_at=file.created_at,
+            created_by=file.created_by,
+        )
+    )
+
+
+def _file_record(row: Row[Any]) -> DataFile:
+    """A file from the columns of `files`."""
+    return DataFile(
+        id=row.id,
+        tenant=row.tenant,
+        name=row.name,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        deleted_at=row.deleted_at,
+    )

@@ -1,0 +1,78 @@
+"""Taking a data file in: what it may be called, and its bytes up to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prompts_store import checks
+from prompts_store.blobs import ContentWriter
+from prompts_store.errors import InvalidError
+from prompts_store.files.records import DataFile
+from prompts_store.text import has_control_characters, shown
+
+MAX_FILE_NAME_CHARACTERS = 255
+
+
+class FileWriter:
+    """A data file on its way into the store, from `write_file`.
+
+    Not safe for several threads at once; it may go from one to another.
+    """
+
+    def __init__(
+        self,
+        content: ContentWriter,
+        commit: Callable[[ContentWriter], DataFile],
+        max_bytes: int,
+    ) -> None:
+        self._content = content
+        self._commit = commit
+        self._max_bytes = max_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """How much was written so far."""
+        return self._content.size_bytes
+
+    def write(self, content: bytes) -> None:
+        """Append to the file.
+
+        Raises:
+            InvalidError: `file_too_large`, field `file`: with this it is larger than it may be.
+            StoreError: the disk failed or is full.
+        """
+        if self._content.size_bytes + len(content) > self._max_bytes:
+            raise InvalidError(
+                f"The file is larger than {self._max_bytes} bytes, the most that is taken; send less.",
+                field="file",
+                code="file_too_large",
+            )
+        self._content.write(content)
+
+    def commit(self) -> DataFile:
+        """Make it a file. When this returns, it outlives a power cut; when it raises, there is none.
+
+        Raises:
+            StoreError: the disk or the database failed.
+        """
+        return self._commit(self._content)
+
+
+def check_file_name(name: object) -> str:
+    """The name itself, if it is one: of a file, without folders.
+
+    Raises:
+        InvalidError: `invalid_file_name`, field `name`.
+    """
+    try:
+        text = checks.check_text(name, field="name", limit=MAX_FILE_NAME_CHARACTERS)
+    except InvalidError:
+        text = ""
+    if not text.strip(" .") or has_control_characters(text) or "/" in text or "\\" in text:
+        raise InvalidError(
+            f"{shown(name)} is not a file name: send 1 to {MAX_FILE_NAME_CHARACTERS} characters without "
+            f"'/', '\\' and control characters, as in 'train.jsonl'.",
+            field="name",
+            code="invalid_file_name",
+        )
+    return text

@@ -1,0 +1,1 @@
+"""Tuning jobs: their queue, their events, and who runs which."""

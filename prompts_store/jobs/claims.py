@@ -1,0 +1,221 @@
+"""The store's tuning jobs, for whoever runs them: leases with a fencing token.
+
+Whoever runs jobs claims one for some seconds and renews that while it works. A lease that ran out may be
+taken by another, with a greater token; from then on nothing written with the smaller one is accepted, however
+late its owner wakes up. Nobody waits for a clock to be right: one that is wrong costs work done twice, never
+two runners that both write.
+
+Every change here is made under the publish lock, which one writer of the whole database holds at a time; so
+two claims at one moment are two claims one after the other, on every database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, and_, func, or_, select
+
+from prompts_store import checks
+from prompts_store.base import StoreBase
+from prompts_store.database.tuning_tables import tuning_jobs
+from prompts_store.errors import InvalidError
+from prompts_store.jobs.events import STATUS, add_events, check_events
+from prompts_store.jobs.records import ACTIVE, OVER, JobLease, JobStatus, TuningJob
+from prompts_store.jobs.rows import change_job, close_job, held, job_record
+from prompts_store.text import shown
+
+MAX_PROGRESS_BYTES = 65_536
+MAX_RESULT_BYTES = 1_048_576
+MAX_ERROR_BYTES = 16_384
+
+
+class JobClaims(StoreBase):
+    """Running jobs under a lease. Every write names its lease; LeaseLostError says to stop."""
+
+    def claim_job(
+        self, owner: str, lease_seconds: float, base_fingerprint: str
+    ) -> tuple[TuningJob, JobLease] | None:
+        """Take the job whose turn it is, and the lease to run it; None where none waits for this base.
+
+        Its turn: of the tenant with the fewest jobs at work, the job that has waited longest. A job whose
+        lease ran out waits too. It is `preparing` from now on. Look at its `cancel_requested`: whoever ran
+        it before may have died with the request unseen.
+
+        Args:
+            owner: who will run it, for people.
+            lease_seconds: until the lease must be renewed.
+        """
+        checks.check_text(owner, field="owner")
+        checks.check_fingerprint(base_fingerprint, field="base_fingerprint")
+        seconds = _check_seconds(lease_seconds)
+        with self._database.write() as connection:
+            now = self._clock()
+            row = _next(connection, base_fingerprint, now)
+            if row is None:
+                return None
+            token, attempt = row.lease_token + 1, row.attempt + 1
+            expires_at = now + timedelta(seconds=seconds)
+            values = {
+                "status": "preparing",
+                "attempt": attempt,
+                "started_at": row.started_at or now,
+                "lease_owner": owner,
+                "lease_token": token,
+                "lease_expires_at": expires_at,
+            }
+            change_job(connection, row.number, values)
+            add_events(connection, row.number, [(STATUS, {"status": "preparing", "attempt": attempt})], now)
+            lease = JobLease(row.id, row.tenant, owner, token, expires_at)
+            return job_record(held(connection, lease)), lease
+
+    def renew_lease(self, lease: JobLease, lease_seconds: float) -> JobLease:
+        """The lease, to last so many seconds from now. LeaseLostError."""
+        seconds = _check_seconds(lease_seconds)
+        with self._database.write() as connection:
+            row = held(connection, lease)
+            expires_at = self._clock() + timedelta(seconds=seconds)
+            change_job(connection, row.number, {"lease_expires_at": expires_at})
+        return replace(lease, expires_at=expires_at)
+
+    def release_job(self, lease: JobLease) -> None:
+        """Give a job back unfinished: it keeps its place in the queue. LeaseLostError."""
+        with self._database.write() as connection:
+            now = self._clock()
+            row = held(connection, lease)
+            if row.cancel_requested:
+                close_job(connection, row.number, "cancelled", now)
+                return
+            change_job(
+                connection, row.number, {"status": "queued", "lease_owner": None, "lease_expires_at": None}
+            )
+            add_events(connection, row.number, [(STATUS, {"status": "queued"})], now)
+
+    def update_job(
+        self,
+        lease: JobLease,
+        *,
+        status: Literal["preparing", "running"] | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> TuningJob:
+        """Say how far the job is; the answer's `cancel_requested` says whether to stop.
+
+        Args:
+            status: None leaves it.
+            progress: a JSON object, in place of the one before; None leaves that.
+
+        Raises:
+            LeaseLostError: stop, and write nothing more.
+            InvalidError: with the field at fault.
+        """
+        if status is not None:
+            _check_one_of(status, ACTIVE)
+        checked = _check_object(progress, field="progress", limit_bytes=MAX_PROGRESS_BYTES)
+        with self._database.write() as connection:
+            row = held(connection, lease)
+            values: dict[str, Any] = {}
+            if checked is not None:
+                values["progress"] = checked
+            if status is not None and status != row.status:
+                values["status"] = status
+            if values:
+                change_job(connection, row.number, values)
+            if "status" in values:
+                add_events(connection, row.number, [(STATUS, {"status": status})], self._clock())
+            return job_record(held(connection, lease))
+
+    def append_events(self, lease: JobLease, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Add to the job's events, in order: all of them or none.
+
+        Args:
+            events: kinds and JSON objects. The kind `status` is the store's own: it is written with each
+                change of status.
+
+        Raises:
+            LeaseLostError: stop, and write nothing more.
+            InvalidError: with the field at fault.
+        """
+        checked = check_events(events)
+        with self._database.write() as connection:
+            row = held(connection, lease)
+            add_events(connection, row.number, checked, self._clock())
+
+    def finish_job(
+        self,
+        lease: JobLease,
+        status: Literal["succeeded", "failed", "cancelled"],
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> TuningJob:
+        """The job is over; the lease ends. Once: a second time, the lease is lost.
+
+        Raises:
+            LeaseLostError: write nothing more; look at the job to see how it is.
+            InvalidError: with the field at fault.
+        """
+        _check_one_of(status, OVER)
+        checked_result = _check_object(result, field="result", limit_bytes=MAX_RESULT_BYTES)
+        checked_error = _check_object(error, field="error", limit_bytes=MAX_ERROR_BYTES)
+        with self._database.write() as connection:
+            row = held(connection, lease)
+            values = {"result": checked_result or {}, "error": checked_error}
+            close_job(
+                connection,
+                row.number,
+                status,
+                self._clock(),
+                values=values,
+                data={"error": checked_error} if checked_error else None,
+            )
+            return job_record(
+                connection.execute(select(tuning_jobs).where(tuning_jobs.c.number == row.number)).one()
+            )
+
+
+def _check_seconds(seconds: float) -> float:
+    if checks.is_finite(seconds) and seconds > 0:
+        return float(seconds)
+    raise InvalidError(
+        f"A lease of {shown(seconds)} seconds is none; it is a number above 0.", field="lease_seconds"
+    )
+
+
+def _check_one_of(status: str, known: tuple[JobStatus, ...]) -> None:
+    if status not in known:
+        raise InvalidError(
+            f"The status {shown(status)} is not for here; it is one of {', '.join(known)}.", field="status"
+        )
+
+
+def _check_object(value: Mapping[str, Any] | None, *, field: str, limit_bytes: int) -> dict[str, Any] | None:
+    return None if value is None else checks.check_object(value, field=field, limit_bytes=limit_bytes)
+
+
+def _next(connection: Connection, base_fingerprint: str, now: datetime) -> Row[Any] | None:
+    """The job whose turn it is: of the tenant with the fewest at work, the one that has waited longest.
+
+    A job whose lease ran out waits like a queued one, at the place that it had.
+    """
+    at_work = and_(tuning_jobs.c.finished_at.is_(None), tuning_jobs.c.status.in_(ACTIVE))
+    busy = (
+        select(tuning_jobs.c.tenant, func.count().label("jobs"))
+        .where(at_work, tuning_jobs.c.lease_expires_at > now)
+        .group_by(tuning_jobs.c.tenant)
+        .subquery()
+    )
+    waiting = or_(tuning_jobs.c.status == "queued", tuning_jobs.c.lease_expires_at <= now)
+    query = (
+        select(tuning_jobs)
+        .outerjoin(busy, busy.c.tenant == tuning_jobs.c.tenant)
+        .where(
+            tuning_jobs.c.finished_at.is_(None),
+            tuning_jobs.c.base_fingerprint == base_fingerprint,
+            waiting,
+        )
+        .order_by(func.coalesce(busy.c.jobs, 0), tuning_jobs.c.queued_at, tuning_jobs.c.number)
+        .limit(1)
+    )
+    return connection.execute(query).one_or_none()

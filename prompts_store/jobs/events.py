@@ -1,0 +1,56 @@
+"""What happened in a job, numbered 1, 2, ...: a list that only grows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from prompts_store import checks
+from prompts_store.database.tuning_tables import tuning_events, tuning_jobs
+from prompts_store.errors import InvalidError
+from prompts_store.text import shown
+
+MAX_EVENT_BYTES = 65_536
+# Written by the store with every change of a job's status, in the same transaction.
+STATUS = "status"
+
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+
+
+def check_events(events: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Events as they may be stored.
+
+    Raises:
+        InvalidError: field `events.2.kind` or `events.2.data`.
+    """
+    checked = []
+    for i, (kind, data) in enumerate(events):
+        if not (isinstance(kind, str) and _KIND.fullmatch(kind)) or kind == STATUS:
+            raise InvalidError(
+                f"{shown(kind)} is not a kind of event: use lower-case letters, digits and '_'; 'status' is "
+                f"the store's own.",
+                field=f"events.{i}.kind",
+            )
+        field = f"events.{i}.data"
+        checked.append((kind, checks.check_object(data, field=field, limit_bytes=MAX_EVENT_BYTES)))
+    return checked
+
+
+def add_events(
+    connection: Connection, job_number: int, events: Sequence[tuple[str, Mapping[str, Any]]], now: datetime
+) -> None:
+    """Append to a job's events. The caller holds the publish lock."""
+    if not events:
+        return
+    which = tuning_jobs.c.number == job_number
+    last = connection.execute(select(tuning_jobs.c.last_event).where(which)).scalar_one()
+    rows = [
+        {"job_number": job_number, "seq": last + i, "at": now, "kind": kind, "data": dict(data)}
+        for i, (kind, data) in enumerate(events, 1)
+    ]
+    connection.execute(insert(tuning_events), rows)
+    connection.execute(update(tuning_jobs).where(which).values(last_event=last + len(rows)))

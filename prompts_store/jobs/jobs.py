@@ -1,0 +1,272 @@
+"""The store's tuning jobs, as their tenant sees them: make, show, list, cancel, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select
+
+from prompts_store import checks
+from prompts_store.base import StoreBase
+from prompts_store.database.tuning_tables import files as file_table
+from prompts_store.database.tuning_tables import tuning_events, tuning_job_files, tuning_jobs
+from prompts_store.errors import ConflictError, InvalidError, LimitError
+from prompts_store.files.data_files import find_file
+from prompts_store.ids import JOB, check_cursor_id, new_id
+from prompts_store.jobs.events import STATUS, add_events
+from prompts_store.jobs.records import ACTIVE, STATUSES, JobEvent, JobStatus, TuningJob
+from prompts_store.jobs.rows import change_job, close_job, find_job, job_record
+from prompts_store.names import check_name
+from prompts_store.pages import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    check_limit,
+    decode_cursor,
+    encode_cursor,
+    invalid_cursor,
+    make_page,
+)
+from prompts_store.records import Page
+from prompts_store.text import shown
+
+MAX_SPEC_BYTES = 262_144
+
+_CURSOR = "jobs"
+
+
+class TuningJobs(StoreBase):
+    """Jobs that make prompts from data files."""
+
+    def create_job(
+        self,
+        tenant: str,
+        spec: Mapping[str, Any],
+        *,
+        created_by: str = "",
+        files: Mapping[str, str] | None = None,
+        max_unfinished: int | None = None,
+    ) -> TuningJob:
+        """Put a job into the queue.
+
+        Args:
+            spec: a JSON object that says what to do; `base_fingerprint` in it says on which base model.
+            files: ids of the data files that it reads, by the field of the request that named each, as in
+                `{"data.train.file": "file-..."}`. They cannot be deleted until the job is over.
+            max_unfinished: how many unfinished jobs the tenant may have, this one included; None for any.
+
+        Raises:
+            InvalidError: with the field at fault.
+            NotFoundError: `unknown_file`, with the field that named it.
+            LimitError: `too_many_jobs`.
+        """
+        check_name(tenant, field="tenant")
+        checked = checks.check_object(spec, field="spec", limit_bytes=MAX_SPEC_BYTES)
+        base_fingerprint = checks.check_fingerprint(
+            checked.get("base_fingerprint"), field="spec.base_fingerprint"
+        )
+        checks.check_text(created_by, field="created_by")
+        with self._database.write() as connection:
+            now = self._clock()
+            numbers = {
+                find_file(connection, tenant, file_id, field=field).number
+                for field, file_id in (files or {}).items()
+            }
+            _require_room(connection, tenant, max_unfinished)
+            job_id = new_id(JOB)
+            connection.execute(
+                insert(tuning_jobs).values(
+                    id=job_id,
+                    tenant=tenant,
+                    status="queued",
+                    spec=checked,
+                    base_fingerprint=base_fingerprint,
+                    created_at=now,
+                    created_by=created_by,
+                    queued_at=now,
+                    progress={},
+                    result={},
+                    cancel_requested=False,
+                    attempt=0,
+                    lease_token=0,
+                    last_event=0,
+                )
+            )
+            row = find_job(connection, tenant, job_id)
+            if numbers:
+                rows = [{"job_number": row.number, "file_number": number} for number in sorted(numbers)]
+                connection.execute(insert(tuning_job_files), rows)
+            add_events(connection, row.number, [(STATUS, {"status": "queued"})], now)
+            return job_record(row)
+
+    def get_job(self, tenant: str, job_id: str) -> TuningJob:
+        """A job. NotFoundError: `unknown_job`."""
+        check_name(tenant, field="tenant")
+        with self._database.read() as connection:
+            return job_record(find_job(connection, tenant, job_id))
+
+    def list_jobs(
+        self,
+        tenant: str,
+        *,
+        status: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+    ) -> Page[TuningJob]:
+        """A page of a tenant's jobs, newest first; `status` keeps those that have it.
+
+        Raises:
+            InvalidError: a bad status, limit or cursor.
+        """
+        check_name(tenant, field="tenant")
+        limit = check_limit(limit)
+        before = decode_cursor(_CURSOR, cursor, check_cursor_id)
+        query = select(tuning_jobs).where(tuning_jobs.c.tenant == tenant)
+        if status is not None:
+            query = query.where(tuning_jobs.c.status == check_status(status))
+        with self._database.read() as connection:
+            if before is not None:
+                of_tenant = select(tuning_jobs.c.number).where(
+                    tuning_jobs.c.id == before, tuning_jobs.c.tenant == tenant
+                )
+                number = connection.execute(of_tenant).scalar()
+                if number is None:
+                    raise invalid_cursor()
+                query = query.where(tuning_jobs.c.number < number)
+            rows = connection.execute(query.order_by(tuning_jobs.c.number.desc()).limit(limit + 1)).all()
+        return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
+
+    def cancel_job(self, tenant: str, job_id: str, *, by: str = "") -> TuningJob:
+        """Cancel a job: at once where nobody runs it, else `cancel_requested` tells whoever does.
+
+        Raises:
+            NotFoundError: `unknown_job`.
+            ConflictError: `job_over`.
+        """
+        check_name(tenant, field="tenant")
+        checks.check_text(by, field="by")
+        with self._database.write() as connection:
+            now = self._clock()
+            row = find_job(connection, tenant, job_id)
+            if row.finished_at is not None:
+                raise ConflictError(
+                    f"The job is over: it {_ended(row.status)}; there is nothing to cancel.",
+                    field="job",
+                    code="job_over",
+                )
+            if row.status in ACTIVE and row.lease_expires_at > now:
+                if not row.cancel_requested:
+                    change_job(connection, row.number, {"cancel_requested": True})
+                    data = {"status": row.status, "cancel_requested": True, "by": by}
+                    add_events(connection, row.number, [(STATUS, data)], now)
+                return job_record(find_job(connection, tenant, job_id))
+            # Also when its runner is overdue: should it wake up, its lease is gone.
+            close_job(connection, row.number, "cancelled", now, data={"by": by})
+            return job_record(find_job(connection, tenant, job_id))
+
+    def resume_job(
+        self, tenant: str, job_id: str, *, by: str = "", max_unfinished: int | None = None
+    ) -> TuningJob:
+        """Put a job that failed or was cancelled into the queue again; it goes on from its checkpoint.
+
+        Raises:
+            NotFoundError: `unknown_job`.
+            ConflictError: `job_not_stopped`; `file_deleted`: a file of it is gone.
+            LimitError: `too_many_jobs`.
+        """
+        check_name(tenant, field="tenant")
+        checks.check_text(by, field="by")
+        with self._database.write() as connection:
+            now = self._clock()
+            row = find_job(connection, tenant, job_id)
+            if row.status not in ("failed", "cancelled"):
+                raise ConflictError(
+                    f"The job is {row.status}; only one that failed or was cancelled is resumed.",
+                    field="job",
+                    code="job_not_stopped",
+                )
+            gone = (
+                select(file_table.c.id)
+                .join(tuning_job_files, tuning_job_files.c.file_number == file_table.c.number)
+                .where(tuning_job_files.c.job_number == row.number, file_table.c.deleted_at.is_not(None))
+                .order_by(file_table.c.number)
+                .limit(1)
+            )
+            file_id = connection.execute(gone).scalar()
+            if file_id is not None:
+                raise ConflictError(
+                    f"The job learns from {file_id}, which was deleted; upload it again and start a new job.",
+                    field="job",
+                    code="file_deleted",
+                )
+            _require_room(connection, tenant, max_unfinished)
+            values = {
+                "status": "queued",
+                "queued_at": now,
+                "finished_at": None,
+                "error": None,
+                "cancel_requested": False,
+            }
+            change_job(connection, row.number, values)
+            add_events(connection, row.number, [(STATUS, {"status": "queued", "by": by})], now)
+            return job_record(find_job(connection, tenant, job_id))
+
+    def job_events(
+        self, tenant: str, job_id: str, *, after: int = 0, limit: int = MAX_LIMIT
+    ) -> list[JobEvent]:
+        """A job's events after a number, in order, at most `limit` of them.
+
+        Each change of status is an event of kind `status` with `{"status": ...}`; the last one of a job that
+        is over says how it ended. A job that is resumed goes on with the numbers.
+
+        Raises:
+            NotFoundError: `unknown_job`.
+            InvalidError: a bad limit, or `after`.
+        """
+        check_name(tenant, field="tenant")
+        with self._database.read() as connection:
+            job = find_job(connection, tenant, job_id)
+            if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**31:
+                raise InvalidError(
+                    f"{shown(after)} is not the number of an event; send the last one that you have, or 0.",
+                    field="after",
+                )
+            query = (
+                select(tuning_events)
+                .where(tuning_events.c.job_number == job.number, tuning_events.c.seq > after)
+                .order_by(tuning_events.c.seq)
+                .limit(check_limit(limit))
+            )
+            return [JobEvent(row.seq, row.at, row.kind, row.data) for row in connection.execute(query)]
+
+
+def check_status(status: object) -> JobStatus:
+    """The status itself, if it is one.
+
+    Raises:
+        InvalidError: `invalid_status`, field `status`.
+    """
+    for known in STATUSES:
+        if status == known:
+            return known
+    raise InvalidError(
+        f"{shown(status)} is not a status of a job; it is one of {', '.join(STATUSES)}.",
+        field="status",
+        code="invalid_status",
+    )
+
+
+def _require_room(connection: Connection, tenant: str, most: int | None) -> None:
+    if most is None:
+        return
+    query = select(func.count()).where(tuning_jobs.c.tenant == tenant, tuning_jobs.c.finished_at.is_(None))
+    number = connection.execute(query).scalar_one()
+    if number >= most:
+        raise LimitError(
+            f"{number} tuning jobs are unfinished and {most} is the most; wait for one to end or cancel one.",
+            code="too_many_jobs",
+        )
+
+
+def _ended(status: str) -> str:
+    return "was cancelled" if status == "cancelled" else status

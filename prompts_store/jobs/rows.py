@@ -1,0 +1,95 @@
+"""Rows of tuning jobs: found, changed, closed, and as the records that the store hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from prompts_store.database.tuning_tables import tuning_jobs
+from prompts_store.errors import LeaseLostError, NotFoundError
+from prompts_store.ids import is_id
+from prompts_store.jobs.events import STATUS, add_events
+from prompts_store.jobs.records import JobLease, JobStatus, TuningJob
+from prompts_store.text import shown
+
+
+def find_job(connection: Connection, tenant: str, job_id: str) -> Row[Any]:
+    """The row of a job.
+
+    Raises:
+        NotFoundError: `unknown_job`.
+    """
+    query = select(tuning_jobs).where(tuning_jobs.c.id == job_id, tuning_jobs.c.tenant == tenant)
+    row = connection.execute(query).one_or_none() if is_id(job_id) else None
+    if row is None:
+        raise NotFoundError(f"There is no tuning job {shown(job_id)}.", field="job", code="unknown_job")
+    return row
+
+
+def held(connection: Connection, lease: JobLease) -> Row[Any]:
+    """The row of the job that a lease is for.
+
+    A lease that ran out is good until another takes the job: only that makes writing unsafe.
+
+    Raises:
+        LeaseLostError: the job is in other hands, or in nobody's.
+    """
+    query = select(tuning_jobs).where(
+        tuning_jobs.c.id == lease.job_id,
+        tuning_jobs.c.lease_token == lease.token,
+        tuning_jobs.c.lease_owner.is_not(None),
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise LeaseLostError(
+            f"The lease of {lease.job_id} is lost: another runs the job, or it is over; stop working on it.",
+            field="lease",
+        )
+    return row
+
+
+def change_job(connection: Connection, number: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a job."""
+    connection.execute(update(tuning_jobs).where(tuning_jobs.c.number == number).values(**values))
+
+
+def close_job(
+    connection: Connection,
+    number: int,
+    status: JobStatus,
+    now: datetime,
+    *,
+    values: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """A job is over; its lease ends with it.
+
+    Args:
+        values: further columns.
+        data: of the event, beside the status.
+    """
+    over = {"status": status, "finished_at": now, "lease_owner": None, "lease_expires_at": None}
+    change_job(connection, number, {**over, **(values or {})})
+    add_events(connection, number, [(STATUS, {"status": status, **(data or {})})], now)
+
+
+def job_record(row: Row[Any]) -> TuningJob:
+    """A job from the columns of `tuning_jobs`."""
+    return TuningJob(
+        id=row.id,
+        tenant=row.tenant,
+        status=row.status,
+        spec=row.spec,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        error=row.error,
+        progress=row.progress,
+        result=row.result,
+        cancel_requested=row.cancel_requested,
+        attempt=row.attempt,
+    )

@@ -1,0 +1,1 @@
+"""Tasks and their versions: published, referred to, aliased, listed, tombstoned."""

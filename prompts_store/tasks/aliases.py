@@ -1,0 +1,92 @@
+"""The store's aliases: movable names for versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+
+from prompts_store.base import StoreBase, check_owner
+from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.rows import held
+from prompts_store.names import LIVE, check_alias
+from prompts_store.records import AliasMove
+from prompts_store.tasks import aliasing
+from prompts_store.tasks.references import check_version
+from prompts_store.tasks.rows import find_task, refresh_labels
+
+
+class Aliases(StoreBase):
+    """Promote, roll back, and what happened before."""
+
+    def aliases(self, tenant: str, task: str) -> dict[str, int]:
+        """A task's aliases and the versions that they mean. NotFoundError: `unknown_task`."""
+        check_owner(tenant, task)
+        with self._database.read() as connection:
+            return aliasing.current(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
+
+    def alias_history(self, tenant: str, task: str) -> list[AliasMove]:
+        """Every move of a task's aliases, oldest first. NotFoundError: `unknown_task`."""
+        check_owner(tenant, task)
+        with self._database.read() as connection:
+            return aliasing.history(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
+
+    def set_alias(
+        self,
+        tenant: str,
+        task: str,
+        alias: str,
+        number: int,
+        *,
+        moved_by: str = "",
+        lease: JobLease | None = None,
+    ) -> AliasMove:
+        """Point an alias at a version, at one instant. Where it points there already, nothing is written.
+
+        Args:
+            lease: of the job that moves it: whoever lost that moves nothing.
+
+        Raises:
+            NotFoundError: `unknown_task`, `unknown_version`.
+            LeaseLostError: the job is in other hands.
+        """
+        check_version(number)
+        with self._changing(tenant, task, alias, moved_by) as (connection, key):
+            if lease is not None:
+                held(connection, lease)
+            return aliasing.move(
+                connection, aliasing.TASKS, key, alias, number, moved_by=moved_by, now=self._clock()
+            )
+
+    def remove_alias(self, tenant: str, task: str, alias: str, *, moved_by: str = "") -> AliasMove:
+        """Take an alias away; its history stays. NotFoundError: `unknown_task`, `unknown_alias`."""
+        with self._changing(tenant, task, alias, moved_by) as (connection, key):
+            return aliasing.remove(
+                connection, aliasing.TASKS, key, alias, moved_by=moved_by, now=self._clock()
+            )
+
+    def rollback(self, tenant: str, task: str, alias: str = LIVE, *, moved_by: str = "") -> AliasMove:
+        """Point an alias at the version that it meant before; twice goes back two steps.
+
+        Raises:
+            NotFoundError: `unknown_task`, `unknown_alias`.
+            ConflictError: there is nothing to go back to.
+        """
+        with self._changing(tenant, task, alias, moved_by) as (connection, key):
+            return aliasing.rollback(
+                connection, aliasing.TASKS, key, alias, moved_by=moved_by, now=self._clock()
+            )
+
+    @contextmanager
+    def _changing(
+        self, tenant: str, task: str, alias: str, moved_by: str
+    ) -> Iterator[tuple[Connection, int]]:
+        """A write on one task's aliases, with the task's key; the list's labels follow `@live`."""
+        check_owner(tenant, task, moved_by)
+        check_alias(alias)
+        with self._database.write() as connection:
+            key = find_task(connection, tenant, task).id
+            yield connection, key
+            if alias == LIVE:
+                refresh_labels(connection, key)

@@ -1,0 +1,194 @@
+"""Aliases: movable names for versions, with a history. One code for tasks and for ensembles.
+
+History is never rewritten. Every move also notes to which earlier move a rollback goes (`back_id`), so that
+going back twice goes back two steps instead of to and fro:
+
+    set 1, set 2, set 3        1 <- 2 <- 3
+    rollback                   2 (back: 1)
+    rollback                   1 (back: nothing)
+    set 4                      1 <- 4
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, Table, and_, delete, insert, select, update
+
+from prompts_store.database import tables
+from prompts_store.errors import ConflictError, NotFoundError
+from prompts_store.records import AliasMove
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The tables of one kind of name that has versions and aliases.
+
+    Attributes:
+        owner: the column of `versions` that says whose they are.
+        noun: for errors.
+    """
+
+    versions: Table
+    owner: Column[Any]
+    aliases: Table
+    moves: Table
+    noun: str
+
+
+TASKS = Family(tables.versions, tables.versions.c.task_id, tables.aliases, tables.alias_moves, "task")
+ENSEMBLES = Family(
+    tables.ensemble_versions,
+    tables.ensemble_versions.c.ensemble_id,
+    tables.ensemble_aliases,
+    tables.ensemble_alias_moves,
+    "ensemble",
+)
+
+
+def current(connection: Connection, family: Family, owner_id: int) -> dict[str, int]:
+    """Aliases of one name and the version numbers that they mean, by alias."""
+    return current_of(connection, family, [owner_id]).get(owner_id, {})
+
+
+def current_of(connection: Connection, family: Family, owner_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """Aliases of several names, by the name's key."""
+    table = family.aliases
+    found: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    rows = connection.execute(
+        select(table).where(table.c.owner_id.in_(owner_ids)).order_by(table.c.owner_id, table.c.alias)
+    )
+    for row in rows:
+        found[row.owner_id][row.alias] = row.number
+    return found
+
+
+def history(connection: Connection, family: Family, owner_id: int) -> list[AliasMove]:
+    """Every move of every alias of one name, oldest first."""
+    table = family.moves
+    rows = connection.execute(select(table).where(table.c.owner_id == owner_id).order_by(table.c.id))
+    return [AliasMove(row.alias, row.number, row.previous, row.moved_at, row.moved_by) for row in rows]
+
+
+def move(
+    connection: Connection,
+    family: Family,
+    owner_id: int,
+    alias: str,
+    number: int,
+    *,
+    moved_by: str,
+    now: datetime,
+) -> AliasMove:
+    """Point an alias at a live version. Where it points there already, nothing is written.
+
+    Raises:
+        NotFoundError: `unknown_version`.
+    """
+    if not _is_live(connection, family, owner_id, number):
+        raise NotFoundError(
+            f"The {family.noun} has no version {number}, or it was deleted.",
+            field="version",
+            code="unknown_version",
+        )
+    previous = current(connection, family, owner_id).get(alias)
+    if previous == number:
+        return AliasMove(alias, number, previous, now, moved_by)
+    last = _last_move(connection, family, owner_id, alias)
+    # A removal is no state to go back to: what was before it is.
+    back_id = None if last is None else last.id if last.number is not None else last.back_id
+    return _record(connection, family, owner_id, AliasMove(alias, number, previous, now, moved_by), back_id)
+
+
+def remove(
+    connection: Connection, family: Family, owner_id: int, alias: str, *, moved_by: str, now: datetime
+) -> AliasMove:
+    """Take an alias away; its history stays.
+
+    Raises:
+        NotFoundError: `unknown_alias`.
+    """
+    previous = _require(connection, family, owner_id, alias)
+    last = _last_move(connection, family, owner_id, alias)
+    back_id = last.id if last is not None else None
+    return _record(connection, family, owner_id, AliasMove(alias, None, previous, now, moved_by), back_id)
+
+
+def rollback(
+    connection: Connection, family: Family, owner_id: int, alias: str, *, moved_by: str, now: datetime
+) -> AliasMove:
+    """Point an alias at the version that it meant before; versions deleted since are passed over.
+
+    Raises:
+        NotFoundError: `unknown_alias`.
+        ConflictError: there is nothing to go back to.
+    """
+    number = _require(connection, family, owner_id, alias)
+    at = _last_move(connection, family, owner_id, alias)
+    while at is not None and at.back_id is not None:
+        at = _move_row(connection, family, at.back_id)
+        if at.number not in (None, number) and _is_live(connection, family, owner_id, at.number):
+            made = AliasMove(alias, at.number, number, now, moved_by)
+            return _record(connection, family, owner_id, made, at.back_id)
+    raise ConflictError(
+        f"There is no earlier version to go back to: '{alias}' has meant {number} since it was made, or "
+        f"what it meant before was deleted.",
+        field="alias",
+    )
+
+
+def unknown_alias(alias: str, noun: str, *, field: str = "alias") -> NotFoundError:
+    """The error for an alias that is not there."""
+    return NotFoundError(f"The {noun} has no alias '{alias}'.", field=field, code="unknown_alias")
+
+
+def _require(connection: Connection, family: Family, owner_id: int, alias: str) -> int:
+    number = current(connection, family, owner_id).get(alias)
+    if number is None:
+        raise unknown_alias(alias, family.noun)
+    return number
+
+
+def _is_live(connection: Connection, family: Family, owner_id: int, number: int) -> bool:
+    table = family.versions
+    query = select(table.c.id).where(
+        family.owner == owner_id, table.c.number == number, table.c.deleted_at.is_(None)
+    )
+    return connection.execute(query).one_or_none() is not None
+
+
+def _last_move(connection: Connection, family: Family, owner_id: int, alias: str) -> Row[Any] | None:
+    table = family.moves
+    query = select(table).where(table.c.owner_id == owner_id, table.c.alias == alias)
+    return connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
+
+
+def _move_row(connection: Connection, family: Family, key: int) -> Row[Any]:
+    return connection.execute(select(family.moves).where(family.moves.c.id == key)).one()
+
+
+def _record(
+    connection: Connection, family: Family, owner_id: int, made: AliasMove, back_id: int | None
+) -> AliasMove:
+    table = family.aliases
+    at = and_(table.c.owner_id == owner_id, table.c.alias == made.alias)
+    if made.version is None:
+        connection.execute(delete(table).where(at))
+    elif not connection.execute(update(table).where(at).values(number=made.version)).rowcount:
+        connection.execute(insert(table).values(owner_id=owner_id, alias=made.alias, number=made.version))
+    connection.execute(
+        insert(family.moves).values(
+            owner_id=owner_id,
+            alias=made.alias,
+            number=made.version,
+            previous=made.previous,
+            back_id=back_id,
+            moved_at=made.moved_at,
+            moved_by=made.moved_by,
+        )
+    )
+    return made

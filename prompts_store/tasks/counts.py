@@ -1,0 +1,66 @@
+"""How many live versions name a blob: equal content is stored once and counted."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, null, select, update
+
+from prompts_store.database.columns import Instant
+from prompts_store.database.tables import blobs, versions
+
+
+def retain(connection: Connection, digest: str, size_bytes: int) -> None:
+    """One more version names a blob, perhaps the first."""
+    found = connection.execute(
+        update(blobs)
+        .where(blobs.c.digest == digest)
+        .values(reference_count=blobs.c.reference_count + 1, unreferenced_at=None)
+    )
+    if not found.rowcount:
+        connection.execute(
+            insert(blobs).values(
+                digest=digest, size_bytes=size_bytes, reference_count=1, unreferenced_at=None
+            )
+        )
+
+
+def release(connection: Connection, digest: str, now: datetime) -> None:
+    """One version less names a blob."""
+    _set(connection, blobs.c.digest == digest, blobs.c.reference_count - 1, now)
+
+
+def release_all(connection: Connection, which: ColumnElement[bool], now: datetime) -> None:
+    """Release the blobs of many live versions at once, before they are tombstoned.
+
+    Args:
+        which: a condition on `versions`.
+    """
+    uses = (
+        select(func.count())
+        .select_from(versions)
+        .where(which, versions.c.blob_digest == blobs.c.digest)
+        .correlate(blobs)
+        .scalar_subquery()
+    )
+    named = select(versions.c.blob_digest).where(which)
+    _set(connection, blobs.c.digest.in_(named), blobs.c.reference_count - uses, now)
+
+
+def recount(connection: Connection, digest: str, now: datetime) -> None:
+    """Make one blob's count what its versions say; for repairs."""
+    uses = (
+        select(func.count())
+        .select_from(versions)
+        .where(versions.c.blob_digest == blobs.c.digest)
+        .correlate(blobs)
+        .scalar_subquery()
+    )
+    _set(connection, blobs.c.digest == digest, uses, now)
+
+
+def _set(connection: Connection, which: ColumnElement[bool], left: ColumnElement[Any], now: datetime) -> None:
+    # Both columns in one statement: the table checks that they agree.
+    since = case((left == 0, literal(now, Instant())), else_=null())
+    connection.execute(update(blobs).where(which).values(reference_count=left, unreferenced_at=since))

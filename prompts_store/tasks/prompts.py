@@ -1,0 +1,175 @@
+"""The store's prompts: publish, resolve, read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from prompts_store import checks
+from prompts_store.base import StoreBase
+from prompts_store.blobs.format import decode, encode
+from prompts_store.database.tables import blobs as blob_table
+from prompts_store.digests import prompt_digest
+from prompts_store.errors import CorruptError, NotFoundError
+from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.rows import held
+from prompts_store.names import check_name
+from prompts_store.records import PromptManifest, PromptVersion, Published, Reference
+from prompts_store.tasks import versions
+from prompts_store.tasks.manifests import (
+    MAX_DESCRIPTION_CHARACTERS,
+    MAX_LINEAGE_BYTES,
+    MAX_SETTINGS_BYTES,
+    check_manifest,
+    check_metrics,
+    check_values,
+)
+from prompts_store.tasks.publishing import Draft, add_version, find_same
+from prompts_store.tasks.references import parsed_reference
+from prompts_store.tasks.rows import version_record
+from prompts_store.text import shown
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Prompts(StoreBase):
+    """Publish and read."""
+
+    def publish(
+        self,
+        tenant: str,
+        task: str,
+        values: npt.NDArray[np.float32],
+        manifest: PromptManifest,
+        *,
+        created_by: str = "",
+        lineage: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        description: str | None = None,
+        lease: JobLease | None = None,
+    ) -> Published:
+        """Make a version. The first of a task gets `@live`; later ones do not move it.
+
+        The same manifest again, while its version lives, answers with that version and changes nothing. When
+        this returns, the version outlives a power cut; when it raises, there is none.
+
+        Args:
+            values: `[P, D]` finite float32.
+            lineage: free-form JSON, where it came from.
+            description: of the task; None leaves it as it is.
+            lease: of the job that makes it: whoever lost that makes none.
+
+        Raises:
+            InvalidError: with the field at fault.
+            LeaseLostError: the job is in other hands.
+            StoreError: the disk or the database failed.
+        """
+        digest = check_manifest(manifest)
+        check_values(values, manifest)
+        content = encode(values)
+        draft = Draft(
+            tenant=check_name(tenant, field="tenant"),
+            task=check_name(task, field="task"),
+            manifest=manifest,
+            manifest_digest=digest,
+            settings=checks.check_object(manifest.settings, field="settings", limit_bytes=MAX_SETTINGS_BYTES),
+            lineage=checks.check_object(lineage or {}, field="lineage", limit_bytes=MAX_LINEAGE_BYTES),
+            metrics=check_metrics(metrics or {}),
+            description=None
+            if description is None
+            else checks.check_text(description, field="description", limit=MAX_DESCRIPTION_CHARACTERS),
+            created_by=checks.check_text(created_by, field="created_by"),
+            size_bytes=len(content),
+        )
+        return self._publish(draft, content, lease)
+
+    def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
+        """The live version that a reference means.
+
+        Args:
+            tenant: whose task it is when the reference does not say.
+            field: where the reference came from, for the error.
+
+        Raises:
+            InvalidError: `invalid_reference`.
+            NotFoundError: `unknown_task`, `unknown_version`, `unknown_alias`.
+        """
+        parsed = parsed_reference(reference, tenant, field)
+        with self._database.read() as connection:
+            return version_record(versions.resolve(connection, parsed, field=field))
+
+    def values(self, digest: str) -> npt.NDArray[np.float32]:
+        """The values of a digest, `[P, D]` float32, read-only; compared with the digest on every read.
+
+        Raises:
+            NotFoundError: no such prompt, or it was deleted and collected.
+            CorruptError: what is stored is not what was published.
+        """
+        content = self._blobs.get(digest) if _DIGEST.fullmatch(digest) else None
+        if content is None:
+            raise self._no_values(digest)
+        values = decode(content, digest=digest)
+        if prompt_digest(values) != digest:
+            raise CorruptError(
+                f"Blob {digest} does not hold the values of its digest; restore it from a backup."
+            )
+        return values
+
+    @contextmanager
+    def hold(self, version: PromptVersion, *, known: bool = False) -> Iterator[None]:
+        """Keep a version's values readable until the block ends, also if it is deleted and collected
+        meanwhile.
+
+        Args:
+            known: it was there a moment ago: neither disk nor database is asked, and this never blocks.
+
+        Raises:
+            NotFoundError: `unknown_version`: it was collected before this began.
+        """
+        digest = version.manifest.digest
+        with self._leases.hold(digest) as in_time:
+            if not in_time or not (known or self._has(digest)):
+                raise versions.unknown_version(version.tenant, version.task, version.number)
+            yield
+
+    def _publish(self, draft: Draft, content: bytes, lease: JobLease | None) -> Published:
+        digest = draft.manifest.digest
+        # Outside the lock, so that the disk's syncs hold up nobody; and for a version that is there as well,
+        # because that puts a damaged blob right.
+        self._blobs.put(digest, content, now=self._clock())
+        with self._database.read() as connection:
+            same = find_same(connection, draft)
+        if same is not None:
+            return Published(same, created=False)
+        with self._database.write() as connection:
+            same = find_same(connection, draft)
+            if same is not None:
+                return Published(same, created=False)
+            if lease is not None:
+                held(connection, lease)
+            # A collector may have taken it since; from here on it cannot.
+            if not self._blobs.has(digest):
+                self._blobs.put(digest, content, now=self._clock())
+            made = add_version(connection, draft, self._clock())
+        return Published(made, created=True)
+
+    def _has(self, digest: str) -> bool:
+        """Whether a digest has its blob, or ought to: what is lost is told by whoever reads it."""
+        return self._blobs.has(digest) or isinstance(self._no_values(digest), CorruptError)
+
+    def _no_values(self, digest: str) -> CorruptError | NotFoundError:
+        """The error for values that are not there: lost, or never needed any more."""
+        with self._database.read() as connection:
+            query = select(blob_table.c.reference_count).where(blob_table.c.digest == digest)
+            needed = connection.execute(query).scalar()
+        if needed:
+            return CorruptError(
+                f"Blob {digest} is missing, and live versions name it; restore it from a backup."
+            )
+        return NotFoundError(f"There are no values with the digest {shown(digest)}.", field="digest")

@@ -1,0 +1,93 @@
+"""The rows of a new version. The caller has made its blob durable and holds the publish lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from prompts_store.database.tables import tasks, versions
+from prompts_store.names import LIVE
+from prompts_store.records import PromptManifest, PromptVersion, Reference
+from prompts_store.tasks import aliasing, counts
+from prompts_store.tasks.rows import VERSION_COLUMNS, open_task, refresh_labels, version_record
+from prompts_store.tasks.versions import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A version without a number, checked.
+
+    Attributes:
+        size_bytes: of its blob.
+        description: of the task; None leaves it as it is.
+    """
+
+    tenant: str
+    task: str
+    manifest: PromptManifest
+    manifest_digest: str
+    settings: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    description: str | None
+    created_by: str
+    size_bytes: int
+
+
+def find_same(connection: Connection, draft: Draft) -> PromptVersion | None:
+    """The task's live version with the same manifest."""
+    query = (
+        select(*VERSION_COLUMNS)
+        .join(tasks, tasks.c.id == versions.c.task_id)
+        .where(
+            tasks.c.tenant == draft.tenant,
+            tasks.c.name == draft.task,
+            versions.c.manifest_digest == draft.manifest_digest,
+            versions.c.deleted_at.is_(None),
+        )
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else version_record(row)
+
+
+def add_version(connection: Connection, draft: Draft, now: datetime) -> PromptVersion:
+    """Give a draft the next number, and `@live` where it begins its task."""
+    task, is_new = open_task(connection, draft.tenant, draft.task, draft.description, now)
+    number = task.last_number + 1
+    counts.retain(connection, draft.manifest.digest, draft.size_bytes)
+    connection.execute(
+        insert(versions).values(task_id=task.id, number=number, created_at=now, **_columns(draft))
+    )
+    connection.execute(
+        update(tasks)
+        .where(tasks.c.id == task.id)
+        .values(last_number=number, live_versions=tasks.c.live_versions + 1)
+    )
+    if is_new:
+        aliasing.move(connection, aliasing.TASKS, task.id, LIVE, number, moved_by=draft.created_by, now=now)
+        refresh_labels(connection, task.id)
+    reference = Reference(draft.tenant, draft.task, version=number, alias=None)
+    return version_record(resolve(connection, reference))
+
+
+def _columns(draft: Draft) -> dict[str, Any]:
+    manifest = draft.manifest
+    return {
+        "kind": manifest.kind,
+        "digest": manifest.digest,
+        "blob_digest": manifest.digest,
+        "manifest_digest": draft.manifest_digest,
+        "length": manifest.length,
+        "width": manifest.width,
+        "base_fingerprint": manifest.base_fingerprint,
+        "template": manifest.template,
+        "labels": list(manifest.labels),
+        "settings": draft.settings,
+        "lineage": draft.lineage,
+        "metrics": draft.metrics,
+        "created_by": draft.created_by,
+    }

@@ -1,0 +1,181 @@
+"""Rows of tasks and versions: found, opened, and as the records that the store hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from prompts_store.database.tables import aliases, task_labels, tasks, versions
+from prompts_store.errors import NotFoundError
+from prompts_store.names import LIVE
+from prompts_store.records import PromptManifest, PromptVersion, TaskRecord
+from prompts_store.tasks import aliasing
+
+VERSION_COLUMNS: tuple[ColumnElement[Any], ...] = (
+    versions.c.id,
+    versions.c.task_id,
+    tasks.c.tenant,
+    tasks.c.name,
+    versions.c.number,
+    versions.c.kind,
+    versions.c.digest,
+    versions.c.manifest_digest,
+    versions.c.length,
+    versions.c.width,
+    versions.c.base_fingerprint,
+    versions.c.template,
+    versions.c.labels,
+    versions.c.settings,
+    versions.c.lineage,
+    versions.c.metrics,
+    versions.c.created_at,
+    versions.c.created_by,
+    versions.c.deleted_at,
+)
+
+# One step in an index, not a count.
+_LATEST = (
+    select(func.max(versions.c.number))
+    .where(versions.c.task_id == tasks.c.id, versions.c.deleted_at.is_(None))
+    .correlate(tasks)
+    .scalar_subquery()
+)
+
+TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
+    tasks.c.id,
+    tasks.c.tenant,
+    tasks.c.name,
+    tasks.c.description,
+    tasks.c.created_at,
+    tasks.c.live_versions,
+    func.coalesce(_LATEST, 0).label("latest"),
+)
+
+
+def version_record(row: Row[Any]) -> PromptVersion:
+    """A version from `VERSION_COLUMNS`."""
+    return PromptVersion(
+        tenant=row.tenant,
+        task=row.name,
+        number=row.number,
+        manifest=PromptManifest(
+            digest=row.digest,
+            length=row.length,
+            width=row.width,
+            base_fingerprint=row.base_fingerprint,
+            template=row.template,
+            labels=tuple(row.labels),
+            settings=row.settings,
+            kind=row.kind,
+        ),
+        manifest_digest=row.manifest_digest,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        lineage=row.lineage,
+        metrics=row.metrics,
+        deleted_at=row.deleted_at,
+    )
+
+
+def task_record(row: Row[Any], aliases: dict[str, int]) -> TaskRecord:
+    """A task from `TASK_COLUMNS`."""
+    return TaskRecord(
+        tenant=row.tenant,
+        name=row.name,
+        created_at=row.created_at,
+        versions=row.live_versions,
+        latest=row.latest,
+        aliases=aliases,
+        description=row.description,
+    )
+
+
+def task_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[TaskRecord]:
+    """Tasks with their aliases, of rows of `TASK_COLUMNS`."""
+    found = aliasing.current_of(connection, aliasing.TASKS, [row.id for row in rows])
+    return [task_record(row, found.get(row.id, {})) for row in rows]
+
+
+def find_task(connection: Connection, tenant: str, task: str, *, field: str = "task") -> Row[Any]:
+    """The row of a live task.
+
+    Raises:
+        NotFoundError: `unknown_task`.
+    """
+    row = connection.execute(
+        select(tasks).where(tasks.c.tenant == tenant, tasks.c.name == task, tasks.c.deleted_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        raise unknown_task(tenant, task, field=field)
+    return row
+
+
+def unknown_task(tenant: str, task: str, *, field: str = "task") -> NotFoundError:
+    """The error for a task that is not there, or no longer."""
+    return NotFoundError(f"There is no task {tenant}/{task}.", field=field, code="unknown_task")
+
+
+def open_task(
+    connection: Connection, tenant: str, task: str, description: str | None, now: datetime
+) -> tuple[Row[Any], bool]:
+    """The task's row and whether it is new: made now, or taken up again after a tombstone."""
+    found = connection.execute(
+        select(tasks).where(tasks.c.tenant == tenant, tasks.c.name == task)
+    ).one_or_none()
+    if found is None:
+        connection.execute(
+            insert(tasks).values(
+                tenant=tenant,
+                name=task,
+                description=description or "",
+                created_at=now,
+                last_number=0,
+                live_versions=0,
+            )
+        )
+    elif found.deleted_at is not None:
+        # The number goes on where the tombstoned task stopped: a reference never means two things.
+        connection.execute(
+            update(tasks)
+            .where(tasks.c.id == found.id)
+            .values(deleted_at=None, deleted_by="", created_at=now, description=description or "")
+        )
+    elif description is not None:
+        connection.execute(update(tasks).where(tasks.c.id == found.id).values(description=description))
+    return find_task(connection, tenant, task), found is None or found.deleted_at is not None
+
+
+def last_number(connection: Connection, owners: Table, tenant: str, name: str) -> int:
+    """The highest number that a name in `owners` (tasks or ensembles) ever gave; 0 if it was never used."""
+    query = select(owners.c.last_number).where(owners.c.tenant == tenant, owners.c.name == name)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def refresh_labels(connection: Connection, task_id: int) -> None:
+    """Make the list's filter say what the `@live` version says; called when that may have changed."""
+    connection.execute(delete(task_labels).where(task_labels.c.task_id == task_id))
+    row = connection.execute(
+        select(tasks.c.tenant, tasks.c.name, versions.c.labels)
+        .join(aliases, aliases.c.owner_id == tasks.c.id)
+        .join(versions, and_(versions.c.task_id == tasks.c.id, versions.c.number == aliases.c.number))
+        .where(tasks.c.id == task_id, aliases.c.alias == LIVE)
+    ).one_or_none()
+    if row is not None and row.labels:
+        connection.execute(
+            insert(task_labels),
+            [{"tenant": row.tenant, "label": x, "name": row.name, "task_id": task_id} for x in row.labels],
+        )

@@ -1,0 +1,116 @@
+"""The store's tasks: show, list, tombstone."""
+
+from __future__ import annotations
+
+from sqlalchemy import and_, select, update
+
+from prompts_store import checks
+from prompts_store.base import StoreBase, check_owner
+from prompts_store.database.tables import task_labels, tasks, versions
+from prompts_store.names import check_name, check_prefix
+from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
+from prompts_store.records import Page, TaskRecord
+from prompts_store.tasks import aliasing, counts
+from prompts_store.tasks.rows import (
+    TASK_COLUMNS,
+    find_task,
+    last_number,
+    refresh_labels,
+    task_records,
+    unknown_task,
+)
+from prompts_store.tasks.versions import require_no_ensemble
+
+_CURSOR = "tasks"
+# Greater than every character of a name.
+_AFTER_NAMES = "\x7f"
+
+
+class Tasks(StoreBase):
+    """Tasks: names in a tenant's namespace."""
+
+    def get_task(self, tenant: str, task: str) -> TaskRecord:
+        """A task. NotFoundError: `unknown_task`."""
+        check_owner(tenant, task)
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(*TASK_COLUMNS).where(
+                    tasks.c.tenant == tenant, tasks.c.name == task, tasks.c.deleted_at.is_(None)
+                )
+            ).one_or_none()
+            if row is None:
+                raise unknown_task(tenant, task)
+            return task_records(connection, [row])[0]
+
+    def last_number(self, tenant: str, task: str) -> int:
+        """The highest number that a task ever gave, also a deleted one; 0 for a name never used."""
+        check_owner(tenant, task)
+        with self._database.read() as connection:
+            return last_number(connection, tasks, tenant, task)
+
+    def list_tasks(
+        self,
+        tenant: str,
+        *,
+        prefix: str = "",
+        label: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+    ) -> Page[TaskRecord]:
+        """A page of a tenant's tasks by name; `label` keeps those whose `@live` version has that label.
+
+        Raises:
+            InvalidError: a bad name, prefix, limit or cursor.
+        """
+        check_name(tenant, field="tenant")
+        if label is not None:
+            checks.check_text(label, field="label")
+        limit, prefix = check_limit(limit), check_prefix(prefix)
+        after = decode_cursor(_CURSOR, cursor, lambda key: check_name(key, field="cursor"))
+        # The name comes from the narrower table, so that one index gives the page in order.
+        name = tasks.c.name if label is None else task_labels.c.name
+        query = select(*TASK_COLUMNS).where(tasks.c.deleted_at.is_(None)).order_by(name).limit(limit + 1)
+        if label is None:
+            query = query.where(tasks.c.tenant == tenant)
+        else:
+            query = query.join(task_labels, task_labels.c.task_id == tasks.c.id).where(
+                task_labels.c.tenant == tenant, task_labels.c.label == label
+            )
+        if prefix:
+            query = query.where(name >= prefix, name < prefix + _AFTER_NAMES)
+        if after is not None:
+            query = query.where(name > after)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+            by_name = {record.name: record for record in task_records(connection, rows[:limit])}
+        return make_page(
+            rows, limit, lambda row: by_name[row.name], lambda row: encode_cursor(_CURSOR, row.name)
+        )
+
+    def delete_task(self, tenant: str, task: str, *, deleted_by: str = "") -> None:
+        """Tombstone a task with its versions and aliases. Published again, its numbers go on.
+
+        Raises:
+            NotFoundError: `unknown_task`.
+            ConflictError: a live ensemble has a version of it as a member.
+        """
+        check_owner(tenant, task, deleted_by)
+
+        with self._database.write() as connection:
+            row = find_task(connection, tenant, task)
+            which = versions.c.task_id == row.id
+            require_no_ensemble(connection, tenant, which, "A version of the task", field="task")
+            now = self._clock()
+            for alias in aliasing.current(connection, aliasing.TASKS, row.id):
+                aliasing.remove(connection, aliasing.TASKS, row.id, alias, moved_by=deleted_by, now=now)
+            refresh_labels(connection, row.id)
+            alive = and_(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
+            counts.release_all(connection, alive, now)
+            connection.execute(
+                update(versions).where(alive).values(deleted_at=now, deleted_by=deleted_by, blob_digest=None)
+            )
+            connection.execute(
+                update(tasks)
+                .where(tasks.c.id == row.id)
+                .values(deleted_at=now, deleted_by=deleted_by, live_versions=0, description="")
+            )

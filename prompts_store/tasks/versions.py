@@ -1,0 +1,154 @@
+"""The store's versions: show, list, tombstone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, select, update
+
+from prompts_store.base import StoreBase, check_owner
+from prompts_store.database.tables import (
+    aliases,
+    ensemble_members,
+    ensemble_versions,
+    ensembles,
+    tasks,
+    versions,
+)
+from prompts_store.errors import ConflictError, NotFoundError
+from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
+from prompts_store.records import Page, PromptVersion, Reference
+from prompts_store.tasks import aliasing, counts
+from prompts_store.tasks.references import check_version
+from prompts_store.tasks.rows import VERSION_COLUMNS, find_task, version_record
+
+_CURSOR = "versions"
+
+
+class Versions(StoreBase):
+    """Versions of tasks."""
+
+    def get_version(self, tenant: str, task: str, number: int) -> PromptVersion:
+        """A live version. NotFoundError: `unknown_task`, `unknown_version`."""
+        check_owner(tenant, task)
+        reference = Reference(tenant, task, version=check_version(number), alias=None)
+        with self._database.read() as connection:
+            return version_record(resolve(connection, reference, field="version"))
+
+    def list_versions(
+        self, tenant: str, task: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[PromptVersion]:
+        """A page of a task's live versions, newest first. NotFoundError: `unknown_task`; InvalidError."""
+        check_owner(tenant, task)
+        limit = check_limit(limit)
+        before = decode_cursor(_CURSOR, cursor, check_version)
+        with self._database.read() as connection:
+            row = find_task(connection, tenant, task)
+            query = _versions().where(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
+            if before is not None:
+                query = query.where(versions.c.number < before)
+            rows = connection.execute(query.order_by(versions.c.number.desc()).limit(limit + 1)).all()
+        return make_page(rows, limit, version_record, lambda row: encode_cursor(_CURSOR, row.number))
+
+    def delete_version(self, tenant: str, task: str, number: int, *, deleted_by: str = "") -> None:
+        """Tombstone a version: gone from lists and references at once, its values when nobody reads them.
+
+        Raises:
+            NotFoundError: `unknown_task`, `unknown_version`.
+            ConflictError: an alias or a live ensemble names it.
+        """
+        check_owner(tenant, task, deleted_by)
+        number = check_version(number)
+
+        with self._database.write() as connection:
+            now = self._clock()
+            row = resolve(connection, Reference(tenant, task, version=number, alias=None), field="version")
+            named = [
+                alias
+                for alias, at in aliasing.current(connection, aliasing.TASKS, row.task_id).items()
+                if at == number
+            ]
+            if named:
+                raise ConflictError(
+                    f"Version {number} is what {_quoted(named)} means; move or remove that first.",
+                    field="version",
+                )
+            require_no_ensemble(
+                connection, tenant, versions.c.id == row.id, f"Version {number}", field="version"
+            )
+            counts.release(connection, row.digest, now)
+            connection.execute(
+                update(versions)
+                .where(versions.c.id == row.id)
+                .values(deleted_at=now, deleted_by=deleted_by, blob_digest=None)
+            )
+            connection.execute(
+                update(tasks).where(tasks.c.id == row.task_id).values(live_versions=tasks.c.live_versions - 1)
+            )
+
+
+def resolve(connection: Connection, reference: Reference, *, field: str = "task") -> Row[Any]:
+    """The row of the live version that a reference means, in one query.
+
+    Raises:
+        NotFoundError: `unknown_task`, `unknown_version` or `unknown_alias`.
+    """
+    query = _versions().where(
+        tasks.c.tenant == reference.tenant,
+        tasks.c.name == reference.task,
+        tasks.c.deleted_at.is_(None),
+        versions.c.deleted_at.is_(None),
+    )
+    if reference.version is not None:
+        query = query.where(versions.c.number == reference.version)
+    else:
+        query = query.join(
+            aliases, and_(aliases.c.owner_id == versions.c.task_id, aliases.c.number == versions.c.number)
+        ).where(aliases.c.alias == reference.alias)
+    row = connection.execute(query).one_or_none()
+    if row is not None:
+        return row
+    find_task(connection, reference.tenant, reference.task, field=field)
+    if reference.version is None:
+        raise aliasing.unknown_alias(
+            str(reference.alias), f"task {reference.tenant}/{reference.task}", field=field
+        )
+    raise unknown_version(reference.tenant, reference.task, reference.version, field=field)
+
+
+def require_no_ensemble(connection: Connection, tenant: str, which: Any, what: str, *, field: str) -> None:
+    """Raise ConflictError where a live ensemble has a member among some versions.
+
+    Args:
+        tenant: whose ensembles may be named in the message; another tenant's may not.
+        which: a condition on `versions`.
+    """
+    query = (
+        select(ensembles.c.tenant, ensembles.c.name)
+        .join(ensemble_versions, ensemble_versions.c.ensemble_id == ensembles.c.id)
+        .join(ensemble_members, ensemble_members.c.ensemble_version_id == ensemble_versions.c.id)
+        .join(versions, versions.c.id == ensemble_members.c.version_id)
+        .where(which, ensemble_versions.c.deleted_at.is_(None))
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    if found is not None:
+        name = f"the ensemble '{found.name}'" if found.tenant == tenant else "an ensemble of another tenant"
+        raise ConflictError(f"{what} is a member of {name}; delete that first.", field=field)
+
+
+def unknown_version(tenant: str, task: str, number: int, *, field: str = "version") -> NotFoundError:
+    """The error for a version that is not there, or no longer."""
+    return NotFoundError(
+        f"The task {tenant}/{task} has no version {number}, or it was deleted.",
+        field=field,
+        code="unknown_version",
+    )
+
+
+def _versions() -> Select[Any]:
+    return select(*VERSION_COLUMNS).select_from(versions.join(tasks, tasks.c.id == versions.c.task_id))
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,247 @@
+"""The store's fsck: is every promise of the tables kept, and is every blob what its name says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
+
+from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs.format import decode
+from prompts_store.database import Database, sqlite
+from prompts_store.database.tables import (
+    aliases,
+    ensemble_aliases,
+    ensemble_versions,
+    ensembles,
+    task_labels,
+    tasks,
+    versions,
+)
+from prompts_store.database.tables import blobs as blob_table
+from prompts_store.digests import manifest_digest, prompt_digest
+from prompts_store.errors import CorruptError
+from prompts_store.names import LIVE
+from prompts_store.tasks import counts
+from prompts_store.tasks.rows import VERSION_COLUMNS, refresh_labels, version_record
+from prompts_store.upkeep.check_report import CheckReport, Problem
+from prompts_store.upkeep.file_checking import FileChecker
+from prompts_store.upkeep.identity import Identity, database_id
+
+_PAGE = 500
+# Versions that a finding names.
+_SHOWN = 4
+
+
+class Checker:
+    """One check, by default without changing anything."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        contents: LocalContents,
+        identity: Identity,
+        *,
+        repair: bool,
+        now: datetime,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._identity = identity
+        self._files = FileChecker(database, contents)
+        self._repair = repair
+        self._now = now
+        self._problems: list[Problem] = []
+        self._rows = 0
+
+    def run(self) -> CheckReport:
+        """Check everything. Writers wait for what is repaired, not for what is read."""
+        with self._database.read() as connection:
+            self._check_identity(connection)
+            if self._database.embedded:
+                for message in sqlite.integrity_problems(connection):
+                    self._add("database", "chorus.db", message)
+        number = self._check_versions()
+        self._check_blobs()
+        self._problems.extend(self._files.file_problems())
+        with self._database.read() as connection:
+            found = self._row_problems(connection, repair=False)
+            orphans = self._orphans(connection) + self._files.orphans(connection)
+        if found and self._repair:
+            # Found again under the publish lock: it may have been put right since, or more may be wrong.
+            with self._database.write() as connection:
+                found = self._row_problems(connection, repair=True)
+        self._problems.extend(found)
+        temporary = self._blobs.unfinished() + self._files.unfinished()
+        problems = tuple(self._problems)
+        return CheckReport(number, self._rows, orphans, temporary, problems, self._files.checked)
+
+    def _check_versions(self) -> int:
+        total = last = 0
+        while True:
+            query = (
+                select(*VERSION_COLUMNS)
+                .join(tasks, tasks.c.id == versions.c.task_id)
+                .where(versions.c.id > last, versions.c.deleted_at.is_(None))
+                .order_by(versions.c.id)
+                .limit(_PAGE)
+            )
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            for row in rows:
+                version = version_record(row)
+                if manifest_digest(version.manifest) != version.manifest_digest:
+                    where = f"{version.tenant}/{version.task}@{version.number}"
+                    self._add("wrong_manifest", where, "its manifest is not that of its digest")
+            total += len(rows)
+            if len(rows) < _PAGE:
+                return total
+            last = rows[-1].id
+
+    def _check_blobs(self) -> None:
+        for row in self._blob_rows():
+            self._rows += 1
+            if row.reference_count and self._blob_problem(row.digest):
+                # Look again under the publish lock: it may have been deleted and collected meanwhile.
+                with self._database.write() as connection:
+                    query = select(blob_table.c.reference_count).where(blob_table.c.digest == row.digest)
+                    problem = connection.execute(query).scalar() and self._blob_problem(row.digest)
+                    who = _named_by(connection, row.digest)
+                if problem:
+                    kind, message = problem
+                    self._add(kind, row.digest, f"{message}; {who}")
+
+    def _blob_rows(self) -> Iterator[Row[Any]]:
+        last = ""
+        while True:
+            query = (
+                select(blob_table)
+                .where(blob_table.c.digest > last)
+                .order_by(blob_table.c.digest)
+                .limit(_PAGE)
+            )
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1].digest
+
+    def _blob_problem(self, digest: str) -> tuple[str, str] | None:
+        content = self._blobs.get(digest)
+        if content is None:
+            return "missing_blob", "it is not there"
+        try:
+            if prompt_digest(decode(content, digest=digest)) != digest:
+                return "corrupt_blob", "its values are not those of its digest"
+        except CorruptError as error:
+            return "corrupt_blob", error.message.rstrip(".")
+        return None
+
+    def _check_identity(self, connection: Connection) -> None:
+        # Without an id of its own a database was never opened as a store.
+        if database_id(connection) and (message := self._identity.mismatch(connection)):
+            self._add("other_store", "the database and its folders", message)
+
+    def _row_problems(self, connection: Connection, *, repair: bool) -> list[Problem]:
+        return [
+            *self._count_problems(connection, repair),
+            *self._alias_problems(connection),
+            *self._task_problems(connection, repair),
+            *self._label_problems(connection, repair),
+            *self._files.job_problems(connection, repair=repair),
+        ]
+
+    def _count_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
+        uses = (
+            select(func.count())
+            .select_from(versions)
+            .where(versions.c.blob_digest == blob_table.c.digest)
+            .correlate(blob_table)
+            .scalar_subquery()
+        )
+        query = select(blob_table.c.digest, blob_table.c.reference_count, uses.label("uses"))
+        for row in connection.execute(query.where(blob_table.c.reference_count != uses)).all():
+            if repair:
+                counts.recount(connection, row.digest, self._now)
+            message = f"its count is {row.reference_count}, {row.uses} live versions name it"
+            yield Problem("wrong_count", row.digest, message, repaired=repair)
+
+    def _alias_problems(self, connection: Connection) -> Iterator[Problem]:
+        for table, owners, family, owner in (
+            (aliases, tasks, versions, versions.c.task_id),
+            (ensemble_aliases, ensembles, ensemble_versions, ensemble_versions.c.ensemble_id),
+        ):
+            query = (
+                select(table, owners.c.tenant, owners.c.name)
+                .join(owners, owners.c.id == table.c.owner_id)
+                .join(family, and_(owner == table.c.owner_id, family.c.number == table.c.number))
+                .where(family.c.deleted_at.is_not(None))
+            )
+            for row in connection.execute(query):
+                where = f"{row.tenant}/{row.name}@{row.alias}"
+                yield Problem("dangling_alias", where, f"it names version {row.number}, which was deleted")
+
+    def _task_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
+        live = (
+            select(func.count())
+            .select_from(versions)
+            .where(versions.c.task_id == tasks.c.id, versions.c.deleted_at.is_(None))
+            .correlate(tasks)
+            .scalar_subquery()
+        )
+        highest = (
+            select(func.coalesce(func.max(versions.c.number), 0))
+            .where(versions.c.task_id == tasks.c.id)
+            .correlate(tasks)
+            .scalar_subquery()
+        )
+        wrong = or_(tasks.c.live_versions != live, tasks.c.last_number < highest)
+        for row in connection.execute(
+            select(tasks, live.label("live"), highest.label("highest")).where(wrong)
+        ).all():
+            if repair:
+                fixed = {"live_versions": row.live, "last_number": max(row.last_number, row.highest)}
+                connection.execute(update(tasks).where(tasks.c.id == row.id).values(**fixed))
+            message = f"it has {row.live} live versions up to {row.highest}, and says otherwise"
+            yield Problem("wrong_task", f"{row.tenant}/{row.name}", message, repaired=repair)
+
+    def _label_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
+        kept: dict[int, set[str]] = {}
+        for row in connection.execute(select(task_labels)):
+            kept.setdefault(row.task_id, set()).add(row.label)
+        query = (
+            select(tasks.c.id, tasks.c.tenant, tasks.c.name, versions.c.labels)
+            .outerjoin(aliases, and_(aliases.c.owner_id == tasks.c.id, aliases.c.alias == LIVE))
+            .outerjoin(
+                versions, and_(versions.c.task_id == tasks.c.id, versions.c.number == aliases.c.number)
+            )
+        )
+        for row in connection.execute(query).all():
+            if kept.get(row.id, set()) != set(row.labels or ()):
+                if repair:
+                    refresh_labels(connection, row.id)
+                where = f"{row.tenant}/{row.name}"
+                yield Problem("wrong_labels", where, "the list finds it by other labels", repaired=repair)
+
+    def _orphans(self, connection: Connection) -> int:
+        named = set(connection.execute(select(blob_table.c.digest)).scalars())
+        return sum(entry.digest not in named for entry in self._blobs.entries())
+
+    def _add(self, kind: str, where: str, message: str) -> None:
+        self._problems.append(Problem(kind, where, message))
+
+
+def _named_by(connection: Connection, digest: str) -> str:
+    """Which live versions name a blob, in words."""
+    query = (
+        select(tasks.c.tenant, tasks.c.name, versions.c.number)
+        .join(tasks, tasks.c.id == versions.c.task_id)
+        .where(versions.c.blob_digest == digest)
+        .order_by(versions.c.id)
+    )
+    names = [f"{row.tenant}/{row.name}@{row.number}" for row in connection.execute(query.limit(_SHOWN + 1))]
+    return f"named by {', '.join(names[:_SHOWN])}{' and others' if len(names) > _SHOWN else ''}"

@@ -1,0 +1,238 @@
+"""The collector: frees blobs that nothing names any more.
+
+An upload stores its blob first and names it afterwards, so a blob without a name may be about to get one.
+Three things keep it: the grace period; the publish lock, under which the collector looks again before each
+removal; and the upload itself, which looks under the same lock whether its blob is still there, and stores
+it again if not. The last two hold whatever the grace period and the clocks are; the grace period saves them
+the trouble.
+
+A database that is not the folder's would give it everything: see `identity`. One that has lost rows would
+give it much: a collection of most of what is there is refused until an operator has looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Connection, delete, literal, select, tuple_
+
+from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs.leases import Leases
+from prompts_store.database import Database
+from prompts_store.database.tables import blobs as blob_table
+from prompts_store.errors import ConflictError
+from prompts_store.upkeep.file_collector import BATCH, FileCollector, batches
+from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings
+from prompts_store.upkeep.identity import Identity
+
+MASS_REMOVAL = 20
+"""A collection of more than so many, and of more than half of what is there, is refused unless allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What a collection did.
+
+    Attributes:
+        blobs: removed because no live version names them.
+        freed_bytes: of those, of `orphans` and of `files`.
+        orphans: removed because nothing ever named them: uploads that died.
+        temporary_files: removed, left by writers that died.
+        held: left alone because somebody reads them.
+        files: contents of data files, removed because no live file has them, or because their upload died.
+    """
+
+    blobs: int = 0
+    freed_bytes: int = 0
+    orphans: int = 0
+    temporary_files: int = 0
+    held: int = 0
+    files: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a collection would remove.
+
+    Attributes:
+        kind: `blob` of versions that were deleted, `orphan` that nothing ever named, `file`'s content.
+    """
+
+    kind: Literal["blob", "orphan", "file"]
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectPlan:
+    """What a collection would do now.
+
+    Attributes:
+        temporary_files: it would remove besides, left by writers that died.
+        refusal: why it would remove nothing at all; None where it would go ahead.
+    """
+
+    removals: tuple[Removal, ...]
+    temporary_files: int
+    refusal: str | None
+
+
+class Collector:
+    """One collection.
+
+    Args:
+        before: only what nothing has needed since before that moment goes.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        leases: Leases,
+        contents: LocalContents,
+        identity: Identity,
+        *,
+        before: datetime,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._leases = leases
+        self._contents = contents
+        self._identity = identity
+        self._before = before
+        self._files = FileCollector(database, contents, identity, before=before)
+        self._held = 0
+
+    def plan(self, *, allow_mass_removal: bool) -> CollectPlan:
+        """What `run` would do."""
+        of_blobs, of_files = self._counts()
+        removals = [
+            Removal("blob" if one.known else "orphan", one.digest, self._blobs.size(one.digest) or 0)
+            for one in of_blobs
+        ]
+        removals += [Removal("file", one.digest, self._contents.size(one.digest) or 0) for one in of_files]
+        temporary = self._blobs.sweep(self._before, dry_run=True)
+        temporary += self._contents.sweep(self._before, dry_run=True)
+        with self._database.read() as connection:
+            refusal = self._identity.refusal(connection)
+        if not allow_mass_removal:
+            refusal = refusal or of_blobs.refusal or of_files.refusal
+        return CollectPlan(tuple(removals), temporary, refusal)
+
+    def run(self, *, allow_mass_removal: bool) -> CollectReport:
+        """Collect everything that may go.
+
+        Raises:
+            ConflictError: `other_store`, `mass_removal`; nothing was removed.
+        """
+        with self._database.read() as connection:
+            self._identity.require(connection)
+        of_blobs, of_files = self._counts()
+        unnamed = [one.digest for one in of_blobs if not one.known]
+        unneeded = [one.digest for one in of_files]
+        refusal = of_blobs.refusal or of_files.refusal
+        if refusal and not allow_mass_removal:
+            raise ConflictError(refusal, code="mass_removal")
+        removed, freed = self._collect_unreferenced()
+        orphans, orphan_bytes = self._collect_orphans(unnamed)
+        files, file_bytes = self._files.remove(unneeded)
+        freed += orphan_bytes + file_bytes
+        with self._database.write() as connection:
+            self._identity.require(connection)
+            temporary = self._blobs.sweep(self._before) + self._contents.sweep(self._before)
+        return CollectReport(removed, freed, orphans, temporary, self._held, files)
+
+    def _counts(self) -> tuple[_Counted, _Counted]:
+        blobs = _Counted("blobs", blob_holdings(self._database, self._blobs), self._before)
+        return blobs, _Counted("data files", file_holdings(self._database, self._contents), self._before)
+
+    def _collect_unreferenced(self) -> tuple[int, int]:
+        removed = freed = 0
+        last: tuple[datetime, str] | None = None
+        while True:
+            with self._database.write() as connection:
+                self._identity.require(connection)
+                rows = self._candidates(connection, after=last)
+                for _, digest, size in rows:
+                    was_there = self._remove(digest)
+                    if was_there is None:
+                        continue
+                    # Without one too: a collection that died before its commit has taken the blob already.
+                    connection.execute(delete(blob_table).where(blob_table.c.digest == digest))
+                    removed += was_there
+                    freed += size * was_there
+            if len(rows) < BATCH:
+                return removed, freed
+            last = rows[-1][:2]
+
+    def _candidates(
+        self, connection: Connection, *, after: tuple[datetime, str] | None
+    ) -> list[tuple[datetime, str, int]]:
+        """The next blobs that nothing names, in the order of their index: the million others are not looked
+        at while writers wait."""
+        since = blob_table.c.unreferenced_at
+        key = tuple_(since, blob_table.c.digest)
+        query = select(since, blob_table.c.digest, blob_table.c.size_bytes).where(since <= self._before)
+        if after is not None:
+            moment, digest = (
+                literal(value, column.type)
+                for value, column in zip(after, (since, blob_table.c.digest), strict=True)
+            )
+            query = query.where(key > tuple_(moment, digest))
+        rows = connection.execute(query.order_by(since, blob_table.c.digest).limit(BATCH))
+        return [(row.unreferenced_at, row.digest, row.size_bytes) for row in rows]
+
+    def _collect_orphans(self, unnamed: Sequence[str]) -> tuple[int, int]:
+        removed = freed = 0
+        for batch in batches(unnamed):
+            with self._database.write() as connection:
+                self._identity.require(connection)
+                named = _named(connection, batch)
+                for digest in batch:
+                    size = 0 if digest in named else self._blobs.size(digest) or 0
+                    if digest not in named and self._remove(digest):
+                        removed += 1
+                        freed += size
+        return removed, freed
+
+    def _remove(self, digest: str) -> bool | None:
+        removed = self._leases.unless_held(digest, lambda: self._blobs.remove(digest))
+        self._held += removed is None
+        return removed
+
+
+class _Counted:
+    """What may go of a folder, counted while it is walked through."""
+
+    def __init__(self, what: str, holdings: Iterable[Holding], before: datetime) -> None:
+        self._what = what
+        self._holdings = holdings
+        self._before = before
+        self._there = self._going = 0
+
+    def __iter__(self) -> Iterator[Holding]:
+        for one in self._holdings:
+            self._there += 1
+            if one.free_since is not None and one.free_since <= self._before:
+                self._going += 1
+                yield one
+
+    @property
+    def refusal(self) -> str | None:
+        """Why so many are not removed, in words; known at the end of the walk."""
+        if self._going <= MASS_REMOVAL or 2 * self._going <= self._there:
+            return None
+        return (
+            f"The collection would remove {self._going} of {self._there} {self._what}, more than half, so "
+            f"nothing is removed. Look at them with `chorus store collect --dry-run`; if they may go, run "
+            f"`chorus store collect --allow-mass-removal`."
+        )
+
+
+def _named(connection: Connection, digests: Sequence[str]) -> set[str]:
+    """Those of the digests that have a row, whatever its count."""
+    query = select(blob_table.c.digest).where(blob_table.c.digest.in_(digests))
+    return set(connection.execute(query).scalars())

@@ -1,0 +1,90 @@
+"""The part of the check that is about data files and tuning jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, func, select, update
+
+from prompts_store.blobs import LocalContents
+from prompts_store.database import Database
+from prompts_store.database.tuning_tables import files, tuning_events, tuning_jobs
+from prompts_store.upkeep.check_report import Problem
+
+_PAGE = 500
+
+
+class FileChecker:
+    """Is every live data file's content what its row says, and are the jobs' events counted?
+
+    Attributes:
+        checked: how many different contents were looked at.
+    """
+
+    def __init__(self, database: Database, contents: LocalContents) -> None:
+        self._database = database
+        self._contents = contents
+        self.checked = 0
+
+    def file_problems(self) -> Iterator[Problem]:
+        """Read every content of a live file, in pieces, and compare it with its digest."""
+        for digest in self._digests():
+            self.checked += 1
+            # Looked at again, because it may have been deleted and collected meanwhile.
+            if self._problem(digest) and self._is_live(digest) and (problem := self._problem(digest)):
+                yield problem
+
+    def job_problems(self, connection: Connection, *, repair: bool) -> Iterator[Problem]:
+        """Jobs whose count of events is behind their events: the next one would be refused."""
+        highest = (
+            select(func.coalesce(func.max(tuning_events.c.seq), 0))
+            .where(tuning_events.c.job_number == tuning_jobs.c.number)
+            .correlate(tuning_jobs)
+            .scalar_subquery()
+        )
+        query = select(tuning_jobs.c.number, tuning_jobs.c.id, highest.label("highest"))
+        for row in connection.execute(query.where(tuning_jobs.c.last_event < highest)).all():
+            if repair:
+                which = tuning_jobs.c.number == row.number
+                connection.execute(update(tuning_jobs).where(which).values(last_event=row.highest))
+            message = f"it has events up to {row.highest}, and says fewer"
+            yield Problem("wrong_job", row.id, message, repaired=repair)
+
+    def orphans(self, connection: Connection) -> int:
+        """How many contents no file, live or deleted, has."""
+        named = set(connection.execute(select(files.c.sha256).distinct()).scalars())
+        return sum(entry.digest not in named for entry in self._contents.entries())
+
+    def unfinished(self) -> int:
+        """How many uploads are in flight, or died."""
+        return self._contents.unfinished()
+
+    def _digests(self) -> Iterator[str]:
+        last = ""
+        while True:
+            query = (
+                select(files.c.sha256)
+                .where(files.c.sha256 > last, files.c.deleted_at.is_(None))
+                .distinct()
+                .order_by(files.c.sha256)
+                .limit(_PAGE)
+            )
+            with self._database.read() as connection:
+                found = list(connection.execute(query).scalars())
+            yield from found
+            if len(found) < _PAGE:
+                return
+            last = found[-1]
+
+    def _problem(self, digest: str) -> Problem | None:
+        found = self._contents.digest_of(digest)
+        if found is None:
+            return Problem("missing_file", digest, "live data files have it and it is not there")
+        if found != digest:
+            return Problem("corrupt_file", digest, "its bytes are not those of its digest")
+        return None
+
+    def _is_live(self, digest: str) -> bool:
+        query = select(files.c.number).where(files.c.sha256 == digest, files.c.deleted_at.is_(None)).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar() is not None

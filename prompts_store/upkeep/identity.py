@@ -1,0 +1,207 @@
+"""One id, in the database and in the folders of its blobs and data files.
+
+What the database does not name, the collector removes. With a database that was lost and made anew, or beside
+another database's folder, that would be everything; so it removes nothing unless all carry one id.
+
+    the database has no id            it gets one, and so do the folders that fit: see `FolderPairing.fits`
+    a folder without one is empty     it gets the database's, where that misses nothing there
+    anything else                     an operator says which is right: `adopt`
+
+The folders are written first and the database last. A crash in between leaves a database without an id, and
+the next process that opens the store goes on from there. A folder that did not fit never gets an id by
+itself: what was uploaded meanwhile would make it look as if it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+from sqlalchemy import Connection, insert, select
+
+from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.database import Database
+from prompts_store.database.tables import store_identity
+from prompts_store.errors import ConflictError
+from prompts_store.text import shown
+from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings, needed_blobs, needed_files
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPairing:
+    """A folder beside the database.
+
+    Attributes:
+        folder: `blobs` or `files`.
+        id: what it carries; None where it carries none.
+        held: how many blobs, or contents of data files, it holds.
+        known: of these, how many the database has a row of, be it of something deleted.
+        needed: how many the database's live versions, or files, name.
+        present: of those, how many the folder holds.
+    """
+
+    folder: str
+    id: str | None
+    held: int
+    known: int
+    needed: int
+    present: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the two belong together, by what they know of each other: the database knows half of what
+        is there or more, and half of what it needs or more is there. Empty and empty fit."""
+        return 2 * self.known >= self.held and 2 * self.present >= self.needed
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Whether the database and its folders belong together.
+
+    Attributes:
+        id: the database's; None before it was given one.
+    """
+
+    id: str | None
+    folders: tuple[FolderPairing, ...]
+
+    @property
+    def one(self) -> bool:
+        """Whether all carry one id."""
+        return self.id is not None and all(folder.id == self.id for folder in self.folders)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    place: Blobs | LocalContents
+    holdings: Callable[[], Iterator[Holding]]
+    needed: Callable[[Connection], int]
+
+
+class Identity:
+    """The ids of a store.
+
+    Args:
+        clock: the present.
+    """
+
+    def __init__(
+        self, database: Database, blobs: Blobs, contents: LocalContents, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._folders = {
+            "blobs": _Folder(blobs, lambda: blob_holdings(database, blobs), needed_blobs),
+            "files": _Folder(contents, lambda: file_holdings(database, contents), needed_files),
+        }
+
+    def settle(self) -> None:
+        """Give an id to what has none, where that is safe.
+
+        Raises:
+            StoreError: the disk or the database failed; whoever comes next goes on.
+        """
+        with self._database.read() as connection:
+            ours = database_id(connection)
+            empty = self._empty_ones(connection) if ours is not None else set()
+        if ours is None:
+            # Before the lock: writers do not wait while folders are listed.
+            fitting = {name for name in self._folders if self._look(name).fits}
+            with self._database.write() as connection:
+                if database_id(connection) is None:
+                    self._begin(connection, fitting)
+        elif empty:
+            with self._database.write() as connection:
+                for name in empty & self._empty_ones(connection):
+                    self._folders[name].place.identify(ours, now=self._clock())
+
+    def pairing(self) -> Pairing:
+        """The ids, and what the folders hold beside what the database knows."""
+        with self._database.read() as connection:
+            ours = database_id(connection)
+        return Pairing(ours, tuple(self._look(name) for name in self._folders))
+
+    def adopt(self) -> None:
+        """Make the folders carry the database's id, whatever they carry.
+
+        Raises:
+            StoreError: the disk or the database failed; adopting again goes on.
+        """
+        self.settle()
+        with self._database.write() as connection:
+            ours = database_id(connection)
+            if ours is None:
+                raise RuntimeError("a database that was settled has an id")
+            for folder in self._folders.values():
+                if folder.place.identity() != ours:
+                    folder.place.identify(ours, now=self._clock())
+
+    def require(self, connection: Connection) -> None:
+        """Raise ConflictError `other_store` unless all carry one id."""
+        if refusal := self.refusal(connection):
+            raise ConflictError(refusal, code="other_store")
+
+    def refusal(self, connection: Connection) -> str | None:
+        """Why nothing is removed, and what to do; None where all carry one id."""
+        mismatch = self.mismatch(connection)
+        return mismatch and (
+            f"{mismatch} They may be of different stores, so nothing is removed. Start Chorus with the data "
+            f"folder and the database that belong together; if this is the right database, run `chorus store "
+            f"adopt`."
+        )
+
+    def mismatch(self, connection: Connection) -> str | None:
+        """Which ids are carried, in words; None where it is one."""
+        ours = database_id(connection)
+        other = {name: carried for name, carried in self._carried().items() if carried != ours}
+        if ours is not None and not other.keys() - self._empty_ones(connection):
+            return None
+        names: dict[str, list[str]] = {}
+        for name, carried in other.items():
+            names.setdefault(_worded(carried), []).append(name)
+        folders = "".join(f", {' and '.join(some)} {one}" for one, some in names.items())
+        return f"The database carries {_worded(ours)}{folders and f'; of its folders{folders}'}."
+
+    def _carried(self) -> Mapping[str, str | None]:
+        return {name: folder.place.identity() for name, folder in self._folders.items()}
+
+    def _empty_ones(self, connection: Connection) -> set[str]:
+        """Folders without an id in which nothing is, and nothing is missing."""
+        return {
+            name
+            for name, carried in self._carried().items()
+            if carried is None
+            and not self._folders[name].needed(connection)
+            and next(self._folders[name].place.entries(), None) is None
+        }
+
+    def _begin(self, connection: Connection, fitting: set[str]) -> None:
+        """The first id of a database: its folders', where they agree and fit, else a new one."""
+        carried = self._carried()
+        theirs = {one for one in carried.values() if one is not None}
+        agreed = len(theirs) == 1 and fitting == carried.keys()
+        chosen = theirs.pop() if agreed else str(uuid4())
+        for name in fitting:
+            # Also one that carries it: who wrote it may have died before it was safely on the disk.
+            if carried[name] in (None, chosen):
+                self._folders[name].place.identify(chosen, now=self._clock())
+        connection.execute(insert(store_identity).values(number=1, id=chosen, created_at=self._clock()))
+
+    def _look(self, name: str) -> FolderPairing:
+        folder, held, known, present = self._folders[name], 0, 0, 0
+        for holding in folder.holdings():
+            held, known, present = held + 1, known + holding.known, present + holding.needed
+        with self._database.read() as connection:
+            needed = folder.needed(connection)
+        return FolderPairing(name, folder.place.identity(), held, known, needed, present)
+
+
+def database_id(connection: Connection) -> str | None:
+    """The id that the database carries; None before it was given one."""
+    return connection.execute(select(store_identity.c.id)).scalar_one_or_none()
+
+
+def _worded(identity: str | None) -> str:
+    return "no id" if identity is None else f"the id {shown(identity)}"

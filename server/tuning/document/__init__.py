@@ -1,0 +1,1 @@
+"""The job document: what is sent, stored, documented and run, in one set of models. No JAX."""

@@ -1,0 +1,123 @@
+"""One prompt's splits: fetched, read, checked and cut, with what is odd and the facts for its lineage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from server.errors import InvalidInputError
+from server.tuning.data.readers import ReadOptions
+from server.tuning.data.splits import Split, check_rows, cut_from_train, load_split, overlap_warnings
+from server.tuning.document.data import DataDocument
+from server.tuning.document.prompt import PromptDocument
+from server.tuning.jobs.sources import Sources
+
+_CUT_SHARE, _CUT_MOST = 10, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The splits of one prompt.
+
+    Attributes:
+        selection, report: None where there is none.
+        chosen_on: which split chooses the checkpoint, for the lineage.
+        warnings: what is odd and yet allowed.
+        facts: digest, rows and source of each split.
+    """
+
+    train: Split
+    selection: Split | None
+    report: Split | None
+    chosen_on: str
+    warnings: tuple[str, ...]
+    facts: dict[str, Any]
+
+    def without_rows(self) -> Dataset:
+        """What is left to say of it once its rows are examples: texts of a job are not held while it runs."""
+
+        def emptied(split: Split | None) -> Split | None:
+            return None if split is None else replace(split, rows=())
+
+        train, selection, report = replace(self.train, rows=()), emptied(self.selection), emptied(self.report)
+        return replace(self, train=train, selection=selection, report=report)
+
+
+def load_dataset(prompt: PromptDocument, sources: Sources, seed: int, path: str) -> Dataset:
+    """Read everything that one prompt learns from and is measured on.
+
+    Args:
+        seed: the job's: it decides which train rows are cut for selection.
+        path: dotted path of the prompt's `data`, for errors.
+
+    Raises:
+        InvalidInputError: see `Sources.fetch`, `load_split` and `cut_from_train`.
+        StoreError: an upload that is not there.
+    """
+    data = prompt.data
+    read = {name: _read(prompt, name, sources, path) for name in data.splits}
+    train, report = read["train"], read.get("report")
+    selection, chosen_on = read.get("selection"), "selection"
+    if selection is None and data.selection_from == "report":
+        selection, chosen_on = report, "report"
+    elif selection is None:
+        rows = _rows_to_cut(data, len(train.rows))
+        chosen_on = "none"
+        if rows:
+            train, selection = _cut(train, rows, seed, prompt, path)
+            chosen_on = "cut from train"
+    others = [split for split in (selection, report) if split is not None]
+    unique = list({id(split): split for split in others}.values())
+    warnings = [*(w for split in read.values() for w in split.warnings), *overlap_warnings(train, unique)]
+    splits = {"train": train, "selection": selection, "report": report}
+    facts = {name: _facts(name, split, data) for name, split in splits.items() if split is not None}
+    return Dataset(train, selection, report, chosen_on, tuple(warnings), facts)
+
+
+def _read(prompt: PromptDocument, name: str, sources: Sources, path: str) -> Split:
+    data = prompt.data
+    file = sources.fetch(data.splits[name], f"{path}.{name}")
+    options = ReadOptions(
+        format=data.format,
+        column_names=data.column_names or None,
+        max_row_bytes=sources.config.max_row_bytes,
+        max_bytes=sources.config.max_file_bytes,
+        name=file.name,
+    )
+    try:
+        return load_split(
+            name,
+            file.path,
+            prompt.column_map,
+            labels=prompt.labels,
+            options=options,
+            interrupt=sources.interrupt,
+        )
+    except InvalidInputError as error:
+        field = (error.field or "").replace("data.", f"{path}.", 1)
+        raise InvalidInputError(error.message, field=field or path, code=error.code) from error
+
+
+def _rows_to_cut(data: DataDocument, rows: int) -> int:
+    if data.selection_rows is not None:
+        return data.selection_rows
+    return max(1, min(rows // _CUT_SHARE, _CUT_MOST))
+
+
+def _cut(train: Split, rows: int, seed: int, prompt: PromptDocument, path: str) -> tuple[Split, Split]:
+    try:
+        kept, taken = cut_from_train(train, rows, seed)
+        check_rows("train", kept.rows, prompt.labels)
+    except InvalidInputError as error:
+        message = (
+            f"{error.message}; give a selection split, or set data.selection_rows (0 keeps the last values)"
+        )
+        field = f"{path}.selection_rows"
+        raise InvalidInputError(message, field=field, code=error.code) from error
+    return kept, replace(taken, name="selection")
+
+
+def _facts(name: str, split: Split, data: DataDocument) -> dict[str, Any]:
+    source = data.splits.get(name)
+    origin = {"source": source.to_json()} if source else {"from": data.selection_from}
+    return {"sha256": split.sha256, "rows": len(split.rows), **origin}

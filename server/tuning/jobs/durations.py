@@ -1,0 +1,67 @@
+"""Whether a job's dispatches end in time: told before one is made, as the device cannot be interrupted.
+
+A server whose device step takes too long ends itself (`step_timeout_seconds`): no job may cause that.
+What a program takes is foretold from its operations, as XLA counts them, and the speed of a small one that is
+measured. Programs that the slowest device would end in time are not looked at, so most jobs cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from server.errors import InvalidInputError
+from server.tuning.training.programs import Programs
+
+SLOWEST = {"cpu": 5e9}
+"""Operations a second, by platform."""
+
+_SLOWEST_ACCELERATOR = 1e12
+
+
+def check_durations(programs: Programs, most: float, speed: Callable[[], float], field: str) -> None:
+    """Refuse programs of which a dispatch would take too long.
+
+    Args:
+        most: seconds.
+        speed: measures operations a second; asked only where it matters.
+        field: what the caller may change.
+
+    Raises:
+        InvalidInputError: `dispatch_too_long`.
+    """
+    most_operations = max(_operations(programs))
+    slowest = SLOWEST.get(jax.default_backend(), _SLOWEST_ACCELERATOR)
+    if most_operations <= most * slowest:
+        return
+    seconds = most_operations / speed()
+    if seconds <= most:
+        return
+    raise InvalidInputError(
+        f"A dispatch of this job would take about {seconds:.3g} seconds, and requests would wait for it; "
+        f"{most:.3g} is the most here (half of step_timeout_seconds): train fewer prompts in one job, make "
+        "inputs (max_input_tokens) or targets shorter, name no micro_batch_size, or have the operator leave "
+        "jobs to a chorus worker.",
+        field=field,
+        code="dispatch_too_long",
+    )
+
+
+def operations(executable: Any) -> float:
+    """Floating-point operations of one dispatch; a loop's body counts once."""
+    analysis = executable.cost_analysis()
+    found = analysis[0] if isinstance(analysis, list) else analysis
+    return float((found or {}).get("flops", 0.0))
+
+
+def _operations(programs: Programs) -> Iterator[float]:
+    yield operations(programs.apply)
+    for family in (programs.accumulate, programs.score):
+        yield from map(operations, family.values())
+    shapes = programs.shapes
+    weights = sum(leaf.size for leaf in jax.tree.leaves(programs.params))
+    # Two operations a weight and token, for each turn of the loop.
+    turns = 2.0 * weights * shapes.evaluation_rows * shapes.new_tokens
+    yield from (operations(each) + turns for each in programs.greedy.values())

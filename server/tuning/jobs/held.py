@@ -1,0 +1,233 @@
+"""A job in this process's hands: each write goes through its lease, and outlasts a short outage of the store.
+
+A lost lease, a wish to cancel and a stop of the service all end the work by an exception at its next look.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Protocol, TypeVar
+
+from prompts_store.errors import LeaseLostError, StoreError
+from prompts_store.jobs.records import JobLease, TuningJob
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_RENEWALS_A_LEASE = 3
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+
+
+class JobStore(Protocol):
+    """The part of `PromptStore` that runs jobs."""
+
+    def claim_job(
+        self, owner: str, lease_seconds: float, base_fingerprint: str
+    ) -> tuple[TuningJob, JobLease] | None: ...
+
+    def renew_lease(self, lease: JobLease, lease_seconds: float) -> JobLease: ...
+
+    def release_job(self, lease: JobLease) -> None: ...
+
+    def update_job(
+        self,
+        lease: JobLease,
+        *,
+        status: Literal["preparing", "running"] | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> TuningJob: ...
+
+    def append_events(self, lease: JobLease, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None: ...
+
+    def finish_job(
+        self,
+        lease: JobLease,
+        status: Literal["succeeded", "failed", "cancelled"],
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> TuningJob: ...
+
+    def get_job(self, tenant: str, job_id: str) -> TuningJob: ...
+
+
+class JobCancelledError(Exception):
+    """Somebody asked to cancel the job."""
+
+
+class ServiceStoppingError(Exception):
+    """The process is going down; the job goes back into the queue."""
+
+
+class HeldJob:
+    """One claimed job.
+
+    Args:
+        patience_seconds: how long a store that does not answer is asked again.
+        stopping: set when the service stops.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        job: TuningJob,
+        lease: JobLease,
+        lease_seconds: float,
+        patience_seconds: float,
+        stopping: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.job = job
+        self.lost = threading.Event()
+        self.cancelled = threading.Event()
+        if job.cancel_requested:
+            self.cancelled.set()
+        self._store = store
+        self._lease = lease
+        self._lease_seconds = lease_seconds
+        self._patience = patience_seconds
+        self._stopping = stopping
+        self._clock = clock
+        self._renewed = clock()
+
+    @property
+    def token(self) -> int:
+        """The fencing token."""
+        return self._lease.token
+
+    @property
+    def lease(self) -> JobLease:
+        """As it was last renewed: what is published names it."""
+        return self._lease
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the lease runs out, by the store's clock."""
+        return self._lease.expires_at
+
+    def check(self) -> None:
+        """Whether to go on.
+
+        Raises:
+            LeaseLostError, JobCancelledError, ServiceStoppingError: no.
+        """
+        if self.lost.is_set():
+            raise self._gone()
+        if self.cancelled.is_set():
+            raise JobCancelledError
+        if self._stopping.is_set():
+            raise ServiceStoppingError
+
+    def keep(self) -> None:
+        """Look for a wish to cancel, and renew the lease when a third of it is over: the keeper's beat. A
+        store that does not answer is asked again with the next one."""
+        try:
+            now = self._clock()
+            if now - self._renewed >= self._lease_seconds / _RENEWALS_A_LEASE:
+                self._lease = self._store.renew_lease(self._lease, self._lease_seconds)
+                self._renewed = now
+            if self._store.get_job(self.job.tenant, self.job.id).cancel_requested:
+                self.cancelled.set()
+        except LeaseLostError:
+            self.lost.set()
+        except StoreError:
+            logger.warning("the lease of %s could not be renewed; it is tried again", self.job.id)
+
+    def update(
+        self,
+        *,
+        status: Literal["preparing", "running"] | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Say how far the job is."""
+        job = self.asking(lambda: self._store.update_job(self._lease, status=status, progress=progress))
+        if job.cancel_requested:
+            self.cancelled.set()
+
+    def tell(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Append events."""
+        if events:
+            self.asking(lambda: self._store.append_events(self._lease, events))
+
+    def finish(
+        self,
+        status: Literal["succeeded", "failed", "cancelled"],
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The job is over."""
+        self.asking(lambda: self._store.finish_job(self._lease, status, result=result, error=error))
+
+    def release(self) -> None:
+        """Back into the queue. A store that does not answer is not waited for: the lease runs out."""
+        self._store.release_job(self._lease)
+
+    def asking(self, ask: Callable[[], T]) -> T:
+        """What the store answers; asked again, less and less often, while it is not there.
+
+        Raises:
+            LeaseLostError: the lease is lost, or the store was away for too long.
+            StoreError: it refuses.
+        """
+        started, pause = self._clock(), _PAUSE_SECONDS
+        while True:
+            if self.lost.is_set():
+                raise self._gone()
+            try:
+                return ask()
+            except LeaseLostError:
+                self.lost.set()
+                raise
+            except StoreError as error:
+                if error.code != "store_unavailable":
+                    raise
+                if self._clock() - started > self._patience or self._stopping.is_set():
+                    self.lost.set()
+                    raise self._gone() from error
+                logger.warning("the store does not answer; %s waits for it: %s", self.job.id, error.message)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _gone(self) -> LeaseLostError:
+        return LeaseLostError(f"The lease of {self.job.id} is lost; another may run it.", field="lease")
+
+
+class LeaseKeeper:
+    """A thread that renews the lease of the job at hand, whatever the runner is busy with.
+
+    Args:
+        beat_seconds: between two looks; a third of the lease or less.
+    """
+
+    def __init__(self, beat_seconds: float) -> None:
+        self._beat = beat_seconds
+        self._held: HeldJob | None = None
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="chorus-tuning-lease", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def hold(self, held: HeldJob | None) -> None:
+        """Keep this job's lease from now on; None keeps none. Waits for a renewal under way."""
+        with self._lock:
+            self._held = held
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._beat):
+            with self._lock:
+                if self._held is not None and not self._held.lost.is_set():
+                    self._held.keep()

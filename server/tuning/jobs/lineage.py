@@ -1,0 +1,96 @@
+"""Where a tuned version came from: enough to make it again, and to know how it was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompts_store.digests import canonical_json
+from prompts_store.jobs.records import TuningJob
+from prompts_store.records import BASE_MODEL_NAME
+from prompts_store.tasks.manifests import MAX_LINEAGE_BYTES
+from server.tuning.jobs.config import TuningBase
+from server.tuning.jobs.preparing import Prepared
+from server.tuning.training.job import Job
+from server.tuning.training.state import TrainingState
+
+_CURVE_POINTS = 200
+_EVALUATIONS = 100
+
+
+def lineage_of(
+    record: TuningJob,
+    prepared: Prepared,
+    job: Job,
+    state: TrainingState,
+    place: int,
+    base: TuningBase,
+    code_version: str,
+) -> dict[str, Any]:
+    """The lineage of one prompt of a job; JSON of some kilobytes, and never more than a version may have."""
+    member, task, standing = prepared.spec.members[place], job.tasks[place], state.standings[place]
+    entry = prepared.spec.prompts[0 if prepared.spec.ensemble else place]
+    dataset = prepared.dataset(place)
+    lineage = {
+        "source": "tuning",
+        "job": record.id,
+        "seed": job.seed,
+        "index": member.index,
+        "recipe": task.recipe.to_json(),
+        "base_fingerprint": base.fingerprint,
+        BASE_MODEL_NAME: base.functions.config.name,
+        "initial_prompt": entry.initial_prompt,
+        "data": dataset.facts,
+        "columns": dict(entry.columns),
+        "target": entry.target,
+        "target_texts": dict(entry.target_texts),
+        "chosen_on": dataset.chosen_on,
+        "status": standing.status,
+        "steps": state.step,
+        "best_step": standing.best_step,
+        "evaluations": _thinned(standing.evaluations, _EVALUATIONS),
+        "curve": curve([losses[place] for losses in state.losses]),
+        "prompts_in_job": len(job.tasks),
+        "code_version": code_version,
+        "jax_version": jax.__version__,
+        "platform": jax.default_backend(),
+    }
+    return fitting(lineage, MAX_LINEAGE_BYTES)
+
+
+def fitting(lineage: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The lineage in at most so many bytes: what a job's document says at length is left out, and said so
+    in `left_out`. It is in the `spec` of the job, and a job that trained for hours is not lost for it."""
+    found = dict(lineage)
+    without_text = {**found["recipe"], "initialiser_text": None}
+    smaller = {"target_texts": None, "columns": None, "recipe": without_text, "evaluations": None}
+    for name, value in smaller.items():
+        if len(canonical_json(found)) <= most:
+            break
+        found[name] = value
+        found["left_out"] = [*found.get("left_out", ()), name]
+    return found
+
+
+def curve(losses: Sequence[Any], points: int = _CURVE_POINTS) -> dict[str, list[Any]]:
+    """A loss curve of at most so many points: the mean of equal stretches of steps, at their last step. A
+    stretch without a finite loss is left out."""
+    steps, means = [], []
+    for stretch in np.array_split(np.arange(len(losses)), min(points, max(1, len(losses)))):
+        values = np.asarray([losses[n] for n in stretch], np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            steps.append(int(stretch[-1]) + 1)
+            means.append(round(float(values.mean()), 6))
+    return {"step": steps, "loss": means}
+
+
+def _thinned(items: Sequence[Any], most: int) -> list[Any]:
+    """Evenly chosen, the last one among them."""
+    if len(items) <= most:
+        return list(items)
+    places = np.linspace(0, len(items) - 1, most).round().astype(int)
+    return [items[n] for n in places]

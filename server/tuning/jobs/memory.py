@@ -1,0 +1,65 @@
+"""Whether a job's programs fit into device memory beside what is resident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from server.errors import InvalidInputError
+from server.tuning.training.programs import Programs
+
+_STATE_COPIES = 6
+"""Prompts, second moment, best and sums of gradients, the last two in both of a step's hands."""
+
+
+def needed_bytes(programs: Programs) -> int:
+    """The job's state and the scratch memory of its largest program, as XLA reports it.
+
+    Steps of serving and slices of training never run at once, so scratch memory of the two is not added up.
+    """
+    shapes = programs.shapes
+    state = _STATE_COPIES * 4 * shapes.prompts * shapes.prompt_length * shapes.width
+    return state + max(_temporary_bytes(each) for each in _executables(programs))
+
+
+def check_memory(programs: Programs, room: int) -> None:
+    """Refuse what does not fit.
+
+    Raises:
+        InvalidInputError: `memory_plan`; says what would fit.
+    """
+    needed = needed_bytes(programs)
+    if needed <= room:
+        return
+    shapes = programs.shapes
+    prompts, length = shapes.prompts * room // needed, shapes.input_lengths[-1] * room // needed
+    if prompts >= 1:
+        advice = f"about {prompts} prompts in one job would fit"
+    elif length > shapes.prompt_length + 1:
+        advice = f"inputs of about {length} tokens (max_input_tokens) would fit"
+    else:
+        advice = "nothing of this kind would fit"
+    raise InvalidInputError(
+        f"Training {shapes.prompts} prompts with inputs of up to {shapes.input_lengths[-1]} tokens and "
+        f"{shapes.rows_per_prompt} examples of each a dispatch needs {_mib(needed)} of device memory, and "
+        f"{_mib(room)} are left beside the model and what serves requests: {advice}; or ask the operator for "
+        "memory_limit_bytes.",
+        field="recipe.max_input_tokens",
+        code="memory_plan",
+    )
+
+
+def _executables(programs: Programs) -> Iterator[Any]:
+    yield programs.apply
+    for family in (programs.accumulate, programs.score, programs.greedy):
+        yield from family.values()
+
+
+def _temporary_bytes(executable: Any) -> int:
+    analysis = executable.memory_analysis()
+    temporary = int(getattr(analysis, "temp_size_in_bytes", 0) or 0)
+    return temporary + int(getattr(analysis, "output_size_in_bytes", 0) or 0)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"

@@ -1,0 +1,259 @@
+"""From a job document to examples and first values: everything that can be refused before a step is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prompts_store.digests import canonical_json
+from prompts_store.errors import NotFoundError
+from prompts_store.records import PromptVersion, Reference
+from prompts_store.tasks.references import format_reference, parse_reference
+from server.errors import InvalidInputError
+from server.tuning.data.examples import Example, make_examples, target_ids
+from server.tuning.data.splits import Split
+from server.tuning.document.job import JobDocument
+from server.tuning.document.prompt import PromptDocument
+from server.tuning.document.recipe import Recipe
+from server.tuning.jobs.config import TuningBase
+from server.tuning.jobs.datasets import Dataset, load_dataset
+from server.tuning.jobs.sources import FileStore, Sources
+from server.tuning.training.initialisers import Source, initial_prompt
+from server.tuning.training.job import Job, PromptTask
+
+
+class PromptReader(FileStore, Protocol):
+    """The part of `PromptStore` that has prompts to start from."""
+
+    def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
+        """The live version that a reference means."""
+        ...
+
+    def values(self, digest: str) -> npt.NDArray[np.float32]:
+        """The values of a digest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose data was read and checked.
+
+    Attributes:
+        spec: with references to prompts fixed to versions.
+        datasets: one for each entry of `spec.prompts`.
+        tasks: one for each of `spec.members`, with the recipe's micro-batch not settled yet.
+        warnings: what is odd and yet allowed.
+    """
+
+    spec: JobDocument
+    datasets: tuple[Dataset, ...]
+    tasks: tuple[PromptTask, ...]
+    warnings: tuple[str, ...]
+
+    def job(self, micro_batch_size: int) -> Job:
+        """The job with a fixed micro-batch size."""
+        settled = [task.recipe.changed(micro_batch_size=micro_batch_size) for task in self.tasks]
+        tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
+        return Job(self.spec.seed, tuple(tasks))
+
+    def dataset(self, member: int) -> Dataset:
+        """What the member learns from."""
+        return self.datasets[0 if self.spec.ensemble else member]
+
+
+def prepare(
+    spec: JobDocument, base: TuningBase, store: PromptReader, sources: Sources, interrupt: Callable[[], None]
+) -> Prepared:
+    """Fetch, read, check and tokenise.
+
+    Args:
+        interrupt: called between prompts; what it raises ends the preparation.
+
+    Raises:
+        InvalidInputError: naming the field, and the row where there is one.
+        StoreError: an upload or a prompt that is not there.
+    """
+    datasets: list[Dataset] = []
+    tasks: list[PromptTask] = []
+    entries: list[PromptDocument] = []
+    warnings: list[str] = []
+    embed, reader = _Embeddings(base), _Reader(base, sources, spec.seed)
+    for place, entry in enumerate(spec.prompts):
+        interrupt()
+        at = "" if len(spec.prompts) == 1 else f"prompts.{place}."
+        name = "" if len(spec.prompts) == 1 else f"prompt {place} ({entry.task}): "
+        _check_servable(entry, base, at)
+        dataset = reader.dataset(entry, f"{at}data")
+        interrupt()
+        fixed, existing = _existing(entry, base, store, sources.tenant, f"{at}initial_prompt")
+        task, said = _task(entry, base, reader, dataset, at)
+        members = spec.members if spec.ensemble else (entry,)
+        tasks += [
+            replace(task, index=each.index, initial=_initial(each, embed.source, spec.seed, existing, at))
+            for each in members
+        ]
+        entries.append(fixed)
+        datasets.append(dataset.without_rows())
+        warnings += [name + warning for warning in (*dataset.warnings, *said)]
+    fixed_spec = spec.model_copy(update={"prompts": tuple(entries)})
+    return Prepared(fixed_spec, tuple(datasets), tuple(tasks), tuple(warnings))
+
+
+def _check_servable(entry: PromptDocument, base: TuningBase, at: str) -> None:
+    if entry.recipe.prompt_length > base.max_prompt_rows:
+        raise InvalidInputError(
+            f"prompt_length is {entry.recipe.prompt_length}, and the longest prompt that this server serves "
+            f"has {base.max_prompt_rows} rows; shorten it, or ask the operator for max_prompt_rows",
+            field=f"{at}recipe.prompt_length",
+        )
+
+
+def _task(
+    entry: PromptDocument, base: TuningBase, reader: _Reader, dataset: Dataset, at: str
+) -> tuple[PromptTask, tuple[str, ...]]:
+    """The prompt's examples, and warnings; index and first values come later."""
+    recipe = entry.recipe
+    said: list[str] = []
+
+    def examples(split: Split | None) -> tuple[Example, ...]:
+        if split is None:
+            return ()
+        made, cut = reader.examples(split, recipe, f"{at}data.{split.name}")
+        said.extend(f"{split.name}: {warning}" for warning in cut)
+        return made
+
+    label_ids = _label_ids(entry, base, at)
+    longest = max((len(ids) for ids in label_ids), default=0)
+    if longest > base.max_label_tokens:
+        said.append(
+            f"a label has {longest} tokens with </s>; this server ranks labels of at most "
+            f"{base.max_label_tokens} (score_buckets)"
+        )
+    said += _without_rows(recipe, entry.labels, base)
+    train, selection = examples(dataset.train), examples(dataset.selection)
+    report = selection if dataset.report is dataset.selection else examples(dataset.report)
+    blank = np.zeros((recipe.prompt_length, base.width), np.float32)
+    task = PromptTask(
+        index=entry.index,
+        recipe=recipe,
+        initial=blank,
+        train=train,
+        selection=selection,
+        report=report,
+        metrics=entry.metrics,
+        labels=entry.labels,
+        label_ids=label_ids,
+    )
+    return task, tuple(said)
+
+
+def _without_rows(recipe: Recipe, labels: Sequence[str], base: TuningBase) -> list[str]:
+    """A warning where the initialiser has more to give than the prompt has rows."""
+    rows = recipe.prompt_length
+    if recipe.initialiser == "class_labels" and len(labels) > rows:
+        return [
+            f"the class_labels initialiser gives each label a row, and there are {len(labels)} labels for a "
+            f"prompt_length of {rows}: labels from number {rows} on begin without one"
+        ]
+    if recipe.initialiser == "text":
+        tokens = len(base.vocabulary.encode(recipe.initialiser_text or ""))
+        if tokens > rows:
+            return [
+                f"initialiser_text has {tokens} tokens, and only the first {rows} get a row (prompt_length)"
+            ]
+    return []
+
+
+def _label_ids(entry: PromptDocument, base: TuningBase, at: str) -> tuple[tuple[int, ...], ...]:
+    """Each label as it is scored; the rules are those of serving, which ranks them later."""
+    found: list[tuple[int, ...]] = []
+    for number, label in enumerate(entry.labels):
+        field = f"{at}labels.{number}"
+        if not base.vocabulary.encode(label):
+            raise InvalidInputError("the label has no token in the model's vocabulary", field=field)
+        ids = target_ids(label, base.vocabulary, entry.recipe)
+        if ids in found:
+            message = f"the label has the same tokens as label {found.index(ids)}; the model cannot tell them"
+            raise InvalidInputError(message, field=field)
+        found.append(ids)
+    return tuple(found)
+
+
+def _initial(entry: PromptDocument, source: Source, seed: int, existing: Any, at: str) -> Any:
+    try:
+        return initial_prompt(entry.recipe, source, seed, entry.index, labels=entry.labels, existing=existing)
+    except InvalidInputError as error:
+        raise InvalidInputError(error.message, field=f"{at}{error.field}", code=error.code) from error
+
+
+def _existing(
+    entry: PromptDocument, base: TuningBase, store: PromptReader, tenant: str, field: str
+) -> tuple[PromptDocument, Any]:
+    """The entry with its reference fixed to a version, so that a job that is taken up again starts from the
+    same values; and those values."""
+    if entry.initial_prompt is None:
+        return entry, None
+    reference = parse_reference(entry.initial_prompt, tenant=tenant, field=field)
+    if reference.tenant != tenant:  # answers like one that is not there
+        message = f"There is no task {reference.tenant}/{reference.task}."
+        raise NotFoundError(message, field=field, code="unknown_task")
+    version = store.resolve(reference, tenant=tenant, field=field)
+    if version.manifest.base_fingerprint not in (None, base.fingerprint):
+        message = f"{entry.initial_prompt} was tuned on another base model"
+        raise InvalidInputError(message, field=field, code="base_mismatch")
+    fixed = format_reference(Reference(version.tenant, version.task, version.number, None))
+    return entry.model_copy(update={"initial_prompt": fixed}), store.values(version.manifest.digest)
+
+
+class _Reader:
+    """Reads data once, however many prompts of the job learn from it: they differ in learning rates, say."""
+
+    def __init__(self, base: TuningBase, sources: Sources, seed: int) -> None:
+        self._base = base
+        self._sources = sources
+        self._seed = seed
+        self._datasets: dict[bytes, Dataset] = {}
+        self._examples: dict[tuple[Any, ...], tuple[tuple[Example, ...], tuple[str, ...]]] = {}
+
+    def dataset(self, entry: PromptDocument, path: str) -> Dataset:
+        """See `load_dataset`."""
+        key = canonical_json(
+            [
+                entry.data.to_json(),
+                entry.template,
+                entry.target,
+                dict(entry.columns),
+                dict(entry.target_texts),
+                list(entry.labels),
+            ]
+        )
+        if key not in self._datasets:
+            self._datasets[key] = load_dataset(entry, self._sources, self._seed, path)
+        return self._datasets[key]
+
+    def examples(
+        self, split: Split, recipe: Recipe, field: str
+    ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+        """See `make_examples`. A split lives as long as its dataset, so its identity names it."""
+        limits = (recipe.prompt_length, recipe.max_input_tokens, recipe.max_target_tokens)
+        key = (id(split), *limits, recipe.sentinel_before_target)
+        if key not in self._examples:
+            self._examples[key] = make_examples(
+                split.rows, self._base.vocabulary, recipe, field=field, interrupt=self._sources.interrupt
+            )
+        return self._examples[key]
+
+
+class _Embeddings:
+    """Rows of the embedding table, read once they are asked for."""
+
+    def __init__(self, base: TuningBase) -> None:
+        self._base = base
+        self.source = Source(base.vocabulary, self._embed, base.width)
+
+    def _embed(self, ids: Sequence[int]) -> Any:
+        return np.asarray(self._base.embeddings()[list(ids)], np.float32)

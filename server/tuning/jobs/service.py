@@ -1,0 +1,154 @@
+"""Takes jobs from the store and runs them, one at a time, for as long as the process lives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+
+from prompts_store.blobs.files import Files
+from prompts_store.errors import StoreError
+from server.tuning.jobs.config import Because, ServiceConfig, TuningBase
+from server.tuning.jobs.held import HeldJob, LeaseKeeper
+from server.tuning.jobs.leftovers import remove_leftovers
+from server.tuning.jobs.observer import NullTuningObserver, TuningObserver
+from server.tuning.jobs.runner import JobRunner, TuningStore
+from server.tuning.jobs.slices import DeviceWork
+
+logger = logging.getLogger(__name__)
+
+_BEATS_A_LEASE = 3.0
+_SWEEP_SECONDS = 3600.0
+
+
+class TuningService:
+    """Threads: the runner's, the lease keeper's, and one that writes checkpoints while a job runs. Device
+    work is in `work`, which the device's owner calls.
+
+    Args:
+        because: entered around what compiles, with the cause.
+        alive: whether the device's owner still gives slices; False lets the job go.
+        files: of checkpoints; a test's.
+        say: told one line at the begin and the end of each run of a job.
+    """
+
+    def __init__(
+        self,
+        store: TuningStore,
+        base: TuningBase,
+        config: ServiceConfig,
+        *,
+        observer: TuningObserver | None = None,
+        because: Because = lambda cause: nullcontext(),
+        alive: Callable[[], bool] = lambda: True,
+        files: Files | None = None,
+        say: Callable[[str], None] = logger.info,
+    ) -> None:
+        self._say = say
+        self._observer = observer or NullTuningObserver()
+        self.work = DeviceWork(lambda: because("tuning"), self._observer.device_slice)
+        self._store = store
+        self._config = config
+        self._alive = alive
+        self._fingerprint = base.fingerprint
+        self._stopping = threading.Event()
+        self._look = threading.Event()
+        self._keeper = LeaseKeeper(min(config.poll_seconds, config.lease_seconds / _BEATS_A_LEASE))
+        self._runner = JobRunner(
+            store, base, config, self.work, self._observer, because, alive, files or Files()
+        )
+        self._held: HeldJob | None = None
+        self._sweep_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="chorus-tuning", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._keeper.start()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for a job now: one was made."""
+        self._look.set()
+
+    @property
+    def running(self) -> str | None:
+        """Id of the job at hand."""
+        held = self._held
+        return None if held is None else held.job.id
+
+    def stop(self, seconds: float) -> bool:
+        """Save the state of the job at hand, give it back and end. False: a compile still goes on after this
+        time; its job is then given back, and the process had better end without waiting. A second call does
+        not wait again."""
+        first = not self._stopping.is_set()
+        self._stopping.set()
+        self._look.set()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(seconds if first else 0)
+        ended = not self._thread.is_alive()
+        held = self._held
+        if first and not ended and held is not None:
+            held.lost.set()
+            try:
+                held.release()
+            except StoreError as error:
+                logger.warning("%s could not be given back: %s", held.job.id, error.message)
+        self._keeper.stop()
+        return ended
+
+    def _run(self) -> None:
+        while not self._stopping.is_set() and self._alive():
+            self._unharmed(self._sweep)
+            self._look.clear()
+            if not self._unharmed(self._run_one):
+                self._look.wait(self._config.poll_seconds)
+
+    def _unharmed(self, part: Callable[[], bool | None]) -> bool:
+        """What the part answers; a defect in it is logged, and the next job is taken all the same."""
+        try:
+            return bool(part())
+        except (StoreError, OSError) as error:
+            logger.warning("taking jobs failed; it is tried again: %s", error)
+            return False
+        except Exception:
+            logger.exception("taking jobs failed; it is tried again")
+            return False
+
+    def _run_one(self) -> bool:
+        """Whether there was a job."""
+        config = self._config
+        try:
+            claimed = self._store.claim_job(config.owner, config.lease_seconds, self._fingerprint)
+        except StoreError as error:
+            logger.warning("the store cannot be asked for jobs: %s", error.message)
+            return False
+        if claimed is None:
+            return False
+        job, lease = claimed
+        held = HeldJob(self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping)
+        self._observer.job_claimed()
+        self._say(f"{job.id} begins (attempt {job.attempt})")
+        self._held = held
+        self._keeper.hold(held)
+        try:
+            ending = self._runner.run(held)
+        finally:
+            self._keeper.hold(None)
+            self._held = None
+        self._observer.job_ended(ending)
+        if ending != "failed":  # the runner has told why
+            self._say(f"{job.id} {ending}")
+        return ending != "lost"  # what was lost to a store that is away is not begun again at once
+
+    def _sweep(self) -> None:
+        """Remove old checkpoints, now and then."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + _SWEEP_SECONDS
+        keep = timedelta(seconds=self._config.keep_seconds)
+        if removed := remove_leftovers(self._config.folder, self._store, keep):
+            logger.info("removed the checkpoints of %d ended jobs", removed)

@@ -1,0 +1,332 @@
+"""How large a device dispatch may be: candidates are compiled off the device's thread and measured on it.
+
+The longest rung is measured: its rows are the largest power of two dividing the batch whose dispatch takes no
+longer than a slice, one example of each prompt at least. The tokens that a slice has time for follow, and
+with them the rows of shorter rungs and of evaluation, without a compile. All is fixed then: sums need it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from server.errors import InvalidInputError
+from server.tuning.data.examples import Example
+from server.tuning.jobs.config import TuningBase
+from server.tuning.jobs.durations import check_durations, operations
+from server.tuning.jobs.memory import check_memory
+from server.tuning.jobs.slices import DeviceWork
+from server.tuning.training.evaluation import Evaluator
+from server.tuning.training.job import Job
+from server.tuning.training.objective import Noise
+from server.tuning.training.packing import pack_batch
+from server.tuning.training.programs import Programs, compile_programs, empty_sums, table
+from server.tuning.training.shapes import Shapes, rows_within, shapes_for
+
+_REPEATS = 3
+_HOPE = 1.6
+"""Twice the rows may take as little as this much longer, so a candidate is tried up to here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Rows of a dispatch.
+
+    Attributes:
+        micro_batch_size: examples of each prompt in a training dispatch, of short inputs.
+        evaluation_rows: rows of an evaluation dispatch.
+        dispatch_tokens: see `shapes_for`; None where every training dispatch has the same rows.
+    """
+
+    micro_batch_size: int
+    evaluation_rows: int
+    dispatch_tokens: int | None = None
+
+
+class Sizer:
+    """Finds the sizes of one job and compiles its programs.
+
+    Args:
+        job: the job with a micro-batch size.
+        batch_size: examples of a prompt a step.
+        turns: gives slices of the device.
+        slice_seconds: longest dispatch.
+        longest_seconds: above this a job is refused, where even its smallest dispatch takes longer; None
+            refuses none.
+        compiled: told the name of each program, the seconds it took, and whether it was only to be measured.
+        interrupt: called between steps of the search; what it raises ends it.
+    """
+
+    def __init__(
+        self,
+        base: TuningBase,
+        job: Callable[[int], Job],
+        batch_size: int,
+        turns: DeviceWork,
+        slice_seconds: float,
+        longest_seconds: float | None,
+        compiled: Callable[[str, float, bool], None],
+        interrupt: Callable[[], None],
+    ) -> None:
+        self._base = base
+        self._job = job
+        self._batch_size = batch_size
+        self._turns = turns
+        self._limit = slice_seconds
+        self._most = longest_seconds
+        self._speed: float | None = None
+        self._known: dict[Any, Any] = {}
+        self._compiled = compiled
+        self._interrupt = interrupt
+
+    def settle(self, wanted: int | None, settled: Sizes | None) -> tuple[Job, Programs, Sizes, list[str]]:
+        """The job, its programs, the sizes, and warnings.
+
+        Args:
+            wanted: the micro-batch size that the recipe names, if it does.
+            settled: sizes of an earlier run of the same job: kept.
+
+        Raises:
+            InvalidInputError: `memory_plan`: not even the smallest dispatch fits beside what is resident;
+                `dispatch_too_long`: nor does it end in time.
+        """
+        if settled is None and wanted is None:
+            return self._settle_by_time()
+        size = settled.micro_batch_size if settled else wanted
+        assert size is not None
+        rows, tokens = (settled.evaluation_rows, settled.dispatch_tokens) if settled else (None, None)
+        return self._settled(size, rows, tokens, [])
+
+    def _settle_by_time(self) -> tuple[Job, Programs, Sizes, list[str]]:
+        warnings: list[str] = []
+        longest_rows, seconds = self._search()
+        if seconds > self._limit:
+            warnings.append(self._too_long("a training dispatch of one example a prompt", seconds))
+        lengths = shapes_for(self._job(1)).input_lengths
+        # Twice the rows of the longest rung take too long, or could not be had.
+        tokens = int(min(self._limit / seconds, 1.99) * longest_rows * lengths[-1])
+        size = rows_within(tokens, lengths[0], self._largest)
+        job = self._job(size)
+        rows, seconds = self._evaluation_rows(job)
+        if seconds > self._limit:
+            warnings.append(self._too_long(f"an evaluation dispatch of {rows} rows", seconds))
+        try:
+            return self._settled(size, rows, tokens, warnings)
+        except InvalidInputError:  # hundreds of labels a row: fewer rows fit, and end in time
+            if rows == 1 and size == longest_rows:
+                raise
+            return self._settled(longest_rows, 1, None, warnings)
+
+    def _settled(
+        self, size: int, rows: int | None, tokens: int | None, warnings: list[str]
+    ) -> tuple[Job, Programs, Sizes, list[str]]:
+        job = self._job(size)
+        shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens)
+        programs = self._compile(job, shapes, measuring=False)
+        return job, programs, Sizes(size, shapes.evaluation_rows, tokens), warnings
+
+    @property
+    def _largest(self) -> int:
+        """The largest power of two that divides the batch."""
+        return self._batch_size & -self._batch_size
+
+    def _search(self) -> tuple[int, float]:
+        """The largest candidate that is short enough, and its seconds."""
+        candidates = [size for size in _powers_of_two(self._batch_size) if self._batch_size % size == 0]
+        best, seconds = 1, self._training_seconds(1)
+        place = max((n for n, size in enumerate(candidates) if seconds * size <= self._limit), default=0)
+        tried = {0}
+        while place not in tried:
+            tried.add(place)
+            found = self._training_seconds(candidates[place])
+            if found <= self._limit:
+                best, seconds = candidates[place], found
+                hopeful = place + 1 < len(candidates) and found * _HOPE <= self._limit
+                place += hopeful
+            else:
+                place -= 1
+        return best, seconds
+
+    def _training_seconds(self, size: int) -> float:
+        """Of one dispatch at the longest rung; endless where it does not fit into memory."""
+        self._interrupt()
+        job = self._job(size)
+        shapes = shapes_for(job, evaluation_rows=1)
+        only = replace(
+            shapes, input_lengths=shapes.input_lengths[-1:], labels=0, label_length=0, new_tokens=0
+        )
+        try:
+            programs = self._compile(job, only)
+        except InvalidInputError:
+            if size == 1:
+                raise
+            return float("inf")
+        seconds = self._measure_training(job, programs)
+        self._speed = operations(programs.accumulate[only.input_lengths[0]]) / max(seconds, 1e-9)
+        return seconds
+
+    def _measure_training(self, job: Job, programs: Programs) -> float:
+        shapes, size = programs.shapes, job.micro_batch_size
+        batch = pack_batch(programs.vocab_rows, shapes, job, 0, [[0] * size for _ in job.tasks])
+        prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
+        noise = Noise(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
+        program = programs.accumulate[shapes.input_lengths[-1]]
+
+        def dispatch() -> None:
+            sums = program(programs.params, prompts, empty_sums(shapes), batch, noise)
+            jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
+
+        return self._measure(dispatch)
+
+    def _operations_a_second(self) -> float:
+        """Of the smallest training dispatch that there is: one prompt, one row, one token behind it."""
+        if self._speed is None:
+            task = self._job(1).tasks[0]
+            row = Example(1, (self._base.vocabulary.eos_id,), (self._base.vocabulary.eos_id,), ("",))
+            plain = replace(task, selection=(), report=(), metrics=("accuracy",), labels=(), label_ids=())
+            job = Job(0, (replace(plain, train=(row,)),))
+            shapes = replace(shapes_for(job, evaluation_rows=1), new_tokens=0)
+            programs = self._compile(job, shapes, checked=False)
+            done = operations(programs.accumulate[shapes.input_lengths[-1]])
+            self._speed = done / max(self._measure_training(job, programs), 1e-9)
+        return self._speed
+
+    def _evaluation_rows(self, job: Job) -> tuple[int, float]:
+        """As many rows as a micro-batch has, fewer or more by the time they take."""
+        rows = len(job.tasks) * job.micro_batch_size
+        most = max((len(task.selection) + len(task.report) for task in job.tasks), default=0)
+        if not most:
+            return rows, 0.0
+        one = self._foretold(job) if all(task.labels for task in job.tasks) else None
+        if one is not None:
+            found = _power_below(min(int(self._limit / one), 4 * rows, most))
+            return found, found * one
+        try:
+            seconds = self._evaluation_seconds(job, rows)
+        except InvalidInputError:  # fewer rows fit, and end in time
+            if rows == 1:
+                raise
+            rows, seconds = 1, self._evaluation_seconds(job, 1)
+        wanted = _power_below(min(int(rows * self._limit / seconds), 4 * rows, most))
+        if wanted == rows:
+            return rows, seconds
+        found_seconds = self._evaluation_seconds(job, wanted)
+        if found_seconds > self._limit and wanted > 1:
+            return max(1, wanted // 2), found_seconds / 2
+        return wanted, found_seconds
+
+    def _foretold(self, job: Job) -> float | None:
+        """Seconds of a row whose labels are scored, by its operations and the speed of training."""
+        shapes = shapes_for(job, evaluation_rows=1)
+        only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
+        functions, params = self._base.functions, self._base.params
+        for program in table(functions, params, only, dropping=False, training=False):
+            if program.name.startswith("score"):
+                return (
+                    operations(program.jit().lower(*program.arguments)) / self._operations_a_second() or None
+                )
+        return None
+
+    def _evaluation_seconds(self, job: Job, rows: int) -> float:
+        self._interrupt()
+        shapes = shapes_for(job, evaluation_rows=rows)
+        only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
+        programs = self._compile(job, only, training=False)
+        prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
+        evaluator = Evaluator(job, programs, lambda ids: "")
+        splits = [_longest(task.selection or task.report, rows) for task in job.tasks]
+
+        def dispatch() -> None:
+            for _ in islice(evaluator.run(prompts, splits, []), 1):
+                pass
+
+        return self._measure(dispatch)
+
+    def _measure(self, dispatch: Callable[[], None]) -> float:
+        """The least of a few, after one that warms up; each is a slice of its own.
+
+        On a CPU what other processes take of it does not count: sizes are kept for all of the job, and a
+        machine that was busy for a second must not make its dispatches small for hours.
+        """
+        times: list[float] = []
+        on_cpu = jax.default_backend() == "cpu"
+
+        def piece() -> bool:
+            started, worked = time.perf_counter(), time.process_time()
+            dispatch()
+            passed, work = time.perf_counter() - started, time.process_time() - worked
+            times.append(max(min(passed, work) if on_cpu else passed, 1e-9))
+            return len(times) > _REPEATS
+
+        self._turns.start(piece)
+        try:
+            while not self._turns.wait(0.5):
+                self._interrupt()
+        finally:
+            self._turns.stop(60.0)
+        return min(times[1:])
+
+    def _compile(
+        self,
+        job: Job,
+        shapes: Shapes,
+        *,
+        training: bool = True,
+        measuring: bool = True,
+        checked: bool = True,
+    ) -> Programs:
+        last = time.perf_counter()
+
+        def progress(name: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            self._compiled(name, now - last, measuring)
+            last = now
+            self._interrupt()
+
+        empty_sums(shapes)  # its zeros are a program too, and not one for the device's thread to compile
+        programs = compile_programs(
+            self._base.functions,
+            self._base.params,
+            shapes,
+            dropping=job.recipe.dropout_rate > 0,
+            training=training,
+            progress=progress,
+            known=self._known,
+        )
+        check_memory(programs, self._base.memory_room)
+        if checked and self._most is not None:
+            check_durations(programs, self._most, self._operations_a_second, "recipe.max_input_tokens")
+        return programs
+
+    def _too_long(self, what: str, seconds: float) -> str:
+        return (
+            f"{what} takes {1000 * seconds:.0f} ms, more than the {1000 * self._limit:.0f} of "
+            "tuning_slice_ms: a request may wait that long while the job runs; shorter inputs or fewer "
+            "prompts at once make it shorter"
+        )
+
+
+def _powers_of_two(most: int) -> Iterator[int]:
+    size = 1
+    while size <= most:
+        yield size
+        size *= 2
+
+
+def _power_below(most: int) -> int:
+    """The largest power of two that is not more, 1 at least."""
+    return 1 << max(0, most.bit_length() - 1)
+
+
+def _longest(split: Any, count: int) -> tuple[Example, ...]:
+    """As many of its longest examples, again and again where it has fewer."""
+    ordered = sorted(split, key=lambda example: -len(example.input_ids))[:count]
+    return tuple(ordered[n % len(ordered)] for n in range(count)) if ordered else ()

@@ -1,0 +1,161 @@
+"""From a source of a job document to a local file: an upload, an allowed path, an allowed URL."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from prompts_store.files.records import DataFile
+from prompts_store.text import shown
+from server.errors import InvalidInputError
+from server.tuning.document.data import DataSource
+from server.tuning.jobs.config import ServiceConfig
+from server.tuning.jobs.download import Download
+from server.urls import split_http_url
+
+
+class FileStore(Protocol):
+    """The part of `PromptStore` that has uploaded files."""
+
+    def get_file(self, tenant: str, file_id: str) -> DataFile:
+        """A live file. NotFoundError: `unknown_file`."""
+        ...
+
+    def file_path(self, tenant: str, file_id: str) -> Path:
+        """Where its bytes are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file that can be read.
+
+    Attributes:
+        name: what its owner calls it; its ending tells the format.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The sources of one job.
+
+    Attributes:
+        folder: the job's own, for downloads: a job that is taken up again reads the same bytes.
+        interrupt: called now and then during a download; what it raises ends it.
+    """
+
+    store: FileStore
+    tenant: str
+    config: ServiceConfig
+    folder: Path
+    interrupt: Callable[[], None]
+
+    def fetch(self, source: DataSource, field: str) -> LocalFile:
+        """The local file of a source.
+
+        Args:
+            field: dotted path of the source, for errors.
+
+        Raises:
+            InvalidInputError: `data_not_allowed`, `data_unreachable`, `file_too_large`.
+            StoreError: an upload that is not there.
+        """
+        if source.kind == "file":
+            name = self.store.get_file(self.tenant, source.value).name
+            return LocalFile(self.store.file_path(self.tenant, source.value), name)
+        if source.kind == "path":
+            path = allowed_path(source.value, self.config.data_paths, f"{field}.path")
+            return LocalFile(path, path.name)
+        return self._download(source.value, f"{field}.url")
+
+    def _download(self, url: str, field: str) -> LocalFile:
+        check_url(url, self.config.data_urls, field)
+        name = PurePosixPath(unquote(urlsplit(url).path)).name or "data"
+        target = self.folder / "downloads" / hashlib.sha256(url.encode()).hexdigest()
+        if not target.exists():
+
+            def allowed(other: str) -> None:
+                check_url(other, self.config.data_urls, field)
+
+            Download(self.config, allowed, self.interrupt, field).fetch(url, target)
+        return LocalFile(target, name)
+
+
+def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
+    """The file that a path leads to, links followed, when it lies under a root.
+
+    What is not allowed and what is not there answer alike, so that a job cannot ask what a disk holds.
+
+    Raises:
+        InvalidInputError: `data_not_allowed`.
+    """
+    try:
+        real = Path(text).resolve(strict=True) if Path(text).is_absolute() else None
+        regular = real is not None and stat.S_ISREG(real.stat().st_mode)
+    except (OSError, ValueError, RuntimeError):
+        real, regular = None, False
+    inside = real is not None and any(real.is_relative_to(_resolved(root)) for root in roots)
+    if real is None or not regular or not inside:
+        message = (
+            f"{shown(text)} is no file that jobs may read: give the absolute path of a file under a folder "
+            "that the operator allows (tuning_data_paths), or upload it"
+        )
+        raise InvalidInputError(message, field=field, code="data_not_allowed")
+    return real
+
+
+def _resolved(root: Path) -> Path:
+    try:
+        return root.resolve()
+    except (OSError, RuntimeError):  # links that go round: below it there is nothing
+        return root
+
+
+def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
+    """Refuse a URL that begins like none that the operator allows: same scheme, host and port, and below
+    the same path.
+
+    Raises:
+        InvalidInputError: `data_not_allowed`.
+    """
+    try:
+        wanted = split_http_url(url)
+        fits = _is_plain(wanted) and any(_below(wanted, prefix) for prefix in allowed)
+    except ValueError:
+        fits = False
+    if not fits:
+        message = (
+            f"{shown(url)} is no URL that jobs may fetch: the operator allows beginnings of URLs "
+            "(tuning_data_urls); upload the file instead"
+        )
+        raise InvalidInputError(message, field=field, code="data_not_allowed")
+
+
+def _is_plain(url: SplitResult) -> bool:
+    """No fragment, and no way up or back hidden in the path."""
+    path = unquote(unquote(url.path))
+    steps = path.replace("\\", "/").split("/")
+    return not url.fragment and ".." not in steps and "\\" not in path
+
+
+def _below(one: SplitResult, prefix: str) -> bool:
+    other = urlsplit(prefix)
+    same = (one.scheme, one.hostname, _port(one.scheme, one.port)) == (
+        other.scheme,
+        other.hostname,
+        _port(other.scheme, other.port),
+    )
+    folder = other.path if other.path.endswith("/") else f"{other.path}/"
+    return same and (one.path == other.path or f"{one.path}".startswith(folder))
+
+
+def _port(scheme: str, port: int | None) -> int | None:
+    return port if port is not None else {"http": 80, "https": 443}.get(scheme)

@@ -1,0 +1,153 @@
+"""Writes checkpoints on a thread of its own, so that a slow disk holds up neither requests nor training.
+
+Each run of a job writes into a folder of its own, named by its lease: a runner that was given up for dead and
+wakes up can spoil nothing of who took the job over.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from prompts_store.blobs.files import Files
+from server.errors import InvalidInputError
+from server.tuning.training import checkpoint
+from server.tuning.training.job import Job
+from server.tuning.training.state import TrainingState
+
+
+class CheckpointWriter:
+    """The newest state that was handed in is on the disk soon; older ones that wait are skipped.
+
+    Args:
+        folder: of this run.
+        written: called on the writer's thread with the step of each state that is on the disk.
+        may_write: asked before each write; False ends the writing without an error.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        job: Job,
+        files: Files,
+        written: Callable[[int], None],
+        may_write: Callable[[], bool],
+    ) -> None:
+        self._folder = folder
+        self._job = job
+        self._files = files
+        self._written = written
+        self._may_write = may_write
+        self._changed = threading.Condition()
+        self._next: TrainingState | None = None
+        self._writing = False
+        self._closed = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="chorus-tuning-checkpoints", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def save(self, state: TrainingState) -> None:
+        """Hand in a state; returns at once. For `TuningLoop`."""
+        with self._changed:
+            self._next = state.snapshot()
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise the error that ended the writing, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    def flush(self) -> None:
+        """Wait until what was handed in is on the disk. Raises as `check`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (self._next is None and not self._writing) or self._error is not None
+            )
+        self.check()
+
+    def close(self) -> None:
+        """End the thread after the write under way; what still waits is dropped."""
+        with self._changed:
+            self._closed, self._next = True, None
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._next is not None or self._closed)
+                if self._closed:
+                    return
+                state, self._next, self._writing = self._next, None, True
+            try:
+                if state is not None and self._may_write():
+                    checkpoint.write(self._folder, self._job, state, files=self._files)
+                    self._written(state.step)
+            except Exception as error:
+                with self._changed:
+                    self._error = error
+            finally:
+                with self._changed:
+                    self._writing = False
+                    self._changed.notify_all()
+
+
+def newest_state(folder: Path, job: Job) -> tuple[TrainingState | None, str | None]:
+    """The most advanced state that any run of the job left, and a warning when it was made elsewhere.
+
+    Raises:
+        InvalidInputError: `checkpoint_mismatch`; `corrupt_checkpoint` where no whole state is left.
+    """
+    found: TrainingState | None = None
+    warning: str | None = None
+    broken: InvalidInputError | None = None
+    for run in _runs(folder):
+        try:
+            state = _read(run, job)
+        except InvalidInputError as error:
+            if error.code != "corrupt_checkpoint":
+                raise
+            broken = error
+            continue
+        if state is not None and (found is None or _rank(state) > _rank(found)):
+            found, warning = state, checkpoint.made_elsewhere(run, job)
+    if found is None and broken is not None:
+        raise broken
+    return found, warning
+
+
+def _read(run: Path, job: Job) -> TrainingState | None:
+    try:
+        return checkpoint.read(run, job)
+    except InvalidInputError as error:
+        if error.code != "corrupt_checkpoint":
+            raise
+    # Whose run it is may not be dead but late, and have put a newer state in its place in between.
+    return checkpoint.read(run, job)
+
+
+def remove_older_runs(folder: Path, keep: Path) -> None:
+    """Remove what earlier runs left, once this one has a state of its own. Never a later one's: its runner
+    took the job over from whoever calls this and wakes up late."""
+    for run in _runs(folder):
+        if run.name < keep.name:
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def run_folder(folder: Path, token: int) -> Path:
+    """Where the run with this fencing token writes."""
+    return folder / f"run-{token:08d}"  # of one width, so that names are in the order of tokens
+
+
+def _runs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("run-*"))
+
+
+def _rank(state: TrainingState) -> tuple[int, int, bool]:
+    return state.step, state.evaluated_step, state.reported

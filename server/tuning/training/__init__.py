@@ -1,0 +1,1 @@
+"""Prompts trained against the frozen weights, in slices. JAX; no thread and no clock."""

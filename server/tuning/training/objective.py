@@ -1,0 +1,132 @@
+"""What training minimises: cross-entropy of the target tokens, plus the z-loss of the released code.
+
+Rows are laid out prompt by prompt: M rows of prompt 0, M of prompt 1, ... The values of prompt n are rows
+n * P and on of the table that `functions.encode` looks up. A row's ids name its own prompt's rows only, so
+its gradient can reach no other prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from server.model.dropout import Dropout
+from server.model.functions import Functions
+from server.model.layout import PyTree
+from server.tuning.training.optimiser import Settings, update
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: B = N * M rows.
+
+    Attributes:
+        ids: [B, L] i32, prompt rows, text and `</s>`.
+        lengths: [B] i32.
+        targets: [B, T] i32.
+        target_lengths: [B] i32.
+        keys: [B, 2] u32, each row's own key for dropout.
+    """
+
+    ids: Any
+    lengths: Any
+    targets: Any
+    target_lengths: Any
+    keys: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sums:
+    """What micro-batches add up to within a step.
+
+    Attributes:
+        gradients: [N, P, D] f32, of the sum of the losses of each prompt's target tokens.
+        losses: [N] f32, summed cross-entropy, without the z-loss.
+        tokens: [N] f32, target tokens.
+    """
+
+    gradients: Any
+    losses: Any
+    tokens: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Noise:
+    """Scalars f32: dropout rate and z-loss weight."""
+
+    dropout_rate: Any
+    z_loss: Any
+
+
+def accumulate(
+    functions: Functions,
+    dropping: bool,
+    params: PyTree,
+    prompts: jax.Array,
+    sums: Sums,
+    batch: Batch,
+    noise: Noise,
+) -> Sums:
+    """Add one micro-batch to the sums. Gradients are taken for prompts [N, P, D] alone.
+
+    Args:
+        dropping: static; without it the program has no dropout in it.
+    """
+    objective = partial(_objective, functions, dropping, params)
+    gradients, losses = jax.grad(objective, has_aux=True)(prompts, batch, noise)
+    N = prompts.shape[0]
+    return Sums(
+        gradients=sums.gradients + gradients,
+        losses=sums.losses + losses.reshape(N, -1).sum(axis=1),
+        tokens=sums.tokens + batch.target_lengths.reshape(N, -1).sum(axis=1).astype(jnp.float32),
+    )
+
+
+def apply(
+    prompts: jax.Array, second_moment: jax.Array, sums: Sums, settings: Settings, active: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """One optimiser step from the sums of a whole batch.
+
+    Args:
+        active: [N] bool; the others stay as they are.
+
+    Returns:
+        prompts, second_moment, mean loss a token [N], and finite [N]: where False, loss or gradient was not a
+        number and this prompt stayed as it was.
+    """
+    tokens = jnp.maximum(sums.tokens, 1)
+    gradients = sums.gradients / tokens[:, None, None]
+    losses = sums.losses / tokens
+    new, moment = update(prompts, second_moment, gradients, settings)
+    finite = (
+        jnp.isfinite(losses) & jnp.isfinite(gradients).all(axis=(1, 2)) & jnp.isfinite(new).all(axis=(1, 2))
+    )
+    moves = (finite & active)[:, None, None]
+    return jnp.where(moves, new, prompts), jnp.where(moves, moment, second_moment), losses, finite
+
+
+def _objective(
+    functions: Functions, dropping: bool, params: PyTree, prompts: jax.Array, batch: Batch, noise: Noise
+) -> tuple[jax.Array, jax.Array]:
+    """Sum over all target tokens, and each row's summed cross-entropy [B]."""
+    dropout = None
+    if dropping:
+        keys = jax.random.wrap_key_data(batch.keys, impl="threefry2x32")
+        dropout = Dropout(keys, noise.dropout_rate)
+    table = prompts.reshape(-1, prompts.shape[-1])
+    encoded = functions.encode(params, table, batch.ids, batch.lengths, dropout)
+    targets, lengths = batch.targets[:, None, :], batch.target_lengths[:, None]
+    logits = functions.decode_targets(params, encoded, batch.lengths, targets, lengths, dropout)[:, 0]
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, batch.targets[:, :, None], axis=-1, mode="clip")[:, :, 0]
+    real = jnp.arange(batch.targets.shape[1])[None, :] < batch.target_lengths[:, None]
+    entropy = jnp.where(real, normaliser - chosen, 0)
+    penalty = jnp.where(real, noise.z_loss * normaliser * normaliser, 0)
+    return entropy.sum() + penalty.sum(), entropy.sum(axis=1)

@@ -1,0 +1,91 @@
+"""Adafactor (Shazeer and Stern 2018) as prompt tuning uses it: not factored, no momentum.
+
+Every prompt of a stack [N, P, D] is its own block: statistics, clipping and scaling look at no other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from server.tuning.document.recipe import Recipe
+
+EPSILON = 1e-30
+"""Added to squared gradients, so that a gradient of 0 divides by something."""
+
+SMALLEST_SCALE = 1e-3
+"""Least RMS of a prompt that parameter scaling multiplies by."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Settings:
+    """What one step needs of each recipe, f32 [N] each, so that one program serves all recipes.
+
+    Attributes:
+        learning_rate: of this step.
+        fresh: 1 - beta2 of this step, the share of the newest squared gradient (beta2 itself is coarse in f32
+            near 1).
+        weight_decay: not multiplied by the learning rate.
+        clip_rms: largest RMS of an update before the learning rate.
+        parameter_scaling: 1 or 0.
+    """
+
+    learning_rate: Any
+    fresh: Any
+    weight_decay: Any
+    clip_rms: Any
+    parameter_scaling: Any
+
+
+def settings_at(recipes: Sequence[Recipe], step: int) -> Settings:
+    """The settings of step 0, 1, ...; worked out on the host in double precision."""
+
+    def each(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return np.array(values, np.float32)
+
+    return Settings(
+        learning_rate=each([recipe.learning_rate_at(step) for recipe in recipes]),
+        fresh=each([_fresh(recipe, step) for recipe in recipes]),
+        weight_decay=each([recipe.weight_decay for recipe in recipes]),
+        clip_rms=each([recipe.clip_rms for recipe in recipes]),
+        parameter_scaling=each([float(recipe.parameter_scaling) for recipe in recipes]),
+    )
+
+
+def update(
+    prompts: jax.Array, second_moment: jax.Array, gradients: jax.Array, settings: Settings
+) -> tuple[jax.Array, jax.Array]:
+    """One step: prompts, second_moment and gradients [N, P, D] f32 -> new prompts, new second_moment.
+
+    The second moment starts as zeros: beta2 of the first step is 0 (without `second_moment_steps_before`).
+    """
+    new: tuple[jax.Array, jax.Array] = jax.vmap(_update_one)(prompts, second_moment, gradients, settings)
+    return new
+
+
+def _update_one(
+    prompt: jax.Array, second_moment: jax.Array, gradient: jax.Array, settings: Settings
+) -> tuple[jax.Array, jax.Array]:
+    """One prompt [P, D]."""
+    squared = gradient * gradient + EPSILON
+    moment = (1 - settings.fresh) * second_moment + settings.fresh * squared
+    change = gradient * jax.lax.rsqrt(moment)
+    change = change / jnp.maximum(1.0, _rms(change) / settings.clip_rms)
+    scale = jnp.where(settings.parameter_scaling > 0, jnp.maximum(_rms(prompt), SMALLEST_SCALE), 1.0)
+    change = change * settings.learning_rate * scale
+    return prompt - (change + settings.weight_decay * prompt), moment
+
+
+def _fresh(recipe: Recipe, step: int) -> float:
+    done = step + 1 + recipe.second_moment_steps_before
+    return float(done**-recipe.second_moment_decay)
+
+
+def _rms(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(x * x))

@@ -1,0 +1,106 @@
+"""Examples become the arrays of a dispatch. Host only."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from server.tuning.data.examples import Example
+from server.tuning.training.job import Job
+from server.tuning.training.objective import Batch
+from server.tuning.training.shapes import Shapes
+
+Ints = np.ndarray[Any, np.dtype[np.int32]]
+Keys = np.ndarray[Any, np.dtype[np.uint32]]
+Place = tuple[int, Example]
+"""(which prompt of the job, an example)."""
+Dispatch = tuple[int, list[Sequence[int]]]
+"""(input length, for each prompt the indices of its examples)."""
+
+
+def pack_inputs(
+    vocab_rows: int, shapes: Shapes, places: Sequence[Place], rows: int, length: int | None = None
+) -> tuple[Ints, Ints]:
+    """ids [rows, L] and lengths [rows] of inputs behind their prompts; what is not used has length 0.
+
+    Args:
+        vocab_rows: V, rows of the embedding with padding: id V + n * P + p is row p of prompt n.
+        length: L, a rung that holds them; the smallest one when left out.
+    """
+    P = shapes.prompt_length
+    longest = max(P + len(example.input_ids) for _, example in places)
+    ids = np.zeros((rows, length or shapes.input_length(longest)), np.int32)
+    lengths = np.zeros(rows, np.int32)
+    for row, (prompt, example) in enumerate(places):
+        first = vocab_rows + prompt * P
+        lengths[row] = P + len(example.input_ids)
+        ids[row, :P] = np.arange(first, first + P)
+        ids[row, P : lengths[row]] = example.input_ids
+    return ids, lengths
+
+
+def dispatches(shapes: Shapes, job: Job, chosen: Sequence[Sequence[int]]) -> list[Dispatch]:
+    """A step's examples as dispatches, in their order: each takes the smallest rung that holds as many as it
+    has rows, so that short examples share one and a long one holds nobody up for longer.
+
+    Args:
+        chosen: for each prompt, the indices of its train examples, the shortest first.
+    """
+    found: list[Dispatch] = []
+    count, start = len(chosen[0]), 0
+    tasks = list(zip(job.tasks, chosen, strict=True))
+    while start < count:
+        for length in shapes.input_lengths:
+            end = start + shapes.rows_at(length)
+            if end > count:
+                continue
+            longest = max(len(task.train[some[end - 1]].input_ids) for task, some in tasks)
+            if shapes.prompt_length + longest <= length:
+                break
+        found.append((length, [some[start:end] for some in chosen]))
+        start = end
+    return found
+
+
+def pack_batch(
+    vocab_rows: int,
+    shapes: Shapes,
+    job: Job,
+    step: int,
+    chosen: Sequence[Sequence[int]],
+    length: int | None = None,
+) -> Batch:
+    """One dispatch.
+
+    Args:
+        chosen: for each prompt, the indices of its train examples.
+        length: see `pack_inputs`.
+    """
+    places = [(n, job.tasks[n].train[i]) for n, indices in enumerate(chosen) for i in indices]
+    ids, lengths = pack_inputs(vocab_rows, shapes, places, len(places), length)
+    targets, target_lengths = pack_targets(
+        [example.target_ids for _, example in places], shapes.target_length
+    )
+    keys = [
+        row_key(job.seed, job.tasks[n].index, step, i) for n, indices in enumerate(chosen) for i in indices
+    ]
+    return Batch(ids, lengths, targets, target_lengths, np.stack(keys))
+
+
+def pack_targets(targets: Sequence[Sequence[int]], length: int) -> tuple[Ints, Ints]:
+    """Targets as [n, length] and their lengths [n]."""
+    packed = np.zeros((len(targets), length), np.int32)
+    for row, target in enumerate(targets):
+        packed[row, : len(target)] = target
+    return packed, np.array([len(target) for target in targets], np.int32)
+
+
+def row_key(seed: int, index: int, step: int, example: int) -> Keys:
+    """The key [2] u32 of one row's dropout: folded from job seed, prompt index, step and example index, and
+    from nothing about its neighbours."""
+    digest = hashlib.sha256(struct.pack("<4q", seed, index, step, example)).digest()
+    return np.frombuffer(digest[:8], "<u4").astype(np.uint32)

@@ -1,0 +1,164 @@
+"""A job's device programs, compiled before it runs: while the job is *preparing*, off the engine's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from server.engine.executor.places import Places, placed
+from server.engine.executor.programs import Program
+from server.model.functions import Functions
+from server.model.layout import PyTree
+from server.tuning.training.answering import greedy_tokens, label_scores
+from server.tuning.training.objective import Batch, Noise, Sums, accumulate, apply
+from server.tuning.training.optimiser import Settings
+from server.tuning.training.shapes import Shapes
+
+Progress = Callable[[str], None]
+"""Called with the name of each program when it is compiled."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Executables. Calling one never compiles.
+
+    Attributes:
+        accumulate, score, greedy: by input length L; see `objective` and `answering`.
+        apply: the optimiser step.
+    """
+
+    shapes: Shapes
+    functions: Functions
+    params: PyTree
+    accumulate: dict[int, Any]
+    apply: Any
+    score: dict[int, Any]
+    greedy: dict[int, Any]
+
+    @property
+    def vocab_rows(self) -> int:
+        """V: the id of the first prompt row."""
+        return self.functions.config.padded_vocab_size
+
+
+def compile_programs(
+    functions: Functions,
+    params: PyTree,
+    shapes: Shapes,
+    *,
+    dropping: bool,
+    training: bool = True,
+    progress: Progress | None = None,
+    known: dict[Any, Any] | None = None,
+) -> Programs:
+    """Compile everything that a job of these shapes calls.
+
+    Args:
+        params: the resident weights; read, never written.
+        dropping: whether the recipe has dropout.
+        training: False leaves out `accumulate`.
+        known: what was compiled before, with these functions, weights and dropout; filled.
+    """
+    known = {} if known is None else known
+    by_kind: dict[str, dict[int, Any]] = {"accumulate": {}, "apply": {}, "score": {}, "greedy": {}}
+    for program in table(functions, params, shapes, dropping=dropping, training=training):
+        kind, _, length = program.name.rstrip("]").partition("[")
+        key = _shapes_of(program)
+        if key not in known:
+            known[key] = program.jit().lower(*program.arguments).compile()
+            if progress is not None:
+                progress(program.name)
+        by_kind[kind][int(length or 0)] = known[key]
+    stepping = by_kind["apply"][0]
+    return Programs(
+        shapes, functions, params, by_kind["accumulate"], stepping, by_kind["score"], by_kind["greedy"]
+    )
+
+
+def table(
+    functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool, training: bool = True
+) -> Iterator[Program]:
+    """Every program of a job. On a mesh the rows of a batch are cut over `data`; prompts, their gradients and
+    what is read back have one copy a device."""
+    places = Places(functions.mesh)
+
+    def whole(tree: Any) -> Any:
+        return placed(tree, places.whole)
+
+    N, rows = shapes.prompts, shapes.evaluation_rows
+    where = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)), params)
+    prompts = whole(_floats(N, shapes.prompt_length, shapes.width))
+    sums, noise = whole(_sums(shapes)), whole(Noise(_floats(), _floats()))
+    step = partial(accumulate, functions, dropping)
+    labels = whole((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
+    for L in shapes.input_lengths:
+        if training:
+            batch = jax.tree.map(partial(_cut_rows, places), _batch(shapes, L))
+            arguments = (where, prompts, sums, batch, noise)
+            read = _reads_all if dropping else _reads_no_dropout
+            yield Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,), reads=read)
+        inputs = jax.tree.map(partial(_cut_rows, places), (_ints(rows, L), _ints(rows)))
+        if shapes.labels:
+            scores = whole(_floats(rows, shapes.labels))
+            score = partial(label_scores, functions)
+            yield Program(f"score[{L}]", score, (where, prompts, *inputs, *labels), scores)
+        if shapes.new_tokens:
+            said = whole(_ints(rows, shapes.new_tokens))
+            greedy = partial(greedy_tokens, functions, shapes.new_tokens)
+            yield Program(f"greedy[{L}]", greedy, (where, prompts, *inputs), said)
+    flags = whole(_shape((N,), jnp.bool_))
+    settings = whole(Settings(*[_floats(N)] * 5))
+    results = (prompts, prompts, whole(_floats(N)), flags)
+    yield Program("apply", apply, (prompts, prompts, sums, settings, flags), results)
+
+
+def _shapes_of(program: Program) -> tuple[Any, ...]:
+    """What tells a program from others of the same functions, weights and dropout."""
+    leaves = jax.tree.leaves((program.arguments[1:], program.results))
+    return (program.name, *((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+
+
+def _cut_rows(places: Places, leaf: Any) -> Any:
+    return _shape(leaf.shape, leaf.dtype, places.batch(leaf.shape[0], len(leaf.shape) - 1))
+
+
+def _reads_all(path: tuple[str, ...]) -> bool:
+    return True
+
+
+def _reads_no_dropout(path: tuple[str, ...]) -> bool:
+    return path not in (("3", "keys"), ("4", "dropout_rate"))
+
+
+def empty_sums(shapes: Shapes) -> Sums:
+    """Zeros, on the device."""
+    N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
+    return Sums(jnp.zeros((N, P, D)), jnp.zeros(N), jnp.zeros(N))
+
+
+def _sums(shapes: Shapes) -> Sums:
+    N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
+    return Sums(_floats(N, P, D), _floats(N), _floats(N))
+
+
+def _batch(shapes: Shapes, L: int) -> Batch:
+    B, T = shapes.prompts * shapes.rows_at(L), shapes.target_length
+    keys = _shape((B, 2), jnp.uint32)
+    return Batch(_ints(B, L), _ints(B), _ints(B, T), _ints(B), keys)
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return _shape(shape, jnp.float32)
+
+
+def _ints(*shape: int) -> jax.ShapeDtypeStruct:
+    return _shape(shape, jnp.int32)
+
+
+def _shape(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # type: ignore[no-untyped-call]

@@ -1,0 +1,133 @@
+"""The shapes that a job's programs are compiled for: a small ladder of its own, made from the job's data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from server.errors import InvalidInputError
+from server.tuning.training.job import Job
+
+ROUNDING = 8
+"""Input lengths are multiples of it."""
+WORTH = 0.2
+"""A rung is there where it saves this share of the tokens, with padding: it costs a compile of programs."""
+_TRIED = 24
+"""Lengths that may become rungs: their pairs are all tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Each input length costs one training program, and one of each kind of evaluation in use.
+
+    Attributes:
+        prompts: N.
+        prompt_length: P.
+        width: D.
+        rows_per_prompt: M, rows of each prompt in a micro-batch.
+        input_lengths: L of each rung, ascending, prompt and `</s>` included.
+        rows_by_length: rows of each prompt in a dispatch of each rung; each divides M.
+        target_length: T.
+        evaluation_rows: rows of an evaluation dispatch.
+        labels: C, most labels of a task; 0 when no task has any.
+        label_length: T of a label.
+        new_tokens: most tokens of a free text; 0 when every task has labels.
+    """
+
+    prompts: int
+    prompt_length: int
+    width: int
+    rows_per_prompt: int
+    input_lengths: tuple[int, ...]
+    target_length: int
+    evaluation_rows: int
+    labels: int
+    label_length: int
+    new_tokens: int
+    rows_by_length: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """B of a micro-batch."""
+        return self.prompts * self.rows_per_prompt
+
+    def rows_at(self, length: int) -> int:
+        """Rows of each prompt in a dispatch of the rung of this length."""
+        if not self.rows_by_length:
+            return self.rows_per_prompt
+        return self.rows_by_length[self.input_lengths.index(length)]
+
+    def input_length(self, longest: int) -> int:
+        """The smallest rung that holds an input of `longest` tokens."""
+        return next(length for length in self.input_lengths if length >= longest)
+
+
+def shapes_for(
+    job: Job, *, rungs: int = 3, evaluation_rows: int | None = None, dispatch_tokens: int | None = None
+) -> Shapes:
+    """Shapes that hold everything in the job.
+
+    Args:
+        rungs: input lengths at most; those that pad the job's inputs least, the last holds the longest.
+        evaluation_rows: rows of an evaluation dispatch; as many as a micro-batch has when left out.
+        dispatch_tokens: most input tokens of a prompt in a dispatch: rungs that would have more have half as
+            many rows, a quarter, ..., one at least. All have M rows when left out.
+
+    Raises:
+        InvalidInputError: fewer than one rung or row.
+    """
+    if rungs < 1 or (evaluation_rows is not None and evaluation_rows < 1):
+        raise InvalidInputError("rungs and evaluation_rows are at least 1", field="shapes")
+    P, M, N = job.recipe.prompt_length, job.micro_batch_size, len(job.tasks)
+    every = [
+        example
+        for task in job.tasks
+        for split in (task.train, task.selection, task.report)
+        for example in split
+    ]
+    free = [task for task in job.tasks if not task.labels]
+    labels = [ids for task in job.tasks for ids in task.label_ids]
+    lengths = _rungs([P + len(example.input_ids) for example in every], rungs)
+    return Shapes(
+        prompts=N,
+        prompt_length=P,
+        width=job.width,
+        rows_per_prompt=M,
+        input_lengths=lengths,
+        rows_by_length=tuple(rows_within(dispatch_tokens, length, M) for length in lengths),
+        target_length=max(len(example.target_ids) for example in every),
+        evaluation_rows=evaluation_rows or N * M,
+        labels=max((len(task.labels) for task in job.tasks), default=0),
+        label_length=max((len(ids) for ids in labels), default=0),
+        new_tokens=max((task.recipe.max_target_tokens for task in free), default=0),
+    )
+
+
+def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
+    """At most so many rungs, each worth its compile: those with the fewest tokens, padding counted."""
+    inputs = Counter(-(-length // ROUNDING) * ROUNDING for length in lengths)
+    ordered = sorted(inputs, reverse=True)
+    every = sorted(ordered[:: -(-len(ordered) // _TRIED)])
+    best, fewest = every[-1:], len(lengths) * every[-1]
+    for rungs in range(2, min(count, len(every)) + 1):
+        tried = ((*some, every[-1]) for some in combinations(every[:-1], rungs - 1))
+        tokens, found = min((_tokens(inputs, some), some) for some in tried)
+        if tokens > (1 - WORTH) * fewest:
+            break
+        best, fewest = list(found), tokens
+    return tuple(best)
+
+
+def _tokens(inputs: Mapping[int, int], rungs: Sequence[int]) -> int:
+    """Of all inputs, each padded to its rung."""
+    return sum(next(rung for rung in rungs if rung >= length) * many for length, many in inputs.items())
+
+
+def rows_within(tokens: int | None, length: int, most: int) -> int:
+    """`most`, halved until so many rows of a length have no more tokens than that, or until it is odd."""
+    rows = most
+    while tokens is not None and rows % 2 == 0 and rows * length > tokens:
+        rows //= 2
+    return rows

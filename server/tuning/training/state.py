@@ -1,0 +1,84 @@
+"""Where a job stands after a number of steps: what the next step depends on, and what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from server.tuning.training.events import Status
+from server.tuning.training.initialisers import Values
+from server.tuning.training.job import Job
+
+
+@dataclass
+class Standing:
+    """Of one prompt.
+
+    Attributes:
+        status: see `events.Status`.
+        best_step, best_metric: of the chosen checkpoint; None before the first evaluation.
+        without_better: evaluations since the best one.
+        evaluations: `{"step", "split", "metrics"}` of each, in order.
+        message: why it stopped, when it did not finish.
+    """
+
+    status: Status = "running"
+    best_step: int | None = None
+    best_metric: float | None = None
+    without_better: int = 0
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    message: str = ""
+
+
+@dataclass
+class TrainingState:
+    """Of a job, on the host.
+
+    Attributes:
+        step: steps done.
+        evaluated_step: the last step after which the selection split was measured.
+        reported: whether the report split was measured.
+        prompts, second_moment, best: [N, P, D] f32.
+        losses: one f32 [N] a step done.
+        standings: one a prompt.
+    """
+
+    step: int
+    evaluated_step: int
+    reported: bool
+    prompts: Values
+    second_moment: Values
+    best: Values
+    losses: list[Values]
+    standings: list[Standing]
+
+    @staticmethod
+    def start(job: Job) -> TrainingState:
+        """Before the first step."""
+        initial = np.stack([np.asarray(task.initial, np.float32) for task in job.tasks])
+        standings = [Standing() for _ in job.tasks]
+        return TrainingState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
+
+    def snapshot(self) -> TrainingState:
+        """The state as it is now, for another thread to write: what the loop does next does not change it.
+
+        Entries of lists are shared, as nothing changes them: copying each of thousands of evaluations would
+        hold up the device's thread.
+        """
+        return TrainingState(
+            self.step,
+            self.evaluated_step,
+            self.reported,
+            self.prompts.copy(),
+            self.second_moment.copy(),
+            self.best.copy(),
+            list(self.losses),
+            [replace(standing, evaluations=list(standing.evaluations)) for standing in self.standings],
+        )
+
+    @property
+    def active(self) -> list[bool]:
+        """Which prompts still train."""
+        return [standing.status == "running" for standing in self.standings]

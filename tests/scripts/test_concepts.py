@@ -1,0 +1,71 @@
+"""The count of what a change touches, on a tree small enough to count by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from concepts import naming, product, returns, settings, table, twice
+
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "server/__init__.py": "",
+    "server/errors.py": "class Refused(Exception): ...",
+    "server/settings.py": "class Settings:\n    port: int\n    host: str = ''\n",
+    "server/api/__init__.py": "",
+    "server/api/routes.py": "from server.step.run import run\n\nLIMIT = 1\n",
+    "server/api/limits.py": "from server.errors import Refused\n\nheat = 1\n",
+    "server/step/__init__.py": "",
+    "server/step/run.py": (
+        '"""Nothing of heat."""\nfrom server.api.limits import heat\n\nLIMIT = 2\n\ndef run(): ...\n'
+    ),
+    "prompts_store/__init__.py": "",
+    "prompts_store/rows.py": "HEAT_ROWS = 'preheated'\n",
+    "clients/chorus/__init__.py": "# heat\n",
+}
+# Public names of the server that more than one module defines today. It gets no longer.
+KNOWN = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        ATTENTIONS Admission Array Attention BLOCK_BYTES Batch Bits DTYPES Encoder Ending
+        EnsembleName Event FORMAT FORMATS INDEX Indices Kind MAX_LINE_BYTES METADATA NAMES Number
+        Outcome Phase Place Prepared Programs Progress Read SINGLE Say Settings Shapes
+        Sharding Source Standing Sums Tensors VERSION Values Work accumulate adapt check_settings
+        convert download event_json find_vocabulary greedy_tokens measure option_of pack_inputs
+        pack_targets prepare pretrain weight_bytes write
+        """,
+    )
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path
+
+
+def test_a_file_names_a_thing_by_identifier_import_or_string_not_in_prose(tree: Path) -> None:
+    found = [file.as_posix() for file in naming(product(tree), ("heat",))]
+    assert found == ["prompts_store/rows.py", "server/api/limits.py", "server/step/run.py"]
+
+
+def test_names_settings_and_returns(tree: Path) -> None:
+    files = product(tree)
+    assert twice(files) == {"LIMIT": ["server/api/routes.py", "server/step/run.py"]}
+    assert settings(files) == 2
+    assert returns(files) == [("server.step.run", "server.api.limits")]
+
+
+def test_the_table_counts_this_tree() -> None:
+    rows = dict(table(ROOT))
+    assert all(rows.values())
+
+
+def test_no_further_public_name_of_the_server_stands_twice() -> None:
+    assert not set(twice(product(ROOT))) - KNOWN, "one name for one thing: choose another"
