@@ -6,8 +6,8 @@
 
 The server runs on one core and the sender on another, for the capacity and for the overload alike. Capacity
 is what a closed loop gets. Goodput is answers within the deadline (a second) from when their request was due,
-a second of sending. After each overload half the capacity is offered: how long until requests are answered as usual.
-Last, the Python client with its retries, at twice the capacity.
+a second of sending. After each overload half the capacity is offered: how long until requests are answered
+as usual. Last, the Python client with its retries, at twice the capacity.
 """
 
 from __future__ import annotations
