@@ -23,7 +23,8 @@ import numpy as np
 from server.engine.executor import JaxExecutor, build_executor
 from server.engine.executor.testing import MemoryPrompts
 from server.engine.ladder import build_ladder
-from server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan, SlotSampling
+from server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
+from server.engine.sampling import Sampling
 from server.model.config import T5Config, named_config
 from server.model.parameters import parameter_shapes
 from server.model.t5 import assemble, random_tensors
@@ -114,7 +115,7 @@ class Bench:
     def wait(self) -> None:
         jax.block_until_ready([block.state for block in self.executor._blocks])
 
-    def fill(self, sampling: SlotSampling, width: int = 1, kind: str | None = None) -> None:
+    def fill(self, sampling: Sampling, width: int = 1, kind: str | None = None) -> None:
         """Occupy every slot of the block."""
         groups = [tuple(range(first, first + width)) for first in range(0, SLOTS, width)]
         for start in range(0, len(groups), B):
@@ -129,7 +130,7 @@ class Bench:
 
     def labels(self, requests: int) -> dict[str, float]:
         """The labels load, generated: full blocks of short answers, one after another."""
-        sampling = SlotSampling(ANSWER, min_new_tokens=ANSWER)
+        sampling = Sampling(ANSWER, min_new_tokens=ANSWER)
         self.seconds = {"prefill": 0.0, "decode": 0.0}
         started = time.perf_counter()
         for _ in range(requests // SLOTS):
@@ -158,7 +159,7 @@ class Bench:
         """One decode step of a full block."""
         steps, best = 16, float("inf")
         for _ in range(3):
-            self.fill(SlotSampling(NEW, min_new_tokens=NEW, **settings), width)
+            self.fill(Sampling(NEW, min_new_tokens=NEW, **settings), width)
             started = time.perf_counter()
             self.run(DecodePlan(0, 0, mode, steps))
             best = min(best, time.perf_counter() - started)

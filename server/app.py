@@ -17,7 +17,6 @@ from server.api.asgi import build_api
 from server.api.http.access import AccessLog
 from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
-from server.api.inference.limits import Limits
 from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle, spare_collections
@@ -30,6 +29,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder, program_count
+from server.engine.limits import Limits
 from server.engine.plans import Ladder
 from server.engine.stats import EngineStats
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError

@@ -154,9 +154,9 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
     Raises:
         InvalidInputError: the weights alone are more than the device holds.
     """
-    from server.api.inference.limits import Limits
     from server.api.services import longest_prompt
     from server.app import embeddings_of, ladder_of
+    from server.engine.limits import Limits
     from server.engine.memory_plan import device_limit
     from server.tuning_wiring import tuning_base
 

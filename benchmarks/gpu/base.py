@@ -10,7 +10,8 @@ from setting import OUTPUT_WIDTH, compiled, stopwatch
 
 from server.engine.executor.packing import pack_admissions
 from server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
-from server.engine.plans import Admission, BlockShape, Ladder, SlotSampling
+from server.engine.plans import Admission, BlockShape, Ladder
+from server.engine.sampling import Sampling
 from server.model.t5 import Model
 
 PUBLISHED = {"tokens_per_second": 18_137, "by": "FasterTransformer, T5 base, A100, fp16, batch 128, top-k 4"}
@@ -26,7 +27,7 @@ def measure(scale: Scale, model: Model) -> dict[str, Any]:
     encode, admit, decode, empty = (program[name] for name in names)
     table, lengths = program["empty_rows"](), np.full(B, L, np.int32)
     ids = np.random.default_rng(0).integers(100, model.config.vocab_size - 100, (B, L)).astype(np.int32)
-    admissions = [Admission(row, 0, (row,), SlotSampling(T, T)) for row in range(B)]
+    admissions = [Admission(row, 0, (row,), Sampling(T, T)) for row in range(B)]
     admitted = pack_admissions(admissions, B, shape, model.config.decoder_start_id)
 
     def whole() -> Any:

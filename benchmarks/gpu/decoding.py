@@ -29,10 +29,8 @@ def lengths_around(mean: int, longest: int, count: int) -> np.ndarray[Any, np.dt
 def occupied(state: BlockState, lengths: Any, new_tokens: int) -> BlockState:
     """A block whose every slot decodes greedily to its last token."""
     slots, whole = state.slots, np.full(lengths.shape, new_tokens, np.int32)
-    choice = replace(slots.choice, min_new_tokens=jnp.array(whole))
-    busy = replace(
-        slots, active=jnp.ones(lengths.shape, bool), max_new_tokens=jnp.array(whole), choice=choice
-    )
+    settings = slots.settings | {name: jnp.array(whole) for name in ("max_new_tokens", "min_new_tokens")}
+    busy = replace(slots, active=jnp.ones(lengths.shape, bool), settings=settings)
     return replace(state, memory_lengths=jnp.asarray(lengths), slots=busy)
 
 

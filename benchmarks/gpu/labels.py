@@ -20,7 +20,8 @@ from server.engine.engine import Engine
 from server.engine.executor import build_executor
 from server.engine.host_prompts import HostPromptTier
 from server.engine.plans import BlockShape, Ladder
-from server.engine.requests import GenerateRequest, Origin, PromptHandle, Sampling
+from server.engine.requests import GenerateRequest, Origin, PromptHandle
+from server.engine.sampling import Sampling
 from server.model.t5 import Model
 
 NEW_TOKENS = 4

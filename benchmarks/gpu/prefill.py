@@ -11,7 +11,8 @@ from setting import compiled, stopwatch, weight_products
 
 from server.engine.executor.packing import pack_admissions
 from server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
-from server.engine.plans import Admission, BlockShape, Ladder, SlotSampling
+from server.engine.plans import Admission, BlockShape, Ladder
+from server.engine.sampling import Sampling
 from server.model.t5 import Model
 
 GOAL, RESIDENT_GOAL = 0.55, 0.97
@@ -36,7 +37,7 @@ def measure(scale: Scale, model: Model, teraflops: float) -> dict[str, Any]:
     wanted = {"empty_rows", encode, admit, decode, empty}
     spec, program = compiled(model, ladder, table_rows, lambda name: name in wanted)
     table, lengths = program["empty_rows"](), np.full(rows, length, np.int32)
-    admissions = [Admission(row, 0, (row,), SlotSampling(LABEL_STEPS, LABEL_STEPS)) for row in range(rows)]
+    admissions = [Admission(row, 0, (row,), Sampling(LABEL_STEPS, LABEL_STEPS)) for row in range(rows)]
     admitted = pack_admissions(admissions, rows, shape, model.config.decoder_start_id)
     many, one = (_ids(scale, model, spread) for spread in (True, False))
 

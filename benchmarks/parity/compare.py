@@ -20,7 +20,8 @@ import jax
 import numpy as np
 
 from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad, SlotSampling
+from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from server.engine.sampling import Sampling
 from server.model.checkpoints.load import load_model
 from server.model.decoding import greedy_tokens
 from server.model.t5 import Model
@@ -124,7 +125,7 @@ def compare_beams(model: Model, reference: Reference, length: int) -> dict[str, 
     prompts = MemoryPrompts({"p": np.asarray(reference.prompt[: max(length, 1)])})
     executor = tiny_executor(ladder, prompts, model=model, prompt_rows=160, without=("plain",))
     loads: tuple[RowLoad, ...] = (RowLoad("p", tuple(range(max(length, 1)))),)
-    sampling = SlotSampling(new_tokens, num_beams=4, length_penalty=0.0)
+    sampling = Sampling(new_tokens, num_beams=4, length_penalty=0.0)
     same, worst = 0, 0.0
     for start in range(0, len(rows), 4):
         batch = tuple(rows[start : start + 4])

@@ -21,7 +21,8 @@ from server.engine.executor import build_executor, use_persistent_cache
 from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder
 from server.engine.observer import DecodeStep, NullObserver, PrefillStep
-from server.engine.requests import GenerateRequest, Origin, PromptHandle, Sampling
+from server.engine.requests import GenerateRequest, Origin, PromptHandle
+from server.engine.sampling import Sampling
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
 from server.settings import Settings

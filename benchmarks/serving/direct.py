@@ -21,7 +21,8 @@ from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder
 from server.engine.plans import Ladder, StepPlan, StepResult
 from server.engine.protocols import HostPrompts, PendingStep, PromptSource
-from server.engine.requests import FinishedEvent, GenerateRequest, Origin, PromptHandle, Sampling
+from server.engine.requests import FinishedEvent, GenerateRequest, Origin, PromptHandle
+from server.engine.sampling import Sampling
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
 from server.settings import Settings

@@ -13,7 +13,8 @@ from direct import Direct, MadePrompts
 from workload import Request
 
 from server.engine.executor.testing import MemoryPrompts
-from server.engine.plans import Admission, BlockShape, DecodePlan, PrefillPlan, RowLoad, SlotSampling
+from server.engine.plans import Admission, BlockShape, DecodePlan, PrefillPlan, RowLoad
+from server.engine.sampling import Sampling
 
 
 @dataclass
@@ -112,7 +113,7 @@ class StaticBatches:
             L = max(self._bucket_length(request) for request in part)
             B = min(B for B, length in self._ladder.input_buckets if length == L and len(part) <= B)
             admissions = tuple(
-                Admission(row, block, (start + row,), SlotSampling(one.new_tokens, one.new_tokens))
+                Admission(row, block, (start + row,), Sampling(one.new_tokens, one.new_tokens))
                 for row, one in enumerate(part)
             )
             plan = PrefillPlan(0, (B, L), tuple(self._ids(one) for one in part), admissions)

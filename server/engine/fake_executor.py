@@ -3,8 +3,8 @@
 The rule. A request's input is a list of symbols: a text id is itself; row i of a prompt is `crc32(digest) +
 i`. Its checksum is the sum of (position + 1) * symbol, modulo 1,000,003. Place p of a request (0, or its
 place among samples or beams) ends with `</s>` after `1 + (checksum + p) % 9` tokens; token k is
-`FIRST_TOKEN + (checksum + 7 k + 13 p + seed) % (vocab_size - FIRST_TOKEN)` (the seed counts only with a
-temperature), with log probability `-(token % 10 + 1) / 8`, and `</s>` with -1/8. Target t scores
+`FIRST_TOKEN + (checksum + 7 k + 13 p + seed) % (vocab_size - FIRST_TOKEN)` (the seed counts only when
+something is drawn), with log probability `-(token % 10 + 1) / 8`, and `</s>` with -1/8. Target t scores
 `-((checksum + sum(t)) % 1000) / 100`; beam p scores `-p - (checksum % 7) / 8`.
 
 It also checks every plan as strictly as a device would be harmed by it: a busy slot admitted again, a row
@@ -34,13 +34,13 @@ from server.engine.plans import (
     RowLoad,
     ScorePlan,
     ScoreResult,
-    SlotSampling,
     SlotTokens,
     StepPlan,
     StepResult,
 )
 from server.engine.protocols import HostPrompts, PendingStep
-from server.engine.requests import GenerateRequest, InputPart, PromptHandle, Sampling, ScoreRequest
+from server.engine.requests import GenerateRequest, InputPart, PromptHandle, ScoreRequest
+from server.engine.sampling import Sampling
 
 EOS = 1
 FIRST_TOKEN = 3
@@ -82,7 +82,7 @@ def symbols_of(parts: Sequence[InputPart]) -> list[int]:
 def expected_tokens(request: GenerateRequest, vocab_size: int, place: int = 0) -> tuple[int, ...]:
     """By hand: the tokens of one place, `</s>` left out, stop strings not looked at."""
     sampling = request.sampling
-    seed = sampling.seed if sampling.temperature > 0 else 0
+    seed = 0 if sampling.greedy else sampling.seed
     tokens = _tokens(checksum(symbols_of(request.input)), place, seed, sampling, vocab_size)
     return tuple(token for token in tokens if token != EOS)
 
@@ -102,9 +102,7 @@ def _target_score(total: int, target: Sequence[int]) -> float:
     return -((total + sum(target)) % 1000) / 100
 
 
-def _tokens(
-    total: int, place: int, seed: int, sampling: SlotSampling | Sampling, vocab_size: int
-) -> tuple[int, ...]:
+def _tokens(total: int, place: int, seed: int, sampling: Sampling, vocab_size: int) -> tuple[int, ...]:
     natural = max(1 + (total + place) % 9, sampling.min_new_tokens)
     tokens = [
         FIRST_TOKEN + (total + 7 * k + 13 * place + seed) % (vocab_size - FIRST_TOKEN)
@@ -298,7 +296,7 @@ class FakeExecutor:
 
     def _admit(self, admission: Admission, total: int) -> None:
         block, sampling = self._check_free(admission), admission.sampling
-        seed = sampling.seed if sampling.temperature > 0 else 0
+        seed = 0 if sampling.greedy else sampling.seed
         hypotheses = [
             _tokens(total, place, seed, sampling, self.vocab_size) for place in range(len(admission.slots))
         ]

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from server.engine.plans import Admission, DecodePlan, PrefillPlan, RowLoad, ScorePlan, SlotSampling, StepPlan
+from server.engine.plans import Admission, DecodePlan, PrefillPlan, RowLoad, ScorePlan, StepPlan
+from server.engine.sampling import DEVICE_DTYPES, Sampling
 from server.errors import InvalidInputError
 
 _KINDS: dict[type[Any], str] = {PrefillPlan: "prefill", ScorePlan: "score", DecodePlan: "decode"}
@@ -19,7 +20,10 @@ _KINDS: dict[type[Any], str] = {PrefillPlan: "prefill", ScorePlan: "score", Deco
 
 def encode_plan(plan: StepPlan) -> str:
     """One line of JSON."""
-    return json.dumps({"kind": _KINDS[type(plan)], **asdict(plan)}, separators=(",", ":"), allow_nan=False)
+    fields = asdict(plan)
+    for admission in fields.get("admissions", ()):
+        admission["sampling"] = {name: admission["sampling"][name] for name in DEVICE_DTYPES}
+    return json.dumps({"kind": _KINDS[type(plan)], **fields}, separators=(",", ":"), allow_nan=False)
 
 
 def decode_plan(line: str) -> StepPlan:
@@ -58,7 +62,7 @@ def _loads(fields: dict[str, Any]) -> tuple[RowLoad, ...]:
 
 
 def _admission(fields: dict[str, Any]) -> Admission:
-    sampling = SlotSampling(**fields["sampling"])
+    sampling = Sampling(**fields["sampling"])
     return Admission(fields["row"], fields["block"], tuple(fields["slots"]), sampling)
 
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from server.engine.sampling import Sampling
+
 BlockMode = Literal["plain", "grouped"]
 
 
@@ -76,20 +78,6 @@ class RowLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotSampling:
-    """Settings of one group of slots, as `requests.Sampling`, but for what only the host uses."""
-
-    max_new_tokens: int
-    min_new_tokens: int = 0
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    num_beams: int = 1
-    length_penalty: float = 0.6
-
-
-@dataclass(frozen=True, slots=True)
 class Admission:
     """Put input row `row` into slots of a block.
 
@@ -99,12 +87,13 @@ class Admission:
         slots: the group, leader first (its encoder memory is the group's). One slot in a plain block; in a
             grouped block the beams of one search, or independent samples, whose seeds are folded with their
             place in the group.
+        sampling: as `Sampling.on_device` gives it.
     """
 
     row: int
     block: int
     slots: tuple[int, ...]
-    sampling: SlotSampling
+    sampling: Sampling
 
 
 @dataclass(frozen=True, slots=True)

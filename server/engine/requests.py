@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from server.engine.sampling import Sampling
 from server.errors import ChorusError
 
 
@@ -23,40 +24,6 @@ class PromptHandle:
 InputPart = PromptHandle | tuple[int, ...]
 """A prompt, or ordinary token ids. A request's input is a tuple of parts, joined with no hole between
 them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How one request's tokens are chosen. Already validated: the engine trusts it.
-
-    Attributes:
-        max_new_tokens: at least 1; `</s>` counts.
-        min_new_tokens: `</s>` cannot be chosen before this many tokens.
-        temperature: 0 is greedy.
-        top_k: 0 is off.
-        top_p: 1.0 is off.
-        seed: 32 bits; the same seed, input and compiled shape give the same tokens, whoever the neighbours.
-        num_beams: 1 (no beam search), 2, 4 or 8. With beams, `temperature` is 0.
-        length_penalty: T5X's alpha: a finished beam's score is log probability / ((5 + length) / 6) ** alpha.
-        n: sequences returned; with beams, at most `num_beams`, best first.
-        stop: strings; generation ends with the first token that completes one of them.
-    """
-
-    max_new_tokens: int = 32
-    min_new_tokens: int = 0
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    num_beams: int = 1
-    length_penalty: float = 0.6
-    n: int = 1
-    stop: tuple[str, ...] = ()
-
-    @property
-    def slots(self) -> int:
-        """Rows of decode state that the request needs at once."""
-        return max(self.num_beams, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +89,8 @@ class SequenceOutput:
 
     Attributes:
         tokens: without `</s>`.
-        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution
-            (temperature 1); empty for beams.
+        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution;
+            empty for beams.
         score: sum of log probabilities (`</s>` included), or the beam's penalised score.
         finish_reason: `stop` (`</s>`), `stop_string` or `length`.
     """

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad, SlotSampling
+from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from server.engine.sampling import Sampling
 from server.model.checkpoints.opening import open_checkpoint
 from server.model.t5 import assemble
 
@@ -37,7 +38,7 @@ def test_beam_4_without_penalty_is_the_reference_one(name: str) -> None:
         batch = searches[start : start + 4]
         cases = [record["cases"][search["case"]] for search in batch]
         inputs = tuple((*range(V, V + case["prompt_length"]), *case["ids"]) for case in cases)
-        sampling = SlotSampling(record["beam_tokens"], num_beams=4, length_penalty=0.0)
+        sampling = Sampling(record["beam_tokens"], num_beams=4, length_penalty=0.0)
         admissions = tuple(
             Admission(row, 0, tuple(range(4 * row, 4 * row + 4)), sampling) for row in range(len(batch))
         )

@@ -17,7 +17,8 @@ import pytest
 
 from server.engine.executor import JaxExecutor
 from server.engine.executor.testing import tiny_executor, tiny_model
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, SlotSampling
+from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan
+from server.engine.sampling import Sampling
 
 LADDER = Ladder(((6, 16),), (BlockShape(16, 10, 32),), (), 8)
 LIMIT = 10
@@ -110,7 +111,7 @@ def _texts(count: int, seed: int) -> Iterator[tuple[int, ...]]:
 
 def _search(
     executor: JaxExecutor, texts: list[tuple[int, ...]], groups: list[tuple[int, ...]], settings:
-    list[SlotSampling],
+    list[Sampling],
     tokens: int = 4,
 ) -> dict[int, Any]:  # fmt: skip
     """Run searches side by side; leader -> BeamsDone."""
@@ -135,7 +136,7 @@ def test_mixed_widths_side_by_side_give_the_reference_hypotheses(executor: JaxEx
     for seed in range(6):
         texts = list(_texts(len(GROUPS), seed))
         settings = [
-            SlotSampling(
+            Sampling(
                 LIMIT - (place % 3), num_beams=len(slots), length_penalty=alpha, min_new_tokens=place % 2
             )
             for place, slots in enumerate(GROUPS)
@@ -167,7 +168,7 @@ def test_alpha_changes_what_is_found(executor: JaxExecutor) -> None:
 
 def test_a_search_is_the_same_alone_and_beside_others(executor: JaxExecutor) -> None:
     texts = list(_texts(6, 7))
-    settings = [SlotSampling(LIMIT, num_beams=len(slots)) for slots in GROUPS]
+    settings = [Sampling(LIMIT, num_beams=len(slots)) for slots in GROUPS]
     together = _search(executor, texts, GROUPS, settings)
     for row, slots in enumerate(GROUPS):
         order = tuple(range(len(slots)))  # other slots than before
@@ -177,7 +178,7 @@ def test_a_search_is_the_same_alone_and_beside_others(executor: JaxExecutor) -> 
 
 def test_a_released_search_is_never_reported(executor: JaxExecutor) -> None:
     text = next(_texts(1, 3))
-    admission = Admission(0, 0, (4, 5), SlotSampling(LIMIT, num_beams=2))
+    admission = Admission(0, 0, (4, 5), Sampling(LIMIT, num_beams=2))
     executor.collect(executor.dispatch(PrefillPlan(0, (6, 16), (text,), (admission,))))
     executor.collect(executor.dispatch(DecodePlan(1, 0, "grouped", 1)))
     result = executor.collect(executor.dispatch(DecodePlan(2, 0, "grouped", LIMIT, release=(4, 5))))

@@ -34,11 +34,14 @@ def _search(logits: Any, width: int, alpha: float) -> Found:
     slots = initial_slots(width)
     slots = replace(
         slots,
-        max_new_tokens=np.full(width, LIMIT, np.int32),
         leader=np.zeros(width, np.int32),
-        width=np.full(width, width, np.int32),
-        alpha=np.full(width, alpha, np.float32),
-        choice=replace(slots.choice, place=place),
+        place=place,
+        settings=slots.settings
+        | {
+            "max_new_tokens": np.full(width, LIMIT, np.int32),
+            "num_beams": np.full(width, width, np.int32),
+            "length_penalty": np.full(width, alpha, np.float32),
+        },
     )
     members = np.zeros((width, MAX_BEAMS), np.int32)
     members[0, :width] = place

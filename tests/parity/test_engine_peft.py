@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from server.engine.executor import JaxExecutor
 from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad, SlotSampling
+from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from server.engine.sampling import Sampling
 from server.model.checkpoints.opening import open_checkpoint
 from server.model.t5 import assemble
 
@@ -49,7 +50,7 @@ def test_three_prompts_mixed_in_every_batch_give_pefts_greedy_tokens(executor: J
     for start in range(0, len(wanted), 6):
         batch = wanted[start : start + 6]
         inputs = tuple((*(V + row for row in places[name]), *GREEDY["inputs"][text]) for name, text in batch)
-        sampling = SlotSampling(GREEDY["max_new_tokens"])
+        sampling = Sampling(GREEDY["max_new_tokens"])
         admissions = tuple(Admission(row, 0, (23 - 2 * row,), sampling) for row in range(len(batch)))
         executor.collect(executor.dispatch(PrefillPlan(start, (6, 48), inputs, admissions, loads)))
         loads = ()

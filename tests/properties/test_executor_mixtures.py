@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.engine.executor import JaxExecutor, prefill, sampling
+from server.engine.executor import JaxExecutor, choosing, prefill
 from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
 from server.engine.plans import (
     Admission,
@@ -29,8 +29,8 @@ from server.engine.plans import (
     PrefillPlan,
     RowLoad,
     ScorePlan,
-    SlotSampling,
 )
+from server.engine.sampling import Sampling
 
 B, NEW = 8, 8
 LADDER = Ladder(((B, 12), (B, 24)), (BlockShape(24, NEW, 16),) * 2, ((3, 4),), 32)
@@ -48,7 +48,7 @@ class Case:
     """One request of the pool. `parts` are prompt names or text ids; `width` its slots."""
 
     parts: tuple[str | int, ...]
-    sampling: SlotSampling
+    sampling: Sampling
     width: int = 1
     targets: tuple[tuple[int, ...], ...] = ()
 
@@ -76,7 +76,7 @@ def _pool(count: int) -> list[Case]:
         targets = tuple(
             tuple(random.integers(2, 160, size=int(random.integers(1, 5))).tolist()) for _ in range(index % 5)
         )
-        sampling = SlotSampling(
+        sampling = Sampling(
             max_new_tokens=int(random.integers(1, NEW + 1)),
             min_new_tokens=int(random.integers(0, 2)),
             temperature=[0.0, 0.0, 1.0, 0.6][index % 4],
@@ -94,7 +94,7 @@ def _grouped_pool(count: int) -> list[Case]:
     for index, case in enumerate(_pool(count)):
         width = (2, 4, 8)[index % 3]
         samples = index % 4 == 3
-        settings = SlotSampling(
+        settings = Sampling(
             case.sampling.max_new_tokens,
             num_beams=1 if samples else width,
             temperature=1.0 if samples else 0.0,
@@ -331,12 +331,12 @@ def test_other_shapes_give_the_same_tokens(executor: JaxExecutor) -> None:
 
 
 def test_control_seeds_folded_with_the_slot_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sampling.uniform
+    real = choosing.uniform
 
     def by_slot(seed: Any, place: Any, index: Any) -> Any:
         return real(seed, jnp.arange(seed.shape[0], dtype=jnp.int32), index)
 
-    monkeypatch.setattr(sampling, "uniform", by_slot)
+    monkeypatch.setattr(choosing, "uniform", by_slot)
     broken = _load(tiny_executor(LADDER, _values(), without=("grouped", "score")))
     compared, different = _differences(broken, _pool(96), 0, "plain", 60)
     assert different > compared // 20

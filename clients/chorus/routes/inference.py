@@ -13,8 +13,8 @@ Input = str | Mapping[str, str]
 """Text, or the fields of the version's template."""
 
 
-class Settings(TypedDict, total=False):
-    """Settings of generation; what is not given is the version's own default, then the server's.
+class Sampling(TypedDict, total=False):
+    """How tokens are chosen; what is not given is the version's own default, then the server's.
 
     Attributes:
         max_new_tokens, min_new_tokens: `</s>` counts.
@@ -26,9 +26,6 @@ class Settings(TypedDict, total=False):
         length_penalty: T5X's alpha.
         stop: text that ends the generation.
         n: how many sequences.
-        logprobs: tell each token's log probability.
-        truncate: cut text that is too long instead of refusing it.
-        deadline_seconds: give up after so long.
     """
 
     max_new_tokens: int
@@ -41,26 +38,27 @@ class Settings(TypedDict, total=False):
     length_penalty: float
     stop: str | Sequence[str]
     n: int
+
+
+class Settings(Sampling, total=False):
+    """Settings of generation.
+
+    Attributes:
+        logprobs: tell each token's log probability.
+        truncate: cut text that is too long instead of refusing it.
+        deadline_seconds: give up after so long.
+    """
+
     logprobs: bool
     truncate: bool
     deadline_seconds: float
 
 
-class GenerateItem(TypedDict, total=False):
+class GenerateItem(Sampling, total=False):
     """One of `requests`: its own task and input, and settings that go before those given for all."""
 
     task: Required[str | None]
     input: Required[Input]
-    max_new_tokens: int
-    min_new_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-    num_beams: int
-    length_penalty: float
-    stop: str | Sequence[str]
-    n: int
     logprobs: bool
     truncate: bool
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from server.api.http.errors import error_body
 from server.api.inference.answers import unexpected
-from server.api.inference.prepare import answer_start
+from server.api.inference.calls import Call
+from server.api.inference.items import Item
 from server.api.inference.ranking import best, score_requests, scores_of
-from server.api.inference.sampling import Chosen, sampling_for
-from server.api.inference.submit import Outcome, origin_of
+from server.api.inference.sampling import sampling_for
+from server.api.inference.submit import Outcome
 from server.api.inference.text import final_text
 from server.api.inference.turns import in_turns
 from server.api.inference.vote import Ballot, majority
-from server.api.inference.work import Call, Work, identity, name_of
 from server.engine.requests import FinishedEvent, GenerateRequest, Request
 from server.errors import ChorusError
 
-Read = Callable[[Outcome, Work], tuple[str, float] | ChorusError]
+Read = Callable[[Outcome, Item], tuple[str, float] | ChorusError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,52 +30,45 @@ class Poll:
     read: Read
 
 
-async def label_poll(call: Call, works: Sequence[Work], labels: list[str], *, sent: bool) -> Poll:
+async def label_poll(call: Call, items: Sequence[Item], labels: list[str], *, sent: bool) -> Poll:
     """Members rank the same labels: those that the request sent, or those that they share."""
 
-    def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
+    def read(outcome: Outcome, item: Item) -> tuple[str, float] | ChorusError:
         scores = scores_of(outcome)
         if isinstance(scores, ChorusError):
             return scores
         place = best(scores)
         return labels[place], scores[place]
 
-    return Poll([*await score_requests(call, works, labels, sent=sent)], read)
+    return Poll([*await score_requests(call, items, labels, sent=sent)], read)
 
 
-async def text_poll(call: Call, works: Sequence[Work], max_new_tokens: int | None) -> Poll:
+async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
     """Members answer freely, greedily; a version's own length limit and stop texts hold."""
     stops: dict[int, tuple[str, ...]] = {}
 
-    def request(index: int, work: Work) -> GenerateRequest:
-        assert work.version is not None
-        own = work.version.manifest.settings
-        settings = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
-        if max_new_tokens is not None:
-            settings["max_new_tokens"] = max_new_tokens
-        sent = {} if max_new_tokens is None else {"max_new_tokens": "max_new_tokens"}
-        chosen = Chosen(settings | {"seed": 0}, sent, work.item.task_field)
-        default = call.services.settings.default_max_new_tokens
-        start = len(answer_start(call.serving.vocabulary, work.version))
-        sampling = sampling_for(chosen, call.serving.limits, work.prepared.tokens, default, start)
-        stops[id(work)] = sampling.stop
-        origin = origin_of(call.principal, call.request_id, index, name_of(work.version), call.left())
-        return GenerateRequest(origin, work.prepared.parts, sampling)
+    def request(index: int, item: Item) -> GenerateRequest:
+        assert item.version is not None
+        own = item.version.manifest.settings
+        defaults = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
+        sampling = sampling_for(call, item, {**defaults, "seed": 0})
+        stops[id(item)] = sampling.stop
+        return GenerateRequest(call.origin(index, item), item.input, sampling)
 
-    def read(outcome: Outcome, work: Work) -> tuple[str, float] | ChorusError:
+    def read(outcome: Outcome, item: Item) -> tuple[str, float] | ChorusError:
         if isinstance(outcome, ChorusError):
             return outcome
         if not isinstance(outcome, FinishedEvent):
             return unexpected(outcome)
         sequence = outcome.sequences[0]
-        return final_text(call.serving.vocabulary, sequence.tokens, stops[id(work)]), sequence.score
+        return final_text(call.serving.vocabulary, sequence.tokens, stops[id(item)]), sequence.score
 
-    return Poll([*await in_turns(request, range(len(works)), works)], read)
+    return Poll([*await in_turns(request, range(len(items)), items)], read)
 
 
 def voted(
     name: Mapping[str, Any],
-    works: Sequence[Work],
+    items: Sequence[Item],
     weights: Sequence[float],
     poll: Poll,
     outcomes: Sequence[Outcome],
@@ -85,9 +78,9 @@ def voted(
     ballots: list[Ballot] = []
     members: list[dict[str, Any]] = []
     failures: list[ChorusError] = []
-    for work, weight, outcome in zip(works, weights, outcomes, strict=True):
-        member = identity(work.version) | {"weight": weight}
-        said = poll.read(outcome, work)
+    for item, weight, outcome in zip(items, weights, outcomes, strict=True):
+        member = item.identity | {"weight": weight}
+        said = poll.read(outcome, item)
         if isinstance(said, ChorusError):
             failures.append(said)
             member["error"] = error_body(said, request_id)
@@ -104,6 +97,6 @@ def voted(
         "answer": result.answer,
         "counts": result.counts,
         "agreement": result.agreement,
-        "truncated": any(work.prepared.truncated for work in works),
+        "truncated": any(item.truncated for item in items),
         "members": members,
     }

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from server.api.inference.answers import unexpected
+from server.api.inference.items import Item
 from server.api.inference.submit import Outcome
 from server.api.inference.text import final_text
-from server.api.inference.work import Work, identity, usage
 from server.engine.requests import FinishedEvent, GenerateRequest, SequenceOutput
 from server.errors import ChorusError
 from server.model.vocabulary import Vocabulary
 
 
 def generated(
-    vocabulary: Vocabulary, work: Work, request: GenerateRequest, outcome: Outcome
+    vocabulary: Vocabulary, item: Item, request: GenerateRequest, outcome: Outcome
 ) -> dict[str, Any] | ChorusError:
     """One item's answer."""
     if isinstance(outcome, ChorusError):
@@ -25,15 +25,15 @@ def generated(
     texts = [final_text(vocabulary, sequence.tokens, stop) for sequence in outcome.sequences]
     first = outcome.sequences[0]
     answer = {
-        **identity(work.version),
+        **item.identity,
         "text": texts[0],
         "finish_reason": first.finish_reason,
-        "truncated": work.prepared.truncated,
-        "usage": usage(work.prepared, sum(len(sequence.tokens) for sequence in outcome.sequences)),
+        "truncated": item.truncated,
+        "usage": item.usage(sum(len(sequence.tokens) for sequence in outcome.sequences)),
     }
-    if request.sampling.n > 1 or work.item.logprobs:
+    if request.sampling.n > 1 or item.logprobs:
         answer["choices"] = [
-            _choice(vocabulary, text, sequence, work.item.logprobs)
+            _choice(vocabulary, text, sequence, item.logprobs)
             for text, sequence in zip(texts, outcome.sequences, strict=True)
         ]
     return answer

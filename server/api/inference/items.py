@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from server.api.schemas.inference import ClassifyBody, EnsembleBody, GenerateBody, GenerationSettings
+from prompts_store.records import PromptVersion
+from server.api.schemas.inference import (
+    ClassifyBody,
+    EnsembleBody,
+    GenerateBody,
+    GenerateItem,
+    GenerationSettings,
+)
+from server.engine.requests import InputPart, PromptHandle
+from server.engine.sampling import SETTINGS
 from server.errors import InvalidInputError
 from server.settings import Settings
 
@@ -14,33 +24,59 @@ Value = str | Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input for one task.
+    """One input for one task, from the body to its answer.
 
     Attributes:
         task: reference, or None for the base model.
         value: text or template fields.
-        prefix: path of the item with its dot (`requests.3.`), or empty.
-        input_field: path of `value`.
+        input_field, task_field: dotted paths of `value` and of what named the version.
         truncate: cut a text that is too long.
-        settings: the item's own; `beside` those next to `requests`.
         logprobs: answer with token log probabilities.
-        named_by: path of the field that named the version, where it is not the item's `task`.
+        settings: sampling settings that the request has for it, by name.
+        paths: dotted path of each of them.
+        version: what `task` means; filled with the next two when the item is prepared.
+        input: what the engine reads: prompt and ids, `</s>` last.
+        truncated: whether text was cut.
     """
 
     task: str | None
     value: Value
     input_field: str
-    prefix: str = ""
+    task_field: str = "task"
     truncate: bool = False
-    settings: GenerationSettings | None = None
-    beside: GenerationSettings | None = None
     logprobs: bool = False
-    named_by: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    version: PromptVersion | None = None
+    input: tuple[InputPart, ...] = ()
+    truncated: bool = False
 
     @property
-    def task_field(self) -> str:
-        """Path of the field that named the version."""
-        return self.named_by or self.prefix + "task"
+    def task_name(self) -> str:
+        """`tenant/task`; empty for the base model."""
+        return f"{self.version.tenant}/{self.version.task}" if self.version is not None else ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Which version answers; nulls for the base model."""
+        if self.version is None:
+            return {"task": None, "version": None, "digest": None}
+        digest = self.version.manifest.digest
+        return {"task": self.task_name, "version": self.version.number, "digest": digest}
+
+    @property
+    def tokens(self) -> int:
+        """Positions of the prepared input."""
+        return sum(part.length if isinstance(part, PromptHandle) else len(part) for part in self.input)
+
+    def usage(self, output_tokens: int) -> dict[str, int]:
+        """Token counts of its answer."""
+        prompt_tokens = self.version.manifest.length if self.version is not None else 0
+        return {
+            "input_tokens": self.tokens,
+            "prompt_tokens": prompt_tokens,
+            "output_tokens": output_tokens,
+        }
 
 
 def generate_items(body: GenerateBody) -> list[Item]:
@@ -48,20 +84,15 @@ def generate_items(body: GenerateBody) -> list[Item]:
 
     Raises InvalidInputError when the body asks for none or two kinds.
     """
+    settings, paths = _sent(body, "")
     if body.requests is None:
         if "task" not in body.model_fields_set:
             raise InvalidInputError(
                 "task is required: a reference, or null for the base model.", field="task"
             )
+        truncate, logprobs = bool(body.truncate), bool(body.logprobs)
         return [
-            Item(
-                body.task,
-                value,
-                field,
-                truncate=bool(body.truncate),
-                settings=body,
-                logprobs=bool(body.logprobs),
-            )
+            Item(body.task, value, field, "task", truncate, logprobs, settings, paths)
             for value, field in inputs_of(body)
         ]
     if body.input is not None or body.inputs is not None:
@@ -69,18 +100,33 @@ def generate_items(body: GenerateBody) -> list[Item]:
     if "task" in body.model_fields_set:
         raise InvalidInputError("With requests, each one names its own task: remove this one.", field="task")
     return [
-        Item(
-            item.task,
-            item.input,
-            f"requests.{index}.input",
-            prefix=f"requests.{index}.",
-            truncate=bool(item.truncate if item.truncate is not None else body.truncate),
-            settings=item,
-            beside=body,
-            logprobs=bool(item.logprobs if item.logprobs is not None else body.logprobs),
-        )
-        for index, item in enumerate(body.requests)
+        _mixed_item(body, each, f"requests.{index}.", settings, paths)
+        for index, each in enumerate(body.requests)
     ]
+
+
+def _mixed_item(
+    body: GenerateBody, item: GenerateItem, prefix: str, settings: Mapping[str, Any], paths: Mapping[str, str]
+) -> Item:
+    """One of `requests`; what it does not say is said beside `requests`."""
+    own, own_paths = _sent(item, prefix)
+    return Item(
+        item.task,
+        item.input,
+        f"{prefix}input",
+        f"{prefix}task",
+        bool(item.truncate if item.truncate is not None else body.truncate),
+        bool(item.logprobs if item.logprobs is not None else body.logprobs),
+        {**settings, **own},
+        {**paths, **own_paths},
+    )
+
+
+def _sent(said: GenerationSettings, prefix: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings that a part of the body has, and their dotted paths."""
+    names = said.model_fields_set & SETTINGS.keys()
+    settings = {name: value for name in names if (value := getattr(said, name)) is not None}
+    return settings, {name: prefix + name for name in settings}
 
 
 def classify_items(body: ClassifyBody) -> list[Item]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from prompts_store.errors import StoreError
 from prompts_store.records import PromptVersion
 from prompts_store.tasks.template import render_input
 from server.api.http.errors import StoreAnswerError
-from server.engine.requests import InputPart, PromptHandle
+from server.api.inference.items import Item
+from server.engine.limits import input_too_long, target_too_long
+from server.engine.requests import PromptHandle
 from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
 from server.tuning.document.recipe import SENTINEL_SETTING
@@ -18,82 +20,53 @@ _COUNTED_CHARACTERS = 16_384
 """A text of so many that is too long is told its tokens; a longer one only that it has more than some."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An input that the engine can take.
-
-    Attributes:
-        parts: prompt and ids, `</s>` last.
-        tokens: positions in all.
-        prompt_tokens: of them, the prompt's rows.
-        truncated: whether text was cut.
-    """
-
-    parts: tuple[InputPart, ...]
-    tokens: int
-    prompt_tokens: int
-    truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TextRules:
-    """Limits of one input.
-
-    Attributes:
-        max_tokens: prompt, text and `</s>`.
-        max_characters: of the rendered text.
-    """
-
-    max_tokens: int
-    max_characters: int
-
-
 def prepare(
-    vocabulary: Vocabulary,
+    item: Item,
     version: PromptVersion | None,
-    value: str | Mapping[str, str],
+    vocabulary: Vocabulary,
     *,
-    truncate: bool,
-    rules: TextRules,
-    field: str,
-) -> Prepared:
-    """The engine's input for one item.
+    max_tokens: int,
+    max_characters: int,
+) -> Item:
+    """The item with its version and the engine's input.
 
     Args:
         version: None for the base model, which takes a plain text.
-        value: a text or the template's fields.
-        truncate: cut text that is too long instead of refusing it.
-        field: dotted path of `value`, for errors.
+        max_tokens: prompt, text and `</s>`.
+        max_characters: of what was sent.
 
     Raises:
         InvalidInputError: the fields do not fit the template.
         InputTooLongError: too many characters or tokens; names both figures.
     """
-    text = _render(version, value, rules.max_characters, field)
+    text = _render(version, item.value, max_characters, item.input_field)
     rows = version.manifest.length if version is not None else 0
-    room = rules.max_tokens - rows - 1
+    room = max_tokens - rows - 1
     if room < 0:
         raise InputTooLongError(
-            f"The prompt alone has {rows} rows, and the limit is {rules.max_tokens} tokens with '</s>'.",
-            field=field,
+            f"The prompt alone has {rows} rows, and the limit is {max_tokens} tokens with '</s>'.",
+            field=item.input_field,
         )
     try:
         ids, whole = vocabulary.encode_start(text, room)
     except InputTooLongError as error:
-        raise InputTooLongError(error.message, field=field) from None
+        raise InputTooLongError(error.message, field=item.input_field) from None
     truncated = len(ids) > room
-    if truncated and not truncate:
+    if truncated and not item.truncate:
         if not whole and len(text) <= _COUNTED_CHARACTERS:
             ids, whole = vocabulary.encode(text), True
         more, count = "" if whole else "more than ", len(ids)
         raise InputTooLongError(
-            f"The input has {more}{rows + count + 1} tokens ({rows} of the prompt, {more}{count} of the "
-            f"text, 1 for '</s>'), the limit is {rules.max_tokens}: shorten it or set truncate.",
-            field=field,
+            input_too_long(
+                f"{more}{rows + count + 1}",
+                max_tokens,
+                f" ({rows} of the prompt, {more}{count} of the text, 1 for '</s>')",
+            ),
+            field=item.input_field,
         )
     body = (*ids[:room], vocabulary.eos_id)
     prompt = (PromptHandle(version.manifest.digest, rows),) if version is not None else ()
-    return Prepared((*prompt, body), rows + len(body), rows, truncated)
+    return replace(item, version=version, input=(*prompt, body), truncated=truncated)
 
 
 def _render(
@@ -162,8 +135,7 @@ def label_targets(
         if len(target) > max_tokens:
             beside = "<extra_id_0> and " if start else ""
             more = "" if whole else "more than "
-            problem = f"has {more}{len(target)} tokens with {beside}'</s>', the limit is {max_tokens}"
-            raise refused(index, problem, "shorten it")
+            raise refused(index, target_too_long(f"{more}{len(target)}", max_tokens, beside), "shorten it")
         if target in targets:
             raise refused(index, "has the same tokens as an earlier one", "keep one")
         targets[target] = None

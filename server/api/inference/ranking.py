@@ -6,16 +6,17 @@ import math
 from collections.abc import Sequence
 
 from server.api.inference.answers import unexpected
+from server.api.inference.calls import Call
+from server.api.inference.items import Item
 from server.api.inference.prepare import answer_start, label_targets
-from server.api.inference.submit import Outcome, origin_of
+from server.api.inference.submit import Outcome
 from server.api.inference.turns import in_turns
-from server.api.inference.work import Call, Work, name_of
 from server.engine.requests import ScoredEvent, ScoreRequest
 from server.errors import ChorusError, InternalError, InvalidInputError
 
 
 async def score_requests(
-    call: Call, works: Sequence[Work], labels: Sequence[str], *, sent: bool
+    call: Call, items: Sequence[Item], labels: Sequence[str], *, sent: bool
 ) -> list[ScoreRequest]:
     """The engine's request for each item.
 
@@ -27,24 +28,22 @@ async def score_requests(
             was sent, else the version.
     """
     limit = call.services.settings.max_labels
-    field = "labels" if sent else works[0].item.task_field
+    field = "labels" if sent else items[0].task_field
     if len(labels) > limit:  # of a version; a request's own were counted before
         whose = "" if sent else " in the version: send fewer of your own, or use another version"
         raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)
     longest = call.serving.limits.max_target_tokens
     vocabulary = call.serving.vocabulary
-    starts = [answer_start(vocabulary, work.version) for work in works]
+    starts = [answer_start(vocabulary, item.version) for item in items]
     by_start = {
         start: tuple(label_targets(vocabulary, labels, longest, field, start, sent=sent))
         for start in dict.fromkeys(starts)
     }
 
-    def request(index: int, work: Work, start: tuple[int, ...]) -> ScoreRequest:
-        task = name_of(work.version) if work.version is not None else ""
-        origin = origin_of(call.principal, call.request_id, index, task, call.left())
-        return ScoreRequest(origin, work.prepared.parts, by_start[start])
+    def request(index: int, item: Item, start: tuple[int, ...]) -> ScoreRequest:
+        return ScoreRequest(call.origin(index, item), item.input, by_start[start])
 
-    return await in_turns(request, range(len(works)), works, starts)
+    return await in_turns(request, range(len(items)), items, starts)
 
 
 def scores_of(outcome: Outcome) -> Sequence[float] | ChorusError:

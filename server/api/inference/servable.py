@@ -8,6 +8,8 @@ from typing import Any
 
 from prompts_store.tasks.template import parse_template
 from server.api.services import Services
+from server.engine.limits import target_too_long
+from server.engine.sampling import SETTINGS, UnfitSettingsError
 from server.tuning.document.recipe import SENTINEL_SETTING
 
 
@@ -78,11 +80,8 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
     start = settings.get(SENTINEL_SETTING) is True
     tokens = longest + 1 + start
     if labels and tokens > longest_label:
-        message = (
-            f"Label {place} has {tokens} tokens with {'<extra_id_0> and ' if start else ''}'</s>', and this "
-            f"server ranks labels of at most {longest_label}: shorten it, or the operator raises "
-            "score_buckets."
-        )
+        problem = target_too_long(str(tokens), longest_label, "<extra_id_0> and " if start else "")
+        message = f"Label {place} {problem}: shorten it, or the operator raises score_buckets."
         found.append(Fault(f"labels.{place}", message, "score_buckets"))
     most = services.settings.max_labels
     if len(labels) > most:
@@ -97,29 +96,23 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
 def _of_settings(services: Services, shortest: int, settings: Mapping[str, Any]) -> list[Fault]:
     """Defaults that do not fit even after the shortest input."""
     limits = services.limits()
-    n, beams = settings.get("n") or 1, settings.get("num_beams") or 1
-    slots = max(n, beams)
-    room = limits.new_tokens(shortest, slots)
-    if room == 0:
-        name = "n" if n >= beams else "num_beams"
-        message = (
-            f"{name} is {slots}, and on this server at most {limits.group(shortest)} sequences run together: "
-            "lower it, or the operator gives blocks more slots."
-        )
-        return [Fault(f"settings.{name}", message, "blocks")]
-    asked, floor = settings.get("max_new_tokens"), settings.get("min_new_tokens") or 0
-    if asked is not None and asked > room:
-        message = (
-            f"max_new_tokens is {asked}, and the blocks of this server hold at most {room} new tokens after "
-            f"{shortest} tokens of prompt and template: lower it, or the operator raises blocks."
-        )
-        return [Fault("settings.max_new_tokens", message, "blocks")]
-    usual = min(services.settings.default_max_new_tokens, room)
-    if asked is None and floor > usual:
-        setting = "default_max_new_tokens" if floor <= room else "blocks"
-        message = (
-            f"min_new_tokens is {floor}, and without max_new_tokens this server writes {usual}: send "
-            f"max_new_tokens too, or the operator raises {setting}."
-        )
-        return [Fault("settings.min_new_tokens", message, setting)]
-    return []
+    given = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
+    asked = given.get("max_new_tokens")
+    try:
+        limits.new_tokens_for(given, shortest, services.settings.default_max_new_tokens)
+        return []
+    except UnfitSettingsError as unfit:
+        name, message = unfit.names[0], unfit.message
+    if name == "max_new_tokens":
+        return [
+            Fault("settings.max_new_tokens", f"{message} Lower it, or the operator raises blocks.", "blocks")
+        ]
+    if name != "min_new_tokens":
+        advice = "Lower it, or the operator gives blocks more slots."
+        return [Fault(f"settings.{name}", f"{message} {advice}", "blocks")]
+    if asked is not None:  # requests may send another of the two
+        return []
+    room = limits.new_tokens(shortest, max(given.get("n", 1), given.get("num_beams", 1)))
+    setting = "default_max_new_tokens" if given["min_new_tokens"] <= room else "blocks"
+    advice = f"Send max_new_tokens too, or the operator raises {setting}."
+    return [Fault("settings.min_new_tokens", f"{message} {advice}", setting)]

@@ -10,10 +10,11 @@ from starlette.types import Receive, Scope, Send
 
 from server.api.http.errors import error_body
 from server.api.http.sse import Emit, EventResponse
+from server.api.inference.calls import Call
 from server.api.inference.generated import generated
+from server.api.inference.items import Item
 from server.api.inference.submit import submitted
 from server.api.inference.text import TextStream
-from server.api.inference.work import Call, Work
 from server.engine.handle import RequestHandle
 from server.engine.requests import FailedEvent, FinishedEvent, GenerateRequest, TokensEvent
 from server.errors import ChorusError
@@ -24,17 +25,17 @@ class GenerationStream(EventResponse):
 
     Args:
         call: whose request it is.
-        works: the items, in order.
+        items: in order, prepared.
         requests: the engine's request of each.
         held: closed when the stream ends.
     """
 
     def __init__(
-        self, call: Call, works: Sequence[Work], requests: Sequence[GenerateRequest], held: AsyncExitStack
+        self, call: Call, items: Sequence[Item], requests: Sequence[GenerateRequest], held: AsyncExitStack
     ) -> None:
         super().__init__()
         self._call = call
-        self._works = works
+        self._items = items
         self._requests = requests
         self._held = held
 
@@ -77,7 +78,7 @@ class GenerationStream(EventResponse):
                 rest = stream.finish(sequence.tokens)
                 if rest:
                     await emit("token", {"index": index, "choice": choice, "text": rest, "tokens": []})
-        answer = generated(vocabulary, self._works[index], request, step)
+        answer = generated(vocabulary, self._items[index], request, step)
         if isinstance(answer, ChorusError):
             await self._send_error(index, answer, emit)
         else:

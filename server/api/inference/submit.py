@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from server.engine.handle import RequestHandle
-from server.engine.requests import FinishedEvent, Origin, Request, ScoredEvent
+from server.engine.requests import FinishedEvent, Request, ScoredEvent
 from server.errors import ChorusError
-from server.tenancy.principal import Principal
 
 Submit = Callable[[Sequence[Request]], Awaitable[list[RequestHandle | ChorusError]]]
 Outcome = FinishedEvent | ScoredEvent | ChorusError
@@ -51,16 +49,3 @@ async def outcomes(submit: Submit, requests: Sequence[Request]) -> list[Outcome]
             except ChorusError as error:
                 results.append(error)
     return results
-
-
-def origin_of(principal: Principal, request_id: str, index: int, task: str, deadline: float | None) -> Origin:
-    """Whom one item is for. Its id is the request's, the item's place and a token: a caller may give two
-    requests one id, and the engine takes an id once.
-    """
-    return Origin(
-        request_id=f"{request_id}.{index}.{secrets.token_hex(6)}",
-        tenant=principal.tenant,
-        task=task,
-        weight=principal.weight,
-        deadline_seconds=deadline,
-    )

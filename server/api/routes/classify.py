@@ -13,10 +13,10 @@ from server.api.http.disconnect import race
 from server.api.http.responses import INFERENCE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import batch_response
-from server.api.inference.items import classify_items
+from server.api.inference.calls import Call, call_of, prepared_items
+from server.api.inference.items import Item, classify_items
 from server.api.inference.ranking import best, score_requests, scores_of, softmax
 from server.api.inference.submit import Outcome, outcomes
-from server.api.inference.work import Call, Work, call_of, identity, prepared_items, usage
 from server.api.schemas.inference import ClassifyAnswer, ClassifyBody
 from server.errors import ChorusError, InvalidInputError
 
@@ -30,17 +30,17 @@ async def classify(request: Request, body: ClassifyBody, principal: MayInfer) ->
 
 
 async def _answer(call: Call, body: ClassifyBody) -> Response:
-    async with prepared_items(call, classify_items(body)) as works:
-        labels = _labels(body, works[0])
-        requests = await score_requests(call, works, labels, sent=body.labels is not None)
+    async with prepared_items(call, classify_items(body)) as items:
+        labels = _labels(body, items[0])
+        requests = await score_requests(call, items, labels, sent=body.labels is not None)
         results = await outcomes(call.submit, requests)
-        answers = map(partial(_classified, labels), works, results)
-        names = (identity(work.version) for work in works)
+        answers = map(partial(_classified, labels), items, results)
+        names = (item.identity for item in items)
         return await batch_response(call.request_id, zip(names, answers, strict=True))
 
 
-def _labels(body: ClassifyBody, work: Work) -> list[str]:
-    own = list(work.version.manifest.labels) if work.version is not None else []
+def _labels(body: ClassifyBody, item: Item) -> list[str]:
+    own = list(item.version.manifest.labels) if item.version is not None else []
     labels = body.labels if body.labels is not None else own
     if len(labels) < 2:
         has = "one label only" if own else "none of its own"
@@ -50,15 +50,15 @@ def _labels(body: ClassifyBody, work: Work) -> list[str]:
     return labels
 
 
-def _classified(labels: Sequence[str], work: Work, outcome: Outcome) -> dict[str, Any] | ChorusError:
+def _classified(labels: Sequence[str], item: Item, outcome: Outcome) -> dict[str, Any] | ChorusError:
     scores = scores_of(outcome)
     if isinstance(scores, ChorusError):
         return scores
     return {
-        **identity(work.version),
+        **item.identity,
         "label": labels[best(scores)],
         "probabilities": dict(zip(labels, softmax(scores), strict=True)),
         "log_probabilities": dict(zip(labels, scores, strict=True)),
-        "truncated": work.prepared.truncated,
-        "usage": usage(work.prepared, 0),
+        "truncated": item.truncated,
+        "usage": item.usage(0),
     }

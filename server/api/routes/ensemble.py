@@ -16,9 +16,9 @@ from server.api.http.responses import INFERENCE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import batch_response
 from server.api.inference.ballots import Poll, label_poll, text_poll, voted
+from server.api.inference.calls import Call, call_of, prepare_all
 from server.api.inference.items import Item, inputs_of, weights_of
 from server.api.inference.submit import outcomes
-from server.api.inference.work import Call, Work, call_of, prepare_all
 from server.api.schemas.inference import EnsembleAnswer, EnsembleBody
 from server.errors import InvalidInputError
 
@@ -60,28 +60,33 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
                     f"{limit}.",
                     field="inputs" if body.inputs is not None else panel.field,
                 )
+            settings = {} if body.max_new_tokens is None else {"max_new_tokens": body.max_new_tokens}
+            paths = dict.fromkeys(settings, "max_new_tokens")
             pairs = [
-                (Item(None, value, field, truncate=bool(body.truncate), named_by=named_by), version)
+                (
+                    Item(None, value, field, named_by, bool(body.truncate), settings=settings, paths=paths),
+                    version,
+                )
                 for value, field in inputs
                 for version, _, named_by in panel.members
             ]
-            works = await prepare_all(call, pairs)
-        poll = await _poll(call, body, panel, works)
+            items = await prepare_all(call, pairs)
+        poll = await _poll(call, body, panel, items)
         results = await outcomes(call.submit, poll.requests)
         size = len(panel.members)
         weights = [weight for _, weight, _ in panel.members]
         name = {"ensemble": _name(panel.ensemble)}
-        items = (
+        votes = (
             (
                 name,
-                voted(name, works[at : at + size], weights, poll, results[at : at + size], call.request_id),
+                voted(name, items[at : at + size], weights, poll, results[at : at + size], call.request_id),
             )
             for at in range(0, rows, size)
         )
-        return await batch_response(call.request_id, items)
+        return await batch_response(call.request_id, votes)
 
 
-async def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Work]) -> Poll:
+async def _poll(call: Call, body: EnsembleBody, panel: Panel, items: Sequence[Item]) -> Poll:
     labels = (
         body.labels
         if body.labels is not None
@@ -93,8 +98,8 @@ async def _poll(call: Call, body: EnsembleBody, panel: Panel, works: Sequence[Wo
                 "A vote among labels generates no text: drop max_new_tokens or labels.",
                 field="max_new_tokens",
             )
-        return await label_poll(call, works, labels, sent=body.labels is not None)
-    return await text_poll(call, works, body.max_new_tokens)
+        return await label_poll(call, items, labels, sent=body.labels is not None)
+    return await text_poll(call, items)
 
 
 def shared_labels(versions: Sequence[PromptVersion]) -> list[str]:

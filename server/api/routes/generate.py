@@ -13,16 +13,15 @@ from server.api.http.disconnect import race
 from server.api.http.responses import INFERENCE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import batch_response
+from server.api.inference.calls import Call, call_of, prepared_items
 from server.api.inference.generated import generated
-from server.api.inference.items import generate_items
-from server.api.inference.prepare import answer_start
-from server.api.inference.sampling import merge_settings, sampling_for
+from server.api.inference.items import Item, generate_items
+from server.api.inference.sampling import sampling_for
 from server.api.inference.streaming import GenerationStream
-from server.api.inference.submit import origin_of, outcomes
+from server.api.inference.submit import outcomes
 from server.api.inference.turns import in_turns
-from server.api.inference.work import Call, Work, call_of, identity, name_of, prepared_items
 from server.api.schemas.events import generate_stream
-from server.api.schemas.inference import GenerateAnswer, GenerateBody, GenerationSettings
+from server.api.schemas.inference import GenerateAnswer, GenerateBody
 from server.engine.requests import GenerateRequest
 
 router = APIRouter(route_class=ChorusRoute, tags=["inference"])
@@ -42,39 +41,28 @@ async def generate(request: Request, body: GenerateBody, principal: MayInfer) ->
 
 
 async def _answer(call: Call, body: GenerateBody) -> Response:
-    async with prepared_items(call, generate_items(body)) as works:
-        requests = await engine_requests(call, works, stream=False)
+    async with prepared_items(call, generate_items(body)) as items:
+        requests = await engine_requests(call, items, stream=False)
         results = await outcomes(call.submit, requests)
-        answers = map(partial(generated, call.serving.vocabulary), works, requests, results)
-        names = (identity(work.version) for work in works)
+        answers = map(partial(generated, call.serving.vocabulary), items, requests, results)
+        names = (item.identity for item in items)
         return await batch_response(call.request_id, zip(names, answers, strict=True))
 
 
 async def _stream(call: Call, body: GenerateBody) -> Response:
     async with AsyncExitStack() as stack:
-        items = generate_items(body)
-        works = await stack.enter_async_context(prepared_items(call, items))
-        requests = await engine_requests(call, works, stream=True)
+        items = await stack.enter_async_context(prepared_items(call, generate_items(body)))
+        requests = await engine_requests(call, items, stream=True)
         # From here the stream owns the held versions and lets them go when it ends, however it ends.
-        return GenerationStream(call, works, requests, stack.pop_all())
+        return GenerationStream(call, items, requests, stack.pop_all())
 
 
-async def engine_requests(call: Call, works: Sequence[Work], *, stream: bool) -> list[GenerateRequest]:
+async def engine_requests(call: Call, items: Sequence[Item], *, stream: bool) -> list[GenerateRequest]:
     """The engine's request for each item; all are made before any is submitted."""
 
-    def request(index: int, work: Work) -> GenerateRequest:
-        own = work.item.settings or GenerationSettings()
-        version = work.version
-        defaults = version.manifest.settings if version is not None else {}
-        sampling = sampling_for(
-            merge_settings(own, work.item.beside, defaults, work.item.prefix, work.item.task_field),
-            call.serving.limits,
-            work.prepared.tokens,
-            call.services.settings.default_max_new_tokens,
-            len(answer_start(call.serving.vocabulary, version)),
-        )
-        task = name_of(version) if version is not None else ""
-        origin = origin_of(call.principal, call.request_id, index, task, call.left())
-        return GenerateRequest(origin, work.prepared.parts, sampling, stream)
+    def request(index: int, item: Item) -> GenerateRequest:
+        defaults = item.version.manifest.settings if item.version is not None else {}
+        sampling = sampling_for(call, item, defaults)
+        return GenerateRequest(call.origin(index, item), item.input, sampling, stream)
 
-    return await in_turns(request, range(len(works)), works)
+    return await in_turns(request, range(len(items)), items)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, create_model
 
 from server.api.schemas import examples
 from server.api.schemas.common import (
@@ -18,6 +18,7 @@ from server.api.schemas.common import (
     Weight,
     documented,
 )
+from server.engine.sampling import SETTINGS, Setting
 from server.validation import Items, RequestModel
 
 Deadline = Annotated[
@@ -30,21 +31,22 @@ Truncate = Annotated[
 Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
 
 
-class GenerationSettings(RequestModel):
-    """How tokens are chosen. What is left out comes from the version's settings, then from the server's."""
+_JSON_FORMS: Mapping[str, Any] = {"num_beams": NumBeams, "stop": Stop}
+"""Settings that JSON writes in another way than Python, or of which only some values are taken."""
 
-    max_new_tokens: int | None = Field(None, ge=1, description="Most new tokens, `</s>` included.")
-    min_new_tokens: int | None = Field(None, ge=0, description="`</s>` is not chosen before this many.")
-    temperature: float | None = Field(None, ge=0, le=100, description="0 is greedy.")
-    top_k: int | None = Field(None, ge=0, le=1_000_000, description="Sample among the k likeliest; 0 is off.")
-    top_p: float | None = Field(
-        None, gt=0, le=1, description="Sample among the likeliest p of the mass; 1 is off."
-    )
-    seed: int | None = Field(None, ge=0, le=4_294_967_295, description="32 bits; random when left out.")
-    num_beams: NumBeams | None = Field(None, description="Beam search; needs temperature 0.")
-    length_penalty: float | None = Field(None, ge=0, le=10, description="T5X's alpha, with beams.")
-    n: int | None = Field(None, ge=1, le=64, description="Sequences to return.")
-    stop: Stop | None = None
+
+def _field(setting: Setting) -> Any:
+    field = Field(None, description=setting.description, **setting.bounds)  # type: ignore[call-overload]
+    return _JSON_FORMS.get(setting.name, setting.kind) | None, field
+
+
+_Declared = create_model(
+    "_Declared", __base__=RequestModel, **{name: _field(each) for name, each in SETTINGS.items()}
+)
+
+
+class GenerationSettings(_Declared):
+    """How tokens are chosen. What is left out comes from the version's settings, then from the server's."""
 
 
 class GenerateItem(GenerationSettings):

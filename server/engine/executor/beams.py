@@ -140,7 +140,8 @@ def _is_over(beams: BeamState, best_live: Array, slots: SlotState) -> Array:
     place = lax.broadcasted_iota(jnp.int32, beams.scores.shape, 1)
     inside = place < slots.width[:, None]
     worst = jnp.min(jnp.where(inside, beams.scores, jnp.inf), axis=1)
-    longest = penalty(slots.max_new_tokens + 1, slots.alpha)  # T5X counts the start token here
+    longest_length = slots.settings["max_new_tokens"] + 1  # T5X counts the start token here
+    longest = penalty(longest_length, slots.alpha)
     return (worst > _NOTHING) & (worst > best_live / longest)
 
 
@@ -153,7 +154,7 @@ def advance(log_probs: Array, slots: SlotState, beams: BeamState, running: Array
     """
     found = _candidates(log_probs, slots, beams, eos_id)
     plain = slots.alpha == 0.0
-    at_limit = slots.positions + 1 >= slots.max_new_tokens
+    at_limit = slots.positions + 1 >= slots.settings["max_new_tokens"]
     rank = lax.broadcasted_iota(jnp.int32, found.values.shape, 1)
     width = slots.width[:, None]
     may_finish = found.ended | (plain & at_limit)[:, None]
@@ -163,7 +164,7 @@ def advance(log_probs: Array, slots: SlotState, beams: BeamState, running: Array
     over = at_limit | _is_over(finished, live_values[:, 0], slots)
     finished = _fill_with_live(finished, live, found, slots, at_limit & ~plain)
 
-    leader, own = slots.leader, slots.choice.place
+    leader, own = slots.leader, slots.place
     index = live[leader, own]
     moved = replace(
         finished,

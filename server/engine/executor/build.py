@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from server.engine.executor.choosing import TokenRules
 from server.engine.executor.compile_watch import CompileWatch
 from server.engine.executor.compiling import Progress, compile_all
 from server.engine.executor.jax_executor import JaxExecutor
 from server.engine.executor.lanes import run_apart, temporaries_at_once
 from server.engine.executor.places import Places
 from server.engine.executor.programs import DEFAULT_OUTPUT_WIDTH, ModelSpec, programs
-from server.engine.executor.sampling import TokenRules
 from server.engine.memory_plan import MemoryPlan, device_limit, plan_memory
 from server.engine.plans import Ladder
 from server.engine.protocols import HostPrompts

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from server.engine.executor import beams as beam_search
-from server.engine.executor.sampling import TokenRules, choose, forbid, log_softmax
+from server.engine.executor.choosing import TokenRules, choose, forbid, log_softmax
 from server.engine.executor.state import BeamState, BlockState, ModelFunctions, SlotState
 from server.engine.plans import BlockMode
 
@@ -91,7 +91,7 @@ def _beam_step(
     running = slots.active & (slots.width > 1) & healthy
 
     def search(cache: Any) -> tuple[Any, BeamState, Array, Array]:
-        log_probs = forbid(log_softmax(logits), rules, slots.positions, slots.choice.min_new_tokens)
+        log_probs = forbid(log_softmax(logits), rules, slots.positions, slots.settings["min_new_tokens"])
         step = beam_search.advance(log_probs, slots, beams, running, rules.eos_id)
         return _reorder(cache, step.parents, functions.slot_axis), step.beams, step.tokens, step.over
 
@@ -112,14 +112,14 @@ def _one_step(
     loop: _Loop,
 ) -> _Loop:
     slots = loop.slots
-    limit = loop.slots.max_new_tokens - 1
+    limit = slots.settings["max_new_tokens"]
     logits, cache = functions.decode_step(
         params,
         loop.cache,
         memory,
         memory_lengths,
         slots.tokens,
-        jnp.minimum(slots.positions, limit),
+        jnp.minimum(slots.positions, limit - 1),
         slots.leader if mode == "grouped" else None,
     )
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
@@ -128,7 +128,8 @@ def _one_step(
         # A search fails with any of its beams; independent samples fail alone.
         finite = jnp.where(slots.width > 1, jnp.all(finite[beams.members], axis=1)[slots.leader], finite)
     working = slots.active & finite
-    chosen = choose(logits, rules, slots.choice, slots.positions, slots.active & (slots.width == 1))
+    alone = slots.active & (slots.width == 1)
+    chosen = choose(logits, rules, slots.settings, slots.place, slots.positions, alone)
     picked = jnp.take_along_axis(log_softmax(logits), chosen[:, None], axis=1)[:, 0]
     over = chosen == rules.eos_id
     if mode == "grouped":
@@ -137,7 +138,7 @@ def _one_step(
         chosen = jnp.where(is_beam, beam_tokens, chosen)
         over = jnp.where(is_beam, beam_over, over)
     positions = slots.positions + working.astype(jnp.int32)
-    over = over | (positions >= slots.max_new_tokens) | ~finite
+    over = over | (positions >= limit) | ~finite
     at = (jnp.int32(0), loop.step)
     return _Loop(
         step=loop.step + 1,

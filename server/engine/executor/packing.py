@@ -12,6 +12,7 @@ from server.engine.executor.prefill import Admitted
 from server.engine.executor.state import MAX_BEAMS, initial_slots
 from server.engine.plans import Admission, BlockShape, RowLoad
 from server.engine.protocols import HostPrompts
+from server.engine.sampling import DEVICE_DTYPES, device_values
 from server.errors import InternalError
 
 HostArray = np.ndarray[Any, Any]
@@ -89,32 +90,33 @@ def pack_admissions(
 ) -> Admitted:
     """What `prefill.admit` needs to put these groups into a block."""
     S = shape.slots
-    state: Any = initial_slots(S)
     targets = np.full((batch,), S, np.int32)
     fresh, sources = np.zeros((S,), np.bool_), np.zeros((S,), np.int32)
     members = np.repeat(np.arange(S, dtype=np.int32)[:, None], MAX_BEAMS, axis=1)
     for admission in admissions:
         _check(admission, shape)
-        group, settings = list(admission.slots), admission.sampling
+        group = admission.slots
         targets[admission.row] = group[0]
-        fresh[group] = True
-        sources[group] = admission.row
-        state.active[group] = True
-        state.tokens[group] = start_id
-        state.max_new_tokens[group] = settings.max_new_tokens
-        state.leader[group] = group[0]
-        state.width[group] = settings.num_beams
-        state.alpha[group] = settings.length_penalty
-        state.choice.temperature[group] = settings.temperature
-        state.choice.top_k[group] = settings.top_k
-        state.choice.top_p[group] = settings.top_p
-        state.choice.min_new_tokens[group] = settings.min_new_tokens
-        state.choice.seed[group] = settings.seed & 0xFFFFFFFF
-        state.choice.place[group] = np.arange(len(group))
-        if settings.num_beams > 1:
+        if admission.sampling.num_beams > 1:
             members[group[0], : len(group)] = group
+    slots = np.array([slot for each in admissions for slot in each.slots])
+    state: Any = initial_slots(S, _settings(admissions, slots, S))
+    fresh[slots] = True
+    sources[slots] = [each.row for each in admissions for _ in each.slots]
+    state.active[slots] = True
+    state.tokens[slots] = start_id
+    state.leader[slots] = [each.slots[0] for each in admissions for _ in each.slots]
+    state.place[slots] = [place for each in admissions for place in range(len(each.slots))]
     arrays: dict[str, Any] = {"targets": targets, "fresh": fresh, "sources": sources, "members": members}
     return Admitted(slots=state, **arrays)
+
+
+def _settings(admissions: Sequence[Admission], slots: HostArray, S: int) -> dict[str, HostArray]:
+    """Each setting by name, `[S]`, in the groups' slots. A double holds every value exactly."""
+    table = np.zeros((S, len(DEVICE_DTYPES)))
+    table[slots] = [device_values(each.sampling) for each in admissions for _ in each.slots]
+    columns = zip(DEVICE_DTYPES.items(), table.T, strict=True)
+    return {name: column.astype(dtype) for (name, dtype), column in columns}
 
 
 def _check(admission: Admission, shape: BlockShape) -> None:

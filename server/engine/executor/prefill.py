@@ -67,7 +67,7 @@ def _write_memory(functions: ModelFunctions, old: Array, new: Array, targets: Ar
 
 
 def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
-    first = admitted.slots.choice.place == 0
+    first = admitted.slots.place == 0
     fresh = BeamState(
         members=admitted.members,
         live_scores=jnp.where(first, 0.0, -jnp.inf),

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from server.engine.executor import decode as decoding
 from server.engine.executor import prefill, reads
+from server.engine.executor.choosing import TokenRules
 from server.engine.executor.places import ONE_DEVICE, Places, placed, places_of
-from server.engine.executor.sampling import TokenRules
 from server.engine.executor.state import MAX_BEAMS, BlockState, ModelFunctions, initial_slots, initial_state
 from server.engine.plans import BlockMode, BlockShape, Ladder
 

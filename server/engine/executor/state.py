@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from server.engine.executor.sampling import ChoiceSettings
 from server.engine.plans import BlockShape
+from server.engine.sampling import DEVICE_DTYPES, SETTINGS
 
 Array = jax.Array
 MAX_BEAMS = 8
@@ -60,21 +60,27 @@ class SlotState:
         active: bool; the slot makes tokens.
         tokens: i32, the last token, the next decoder input.
         positions: i32, tokens made so far, the position of the next decoder input.
-        max_new_tokens: i32.
         leader: i32, slot of the group's leader, whose encoder memory the group reads.
-        width: i32, beams of the group; 1 for a slot that is no beam.
-        alpha: f32, length penalty of a beam search.
-        choice: sampling settings.
+        place: i32, place in the group.
+        settings: the request's sampling settings; see `choosing.SettingArrays`.
     """
 
     active: Array
     tokens: Array
     positions: Array
-    max_new_tokens: Array
     leader: Array
-    width: Array
-    alpha: Array
-    choice: ChoiceSettings
+    place: Array
+    settings: dict[str, Array]
+
+    @property
+    def width(self) -> Array:
+        """Beams of the group; 1 for a slot that is no beam."""
+        return self.settings["num_beams"]
+
+    @property
+    def alpha(self) -> Array:
+        """Length penalty of a beam search."""
+        return self.settings["length_penalty"]
 
 
 @jax.tree_util.register_dataclass
@@ -120,25 +126,21 @@ def _zeros(shape: Sequence[int], dtype: Any) -> Any:
     return np.zeros(tuple(shape), dtype)
 
 
-def initial_slots(S: int) -> SlotState:
-    """Inactive slots, as host arrays."""
-    choice = ChoiceSettings(
-        temperature=_zeros((S,), np.float32),
-        top_k=_zeros((S,), np.int32),
-        top_p=np.ones((S,), np.float32),  # type: ignore[arg-type]
-        min_new_tokens=_zeros((S,), np.int32),
-        seed=_zeros((S,), np.uint32),
-        place=_zeros((S,), np.int32),
-    )
+def initial_slots(S: int, settings: Any = None) -> SlotState:
+    """Inactive slots, as host arrays.
+
+    Args:
+        settings: as `SlotState.settings`; a request's defaults when left out.
+    """
+    if settings is None:
+        settings = {name: np.full((S,), SETTINGS[name].default, each) for name, each in DEVICE_DTYPES.items()}
     return SlotState(
         active=_zeros((S,), np.bool_),
         tokens=_zeros((S,), np.int32),
         positions=_zeros((S,), np.int32),
-        max_new_tokens=np.ones((S,), np.int32),  # type: ignore[arg-type]
         leader=np.arange(S, dtype=np.int32),  # type: ignore[arg-type]
-        width=np.ones((S,), np.int32),  # type: ignore[arg-type]
-        alpha=_zeros((S,), np.float32),
-        choice=choice,
+        place=_zeros((S,), np.int32),
+        settings=settings,
     )
 
 

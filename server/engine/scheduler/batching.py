@@ -14,7 +14,7 @@ from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fair_queue import FairQueue, Waiting
 from server.engine.scheduler.prompt_rows import Acquired, PromptRows
 from server.engine.scheduler.slots import SlotTable
-from server.engine.scheduler.steps import BatchStep, input_ids, slot_sampling
+from server.engine.scheduler.steps import BatchStep, input_ids
 from server.engine.scheduler.tickets import Ticket
 
 
@@ -169,7 +169,7 @@ class Batcher:
             score = ScorePlan(step, bucket, head.fit.score_bucket, inputs, targets, loads)
             return BatchStep(score, tickets, acquired, now)
         admissions = tuple(
-            Admission(row, ticket.block, ticket.slots, slot_sampling(ticket.generate.sampling))
+            Admission(row, ticket.block, ticket.slots, ticket.generate.sampling.on_device())
             for row, ticket in enumerate(tickets)
             if ticket.block is not None
         )

@@ -9,11 +9,11 @@ from server.engine.plans import BeamsDone, DecodeResult, SlotTokens
 from server.engine.requests import (
     FailedEvent,
     FinishedEvent,
-    Sampling,
     ScoredEvent,
     SequenceOutput,
     TokensEvent,
 )
+from server.engine.sampling import Sampling
 from server.engine.scheduler.sequences import Detokenise, SequenceBuilder
 from server.engine.scheduler.slots import Block, SlotTable, SlotUse
 from server.engine.scheduler.steps import DecodeStepRecord

@@ -4,11 +4,13 @@ ladder."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
+from server.engine.limits import Limits, input_too_long, target_too_long
 from server.engine.plans import BlockMode, BlockShape, Ladder
-from server.engine.requests import GenerateRequest, InputPart, PromptHandle, Request, ScoreRequest
-from server.errors import InputTooLongError, InvalidInputError
+from server.engine.requests import InputPart, PromptHandle, Request, ScoreRequest
+from server.engine.sampling import Sampling, UnfitSettingsError
+from server.errors import InputTooLongError, InternalError, InvalidInputError
 
 Targets = tuple[tuple[int, ...], ...]
 
@@ -38,20 +40,21 @@ class Fit:
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
 class Fitter:
     """Fits requests to a ladder.
 
-    Attributes:
+    Args:
         vocab_size: V; text ids are below it, so that nobody reads another's prompt rows by id.
         prompt_rows: device rows that one request may need.
     """
 
-    ladder: Ladder
-    vocab_size: int
-    prompt_rows: int
-    _fitted: list[tuple[Targets, tuple[int, int], int]] = field(default_factory=list, compare=False)
-    """The last targets, their bucket and how many tokens they have: the items of one call share them."""
+    def __init__(self, ladder: Ladder, vocab_size: int, prompt_rows: int) -> None:
+        self._limits = Limits(ladder)
+        self._score_buckets = ladder.score_buckets
+        self._vocab_size = vocab_size
+        self._prompt_rows = prompt_rows
+        self._last_targets: tuple[Targets, tuple[int, int], int] | None = None
+        """With their bucket and how many tokens they have: the items of one call share them."""
 
     def fit(self, request: Request) -> Fit:
         """Where `request` belongs.
@@ -62,17 +65,13 @@ class Fitter:
         """
         length = self._length(request.input)
         prompts = self._prompts(request.input)
-        input_class = min((L for _, L in self.ladder.input_buckets if length <= L), default=None)
+        most, input_class = self._limits.max_input_tokens, self._limits.input_class(length)
         if input_class is None:
-            raise InputTooLongError(
-                f"The input has {length} tokens (prompt, text and </s>), at most "
-                f"{self.ladder.max_input_tokens} fit: shorten the text or ask for truncation.",
-                field="input",
-            )
+            raise InputTooLongError(input_too_long(str(length), most), field="input")
         if isinstance(request, ScoreRequest):
             bucket, tokens = self._score_bucket(request.targets)
             return Fit(length, prompts, input_class, None, 0, "plain", bucket, float(input_class + tokens))
-        shape = self._shape(request, length, input_class)
+        shape = self._shape(request.sampling, length)
         slots = request.sampling.slots
         cost = float(input_class + slots * request.sampling.max_new_tokens)
         return Fit(
@@ -86,8 +85,8 @@ class Fitter:
                 length += part.length
                 continue
             length += len(part)
-            if part and not (min(part) >= 0 and max(part) < self.vocab_size):
-                raise InvalidInputError(f"Token ids must be in [0, {self.vocab_size}).", field="input")
+            if part and not (min(part) >= 0 and max(part) < self._vocab_size):
+                raise InvalidInputError(f"Token ids must be in [0, {self._vocab_size}).", field="input")
         if not length:
             raise InvalidInputError("The input is empty: it needs at least the end token.", field="input")
         return length
@@ -95,10 +94,10 @@ class Fitter:
     def _prompts(self, parts: Sequence[InputPart]) -> tuple[PromptHandle, ...]:
         prompts = tuple(dict.fromkeys(part for part in parts if isinstance(part, PromptHandle)))
         rows = sum(prompt.length for prompt in prompts)
-        if rows > self.prompt_rows:
+        if rows > self._prompt_rows:
             raise InvalidInputError(
-                f"The request's prompts need {rows} rows of the device table, at most {self.prompt_rows} are "
-                "there for one request: raise the server's prompt_rows or use shorter prompts.",
+                f"The request's prompts need {rows} rows of the device table, at most {self._prompt_rows} "
+                "are there for one request: raise the server's prompt_rows or use shorter prompts.",
                 field="task",
                 code="prompt_rows_exceeded",
             )
@@ -106,68 +105,41 @@ class Fitter:
             raise InvalidInputError("One prompt is named with two lengths.", field="input")
         return prompts
 
-    def _shape(self, request: GenerateRequest, length: int, input_class: int) -> BlockShape:
-        # A block takes rows of buckets that are no longer than it, so the class counts, not the length.
-        sampling = request.sampling
-        fitting = [
-            shape
-            for shape in self.ladder.blocks
-            if input_class <= shape.input_length
-            and sampling.max_new_tokens <= shape.new_tokens
-            and sampling.slots <= shape.slots
-        ]
+    def _shape(self, sampling: Sampling, length: int) -> BlockShape:
+        fitting = self._limits.shapes(length, sampling.slots, sampling.max_new_tokens)
         if fitting:
             return min(fitting, key=lambda shape: (shape.input_length + shape.new_tokens, shape))
-        raise self._no_block(request, length)
-
-    def _no_block(self, request: GenerateRequest, length: int) -> InvalidInputError:
-        sampling, blocks = request.sampling, self.ladder.blocks
-        if length > self.ladder.max_input_tokens:
-            return InputTooLongError(
-                f"The input has {length} tokens, at most {self.ladder.max_input_tokens} fit: shorten it.",
-                field="input",
-            )
-        if sampling.slots > max(shape.slots for shape in blocks):
-            most = max(shape.slots for shape in blocks)
-            field = "num_beams" if sampling.num_beams > 1 else "n"
-            return InvalidInputError(f"{field} must be at most {most}, got {sampling.slots}.", field=field)
-        most = max(
-            (s.new_tokens for s in blocks if length <= s.input_length and sampling.slots <= s.slots),
-            default=0,
-        )
-        return InvalidInputError(
-            f"max_new_tokens must be at most {most} for an input of {length} tokens, "
-            f"got {sampling.max_new_tokens}.",
-            field="max_new_tokens",
-        )
+        most = self._limits.max_input_tokens
+        if length > most:
+            raise InputTooLongError(input_too_long(str(length), most), field="input")
+        try:
+            self._limits.new_tokens_for(asdict(sampling), length, sampling.max_new_tokens)
+        except UnfitSettingsError as unfit:
+            raise InvalidInputError(unfit.message, field=unfit.names[0]) from None
+        raise InternalError("no block holds a request, and none of its settings is too high")
 
     def _score_bucket(self, targets: Targets) -> tuple[tuple[int, int], int]:
         """The bucket, and how many tokens the targets have in all."""
-        for fitted, bucket, tokens in self._fitted:
-            if fitted is targets:
-                return bucket, tokens
-        bucket = self._bucket_of(targets)
-        tokens = sum(len(target) for target in targets)
-        self._fitted[:] = [(targets, bucket, tokens)]
-        return bucket, tokens
+        last = self._last_targets
+        if last is None or last[0] is not targets:
+            tokens = sum(len(target) for target in targets)
+            last = self._last_targets = (targets, self._bucket_of(targets), tokens)
+        return last[1:]
 
     def _bucket_of(self, targets: Targets) -> tuple[int, int]:
         if not targets or not all(targets):
             raise InvalidInputError("A score needs at least one target and no empty one.", field="targets")
         longest = max(len(target) for target in targets)
         for place, target in enumerate(targets):
-            if min(target) < 0 or max(target) >= self.vocab_size:
+            if min(target) < 0 or max(target) >= self._vocab_size:
                 raise InvalidInputError(
-                    f"Token ids must be in [0, {self.vocab_size}).", field=f"targets.{place}"
+                    f"Token ids must be in [0, {self._vocab_size}).", field=f"targets.{place}"
                 )
-        fitting = sorted((T, C) for C, T in self.ladder.score_buckets if longest <= T)
+        fitting = sorted((T, C) for C, T in self._score_buckets if longest <= T)
         if not fitting:
-            most = max((T for _, T in self.ladder.score_buckets), default=0)
             place = max(range(len(targets)), key=lambda index: len(targets[index]))
-            raise InputTooLongError(
-                f"Target {place} has {longest} tokens, at most {most} fit: use shorter labels.",
-                field=f"targets.{place}",
-            )
+            message = target_too_long(str(longest), self._limits.max_target_tokens)
+            raise InputTooLongError(f"Target {place} {message}: shorten it.", field=f"targets.{place}")
         enough = [(T, C) for T, C in fitting if len(targets) <= C]
         T, C = enough[0] if enough else max(fitting, key=lambda bucket: (bucket[1], -bucket[0]))
         return C, T

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from server.engine.plans import DecodePlan, PrefillPlan, ScorePlan, SlotSampling
-from server.engine.requests import InputPart, PromptHandle, Sampling
+from server.engine.plans import DecodePlan, PrefillPlan, ScorePlan
+from server.engine.requests import InputPart, PromptHandle
 from server.engine.scheduler.prompt_rows import Acquired, PromptRows
 from server.engine.scheduler.slots import SlotUse
 from server.engine.scheduler.tickets import Ticket
@@ -53,17 +53,3 @@ def input_ids(parts: tuple[InputPart, ...], rows: PromptRows, vocab_size: int) -
         else:
             ids.extend(part)
     return tuple(ids)
-
-
-def slot_sampling(sampling: Sampling) -> SlotSampling:
-    """What the executor needs of a request's settings."""
-    return SlotSampling(
-        max_new_tokens=sampling.max_new_tokens,
-        min_new_tokens=sampling.min_new_tokens,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-        num_beams=sampling.num_beams,
-        length_penalty=sampling.length_penalty,
-    )

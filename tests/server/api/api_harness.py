@@ -23,7 +23,6 @@ from server.api.asgi import build_api
 from server.api.http.access import AccessLog
 from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
-from server.api.inference.limits import Limits
 from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
@@ -37,6 +36,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.fake_executor import TINY_LADDER, FakeExecutor
 from server.engine.host_prompts import HostPromptTier
+from server.engine.limits import Limits
 from server.engine.plans import Ladder, StepPlan
 from server.errors import EngineDeadError
 from server.metrics import Metrics

@@ -21,10 +21,10 @@ from api_harness import ApiServer, error_of, eventually
 
 from server.api.http.context import RequestContext
 from server.api.http.offload import Offload
-from server.api.inference import work
+from server.api.inference import calls
+from server.api.inference.calls import Call, prepare_all
 from server.api.inference.items import Item
 from server.api.inference.ranking import score_requests
-from server.api.inference.work import Call, prepare_all
 from server.errors import DeadlineExceededError
 from server.model.vocabulary import Vocabulary
 from server.tenancy.principal import Principal
@@ -142,13 +142,13 @@ def after_reading() -> float:
 
 
 def test_the_clock_starts_before_the_body_is_read(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "Call", partial(Call, clock=after_reading))
+    monkeypatch.setattr(calls, "Call", partial(Call, clock=after_reading))
     before = submitted(api)
     assert b"504" in send(api, 0.9 * READING)
     assert submitted(api) == before
     # The control: a clock that starts when the body was read.
     begun = lambda request: RequestContext("late", started=after_reading())  # noqa: E731
-    monkeypatch.setattr(work, "context_of", begun)
+    monkeypatch.setattr(calls, "context_of", begun)
     assert b"200" in send(api, 0.9 * READING)
 
 
@@ -188,8 +188,8 @@ def test_texts_are_tokenised_one_by_one_while_there_is_time(
 def test_the_engine_gets_what_is_left(api: ApiServer) -> None:
     clock = Clock()
     call = call_at(api, 10.0, clock)
-    works = asyncio.run(prepare_all(call, [(Item(None, "good", "input"), None)] * 3))
-    requests = asyncio.run(score_requests(call, works, ["no", "yes"], sent=True))
+    items = asyncio.run(prepare_all(call, [(Item(None, "good", "input"), None)] * 3))
+    requests = asyncio.run(score_requests(call, items, ["no", "yes"], sent=True))
     assert [request.origin.deadline_seconds for request in requests] == [6, 5, 4]
     with pytest.raises(DeadlineExceededError):
-        asyncio.run(score_requests(call, works * 3, ["no", "yes"], sent=True))
+        asyncio.run(score_requests(call, items * 3, ["no", "yes"], sent=True))

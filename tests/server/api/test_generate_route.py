@@ -104,6 +104,21 @@ def test_streamed_pieces_join_to_the_text(api: ApiServer, stop: list[str]) -> No
         assert "".join(pieces) == expected["text"]
 
 
+@pytest.mark.parametrize("route", ["generate", "ensemble"])
+def test_one_stop_text_of_a_version_is_one_text_and_not_its_letters(api: ApiServer, route: str) -> None:
+    inputs = ["good film", "a waste of two hours", "the sky is warm"]
+
+    def texts(task: str, stop: Any) -> list[str]:
+        api.push(task, settings=json.dumps({"max_new_tokens": 8, "stop": stop}))
+        if route == "generate":
+            return [result["text"] for result in generate(api, task=task, inputs=inputs)["results"]]
+        answer = api.post("/v1/ensemble", {"tasks": [task], "inputs": inputs})
+        return [result["answer"] for result in answer.json()["results"]]
+
+    alone, listed = texts(f"{route}-stop", "eqeq"), texts(f"{route}-stops", ["eqeq"])
+    assert alone == listed != texts(f"{route}-letters", ["e", "q"])
+
+
 def test_streamed_samples_and_beams(api: ApiServer) -> None:
     body = {"task": None, "input": "good", "temperature": 1.0, "seed": 5, "n": 2, "max_new_tokens": 8}
     seen = events(api, body)

@@ -13,7 +13,7 @@ from api_harness import ApiServer, Gate, error_of, eventually, gated_server
 from fastapi.routing import APIRoute
 
 from server.api.asgi import ROUTERS
-from server.api.inference import submit
+from server.api.inference import calls
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope
@@ -164,7 +164,7 @@ def test_requests_with_one_id_run_beside_each_other(
     tmp_path: Path, vocabulary: Vocabulary, gate: Gate, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
     if broken:
-        monkeypatch.setattr(submit.secrets, "token_hex", lambda _: "")
+        monkeypatch.setattr(calls.secrets, "token_hex", lambda _: "")
     gate.close()
     with gated_server(tmp_path, vocabulary, gate) as server:
         assert asked_at_once(server, gate, 3) == ([200, 409, 409] if broken else [200, 200, 200])

@@ -24,7 +24,8 @@ from server.engine.executor import CompileWatch
 from server.engine.executor.testing import MemoryPrompts, tiny_executor
 from server.engine.host_prompts import HostPromptTier
 from server.engine.plans import BlockShape, Ladder
-from server.engine.requests import GenerateRequest, Origin, PromptHandle, Sampling, ScoreRequest
+from server.engine.requests import GenerateRequest, Origin, PromptHandle, ScoreRequest
+from server.engine.sampling import Sampling
 from server.tuning.data.examples import make_examples
 from server.tuning.document.recipe import Recipe
 from server.tuning.jobs.service import TuningService

@@ -32,9 +32,9 @@ from server.engine.plans import (
     PrefillPlan,
     RowLoad,
     ScorePlan,
-    SlotSampling,
     StepPlan,
 )
+from server.engine.sampling import Sampling
 from server.model.checkpoints import load_model
 from server.model.checkpoints.chorus_format import write_chorus
 from server.model.config import T5Config
@@ -72,7 +72,7 @@ def make_model(source: str, layout: Any, mesh: DeviceMesh | None) -> Model:
 
 def plans(V: int, alone: tuple[int, int]) -> list[StepPlan]:
     """Loads, both modes, greedy, samples, beams, a release, targets, and a batch of one."""
-    sampled = SlotSampling(8, temperature=0.7, top_k=9, top_p=0.9, seed=4_000_000_000)
+    sampled = Sampling(8, temperature=0.7, top_k=9, top_p=0.9, seed=4_000_000_000)
     prompt = (V, V + 7, V + 2, V + 3, V + 4, V + 5)
     return [
         PrefillPlan(
@@ -80,17 +80,17 @@ def plans(V: int, alone: tuple[int, int]) -> list[StepPlan]:
             (4, 16),
             (TEXT, (*prompt, 9, 1), (4, 1), (*prompt[:3], 8, 21, 1)),
             (
-                Admission(0, 0, (1,), SlotSampling(8)),
+                Admission(0, 0, (1,), Sampling(8)),
                 Admission(1, 0, (2,), sampled),
-                Admission(3, 0, (3,), SlotSampling(8)),
+                Admission(3, 0, (3,), Sampling(8)),
                 Admission(2, 1, (1, 2), sampled),
-                Admission(1, 1, (3, 0), SlotSampling(6, num_beams=2, length_penalty=1.3)),
+                Admission(1, 1, (3, 0), Sampling(6, num_beams=2, length_penalty=1.3)),
             ),
             (RowLoad("p", (0, 7, 2, 3, 4, 5)),),
         ),
         DecodePlan(1, 0, "plain", 3),
         DecodePlan(2, 1, "grouped", 8),
-        PrefillPlan(3, alone, ((*prompt, 30, 1),), (Admission(0, 0, (0,), SlotSampling(5)),)),
+        PrefillPlan(3, alone, ((*prompt, 30, 1),), (Admission(0, 0, (0,), Sampling(5)),)),
         DecodePlan(4, 0, "plain", 8, release=(1,)),
         ScorePlan(5, (4, 16), (2, 3), (TEXT, (*prompt, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
         DecodePlan(6, 1, "grouped", 8),

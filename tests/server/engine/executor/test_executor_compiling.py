@@ -14,7 +14,8 @@ from server.engine.executor import CompileWatch, compile_all, model_spec, progra
 from server.engine.executor.programs import MODES, Program, admits
 from server.engine.executor.testing import MemoryPrompts, tiny_executor
 from server.engine.ladder import DEFAULT_BLOCKS, build_ladder
-from server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan, SlotSampling
+from server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
+from server.engine.sampling import Sampling
 from server.model.config import named_config
 from server.model.t5 import build
 
@@ -91,8 +92,8 @@ def test_no_plan_compiles_after_readiness_and_a_stray_compile_is_seen() -> None:
         V = executor.padded_vocab_size
         loads = (RowLoad("p", (5, 1, 2, 3, 4, 0)),)
         admissions = (
-            Admission(0, 0, (1,), SlotSampling(4, temperature=0.5, top_k=3, top_p=0.5, seed=2**32 - 1)),
-            Admission(1, 0, (0, 2), SlotSampling(3, num_beams=2)),
+            Admission(0, 0, (1,), Sampling(4, temperature=0.5, top_k=3, top_p=0.5, seed=2**32 - 1)),
+            Admission(1, 0, (0, 2), Sampling(3, num_beams=2)),
         )
         pending = [
             executor.dispatch(PrefillPlan(1, (2, 8), ((V, V + 5, 3, 1), (4, 1)), admissions, loads)),

@@ -10,7 +10,8 @@ import pytest
 
 from server.engine.executor import JaxExecutor
 from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad, SlotSampling
+from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from server.engine.sampling import Sampling
 from server.model.mesh import device_mesh
 
 LADDER = Ladder(((4, 16),), (BlockShape(24, 6, 6),), (), 4)
@@ -24,9 +25,9 @@ def _answers(executor: JaxExecutor) -> Any:
         (4, 16),
         ((V + 9, V, V + 1, 7, 1), (8, 9, 1), (V, 1)),
         (
-            Admission(0, 0, (1,), SlotSampling(6)),
-            Admission(1, 0, (2, 0), SlotSampling(6, num_beams=2)),
-            Admission(2, 0, (3, 5), SlotSampling(6, temperature=1.0, seed=3)),
+            Admission(0, 0, (1,), Sampling(6)),
+            Admission(1, 0, (2, 0), Sampling(6, num_beams=2)),
+            Admission(2, 0, (3, 5), Sampling(6, temperature=1.0, seed=3)),
         ),
         (RowLoad("p", (9, 0, 1)),),
     )

@@ -20,9 +20,9 @@ from server.engine.plans import (
     PrefillPlan,
     RowLoad,
     ScorePlan,
-    SlotSampling,
     StepPlan,
 )
+from server.engine.sampling import Sampling
 from server.errors import InternalError, InvalidInputError
 
 LADDER = Ladder(((4, 16),), (BlockShape(16, 8, 4), BlockShape(16, 8, 4)), ((2, 3),), 4)
@@ -44,7 +44,7 @@ def _prefill(inputs: Any, *admissions: Admission, loads: Any = ()) -> PrefillPla
 
 
 def _greedy(executor: JaxExecutor, ids: tuple[int, ...], slot: int = 0, tokens: int = 8) -> tuple[int, ...]:
-    _run(executor, _prefill([ids], Admission(0, 0, (slot,), SlotSampling(tokens))))
+    _run(executor, _prefill([ids], Admission(0, 0, (slot,), Sampling(tokens))))
     (only,) = _run(executor, DecodePlan(1, 0, "plain", 8)).slots
     assert only.slot == slot and only.done
     return tuple(only.tokens)
@@ -52,18 +52,18 @@ def _greedy(executor: JaxExecutor, ids: tuple[int, ...], slot: int = 0, tokens: 
 
 def _plans(V: int) -> list[StepPlan]:
     """A session with everything in it: loads, both blocks and modes, samples, beams, releases, scores."""
-    sampled = SlotSampling(8, min_new_tokens=2, temperature=0.7, top_k=9, top_p=0.9, seed=4_000_000_000)
+    sampled = Sampling(8, min_new_tokens=2, temperature=0.7, top_k=9, top_p=0.9, seed=4_000_000_000)
     return [
         _prefill(
             [TEXT, (V, V + 7, 9, 1), (4, 1)],
             Admission(1, 0, (2,), sampled),
-            Admission(0, 1, (3, 0), SlotSampling(6, num_beams=2, length_penalty=1.3)),
+            Admission(0, 1, (3, 0), Sampling(6, num_beams=2, length_penalty=1.3)),
             Admission(2, 1, (1, 2), dataclasses.replace(sampled, min_new_tokens=0)),
             loads=(RowLoad("p", (0, 7, 2, 3, 4, 5)),),
         ),
         DecodePlan(1, 0, "plain", 3),
         DecodePlan(2, 1, "grouped", 5),
-        _prefill([(V + 7, 1)], Admission(0, 0, (0,), SlotSampling(5))),
+        _prefill([(V + 7, 1)], Admission(0, 0, (0,), Sampling(5))),
         DecodePlan(4, 0, "plain", 8, release=(2,)),
         ScorePlan(5, (4, 16), (2, 3), (TEXT, (5, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
         DecodePlan(6, 1, "grouped", 8),
@@ -94,12 +94,12 @@ def test_a_line_that_is_no_plan_is_refused(line: str) -> None:
 
 def test_a_plan_with_a_number_that_json_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        encode_plan(_prefill([TEXT], Admission(0, 0, (0,), SlotSampling(3, temperature=float("nan")))))
+        encode_plan(_prefill([TEXT], Admission(0, 0, (0,), Sampling(3, temperature=float("nan")))))
 
 
 def test_steps_may_be_dispatched_before_earlier_ones_are_collected(executor: JaxExecutor) -> None:
     expected = _greedy(executor, TEXT)
-    admission = Admission(0, 0, (3,), SlotSampling(8))
+    admission = Admission(0, 0, (3,), Sampling(8))
     pending = [executor.dispatch(_prefill([TEXT], admission))]
     pending += [executor.dispatch(DecodePlan(step, 0, "plain", 2)) for step in range(6)]
     # A slot that ended in a step not yet collected is admitted to and decoded again.
@@ -124,7 +124,7 @@ def test_a_prompt_in_rows_apart_is_the_prompt_in_neighbouring_rows(executor: Jax
 
 
 def test_a_released_slot_makes_no_token_and_is_not_reported(executor: JaxExecutor) -> None:
-    sampling = SlotSampling(8, min_new_tokens=8)
+    sampling = Sampling(8, min_new_tokens=8)
     plan = _prefill([TEXT, (9, 1)], Admission(0, 0, (0,), sampling), Admission(1, 0, (1,), sampling))
     _run(executor, plan)
     _run(executor, DecodePlan(1, 0, "plain", 2))
@@ -142,7 +142,7 @@ def test_min_and_max_new_tokens(executor: JaxExecutor) -> None:
     ended = [text for text in range(2, 60) if len(_greedy(executor, (text, 1))) < 6]
     assert len(ended) > 3
     for text in ended[:4]:
-        _run(executor, _prefill([(text, 1)], Admission(0, 0, (0,), SlotSampling(6, min_new_tokens=6))))
+        _run(executor, _prefill([(text, 1)], Admission(0, 0, (0,), Sampling(6, min_new_tokens=6))))
         (slot,) = _run(executor, DecodePlan(1, 0, "plain", 8)).slots
         assert len(slot.tokens) == 6 and 1 not in slot.tokens and slot.done
 
@@ -172,8 +172,8 @@ def test_logits_that_are_not_finite_fail_their_slot_alone(executor: JaxExecutor)
     healthy, broken, poisoned, clean = _with_bad_token(executor)
     plan = _prefill(
         [poisoned, clean],
-        Admission(0, 0, (1,), SlotSampling(8)),
-        Admission(1, 0, (2,), SlotSampling(8)),
+        Admission(0, 0, (1,), Sampling(8)),
+        Admission(1, 0, (2,), Sampling(8)),
     )
     _run(broken, plan)
     failed, kept = _run(broken, DecodePlan(1, 0, "plain", 8)).slots
@@ -185,8 +185,8 @@ def test_a_search_fails_with_any_of_its_beams_and_its_neighbour_does_not(executo
     _, broken, poisoned, clean = _with_bad_token(executor)
     plan = _prefill(
         [poisoned, clean],
-        Admission(0, 1, (3, 1), SlotSampling(8, num_beams=2)),
-        Admission(1, 1, (0, 2), SlotSampling(1, num_beams=2)),
+        Admission(0, 1, (3, 1), Sampling(8, num_beams=2)),
+        Admission(1, 1, (0, 2), Sampling(1, num_beams=2)),
     )
     _run(broken, plan)
     kept, failed = _run(broken, DecodePlan(1, 1, "grouped", 8)).beams
@@ -206,7 +206,7 @@ def test_more_targets_than_the_bucket_has_take_more_dispatches(executor: JaxExec
 
 
 def test_a_score_is_the_sum_of_what_decoding_reports(executor: JaxExecutor) -> None:
-    _run(executor, _prefill([TEXT], Admission(0, 0, (0,), SlotSampling(3, temperature=2.0, top_k=5, seed=3))))
+    _run(executor, _prefill([TEXT], Admission(0, 0, (0,), Sampling(3, temperature=2.0, top_k=5, seed=3))))
     (slot,) = _run(executor, DecodePlan(1, 0, "plain", 3)).slots
     assert len(slot.tokens) > 1  # sampled under settings, reported under the unmodified distribution
     ((score,),) = _run(executor, ScorePlan(0, (4, 16), (2, 3), (TEXT,), ((slot.tokens,),))).log_probabilities
@@ -220,11 +220,11 @@ def test_a_score_is_the_sum_of_what_decoding_reports(executor: JaxExecutor) -> N
         _prefill([TEXT * 5]),
         _prefill([TEXT] * 5),
         PrefillPlan(0, (4, 32), (TEXT,), ()),
-        _prefill([TEXT], Admission(0, 0, (4,), SlotSampling(3))),
-        _prefill([TEXT], Admission(0, 0, (), SlotSampling(3))),
-        _prefill([TEXT], Admission(0, 0, (1, 1), SlotSampling(3))),
-        _prefill([TEXT], Admission(0, 0, (0,), SlotSampling(9))),
-        _prefill([TEXT], Admission(0, 0, (0, 1), SlotSampling(3, num_beams=4))),
+        _prefill([TEXT], Admission(0, 0, (4,), Sampling(3))),
+        _prefill([TEXT], Admission(0, 0, (), Sampling(3))),
+        _prefill([TEXT], Admission(0, 0, (1, 1), Sampling(3))),
+        _prefill([TEXT], Admission(0, 0, (0,), Sampling(9))),
+        _prefill([TEXT], Admission(0, 0, (0, 1), Sampling(3, num_beams=4))),
         _prefill([TEXT], loads=(RowLoad("p", (1, 2)),)),
         ScorePlan(0, (4, 16), (3, 3), (TEXT,), (((3,),),)),
         ScorePlan(0, (4, 16), (2, 3), (TEXT,), (((3, 4, 5, 6),),)),

@@ -11,32 +11,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.executor import sampling
-from server.engine.executor.sampling import ChoiceSettings, TokenRules
+from server.engine.executor import choosing
+from server.engine.executor.choosing import TokenRules
+from server.engine.executor.state import initial_slots
 
 V = 131
 RULES = TokenRules(vocab_size=127, pad_id=0, eos_id=1)
 
-keep_k = jax.jit(sampling.keep_top_k)
-keep_p = jax.jit(sampling.keep_top_p)
-draw = jax.jit(sampling.draw)
+keep_k = jax.jit(choosing.keep_top_k)
+keep_p = jax.jit(choosing.keep_top_p)
+draw = jax.jit(choosing.draw)
 choose = jax.jit(
-    lambda logits, settings, made, active: sampling.choose(logits, RULES, settings, made, active)
+    lambda logits, settings, made, active: choosing.choose(
+        logits, RULES, settings, settings["place"], made, active
+    )
 )
 
 
-def _settings(S: int, **given: Any) -> ChoiceSettings:
-    values = {
-        "temperature": np.zeros(S, np.float32),
-        "top_k": np.zeros(S, np.int32),
-        "top_p": np.ones(S, np.float32),
-        "min_new_tokens": np.zeros(S, np.int32),
-        "seed": np.zeros(S, np.uint32),
-        "place": np.zeros(S, np.int32),
-    }
-    for name, value in given.items():
-        values[name] = np.asarray(value, values[name].dtype)
-    return ChoiceSettings(**{name: jnp.asarray(value) for name, value in values.items()})
+def _settings(S: int, **given: Any) -> dict[str, jax.Array]:
+    """Greedy rows, but for what is given; their place in their group beside their settings."""
+    slots = initial_slots(S)
+    values = slots.settings | {"place": slots.place}
+    values |= {name: np.asarray(value, values[name].dtype) for name, value in given.items()}
+    return {name: jnp.asarray(value) for name, value in values.items()}
 
 
 def _logits(seed: int, S: int = 4, coarse: bool = False) -> np.ndarray[Any, Any]:
@@ -75,7 +72,7 @@ def test_top_p_keeps_the_smallest_likely_set_that_reaches_p(seed: int, p: float,
 
 def test_ordered_bits_order_as_floats_do() -> None:
     values = np.array([[-np.inf, -3e38, -1.0, -2e-38, -0.0, 0.0, 2e-38, 2.5, 3e38, np.inf]], np.float32)
-    bits = np.asarray(sampling.ordered_bits(jnp.asarray(values)))[0].astype(np.int64)
+    bits = np.asarray(choosing.ordered_bits(jnp.asarray(values)))[0].astype(np.int64)
     assert (np.sign(np.diff(bits)) == np.sign(np.diff(values[0]))).all()
 
 
@@ -137,7 +134,7 @@ def test_the_choice_depends_on_seed_place_and_index_and_on_nothing_else() -> Non
     logits = np.tile(_logits(9, S=1) / 3, (S, 1))
     plan = _settings(S, temperature=np.ones(S), seed=[7, 7, 7, 8, 7, 7], place=[0, 0, 1, 0, 0, 0])
     made = np.array([0, 0, 0, 0, 1, 0], np.int32)
-    noise = np.asarray(sampling.uniform(plan.seed, plan.place, jnp.asarray(made)))
+    noise = np.asarray(choosing.uniform(plan["seed"], plan["place"], jnp.asarray(made)))
     assert noise[0] == noise[1] == noise[5]
     assert len({noise[0], noise[2], noise[3], noise[4]}) == 4
     chosen = np.asarray(choose(logits, plan, made, np.ones(S, bool)))

@@ -15,6 +15,7 @@ noise for the whole vocabulary is never made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -34,26 +35,8 @@ class TokenRules:
     eos_id: int
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, slots=True)
-class ChoiceSettings:
-    """Settings of each row, all `[S]`.
-
-    Attributes:
-        temperature: f32, 0 is greedy.
-        top_k: i32, 0 is off.
-        top_p: f32, 1 is off.
-        min_new_tokens: i32, `</s>` is forbidden while fewer tokens were made.
-        seed: u32.
-        place: i32, place of the row in its group.
-    """
-
-    temperature: Array
-    top_k: Array
-    top_p: Array
-    min_new_tokens: Array
-    seed: Array
-    place: Array
+SettingArrays = Mapping[str, Array]
+"""Each row's settings by the names of `engine.sampling.Sampling`, `[S]` of `DEVICE_DTYPES`."""
 
 
 def log_softmax(logits: Array) -> Array:
@@ -159,36 +142,37 @@ def draw(values: Array, noise: Array) -> Array:
     return jnp.minimum(block * _LANES + place, V - 1).astype(jnp.int32)
 
 
-def _sample(values: Array, settings: ChoiceSettings, made: Array, active: Array) -> Array:
+def _sample(values: Array, settings: SettingArrays, place: Array, made: Array, active: Array) -> Array:
     """A sampled id for every row; rows with temperature 0 get a number that nobody reads."""
-    warmth = jnp.where(settings.temperature > 0, settings.temperature, 1.0)[:, None]
+    temperature, top_k, top_p = settings["temperature"], settings["top_k"], settings["top_p"]
+    warmth = jnp.where(temperature > 0, temperature, 1.0)[:, None]
     scaled = (values - jnp.max(values, axis=-1, keepdims=True)) / warmth
-    wanted = active & (settings.temperature > 0)
-    scaled = lax.cond(
-        jnp.any(wanted & (settings.top_k > 0)), lambda x: keep_top_k(x, settings.top_k), lambda x: x, scaled
-    )
-    scaled = lax.cond(
-        jnp.any(wanted & (settings.top_p < 1)), lambda x: keep_top_p(x, settings.top_p), lambda x: x, scaled
-    )
-    return draw(scaled, uniform(settings.seed, settings.place, made))
+    wanted = active & (temperature > 0)
+    scaled = lax.cond(jnp.any(wanted & (top_k > 0)), lambda x: keep_top_k(x, top_k), lambda x: x, scaled)
+    scaled = lax.cond(jnp.any(wanted & (top_p < 1)), lambda x: keep_top_p(x, top_p), lambda x: x, scaled)
+    return draw(scaled, uniform(settings["seed"], place, made))
 
 
-def choose(logits: Array, rules: TokenRules, settings: ChoiceSettings, made: Array, active: Array) -> Array:
+def choose(
+    logits: Array, rules: TokenRules, settings: SettingArrays, place: Array, made: Array, active: Array
+) -> Array:
     """The next id of each row, `[S]` i32.
 
     Args:
         logits: `[S, V]` f32.
+        place: `[S]` i32, place of the row in its group.
         made: `[S]` i32, tokens that the row has made.
         active: `[S]` bool; the costly part runs only when an active row samples.
     """
-    allowed = forbid(logits, rules, made, settings.min_new_tokens)
+    allowed = forbid(logits, rules, made, settings["min_new_tokens"])
     greedy = argmax(allowed)
+    sampled = settings["temperature"] > 0
 
     def mixed(values: Array) -> Array:
-        return jnp.where(settings.temperature > 0, _sample(values, settings, made, active), greedy)
+        return jnp.where(sampled, _sample(values, settings, place, made, active), greedy)
 
     def plain(values: Array) -> Array:
         return greedy
 
-    chosen: Array = lax.cond(jnp.any(active & (settings.temperature > 0)), mixed, plain, allowed)
+    chosen: Array = lax.cond(jnp.any(active & sampled), mixed, plain, allowed)
     return chosen

@@ -1,15 +1,15 @@
-"""What one inference request holds while it is answered: versions, prepared inputs, engine requests."""
+"""One inference request until it is answered: who calls, how long, and its items prepared for the engine."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from fastapi import Request as HttpRequest
 
@@ -17,12 +17,12 @@ from prompts_store.records import PromptVersion
 from server.api.http.context import context_of
 from server.api.http.early import check_early
 from server.api.inference.items import Item, deadline_of
-from server.api.inference.prepare import Prepared, TextRules, prepare, text_size
+from server.api.inference.prepare import prepare, text_size
 from server.api.inference.submit import cancel
 from server.api.inference.turns import in_turns
 from server.api.services import Services, Serving, services_of
 from server.engine.handle import RequestHandle
-from server.engine.requests import Request
+from server.engine.requests import Origin, Request
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
 from server.tenancy.principal import Principal
 
@@ -56,11 +56,6 @@ class Call:
             return submit_all(requests)
         return await self.services.text.acquire(partial(submit_all, requests), cancel)
 
-    @property
-    def rules(self) -> TextRules:
-        """Limits of one input."""
-        return TextRules(self.serving.limits.max_input_tokens, self.services.settings.max_text_characters)
-
     def left(self) -> float | None:
         """Seconds until the deadline, for the engine. Raises DeadlineExceededError when there are none."""
         if self.deadline is None:
@@ -69,6 +64,20 @@ class Call:
         if left <= 0:
             raise _late()
         return left
+
+    def origin(self, index: int, item: Item) -> Origin:
+        """Whom one item is for. Its id is the request's, the item's place and a token: a caller may give two
+        requests one id, and the engine takes an id once.
+
+        Raises DeadlineExceededError as `left`.
+        """
+        return Origin(
+            request_id=f"{self.request_id}.{index}.{secrets.token_hex(6)}",
+            tenant=self.principal.tenant,
+            task=item.task_name,
+            weight=self.principal.weight,
+            deadline_seconds=self.left(),
+        )
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
@@ -109,18 +118,9 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
     return call
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One item, resolved and tokenised."""
-
-    item: Item
-    version: PromptVersion | None
-    prepared: Prepared
-
-
 @asynccontextmanager
-async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Work]]:
-    """Every item resolved and tokenised, versions held until the block ends.
+async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Item]]:
+    """Every item resolved and tokenised, its version held until the block ends.
 
     All are validated before anything runs.
 
@@ -135,56 +135,30 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
             held = call.services.library.held(wanted, call.principal.tenant, fingerprint)
             versions = await stack.enter_async_context(held)
             pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
-            works = await prepare_all(call, pairs)
-        yield works
+            prepared = await prepare_all(call, pairs)
+        yield prepared
 
 
-async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Work]:
+async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Item]:
     """Inputs for the engine; much text is tokenised on a thread, so that others' requests go on, and no
     longer than the caller waits.
 
     Raises DeadlineExceededError between two items: what comes too late is not worked on.
     """
-    left = threading.Event()
+    vocabulary, max_tokens = call.serving.vocabulary, call.serving.limits.max_input_tokens
+    settings, left = call.services.settings, threading.Event()
 
-    def one(item: Item, version: PromptVersion | None) -> Work:
+    def one(item: Item, version: PromptVersion | None) -> Item:
         if left.is_set():
             raise CancelledError("The caller left before the texts were tokenised.")
         call.left()
-        prepared = prepare(
-            call.serving.vocabulary,
-            version,
-            item.value,
-            truncate=item.truncate,
-            rules=call.rules,
-            field=item.input_field,
+        return prepare(
+            item, version, vocabulary, max_tokens=max_tokens, max_characters=settings.max_text_characters
         )
-        return Work(item, version, prepared)
 
-    if text_size([item.value for item, _ in pairs]) <= call.services.settings.long_text_characters:
+    if text_size([item.value for item, _ in pairs]) <= settings.long_text_characters:
         return await in_turns(lambda pair: one(*pair), pairs)
     try:
         return await call.services.text.run(lambda: [one(item, version) for item, version in pairs])
     finally:
         left.set()
-
-
-def name_of(version: PromptVersion) -> str:
-    """`tenant/task`."""
-    return f"{version.tenant}/{version.task}"
-
-
-def identity(version: PromptVersion | None) -> dict[str, Any]:
-    """Which version answered; nulls for the base model."""
-    if version is None:
-        return {"task": None, "version": None, "digest": None}
-    return {"task": name_of(version), "version": version.number, "digest": version.manifest.digest}
-
-
-def usage(prepared: Prepared, output_tokens: int) -> dict[str, int]:
-    """Token counts of one item."""
-    return {
-        "input_tokens": prepared.tokens,
-        "prompt_tokens": prepared.prompt_tokens,
-        "output_tokens": output_tokens,
-    }

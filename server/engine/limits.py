@@ -1,0 +1,103 @@
+"""What one request may ask for, from the ladder of compiled shapes: decided here alone, and worded here."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any
+
+from server.engine.plans import BlockShape, Ladder
+from server.engine.sampling import UnfitSettingsError
+
+
+class Limits:
+    """Answers from the ladder, with no state of its own."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        self._lengths = sorted({length for _, length in ladder.input_buckets})
+        self._shapes = sorted(set(ladder.blocks))
+        self.max_input_tokens = ladder.max_input_tokens
+        self.max_new_tokens = ladder.max_new_tokens
+        self.max_target_tokens = max((tokens for _, tokens in ladder.score_buckets), default=0)
+
+    def input_class(self, input_tokens: int) -> int | None:
+        """The shortest length of an input bucket that holds the input; None where none does."""
+        place = bisect_left(self._lengths, input_tokens)
+        return self._lengths[place] if place < len(self._lengths) else None
+
+    def shapes(self, input_tokens: int, slots: int = 1, new_tokens: int = 1) -> list[BlockShape]:
+        """Blocks in which a group of `slots` can make so many tokens after an input of this length."""
+        # A block takes rows of buckets that are no longer than it, so the class counts, not the length.
+        length = self.input_class(input_tokens) or input_tokens
+        return [
+            shape
+            for shape in self._shapes
+            if length <= shape.input_length and slots <= shape.slots and new_tokens <= shape.new_tokens
+        ]
+
+    def new_tokens(self, input_tokens: int, slots: int = 1) -> int:
+        """The most new tokens after an input of this length, for a group of `slots`.
+
+        0 when the group is too large.
+        """
+        return max((shape.new_tokens for shape in self.shapes(input_tokens, slots)), default=0)
+
+    def group(self, input_tokens: int) -> int:
+        """The most beams or samples at once after an input of this length."""
+        return max((shape.slots for shape in self.shapes(input_tokens)), default=0)
+
+    def new_tokens_for(self, settings: Mapping[str, Any], input_tokens: int, usual: int) -> tuple[int, int]:
+        """How many new tokens these settings mean after an input of this length, and the most it could be.
+
+        Args:
+            usual: new tokens where `max_new_tokens` is not set, if there is room.
+
+        Raises:
+            UnfitSettingsError: they do not fit.
+        """
+        n, beams = settings.get("n", 1), settings.get("num_beams", 1)
+        slots, group = max(beams, n), ("n", "num_beams") if n >= beams else ("num_beams", "n")
+        room = self.new_tokens(input_tokens, slots)
+        if room == 0:
+            raise UnfitSettingsError(
+                f"{group[0]} is {slots}, and at most {self.group(input_tokens)} sequences run together after "
+                f"an input of {input_tokens} tokens.",
+                *group,
+            )
+        asked, floor = settings.get("max_new_tokens"), settings.get("min_new_tokens", 0)
+        if asked is not None and asked > room:
+            together = asked <= self.new_tokens(input_tokens)  # it would fit one sequence
+            raise UnfitSettingsError(
+                f"max_new_tokens is {asked}, the limit after an input of {input_tokens} tokens is {room}"
+                f"{f' for {slots} sequences together' if together else ''}.",
+                "max_new_tokens",
+                *(group if together else ()),
+            )
+        new_tokens = asked if asked is not None else min(usual, room)
+        if floor > new_tokens:
+            raise UnfitSettingsError(
+                f"min_new_tokens is {floor}, more than the {new_tokens} of max_new_tokens.",
+                "min_new_tokens",
+                "max_new_tokens",
+            )
+        return new_tokens, room
+
+
+def input_too_long(count: str, limit: int, parts: str = "") -> str:
+    """What is said of an input that is too long.
+
+    Args:
+        count: its tokens; "more than" some, where nobody counted to the end.
+        parts: what they are made up of.
+    """
+    return f"The input has {count} tokens{parts}, the limit is {limit}: shorten it or set truncate."
+
+
+def target_too_long(count: str, limit: int, start: str = "") -> str:
+    """What is said behind the name of a label, or of another target, that is too long.
+
+    Args:
+        count: as in `input_too_long`, with all that is put around the text.
+        start: what is put before the text, with `and`.
+    """
+    return f"has {count} tokens with {start}'</s>', the limit is {limit}"
