@@ -20,6 +20,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.api.http.context import ARRIVED, new_request_id, request_id_of
+from server.api.http.entrance import Decide
 from server.connections.refusals import (
     RefusedError,
     check_head,
@@ -32,9 +33,6 @@ from server.connections.refusals import (
 )
 from server.connections.registry import READ_BYTES, ConnectionPhase, Registry
 from server.errors import ChorusError
-
-Decide = Callable[[Response | None, float], None]
-"""A request's refusal, or None where the parser is to have it; and when it came, in monotonic seconds."""
 
 Look = Callable[[bytes, Decide], Response | int | None]
 """Given all that has come of a request from its first byte on: its refusal; or how many bytes more are needed

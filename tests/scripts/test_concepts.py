@@ -32,9 +32,9 @@ KNOWN = frozenset(
         """
         ATTENTIONS Admission Array Attention BLOCK_BYTES Batch Bits DTYPES Encoder Ending
         EnsembleName Event FORMAT FORMATS INDEX Indices Kind MAX_LINE_BYTES METADATA NAMES Number
-        Outcome Phase Place Prepared Programs Progress Read SINGLE Say Settings Shapes
-        Sharding Source Standing Sums Tensors VERSION Values Work accumulate adapt check_settings
-        convert download event_json find_vocabulary greedy_tokens measure option_of pack_inputs
+        Outcome Phase Place Programs Progress Read SINGLE Say Settings Shapes
+        Sharding Source Standing Sums Tensors VERSION Values accumulate adapt check_settings
+        convert download event_json find_vocabulary greedy_tokens measure pack_inputs
         pack_targets prepare pretrain weight_bytes write
         """,
     )
