@@ -19,6 +19,8 @@ JaxExecutor.collect = collect
 """
 _HANGS_AFTERWARDS = """
 import server.process
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 class Stuck(server.process._Uvicorn):
     async def shutdown(self, sockets=None):
         import threading

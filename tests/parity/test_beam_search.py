@@ -19,6 +19,7 @@ from server.engine.executor import JaxExecutor
 from server.engine.executor.testing import tiny_executor, tiny_model
 from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, SlotSampling
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 LADDER = Ladder(((6, 16),), (BlockShape(16, 10, 32),), (), 8)
 LIMIT = 10
 Scorer = Callable[[tuple[int, ...]], np.ndarray[Any, Any]]
