@@ -11,6 +11,7 @@ import httpx
 import pytest
 from served import TINY, Served
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 _RAISES = """
 from server.engine.executor.jax_executor import JaxExecutor
 def collect(self, pending):
@@ -19,8 +20,6 @@ JaxExecutor.collect = collect
 """
 _HANGS_AFTERWARDS = """
 import server.process
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 class Stuck(server.process._Uvicorn):
     async def shutdown(self, sockets=None):
         import threading
