@@ -13,7 +13,10 @@ import pytest
 from drained import REFUSED, end, served_clients
 from served import TINY, Served
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and logs as on Linux")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and logs as on Linux"),
+    pytest.mark.usefixtures("compiled_quickly"),
+]
 
 _SERVE = "from server.cli import serve; serve()"
 _ENDS_AT_ONCE = """

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from served import TINY, Served
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 _RAISES = """
 from server.engine.executor.jax_executor import JaxExecutor
 def collect(self, pending):

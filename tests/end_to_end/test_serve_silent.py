@@ -10,7 +10,10 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pytest
 from served import CHORUS, TINY, Served
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SILENT = 400
 

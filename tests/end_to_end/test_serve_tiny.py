@@ -6,6 +6,7 @@ import io
 import re
 import socket
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from api_harness import eventually
 from served import TINY, Served
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 BINARY = {"content-type": "application/octet-stream"}
 WIDTH = 26
 
@@ -193,13 +195,15 @@ def test_readiness_comes_after_compiling_and_prompts_survive_a_restart(
     options: dict[str, Any] = {"model": tiny_model, **TINY, "input_lengths": "48", "batch_rows": "1"}
     states = []
     with Served(tmp_path, **options) as server:
-        url = server.wait_listening()
+        server.http.base_url = httpx.URL(server.wait_listening())
+        pause = threading.Event()
         while True:
-            answer = httpx.get(f"{url}/readyz")
+            answer = server.http.get("/readyz")
             states.append(answer.json()["status"])
             if answer.status_code == 200:
                 break
-            assert answer.status_code == 503 and httpx.get(f"{url}/healthz").status_code == 200
+            assert answer.status_code == 503 and server.http.get("/healthz").status_code == 200
+            pause.wait(0.05)  # what it does meanwhile takes long enough to be seen
         assert states[0] in ("loading", "compiling") and "compiling" in states
         server.wait_ready()
         (programs,) = re.findall(r"ready at \S+ \((\d+) programs in [\d.]+ s\)", "\n".join(server.lines))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from served import CHORUS, Served
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROWS = [("a good film", 1), ("the sun was good", 1), ("a bad dog", 0), ("it was bad rain", 0)]
 PAIRS = ("--target-text", "0=no", "--target-text", "1=yes", "--label", "no", "--label", "yes")
 RECIPE = {

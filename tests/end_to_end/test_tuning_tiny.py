@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from served import CHORUS, TINY, Served
 
 from prompts_store.jobs.records import TuningJob
 from prompts_store.store import PromptStore
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 STARTED = re.compile(r"(job-\S+) begins")
 WAITING = re.compile(r"(waiting for jobs)")
 
@@ -33,16 +37,19 @@ def job_document(file: str, **recipe: int | float) -> dict[str, object]:
     }  # fmt: skip
 
 
-def over(store: PromptStore, job_id: str) -> TuningJob:
-    import threading
-
+def until(store: PromptStore, job_id: str, holds: Callable[[TuningJob], bool]) -> TuningJob:
+    """The job once this holds of it."""
     pause = threading.Event()
     for _ in range(12_000):
         job = store.get_job("default", job_id)
-        if job.finished_at is not None:
+        if holds(job):
             return job
         pause.wait(0.02)
-    raise AssertionError(f"the job does not end: {job}")
+    raise AssertionError(f"it never comes: {job}")
+
+
+def is_running(job: TuningJob) -> bool:
+    return job.status == "running"
 
 
 def test_a_server_tunes_a_worker_takes_over_and_the_version_is_served(
@@ -56,7 +63,7 @@ def test_a_server_tunes_a_worker_takes_over_and_the_version_is_served(
         file = upload.json()["id"]
         made = server.post("/v1/tuning/jobs", job_document(file))
         store = PromptStore.open(tmp_path)
-        assert over(store, made["id"]).status == "succeeded"
+        assert until(store, made["id"], lambda job: job.finished_at is not None).status == "succeeded"
         answer = server.post("/v1/classify", {"task": "mood", "input": "the film was good a"})
         assert answer["results"][0]["version"] == 1
         assert server.metric("chorus_compiles_total", cause="request") == 0
@@ -64,16 +71,15 @@ def test_a_server_tunes_a_worker_takes_over_and_the_version_is_served(
         assert server.metric("chorus_tuning_runs_ended_total", ending="succeeded") == 1
         # One that the server does not end: it is given back when the server goes.
         long = server.post("/v1/tuning/jobs", job_document(file, steps=100_000, evaluate_every_steps=50_000))
-        while store.get_job("default", long["id"]).status != "running":
-            server.http.get("/healthz")
+        until(store, long["id"], is_running)
         assert server.stop() == 0
     left = store.get_job("default", long["id"])
     assert left.status == "queued" and left.progress["checkpoint_step"] > 0
     worker = Served(tmp_path, command=[str(CHORUS), "worker"], **options)
     try:
         assert worker.wait_for(STARTED) == long["id"]
-        while store.get_job("default", long["id"]).status != "running":
-            assert worker.process.poll() is None, worker.lines
+        until(store, long["id"], lambda job: is_running(job) or worker.process.poll() is not None)
+        assert worker.process.poll() is None, worker.lines
     finally:
         assert worker.stop(signal.SIGHUP) == 0, worker.lines
     further = store.get_job("default", long["id"])

@@ -16,6 +16,7 @@ from server.engine.sampling import Sampling
 from server.model.checkpoints.opening import open_checkpoint
 from server.model.t5 import assemble
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 LADDER = Ladder(((4, 192),), (BlockShape(192, 16, 16),), (), 64)
 

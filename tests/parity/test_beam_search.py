@@ -20,6 +20,7 @@ from server.engine.executor.testing import tiny_executor, tiny_model
 from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan
 from server.engine.sampling import Sampling
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 LADDER = Ladder(((6, 16),), (BlockShape(16, 10, 32),), (), 8)
 LIMIT = 10
 Scorer = Callable[[tuple[int, ...]], np.ndarray[Any, Any]]

@@ -264,8 +264,9 @@ def test_plain_rows_have_the_same_bits_in_every_mixture(executor: JaxExecutor) -
 
 
 def test_plain_rows_have_the_same_bits_with_matrices_in_bf16() -> None:
-    executor = tiny_executor(LADDER, _values(), model=tiny_model(matrix_dtype="bfloat16"), prompt_rows=64)
-    compared, different = _differences(_load(executor), _pool(96), 0, "plain", MIXTURES // 5)
+    model = tiny_model(matrix_dtype="bfloat16")
+    executor = _load(tiny_executor(LADDER, _values(), model=model, without=("grouped", "score")))
+    compared, different = _differences(executor, _pool(96), 0, "plain", MIXTURES // 5)
     assert compared > 2 * MIXTURES // 5 and different == 0
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,8 +119,8 @@ def test_the_loss_is_the_cross_entropy_of_the_target_and_its_slope_the_gradient(
 
     found = sums(TASKS[0].initial)
     functions, resident = model().functions, model()
-    encoded = functions.encode(resident.params, jnp.asarray(TASKS[0].initial), batch.ids, batch.lengths)
-    known = functions.target_log_probabilities(
+    encoded = jax.jit(functions.encode)(resident.params, TASKS[0].initial, batch.ids, batch.lengths)
+    known = jax.jit(functions.target_log_probabilities)(
         resident.params, encoded, batch.lengths, batch.targets[:, None], batch.target_lengths[:, None]
     )
     np.testing.assert_allclose(found.losses[0], -np.asarray(known).sum(), rtol=1e-5)

@@ -66,7 +66,9 @@ def make(work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         work / "plan.json",
         *arguments,
     ]
-    environment = {**cache, **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    # Tests compile more than they compute.
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**cache, **os.environ, **quick, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,

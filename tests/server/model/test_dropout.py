@@ -16,6 +16,8 @@ from server.model.functions import Functions
 from server.model.layout import LAYOUTS, Layout
 from server.model.t5 import Model, assemble, random_tensors
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CONFIG = named_config("tiny")
 B, L, C, T = 4, 9, 2, 3
 

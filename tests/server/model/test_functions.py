@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import jax
@@ -13,18 +14,27 @@ import pytest
 from server.errors import InvalidModelError
 from server.model.config import T5Config, named_config
 from server.model.decoding import greedy_tokens
-from server.model.functions import TARGET_CHUNK
+from server.model.functions import TARGET_CHUNK, Functions
 from server.model.layout import LAYOUTS, Layout
 from server.model.parameters import is_matrix
 from server.model.t5 import Model, assemble, build, random_tensors, tensors_of
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 CONFIG = named_config("tiny")
 V = CONFIG.padded_vocab_size
 OLD = dataclasses.replace(CONFIG, tied=True, gated=False, activation="relu")
 
 
+@cache
 def _model(layout: Layout = "unrolled", config: T5Config = CONFIG, dtype: str = "float32") -> Model:
     return assemble(config, layout, dtype, random_tensors(config, 3))
+
+
+@cache
+def _jitted(functions: Functions, name: str) -> Any:
+    """Compiled once for all tests of a model."""
+    return jax.jit(getattr(functions, name))
 
 
 def _inputs(B: int = 3, L: int = 11) -> tuple[Any, Any, Any]:
@@ -42,9 +52,11 @@ def test_both_layouts_give_the_same_numbers(config: T5Config) -> None:
     found = []
     for layout in LAYOUTS:
         model = _model(layout, config)
-        encoded = jax.jit(model.functions.encode)(model.params, rows, ids, lengths)
+        encoded = _jitted(model.functions, "encode")(model.params, rows, ids, lengths)
         found.append(
-            jax.jit(model.functions.decode_targets)(model.params, encoded, lengths, targets, target_lengths)
+            _jitted(model.functions, "decode_targets")(
+                model.params, encoded, lengths, targets, target_lengths
+            )
         )
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
 
@@ -57,9 +69,9 @@ def test_steps_give_the_logits_of_teacher_forcing(layout: Layout, config: T5Conf
     rows, ids, lengths = _inputs()
     T = 140
     targets = np.random.default_rng(2).integers(0, V, (3, 1, T)).astype(np.int32)
-    encoded = jax.jit(functions.encode)(model.params, rows, ids, lengths)
+    encoded = _jitted(functions, "encode")(model.params, rows, ids, lengths)
     whole = np.full((3, 1), T, np.int32)
-    forced = np.asarray(jax.jit(functions.decode_targets)(model.params, encoded, lengths, targets, whole))[
+    forced = np.asarray(_jitted(functions, "decode_targets")(model.params, encoded, lengths, targets, whole))[
         :, 0
     ]
 
@@ -70,7 +82,7 @@ def test_steps_give_the_logits_of_teacher_forcing(layout: Layout, config: T5Conf
         )
         return (cache, targets_by_position[position]), logits
 
-    memory = jax.jit(functions.encoder_memory)(model.params, encoded, lengths)
+    memory = _jitted(functions, "encoder_memory")(model.params, encoded, lengths)
     targets_by_position = jnp.asarray(targets[:, 0].T)
     start = (functions.init_cache(3, T), jnp.zeros(3, jnp.int32))
     stepped = jax.jit(lambda: jax.lax.scan(body, start, jnp.arange(T))[1])()
@@ -81,10 +93,10 @@ def test_slots_at_different_positions_share_a_step() -> None:
     model = _model()
     functions = model.functions
     rows, ids, lengths = _inputs()
-    encoded = jax.jit(functions.encode)(model.params, rows, ids, lengths)
-    memory = jax.jit(functions.encoder_memory)(model.params, encoded, lengths)
+    encoded = _jitted(functions, "encode")(model.params, rows, ids, lengths)
+    memory = _jitted(functions, "encoder_memory")(model.params, encoded, lengths)
     expected = greedy_tokens(model, encoded, jnp.asarray(lengths), 6)
-    step = jax.jit(functions.decode_step)
+    step = _jitted(functions, "decode_step")
     cache = functions.init_cache(3, 6)
     late = [0, 2, 3]  # slot s starts this many steps late
     tokens, said = np.zeros(3, np.int32), [[] for _ in range(3)]  # type: ignore[var-annotated]
@@ -103,13 +115,15 @@ def test_a_memory_index_reads_another_slots_memory(layout: Layout) -> None:
     model = _model(layout)
     functions = model.functions
     rows, ids, lengths = _inputs()
-    encoded = jax.jit(functions.encode)(model.params, rows, ids, lengths)
-    memory = jax.jit(functions.encoder_memory)(model.params, encoded, lengths)
+    encoded = _jitted(functions, "encode")(model.params, rows, ids, lengths)
+    memory = _jitted(functions, "encoder_memory")(model.params, encoded, lengths)
     tokens, positions = np.array([4, 4, 4], np.int32), np.zeros(3, np.int32)
     cache = functions.init_cache(3, 2)
     index = np.array([2, 0, 2], np.int32)
-    plain, _ = jax.jit(functions.decode_step)(model.params, cache, memory, lengths, tokens, positions)
-    shared, _ = jax.jit(functions.decode_step)(model.params, cache, memory, lengths, tokens, positions, index)
+    plain, _ = _jitted(functions, "decode_step")(model.params, cache, memory, lengths, tokens, positions)
+    shared, _ = _jitted(functions, "decode_step")(
+        model.params, cache, memory, lengths, tokens, positions, index
+    )
     np.testing.assert_allclose(shared, np.asarray(plain)[index], rtol=1e-5, atol=1e-5)
 
 
@@ -121,7 +135,7 @@ def test_axes_of_memory_and_cache(layout: Layout) -> None:
         assert leaf.shape[functions.memory_length_axis] == 13
     model = _model(layout)
     encoded = jnp.ones((5, 13, CONFIG.d_model))
-    memory = jax.jit(functions.encoder_memory)(model.params, encoded, jnp.array([1, 2, 13, 0, 4]))
+    memory = _jitted(functions, "encoder_memory")(model.params, encoded, jnp.array([1, 2, 13, 0, 4]))
     assert jax.tree.structure(memory) == jax.tree.structure(functions.init_memory(5, 13))
     leaf = jnp.moveaxis(jax.tree.leaves(memory)[0], functions.slot_axis, 0)
     assert not jnp.any(leaf[3])
@@ -137,10 +151,10 @@ def test_log_probabilities_are_those_of_the_logits_across_chunks() -> None:
     targets = generator.integers(0, V, (B, C, T)).astype(np.int32)
     target_lengths = generator.integers(0, T + 1, (B, C)).astype(np.int32)
     target_lengths[0, 0] = 0
-    encoded = jax.jit(model.functions.encode)(model.params, rows, ids, lengths)
+    encoded = _jitted(model.functions, "encode")(model.params, rows, ids, lengths)
     arguments = (model.params, encoded, lengths, targets, target_lengths)
-    logits = np.asarray(jax.jit(model.functions.decode_targets)(*arguments), np.float64)
-    found = np.asarray(jax.jit(model.functions.target_log_probabilities)(*arguments))
+    logits = np.asarray(_jitted(model.functions, "decode_targets")(*arguments), np.float64)
+    found = np.asarray(_jitted(model.functions, "target_log_probabilities")(*arguments))
     for b in range(B):
         for c in range(C):
             each = [
@@ -156,7 +170,7 @@ def test_masks_come_from_lengths_never_from_ids() -> None:
     model = _model()
     ids = np.array([[7, 0, 0, 0]], np.int32)
     rows = np.zeros((1, CONFIG.d_model), np.float32)
-    encode = jax.jit(model.functions.encode)
+    encode = _jitted(model.functions, "encode")
     short, long = (np.asarray(encode(model.params, rows, ids, np.array([n], np.int32))) for n in (1, 3))
     assert not np.any(short[0, 1:])
     assert np.any(long[0, 2])
@@ -171,7 +185,7 @@ def test_prompt_rows_may_stand_anywhere_and_leave_no_hole() -> None:
     as_text = np.array([[20, 5, 6, 22, 21]], np.int32)
     as_prompt = np.array([[V + 0, 5, 6, V + 2, V + 1]], np.int32)
     length = np.array([5], np.int32)
-    encode = jax.jit(model.functions.encode)
+    encode = _jitted(model.functions, "encode")
     np.testing.assert_array_equal(
         encode(model.params, rows, as_text, length), encode(model.params, rows, as_prompt, length)
     )
@@ -180,7 +194,7 @@ def test_prompt_rows_may_stand_anywhere_and_leave_no_hole() -> None:
 def test_an_empty_row_is_zero_and_finite() -> None:
     model = _model()
     rows, ids, _ = _inputs()
-    encoded = jax.jit(model.functions.encode)(model.params, rows, ids, np.array([0, 3, 0], np.int32))
+    encoded = _jitted(model.functions, "encode")(model.params, rows, ids, np.array([0, 3, 0], np.int32))
     assert not np.any(np.asarray(encoded)[[0, 2]])
     assert np.isfinite(np.asarray(encoded)).all()
 
@@ -188,11 +202,11 @@ def test_an_empty_row_is_zero_and_finite() -> None:
 def test_numbers_are_in_the_compute_dtype_and_logits_in_f32() -> None:
     model = _model(dtype="bfloat16")
     rows, ids, lengths = _inputs()
-    encoded = jax.jit(model.functions.encode)(model.params, rows, ids, lengths)
+    encoded = _jitted(model.functions, "encode")(model.params, rows, ids, lengths)
     assert encoded.dtype == jnp.bfloat16
-    memory = jax.jit(model.functions.encoder_memory)(model.params, encoded, lengths)
+    memory = _jitted(model.functions, "encoder_memory")(model.params, encoded, lengths)
     zeros = np.zeros(3, np.int32)
-    logits, cache = jax.jit(model.functions.decode_step)(
+    logits, cache = _jitted(model.functions, "decode_step")(
         model.params, model.functions.init_cache(3, 2), memory, lengths, zeros, zeros
     )
     assert logits.dtype == jnp.float32
@@ -218,9 +232,9 @@ def test_matrices_in_bf16_leave_everything_else_in_f32(layout: Layout, config: T
     counts = np.array([[3, 2]] * 3, np.int32)
     found = []
     for each in (exact, model):
-        encoded = jax.jit(each.functions.encode)(each.params, rows, ids, lengths)
-        memory = jax.jit(each.functions.encoder_memory)(each.params, encoded, lengths)
-        logits = jax.jit(each.functions.decode_targets)(each.params, encoded, lengths, targets, counts)
+        encoded = _jitted(each.functions, "encode")(each.params, rows, ids, lengths)
+        memory = _jitted(each.functions, "encoder_memory")(each.params, encoded, lengths)
+        logits = _jitted(each.functions, "decode_targets")(each.params, encoded, lengths, targets, counts)
         assert {leaf.dtype for leaf in jax.tree.leaves((encoded, memory, logits))} == {jnp.dtype("float32")}
         found.append(np.asarray(logits))
     error = np.linalg.norm(found[1] - found[0]) / np.linalg.norm(found[0])
@@ -287,11 +301,11 @@ def test_gradients_reach_the_prompt_rows(layout: Layout) -> None:
         )
         return -each.sum()
 
-    gradient = np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(rows)))
+    both = jax.jit(jax.value_and_grad(loss))
+    gradient = np.asarray(both(rows)[1])
     step = np.zeros_like(rows)
     step[2] = 1e-2
-    value = jax.jit(loss)
-    slope = (value(jnp.asarray(rows + step)) - value(jnp.asarray(rows - step))) / 2e-2
+    slope = (both(rows + step)[0] - both(rows - step)[0]) / 2e-2
     assert float(slope) == pytest.approx(float(gradient[2].sum()), rel=2e-2)
     unused = sorted(
         set(range(9)) - {int(i) - V for row, n in zip(ids, lengths, strict=True) for i in row[:n]}

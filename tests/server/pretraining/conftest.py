@@ -29,3 +29,8 @@ def words(materials: Path) -> Vocabulary:
 @pytest.fixture(scope="session")
 def tokens(materials: Path, words: Vocabulary) -> Tokens:
     return open_tokens(materials / "tokens", words.digest)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly(compiled_quickly: None) -> None:
+    """For every test here."""

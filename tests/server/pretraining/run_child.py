@@ -3,7 +3,6 @@
     whole      to the end
     kill N     SIGKILL itself after step N
     write N    SIGKILL itself before the N-th rename of a checkpoint
-    term N     SIGTERM itself after step N
     devices N  to the end with eight rows, each weight shared by N of the devices that XLA_FLAGS simulates
 
 Prints the losses as JSON.
@@ -15,7 +14,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +32,7 @@ CADENCE = Cadence(
 )
 
 
-def trainer(
-    folder: Path, *, model_devices: int = 1, rows: int = 2, stop: Any = lambda: False, **ending: int
-) -> Trainer:
+def trainer(folder: Path, *, model_devices: int = 1, rows: int = 2, **ending: int) -> Trainer:
     """The toy's run in a folder, from where it stands."""
     config, chosen = architecture(), settings(micro_batch_size=rows, batch_size=2 * rows, **ending)
     mesh = make_mesh(model_devices, rows)
@@ -50,7 +46,7 @@ def trainer(
     state = checkpoints.restore(tensors, optimiser) or State(0, tensors, optimiser)
     curve = Curve(folder / "curve.jsonl")
     source = RandomSource(ids=config.vocab_size)
-    return Trainer(programs, source, chosen, CADENCE, state, checkpoints, curve, lambda line: None, stop=stop)
+    return Trainer(programs, source, chosen, CADENCE, state, checkpoints, curve, lambda line: None)
 
 
 def die_inside_checkpoint(count: int) -> None:
@@ -68,15 +64,12 @@ def die_inside_checkpoint(count: int) -> None:
 
 
 def main(folder: Path, how: str, count: int) -> None:
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     if how == "write":
         die_inside_checkpoint(count)
     devices, rows = (count, 8) if how == "devices" else (1, 2)
-    run = trainer(folder, model_devices=devices, rows=rows, stop=asked.is_set)
-    if how in ("kill", "term"):
-        number = signal.SIGKILL if how == "kill" else signal.SIGTERM
-        run.milestones = {count: lambda state: os.kill(os.getpid(), number)}
+    run = trainer(folder, model_devices=devices, rows=rows)
+    if how == "kill":
+        run.milestones = {count: lambda state: os.kill(os.getpid(), signal.SIGKILL)}
     ending = run.run()
     run.checkpoints.close()
     losses = [line["loss"] for line in run.curve.lines() if line["split"] == "train"]

@@ -21,3 +21,8 @@ def compile_cache(compiled_folder: Path) -> Iterator[Path]:
     yield compiled_folder
     update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly(compiled_quickly: None) -> None:
+    """For every test here."""

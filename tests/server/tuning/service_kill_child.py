@@ -1,12 +1,16 @@
-"""A worker that dies: python service_kill_child.py DATA_DIR COMPILED how K
+"""Workers that die: python service_kill_child.py DATA_DIR COMPILED, and on standard input a line for each
 
 slice K        inside the k-th slice of the device
 file K         inside a checkpoint, before its k-th sync or rename
 before METHOD  before the store does it; `after METHOD`: when it is done and nobody knows
+
+Each is a process forked from this one, which has imported everything and begun nothing; answers with its exit
+code.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -70,4 +74,8 @@ def main(folder: Path, compiled: str, how: str, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    for line in sys.stdin:
+        worker = os.fork()
+        if not worker:
+            main(Path(sys.argv[1]), sys.argv[2], *line.split())
+        print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), flush=True)  # noqa: T201

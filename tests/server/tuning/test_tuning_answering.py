@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tuning_tools import RECIPE, VOCABULARY, model, programs, task
@@ -22,7 +23,7 @@ def test_greedy_text_is_the_models_own_decoding() -> None:
     ids, lengths = pack_inputs(built.vocab_rows, built.shapes, places, built.shapes.evaluation_rows)
     found = np.asarray(built.greedy[24](built.params, only.initial[None], ids, lengths)).tolist()
     resident = model()
-    encoded = resident.functions.encode(resident.params, jnp.asarray(only.initial), ids[:3], lengths[:3])
+    encoded = jax.jit(resident.functions.encode)(resident.params, only.initial, ids[:3], lengths[:3])
     known = greedy_tokens(resident, encoded, jnp.asarray(lengths[:3]), RECIPE.max_target_tokens)
     assert [row[: len(tokens)] for row, tokens in zip(found, known, strict=False)] == known
     assert any(len(set(tokens)) > 1 for tokens in known)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from service_tools import TENANT, Watcher, base, config, document, done, finished, jsonl, submit, upload
@@ -35,6 +34,9 @@ from server.tuning.training.packing import pack_targets
 _numbers = count()
 # One shape an input: at another one, the last bits of an answer may differ, whether a job runs or not.
 LADDER = Ladder(((4, 24),), (BlockShape(24, 8, 4),), ((2, 4),))
+
+
+_LABEL_SCORES = jax.jit(label_scores, static_argnums=0)
 
 
 def origin() -> Origin:
@@ -204,5 +206,5 @@ def _library_scores(values: Any, inputs: list[tuple[int, ...]], sentinel: bool) 
     packed, each = pack_targets([(*start, *VOCABULARY.encode(label), 1) for label in LABELS], 4)
     labels = np.broadcast_to(packed, (rows, *packed.shape))
     label_lengths = np.broadcast_to(each, (rows, len(each)))
-    arrays = [jnp.asarray(each) for each in (values[None], ids, lengths, labels, label_lengths)]
-    return np.asarray(label_scores(tiny.functions, tiny.params, *arrays))
+    arrays = (values[None], ids, lengths, labels, label_lengths)
+    return np.asarray(_LABEL_SCORES(tiny.functions, tiny.params, *arrays))

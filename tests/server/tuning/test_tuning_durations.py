@@ -31,7 +31,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("recipe", [{}, {"micro_batch_size": None}])
 def test_a_dispatch_that_takes_too_long_is_never_made(tmp_path: Path, recipe: dict[str, Any]) -> None:
     store, watcher = PromptStore.open(tmp_path), Watcher()
-    sent = document(upload(store, jsonl()), ensemble=2, recipe=recipe)
+    sent = document(upload(store, jsonl()), recipe=recipe)
     job = done(store, tmp_path, sent, watcher=watcher, longest_seconds=1e-7)
     assert job.status == "failed" and job.error is not None
     assert job.error["code"] == "dispatch_too_long" and "fewer prompts" in job.error["message"]

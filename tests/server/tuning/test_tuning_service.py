@@ -74,18 +74,18 @@ def test_a_job_becomes_a_version_that_says_where_it_came_from(store: PromptStore
     assert store.aliases(TENANT, "letters") == {"live": 1}
 
 
-def test_five_seeds_make_an_ensemble_pinned_to_their_versions(store: PromptStore, tmp_path: Path) -> None:
-    sent = document(upload(store, jsonl()), ensemble=5, ensemble_name="five", promote=True)
+def test_seeds_make_an_ensemble_pinned_to_their_versions(store: PromptStore, tmp_path: Path) -> None:
+    sent = document(upload(store, jsonl()), ensemble=2, ensemble_name="two", promote=True)
     job = done(store, tmp_path, sent)
     assert job.status == "succeeded", job.error
     digests = [made["digest"] for made in job.result["prompts"]]
-    assert len(set(digests)) == 5
-    ensemble = store.resolve_ensemble("five", tenant=TENANT)
-    assert [member.version for member in ensemble.members] == [1, 2, 3, 4, 5]
+    assert len(set(digests)) == 2
+    ensemble = store.resolve_ensemble("two", tenant=TENANT)
+    assert [member.version for member in ensemble.members] == [1, 2]
     best = max(job.result["prompts"], key=lambda made: made["best_metric"])
     assert store.aliases(TENANT, "letters") == {"live": best["version"]}
-    lineages = [store.resolve(f"letters@{n}", tenant=TENANT).lineage for n in range(1, 6)]
-    assert [lineage["index"] for lineage in lineages] == [0, 1, 2, 3, 4]
+    lineages = [store.resolve(f"letters@{n}", tenant=TENANT).lineage for n in (1, 2)]
+    assert [lineage["index"] for lineage in lineages] == [0, 1]
 
 
 def test_a_member_alone_is_the_member_among_others(store: PromptStore, tmp_path: Path) -> None:

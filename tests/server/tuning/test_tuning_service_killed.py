@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,15 +28,23 @@ DEATHS = [
 ]
 
 
-def _die(folder: Path, compiled: Path, how: str, what: str) -> None:
+@contextmanager
+def _workers(folder: Path, compiled: Path) -> Iterator[Callable[[str, str], int]]:
+    """Runs a worker to its death and returns its exit code; they share the time that imports take."""
     child = Path(__file__).with_name("service_kill_child.py")
     paths = os.pathsep.join([str(child.parents[3]), str(child.parent)])
-    done = subprocess.run(
-        [sys.executable, str(child), str(folder), str(compiled), how, what],
-        capture_output=True, text=True, timeout=1200, check=False,
+    with subprocess.Popen(
+        [sys.executable, str(child), str(folder), str(compiled)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
         env={**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, f"{how} {what}: {done.stdout} {done.stderr}"
+    ) as running:  # fmt: skip
+        assert running.stdin is not None and running.stdout is not None
+
+        def die(how: str, what: str) -> int:
+            running.stdin.write(f"{how} {what}\n")
+            return int(running.stdout.readline())
+
+        yield die
 
 
 @pytest.mark.timeout(600)
@@ -45,10 +55,11 @@ def test_a_killed_job_ends_with_the_same_bits_and_one_version(tmp_path: Path, co
     store = PromptStore.open(folder)
     job = submit(store, document(upload(store, jsonl())))
     steps: list[int] = []
-    for how, what in DEATHS:
-        _die(folder, compile_cache, how, what)
-        steps.append(store.get_job(TENANT, job.id).progress.get("checkpoint_step", 0))
-        assert store.get_job(TENANT, job.id).finished_at is None
+    with _workers(folder, compile_cache) as die:
+        for how, what in DEATHS:
+            assert die(how, what) == -signal.SIGKILL, (how, what)
+            steps.append(store.get_job(TENANT, job.id).progress.get("checkpoint_step", 0))
+            assert store.get_job(TENANT, job.id).finished_at is None
     assert sorted(steps) == steps and steps[-1] == 6, steps
     watcher = Watcher()
     with running(store, folder, watcher=watcher, lease_seconds=LEASE_SECONDS):

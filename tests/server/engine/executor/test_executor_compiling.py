@@ -19,7 +19,8 @@ from server.engine.sampling import Sampling
 from server.model.config import named_config
 from server.model.t5 import build
 
-SMALL = build_ladder((8,), (2,), ((8, 4, 4),), ((2, 3),), rows_per_load=4)
+# The programs of test_executor_plans: compiled once for both.
+SMALL = build_ladder((16,), (4,), ((16, 8, 4),), ((2, 3),), rows_per_load=4)
 
 
 def _program(name: str, size: int) -> Program:
@@ -96,11 +97,11 @@ def test_no_plan_compiles_after_readiness_and_a_stray_compile_is_seen() -> None:
             Admission(1, 0, (0, 2), Sampling(3, num_beams=2)),
         )
         pending = [
-            executor.dispatch(PrefillPlan(1, (2, 8), ((V, V + 5, 3, 1), (4, 1)), admissions, loads)),
+            executor.dispatch(PrefillPlan(1, (4, 16), ((V, V + 5, 3, 1), (4, 1)), admissions, loads)),
             executor.dispatch(DecodePlan(2, 0, "grouped", 3)),
             executor.dispatch(DecodePlan(3, 0, "grouped", 3, release=(1,))),
             executor.dispatch(DecodePlan(4, 0, "plain", 2)),
-            executor.dispatch(ScorePlan(5, (2, 8), (2, 3), ((3, 1),), (((4, 1), (5, 1), (6, 1)),))),
+            executor.dispatch(ScorePlan(5, (4, 16), (2, 3), ((3, 1),), (((4, 1), (5, 1), (6, 1)),))),
         ]
         for step in pending:
             executor.collect(step)
