@@ -27,8 +27,10 @@ def compiled_quickly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         update("jax_disable_most_optimizations", True)
+        jax.clear_caches()  # JAX's own do not ask how a program was compiled
         yield
         update("jax_disable_most_optimizations", False)
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

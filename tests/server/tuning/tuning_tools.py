@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -89,7 +90,7 @@ def task(
 
 
 @lru_cache
-def _compiled(shapes: Shapes, dropping: bool, layout: Any) -> Programs:
+def _compiled(shapes: Shapes, dropping: bool, layout: Any, quickly: str | None) -> Programs:
     resident = model(layout)
     return compile_programs(resident.functions, resident.params, shapes, dropping=dropping)
 
@@ -97,4 +98,6 @@ def _compiled(shapes: Shapes, dropping: bool, layout: Any) -> Programs:
 def programs(job: Job, layout: Any = "unrolled", shapes: Shapes | None = None) -> Programs:
     """Compiled once for jobs of the same shapes."""
     wanted = shapes or replace(shapes_for(job, rungs=1), input_lengths=(24,))
-    return _compiled(wanted, job.recipe.dropout_rate > 0, layout)
+    # Those of a module with `compiled_quickly` are others, in their last bits too.
+    quickly = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    return _compiled(wanted, job.recipe.dropout_rate > 0, layout, quickly)
