@@ -6,7 +6,9 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select, Table, select
 
 from prompts_store.errors import InvalidError
 from prompts_store.records import Page
@@ -79,6 +81,28 @@ def invalid_cursor() -> InvalidError:
         field="cursor",
         code="invalid_cursor",
     )
+
+
+def newest_rows(
+    connection: Connection, query: Select[Any], table: Table, tenant: str, before: str | None, limit: int
+) -> Sequence[Any]:
+    """At most `limit + 1` rows of a query, newest first.
+
+    Args:
+        table: with `id`, `tenant` and a `number` that grows.
+        before: id of the last row of the page before. Cursors hold it rather than the number, which would
+            tell how many rows all tenants have.
+
+    Raises:
+        InvalidError: `invalid_cursor`: the tenant has no such row.
+    """
+    if before is not None:
+        last = select(table.c.number).where(table.c.id == before, table.c.tenant == tenant)
+        number = connection.execute(last).scalar()
+        if number is None:
+            raise invalid_cursor()
+        query = query.where(table.c.number < number)
+    return connection.execute(query.order_by(table.c.number.desc()).limit(limit + 1)).all()
 
 
 def make_page(

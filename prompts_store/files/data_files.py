@@ -24,8 +24,8 @@ from prompts_store.pages import (
     check_limit,
     decode_cursor,
     encode_cursor,
-    invalid_cursor,
     make_page,
+    newest_rows,
 )
 from prompts_store.records import Page
 from prompts_store.text import shown
@@ -84,14 +84,7 @@ class DataFiles(StoreBase):
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
         query = select(files).where(files.c.tenant == tenant, files.c.deleted_at.is_(None))
         with self._database.read() as connection:
-            if before is not None:
-                # The id stands for its row's number, which would tell how many files all tenants have.
-                of_tenant = select(files.c.number).where(files.c.id == before, files.c.tenant == tenant)
-                number = connection.execute(of_tenant).scalar()
-                if number is None:
-                    raise invalid_cursor()
-                query = query.where(files.c.number < number)
-            rows = connection.execute(query.order_by(files.c.number.desc()).limit(limit + 1)).all()
+            rows = newest_rows(connection, query, files, tenant, before, limit)
         return make_page(rows, limit, _file_record, lambda row: encode_cursor(_CURSOR, row.id))
 
     def delete_file(self, tenant: str, file_id: str, *, deleted_by: str = "") -> None:

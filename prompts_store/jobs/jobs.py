@@ -24,8 +24,8 @@ from prompts_store.pages import (
     check_limit,
     decode_cursor,
     encode_cursor,
-    invalid_cursor,
     make_page,
+    newest_rows,
 )
 from prompts_store.records import Page
 from prompts_store.text import shown
@@ -125,15 +125,7 @@ class TuningJobs(StoreBase):
         if status is not None:
             query = query.where(tuning_jobs.c.status == check_status(status))
         with self._database.read() as connection:
-            if before is not None:
-                of_tenant = select(tuning_jobs.c.number).where(
-                    tuning_jobs.c.id == before, tuning_jobs.c.tenant == tenant
-                )
-                number = connection.execute(of_tenant).scalar()
-                if number is None:
-                    raise invalid_cursor()
-                query = query.where(tuning_jobs.c.number < number)
-            rows = connection.execute(query.order_by(tuning_jobs.c.number.desc()).limit(limit + 1)).all()
+            rows = newest_rows(connection, query, tuning_jobs, tenant, before, limit)
         return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
 
     def cancel_job(self, tenant: str, job_id: str, *, by: str = "") -> TuningJob:
