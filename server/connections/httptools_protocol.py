@@ -34,7 +34,7 @@ class HttptoolsConnection(Bounded, HttpToolsProtocol):
         except httptools.HttpParserCallbackError as error:
             refused = error.__context__
             raise (
-                refused if isinstance(refused, RefusedError) else malformed("the target is no path")
+                refused if isinstance(refused, RefusedError) else malformed("the target is not a path")
             ) from None
         except httptools.HttpParserError as error:
             raise malformed(str(error)) from None

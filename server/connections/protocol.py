@@ -35,8 +35,8 @@ from server.connections.registry import READ_BYTES, ConnectionPhase, Registry
 from server.errors import ChorusError
 
 Look = Callable[[bytes, Decide], Response | int | None]
-"""Given all that has come of a request from its first byte on: its refusal; or how many bytes more are needed
-to tell, 0 where the parser is to have it; or None where it is decided later."""
+"""Given all that has come of a request, from its first byte: its refusal; or how many more bytes are needed
+to decide, 0 where the parser gets it; or None where it is decided later."""
 
 _OVER = (ConnectionPhase.REFUSED, ConnectionPhase.ENDED)
 _CONTROLS = bytes({*range(32), 127} - {ord("\t")})
@@ -139,7 +139,7 @@ class Bounded(asyncio.BufferedProtocol):
         )
 
     def _keep(self, data: bytes, whole: bool) -> None:
-        """Keep what the parser is not to have yet. It has a body's time; once whole, as long as it takes."""
+        """Keep bytes back from the parser. The rest has a body's time to come, a whole request no limit."""
         if not self._kept:
             self._registry.move(self, ConnectionPhase.BODY)
             self._progress = 0

@@ -100,7 +100,7 @@ def origin_form(target: bytes, method: str) -> bytes:
         return target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
-        raise malformed("the target is no path")
+        raise malformed("the target is not a path")
     rest = absolute[1]
     return rest if rest.startswith(b"/") else b"/" + rest
 

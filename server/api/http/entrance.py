@@ -1,9 +1,9 @@
-"""What the engine would refuse is refused by a look at a request's bytes, before parser and route have them.
+"""Refuses what the engine would refuse by a look at a request's bytes, before the parser and the route.
 
-At ten times the capacity nine requests of ten are refused. On the way through parser, application and route a
-refusal takes a third of what an answer takes, and little time is left for answers. So while much is waiting,
-each inference request is looked at here first. What is not plainly one, or is not plainly refused, goes the
-usual way.
+At ten times the capacity, nine requests of ten are refused. On its way through the parser, the application
+and the route, a refusal takes a third of the time of an answer, so little time is left for answers. While
+much is waiting, each inference request is therefore looked at here first. Whatever is not plainly an
+inference request that the engine would refuse goes the usual way.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _AT_ONCE = 64
 
 
 Decide = Callable[[Response | None, float], None]
-"""Told later what becomes of a request: its refusal, or None where it goes the usual way; and when it came,
-in monotonic seconds."""
+"""Called with a request's refusal, or None where it goes the usual way; and with when it arrived, in
+monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,15 @@ class Entrance:
         self._count = 0
 
     def look(self, data: bytes, decide: Decide) -> Response | int | None:
-        """What is to become of a request.
+        """Decide what happens to a request.
 
         Args:
-            data: what has come of it, from its first byte on, and all that has come.
+            data: all of it that has come so far, from its first byte.
+            decide: told later, where that is not decided at once.
 
         Returns:
-            The refusal; or how many bytes more must come to tell, 0 where it goes the usual way; or None
-            where `decide` will be told.
+            The refusal. Or how many more bytes are needed to decide; 0 where the request goes the usual way.
+            Or None where `decide` is told later.
         """
         services = self._services
         serving = services.serving
