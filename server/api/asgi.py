@@ -69,12 +69,10 @@ def build_api(
         redoc_url=None,
         redirect_slashes=False,  # to the Host that the caller wrote
         lifespan=lifespan,
+        # As their routers made them: FastAPI would make each anew to include its router.
+        routes=[route for router in ROUTERS for route in router.routes],
     )
     app.state.services = services
-    for router in ROUTERS:
-        app.include_router(router)
-    for route in app.routes:  # FastAPI makes a router's routes when it first looks for one
-        route.matches({"type": "http", "method": "GET", "path": "/", "headers": []})
     install_error_handlers(app)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, log=access)
