@@ -7,6 +7,38 @@ from typing import Any
 
 import pytest
 from postgres_server import PostgresServer, binaries
+from sqlalchemy import Connection, inspect
+
+from prompts_store.database import Database, database
+from prompts_store.database.migrate import upgrade
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_at_once() -> Iterator[None]:
+    """What the migrations leave in a fresh SQLite database is written at once, into every other one: tests
+    make thousands. `real_migrations` is for the tests of them; child processes have no other.
+    """
+    made = Database.open(Path(), "sqlite://")
+    with made.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        script = [line for line in driver.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
+    made.close()
+
+    def fill(connection: Connection) -> None:
+        if connection.dialect.name != "sqlite" or inspect(connection).get_table_names():
+            return upgrade(connection)
+        for statement in script:
+            connection.exec_driver_sql(statement)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "upgrade", fill)
+        yield
+
+
+@pytest.fixture
+def real_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh database is migrated from the first tables to today's, as outside the tests."""
+    monkeypatch.setattr(database, "upgrade", upgrade)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from prompts_store.errors import ConflictError
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt
 
+pytestmark = pytest.mark.usefixtures("real_migrations")
 NEW = {"files", "tuning_jobs", "tuning_job_files", "tuning_events", "store_identity"}
 
 
