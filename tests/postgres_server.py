@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import create_engine
 
 from prompts_store.database import (
     Database,
@@ -108,11 +107,11 @@ class PostgresServer:
         if self._shared is None:
             self._shared = self.create()
             Database.open(self._folder, self._shared).close()
-        tables = ", ".join(table.name for table in metadata.sorted_tables)
-        engine = create_engine(self._shared.replace("postgresql", "postgresql+psycopg", 1))
-        with engine.begin() as connection:
-            connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
-        engine.dispose()
+        # TRUNCATE gives every table a new file, which takes longer than most tests.
+        empty = [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)]
+        begin_anew = "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
+        with psycopg.connect(self._shared) as connection:
+            connection.execute("; ".join([*empty, begin_anew]))  # type: ignore[arg-type]
         return self._shared
 
     def stop(self) -> None:
