@@ -1,6 +1,8 @@
 """What tests of several rooms share: compiled programs, and PostgreSQL where it is installed."""
 
+import functools
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,14 @@ from sqlalchemy import Connection, inspect
 
 from prompts_store.database import Database, database
 from prompts_store.database.migrate import upgrade
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_once() -> Iterator[None]:
+    """httpx reads the machine's certificates for every client, in 20 ms, even if nothing is encrypted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
