@@ -1,6 +1,7 @@
 """What tests of several rooms share: compiled programs, and PostgreSQL where it is installed."""
 
 import functools
+import gc
 import os
 import ssl
 from collections.abc import Iterator
@@ -13,6 +14,15 @@ from sqlalchemy import Connection, inspect
 
 from prompts_store.database import Database, database
 from prompts_store.database.migrate import upgrade
+
+gc.disable()  # while test modules are imported
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and no garbage collection goes through it again, as in a server."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,12 +62,10 @@ def busy(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> It
 
 
 @pytest.fixture(autouse=True)
-def frozen() -> Iterator[None]:
+def frozen() -> None:
     """As the process does before it is ready: what is alive by then costs no collection anything."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Caller:
