@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,10 +73,22 @@ def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config)
         with process_log("chorus", settings.log_level) as log:
-            from server.app import build_app
-            from server.process import Process, end_with
+            with importing():
+                from server.app import build_app
+                from server.process import Process, end_with
 
             end_with(lambda: Process(build_app(settings, lambda: log.lost), log.say).run())
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """No garbage collection while modules are imported: nearly all that they make stays, and going through
+    it again and again takes a fifth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager

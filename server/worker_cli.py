@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli import config_options, readable_errors
+from server.cli import config_options, importing, readable_errors
 from server.errors import InvalidInputError
 from server.log import Say, process_log
 from server.settings import Settings, load_settings
@@ -68,7 +68,8 @@ def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
         with process_log("chorus worker", settings.log_level) as log:
-            from server.process import end_with
+            with importing():
+                from server.process import end_with
 
             end_with(lambda: run(settings, log.say))
 
