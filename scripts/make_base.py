@@ -67,11 +67,11 @@ class Makers:
     @property
     def plan(self) -> Plan:
         if self._plan is None:
-            from base_stages.speed import tokens_per_second
-            from base_stages.training import fitted
-
             self._plan = read_plan(self._given.plan)
             if self._given.minutes:
+                from base_stages.speed import tokens_per_second
+                from base_stages.training import fitted
+
                 self._plan = fitted(
                     self._plan,
                     self.work,
