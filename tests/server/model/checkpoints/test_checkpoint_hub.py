@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ from checkpoint_samples import CHECKPOINTS, PARITY, opened, train_vocabulary
 
 from server.model.checkpoints.hub import is_hub_id
 from server.model.checkpoints.verify import find_fingerprint
+from tether import tethered
 
 COMMIT = "a" * 40
 
@@ -93,6 +95,20 @@ def _etag(path: Path) -> str:
     return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
+_COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from server.model.cli import models
+
+for line in sys.stdin:
+    done = CliRunner().invoke(models, json.loads(line))
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    found = {"returncode": done.exit_code, "stdout": done.stdout, "stderr": done.stderr}
+    print(json.dumps(found), flush=True)
+"""
+"""Answers a line of arguments with a line of what the command did; ends where an exception came out."""
+
+
 class Hub:
     """A hub with an address, a list of what it was asked, and commands run against it."""
 
@@ -109,16 +125,28 @@ class Hub:
             "CHORUS_CACHE_DIR": str(cache),
         }
 
+        self._commands: dict[bool, subprocess.Popen[str]] = {}
+
     def stop(self) -> None:
+        for process in self._commands.values():
+            process.communicate()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
-    def chorus(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from server.model.cli import models; models()", *arguments]
-        return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=1200, check=False
-        )
+    def chorus(self, *arguments: str, offline: bool = False) -> Any:
+        """`chorus models`, in a process of its own: the client reads its environment once."""
+        if offline not in self._commands:
+            environment = self.environment | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+            self._commands[offline] = subprocess.Popen(
+                tethered([sys.executable, "-c", _COMMANDS]),
+                env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        process = self._commands[offline]
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(arguments) + "\n")
+        process.stdin.flush()
+        return SimpleNamespace(**json.loads(process.stdout.readline()))
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +178,7 @@ def test_download_then_offline(hub: Hub) -> None:
     assert "model.safetensors" in " ".join(hub.asked)
     assert "tf_model" not in " ".join(hub.asked)
     hub.asked.clear()
-    offline = {**hub.environment, "HF_HUB_OFFLINE": "1"}
-    online, hub.environment = hub.environment, offline
-    again = hub.chorus("fingerprint", "google/t5", "--json")
-    hub.environment = online
+    again = hub.chorus("fingerprint", "google/t5", "--json", offline=True)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == document
     assert hub.asked == []
