@@ -1,4 +1,4 @@
-"""Ids of data files and tuning jobs: random, so that none can be guessed and none says how many there are."""
+"""Ids of data files and jobs: random, so that none can be guessed and none says how many there are."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from prompts_store.ensembles.ensembles import Ensembles
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.files.data_files import DataFiles
 from prompts_store.jobs.claims import JobClaims
-from prompts_store.jobs.jobs import TuningJobs
+from prompts_store.jobs.jobs import Jobs
 from prompts_store.tasks.aliases import Aliases
 from prompts_store.tasks.prompts import Prompts
 from prompts_store.tasks.tasks import Tasks
@@ -34,7 +34,7 @@ from prompts_store.upkeep.identity import Identity, Pairing
 LOG = logging.getLogger("chorus.store")
 
 
-class PromptStore(Prompts, Tasks, Versions, Aliases, Ensembles, DataFiles, TuningJobs, JobClaims):
+class PromptStore(Prompts, Tasks, Versions, Aliases, Ensembles, DataFiles, Jobs, JobClaims):
     """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
 
     What another process wrote is seen by the next call. All methods block; call them from a worker thread.

@@ -14,7 +14,7 @@ import psycopg
 
 from prompts_store.database import (
     Database,
-    tuning_tables,  # noqa: F401 - its tables join the metadata
+    job_tables,  # noqa: F401 - its tables join the metadata
 )
 from prompts_store.database.tables import metadata
 from tether import tethered

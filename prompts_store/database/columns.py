@@ -17,7 +17,7 @@ _MICROSECOND = timedelta(microseconds=1)
 NAME = String(MAX_NAME_CHARACTERS).with_variant(String(MAX_NAME_CHARACTERS, collation="C"), "postgresql")
 LABEL = String(256).with_variant(String(256, collation="C"), "postgresql")
 DIGEST = String(64)
-# What callers name a data file or a tuning job by, see `ids`.
+# What callers name a data file or a job by, see `ids`.
 PUBLIC_ID = String(32)
 # SQLite gives keys by itself only to its own INTEGER PRIMARY KEY.
 KEY = BigInteger().with_variant(Integer, "sqlite")

@@ -20,7 +20,7 @@ from prompts_store.ensembles.rows import (
     resolve,
     version_records,
 )
-from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import LIVE, check_alias, check_name, check_prefix
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
@@ -52,7 +52,7 @@ class Ensembles(StoreBase):
         vote: Vote = "majority",
         *,
         created_by: str = "",
-        lease: JobLease | None = None,
+        lease: Lease | None = None,
     ) -> tuple[EnsembleVersion, bool]:
         """Make a version of an ensemble, and whether it is new; the first gets `@live`.
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from prompts_store import checks
 from prompts_store.base import StoreBase
 from prompts_store.blobs import ContentWriter
-from prompts_store.database.tuning_tables import files, tuning_job_files, tuning_jobs
+from prompts_store.database.job_tables import files, job_files, jobs
 from prompts_store.errors import ConflictError, CorruptError, NotFoundError
 from prompts_store.files.records import DataFile
 from prompts_store.files.writing import FileWriter, check_file_name
@@ -99,9 +99,9 @@ class DataFiles(StoreBase):
         with self._database.write() as connection:
             row = find_file(connection, tenant, file_id)
             uses = (
-                select(tuning_jobs.c.id)
-                .join(tuning_job_files, tuning_job_files.c.job_number == tuning_jobs.c.number)
-                .where(tuning_job_files.c.file_number == row.number, tuning_jobs.c.finished_at.is_(None))
+                select(jobs.c.id)
+                .join(job_files, job_files.c.job_number == jobs.c.number)
+                .where(job_files.c.file_number == row.number, jobs.c.finished_at.is_(None))
                 .limit(1)
             )
             job_id = connection.execute(uses).scalar()

@@ -1,1 +1,1 @@
-"""Tuning jobs: their queue, their events, and who runs which."""
+"""Jobs of every kind: their queue, their events, and who runs which."""

@@ -1,4 +1,4 @@
-"""The store's tuning jobs, for whoever runs them: leases with a fencing token.
+"""The store's jobs, for whoever runs them: leases with a fencing token.
 
 Whoever runs jobs claims one for some seconds and renews that while it works. A lease that ran out may be
 taken by another, with a greater token; from then on nothing written with the smaller one is accepted, however
@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from prompts_store import checks
 from prompts_store.base import StoreBase
-from prompts_store.database.tuning_tables import tuning_jobs
+from prompts_store.database.job_tables import jobs
 from prompts_store.errors import InvalidError
 from prompts_store.jobs.events import STATUS, add_events, check_events
-from prompts_store.jobs.records import ACTIVE, OVER, JobLease, JobStatus, TuningJob
-from prompts_store.jobs.rows import change_job, close_job, held, job_record
+from prompts_store.jobs.records import ACTIVE, OVER, Job, JobKind, JobStatus, Lease
+from prompts_store.jobs.rows import change_job, check_kind, close_job, held, job_record
 from prompts_store.text import shown
 
 MAX_PROGRESS_BYTES = 65_536
@@ -36,24 +36,25 @@ class JobClaims(StoreBase):
     """Running jobs under a lease. Every write names its lease; LeaseLostError says to stop."""
 
     def claim_job(
-        self, owner: str, lease_seconds: float, base_fingerprint: str
-    ) -> tuple[TuningJob, JobLease] | None:
+        self, kind: JobKind, owner: str, lease_seconds: float, base_fingerprint: str
+    ) -> tuple[Job, Lease] | None:
         """Take the job whose turn it is, and the lease to run it; None where none waits for this base.
 
-        Its turn: of the tenant with the fewest jobs at work, the job that has waited longest. A job whose
-        lease ran out waits too. It is `preparing` from now on. Look at its `cancel_requested`: whoever ran
+        Its turn: of the tenant with the fewest jobs of this kind at work, the job that has waited longest. A
+        job whose lease ran out waits too. It is `preparing` from now on. Look at its `cancel_requested`: whoever ran
         it before may have died with the request unseen.
 
         Args:
             owner: who will run it, for people.
             lease_seconds: until the lease must be renewed.
         """
+        check_kind(kind)
         checks.check_text(owner, field="owner")
         checks.check_fingerprint(base_fingerprint, field="base_fingerprint")
         seconds = _check_seconds(lease_seconds)
         with self._database.write() as connection:
             now = self._clock()
-            row = _next(connection, base_fingerprint, now)
+            row = _next(connection, kind, base_fingerprint, now)
             if row is None:
                 return None
             token, attempt = row.lease_token + 1, row.attempt + 1
@@ -68,10 +69,10 @@ class JobClaims(StoreBase):
             }
             change_job(connection, row.number, values)
             add_events(connection, row.number, [(STATUS, {"status": "preparing", "attempt": attempt})], now)
-            lease = JobLease(row.id, row.tenant, owner, token, expires_at)
+            lease = Lease(row.id, row.tenant, owner, token, expires_at)
             return job_record(held(connection, lease)), lease
 
-    def renew_lease(self, lease: JobLease, lease_seconds: float) -> JobLease:
+    def renew_lease(self, lease: Lease, lease_seconds: float) -> Lease:
         """The lease, to last so many seconds from now. LeaseLostError."""
         seconds = _check_seconds(lease_seconds)
         with self._database.write() as connection:
@@ -80,7 +81,7 @@ class JobClaims(StoreBase):
             change_job(connection, row.number, {"lease_expires_at": expires_at})
         return replace(lease, expires_at=expires_at)
 
-    def release_job(self, lease: JobLease) -> None:
+    def release_job(self, lease: Lease) -> None:
         """Give a job back unfinished: it keeps its place in the queue. LeaseLostError."""
         with self._database.write() as connection:
             now = self._clock()
@@ -95,11 +96,11 @@ class JobClaims(StoreBase):
 
     def update_job(
         self,
-        lease: JobLease,
+        lease: Lease,
         *,
         status: Literal["preparing", "running"] | None = None,
         progress: Mapping[str, Any] | None = None,
-    ) -> TuningJob:
+    ) -> Job:
         """Say how far the job is; the answer's `cancel_requested` says whether to stop.
 
         Args:
@@ -126,7 +127,7 @@ class JobClaims(StoreBase):
                 add_events(connection, row.number, [(STATUS, {"status": status})], self._clock())
             return job_record(held(connection, lease))
 
-    def append_events(self, lease: JobLease, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    def append_events(self, lease: Lease, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Add to the job's events, in order: all of them or none.
 
         Args:
@@ -144,12 +145,12 @@ class JobClaims(StoreBase):
 
     def finish_job(
         self,
-        lease: JobLease,
+        lease: Lease,
         status: Literal["succeeded", "failed", "cancelled"],
         *,
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
-    ) -> TuningJob:
+    ) -> Job:
         """The job is over; the lease ends. Once: a second time, the lease is lost.
 
         Raises:
@@ -170,9 +171,7 @@ class JobClaims(StoreBase):
                 values=values,
                 data={"error": checked_error} if checked_error else None,
             )
-            return job_record(
-                connection.execute(select(tuning_jobs).where(tuning_jobs.c.number == row.number)).one()
-            )
+            return job_record(connection.execute(select(jobs).where(jobs.c.number == row.number)).one())
 
 
 def _check_seconds(seconds: float) -> float:
@@ -194,28 +193,30 @@ def _check_object(value: Mapping[str, Any] | None, *, field: str, limit_bytes: i
     return None if value is None else checks.check_object(value, field=field, limit_bytes=limit_bytes)
 
 
-def _next(connection: Connection, base_fingerprint: str, now: datetime) -> Row[Any] | None:
-    """The job whose turn it is: of the tenant with the fewest at work, the one that has waited longest.
+def _next(connection: Connection, kind: JobKind, base_fingerprint: str, now: datetime) -> Row[Any] | None:
+    """The job whose turn it is: of the tenant with the fewest of its kind at work, the one that waited
+    longest.
 
     A job whose lease ran out waits like a queued one, at the place that it had.
     """
-    at_work = and_(tuning_jobs.c.finished_at.is_(None), tuning_jobs.c.status.in_(ACTIVE))
+    at_work = and_(jobs.c.finished_at.is_(None), jobs.c.status.in_(ACTIVE))
     busy = (
-        select(tuning_jobs.c.tenant, func.count().label("jobs"))
-        .where(at_work, tuning_jobs.c.lease_expires_at > now)
-        .group_by(tuning_jobs.c.tenant)
+        select(jobs.c.tenant, func.count().label("jobs"))
+        .where(jobs.c.kind == kind, at_work, jobs.c.lease_expires_at > now)
+        .group_by(jobs.c.tenant)
         .subquery()
     )
-    waiting = or_(tuning_jobs.c.status == "queued", tuning_jobs.c.lease_expires_at <= now)
+    waiting = or_(jobs.c.status == "queued", jobs.c.lease_expires_at <= now)
     query = (
-        select(tuning_jobs)
-        .outerjoin(busy, busy.c.tenant == tuning_jobs.c.tenant)
+        select(jobs)
+        .outerjoin(busy, busy.c.tenant == jobs.c.tenant)
         .where(
-            tuning_jobs.c.finished_at.is_(None),
-            tuning_jobs.c.base_fingerprint == base_fingerprint,
+            jobs.c.finished_at.is_(None),
+            jobs.c.base_fingerprint == base_fingerprint,
+            jobs.c.kind == kind,
             waiting,
         )
-        .order_by(func.coalesce(busy.c.jobs, 0), tuning_jobs.c.queued_at, tuning_jobs.c.number)
+        .order_by(func.coalesce(busy.c.jobs, 0), jobs.c.queued_at, jobs.c.number)
         .limit(1)
     )
     return connection.execute(query).one_or_none()

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from prompts_store import checks
-from prompts_store.database.tuning_tables import tuning_events, tuning_jobs
+from prompts_store.database.job_tables import job_events, jobs
 from prompts_store.errors import InvalidError
 from prompts_store.text import shown
 
@@ -46,11 +46,11 @@ def add_events(
     """Append to a job's events. The caller holds the publish lock."""
     if not events:
         return
-    which = tuning_jobs.c.number == job_number
-    last = connection.execute(select(tuning_jobs.c.last_event).where(which)).scalar_one()
+    which = jobs.c.number == job_number
+    last = connection.execute(select(jobs.c.last_event).where(which)).scalar_one()
     rows = [
         {"job_number": job_number, "seq": last + i, "at": now, "kind": kind, "data": dict(data)}
         for i, (kind, data) in enumerate(events, 1)
     ]
-    connection.execute(insert(tuning_events), rows)
-    connection.execute(update(tuning_jobs).where(which).values(last_event=last + len(rows)))
+    connection.execute(insert(job_events), rows)
+    connection.execute(update(jobs).where(which).values(last_event=last + len(rows)))

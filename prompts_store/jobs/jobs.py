@@ -1,4 +1,4 @@
-"""The store's tuning jobs, as their tenant sees them: make, show, list, cancel, resume."""
+"""The store's jobs, as their tenant sees them: make, show, list, cancel, resume."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sqlalchemy import Connection, func, insert, select
 
 from prompts_store import checks
 from prompts_store.base import StoreBase
-from prompts_store.database.tuning_tables import files as file_table
-from prompts_store.database.tuning_tables import tuning_events, tuning_job_files, tuning_jobs
+from prompts_store.database.job_tables import files as file_table
+from prompts_store.database.job_tables import job_events, job_files, jobs
 from prompts_store.errors import ConflictError, InvalidError, LimitError
 from prompts_store.files.data_files import find_file
 from prompts_store.ids import JOB, check_cursor_id, new_id
 from prompts_store.jobs.events import STATUS, add_events
-from prompts_store.jobs.records import ACTIVE, STATUSES, JobEvent, JobStatus, TuningJob
-from prompts_store.jobs.rows import change_job, close_job, find_job, job_record
+from prompts_store.jobs.records import ACTIVE, STATUSES, Job, JobEvent, JobKind, JobStatus
+from prompts_store.jobs.rows import change_job, check_kind, close_job, find_job, job_record
 from prompts_store.names import check_name
 from prompts_store.pages import (
     DEFAULT_LIMIT,
@@ -35,25 +35,28 @@ MAX_SPEC_BYTES = 262_144
 _CURSOR = "jobs"
 
 
-class TuningJobs(StoreBase):
-    """Jobs that make prompts from data files."""
+class Jobs(StoreBase):
+    """Jobs of every kind. Where a call takes a `kind`, a job of another is as one that is not there."""
 
     def create_job(
         self,
         tenant: str,
+        kind: JobKind,
         spec: Mapping[str, Any],
         *,
         created_by: str = "",
         files: Mapping[str, str] | None = None,
         max_unfinished: int | None = None,
-    ) -> TuningJob:
+    ) -> Job:
         """Put a job into the queue.
 
         Args:
+            kind: what is done in it; whoever claims jobs asks for this kind.
             spec: a JSON object that says what to do; `base_fingerprint` in it says on which base model.
             files: ids of the data files that it reads, by the field of the request that named each, as in
                 `{"data.train.file": "file-..."}`. They cannot be deleted until the job is over.
-            max_unfinished: how many unfinished jobs the tenant may have, this one included; None for any.
+            max_unfinished: how many unfinished jobs of this kind the tenant may have, this one included; None
+                for any.
 
         Raises:
             InvalidError: with the field at fault.
@@ -61,6 +64,7 @@ class TuningJobs(StoreBase):
             LimitError: `too_many_jobs`.
         """
         check_name(tenant, field="tenant")
+        check_kind(kind)
         checked = checks.check_object(spec, field="spec", limit_bytes=MAX_SPEC_BYTES)
         base_fingerprint = checks.check_fingerprint(
             checked.get("base_fingerprint"), field="spec.base_fingerprint"
@@ -72,11 +76,12 @@ class TuningJobs(StoreBase):
                 find_file(connection, tenant, file_id, field=field).number
                 for field, file_id in (files or {}).items()
             }
-            _require_room(connection, tenant, max_unfinished)
+            _require_room(connection, tenant, kind, max_unfinished)
             job_id = new_id(JOB)
             connection.execute(
-                insert(tuning_jobs).values(
+                insert(jobs).values(
                     id=job_id,
+                    kind=kind,
                     tenant=tenant,
                     status="queued",
                     spec=checked,
@@ -95,40 +100,41 @@ class TuningJobs(StoreBase):
             row = find_job(connection, tenant, job_id)
             if numbers:
                 rows = [{"job_number": row.number, "file_number": number} for number in sorted(numbers)]
-                connection.execute(insert(tuning_job_files), rows)
+                connection.execute(insert(job_files), rows)
             add_events(connection, row.number, [(STATUS, {"status": "queued"})], now)
             return job_record(row)
 
-    def get_job(self, tenant: str, job_id: str) -> TuningJob:
+    def get_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None) -> Job:
         """A job. NotFoundError: `unknown_job`."""
         check_name(tenant, field="tenant")
         with self._database.read() as connection:
-            return job_record(find_job(connection, tenant, job_id))
+            return job_record(find_job(connection, tenant, job_id, kind))
 
     def list_jobs(
         self,
         tenant: str,
+        kind: JobKind,
         *,
         status: str | None = None,
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
-    ) -> Page[TuningJob]:
-        """A page of a tenant's jobs, newest first; `status` keeps those that have it.
+    ) -> Page[Job]:
+        """A page of a tenant's jobs of a kind, newest first; `status` keeps those that have it.
 
         Raises:
-            InvalidError: a bad status, limit or cursor.
+            InvalidError: a bad kind, status, limit or cursor.
         """
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
-        query = select(tuning_jobs).where(tuning_jobs.c.tenant == tenant)
+        query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.kind == check_kind(kind))
         if status is not None:
-            query = query.where(tuning_jobs.c.status == check_status(status))
+            query = query.where(jobs.c.status == check_status(status))
         with self._database.read() as connection:
-            rows = newest_rows(connection, query, tuning_jobs, tenant, before, limit)
+            rows = newest_rows(connection, query, jobs, tenant, before, limit)
         return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
 
-    def cancel_job(self, tenant: str, job_id: str, *, by: str = "") -> TuningJob:
+    def cancel_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None, by: str = "") -> Job:
         """Cancel a job: at once where nobody runs it, else `cancel_requested` tells whoever does.
 
         Raises:
@@ -139,7 +145,7 @@ class TuningJobs(StoreBase):
         checks.check_text(by, field="by")
         with self._database.write() as connection:
             now = self._clock()
-            row = find_job(connection, tenant, job_id)
+            row = find_job(connection, tenant, job_id, kind)
             if row.finished_at is not None:
                 raise ConflictError(
                     f"The job is over: it {_ended(row.status)}; there is nothing to cancel.",
@@ -157,8 +163,14 @@ class TuningJobs(StoreBase):
             return job_record(find_job(connection, tenant, job_id))
 
     def resume_job(
-        self, tenant: str, job_id: str, *, by: str = "", max_unfinished: int | None = None
-    ) -> TuningJob:
+        self,
+        tenant: str,
+        job_id: str,
+        *,
+        kind: JobKind | None = None,
+        by: str = "",
+        max_unfinished: int | None = None,
+    ) -> Job:
         """Put a job that failed or was cancelled into the queue again; it goes on from its checkpoint.
 
         Raises:
@@ -170,7 +182,7 @@ class TuningJobs(StoreBase):
         checks.check_text(by, field="by")
         with self._database.write() as connection:
             now = self._clock()
-            row = find_job(connection, tenant, job_id)
+            row = find_job(connection, tenant, job_id, kind)
             if row.status not in ("failed", "cancelled"):
                 raise ConflictError(
                     f"The job is {row.status}; only one that failed or was cancelled is resumed.",
@@ -179,8 +191,8 @@ class TuningJobs(StoreBase):
                 )
             gone = (
                 select(file_table.c.id)
-                .join(tuning_job_files, tuning_job_files.c.file_number == file_table.c.number)
-                .where(tuning_job_files.c.job_number == row.number, file_table.c.deleted_at.is_not(None))
+                .join(job_files, job_files.c.file_number == file_table.c.number)
+                .where(job_files.c.job_number == row.number, file_table.c.deleted_at.is_not(None))
                 .order_by(file_table.c.number)
                 .limit(1)
             )
@@ -191,7 +203,7 @@ class TuningJobs(StoreBase):
                     field="job",
                     code="file_deleted",
                 )
-            _require_room(connection, tenant, max_unfinished)
+            _require_room(connection, tenant, row.kind, max_unfinished)
             values = {
                 "status": "queued",
                 "queued_at": now,
@@ -204,7 +216,13 @@ class TuningJobs(StoreBase):
             return job_record(find_job(connection, tenant, job_id))
 
     def job_events(
-        self, tenant: str, job_id: str, *, after: int = 0, limit: int = MAX_LIMIT
+        self,
+        tenant: str,
+        job_id: str,
+        *,
+        kind: JobKind | None = None,
+        after: int = 0,
+        limit: int = MAX_LIMIT,
     ) -> list[JobEvent]:
         """A job's events after a number, in order, at most `limit` of them.
 
@@ -217,16 +235,16 @@ class TuningJobs(StoreBase):
         """
         check_name(tenant, field="tenant")
         with self._database.read() as connection:
-            job = find_job(connection, tenant, job_id)
+            job = find_job(connection, tenant, job_id, kind)
             if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**31:
                 raise InvalidError(
                     f"{shown(after)} is not the number of an event; send the last one that you have, or 0.",
                     field="after",
                 )
             query = (
-                select(tuning_events)
-                .where(tuning_events.c.job_number == job.number, tuning_events.c.seq > after)
-                .order_by(tuning_events.c.seq)
+                select(job_events)
+                .where(job_events.c.job_number == job.number, job_events.c.seq > after)
+                .order_by(job_events.c.seq)
                 .limit(check_limit(limit))
             )
             return [JobEvent(row.seq, row.at, row.kind, row.data) for row in connection.execute(query)]
@@ -248,14 +266,16 @@ def check_status(status: object) -> JobStatus:
     )
 
 
-def _require_room(connection: Connection, tenant: str, most: int | None) -> None:
+def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int | None) -> None:
     if most is None:
         return
-    query = select(func.count()).where(tuning_jobs.c.tenant == tenant, tuning_jobs.c.finished_at.is_(None))
+    query = select(func.count()).where(
+        jobs.c.tenant == tenant, jobs.c.kind == kind, jobs.c.finished_at.is_(None)
+    )
     number = connection.execute(query).scalar_one()
     if number >= most:
         raise LimitError(
-            f"{number} tuning jobs are unfinished and {most} is the most; wait for one to end or cancel one.",
+            f"{number} {kind} jobs are unfinished and {most} is the most; wait for one to end or cancel one.",
             code="too_many_jobs",
         )
 

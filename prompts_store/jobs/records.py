@@ -1,13 +1,16 @@
-"""What the store hands out about tuning jobs: how they are, their events, and the lease of who runs one."""
+"""What the store hands out about jobs: how they are, their events, and the lease of who runs one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+JobKind = Literal["tuning"]
 JobStatus = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
+
+KINDS: tuple[JobKind, ...] = get_args(JobKind)
 
 # In the hands of somebody who runs it.
 ACTIVE: tuple[JobStatus, ...] = ("preparing", "running")
@@ -17,11 +20,12 @@ STATUSES: tuple[JobStatus, ...] = (*UNFINISHED, *OVER)
 
 
 @dataclass(frozen=True, slots=True)
-class TuningJob:
-    """A tuning job.
+class Job:
+    """A job of any kind.
 
     Attributes:
         id: `job-` and 24 hexadecimal digits.
+        kind: what is done in it.
         spec: what to do, as it was created.
         started_at: when somebody first took it; None while it waits for that.
         finished_at: None until it is over.
@@ -33,6 +37,7 @@ class TuningJob:
     """
 
     id: str
+    kind: JobKind
     tenant: str
     status: JobStatus
     spec: Mapping[str, Any]
@@ -62,7 +67,7 @@ class JobEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class JobLease:
+class Lease:
     """The right to run one job, until it runs out and another takes it.
 
     Attributes:

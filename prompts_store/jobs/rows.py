@@ -1,4 +1,4 @@
-"""Rows of tuning jobs: found, changed, closed, and as the records that the store hands out."""
+"""Rows of jobs: found, changed, closed, and as the records that the store hands out."""
 
 from __future__ import annotations
 
@@ -8,28 +8,47 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from prompts_store.database.tuning_tables import tuning_jobs
-from prompts_store.errors import LeaseLostError, NotFoundError
+from prompts_store.database.job_tables import jobs
+from prompts_store.errors import InvalidError, LeaseLostError, NotFoundError
 from prompts_store.ids import is_id
 from prompts_store.jobs.events import STATUS, add_events
-from prompts_store.jobs.records import JobLease, JobStatus, TuningJob
+from prompts_store.jobs.records import KINDS, Job, JobKind, JobStatus, Lease
 from prompts_store.text import shown
 
 
-def find_job(connection: Connection, tenant: str, job_id: str) -> Row[Any]:
-    """The row of a job.
+def check_kind(kind: object) -> JobKind:
+    """The kind itself, if it is one.
+
+    Raises:
+        InvalidError: `invalid_kind`, field `kind`.
+    """
+    for known in KINDS:
+        if kind == known:
+            return known
+    raise InvalidError(
+        f"{shown(kind)} is not a kind of job; it is one of {', '.join(KINDS)}.",
+        field="kind",
+        code="invalid_kind",
+    )
+
+
+def find_job(connection: Connection, tenant: str, job_id: str, kind: JobKind | None = None) -> Row[Any]:
+    """The row of a job; with a kind, only of one of that kind.
 
     Raises:
         NotFoundError: `unknown_job`.
     """
-    query = select(tuning_jobs).where(tuning_jobs.c.id == job_id, tuning_jobs.c.tenant == tenant)
+    query = select(jobs).where(jobs.c.id == job_id, jobs.c.tenant == tenant)
+    if kind is not None:
+        query = query.where(jobs.c.kind == kind)
     row = connection.execute(query).one_or_none() if is_id(job_id) else None
     if row is None:
-        raise NotFoundError(f"There is no tuning job {shown(job_id)}.", field="job", code="unknown_job")
+        what = "job" if kind is None else f"{kind} job"
+        raise NotFoundError(f"There is no {what} {shown(job_id)}.", field="job", code="unknown_job")
     return row
 
 
-def held(connection: Connection, lease: JobLease) -> Row[Any]:
+def held(connection: Connection, lease: Lease) -> Row[Any]:
     """The row of the job that a lease is for.
 
     A lease that ran out is good until another takes the job: only that makes writing unsafe.
@@ -37,10 +56,10 @@ def held(connection: Connection, lease: JobLease) -> Row[Any]:
     Raises:
         LeaseLostError: the job is in other hands, or in nobody's.
     """
-    query = select(tuning_jobs).where(
-        tuning_jobs.c.id == lease.job_id,
-        tuning_jobs.c.lease_token == lease.token,
-        tuning_jobs.c.lease_owner.is_not(None),
+    query = select(jobs).where(
+        jobs.c.id == lease.job_id,
+        jobs.c.lease_token == lease.token,
+        jobs.c.lease_owner.is_not(None),
     )
     row = connection.execute(query).one_or_none()
     if row is None:
@@ -53,7 +72,7 @@ def held(connection: Connection, lease: JobLease) -> Row[Any]:
 
 def change_job(connection: Connection, number: int, values: Mapping[str, Any]) -> None:
     """Set columns of a job."""
-    connection.execute(update(tuning_jobs).where(tuning_jobs.c.number == number).values(**values))
+    connection.execute(update(jobs).where(jobs.c.number == number).values(**values))
 
 
 def close_job(
@@ -76,10 +95,11 @@ def close_job(
     add_events(connection, number, [(STATUS, {"status": status, **(data or {})})], now)
 
 
-def job_record(row: Row[Any]) -> TuningJob:
-    """A job from the columns of `tuning_jobs`."""
-    return TuningJob(
+def job_record(row: Row[Any]) -> Job:
+    """A job from the columns of `jobs`."""
+    return Job(
         id=row.id,
+        kind=row.kind,
         tenant=row.tenant,
         status=row.status,
         spec=row.spec,

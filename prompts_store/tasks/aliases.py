@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection
 
 from prompts_store.base import StoreBase, check_owner
-from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import LIVE, check_alias
 from prompts_store.records import AliasMove
@@ -40,7 +40,7 @@ class Aliases(StoreBase):
         number: int,
         *,
         moved_by: str = "",
-        lease: JobLease | None = None,
+        lease: Lease | None = None,
     ) -> AliasMove:
         """Point an alias at a version, at one instant. Where it points there already, nothing is written.
 

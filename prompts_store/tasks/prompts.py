@@ -17,7 +17,7 @@ from prompts_store.blobs.format import decode, encode
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
-from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import check_name
 from prompts_store.records import PromptManifest, PromptVersion, Published, Reference
@@ -52,7 +52,7 @@ class Prompts(StoreBase):
         lineage: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         description: str | None = None,
-        lease: JobLease | None = None,
+        lease: Lease | None = None,
     ) -> Published:
         """Make a version. The first of a task gets `@live`; later ones do not move it.
 
@@ -138,7 +138,7 @@ class Prompts(StoreBase):
                 raise versions.unknown_version(version.tenant, version.task, version.number)
             yield
 
-    def _publish(self, draft: Draft, content: bytes, lease: JobLease | None) -> Published:
+    def _publish(self, draft: Draft, content: bytes, lease: Lease | None) -> Published:
         digest = draft.manifest.digest
         # Outside the lock, so that the disk's syncs hold up nobody; and for a version that is there as well,
         # because that puts a damaged blob right.

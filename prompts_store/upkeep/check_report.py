@@ -50,7 +50,7 @@ KINDS = {
     "wrong_task": Kind("A task has another number of live versions, or a later one, than it says.", _REPAIR),
     "wrong_labels": Kind("Lists find a task by labels that its live version does not have.", _REPAIR),
     "wrong_job": Kind(
-        "A tuning job has more events than it says, so that its next one would be refused.",
+        "A job has more events than it says, so that its next one would be refused.",
         "`chorus store check --repair` counts them again.",
     ),
     "dangling_alias": Kind(

@@ -1,4 +1,4 @@
-"""The part of the check that is about data files and tuning jobs."""
+"""The part of the check that is about data files and jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select, update
 
 from prompts_store.blobs import LocalContents
 from prompts_store.database import Database
-from prompts_store.database.tuning_tables import files, tuning_events, tuning_jobs
+from prompts_store.database.job_tables import files, job_events, jobs
 from prompts_store.upkeep.check_report import Problem
 
 _PAGE = 500
@@ -37,16 +37,16 @@ class FileChecker:
     def job_problems(self, connection: Connection, *, repair: bool) -> Iterator[Problem]:
         """Jobs whose count of events is behind their events: the next one would be refused."""
         highest = (
-            select(func.coalesce(func.max(tuning_events.c.seq), 0))
-            .where(tuning_events.c.job_number == tuning_jobs.c.number)
-            .correlate(tuning_jobs)
+            select(func.coalesce(func.max(job_events.c.seq), 0))
+            .where(job_events.c.job_number == jobs.c.number)
+            .correlate(jobs)
             .scalar_subquery()
         )
-        query = select(tuning_jobs.c.number, tuning_jobs.c.id, highest.label("highest"))
-        for row in connection.execute(query.where(tuning_jobs.c.last_event < highest)).all():
+        query = select(jobs.c.number, jobs.c.id, highest.label("highest"))
+        for row in connection.execute(query.where(jobs.c.last_event < highest)).all():
             if repair:
-                which = tuning_jobs.c.number == row.number
-                connection.execute(update(tuning_jobs).where(which).values(last_event=row.highest))
+                which = jobs.c.number == row.number
+                connection.execute(update(jobs).where(which).values(last_event=row.highest))
             message = f"it has events up to {row.highest}, and says fewer"
             yield Problem("wrong_job", row.id, message, repaired=repair)
 

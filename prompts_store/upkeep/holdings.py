@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Select, func, select
 
 from prompts_store.blobs import BlobEntry, Blobs, LocalContents
 from prompts_store.database import Database
+from prompts_store.database.job_tables import files
 from prompts_store.database.tables import blobs as blob_table
-from prompts_store.database.tuning_tables import files
 
 # Rows a query.
 _PAGE = 500

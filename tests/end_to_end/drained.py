@@ -283,8 +283,8 @@ def served_clients(data_dir: Path, **options: Any) -> Iterator[tuple[Served, Cli
 def _long_job(data_dir: Path) -> str:
     """A job of another base, so that nobody runs it, with more events than a connection's buffers hold."""
     store = PromptStore.open(data_dir)
-    job = store.create_job("default", {"base_fingerprint": "f" * 64})
-    claimed = store.claim_job("nobody", 3600, "f" * 64)
+    job = store.create_job("default", "tuning", {"base_fingerprint": "f" * 64})
+    claimed = store.claim_job("tuning", "nobody", 3600, "f" * 64)
     assert claimed is not None
     for _ in range(10):
         store.append_events(claimed[1], [("step", {"text": "x" * 60_000})] * 10)

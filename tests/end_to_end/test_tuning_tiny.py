@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from served import CHORUS, TINY, Served
 
-from prompts_store.jobs.records import TuningJob
+from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -37,7 +37,7 @@ def job_document(file: str, **recipe: int | float) -> dict[str, object]:
     }  # fmt: skip
 
 
-def until(store: PromptStore, job_id: str, holds: Callable[[TuningJob], bool]) -> TuningJob:
+def until(store: PromptStore, job_id: str, holds: Callable[[Job], bool]) -> Job:
     """The job once this holds of it."""
     pause = threading.Event()
     for _ in range(12_000):
@@ -48,7 +48,7 @@ def until(store: PromptStore, job_id: str, holds: Callable[[TuningJob], bool]) -
     raise AssertionError(f"it never comes: {job}")
 
 
-def is_running(job: TuningJob) -> bool:
+def is_running(job: Job) -> bool:
     return job.status == "running"
 
 

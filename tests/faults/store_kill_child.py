@@ -89,8 +89,10 @@ def disturb_files_for_ever(store: PromptStore, seed: int) -> None:
         with store.write_file("scratch", "rows.csv", max_bytes=len(content)) as writer:
             writer.write(content)
             file = writer.commit()
-        store.create_job("scratch", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
-        while (claimed := store.claim_job("runner", 0.001, "base")) is not None:
+        store.create_job(
+            "scratch", "tuning", {"base_fingerprint": "base"}, files={"data.train.file": file.id}
+        )
+        while (claimed := store.claim_job("tuning", "runner", 0.001, "base")) is not None:
             store.append_events(claimed[1], [("step", {"seed": seed})])
             store.finish_job(claimed[1], "succeeded")
         store.delete_file("scratch", file.id)

@@ -15,7 +15,7 @@ from store_faults import MAX_STEPS, DyingDisk, ShortWrites, attempt, faulty_stor
 from prompts_store import PromptStore
 from prompts_store.blobs import ContentWriter, LocalContents
 from prompts_store.errors import LeaseLostError, StoreError
-from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.records import Lease
 from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, PowerCutFiles, example_file
 
 SPEC = {"base_fingerprint": "base"}
@@ -30,25 +30,25 @@ class Prepared:
     train: str
     queued: str
     stopped: str
-    lease: JobLease
+    lease: Lease
 
 
 def _prepare(store: PromptStore) -> Prepared:
     spare, train = (example_file(store, OLD_ROWS, name=name) for name in ("spare.csv", "train.csv"))
     store.delete_file("acme", example_file(store, b"deleted").id)
-    stopped = store.create_job("acme", SPEC).id
+    stopped = store.create_job("acme", "tuning", SPEC).id
     store.cancel_job("acme", stopped)
-    store.create_job("acme", SPEC, files={"data.train.file": train.id})
-    claimed = store.claim_job("worker", 60, "base")
+    store.create_job("acme", "tuning", SPEC, files={"data.train.file": train.id})
+    claimed = store.claim_job("tuning", "worker", 60, "base")
     assert claimed is not None
-    queued = store.create_job("other", SPEC).id
+    queued = store.create_job("other", "tuning", SPEC).id
     return Prepared(spare.id, train.id, queued, stopped, claimed[1])
 
 
 def _visible(store: PromptStore) -> object:
     """Everything that a caller can see of files and jobs, but for the ids, which are random."""
     files = store.list_files("acme").items
-    jobs = [job for tenant in ("acme", "other") for job in store.list_jobs(tenant).items]
+    jobs = [job for tenant in ("acme", "other") for job in store.list_jobs(tenant, "tuning").items]
     return (
         [(file.name, file.size_bytes, store.file_path("acme", file.id).read_bytes()) for file in files],
         [
@@ -74,8 +74,10 @@ OPERATIONS: dict[str, Callable[[PromptStore, Prepared], object]] = {
     "upload known content": lambda store, at: _upload(store, OLD_ROWS),
     "upload deleted content": lambda store, at: _upload(store, b"deleted"),
     "delete a file": lambda store, at: store.delete_file("acme", at.spare),
-    "create a job": lambda store, at: store.create_job("acme", SPEC, files={"data.train.file": at.train}),
-    "claim": lambda store, at: store.claim_job("worker", 60, "base"),
+    "create a job": lambda store, at: store.create_job(
+        "acme", "tuning", SPEC, files={"data.train.file": at.train}
+    ),
+    "claim": lambda store, at: store.claim_job("tuning", "worker", 60, "base"),
     "update": lambda store, at: store.update_job(at.lease, status="running", progress={"step": 1}),
     "append events": lambda store, at: store.append_events(
         at.lease, [("step", {"n": 1}), ("step", {"n": 2})]
@@ -231,7 +233,7 @@ def test_a_dead_runner_writes_nothing(tmp_path: Path) -> None:
     with closing(PromptStore.open(tmp_path, clock=clock)) as store:
         at = _prepare(store)
         clock.advance(60)
-        taken = [store.claim_job("next", 60, "base") for _ in range(2)]
+        taken = [store.claim_job("tuning", "next", 60, "base") for _ in range(2)]
         assert at.lease.job_id in [claim[0].id for claim in taken if claim]
         before = _visible(store)
         for name in ("update", "append events", "release", "finish"):

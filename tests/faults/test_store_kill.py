@@ -112,7 +112,7 @@ def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(tmp_path: Path) -
         for file_id, size, seed in acknowledged:
             content = store.file_path("acme", file_id).read_bytes()
             assert len(content) == size and content == rows_of(seed)
-        for job in store.list_jobs("scratch", limit=500).items:
+        for job in store.list_jobs("scratch", "tuning", limit=500).items:
             events = store.job_events("scratch", job.id)
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
             assert [event.data["status"] for event in events if event.kind == "status"][-1] == job.status

@@ -150,11 +150,11 @@ def test_reading_takes_an_index_and_never_sorts_or_scans(disk_store: PromptStore
     for name in ("a", "b"):
         publish(disk_store, name, labels=("yes", "no"))
     cursor = disk_store.list_tasks("acme", limit=1).next_cursor
-    file, job = (example_file(disk_store, b"rows"), disk_store.create_job("acme", SPEC))
+    file, job = (example_file(disk_store, b"rows"), disk_store.create_job("acme", "tuning", SPEC))
     example_file(disk_store, b"rows")
-    disk_store.create_job("acme", SPEC)
+    disk_store.create_job("acme", "tuning", SPEC)
     newest_file = disk_store.list_files("acme", limit=1).next_cursor
-    newest_job = disk_store.list_jobs("acme", limit=1).next_cursor
+    newest_job = disk_store.list_jobs("acme", "tuning", limit=1).next_cursor
     statements: list[tuple[str, Any]] = []
     engine = disk_store._database.engine
 
@@ -170,8 +170,8 @@ def test_reading_takes_an_index_and_never_sorts_or_scans(disk_store: PromptStore
     disk_store.alias_history("acme", "a")
     disk_store.list_files("acme", cursor=newest_file)
     disk_store.file_path("acme", file.id)
-    disk_store.list_jobs("acme", cursor=newest_job)
-    disk_store.list_jobs("acme", status="queued", cursor=newest_job)
+    disk_store.list_jobs("acme", "tuning", cursor=newest_job)
+    disk_store.list_jobs("acme", "tuning", status="queued", cursor=newest_job)
     disk_store.job_events("acme", job.id, after=1)
     event.remove(engine, "before_cursor_execute", note)
     queries = [(text, values) for text, values in statements if text.startswith("SELECT")]
@@ -185,21 +185,21 @@ def test_reading_takes_an_index_and_never_sorts_or_scans(disk_store: PromptStore
 
 def test_a_claim_looks_at_unfinished_jobs_only(disk_store: PromptStore) -> None:
     """It sorts those that wait, but never reads the thousands that are over."""
-    disk_store.create_job("acme", SPEC)
+    disk_store.create_job("acme", "tuning", SPEC)
     engine, statements = disk_store._database.engine, []
 
     def note(connection: Any, dbapi: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         statements.append((statement, parameters))
 
     event.listen(engine, "before_cursor_execute", note)
-    disk_store.claim_job("worker", 60, "base")
+    disk_store.claim_job("tuning", "worker", 60, "base")
     event.remove(engine, "before_cursor_execute", note)
     reads = [(text, values) for text, values in statements if text.startswith("SELECT")]
     assert len(reads) >= 3
     for text, values in reads:
         for step in _plan(engine, text, values):
-            small = "ix_tuning_jobs_open" in step or "ix_tuning_jobs_unfinished" in step
-            assert "tuning_jobs" not in step or step.startswith("SEARCH") or small, f"{step} in {text}"
+            small = "ix_jobs_open" in step or "ix_jobs_unfinished" in step
+            assert "jobs" not in step or step.startswith("SEARCH") or small, f"{step} in {text}"
 
 
 def _plan(engine: Engine, text: str, values: Any) -> list[str]:

@@ -28,9 +28,9 @@ from postgres_server import PostgresServer
 from sqlalchemy import select, update
 
 from prompts_store import PromptStore
-from prompts_store.database.tuning_tables import tuning_jobs
+from prompts_store.database.job_tables import jobs
 from prompts_store.errors import ConflictError, LeaseLostError, LimitError
-from prompts_store.jobs.records import JobLease, JobStatus, TuningJob
+from prompts_store.jobs.records import Job, JobStatus, Lease
 from prompts_store.testing import FakeClock
 
 SPEC = {"base_fingerprint": "base"}
@@ -75,7 +75,7 @@ class JobsMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock()
         self.jobs: list[ModelJob] = []
-        self.leases: list[tuple[int, JobLease]] = []
+        self.leases: list[tuple[int, Lease]] = []
         self.notes = 0
         self.folder = tempfile.TemporaryDirectory()
         self.stores: list[PromptStore] = []
@@ -99,9 +99,9 @@ class JobsMachine(RuleBasedStateMachine):
     def create(self, tenant: str, side: int) -> None:
         if self._unfinished(tenant) >= MOST:
             with pytest.raises(LimitError):
-                self.stores[side].create_job(tenant, SPEC, max_unfinished=MOST)
+                self.stores[side].create_job(tenant, "tuning", SPEC, max_unfinished=MOST)
             return
-        made = self.stores[side].create_job(tenant, SPEC, max_unfinished=MOST)
+        made = self.stores[side].create_job(tenant, "tuning", SPEC, max_unfinished=MOST)
         self.jobs.append(ModelJob(made.id, tenant, self.clock()))
 
     @rule(seconds=st.sampled_from([1, 5, 10, 30]))
@@ -110,7 +110,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(side=SIDES, seconds=st.sampled_from([5, 10, 20]))
     def claim(self, side: int, seconds: int) -> None:
-        claimed = self.stores[side].claim_job(f"worker {side}", seconds, "base")
+        claimed = self.stores[side].claim_job("tuning", f"worker {side}", seconds, "base")
         expected = self._next()
         if expected is None:
             assert claimed is None
@@ -212,12 +212,12 @@ class JobsMachine(RuleBasedStateMachine):
     @invariant()
     def both_workers_see_what_the_model_says(self) -> None:
         for store in self.stores:
-            found = {job.id: job for tenant in TENANTS for job in store.list_jobs(tenant).items}
+            found = {job.id: job for tenant in TENANTS for job in store.list_jobs(tenant, "tuning").items}
             assert found.keys() == {model.id for model in self.jobs}
             for model in self.jobs:
                 self._compare(store, found[model.id], model)
 
-    def _compare(self, store: PromptStore, job: TuningJob, model: ModelJob) -> None:
+    def _compare(self, store: PromptStore, job: Job, model: ModelJob) -> None:
         assert (job.status, job.attempt) == (model.status, model.attempt)
         assert job.cancel_requested == model.cancel_requested
         assert (job.finished_at is None) == (model.status not in OVER)
@@ -228,7 +228,7 @@ class JobsMachine(RuleBasedStateMachine):
         assert model.succeeded <= 1
 
     @contextmanager
-    def _writing(self, pick: int) -> Iterator[tuple[PromptStore, JobLease, ModelJob]]:
+    def _writing(self, pick: int) -> Iterator[tuple[PromptStore, Lease, ModelJob]]:
         """A lease to write with, old or new: a write with one that is lost must fail, and does nothing."""
         side, lease = self.leases[-1 - pick % len(self.leases)]
         model = next(job for job in self.jobs if job.id == lease.job_id)
@@ -273,9 +273,9 @@ def test_jobs_are_the_model_on_postgresql(postgres_server: PostgresServer) -> No
 class UnfencedStore(PromptStore):
     """A broken store: whoever has the job's id may write, whatever the token."""
 
-    def append_events(self, lease: JobLease, events: Any) -> None:
+    def append_events(self, lease: Lease, events: Any) -> None:
         with self._database.read() as connection:
-            newest = select(tuning_jobs.c.lease_token).where(tuning_jobs.c.id == lease.job_id)
+            newest = select(jobs.c.lease_token).where(jobs.c.id == lease.job_id)
             token = connection.execute(newest).scalar_one()
         super().append_events(replace(lease, token=token), events)
 
@@ -283,11 +283,11 @@ class UnfencedStore(PromptStore):
 class HastyStore(PromptStore):
     """A broken store: a lease that still has a little to run is taken already."""
 
-    def claim_job(self, owner: str, lease_seconds: float, base_fingerprint: str) -> Any:
+    def claim_job(self, kind: Any, owner: str, lease_seconds: float, base_fingerprint: str) -> Any:
         clock = self._clock
         self._clock = lambda: clock() + timedelta(seconds=4)
         try:
-            return super().claim_job(owner, lease_seconds, base_fingerprint)
+            return super().claim_job(kind, owner, lease_seconds, base_fingerprint)
         finally:
             self._clock = clock
 
@@ -295,7 +295,7 @@ class HastyStore(PromptStore):
 class LenientStore(PromptStore):
     """A broken store: whoever finishes too late finishes too."""
 
-    def finish_job(self, lease: JobLease, status: Any, **options: Any) -> TuningJob:
+    def finish_job(self, lease: Lease, status: Any, **options: Any) -> Job:
         try:
             return super().finish_job(lease, status, **options)
         except LeaseLostError:
@@ -305,10 +305,10 @@ class LenientStore(PromptStore):
 class ForgetfulStore(PromptStore):
     """A broken store: a job that is given back forgets that it was to be cancelled."""
 
-    def release_job(self, lease: JobLease) -> None:
+    def release_job(self, lease: Lease) -> None:
         with self._database.write() as connection:
-            which = tuning_jobs.c.id == lease.job_id
-            connection.execute(update(tuning_jobs).where(which).values(cancel_requested=False))
+            which = jobs.c.id == lease.job_id
+            connection.execute(update(jobs).where(which).values(cancel_requested=False))
         super().release_job(lease)
 
 

@@ -51,10 +51,12 @@ async def job_events(
     library, tenant = services.library, principal.tenant
     position = after if after is not None else last_event_id or 0
     if not follow:
-        found = await library.read(library.store.job_events, tenant, job, after=position, limit=limit)
+        found = await library.read(
+            library.store.job_events, tenant, job, kind="tuning", after=position, limit=limit
+        )
         return await list_response("events", map(event_json, found))
     with ExitStack() as stack:
-        record = await library.read(library.store.get_job, tenant, job)
+        record = await library.read(library.store.get_job, tenant, job, kind="tuning")
         stack.enter_context(services.feeds.place(tenant))
         # From here the stream owns the place and gives it back when it ends, however it ends.
         return JobEventStream(services.feeds, record, position, request_id_of(request), stack.pop_all())

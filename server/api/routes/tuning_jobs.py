@@ -32,6 +32,7 @@ async def start_job(request: Request, principal: MayTune, body: JobDocument) -> 
     job = await services.library.save(
         store.create_job,
         principal.tenant,
+        "tuning",
         asked.document,
         created_by=principal.name,
         files=asked.files,
@@ -52,7 +53,7 @@ async def list_jobs(
     """The tenant's jobs, newest first."""
     library = services_of(request).library
     page = await library.read(
-        library.store.list_jobs, principal.tenant, status=status, limit=limit, cursor=cursor
+        library.store.list_jobs, principal.tenant, "tuning", status=status, limit=limit, cursor=cursor
     )
     return await list_response("jobs", map(summary_json, page.items), after={"next_cursor": page.next_cursor})
 
@@ -61,14 +62,17 @@ async def list_jobs(
 async def show_job(request: Request, principal: MayRead, job: JobId) -> Response:
     """One job."""
     library = services_of(request).library
-    return json_response(job_json(await library.read(library.store.get_job, principal.tenant, job)))
+    found = await library.read(library.store.get_job, principal.tenant, job, kind="tuning")
+    return json_response(job_json(found))
 
 
 @router.post("/v1/tuning/jobs/{job}/cancel", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
     library = services_of(request).library
-    found = await library.save(library.store.cancel_job, principal.tenant, job, by=principal.name)
+    found = await library.save(
+        library.store.cancel_job, principal.tenant, job, kind="tuning", by=principal.name
+    )
     return json_response(job_json(found))
 
 
@@ -80,6 +84,7 @@ async def resume_job(request: Request, principal: MayTune, job: JobId) -> Respon
         services.library.store.resume_job,
         principal.tenant,
         job,
+        kind="tuning",
         by=principal.name,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import OVER, JobEvent, TuningJob
+from prompts_store.jobs.records import OVER, Job, JobEvent
 from server.api.inference.resolve import PromptLibrary
 from server.errors import ChorusError, OverloadedError, QuotaExceededError, ShuttingDownError
 
@@ -62,7 +62,7 @@ class Watch:
         after: where the kept events begin.
     """
 
-    def __init__(self, read_job: Callable[[], Awaitable[TuningJob]], read_events: Read, after: int) -> None:
+    def __init__(self, read_job: Callable[[], Awaitable[Job]], read_events: Read, after: int) -> None:
         self._read_job = read_job
         self._read_events = read_events
         self._kept: deque[JobEvent] = deque(maxlen=KEPT_EVENTS)
@@ -72,7 +72,7 @@ class Watch:
         self.followers = 0
         self.polls = 0
         self.failures = 0
-        self.over: TuningJob | None = None
+        self.over: Job | None = None
         self.error: Exception | None = None
         self.poller: asyncio.Task[None] | None = None
 
@@ -181,7 +181,7 @@ class JobFeeds:
 
     async def batches(
         self, tenant: str, job: str, after: int
-    ) -> AsyncGenerator[Sequence[JobEvent] | TuningJob, None]:
+    ) -> AsyncGenerator[Sequence[JobEvent] | Job, None]:
         """What a follower gets: events in order, an empty batch where the silence grows long, and last the
         job, over.
 

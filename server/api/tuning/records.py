@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prompts_store.files.records import DataFile
-from prompts_store.jobs.records import JobEvent, TuningJob
+from prompts_store.jobs.records import Job, JobEvent
 
 
 def file_json(file: DataFile) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def file_json(file: DataFile) -> dict[str, Any]:
     }
 
 
-def summary_json(job: TuningJob) -> dict[str, Any]:
+def summary_json(job: Job) -> dict[str, Any]:
     """A job in a list: what it is and how far, without its document and its results."""
     return {
         "id": job.id,
@@ -37,7 +37,7 @@ def summary_json(job: TuningJob) -> dict[str, Any]:
     }
 
 
-def job_json(job: TuningJob) -> dict[str, Any]:
+def job_json(job: Job) -> dict[str, Any]:
     """One job, whole."""
     return {**summary_json(job), "spec": dict(job.spec), "result": dict(job.result)}
 
@@ -47,7 +47,7 @@ def event_json(event: JobEvent) -> dict[str, Any]:
     return {"seq": event.seq, "at": event.at, "kind": event.kind, "data": dict(event.data)}
 
 
-def tasks_of(job: TuningJob) -> list[str]:
+def tasks_of(job: Job) -> list[str]:
     """Full names of the tasks that it makes versions of, each once."""
     names = dict.fromkeys(prompt["task"] for prompt in job.spec.get("prompts", ()))
     return [f"{job.tenant}/{name}" for name in names]

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, aclosing
 from starlette.types import Receive, Scope, Send
 
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import TuningJob
+from prompts_store.jobs.records import Job
 from server.api.http.errors import error_body
 from server.api.http.sse import Emit, EventResponse
 from server.api.tuning.feeds import JobFeeds
@@ -28,7 +28,7 @@ class JobEventStream(EventResponse):
     def __init__(
         self,
         feeds: JobFeeds,
-        job: TuningJob,
+        job: Job,
         after: int,
         request_id: str,
         place: AbstractContextManager[object],
@@ -49,7 +49,7 @@ class JobEventStream(EventResponse):
         try:
             async with aclosing(self._feeds.batches(self._job.tenant, self._job.id, self._after)) as batches:
                 async for batch in batches:
-                    if isinstance(batch, TuningJob):
+                    if isinstance(batch, Job):
                         await emit("done", {"id": batch.id, "status": batch.status})
                     elif not batch:
                         await emit.keep_alive()

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
 from prompts_store.errors import LeaseLostError, StoreError
-from prompts_store.jobs.records import JobLease, TuningJob
+from prompts_store.jobs.records import Job, JobKind, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -26,33 +26,33 @@ class JobStore(Protocol):
     """The part of `PromptStore` that runs jobs."""
 
     def claim_job(
-        self, owner: str, lease_seconds: float, base_fingerprint: str
-    ) -> tuple[TuningJob, JobLease] | None: ...
+        self, kind: JobKind, owner: str, lease_seconds: float, base_fingerprint: str
+    ) -> tuple[Job, Lease] | None: ...
 
-    def renew_lease(self, lease: JobLease, lease_seconds: float) -> JobLease: ...
+    def renew_lease(self, lease: Lease, lease_seconds: float) -> Lease: ...
 
-    def release_job(self, lease: JobLease) -> None: ...
+    def release_job(self, lease: Lease) -> None: ...
 
     def update_job(
         self,
-        lease: JobLease,
+        lease: Lease,
         *,
         status: Literal["preparing", "running"] | None = None,
         progress: Mapping[str, Any] | None = None,
-    ) -> TuningJob: ...
+    ) -> Job: ...
 
-    def append_events(self, lease: JobLease, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None: ...
+    def append_events(self, lease: Lease, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None: ...
 
     def finish_job(
         self,
-        lease: JobLease,
+        lease: Lease,
         status: Literal["succeeded", "failed", "cancelled"],
         *,
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
-    ) -> TuningJob: ...
+    ) -> Job: ...
 
-    def get_job(self, tenant: str, job_id: str) -> TuningJob: ...
+    def get_job(self, tenant: str, job_id: str) -> Job: ...
 
 
 class JobCancelledError(Exception):
@@ -74,8 +74,8 @@ class HeldJob:
     def __init__(
         self,
         store: JobStore,
-        job: TuningJob,
-        lease: JobLease,
+        job: Job,
+        lease: Lease,
         lease_seconds: float,
         patience_seconds: float,
         stopping: threading.Event,
@@ -100,7 +100,7 @@ class HeldJob:
         return self._lease.token
 
     @property
-    def lease(self) -> JobLease:
+    def lease(self) -> Lease:
         """As it was last renewed: what is published names it."""
         return self._lease
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prompts_store.errors import NotFoundError, StoreError
-from prompts_store.jobs.records import TuningJob
+from prompts_store.jobs.records import Job
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class Jobs(Protocol):
     """Where it is asked what became of a job."""
 
-    def get_job(self, tenant: str, job_id: str) -> TuningJob: ...
+    def get_job(self, tenant: str, job_id: str) -> Job: ...
 
 
 def remove_leftovers(folder: Path, jobs: Jobs, keep: timedelta, now: datetime | None = None) -> int:

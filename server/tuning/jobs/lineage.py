@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from prompts_store.digests import canonical_json
-from prompts_store.jobs.records import TuningJob
+from prompts_store.jobs import records
 from prompts_store.records import BASE_MODEL_NAME
 from prompts_store.tasks.manifests import MAX_LINEAGE_BYTES
 from server.tuning.jobs.config import TuningBase
@@ -22,7 +22,7 @@ _EVALUATIONS = 100
 
 
 def lineage_of(
-    record: TuningJob,
+    record: records.Job,
     prepared: Prepared,
     job: Job,
     state: TrainingState,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prompts_store.digests import prompt_digest
-from prompts_store.jobs.records import JobLease, TuningJob
+from prompts_store.jobs import records
 from prompts_store.names import LIVE
 from prompts_store.records import AliasMove, EnsembleMember, EnsembleVersion, PromptManifest, Published
 from server.tuning.document.recipe import SENTINEL_SETTING
@@ -35,7 +35,7 @@ class PromptPublisher(Protocol):
         lineage: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         description: str | None = None,
-        lease: JobLease | None = None,
+        lease: records.Lease | None = None,
     ) -> Published: ...
 
     def publish_ensemble(
@@ -45,7 +45,7 @@ class PromptPublisher(Protocol):
         members: Sequence[EnsembleMember],
         *,
         created_by: str = "",
-        lease: JobLease | None = None,
+        lease: records.Lease | None = None,
     ) -> tuple[EnsembleVersion, bool]: ...
 
     def set_alias(
@@ -56,7 +56,7 @@ class PromptPublisher(Protocol):
         number: int,
         *,
         moved_by: str = "",
-        lease: JobLease | None = None,
+        lease: records.Lease | None = None,
     ) -> AliasMove: ...
 
 
@@ -80,8 +80,8 @@ def is_good(standing: Standing) -> bool:
 
 def publish(
     store: PromptPublisher,
-    record: TuningJob,
-    lease: JobLease,
+    record: records.Job,
+    lease: records.Lease,
     prepared: Prepared,
     job: Job,
     state: TrainingState,
@@ -139,8 +139,8 @@ def metrics_of(standing: Standing) -> dict[str, float]:
 
 def _publish_one(
     store: PromptPublisher,
-    record: TuningJob,
-    lease: JobLease,
+    record: records.Job,
+    lease: records.Lease,
     prepared: Prepared,
     job: Job,
     state: TrainingState,
@@ -177,8 +177,8 @@ def _publish_one(
 
 def _ensemble(
     store: PromptPublisher,
-    record: TuningJob,
-    lease: JobLease,
+    record: records.Job,
+    lease: records.Lease,
     prepared: Prepared,
     prompts: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
@@ -199,8 +199,8 @@ def _ensemble(
 
 def _promote(
     store: PromptPublisher,
-    record: TuningJob,
-    lease: JobLease,
+    record: records.Job,
+    lease: records.Lease,
     prepared: Prepared,
     prompts: Sequence[Mapping[str, Any]],
 ) -> None:

@@ -122,7 +122,7 @@ class TuningService:
         """Whether there was a job."""
         config = self._config
         try:
-            claimed = self._store.claim_job(config.owner, config.lease_seconds, self._fingerprint)
+            claimed = self._store.claim_job("tuning", config.owner, config.lease_seconds, self._fingerprint)
         except StoreError as error:
             logger.warning("the store cannot be asked for jobs: %s", error.message)
             return False

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,18 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from postgres_server import PostgresServer
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, MetaData, Table, column, insert, inspect, null, select, text
 
 from prompts_store import PromptStore
 from prompts_store.database import Database, database, tables
 from prompts_store.database.migrate import alembic_config
-from prompts_store.errors import ConflictError
+from prompts_store.errors import ConflictError, LeaseLostError
+from prompts_store.jobs.records import ACTIVE, OVER, Lease
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt
 
 pytestmark = pytest.mark.usefixtures("real_migrations")
-NEW = {"files", "tuning_jobs", "tuning_job_files", "tuning_events", "store_identity"}
+NEW = {"files", "jobs", "job_files", "job_events", "store_identity"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -44,6 +47,12 @@ def first_tables_only(connection: Connection) -> None:
 
 def tables_of_0_1_0(connection: Connection) -> None:
     command.upgrade(alembic_config(connection), "0003")
+
+
+def tables_before_kinds(connection: Connection) -> None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is None:
+        command.upgrade(alembic_config(connection), "0004")
 
 
 def visible(store: PromptStore) -> object:
@@ -76,8 +85,8 @@ def test_the_first_tables_become_todays_with_what_they_hold(
         assert visible(store) == before
         assert store.check().clean
         file = example_file(store, b"rows")
-        store.create_job("acme", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
-        assert store.claim_job("worker", 60, "base") is not None
+        store.create_job("acme", "tuning", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
+        assert store.claim_job("tuning", "worker", 60, "base") is not None
         assert store.check().clean
 
 
@@ -134,21 +143,156 @@ def test_a_fresh_database_beside_a_folder_of_0_1_0_never_gets_its_blobs(
         assert store.pairing().one and store.check().clean
 
 
+def jobs_of_0_1_0(folder: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """A store with tuning jobs of every status, from before there were other kinds."""
+    now = FIRST_MOMENT
+    with monkeypatch.context() as older:
+        older.setattr(database, "upgrade", tables_before_kinds)
+        with closing(PromptStore.open(folder, database_url=url, clock=clock)) as store:
+            file = example_file(store, b"rows")
+            with store._database.write() as connection:
+                rows = Table("tuning_jobs", MetaData(), autoload_with=connection)
+                files = Table("tuning_job_files", MetaData(), autoload_with=connection)
+                events = Table("tuning_events", MetaData(), autoload_with=connection)
+                for number, (status, changes) in enumerate(OLD_JOBS, start=1):
+                    over, held = status in OVER, status in ACTIVE
+                    row = {
+                        "number": 10 * number,
+                        "id": f"job-{number:024x}",
+                        "tenant": "acme",
+                        "status": status,
+                        "spec": {"base_fingerprint": "base", "prompts": [{"task": "é"}], "seed": number},
+                        "base_fingerprint": "base",
+                        "created_at": now + number,
+                        "created_by": "ann",
+                        "queued_at": now + number,
+                        "started_at": now + 100 if held or over else None,
+                        "finished_at": now + 200 if over else None,
+                        "error": null(),
+                        "progress": {"step": number},
+                        "result": {},
+                        "cancel_requested": False,
+                        "attempt": 2,
+                        "lease_owner": "host process 1" if held else None,
+                        "lease_token": 5,
+                        "lease_expires_at": now + 60_000_000 if held else None,
+                        "last_event": 2,
+                    }
+                    connection.execute(insert(rows).values(row | changes))
+                    for seq in (1, 2):
+                        event = {"seq": seq, "at": now + seq, "kind": "status", "data": {"status": status}}
+                        connection.execute(insert(events).values(job_number=row["number"], **event))
+                    number_of_file = select(column("number")).select_from(text("files")).scalar_subquery()
+                    connection.execute(
+                        insert(files).values(job_number=row["number"], file_number=number_of_file)
+                    )
+            assert file.tenant == "acme"
+
+
+FIRST_MOMENT = 1_767_225_600_000_000
+"""Of FakeClock, in microseconds since 1970."""
+
+OLD_JOBS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("queued", {"attempt": 0, "lease_token": 0}),
+    ("queued", {}),
+    ("preparing", {}),
+    ("preparing", {"lease_expires_at": FIRST_MOMENT - 1}),
+    ("running", {"lease_token": 2**40}),
+    ("running", {"cancel_requested": True}),
+    ("succeeded", {"result": {"prompts": [{"version": 1}], "ensemble": None}}),
+    ("failed", {"error": {"code": "internal", "message": "…", "field": None}}),
+    ("cancelled", {"cancel_requested": True}),
+)
+
+
+def raw_rows(store: PromptStore, *names: str) -> list[Any]:
+    """What tables hold, as the database has it; JSON as text."""
+    with store._database.read() as connection:
+        return [
+            sorted(map(str, connection.exec_driver_sql(f"SELECT * FROM {name}").mappings())) for name in names
+        ]
+
+
+def test_tuning_jobs_of_every_status_become_jobs_of_their_kind(
+    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    jobs_of_0_1_0(tmp_path, url, monkeypatch, clock)
+    with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+        assert store.check().clean
+        jobs = {job.id: job for job in store.list_jobs("acme", "tuning").items}
+        assert len(jobs) == len(OLD_JOBS)
+        for number, (status, changes) in enumerate(OLD_JOBS, start=1):
+            job = jobs[f"job-{number:024x}"]
+            moment, over = clock() + timedelta(microseconds=number), status in OVER
+            assert (job.kind, job.status, job.created_at, job.created_by) == (
+                "tuning", status, moment, "ann",
+            )  # fmt: skip
+            assert job.spec == {"base_fingerprint": "base", "prompts": [{"task": "é"}], "seed": number}
+            assert job.progress == {"step": number}
+            assert job.result == changes.get("result", {}) and job.error == changes.get("error")
+            assert job.cancel_requested == changes.get("cancel_requested", False)
+            assert job.attempt == changes.get("attempt", 2)
+            assert (job.finished_at is not None) == over
+            events = store.job_events("acme", job.id)
+            assert [(event.seq, event.kind, event.data) for event in events] == [
+                (seq, "status", {"status": status}) for seq in (1, 2)
+            ]
+        # A lease is good across the upgrade, and an older token is not.
+        running = Lease(f"job-{5:024x}", "acme", "host process 1", 2**40, clock())
+        assert store.update_job(running, progress={"step": 9}).progress == {"step": 9}
+        with pytest.raises(LeaseLostError):
+            store.renew_lease(replace(running, token=2**40 - 1), 60)
+        # The queue is what it was: in order, the overdue among them, the next token of each.
+        taken = [store.claim_job("tuning", "worker", 60, "base") for _ in range(4)]
+        assert [each and (each[0].id[-1], each[1].token) for each in taken] == [
+            ("1", 1), ("2", 6), ("4", 6), None,
+        ]  # fmt: skip
+        (file,) = store.list_files("acme").items
+        with pytest.raises(ConflictError, match="unfinished job-"):
+            store.delete_file("acme", file.id)
+        newest = store.create_job("acme", "tuning", {"base_fingerprint": "base"}, files={"f": file.id})
+        assert store.list_jobs("acme", "tuning", limit=1).items == (newest,), "numbers go on"
+
+
+def test_jobs_go_back_to_the_tables_of_tuning_jobs_as_they_were(
+    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    jobs_of_0_1_0(tmp_path, url, monkeypatch, clock)
+    names = ("tuning_jobs", "tuning_job_files", "tuning_events")
+    with monkeypatch.context() as older:
+        older.setattr(database, "upgrade", tables_before_kinds)
+        with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+            before = raw_rows(store, *names)
+    with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+        now = raw_rows(store, "jobs", "job_files", "job_events")
+        assert [len(rows) for rows in now] == [len(rows) for rows in before]
+        with store._database.write() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET kind = 'batch' WHERE number = 20")
+            command.downgrade(alembic_config(connection), "0004")
+        after = raw_rows(store, *names)
+    assert [len(rows) for rows in after] == [len(rows) - len(rows) // len(OLD_JOBS) for rows in before]
+    assert all(set(some) < set(rows) for some, rows in zip(after, before, strict=True))
+    with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+        assert len(store.list_jobs("acme", "tuning").items) == len(OLD_JOBS) - 1
+        newest = store.create_job("acme", "tuning", {"base_fingerprint": "base"})
+        assert store.list_jobs("acme", "tuning", limit=1).items == (newest,)
+
+
 def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path, url: str | None) -> None:
     with closing(Database.open(tmp_path, url)) as made, made.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
-        found = {table: _checks(connection, table) for table in ("versions", "blobs", "tuning_jobs")}
+        found = {table: _checks(connection, table) for table in ("versions", "blobs", "jobs")}
     assert found == {
         "versions": {"ck_versions_blob"},
         "blobs": {"ck_blobs_count", "ck_blobs_unreferenced"},
-        "tuning_jobs": {"ck_tuning_jobs_over", "ck_tuning_jobs_lease", "ck_tuning_jobs_expiry"},
+        "jobs": {"ck_jobs_over", "ck_jobs_lease", "ck_jobs_expiry"},
     }
 
 
 def test_control_a_column_that_no_migration_makes_is_noticed(tmp_path: Path, url: str | None) -> None:
     with closing(Database.open(tmp_path, url)) as made, made.write() as connection:
-        connection.exec_driver_sql("ALTER TABLE tuning_jobs ADD COLUMN forgotten TEXT")
+        connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN forgotten TEXT")
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) != []
 
 

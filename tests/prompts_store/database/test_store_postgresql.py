@@ -59,7 +59,7 @@ from prompts_store import PromptStore
 store = PromptStore.open(Path(sys.argv[1]), database_url=sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
-while (claimed := store.claim_job(sys.argv[3], 600, "base")) is not None:
+while (claimed := store.claim_job("tuning", sys.argv[3], 600, "base")) is not None:
     print(claimed[0].id, claimed[1].token, flush=True)
 store.close()
 """
@@ -89,7 +89,7 @@ def _let_go(running: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]
 def test_processes_that_claim_at_once_never_get_the_same(
     store: PromptStore, tmp_path: Path, url: str
 ) -> None:
-    made = [store.create_job(f"tenant{number % 3}", SPEC).id for number in range(30)]
+    made = [store.create_job(f"tenant{number % 3}", "tuning", SPEC).id for number in range(30)]
     taken = _claims_of_processes(tmp_path, url, 3)
     assert sorted(taken) == sorted(f"{job_id} 1" for job_id in made)
 
@@ -100,13 +100,13 @@ def _taken(stores: list[PromptStore], at_update: Callable[[], object]) -> list[s
     seen: set[int] = set()
 
     def choosing(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if statement.startswith("UPDATE tuning_jobs") and threading.get_ident() not in seen:
+        if statement.startswith("UPDATE jobs") and threading.get_ident() not in seen:
             seen.add(threading.get_ident())
             at_update()
 
     def run(store: PromptStore) -> None:
         try:
-            claimed = store.claim_job("worker", 60, "base")
+            claimed = store.claim_job("tuning", "worker", 60, "base")
             taken.append(claimed[0].id if claimed else "none")
         except StoreError:
             taken.append("failed")
@@ -125,7 +125,7 @@ def _taken(stores: list[PromptStore], at_update: Callable[[], object]) -> list[s
 
 def test_a_claim_waits_for_one_that_has_chosen(store: PromptStore, url: str, tmp_path: Path) -> None:
     """The first that chose commits only when the server says that the other waits for the lock."""
-    made = [store.create_job("acme", SPEC).id for _ in range(2)]
+    made = [store.create_job("acme", "tuning", SPEC).id for _ in range(2)]
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     saw: list[bool] = []
 
@@ -147,7 +147,7 @@ def test_a_claim_waits_for_one_that_has_chosen(store: PromptStore, url: str, tmp
 def test_control_without_the_publish_lock_both_choose_the_same(
     store: PromptStore, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [store.create_job("acme", SPEC).id for _ in range(2)]
+    made = [store.create_job("acme", "tuning", SPEC).id for _ in range(2)]
     monkeypatch.setattr(postgresql, "_begin", lambda connection: None)
     with (
         closing(PromptStore.open(tmp_path, database_url=url)) as one,
@@ -262,8 +262,8 @@ def test_a_missing_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_leases_run_out_by_the_stores_clock(tmp_path: Path, url: str) -> None:
     clock = FakeClock()
     with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
-        store.create_job("acme", SPEC)
-        assert store.claim_job("one", 10, "base") is not None
-        assert store.claim_job("two", 10, "base") is None
+        store.create_job("acme", "tuning", SPEC)
+        assert store.claim_job("tuning", "one", 10, "base") is not None
+        assert store.claim_job("tuning", "two", 10, "base") is None
         clock.advance(10)
-        assert store.claim_job("two", 10, "base") is not None
+        assert store.claim_job("tuning", "two", 10, "base") is not None

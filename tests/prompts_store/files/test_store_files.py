@@ -182,7 +182,7 @@ def test_names_are_only_words(store: PromptStore, name: str) -> None:
 
 def test_a_file_that_an_unfinished_job_learns_from_stays(store: PromptStore) -> None:
     file = upload(store, b"rows")
-    job = store.create_job("acme", SPEC, files={"data.train.file": file.id})
+    job = store.create_job("acme", "tuning", SPEC, files={"data.train.file": file.id})
     with pytest.raises(ConflictError) as caught:
         store.delete_file("acme", file.id)
     assert (caught.value.code, caught.value.field) == ("file_in_use", "file")

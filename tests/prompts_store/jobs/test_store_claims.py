@@ -5,18 +5,18 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import InvalidError, LeaseLostError
-from prompts_store.jobs.records import JobLease, TuningJob
+from prompts_store.jobs.records import Job, Lease
 from prompts_store.testing import FakeClock
 
 SPEC = {"base_fingerprint": "base"}
 
 
 def create(store: PromptStore, tenant: str = "acme") -> str:
-    return store.create_job(tenant, SPEC).id
+    return store.create_job(tenant, "tuning", SPEC).id
 
 
-def claim(store: PromptStore, owner: str = "worker", seconds: float = 60) -> tuple[TuningJob, JobLease]:
-    claimed = store.claim_job(owner, seconds, "base")
+def claim(store: PromptStore, owner: str = "worker", seconds: float = 60) -> tuple[Job, Lease]:
+    claimed = store.claim_job("tuning", owner, seconds, "base")
     assert claimed is not None
     return claimed
 
@@ -29,16 +29,16 @@ def test_a_claimed_job_is_prepared_by_its_owner(store: PromptStore, clock: FakeC
     assert store.get_job("acme", job_id) == job
     assert (lease.job_id, lease.tenant, lease.owner, lease.token) == (job_id, "acme", "worker", 1)
     assert (lease.expires_at - clock()).total_seconds() == 30
-    assert store.claim_job("another", 30, "base") is None
+    assert store.claim_job("tuning", "another", 30, "base") is None
     assert store.job_events("acme", job_id)[-1].data == {"status": "preparing", "attempt": 1}
 
 
 def test_jobs_for_another_base_are_left_alone(store: PromptStore) -> None:
-    store.create_job("acme", {"base_fingerprint": "small"})
+    store.create_job("acme", "tuning", {"base_fingerprint": "small"})
     mine = create(store)
     assert claim(store)[0].id == mine
-    assert store.claim_job("worker", 60, "base") is None
-    assert store.claim_job("worker", 60, "small") is not None
+    assert store.claim_job("tuning", "worker", 60, "base") is None
+    assert store.claim_job("tuning", "worker", 60, "small") is not None
 
 
 def test_first_come_first_served(store: PromptStore, clock: FakeClock) -> None:
@@ -77,7 +77,7 @@ def test_a_lease_that_ran_out_goes_to_another_who_alone_writes(store: PromptStor
     _, late = claim(store, "late", seconds=10)
     store.update_job(late, status="running", progress={"step": 3})
     clock.advance(9.9)
-    assert store.claim_job("eager", 10, "base") is None
+    assert store.claim_job("tuning", "eager", 10, "base") is None
     clock.advance(0.1)
     job, lease = claim(store, "eager", seconds=10)
     assert (job.attempt, job.status, job.progress, lease.token) == (2, "preparing", {"step": 3}, 2)
@@ -86,7 +86,7 @@ def test_a_lease_that_ran_out_goes_to_another_who_alone_writes(store: PromptStor
     assert store.finish_job(lease, "succeeded", result={"version": 1}).result == {"version": 1}
 
 
-def _refuses_everything(store: PromptStore, lease: JobLease) -> None:
+def _refuses_everything(store: PromptStore, lease: Lease) -> None:
     before = store.get_job(lease.tenant, lease.job_id), store.job_events(lease.tenant, lease.job_id)
     writes: list[Any] = [
         lambda: store.renew_lease(lease, 60),
@@ -113,7 +113,7 @@ def test_a_lease_that_ran_out_is_good_until_another_takes_the_job(
     store.append_events(lease, [("step", {})])
     renewed = store.renew_lease(lease, 10)
     assert renewed.token == lease.token and (renewed.expires_at - clock()).total_seconds() == 10
-    assert store.claim_job("another", 10, "base") is None
+    assert store.claim_job("tuning", "another", 10, "base") is None
     assert store.finish_job(renewed, "succeeded").status == "succeeded"
 
 
@@ -123,7 +123,7 @@ def test_a_renewed_lease_lasts(store: PromptStore, clock: FakeClock) -> None:
     for _ in range(5):
         clock.advance(9)
         lease = store.renew_lease(lease, 10)
-        assert store.claim_job("another", 10, "base") is None
+        assert store.claim_job("tuning", "another", 10, "base") is None
 
 
 def test_a_job_given_back_keeps_its_place(store: PromptStore, clock: FakeClock) -> None:
@@ -178,7 +178,7 @@ def test_finished_once(store: PromptStore, clock: FakeClock) -> None:
     assert job.error == {"code": "no_rows", "message": "It is empty."}
     assert store.job_events("acme", job_id)[-1].data == {"status": "failed", "error": job.error}
     _refuses_everything(store, lease)
-    assert store.claim_job("worker", 60, "base") is None
+    assert store.claim_job("tuning", "worker", 60, "base") is None
 
 
 def test_progress_is_replaced_and_a_status_told_once(store: PromptStore) -> None:
@@ -196,7 +196,7 @@ def test_bad_arguments_are_refused(store: PromptStore) -> None:
     create(store)
     for seconds in (0, -1, float("nan"), float("inf"), True, "60"):
         with pytest.raises(InvalidError) as caught:
-            store.claim_job("worker", seconds, "base")  # type: ignore[arg-type]
+            store.claim_job("tuning", "worker", seconds, "base")  # type: ignore[arg-type]
         assert caught.value.field == "lease_seconds"
     _, lease = claim(store)
     bad: list[tuple[Any, str]] = [
@@ -206,8 +206,8 @@ def test_bad_arguments_are_refused(store: PromptStore) -> None:
         (lambda: store.finish_job(lease, "failed", error={"x": "y" * 20_000}), "error"),
         (lambda: store.finish_job(lease, "succeeded", result=[]), "result"),  # type: ignore[arg-type]
         (lambda: store.renew_lease(lease, 0), "lease_seconds"),
-        (lambda: store.claim_job("worker", 60, ""), "base_fingerprint"),
-        (lambda: store.claim_job("\0", 60, "base"), "owner"),
+        (lambda: store.claim_job("tuning", "worker", 60, ""), "base_fingerprint"),
+        (lambda: store.claim_job("tuning", "\0", 60, "base"), "owner"),
     ]
     for ask, field in bad:
         with pytest.raises(InvalidError) as caught:
@@ -224,7 +224,7 @@ def _claim_at_once(store: PromptStore, threads: int) -> list[tuple[str, int]]:
 
     def run(number: int) -> None:
         start.wait()
-        while (claimed := store.claim_job(f"worker {number}", 60, "base")) is not None:
+        while (claimed := store.claim_job("tuning", f"worker {number}", 60, "base")) is not None:
             with lock:
                 taken.append((claimed[0].id, claimed[1].token))
             if claimed[1].token == 1:
@@ -255,4 +255,4 @@ def test_the_columns_of_a_lease_agree_or_the_database_refuses(disk_store: Prompt
         "finished_at = 1",
     ):
         with pytest.raises(Exception, match="CHECK"), disk_store._database.write() as connection:
-            connection.exec_driver_sql(f"UPDATE tuning_jobs SET {change}")
+            connection.exec_driver_sql(f"UPDATE jobs SET {change}")

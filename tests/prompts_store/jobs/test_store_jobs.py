@@ -5,15 +5,15 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, InvalidError, LimitError, NotFoundError
-from prompts_store.jobs.records import JobEvent, TuningJob
+from prompts_store.jobs.records import Job, JobEvent
 from prompts_store.testing import FakeClock, example_file
 
 SPEC = {"base_fingerprint": "base", "task": "sst2", "seed": 0}
 ABSENT = "job-" + "0" * 24
 
 
-def create(store: PromptStore, tenant: str = "acme", **options: Any) -> TuningJob:
-    return store.create_job(tenant, SPEC, **options)
+def create(store: PromptStore, tenant: str = "acme", **options: Any) -> Job:
+    return store.create_job(tenant, "tuning", SPEC, **options)
 
 
 def statuses(store: PromptStore, job_id: str) -> list[str]:
@@ -22,7 +22,7 @@ def statuses(store: PromptStore, job_id: str) -> list[str]:
 
 def end(store: PromptStore, status: Any, **options: Any) -> None:
     """Take the next job and finish it."""
-    claimed = store.claim_job("worker", 60, "base")
+    claimed = store.claim_job("tuning", "worker", 60, "base")
     assert claimed is not None
     store.finish_job(claimed[1], status, **options)
 
@@ -31,8 +31,9 @@ def test_a_new_job_waits(store: PromptStore, clock: FakeClock) -> None:
     file = example_file(store, b"rows")
     job = create(store, created_by="ann", files={"data.train.file": file.id, "data.report.file": file.id})
     assert re.fullmatch(r"job-[0-9a-f]{24}", job.id)
-    assert job == TuningJob(
+    assert job == Job(
         id=job.id,
+        kind="tuning",
         tenant="acme",
         status="queued",
         spec=SPEC,
@@ -58,7 +59,7 @@ def test_an_unknown_file_names_the_field_that_named_it(store: PromptStore) -> No
         with pytest.raises(NotFoundError) as caught:
             create(store, files={"data.train.file": mine.id, "data.selection.file": wrong})
         assert (caught.value.code, caught.value.field) == ("unknown_file", "data.selection.file")
-    assert store.list_jobs("acme").items == ()
+    assert store.list_jobs("acme", "tuning").items == ()
     store.delete_file("acme", mine.id)
 
 
@@ -76,19 +77,19 @@ def test_an_unknown_file_names_the_field_that_named_it(store: PromptStore) -> No
 )
 def test_bad_specs_are_refused(store: PromptStore, spec: Any, field: str) -> None:
     with pytest.raises(InvalidError) as caught:
-        store.create_job("acme", spec)
+        store.create_job("acme", "tuning", spec)
     assert caught.value.field == field
 
 
 def test_a_tenant_has_so_many_unfinished_jobs_and_no_more(store: PromptStore) -> None:
     create(store, "other")
     first, second = (create(store, max_unfinished=2) for _ in range(2))
-    assert store.claim_job("worker", 60, "base") is not None  # of the other tenant
-    assert store.claim_job("worker", 60, "base") is not None
+    assert store.claim_job("tuning", "worker", 60, "base") is not None  # of the other tenant
+    assert store.claim_job("tuning", "worker", 60, "base") is not None
     with pytest.raises(LimitError) as caught:
         create(store, max_unfinished=2)
     assert caught.value.code == "too_many_jobs" and "2 is the most" in caught.value.message
-    assert [job.status for job in store.list_jobs("acme").items] == ["queued", "preparing"]
+    assert [job.status for job in store.list_jobs("acme", "tuning").items] == ["queued", "preparing"]
     store.cancel_job("acme", second.id)
     third = create(store, max_unfinished=2)
     with pytest.raises(LimitError):
@@ -115,20 +116,20 @@ def test_lists_are_newest_first_in_pages_and_by_status(store: PromptStore) -> No
     made = [create(store).id for _ in range(5)]
     create(store, "other")
     store.cancel_job("acme", made[1])
-    page = store.list_jobs("acme", limit=3)
+    page = store.list_jobs("acme", "tuning", limit=3)
     assert [job.id for job in page.items] == made[:1:-1]
     create(store)
-    rest = store.list_jobs("acme", limit=3, cursor=page.next_cursor)
+    rest = store.list_jobs("acme", "tuning", limit=3, cursor=page.next_cursor)
     assert ([job.id for job in rest.items], rest.next_cursor) == (made[1::-1], None)
-    assert [job.id for job in store.list_jobs("acme", status="cancelled").items] == [made[1]]
-    assert len(store.list_jobs("acme", status="queued").items) == 5
-    assert store.list_jobs("acme", status="running").items == ()
+    assert [job.id for job in store.list_jobs("acme", "tuning", status="cancelled").items] == [made[1]]
+    assert len(store.list_jobs("acme", "tuning", status="queued").items) == 5
+    assert store.list_jobs("acme", "tuning", status="running").items == ()
     for options in ({"status": "ended"}, {"limit": 0}, {"cursor": "x"}, {"cursor": page.next_cursor + "A"}):  # type: ignore[operator]
         with pytest.raises(InvalidError) as caught:
-            store.list_jobs("acme", **options)  # type: ignore[arg-type]
+            store.list_jobs("acme", "tuning", **options)  # type: ignore[arg-type]
         assert caught.value.field == next(iter(options))
     with pytest.raises(InvalidError):
-        store.list_jobs("other", cursor=page.next_cursor)
+        store.list_jobs("other", "tuning", cursor=page.next_cursor)
 
 
 def test_a_queued_job_is_cancelled_at_once(store: PromptStore, clock: FakeClock) -> None:
@@ -136,13 +137,13 @@ def test_a_queued_job_is_cancelled_at_once(store: PromptStore, clock: FakeClock)
     clock.advance(5)
     cancelled = store.cancel_job("acme", job.id, by="ann")
     assert (cancelled.status, cancelled.finished_at, cancelled.started_at) == ("cancelled", clock(), None)
-    assert store.claim_job("worker", 60, "base") is None
+    assert store.claim_job("tuning", "worker", 60, "base") is None
     assert store.job_events("acme", job.id)[-1].data == {"status": "cancelled", "by": "ann"}
 
 
 def test_a_running_job_is_told_to_stop_once(store: PromptStore) -> None:
     job = create(store)
-    claimed = store.claim_job("worker", 60, "base")
+    claimed = store.claim_job("tuning", "worker", 60, "base")
     assert claimed is not None
     for _ in range(2):
         told = store.cancel_job("acme", job.id, by="ann")
@@ -154,7 +155,7 @@ def test_a_running_job_is_told_to_stop_once(store: PromptStore) -> None:
 
 def test_a_job_whose_runner_is_overdue_is_cancelled_at_once(store: PromptStore, clock: FakeClock) -> None:
     job = create(store)
-    assert store.claim_job("worker", 60, "base") is not None
+    assert store.claim_job("tuning", "worker", 60, "base") is not None
     clock.advance(60)
     assert store.cancel_job("acme", job.id).status == "cancelled"
 
@@ -172,7 +173,7 @@ def test_what_is_over_is_not_cancelled(store: PromptStore, status: str) -> None:
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_what_stopped_goes_on(store: PromptStore, clock: FakeClock, status: str) -> None:
     job = create(store)
-    claimed = store.claim_job("worker", 60, "base")
+    claimed = store.claim_job("tuning", "worker", 60, "base")
     assert claimed is not None
     store.update_job(claimed[1], progress={"step": 7})
     store.cancel_job("acme", job.id)
@@ -182,7 +183,7 @@ def test_what_stopped_goes_on(store: PromptStore, clock: FakeClock, status: str)
     assert (resumed.status, resumed.error, resumed.finished_at) == ("queued", None, None)
     assert (resumed.cancel_requested, resumed.progress, resumed.attempt) == (False, {"step": 7}, 1)
     assert store.get_job("acme", job.id) == resumed
-    again = store.claim_job("worker", 60, "base")
+    again = store.claim_job("tuning", "worker", 60, "base")
     assert again is not None
     assert (again[0].attempt, again[1].token) == (2, claimed[1].token + 1)
     assert again[0].started_at == job.created_at
@@ -194,7 +195,7 @@ def test_what_did_not_stop_is_not_resumed(store: PromptStore) -> None:
     seen = []
     for step in (None, "claim", "finish"):
         if step == "claim":
-            claimed = store.claim_job("worker", 60, "base")
+            claimed = store.claim_job("tuning", "worker", 60, "base")
         elif step == "finish":
             assert claimed is not None
             store.finish_job(claimed[1], "succeeded", result={"versions": [1]})
@@ -214,14 +215,14 @@ def test_a_resumed_job_is_last_in_the_queue(store: PromptStore, clock: FakeClock
     store.cancel_job("acme", first.id)
     clock.advance(1)
     store.resume_job("acme", first.id)
-    taken = [store.claim_job("worker", 60, "base") for _ in range(2)]
+    taken = [store.claim_job("tuning", "worker", 60, "base") for _ in range(2)]
     assert [claim[0].id for claim in taken if claim] == [second.id, first.id]
 
 
 def test_events_are_numbered_and_read_on(store: PromptStore, clock: FakeClock) -> None:
     job = create(store)
     create(store)
-    claimed = store.claim_job("worker", 60, "base")
+    claimed = store.claim_job("tuning", "worker", 60, "base")
     assert claimed is not None
     clock.advance(1)
     store.append_events(claimed[1], [("step", {"step": 1}), ("step", {"step": 2, "losses": [0.5]})])
@@ -251,7 +252,7 @@ def test_events_are_numbered_and_read_on(store: PromptStore, clock: FakeClock) -
 )
 def test_one_bad_event_refuses_all(store: PromptStore, event: Any, field: str) -> None:
     job = create(store)
-    claimed = store.claim_job("worker", 60, "base")
+    claimed = store.claim_job("tuning", "worker", 60, "base")
     assert claimed is not None
     with pytest.raises(InvalidError) as caught:
         store.append_events(claimed[1], [("step", {}), event])
@@ -262,8 +263,37 @@ def test_one_bad_event_refuses_all(store: PromptStore, event: Any, field: str) -
 def test_a_count_of_events_that_is_behind_is_found_and_mended(store: PromptStore) -> None:
     job = create(store)
     with store._database.write() as connection:
-        connection.exec_driver_sql("UPDATE tuning_jobs SET last_event = 0")
+        connection.exec_driver_sql("UPDATE jobs SET last_event = 0")
     assert [(found.kind, found.where) for found in store.check().problems] == [("wrong_job", job.id)]
     assert [found.repaired for found in store.check(repair=True).problems] == [True]
     assert store.check().clean
     assert store.cancel_job("acme", job.id).status == "cancelled"
+
+
+def test_a_job_of_another_kind_is_nobodys_tuning_job(store: PromptStore) -> None:
+    other, mine = create(store), create(store)
+    with store._database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE jobs SET kind = 'batch' WHERE id = '{other.id}'")
+    for ask in (store.get_job, store.cancel_job, store.resume_job, store.job_events):
+        with pytest.raises(NotFoundError) as caught:
+            ask("acme", other.id, kind="tuning")
+        assert (caught.value.code, caught.value.field) == ("unknown_job", "job")
+    assert store.get_job("acme", other.id).kind == "batch", "who asks for no kind is told of any"
+    assert [job.id for job in store.list_jobs("acme", "tuning").items] == [mine.id]
+    with pytest.raises(LimitError, match=r"^1 tuning jobs"):
+        create(store, max_unfinished=1)
+    assert create(store, max_unfinished=2).kind == "tuning"
+    taken = [store.claim_job("tuning", "worker", 60, "base") for _ in range(3)]
+    assert [each is not None and each[0].kind for each in taken] == ["tuning", "tuning", False]
+
+
+@pytest.mark.parametrize("kind", ["", "batches", None, 1])
+def test_a_kind_that_is_none_is_refused(store: PromptStore, kind: Any) -> None:
+    for ask in (
+        lambda: store.create_job("acme", kind, SPEC),
+        lambda: store.list_jobs("acme", kind),
+        lambda: store.claim_job(kind, "worker", 60, "base"),
+    ):
+        with pytest.raises(InvalidError) as caught:
+            ask()
+        assert (caught.value.code, caught.value.field) == ("invalid_kind", "kind")

@@ -106,7 +106,7 @@ def test_whatever_is_unfinished_is_told_once(
     api: ApiServer, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.push("t")
-    job = api.store.create_job("default", {"base_fingerprint": FINGERPRINT}).id
+    job = api.store.create_job("default", "tuning", {"base_fingerprint": FINGERPRINT}).id
     gate.close()
     lifecycle = api.services.lifecycle
     in_engine = {"one": send(api, "/v1/generate", GENERATE)}
@@ -178,8 +178,8 @@ def test_what_ends_in_time_is_answered_and_nothing_new_is_let_in(api: ApiServer,
 
 
 def test_a_reader_that_stalls_is_given_up_too(api: ApiServer) -> None:
-    job = api.store.create_job("default", {"base_fingerprint": FINGERPRINT}).id
-    claimed = api.store.claim_job("a runner", 600, FINGERPRINT)
+    job = api.store.create_job("default", "tuning", {"base_fingerprint": FINGERPRINT}).id
+    claimed = api.store.claim_job("tuning", "a runner", 600, FINGERPRINT)
     assert claimed is not None
     for _ in range(10):
         api.store.append_events(claimed[1], [("step", {"text": "x" * 60_000})] * 10)

@@ -222,7 +222,7 @@ def test_a_deleted_file_is_gone_and_one_in_use_stays(shared: ApiServer) -> None:
     for answer in (shared.http.get(f"/v1/files/{file}"), shared.http.delete(f"/v1/files/{file}")):
         assert (answer.status_code, error_of(answer)["code"]) == (404, "unknown_file")
     used = push(shared, b"y\n").json()["id"]
-    job = shared.store.create_job("ours", {"base_fingerprint": FINGERPRINT}, files={"f": used})
+    job = shared.store.create_job("ours", "tuning", {"base_fingerprint": FINGERPRINT}, files={"f": used})
     refused = shared.http.delete(f"/v1/files/{used}")
     assert (refused.status_code, error_of(refused)["code"]) == (409, "file_in_use")
     shared.store.cancel_job("ours", job.id)

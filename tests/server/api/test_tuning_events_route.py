@@ -15,7 +15,7 @@ import pytest
 from api_harness import FINGERPRINT, ApiServer, error_of, eventually
 
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import JobLease
+from prompts_store.jobs.records import Lease
 from server.api.tuning import feeds
 from server.api.tuning.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS
 from server.model.vocabulary import Vocabulary
@@ -58,11 +58,11 @@ def api(tmp_path: Path, vocabulary: Vocabulary, clock: Clock) -> Iterator[ApiSer
 
 @pytest.fixture
 def job(api: ApiServer) -> str:
-    return api.store.create_job("default", {"base_fingerprint": FINGERPRINT}).id
+    return api.store.create_job("default", "tuning", {"base_fingerprint": FINGERPRINT}).id
 
 
-def claim(api: ApiServer) -> JobLease:
-    found = api.store.claim_job("a runner", 600, FINGERPRINT)
+def claim(api: ApiServer) -> Lease:
+    found = api.store.claim_job("tuning", "a runner", 600, FINGERPRINT)
     assert found is not None
     return found[1]
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
-from prompts_store.jobs.records import JobLease, TuningJob
+from prompts_store.jobs.records import Job, Lease
 from server.api.schemas.tuning import JobAnswer, JobPage
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
@@ -46,7 +46,7 @@ def nothing_left(shared: ApiServer) -> Iterator[None]:
     """Jobs of one test do not count against the next one's quota."""
     yield
     for tenant in ("ours", "theirs"):
-        for job in shared.store.list_jobs(tenant, limit=500).items:
+        for job in shared.store.list_jobs(tenant, "tuning", limit=500).items:
             if job.finished_at is None:
                 shared.store.cancel_job(tenant, job.id)
 
@@ -80,8 +80,8 @@ def start(api: ApiServer, body: dict[str, Any], key: str = OURS) -> httpx.Respon
     return api.http.post("/v1/tuning/jobs", json=body, headers={"authorization": f"Bearer {key}"})
 
 
-def claimed(api: ApiServer) -> tuple[TuningJob, JobLease]:
-    found = api.store.claim_job("a runner", 60, FINGERPRINT)
+def claimed(api: ApiServer) -> tuple[Job, Lease]:
+    found = api.store.claim_job("tuning", "a runner", 60, FINGERPRINT)
     assert found is not None
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from tuning_tools import LABELS, VOCABULARY, letters_task, model
 
 from prompts_store.blobs.files import Files
-from prompts_store.jobs.records import OVER, TuningJob
+from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.config import ServiceConfig, TuningBase
@@ -76,11 +76,11 @@ def document(file_id: str, **changes: Any) -> dict[str, Any]:
     return {"task": "letters", "data": data, "labels": list(LABELS), "recipe": recipe, "seed": 3} | changes
 
 
-def submit(store: PromptStore, sent: Mapping[str, Any], tenant: str = TENANT) -> TuningJob:
+def submit(store: PromptStore, sent: Mapping[str, Any], tenant: str = TENANT) -> Job:
     """Make a job, as the route does."""
     asked = JobDocument.read(sent)
     files = {field: value for field, kind, value in asked.sources if kind == "file"}
-    return store.create_job(tenant, asked.completed().for_base(FINGERPRINT).to_json(), files=files)
+    return store.create_job(tenant, "tuning", asked.completed().for_base(FINGERPRINT).to_json(), files=files)
 
 
 class Watcher(NullTuningObserver):
@@ -153,12 +153,12 @@ def let_go_once_stopped(service: TuningService, watcher: Watcher) -> None:
     watcher.release.set()
 
 
-def finished(store: PromptStore, job: TuningJob, seconds: float = 1200) -> TuningJob:
+def finished(store: PromptStore, job: Job, seconds: float = 1200) -> Job:
     """The job once it is over. Looks at the store until it is."""
     return until(store, job, lambda found: found.status in OVER, seconds)
 
 
-def until(store: PromptStore, job: TuningJob, what: Any, seconds: float = 1200) -> TuningJob:
+def until(store: PromptStore, job: Job, what: Any, seconds: float = 1200) -> Job:
     """The job once this holds of it."""
     pause, deadline = threading.Event(), time.monotonic() + seconds
     while True:
@@ -169,11 +169,11 @@ def until(store: PromptStore, job: TuningJob, what: Any, seconds: float = 1200) 
         pause.wait(0.02)
 
 
-def events(store: PromptStore, job: TuningJob) -> list[tuple[str, Mapping[str, Any]]]:
+def events(store: PromptStore, job: Job) -> list[tuple[str, Mapping[str, Any]]]:
     return [(event.kind, event.data) for event in store.job_events(job.tenant, job.id)]
 
 
-def done(store: PromptStore, folder: Path, sent: Mapping[str, Any], **changes: Any) -> TuningJob:
+def done(store: PromptStore, folder: Path, sent: Mapping[str, Any], **changes: Any) -> Job:
     """Run one job to its end."""
     job = submit(store, sent)
     with running(store, folder, **changes):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from service_tools import FINGERPRINT, TENANT, Watcher, document, events, finished, running, submit, upload
 
-from prompts_store.jobs.records import TuningJob
+from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from server.tuning.document.job import JobDocument
 
@@ -67,7 +67,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PromptStor
         yield store, folder
 
 
-def _job(store: PromptStore, source: dict[str, str], changes: dict[str, Any]) -> TuningJob:
+def _job(store: PromptStore, source: dict[str, str], changes: dict[str, Any]) -> Job:
     data = {"train": source, "selection_rows": 2} | changes.pop("data", {})
     return finished(store, submit(store, document("", data=data, **changes)))
 
@@ -155,7 +155,7 @@ def test_an_upload_of_another_tenant_is_not_there(bench: tuple[PromptStore, Path
     store, _ = bench
     foreign = upload(store, lines(*GOOD), tenant="other")
     spec = JobDocument.from_json(document(foreign)).for_base(FINGERPRINT)
-    job = finished(store, store.create_job(TENANT, spec.to_json()))
+    job = finished(store, store.create_job(TENANT, "tuning", spec.to_json()))
     assert job.error is not None and job.error["code"] == "unknown_file"
 
 

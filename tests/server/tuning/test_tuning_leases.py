@@ -53,7 +53,7 @@ def test_a_runner_that_wakes_up_too_late_writes_nothing(tmp_path: Path) -> None:
     with running(frozen, tmp_path, watcher=late):
         assert late.reached.wait(300)
         until(store, job, lambda found: found.progress.get("checkpoint_step", 0) >= 2)
-        assert store.claim_job("other", 20, FINGERPRINT) is None, "the lease holds while it lasts"
+        assert store.claim_job("tuning", "other", 20, FINGERPRINT) is None, "the lease holds while it lasts"
         clock.advance(100)
         with running(store, tmp_path, watcher=prompt):
             over = finished(store, job)
@@ -90,7 +90,7 @@ def _held(tmp_path: Path, scripted: Scripted, clock: FakeSeconds) -> HeldJob:
 
     store = PromptStore.open(tmp_path)
     job = submit(store, document(upload(store, jsonl())))
-    claimed = store.claim_job("me", 20, FINGERPRINT)
+    claimed = store.claim_job("tuning", "me", 20, FINGERPRINT)
     assert claimed is not None and claimed[0].id == job.id
     stopping = threading.Event()
     stopping.wait = clock.wait  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ import pytest
 from service_tools import FINGERPRINT, TENANT
 
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import TuningJob
+from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from server.tuning.jobs.leftovers import remove_leftovers
 
@@ -31,10 +31,10 @@ def folder_of(root: Path, job: str) -> Path:
 
 
 def ended(store: PromptStore, status: str) -> str:
-    job = store.create_job(TENANT, SPEC)
+    job = store.create_job(TENANT, "tuning", SPEC)
     if status == "cancelled":
         return store.cancel_job(TENANT, job.id).id
-    claimed = store.claim_job("a test", 30.0, FINGERPRINT)
+    claimed = store.claim_job("tuning", "a test", 30.0, FINGERPRINT)
     assert claimed is not None
     store.finish_job(claimed[1], status)  # type: ignore[arg-type]
     return job.id
@@ -52,7 +52,7 @@ def test_what_can_be_resumed_is_kept_for_a_while(store: PromptStore, tmp_path: P
 def test_a_job_that_succeeded_leaves_nothing_and_others_stay(store: PromptStore, tmp_path: Path) -> None:
     root = tmp_path / "tuning"
     good = folder_of(root, ended(store, "succeeded"))
-    waiting = folder_of(root, store.create_job(TENANT, SPEC).id)
+    waiting = folder_of(root, store.create_job(TENANT, "tuning", SPEC).id)
     stranger = folder_of(root, "job-" + 24 * "0")
     late = datetime.now(UTC) + 100 * KEEP
     assert remove_leftovers(root, store, KEEP, late) == 1
@@ -69,7 +69,7 @@ def test_a_resumed_job_keeps_its_checkpoint(store: PromptStore, tmp_path: Path) 
 
 def test_a_store_that_is_away_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Away:
-        def get_job(self, tenant: str, job_id: str) -> TuningJob:
+        def get_job(self, tenant: str, job_id: str) -> Job:
             raise StoreError("the database does not answer")
 
     place = folder_of(tmp_path, "job-" + 24 * "1")

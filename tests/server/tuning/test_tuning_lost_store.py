@@ -12,7 +12,7 @@ import pytest
 from service_tools import TENANT, Watcher, document, done, events, finished, jsonl, running, submit, upload
 
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import TuningJob
+from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
 from server.tuning.jobs import held, runner
@@ -65,7 +65,7 @@ def _job(store: PromptStore, task: str) -> dict[str, Any]:
     return document(upload(store, jsonl()), task=task, **sent)
 
 
-def _beside(store: PromptStore, folder: Path, stuttering: Stuttering) -> tuple[TuningJob, TuningJob]:
+def _beside(store: PromptStore, folder: Path, stuttering: Stuttering) -> tuple[Job, Job]:
     """The same job on a store that is there, and on one that comes and goes."""
     assert done(store, folder, document(upload(store, jsonl()), task="source")).status == "succeeded"
     whole = done(store, folder, _job(store, "whole"))

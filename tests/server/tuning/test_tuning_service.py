@@ -228,7 +228,7 @@ def test_a_job_that_does_not_fit_is_refused_with_what_would(store: PromptStore, 
 
 def test_a_job_that_ends_its_process_each_time_is_given_up(store: PromptStore, tmp_path: Path) -> None:
     job = submit(store, document(upload(store, jsonl())))
-    claimed = store.claim_job("dead", 60, JobDocument.from_json(job.spec).base_fingerprint or "")
+    claimed = store.claim_job("tuning", "dead", 60, JobDocument.from_json(job.spec).base_fingerprint or "")
     assert claimed is not None
     store.update_job(claimed[1], progress={"begun_at_step": 0, "runs_without_progress": 5})
     store.release_job(claimed[1])
@@ -242,7 +242,7 @@ def test_a_job_that_ends_its_process_each_time_is_given_up(store: PromptStore, t
 def test_a_job_for_another_base_is_left_alone(store: PromptStore, tmp_path: Path) -> None:
     file = upload(store, jsonl())
     spec = JobDocument.from_json(document(file)).for_base("b" * 64)
-    other = store.create_job(TENANT, spec.to_json(), files={"data.train.file": file})
+    other = store.create_job(TENANT, "tuning", spec.to_json(), files={"data.train.file": file})
     mine = submit(store, document(file))
     with running(store, tmp_path):
         assert finished(store, mine).status == "succeeded"

@@ -21,9 +21,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = json.loads(FILE.read_text("utf-8"))
 def test_a_stored_document_of_before_comes_back_from_the_store(name: str, tmp_path: Path) -> None:
     document = DOCUMENTS[name]
     with closing(PromptStore.open(tmp_path)) as store:
-        made = store.create_job("acme", document, created_by="us")
+        made = store.create_job("acme", "tuning", document, created_by="us")
         kept = store.get_job("acme", made.id).spec
-        claimed = store.claim_job("a runner", 60, document["base_fingerprint"])
+        claimed = store.claim_job("tuning", "a runner", 60, document["base_fingerprint"])
     assert claimed is not None and claimed[0].id == made.id
     spec = JobDocument.from_json(kept).for_base(document["base_fingerprint"])
     assert spec.to_json() == document

@@ -1,6 +1,6 @@
-"""The tables of data files and tuning jobs, beside those of `tables`.
+"""The tables of data files and of jobs, beside those of `tables`.
 
-    files 1---n tuning_job_files n---1 tuning_jobs 1---n tuning_events
+    files 1---n job_files n---1 jobs 1---n job_events
 
 Rows of files and jobs are never removed. Keys are numbers in the order of making, for lists; callers see ids.
 """
@@ -46,11 +46,13 @@ files = Table(
     Index("ix_files_sha256", "sha256"),
 )
 
-tuning_jobs = Table(
-    "tuning_jobs",
+jobs = Table(
+    "jobs",
     metadata,
     Column("number", KEY, primary_key=True),
     Column("id", PUBLIC_ID, nullable=False, unique=True),
+    # What is done in it, see `jobs.records.JobKind`; a new kind needs no migration.
+    Column("kind", String(32), nullable=False),
     Column("tenant", NAME, nullable=False),
     Column("status", String(16), nullable=False),
     Column("spec", JSON, nullable=False),
@@ -76,31 +78,39 @@ tuning_jobs = Table(
     CheckConstraint("(finished_at IS NULL) = (status IN ('queued', 'preparing', 'running'))", name="over"),
     CheckConstraint("(lease_owner IS NOT NULL) = (status IN ('preparing', 'running'))", name="lease"),
     CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="expiry"),
-    Index("ix_tuning_jobs_tenant", "tenant", "number"),
-    Index("ix_tuning_jobs_status", "tenant", "status", "number"),
+    Index("ix_jobs_tenant", "tenant", "kind", "number"),
+    Index("ix_jobs_status", "tenant", "kind", "status", "number"),
     # Small, however many jobs are over: for counting a tenant's, and for whose turn it is.
-    Index("ix_tuning_jobs_open", "tenant", "status", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
     Index(
-        "ix_tuning_jobs_unfinished",
+        "ix_jobs_open",
+        "tenant",
+        "kind",
+        "status",
+        sqlite_where=_UNFINISHED,
+        postgresql_where=_UNFINISHED,
+    ),
+    Index(
+        "ix_jobs_unfinished",
         "base_fingerprint",
+        "kind",
         "queued_at",
         sqlite_where=_UNFINISHED,
         postgresql_where=_UNFINISHED,
     ),
 )
 
-tuning_job_files = Table(
-    "tuning_job_files",
+job_files = Table(
+    "job_files",
     metadata,
-    Column("job_number", ForeignKey(tuning_jobs.c.number), primary_key=True),
+    Column("job_number", ForeignKey(jobs.c.number), primary_key=True),
     Column("file_number", ForeignKey(files.c.number), primary_key=True),
-    Index("ix_tuning_job_files_file_number", "file_number"),
+    Index("ix_job_files_file_number", "file_number"),
 )
 
-tuning_events = Table(
-    "tuning_events",
+job_events = Table(
+    "job_events",
     metadata,
-    Column("job_number", ForeignKey(tuning_jobs.c.number), primary_key=True),
+    Column("job_number", ForeignKey(jobs.c.number), primary_key=True),
     Column("seq", Integer, primary_key=True),
     Column("at", Instant, nullable=False),
     Column("kind", String(64), nullable=False),
