@@ -19,9 +19,9 @@ from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
 from server.tuning.data.examples import Example
 from server.tuning.document.recipe import Recipe
-from server.tuning.training.job import Job, PromptTask
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import compile_programs
+from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.shapes import Shapes
 
 
@@ -37,7 +37,7 @@ class Trainer:
         """The steps of a turn."""
         work = json.loads((folder / "work.json").read_text())
         loop = self._loop(folder)
-        for _ in range(work["steps"] * loop.job.recipe.micro_batches):
+        for _ in range(work["steps"] * loop.run.recipe.micro_batches):
             loop.run_slice(1)
         return {"loss": float(loop.state.losses[-1][0]), "steps": work["steps"]}
 
@@ -72,7 +72,7 @@ class Trainer:
         programs = compile_programs(
             self._model.functions, self._model.params, shapes, dropping=work["dropout"] > 0
         )
-        return TuningLoop(Job(0, (task,)), programs, lambda ids: "")
+        return TuningLoop(TrainingRun(0, (task,)), programs, lambda ids: "")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from server.tuning.document.recipe import Recipe
 from server.tuning.training import checkpoint
 from server.tuning.training.events import Evaluated, Finished, StepFinished
 from server.tuning.training.initialisers import Values, initial_prompt
-from server.tuning.training.job import Job, PromptTask
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import compile_programs
+from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.shapes import shapes_for
 from server.tuning.training.state import TrainingState
 
@@ -29,7 +29,7 @@ SEED = 1
 SLICE = 4
 
 
-def make_job(base: Base, rows: Rows, recipes: Sequence[Recipe]) -> Job:
+def make_job(base: Base, rows: Rows, recipes: Sequence[Recipe]) -> TrainingRun:
     """One prompt a recipe; they differ by index alone when the recipes are equal."""
     task = rows.task
     tasks = []
@@ -50,7 +50,7 @@ def make_job(base: Base, rows: Rows, recipes: Sequence[Recipe]) -> Job:
                 label_ids=tuple(target_ids(label, base.vocabulary, recipe) for label in labels),
             )
         )
-    return Job(SEED, tuple(tasks))
+    return TrainingRun(SEED, tuple(tasks))
 
 
 def recipe_for(task: Task, overrides: dict[str, Any]) -> Recipe:
@@ -98,7 +98,7 @@ def trained_prompts(run: str) -> Values:
     return prompts
 
 
-def _train(base: Base, job: Job, folder: Any, clock: _Clock, say: Any) -> TrainingState:
+def _train(base: Base, job: TrainingRun, folder: Any, clock: _Clock, say: Any) -> TrainingState:
     shapes = shapes_for(job, rungs=3)
     say(f"  shapes {shapes.input_lengths}, {shapes.rows} rows a dispatch")
     programs = compile_programs(base.functions, base.params, shapes, dropping=job.recipe.dropout_rate > 0)
@@ -124,7 +124,7 @@ def _train(base: Base, job: Job, folder: Any, clock: _Clock, say: Any) -> Traini
     return loop.state
 
 
-def _facts(base: Base, rows: Rows, job: Job, state: TrainingState) -> dict[str, Any]:
+def _facts(base: Base, rows: Rows, job: TrainingRun, state: TrainingState) -> dict[str, Any]:
     losses = np.array(state.losses)
     tenth = [
         losses[start : start + 10].mean(axis=0, dtype=np.float64).round(4).tolist()
@@ -147,7 +147,7 @@ def _facts(base: Base, rows: Rows, job: Job, state: TrainingState) -> dict[str, 
     }
 
 
-def _shared(job: Job) -> list[dict[str, Any]]:
+def _shared(job: TrainingRun) -> list[dict[str, Any]]:
     """Each recipe once."""
     found: list[dict[str, Any]] = []
     for task in job.tasks:

@@ -41,8 +41,8 @@ class JobClaims(StoreBase):
         """Take the job whose turn it is, and the lease to run it; None where none waits for this base.
 
         Its turn: of the tenant with the fewest jobs of this kind at work, the job that has waited longest. A
-        job whose lease ran out waits too. It is `preparing` from now on. Look at its `cancel_requested`: whoever ran
-        it before may have died with the request unseen.
+        job whose lease ran out waits too. It is `preparing` from now on. Look at its `cancel_requested`:
+        whoever ran it before may have died with the request unseen.
 
         Args:
             owner: who will run it, for people.

@@ -18,9 +18,9 @@ from server.tuning.document.recipe import Recipe
 from server.tuning.training import checkpoint
 from server.tuning.training.events import Evaluated
 from server.tuning.training.initialisers import Source, initial_prompt
-from server.tuning.training.job import Job, PromptTask
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import compile_programs
+from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.shapes import shapes_for
 
 EVALUATION_ROWS = 16
@@ -89,7 +89,7 @@ class Tuner:
                     )
         return _result(loop)
 
-    def _job(self, task: Task, recipe: Recipe, seeds: int, selection_share: float) -> Job:
+    def _job(self, task: Task, recipe: Recipe, seeds: int, selection_share: float) -> TrainingRun:
         rows = Split("train", tuple(_text_rows(task, task.train)))
         wanted = min(MOST_SELECTION_ROWS, max(1, round(len(rows.rows) * selection_share)))
         train, selection = cut_from_train(rows, wanted, SPLIT_SEED)
@@ -109,7 +109,7 @@ class Tuner:
             )
             for seed in range(seeds)
         )  # fmt: skip
-        return Job(0, prompts)
+        return TrainingRun(0, prompts)
 
 
 def _text_rows(task: Task, rows: Sequence[Row]) -> list[TextRow]:

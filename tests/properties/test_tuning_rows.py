@@ -14,14 +14,14 @@ from tuning_tools import LABELS, RECIPE, VOCABULARY, model, programs, task
 from server.model.fingerprint import tensor_digest
 from server.model.t5 import tensors_of
 from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.training.job import Job
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.objective import Batch, Noise, Sums
 from server.tuning.training.packing import pack_batch, row_key
 from server.tuning.training.programs import empty_sums
+from server.tuning.training.run import TrainingRun
 
 TASKS = (task(0), task(2, RECIPE.changed(learning_rate=0.05, parameter_scaling=True)))
-JOB = Job(3, TASKS)
+JOB = TrainingRun(3, TASKS)
 PROMPTS = np.stack([each.initial for each in TASKS])
 NOISE = Noise(np.float32(0.1), np.float32(1e-4))
 
@@ -37,7 +37,7 @@ def _sums(prompts: Any, batch: Batch) -> Sums:
     return jax.tree.map(np.asarray, sums)
 
 
-def _run(job: Job) -> TuningLoop:
+def _run(job: TrainingRun) -> TuningLoop:
     loop = TuningLoop(job, programs(job), VOCABULARY.decode)
     while not loop.done:
         loop.run_slice(50)
@@ -79,7 +79,7 @@ def test_together_is_alone_within_rounding_and_no_weight_changes() -> None:
     together = _run(JOB)
     assert before == {name: tensor_digest(np.asarray(values)) for name, values in tensors_of(model())}
     for n, each in enumerate(TASKS):
-        alone = _run(Job(3, (each,)))
+        alone = _run(TrainingRun(3, (each,)))
         moved = np.abs(together.state.prompts[n] - each.initial).max()
         assert moved > 0.1
         np.testing.assert_allclose(
@@ -90,7 +90,7 @@ def test_together_is_alone_within_rounding_and_no_weight_changes() -> None:
         )
         assert together.state.standings[n].best_metric == alone.state.standings[0].best_metric
     # The control: the same task under another index draws other examples and masks.
-    other = _run(Job(3, (replace(TASKS[0], index=5),)))
+    other = _run(TrainingRun(3, (replace(TASKS[0], index=5),)))
     assert np.abs(other.state.prompts[0] - together.state.prompts[0]).max() > 0.05
 
 
@@ -109,7 +109,7 @@ def test_the_loss_is_the_cross_entropy_of_the_target_and_its_slope_the_gradient(
     """Against `target_log_probabilities`, which knows nothing of training, and a finite difference."""
     rows = [TextRow(row + 1, text, (LABELS[row % 2],)) for row, text in enumerate(("abc", "d", "ab", "c"))]
     examples, _ = make_examples(rows, VOCABULARY, RECIPE)
-    job = Job(3, (replace(TASKS[0], train=examples),))
+    job = TrainingRun(3, (replace(TASKS[0], train=examples),))
     built = programs(job)
     batch = pack_batch(built.vocab_rows, built.shapes, job, 0, [[0, 1, 2, 3]])
     none = Noise(np.float32(0), np.float32(0))

@@ -14,7 +14,7 @@ from prompts_store.records import BASE_MODEL_NAME
 from prompts_store.tasks.manifests import MAX_LINEAGE_BYTES
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.preparing import Prepared
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState
 
 _CURVE_POINTS = 200
@@ -24,7 +24,7 @@ _EVALUATIONS = 100
 def lineage_of(
     record: records.Job,
     prepared: Prepared,
-    job: Job,
+    job: TrainingRun,
     state: TrainingState,
     place: int,
     base: TuningBase,

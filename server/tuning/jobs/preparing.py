@@ -23,7 +23,7 @@ from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.datasets import Dataset, load_dataset
 from server.tuning.jobs.sources import FileStore, Sources
 from server.tuning.training.initialisers import Source, initial_prompt
-from server.tuning.training.job import Job, PromptTask
+from server.tuning.training.run import PromptTask, TrainingRun
 
 
 class PromptReader(FileStore, Protocol):
@@ -54,11 +54,11 @@ class Prepared:
     tasks: tuple[PromptTask, ...]
     warnings: tuple[str, ...]
 
-    def job(self, micro_batch_size: int) -> Job:
+    def job(self, micro_batch_size: int) -> TrainingRun:
         """The job with a fixed micro-batch size."""
         settled = [task.recipe.changed(micro_batch_size=micro_batch_size) for task in self.tasks]
         tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
-        return Job(self.spec.seed, tuple(tasks))
+        return TrainingRun(self.spec.seed, tuple(tasks))
 
     def dataset(self, member: int) -> Dataset:
         """What the member learns from."""

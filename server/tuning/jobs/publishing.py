@@ -17,7 +17,7 @@ from server.tuning.document.recipe import SENTINEL_SETTING
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.lineage import lineage_of
 from server.tuning.jobs.preparing import Prepared
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import Standing, TrainingState
 
 
@@ -83,7 +83,7 @@ def publish(
     record: records.Job,
     lease: records.Lease,
     prepared: Prepared,
-    job: Job,
+    job: TrainingRun,
     state: TrainingState,
     base: TuningBase,
     code_version: str,
@@ -142,7 +142,7 @@ def _publish_one(
     record: records.Job,
     lease: records.Lease,
     prepared: Prepared,
-    job: Job,
+    job: TrainingRun,
     state: TrainingState,
     place: int,
     base: TuningBase,

@@ -41,9 +41,9 @@ from server.tuning.jobs.slices import DeviceWork
 from server.tuning.jobs.sources import Sources
 from server.tuning.jobs.writer import CheckpointWriter, newest_state, remove_older_runs, run_folder
 from server.tuning.training.events import Event, StepFinished
-from server.tuning.training.job import Job
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import Programs
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class _Run:
         state = self._train(prepared, job, programs)
         return self._publish(prepared, job, state)
 
-    def _settle(self, prepared: Prepared, settled: Mapping[str, Any]) -> tuple[Job, Programs]:
+    def _settle(self, prepared: Prepared, settled: Mapping[str, Any]) -> tuple[TrainingRun, Programs]:
         """Sizes and programs; what is fixed for later runs is written down before the first step."""
         held, spec = self._held, prepared.spec
 
@@ -170,7 +170,7 @@ class _Run:
         held.update(progress=self._progress)
         return job, programs
 
-    def _train(self, prepared: Prepared, job: Job, programs: Programs) -> TrainingState:
+    def _train(self, prepared: Prepared, job: TrainingRun, programs: Programs) -> TrainingState:
         """Slices until the loop is done; the state is then on the disk."""
         held, work = self._held, self._runner._work
         state, warning = newest_state(self._folder, job)
@@ -228,7 +228,7 @@ class _Run:
             forget_orders()
         return loop.state
 
-    def _publish(self, prepared: Prepared, job: Job, state: TrainingState) -> Ending:
+    def _publish(self, prepared: Prepared, job: TrainingRun, state: TrainingState) -> Ending:
         held = self._held
         if not any(is_good(standing) for standing in state.standings):
             result = {

@@ -24,10 +24,10 @@ from server.tuning.jobs.durations import check_durations, operations
 from server.tuning.jobs.memory import check_memory
 from server.tuning.jobs.slices import DeviceWork
 from server.tuning.training.evaluation import Evaluator
-from server.tuning.training.job import Job
 from server.tuning.training.objective import Noise
 from server.tuning.training.packing import pack_batch
 from server.tuning.training.programs import Programs, compile_programs, empty_sums, table
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.shapes import Shapes, rows_within, shapes_for
 
 _REPEATS = 3
@@ -67,7 +67,7 @@ class Sizer:
     def __init__(
         self,
         base: TuningBase,
-        job: Callable[[int], Job],
+        job: Callable[[int], TrainingRun],
         batch_size: int,
         turns: DeviceWork,
         slice_seconds: float,
@@ -86,7 +86,9 @@ class Sizer:
         self._compiled = compiled
         self._interrupt = interrupt
 
-    def settle(self, wanted: int | None, settled: Sizes | None) -> tuple[Job, Programs, Sizes, list[str]]:
+    def settle(
+        self, wanted: int | None, settled: Sizes | None
+    ) -> tuple[TrainingRun, Programs, Sizes, list[str]]:
         """The job, its programs, the sizes, and warnings.
 
         Args:
@@ -104,7 +106,7 @@ class Sizer:
         rows, tokens = (settled.evaluation_rows, settled.dispatch_tokens) if settled else (None, None)
         return self._settled(size, rows, tokens, [])
 
-    def _settle_by_time(self) -> tuple[Job, Programs, Sizes, list[str]]:
+    def _settle_by_time(self) -> tuple[TrainingRun, Programs, Sizes, list[str]]:
         warnings: list[str] = []
         longest_rows, seconds = self._search()
         if seconds > self._limit:
@@ -126,7 +128,7 @@ class Sizer:
 
     def _settled(
         self, size: int, rows: int | None, tokens: int | None, warnings: list[str]
-    ) -> tuple[Job, Programs, Sizes, list[str]]:
+    ) -> tuple[TrainingRun, Programs, Sizes, list[str]]:
         job = self._job(size)
         shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens)
         programs = self._compile(job, shapes, measuring=False)
@@ -172,7 +174,7 @@ class Sizer:
         self._speed = operations(programs.accumulate[only.input_lengths[0]]) / max(seconds, 1e-9)
         return seconds
 
-    def _measure_training(self, job: Job, programs: Programs) -> float:
+    def _measure_training(self, job: TrainingRun, programs: Programs) -> float:
         shapes, size = programs.shapes, job.micro_batch_size
         batch = pack_batch(programs.vocab_rows, shapes, job, 0, [[0] * size for _ in job.tasks])
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
@@ -191,14 +193,14 @@ class Sizer:
             task = self._job(1).tasks[0]
             row = Example(1, (self._base.vocabulary.eos_id,), (self._base.vocabulary.eos_id,), ("",))
             plain = replace(task, selection=(), report=(), metrics=("accuracy",), labels=(), label_ids=())
-            job = Job(0, (replace(plain, train=(row,)),))
+            job = TrainingRun(0, (replace(plain, train=(row,)),))
             shapes = replace(shapes_for(job, evaluation_rows=1), new_tokens=0)
             programs = self._compile(job, shapes, checked=False)
             done = operations(programs.accumulate[shapes.input_lengths[-1]])
             self._speed = done / max(self._measure_training(job, programs), 1e-9)
         return self._speed
 
-    def _evaluation_rows(self, job: Job) -> tuple[int, float]:
+    def _evaluation_rows(self, job: TrainingRun) -> tuple[int, float]:
         """As many rows as a micro-batch has, fewer or more by the time they take."""
         rows = len(job.tasks) * job.micro_batch_size
         most = max((len(task.selection) + len(task.report) for task in job.tasks), default=0)
@@ -222,7 +224,7 @@ class Sizer:
             return max(1, wanted // 2), found_seconds / 2
         return wanted, found_seconds
 
-    def _foretold(self, job: Job) -> float | None:
+    def _foretold(self, job: TrainingRun) -> float | None:
         """Seconds of a row whose labels are scored, by its operations and the speed of training."""
         shapes = shapes_for(job, evaluation_rows=1)
         only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
@@ -234,7 +236,7 @@ class Sizer:
                 )
         return None
 
-    def _evaluation_seconds(self, job: Job, rows: int) -> float:
+    def _evaluation_seconds(self, job: TrainingRun, rows: int) -> float:
         self._interrupt()
         shapes = shapes_for(job, evaluation_rows=rows)
         only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
@@ -244,7 +246,7 @@ class Sizer:
         splits = [_longest(task.selection or task.report, rows) for task in job.tasks]
 
         def dispatch() -> None:
-            for _ in islice(evaluator.run(prompts, splits, []), 1):
+            for _ in islice(evaluator.measure(prompts, splits, []), 1):
                 pass
 
         return self._measure(dispatch)
@@ -275,7 +277,7 @@ class Sizer:
 
     def _compile(
         self,
-        job: Job,
+        job: TrainingRun,
         shapes: Shapes,
         *,
         training: bool = True,

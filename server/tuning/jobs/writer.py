@@ -14,7 +14,7 @@ from pathlib import Path
 from prompts_store.blobs.files import Files
 from server.errors import InvalidInputError
 from server.tuning.training import checkpoint
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState
 
 
@@ -30,7 +30,7 @@ class CheckpointWriter:
     def __init__(
         self,
         folder: Path,
-        job: Job,
+        job: TrainingRun,
         files: Files,
         written: Callable[[int], None],
         may_write: Callable[[], bool],
@@ -98,7 +98,7 @@ class CheckpointWriter:
                     self._changed.notify_all()
 
 
-def newest_state(folder: Path, job: Job) -> tuple[TrainingState | None, str | None]:
+def newest_state(folder: Path, job: TrainingRun) -> tuple[TrainingState | None, str | None]:
     """The most advanced state that any run of the job left, and a warning when it was made elsewhere.
 
     Raises:
@@ -122,7 +122,7 @@ def newest_state(folder: Path, job: Job) -> tuple[TrainingState | None, str | No
     return found, warning
 
 
-def _read(run: Path, job: Job) -> TrainingState | None:
+def _read(run: Path, job: TrainingRun) -> TrainingState | None:
     try:
         return checkpoint.read(run, job)
     except InvalidInputError as error:

@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import Standing, TrainingState
 
 FORMAT = 1
@@ -33,7 +33,7 @@ _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
-def write(folder: Path, job: Job, state: TrainingState, *, files: Files | None = None) -> None:
+def write(folder: Path, run: TrainingRun, state: TrainingState, *, files: Files | None = None) -> None:
     """Write a state. When this returns it survives a power cut.
 
     Raises:
@@ -53,13 +53,13 @@ def write(folder: Path, job: Job, state: TrainingState, *, files: Files | None =
     name = f"state-{state.step:08d}-{digest[:16]}.safetensors"
     body = {
         "format": FORMAT,
-        "job": job.digest,
+        "job": run.digest,
         "step": state.step,
         "evaluated_step": state.evaluated_step,
         "reported": state.reported,
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
-        "random": _random_facts(job),
+        "random": _random_facts(run),
     }
     _replace(files, folder / name, content)
     document = {"digest": hashlib.sha256(canonical_json(body)).hexdigest(), "body": body}
@@ -67,7 +67,7 @@ def write(folder: Path, job: Job, state: TrainingState, *, files: Files | None =
     _sweep(files, folder, keep=name)
 
 
-def read(folder: Path, job: Job) -> TrainingState | None:
+def read(folder: Path, run: TrainingRun) -> TrainingState | None:
     """The state of this job; None where none was ever written.
 
     Raises:
@@ -77,13 +77,13 @@ def read(folder: Path, job: Job) -> TrainingState | None:
     if not path.exists():
         return None
     body = _body(path)
-    if body["job"] != job.digest:
+    if body["job"] != run.digest:
         message = (
             f"{folder.name} holds a checkpoint of other data, another recipe, seed or labels: a file that is "
             "named by its path was changed since; put it back and resume the job, or start a new one"
         )
         raise InvalidInputError(message, field="checkpoint", code="checkpoint_mismatch")
-    tensors = _tensors(folder / body["tensors"]["file"], body["tensors"]["sha256"], job)
+    tensors = _tensors(folder / body["tensors"]["file"], body["tensors"]["sha256"], run)
     return TrainingState(
         step=body["step"],
         evaluated_step=body["evaluated_step"],
@@ -96,30 +96,30 @@ def read(folder: Path, job: Job) -> TrainingState | None:
     )
 
 
-def made_elsewhere(folder: Path, job: Job) -> str | None:
+def made_elsewhere(folder: Path, run: TrainingRun) -> str | None:
     """A warning when the state was written by another JAX, on another platform or by other rules: resuming
     then ends otherwise than one uninterrupted run would have; None when it was not, or where there is no
     state."""
     path = folder / "job.json"
     if not path.exists():
         return None
-    then, now = _body(path)["random"], _random_facts(job)
+    then, now = _body(path)["random"], _random_facts(run)
     changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
     return f"the checkpoint was written elsewhere ({'; '.join(changed)})" if changed else None
 
 
-def _random_facts(job: Job) -> dict[str, Any]:
+def _random_facts(run: TrainingRun) -> dict[str, Any]:
     """What the bits of a run depend on beside the job itself; what rules its recipe and metrics have, where a
     checkpoint without these facts had others."""
     rules = {}
-    if any(task.recipe.warmup_steps for task in job.tasks):
+    if any(task.recipe.warmup_steps for task in run.tasks):
         rules["warm-up"] = "from zero"
-    changed = {name for task in job.tasks for name in task.metrics} & _CHANGED_METRICS
+    changed = {name for task in run.tasks for name in task.metrics} & _CHANGED_METRICS
     if changed:
         rules[f"rules of {', '.join(sorted(changed))}"] = "exact, T5's"
     return {
         **rules,
-        "seed": job.seed,
+        "seed": run.seed,
         "order": "philox4x64, keys by sha256",
         "dropout": f"threefry2x32, partitionable {jax.config.values['jax_threefry_partitionable']}",
         "jax": jax.__version__,
@@ -139,7 +139,7 @@ def _body(path: Path) -> dict[str, Any]:
     return body
 
 
-def _tensors(path: Path, digest: str, job: Job) -> dict[str, Any]:
+def _tensors(path: Path, digest: str, run: TrainingRun) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:

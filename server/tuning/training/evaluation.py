@@ -10,9 +10,9 @@ import numpy as np
 
 from server.tuning.data.examples import Example
 from server.tuning.metrics import measure
-from server.tuning.training.job import Job, PromptTask
 from server.tuning.training.packing import Place, pack_inputs, pack_targets
 from server.tuning.training.programs import Programs
+from server.tuning.training.run import PromptTask, TrainingRun
 
 Decode = Callable[[Sequence[int]], str]
 """Ids -> text, without control ids and sentinels."""
@@ -22,11 +22,11 @@ Decode = Callable[[Sequence[int]], str]
 class Evaluator:
     """Evaluation of one job's prompts."""
 
-    job: Job
+    run: TrainingRun
     programs: Programs
     decode: Decode
 
-    def run(
+    def measure(
         self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[dict[str, float] | None]
     ) -> Iterator[None]:
         """Measure each prompt on its split, yielding after each dispatch, and between the metrics of two
@@ -44,7 +44,7 @@ class Evaluator:
                 (
                     (n, place)
                     for n, split in enumerate(splits)
-                    if bool(self.job.tasks[n].labels) == labelled
+                    if bool(self.run.tasks[n].labels) == labelled
                     for place in range(len(split))
                 ),
                 key=lambda each: len(splits[each[0]][each[1]].input_ids),
@@ -56,7 +56,7 @@ class Evaluator:
                 for (n, place), answer in zip(places[start : start + rows], answers, strict=True):
                     said[n][place] = answer
                 yield
-        for n, (task, split) in enumerate(zip(self.job.tasks, splits, strict=True)):
+        for n, (task, split) in enumerate(zip(self.run.tasks, splits, strict=True)):
             if found and found[-1] is not None and split:
                 yield
             found.append(_measured(task, split, said[n]) if split else None)
@@ -68,11 +68,11 @@ class Evaluator:
         labels = np.zeros((len(ids), shapes.labels, shapes.label_length), np.int32)
         label_lengths = np.zeros((len(ids), shapes.labels), np.int32)
         for row, (n, _) in enumerate(places):
-            packed, each = pack_targets(self.job.tasks[n].label_ids, shapes.label_length)
+            packed, each = pack_targets(self.run.tasks[n].label_ids, shapes.label_length)
             labels[row, : len(each)], label_lengths[row, : len(each)] = packed, each
         scored = programs.score[ids.shape[1]](programs.params, prompts, ids, lengths, labels, label_lengths)
         scores = np.asarray(scored)
-        tasks = [self.job.tasks[n] for n, _ in places]
+        tasks = [self.run.tasks[n] for n, _ in places]
         return [
             task.labels[int(row[: len(task.labels)].argmax())]
             for task, row in zip(tasks, scores, strict=False)
@@ -85,7 +85,7 @@ class Evaluator:
         tokens = np.asarray(programs.greedy[ids.shape[1]](programs.params, prompts, ids, lengths)).tolist()
         texts = []
         for (n, _), row in zip(places, tokens, strict=False):
-            row = row[: self.job.tasks[n].recipe.max_target_tokens]
+            row = row[: self.run.tasks[n].recipe.max_target_tokens]
             texts.append(self.decode(row[: row.index(eos)] if eos in row else row))
         return texts
 

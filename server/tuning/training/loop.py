@@ -29,11 +29,11 @@ from server.tuning.training.events import (
     PromptStopped,
     StepFinished,
 )
-from server.tuning.training.job import Job, PromptTask
 from server.tuning.training.objective import Noise
 from server.tuning.training.optimiser import settings_at
 from server.tuning.training.packing import dispatches, pack_batch
 from server.tuning.training.programs import Programs, empty_sums
+from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.state import TrainingState
 
 Save = Callable[[TrainingState], None]
@@ -42,10 +42,10 @@ Save = Callable[[TrainingState], None]
 
 
 class TuningLoop:
-    """One job, from where its state stands to the end.
+    """One run, from where its state stands to the end.
 
     Args:
-        programs: compiled for `shapes_for(job)`.
+        programs: compiled for `shapes_for(run)`.
         decode: ids to text, for tasks without labels.
         state: from a checkpoint; None starts anew.
         save: called with the state when a checkpoint is due; None keeps none.
@@ -53,21 +53,21 @@ class TuningLoop:
 
     def __init__(
         self,
-        job: Job,
+        run: TrainingRun,
         programs: Programs,
         decode: Decode,
         state: TrainingState | None = None,
         save: Save | None = None,
     ) -> None:
-        self.job = job
-        self.state = state or TrainingState.start(job)
+        self.run = run
+        self.state = state or TrainingState.start(run)
         self.done = False
         self._programs = programs
-        self._evaluator = Evaluator(job, programs, decode)
+        self._evaluator = Evaluator(run, programs, decode)
         self._save = save
         self._saved_step = self.state.step
-        self._recipes = [task.recipe for task in job.tasks]
-        self._noise = Noise(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
+        self._recipes = [task.recipe for task in run.tasks]
+        self._noise = Noise(np.float32(run.recipe.dropout_rate), np.float32(run.recipe.z_loss))
         self._prompts: Any = jnp.asarray(self.state.prompts)
         self._second_moment: Any = jnp.asarray(self.state.second_moment)
         self._events: list[Event] = []
@@ -102,7 +102,7 @@ class TuningLoop:
             self._events.append(Checkpointed(self.state.step))
 
     def _run(self) -> Iterator[None]:
-        state, recipe = self.state, self.job.recipe
+        state, recipe = self.state, self.run.recipe
         while True:
             if self._evaluation_due():
                 yield from self._evaluate()
@@ -117,10 +117,10 @@ class TuningLoop:
     def _step(self) -> Iterator[None]:
         """All micro-batches of one step, and the optimiser with the last one."""
         state, programs = self.state, self._programs
-        parts = dispatches(programs.shapes, self.job, [self._batch(task) for task in self.job.tasks])
+        parts = dispatches(programs.shapes, self.run, [self._batch(task) for task in self.run.tasks])
         sums = empty_sums(programs.shapes)
         for number, (length, some) in enumerate(parts, start=1):
-            batch = pack_batch(programs.vocab_rows, programs.shapes, self.job, state.step, some, length)
+            batch = pack_batch(programs.vocab_rows, programs.shapes, self.run, state.step, some, length)
             program = programs.accumulate[length]
             sums = program(programs.params, self._prompts, sums, batch, self._noise)
             if number < len(parts):
@@ -138,13 +138,13 @@ class TuningLoop:
     def _batch(self, task: PromptTask) -> list[int]:
         """The step's examples of one prompt, the shortest first: micro-batches of like lengths take small
         rungs, and what a step sums up stays the same."""
-        size, every = self.job.recipe.batch_size, task.train
-        indices = batch_indices(self.job.seed, task.index, self.state.step, size, len(every))
+        size, every = self.run.recipe.batch_size, task.train
+        indices = batch_indices(self.run.seed, task.index, self.state.step, size, len(every))
         return sorted(indices, key=lambda index: len(every[index].input_ids))
 
     def _absorb(self, losses: Any, finite: Any, learning_rates: Any) -> None:
         """Take over a finished step."""
-        state, recipe = self.state, self.job.recipe
+        state, recipe = self.state, self.run.recipe
         state.prompts, state.second_moment = np.asarray(self._prompts), np.asarray(self._second_moment)
         state.step += 1
         state.losses.append(losses)
@@ -153,7 +153,7 @@ class TuningLoop:
                 state.step,
                 tuple(float(loss) if np.isfinite(loss) else None for loss in losses),
                 tuple(float(rate) for rate in learning_rates),
-                tuple(epoch_of(state.step, recipe.batch_size, len(task.train)) for task in self.job.tasks),
+                tuple(epoch_of(state.step, recipe.batch_size, len(task.train)) for task in self.run.tasks),
             )
         )
         for n, standing in enumerate(state.standings):
@@ -161,23 +161,23 @@ class TuningLoop:
                 self._stop(n, "diverged", _diverged(state.step, float(learning_rates[n])))
 
     def _evaluation_due(self) -> bool:
-        state, recipe = self.state, self.job.recipe
+        state, recipe = self.state, self.run.recipe
         ended = state.step >= recipe.steps
         return state.step > state.evaluated_step and (ended or state.step % recipe.evaluate_every_steps == 0)
 
     def _evaluate(self) -> Iterator[None]:
         """Measure those that still train; keep the best values, stop those that get no better."""
         state = self.state
-        splits = [task.selection if on else () for task, on in zip(self.job.tasks, state.active, strict=True)]
+        splits = [task.selection if on else () for task, on in zip(self.run.tasks, state.active, strict=True)]
         found: list[dict[str, float] | None] = []
-        yield from self._evaluator.run(self._prompts, splits, found)
+        yield from self._evaluator.measure(self._prompts, splits, found)
         state.evaluated_step = state.step
         for n, metrics in enumerate(found):
             if state.standings[n].status == "running":
                 self._judge(n, metrics)
 
     def _judge(self, n: int, metrics: dict[str, float] | None) -> None:
-        standing, recipe = self.state.standings[n], self.job.tasks[n].recipe
+        standing, recipe = self.state.standings[n], self.run.tasks[n].recipe
         better = metrics is None or standing.best_metric is None or metrics["mean"] > standing.best_metric
         if better:
             standing.best_step, standing.without_better = self.state.step, 0
@@ -200,9 +200,9 @@ class TuningLoop:
                 standing.status = "finished"
         if not state.reported:
             chosen = [standing.best_step is not None for standing in state.standings]
-            splits = [task.report if on else () for task, on in zip(self.job.tasks, chosen, strict=True)]
+            splits = [task.report if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
             found: list[dict[str, float] | None] = []
-            yield from self._evaluator.run(jnp.asarray(state.best), splits, found)
+            yield from self._evaluator.measure(jnp.asarray(state.best), splits, found)
             for n, metrics in enumerate(found):
                 if metrics is not None:
                     self._tell(n, "report", state.standings[n].best_step or 0, metrics, False)

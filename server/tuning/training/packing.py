@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from server.tuning.data.examples import Example
-from server.tuning.training.job import Job
 from server.tuning.training.objective import Batch
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.shapes import Shapes
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
@@ -43,7 +43,7 @@ def pack_inputs(
     return ids, lengths
 
 
-def dispatches(shapes: Shapes, job: Job, chosen: Sequence[Sequence[int]]) -> list[Dispatch]:
+def dispatches(shapes: Shapes, run: TrainingRun, chosen: Sequence[Sequence[int]]) -> list[Dispatch]:
     """A step's examples as dispatches, in their order: each takes the smallest rung that holds as many as it
     has rows, so that short examples share one and a long one holds nobody up for longer.
 
@@ -52,7 +52,7 @@ def dispatches(shapes: Shapes, job: Job, chosen: Sequence[Sequence[int]]) -> lis
     """
     found: list[Dispatch] = []
     count, start = len(chosen[0]), 0
-    tasks = list(zip(job.tasks, chosen, strict=True))
+    tasks = list(zip(run.tasks, chosen, strict=True))
     while start < count:
         for length in shapes.input_lengths:
             end = start + shapes.rows_at(length)
@@ -69,7 +69,7 @@ def dispatches(shapes: Shapes, job: Job, chosen: Sequence[Sequence[int]]) -> lis
 def pack_batch(
     vocab_rows: int,
     shapes: Shapes,
-    job: Job,
+    run: TrainingRun,
     step: int,
     chosen: Sequence[Sequence[int]],
     length: int | None = None,
@@ -80,13 +80,13 @@ def pack_batch(
         chosen: for each prompt, the indices of its train examples.
         length: see `pack_inputs`.
     """
-    places = [(n, job.tasks[n].train[i]) for n, indices in enumerate(chosen) for i in indices]
+    places = [(n, run.tasks[n].train[i]) for n, indices in enumerate(chosen) for i in indices]
     ids, lengths = pack_inputs(vocab_rows, shapes, places, len(places), length)
     targets, target_lengths = pack_targets(
         [example.target_ids for _, example in places], shapes.target_length
     )
     keys = [
-        row_key(job.seed, job.tasks[n].index, step, i) for n, indices in enumerate(chosen) for i in indices
+        row_key(run.seed, run.tasks[n].index, step, i) for n, indices in enumerate(chosen) for i in indices
     ]
     return Batch(ids, lengths, targets, target_lengths, np.stack(keys))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from server.errors import InvalidInputError
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 
 ROUNDING = 8
 """Input lengths are multiples of it."""
@@ -65,7 +65,11 @@ class Shapes:
 
 
 def shapes_for(
-    job: Job, *, rungs: int = 3, evaluation_rows: int | None = None, dispatch_tokens: int | None = None
+    run: TrainingRun,
+    *,
+    rungs: int = 3,
+    evaluation_rows: int | None = None,
+    dispatch_tokens: int | None = None,
 ) -> Shapes:
     """Shapes that hold everything in the job.
 
@@ -80,26 +84,26 @@ def shapes_for(
     """
     if rungs < 1 or (evaluation_rows is not None and evaluation_rows < 1):
         raise InvalidInputError("rungs and evaluation_rows are at least 1", field="shapes")
-    P, M, N = job.recipe.prompt_length, job.micro_batch_size, len(job.tasks)
+    P, M, N = run.recipe.prompt_length, run.micro_batch_size, len(run.tasks)
     every = [
         example
-        for task in job.tasks
+        for task in run.tasks
         for split in (task.train, task.selection, task.report)
         for example in split
     ]
-    free = [task for task in job.tasks if not task.labels]
-    labels = [ids for task in job.tasks for ids in task.label_ids]
+    free = [task for task in run.tasks if not task.labels]
+    labels = [ids for task in run.tasks for ids in task.label_ids]
     lengths = _rungs([P + len(example.input_ids) for example in every], rungs)
     return Shapes(
         prompts=N,
         prompt_length=P,
-        width=job.width,
+        width=run.width,
         rows_per_prompt=M,
         input_lengths=lengths,
         rows_by_length=tuple(rows_within(dispatch_tokens, length, M) for length in lengths),
         target_length=max(len(example.target_ids) for example in every),
         evaluation_rows=evaluation_rows or N * M,
-        labels=max((len(task.labels) for task in job.tasks), default=0),
+        labels=max((len(task.labels) for task in run.tasks), default=0),
         label_length=max((len(ids) for ids in labels), default=0),
         new_tokens=max((task.recipe.max_target_tokens for task in free), default=0),
     )

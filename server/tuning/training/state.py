@@ -1,4 +1,4 @@
-"""Where a job stands after a number of steps: what the next step depends on, and what is reported."""
+"""Where a run stands after a number of steps: what the next step depends on, and what is reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from server.tuning.training.events import Status
 from server.tuning.training.initialisers import Values
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Standing:
 
 @dataclass
 class TrainingState:
-    """Of a job, on the host.
+    """Of a run, on the host.
 
     Attributes:
         step: steps done.
@@ -55,10 +55,10 @@ class TrainingState:
     standings: list[Standing]
 
     @staticmethod
-    def start(job: Job) -> TrainingState:
+    def start(run: TrainingRun) -> TrainingState:
         """Before the first step."""
-        initial = np.stack([np.asarray(task.initial, np.float32) for task in job.tasks])
-        standings = [Standing() for _ in job.tasks]
+        initial = np.stack([np.asarray(task.initial, np.float32) for task in run.tasks])
+        standings = [Standing() for _ in run.tasks]
         return TrainingState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
 
     def snapshot(self) -> TrainingState:

@@ -11,13 +11,13 @@ from tuning_tools import RECIPE, VOCABULARY, model, programs, task
 
 from server.model.decoding import greedy_tokens
 from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.training.job import Job
 from server.tuning.training.packing import pack_inputs
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.shapes import shapes_for
 
 
 def test_greedy_text_is_the_models_own_decoding() -> None:
-    job = Job(3, (task(free_text=True, metrics=("exact_match", "squad_f1")),))
+    job = TrainingRun(3, (task(free_text=True, metrics=("exact_match", "squad_f1")),))
     built, only = programs(job), job.tasks[0]
     places = [(0, example) for example in only.selection[:3]]
     ids, lengths = pack_inputs(built.vocab_rows, built.shapes, places, built.shapes.evaluation_rows)
@@ -32,7 +32,7 @@ def test_greedy_text_is_the_models_own_decoding() -> None:
 def test_an_input_goes_behind_its_prompts_rows_into_the_smallest_rung() -> None:
     rows = [TextRow(n + 1, "a" * n, ("y",)) for n in range(1, 18)]
     examples, _ = make_examples(rows, VOCABULARY, RECIPE)
-    job = Job(3, (replace(task(0), train=examples), task(1)))
+    job = TrainingRun(3, (replace(task(0), train=examples), task(1)))
     shapes = shapes_for(job, rungs=3)
     assert shapes.input_lengths == (16, 24)
     V, P = 168, RECIPE.prompt_length

@@ -17,10 +17,10 @@ from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.tuning.training import checkpoint
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState
 
-JOB = Job(3, (task(0), task(1)))
+JOB = TrainingRun(3, (task(0), task(1)))
 
 
 class Died(BaseException):
@@ -170,10 +170,12 @@ def test_another_jobs_checkpoint_is_refused(tmp_path: Path, change: str) -> None
     first: Any = JOB.tasks[0]
     others = {
         "seed": replace(JOB, seed=4),
-        "recipe": Job(3, (replace(first, recipe=first.recipe.changed(learning_rate=0.1)), JOB.tasks[1])),
-        "data": Job(3, (replace(first, train=first.train[1:]), JOB.tasks[1])),
-        "initial": Job(3, (replace(first, initial=first.initial + 1), JOB.tasks[1])),
-        "index": Job(3, (replace(first, index=9), JOB.tasks[1])),
+        "recipe": TrainingRun(
+            3, (replace(first, recipe=first.recipe.changed(learning_rate=0.1)), JOB.tasks[1])
+        ),
+        "data": TrainingRun(3, (replace(first, train=first.train[1:]), JOB.tasks[1])),
+        "initial": TrainingRun(3, (replace(first, initial=first.initial + 1), JOB.tasks[1])),
+        "index": TrainingRun(3, (replace(first, index=9), JOB.tasks[1])),
     }
     with pytest.raises(InvalidInputError) as refused:
         checkpoint.read(tmp_path, others[change])
@@ -193,7 +195,11 @@ def test_a_checkpoint_of_other_rules_is_told(tmp_path: Path) -> None:
     warming = replace(first, recipe=first.recipe.changed(warmup_steps=2))
     measured = replace(first, metrics=("exact_match",))
     for place, (job, word) in enumerate(
-        [(Job(3, (warming,)), "warm-up"), (Job(3, (measured,)), "exact_match"), (Job(3, (first,)), "")]
+        [
+            (TrainingRun(3, (warming,)), "warm-up"),
+            (TrainingRun(3, (measured,)), "exact_match"),
+            (TrainingRun(3, (first,)), ""),
+        ]
     ):
         folder = tmp_path / str(place)
         checkpoint.write(folder, job, TrainingState.start(job))

@@ -14,7 +14,7 @@ from server.errors import InvalidInputError
 from server.settings import Settings
 from server.tuning.jobs import durations
 from server.tuning.jobs.durations import check_durations, operations
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 from server.tuning_wiring import longest_dispatch
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
@@ -46,7 +46,7 @@ def test_a_job_that_ends_in_time_is_run(tmp_path: Path) -> None:
 
 
 def test_what_takes_long_is_foretold_by_its_operations() -> None:
-    made = programs(Job(3, (task(0), task(1))))
+    made = programs(TrainingRun(3, (task(0), task(1))))
     most = max(operations(each) for each in (*made.accumulate.values(), *made.score.values()))
     asked: list[float] = []
 
@@ -59,7 +59,7 @@ def test_what_takes_long_is_foretold_by_its_operations() -> None:
     check_durations(made, 1e-6, lambda: speed(1.01e6 * most), "f")
     with pytest.raises(InvalidInputError, match="about 2 seconds"):
         check_durations(made, 1e-6, lambda: speed(most / 2), "f")
-    free = programs(Job(3, (task(0, free_text=True, metrics=("exact_match",)),)))
+    free = programs(TrainingRun(3, (task(0, free_text=True, metrics=("exact_match",)),)))
     (greedy,) = free.greedy.values()
     with pytest.raises(InvalidInputError):
         check_durations(free, 1e-6, lambda: operations(greedy) * 1.5e6, "f")

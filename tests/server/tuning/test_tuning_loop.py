@@ -23,8 +23,8 @@ from server.tuning.training.events import (
     StepFinished,
     event_json,
 )
-from server.tuning.training.job import Job
 from server.tuning.training.loop import TuningLoop
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.shapes import shapes_for
 from server.tuning.training.state import TrainingState
 
@@ -38,7 +38,7 @@ def _run(loop: TuningLoop, slice_size: int = 3) -> list[Event]:
     raise AssertionError("the loop does not end")
 
 
-def _loop(job: Job, folder: Path | None = None, state: TrainingState | None = None) -> TuningLoop:
+def _loop(job: TrainingRun, folder: Path | None = None, state: TrainingState | None = None) -> TuningLoop:
     save = None if folder is None else (lambda state: checkpoint.write(folder, job, state))
     return TuningLoop(job, programs(job), VOCABULARY.decode, state, save)
 
@@ -53,11 +53,11 @@ def _same(one: TrainingState, other: TrainingState) -> None:
 
 def test_a_prompt_learns_a_task() -> None:
     recipe = RECIPE.changed(steps=40, evaluate_every_steps=10, checkpoint_every_steps=1000)
-    job = Job(3, (task(0, recipe, train_rows=120, held_out_rows=60),))
+    job = TrainingRun(3, (task(0, recipe, train_rows=120, held_out_rows=60),))
     loop = _loop(job)
     untuned: list[dict[str, float] | None] = []
     evaluator = Evaluator(job, programs(job), VOCABULARY.decode)
-    list(evaluator.run(loop.state.prompts, [job.tasks[0].selection], untuned))
+    list(evaluator.measure(loop.state.prompts, [job.tasks[0].selection], untuned))
     events = _run(loop, 50)
     losses = [event.losses[0] or 0.0 for event in events if isinstance(event, StepFinished)]
     assert len(losses) == 40
@@ -71,7 +71,7 @@ def test_a_prompt_learns_a_task() -> None:
 
 
 def test_events_come_in_order_and_slices_are_bounded() -> None:
-    job = Job(3, (replace(task(), report=task(4).selection),))
+    job = TrainingRun(3, (replace(task(), report=task(4).selection),))
     loop = _loop(job)
     kinds: list[str] = []
     for _ in range(200):
@@ -92,7 +92,7 @@ def test_events_come_in_order_and_slices_are_bounded() -> None:
 def test_work_is_dispatches() -> None:
     """6 steps of 2 micro-batches, and twice 12 rows of evaluation in dispatches of 4; one call more ends
     it."""
-    loop = _loop(Job(3, (task(),)))
+    loop = _loop(TrainingRun(3, (task(),)))
     loop.run_slice(6 * 2 + 2 * 3)
     assert not loop.done
     assert any(isinstance(event, Finished) for event in loop.run_slice(1))
@@ -101,18 +101,18 @@ def test_work_is_dispatches() -> None:
 
 def test_the_metrics_of_one_prompt_are_a_slice() -> None:
     """What is worked out on the host of a large split holds up requests as a dispatch does."""
-    job = Job(3, (task(0), task(1)))
+    job = TrainingRun(3, (task(0), task(1)))
     found: list[dict[str, float] | None] = []
     evaluator = Evaluator(job, programs(job), VOCABULARY.decode)
     state, seen = TrainingState.start(job), []
-    for _ in evaluator.run(state.prompts, [each.selection for each in job.tasks], found):
+    for _ in evaluator.measure(state.prompts, [each.selection for each in job.tasks], found):
         seen.append(len(found))
     rows = programs(job).shapes.evaluation_rows
     assert seen == [0] * (2 * 12 // rows) + [1] and len(found) == 2
 
 
 def test_a_loop_put_down_anywhere_ends_with_the_same_bits(tmp_path: Path) -> None:
-    job = Job(3, (task(0), task(1)))
+    job = TrainingRun(3, (task(0), task(1)))
     whole = _loop(job)
     _run(whole)
     chance = random.Random(5)
@@ -136,7 +136,7 @@ def test_a_loop_put_down_anywhere_ends_with_the_same_bits(tmp_path: Path) -> Non
 
 
 def test_a_cancelled_job_is_saved_between_steps(tmp_path: Path) -> None:
-    job = Job(3, (task(),))
+    job = TrainingRun(3, (task(),))
     whole = _loop(job)
     _run(whole)
     loop = _loop(job, tmp_path)
@@ -153,7 +153,7 @@ def test_a_cancelled_job_is_saved_between_steps(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_that_prompt_alone_and_keeps_its_values() -> None:
     good = task(0)
     bad = replace(task(1), initial=np.full_like(good.initial, 3e38))
-    loop = _loop(Job(3, (good, bad)))
+    loop = _loop(TrainingRun(3, (good, bad)))
     events = _run(loop)
     stopped = [event for event in events if isinstance(event, PromptStopped)]
     assert [(event.prompt, event.status, event.step) for event in stopped] == [(1, "diverged", 1)]
@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_stops_that_prompt_alone_and_keeps_its_values()
     assert finished.best_steps[1] is None
     first = next(event for event in events if isinstance(event, StepFinished))
     assert first.losses[0] is not None
-    alone = _loop(Job(3, (good, task(1))))
+    alone = _loop(TrainingRun(3, (good, task(1))))
     _run(alone)
     np.testing.assert_allclose(loop.state.prompts[0], alone.state.prompts[0], rtol=1e-4, atol=1e-4)
 
@@ -179,7 +179,7 @@ def test_early_stopping_stops_one_prompt_and_not_the_other() -> None:
         task(1, recipe.changed(early_stopping_evaluations=2)),
         selection=tuple(replace(example, answers=("never",)) for example in task(1).selection),
     )
-    loop = _loop(Job(3, (patient, hopeless)))
+    loop = _loop(TrainingRun(3, (patient, hopeless)))
     events = _run(loop)
     stopped = [event for event in events if isinstance(event, PromptStopped)]
     assert [(event.prompt, event.status, event.step) for event in stopped] == [(1, "stopped_early", 6)]
@@ -189,14 +189,14 @@ def test_early_stopping_stops_one_prompt_and_not_the_other() -> None:
 
 
 def test_free_text_is_measured_by_greedy_decoding() -> None:
-    loop = _loop(Job(3, (task(free_text=True, metrics=("exact_match", "squad_f1")),)))
+    loop = _loop(TrainingRun(3, (task(free_text=True, metrics=("exact_match", "squad_f1")),)))
     events = _run(loop)
     measured = [event.metrics for event in events if isinstance(event, Evaluated)]
     assert [set(each) for each in measured] == [{"exact_match", "squad_f1", "mean"}] * 2
 
 
 def test_a_full_disk_fails_the_loop_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
-    job = Job(3, (task(),))
+    job = TrainingRun(3, (task(),))
     written = 0
 
     def save(state: TrainingState) -> None:
@@ -219,7 +219,7 @@ def test_a_full_disk_fails_the_loop_and_leaves_the_last_checkpoint(tmp_path: Pat
 def test_dispatches_of_any_rows_make_the_same_steps(tmp_path: Path) -> None:
     """Fewer rows for long inputs change a step by rounding only, and a loop that is taken up by nothing."""
     long = [replace(each, input_ids=each.input_ids * 6) for each in task().train[::3]]
-    job = Job(3, (replace(task(), train=(*task().train, *long)),))
+    job = TrainingRun(3, (replace(task(), train=(*task().train, *long)),))
     shapes = shapes_for(job, dispatch_tokens=40)
     assert shapes.rows_by_length[0] > shapes.rows_by_length[-1] and len(shapes.input_lengths) > 1
     cut, whole = programs(job, shapes=shapes), programs(job, shapes=shapes_for(job, rungs=1))

@@ -14,7 +14,7 @@ from server.tuning.document.job import JobDocument
 from server.tuning.jobs import preparing
 from server.tuning.jobs.preparing import Prepared, prepare
 from server.tuning.jobs.sources import Sources
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 
 
 def _prepared(
@@ -44,9 +44,9 @@ def test_prompts_that_learn_from_the_same_data_share_its_examples(
     job = prepared.job(4)
     # Shared or not, the job's digest is of what is in the splits.
     apart = [preparing.replace(each, train=(*each.train,)) for each in job.tasks]
-    assert Job(job.seed, tuple(apart)).digest == job.digest
+    assert TrainingRun(job.seed, tuple(apart)).digest == job.digest
     apart[1] = preparing.replace(apart[1], train=apart[1].train[1:])
-    assert Job(job.seed, tuple(apart)).digest != job.digest
+    assert TrainingRun(job.seed, tuple(apart)).digest != job.digest
 
 
 def test_equal_ids_are_one_object(tmp_path: Path) -> None:

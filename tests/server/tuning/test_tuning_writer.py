@@ -11,10 +11,10 @@ from tuning_tools import task
 from server.errors import InvalidInputError
 from server.tuning.jobs.writer import newest_state, remove_older_runs, run_folder
 from server.tuning.training import checkpoint
-from server.tuning.training.job import Job
+from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState
 
-JOB = Job(3, (task(),))
+JOB = TrainingRun(3, (task(),))
 
 
 def test_a_run_removes_what_is_older_and_nothing_that_is_newer(tmp_path: Path) -> None:

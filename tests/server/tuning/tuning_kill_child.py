@@ -14,10 +14,10 @@ from tuning_tools import VOCABULARY, programs, task
 from prompts_store.blobs.files import Files
 from server.tuning.training import checkpoint
 from server.tuning.training.events import StepFinished
-from server.tuning.training.job import Job
 from server.tuning.training.loop import TuningLoop
+from server.tuning.training.run import TrainingRun
 
-JOB = Job(11, (task(0), task(1)))
+JOB = TrainingRun(11, (task(0), task(1)))
 
 
 def main(folder: Path, how: str, k: int) -> None:

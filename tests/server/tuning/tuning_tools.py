@@ -15,8 +15,8 @@ from server.model.t5 import Model
 from server.tuning.data.examples import TextRow, make_examples, target_ids
 from server.tuning.document.recipe import Recipe
 from server.tuning.training.initialisers import Source, initial_prompt
-from server.tuning.training.job import Job, PromptTask
 from server.tuning.training.programs import Programs, compile_programs
+from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.shapes import Shapes, shapes_for
 
 LABELS = ("n", "y")
@@ -95,7 +95,7 @@ def _compiled(shapes: Shapes, dropping: bool, layout: Any, quickly: str | None) 
     return compile_programs(resident.functions, resident.params, shapes, dropping=dropping)
 
 
-def programs(job: Job, layout: Any = "unrolled", shapes: Shapes | None = None) -> Programs:
+def programs(job: TrainingRun, layout: Any = "unrolled", shapes: Shapes | None = None) -> Programs:
     """Compiled once for jobs of the same shapes."""
     wanted = shapes or replace(shapes_for(job, rungs=1), input_lengths=(24,))
     # Those of a module with `compiled_quickly` are others, in their last bits too.

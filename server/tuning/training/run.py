@@ -1,4 +1,4 @@
-"""What one job trains: N prompts that share every device dispatch, and nothing else."""
+"""What is trained together: N prompts that share every device dispatch, and nothing else."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class PromptTask:
 
 
 @dataclass(frozen=True)
-class Job:
-    """The prompts of one job, checked together.
+class TrainingRun:
+    """The prompts that one job trains, checked together. Where it stands is a `TrainingState`.
 
     Raises:
         InvalidInputError: nothing to train on, an index twice, recipes that differ in a shared field, a
@@ -83,7 +83,7 @@ class Job:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that decides the outcome: a checkpoint continues this job only."""
+        """SHA-256 (hex) of everything that decides the outcome: a checkpoint continues this run only."""
         known: dict[int, str] = {}  # by identity: the prompts of an ensemble have the same splits
         document = [self.seed, *(_facts(task, known) for task in self.tasks)]
         return hashlib.sha256(canonical_json(document)).hexdigest()

@@ -12,8 +12,8 @@ from tuning_tools import RECIPE, task
 
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
-from server.tuning.training.job import SHARED, Job, PromptTask
 from server.tuning.training.packing import dispatches
+from server.tuning.training.run import SHARED, PromptTask, TrainingRun
 from server.tuning.training.shapes import shapes_for
 
 
@@ -35,23 +35,23 @@ from server.tuning.training.shapes import shapes_for
 def test_a_refusal_names_the_field(change: dict[str, Any], field: str) -> None:
     second: PromptTask = replace(task(1), **change)
     with pytest.raises(InvalidInputError) as refused:
-        Job(3, (task(0), second))
+        TrainingRun(3, (task(0), second))
     assert refused.value.field == field
 
 
 def test_what_is_not_shared_may_differ() -> None:
     assert "learning_rate" not in SHARED
     other = RECIPE.changed(learning_rate=0.1, early_stopping_evaluations=3, weight_decay=0.0)
-    assert Job(3, (task(0), replace(task(1), recipe=other))).recipe == RECIPE
+    assert TrainingRun(3, (task(0), replace(task(1), recipe=other))).recipe == RECIPE
     with pytest.raises(InvalidInputError):
-        Job(3, ())
+        TrainingRun(3, ())
     for seed in (-1, 2**63):
         with pytest.raises(InvalidInputError, match="seed must be"):
-            Job(seed, (task(0),))
+            TrainingRun(seed, (task(0),))
 
 
 def test_shapes_hold_everything_and_have_few_rungs() -> None:
-    job = Job(3, (task(0), task(1, free_text=True)))
+    job = TrainingRun(3, (task(0), task(1, free_text=True)))
     shapes = shapes_for(job, rungs=2)
     P = RECIPE.prompt_length
     longest = max(len(example.input_ids) for each in job.tasks for example in (*each.train, *each.selection))
@@ -64,10 +64,10 @@ def test_shapes_hold_everything_and_have_few_rungs() -> None:
         shapes_for(job, rungs=0)
 
 
-def _of_lengths(*lengths: int) -> Job:
+def _of_lengths(*lengths: int) -> TrainingRun:
     """A job whose train split has inputs of these lengths, in this order."""
     train = [Example(n, (5,) * length, (7, 1), ("y",)) for n, length in enumerate(lengths)]
-    return Job(3, (replace(task(), train=train, selection=()),))
+    return TrainingRun(3, (replace(task(), train=train, selection=()),))
 
 
 def test_a_rung_is_there_where_it_saves_more_than_its_compile() -> None:
@@ -102,5 +102,5 @@ def test_short_inputs_share_a_dispatch_and_long_ones_take_no_longer() -> None:
     every = dispatches(shapes_for(job), job, [range(16)])
     assert [len(some) for _, (some,) in every] == [4] * 4
     # Two prompts share a dispatch: it is as long as the longest of either.
-    both = Job(3, (job.tasks[0], replace(job.tasks[0], index=1, train=job.tasks[0].train[-1:] * 16)))
+    both = TrainingRun(3, (job.tasks[0], replace(job.tasks[0], index=1, train=job.tasks[0].train[-1:] * 16)))
     assert {length for length, _ in dispatches(shapes, both, [range(16), range(16)])} == {104}
