@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,10 @@ class TuningBase:
     memory_room: int
     max_prompt_rows: int
     max_label_tokens: int
+
+    def embed(self, ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Rows of the embedding table [n, D], f32."""
+        return np.asarray(self.embeddings()[list(ids)], np.float32)
 
     @property
     def width(self) -> int:

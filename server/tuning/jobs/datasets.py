@@ -10,7 +10,8 @@ from server.tuning.data.readers import ReadOptions
 from server.tuning.data.splits import Split, check_rows, cut_from_train, load_split, overlap_warnings
 from server.tuning.document.data import DataDocument
 from server.tuning.document.prompt import PromptDocument
-from server.tuning.jobs.sources import Sources
+from server.tuning.jobs.attempt import Attempt
+from server.tuning.jobs.sources import fetch
 
 _CUT_SHARE, _CUT_MOST = 10, 500
 
@@ -21,29 +22,19 @@ class Dataset:
 
     Attributes:
         selection, report: None where there is none.
-        chosen_on: which split chooses the checkpoint, for the lineage.
         warnings: what is odd and yet allowed.
-        facts: digest, rows and source of each split.
+        lineage: `data`, the digest, rows and source of each split, and `chosen_on`, the one that chooses the
+            checkpoint.
     """
 
     train: Split
     selection: Split | None
     report: Split | None
-    chosen_on: str
     warnings: tuple[str, ...]
-    facts: dict[str, Any]
-
-    def without_rows(self) -> Dataset:
-        """What is left to say of it once its rows are examples: texts of a job are not held while it runs."""
-
-        def emptied(split: Split | None) -> Split | None:
-            return None if split is None else replace(split, rows=())
-
-        train, selection, report = replace(self.train, rows=()), emptied(self.selection), emptied(self.report)
-        return replace(self, train=train, selection=selection, report=report)
+    lineage: dict[str, Any]
 
 
-def load_dataset(prompt: PromptDocument, sources: Sources, seed: int, path: str) -> Dataset:
+def load_dataset(attempt: Attempt, prompt: PromptDocument, seed: int, path: str) -> Dataset:
     """Read everything that one prompt learns from and is measured on.
 
     Args:
@@ -51,11 +42,11 @@ def load_dataset(prompt: PromptDocument, sources: Sources, seed: int, path: str)
         path: dotted path of the prompt's `data`, for errors.
 
     Raises:
-        InvalidInputError: see `Sources.fetch`, `load_split` and `cut_from_train`.
+        InvalidInputError: see `fetch`, `load_split` and `cut_from_train`.
         StoreError: an upload that is not there.
     """
     data = prompt.data
-    read = {name: _read(prompt, name, sources, path) for name in data.splits}
+    read = {name: _read(attempt, prompt, name, path) for name in data.splits}
     train, report = read["train"], read.get("report")
     selection, chosen_on = read.get("selection"), "selection"
     if selection is None and data.selection_from == "report":
@@ -71,27 +62,28 @@ def load_dataset(prompt: PromptDocument, sources: Sources, seed: int, path: str)
     warnings = [*(w for split in read.values() for w in split.warnings), *overlap_warnings(train, unique)]
     splits = {"train": train, "selection": selection, "report": report}
     facts = {name: _facts(name, split, data) for name, split in splits.items() if split is not None}
-    return Dataset(train, selection, report, chosen_on, tuple(warnings), facts)
+    lineage = {"data": facts, "chosen_on": chosen_on}
+    return Dataset(train, selection, report, tuple(warnings), lineage)
 
 
-def _read(prompt: PromptDocument, name: str, sources: Sources, path: str) -> Split:
+def _read(attempt: Attempt, prompt: PromptDocument, name: str, path: str) -> Split:
     data = prompt.data
-    file = sources.fetch(data.splits[name], f"{path}.{name}")
+    file, file_name = fetch(attempt, data.splits[name], f"{path}.{name}")
     options = ReadOptions(
         format=data.format,
         column_names=data.column_names or None,
-        max_row_bytes=sources.config.max_row_bytes,
-        max_bytes=sources.config.max_file_bytes,
-        name=file.name,
+        max_row_bytes=attempt.config.max_row_bytes,
+        max_bytes=attempt.config.max_file_bytes,
+        name=file_name,
     )
     try:
         return load_split(
             name,
-            file.path,
+            file,
             prompt.column_map,
             labels=prompt.labels,
             options=options,
-            interrupt=sources.interrupt,
+            interrupt=attempt.interrupt,
         )
     except InvalidInputError as error:
         field = (error.field or "").replace("data.", f"{path}.", 1)

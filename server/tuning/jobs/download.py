@@ -29,53 +29,43 @@ _LOOK_SECONDS = 0.1
 _END_SECONDS = 1.0
 
 
-class Download:
-    """One download.
+def fetch_url(
+    url: str,
+    target: Path,
+    config: ServiceConfig,
+    *,
+    allowed: Callable[[str], None],
+    interrupt: Callable[[], None],
+    field: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Fetch to `target`, which appears whole or not at all.
 
     Args:
         allowed: refuses a URL by raising; asked for each redirect too.
         interrupt: called now and then, whatever the other side does; what it raises ends the download.
         field: dotted path of the source, for errors.
         clock: seconds, monotonic.
+
+    Raises:
+        InvalidInputError: `data_unreachable`, `file_too_large`, or what `allowed` raises.
+        OSError: the disk is full or gone.
     """
-
-    def __init__(
-        self,
-        config: ServiceConfig,
-        allowed: Callable[[str], None],
-        interrupt: Callable[[], None],
-        field: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._config = config
-        self._allowed = allowed
-        self._interrupt = interrupt
-        self._field = field
-        self._clock = clock
-
-    def fetch(self, url: str, target: Path) -> None:
-        """Fetch to `target`, which appears whole or not at all.
-
-        Raises:
-            InvalidInputError: `data_unreachable`, `file_too_large`, or what `allowed` raises.
-            OSError: the disk is full or gone.
-        """
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        limit = self._config.download_seconds
-        deadline = self._clock() + limit
-        transfer = _Transfer(self._config.max_file_bytes, self._allowed, self._field, url, target)
-        transfer.start()
-        try:
-            while True:
-                self._interrupt()
-                if self._clock() > deadline:
-                    _refuse(self._field, f"took longer than {limit:g} seconds")
-                if transfer.over.wait(_LOOK_SECONDS):
-                    break
-        finally:
-            transfer.abandon()
-        if transfer.failed is not None:
-            raise transfer.failed
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    deadline = clock() + config.download_seconds
+    transfer = _Transfer(config.max_file_bytes, allowed, field, url, target)
+    transfer.start()
+    try:
+        while True:
+            interrupt()
+            if clock() > deadline:
+                _refuse(field, f"took longer than {config.download_seconds:g} seconds")
+            if transfer.over.wait(_LOOK_SECONDS):
+                break
+    finally:
+        transfer.abandon()
+    if transfer.failed is not None:
+        raise transfer.failed
 
 
 class _Transfer(threading.Thread):

@@ -8,51 +8,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal, TypeVar, cast
 
 from prompts_store.errors import LeaseLostError, StoreError
-from prompts_store.jobs.records import Job, JobKind, Lease
+from prompts_store.jobs.records import Job, Lease
+from prompts_store.store import PromptStore
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _RENEWALS_A_LEASE = 3
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
-
-
-class JobStore(Protocol):
-    """The part of `PromptStore` that runs jobs."""
-
-    def claim_job(
-        self, kind: JobKind, owner: str, lease_seconds: float, base_fingerprint: str
-    ) -> tuple[Job, Lease] | None: ...
-
-    def renew_lease(self, lease: Lease, lease_seconds: float) -> Lease: ...
-
-    def release_job(self, lease: Lease) -> None: ...
-
-    def update_job(
-        self,
-        lease: Lease,
-        *,
-        status: Literal["preparing", "running"] | None = None,
-        progress: Mapping[str, Any] | None = None,
-    ) -> Job: ...
-
-    def append_events(self, lease: Lease, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None: ...
-
-    def finish_job(
-        self,
-        lease: Lease,
-        status: Literal["succeeded", "failed", "cancelled"],
-        *,
-        result: Mapping[str, Any] | None = None,
-        error: Mapping[str, Any] | None = None,
-    ) -> Job: ...
-
-    def get_job(self, tenant: str, job_id: str) -> Job: ...
 
 
 class JobCancelledError(Exception):
@@ -73,7 +42,7 @@ class HeldJob:
 
     def __init__(
         self,
-        store: JobStore,
+        store: PromptStore,
         job: Job,
         lease: Lease,
         lease_seconds: float,
@@ -105,9 +74,31 @@ class HeldJob:
         return self._lease
 
     @property
-    def expires_at(self) -> datetime:
-        """When the lease runs out, by the store's clock."""
-        return self._lease.expires_at
+    def store(self) -> PromptStore:
+        """The store, with every call outlasting a short outage: asked again by itself, so that a store that
+        comes and goes is got through. Raises as the store does, or LeaseLostError."""
+        return cast(PromptStore, _Patient(self, self._store))
+
+    @contextmanager
+    def kept(self, beat_seconds: float) -> Iterator[None]:
+        """Inside, a thread renews the lease, whatever the attempt is busy with.
+
+        Args:
+            beat_seconds: between two looks; a third of the lease or less.
+        """
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(beat_seconds) and not self.lost.is_set():
+                self.keep()
+
+        thread = threading.Thread(target=beat, name="chorus-tuning-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def check(self) -> None:
         """Whether to go on.
@@ -123,7 +114,7 @@ class HeldJob:
             raise ServiceStoppingError
 
     def keep(self) -> None:
-        """Look for a wish to cancel, and renew the lease when a third of it is over: the keeper's beat. A
+        """Look for a wish to cancel, and renew the lease when a third of it is over: one beat. A
         store that does not answer is asked again with the next one."""
         try:
             now = self._clock()
@@ -197,37 +188,17 @@ class HeldJob:
         return LeaseLostError(f"The lease of {self.job.id} is lost; another may run it.", field="lease")
 
 
-class LeaseKeeper:
-    """A thread that renews the lease of the job at hand, whatever the runner is busy with.
+class _Patient:
+    """A store, each call asked again while it does not answer."""
 
-    Args:
-        beat_seconds: between two looks; a third of the lease or less.
-    """
+    def __init__(self, held: HeldJob, store: PromptStore) -> None:
+        self._held = held
+        self._store = store
 
-    def __init__(self, beat_seconds: float) -> None:
-        self._beat = beat_seconds
-        self._held: HeldJob | None = None
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="chorus-tuning-lease", daemon=True)
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            return self._held.asking(partial(method, *args, **kwargs))
 
-    def hold(self, held: HeldJob | None) -> None:
-        """Keep this job's lease from now on; None keeps none. Waits for a renewal under way."""
-        with self._lock:
-            self._held = held
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._beat):
-            with self._lock:
-                if self._held is not None and not self._held.lost.is_set():
-                    self._held.keep()
+        return ask

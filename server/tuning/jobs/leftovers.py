@@ -6,21 +6,14 @@ import logging
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 from prompts_store.errors import NotFoundError, StoreError
-from prompts_store.jobs.records import Job
+from prompts_store.store import PromptStore
 
 logger = logging.getLogger(__name__)
 
 
-class Jobs(Protocol):
-    """Where it is asked what became of a job."""
-
-    def get_job(self, tenant: str, job_id: str) -> Job: ...
-
-
-def remove_leftovers(folder: Path, jobs: Jobs, keep: timedelta, now: datetime | None = None) -> int:
+def remove_leftovers(folder: Path, store: PromptStore, keep: timedelta, now: datetime | None = None) -> int:
     """Remove the folders of jobs that succeeded (their process ended before it could), and of those that
     failed or were cancelled longer than `keep` ago: until then they can be resumed. A folder whose job the
     store does not know stays; a store that does not answer is logged.
@@ -32,7 +25,7 @@ def remove_leftovers(folder: Path, jobs: Jobs, keep: timedelta, now: datetime | 
     removed = 0
     for place in folder.glob("*/job-*"):
         try:
-            job = jobs.get_job(place.parent.name, place.name)
+            job = store.get_job(place.parent.name, place.name)
         except NotFoundError:
             continue
         except StoreError as error:

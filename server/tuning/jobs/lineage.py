@@ -9,11 +9,10 @@ import jax
 import numpy as np
 
 from prompts_store.digests import canonical_json
-from prompts_store.jobs import records
 from prompts_store.records import BASE_MODEL_NAME
 from prompts_store.tasks.manifests import MAX_LINEAGE_BYTES
-from server.tuning.jobs.config import TuningBase
-from server.tuning.jobs.preparing import Prepared
+from server.tuning.jobs.attempt import Attempt
+from server.tuning.jobs.stages.validate import Validated
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState
 
@@ -22,39 +21,34 @@ _EVALUATIONS = 100
 
 
 def lineage_of(
-    record: records.Job,
-    prepared: Prepared,
-    job: TrainingRun,
-    state: TrainingState,
-    place: int,
-    base: TuningBase,
-    code_version: str,
+    attempt: Attempt, validated: Validated, run: TrainingRun, state: TrainingState, place: int
 ) -> dict[str, Any]:
     """The lineage of one prompt of a job; JSON of some kilobytes, and never more than a version may have."""
-    member, task, standing = prepared.spec.members[place], job.tasks[place], state.standings[place]
-    entry = prepared.spec.prompts[0 if prepared.spec.ensemble else place]
-    dataset = prepared.dataset(place)
+    document, base = validated.document, attempt.base
+    member, task, standing = document.members[place], run.tasks[place], state.standings[place]
+    source = 0 if document.ensemble else place
+    entry, data = document.prompts[source], validated.lineages[source]
     lineage = {
         "source": "tuning",
-        "job": record.id,
-        "seed": job.seed,
+        "job": attempt.job.id,
+        "seed": run.seed,
         "index": member.index,
         "recipe": task.recipe.to_json(),
         "base_fingerprint": base.fingerprint,
         BASE_MODEL_NAME: base.functions.config.name,
         "initial_prompt": entry.initial_prompt,
-        "data": dataset.facts,
+        "data": data["data"],
         "columns": dict(entry.columns),
         "target": entry.target,
         "target_texts": dict(entry.target_texts),
-        "chosen_on": dataset.chosen_on,
+        "chosen_on": data["chosen_on"],
         "status": standing.status,
         "steps": state.step,
         "best_step": standing.best_step,
         "evaluations": _thinned(standing.evaluations, _EVALUATIONS),
         "curve": curve([losses[place] for losses in state.losses]),
-        "prompts_in_job": len(job.tasks),
-        "code_version": code_version,
+        "prompts_in_job": len(run.tasks),
+        "code_version": attempt.config.code_version,
         "jax_version": jax.__version__,
         "platform": jax.default_backend(),
     }

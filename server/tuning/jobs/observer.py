@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 Ending = Literal["succeeded", "failed", "cancelled", "released", "lost"]
-"""How a run of a job ended. `released`: the process stopped. `lost`: another took the job over."""
+"""How an attempt at a job ended. `released`: the process stopped. `lost`: another took the job over."""
 
 
 class TuningObserver(Protocol):

@@ -11,11 +11,13 @@ from datetime import timedelta
 
 from prompts_store.blobs.files import Files
 from prompts_store.errors import StoreError
+from prompts_store.store import PromptStore
+from server.tuning.jobs.attempt import Attempt
 from server.tuning.jobs.config import Because, ServiceConfig, TuningBase
-from server.tuning.jobs.held import HeldJob, LeaseKeeper
+from server.tuning.jobs.held import HeldJob
 from server.tuning.jobs.leftovers import remove_leftovers
 from server.tuning.jobs.observer import NullTuningObserver, TuningObserver
-from server.tuning.jobs.runner import JobRunner, TuningStore
+from server.tuning.jobs.pipeline import make_attempt
 from server.tuning.jobs.slices import DeviceWork
 
 logger = logging.getLogger(__name__)
@@ -25,19 +27,19 @@ _SWEEP_SECONDS = 3600.0
 
 
 class TuningService:
-    """Threads: the runner's, the lease keeper's, and one that writes checkpoints while a job runs. Device
-    work is in `work`, which the device's owner calls.
+    """Threads: the service's, and while a job runs one that keeps its lease and one that writes checkpoints.
+    Device work is in `work`, which the device's owner calls.
 
     Args:
         because: entered around what compiles, with the cause.
         alive: whether the device's owner still gives slices; False lets the job go.
         files: of checkpoints; a test's.
-        say: told one line at the begin and the end of each run of a job.
+        say: told one line at the begin and the end of each attempt.
     """
 
     def __init__(
         self,
-        store: TuningStore,
+        store: PromptStore,
         base: TuningBase,
         config: ServiceConfig,
         *,
@@ -53,20 +55,17 @@ class TuningService:
         self._store = store
         self._config = config
         self._alive = alive
-        self._fingerprint = base.fingerprint
+        self._base = base
         self._stopping = threading.Event()
         self._look = threading.Event()
-        self._keeper = LeaseKeeper(min(config.poll_seconds, config.lease_seconds / _BEATS_A_LEASE))
-        self._runner = JobRunner(
-            store, base, config, self.work, self._observer, because, alive, files or Files()
-        )
+        self._because = because
+        self._files = files or Files()
         self._held: HeldJob | None = None
         self._sweep_at = 0.0
         self._thread = threading.Thread(target=self._run, name="chorus-tuning", daemon=True)
 
     def start(self) -> None:
         """Begin to take jobs."""
-        self._keeper.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -97,7 +96,6 @@ class TuningService:
                 held.release()
             except StoreError as error:
                 logger.warning("%s could not be given back: %s", held.job.id, error.message)
-        self._keeper.stop()
         return ended
 
     def _run(self) -> None:
@@ -122,7 +120,9 @@ class TuningService:
         """Whether there was a job."""
         config = self._config
         try:
-            claimed = self._store.claim_job("tuning", config.owner, config.lease_seconds, self._fingerprint)
+            claimed = self._store.claim_job(
+                "tuning", config.owner, config.lease_seconds, self._base.fingerprint
+            )
         except StoreError as error:
             logger.warning("the store cannot be asked for jobs: %s", error.message)
             return False
@@ -132,15 +132,17 @@ class TuningService:
         held = HeldJob(self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping)
         self._observer.job_claimed()
         self._say(f"{job.id} begins (attempt {job.attempt})")
+        attempt = Attempt(
+            held, self._base, config, self.work, self._observer, self._because, self._alive, self._files
+        )
         self._held = held
-        self._keeper.hold(held)
         try:
-            ending = self._runner.run(held)
+            with held.kept(min(config.poll_seconds, config.lease_seconds / _BEATS_A_LEASE)):
+                ending = make_attempt(attempt)
         finally:
-            self._keeper.hold(None)
             self._held = None
         self._observer.job_ended(ending)
-        if ending != "failed":  # the runner has told why
+        if ending != "failed":  # the pipeline has told why
             self._say(f"{job.id} {ending}")
         return ending != "lost"  # what was lost to a store that is away is not begun again at once
 

@@ -4,89 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from prompts_store.files.records import DataFile
 from prompts_store.text import shown
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
-from server.tuning.jobs.config import ServiceConfig
-from server.tuning.jobs.download import Download
+from server.tuning.jobs.attempt import Attempt
+from server.tuning.jobs.download import fetch_url
 from server.urls import split_http_url
 
 
-class FileStore(Protocol):
-    """The part of `PromptStore` that has uploaded files."""
+def fetch(attempt: Attempt, source: DataSource, field: str) -> tuple[Path, str]:
+    """The local file of a source, and what its owner calls it; its ending tells the format.
 
-    def get_file(self, tenant: str, file_id: str) -> DataFile:
-        """A live file. NotFoundError: `unknown_file`."""
-        ...
+    Args:
+        field: dotted path of the source, for errors.
 
-    def file_path(self, tenant: str, file_id: str) -> Path:
-        """Where its bytes are."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A file that can be read.
-
-    Attributes:
-        name: what its owner calls it; its ending tells the format.
+    Raises:
+        InvalidInputError: `data_not_allowed`, `data_unreachable`, `file_too_large`.
+        StoreError: an upload that is not there.
     """
+    if source.kind == "file":
+        tenant = attempt.job.tenant
+        name = attempt.store.get_file(tenant, source.value).name
+        return attempt.store.file_path(tenant, source.value), name
+    if source.kind == "path":
+        path = allowed_path(source.value, attempt.config.data_paths, f"{field}.path")
+        return path, path.name
+    return _downloaded(attempt, source.value, f"{field}.url")
 
-    path: Path
-    name: str
 
+def _downloaded(attempt: Attempt, url: str, field: str) -> tuple[Path, str]:
+    """An attempt that takes the job up again reads the same bytes."""
+    config = attempt.config
+    check_url(url, config.data_urls, field)
+    name = PurePosixPath(unquote(urlsplit(url).path)).name or "data"
+    target = attempt.folder / "downloads" / hashlib.sha256(url.encode()).hexdigest()
+    if not target.exists():
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The sources of one job.
+        def allowed(other: str) -> None:
+            check_url(other, config.data_urls, field)
 
-    Attributes:
-        folder: the job's own, for downloads: a job that is taken up again reads the same bytes.
-        interrupt: called now and then during a download; what it raises ends it.
-    """
-
-    store: FileStore
-    tenant: str
-    config: ServiceConfig
-    folder: Path
-    interrupt: Callable[[], None]
-
-    def fetch(self, source: DataSource, field: str) -> LocalFile:
-        """The local file of a source.
-
-        Args:
-            field: dotted path of the source, for errors.
-
-        Raises:
-            InvalidInputError: `data_not_allowed`, `data_unreachable`, `file_too_large`.
-            StoreError: an upload that is not there.
-        """
-        if source.kind == "file":
-            name = self.store.get_file(self.tenant, source.value).name
-            return LocalFile(self.store.file_path(self.tenant, source.value), name)
-        if source.kind == "path":
-            path = allowed_path(source.value, self.config.data_paths, f"{field}.path")
-            return LocalFile(path, path.name)
-        return self._download(source.value, f"{field}.url")
-
-    def _download(self, url: str, field: str) -> LocalFile:
-        check_url(url, self.config.data_urls, field)
-        name = PurePosixPath(unquote(urlsplit(url).path)).name or "data"
-        target = self.folder / "downloads" / hashlib.sha256(url.encode()).hexdigest()
-        if not target.exists():
-
-            def allowed(other: str) -> None:
-                check_url(other, self.config.data_urls, field)
-
-            Download(self.config, allowed, self.interrupt, field).fetch(url, target)
-        return LocalFile(target, name)
+        fetch_url(url, target, config, allowed=allowed, interrupt=attempt.interrupt, field=field)
+    return target, name
 
 
 def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:

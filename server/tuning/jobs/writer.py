@@ -1,7 +1,7 @@
 """Writes checkpoints on a thread of its own, so that a slow disk holds up neither requests nor training.
 
-Each run of a job writes into a folder of its own, named by its lease: a runner that was given up for dead and
-wakes up can spoil nothing of who took the job over.
+Each attempt at a job writes into a folder of its own, named by its lease: a runner that was given up for
+dead and wakes up can spoil nothing of who took the job over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class CheckpointWriter:
     """The newest state that was handed in is on the disk soon; older ones that wait are skipped.
 
     Args:
-        folder: of this run.
+        folder: of this attempt.
         written: called on the writer's thread with the step of each state that is on the disk.
         may_write: asked before each write; False ends the writing without an error.
     """
@@ -30,13 +30,13 @@ class CheckpointWriter:
     def __init__(
         self,
         folder: Path,
-        job: TrainingRun,
+        run: TrainingRun,
         files: Files,
         written: Callable[[int], None],
         may_write: Callable[[], bool],
     ) -> None:
         self._folder = folder
-        self._job = job
+        self._training = run
         self._files = files
         self._written = written
         self._may_write = may_write
@@ -87,7 +87,7 @@ class CheckpointWriter:
                 state, self._next, self._writing = self._next, None, True
             try:
                 if state is not None and self._may_write():
-                    checkpoint.write(self._folder, self._job, state, files=self._files)
+                    checkpoint.write(self._folder, self._training, state, files=self._files)
                     self._written(state.step)
             except Exception as error:
                 with self._changed:
@@ -98,8 +98,8 @@ class CheckpointWriter:
                     self._changed.notify_all()
 
 
-def newest_state(folder: Path, job: TrainingRun) -> tuple[TrainingState | None, str | None]:
-    """The most advanced state that any run of the job left, and a warning when it was made elsewhere.
+def newest_state(folder: Path, run: TrainingRun) -> tuple[TrainingState | None, str | None]:
+    """The most advanced state that any attempt at the job left, and a warning when it was made elsewhere.
 
     Raises:
         InvalidInputError: `checkpoint_mismatch`; `corrupt_checkpoint` where no whole state is left.
@@ -107,45 +107,45 @@ def newest_state(folder: Path, job: TrainingRun) -> tuple[TrainingState | None, 
     found: TrainingState | None = None
     warning: str | None = None
     broken: InvalidInputError | None = None
-    for run in _runs(folder):
+    for attempt in _attempts(folder):
         try:
-            state = _read(run, job)
+            state = _read(attempt, run)
         except InvalidInputError as error:
             if error.code != "corrupt_checkpoint":
                 raise
             broken = error
             continue
         if state is not None and (found is None or _rank(state) > _rank(found)):
-            found, warning = state, checkpoint.made_elsewhere(run, job)
+            found, warning = state, checkpoint.made_elsewhere(attempt, run)
     if found is None and broken is not None:
         raise broken
     return found, warning
 
 
-def _read(run: Path, job: TrainingRun) -> TrainingState | None:
+def _read(attempt: Path, run: TrainingRun) -> TrainingState | None:
     try:
-        return checkpoint.read(run, job)
+        return checkpoint.read(attempt, run)
     except InvalidInputError as error:
         if error.code != "corrupt_checkpoint":
             raise
-    # Whose run it is may not be dead but late, and have put a newer state in its place in between.
-    return checkpoint.read(run, job)
+    # Whose attempt it is may not be dead but late, and have put a newer state in its place in between.
+    return checkpoint.read(attempt, run)
 
 
-def remove_older_runs(folder: Path, keep: Path) -> None:
-    """Remove what earlier runs left, once this one has a state of its own. Never a later one's: its runner
-    took the job over from whoever calls this and wakes up late."""
-    for run in _runs(folder):
-        if run.name < keep.name:
-            shutil.rmtree(run, ignore_errors=True)
+def remove_older_attempts(folder: Path, keep: Path) -> None:
+    """Remove what earlier attempts left, once this one has a state of its own. Never a later one's: its
+    runner took the job over from whoever calls this and wakes up late."""
+    for attempt in _attempts(folder):
+        if attempt.name < keep.name:
+            shutil.rmtree(attempt, ignore_errors=True)
 
 
-def run_folder(folder: Path, token: int) -> Path:
-    """Where the run with this fencing token writes."""
+def attempt_folder(folder: Path, token: int) -> Path:
+    """Where the attempt with this fencing token writes."""
     return folder / f"run-{token:08d}"  # of one width, so that names are in the order of tokens
 
 
-def _runs(folder: Path) -> list[Path]:
+def _attempts(folder: Path) -> list[Path]:
     return sorted(folder.glob("run-*"))
 
 

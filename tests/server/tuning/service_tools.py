@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from server.tuning.document.job import JobDocument
+from server.tuning.jobs.attempt import Attempt
 from server.tuning.jobs.config import ServiceConfig, TuningBase
+from server.tuning.jobs.held import HeldJob
 from server.tuning.jobs.observer import NullTuningObserver
 from server.tuning.jobs.service import TuningService
-from server.tuning.jobs.slices import SliceThread
+from server.tuning.jobs.slices import DeviceWork, SliceThread
 
 FINGERPRINT = "a" * 64
 TENANT = "acme"
@@ -81,6 +83,29 @@ def submit(store: PromptStore, sent: Mapping[str, Any], tenant: str = TENANT) ->
     asked = JobDocument.read(sent)
     files = {field: value for field, kind, value in asked.sources if kind == "file"}
     return store.create_job(tenant, "tuning", asked.completed().for_base(FINGERPRINT).to_json(), files=files)
+
+
+def attempt(
+    store: PromptStore, folder: Path, *, interrupt: Callable[[], None] | None = None, **changes: Any
+) -> Attempt:
+    """One at a job that was just made; `interrupt` stands in for its own."""
+    store.create_job(TENANT, "tuning", {"base_fingerprint": FINGERPRINT})
+    claimed = store.claim_job("tuning", "test", 20.0, FINGERPRINT)
+    assert claimed is not None
+    held = HeldJob(store, *claimed, 20.0, 30.0, threading.Event())
+    made = Attempt(
+        held,
+        base(),
+        config(folder, **changes),
+        DeviceWork(),
+        NullTuningObserver(),
+        lambda cause: nullcontext(),
+        lambda: True,
+        Files(),
+    )
+    if interrupt is not None:
+        made.interrupt = interrupt  # type: ignore[method-assign]
+    return made
 
 
 class Watcher(NullTuningObserver):

@@ -15,7 +15,7 @@ from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
-from server.tuning.jobs import held, runner
+from server.tuning.jobs import held
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
 
@@ -95,7 +95,7 @@ def test_a_job_that_does_not_wait_for_its_reads_fails(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control."""
-    monkeypatch.setattr(runner, "patient", lambda store, held: store)
+    monkeypatch.setattr(held.HeldJob, "store", property(lambda self: self._store))
     store = PromptStore.open(tmp_path, clock=clock)
     _, over = _beside(store, tmp_path, Stuttering(store, clock, "before"))
     assert over.status == "failed" and over.error is not None and over.error["code"] == "store_unavailable"

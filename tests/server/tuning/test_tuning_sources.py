@@ -12,13 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
-from service_tools import TENANT, config
+from service_tools import attempt, config
 
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
-from server.tuning.jobs.download import Download
-from server.tuning.jobs.sources import Sources, allowed_path, check_url
+from server.tuning.jobs.attempt import Attempt
+from server.tuning.jobs.download import fetch_url
+from server.tuning.jobs.sources import allowed_path, check_url, fetch
 
 
 def refused(path: str, roots: tuple[Path, ...]) -> str:
@@ -121,10 +122,13 @@ def say(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **heade
     handler.wfile.write(body)
 
 
-def sources(folder: Path, **changes: Any) -> Sources:
-    interrupt = changes.pop("interrupt", lambda: None)
-    store = PromptStore.open(folder)
-    return Sources(store, TENANT, config(folder, **changes), folder / "job", interrupt)
+def fetched(url: str, target: Path, interrupt: Callable[[], None], **more: Any) -> None:
+    field, settings = "data.train.url", config(target.parent)
+    fetch_url(url, target, settings, allowed=lambda other: None, interrupt=interrupt, field=field, **more)
+
+
+def opened(folder: Path, **changes: Any) -> Attempt:
+    return attempt(PromptStore.open(folder), folder, **changes)
 
 
 def test_a_download_is_kept_and_read_again_without_the_net(tmp_path: Path) -> None:
@@ -138,11 +142,11 @@ def test_a_download_is_kept_and_read_again_without_the_net(tmp_path: Path) -> No
             say(handler, 200, b"text,label\na,b\n")
 
     with web(answer) as url:
-        made = sources(tmp_path, data_urls=(f"{url}/data/",))
-        first = made.fetch(DataSource(url=f"{url}/data/moved.csv"), "data.train")
-        again = made.fetch(DataSource(url=f"{url}/data/moved.csv"), "data.train")
-    assert first == again and first.name == "moved.csv"
-    assert first.path.read_bytes() == b"text,label\na,b\n"
+        made = opened(tmp_path, data_urls=(f"{url}/data/",))
+        first = fetch(made, DataSource(url=f"{url}/data/moved.csv"), "data.train")
+        again = fetch(made, DataSource(url=f"{url}/data/moved.csv"), "data.train")
+    assert first == again and first[1] == "moved.csv"
+    assert first[0].read_bytes() == b"text,label\na,b\n"
     assert asked == ["/data/moved.csv", "/data/train.csv"]
 
 
@@ -150,11 +154,11 @@ def _refusal(
     tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], **changes: Any
 ) -> InvalidInputError:
     with web(answer) as url:
-        made = sources(tmp_path, data_urls=(f"{url}/data/",), **changes)
+        made = opened(tmp_path, data_urls=(f"{url}/data/",), **changes)
         with pytest.raises(InvalidInputError) as caught:
-            made.fetch(DataSource(url=f"{url}/data/x.csv"), "data.train")
+            fetch(made, DataSource(url=f"{url}/data/x.csv"), "data.train")
     assert caught.value.field == "data.train.url"
-    assert not list((tmp_path / "job").rglob("*.csv")) and not list((tmp_path / "job").rglob("*.partial"))
+    assert not [file for file in made.folder.rglob("*") if file.is_file()]
     return caught.value
 
 
@@ -254,10 +258,9 @@ def test_a_download_that_stalls_anywhere_ends(tmp_path: Path, pieces: tuple[byte
         def clock() -> float:
             return 1000.0 if ends == "too late" and sent.is_set() else 0.0
 
-        made = Download(config(tmp_path), lambda other: None, interrupt, "data.train.url", clock)
         target = tmp_path / "downloads" / "x.csv"
         with pytest.raises(KeyError if ends == "cancelled" else InvalidInputError) as caught:
-            made.fetch(f"{url}/x.csv", target)
+            fetched(f"{url}/x.csv", target, interrupt, clock=clock)
         assert ends == "cancelled" or "took longer than 600 seconds" in str(caught.value)
         assert gone.wait(300), "the connection is cut"
     assert not list(target.parent.iterdir())
@@ -296,9 +299,8 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     monkeypatch.setattr("server.tuning.jobs.download._END_SECONDS", 0.0)
-    made = Download(config(tmp_path), lambda other: None, interrupt, "data.train.url")
     with pytest.raises(KeyError):
-        made.fetch("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv")
+        fetched("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv", interrupt)
     left = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]
     assert len(left) == 1, "control: its thread still waits for the name"
     answer.set()
@@ -315,9 +317,8 @@ def test_a_redirect_to_no_url_is_a_sentence(tmp_path: Path, location: str) -> No
 
 
 def test_a_host_that_no_socket_takes_is_a_sentence(tmp_path: Path) -> None:
-    made = Download(config(tmp_path), lambda other: None, lambda: None, "data.train.url")
     with pytest.raises(InvalidInputError) as caught:
-        made.fetch(f"http://{'a' * 70}.example/x.csv", tmp_path / "x.csv")
+        fetched(f"http://{'a' * 70}.example/x.csv", tmp_path / "x.csv", lambda: None)
     assert caught.value.code == "data_unreachable"
 
 
@@ -331,7 +332,7 @@ def test_a_download_can_be_interrupted(tmp_path: Path) -> None:
         raise KeyError("cancelled")
 
     with web(lambda handler: say(handler, 200, b"x")) as url:
-        made = sources(tmp_path, data_urls=(url,), interrupt=interrupt)
+        made = opened(tmp_path, data_urls=(url,), interrupt=interrupt)
         with pytest.raises(KeyError):
-            made.fetch(DataSource(url=f"{url}/x.csv"), "data.train")
-    assert not list((tmp_path / "job").rglob("*.partial"))
+            fetch(made, DataSource(url=f"{url}/x.csv"), "data.train")
+    assert not list(made.folder.rglob("*.partial"))

@@ -1,17 +1,19 @@
-"""From a job document to examples and first values: everything that can be refused before a step is made."""
+"""The first stage, from a job document to examples and first values.
+
+What can be refused before a step is made is refused here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prompts_store.digests import canonical_json
 from prompts_store.errors import NotFoundError
-from prompts_store.records import PromptVersion, Reference
+from prompts_store.records import Reference
 from prompts_store.tasks.references import format_reference, parse_reference
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example, make_examples, target_ids
@@ -19,88 +21,70 @@ from server.tuning.data.splits import Split
 from server.tuning.document.job import JobDocument
 from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import Recipe
+from server.tuning.jobs.attempt import Attempt
 from server.tuning.jobs.config import TuningBase
 from server.tuning.jobs.datasets import Dataset, load_dataset
-from server.tuning.jobs.sources import FileStore, Sources
 from server.tuning.training.initialisers import Source, initial_prompt
 from server.tuning.training.run import PromptTask, TrainingRun
 
 
-class PromptReader(FileStore, Protocol):
-    """The part of `PromptStore` that has prompts to start from."""
-
-    def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
-        """The live version that a reference means."""
-        ...
-
-    def values(self, digest: str) -> npt.NDArray[np.float32]:
-        """The values of a digest."""
-        ...
-
-
 @dataclass(frozen=True)
-class Prepared:
+class Validated:
     """A job whose data was read and checked.
 
     Attributes:
-        spec: with references to prompts fixed to versions.
-        datasets: one for each entry of `spec.prompts`.
-        tasks: one for each of `spec.members`, with the recipe's micro-batch not settled yet.
+        document: with references to prompts fixed to versions.
+        tasks: one for each of `document.members`, with the recipe's micro-batch not settled yet.
+        lineages: of the data of each of `document.prompts`, see `Dataset`; its texts are let go.
         warnings: what is odd and yet allowed.
     """
 
-    spec: JobDocument
-    datasets: tuple[Dataset, ...]
+    document: JobDocument
     tasks: tuple[PromptTask, ...]
+    lineages: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
 
-    def job(self, micro_batch_size: int) -> TrainingRun:
-        """The job with a fixed micro-batch size."""
+    def run(self, micro_batch_size: int) -> TrainingRun:
+        """What is trained, with a fixed micro-batch size."""
         settled = [task.recipe.changed(micro_batch_size=micro_batch_size) for task in self.tasks]
         tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
-        return TrainingRun(self.spec.seed, tuple(tasks))
-
-    def dataset(self, member: int) -> Dataset:
-        """What the member learns from."""
-        return self.datasets[0 if self.spec.ensemble else member]
+        return TrainingRun(self.document.seed, tuple(tasks))
 
 
-def prepare(
-    spec: JobDocument, base: TuningBase, store: PromptReader, sources: Sources, interrupt: Callable[[], None]
-) -> Prepared:
+def validate(attempt: Attempt, document: JobDocument) -> Validated:
     """Fetch, read, check and tokenise.
-
-    Args:
-        interrupt: called between prompts; what it raises ends the preparation.
 
     Raises:
         InvalidInputError: naming the field, and the row where there is one.
         StoreError: an upload or a prompt that is not there.
     """
-    datasets: list[Dataset] = []
+    attempt.begin("validating")
+    base, several = attempt.base, len(document.prompts) > 1
     tasks: list[PromptTask] = []
     entries: list[PromptDocument] = []
+    lineages: list[Mapping[str, Any]] = []
     warnings: list[str] = []
-    embed, reader = _Embeddings(base), _Reader(base, sources, spec.seed)
-    for place, entry in enumerate(spec.prompts):
-        interrupt()
-        at = "" if len(spec.prompts) == 1 else f"prompts.{place}."
-        name = "" if len(spec.prompts) == 1 else f"prompt {place} ({entry.task}): "
+    source = Source(base.vocabulary, base.embed, base.width)
+    reader = _Reader(attempt, document.seed)
+    for place, entry in enumerate(document.prompts):
+        attempt.interrupt()
+        at = f"prompts.{place}." if several else ""
+        name = f"prompt {place} ({entry.task}): " if several else ""
         _check_servable(entry, base, at)
         dataset = reader.dataset(entry, f"{at}data")
-        interrupt()
-        fixed, existing = _existing(entry, base, store, sources.tenant, f"{at}initial_prompt")
+        attempt.interrupt()
+        fixed, existing = _existing(entry, attempt, f"{at}initial_prompt")
         task, said = _task(entry, base, reader, dataset, at)
-        members = spec.members if spec.ensemble else (entry,)
+        members = document.members if document.ensemble else (entry,)
         tasks += [
-            replace(task, index=each.index, initial=_initial(each, embed.source, spec.seed, existing, at))
+            replace(task, index=each.index, initial=_initial(each, source, document.seed, existing, at))
             for each in members
         ]
         entries.append(fixed)
-        datasets.append(dataset.without_rows())
+        lineages.append(dataset.lineage)
         warnings += [name + warning for warning in (*dataset.warnings, *said)]
-    fixed_spec = spec.model_copy(update={"prompts": tuple(entries)})
-    return Prepared(fixed_spec, tuple(datasets), tuple(tasks), tuple(warnings))
+    fixed_document = document.model_copy(update={"prompts": tuple(entries)})
+    return Validated(fixed_document, tuple(tasks), tuple(lineages), tuple(warnings))
 
 
 def _check_servable(entry: PromptDocument, base: TuningBase, at: str) -> None:
@@ -190,19 +174,18 @@ def _initial(entry: PromptDocument, source: Source, seed: int, existing: Any, at
         raise InvalidInputError(error.message, field=f"{at}{error.field}", code=error.code) from error
 
 
-def _existing(
-    entry: PromptDocument, base: TuningBase, store: PromptReader, tenant: str, field: str
-) -> tuple[PromptDocument, Any]:
+def _existing(entry: PromptDocument, attempt: Attempt, field: str) -> tuple[PromptDocument, Any]:
     """The entry with its reference fixed to a version, so that a job that is taken up again starts from the
     same values; and those values."""
     if entry.initial_prompt is None:
         return entry, None
+    tenant, store = attempt.job.tenant, attempt.store
     reference = parse_reference(entry.initial_prompt, tenant=tenant, field=field)
     if reference.tenant != tenant:  # answers like one that is not there
         message = f"There is no task {reference.tenant}/{reference.task}."
         raise NotFoundError(message, field=field, code="unknown_task")
     version = store.resolve(reference, tenant=tenant, field=field)
-    if version.manifest.base_fingerprint not in (None, base.fingerprint):
+    if version.manifest.base_fingerprint not in (None, attempt.base.fingerprint):
         message = f"{entry.initial_prompt} was tuned on another base model"
         raise InvalidInputError(message, field=field, code="base_mismatch")
     fixed = format_reference(Reference(version.tenant, version.task, version.number, None))
@@ -212,9 +195,8 @@ def _existing(
 class _Reader:
     """Reads data once, however many prompts of the job learn from it: they differ in learning rates, say."""
 
-    def __init__(self, base: TuningBase, sources: Sources, seed: int) -> None:
-        self._base = base
-        self._sources = sources
+    def __init__(self, attempt: Attempt, seed: int) -> None:
+        self._attempt = attempt
         self._seed = seed
         self._datasets: dict[bytes, Dataset] = {}
         self._examples: dict[tuple[Any, ...], tuple[tuple[Example, ...], tuple[str, ...]]] = {}
@@ -232,7 +214,7 @@ class _Reader:
             ]
         )
         if key not in self._datasets:
-            self._datasets[key] = load_dataset(entry, self._sources, self._seed, path)
+            self._datasets[key] = load_dataset(self._attempt, entry, self._seed, path)
         return self._datasets[key]
 
     def examples(
@@ -243,17 +225,10 @@ class _Reader:
         key = (id(split), *limits, recipe.sentinel_before_target)
         if key not in self._examples:
             self._examples[key] = make_examples(
-                split.rows, self._base.vocabulary, recipe, field=field, interrupt=self._sources.interrupt
+                split.rows,
+                self._attempt.base.vocabulary,
+                recipe,
+                field=field,
+                interrupt=self._attempt.interrupt,
             )
         return self._examples[key]
-
-
-class _Embeddings:
-    """Rows of the embedding table, read once they are asked for."""
-
-    def __init__(self, base: TuningBase) -> None:
-        self._base = base
-        self.source = Source(base.vocabulary, self._embed, base.width)
-
-    def _embed(self, ids: Sequence[int]) -> Any:
-        return np.asarray(self._base.embeddings()[list(ids)], np.float32)

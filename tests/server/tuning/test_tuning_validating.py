@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_tools import FINGERPRINT, TENANT, base, config, document, jsonl, upload
+from service_tools import FINGERPRINT, attempt, base, document, jsonl, upload
 
 from prompts_store.store import PromptStore
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.document.job import JobDocument
-from server.tuning.jobs import preparing
-from server.tuning.jobs.preparing import Prepared, prepare
-from server.tuning.jobs.sources import Sources
+from server.tuning.jobs.held import JobCancelledError
+from server.tuning.jobs.stages import validate as stage
+from server.tuning.jobs.stages.validate import Validated, validate
 from server.tuning.training.run import TrainingRun
 
 
-def _prepared(
-    store: PromptStore, folder: Path, sent: dict[str, Any], interrupt: Any = lambda: None
-) -> Prepared:
-    spec = JobDocument.from_json(sent).for_base(FINGERPRINT)
-    sources = Sources(store, TENANT, config(folder), folder / "job", interrupt)
-    return prepare(spec, base(), store, sources, lambda: None)
+def _validated(store: PromptStore, folder: Path, sent: dict[str, Any]) -> Validated:
+    return validate(attempt(store, folder), JobDocument.from_json(sent).for_base(FINGERPRINT))
 
 
 def test_prompts_that_learn_from_the_same_data_share_its_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, read = PromptStore.open(tmp_path), []
-    load = preparing.load_dataset
-    monkeypatch.setattr(preparing, "load_dataset", lambda *a: read.append(a[-1]) or load(*a))
+    load = stage.load_dataset
+    monkeypatch.setattr(stage, "load_dataset", lambda *a: read.append(a[-1]) or load(*a))
     rates = [{"recipe": {"learning_rate": rate}} for rate in (0.1, 0.3, 0.5)]
     other = {"data": {"train": {"file": upload(store, jsonl(40, 2))}, "selection_rows": 10}}
     sent = document(upload(store, jsonl()), prompts=[*rates, other, {"target_texts": {"n": "n", "y": "y"}}])
-    prepared = _prepared(store, tmp_path, sent)
-    one, two, three, fourth, fifth = prepared.tasks
+    validated = _validated(store, tmp_path, sent)
+    one, two, three, fourth, fifth = validated.tasks
     assert one.train is two.train is three.train and one.selection is three.selection
     assert fourth.train != one.train and fifth.train is not one.train and fifth.train == one.train
     assert read == ["prompts.0.data", "prompts.3.data", "prompts.4.data"]
-    assert [not each.train.rows for each in prepared.datasets] == [True] * 5, "texts are let go"
-    assert [each.facts["train"]["rows"] for each in prepared.datasets] == [30, 30, 30, 29, 30]
-    job = prepared.job(4)
-    # Shared or not, the job's digest is of what is in the splits.
-    apart = [preparing.replace(each, train=(*each.train,)) for each in job.tasks]
-    assert TrainingRun(job.seed, tuple(apart)).digest == job.digest
-    apart[1] = preparing.replace(apart[1], train=apart[1].train[1:])
-    assert TrainingRun(job.seed, tuple(apart)).digest != job.digest
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, TextRow)], "texts are let go"
+    assert [each["data"]["train"]["rows"] for each in validated.lineages] == [30, 30, 30, 29, 30]
+    run = validated.run(4)
+    # Shared or not, the run's digest is of what is in the splits.
+    apart = [replace(each, train=(*each.train,)) for each in run.tasks]
+    assert TrainingRun(run.seed, tuple(apart)).digest == run.digest
+    apart[1] = replace(apart[1], train=apart[1].train[1:])
+    assert TrainingRun(run.seed, tuple(apart)).digest != run.digest
 
 
 def test_equal_ids_are_one_object(tmp_path: Path) -> None:
@@ -57,19 +56,24 @@ def test_equal_ids_are_one_object(tmp_path: Path) -> None:
             return [each + 1000 for each in super().encode(text)]
 
     rows = [TextRow(n, "ab", ("y",)) for n in range(2)]
-    recipe = _prepared(store, tmp_path, document(upload(store, jsonl()))).tasks[0].recipe
+    recipe = _validated(store, tmp_path, document(upload(store, jsonl()))).tasks[0].recipe
     (first, second), _ = make_examples(rows, Fresh(), recipe)
     assert first.input_ids[0] is second.input_ids[0] and first.target_ids is second.target_ids
 
 
 def test_a_cancellation_is_seen_while_a_file_is_read(tmp_path: Path) -> None:
     store = PromptStore.open(tmp_path)
+    sent = JobDocument.from_json(document(upload(store, jsonl()))).for_base(FINGERPRINT)
+    looks = iter([None, None])
 
     def interrupt() -> None:
-        raise KeyError("cancelled")
+        """Passes as the stage and its prompt begin."""
+        if next(looks, "over") == "over":
+            raise JobCancelledError
 
-    with pytest.raises(KeyError):
-        _prepared(store, tmp_path, document(upload(store, jsonl())), interrupt)
+    with pytest.raises(JobCancelledError) as caught:
+        validate(attempt(store, tmp_path, interrupt=interrupt), sent)
+    assert "load_split" in [entry.name for entry in caught.traceback]
 
 
 def test_labels_that_get_no_row_are_told(tmp_path: Path) -> None:
@@ -77,7 +81,7 @@ def test_labels_that_get_no_row_are_told(tmp_path: Path) -> None:
     file = upload(store, jsonl())
 
     def warned(**recipe: Any) -> list[str]:
-        found = _prepared(store, tmp_path, document(file, recipe=recipe)).warnings
+        found = _validated(store, tmp_path, document(file, recipe=recipe)).warnings
         return [each for each in found if "prompt_length" in each]
 
     (one,) = warned(prompt_length=1)

@@ -1,0 +1,49 @@
+"""The second stage: sizes and programs. What is fixed for later attempts is stored before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from server.tuning.jobs.attempt import Attempt
+from server.tuning.jobs.sizing import Sizer, Sizes
+from server.tuning.jobs.stages.validate import Validated
+from server.tuning.training.programs import Programs
+from server.tuning.training.run import TrainingRun
+
+
+def compile_run(attempt: Attempt, validated: Validated) -> tuple[TrainingRun, Programs]:
+    """Measure how large a dispatch may be and compile, off the device's thread.
+
+    Raises:
+        InvalidInputError: see `Sizer.settle`.
+    """
+    attempt.begin("compiling", validated.warnings)
+    prompts = validated.document.prompts
+
+    def compiled(name: str, seconds: float, measuring: bool) -> None:
+        attempt.observer.compiled(name, seconds)
+        data = {"name": name, "seconds": round(seconds, 3), "measuring": measuring}
+        attempt.held.tell([("program", data)])
+
+    sizer = Sizer(
+        attempt.base,
+        validated.run,
+        prompts[0].recipe.batch_size,
+        attempt.work,
+        attempt.config.slice_seconds,
+        attempt.config.longest_seconds,
+        compiled,
+        attempt.interrupt,
+    )
+    sizes = attempt.settled.get("sizes")
+    with attempt.because("tuning"):
+        run, programs, found, warnings = sizer.settle(
+            prompts[0].recipe.micro_batch_size, Sizes(**sizes) if sizes else None
+        )
+    attempt.progress["settled"] = {
+        "sizes": asdict(found),
+        "initial_prompts": [prompt.initial_prompt for prompt in prompts],
+    }
+    attempt.warn(warnings)
+    attempt.save_progress()
+    return run, programs

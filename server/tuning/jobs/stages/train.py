@@ -1,0 +1,87 @@
+"""The third stage: slices on the device's thread, checkpoints on the writer's, events from this one."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from server.tuning.data.order import forget_orders
+from server.tuning.jobs.attempt import Attempt
+from server.tuning.jobs.held import JobCancelledError, ServiceStoppingError
+from server.tuning.jobs.reporting import Reporter
+from server.tuning.jobs.stages.validate import Validated
+from server.tuning.jobs.writer import (
+    CheckpointWriter,
+    attempt_folder,
+    newest_state,
+    remove_older_attempts,
+)
+from server.tuning.training.events import Event, StepFinished
+from server.tuning.training.loop import TuningLoop
+from server.tuning.training.programs import Programs
+from server.tuning.training.run import TrainingRun
+from server.tuning.training.state import TrainingState
+
+_SLICE_END_SECONDS = 60.0
+
+
+def train(attempt: Attempt, validated: Validated, run: TrainingRun, programs: Programs) -> TrainingState:
+    """Slices until the run is done; its state is then on the disk.
+
+    Raises:
+        InvalidInputError: see `newest_state`.
+        OSError: a checkpoint could not be written.
+    """
+    held, work = attempt.held, attempt.work
+    state, warning = newest_state(attempt.folder, run)
+    attempt.warn([warning] if warning is not None else [])
+    folder = attempt_folder(attempt.folder, held.token)
+    saved: deque[int] = deque()
+
+    def may_write() -> bool:
+        return not held.lost.is_set()
+
+    writer = CheckpointWriter(folder, run, attempt.files, saved.append, may_write)
+    with attempt.because("tuning"):
+        loop = TuningLoop(run, programs, attempt.base.vocabulary.decode, state, writer.save)
+    reporter = Reporter(held, validated.document, attempt.progress)
+    reporter.begin(loop.state.step)
+    happened: deque[Event] = deque()
+
+    def piece() -> bool:
+        happened.extend(loop.run_slice(1))
+        return loop.done
+
+    def pump() -> None:
+        while happened:
+            event = happened.popleft()
+            if isinstance(event, StepFinished):
+                attempt.observer.step_done()
+            reporter.add(event)
+        while saved:
+            attempt.observer.checkpoint_written()
+            reporter.checkpointed(saved.popleft())
+            remove_older_attempts(attempt.folder, folder)
+
+    writer.start()
+    work.start(piece)
+    try:
+        while not work.wait(min(0.5, attempt.config.poll_seconds)):
+            attempt.interrupt()
+            writer.check()
+            pump()
+            reporter.tick()
+        writer.flush()
+        pump()
+        reporter.flush()
+    except (JobCancelledError, ServiceStoppingError):
+        if work.stop(_SLICE_END_SECONDS) and attempt.alive():
+            writer.save(loop.state)
+            writer.flush()
+            pump()
+            reporter.flush()
+        raise
+    finally:
+        work.stop(_SLICE_END_SECONDS)
+        writer.close()
+        forget_orders()
+    return loop.state
