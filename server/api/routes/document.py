@@ -51,7 +51,12 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     if made is not None:
         return made
     document = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        # A job document is one schema, sent and shown.
+        separate_input_output_schemas=False,
     )
     for path in document["paths"].values():
         for operation in path.values():

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import Field
 from pydantic.json_schema import models_json_schema
 
+from prompts_store.jobs.records import JobStatus
 from server.api.schemas.common import AnswerModel, ErrorAnswer, ErrorDetail
 from server.api.schemas.inference import GenerateResult
-from server.api.schemas.tuning import JobEventAnswer, JobStatus
+from server.api.schemas.tuning import JobEventAnswer
 
 _REF = "#/components/schemas/{model}"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
+from prompts_store.jobs.records import JobStatus
 from server.api.schemas.common import AnswerModel
-
-JobStatus = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
+from server.tuning.document.job import JobDocument
 
 
 class FileAnswer(AnswerModel):
@@ -49,7 +49,9 @@ class JobSummary(AnswerModel):
 class JobAnswer(JobSummary):
     """A tuning job."""
 
-    spec: dict[str, Any] = Field(description="The document, with every default written out.")
+    spec: JobDocument = Field(
+        description="The document, with every default written out: all prompts are in `prompts`."
+    )
     result: dict[str, Any] = Field(description="Versions and metrics, once it succeeded.")
 
 
