@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tuning.tasks import TASKS, Source, Task
-from server.tuning.data.columns import ColumnMap
+from server.tuning.data.columns import text_row
 from server.tuning.data.examples import TextRow
 from server.tuning.data.readers import ReadOptions, file_digest, read_rows
 from server.tuning.data.splits import Split, check_rows, cut_from_train
+from server.tuning.document.prompt import PromptDocument
 
 SPLIT_SEED = 20260101
 
@@ -92,8 +93,10 @@ def _numbered(path: Path) -> Iterator[Record]:
 
 def _texts(task: Task, records: Sequence[Record], template: str) -> tuple[TextRow, ...]:
     fields = {name: column for name, column in task.columns.items() if "{" + name + "}" in template}
-    columns = ColumnMap(template, task.target, fields, task.answers)
-    return tuple(columns.text_row(row, record, field=task.name) for row, record in records)
+    prompt = PromptDocument(
+        template=template, target=task.target, columns=fields, target_texts=dict(task.answers)
+    )
+    return tuple(text_row(prompt, row, record, field=task.name) for row, record in records)
 
 
 def _held_out(records: Sequence[Record], count: int) -> tuple[list[Record], list[Record]]:

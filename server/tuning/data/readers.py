@@ -14,13 +14,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn, get_args
+from typing import Any, BinaryIO, NoReturn, get_args
 
 from prompts_store.text import shown
 from server.errors import InvalidInputError
 from server.tuning.data.parquet import TooLargeToUnpackError, parquet_rows
+from server.tuning.document.data import Format
 
-Format = Literal["jsonl", "csv", "tsv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Record = tuple[int, dict[str, Any]]
 """(number of the row, value by column)."""

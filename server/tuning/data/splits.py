@@ -10,9 +10,10 @@ from pathlib import Path
 
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
-from server.tuning.data.columns import ColumnMap
+from server.tuning.data.columns import text_row
 from server.tuning.data.examples import TextRow
 from server.tuning.data.readers import ReadOptions, file_digest, read_rows
+from server.tuning.document.prompt import PromptDocument
 
 SHOWN_ROWS = 5
 _ROWS_A_LOOK = 1_000
@@ -38,7 +39,7 @@ class Split:
 def load_split(
     name: str,
     path: Path,
-    columns: ColumnMap,
+    prompt: PromptDocument,
     *,
     labels: Sequence[str] = (),
     options: ReadOptions | None = None,
@@ -51,7 +52,7 @@ def load_split(
         interrupt: called each thousand rows; what it raises ends the reading.
 
     Raises:
-        InvalidInputError: see `read_rows`, `ColumnMap.text_row` and `check_rows`.
+        InvalidInputError: see `read_rows`, `text_row` and `check_rows`.
     """
     field = f"data.{name}"
     rows: list[TextRow] = []
@@ -59,7 +60,7 @@ def load_split(
     for row, record in read_rows(path, options, field=field, warn=odd.append):
         if len(rows) % _ROWS_A_LOOK == 0:
             interrupt()
-        rows.append(columns.text_row(row, record, field=field))
+        rows.append(text_row(prompt, row, record, field=field))
     warnings = (*odd, *check_rows(name, rows, labels))
     return Split(name, tuple(rows), warnings, file_digest(path))
 

@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_serializer
 
-from server.tuning.data.readers import Format
 from server.tuning.document.fields import DocumentModel, Paragraph, TextList, refuse
 from server.urls import split_http_url
 
+Format = Literal["jsonl", "csv", "tsv", "parquet"]
 SourceKind = Literal["file", "path", "url"]
 KINDS: tuple[SourceKind, ...] = get_args(SourceKind)
 

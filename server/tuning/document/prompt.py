@@ -14,8 +14,8 @@ from prompts_store.names import check_name
 from prompts_store.tasks.labels import check_labels
 from prompts_store.tasks.manifests import MAX_DESCRIPTION_CHARACTERS
 from prompts_store.tasks.references import parse_reference
+from prompts_store.tasks.template import parse_template
 from server.errors import InvalidInputError
-from server.tuning.data.columns import ColumnMap
 from server.tuning.document.data import DataDocument
 from server.tuning.document.fields import (
     DocumentModel,
@@ -83,11 +83,6 @@ class PromptDocument(DocumentModel):
         description="Reference of the prompt to start from; pinned to its version when the job is made.",
     )
 
-    @property
-    def column_map(self) -> ColumnMap:
-        """How a row becomes text and answers."""
-        return ColumnMap(self.template, self.target, self.columns, self.target_texts)
-
     def over(self, beside: PromptDocument) -> PromptDocument:
         """The prompt, with what stands beside it where it leaves a field or a knob out."""
         taken = {
@@ -135,8 +130,12 @@ class PromptDocument(DocumentModel):
         if len(self.labels) == 1:
             message = "has one label, which is no choice: name two or more, or none for free text"
             refuse(message, at("labels"))
-        with _naming(at("columns"), "columns"), _naming(at("template"), "template"):
-            assert self.column_map
+        with _naming(at("template")):
+            known = parse_template(self.template).fields
+        for name in self.columns:
+            if name not in known:
+                message = f"the template has no field {ascii(name)[:60]}; it has {', '.join(known)}"
+                raise InvalidInputError(message, field=at("columns"))
         for key, text in self.target_texts.items():
             if self.labels and text not in self.labels:
                 refuse("is none of the labels", f"{at('target_texts')}.{key}", code="unknown_label")

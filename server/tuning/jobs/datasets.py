@@ -80,7 +80,7 @@ def _read(attempt: Attempt, prompt: PromptDocument, name: str, path: str) -> Spl
         return load_split(
             name,
             file,
-            prompt.column_map,
+            prompt,
             labels=prompt.labels,
             options=options,
             interrupt=attempt.interrupt,

@@ -13,13 +13,14 @@ import pytest
 from tuning_tools import RECIPE, VOCABULARY
 
 from server.errors import InvalidInputError
-from server.tuning.data.columns import ColumnMap
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.data.order import batch_indices, epoch_of
 from server.tuning.data.readers import ReadOptions, file_digest, read_rows
 from server.tuning.data.splits import check_rows, cut_from_train, load_split, overlap_warnings
+from server.tuning.document.job import JobDocument
+from server.tuning.document.prompt import PromptDocument
 
-COLUMNS = ColumnMap("{text}", "label")
+PROMPT = PromptDocument(template="{text}", target="label")
 LABELS = ("bad", "good")
 
 
@@ -32,9 +33,9 @@ def _jsonl(path: Path, rows: list[Any]) -> Path:
     return _write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _refused(path: Path, columns: ColumnMap = COLUMNS, **more: Any) -> InvalidInputError:
+def _refused(path: Path, prompt: PromptDocument = PROMPT, **more: Any) -> InvalidInputError:
     with pytest.raises(InvalidInputError) as refused:
-        load_split("train", path, columns, **more)
+        load_split("train", path, prompt, **more)
     assert refused.value.field == "data.train"
     return refused.value
 
@@ -131,13 +132,13 @@ def test_bad_files_are_refused_with_the_row(tmp_path: Path, name: str, content: 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "a.jsonl", [{"text": str(n), "label": "good"} for n in range(5)])
     assert _refused(path, labels=LABELS).code == "one_class"
-    assert load_split("selection", path, COLUMNS, labels=LABELS).warnings
+    assert load_split("selection", path, PROMPT, labels=LABELS).warnings
 
 
 def test_one_label_is_one_class_and_one_free_answer_is_odd(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "a.jsonl", [{"text": str(n), "label": "good"} for n in range(5)])
     assert _refused(path, labels=("good",)).code == "one_class"
-    assert load_split("train", path, COLUMNS).warnings == (
+    assert load_split("train", path, PROMPT).warnings == (
         "every row of the train split has the answer 'good'; there is little to learn",
     )
 
@@ -152,7 +153,7 @@ def test_reading_can_be_interrupted_in_the_middle_of_a_file(tmp_path: Path) -> N
             raise KeyError("cancelled")
 
     with pytest.raises(KeyError):
-        load_split("train", path, COLUMNS, interrupt=interrupt)
+        load_split("train", path, PROMPT, interrupt=interrupt)
     assert len(looks) == 3
 
 
@@ -184,18 +185,24 @@ def test_a_row_of_many_lines_is_bounded_too(tmp_path: Path) -> None:
 
 def test_columns_templates_and_answers(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "a.jsonl", [{"premise": "p", "hyp": 3, "idx": 0, "label": True}])
-    columns = ColumnMap(
-        "{premise} => {hypothesis}", "label", {"hypothesis": "hyp"}, {"true": "good", "false": "bad"}
+    prompt = PromptDocument(
+        template="{premise} => {hypothesis}",
+        target="label",
+        columns={"hypothesis": "hyp"},
+        target_texts={"true": "good", "false": "bad"},
     )
-    assert load_split("train", path, columns).rows == (TextRow(1, "p => 3", ("good",)),)
+    assert load_split("train", path, prompt).rows == (TextRow(1, "p => 3", ("good",)),)
     several = _jsonl(tmp_path / "b.jsonl", [{"text": "q", "label": ["x", "y"]}])
-    assert load_split("train", several, COLUMNS).rows[0].answers == ("x", "y")
+    assert load_split("train", several, PROMPT).rows[0].answers == ("x", "y")
     unknown = _jsonl(tmp_path / "c.jsonl", [{"premise": "p", "hyp": "h", "label": 2}])
-    assert "row 1: target_texts does not say how to write '2'" in _refused(unknown, columns).message
-    with pytest.raises(InvalidInputError, match="no field 'x'"):
-        ColumnMap("{text}", "label", {"x": "y"})
-    with pytest.raises(InvalidInputError):
-        ColumnMap("{text", "label")
+    assert "row 1: target_texts does not say how to write '2'" in _refused(unknown, prompt).message
+    sent = {"task": "t", "data": {"train": {"file": "file-1"}}}
+    with pytest.raises(InvalidInputError, match="no field 'x'") as caught:
+        JobDocument.from_json({**sent, "columns": {"x": "y"}})
+    assert caught.value.field == "columns"
+    with pytest.raises(InvalidInputError) as caught:
+        JobDocument.from_json({**sent, "template": "{text"})
+    assert caught.value.field == "template"
 
 
 def _rows(*texts: str, answer: str = "good") -> list[TextRow]:
@@ -213,7 +220,7 @@ def test_odd_but_allowed_rows_are_warned_about() -> None:
 
 def test_a_selection_split_never_shares_content_with_train(tmp_path: Path) -> None:
     rows = [{"text": str(n % 40), "label": "good" if n % 2 else "bad"} for n in range(100)]
-    train = load_split("train", _jsonl(tmp_path / "a.jsonl", rows), COLUMNS, labels=LABELS)
+    train = load_split("train", _jsonl(tmp_path / "a.jsonl", rows), PROMPT, labels=LABELS)
     kept, taken = cut_from_train(train, 20, seed=1)
     assert len(taken.rows) >= 20 and len(kept.rows) + len(taken.rows) == 100
     assert not {row.text for row in kept.rows} & {row.text for row in taken.rows}

@@ -12,17 +12,17 @@ from tuning_tools import RECIPE
 
 from server.errors import InvalidInputError
 from server.model.vocabulary import Vocabulary
-from server.tuning.data.columns import ColumnMap
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.data.readers import ReadOptions, read_rows
 from server.tuning.data.splits import Split, load_split
+from server.tuning.document.prompt import PromptDocument
 
-COLUMNS = ColumnMap("{text}", "label")
+PROMPT = PromptDocument(template="{text}", target="label")
 
 
 def load(path: Path, content: str | bytes, **options: Any) -> Split:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return load_split("train", path, COLUMNS, options=ReadOptions(**options))
+    return load_split("train", path, PROMPT, options=ReadOptions(**options))
 
 
 def pairs(split: Split) -> list[tuple[int, str, str]]:
@@ -55,7 +55,7 @@ def test_blank_cells_and_nul_are_refused_with_their_row(
         cut = "," if name == "a.csv" else "\t"
         path.write_text("\n".join(cut.join(r) for r in [("text", "label"), *rows]) + "\n")
     with pytest.raises(InvalidInputError) as refused:
-        load_split("train", path, COLUMNS)
+        load_split("train", path, PROMPT)
     assert message in refused.value.message and refused.value.field == "data.train"
 
 
