@@ -14,9 +14,9 @@ from server.api.services import Services, longest_prompt
 from server.api.version import VERSION
 from server.metrics import Metrics
 from server.settings import Settings
-from server.tuning.jobs.config import ServiceConfig, TuningBase
-from server.tuning.jobs.observer import Ending
-from server.tuning.jobs.service import TuningService
+from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
+from server.tuning.jobs.attempts.observer import Ending
+from server.tuning.jobs.worker.service import TuningService
 
 if TYPE_CHECKING:
     from server.engine.executor import CompileWatch

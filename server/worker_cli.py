@@ -20,7 +20,7 @@ from server.signals import ending_signals
 
 if TYPE_CHECKING:
     from server.model.checkpoints import LoadedModel
-    from server.tuning.jobs.config import TuningBase
+    from server.tuning.jobs.attempts.config import TuningBase
 
 NAMES = (
     "model",
@@ -88,8 +88,8 @@ def run(settings: Settings, say: Say) -> int:
     from server.engine.executor import use_persistent_cache
     from server.process import exit_now
     from server.storage import compile_cache, open_storage
-    from server.tuning.jobs.service import TuningService
-    from server.tuning.jobs.slices import SliceThread
+    from server.tuning.jobs.attempts.slices import SliceThread
+    from server.tuning.jobs.worker.service import TuningService
     from server.tuning_wiring import service_config
 
     model_source(settings.model)

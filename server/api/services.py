@@ -26,7 +26,7 @@ from server.settings import Settings
 from server.tenancy.keys import KeyRing
 
 if TYPE_CHECKING:  # it brings JAX, and the routes are up before that
-    from server.tuning.jobs.service import TuningService
+    from server.tuning.jobs.worker.service import TuningService
 
 
 @dataclass(frozen=True, slots=True)

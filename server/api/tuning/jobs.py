@@ -20,7 +20,7 @@ from server.tuning.document.fields import FieldPaths
 from server.tuning.document.job import JobDocument
 from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import SENTINEL_SETTING
-from server.tuning.jobs.sources import allowed_path, check_url
+from server.tuning.jobs.stages.sources import allowed_path, check_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from server.tuning.document.job import JobDocument
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.config import ServiceConfig, TuningBase
-from server.tuning.jobs.held import HeldJob
-from server.tuning.jobs.observer import NullTuningObserver
-from server.tuning.jobs.service import TuningService
-from server.tuning.jobs.slices import DeviceWork, SliceThread
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
+from server.tuning.jobs.attempts.held import HeldJob
+from server.tuning.jobs.attempts.observer import NullTuningObserver
+from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
+from server.tuning.jobs.worker.service import TuningService
 
 FINGERPRINT = "a" * 64
 TENANT = "acme"

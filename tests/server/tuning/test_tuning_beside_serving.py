@@ -27,7 +27,7 @@ from server.engine.requests import GenerateRequest, Origin, PromptHandle, ScoreR
 from server.engine.sampling import Sampling
 from server.tuning.data.examples import make_examples
 from server.tuning.document.recipe import Recipe
-from server.tuning.jobs.service import TuningService
+from server.tuning.jobs.worker.service import TuningService
 from server.tuning.training.answering import label_scores
 from server.tuning.training.packing import pack_targets
 

@@ -12,8 +12,8 @@ from tuning_tools import programs, task
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
 from server.settings import Settings
-from server.tuning.jobs import durations
-from server.tuning.jobs.durations import check_durations, operations
+from server.tuning.jobs.stages import durations
+from server.tuning.jobs.stages.durations import check_durations, operations
 from server.tuning.training.run import TrainingRun
 from server.tuning_wiring import longest_dispatch
 

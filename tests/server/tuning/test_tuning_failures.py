@@ -6,8 +6,8 @@ import pytest
 
 from prompts_store.checks import check_object
 from prompts_store.errors import InvalidError
-from server.tuning.jobs.failures import failure_of
-from server.tuning.jobs.lineage import fitting
+from server.tuning.jobs.stages.lineage import fitting
+from server.tuning.jobs.worker.failures import failure_of
 
 LINEAGE = {
     "job": "job-1",

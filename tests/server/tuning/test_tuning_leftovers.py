@@ -12,7 +12,7 @@ from service_tools import FINGERPRINT, TENANT
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
-from server.tuning.jobs.leftovers import remove_leftovers
+from server.tuning.jobs.worker.leftovers import remove_leftovers
 
 KEEP = timedelta(days=14)
 SPEC = {"base_fingerprint": FINGERPRINT}

@@ -13,8 +13,8 @@ import pytest
 from service_tools import TENANT, Watcher, base, document, events, finished, jsonl, running, submit, upload
 
 from prompts_store.store import PromptStore
-from server.tuning.jobs.sizing import Sizer, Sizes
-from server.tuning.jobs.slices import DeviceWork, SliceThread
+from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
+from server.tuning.jobs.stages.sizing import Sizer, Sizes
 
 
 class Timed(Sizer):

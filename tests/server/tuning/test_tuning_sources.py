@@ -17,9 +17,9 @@ from service_tools import attempt, config
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.download import fetch_url
-from server.tuning.jobs.sources import allowed_path, check_url, fetch
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.stages.download import fetch_url
+from server.tuning.jobs.stages.sources import allowed_path, check_url, fetch
 
 
 def refused(path: str, roots: tuple[Path, ...]) -> str:
@@ -298,7 +298,7 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
             raise KeyError("cancelled")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr("server.tuning.jobs.download._END_SECONDS", 0.0)
+    monkeypatch.setattr("server.tuning.jobs.stages.download._END_SECONDS", 0.0)
     with pytest.raises(KeyError):
         fetched("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv", interrupt)
     left = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]

@@ -9,7 +9,7 @@ import pytest
 from tuning_tools import task
 
 from server.errors import InvalidInputError
-from server.tuning.jobs.writer import attempt_folder, newest_state, remove_older_attempts
+from server.tuning.jobs.stages.writer import attempt_folder, newest_state, remove_older_attempts
 from server.tuning.training import checkpoint
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState

@@ -1,1 +1,1 @@
-"""What is done in an attempt at a tuning job, one stage a module, in the order of `pipeline`."""
+"""The stages of an attempt: validate, compile, train, publish, and what each is made of."""

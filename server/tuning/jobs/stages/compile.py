@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.sizing import Sizer, Sizes
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.stages.sizing import Sizer, Sizes
 from server.tuning.jobs.stages.validate import Validated
 from server.tuning.training.programs import Programs
 from server.tuning.training.run import TrainingRun

@@ -16,8 +16,8 @@ from prompts_store.names import LIVE
 from prompts_store.records import EnsembleMember, PromptManifest, Published
 from server.tuning.document.job import JobDocument
 from server.tuning.document.recipe import SENTINEL_SETTING
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.lineage import lineage_of
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.stages.lineage import lineage_of
 from server.tuning.jobs.stages.validate import Validated
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import Standing, TrainingState

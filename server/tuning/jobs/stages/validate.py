@@ -21,9 +21,9 @@ from server.tuning.data.splits import Split
 from server.tuning.document.job import JobDocument
 from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import Recipe
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.config import TuningBase
-from server.tuning.jobs.datasets import Dataset, load_dataset
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.attempts.config import TuningBase
+from server.tuning.jobs.stages.datasets import Dataset, load_dataset
 from server.tuning.training.initialisers import Source, initial_prompt
 from server.tuning.training.run import PromptTask, TrainingRun
 

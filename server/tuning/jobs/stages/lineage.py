@@ -11,7 +11,7 @@ import numpy as np
 from prompts_store.digests import canonical_json
 from prompts_store.records import BASE_MODEL_NAME
 from prompts_store.tasks.manifests import MAX_LINEAGE_BYTES
-from server.tuning.jobs.attempt import Attempt
+from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.stages.validate import Validated
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState

@@ -10,8 +10,8 @@ from server.tuning.data.readers import ReadOptions
 from server.tuning.data.splits import Split, check_rows, cut_from_train, load_split, overlap_warnings
 from server.tuning.document.data import DataDocument
 from server.tuning.document.prompt import PromptDocument
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.sources import fetch
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.stages.sources import fetch
 
 _CUT_SHARE, _CUT_MOST = 10, 500
 

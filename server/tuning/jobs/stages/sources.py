@@ -10,8 +10,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from prompts_store.text import shown
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.download import fetch_url
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.stages.download import fetch_url
 from server.urls import split_http_url
 
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
-from server.tuning.jobs.config import TuningBase
-from server.tuning.jobs.durations import check_durations, operations
-from server.tuning.jobs.memory import check_memory
-from server.tuning.jobs.slices import DeviceWork
+from server.tuning.jobs.attempts.config import TuningBase
+from server.tuning.jobs.attempts.slices import DeviceWork
+from server.tuning.jobs.stages.durations import check_durations, operations
+from server.tuning.jobs.stages.memory import check_memory
 from server.tuning.training.evaluation import Evaluator
 from server.tuning.training.objective import Noise
 from server.tuning.training.packing import pack_batch

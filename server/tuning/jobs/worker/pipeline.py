@@ -16,20 +16,20 @@ import shutil
 from typing import Any, Literal
 
 from prompts_store.errors import LeaseLostError, StoreError
-from server.tuning.jobs.attempt import Attempt
-from server.tuning.jobs.failures import (
+from server.tuning.jobs.attempts.attempt import Attempt
+from server.tuning.jobs.attempts.held import JobCancelledError, ServiceStoppingError
+from server.tuning.jobs.attempts.observer import Ending
+from server.tuning.jobs.stages.compile import compile_run
+from server.tuning.jobs.stages.publish import is_good, publish, result_of
+from server.tuning.jobs.stages.train import train
+from server.tuning.jobs.stages.validate import validate
+from server.tuning.jobs.worker.failures import (
     MAX_RUNS_WITHOUT_PROGRESS,
     GaveUpError,
     diverged,
     failure_of,
     log_line,
 )
-from server.tuning.jobs.held import JobCancelledError, ServiceStoppingError
-from server.tuning.jobs.observer import Ending
-from server.tuning.jobs.stages.compile import compile_run
-from server.tuning.jobs.stages.publish import is_good, publish, result_of
-from server.tuning.jobs.stages.train import train
-from server.tuning.jobs.stages.validate import validate
 
 logger = logging.getLogger(__name__)
 

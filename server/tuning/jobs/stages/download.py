@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 import httpx
 
 from server.errors import InvalidInputError
-from server.tuning.jobs.config import ServiceConfig
+from server.tuning.jobs.attempts.config import ServiceConfig
 
 _REDIRECTS = 5
 _SILENCE_SECONDS = 30.0

@@ -1,0 +1,1 @@
+"""Who takes jobs, and each attempt at one from its first stage to its last."""
