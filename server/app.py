@@ -22,7 +22,6 @@ from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle, spare_collections
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
-from server.api.tuning.feeds import FeedLimits, JobFeeds
 from server.api.upkeep import Upkeep
 from server.embedded import model_source, register_prompts
 from server.engine.config import EngineConfig
@@ -33,6 +32,7 @@ from server.engine.limits import Limits
 from server.engine.plans import Ladder
 from server.engine.stats import EngineStats
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
+from server.jobs.feeds import FeedLimits, JobFeeds
 from server.log import Say
 from server.metrics import Metrics
 from server.settings import Settings
@@ -96,7 +96,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         lifecycle=lifecycle,
         text=Offload(settings.text_threads, _CALLS_WAITING, "text threads"),
         metrics=metrics,
-        feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(settings)),
+        feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending, feed_limits(settings)),
     )
     metrics.watch(lambda: _gauges(services) | {"chorus_log_lines_lost": float(lost_lines())})
     upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)

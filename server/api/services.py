@@ -17,9 +17,9 @@ from server.api.http.context import context_of
 from server.api.http.offload import Offload
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
-from server.api.tuning.feeds import JobFeeds
 from server.engine.engine import Engine
 from server.engine.limits import Limits
+from server.jobs.feeds import JobFeeds
 from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings

@@ -10,9 +10,9 @@ from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from server.api.http.errors import error_body
 from server.api.http.sse import Emit, EventResponse
-from server.api.tuning.feeds import JobFeeds
 from server.api.tuning.records import event_json
 from server.errors import ChorusError
+from server.jobs.feeds import JobFeeds
 
 
 class JobEventStream(EventResponse):

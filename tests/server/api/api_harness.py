@@ -28,7 +28,6 @@ from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.observer import MetricsObserver, gauges
 from server.api.services import BaseModelInfo, Services, Serving
-from server.api.tuning.feeds import JobFeeds, Pause
 from server.app import feed_limits, http_observer
 from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
@@ -39,6 +38,7 @@ from server.engine.host_prompts import HostPromptTier
 from server.engine.limits import Limits
 from server.engine.plans import Ladder, StepPlan
 from server.errors import EngineDeadError
+from server.jobs.feeds import JobFeeds, Pause
 from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
 from server.process import listen
@@ -130,7 +130,9 @@ class ApiServer:
             lifecycle=lifecycle,
             text=Offload(2, 64, "text threads"),
             metrics=metrics,
-            feeds=JobFeeds(library, lambda: lifecycle.ending, feed_limits(self.settings), pause),
+            feeds=JobFeeds(
+                library.store, library.read, lambda: lifecycle.ending, feed_limits(self.settings), pause
+            ),
             serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
         )
         metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle, 4 * WIDTH))

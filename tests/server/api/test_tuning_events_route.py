@@ -16,8 +16,8 @@ from api_harness import FINGERPRINT, ApiServer, error_of, eventually
 
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Lease
-from server.api.tuning import feeds
-from server.api.tuning.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS
+from server.jobs import feeds
+from server.jobs.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS
 from server.model.vocabulary import Vocabulary
 
 

@@ -17,10 +17,10 @@ from tuning_tools import LABELS, VOCABULARY, letters_task, model
 from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
+from server.jobs.held import HeldJob
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.held import HeldJob
 from server.tuning.jobs.attempts.observer import NullTuningObserver
 from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
 from server.tuning.jobs.worker.service import TuningService

@@ -24,7 +24,7 @@ from service_tools import (
 from prompts_store.errors import LeaseLostError, StoreError
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
-from server.tuning.jobs.attempts.held import HeldJob, JobCancelledError, ServiceStoppingError
+from server.jobs.held import HeldJob, JobCancelledError, ServiceStoppingError
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
 

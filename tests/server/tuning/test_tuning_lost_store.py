@@ -15,7 +15,7 @@ from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
-from server.tuning.jobs.attempts import held
+from server.jobs import held
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
 

@@ -11,9 +11,9 @@ import pytest
 from service_tools import FINGERPRINT, attempt, base, document, jsonl, upload
 
 from prompts_store.store import PromptStore
+from server.jobs.held import JobCancelledError
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.document.job import JobDocument
-from server.tuning.jobs.attempts.held import JobCancelledError
 from server.tuning.jobs.stages import validate as stage
 from server.tuning.jobs.stages.validate import Validated, validate
 from server.tuning.training.run import TrainingRun

@@ -10,9 +10,9 @@ from typing import Any
 from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
+from server.jobs.held import HeldJob, ServiceStoppingError
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.held import HeldJob, ServiceStoppingError
 from server.tuning.jobs.attempts.observer import TuningObserver
 from server.tuning.jobs.attempts.slices import DeviceWork
 

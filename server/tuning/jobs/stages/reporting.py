@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from server.jobs.held import HeldJob
 from server.tuning.document.job import JobDocument
-from server.tuning.jobs.attempts.held import HeldJob
 from server.tuning.training.events import Checkpointed, Evaluated, Event, PromptStopped, StepFinished
 
 _STEP_SECONDS = 2.0

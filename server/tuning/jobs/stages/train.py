@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from server.jobs.held import JobCancelledError, ServiceStoppingError
 from server.tuning.data.order import forget_orders
 from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.attempts.held import JobCancelledError, ServiceStoppingError
 from server.tuning.jobs.stages.reporting import Reporter
 from server.tuning.jobs.stages.validate import Validated
 from server.tuning.jobs.stages.writer import (

@@ -12,9 +12,9 @@ from datetime import timedelta
 from prompts_store.blobs.files import Files
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
+from server.jobs.held import HeldJob
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.held import HeldJob
 from server.tuning.jobs.attempts.observer import NullTuningObserver, TuningObserver
 from server.tuning.jobs.attempts.slices import DeviceWork
 from server.tuning.jobs.worker.leftovers import remove_leftovers

@@ -14,10 +14,11 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import OVER, Job, JobEvent
-from server.api.inference.resolve import PromptLibrary
+from prompts_store.store import PromptStore
 from server.errors import ChorusError, OverloadedError, QuotaExceededError, ShuttingDownError
 
 LOG = logging.getLogger("chorus.feeds")
@@ -28,7 +29,7 @@ FAILURES = 20
 """Polls that may fail one after another before the followers are told."""
 
 Pause = Callable[[float], Awaitable[None]]
-Read = Callable[[int], Awaitable[Sequence[JobEvent]]]
+EventsAfter = Callable[[int], Awaitable[Sequence[JobEvent]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Watch:
         after: where the kept events begin.
     """
 
-    def __init__(self, read_job: Callable[[], Awaitable[Job]], read_events: Read, after: int) -> None:
+    def __init__(self, read_job: Callable[[], Awaitable[Job]], read_events: EventsAfter, after: int) -> None:
         self._read_job = read_job
         self._read_events = read_events
         self._kept: deque[JobEvent] = deque(maxlen=KEPT_EVENTS)
@@ -123,19 +124,22 @@ class JobFeeds:
     """Every job that is followed now.
 
     Args:
-        library: whose store holds the jobs.
+        store: holds the jobs.
+        call: makes a call of the store, off the event loop.
         closing: whether the server is ending, so that followers must leave.
         pause: awaited between polls; a test's clock.
     """
 
     def __init__(
         self,
-        library: PromptLibrary,
+        store: PromptStore,
+        call: Callable[..., Awaitable[Any]],
         closing: Callable[[], bool],
         limits: FeedLimits | None = None,
         pause: Pause = asyncio.sleep,
     ) -> None:
-        self._library = library
+        self._store = store
+        self._call = call
         self._closing = closing
         self.limits = limits or FeedLimits()
         self._pause = pause
@@ -216,21 +220,22 @@ class JobFeeds:
                         spoke_at = watch.polls
                         yield ()
 
-    def _reader(self, tenant: str, job: str) -> Read:
-        library = self._library
-
+    def _reader(self, tenant: str, job: str) -> EventsAfter:
         async def read(after: int) -> Sequence[JobEvent]:
-            return await library.read(library.store.job_events, tenant, job, after=after, limit=PAGE_EVENTS)
+            found: list[JobEvent] = await self._call(
+                self._store.job_events, tenant, job, after=after, limit=PAGE_EVENTS
+            )
+            return found
 
         return read
 
     @contextmanager
     def _watched(self, tenant: str, job: str, after: int) -> Iterator[Watch]:
-        key, library = (tenant, job), self._library
+        key = (tenant, job)
         watch = self._watches.get(key)
         if watch is None:
             watch = Watch(
-                lambda: library.read(library.store.get_job, tenant, job), self._reader(tenant, job), after
+                lambda: self._call(self._store.get_job, tenant, job), self._reader(tenant, job), after
             )
             self._watches[key] = watch
             watch.poller = asyncio.create_task(self._poll(key, watch))

@@ -92,7 +92,7 @@ class HeldJob:
             while not over.wait(beat_seconds) and not self.lost.is_set():
                 self.keep()
 
-        thread = threading.Thread(target=beat, name="chorus-tuning-lease", daemon=True)
+        thread = threading.Thread(target=beat, name="chorus-lease", daemon=True)
         thread.start()
         try:
             yield
