@@ -17,7 +17,7 @@ from benchmarks.tuning.tasks import Task
 from server.tuning.data.examples import make_examples, target_ids
 from server.tuning.document.recipe import Recipe
 from server.tuning.training import checkpoint
-from server.tuning.training.events import Evaluated, Finished, StepFinished
+from server.tuning.training.events import Evaluated, StepFinished
 from server.tuning.training.initialisers import Values, initial_prompt
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import compile_programs
@@ -119,8 +119,8 @@ def _train(base: Base, job: TrainingRun, folder: Any, clock: _Clock, say: Any) -
                 say(
                     f"  {event.step} [{event.prompt}] {event.metrics['mean']:.3f} {'*' if event.best else ''}"
                 )
-            elif isinstance(event, Finished):
-                say(f"  finished after {event.step} steps, best of steps {event.best_steps}")
+    best = [standing.best_step for standing in loop.state.standings]
+    say(f"  finished after {loop.state.step} steps, best of steps {best}")
     return loop.state
 
 

@@ -30,11 +30,11 @@ KNOWN = frozenset(
     re.findall(
         r"\w+",
         """
-        ATTENTIONS Admission Array Attention BLOCK_BYTES Batch Bits DTYPES Encoder Ending
+        ATTENTIONS Admission Array Attention BLOCK_BYTES Batch Bits DTYPES Ending
         EnsembleName Event FORMAT FORMATS INDEX Indices Kind MAX_LINE_BYTES METADATA NAMES Number
-        Outcome Phase Place Programs Progress Read SINGLE Say Settings Shapes
+        Outcome Phase Place Programs Progress SINGLE Say Settings Shapes
         Sharding Source Standing Sums Tensors VERSION Values accumulate adapt check_settings
-        convert download event_json find_vocabulary greedy_tokens measure pack_inputs
+        convert download find_vocabulary greedy_tokens measure pack_inputs
         pack_targets prepare pretrain weight_bytes write
         """,
     )

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from prompts_store.text import shown
 from server.errors import InvalidInputError
-from server.model.vocabulary import CONTROL_NAME
+from server.model.vocabulary import CONTROL_NAME, Vocabulary
 from server.tuning.document.recipe import Recipe
-
-
-class Encoder(Protocol):
-    """The part of `Vocabulary` that examples use."""
-
-    eos_id: int
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without `</s>`."""
-        ...
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids."""
-        ...
-
-    def sentinel(self, index: int) -> int:
-        """Id of `<extra_id_{index}>`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +51,7 @@ _SOME = 5
 
 def make_examples(
     rows: Sequence[TextRow],
-    vocabulary: Encoder,
+    vocabulary: Vocabulary,
     recipe: Recipe,
     *,
     field: str = "data",
@@ -117,7 +99,7 @@ def make_examples(
 class _Targets:
     """The targets of a split as ids, each text once, and what is odd about them."""
 
-    def __init__(self, vocabulary: Encoder, recipe: Recipe, field: str) -> None:
+    def __init__(self, vocabulary: Vocabulary, recipe: Recipe, field: str) -> None:
         self._vocabulary, self._recipe, self._field = vocabulary, recipe, field
         self._ids: dict[str, tuple[int, ...]] = {}
         self._first: dict[tuple[int, ...], TextRow] = {}
@@ -187,7 +169,7 @@ def _some(rows: Sequence[int]) -> str:
     return ", ".join(str(row) for row in rows[:_SOME]) + (", ..." if len(rows) > _SOME else "")
 
 
-def target_ids(text: str, vocabulary: Encoder, recipe: Recipe) -> tuple[int, ...]:
+def target_ids(text: str, vocabulary: Vocabulary, recipe: Recipe) -> tuple[int, ...]:
     """A target, or a label as it is scored: its ids and `</s>`, after `<extra_id_0>` where asked for."""
     start = (vocabulary.sentinel(0),) if recipe.sentinel_before_target else ()
     return (*start, *vocabulary.encode(text), vocabulary.eos_id)

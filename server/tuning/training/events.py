@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Status = Literal["running", "finished", "stopped_early", "diverged"]
 """Of one prompt. `stopped_early`: no better metric for a while. `diverged`: its loss is no longer a
@@ -56,25 +56,4 @@ class PromptStopped:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpointed:
-    """The state after `step` steps is on the disk."""
-
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Nothing is left to do. `best_steps`: of each prompt, where its checkpoint was taken; None for none."""
-
-    step: int
-    statuses: tuple[Status, ...]
-    best_steps: tuple[int | None, ...]
-
-
-Event = StepFinished | Evaluated | PromptStopped | Checkpointed | Finished
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """An event as plain JSON values, with its kind as `event`."""
-    return {"event": type(event).__name__, **asdict(event)}
+Event = StepFinished | Evaluated | PromptStopped

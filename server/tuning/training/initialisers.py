@@ -11,27 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from server.errors import InvalidInputError
+from server.model.vocabulary import Vocabulary
 from server.tuning.document.recipe import Recipe
 from server.tuning.raw_bits import chosen, unit_floats
 
 Values = np.ndarray[Any, np.dtype[np.float32]]
-
-
-class Pieces(Protocol):
-    """The part of `Vocabulary` that initialisers use."""
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without `</s>`."""
-        ...
-
-    def common_pieces(self, count: int) -> list[int]:
-        """Ids of the commonest ordinary pieces."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class Source:
         width: D.
     """
 
-    vocabulary: Pieces
+    vocabulary: Vocabulary
     embed: Callable[[Sequence[int]], Values]
     width: int
 

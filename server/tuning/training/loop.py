@@ -2,8 +2,8 @@
 
     step:  micro-batch, micro-batch, ..., optimiser    -> StepFinished
     every `evaluate_every_steps`: the selection split  -> Evaluated, best values kept, early stopping
-    every `checkpoint_every_steps` and evaluation      -> Checkpointed
-    at the end: the report split, on the best values   -> Evaluated, Finished
+    every `checkpoint_every_steps` and evaluation      -> `save`
+    at the end: the report split, on the best values   -> Evaluated
 
 No thread, no clock, no randomness of its own. The state changes only when a step or an evaluation is
 complete, so it may be written at any slice's end, and a loop that starts from it goes on as if it had never
@@ -22,10 +22,8 @@ import numpy as np
 from server.tuning.data.order import batch_indices, epoch_of
 from server.tuning.training.evaluation import Decode, Evaluator
 from server.tuning.training.events import (
-    Checkpointed,
     Evaluated,
     Event,
-    Finished,
     PromptStopped,
     StepFinished,
 )
@@ -38,7 +36,7 @@ from server.tuning.training.state import TrainingState
 
 Save = Callable[[TrainingState], None]
 """Writes a state durably, or raises; see `checkpoint.write`. One that writes in the background takes a
-`snapshot`, and tells itself when it is on the disk."""
+`snapshot`."""
 
 
 class TuningLoop:
@@ -99,7 +97,6 @@ class TuningLoop:
         if self._save is not None:
             self._save(self.state)
             self._saved_step = self.state.step
-            self._events.append(Checkpointed(self.state.step))
 
     def _run(self) -> Iterator[None]:
         state, recipe = self.state, self.run.recipe
@@ -208,8 +205,6 @@ class TuningLoop:
                     self._tell(n, "report", state.standings[n].best_step or 0, metrics, False)
             state.reported = True
             self.save()
-        statuses = tuple(standing.status for standing in state.standings)
-        self._events.append(Finished(state.step, statuses, tuple(each.best_step for each in state.standings)))
 
     def _tell(self, n: int, split: Any, step: int, metrics: dict[str, float], best: bool) -> None:
         self.state.standings[n].evaluations.append({"step": step, "split": split, "metrics": metrics})

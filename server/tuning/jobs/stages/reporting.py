@@ -9,7 +9,7 @@ from typing import Any
 
 from server.jobs.held import HeldJob
 from server.tuning.document.job import JobDocument
-from server.tuning.training.events import Checkpointed, Evaluated, Event, PromptStopped, StepFinished
+from server.tuning.training.events import Evaluated, Event, PromptStopped, StepFinished
 
 _STEP_SECONDS = 2.0
 _RATE_SECONDS = 60.0
@@ -66,7 +66,7 @@ class Reporter:
     def checkpointed(self, step: int) -> None:
         """A state is on the disk."""
         self._tell_step()
-        self._waiting.append(("checkpointed", {"step": Checkpointed(step).step}))
+        self._waiting.append(("checkpointed", {"step": step}))
         self.progress["checkpoint_step"] = step
 
     def tick(self) -> None:
