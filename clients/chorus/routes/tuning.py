@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from chorus.datafiles import Rows
@@ -36,24 +36,10 @@ def start(
     train: Data | None = None,
     selection: Data | None = None,
     report: Data | None = None,
-    template: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    target: str | None = None,
-    target_texts: Mapping[str, str] | None = None,
-    labels: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
-    recipe: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    ensemble: int | None = None,
-    ensemble_name: str | None = None,
-    initial_prompt: str | None = None,
-    promote: bool | None = None,
-    description: str | None = None,
-    settings: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
-    prompts: Sequence[Mapping[str, Any]] | None = None,
-    base_fingerprint: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
+    **fields: Any,
 ) -> Steps[Job]:
     """Tune a prompt: upload what is not on the server yet, and put a job into its queue.
 
@@ -66,52 +52,18 @@ def start(
             where the server's operator allows them.
         selection: chooses the checkpoint; cut from train where none is given.
         report: measured once, at the end.
-        template: how columns become text, `"hypothesis: {hypothesis} premise: {premise}"`; `{text}` where
-            none is given.
-        columns: column by template field, where they differ.
-        target: column of the answer; `label` where none is given.
-        target_texts: answer by the column's value, such as `{"0": "negative"}`.
-        labels: the answers of a classification, in order.
-        metrics: their mean chooses the checkpoint; accuracy where there are labels, else exact match.
-        recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
-        seed: of everything random.
-        ensemble: make so many prompts of the same data, and an ensemble of them.
-        ensemble_name: the task's name and `-ensemble` where none is given.
-        initial_prompt: reference of a prompt to start from.
-        promote: move `@live` to the new version; a task's first gets it anyway.
-        description: of the task.
-        settings: default settings of generation of the version.
         data: further fields of the document's `data`: format, column_names, selection_rows, selection_from.
-        prompts: several prompts in one job, each an object of the document; what is given here is their
-            default.
-        base_fingerprint: refuse the job on another base model.
+        recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
         document: a whole job document; what is given beside it goes over it, of `data` and `recipe` field
             by field.
+        fields: every other field of a job document (docs/tuning.md): template, columns, target, labels,
+            metrics, seed, ensemble, promote, ... The server refuses one that it does not know, by its name.
     """
     whole = dict(document or {})
     sent: list[DataFile] = []
     sources: dict[str, Any] = {}
-    fields = without_none(
-        {
-            "task": task,
-            "template": template,
-            "columns": columns,
-            "target": target,
-            "target_texts": target_texts,
-            "labels": None if labels is None else list(labels),
-            "metrics": None if metrics is None else list(metrics),
-            "recipe": {**(whole.get("recipe") or {}), **(recipe or {})} or None,
-            "seed": seed,
-            "ensemble": ensemble,
-            "ensemble_name": ensemble_name,
-            "initial_prompt": initial_prompt,
-            "promote": promote,
-            "description": description,
-            "settings": settings,
-            "prompts": None if prompts is None else list(prompts),
-            "base_fingerprint": base_fingerprint,
-        }
-    )
+    knobs = {**(whole.get("recipe") or {}), **(recipe or {})} or None
+    given_fields = without_none({"task": task, "recipe": knobs, **fields})
     try:
         for name, given in (("train", train), ("selection", selection), ("report", report)):
             if given is None:
@@ -123,7 +75,7 @@ def start(
                 source = {"file": file.id}
             sources[name] = source
         of_data = {**(whole.get("data") or {}), **(data or {}), **sources}
-        body = {**whole, **fields, **({"data": of_data} if of_data else {})}
+        body = {**whole, **given_fields, **({"data": of_data} if of_data else {})}
         return (yield from Call(Request("POST", PATH, body=encode_json(body)), model_of(Job)))
     except (ApiError, InvalidArgumentError):
         with contextlib.suppress(ChorusError):  # the refusal is what the caller must see
