@@ -14,7 +14,7 @@ from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
 from server.api.schemas.tuning import JobAnswer, JobPage
 from server.api.services import services_of
-from server.api.tuning.jobs import job_request
+from server.api.tuning.jobs import queue_job
 from server.api.tuning.records import job_json, summary_json
 from server.tuning.document.job import JobDocument
 
@@ -28,17 +28,7 @@ _QUEUE_ERRORS = {**WRITE_ERRORS, **errors(429)}
 async def start_job(request: Request, principal: MayTune, body: JobDocument) -> Response:
     """Put a job into the queue. The document is checked whole first; rows are checked when it is prepared."""
     services = services_of(request)
-    store = services.library.store
-    asked = await job_request(services, principal, body)
-    job = await services.library.save(
-        store.create_job,
-        principal.tenant,
-        "tuning",
-        asked.document,
-        created_by=principal.name,
-        files=asked.files,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
-    )
+    job = await queue_job(services, principal, body)
     services.wake_tuning()
     return json_response(job_json(job), 201)
 

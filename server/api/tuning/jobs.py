@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
 
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
+from prompts_store.jobs.records import Job
 from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_settings
 from server.api.inference.servable import faults
@@ -23,26 +23,13 @@ from server.tuning.document.recipe import SENTINEL_SETTING
 from server.tuning.jobs.stages.sources import allowed_path, check_url
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """A job that may be stored.
-
-    Attributes:
-        document: normalised, with the base's fingerprint and every reference pinned to a version.
-        files: ids of the files that it reads, by the field that named each.
-    """
-
-    document: dict[str, Any]
-    files: dict[str, str]
-
-
-async def job_request(services: Services, principal: Principal, sent: JobDocument) -> JobRequest:
-    """Check a job document against the server.
+async def queue_job(services: Services, principal: Principal, sent: JobDocument) -> Job:
+    """Check a job document against the server, and put the job into the queue.
 
     Raises:
         InvalidInputError: the document is not acceptable; the field is named.
         ForbiddenError: it promotes, and the key may not write prompts.
-        StoreAnswerError: an `initial_prompt` that is not there.
+        StoreAnswerError: a file or an `initial_prompt` that is not there, or too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     job = await services.text.run(_completed, sent)
@@ -62,7 +49,15 @@ async def job_request(services: Services, principal: Principal, sent: JobDocumen
     await services.library.read(_check_sources, services.settings, sources)
     files = {field: value for field, kind, value in sources if kind == "file"}
     document = await services.text.run(_written, job.model_copy(update={"prompts": tuple(prompts)}))
-    return JobRequest(document, files)
+    return await services.library.save(
+        services.library.store.create_job,
+        principal.tenant,
+        "tuning",
+        document,
+        created_by=principal.name,
+        files=files,
+        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+    )
 
 
 def _completed(sent: JobDocument) -> JobDocument:
