@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from prompts_store.names import check_name
-from server.api.asgi import build_api
 from server.api.http.access import AccessLog
 from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
@@ -21,6 +20,7 @@ from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle, spare_collections
 from server.api.observer import MetricsObserver, gauges
+from server.api.routes.asgi import build_api
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.upkeep import Upkeep
 from server.embedded import model_source, register_prompts

@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry
 
 from prompts_store.artifacts import write_artifact
 from prompts_store.store import PromptStore
-from server.api.asgi import build_api
 from server.api.http.access import AccessLog
 from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
@@ -27,6 +26,7 @@ from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.observer import MetricsObserver, gauges
+from server.api.routes.asgi import build_api
 from server.api.services import BaseModelInfo, Services, Serving
 from server.app import feed_limits, http_observer
 from server.connections.listener import BoundedServer, uvicorn_config

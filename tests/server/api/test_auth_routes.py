@@ -13,9 +13,9 @@ from api_harness import ApiServer, artifact, error_of
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from server.api.asgi import ROUTERS
 from server.api.http.auth import Require
 from server.api.http.routing import ChorusRoute
+from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope

@@ -18,7 +18,7 @@ import pytest
 from api_harness import ApiServer, artifact, error_of, eventually
 from fastapi.routing import APIRoute
 
-from server.api.asgi import ROUTERS
+from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
 
 WRITERS = 5  # more than the harness has threads for them

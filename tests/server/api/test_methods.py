@@ -12,8 +12,8 @@ import pytest
 from api_harness import ApiServer, Gate, error_of, eventually, gated_server
 from fastapi.routing import APIRoute
 
-from server.api.asgi import ROUTERS
 from server.api.inference import calls
+from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope

@@ -10,7 +10,7 @@ import pytest
 from api_harness import ApiServer
 from pydantic import ValidationError
 
-from server.api.asgi import ROUTERS
+from server.api.routes.asgi import ROUTERS
 from server.api.schemas import examples
 from server.api.schemas.common import AnswerModel
 from server.api.schemas.events import GENERATE_EVENTS, JOB_EVENTS

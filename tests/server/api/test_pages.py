@@ -12,8 +12,8 @@ import pytest
 from api_harness import ApiServer, artifact, error_of
 from fastapi.routing import APIRoute
 
-from server.api.asgi import ROUTERS
 from server.api.http import routing
+from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal
