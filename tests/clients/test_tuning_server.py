@@ -16,10 +16,10 @@ from click.testing import CliRunner
 
 from chorus import AsyncClient, Client, errors
 from chorus.cli.root import chorus
-from prompts_store.jobs.records import Lease, TuningJob
+from prompts_store.jobs.records import Job, Lease
 
 SETTINGS: dict[str, Any] = {"labels": ["no", "yes"], "recipe": {"prompt_length": 3, "steps": 4}}
-Work = Callable[[TuningJob, Lease], None]
+Work = Callable[[Job, Lease], None]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def runner(api: ApiServer, work: Work) -> Iterator[None]:
     """Runs the next job in a thread: takes it, does `work` with it, and ends it unless that did."""
 
     def run() -> None:
-        taken: list[tuple[TuningJob, Lease]] = []
+        taken: list[tuple[Job, Lease]] = []
 
         def claimed() -> bool:
             found = api.store.claim_job("tuning", "a runner", 60, FINGERPRINT)
@@ -56,7 +56,7 @@ def runner(api: ApiServer, work: Work) -> Iterator[None]:
 def trained(api: ApiServer) -> Work:
     """Four steps, an evaluation, a version."""
 
-    def work(job: TuningJob, lease: Lease) -> None:
+    def work(job: Job, lease: Lease) -> None:
         api.store.update_job(lease, status="running")
         for step in range(1, 5):
             told = {
@@ -165,7 +165,7 @@ def test_the_command_tells_why_a_job_failed(api: ApiServer, tmp_path: Path) -> N
     train = tmp_path / "train.tsv"
     train.write_text("text\tlabel\n")
 
-    def failing(job: TuningJob, lease: Lease) -> None:
+    def failing(job: Job, lease: Lease) -> None:
         error = {"code": "empty_split", "message": "The train split is empty.", "field": "data.train"}
         api.store.append_events(lease, [("failed", error)])
         api.store.finish_job(lease, "failed", error=error)
