@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +15,8 @@ from server.engine.requests import Origin, Timings
 from server.engine.stats import EngineStats
 from server.metrics import OTHER, SERIES, LabelCap, Metrics
 from server.tuning_wiring import MetricsTuningObserver
+
+FILLED = Path(__file__).parents[1] / "fixtures" / "metrics" / "filled.txt"
 
 
 def filled() -> Metrics:
@@ -52,6 +55,16 @@ def filled() -> Metrics:
     metrics.count("chorus_collections_total", 1, "true")
     metrics.observe("chorus_http_request_seconds", 0.01, "/v1/generate", "200")
     return metrics
+
+
+def lines(metrics: Metrics) -> list[str]:
+    """Of the exposition, sorted, but for the buckets and when a series was made."""
+    shown = generate_latest(metrics.registry).decode().splitlines()
+    return sorted(line for line in shown if not re.search("_bucket|_created", line))
+
+
+def test_every_event_is_counted_as_ever() -> None:
+    assert lines(filled()) == FILLED.read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
