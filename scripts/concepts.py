@@ -36,8 +36,8 @@ PICKS = {
     "(a) a sampling option": ("temperature",),
     "(b) an artifact format": ("npy",),
     "(c) a route": ("neighbors",),
-    # The series, and the hook that carries it to where it is counted.
-    "(d) a metric": ("chorus_tuning_checkpoints_total", "checkpoint_written"),
+    # The series, and what it is called where it is counted: once a hook, now a counter.
+    "(d) a metric": ("chorus_tuning_checkpoints_total", "checkpoint_written", "checkpoints_written"),
     "(e) a recipe knob": ("clip_rms",),
     "(e') a job field": ("ensemble_name",),
 }

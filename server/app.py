@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from prompts_store.names import check_name
 from server.api.http.access import AccessLog
@@ -19,7 +18,7 @@ from server.api.http.offload import Offload
 from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle, spare_collections
-from server.api.observer import MetricsObserver, gauges
+from server.api.metrics import Metrics
 from server.api.routes.asgi import build_api
 from server.api.services import BaseModelInfo, Services, Serving
 from server.api.upkeep import Upkeep
@@ -30,11 +29,9 @@ from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder, program_count
 from server.engine.limits import Limits
 from server.engine.plans import Ladder
-from server.engine.stats import EngineStats
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from server.jobs.feeds import FeedLimits, JobFeeds
 from server.log import Say
-from server.metrics import Metrics
 from server.settings import Settings
 from server.storage import compile_cache, open_storage
 from server.tenancy.keys import load_keys
@@ -83,7 +80,8 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     model_source(settings.model)
     keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
     store = open_storage(settings)
-    metrics = Metrics(CollectorRegistry(), settings.metrics_tenant_series, settings.metrics_task_series)
+    metrics = Metrics(settings.metrics_tenant_series, settings.metrics_task_series)
+    metrics.api.log_lines_lost.watch(lost_lines)
     readers = Offload(settings.store_threads, _CALLS_WAITING, "prompt store")
     # Of their own: writers that wait for the database's lock must not take the readers' threads.
     writers = Offload(settings.store_threads, _CALLS_WAITING, "prompt store's changes")
@@ -98,9 +96,8 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         metrics=metrics,
         feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending, feed_limits(settings)),
     )
-    metrics.watch(lambda: _gauges(services) | {"chorus_log_lines_lost": float(lost_lines())})
-    upkeep = Upkeep(library, metrics, settings.collect_interval_seconds, settings.collect_grace_seconds)
-    access = AccessLog(http_observer(metrics), settings.access_log)
+    upkeep = Upkeep(library, metrics.api, settings.collect_interval_seconds, settings.collect_grace_seconds)
+    access = AccessLog(metrics.api, settings.access_log)
     entrance = Entrance(services, access)
     return App(settings, services, metrics, build_api(services, access), entrance, upkeep)
 
@@ -128,13 +125,6 @@ def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
 def feed_limits(settings: Settings) -> FeedLimits:
     """How many may follow jobs."""
     return FeedLimits(settings.tuning_max_followers, settings.tuning_max_followers_per_tenant)
-
-
-def http_observer(metrics: Metrics) -> Callable[[str, int, float], None]:
-    """Counts HTTP requests by route template and status."""
-    return lambda route, status, seconds: metrics.observe(
-        "chorus_http_request_seconds", seconds, route, str(status)
-    )
 
 
 def ladder_of(settings: Settings) -> Ladder:
@@ -192,7 +182,7 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     settings, services = app.settings, app.services
     use_persistent_cache(str(compile_cache(settings)))
     watch = CompileWatch().start()
-    app.metrics.watch_compiles(watch.counts)
+    app.metrics.compiles.total.watch(watch.counts)
     loaded = load(settings, say)
     register_prompts(settings, services.library.store, loaded.fingerprint, say)
     services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
@@ -279,7 +269,6 @@ def start_engine(
     settings, vocabulary = app.settings, loaded.vocabulary
     assert vocabulary is not None
     ladder = ladder_of(settings)
-    observer = MetricsObserver(app.metrics)
     host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
     model = loaded.model
     limit = settings.memory_limit_bytes or device_limit(model.mesh)
@@ -293,7 +282,7 @@ def start_engine(
         nonlocal compiled
         compiled = Compiled(total, watch.from_cache - cached, time.monotonic() - started)
         app.services.lifecycle.compiling(done, total)
-        observer.compiled(name, "startup", seconds)
+        app.metrics.compiles.seconds.observe(seconds, "startup")
         say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
         check_compile_time(settings, compiled, done)
 
@@ -312,12 +301,14 @@ def start_engine(
         StorePrompts(app.services.library.store),
         config=engine_config(settings, model.config.eos_id),
         detokenise=vocabulary.decode,
-        observer=observer,
+        metrics=app.metrics.engine,
         host_prompts=host,
         on_death=on_death,
     )
+    base = base_info(settings, loaded)
+    app.metrics.engine.watch(engine.stats, base.row_bytes)
     engine.start()
-    return Serving(engine, vocabulary, base_info(settings, loaded), Limits(ladder)), compiled, plan
+    return Serving(engine, vocabulary, base, Limits(ladder)), compiled, plan
 
 
 def check_compile_time(settings: Settings, compiled: Compiled, done: int) -> None:
@@ -391,16 +382,3 @@ def _mib(size_bytes: int) -> str:
 
 def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if isinstance(value, str | int | float | bool)}
-
-
-def _gauges(services: Services) -> dict[str, float]:
-    serving = services.serving
-    tuning = services.tuning
-    own = {
-        "chorus_request_body_bytes": float(services.bodies.held_bytes),
-        "chorus_job_followers": float(services.feeds.followers),
-        "chorus_tuning_running": float(tuning is not None and tuning.running is not None),
-    }
-    if serving is None:
-        return gauges(EngineStats(), services.lifecycle) | own
-    return gauges(serving.engine.stats(), services.lifecycle, serving.base.row_bytes) | own

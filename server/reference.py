@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from server.metrics import SERIES
 from server.settings import Settings, flag_of, variable_of
 from server.tuning.document.data import DataDocument, DataSource
 from server.tuning.document.fields import DocumentModel
@@ -53,10 +52,12 @@ def settings_page() -> str:
 
 def metrics_page() -> str:
     """docs/metrics.md."""
+    from server.api.metrics import Metrics
+
     lines = [
         "# Metrics",
         "",
-        "Made from `server/metrics.py` by `python -m server.reference`. `GET /metrics` answers in",
+        "Made from the `metrics.py` of each room by `python -m server.reference`. `GET /metrics` answers in",
         "Prometheus's text format; where keys are set it needs the scrape token or the server's key.",
         "Histograms are also `NAME_bucket`, `NAME_sum` and `NAME_count`. `tenant` and `task` are capped by",
         "`CHORUS_METRICS_TENANT_SERIES` and `CHORUS_METRICS_TASK_SERIES`; later values count as `other`.",
@@ -64,7 +65,7 @@ def metrics_page() -> str:
         "| name | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
     ]
-    for series in SERIES:
+    for series in Metrics().registry.table:
         labels = ", ".join(f"`{label}`" for label in series.labels)
         lines.append(f"| `{series.name}` | {series.kind} | {labels} | {series.description} |")
     return "\n".join(lines) + "\n"

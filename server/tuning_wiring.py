@@ -12,10 +12,8 @@ import numpy as np
 
 from server.api.services import Services, longest_prompt
 from server.api.version import VERSION
-from server.metrics import Metrics
 from server.settings import Settings
 from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.observer import Ending
 from server.tuning.jobs.worker.service import TuningService
 
 if TYPE_CHECKING:
@@ -88,7 +86,7 @@ def serve_tuning(
         services.library.store,
         base,
         replace(service_config(services.settings), longest_seconds=longest_dispatch(services.settings)),
-        observer=MetricsTuningObserver(services.metrics),
+        metrics=services.metrics.tuning,
         because=watch.because,
         alive=lambda: engine.dead is None,
     )
@@ -96,28 +94,3 @@ def serve_tuning(
     engine.attach_background(service.work)
     service.start()
     return service
-
-
-class MetricsTuningObserver:
-    """A `TuningObserver` that counts."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def job_claimed(self) -> None:
-        self._metrics.count("chorus_tuning_runs_total")
-
-    def job_ended(self, ending: Ending) -> None:
-        self._metrics.count("chorus_tuning_runs_ended_total", 1, ending)
-
-    def step_done(self) -> None:
-        self._metrics.count("chorus_tuning_steps_total")
-
-    def device_slice(self, seconds: float) -> None:
-        self._metrics.observe("chorus_tuning_slice_seconds", seconds)
-
-    def checkpoint_written(self) -> None:
-        self._metrics.count("chorus_tuning_checkpoints_total")
-
-    def compiled(self, program: str, seconds: float) -> None:
-        self._metrics.observe("chorus_compile_seconds", seconds, "tuning")

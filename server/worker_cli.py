@@ -83,6 +83,7 @@ def run(settings: Settings, say: Say) -> int:
     Raises:
         ChorusError, StoreError: the model or the store cannot be used.
     """
+    from server.api.metrics import Metrics
     from server.app import ladder_of, load
     from server.embedded import model_source
     from server.engine.executor import use_persistent_cache
@@ -97,7 +98,9 @@ def run(settings: Settings, say: Say) -> int:
     store = open_storage(settings)
     use_persistent_cache(str(compile_cache(settings)))
     base = worker_base(settings, load(settings, say))
-    service = TuningService(store, base, service_config(settings, slice_seconds(settings)), say=say)
+    service = TuningService(
+        store, base, service_config(settings, slice_seconds(settings)), metrics=Metrics().tuning, say=say
+    )
     device = SliceThread(service.work)
     wait = signals(exit_now)  # until here a signal ends the process: there is nothing to save
     device.start()

@@ -20,9 +20,10 @@ from server.engine.engine import Engine
 from server.engine.executor import build_executor, use_persistent_cache
 from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder
-from server.engine.observer import DecodeStep, NullObserver, PrefillStep
+from server.engine.metrics import EngineMetrics
 from server.engine.requests import GenerateRequest, Origin, PromptHandle
 from server.engine.sampling import Sampling
+from server.metrics import MetricsRegistry
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
 from server.settings import Settings
@@ -39,26 +40,6 @@ class Prompts:
         return np.ascontiguousarray(self.tables[folder][int(task)])
 
 
-class Steps(NullObserver):
-    """Counts what the device did."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.seconds = {"prefill": 0.0, "decode": 0.0}
-        self.tokens = {"real": 0, "padded": 0, "decoded": 0}
-
-    def prefill_step(self, step: PrefillStep) -> None:
-        self.seconds["prefill"] += step.seconds
-        self.tokens["real"] += step.real_tokens
-        self.tokens["padded"] += step.padded_tokens
-
-    def decode_step(self, step: DecodeStep) -> None:
-        self.seconds["decode"] += step.seconds
-        self.tokens["decoded"] += step.tokens
-
-
 class Chorus:
     """One engine with the server's default ladder, kept for the whole run."""
 
@@ -69,7 +50,7 @@ class Chorus:
         ladder = build_ladder(
             defaults["input_lengths"], defaults["batch_rows"], defaults["blocks"], defaults["score_buckets"]
         )
-        self._source, self._steps = Prompts(), Steps()
+        self._source, self._registry = Prompts(), MetricsRegistry()
         host = HostPromptTier(4 << 30, "float32")
         executor, _ = build_executor(served, ladder, prompt_rows, host)
         config = EngineConfig(max_queued_requests=1 << 20)
@@ -78,7 +59,7 @@ class Chorus:
             self._source,
             config=config,
             detokenise=lambda ids: "",
-            observer=self._steps,
+            metrics=EngineMetrics(self._registry),
             host_prompts=host,
         )
         self._engine.start()
@@ -86,10 +67,28 @@ class Chorus:
     def run(self, folder: Path) -> dict[str, Any]:
         requests, prompts = read(folder)
         self._source.tables[str(folder)] = prompts
-        self._steps.reset()
+        before = self._counted()
         made = asyncio.run(self._answer(str(folder), requests))
         assert made == [request.new_tokens for request in requests], "a request got other than its tokens"
-        return {"device_seconds": self._steps.seconds, "tokens": self._steps.tokens}
+        seconds, tokens = (
+            {what: now - before[group][what] for what, now in after.items()}
+            for group, after in self._counted().items()
+        )
+        return {"device_seconds": seconds, "tokens": tokens | {"decoded": sum(made)}}
+
+    def _counted(self) -> dict[str, dict[str, float]]:
+        """What the device did so far."""
+
+        def of(name: str, **labels: str) -> float:
+            return self._registry.get_sample_value(f"chorus_{name}", labels) or 0
+
+        return {
+            "seconds": {
+                "prefill": of("prefill_step_seconds_sum", kind="generate"),
+                "decode": of("decode_step_seconds_sum"),
+            },
+            "tokens": {"real": int(of("real_tokens_total")), "padded": int(of("padded_tokens_total"))},
+        }
 
     async def _answer(self, folder: str, requests: list[Request]) -> list[int]:
         handles = [

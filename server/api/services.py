@@ -17,10 +17,10 @@ from server.api.http.context import context_of
 from server.api.http.offload import Offload
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
+from server.api.metrics import Metrics
 from server.engine.engine import Engine
 from server.engine.limits import Limits
 from server.jobs.feeds import JobFeeds
-from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings
 from server.tenancy.keys import KeyRing
@@ -91,6 +91,10 @@ class Services:
 
     def __post_init__(self) -> None:
         self.bodies = BodyBudget(4 * max(self.settings.max_body_bytes, self.settings.max_upload_bytes))
+        metrics = self.metrics.api
+        metrics.ready.watch(lambda: self.lifecycle.phase == "ready")
+        metrics.body_bytes.watch(lambda: self.bodies.held_bytes)
+        metrics.job_followers.watch(lambda: self.feeds.followers)
 
     def ready(self) -> Serving:
         """What serves.

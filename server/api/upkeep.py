@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from prompts_store.errors import ConflictError, StoreError
 from prompts_store.upkeep.collector import CollectReport
 from server.api.inference.resolve import PromptLibrary
+from server.api.metrics import ApiMetrics
 from server.errors import ChorusError
-from server.metrics import Metrics
 
 LOG = logging.getLogger("chorus.upkeep")
 
@@ -31,7 +31,7 @@ class Upkeep:
     def __init__(
         self,
         library: PromptLibrary,
-        metrics: Metrics,
+        metrics: ApiMetrics,
         interval_seconds: float,
         grace_seconds: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -42,7 +42,7 @@ class Upkeep:
         self._grace = grace_seconds
         self._sleep = sleep
         # An alert on its growth needs to have seen it at 0.
-        metrics.count("chorus_collections_total", 0, "refused")
+        metrics.collections.inc(0, "refused")
 
     async def run(self) -> None:
         """Collect until cancelled. A collection under way then ends on its thread."""
@@ -63,7 +63,7 @@ class Upkeep:
             report = await self._library.save(self._library.store.collect, grace_seconds=self._grace)
         except ConflictError as error:
             LOG.error("nothing is collected: %s", error.message)
-            self._metrics.count("chorus_collections_total", 1, "refused")
+            self._metrics.collections.inc(1, "refused")
             return True
         except Exception as error:  # whatever it was, the next may work, and requests go on meanwhile
             known = isinstance(error, StoreError | ChorusError)
@@ -72,16 +72,15 @@ class Upkeep:
                 error,
                 exc_info=None if known else error,
             )
-            self._metrics.count("chorus_collections_total", 1, "false")
+            self._metrics.collections.inc(1, "false")
             return False
         self._tell(report)
         return True
 
     def _tell(self, report: CollectReport) -> None:
-        count = self._metrics.count
-        count("chorus_collections_total", 1, "true")
-        count("chorus_collected_blobs_total", report.blobs + report.orphans)
-        count("chorus_collected_bytes_total", report.freed_bytes)
+        self._metrics.collections.inc(1, "true")
+        self._metrics.collected_blobs.inc(report.blobs + report.orphans)
+        self._metrics.collected_bytes.inc(report.freed_bytes)
         changed = report.blobs or report.orphans or report.files or report.temporary_files
         LOG.log(
             logging.INFO if changed else logging.DEBUG,

@@ -17,11 +17,11 @@ from server.engine.config import EngineConfig
 from server.engine.handle import RequestHandle
 from server.engine.host_prompts import HostPromptTier, Values
 from server.engine.loader_pool import LoaderPool
-from server.engine.observer import EngineObserver, GuardedObserver, NullObserver
+from server.engine.metrics import EngineMetrics
 from server.engine.outcomes import Outcomes
 from server.engine.plans import StepPlan
 from server.engine.protocols import BackgroundWork, Executor, PendingStep, PromptSource
-from server.engine.requests import FailedEvent, Origin, PromptHandle, Request
+from server.engine.requests import FailedEvent, PromptHandle, Request
 from server.engine.scheduler.admission import Admission
 from server.engine.scheduler.core import Scheduler, SchedulerPorts
 from server.engine.scheduler.deadlines import Deadlines
@@ -32,6 +32,7 @@ from server.engine.scheduler.tickets import Ticket
 from server.engine.stats import EngineStats
 from server.engine.watchdog import Watchdog
 from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, shutting_down
+from server.metrics import MetricsRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Engine:
         config: see `EngineConfig`.
         detokenise: token ids to text, for stop strings.
         clock: seconds, monotonic.
-        observer: metrics hooks.
+        metrics: where it counts; of its own when not given.
         host_prompts: the host tier that the executor reads; the executor's own `host_prompts` when not given.
         recorder: called with every step plan, before it is dispatched.
         on_death: called once when the engine dies, after every waiting request was told; the app ends the
@@ -67,7 +68,7 @@ class Engine:
         config: EngineConfig,
         detokenise: Callable[[Sequence[int]], str],
         clock: Callable[[], float] = time.monotonic,
-        observer: EngineObserver | None = None,
+        metrics: EngineMetrics | None = None,
         host_prompts: HostPromptTier | None = None,
         recorder: Callable[[StepPlan], None] | None = None,
         on_death: Callable[[EngineDeadError], None] | None = None,
@@ -82,9 +83,9 @@ class Engine:
         self._executor = executor
         self._config = config
         self._clock = clock
-        self._observer = GuardedObserver(observer or NullObserver())
+        self._metrics = metrics or EngineMetrics(MetricsRegistry())
         self._admission = Admission(config, self.journal)
-        self._outcomes = Outcomes(self.journal, self._observer, self._admission, clock)
+        self._outcomes = Outcomes(self.journal, self._metrics, self._admission, clock)
         self._deadlines = Deadlines()
         self._numbers = count()
         rows = executor.prompt_row_capacity
@@ -104,7 +105,7 @@ class Engine:
             config=config,
             host=host,
             detokenise=detokenise,
-            observer=self._observer,
+            metrics=self._metrics,
             ports=ports,
         )
         self._watchdog = Watchdog(config, clock, self._expire, self._die)
@@ -163,7 +164,7 @@ class Engine:
         try:
             self._admission.check(tenant, weight, deadline_seconds, self._clock(), coming)
         except ChorusError as error:
-            self._observer.request_refused(Origin("", tenant), error.code)
+            self._metrics.requests_refused.inc(1, error.code)
             raise
 
     def submit(self, request: Request) -> RequestHandle:
@@ -274,9 +275,8 @@ class Engine:
             ticket = self._ticket(request, now)
             self._admission.admit(ticket, now, beside)
         except ChorusError as error:
-            self._observer.request_refused(request.origin, error.code)
+            self._metrics.requests_refused.inc(1, error.code)
             raise
-        self._observer.request_accepted(request.origin, ticket.kind)
         self._deadlines.add(ticket)
         return ticket
 
@@ -316,11 +316,11 @@ class Engine:
     def _on_loaded(self, prompt: PromptHandle, values: Values | ChorusError, seconds: float) -> None:
         if isinstance(values, ChorusError):
             error = values
-            self._observer.prompt_loaded(seconds, 0, False)
+            self._metrics.prompt_fetched(seconds, 0, False)
             self._post(lambda: self._scheduler.load_failed(prompt.digest, error))
         else:
             array = values
-            self._observer.prompt_loaded(seconds, array.nbytes, True)
+            self._metrics.prompt_fetched(seconds, array.nbytes, True)
             self._post(lambda: self._scheduler.loaded(prompt.digest, array))
 
     def _post(self, action: Callable[[], None]) -> None:

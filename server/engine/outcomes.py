@@ -1,11 +1,11 @@
-"""Exactly one outcome a request: whoever decides first writes the journal, tells the metrics, then the
+"""Exactly one outcome a request: whoever decides first writes the journal, counts it, then the
 caller."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from server.engine.observer import EngineObserver, RequestDone
+from server.engine.metrics import EngineMetrics
 from server.engine.requests import FailedEvent, FinishedEvent, ScoredEvent
 from server.engine.scheduler.admission import Admission
 from server.engine.scheduler.journal import Journal
@@ -18,10 +18,10 @@ class Outcomes:
     """Decides outcomes; callable from any thread."""
 
     def __init__(
-        self, journal: Journal, observer: EngineObserver, admission: Admission, clock: Callable[[], float]
+        self, journal: Journal, metrics: EngineMetrics, admission: Admission, clock: Callable[[], float]
     ) -> None:
         self._journal = journal
-        self._observer = observer
+        self._metrics = metrics
         self._admission = admission
         self._clock = clock
 
@@ -45,5 +45,4 @@ class Outcomes:
         sequences = outcome.sequences if isinstance(outcome, FinishedEvent) else ()
         tokens = sum(len(sequence.tokens) for sequence in sequences)
         timings = None if ticket.dispatched is None else ticket.timings(self._clock())
-        done = RequestDone(ticket.origin, ticket.kind, code, timings, ticket.fit.length, tokens)
-        self._observer.request_done(done)
+        self._metrics.request_done(ticket.origin, ticket.kind, code, timings, ticket.fit.length, tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from server.engine.sampling import Sampling
 from server.errors import ChorusError
@@ -71,6 +72,8 @@ class ScoreRequest:
 
 
 Request = GenerateRequest | ScoreRequest
+
+RequestKind = Literal["generate", "score"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from server.metrics import SERIES
+from server.api.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
@@ -30,7 +30,7 @@ def _builder() -> ModuleType:
 
 def _known_names() -> set[str]:
     names = set()
-    for series in SERIES:
+    for series in Metrics().registry.table:
         suffixes = ("_bucket", "_sum", "_count") if series.kind == "histogram" else ("",)
         names.update(series.name + suffix for suffix in suffixes)
     return names

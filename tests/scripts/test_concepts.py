@@ -31,7 +31,7 @@ KNOWN = frozenset(
         r"\w+",
         """
         ATTENTIONS Admission Array Attention BLOCK_BYTES Batch Bits DTYPES Ending
-        EnsembleName Event FORMAT FORMATS INDEX Indices Kind MAX_LINE_BYTES METADATA NAMES Number
+        EnsembleName Event FORMAT FORMATS INDEX Indices MAX_LINE_BYTES METADATA NAMES Number
         Outcome Phase Place Programs Progress SINGLE Say Settings Shapes
         Sharding Source Standing Sums Tensors VERSION Values accumulate adapt check_settings
         convert download find_vocabulary greedy_tokens measure pack_inputs

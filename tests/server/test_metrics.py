@@ -4,56 +4,49 @@ import re
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.api.lifecycle import Lifecycle
-from server.api.observer import MetricsObserver, gauges
-from server.engine.observer import DecodeStep, PrefillStep, RequestDone
-from server.engine.plans import BlockShape
+from server.api.metrics import Metrics
 from server.engine.requests import Origin, Timings
 from server.engine.stats import EngineStats
-from server.metrics import OTHER, SERIES, LabelCap, Metrics
-from server.tuning_wiring import MetricsTuningObserver
+from server.metrics import OTHER, Counter, Gauge, Histogram, LabelCap, MetricsRegistry
 
 FILLED = Path(__file__).parents[1] / "fixtures" / "metrics" / "filled.txt"
 
 
 def filled() -> Metrics:
-    metrics = Metrics(CollectorRegistry(), tenant_series=2, task_series=3)
-    observer = MetricsObserver(metrics)
-    lifecycle = Lifecycle()
-    lifecycle.ready()
-    metrics.watch(
-        lambda: gauges(EngineStats(queued=3, slots_in_use=5, slots_total=16, rows_resident=40), lifecycle, 52)
-    )
-    metrics.watch_compiles(lambda: {("decode", "startup"): 4})
+    metrics = Metrics(tenant_series=2, task_series=3)
+    api, engine, tuning = metrics.api, metrics.engine, metrics.tuning
+    engine.watch(lambda: EngineStats(queued=3, slots_in_use=5, slots_total=16, rows_resident=40), 52)
+    metrics.compiles.total.watch(lambda: {("decode", "startup"): 4})
+    api.ready.watch(lambda: True)
     for index in range(6):
         origin = Origin(f"r{index}", tenant=f"tenant-{index}", task=f"t/task-{index}")
-        observer.request_accepted(origin, "generate")
-        observer.first_token(origin, 0.0007)
+        engine.first_token_seconds.observe(0.0007)
         timings = Timings(0.001, 0.002, 0.003, 0.0007)
-        observer.request_done(RequestDone(origin, "generate", "ok", timings, 10, 4))
-        observer.request_done(RequestDone(origin, "score", "cancelled", None, 10, 0))
-    observer.request_refused(Origin("x"), "overloaded")
-    observer.prefill_step(PrefillStep("generate", (8, 64), 3, 2, 100, 512, 0.004))
-    observer.decode_step(DecodeStep(BlockShape(64, 32, 8), 5, 20, 0.002))
-    observer.prompt_rows(7, 2, 1)
-    observer.prompt_loaded(0.01, 4096, True)
-    observer.prompt_loaded(0.01, 0, False)
-    observer.compiled("decode", "startup", 2.0)
-    metrics.count("chorus_uploads_accepted_total")
-    metrics.count("chorus_uploads_refused_total", 1, "not_finite")
-    metrics.count("chorus_files_refused_total", 1, "file_too_large")
-    tuning = MetricsTuningObserver(metrics)
-    tuning.job_claimed()
-    tuning.device_slice(0.03)
-    tuning.step_done()
-    tuning.checkpoint_written()
-    tuning.compiled("accumulate[48]", 3.0)
-    tuning.job_ended("succeeded")
-    metrics.count("chorus_collections_total", 1, "true")
-    metrics.observe("chorus_http_request_seconds", 0.01, "/v1/generate", "200")
+        engine.request_done(origin, "generate", "ok", timings, 10, 4)
+        engine.request_done(origin, "score", "cancelled", None, 10, 0)
+    engine.requests_refused.inc(1, "overloaded")
+    engine.prefill_step("generate", rows=3, tasks=2, real_tokens=100, padded_tokens=512, seconds=0.004)
+    engine.decode_step(5, 0.002)
+    engine.prompt_hits.inc(7)
+    engine.prompt_loads.inc(2)
+    engine.prompt_evictions.inc(1)
+    engine.prompt_fetched(0.01, 4096, True)
+    engine.prompt_fetched(0.01, 0, False)
+    metrics.compiles.seconds.observe(2.0, "startup")
+    api.uploads_accepted.inc()
+    api.uploads_refused.inc(1, "not_finite")
+    api.files_refused.inc(1, "file_too_large")
+    tuning.runs.inc()
+    tuning.slice_seconds.observe(0.03)
+    tuning.steps.inc()
+    tuning.checkpoints_written.inc()
+    tuning.compiles.seconds.observe(3.0, "tuning")
+    tuning.runs_ended.inc(1, "succeeded")
+    api.collections.inc(1, "true")
+    api.request_seconds.observe(0.01, "/v1/generate", "200")
     return metrics
 
 
@@ -85,7 +78,7 @@ def test_every_series_is_shown_when_something_happened(
     samples: dict[tuple[str, tuple[tuple[str, str], ...]], float],
 ) -> None:
     shown = {name for name, _ in samples}
-    for series in SERIES:
+    for series in Metrics().registry.table:
         assert (f"{series.name}_count" if series.kind == "histogram" else series.name) in shown
     assert all(name.startswith("chorus_") for name in shown)
 
@@ -125,8 +118,9 @@ def test_a_cap_of_zero_shows_only_other() -> None:
 
 
 def test_the_table_is_well_formed() -> None:
-    assert len({series.name for series in SERIES}) == len(SERIES)
-    for series in SERIES:
+    table = Metrics().registry.table
+    assert len({series.name for series in table}) == len(table)
+    for series in table:
         assert re.fullmatch(r"chorus_[a-z_]+", series.name)
         assert (series.kind == "counter") == series.name.endswith("_total")
         assert bool(series.buckets) == (series.kind == "histogram")
@@ -137,3 +131,33 @@ def test_the_table_is_well_formed() -> None:
 def test_two_servers_live_in_one_process() -> None:
     filled()
     filled()
+
+
+def test_what_cannot_be_counted_is_logged_and_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    registry = MetricsRegistry()
+    plain = Counter(registry, "chorus_plain_total", "Plain.")
+    labelled = Histogram(registry, "chorus_labelled", "Labelled.", (1.0,), ("kind",))
+    for count in (
+        lambda: plain.inc(-1),
+        lambda: plain.inc(1, "a label too many"),
+        lambda: labelled.observe(1),
+        lambda: labelled.observe(1, "two", "labels"),
+        lambda: labelled.observe("no number", "a"),  # type: ignore[arg-type]
+    ):
+        caplog.clear()
+        count()
+        (record,) = caplog.records
+        assert "was not counted" in record.getMessage() and record.exc_info is not None
+    plain.inc()
+    labelled.observe(0.5, "a")
+    assert registry.get_sample_value("chorus_plain_total") == 1
+    assert registry.get_sample_value("chorus_labelled_count", {"kind": "a"}) == 1
+
+
+def test_a_gauge_is_read_when_somebody_looks() -> None:
+    registry, held = MetricsRegistry(), [1, 2]
+    gauge = Gauge(registry, "chorus_held", "Held.")
+    assert registry.get_sample_value("chorus_held") == 0
+    gauge.watch(lambda: len(held))
+    held.append(3)
+    assert registry.get_sample_value("chorus_held") == 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.http.context import RequestContext, open_context
+from server.api.metrics import ApiMetrics
 
 LOG = logging.getLogger("chorus.access")
 
@@ -19,26 +19,23 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
-Observe = Callable[[str, int, float], None]
-"""Route template, status, seconds."""
-
 
 class AccessLog:
     """Counts, times and logs each request: the route template, never the path, content, query or key.
 
     Args:
-        observe: told of every answered request.
+        metrics: every answered request is counted there.
         lines: whether to write them.
     """
 
-    def __init__(self, observe: Observe, lines: bool = True) -> None:
-        self._observe = observe
+    def __init__(self, metrics: ApiMetrics, lines: bool = True) -> None:
+        self._metrics = metrics
         self._lines = lines
 
     def write(self, method: str, template: str, status: int, context: RequestContext) -> None:
         """A request was answered, or its caller has left."""
         seconds = time.monotonic() - context.started
-        self._observe(template, status, seconds)
+        self._metrics.request_seconds.observe(seconds, template, str(status))
         if self._lines:
             quiet = template in PROBES and status not in (401, 403)
             LOG.log(

@@ -32,13 +32,13 @@ class UploadRoute(ChorusRoute):
         handler = super().get_route_handler()
 
         async def counted(request: Request) -> Response:
-            metrics = services_of(request).metrics
+            metrics = services_of(request).metrics.api
             try:
                 answer = await handler(request)
             except Exception as error:
-                metrics.count("chorus_uploads_refused_total", 1, reason_of(error))
+                metrics.uploads_refused.inc(1, reason_of(error))
                 raise
-            metrics.count("chorus_uploads_accepted_total")
+            metrics.uploads_accepted.inc()
             return answer
 
         return counted

@@ -54,15 +54,15 @@ async def upload_file(
 ) -> Response:
     """Upload a file, raw or in a form. It goes to the disk as it comes; nothing of a broken upload stays."""
     services = services_of(request)
-    count, limit = services.metrics.count, services.settings.tuning_max_file_bytes
+    metrics, limit = services.metrics.api, services.settings.tuning_max_file_bytes
     sender = Sender(principal.tenant, principal.name, name, limit)
     try:
         file = await receive_file(request, services.library, sender, share_of(request))
     except (Exception, asyncio.CancelledError) as error:
-        count("chorus_files_refused_total", 1, _reason(error))
+        metrics.files_refused.inc(1, _reason(error))
         raise
-    count("chorus_files_accepted_total")
-    count("chorus_files_accepted_bytes_total", file.size_bytes)
+    metrics.files_accepted.inc()
+    metrics.files_accepted_bytes.inc(file.size_bytes)
     return json_response(file_json(file), 201)
 
 

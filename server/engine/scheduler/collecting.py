@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from server.engine.observer import EngineObserver
+from server.engine.metrics import EngineMetrics
 from server.engine.plans import BeamsDone, DecodeResult, SlotTokens
 from server.engine.requests import (
     FailedEvent,
@@ -27,12 +27,12 @@ class Collector:
     """Builds sequences from decode results; `end` is called with each request's outcome."""
 
     def __init__(
-        self, eos_id: int, detokenise: Detokenise, slots: SlotTable, observer: EngineObserver, end: End
+        self, eos_id: int, detokenise: Detokenise, slots: SlotTable, metrics: EngineMetrics, end: End
     ) -> None:
         self._eos_id = eos_id
         self._detokenise = detokenise
         self._slots = slots
-        self._observer = observer
+        self._metrics = metrics
         self._end = end
 
     def begin(self, ticket: Ticket) -> None:
@@ -41,14 +41,12 @@ class Collector:
         count = sampling.n if sampling.num_beams == 1 else 0
         ticket.sequences = [self._builder(sampling) for _ in range(count)]
 
-    def decode(self, step: DecodeStepRecord, result: DecodeResult, now: float) -> int:
-        """Take in one decode result. Returns the tokens it brought."""
+    def decode(self, step: DecodeStepRecord, result: DecodeResult, now: float) -> None:
+        """Take in one decode result."""
         block = self._slots.blocks[step.plan.block]
         block.in_flight -= 1
         block.released(step.plan.release)
-        tokens = 0
         for slot in result.slots:
-            tokens += len(slot.tokens)
             use = step.uses.get(slot.slot)
             if use is not None and not use.over and use.ticket.phase is Phase.DECODING:
                 self._take(block, use, slot, now)
@@ -56,7 +54,6 @@ class Collector:
             use = step.uses.get(search.leader)
             if use is not None and not use.over and use.ticket.phase is Phase.DECODING:
                 self._take_beams(use.ticket, search, now)
-        return tokens
 
     def _builder(self, sampling: Sampling) -> SequenceBuilder:
         return SequenceBuilder(self._eos_id, sampling.stop, self._detokenise)
@@ -104,7 +101,7 @@ class Collector:
     def _note_first(self, ticket: Ticket, now: float) -> None:
         if ticket.first_token is None:
             ticket.first_token = now
-            self._observer.first_token(ticket.origin, now - ticket.arrived)
+            self._metrics.first_token_seconds.observe(now - ticket.arrived)
 
 
 def not_finite() -> InvalidInputError:

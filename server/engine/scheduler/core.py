@@ -10,7 +10,7 @@ from typing import Any
 
 from server.engine.config import EngineConfig
 from server.engine.host_prompts import HostPromptTier
-from server.engine.observer import DecodeStep, EngineObserver, PrefillStep
+from server.engine.metrics import EngineMetrics
 from server.engine.plans import (
     DecodePlan,
     DecodeResult,
@@ -73,13 +73,13 @@ class Scheduler:
         config: EngineConfig,
         host: HostPromptTier,
         detokenise: Detokenise,
-        observer: EngineObserver,
+        metrics: EngineMetrics,
         ports: SchedulerPorts,
         queue: FairQueue[Ticket] | None = None,
     ) -> None:
         self._config = config
         self._host = host
-        self._observer = observer
+        self._metrics = metrics
         self._ports = ports
         self._queue: FairQueue[Ticket] = queue if queue is not None else FairQueue()
         self._rows = PromptRows(prompt_row_capacity)
@@ -90,7 +90,7 @@ class Scheduler:
         buckets = BucketChooser(ladder, config)
         self._batcher = Batcher(config, self._queue, self._rows, self._slots, host, buckets, vocab_size)
         self._loading = Loading(host, ports.fetch, config.loader_threads, self._enqueue)
-        self._collector = Collector(config.eos_id, detokenise, self._slots, observer, self._end)
+        self._collector = Collector(config.eos_id, detokenise, self._slots, metrics, self._end)
         self._prefilling: set[Ticket] = set()
         self._decoding: set[Ticket] = set()
         self._turns = Turns(
@@ -179,13 +179,12 @@ class Scheduler:
         if isinstance(step, DecodeStepRecord):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
-            tokens = self._collector.decode(step, result, now)
-            shape = self._slots.blocks[step.plan.block].shape
-            self._observer.decode_step(DecodeStep(shape, len(step.uses), tokens, now - step.planned))
+            self._collector.decode(step, result, now)
+            self._metrics.decode_step(len(step.uses), now - step.planned)
             return
         for acquired in step.acquired:
             self._rows.release(acquired.digests)
-        self._observe_batch(step, now)
+        self._count_batch(step, now)
         if isinstance(result, ScoreResult):
             self._collect_score(step, result, now)
         elif isinstance(result, PrefillResult):
@@ -316,23 +315,18 @@ class Scheduler:
             else:
                 self._end(ticket, ScoredEvent(tuple(values), ticket.fit.length, ticket.timings(now)))
 
-    def _observe_batch(self, step: BatchStep, now: float) -> None:
-        tickets, (B, L) = step.tickets, step.plan.bucket
-        self._observer.prompt_rows(
-            sum(acquired.hits for acquired in step.acquired),
-            sum(len(acquired.loads) for acquired in step.acquired),
-            sum(acquired.evictions for acquired in step.acquired),
-        )
-        self._observer.prefill_step(
-            PrefillStep(
-                kind=tickets[0].kind,
-                bucket=step.plan.bucket,
-                rows=len(tickets),
-                distinct_tasks=len({ticket.origin.task for ticket in tickets}),
-                real_tokens=sum(ticket.fit.length for ticket in tickets),
-                padded_tokens=B * L,
-                seconds=now - step.planned,
-            )
+    def _count_batch(self, step: BatchStep, now: float) -> None:
+        tickets, (B, L), metrics = step.tickets, step.plan.bucket, self._metrics
+        metrics.prompt_hits.inc(sum(acquired.hits for acquired in step.acquired))
+        metrics.prompt_loads.inc(sum(len(acquired.loads) for acquired in step.acquired))
+        metrics.prompt_evictions.inc(sum(acquired.evictions for acquired in step.acquired))
+        metrics.prefill_step(
+            tickets[0].kind,
+            rows=len(tickets),
+            tasks=len({ticket.origin.task for ticket in tickets}),
+            real_tokens=sum(ticket.fit.length for ticket in tickets),
+            padded_tokens=B * L,
+            seconds=now - step.planned,
         )
 
     # What there is.

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from server.engine.handle import RequestHandle
-from server.engine.observer import Kind
-from server.engine.requests import GenerateRequest, Origin, Request, ScoreRequest, Timings
+from server.engine.requests import GenerateRequest, Origin, Request, RequestKind, ScoreRequest, Timings
 from server.engine.scheduler.fitting import Fit
 from server.engine.scheduler.sequences import SequenceBuilder
 
@@ -67,7 +66,7 @@ class Ticket:
         return self.request.origin.request_id
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RequestKind:
         return "score" if isinstance(self.request, ScoreRequest) else "generate"
 
     @property

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import numpy as np
 import sentencepiece
-from prometheus_client import CollectorRegistry
 
 from prompts_store.artifacts import write_artifact
 from prompts_store.store import PromptStore
@@ -25,10 +24,10 @@ from server.api.http.offload import Offload
 from server.api.inference.prompt_source import StorePrompts
 from server.api.inference.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
-from server.api.observer import MetricsObserver, gauges
+from server.api.metrics import Metrics
 from server.api.routes.asgi import build_api
 from server.api.services import BaseModelInfo, Services, Serving
-from server.app import feed_limits, http_observer
+from server.app import feed_limits
 from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.engine.config import EngineConfig
@@ -39,7 +38,6 @@ from server.engine.limits import Limits
 from server.engine.plans import Ladder, StepPlan
 from server.errors import EngineDeadError
 from server.jobs.feeds import JobFeeds, Pause
-from server.metrics import Metrics
 from server.model.vocabulary import Vocabulary
 from server.process import listen
 from server.settings import Settings
@@ -102,7 +100,7 @@ class ApiServer:
         self.settings = Settings(model="tiny", data_dir=folder, access_log=False, **settings)
         self.store = PromptStore.open(folder)
         self.table = np.random.default_rng(0).normal(size=(vocabulary.size, WIDTH)).astype(np.float32)
-        metrics = Metrics(CollectorRegistry())
+        metrics = Metrics()
         host = HostPromptTier(1 << 20)
         executor = FakeExecutor(
             host,
@@ -116,7 +114,7 @@ class ApiServer:
             StorePrompts(self.store),
             config=EngineConfig(check_integrity=True, **(config or {})),
             detokenise=vocabulary.decode,
-            observer=MetricsObserver(metrics),
+            metrics=metrics.engine,
             host_prompts=host,
             on_death=on_death,
         )
@@ -135,8 +133,8 @@ class ApiServer:
             ),
             serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
         )
-        metrics.watch(lambda: gauges(self.engine.stats(), self.services.lifecycle, 4 * WIDTH))
-        self.access = AccessLog(http_observer(metrics), lines=False)
+        metrics.engine.watch(self.engine.stats, 4 * WIDTH)
+        self.access = AccessLog(metrics.api, lines=False)
         self.app = build_api(self.services, self.access)
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]

@@ -10,6 +10,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from server.api.http.access import AccessLog, AccessMiddleware
+from server.api.metrics import ApiMetrics
+from server.metrics import MetricsRegistry
 
 
 def levels(caplog: pytest.LogCaptureFixture, route: str, status: int, log: bool = True) -> list[int]:
@@ -25,12 +27,12 @@ def levels(caplog: pytest.LogCaptureFixture, route: str, status: int, log: bool 
 
     async def send(message: Message) -> None: ...
 
-    observed: list[tuple[str, int]] = []
-    lines = AccessLog(lambda name, code, seconds: observed.append((name, code)), log)
-    middleware = AccessMiddleware(app, lines)
+    registry = MetricsRegistry()
+    middleware = AccessMiddleware(app, AccessLog(ApiMetrics(registry), log))
     with caplog.at_level(logging.DEBUG, "chorus.access"):
         asyncio.run(middleware({"type": "http", "method": "GET", "headers": []}, receive, send))
-    assert observed == [(route, status)]  # counted, however quietly it is logged
+    labels = {"route": route, "status": str(status)}  # counted, however quietly it is logged
+    assert registry.get_sample_value("chorus_http_request_seconds_count", labels) == 1
     return [record.levelno for record in caplog.records]
 
 

@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
@@ -19,8 +18,8 @@ from prompts_store.upkeep.collector import CollectReport
 from server.api.http.disconnect import settle
 from server.api.http.offload import Offload
 from server.api.inference.resolve import PromptLibrary
+from server.api.metrics import Metrics
 from server.api.upkeep import SOON_SECONDS, Upkeep
-from server.metrics import Metrics
 
 HOUR = 3600.0
 
@@ -53,7 +52,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(CollectorRegistry())
+    return Metrics()
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_a_deleted_version_is_collected_after_its_grace_period(
 
     async def scenario() -> None:
         ticks = Ticks()
-        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, 100.0, ticks.sleep).run())
+        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 100.0, ticks.sleep).run())
         assert await ticks.asked() == SOON_SECONDS  # a server that restarts often collects, too
         assert await ticks.next() == HOUR
         assert counted(metrics, "chorus_collected_blobs_total") == 0
@@ -113,7 +112,7 @@ def test_it_runs_on_a_thread_of_the_store(
         return CollectReport()
 
     monkeypatch.setattr(library.store, "collect", collect)
-    assert asyncio.run(Upkeep(library, metrics, HOUR, 0.0).collect())
+    assert asyncio.run(Upkeep(library, metrics.api, HOUR, 0.0).collect())
     assert threads[0].startswith("chorus-prompt-store")
 
 
@@ -137,7 +136,7 @@ def test_a_failure_is_logged_counted_and_tried_again_soon(
 
     async def scenario() -> None:
         ticks = Ticks()
-        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, 0.0, ticks.sleep).run())
+        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
         await ticks.asked()
         assert await ticks.next() == SOON_SECONDS
         assert await ticks.next() == HOUR
@@ -166,7 +165,7 @@ def test_a_refusal_waits_for_an_operator(
 
     async def scenario() -> None:
         ticks = Ticks()
-        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, HOUR, ticks.sleep).run())
+        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, HOUR, ticks.sleep).run())
         assert counted(metrics, "chorus_collections_total", ok="refused") == 0
         assert await ticks.asked() == SOON_SECONDS
         assert await ticks.next() == HOUR
@@ -186,13 +185,13 @@ def test_an_interval_of_zero_never_collects(library: PromptLibrary, metrics: Met
     async def never(seconds: float) -> None:
         raise AssertionError("it waited for a collection")
 
-    asyncio.run(Upkeep(library, metrics, 0.0, 0.0, never).run())
+    asyncio.run(Upkeep(library, metrics.api, 0.0, 0.0, never).run())
 
 
 def test_a_short_interval_is_kept(library: PromptLibrary, metrics: Metrics) -> None:
     async def scenario() -> float:
         ticks = Ticks()
-        job = asyncio.ensure_future(Upkeep(library, metrics, 5.0, 0.0, ticks.sleep).run())
+        job = asyncio.ensure_future(Upkeep(library, metrics.api, 5.0, 0.0, ticks.sleep).run())
         first = await ticks.asked()
         await settle(job)
         return first
@@ -215,7 +214,7 @@ def test_the_end_waits_for_a_collection_under_way(
 
     async def scenario() -> None:
         ticks = Ticks()
-        job = asyncio.ensure_future(Upkeep(library, metrics, HOUR, 0.0, ticks.sleep).run())
+        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
         await ticks.asked()
         ticks._go.put_nowait(None)
         await asyncio.to_thread(begun.wait, 10)

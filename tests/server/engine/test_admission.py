@@ -6,12 +6,12 @@ import json
 import threading
 from pathlib import Path
 
+import prometheus_client
 import pytest
 from engine_tools import DictSource, FakeClock, generate, running_engine, score
 
 from server.engine.config import EngineConfig
 from server.engine.handle import RequestHandle
-from server.engine.observer import NullObserver, RequestDone
 from server.engine.requests import Origin
 from server.engine.scheduler.admission import Admission
 from server.engine.scheduler.fitting import Fit
@@ -193,16 +193,26 @@ def test_what_was_learned_is_forgotten_when_nothing_is_under_way() -> None:
         admission.admit(ticket(clock, f"new{number}", deadline=0.1), clock())
 
 
-def test_a_failing_metrics_hook_does_not_reach_the_engine(caplog: pytest.LogCaptureFixture) -> None:
-    seen: list[RequestDone] = []
+def test_metrics_that_fail_do_not_reach_the_engine(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such series")
 
-    class Observer(NullObserver):
-        def request_done(self, done: RequestDone) -> None:
-            seen.append(done)
-            raise ValueError("no such series")
-
-    with running_engine(observer=Observer()) as (engine, _):
-        engine.submit(generate((4, 1), task="a/x")).wait(300)
-        assert engine.wait_idle(300)
-    assert seen[0].outcome == "ok" and seen[0].origin.task == "a/x" and seen[0].timings is not None
-    assert "metrics hook request_done failed" in caplog.text
+    monkeypatch.setattr(prometheus_client.Counter, "inc", fail)
+    monkeypatch.setattr(prometheus_client.Histogram, "observe", fail)
+    with pytest.raises(ValueError):  # the control
+        prometheus_client.Counter("a", "b", registry=None).inc()
+    source = DictSource()
+    with running_engine(source=source) as (engine, _):
+        answered = engine.submit(generate(source.add("p", 3), (4, 1), max_new_tokens=4)).wait(300)
+        assert answered.sequences and engine.wait_idle(300)
+        with pytest.raises(InvalidInputError):
+            engine.submit(generate((1 << 20, 1)))
+    lost = {
+        record.getMessage().split()[0] for record in caplog.records if "was not counted" in record.message
+    }
+    assert lost > {
+        "chorus_requests_total", "chorus_requests_refused_total", "chorus_prompt_fetches_total",
+        "chorus_prompt_loads_total", "chorus_batch_rows", "chorus_decode_slots", "chorus_first_token_seconds",
+    }  # fmt: skip

@@ -10,8 +10,9 @@ from engine_tools import DictSource, generate, running_engine, score
 
 from server.engine.config import EngineConfig
 from server.engine.fake_executor import expected_scores, expected_tokens
-from server.engine.observer import DecodeStep, NullObserver, PrefillStep
-from server.engine.requests import FinishedEvent, Origin, TokensEvent
+from server.engine.metrics import EngineMetrics
+from server.engine.requests import FinishedEvent, TokensEvent
+from server.metrics import MetricsRegistry
 
 
 def test_a_generate_request_is_answered_as_computed_by_hand() -> None:
@@ -138,44 +139,28 @@ def test_settings_of_the_origin_reach_the_journal() -> None:
         ]
 
 
-class Counting(NullObserver):
-    """Keeps what the engine tells."""
-
-    def __init__(self) -> None:
-        self.prefills: list[PrefillStep] = []
-        self.decodes: list[DecodeStep] = []
-        self.rows = [0, 0, 0]
-        self.loads: list[bool] = []
-        self.first: list[str] = []
-
-    def prefill_step(self, step: PrefillStep) -> None:
-        self.prefills.append(step)
-
-    def decode_step(self, step: DecodeStep) -> None:
-        self.decodes.append(step)
-
-    def prompt_rows(self, hits: int, loads: int, evictions: int) -> None:
-        self.rows = [a + b for a, b in zip(self.rows, (hits, loads, evictions), strict=True)]
-
-    def prompt_loaded(self, seconds: float, size_bytes: int, ok: bool) -> None:
-        self.loads.append(ok)
-
-    def first_token(self, origin: Origin, seconds: float) -> None:
-        self.first.append(origin.request_id)
-
-
-def test_the_observer_is_told_what_ran() -> None:
-    source, seen = DictSource(), Counting()
+def test_what_ran_is_counted() -> None:
+    source, registry = DictSource(), MetricsRegistry()
     prompts = [source.add(f"p{index}", 20) for index in range(4)]
-    with running_engine(source=source, observer=seen) as (engine, _):
+
+    def counted(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"chorus_{name}", labels)
+
+    with running_engine(source=source, metrics=EngineMetrics(registry)) as (engine, _):
         tokens = 0
         for i in range(8):
             request = generate(prompts[i % 4], (i, 1), max_new_tokens=6, task=f"a/t{i % 4}")
-            done = engine.submit(request).wait(300)
-            tokens += len(done.sequences[0].tokens) + (done.sequences[0].finish_reason == "stop")
+            tokens += len(engine.submit(request).wait(300).sequences[0].tokens)
         assert engine.wait_idle(300)
-    assert sum(step.rows for step in seen.prefills) == 8
-    assert {step.real_tokens / step.padded_tokens for step in seen.prefills} == {22 / 64}
-    assert sum(step.tokens for step in seen.decodes) == tokens
-    assert seen.rows == [0, 8, 5], "64 rows hold three of four prompts; each comes when it was just evicted"
-    assert seen.loads == [True] * 4 and len(seen.first) == 8
+    assert counted("batch_rows_sum", kind="generate") == 8
+    passes = counted("batch_rows_count", kind="generate")
+    assert passes and counted("padding_share_sum", kind="generate") == pytest.approx(passes * (1 - 22 / 64))
+    within = [counted("padding_share_bucket", kind="generate", le=bound) for bound in ("0.6", "0.7")]
+    assert within == [0, passes], "each pass was padded alike"
+    assert counted("decode_slots_count") == counted("decode_step_seconds_count") > 0
+    assert counted("output_tokens_total") == tokens
+    rows = [counted(f"prompt_{what}_total") for what in ("hits", "loads", "evictions")]
+    assert rows == [0, 8, 5], "64 rows hold three of four prompts; each comes when it was just evicted"
+    assert counted("prompt_fetches_total", ok="true") == 4 and counted("first_token_seconds_count") == 8
+    assert counted("task_requests_total", task="a/t3", outcome="ok") == 2
+    assert counted("queue_seconds_count", kind="generate") == 8, "with timings"

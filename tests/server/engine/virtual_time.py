@@ -16,7 +16,7 @@ from server.engine.config import EngineConfig
 from server.engine.fake_executor import TINY_LADDER, FakeExecutor
 from server.engine.handle import RequestHandle
 from server.engine.host_prompts import HostPromptTier, to_compute_dtype
-from server.engine.observer import NullObserver
+from server.engine.metrics import EngineMetrics
 from server.engine.outcomes import Outcome, Outcomes
 from server.engine.plans import DecodePlan, Ladder, StepPlan
 from server.engine.requests import FailedEvent, PromptHandle, Request
@@ -27,6 +27,7 @@ from server.engine.scheduler.fitting import Fitter
 from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.tickets import Ticket
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
+from server.metrics import MetricsRegistry
 
 Values = np.ndarray[Any, Any]
 
@@ -66,7 +67,8 @@ class Simulation:
         self.executor = FakeExecutor(self.host, ladder=self.ladder, prompt_row_capacity=self.rows)
         self.journal = Journal(entries=100_000)
         self.admission = Admission(self.config, self.journal)
-        self.outcomes = Outcomes(self.journal, NullObserver(), self.admission, self.clock)
+        metrics = EngineMetrics(MetricsRegistry())
+        self.outcomes = Outcomes(self.journal, metrics, self.admission, self.clock)
         self.deadlines = Deadlines()
         ports = SchedulerPorts(
             fetch=self._fetch,
@@ -83,7 +85,7 @@ class Simulation:
             config=self.config,
             host=self.host,
             detokenise=words,
-            observer=NullObserver(),
+            metrics=metrics,
             ports=ports,
         )
         self.fitter = Fitter(self.ladder, V, self.rows)

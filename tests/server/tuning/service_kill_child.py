@@ -55,9 +55,9 @@ class KillingWatcher(Watcher):
         super().__init__()
         self.k = k
 
-    def device_slice(self, seconds: float) -> None:
-        super().device_slice(seconds)
-        if len(self.slices) == self.k:
+    def sliced(self) -> None:
+        super().sliced()
+        if self.slices == self.k:
             kill()
 
 

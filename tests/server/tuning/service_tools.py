@@ -17,11 +17,13 @@ from tuning_tools import LABELS, VOCABULARY, letters_task, model
 from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
+from server.engine.metrics import CompileMetrics
 from server.jobs.held import HeldJob
+from server.metrics import Counter, Histogram, MetricsRegistry
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.observer import NullTuningObserver
+from server.tuning.jobs.attempts.metrics import TuningMetrics
 from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
 from server.tuning.jobs.worker.service import TuningService
 
@@ -98,7 +100,7 @@ def attempt(
         base(),
         config(folder, **changes),
         DeviceWork(),
-        NullTuningObserver(),
+        Watcher(),
         lambda cause: nullcontext(),
         lambda: True,
         Files(),
@@ -108,40 +110,52 @@ def attempt(
     return made
 
 
-class Watcher(NullTuningObserver):
-    """Keeps what the service tells.
+class Watcher(TuningMetrics):
+    """What a service counts, for a test to read.
 
     Args:
         hold_after: the device's thread waits after so many slices until `release` is set.
     """
 
     def __init__(self, hold_after: int | None = None) -> None:
+        self.registry = MetricsRegistry()
+        super().__init__(self.registry, CompileMetrics(self.registry))
         self.hold_after = hold_after
         self.reached = threading.Event()
         self.release = threading.Event()
         self.endings: list[str] = []
-        self.slices: list[float] = []
-        self.programs: list[str] = []
-        self.steps = 0
-        self.checkpoints = 0
+        self.slices = 0
+        self.after(self.runs_ended, lambda count, ending: self.endings.append(ending))
+        self.after(self.slice_seconds, lambda seconds: self.sliced())
 
-    def job_ended(self, ending: Any) -> None:
-        self.endings.append(ending)
+    @property
+    def made(self) -> int:
+        """Optimiser steps so far."""
+        return int(self.registry.get_sample_value("chorus_tuning_steps_total") or 0)
 
-    def device_slice(self, seconds: float) -> None:
-        self.slices.append(seconds)
-        if len(self.slices) == self.hold_after:
+    @property
+    def saved(self) -> int:
+        """Checkpoints written so far."""
+        return int(self.registry.get_sample_value("chorus_tuning_checkpoints_total") or 0)
+
+    def sliced(self) -> None:
+        """A slice ended, on the device's thread."""
+        self.slices += 1
+        if self.slices == self.hold_after:
             self.reached.set()
             assert self.release.wait(300), "the test never let the device go on"
 
-    def step_done(self) -> None:
-        self.steps += 1
+    @staticmethod
+    def after(series: Counter | Histogram, then: Callable[..., object]) -> None:
+        """Call `then` with what was counted, once it was."""
+        name = "inc" if isinstance(series, Counter) else "observe"
+        count = getattr(series, name)
 
-    def checkpoint_written(self) -> None:
-        self.checkpoints += 1
+        def counted(*told: Any) -> None:
+            count(*told)
+            then(*told)
 
-    def compiled(self, program: str, seconds: float) -> None:
-        self.programs.append(program)
+        setattr(series, name, counted)
 
 
 @contextmanager
@@ -156,7 +170,7 @@ def running(
 ) -> Iterator[TuningService]:
     """A started service that owns the device; stopped afterwards."""
     service = TuningService(
-        store, of_base or base(), config(folder, **changes), observer=watcher, files=files
+        store, of_base or base(), config(folder, **changes), metrics=watcher or Watcher(), files=files
     )
     device = SliceThread(service.work)
     device.start()

@@ -52,8 +52,12 @@ CASES: list[tuple[str, str, bytes, dict[str, Any], str, str, str]] = [
 
 
 class NeverCompiles(Watcher):
-    def compiled(self, program: str, seconds: float) -> None:
-        raise AssertionError(f"{program} was compiled for data that is refused")
+    def __init__(self) -> None:
+        super().__init__()
+        self.after(self.compiles.seconds, self._fail)
+
+    def _fail(self, *_: object) -> None:
+        raise AssertionError("a program was compiled for data that is refused")
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class Served:
         )
         self.watcher = Watcher()
         self.service = TuningService(
-            self.store, base(), config(folder), observer=self.watcher, because=self.watch.because,
+            self.store, base(), config(folder), metrics=self.watcher, because=self.watch.because,
             alive=lambda: self.engine.dead is None,
         )  # fmt: skip
 
@@ -130,12 +130,12 @@ def test_requests_and_a_job_do_not_change_each_other(served: Served, tmp_path: P
     weights, alone = weights_digest(), served.answers()
     recipe = {"steps": 60, "evaluate_every_steps": 20, "checkpoint_every_steps": 10}
     file = upload(served.store, jsonl())
-    served.watcher.steps = 0
+    made = served.watcher.made
     job = submit(served.store, document(file, task="beside", recipe=recipe))
     beside, steps = [], []
     while served.store.get_job(TENANT, job.id).finished_at is None:
         beside.append(served.answers())
-        steps.append(served.watcher.steps)
+        steps.append(served.watcher.made - made)
     over = served.store.get_job(TENANT, job.id)
     assert over.status == "succeeded", over.error
     assert any(0 < step < 60 for step in steps), "requests were answered between steps"

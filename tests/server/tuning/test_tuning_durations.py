@@ -35,7 +35,7 @@ def test_a_dispatch_that_takes_too_long_is_never_made(tmp_path: Path, recipe: di
     job = done(store, tmp_path, sent, watcher=watcher, longest_seconds=1e-7)
     assert job.status == "failed" and job.error is not None
     assert job.error["code"] == "dispatch_too_long" and "fewer prompts" in job.error["message"]
-    assert len(watcher.slices) == SPEED_SLICES, "nothing but the small one was run"
+    assert watcher.slices == SPEED_SLICES, "nothing but the small one was run"
 
 
 @pytest.mark.usefixtures("slow")

@@ -56,7 +56,7 @@ def test_a_runner_that_wakes_up_too_late_writes_nothing(tmp_path: Path) -> None:
         clock.advance(100)
         with running(store, tmp_path, watcher=prompt):
             over = finished(store, job)
-        assert over.status == "succeeded" and over.attempt == 2 and prompt.steps < 6
+        assert over.status == "succeeded" and over.attempt == 2 and prompt.made < 6
         written = events(store, job)
         late.release.set()
         for _ in range(3000):

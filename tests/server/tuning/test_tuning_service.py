@@ -69,7 +69,7 @@ def test_a_job_becomes_a_version_that_says_where_it_came_from(store: PromptStore
     assert [data["status"] for kind, data in events(store, job) if kind == "status"] == [
         "queued", "preparing", "running", "succeeded",
     ]  # fmt: skip
-    assert watcher.endings == ["succeeded"] and watcher.steps == 6 and watcher.checkpoints >= 1
+    assert watcher.endings == ["succeeded"] and watcher.made == 6 and watcher.saved >= 1
     assert not list((tmp_path / "tuning").glob("*/job-*")), "nothing is left of a job that succeeded"
     assert store.aliases(TENANT, "letters") == {"live": 1}
 
@@ -145,7 +145,7 @@ def test_a_cancelled_job_keeps_its_state_and_resumed_ends_with_the_same_bits(
     with running(store, tmp_path, watcher=watcher):
         over = finished(store, job)
     assert over.status == "succeeded" and watcher.endings == ["cancelled", "succeeded"]
-    assert watcher.steps == 40, "no step is made twice"
+    assert watcher.made == 40, "no step is made twice"
     assert over.result["prompts"][0]["digest"] == whole.result["prompts"][0]["digest"]
 
 
@@ -164,7 +164,7 @@ def test_a_stopped_service_gives_its_job_back_and_the_next_ends_it(
     assert queued.status == "queued" and queued.progress["checkpoint_step"] == 3
     with running(store, tmp_path, watcher=watcher):
         assert finished(store, job).status == "succeeded"
-    assert watcher.endings == ["released", "succeeded"] and watcher.steps == 6
+    assert watcher.endings == ["released", "succeeded"] and watcher.made == 6
 
 
 def huge(store: PromptStore) -> None:
@@ -292,15 +292,13 @@ class Flaky:
 def test_a_defect_beside_a_job_does_not_end_the_taking_of_jobs(store: PromptStore, tmp_path: Path) -> None:
     """Such as a standard error that is closed: without the guard, jobs would wait for ever in silence."""
     file, watcher = upload(store, jsonl()), Watcher()
-    claimed = watcher.job_claimed
     broken = iter([True])
 
     def once() -> None:
         if next(broken, False):
             raise BrokenPipeError
-        claimed()
 
-    watcher.job_claimed = once  # type: ignore[method-assign]
+    watcher.after(watcher.runs, once)
     first = submit(store, document(file))
     with running(store, tmp_path, watcher=watcher, lease_seconds=1.0):
         second = submit(store, document(file, task="second"))

@@ -65,7 +65,7 @@ def test_a_killed_job_ends_with_the_same_bits_and_one_version(tmp_path: Path, co
     with running(store, folder, watcher=watcher, lease_seconds=LEASE_SECONDS):
         over = finished(store, job)
     assert over.status == "succeeded" and over.attempt == len(DEATHS) + 1
-    assert watcher.steps == 0, "everything was in the last checkpoint"
+    assert watcher.made == 0, "everything was in the last checkpoint"
     assert over.result["prompts"][0]["digest"] == whole.result["prompts"][0]["digest"]
     assert len(store.list_versions(TENANT, "letters").items) == 1
     assert not list((folder / "tuning").glob("*/job-*"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_tools import TENANT, Watcher, base, document, events, finished, jsonl, running, submit, upload
+from service_tools import TENANT, base, document, events, finished, jsonl, running, submit, upload
 
 from prompts_store.store import PromptStore
 from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
@@ -59,10 +59,10 @@ def test_the_largest_power_of_two_that_is_short_enough(
 def test_sizes_are_measured_recorded_and_kept(
     tmp_path: Path, compile_cache: Path, limit: float, warns: bool
 ) -> None:
-    store, watcher = PromptStore.open(tmp_path), Watcher()
+    store = PromptStore.open(tmp_path)
     sent = document(upload(store, jsonl()), recipe={"micro_batch_size": None})
     job = submit(store, sent)
-    with running(store, tmp_path, watcher=watcher, of_base=base(), slice_seconds=limit):
+    with running(store, tmp_path, of_base=base(), slice_seconds=limit):
         over = finished(store, job)
     assert over.status == "succeeded", over.error
     sizes = over.progress["settled"]["sizes"]
@@ -71,10 +71,11 @@ def test_sizes_are_measured_recorded_and_kept(
     assert lineage["recipe"]["micro_batch_size"] == sizes["micro_batch_size"]
     said = [data["message"] for kind, data in events(store, over) if kind == "warning"]
     assert any("tuning_slice_ms" in message for message in said) is warns
-    scored = [name for name in watcher.programs if name.startswith("score")]
+    programs = [data["name"] for kind, data in events(store, over) if kind == "program"]
+    scored = [name for name in programs if name.startswith("score")]
     assert len(set(scored)) == len(scored) > 0, "sizing compiles nothing to score labels"
     if warns:  # one example is what was measured: it is what runs, too
-        assert len(set(watcher.programs)) == len(watcher.programs)
+        assert len(set(programs)) == len(programs)
 
 
 def test_time_that_other_processes_take_does_not_count() -> None:

@@ -13,7 +13,7 @@ from prompts_store.store import PromptStore
 from server.jobs.held import HeldJob, ServiceStoppingError
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.observer import TuningObserver
+from server.tuning.jobs.attempts.metrics import TuningMetrics
 from server.tuning.jobs.attempts.slices import DeviceWork
 
 
@@ -34,7 +34,7 @@ class Attempt:
     base: TuningBase
     config: ServiceConfig
     work: DeviceWork
-    observer: TuningObserver
+    metrics: TuningMetrics
     because: Because
     alive: Callable[[], bool]
     files: Files

@@ -21,7 +21,7 @@ def compile_run(attempt: Attempt, validated: Validated) -> tuple[TrainingRun, Pr
     prompts = validated.document.prompts
 
     def compiled(name: str, seconds: float, measuring: bool) -> None:
-        attempt.observer.compiled(name, seconds)
+        attempt.metrics.compiles.seconds.observe(seconds, "tuning")
         data = {"name": name, "seconds": round(seconds, 3), "measuring": measuring}
         attempt.held.tell([("program", data)])
 

@@ -55,10 +55,10 @@ def train(attempt: Attempt, validated: Validated, run: TrainingRun, programs: Pr
         while happened:
             event = happened.popleft()
             if isinstance(event, StepFinished):
-                attempt.observer.step_done()
+                attempt.metrics.steps.inc()
             reporter.add(event)
         while saved:
-            attempt.observer.checkpoint_written()
+            attempt.metrics.checkpoints_written.inc()
             reporter.checkpointed(saved.popleft())
             remove_older_attempts(attempt.folder, folder)
 

@@ -18,7 +18,6 @@ from typing import Any, Literal
 from prompts_store.errors import LeaseLostError, StoreError
 from server.jobs.held import JobCancelledError, ServiceStoppingError
 from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.attempts.observer import Ending
 from server.tuning.jobs.stages.compile import compile_run
 from server.tuning.jobs.stages.publish import is_good, publish, result_of
 from server.tuning.jobs.stages.train import train
@@ -32,6 +31,9 @@ from server.tuning.jobs.worker.failures import (
 )
 
 logger = logging.getLogger(__name__)
+
+Ending = Literal["succeeded", "failed", "cancelled", "released", "lost"]
+"""How an attempt at a job ended. `released`: the process stopped. `lost`: another took the job over."""
 
 
 def make_attempt(attempt: Attempt) -> Ending:

@@ -15,7 +15,7 @@ from prompts_store.store import PromptStore
 from server.jobs.held import HeldJob
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.observer import NullTuningObserver, TuningObserver
+from server.tuning.jobs.attempts.metrics import TuningMetrics
 from server.tuning.jobs.attempts.slices import DeviceWork
 from server.tuning.jobs.worker.leftovers import remove_leftovers
 from server.tuning.jobs.worker.pipeline import make_attempt
@@ -43,15 +43,15 @@ class TuningService:
         base: TuningBase,
         config: ServiceConfig,
         *,
-        observer: TuningObserver | None = None,
+        metrics: TuningMetrics,
         because: Because = lambda cause: nullcontext(),
         alive: Callable[[], bool] = lambda: True,
         files: Files | None = None,
         say: Callable[[str], None] = logger.info,
     ) -> None:
         self._say = say
-        self._observer = observer or NullTuningObserver()
-        self.work = DeviceWork(lambda: because("tuning"), self._observer.device_slice)
+        self._metrics = metrics
+        self.work = DeviceWork(lambda: because("tuning"), metrics.slice_seconds.observe)
         self._store = store
         self._config = config
         self._alive = alive
@@ -61,6 +61,7 @@ class TuningService:
         self._because = because
         self._files = files or Files()
         self._held: HeldJob | None = None
+        metrics.running.watch(lambda: self.running is not None)
         self._sweep_at = 0.0
         self._thread = threading.Thread(target=self._run, name="chorus-tuning", daemon=True)
 
@@ -130,10 +131,10 @@ class TuningService:
             return False
         job, lease = claimed
         held = HeldJob(self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping)
-        self._observer.job_claimed()
+        self._metrics.runs.inc()
         self._say(f"{job.id} begins (attempt {job.attempt})")
         attempt = Attempt(
-            held, self._base, config, self.work, self._observer, self._because, self._alive, self._files
+            held, self._base, config, self.work, self._metrics, self._because, self._alive, self._files
         )
         self._held = held
         try:
@@ -141,7 +142,7 @@ class TuningService:
                 ending = make_attempt(attempt)
         finally:
             self._held = None
-        self._observer.job_ended(ending)
+        self._metrics.runs_ended.inc(1, ending)
         if ending != "failed":  # the pipeline has told why
             self._say(f"{job.id} {ending}")
         return ending != "lost"  # what was lost to a store that is away is not begun again at once

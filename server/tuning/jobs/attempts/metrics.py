@@ -1,0 +1,39 @@
+"""What Prometheus is told of tuning jobs. How good answers are is in `server/tuning/metrics.py`."""
+
+from __future__ import annotations
+
+from server.engine.metrics import CompileMetrics
+from server.metrics import SECONDS, Counter, Gauge, Histogram, MetricsRegistry
+
+
+class TuningMetrics:
+    """Runs of jobs and their work on the device.
+
+    Attributes:
+        compiles: shared with whatever else compiles; cause `tuning`.
+    """
+
+    def __init__(self, registry: MetricsRegistry, compiles: CompileMetrics) -> None:
+        self.compiles = compiles
+        self.runs = Counter(
+            registry, "chorus_tuning_runs_total", "Runs of tuning jobs that were begun in this process."
+        )
+        self.runs_ended = Counter(
+            registry,
+            "chorus_tuning_runs_ended_total",
+            "Runs by how they ended; `released` for the next process, `lost` to another one.",
+            ("ending",),
+        )
+        self.steps = Counter(registry, "chorus_tuning_steps_total", "Optimiser steps.")
+        self.slice_seconds = Histogram(
+            registry,
+            "chorus_tuning_slice_seconds",
+            "Seconds of one slice of training or evaluation; the sum is the device's time.",
+            SECONDS,
+        )
+        self.checkpoints_written = Counter(
+            registry, "chorus_tuning_checkpoints_total", "States of tuning jobs written to the disk."
+        )
+        self.running = Gauge(
+            registry, "chorus_tuning_running", "1 while this process has a tuning job in hand."
+        )
