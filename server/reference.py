@@ -28,7 +28,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Made from `server/settings.py` by `python -m server.reference`. The first of these that says one",
+        "Made from `server/settings/` by `python -m server.reference`. The first of these that says one",
         "counts: the flag of `chorus serve`, the environment variable, the name in the TOML file that",
         "`--config` or `CHORUS_CONFIG` names, the default. Lists are written `64,128`, shapes",
         "`128x64x16,256x64x16` (in TOML also as arrays). A secret is never a setting itself: settings name",

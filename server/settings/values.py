@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
-from pydantic_settings import NoDecode
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from prompts_store.text import has_control_characters, is_unicode
 from server.urls import split_http_url
+
+MIB = 1 << 20
 
 YEAR_SECONDS = 31_536_000
 """Nothing waits longer: clocks and locks cannot be asked to wait for ever longer."""
@@ -36,16 +45,19 @@ def _http_urls(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _Number = Annotated[int, Field(ge=1, le=65_536)]
-NumberList = Annotated[tuple[_Number, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1)]
-UrlList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_numbers), AfterValidator(_http_urls)]
-PathList = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_numbers)]
-ShapeList = Annotated[
-    tuple[tuple[_Number, ...], ...], NoDecode, BeforeValidator(_shapes), Field(min_length=1)
-]
+NumberList = Annotated[tuple[_Number, ...], BeforeValidator(_numbers), Field(min_length=1)]
+UrlList = Annotated[tuple[str, ...], BeforeValidator(_numbers), AfterValidator(_http_urls)]
+PathList = Annotated[tuple[Path, ...], BeforeValidator(_numbers)]
+ShapeList = Annotated[tuple[tuple[_Number, ...], ...], BeforeValidator(_shapes), Field(min_length=1)]
 
 
-class PlainValues(BaseModel):
-    """Refuses, for every setting, what no name, path, URL or machine number can be."""
+class SettingsGroup(BaseModel):
+    """Settings that belong together, each with its bounds, its default and what it means. Frozen.
+
+    Refuses, for every one, what no name, path, URL or machine number can be.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

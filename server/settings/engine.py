@@ -1,0 +1,120 @@
+"""Settings under `[engine]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from server.settings.values import MIB, YEAR_SECONDS, NumberList, SettingsGroup, ShapeList
+
+
+class EngineSettings(SettingsGroup):
+    """The model, the devices that it runs on, and the shapes that it is compiled for."""
+
+    model: str = Field(
+        "embedded",
+        description="Base model: a folder, a Hugging Face hub id, a `gs://` T5X folder, or `embedded`, the "
+        "small one that ships with Chorus.",
+    )
+    demo_prompts: bool = Field(
+        True,
+        description="With the embedded base: register its prompts under the server's tenant, each task once.",
+    )
+    compute_dtype: Literal["auto", "f32", "bf16"] = Field(
+        "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
+    )
+    matrix_dtype: Literal["auto", "bf16"] = Field(
+        "auto",
+        description="Type that the model's matrices are kept and multiplied in. `auto` is the compute type; "
+        "`bf16` beside f32 halves their memory and, on a CPU with bf16 instructions, makes answers a third "
+        "faster: docs/models.md has what it changes.",
+    )
+    layout: Literal["unrolled", "scanned"] = Field(
+        "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
+    )
+    attention: Literal["auto", "xla", "cudnn"] = Field(
+        "auto",
+        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, XLA by "
+        "pairs of rows on one CPU, else XLA.",
+    )
+    model_devices: int = Field(
+        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
+    )
+    data_devices: int = Field(
+        1,
+        ge=1,
+        description="Groups of `model_devices` devices that share batch rows and slots; weights repeat.",
+    )
+    memory_limit_bytes: int | None = Field(
+        None, ge=1, description="Device memory that may be used; nine tenths of the device's when unset."
+    )
+    prompt_rows: int = Field(8192, ge=1, description="Rows of the device-resident prompt table.")
+    host_prompts_bytes: int = Field(
+        512 * MIB, ge=0, description="Prompt values kept in host memory, in bytes."
+    )
+    max_prompt_rows: int = Field(512, ge=1, description="Longest prompt, in rows, that may be uploaded.")
+    input_lengths: NumberList = Field(
+        (64, 128, 160, 192, 256, 320, 384, 512),
+        description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
+    )
+    batch_rows: NumberList = Field(
+        (1, 8), description="Batch sizes of the encoder that are compiled at each length."
+    )
+    blocks: ShapeList = Field(
+        ((128, 64, 16), (256, 64, 16), (512, 256, 8)),
+        description="Decode blocks as INPUTxNEWxSLOTS: input tokens, new tokens and sequences that fit one.",
+    )
+    score_buckets: ShapeList = Field(
+        ((8, 8),),
+        description="Label ranking as LABELSxTOKENS of one dispatch; more labels take more dispatches.",
+    )
+    batch_invariant: bool = Field(
+        False,
+        description="One compiled shape an input length, so that load cannot change an answer's rounding.",
+    )
+    decode_tokens_per_dispatch: int = Field(
+        4,
+        ge=1,
+        description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
+    )
+    prefill_token_budget: int = Field(
+        4096,
+        ge=1,
+        description="Tokens encoded between two decode rounds, with padding; one smallest batch always runs.",
+    )
+    protect_decode_rounds: int = Field(
+        4,
+        ge=1,
+        description="Decode rounds after a busy tenant's full encoder pass while a quiet one decodes.",
+    )
+    reserved_slots: int = Field(
+        1,
+        ge=0,
+        description="Free decode slots a block shape keeps for tenants below their share, when several ask.",
+    )
+    loader_threads: int = Field(2, ge=1, le=64, description="Prompts fetched from the store at once.")
+    text_threads: int = Field(
+        2, ge=1, le=64, description="Threads that tokenise long texts and compute neighbours."
+    )
+    long_text_characters: int = Field(
+        20_000, ge=1, description="Requests with more text than this are tokenised off the event loop."
+    )
+    step_timeout_seconds: float = Field(
+        120.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="A device step that takes longer ends the process; 0 never gives up.",
+    )
+    max_programs: int = Field(
+        128, ge=1, description="Most programs that a start may compile; lengths, batches and blocks multiply."
+    )
+    max_compile_seconds: float = Field(
+        3600.0, ge=0, le=YEAR_SECONDS, description="A start that compiles for longer gives up; 0 never does."
+    )
+    compile_cache_dir: Path | None = Field(
+        None,
+        description="Folder of compiled programs, kept for later starts; unset, `compile_cache` in the data "
+        "folder.",
+    )

@@ -1,0 +1,49 @@
+"""Settings under `[http]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from server.settings.values import YEAR_SECONDS, SettingsGroup
+
+
+class HttpSettings(SettingsGroup):
+    """Where the server listens, who may come in, and how it ends."""
+
+    http_host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Anything but loopback needs a key or `--insecure-bind`.",
+    )
+    http_port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one.")
+    insecure_bind: bool = Field(
+        False,
+        description="Allow an address that others reach without any key: everybody there, and every web page "
+        "that they open, owns the server.",
+    )
+    api_key_file: Path | None = Field(
+        None, description="File with the bearer key that every route then needs (16 characters or more)."
+    )
+    scrape_token_file: Path | None = Field(
+        None, description="File with the bearer token that reads `/metrics` and nothing else."
+    )
+    tenant: str = Field(
+        "default", description="Tenant of the one key, and of everybody when there is no key."
+    )
+    keep_alive_seconds: int = Field(
+        75, ge=1, le=YEAR_SECONDS, description="How long an idle connection stays open."
+    )
+    drain_seconds: float = Field(
+        25.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="On SIGTERM, SIGINT or SIGHUP: time until the process ends; what is unfinished 3 seconds "
+        "before is given up.",
+    )
+    drain_notice_ms: int = Field(
+        0,
+        ge=0,
+        le=1000 * YEAR_SECONDS,
+        description="Of `drain_seconds`: how long to say 'draining' at /readyz and still take requests.",
+    )

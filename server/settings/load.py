@@ -1,0 +1,88 @@
+"""Settings of a process, read from where they may stand: flags, environment, file."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from server.errors import InvalidInputError
+from server.settings.whole import Settings, variable_of
+
+_CONFIG_VARIABLE = "CHORUS_CONFIG"
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None, config: Path | None = None, *, listening: bool = True
+) -> Settings:
+    """Settings from flags, environment and file.
+
+    Args:
+        flags: values by setting name; those that are None were not given.
+        config: TOML file; `CHORUS_CONFIG` names it otherwise.
+        listening: whether the process will listen on an address; else the bind rule does not hold.
+
+    Raises:
+        InvalidInputError: a value is out of range, a name unknown or the file unreadable; names the setting.
+    """
+    named = os.environ.get(_CONFIG_VARIABLE)
+    path = config or (Path(named) if named else None)
+    given = _from_file(path) if path is not None else {}
+    given |= _from_environment()
+    given |= {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        loaded = Settings(**given)
+    except ValidationError as error:
+        raise _readable(error) from None
+    return check_settings(loaded) if listening else loaded
+
+
+def _from_environment() -> dict[str, str]:
+    """An empty variable is one that is not set."""
+    found = {name: os.environ.get(variable_of(name)) for name in Settings.model_fields}
+    return {name: value for name, value in found.items() if value}
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not os.path.isfile(path):  # noqa: PTH113 - answers whatever the name is
+        raise InvalidInputError(f"The settings file {path} does not exist.", field="config")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise InvalidInputError(f"The settings file {path} cannot be read: {error}", field="config") from None
+
+
+def check_settings(settings: Settings) -> Settings:
+    """Rules between settings: the bind rule and the drain's. Raises InvalidInputError naming the setting."""
+    if settings.api_key_file is None and not settings.is_loopback and not settings.insecure_bind:
+        raise InvalidInputError(
+            f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use "
+            "and delete every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with "
+            "--insecure-bind.",
+            field="http_host",
+        )
+    if settings.drain_notice_ms and settings.drain_notice_ms >= 1000 * settings.drain_seconds:
+        raise InvalidInputError(
+            f"drain_notice_ms is {settings.drain_notice_ms}, and drain_seconds, which it is a part of, is "
+            f"{settings.drain_seconds:g}: give a shorter notice or more time.",
+            field="drain_notice_ms",
+        )
+    return settings
+
+
+def _readable(error: ValidationError) -> InvalidInputError:
+    problems = []
+    for item in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in item["loc"]) or "settings"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{name} is not a setting; see `chorus serve --help`")
+        else:
+            message, got = item["msg"].removeprefix("Value error, "), str(item["input"])
+            shown = "" if "@" in got else f", got {got[:80]!r}"  # a URL may hold a password
+            problems.append(f"{name}: {message[0].lower()}{message[1:]}{shown}")
+    first = error.errors(include_url=False, include_context=False)[0]["loc"]
+    return InvalidInputError("; ".join(problems) + ".", field=str(first[0]) if first else None)

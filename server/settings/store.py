@@ -1,0 +1,44 @@
+"""Settings under `[store]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from server.settings.values import YEAR_SECONDS, SettingsGroup
+
+
+class StoreSettings(SettingsGroup):
+    """Where tasks, versions and data files are kept, and when what nothing needs is removed."""
+
+    data_dir: Path = Field(
+        Path(".chorus"), description="Folder of the embedded database, blobs and compile cache."
+    )
+    database_url: str | None = Field(
+        None,
+        description="Database in place of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
+        "sqlite:///FILE.",
+    )
+    store_threads: int = Field(
+        4, ge=1, le=64, description="Threads that read the prompt store; as many others change it."
+    )
+    collect_interval_seconds: float = Field(
+        3600.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="How often blobs that no version needs are removed; 0 never removes any.",
+    )
+    collect_grace_seconds: float = Field(
+        3600.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="How long a blob must have been unneeded; longer than a deleted version is read.",
+    )
+    alias_staleness_ms: int = Field(
+        500,
+        ge=0,
+        le=60_000,
+        description="How long this process may go on using an alias that has moved; 30 s while the database "
+        "does not answer.",
+    )

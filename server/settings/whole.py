@@ -1,0 +1,61 @@
+"""The groups together: the settings of one process, and how each is named where it can be given."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from functools import lru_cache
+
+from server.settings.engine import EngineSettings
+from server.settings.http import HttpSettings
+from server.settings.limits import LimitSettings
+from server.settings.log import LogSettings
+from server.settings.store import StoreSettings
+from server.settings.tuning import TuningSettings
+from server.settings.values import SettingsGroup
+
+GROUPS: Mapping[str, type[SettingsGroup]] = {
+    "http": HttpSettings,
+    "engine": EngineSettings,
+    "store": StoreSettings,
+    "tuning": TuningSettings,
+    "limits": LimitSettings,
+    "log": LogSettings,
+}
+"""By name, as people read them."""
+
+_PREFIX = "CHORUS_"
+_SHORT_FLAGS = {"http_host": "host", "http_port": "port"}
+
+
+class Settings(HttpSettings, EngineSettings, StoreSettings, TuningSettings, LimitSettings, LogSettings):
+    """Frozen configuration of one server process.
+
+    Build it with `load_settings`, which gives readable errors.
+    """
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the listening address."""
+        return is_loopback(self.http_host)
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of a setting, with dashes."""
+    return "--" + _SHORT_FLAGS.get(name, name).replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return _PREFIX + name.upper()
+
+
+@lru_cache(maxsize=64)
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
