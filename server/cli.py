@@ -18,8 +18,8 @@ from server.settings import Settings, flag_of, load_settings, variable_of
 
 _HELP = """Serve one frozen T5 and its soft prompts over HTTP.
 
-Each option is also an environment variable (in brackets) and a name in the TOML file that --config names. A
-flag goes before the environment, the environment before the file.
+Each option is also an environment variable (in brackets) and, under its group, a name in the TOML file that
+--config names. A flag goes before the environment, the environment before the file.
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from server.errors import InvalidInputError
+from server.settings.file import read_file
 from server.settings.whole import Settings, variable_of
 
 _CONFIG_VARIABLE = "CHORUS_CONFIG"
@@ -27,11 +27,12 @@ def load_settings(
         listening: whether the process will listen on an address; else the bind rule does not hold.
 
     Raises:
-        InvalidInputError: a value is out of range, a name unknown or the file unreadable; names the setting.
+        InvalidInputError: a value is out of range, a name unknown or the file unreadable; names the setting
+            or `config`.
     """
     named = os.environ.get(_CONFIG_VARIABLE)
     path = config or (Path(named) if named else None)
-    given = _from_file(path) if path is not None else {}
+    given = read_file(path) if path is not None else {}
     given |= _from_environment()
     given |= {name: value for name, value in (flags or {}).items() if value is not None}
     try:
@@ -45,15 +46,6 @@ def _from_environment() -> dict[str, str]:
     """An empty variable is one that is not set."""
     found = {name: os.environ.get(variable_of(name)) for name in Settings.model_fields}
     return {name: value for name, value in found.items() if value}
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    if not os.path.isfile(path):  # noqa: PTH113 - answers whatever the name is
-        raise InvalidInputError(f"The settings file {path} does not exist.", field="config")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise InvalidInputError(f"The settings file {path} cannot be read: {error}", field="config") from None
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -78,11 +70,8 @@ def _readable(error: ValidationError) -> InvalidInputError:
     problems = []
     for item in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in item["loc"]) or "settings"
-        if item["type"] == "extra_forbidden":
-            problems.append(f"{name} is not a setting; see `chorus serve --help`")
-        else:
-            message, got = item["msg"].removeprefix("Value error, "), str(item["input"])
-            shown = "" if "@" in got else f", got {got[:80]!r}"  # a URL may hold a password
-            problems.append(f"{name}: {message[0].lower()}{message[1:]}{shown}")
+        message, got = item["msg"].removeprefix("Value error, "), str(item["input"])
+        shown = "" if "@" in got else f", got {got[:80]!r}"  # a URL may hold a password
+        problems.append(f"{name}: {message[0].lower()}{message[1:]}{shown}")
     first = error.errors(include_url=False, include_context=False)[0]["loc"]
     return InvalidInputError("; ".join(problems) + ".", field=str(first[0]) if first else None)

@@ -40,6 +40,11 @@ class Settings(HttpSettings, EngineSettings, StoreSettings, TuningSettings, Limi
         return is_loopback(self.http_host)
 
 
+def group_of(name: str) -> str | None:
+    """The group of a setting; None where there is no such setting."""
+    return next((group for group, members in GROUPS.items() if name in members.model_fields), None)
+
+
 def flag_of(name: str) -> str:
     """The command-line flag of a setting, with dashes."""
     return "--" + _SHORT_FLAGS.get(name, name).replace("_", "-")

@@ -172,7 +172,8 @@ def test_the_controls_are_tracebacks(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["drain_seconds = inf", "drain_seconds = nan", "x = " + 5000 * "[", "\xff"]
+    "content",
+    ["[http]\ndrain_seconds = inf", "[http]\ndrain_seconds = nan", "x = " + 5000 * "[", "\xff"],
 )
 def test_a_hostile_file_is_a_sentence(content: str, tmp_path: Path) -> None:
     file = tmp_path / "chorus.toml"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from server import embedded
 from server.cli import serve
 from server.errors import InvalidInputError
-from server.settings import Settings, flag_of, load_settings, variable_of
+from server.settings import GROUPS, Settings, flag_of, group_of, load_settings, variable_of
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,9 @@ def test_a_flag_goes_before_the_environment_before_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "chorus.toml"
-    config.write_text('model = "file"\nhttp_port = 1\nprompt_rows = 5\nblocks = [[16, 8, 4]]\n')
+    config.write_text(
+        '[http]\nhttp_port = 1\n[engine]\nmodel = "file"\nprompt_rows = 5\nblocks = [[16, 8, 4]]\n'
+    )
     assert load_settings(config=config).http_port == 1
     monkeypatch.setenv("CHORUS_HTTP_PORT", "2")
     monkeypatch.setenv("CHORUS_INPUT_LENGTHS", "16, 32")
@@ -53,8 +55,68 @@ def test_a_bad_value_is_answered_with_the_valid_ones(flags: dict[str, Any], word
     assert all(word in caught.value.message for word in words), caught.value.message
 
 
-@pytest.mark.parametrize("text", ["colour = 1\n", "model = \n", "\x00"])
-def test_a_file_with_unknown_names_or_no_toml_is_refused(tmp_path: Path, text: str) -> None:
+def test_each_group_of_the_file_is_read(tmp_path: Path) -> None:
+    defaults = Settings()
+    for group, members in GROUPS.items():
+        config = tmp_path / f"{group}.toml"
+        names = [name for name in members.model_fields if type(getattr(defaults, name)) in (int, float, bool)]
+        values = {name: _another(getattr(defaults, name)) for name in names}
+        lines = [f"{name} = {str(value).lower()}" for name, value in values.items()]
+        config.write_text("\n".join([f"[{group}]", *lines]))
+        loaded = load_settings(config=config, listening=False)
+        assert names and {name: getattr(loaded, name) for name in names} == values
+
+
+def _another(value: float) -> float:
+    return not value if isinstance(value, bool) else value / 2 if isinstance(value, float) else value + 1
+
+
+def test_every_setting_is_of_one_group() -> None:
+    names = [name for members in GROUPS.values() for name in members.model_fields]
+    assert sorted(names) == sorted(Settings.model_fields)
+    assert {name: group_of(name) for name in names} == {
+        name: group for group, members in GROUPS.items() for name in members.model_fields
+    }
+
+
+def test_a_name_of_the_file_without_its_group_is_told_its_place(tmp_path: Path) -> None:
+    config = tmp_path / "chorus.toml"
+    for name in Settings.model_fields:
+        config.write_text(f"{name} = 1\n")
+        with pytest.raises(InvalidInputError) as caught:
+            load_settings(config=config)
+        assert caught.value.message.endswith(f": write {name} under [{group_of(name)}].")
+    config.write_text('http_port = 1\nmodel = "x"\n[store]\nmax_labels = 3\ndata_dir = "y"\n')
+    with pytest.raises(InvalidInputError) as caught:
+        load_settings(config=config)
+    assert caught.value.message == (
+        f"In the settings file {config}: write http_port under [http]; write model under [engine]; "
+        "write max_labels under [limits]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("colour = 1\n", "'colour' is no setting and no group; the groups are [http], [engine], "),
+        ("[colour]\nhttp_port = 1\n", "'colour' is no setting and no group"),
+        ("[http]\ncolour = 1\n", "'colour' is no setting and no group"),
+        ("[http.http_port]\nx = 1\n", "http_port"),
+        ("http = 1\n", "write [http] on a line of its own"),
+        ("[[http]]\nhttp_port = 1\n", "write [http] on a line of its own"),
+        ('["a\\nb"]\n', r"'a\nb' is no setting"),
+    ],
+)
+def test_what_is_no_setting_of_the_file_is_told(tmp_path: Path, text: str, words: str) -> None:
+    config = tmp_path / "chorus.toml"
+    config.write_text(text)
+    with pytest.raises(InvalidInputError) as caught:
+        load_settings(config=config)
+    assert words in caught.value.message and len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["model = \n", "\x00"])
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, text: str) -> None:
     config = tmp_path / "chorus.toml"
     config.write_text(text)
     with pytest.raises(InvalidInputError):

@@ -174,7 +174,7 @@ def test_a_folder_without_a_store_is_told_and_stays_as_it_is(tmp_path: Path, ver
 
 def test_settings_come_from_the_file_too_and_a_bad_one_is_named(served: tuple[PromptStore, Path]) -> None:
     config = served[1].parent / "chorus.toml"
-    config.write_text(f'data_dir = "{served[1]}"\n')
+    config.write_text(f'[store]\ndata_dir = "{served[1]}"\n')
     assert CliRunner().invoke(command, ["check", "--config", str(config)]).exit_code == 0
     result = run(served[1], "collect", "--collect-grace-seconds", "-1")
     assert result.exit_code == 1 and "collect_grace_seconds" in result.stderr

@@ -1,0 +1,49 @@
+"""The settings file: TOML, each setting under the heading of its group."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from server.errors import InvalidInputError
+from server.settings.whole import GROUPS, group_of
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Values by setting name, not yet checked.
+
+    Raises:
+        InvalidInputError: there is no such file, it is no TOML, or a name in it is none or stands in another
+            place than its own; tells each name's place.
+    """
+    if not os.path.isfile(path):  # noqa: PTH113 - answers whatever the name is
+        raise InvalidInputError(f"The settings file {path} does not exist.", field="config")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise InvalidInputError(f"The settings file {path} cannot be read: {error}", field="config") from None
+    found: dict[str, Any] = {}
+    problems: list[str] = []
+    for heading, table in content.items():
+        if heading not in GROUPS:
+            problems.append(_stray(heading))
+        elif not isinstance(table, dict):
+            problems.append(f"write [{heading}] on a line of its own, and its settings below it")
+        else:
+            own = GROUPS[heading].model_fields
+            problems += [_stray(name) for name in table if name not in own]
+            found |= {name: value for name, value in table.items() if name in own}
+    if problems:
+        raise InvalidInputError(f"In the settings file {path}: {'; '.join(problems)}.", field="config")
+    return found
+
+
+def _stray(name: str) -> str:
+    """What to do about a name that is not where a setting of that name would be."""
+    group = group_of(name)
+    if group is not None:
+        return f"write {name} under [{group}]"
+    headings = ", ".join(f"[{each}]" for each in GROUPS)
+    return f"{name[:80]!r} is no setting and no group; the groups are {headings}"
