@@ -30,7 +30,7 @@ from server.engine.ladder import build_ladder, program_count
 from server.engine.limits import Limits
 from server.engine.plans import Ladder
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
-from server.jobs.feeds import FeedLimits, JobFeeds
+from server.jobs.feeds import JobFeeds
 from server.log import Say
 from server.settings import Settings
 from server.storage import compile_cache, open_storage
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from server.model.checkpoints import LoadedModel
     from server.model.mesh import DeviceMesh
 
+MAX_COMPILE_SECONDS = 3600.0
+"""A start that compiles for longer gives up; the compile cache keeps what is done."""
+
+_STORE_THREADS = 4
+_TEXT_THREADS = 2
 _CALLS_WAITING = 512
 _WORTH_TELLING_BYTES = 64 << 20
 _TUNING_STOP_SECONDS = 10.0
@@ -80,21 +85,21 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     model_source(settings.model)
     keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
     store = open_storage(settings)
-    metrics = Metrics(settings.metrics_tenant_series, settings.metrics_task_series)
+    metrics = Metrics(task_series=settings.metrics_task_series)
     metrics.api.log_lines_lost.watch(lost_lines)
-    readers = Offload(settings.store_threads, _CALLS_WAITING, "prompt store")
+    readers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store")
     # Of their own: writers that wait for the database's lock must not take the readers' threads.
-    writers = Offload(settings.store_threads, _CALLS_WAITING, "prompt store's changes")
-    library = PromptLibrary(store, readers, writers, settings.alias_staleness_ms / 1000)
+    writers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store's changes")
+    library = PromptLibrary(store, readers, writers)
     lifecycle = Lifecycle()
     services = Services(
         settings=settings,
         keys=keys,
         library=library,
         lifecycle=lifecycle,
-        text=Offload(settings.text_threads, _CALLS_WAITING, "text threads"),
+        text=Offload(_TEXT_THREADS, _CALLS_WAITING, "text threads"),
         metrics=metrics,
-        feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending, feed_limits(settings)),
+        feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending),
     )
     upkeep = Upkeep(library, metrics.api, settings.collect_interval_seconds, settings.collect_grace_seconds)
     access = AccessLog(metrics.api, settings.access_log)
@@ -120,11 +125,6 @@ def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
     """Save the tuning job at hand and give it back. False where its compile still goes on after so long."""
     tuning = app.services.tuning
     return tuning is None or tuning.stop(min(seconds, _TUNING_STOP_SECONDS))
-
-
-def feed_limits(settings: Settings) -> FeedLimits:
-    """How many may follow jobs."""
-    return FeedLimits(settings.tuning_max_followers, settings.tuning_max_followers_per_tenant)
 
 
 def ladder_of(settings: Settings) -> Ladder:
@@ -284,7 +284,7 @@ def start_engine(
         app.services.lifecycle.compiling(done, total)
         app.metrics.compiles.seconds.observe(seconds, "startup")
         say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
-        check_compile_time(settings, compiled, done)
+        check_compile_time(compiled, done)
 
     executor, plan = build_executor(
         model,
@@ -311,14 +311,13 @@ def start_engine(
     return Serving(engine, vocabulary, base, Limits(ladder)), compiled, plan
 
 
-def check_compile_time(settings: Settings, compiled: Compiled, done: int) -> None:
-    """The bound on a cold start. Raises NotReadyError when `max_compile_seconds` are over too early."""
-    if 0 < settings.max_compile_seconds < compiled.seconds and done < compiled.programs:
+def check_compile_time(compiled: Compiled, done: int) -> None:
+    """The bound on a cold start. Raises NotReadyError when it is over and programs are left."""
+    if compiled.seconds > MAX_COMPILE_SECONDS and done < compiled.programs:
         raise NotReadyError(
             f"{done} of {compiled.programs} programs took {compiled.seconds:.0f} s, the limit is "
-            f"{settings.max_compile_seconds:.0f}: raise max_compile_seconds, or ask for fewer programs with "
-            "input_lengths, batch_rows, blocks and score_buckets. The compile cache keeps what is done.",
-            field="max_compile_seconds",
+            f"{MAX_COMPILE_SECONDS:.0f}: start again, and it goes on from what the compile cache keeps, or "
+            "ask for fewer programs with input_lengths, batch_rows, blocks and score_buckets.",
         )
 
 
@@ -326,12 +325,8 @@ def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
     """The engine's share of the settings."""
     return EngineConfig(
         max_queued_requests=settings.max_queued_requests,
-        max_queued_per_tenant=settings.max_queued_per_tenant,
         prefill_token_budget=settings.prefill_token_budget,
         decode_tokens_per_dispatch=settings.decode_tokens_per_dispatch,
-        protect_decode_rounds=settings.protect_decode_rounds,
-        reserved_slots=settings.reserved_slots,
-        loader_threads=settings.loader_threads,
         step_timeout_seconds=settings.step_timeout_seconds or None,
         batch_invariant=settings.batch_invariant,
         background_share=settings.tuning_share,

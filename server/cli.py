@@ -14,13 +14,27 @@ from pydantic.fields import FieldInfo
 from prompts_store.errors import StoreError
 from server.errors import ChorusError, startup_message
 from server.log import process_log
-from server.settings import Settings, flag_of, load_settings, variable_of
+from server.settings import Settings, flag_of, load_settings, removal, variable_of
 
 _HELP = """Serve one frozen T5 and its soft prompts over HTTP.
 
 Each option is also an environment variable (in brackets) and, under its group, a name in the TOML file that
 --config names. A flag goes before the environment, the environment before the file.
 """
+
+
+class SettingsCommand(click.Command):
+    """A command whose options are settings: tells what became of those of before."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-").removeprefix("no-").replace("-", "_")
+            told = removal(name)
+            if told is None:
+                raise
+            raise click.UsageError(f"{told}.", ctx) from None
 
 
 def config_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -67,7 +81,7 @@ def _metavar(field: FieldInfo) -> str:
     return "LIST" if get_origin(kind) is tuple else "TEXT"
 
 
-@click.command(help=_HELP)
+@click.command(cls=SettingsCommand, help=_HELP)
 @config_options(*Settings.model_fields)
 def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():

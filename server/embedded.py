@@ -56,7 +56,7 @@ def register_prompts(
 ) -> None:
     """With the embedded base: its prompts, under the server's tenant. Raises as `register_demo`."""
     folder = embedded_folder()
-    if settings.model != EMBEDDED or not settings.demo_prompts or folder is None:
+    if settings.model != EMBEDDED or folder is None:
         return
     made, kept = register_demo(store, settings.tenant, folder, fingerprint)
     if made:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli import config_options, importing, readable_errors
+from server.cli import SettingsCommand, config_options, importing, readable_errors
 from server.errors import InvalidInputError
 from server.log import Say, process_log
 from server.settings import Settings, load_settings
@@ -33,14 +33,11 @@ NAMES = (
     "compile_cache_dir",
     "memory_limit_bytes",
     "prompt_rows",
-    "max_prompt_rows",
     "input_lengths",
     "score_buckets",
     "tuning_slice_ms",
-    "tuning_lease_seconds",
     "tuning_keep_days",
     "tuning_max_file_bytes",
-    "tuning_max_row_bytes",
     "tuning_data_paths",
     "tuning_data_urls",
     "drain_seconds",
@@ -63,7 +60,7 @@ Each option is also an environment variable (in brackets) and, under its group, 
 """
 
 
-@click.command(help=_HELP)
+@click.command(cls=SettingsCommand, help=_HELP)
 @config_options(*NAMES)
 def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():

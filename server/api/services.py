@@ -135,8 +135,7 @@ class Services:
 
 def longest_prompt(settings: Settings, limits: Limits) -> int:
     """Rows of the longest prompt that can be used: it leaves room for a token and `</s>`, and fits."""
-    usable = min(limits.max_input_tokens - 2, settings.prompt_rows)
-    return max(1, min(usable, settings.max_prompt_rows))
+    return max(1, min(limits.max_input_tokens - 2, settings.prompt_rows))
 
 
 def services_of(request: Request) -> Services:

@@ -7,6 +7,17 @@ in the file it stands under its group. Units are in the names.
 """
 
 from server.settings.load import load_settings
+from server.settings.removed import REMOVED, removal
 from server.settings.whole import GROUPS, Settings, flag_of, group_of, is_loopback, variable_of
 
-__all__ = ["GROUPS", "Settings", "flag_of", "group_of", "is_loopback", "load_settings", "variable_of"]
+__all__ = [
+    "GROUPS",
+    "REMOVED",
+    "Settings",
+    "flag_of",
+    "group_of",
+    "is_loopback",
+    "load_settings",
+    "removal",
+    "variable_of",
+]

@@ -18,10 +18,6 @@ class EngineSettings(SettingsGroup):
         description="Base model: a folder, a Hugging Face hub id, a `gs://` T5X folder, or `embedded`, the "
         "small one that ships with Chorus.",
     )
-    demo_prompts: bool = Field(
-        True,
-        description="With the embedded base: register its prompts under the server's tenant, each task once.",
-    )
     compute_dtype: Literal["auto", "f32", "bf16"] = Field(
         "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
     )
@@ -54,7 +50,6 @@ class EngineSettings(SettingsGroup):
     host_prompts_bytes: int = Field(
         512 * MIB, ge=0, description="Prompt values kept in host memory, in bytes."
     )
-    max_prompt_rows: int = Field(512, ge=1, description="Longest prompt, in rows, that may be uploaded.")
     input_lengths: NumberList = Field(
         (64, 128, 160, 192, 256, 320, 384, 512),
         description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
@@ -84,23 +79,6 @@ class EngineSettings(SettingsGroup):
         ge=1,
         description="Tokens encoded between two decode rounds, with padding; one smallest batch always runs.",
     )
-    protect_decode_rounds: int = Field(
-        4,
-        ge=1,
-        description="Decode rounds after a busy tenant's full encoder pass while a quiet one decodes.",
-    )
-    reserved_slots: int = Field(
-        1,
-        ge=0,
-        description="Free decode slots a block shape keeps for tenants below their share, when several ask.",
-    )
-    loader_threads: int = Field(2, ge=1, le=64, description="Prompts fetched from the store at once.")
-    text_threads: int = Field(
-        2, ge=1, le=64, description="Threads that tokenise long texts and compute neighbours."
-    )
-    long_text_characters: int = Field(
-        20_000, ge=1, description="Requests with more text than this are tokenised off the event loop."
-    )
     step_timeout_seconds: float = Field(
         120.0,
         ge=0,
@@ -109,9 +87,6 @@ class EngineSettings(SettingsGroup):
     )
     max_programs: int = Field(
         128, ge=1, description="Most programs that a start may compile; lengths, batches and blocks multiply."
-    )
-    max_compile_seconds: float = Field(
-        3600.0, ge=0, le=YEAR_SECONDS, description="A start that compiles for longer gives up; 0 never does."
     )
     compile_cache_dir: Path | None = Field(
         None,

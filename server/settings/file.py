@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from server.errors import InvalidInputError
+from server.settings.removed import removal
 from server.settings.whole import GROUPS, group_of
 
 
@@ -45,5 +46,7 @@ def _stray(name: str) -> str:
     group = group_of(name)
     if group is not None:
         return f"write {name} under [{group}]"
+    if (told := removal(name)) is not None:
+        return told
     headings = ", ".join(f"[{each}]" for each in GROUPS)
     return f"{name[:80]!r} is no setting and no group; the groups are {headings}"

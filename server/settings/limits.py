@@ -16,12 +16,10 @@ class LimitSettings(SettingsGroup):
         ge=1024,
         description="Largest prompt upload that is read; all bodies in memory are at most four times that.",
     )
-    max_text_characters: int = Field(1_000_000, ge=1, description="Longest input text, before tokenising.")
     max_batch_rows: int = Field(
         1024, ge=1, description="Most inputs in one request; an ensemble counts inputs times members."
     )
     max_labels: int = Field(256, ge=2, description="Most labels of one classification.")
-    max_members: int = Field(64, ge=1, description="Most members of one ensemble.")
     default_max_new_tokens: int = Field(
         32, ge=1, description="New tokens when neither the request nor the version says."
     )
@@ -33,7 +31,4 @@ class LimitSettings(SettingsGroup):
     )
     max_queued_requests: int = Field(
         2048, ge=1, description="Requests waiting before the server answers 503."
-    )
-    max_queued_per_tenant: int | None = Field(
-        None, ge=1, description="Requests of one tenant waiting before it gets 429; unset, no such bound."
     )

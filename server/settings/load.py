@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from server.errors import InvalidInputError
 from server.settings.file import read_file
+from server.settings.removed import REMOVED, removal
 from server.settings.whole import Settings, variable_of
 
 _CONFIG_VARIABLE = "CHORUS_CONFIG"
@@ -43,7 +44,10 @@ def load_settings(
 
 
 def _from_environment() -> dict[str, str]:
-    """An empty variable is one that is not set."""
+    """An empty variable is one that is not set; one of another name is somebody else's."""
+    for name in REMOVED:
+        if os.environ.get(variable_of(name)):
+            raise InvalidInputError(f"{variable_of(name)} is set, and {removal(name)}.", field=name)
     found = {name: os.environ.get(variable_of(name)) for name in Settings.model_fields}
     return {name: value for name, value in found.items() if value}
 

@@ -23,9 +23,6 @@ class LogSettings(SettingsGroup):
     journal_file: Path | None = Field(
         None, description="Append-only admission journal: one line for each accepted request."
     )
-    metrics_tenant_series: int = Field(
-        50, ge=0, description="Tenants with metric series of their own; later ones are counted as `other`."
-    )
     metrics_task_series: int = Field(
         200, ge=0, description="Tasks with metric series of their own; later ones are counted as `other`."
     )

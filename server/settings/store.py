@@ -20,9 +20,6 @@ class StoreSettings(SettingsGroup):
         description="Database in place of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
         "sqlite:///FILE.",
     )
-    store_threads: int = Field(
-        4, ge=1, le=64, description="Threads that read the prompt store; as many others change it."
-    )
     collect_interval_seconds: float = Field(
         3600.0,
         ge=0,
@@ -34,11 +31,4 @@ class StoreSettings(SettingsGroup):
         ge=0,
         le=YEAR_SECONDS,
         description="How long a blob must have been unneeded; longer than a deleted version is read.",
-    )
-    alias_staleness_ms: int = Field(
-        500,
-        ge=0,
-        le=60_000,
-        description="How long this process may go on using an alias that has moved; 30 s while the database "
-        "does not answer.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from server.settings.values import MIB, YEAR_SECONDS, PathList, SettingsGroup, UrlList
+from server.settings.values import MIB, PathList, SettingsGroup, UrlList
 
 
 class TuningSettings(SettingsGroup):
@@ -24,12 +24,6 @@ class TuningSettings(SettingsGroup):
         ge=1,
         description="Longest device dispatch that jobs are prepared for: a request may wait so long.",
     )
-    tuning_lease_seconds: float = Field(
-        30.0,
-        ge=1,
-        le=YEAR_SECONDS,
-        description="After this silence of a process another goes on with its job.",
-    )
     tuning_keep_days: float = Field(
         14.0,
         ge=0,
@@ -45,13 +39,6 @@ class TuningSettings(SettingsGroup):
     tuning_max_file_bytes: int = Field(
         1024 * MIB, ge=1, description="Largest file of training data that is taken."
     )
-    tuning_max_row_bytes: int = Field(MIB, ge=1, description="Longest row of a file of training data.")
     tuning_max_unfinished_jobs: int = Field(
         16, ge=1, description="Unfinished tuning jobs of one tenant before it gets 429."
-    )
-    tuning_max_followers: int = Field(
-        256, ge=1, description="Connections that follow tuning jobs at once before the server answers 503."
-    )
-    tuning_max_followers_per_tenant: int = Field(
-        32, ge=1, description="Connections of one tenant that follow tuning jobs before it gets 429."
     )

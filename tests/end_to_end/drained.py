@@ -315,7 +315,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--times", type=int, default=50)
-    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--model", default=str(Path(__file__).parents[2] / "base_model" / "model"))
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS)
     given = parser.parse_args()
     ends: list[Ended] = []
@@ -324,7 +324,7 @@ def main() -> int:
             folder = Path(scratch) / str(number)
             folder.mkdir()
             sig = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)[number % 3]
-            own = {"model": given.model, "drain_seconds": given.drain_seconds, "demo_prompts": False}
+            own = {"model": given.model, "drain_seconds": given.drain_seconds}
             own |= {"compile_cache_dir": Path(scratch) / "cache"} | FEW_PROGRAMS
             with served_clients(folder, **own) as (server, clients):
                 ended = end(server, clients, folder, sig)

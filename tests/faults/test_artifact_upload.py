@@ -36,7 +36,7 @@ class Bfloat16Server(ApiServer):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     vocabulary = Vocabulary.load(train_vocabulary(tmp_path_factory.mktemp("vocabulary")), extra_ids=4)
-    settings: dict[str, Any] = {"max_upload_bytes": LIMITS.max_bytes, "max_prompt_rows": LIMITS.max_length}
+    settings: dict[str, Any] = {"max_upload_bytes": LIMITS.max_bytes, "prompt_rows": LIMITS.max_length}
     with Bfloat16Server(tmp_path_factory.mktemp("data"), vocabulary, **settings) as server:
         yield server
 

@@ -162,10 +162,9 @@ def test_a_server_without_a_model_takes_the_base(
     assert said == ["registered 2 tasks under the tenant default: mood, topic"]
     register_prompts(Settings(tenant="acme"), store, fingerprint, said.append)
     assert said.pop() == "registered 2 tasks under the tenant acme: mood, topic"
-    for other in (Settings(model=str(folder / "model")), Settings(demo_prompts=False)):
-        empty = PromptStore.in_memory()
-        register_prompts(other, empty, fingerprint, said.append)
-        assert len(said) == 1 and not empty.list_tasks("default").items
+    empty = PromptStore.in_memory()
+    register_prompts(Settings(model=str(folder / "model")), empty, fingerprint, said.append)
+    assert len(said) == 1 and not empty.list_tasks("default").items
 
 
 def test_nothing_ships_and_no_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

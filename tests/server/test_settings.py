@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from server import embedded
 from server.cli import serve
 from server.errors import InvalidInputError
-from server.settings import GROUPS, Settings, flag_of, group_of, load_settings, variable_of
+from server.settings import GROUPS, REMOVED, Settings, flag_of, group_of, load_settings, variable_of
+from server.worker_cli import worker
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +126,38 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, text: str) -> None:
         load_settings({"model": "x"}, tmp_path / "absent.toml")
 
 
+def test_a_setting_of_before_is_told_wherever_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "chorus.toml"
+    for name in REMOVED:
+        told = f"{name} is no setting any more: {REMOVED[name]}."
+        assert name not in Settings.model_fields
+        for text in (f"{name} = 1\n", f"[engine]\n{name} = 1\n"):
+            config.write_text(text)
+            with pytest.raises(InvalidInputError) as caught:
+                load_settings(config=config)
+            assert caught.value.message.endswith(told)
+        with monkeypatch.context() as patch:
+            patch.setenv(variable_of(name), "1")
+            with pytest.raises(InvalidInputError) as caught:
+                load_settings()
+        assert (
+            caught.value.message == f"{variable_of(name)} is set, and {told}" and caught.value.field == name
+        )
+        for command in (serve, worker):
+            result = CliRunner().invoke(command, [flag_of(name), "1"])
+            assert result.exit_code == 2 and result.output.endswith(f"Error: {told}\n")
+    assert "no setting any more" in CliRunner().invoke(serve, ["--no-demo-prompts"]).output
+    assert "No such option" in CliRunner().invoke(serve, ["--colour"]).output, "control"
+
+
+def test_a_variable_that_is_no_setting_is_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHORUS_COLOUR", "1")
+    monkeypatch.setenv(variable_of("text_threads"), "")
+    assert load_settings() == Settings()
+
+
 def test_settings_are_frozen() -> None:
     loaded = load_settings({"model": "x"})
     with pytest.raises(ValidationError):
@@ -149,10 +182,7 @@ def test_any_other_address_needs_a_key_or_an_insecure_bind(host: str, tmp_path: 
 
 
 def test_every_setting_is_described_and_names_its_unit() -> None:
-    units = (
-        "bytes ms seconds tokens token rows characters threads series labels members requests port slots "
-        "rounds programs devices jobs followers"
-    )
+    units = "bytes ms seconds tokens token rows series labels requests port programs devices jobs"
     for name, field in Settings.model_fields.items():
         assert field.description and field.description.endswith("."), name
         if field.annotation is int:

@@ -26,6 +26,9 @@ from server.engine.requests import Origin, Request
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
 from server.tenancy.principal import Principal
 
+LONG_TEXT_CHARACTERS = 20_000
+"""Requests with more text than this are tokenised off the event loop."""
+
 FEW_ITEMS = 256
 """Items whose engine requests are submitted on the event loop."""
 
@@ -146,17 +149,15 @@ async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | No
     Raises DeadlineExceededError between two items: what comes too late is not worked on.
     """
     vocabulary, max_tokens = call.serving.vocabulary, call.serving.limits.max_input_tokens
-    settings, left = call.services.settings, threading.Event()
+    left = threading.Event()
 
     def one(item: Item, version: PromptVersion | None) -> Item:
         if left.is_set():
             raise CancelledError("The caller left before the texts were tokenised.")
         call.left()
-        return prepare(
-            item, version, vocabulary, max_tokens=max_tokens, max_characters=settings.max_text_characters
-        )
+        return prepare(item, version, vocabulary, max_tokens=max_tokens)
 
-    if text_size([item.value for item, _ in pairs]) <= settings.long_text_characters:
+    if text_size([item.value for item, _ in pairs]) <= LONG_TEXT_CHARACTERS:
         return await in_turns(lambda pair: one(*pair), pairs)
     try:
         return await call.services.text.run(lambda: [one(item, version) for item, version in pairs])

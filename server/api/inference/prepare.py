@@ -16,6 +16,9 @@ from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
 from server.tuning.document.recipe import SENTINEL_SETTING
 
+MAX_TEXT_CHARACTERS = 1_000_000
+"""Of one input; more is refused before it is tokenised."""
+
 _COUNTED_CHARACTERS = 16_384
 """A text of so many that is too long is told its tokens; a longer one only that it has more than some."""
 
@@ -26,20 +29,18 @@ def prepare(
     vocabulary: Vocabulary,
     *,
     max_tokens: int,
-    max_characters: int,
 ) -> Item:
     """The item with its version and the engine's input.
 
     Args:
         version: None for the base model, which takes a plain text.
         max_tokens: prompt, text and `</s>`.
-        max_characters: of what was sent.
 
     Raises:
         InvalidInputError: the fields do not fit the template.
         InputTooLongError: too many characters or tokens; names both figures.
     """
-    text = _render(version, item.value, max_characters, item.input_field)
+    text = _render(version, item.value, item.input_field)
     rows = version.manifest.length if version is not None else 0
     room = max_tokens - rows - 1
     if room < 0:
@@ -69,13 +70,11 @@ def prepare(
     return replace(item, version=version, input=(*prompt, body), truncated=truncated)
 
 
-def _render(
-    version: PromptVersion | None, value: str | Mapping[str, str], max_characters: int, field: str
-) -> str:
+def _render(version: PromptVersion | None, value: str | Mapping[str, str], field: str) -> str:
     size = text_size([value])
-    if size > max_characters:
+    if size > MAX_TEXT_CHARACTERS:
         raise InputTooLongError(
-            f"The input has {size} characters, the limit is {max_characters}: shorten it.", field=field
+            f"The input has {size} characters, the limit is {MAX_TEXT_CHARACTERS}: shorten it.", field=field
         )
     if version is not None:
         try:

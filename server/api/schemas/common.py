@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 
 MAX_REFERENCE_CHARACTERS = 256
 
+MAX_MEMBERS = 64
+"""Of one ensemble."""
+
 
 def documented(examples: list[dict[str, Any]]) -> JsonDict:
     """`json_schema_extra` with examples."""

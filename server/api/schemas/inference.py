@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, create_model
 
 from server.api.schemas import examples
 from server.api.schemas.common import (
+    MAX_MEMBERS,
     AnswerModel,
     ErrorDetail,
     Input,
@@ -93,8 +94,8 @@ class EnsembleBody(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE))
     most: ClassVar[Mapping[str, int | str]] = {
-        "tasks": "max_members",
-        "weights": "max_members",
+        "tasks": MAX_MEMBERS,
+        "weights": MAX_MEMBERS,
         "inputs": "max_batch_rows",
         "labels": "max_labels",
     }

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from server.api.schemas import examples
-from server.api.schemas.common import AnswerModel, Reference, Weight, documented
+from server.api.schemas.common import MAX_MEMBERS, AnswerModel, Reference, Weight, documented
 from server.validation import Items, RequestModel
 
 VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
@@ -49,7 +49,7 @@ class EnsembleVersionBody(RequestModel):
     """A new version of a stored ensemble; members are pinned to the versions that the references mean now."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE_VERSION))
-    most: ClassVar[Mapping[str, int | str]] = {"tasks": "max_members", "weights": "max_members"}
+    most: ClassVar[Mapping[str, int | str]] = {"tasks": MAX_MEMBERS, "weights": MAX_MEMBERS}
 
     tasks: Items[Reference] = Field(min_length=1)
     vote: Literal["majority"] = "majority"

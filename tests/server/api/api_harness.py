@@ -27,7 +27,6 @@ from server.api.lifecycle import Lifecycle
 from server.api.metrics import Metrics
 from server.api.routes.asgi import build_api
 from server.api.services import BaseModelInfo, Services, Serving
-from server.app import feed_limits
 from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.engine.config import EngineConfig
@@ -37,7 +36,7 @@ from server.engine.host_prompts import HostPromptTier
 from server.engine.limits import Limits
 from server.engine.plans import Ladder, StepPlan
 from server.errors import EngineDeadError
-from server.jobs.feeds import JobFeeds, Pause
+from server.jobs.feeds import FeedLimits, JobFeeds, Pause
 from server.model.vocabulary import Vocabulary
 from server.process import listen
 from server.settings import Settings
@@ -82,6 +81,7 @@ class ApiServer:
         on_dispatch: called on the engine's thread before each step; raise to kill the engine, block to hold
         it.
         pause: awaited between polls of a followed job.
+        feed_limits: how many may follow jobs; None is the server's own.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class ApiServer:
         on_dispatch: Callable[[StepPlan], None] | None = None,
         on_death: Callable[[EngineDeadError], None] | None = None,
         pause: Pause = asyncio.sleep,
+        feed_limits: FeedLimits | None = None,
         config: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -128,9 +129,7 @@ class ApiServer:
             lifecycle=lifecycle,
             text=Offload(2, 64, "text threads"),
             metrics=metrics,
-            feeds=JobFeeds(
-                library.store, library.read, lambda: lifecycle.ending, feed_limits(self.settings), pause
-            ),
+            feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending, feed_limits, pause),
             serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
         )
         metrics.engine.watch(self.engine.stats, 4 * WIDTH)

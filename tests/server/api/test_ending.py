@@ -18,6 +18,7 @@ from api_harness import FINGERPRINT, ApiServer, Gate, error_of, eventually, gate
 from prometheus_client import generate_latest
 
 from prompts_store.files.writing import FileWriter
+from server.api.inference import calls
 from server.api.lifecycle import Lifecycle
 from server.errors import ShuttingDownError
 from server.model.vocabulary import Vocabulary
@@ -30,8 +31,11 @@ SIZE = 4_000_000
 
 
 @pytest.fixture
-def api(tmp_path: Path, vocabulary: Vocabulary, gate: Gate) -> Iterator[ApiServer]:
-    with gated_server(tmp_path, vocabulary, gate, long_text_characters=len(LONG) - 1) as server:
+def api(
+    tmp_path: Path, vocabulary: Vocabulary, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ApiServer]:
+    monkeypatch.setattr(calls, "LONG_TEXT_CHARACTERS", len(LONG) - 1)
+    with gated_server(tmp_path, vocabulary, gate) as server:
         yield server
 
 

@@ -17,7 +17,7 @@ from api_harness import FINGERPRINT, ApiServer, error_of, eventually
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Lease
 from server.jobs import feeds
-from server.jobs.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS
+from server.jobs.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS, FeedLimits
 from server.model.vocabulary import Vocabulary
 
 
@@ -50,8 +50,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def api(tmp_path: Path, vocabulary: Vocabulary, clock: Clock) -> Iterator[ApiServer]:
-    limits = {"tuning_max_followers": 3, "tuning_max_followers_per_tenant": 2}
-    with ApiServer(tmp_path, vocabulary, pause=clock, **limits) as server:
+    limits = FeedLimits(followers=3, followers_per_tenant=2)
+    with ApiServer(tmp_path, vocabulary, pause=clock, feed_limits=limits) as server:
         yield server
         eventually(lambda: server.services.feeds.followers == 0 == server.services.feeds.polled)
 

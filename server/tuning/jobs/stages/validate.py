@@ -91,7 +91,7 @@ def _check_servable(entry: PromptDocument, base: TuningBase, at: str) -> None:
     if entry.recipe.prompt_length > base.max_prompt_rows:
         raise InvalidInputError(
             f"prompt_length is {entry.recipe.prompt_length}, and the longest prompt that this server serves "
-            f"has {base.max_prompt_rows} rows; shorten it, or ask the operator for max_prompt_rows",
+            f"has {base.max_prompt_rows} rows; shorten it, or ask the operator for longer input_lengths",
             field=f"{at}recipe.prompt_length",
         )
 

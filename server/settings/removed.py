@@ -1,0 +1,31 @@
+"""Settings of before, and what became of them: whoever still gives one is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+REMOVED: Mapping[str, str] = {
+    "alias_staleness_ms": "an alias that another process moved is seen after half a second",
+    "demo_prompts": "a base that model names by its folder registers no prompts",
+    "loader_threads": "two prompts are fetched from the store at once",
+    "long_text_characters": "requests with more than 20,000 characters are tokenised off the event loop",
+    "max_compile_seconds": "a start that compiles for an hour gives up, and the next goes on from there",
+    "max_members": "an ensemble has at most 64 members",
+    "max_prompt_rows": "a prompt may have two rows fewer than the largest of input_lengths, and prompt_rows",
+    "max_queued_per_tenant": "max_queued_requests bounds the queue",
+    "max_text_characters": "an input has at most a million characters",
+    "metrics_tenant_series": "fifty tenants have metric series of their own",
+    "protect_decode_rounds": "a quiet tenant decodes four rounds after a busy one's full encoder pass",
+    "reserved_slots": "one slot of each block shape is kept for tenants below their share",
+    "store_threads": "four threads read the store, and four others change it",
+    "text_threads": "two threads tokenise long texts",
+    "tuning_lease_seconds": "after 30 seconds of silence another process goes on with a job",
+    "tuning_max_followers": "256 connections may follow tuning jobs",
+    "tuning_max_followers_per_tenant": "32 connections of a tenant may follow tuning jobs",
+    "tuning_max_row_bytes": "a row of training data has at most 1 MiB",
+}
+
+
+def removal(name: str) -> str | None:
+    """A clause for whoever gives a setting of before; None where there was no such setting."""
+    return f"{name} is no setting any more: {REMOVED[name]}" if name in REMOVED else None
