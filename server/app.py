@@ -26,7 +26,7 @@ from server.embedded import model_source, register_prompts
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
-from server.engine.ladder import build_ladder, program_count
+from server.engine.ladder import PRESETS, ShapeLists, build_ladder, program_count
 from server.engine.limits import Limits
 from server.engine.plans import Ladder
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
@@ -133,14 +133,19 @@ def ladder_of(settings: Settings) -> Ladder:
     Raises:
         InvalidInputError: a shape is not acceptable, or there are too many; names the setting.
     """
-    ladder = build_ladder(
-        settings.input_lengths, settings.batch_rows, settings.blocks, settings.score_buckets
+    preset = PRESETS[settings.shapes]
+    lists = ShapeLists(
+        settings.input_lengths or preset.input_lengths,
+        settings.batch_rows or preset.batch_rows,
+        settings.blocks or preset.blocks,
+        settings.score_buckets or preset.score_buckets,
     )
+    ladder = build_ladder(*lists)
     count, shapes = program_count(ladder), len(set(ladder.blocks))
     if count > settings.max_programs:
         raise InvalidInputError(
             f"The settings ask for {count} compiled programs, the limit is {settings.max_programs}: "
-            f"{len(set(settings.input_lengths))} input_lengths x {len(set(settings.batch_rows))} batch_rows, "
+            f"{len(set(lists.input_lengths))} input_lengths x {len(set(lists.batch_rows))} batch_rows, "
             f"each compiled with {shapes} shapes of blocks and {len(ladder.score_buckets)} score_buckets; "
             "give fewer of these, or raise max_programs and wait longer for the first start.",
             field="max_programs",
@@ -317,15 +322,17 @@ def check_compile_time(compiled: Compiled, done: int) -> None:
         raise NotReadyError(
             f"{done} of {compiled.programs} programs took {compiled.seconds:.0f} s, the limit is "
             f"{MAX_COMPILE_SECONDS:.0f}: start again, and it goes on from what the compile cache keeps, or "
-            "ask for fewer programs with input_lengths, batch_rows, blocks and score_buckets.",
+            "ask for fewer programs with shapes, input_lengths, batch_rows, blocks and score_buckets.",
         )
 
 
 def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
     """The engine's share of the settings."""
+    largest = max(rows * length for rows, length in ladder_of(settings).input_buckets)
     return EngineConfig(
         max_queued_requests=settings.max_queued_requests,
-        prefill_token_budget=settings.prefill_token_budget,
+        # Whatever is compiled may run.
+        prefill_token_budget=max(EngineConfig().prefill_token_budget, largest),
         decode_tokens_per_dispatch=settings.decode_tokens_per_dispatch,
         step_timeout_seconds=settings.step_timeout_seconds or None,
         batch_invariant=settings.batch_invariant,

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -74,11 +74,13 @@ def _metavar(field: FieldInfo) -> str:
     kind = field.annotation
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
-    names = {part.__name__ for part in (*get_args(kind), kind) if isinstance(part, type)}
-    for name, shown in (("Path", "PATH"), ("int", "N"), ("float", "NUMBER"), ("tuple", "LIST")):
-        if name in names:
+    parts = [get_args(part)[0] if get_origin(part) is Annotated else part for part in (kind, *get_args(kind))]
+    if any(get_origin(part) is tuple for part in parts):
+        return "LIST"
+    for name, shown in ((Path, "PATH"), (int, "N"), (float, "NUMBER")):
+        if name in parts:
             return shown
-    return "LIST" if get_origin(kind) is tuple else "TEXT"
+    return "TEXT"
 
 
 @click.command(cls=SettingsCommand, help=_HELP)

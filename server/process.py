@@ -157,8 +157,8 @@ class Process:
             self._fail(f"cannot start: {startup_message(error)}")
         except MemoryError:
             self._fail(
-                "cannot start: this machine has too little memory: give smaller input_lengths, batch_rows, "
-                "blocks or score_buckets."
+                "cannot start: this machine has too little memory: choose smaller shapes, or "
+                "smaller input_lengths, batch_rows, blocks or score_buckets."
             )
         except BaseException:  # SystemExit too: nobody else sees what ends this thread
             self._ends.put(time.monotonic() + _DEATH_SECONDS)  # first, in case that telling fails too

@@ -33,6 +33,7 @@ NAMES = (
     "compile_cache_dir",
     "memory_limit_bytes",
     "prompt_rows",
+    "shapes",
     "input_lengths",
     "score_buckets",
     "tuning_slice_ms",

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, get_args
 
 from server.engine.plans import BlockMode, BlockShape, Ladder
 from server.errors import InvalidInputError
 
-DEFAULT_INPUT_LENGTHS = (64, 128, 160, 192, 256, 320, 384, 512)
-DEFAULT_BATCH_ROWS = (1, 8)
-DEFAULT_BLOCKS = ((128, 64, 16), (256, 64, 16), (512, 256, 8))
-DEFAULT_SCORE = ((8, 8),)
+
+class ShapeLists(NamedTuple):
+    """What `build_ladder` makes a ladder of."""
+
+    input_lengths: Sequence[int]
+    batch_rows: Sequence[int]
+    blocks: Sequence[Sequence[int]]
+    score_buckets: Sequence[Sequence[int]]
+
+
+_LENGTHS = (64, 128, 160, 192, 256, 320, 384, 512)
+
+PRESETS: Mapping[str, ShapeLists] = {
+    "small": ShapeLists((64, 128, 192, 256), (1, 8), ((256, 64, 16),), ((8, 8),)),
+    "medium": ShapeLists(_LENGTHS, (1, 8), ((128, 64, 16), (256, 64, 16), (512, 256, 8)), ((8, 8),)),
+    "large": ShapeLists(_LENGTHS, (1, 8, 32), ((128, 64, 64), (256, 64, 64), (512, 256, 32)), ((8, 8),)),
+}
+"""By what the setting `shapes` calls them."""
+
+_MEDIUM = PRESETS["medium"]
 
 
 def build_ladder(
-    input_lengths: Sequence[int] = DEFAULT_INPUT_LENGTHS,
-    batch_rows: Sequence[int] = DEFAULT_BATCH_ROWS,
-    blocks: Sequence[Sequence[int]] = DEFAULT_BLOCKS,
-    score_buckets: Sequence[Sequence[int]] = DEFAULT_SCORE,
+    input_lengths: Sequence[int] = _MEDIUM.input_lengths,
+    batch_rows: Sequence[int] = _MEDIUM.batch_rows,
+    blocks: Sequence[Sequence[int]] = _MEDIUM.blocks,
+    score_buckets: Sequence[Sequence[int]] = _MEDIUM.score_buckets,
     rows_per_load: int = 256,
 ) -> Ladder:
     """A ladder from settings lists.

@@ -50,20 +50,30 @@ class EngineSettings(SettingsGroup):
     host_prompts_bytes: int = Field(
         512 * MIB, ge=0, description="Prompt values kept in host memory, in bytes."
     )
-    input_lengths: NumberList = Field(
-        (64, 128, 160, 192, 256, 320, 384, 512),
-        description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit.",
+    shapes: Literal["small", "medium", "large"] = Field(
+        "medium",
+        description="Shapes that are compiled: `small` for inputs of up to 256 tokens, which is ready "
+        "soonest; `medium` for up to 512; `large` with more rows and slots, for an accelerator.",
     )
-    batch_rows: NumberList = Field(
-        (1, 8), description="Batch sizes of the encoder that are compiled at each length."
+    input_lengths: NumberList | None = Field(
+        None,
+        description="Compiled input lengths in tokens (prompt, text and `</s>`), in place of those of "
+        "`shapes`; the largest is the limit.",
     )
-    blocks: ShapeList = Field(
-        ((128, 64, 16), (256, 64, 16), (512, 256, 8)),
-        description="Decode blocks as INPUTxNEWxSLOTS: input tokens, new tokens and sequences that fit one.",
+    batch_rows: NumberList | None = Field(
+        None,
+        description="Batch sizes of the encoder that are compiled at each length, in place of those of "
+        "`shapes`.",
     )
-    score_buckets: ShapeList = Field(
-        ((8, 8),),
-        description="Label ranking as LABELSxTOKENS of one dispatch; more labels take more dispatches.",
+    blocks: ShapeList | None = Field(
+        None,
+        description="Decode blocks as INPUTxNEWxSLOTS, in place of those of `shapes`: input tokens, new "
+        "tokens and sequences that fit one.",
+    )
+    score_buckets: ShapeList | None = Field(
+        None,
+        description="Label ranking as LABELSxTOKENS of one dispatch, in place of those of `shapes`; more "
+        "labels take more dispatches.",
     )
     batch_invariant: bool = Field(
         False,
@@ -73,11 +83,6 @@ class EngineSettings(SettingsGroup):
         4,
         ge=1,
         description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
-    )
-    prefill_token_budget: int = Field(
-        4096,
-        ge=1,
-        description="Tokens encoded between two decode rounds, with padding; one smallest batch always runs.",
     )
     step_timeout_seconds: float = Field(
         120.0,

@@ -15,6 +15,7 @@ REMOVED: Mapping[str, str] = {
     "max_queued_per_tenant": "max_queued_requests bounds the queue",
     "max_text_characters": "an input has at most a million characters",
     "metrics_tenant_series": "fifty tenants have metric series of their own",
+    "prefill_token_budget": "an encoder pass is as large as batch_rows and input_lengths allow",
     "protect_decode_rounds": "a quiet tenant decodes four rounds after a busy one's full encoder pass",
     "reserved_slots": "one slot of each block shape is kept for tenants below their share",
     "store_threads": "four threads read the store, and four others change it",

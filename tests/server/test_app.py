@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -24,7 +24,7 @@ from server.engine.config import EngineConfig
 from server.engine.executor.build import model_spec
 from server.engine.executor.programs import programs
 from server.engine.executor.testing import tiny_model
-from server.engine.ladder import program_count
+from server.engine.ladder import PRESETS, build_ladder, program_count
 from server.errors import InvalidInputError, NotReadyError
 from server.model.mesh import abstract_mesh
 from server.settings import Settings
@@ -83,10 +83,25 @@ def test_a_start_that_compiles_for_too_long_gives_up() -> None:
     check_compile_time(Compiled(45, 0, MAX_COMPILE_SECONDS + 1), 45)
 
 
+def test_shapes_are_those_of_the_preset_but_for_the_lists_that_are_given() -> None:
+    assert ladder_of(Settings(model="x")) == build_ladder()
+    for name, preset in PRESETS.items():
+        assert ladder_of(Settings(shapes=name)) == build_ladder(*preset), name
+    few = Settings(shapes="large", batch_rows=(2,), score_buckets=((3, 4),))
+    large = PRESETS["large"]
+    assert ladder_of(few) == build_ladder(large.input_lengths, (2,), large.blocks, ((3, 4),))
+    assert set(get_args(Settings.model_fields["shapes"].annotation)) == set(PRESETS)
+
+
+def test_every_compiled_pass_may_run() -> None:
+    assert engine_config(Settings(), 1).prefill_token_budget == EngineConfig().prefill_token_budget == 4096
+    assert engine_config(Settings(shapes="small"), 1).prefill_token_budget == 4096
+    assert engine_config(Settings(shapes="large"), 1).prefill_token_budget == 32 * 512
+
+
 def test_the_engine_gets_its_settings() -> None:
     told: dict[str, Any] = {
         "max_queued_requests": 7,
-        "prefill_token_budget": 99,
         "decode_tokens_per_dispatch": 6,
         "step_timeout_seconds": 1.5,
         "batch_invariant": True,

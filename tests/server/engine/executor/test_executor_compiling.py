@@ -13,7 +13,7 @@ import pytest
 from server.engine.executor import CompileWatch, compile_all, model_spec, programs, use_persistent_cache
 from server.engine.executor.programs import MODES, Program, admits
 from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.ladder import DEFAULT_BLOCKS, build_ladder
+from server.engine.ladder import PRESETS, build_ladder
 from server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
 from server.engine.sampling import Sampling
 from server.model.config import named_config
@@ -53,7 +53,7 @@ def test_the_number_of_programs_is_known_and_bounded(ladder: Ladder, expected: i
 def test_the_default_ladder_has_a_block_for_every_length() -> None:
     ladder = build_ladder()
     assert ladder.max_input_tokens == 512 and ladder.max_new_tokens == 256
-    assert len(ladder.blocks) == len(DEFAULT_BLOCKS)
+    assert len(ladder.blocks) == len(PRESETS["medium"].blocks)
 
 
 def test_progress_names_every_program_and_the_watch_counts_it() -> None:
