@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -14,17 +14,28 @@ from pydantic.fields import FieldInfo
 from prompts_store.errors import StoreError
 from server.errors import ChorusError, startup_message
 from server.log import process_log
-from server.settings import Settings, flag_of, load_settings, removal, variable_of
+from server.settings import GROUPS, Settings, flag_of, group_of, load_settings, removal, title_of, variable_of
 
 _HELP = """Serve one frozen T5 and its soft prompts over HTTP.
 
-Each option is also an environment variable (in brackets) and, under its group, a name in the TOML file that
---config names. A flag goes before the environment, the environment before the file.
+Each option is also an environment variable (in brackets) and, under the heading shown here, a name in the
+TOML file that --config names. A flag goes before the environment, the environment before the file.
 """
 
 
 class SettingsCommand(click.Command):
-    """A command whose options are settings: tells what became of those of before."""
+    """A command whose options are settings: shown by group, and those of before are told what they became."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records: dict[str | None, list[tuple[str, str]]] = {None: []} | {group: [] for group in GROUPS}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                records[group_of(param.name or "")].append(record)
+        for group, found in records.items():
+            heading = "Options" if group is None else f"[{group}] {title_of(group)}"
+            if found:
+                with formatter.section(heading):
+                    formatter.write_dl(found)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -66,8 +77,13 @@ def shown_default(field: FieldInfo) -> str:
     if field.is_required() or value is None:
         return ""
     if isinstance(value, tuple):
-        return ",".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
+        return written(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def written(value: Iterable[Any]) -> str:
+    """A list of numbers or of shapes as it is written on the command line."""
+    return ",".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
 
 
 def _metavar(field: FieldInfo) -> str:
@@ -84,7 +100,7 @@ def _metavar(field: FieldInfo) -> str:
 
 
 @click.command(cls=SettingsCommand, help=_HELP)
-@config_options(*Settings.model_fields)
+@config_options(*(name for members in GROUPS.values() for name in members.model_fields))
 def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config)

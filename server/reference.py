@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from server.settings import Settings, flag_of, variable_of
+from server.cli import shown_default, written
+from server.engine.ladder import PRESETS, build_ladder, program_count
+from server.settings import GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
 from server.tuning.document.data import DataDocument, DataSource
 from server.tuning.document.fields import DocumentModel
 from server.tuning.document.job import JobDocument
@@ -23,30 +25,97 @@ from server.tuning.document.recipe import Recipe
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+SETTINGS_FILE = """\
+[http]
+http_host = "0.0.0.0"
+api_key_file = "/etc/chorus/key"
+
+[engine]
+model = "google/flan-t5-small"
+shapes = "medium"
+
+[store]
+data_dir = "/var/lib/chorus"
+
+[tuning]
+tuning_share = 0.2
+"""
+"""The example of docs/settings.md."""
+
+CHANGE_FIRST = {
+    "model": "The base that ships is a small one: name yours, as a folder or a hub id.",
+    "data_dir": "Everything that lasts is in it: put it on a disk that is backed up.",
+    "http_host": "Other machines reach the server only on an address of this one, and then with a key.",
+    "api_key_file": "A file of one line, 16 characters or more; every caller then sends the key.",
+    "shapes": "Short inputs start sooner with `small`; an accelerator serves more at once with `large`.",
+    "prompt_rows": "All prompts in use at once should fit: tasks in use times the rows of a prompt.",
+    "tuning_share": "Tuning waits until no request does; give it a share if jobs must go on under load.",
+    "drain_seconds": "Less than the time after which whatever stops the process kills it.",
+}
+"""What an operator changes first, and why."""
+
+
 def settings_page() -> str:
     """docs/settings.md."""
     lines = [
         "# Settings",
         "",
-        "Made from `server/settings/` by `python -m server.reference`. The first of these that says one",
-        "counts: the flag of `chorus serve`, the environment variable, the name under its group in the TOML",
-        "file that `--config` or `CHORUS_CONFIG` names, the default. Lists are written `64,128`, shapes",
-        "`128x64x16,256x64x16` (in TOML also as arrays). A secret is never a setting itself: settings name",
-        "the file that holds it.",
+        "To serve a model of your own to other machines, write `chorus.toml` and start with it:",
         "",
-        "| flag | variable | values | default | meaning |",
-        "| --- | --- | --- | --- | --- |",
+        "```toml",
+        *SETTINGS_FILE.splitlines(),
+        "```",
+        "",
+        "    chorus serve --config chorus.toml",
+        "",
+        "Each of these can be given as a flag (`--data-dir /var/lib/chorus`) or as an environment variable",
+        "(`CHORUS_DATA_DIR=/var/lib/chorus`) too. A flag goes before a variable, a variable before the file",
+        "that `--config` or `CHORUS_CONFIG` names, the file before the default. Lists are written `64,128`,",
+        "shapes `128x64x16,256x64x16` (in the file also as arrays). A secret is never a setting itself:",
+        "settings name the file that holds it.",
+        "",
+        "## What to change first",
+        "",
+        "| setting | why |",
+        "| --- | --- |",
+        *(f"| `{name}` | {why} |" for name, why in CHANGE_FIRST.items()),
+        "",
+        "Everything below is made from `server/settings/` by `python -m server.reference`.",
     ]
-    for name, field in Settings.model_fields.items():
-        from server.cli import shown_default
-
-        default = (
-            f"`{shown_default(field)}`" if shown_default(field) else "required" if field.is_required() else ""
-        )
-        values = _values(field.annotation, field.metadata)
-        lines.append(
-            f"| `{flag_of(name)}` | `{variable_of(name)}` | {values} | {default} | {field.description} |"
-        )
+    for group, members in GROUPS.items():
+        lines += ["", f"## `[{group}]`", "", f"{title_of(group)}.", ""]
+        lines += [
+            "| setting | flag and variable | values | default | meaning |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for name, field in members.model_fields.items():
+            default = f"`{shown_default(field)}`" if shown_default(field) else ""
+            values = _values(field.annotation, field.metadata)
+            given = f"`{flag_of(name)}` `{variable_of(name)}`"
+            lines.append(f"| `{name}` | {given} | {values} | {default} | {field.description} |")
+    lines += [
+        "",
+        "## The presets of `shapes`",
+        "",
+        "Each list can be replaced by the setting of its name; the others stay. More programs take longer to",
+        "compile at the first start, and more slots more memory, which a start works out and prints.",
+        "",
+        "| `shapes` | programs | `input_lengths` | `batch_rows` | `blocks` | `score_buckets` |",
+        "| --- | ---: | --- | --- | --- | --- |",
+    ]
+    for name, lists in PRESETS.items():
+        cells = " | ".join(f"`{written(each)}`" for each in lists)
+        lines.append(f"| `{name}` | {program_count(build_ladder(*lists))} | {cells} |")
+    lines += [
+        "",
+        "## Settings of before",
+        "",
+        "A start that is given one of these, in whatever way, ends and says the same.",
+        "",
+        "| no longer a setting | now |",
+        "| --- | --- |",
+        *(f"| `{name}` | {told[0].upper()}{told[1:]}. |" for name, told in REMOVED.items()),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -56,8 +56,8 @@ Takes tuning jobs from the same store as the servers: give it their data folder 
 model. It needs the memory of one more model. On SIGTERM, SIGINT or SIGHUP it saves the job at hand and gives
 it back within `drain_seconds`, so that another worker or a server goes on with it.
 
-Each option is also an environment variable (in brackets) and, under its group, a name in the TOML file that
---config names.
+Each option is also an environment variable (in brackets) and, under the heading shown here, a name in the
+TOML file that --config names.
 """
 
 

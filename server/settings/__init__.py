@@ -8,7 +8,7 @@ in the file it stands under its group. Units are in the names.
 
 from server.settings.load import load_settings
 from server.settings.removed import REMOVED, removal
-from server.settings.whole import GROUPS, Settings, flag_of, group_of, is_loopback, variable_of
+from server.settings.whole import GROUPS, Settings, flag_of, group_of, is_loopback, title_of, variable_of
 
 __all__ = [
     "GROUPS",
@@ -19,5 +19,6 @@ __all__ = [
     "is_loopback",
     "load_settings",
     "removal",
+    "title_of",
     "variable_of",
 ]

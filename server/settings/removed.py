@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 REMOVED: Mapping[str, str] = {
     "alias_staleness_ms": "an alias that another process moved is seen after half a second",
-    "demo_prompts": "a base that model names by its folder registers no prompts",
+    "demo_prompts": "the base that ships registers no prompts where model names its folder",
     "loader_threads": "two prompts are fetched from the store at once",
     "long_text_characters": "requests with more than 20,000 characters are tokenised off the event loop",
     "max_compile_seconds": "a start that compiles for an hour gives up, and the next goes on from there",
     "max_members": "an ensemble has at most 64 members",
-    "max_prompt_rows": "a prompt may have two rows fewer than the largest of input_lengths, and prompt_rows",
-    "max_queued_per_tenant": "max_queued_requests bounds the queue",
+    "max_prompt_rows": "the longest prompt fits into prompt_rows, and with two tokens into an input",
+    "max_queued_per_tenant": "the queue has one bound, max_queued_requests",
     "max_text_characters": "an input has at most a million characters",
     "metrics_tenant_series": "fifty tenants have metric series of their own",
     "prefill_token_budget": "an encoder pass is as large as batch_rows and input_lengths allow",

@@ -45,6 +45,11 @@ def group_of(name: str) -> str | None:
     return next((group for group, members in GROUPS.items() if name in members.model_fields), None)
 
 
+def title_of(group: str) -> str:
+    """What the settings of a group have in common, without a full stop."""
+    return (GROUPS[group].__doc__ or "").partition(".")[0]
+
+
 def flag_of(name: str) -> str:
     """The command-line flag of a setting, with dashes."""
     return "--" + _SHORT_FLAGS.get(name, name).replace("_", "-")

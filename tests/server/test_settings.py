@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from server import embedded
 from server.cli import serve
 from server.errors import InvalidInputError
+from server.reference import CHANGE_FIRST, SETTINGS_FILE
 from server.settings import GROUPS, REMOVED, Settings, flag_of, group_of, load_settings, variable_of
 from server.worker_cli import worker
 
@@ -193,6 +196,28 @@ def test_help_names_every_flag_and_variable() -> None:
     text = "".join(CliRunner().invoke(serve, ["--help"], terminal_width=10_000).output.split())
     for name in Settings.model_fields:
         assert flag_of(name) in text and variable_of(name) in text, name
+
+
+def test_help_shows_the_options_by_group() -> None:
+    for command, groups in ((serve, list(GROUPS)), (worker, ["http", "engine", "store", "tuning", "log"])):
+        text = CliRunner().invoke(command, ["--help"], terminal_width=200).output
+        assert re.findall(r"^\[(\w+)\] .*:$", text, re.M) == groups
+        _, *sections = re.split(r"^\[\w+\] .*:$", text, flags=re.M)
+        for group, section in zip(groups, sections, strict=True):
+            variables = re.findall(r"\[(CHORUS_\w+)", section)
+            assert variables and set(variables) <= {variable_of(name) for name in GROUPS[group].model_fields}
+        assert "CHORUS" not in text.partition("Options:")[0] and "--config PATH" in text
+
+
+def test_the_example_of_the_docs_is_a_settings_file(tmp_path: Path) -> None:
+    config = tmp_path / "chorus.toml"
+    config.write_text(SETTINGS_FILE)
+    loaded = load_settings(config=config)
+    assert loaded.http_host == "0.0.0.0" and loaded.data_dir == Path("/var/lib/chorus")
+    assert {name for members in tomllib.loads(SETTINGS_FILE).values() for name in members} == set(
+        loaded.model_fields_set
+    )
+    assert CHANGE_FIRST.keys() <= Settings.model_fields.keys() and 5 <= len(CHANGE_FIRST) <= 8
 
 
 def test_the_command_ends_with_one_sentence_for_a_bad_start(

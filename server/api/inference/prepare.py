@@ -16,7 +16,7 @@ from server.errors import InputTooLongError, InvalidInputError
 from server.model.vocabulary import Vocabulary
 from server.tuning.document.recipe import SENTINEL_SETTING
 
-MAX_TEXT_CHARACTERS = 1_000_000
+MAX_INPUT_CHARACTERS = 1_000_000
 """Of one input; more is refused before it is tokenised."""
 
 _COUNTED_CHARACTERS = 16_384
@@ -72,9 +72,9 @@ def prepare(
 
 def _render(version: PromptVersion | None, value: str | Mapping[str, str], field: str) -> str:
     size = text_size([value])
-    if size > MAX_TEXT_CHARACTERS:
+    if size > MAX_INPUT_CHARACTERS:
         raise InputTooLongError(
-            f"The input has {size} characters, the limit is {MAX_TEXT_CHARACTERS}: shorten it.", field=field
+            f"The input has {size} characters, the limit is {MAX_INPUT_CHARACTERS}: shorten it.", field=field
         )
     if version is not None:
         try:
