@@ -80,7 +80,7 @@ def test_a_hostile_value_is_a_sentence_or_a_value(tmp_path: Path) -> None:
                 refused += 1
             else:
                 assert holds_text(name) or value.isdigit() or value == "", (name, value)
-    assert refused > 700
+    assert refused > 10 * len(Settings.model_fields)
 
 
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if holds_text(name)])
