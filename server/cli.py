@@ -24,7 +24,7 @@ TOML file that --config names. A flag goes before the environment, the environme
 
 
 class SettingsCommand(click.Command):
-    """A command whose options are settings: shown by group, and those of before are told what they became."""
+    """A command whose options are settings: shows them by group, and says what became of one that is gone."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         records: dict[str | None, list[tuple[str, str]]] = {None: []} | {group: [] for group in GROUPS}

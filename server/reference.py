@@ -108,11 +108,11 @@ def settings_page() -> str:
         lines.append(f"| `{name}` | {program_count(build_ladder(*lists))} | {cells} |")
     lines += [
         "",
-        "## Settings of before",
+        "## Settings that are gone",
         "",
         "A start that is given one of these, in whatever way, ends and says the same.",
         "",
-        "| no longer a setting | now |",
+        "| gone | instead |",
         "| --- | --- |",
         *(f"| `{name}` | {told[0].upper()}{told[1:]}. |" for name, told in REMOVED.items()),
     ]

@@ -16,8 +16,8 @@ def read_file(path: Path) -> dict[str, Any]:
     """Values by setting name, not yet checked.
 
     Raises:
-        InvalidInputError: there is no such file, it is no TOML, or a name in it is none or stands in another
-            place than its own; tells each name's place.
+        InvalidInputError: there is no such file, it is no TOML, or a name in it is no setting or stands under
+            another heading than its own; says where each belongs.
     """
     if not os.path.isfile(path):  # noqa: PTH113 - answers whatever the name is
         raise InvalidInputError(f"The settings file {path} does not exist.", field="config")

@@ -1,4 +1,4 @@
-"""Settings of before, and what became of them: whoever still gives one is told."""
+"""Settings that are gone, and what became of each: a start that is still given one says so."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ REMOVED: Mapping[str, str] = {
 
 
 def removal(name: str) -> str | None:
-    """A clause for whoever gives a setting of before; None where there was no such setting."""
+    """What became of a setting that is gone, as a clause; None where there was none of this name."""
     return f"{name} is no setting any more: {REMOVED[name]}" if name in REMOVED else None

@@ -129,7 +129,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, text: str) -> None:
         load_settings({"model": "x"}, tmp_path / "absent.toml")
 
 
-def test_a_setting_of_before_is_told_wherever_it_is_given(
+def test_a_setting_that_is_gone_is_told_wherever_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "chorus.toml"
