@@ -26,7 +26,6 @@ from server.engine.sampling import Sampling
 from server.metrics import MetricsRegistry
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
-from server.settings import Settings
 
 
 class Prompts:
@@ -46,13 +45,9 @@ class Chorus:
     def __init__(self, model: str, prompt_rows: int, matrix_dtype: str) -> None:
         loaded = load_model(model, layout="unrolled", dtype="float32", matrix_dtype=matrix_dtype)
         served = loaded.model.with_attention(choose_attention("auto", "float32")[0])
-        defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
-        ladder = build_ladder(
-            defaults["input_lengths"], defaults["batch_rows"], defaults["blocks"], defaults["score_buckets"]
-        )
         self._source, self._registry = Prompts(), MetricsRegistry()
         host = HostPromptTier(4 << 30, "float32")
-        executor, _ = build_executor(served, ladder, prompt_rows, host)
+        executor, _ = build_executor(served, build_ladder(), prompt_rows, host)
         config = EngineConfig(max_queued_requests=1 << 20)
         self._engine = Engine(
             executor,

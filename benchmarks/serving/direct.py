@@ -25,7 +25,6 @@ from server.engine.requests import FinishedEvent, GenerateRequest, Origin, Promp
 from server.engine.sampling import Sampling
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
-from server.settings import Settings
 
 Handle = Callable[[int], PromptHandle]
 """From the number of a task to its prompt."""
@@ -140,9 +139,7 @@ class Direct:
     def __init__(self, model: Path, prompt_rows: int, ladder: dict[str, Any]) -> None:
         loaded = load_model(str(model), layout="unrolled", dtype="float32")
         served = loaded.model.with_attention(choose_attention("auto", "float32")[0])
-        defaults = {name: field.get_default() for name, field in Settings.model_fields.items()} | ladder
-        shapes = (defaults[name] for name in ("input_lengths", "batch_rows", "blocks", "score_buckets"))
-        self.ladder = build_ladder(*shapes)
+        self.ladder = build_ladder(**ladder)
         self.rows, self.config = prompt_rows, loaded.model.config
         self._spec = model_spec(served, prompt_rows)
         self._compiled = compile_all(programs(self._spec, self.ladder))
