@@ -22,7 +22,7 @@ class RequestHandle:
 
     def __init__(self, request_id: str, on_cancel: Callable[[ChorusError], None]) -> None:
         self.request_id = request_id
-        self._on_cancel = on_cancel
+        self._on_cancel: Callable[[ChorusError], None] | None = on_cancel
         self._lock = threading.Condition()
         self._events: deque[Event] = deque()
         self._outcome: FinishedEvent | ScoredEvent | FailedEvent | None = None
@@ -36,7 +36,9 @@ class RequestHandle:
     def cancel(self, reason: str = "the caller left") -> None:
         """Give the request up; a second call, or one after the outcome, does nothing. Callable from any
         thread."""
-        self._on_cancel(CancelledError(f"The request was cancelled: {reason}."))
+        on_cancel = self._on_cancel
+        if on_cancel is not None:
+            on_cancel(CancelledError(f"The request was cancelled: {reason}."))
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._iterate()
@@ -100,6 +102,9 @@ class RequestHandle:
                 return False
             record()
             self._outcome = event
+            self._on_cancel = (
+                None  # it leads back here: thousands of rings a second would be left to the collector
+            )
             self._events.append(event)
             self._wake()
             return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -116,3 +118,30 @@ def test_cancel_names_the_reason() -> None:
     handle = RequestHandle("r1", errors.append)
     handle.cancel("the client disconnected")
     assert errors[0].code == "cancelled" and "disconnected" in errors[0].message
+
+
+class Holder:
+    """Stands for a ticket, which holds the handle that leads back to it."""
+
+    def __init__(self) -> None:
+        self.handle = RequestHandle("r1", lambda error: self.give_up())
+
+    def give_up(self) -> None:
+        """As the engine's way to give a ticket up."""
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_is_settled_is_freed_without_the_collector(settled: bool) -> None:
+    """Thousands a second would wait for it and be freed at once, while every thread stands still. The
+    control has no outcome yet."""
+    gc.disable()
+    try:
+        holder = Holder()
+        gone = weakref.ref(holder)
+        if settled:
+            settle(holder.handle)
+        holder.handle.cancel()
+        del holder
+        assert (gone() is None) == settled
+    finally:
+        gc.enable()
