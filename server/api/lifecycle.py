@@ -141,8 +141,16 @@ class Lifecycle:
             await asyncio.wait(self._under_way, timeout=min(left, _AGAIN_SECONDS))
 
 
+_OBJECTS = 5_000
+
+
 def spare_collections() -> None:
     """Leave what is alive now out of every later garbage collection. It stays until the end, and going
-    through it, some 300,000 objects, would stop every thread for a fifth of a second now and then."""
+    through it, some 300,000 objects, would stop every thread for a fifth of a second now and then.
+
+    Later ones begin after more objects than Python's 700: some hundred requests under way have thousands,
+    and hardly any of them in rings.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_OBJECTS)
