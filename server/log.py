@@ -16,6 +16,7 @@ import select
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 Say = Callable[[str], None]
@@ -30,6 +31,7 @@ _PAUSE_SECONDS = 0.01
 """Between two writes: under load each takes many lines, and a line costs its thread no turn of its own."""
 
 _MAX_CHARACTERS = 16_384
+_TALLY_SECONDS = 1.0
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _STDOUT, _STDERR = 1, 2
 
@@ -215,3 +217,44 @@ def set_log_levels(level: str) -> None:
     logging.getLogger().setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
     for name in ("chorus", "server", "prompts_store", "uvicorn"):
         logging.getLogger(name).setLevel(own)
+
+
+class Tally:
+    """Counts what may happen a thousand times a second; a line a second tells it, however much it is.
+
+    Args:
+        begin: of the line.
+    """
+
+    def __init__(self, logger: logging.Logger, level: int, begin: str) -> None:
+        self._logger, self._level, self._begin = logger, level, begin
+        self._counts: Counter[str] = Counter()
+        self._last = ""
+        self._written = float("-inf")
+
+    def note(self, what: str, last: str = "") -> None:
+        """One more of these.
+
+        Args:
+            last: something to find the latest by, such as its request id.
+        """
+        self._counts[what] += 1
+        self._last = last or self._last
+
+    def write(self, now: float) -> bool:
+        """Log what was noted, unless a line was written less than a second ago.
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            Whether all is told.
+        """
+        if not self._counts or now - self._written < _TALLY_SECONDS:
+            return not self._counts
+        counts = ", ".join(f"{count} x {what}" for what, count in self._counts.most_common())
+        last = f" (last id={self._last})" if self._last else ""
+        self._logger.log(self._level, "%s: %s%s", self._begin, counts, last)
+        self._counts.clear()
+        self._last, self._written = "", now
+        return True

@@ -28,6 +28,7 @@ from server.api.http.disconnect import settle
 from server.api.services import Services
 from server.app import App, bring_up, close_app, stop_tuning
 from server.connections.listener import BoundedServer, uvicorn_config
+from server.connections.pausing import PausingSelector
 from server.connections.registry import ConnectionLimits
 from server.errors import ChorusError, EngineDeadError, InvalidInputError, startup_message
 from server.log import Say
@@ -114,7 +115,8 @@ class Process:
         for number in ending_signals():
             signal.signal(number, self._on_signal)
         try:
-            asyncio.run(self._serve(listener))
+            with asyncio.Runner(loop_factory=self._new_loop) as runner:
+                runner.run(self._serve(listener))
         except BaseException:  # whatever it is, a process that does not serve must not stay
             LOG.exception("serving failed")
             exit_now(1)
@@ -123,6 +125,9 @@ class Process:
         if not close_app(self._app):  # nor can one of a tuning job
             exit_now(self._code)
         return self._code
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.SelectorEventLoop(PausingSelector(self._app.entrance.pause_seconds))
 
     def _keep_time(self) -> None:
         """On a thread of its own: when a time to end has come, the process ends."""

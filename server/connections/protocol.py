@@ -19,7 +19,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.api.http.context import ARRIVED, new_request_id, request_id_of
+from server.api.http.context import ARRIVAL, Arrival, new_request_id, request_id_of
 from server.api.http.entrance import Decide
 from server.connections.refusals import (
     RefusedError,
@@ -148,16 +148,16 @@ class Bounded(asyncio.BufferedProtocol):
             self.held = True
             self.flow.pause_reading()
 
-    def _decided(self, refusal: Response | None, arrived: float) -> None:
+    def _decided(self, decision: Response | Arrival) -> None:
         kept, self._kept = self._kept, b""
         if not kept or self.phase in _OVER or self.transport.is_closing():
             return
-        if refusal is None:
-            self.app_state = {**self.app_state, ARRIVED: arrived}
+        if isinstance(decision, Arrival):
+            self.app_state = {**self.app_state, ARRIVAL: decision}
             self._parse(kept)
-            self.app_state.pop(ARRIVED)
+            self.app_state.pop(ARRIVAL)
         else:
-            self._answer_unread(refusal)
+            self._answer_unread(decision)
         self.flow.resume_reading()
 
     def _answer_unread(self, answer: Response) -> None:

@@ -1,11 +1,9 @@
-"""What a connection is told that ends before a route could answer, and the one log line a second about it."""
+"""What a connection is told that ends before a route could answer."""
 
 from __future__ import annotations
 
 import http
-import logging
 import re
-from collections import Counter
 from collections.abc import Iterable
 
 from starlette.responses import Response
@@ -17,9 +15,6 @@ from server.api.http.context import open_context
 from server.api.http.errors import error_response, status_of
 from server.errors import ChorusError, OverloadedError
 
-LOG = logging.getLogger("chorus.connections")
-
-_LINE_SECONDS = 1.0
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+(.*)", re.IGNORECASE)
 
 
@@ -144,34 +139,3 @@ def only_probes(app: ASGIApp) -> ASGIApp:
         await response(scope, receive, send)
 
     return answer
-
-
-class Tally:
-    """Counts what happened to connections; a line a second tells it, however much it is."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._last = ""
-        self._written = float("-inf")
-
-    def note(self, what: str, last: str = "") -> None:
-        """One more of these.
-
-        Args:
-            last: something to find the latest by, such as its request id.
-        """
-        self._counts[what] += 1
-        self._last = last or self._last
-
-    def write(self, now: float) -> None:
-        """Log what was noted, unless a line was written less than a second ago.
-
-        Args:
-            now: monotonic seconds.
-        """
-        if not self._counts or now - self._written < _LINE_SECONDS:
-            return
-        counts = ", ".join(f"{count} x {what}" for what, count in self._counts.most_common())
-        LOG.warning("connections ended: %s%s", counts, f" (last id={self._last})" if self._last else "")
-        self._counts.clear()
-        self._last, self._written = "", now

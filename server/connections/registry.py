@@ -7,13 +7,16 @@ lie in the order in which their time runs out, and a sweep looks at no others.
 from __future__ import annotations
 
 import enum
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.connections.refusals import Tally
+from server.log import Tally
+
+LOG = logging.getLogger("chorus.connections")
 
 READ_BYTES = 16 << 10
 """Read from a connection at a time: parsing so much in pieces of one byte does not hold the event loop up."""
@@ -84,7 +87,7 @@ class Registry:
 
     def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
-        self.tally = Tally()
+        self.tally = Tally(LOG, logging.WARNING, "connections ended")
         self.count = 0
         self.buffer = memoryview(bytearray(READ_BYTES))
         self._clock = clock

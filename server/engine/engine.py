@@ -150,6 +150,7 @@ class Engine:
         deadline_seconds: float | None,
         *,
         coming: int = 0,
+        steps: int = 1,
     ) -> None:
         """Refuse now what `submit` would refuse of this tenant, whatever it asks for: for callers who have
         work to do before they submit.
@@ -157,12 +158,13 @@ class Engine:
         Args:
             deadline_seconds: of the request; None waits for ever.
             coming: requests that are to be submitted before it.
+            steps: that it takes, at least.
 
         Raises:
             OverloadedError, QuotaExceededError: too much is waiting; carries `retry_after_seconds`.
         """
         try:
-            self._admission.check(tenant, weight, deadline_seconds, self._clock(), coming)
+            self._admission.check(tenant, weight, deadline_seconds, self._clock(), coming, steps)
         except ChorusError as error:
             self._metrics.requests_refused.inc(1, error.code)
             raise

@@ -18,7 +18,8 @@ class LogSettings(SettingsGroup):
     )
     access_log: bool = Field(
         True,
-        description="Write one line for each request, without its content; for health and scrapes at debug.",
+        description="Write one line for each request, without its content; for health and scrapes at debug. "
+        "What an overload refuses shares a line a second.",
     )
     journal_file: Path | None = Field(
         None, description="Append-only admission journal: one line for each accepted request."

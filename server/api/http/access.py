@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.http.context import RequestContext, open_context
 from server.api.metrics import ApiMetrics
+from server.log import Tally
 
 LOG = logging.getLogger("chorus.access")
 
@@ -31,6 +32,18 @@ class AccessLog:
     def __init__(self, metrics: ApiMetrics, lines: bool = True) -> None:
         self._metrics = metrics
         self._lines = lines
+        self._refused = Tally(LOG, logging.INFO, "refused unread")
+
+    def refused(self, method: str, template: str, status: int, context: RequestContext) -> None:
+        """A request was refused before it was read: in an overload thousands are, so they share a line."""
+        self._metrics.request_seconds.observe(time.monotonic() - context.started, template, str(status))
+        if self._lines:
+            tenant = context.principal.tenant if context.principal else "-"
+            self._refused.note(f"{method} {template} {status} tenant={tenant}", context.request_id)
+
+    def tell_refused(self) -> bool:
+        """Write the line about those that were refused, at most one a second. Whether all are told."""
+        return self._refused.write(time.monotonic())
 
     def write(self, method: str, template: str, status: int, context: RequestContext) -> None:
         """A request was answered, or its caller has left."""
@@ -82,6 +95,7 @@ class AccessMiddleware:
             status = 500
             raise
         finally:
+            context.settle()
             if context.body is not None:
                 context.body.release()
             template = getattr(scope.get("route"), "path", None) or "unmatched"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -107,10 +108,16 @@ def clean(text: str) -> str:
     return printable if len(text) <= _MESSAGE_CHARACTERS else printable[:_MESSAGE_CHARACTERS] + "..."
 
 
-def error_response(error: ChorusError | StoreError, request_id: str) -> Response:
-    """The answer to a failed request, with `Retry-After` where trying again can help."""
+def error_response(
+    error: ChorusError | StoreError, request_id: str, more: Mapping[str, str] | None = None
+) -> Response:
+    """The answer to a failed request, with `Retry-After` where trying again can help.
+
+    Args:
+        more: headers.
+    """
     status = status_of(error)
-    headers: dict[str, str] = {}
+    headers = dict(more or {})
     retry = getattr(error, "retry_after_seconds", RETRY_SECONDS.get(error.code))
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(1.0 if retry is None else retry)))

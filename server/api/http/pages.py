@@ -33,19 +33,31 @@ def refuse_pages(request: Request, services: Services, scope: Scope) -> None:
         is asked by a name that is none of loopback; `foreign_origin`, where a page of another origin asks
         for a change.
     """
-    exposed = services.settings.is_loopback and not services.keys.requires(scope)
-    if exposed and not _names_loopback(request.headers.getlist("host")):
-        raise ForbiddenError(
-            "This server is for this machine only and does not go by that name: ask for localhost or "
-            "127.0.0.1, or let it listen elsewhere with a key.",
-            field="host",
-            code="unknown_host",
-        )
+    refuse_host(request.headers.getlist("host"), services, scope)
     if request.method not in _HARMLESS and _is_foreign(request):
         raise ForbiddenError(
             "A web page of another site asks for a change: only programs, and pages of this server, may.",
             field="origin",
             code="foreign_origin",
+        )
+
+
+def refuse_host(hosts: list[str], services: Services, scope: Scope) -> None:
+    """Raise where the route needs no key and the server listens on loopback, yet is asked by another name.
+
+    Args:
+        hosts: of the request's `Host` headers.
+
+    Raises:
+        ForbiddenError: `unknown_host`.
+    """
+    exposed = services.settings.is_loopback and not services.keys.requires(scope)
+    if exposed and not _names_loopback(hosts):
+        raise ForbiddenError(
+            "This server is for this machine only and does not go by that name: ask for localhost or "
+            "127.0.0.1, or let it listen elsewhere with a key.",
+            field="host",
+            code="unknown_host",
         )
 
 

@@ -39,6 +39,7 @@ class Call:
 
     Attributes:
         deadline: when the answer must be there, on the clock; None waits for ever.
+        settle: called when the engine has its requests.
         clock: monotonic seconds.
     """
 
@@ -47,6 +48,7 @@ class Call:
     principal: Principal
     request_id: str
     deadline: float | None
+    settle: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
@@ -55,9 +57,12 @@ class Call:
         Raises OverloadedError when too many calls wait for the text threads.
         """
         submit_all = self.serving.engine.submit_all
-        if len(requests) <= FEW_ITEMS:
-            return submit_all(requests)
-        return await self.services.text.acquire(partial(submit_all, requests), cancel)
+        try:
+            if len(requests) <= FEW_ITEMS:
+                return submit_all(requests)
+            return await self.services.text.acquire(partial(submit_all, requests), cancel)
+        finally:
+            self.settle()
 
     def left(self) -> float | None:
         """Seconds until the deadline, for the engine. Raises DeadlineExceededError when there are none."""
@@ -116,7 +121,7 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
     serving = services.ready()
     seconds = deadline_of(deadline_seconds, services.settings)
     deadline = None if seconds is None else context.started + seconds
-    call = Call(services, serving, principal, context.request_id, deadline)
+    call = Call(services, serving, principal, context.request_id, deadline, context.settle)
     check_early(services, principal, call.left())
     return call
 

@@ -86,12 +86,21 @@ class Admission:
             line.work += ticket.work
             self._work += ticket.work
 
-    def check(self, tenant: str, weight: float, seconds: float | None, now: float, coming: int = 0) -> None:
+    def check(
+        self,
+        tenant: str,
+        weight: float,
+        seconds: float | None,
+        now: float,
+        coming: int = 0,
+        steps: int = 1,
+    ) -> None:
         """Refuse what `admit` would refuse of this tenant, whatever it asks for.
 
         Args:
             seconds: from its arrival to its deadline.
             coming: requests that are to be submitted before it.
+            steps: that it takes, at least.
 
         Raises:
             OverloadedError, QuotaExceededError: with when to try again.
@@ -102,7 +111,7 @@ class Admission:
             if seconds is not None:
                 each = self._work / max(1, len(self._waiting))
                 ahead = self._ahead(line.work, weight, 0.0, line) + coming * each
-                self._check_deadline(ahead, 0, seconds, now)
+                self._check_deadline(ahead, steps, seconds, now)
 
     def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
         """An encoder pass of these was planned; they no longer wait."""

@@ -138,8 +138,8 @@ class ApiServer:
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        look = Entrance(self.services, self.access).look
-        self.server = BoundedServer(uvicorn_config(self.app), ConnectionLimits(), look)
+        self.entrance = Entrance(self.services, self.access)
+        self.server = BoundedServer(uvicorn_config(self.app), ConnectionLimits(), self.entrance.look)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=300)

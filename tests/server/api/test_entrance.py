@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from api_harness import ApiServer, Gate, eventually, send
+from starlette.responses import Response
 
 from server.api.http import entrance
-from server.api.http.context import ARRIVED, open_context
+from server.api.http.context import ARRIVAL, Arrival, RequestContext, open_context
+from server.api.inference.calls import Call
 from server.connections.protocol import Bounded
 from server.engine.engine import Engine
 from server.model.vocabulary import Vocabulary
@@ -124,12 +126,31 @@ def test_a_full_queue_refuses_before_the_parser(
     assert count("chorus_http_request_seconds_count", {"route": path, "status": "503"}) == 1.0
 
 
-def test_the_access_log_has_a_line(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_access_log_has_a_line_for_many(
+    crowd: Crowd, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a second share it. What came after it is told by the next one."""
+    monkeypatch.setattr(entrance, "_TELL_SECONDS", 0.05)
     crowd.api.access._lines = True
     with caplog.at_level(logging.INFO, "chorus.access"):
-        crowd.ask(request(X_Request_Id="mine"))
-    [line] = caplog.messages
-    assert line.startswith("POST /v1/generate 503 ") and line.endswith("tenant=default id=mine")
+        for number in range(5):
+            crowd.ask(request(X_Request_Id=f"mine{number}"))
+        eventually(lambda: sum(int(line.split()[2]) for line in caplog.messages) == 5)
+    assert len(caplog.messages) <= 2
+    assert all(" x POST /v1/generate 503 tenant=default (last id=mine" in line for line in caplog.messages)
+    assert caplog.messages[-1].startswith("refused unread: ") and "mine4" in caplog.messages[-1]
+
+
+def test_the_loop_pauses_after_a_refusal_once(crowd: Crowd) -> None:
+    door = entrance.Entrance(crowd.api.services, crowd.api.access)
+
+    async def look() -> object:
+        return door.look(request(), lambda decision: None)
+
+    assert door.pause_seconds() == 0
+    assert isinstance(asyncio.run(look()), Response)
+    assert 0 < door.pause_seconds() < 0.02
+    assert door.pause_seconds() == 0
 
 
 def test_the_connection_goes_on(crowd: Crowd) -> None:
@@ -191,7 +212,7 @@ def test_a_deadline_counts(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> Non
     crowd.open()
     asked: list[float | None] = []
     monkeypatch.setattr(Engine, "crowded", True)
-    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, coming=0: asked.append(left))
+    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, **_: asked.append(left))
     default = crowd.api.services.settings.default_deadline_seconds
     for body, deadline in (
         (BODY, default),
@@ -224,8 +245,9 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
     order: list[int] = []
     counted: list[int] = []
     turns: list[int] = []
+    let_in: list[Response | Arrival] = []
 
-    def check(tenant: str, weight: float, deadline: float | None, *, coming: int = 0) -> None:
+    def check(tenant: str, weight: float, left: float | None, *, coming: int = 0, steps: int = 1) -> None:
         counted.append(coming)
 
     monkeypatch.setattr(crowd.api.engine, "check", check)
@@ -235,7 +257,7 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
         for number, tenant in enumerate(tenants):
             principal = Principal(tenant, "infers", frozenset({Scope.INFER}))
             monkeypatch.setattr(KeyRing, "authorise", lambda *_, principal=principal: principal)
-            seen = door.look(request(), lambda refusal, arrived, n=number: order.append(n))
+            seen = door.look(request(), lambda decision, n=number: (order.append(n), let_in.append(decision)))
             assert seen is None
         for _ in tenants:
             before = len(order)
@@ -244,6 +266,12 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
 
     asyncio.run(turns_of_the_loop())
     assert counted[: len(tenants)] == list(range(len(tenants)))
+    assert counted[len(tenants) :] == list(range(len(tenants))), "the engine has none of those let in before"
+    assert door._on_their_way(time.monotonic()) == len(tenants)
+    for arrival in let_in:
+        assert isinstance(arrival, Arrival)
+        arrival.settle()
+    assert door._on_their_way(time.monotonic()) == 0
     assert turns == [1] * len(tenants)
     assert order == [0, 5, 1, 6, 2, 3, 4]
 
@@ -254,10 +282,88 @@ def test_a_deadline_runs_while_a_request_waits_to_be_let_in(
     crowd.open()
     asked: list[float] = []
     monkeypatch.setattr(Engine, "crowded", True)
-    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, coming=0: asked.append(left))
+    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, **_: asked.append(left))
     monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 100.0))
     assert crowd.ask(request({**BODY, "deadline_seconds": 250.0}))[0] == 200
     assert asked[0] == 250.0
     assert 0 < asked[1] <= 150.0, "at its turn, a hundred seconds later"
-    context = open_context({"type": "http", "headers": [], "state": {ARRIVED: 5.0}})
+    arrival = Arrival(5.0, lambda: None)
+    context = open_context({"type": "http", "headers": [], "state": {ARRIVAL: arrival}})
     assert context.started == 5.0, "for its route too"
+
+
+def test_the_wait_for_its_turn_counts_against_a_deadline(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turns of a second each: whoever is behind three others has three seconds less."""
+    crowd.open()
+    now, left = [100.0], []
+    monkeypatch.setattr(Engine, "crowded", True)
+    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, seconds, **_: left.append(seconds))
+    monkeypatch.setattr(entrance, "context_of_id", lambda given: RequestContext(given, started=now[0]))
+    door = entrance.Entrance(crowd.api.services, crowd.api.access)
+
+    async def four_wait() -> list[float]:
+        for _ in range(2):
+            left.clear()
+            for _ in range(4):
+                door.look(request({**BODY, "deadline_seconds": 50}), lambda decision: None)
+            first = left[:]
+            for _ in range(4):
+                now[0] += 1.0
+                await asyncio.sleep(0)
+        return first
+
+    monkeypatch.setattr(entrance, "_WEIGHT", 1.0)
+    assert asyncio.run(four_wait()) == [50.0, 49.0, 48.0, 47.0]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "steps"),
+    [
+        ("/v1/generate", {**BODY, "max_new_tokens": 7}, 8),
+        ("/v1/generate", BODY, 1),
+        ("/v1/generate", {**BODY, "max_new_tokens": "many"}, 1),
+        ("/v1/generate", {**BODY, "max_new_tokens": 10**400}, 1),
+        ("/v1/classify", {**BODY, "max_new_tokens": 7}, 1),
+    ],
+)
+def test_the_steps_that_it_asks_for_count(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any], steps: int
+) -> None:
+    crowd.open()
+    asked: list[int] = []
+    monkeypatch.setattr(Engine, "crowded", True)
+    monkeypatch.setattr(crowd.api.engine, "check", lambda *_, coming=0, steps: asked.append(steps))
+    door = entrance.Entrance(crowd.api.services, crowd.api.access)
+
+    async def look() -> None:
+        door.look(request(body, path), lambda decision: None)
+
+    asyncio.run(look())
+    assert asked[0] == steps
+
+
+def test_what_the_engine_has_no_longer_counts_as_coming(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever becomes of it: answered, or refused by its route."""
+    crowd.open()
+    settled: list[int] = []
+    monkeypatch.setattr(Engine, "crowded", True)
+    monkeypatch.setattr(crowd.api.engine, "check", lambda *_, **__: None)
+    door = crowd.api.entrance
+    whole = Call.submit
+
+    async def submit(call: Call, requests: Any) -> Any:
+        settled.append(len(door._coming))
+        answer = await whole(call, requests)
+        settled.append(len(door._coming))
+        return answer
+
+    monkeypatch.setattr(Call, "submit", submit)
+    assert crowd.ask(request())[0] == 200
+    assert settled == [1, 0]
+    assert crowd.ask(request({**BODY, "temperature": -1}))[0] == 400
+    eventually(lambda: not door._coming)

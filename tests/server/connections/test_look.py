@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import Response
 
-from server.api.http.context import ARRIVED
+from server.api.http.context import ARRIVAL, Arrival
 from server.connections.protocol import Decide
 from server.connections.registry import ConnectionPhase
 
@@ -137,7 +137,7 @@ def test_what_is_decided_later_is_not_read_further(connection: Any) -> None:
     arrived: list[float] = []
 
     async def one(scope: Any, receive: Any, send: Any) -> None:
-        arrived.append(scope["state"][ARRIVED])
+        arrived.append(scope["state"][ARRIVAL].seconds)
         await answer(send, b'{"path": "/one"}')
 
     bounds = Bounds(connection, look=later, clock=clock, routes={"/one": one})
@@ -148,12 +148,12 @@ def test_what_is_decided_later_is_not_read_further(connection: Any) -> None:
         clock.now += 10 * server.registry.limits.stall_seconds  # it is the server that waits
         server.sweep()
         assert server.phases() == ["BODY"] and len(later.decides) == 1
-        server.on_loop(lambda: later.decides[0](None, 5.0))
+        server.on_loop(lambda: later.decides[0](Arrival(5.0, lambda: None)))
         first = next_answer(client)
         assert first is not None and json.loads(first[2])["path"] == "/one"
         assert arrived == [5.0]
         server.until_true(lambda: len(later.decides) == 2)
-        server.on_loop(lambda: later.decides[1](Response("no", 503), 5.0))
+        server.on_loop(lambda: later.decides[1](Response("no", 503)))
         second = next_answer(client)
         assert second is not None and second[0] == 503
         server.until(ConnectionPhase.IDLE)
@@ -167,6 +167,6 @@ def test_nothing_is_decided_for_a_connection_that_ended(connection: Any) -> None
             client.sendall(post("/one", b"abc"))
             server.until_true(lambda: len(later.decides) == 1)
         server.on_loop(lambda: [one.end() for one in server.connections()])
-        server.on_loop(lambda: later.decides[0](None, 5.0))
+        server.on_loop(lambda: later.decides[0](Arrival(5.0, lambda: None)))
         server.until()
         assert server.read == 0

@@ -142,6 +142,8 @@ def test_the_check_before_a_request_is_read_refuses_what_would_be_refused_anyway
         admission.check("a", 1.0, 12.0, clock())
     with pytest.raises(OverloadedError):
         admission.check("a", 1.0, 18.0, clock(), coming=10)
+    with pytest.raises(OverloadedError):
+        admission.check("a", 1.0, 18.0, clock(), steps=100)  # of 0.05 s each
     admission.check("a", 1.0, 18.0, clock())
     admission.check("a", 1.0, None, clock())
     admission.check("b", 1.0, 2.0, clock())
