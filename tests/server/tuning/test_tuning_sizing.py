@@ -11,18 +11,25 @@ from typing import Any
 
 import pytest
 from service_tools import TENANT, base, document, events, finished, jsonl, running, submit, upload
+from tuning_tools import RECIPE, task
 
 from prompts_store.store import PromptStore
 from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
 from server.tuning.jobs.stages.sizing import Sizer, Sizes
+from server.tuning.training.run import TrainingRun
 
 
 class Timed(Sizer):
     """Dispatches that take what a function says."""
 
-    def __init__(self, batch_size: int, limit: float, seconds: Callable[[int], float]) -> None:
+    def __init__(
+        self, batch_size: int, limit: float, seconds: Callable[[int], float], steps: int = 1_000_000
+    ) -> None:
         nothing: Any = None
-        super().__init__(nothing, nothing, batch_size, DeviceWork(), limit, None, nothing, lambda: None)
+        job = TrainingRun(3, (task(0, RECIPE.changed(steps=steps)),))
+        super().__init__(
+            nothing, lambda size: job, batch_size, DeviceWork(), limit, None, nothing, lambda: None
+        )
         self.seconds = seconds
         self.tried: list[int] = []
 
@@ -53,6 +60,30 @@ def test_the_largest_power_of_two_that_is_short_enough(
     assert len(sizer.tried) <= 6, "each try is a compile"
     larger = 2 * size
     assert larger not in sizer.tried or seconds(larger) > 0.06
+
+
+@pytest.mark.parametrize(
+    ("each", "tried"),
+    [
+        (0.032, [1]),  # two would take too long, or a compile to save a little
+        (0.008, [1]),
+        (0.007, [1, 8]),  # one fills too little of a slice
+        (0.004, [1, 8]),  # 16 may take as little as 1.6 times as long, which is not tried
+        (0.5, [1]),
+    ],
+)
+def test_a_short_job_compiles_no_candidate_that_is_not_worth_it(each: float, tried: list[int]) -> None:
+    sizer = Timed(32, 0.06, lambda n: each * n, steps=3)
+    assert sizer._search() == (tried[-1], each * tried[-1])
+    assert sizer.tried == tried
+
+
+@pytest.mark.parametrize(("steps", "tried"), [(58, [1]), (59, [1, 2])])
+def test_a_job_is_short_by_what_it_trains(steps: int, tried: list[int]) -> None:
+    """At most 30 s: 58 steps of 16 examples of 32 ms, one by one."""
+    sizer = Timed(16, 0.08, lambda n: 0.032 * n, steps=steps)
+    sizer._search()
+    assert sizer.tried == tried
 
 
 @pytest.mark.parametrize(("limit", "warns"), [(60.0, False), (1e-9, True)])

@@ -32,7 +32,12 @@ from server.tuning.training.shapes import Shapes, rows_within, shapes_for
 
 _REPEATS = 3
 _HOPE = 1.6
-"""Twice the rows may take as little as this much longer, so a candidate is tried up to here."""
+"""Twice the rows may take as little as this much longer, so a candidate is tried up to here in a long job."""
+_SHORT = 30.0
+"""Seconds of training, were every input the longest, that make a job short: more rows of the longest would
+hardly save as much as the compile of another candidate takes."""
+_ENOUGH = 0.125
+"""A short job is content with one row that fills this share of a slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ class Sizer:
         if seconds > self._limit:
             warnings.append(self._too_long("a training dispatch of one example a prompt", seconds))
         lengths = shapes_for(self._job(1)).input_lengths
-        # Twice the rows of the longest rung take too long, or could not be had.
+        # Twice the rows of the longest rung take too long, could not be had, or are not worth a compile.
         tokens = int(min(self._limit / seconds, 1.99) * longest_rows * lengths[-1])
         size = rows_within(tokens, lengths[0], self._largest)
         job = self._job(size)
@@ -140,9 +145,12 @@ class Sizer:
         return self._batch_size & -self._batch_size
 
     def _search(self) -> tuple[int, float]:
-        """The largest candidate that is short enough, and its seconds."""
+        """The largest candidate that is short enough, and its seconds; fewer rows where the job is short."""
         candidates = [size for size in _powers_of_two(self._batch_size) if self._batch_size % size == 0]
         best, seconds = 1, self._training_seconds(1)
+        short = seconds * self._batch_size * self._job(1).recipe.steps <= _SHORT
+        if short and seconds >= self._limit * _ENOUGH:
+            return best, seconds
         place = max((n for n, size in enumerate(candidates) if seconds * size <= self._limit), default=0)
         tried = {0}
         while place not in tried:
@@ -151,7 +159,7 @@ class Sizer:
             if found <= self._limit:
                 best, seconds = candidates[place], found
                 hopeful = place + 1 < len(candidates) and found * _HOPE <= self._limit
-                place += hopeful
+                place += hopeful and not short
             else:
                 place -= 1
         return best, seconds
