@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +19,7 @@ _RETRIEVED = "/jax/compilation_cache/cache_hits"
 class CompileWatch:
     """Listens to JAX's own compile events, from any thread, between `start` (or `with`) and `close`.
 
-    The cause of a compile is `startup` until `mark_ready`, then `request`, unless its thread is inside
+    The cause of a compile is `startup` until `mark_ready`, then `request`, unless its context is inside
     `because`. Anything that compiles counts, not only the executor's programs: a stray `jnp.zeros` at request
     time is one.
     """
@@ -29,7 +30,7 @@ class CompileWatch:
         self._seconds = 0.0
         self._cached = 0
         self._ready = False
-        self._thread = threading.local()
+        self._reason: ContextVar[tuple[str, str] | None] = ContextVar("reason", default=None)
 
     def start(self) -> CompileWatch:
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)
@@ -55,13 +56,13 @@ class CompileWatch:
 
     @contextmanager
     def because(self, cause: str, program: str = "") -> Iterator[None]:
-        """Compiles of this thread inside the block have this cause (and belong to this program)."""
-        before = getattr(self._thread, "reason", None)
-        self._thread.reason = (cause, program)
+        """Compiles of this context inside the block have this cause (and belong to this program): those of
+        this thread, and of others that run in a copy of its context."""
+        before = self._reason.set((cause, program))
         try:
             yield
         finally:
-            self._thread.reason = before
+            self._reason.reset(before)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """(program, cause) -> compiles."""
@@ -85,9 +86,8 @@ class CompileWatch:
     def _on_duration(self, event: str, duration_secs: float, **details: Any) -> None:
         if event != _COMPILED:
             return
-        reason = getattr(self._thread, "reason", None)
         with self._lock:
-            cause, program = reason or ("request" if self._ready else "startup", "")
+            cause, program = self._reason.get() or ("request" if self._ready else "startup", "")
             self._counts[(program or str(details.get("fun_name", "")) or "unknown", cause)] += 1
             self._seconds += duration_secs
 

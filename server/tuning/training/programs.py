@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +22,10 @@ from server.tuning.training.objective import Batch, Noise, Sums, accumulate, app
 from server.tuning.training.optimiser import Settings
 from server.tuning.training.shapes import Shapes
 
-Progress = Callable[[str], None]
-"""Called with the name of each program when it is compiled."""
+Progress = Callable[[str, float], None]
+"""Called with the name of each program when it is compiled, and the seconds it took."""
+_AT_ONCE = 2
+"""Programs that are compiled at once: a server has requests to answer meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +70,45 @@ def compile_programs(
         known: what was compiled before, with these functions, weights and dropout; filled.
     """
     known = {} if known is None else known
+    by_key = {
+        _shapes_of(each): each
+        for each in table(functions, params, shapes, dropping=dropping, training=training)
+    }
+    _compile({key: each for key, each in by_key.items() if key not in known}, known, progress)
     by_kind: dict[str, dict[int, Any]] = {"accumulate": {}, "apply": {}, "score": {}, "greedy": {}}
-    for program in table(functions, params, shapes, dropping=dropping, training=training):
+    for key, program in by_key.items():
         kind, _, length = program.name.rstrip("]").partition("[")
-        key = _shapes_of(program)
-        if key not in known:
-            known[key] = program.jit().lower(*program.arguments).compile()
-            if progress is not None:
-                progress(program.name)
         by_kind[kind][int(length or 0)] = known[key]
     stepping = by_kind["apply"][0]
     return Programs(
         shapes, functions, params, by_kind["accumulate"], stepping, by_kind["score"], by_kind["greedy"]
     )
+
+
+def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: Progress | None) -> None:
+    """Fill in the executables, a few at a time: XLA releases the interpreter lock. Tracing does not, so it
+    goes one by one on this thread, beside them."""
+
+    def compiled(lowered: Any, seconds: float) -> tuple[Any, float]:
+        started = time.perf_counter()
+        return lowered.compile(), time.perf_counter() - started + seconds
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="chorus-tuning-compile") as pool:
+        try:
+            keys: dict[Future[tuple[Any, float]], Any] = {}
+            for key, program in programs.items():
+                started = time.perf_counter()
+                lowered = program.jit().lower(*program.arguments)
+                took = time.perf_counter() - started
+                # In a copy of this context: whoever counts compiles finds their cause there.
+                keys[pool.submit(copy_context().run, compiled, lowered, took)] = key
+            for future in as_completed(keys):
+                known[keys[future]], seconds = future.result()
+                if progress is not None:
+                    progress(programs[keys[future]].name, seconds)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def table(

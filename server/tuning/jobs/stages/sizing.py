@@ -292,13 +292,9 @@ class Sizer:
         measuring: bool = True,
         checked: bool = True,
     ) -> Programs:
-        last = time.perf_counter()
 
-        def progress(name: str) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            self._compiled(name, now - last, measuring)
-            last = now
+        def progress(name: str, seconds: float) -> None:
+            self._compiled(name, seconds, measuring)
             self._interrupt()
 
         empty_sums(shapes)  # its zeros are a program too, and not one for the device's thread to compile
