@@ -119,6 +119,28 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+METRICS_EXAMPLE = """\
+$ curl -s http://127.0.0.1:8000/metrics | grep -E '^chorus_(requests_total|queued|prompt_rows_res)'
+chorus_requests_total{kind="generate",outcome="ok"} 6.0
+chorus_requests_total{kind="score",outcome="ok"} 8.0
+chorus_queued_requests 0.0
+chorus_prompt_rows_resident 120.0
+"""
+"""The example of docs/metrics.md: what a real server answered."""
+
+FIRST_QUERIES = {
+    "Does it take requests?": "chorus_ready",
+    "How many answers a second?": "sum(rate(chorus_requests_total[5m])) by (outcome)",
+    "How long do requests take?": (
+        "histogram_quantile(0.99, sum(rate(chorus_request_seconds_bucket[5m])) by (le))"
+    ),
+    "Does it turn requests away?": "sum(rate(chorus_requests_refused_total[5m])) by (code)",
+    "Do prompts leave the device?": "rate(chorus_prompt_evictions_total[5m])",
+    "Does it train?": "chorus_tuning_running",
+}
+"""What an operator watches first."""
+
+
 def metrics_page() -> str:
     """docs/metrics.md."""
     from server.api.metrics import Metrics
@@ -126,11 +148,24 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Made from the `metrics.py` of each room by `python -m server.reference`. `GET /metrics` answers in",
-        "Prometheus's text format; where keys are set it needs the scrape token or the server's key.",
-        "Histograms are also `NAME_bucket`, `NAME_sum` and `NAME_count`. The first 50 values of `tenant` and",
-        "the first `CHORUS_METRICS_TASK_SERIES` of `task` have series of their own; later ones count as",
-        "`other`.",
+        "To look at a server's figures, ask it for them:",
+        "",
+        "```console",
+        *METRICS_EXAMPLE.splitlines(),
+        "```",
+        "",
+        "`GET /metrics` answers in Prometheus's text format. If the server has a key, send that key or the",
+        "scrape token (`scrape_token_file`). `docker compose up` starts Prometheus with alert rules, and Grafana",
+        "with a dashboard, beside the server. To begin with, watch these:",
+        "",
+        "| question | query |",
+        "| --- | --- |",
+        *(f"| {question} | `{query}` |" for question, query in FIRST_QUERIES.items()),
+        "",
+        "A histogram `NAME` is there as `NAME_bucket`, `NAME_sum` and `NAME_count`. The first 50 tenants and",
+        "the first `CHORUS_METRICS_TASK_SERIES` tasks have series of their own; later ones count as `other`.",
+        "",
+        "Everything below is made from the code by `python -m server.reference`.",
         "",
         "| name | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
