@@ -71,7 +71,7 @@ def settings_page() -> str:
         "Each of these can be given as a flag (`--data-dir /var/lib/chorus`) or as an environment variable",
         "(`CHORUS_DATA_DIR=/var/lib/chorus`) too. A flag overrides a variable, a variable overrides the file",
         "that `--config` or `CHORUS_CONFIG` names, and the file overrides the default. Lists are written",
-        "`64,128`, shapes `128x64x16,256x64x16` (in the file also as arrays). A secret is never a setting itself:",
+        "`64,128`, shapes `128x64x16,256x64x16` (in the file also as arrays). A secret is never a setting:",
         "settings name the file that holds it.",
         "",
         "## What to change first",
