@@ -18,7 +18,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from server.model.command import Command, stated
-from server.model.config import T5Config, named_config, parameter_count, prompt_table
+from server.model.config import T5Config, named_config
+from server.model.parameters import parameter_count, prompt_table
 
 if TYPE_CHECKING:
     from server.model.checkpoints.opening import OpenOptions

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.errors import InvalidModelError
-from server.model.parameters import parameter_count as parameter_count
 
 Activation = Literal["gelu", "relu"]
 SizeName = Literal["small", "base", "large", "xl", "xxl", "tiny"]
-
-PROMPT_LENGTHS = (1, 5, 20, 50, 100, 150)
-"""Prompt lengths of Table 4 of Lester et al. 2021."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +114,3 @@ def named_config(name: str) -> T5Config:
         name=f"t5-1.1-{name}", vocab_size=32100, padded_vocab_size=32128, d_model=d_model, d_kv=d_kv,
         d_ff=d_ff, num_heads=heads, num_encoder_layers=layers, num_decoder_layers=layers,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRow:
-    """One line of Table 4: what a prompt of `length` tokens adds to the frozen model."""
-
-    length: int
-    prompt_parameters: int
-    total_parameters: int
-    trainable_percent: float
-
-
-def prompt_table(config: T5Config, lengths: tuple[int, ...] = PROMPT_LENGTHS) -> tuple[PromptRow, ...]:
-    """Table 4 of Lester et al. 2021 for one model: prompt parameters, total, trainable percent."""
-    frozen = parameter_count(config)
-    rows = []
-    for length in lengths:
-        prompt = length * config.d_model
-        rows.append(PromptRow(length, prompt, frozen + prompt, 100.0 * prompt / (frozen + prompt)))
-    return tuple(rows)

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:  # config counts parameters through this module
-    from server.model.config import T5Config
+from server.model.config import T5Config
 
 _MATRICES = frozenset(("query", "key", "value", "output", "wi", "wi_0", "wi_1", "wo", "head"))
 
 Axis = Literal["vocab", "embed", "heads", "mlp", "buckets", "layers"]
 Axes = tuple[Axis, ...]
+
+PROMPT_LENGTHS = (1, 5, 20, 50, 100, 150)
+"""Prompt lengths of Table 4 of Lester et al. 2021."""
 
 
 def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
@@ -57,6 +60,26 @@ def is_matrix(name: str) -> bool:
 def parameter_count(config: T5Config) -> int:
     """Number of parameters, embedding padding rows included."""
     return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """One line of Table 4: what a prompt of `length` tokens adds to the frozen model."""
+
+    length: int
+    prompt_parameters: int
+    total_parameters: int
+    trainable_percent: float
+
+
+def prompt_table(config: T5Config, lengths: tuple[int, ...] = PROMPT_LENGTHS) -> tuple[PromptRow, ...]:
+    """Table 4 of Lester et al. 2021 for one model: prompt parameters, total, trainable percent."""
+    frozen = parameter_count(config)
+    rows = []
+    for length in lengths:
+        prompt = length * config.d_model
+        rows.append(PromptRow(length, prompt, frozen + prompt, 100.0 * prompt / (frozen + prompt)))
+    return tuple(rows)
 
 
 @lru_cache(maxsize=32)

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from server.errors import InvalidModelError
-from server.model.config import T5Config, named_config, parameter_count, prompt_table
-from server.model.parameters import parameter_axes, parameter_shapes
+from server.model.config import T5Config, named_config
+from server.model.parameters import parameter_axes, parameter_count, parameter_shapes, prompt_table
 
 PUBLISHED = {
     "small": 76_961_152,
