@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made from the code, whole or in part: `python -m server.reference` writes them.
+"""Files that are made from the code, whole or in part: `python -m server.reference` writes them.
 
 A test compares what is checked in with what the code says.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -22,7 +24,8 @@ from server.tuning.document.job import JobDocument
 from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import Recipe
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 SETTINGS_FILE = """\
@@ -214,19 +217,72 @@ def _fields(model: type[DocumentModel]) -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {
-    "settings.md": settings_page,
-    "metrics.md": metrics_page,
-    "openapi.json": openapi_page,
-    "tuning.md": tuning_page,
+BESIDE = ("task", "data", "recipe")
+"""Fields of a job document that are parameters of the client's own."""
+
+
+def job_fields_module() -> str:
+    """The client's types of the fields that it passes on: it imports nothing of the server."""
+    lines = [
+        '"""The fields of a job document that `client.tuning.start` passes on.',
+        "",
+        "Made by `python -m server.reference`.",
+        '"""',
+        "",
+        "from collections.abc import Mapping, Sequence",
+        "from typing import Any, TypedDict",
+        "",
+        "",
+        "class JobFields(TypedDict, total=False):",
+        '    """docs/tuning.md has their bounds and defaults. What is None is left out."""',
+    ]
+    for name, field in JobDocument.model_fields.items():
+        if name not in BESIDE:
+            lines += [
+                "",
+                f"    {name}: {_written_type(field.annotation)} | None",
+                *_docstring(field.description),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _docstring(text: str | None) -> Iterator[str]:
+    lines = textwrap.wrap(f'"""{text}', 106)
+    if len(lines[-1]) > 103:
+        lines.append("")
+    lines[-1] += '"""'
+    return (f"    {line}" for line in lines)
+
+
+def _written_type(kind: Any) -> str:
+    """A field's type as a caller may write its value: any list, any object."""
+    kind, _ = _bare(kind, [])
+    if _is_union(kind):
+        return " | ".join(_written_type(part) for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) is tuple:
+        return f"Sequence[{_written_type(get_args(kind)[0])}]"
+    if get_origin(kind) is dict:
+        return f"Mapping[{', '.join(map(_written_type, get_args(kind)))}]"
+    if isinstance(kind, type) and issubclass(kind, DocumentModel):
+        return "Mapping[str, Any]"
+    return "Any" if kind is Any else str(kind.__name__)
+
+
+FILES = {
+    "docs/settings.md": settings_page,
+    "docs/metrics.md": metrics_page,
+    "docs/openapi.json": openapi_page,
+    "docs/tuning.md": tuning_page,
+    "clients/chorus/types/job_fields.py": job_fields_module,
 }
+"""Path in the repository, and what makes the content."""
 
 
 def main() -> None:
-    """Write every page."""
-    for name, render in PAGES.items():
-        (DOCS / name).write_text(render(), encoding="utf-8")
-        click.echo(f"docs/{name}")
+    """Write every file."""
+    for name, render in FILES.items():
+        (ROOT / name).write_text(render(), encoding="utf-8")
+        click.echo(name)
 
 
 def _values(kind: Any, metadata: list[Any]) -> str:

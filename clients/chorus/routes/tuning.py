@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from chorus.datafiles import Rows
 from chorus.errors import ApiError, ChorusError, InvalidArgumentError
@@ -14,6 +14,7 @@ from chorus.following import Following
 from chorus.routes import files, references
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import DataFile, Job, JobEvent, JobEventList, JobPage, JobSummary
+from chorus.types.job_fields import JobFields
 from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
 
 PATH = "/v1/tuning/jobs"
@@ -39,7 +40,7 @@ def start(
     data: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
-    **fields: Any,
+    **fields: Unpack[JobFields],
 ) -> Steps[Job]:
     """Tune a prompt: upload what is not on the server yet, and put a job into its queue.
 
@@ -56,7 +57,7 @@ def start(
         recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
         document: a whole job document; what is given beside it goes over it, of `data` and `recipe` field
             by field.
-        fields: every other field of a job document (docs/tuning.md): template, columns, target, labels,
+        fields: every other field of a job document, see `JobFields`: template, columns, target, labels,
             metrics, seed, ensemble, promote, ... The server refuses one that it does not know, by its name.
     """
     whole = dict(document or {})
