@@ -9,7 +9,6 @@ the data.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 
 from server.errors import InvalidModelError
 from server.model.checkpoints.tensors import BFLOAT16, BLOCK_BYTES, Array, row_ranges
+from server.strict_json import parse_strictly
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 
@@ -107,19 +107,12 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
             )
         text = file.read(length)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        header = parse_strictly(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidModelError(f"{path.name} has a header that is not valid JSON: {error}") from error
     if not isinstance(header, dict):
         raise InvalidModelError(f"{path.name} has a header that is not a JSON object")
     return header, 8 + length
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result
 
 
 def _entry(path: Path, name: str, entry: Any, start: int) -> tuple[FileTensor, tuple[int, int]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn, get_args
 
 from prompts_store.text import shown
 from server.errors import InvalidInputError
+from server.strict_json import parse_strictly
 from server.tuning.data.parquet import TooLargeToUnpackError, parquet_rows
 from server.tuning.document.data import Format
 
@@ -155,7 +155,7 @@ def _jsonl(source: _Source) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_once)
+                value = parse_strictly(line)
             except (ValueError, RecursionError) as error:
                 source.refuse(f"is not a JSON object: {str(error)[:120]}", row)
             if not isinstance(value, dict):
@@ -287,14 +287,3 @@ def _parquet(source: _Source) -> Iterator[Record]:
             source.refuse(str(error), error.rows + 1)
         except Exception as error:  # pyarrow's errors have no class in common
             source.refuse(f"is not a readable Parquet file: {ascii(str(error))[1:-1][:120]}", row + 1)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
