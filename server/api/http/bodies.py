@@ -72,8 +72,7 @@ async def body_chunks(request: Request, limit: int, share: BodyShare) -> AsyncIt
         TooLargeError: it is longer than `limit` bytes, by its Content-Length or in fact.
         OverloadedError: the budget has no room for what has arrived.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+    if declares_more(request, limit):
         raise _too_large(limit)
     size = 0
     async for chunk in request.stream():
@@ -86,6 +85,17 @@ async def body_chunks(request: Request, limit: int, share: BodyShare) -> AsyncIt
                 retry_after_seconds=1,
             )
         yield chunk
+
+
+def declares_more(request: Request, limit: int) -> bool:
+    """Whether the Content-Length says more than `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    return declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit)
+
+
+def media_type(request: Request) -> str:
+    """What the Content-Type says, without its parameters; empty where there is none."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 async def read_body(request: Request, limit: int, share: BodyShare) -> bytearray:

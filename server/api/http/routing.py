@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from server.api.http.access import PROBES
 from server.api.http.auth import Require
-from server.api.http.bodies import read_body
+from server.api.http.bodies import media_type, read_body
 from server.api.http.early import refuse_early
 from server.api.http.json_body import parse_json
 from server.api.http.json_counts import Counts, check_texts
@@ -138,7 +138,7 @@ def _find_require(dependant: Dependant) -> Require | None:
 
 def _check_json_type(request: Request) -> None:
     """Refuse a body that does not say it is JSON."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = media_type(request)
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise InvalidInputError(
             "The body is JSON: send it with 'Content-Type: application/json'.",

@@ -15,7 +15,7 @@ from prompts_store.errors import StoreError
 from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
 from prompts_store.tasks.labels import MAX_LABELS, check_labels
 from server.api.http.auth import MayWrite
-from server.api.http.bodies import read_body
+from server.api.http.bodies import media_type, read_body
 from server.api.http.json_body import parse_json
 from server.api.http.json_counts import Counts
 from server.api.http.multipart import read_multipart
@@ -216,7 +216,7 @@ def _named(base_model_name: str | None) -> dict[str, str]:
 async def _read(request: Request, query: dict[str, Any]) -> Upload:
     services, share = services_of(request), share_of(request)
     limit = services.settings.max_upload_bytes
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = media_type(request)
     if kind == "multipart/form-data":
         if query:
             raise InvalidInputError(

@@ -17,7 +17,7 @@ from fastapi import Request
 
 from prompts_store.files.records import DataFile
 from prompts_store.files.writing import FileWriter
-from server.api.http.bodies import BodyShare
+from server.api.http.bodies import BodyShare, declares_more, media_type
 from server.api.http.multipart import Form
 from server.api.inference.resolve import PromptLibrary
 from server.errors import InvalidInputError, TooLargeError
@@ -59,7 +59,7 @@ async def receive_file(
         StoreError: the name is none, or the disk failed.
         ClientDisconnect: the caller left.
     """
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = media_type(request)
     if kind not in ("application/octet-stream", "multipart/form-data"):
         raise InvalidInputError(
             "Send the file with 'Content-Type: application/octet-stream', or in a multipart form.",
@@ -67,7 +67,8 @@ async def receive_file(
             code="unsupported_media_type",
         )
     form = Form(request.headers["content-type"], ("file",)) if kind == "multipart/form-data" else None
-    _check_declared(request, sender.max_bytes + (_FORM_BYTES if form else 0), sender.max_bytes)
+    if declares_more(request, sender.max_bytes + (_FORM_BYTES if form else 0)):
+        raise _too_large(sender.max_bytes)
     async with aclosing(_pieces(request, form, sender.max_bytes)) as pieces:
         first = await anext(pieces, b"")
         name = sender.name if sender.name is not None else form.filename if form else None
@@ -164,12 +165,6 @@ async def _leave(incoming: _Incoming, manager: AbstractContextManager[FileWriter
 
 def _close(manager: AbstractContextManager[FileWriter]) -> None:
     manager.__exit__(None, None, None)
-
-
-def _check_declared(request: Request, most: int, shown: int) -> None:
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
-        raise _too_large(shown)
 
 
 def _too_large(most: int) -> TooLargeError:
