@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from server.model.checkpoints import LoadedModel
     from server.tuning.jobs.attempts.config import TuningBase
 
-NAMES = (
+WORKER_SETTINGS = (
     "model",
     "compute_dtype",
     "matrix_dtype",
@@ -62,7 +62,7 @@ TOML file that --config names.
 
 
 @click.command(cls=SettingsCommand, help=_HELP)
-@config_options(*NAMES)
+@config_options(*WORKER_SETTINGS)
 def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
@@ -168,10 +168,10 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
             "A worker trains on one device: leave out model_devices and data_devices.", field="model_devices"
         )
     limit = settings.memory_limit_bytes or device_limit()
-    room = limit - weight_bytes(loaded)
+    room = limit - loaded_weight_bytes(loaded)
     if room <= 0:
         raise InvalidInputError(
-            f"The weights take {weight_bytes(loaded)} bytes, and {limit} may be used.",
+            f"The weights take {loaded_weight_bytes(loaded)} bytes, and {limit} may be used.",
             field="memory_limit_bytes",
             code="memory_plan",
         )
@@ -185,7 +185,7 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
     )
 
 
-def weight_bytes(loaded: LoadedModel) -> int:
+def loaded_weight_bytes(loaded: LoadedModel) -> int:
     """Device bytes of the model."""
     import jax
 

@@ -29,7 +29,7 @@ from server.model.t5 import random_tensors
 from server.pretraining.data.rows import Rows
 from server.pretraining.data.span_corruption import SpanShape, fitting_shape
 from server.pretraining.programs import make_programs
-from server.pretraining.settings import Settings
+from server.pretraining.settings import PretrainingSettings
 
 RESULTS = Path(__file__).parents[1] / "results"
 SENTINELS = 100
@@ -68,7 +68,7 @@ def step_flops(config: T5Config, shape: SpanShape, rows: int) -> float:
 
 def measure(config: T5Config, way: Way, options: argparse.Namespace) -> dict[str, Any]:
     """Compile, then micro-batches for `--seconds`, an optimiser step after each `--micro-batches`."""
-    settings = Settings(
+    settings = PretrainingSettings(
         input_length=options.input_length, batch_size=way.rows * options.micro_batches,
         micro_batch_size=way.rows, layout=way.layout, compute_dtype=way.compute_dtype,
         attention=way.attention, warmup_steps=100,

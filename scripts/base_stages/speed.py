@@ -14,7 +14,7 @@ from server.model.t5 import random_tensors
 from server.pretraining.data.rows import Rows
 from server.pretraining.data.span_corruption import fitting_shape
 from server.pretraining.programs import make_programs
-from server.pretraining.settings import Settings
+from server.pretraining.settings import PretrainingSettings
 
 STEPS = 3
 
@@ -25,7 +25,7 @@ def tokens_per_second(plan: Plan, how: dict[str, Any]) -> float:
     Args:
         how: fields of `Settings` that decide speed.
     """
-    settings = Settings(**{**how, **plan.pretrain})
+    settings = PretrainingSettings(**{**how, **plan.pretrain})
     pieces = plan.pieces + 100
     config = T5Config(
         name="speed", vocab_size=pieces, padded_vocab_size=-(-pieces // 128) * 128, **plan.architecture

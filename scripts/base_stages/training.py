@@ -12,8 +12,8 @@ from base_stages.plan import Plan, write_document
 from base_stages.tasks import read_tasks
 from server.model.config import T5Config
 from server.pretraining.materials import TextOptions
-from server.pretraining.runs import RunOptions, adapt, pretrain
-from server.pretraining.settings import Settings
+from server.pretraining.runs import RunOptions, run_adaptation, run_pretraining
+from server.pretraining.settings import PretrainingSettings
 from server.pretraining.trainer import Cadence
 
 Say = Callable[[str], None]
@@ -41,14 +41,17 @@ class Training:
         text = TextOptions(corpus=corpus, held_out_share=held_out_share, pieces=self._plan.pieces)
         config = T5Config(name=self._plan.name, vocab_size=1, padded_vocab_size=1, **self._plan.architecture)  # type: ignore[arg-type]
         options = self._options("pretrained", text)
-        return pretrain(config, options, self._settings(self._plan.pretrain), self._say) == "finished"
+        return run_pretraining(config, options, self._settings(self._plan.pretrain), self._say) == "finished"
 
     def adapt(self) -> bool:
         """Whether it is finished."""
         text = TextOptions(tokens=self._work / "pretrained" / "tokens")
         options = self._options("adapted", text, fractions=self._plan.fractions)
         settings = self._settings({**ADAPTING, **self._plan.adapt})
-        return adapt(str(self._work / "pretrained" / "model"), options, settings, self._say) == "finished"
+        return (
+            run_adaptation(str(self._work / "pretrained" / "model"), options, settings, self._say)
+            == "finished"
+        )
 
     def mix(self) -> bool:
         """Whether it is finished."""
@@ -70,12 +73,14 @@ class Training:
             "mixed", TextOptions(), examples=path, leave_out=left_out, data_licence=licence
         )
         settings = self._settings({**ADAPTING, "objective": "examples", **self._plan.mix})
-        return adapt(str(self._work / "adapted" / "model"), options, settings, self._say) == "finished"
+        return (
+            run_adaptation(str(self._work / "adapted" / "model"), options, settings, self._say) == "finished"
+        )
 
-    def _settings(self, fields: dict[str, Any]) -> Settings:
+    def _settings(self, fields: dict[str, Any]) -> PretrainingSettings:
         chosen = {**self._how, **fields}
         chosen["micro_batch_size"] = min(chosen.get("micro_batch_size", 16), chosen.get("batch_size", 128))
-        return Settings(**chosen)
+        return PretrainingSettings(**chosen)
 
     def _options(self, folder: str, text: TextOptions, **more: Any) -> RunOptions:
         return RunOptions(**{

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from server.errors import ChorusError, EngineDeadError, NotReadyError, shutting_down
 
-Phase = Literal["loading", "compiling", "ready", "draining", "dead"]
+ServerPhase = Literal["loading", "compiling", "ready", "draining", "dead"]
 
 _AGAIN_SECONDS = 0.2
 
@@ -25,7 +25,7 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
-        self.phase: Phase = "loading"
+        self.phase: ServerPhase = "loading"
         self._progress = (0, 0)
         self.closed = False
         self._given_up = False

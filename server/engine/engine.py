@@ -22,7 +22,7 @@ from server.engine.outcomes import Outcomes
 from server.engine.plans import StepPlan
 from server.engine.protocols import BackgroundWork, Executor, PendingStep, PromptSource
 from server.engine.requests import FailedEvent, PromptHandle, Request
-from server.engine.scheduler.admission import Admission
+from server.engine.scheduler.admission import AdmissionControl
 from server.engine.scheduler.core import Scheduler, SchedulerPorts
 from server.engine.scheduler.deadlines import Deadlines
 from server.engine.scheduler.fitting import Fitter
@@ -84,7 +84,7 @@ class Engine:
         self._config = config
         self._clock = clock
         self._metrics = metrics or EngineMetrics(MetricsRegistry())
-        self._admission = Admission(config, self.journal)
+        self._admission = AdmissionControl(config, self.journal)
         self._outcomes = Outcomes(self.journal, self._metrics, self._admission, clock)
         self._deadlines = Deadlines()
         self._numbers = count()

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from server.engine.requests import Event, FailedEvent, FinishedEvent, ScoredEvent, TokensEvent
+from server.engine.requests import FailedEvent, FinishedEvent, RequestEvent, ScoredEvent, TokensEvent
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
 
 
@@ -24,7 +24,7 @@ class RequestHandle:
         self.request_id = request_id
         self._on_cancel: Callable[[ChorusError], None] | None = on_cancel
         self._lock = threading.Condition()
-        self._events: deque[Event] = deque()
+        self._events: deque[RequestEvent] = deque()
         self._outcome: FinishedEvent | ScoredEvent | FailedEvent | None = None
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
@@ -40,10 +40,10 @@ class RequestHandle:
         if on_cancel is not None:
             on_cancel(CancelledError(f"The request was cancelled: {reason}."))
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[RequestEvent]:
         return self._iterate()
 
-    async def _iterate(self) -> AsyncIterator[Event]:
+    async def _iterate(self) -> AsyncIterator[RequestEvent]:
         while True:
             waiter: asyncio.Future[None] | None = None
             with self._lock:

@@ -6,26 +6,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.engine.metrics import EngineMetrics
-from server.engine.requests import FailedEvent, FinishedEvent, ScoredEvent
-from server.engine.scheduler.admission import Admission
+from server.engine.requests import FailedEvent, FinishedEvent, RequestOutcome
+from server.engine.scheduler.admission import AdmissionControl
 from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.tickets import Ticket
-
-Outcome = FinishedEvent | ScoredEvent | FailedEvent
 
 
 class Outcomes:
     """Decides outcomes; callable from any thread."""
 
     def __init__(
-        self, journal: Journal, metrics: EngineMetrics, admission: Admission, clock: Callable[[], float]
+        self,
+        journal: Journal,
+        metrics: EngineMetrics,
+        admission: AdmissionControl,
+        clock: Callable[[], float],
     ) -> None:
         self._journal = journal
         self._metrics = metrics
         self._admission = admission
         self._clock = clock
 
-    def over(self, ticket: Ticket, outcome: Outcome | None) -> None:
+    def over(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
         """Everything the ticket held is free: give its permit back, then tell (unless it was told before)."""
         answered = outcome is not None and not isinstance(outcome, FailedEvent)
         if answered and ticket.dispatched is not None:
@@ -35,11 +37,11 @@ class Outcomes:
             return
         self.decide(ticket, outcome)
 
-    def decide(self, ticket: Ticket, outcome: Outcome) -> bool:
+    def decide(self, ticket: Ticket, outcome: RequestOutcome) -> bool:
         """Settle the outcome; False when there is one already."""
         return ticket.handle.settle(outcome, lambda: self._record(ticket, outcome))
 
-    def _record(self, ticket: Ticket, outcome: Outcome) -> None:
+    def _record(self, ticket: Ticket, outcome: RequestOutcome) -> None:
         code = outcome.error.code if isinstance(outcome, FailedEvent) else "ok"
         self._journal.outcome(ticket.key, code)
         sequences = outcome.sequences if isinstance(outcome, FinishedEvent) else ()

@@ -138,4 +138,5 @@ class FailedEvent:
     error: ChorusError
 
 
-Event = TokensEvent | FinishedEvent | ScoredEvent | FailedEvent
+RequestOutcome = FinishedEvent | ScoredEvent | FailedEvent
+RequestEvent = TokensEvent | RequestOutcome

@@ -24,7 +24,7 @@ from server.model.parameters import parameter_count, prompt_table
 if TYPE_CHECKING:
     from server.model.checkpoints.opening import OpenOptions
     from server.model.checkpoints.reader import CheckpointReader
-    from server.model.checkpoints.tensors import Progress as Report
+    from server.model.checkpoints.tensors import TensorProgress as Report
 
 SIZES = ("tiny", "small", "base", "large", "xl", "xxl")
 FORMATS = ("orbax", "hf", "t5x")

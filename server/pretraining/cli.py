@@ -27,7 +27,7 @@ from server.signals import ending_signals
 
 if TYPE_CHECKING:
     from server.pretraining.runs import RunOptions
-    from server.pretraining.settings import Settings
+    from server.pretraining.settings import PretrainingSettings
 
 # LM adaptation goes on where T5's schedule stands after a million steps: 1 / sqrt(1,000,000).
 _ADAPT_DEFAULTS = {
@@ -59,10 +59,10 @@ def pretrain(folder: Path, prepare_only: bool, **flags: Any) -> None:
     architecture = _architecture(flags)
     settings, options = _settings(flags), _options(folder, flags)
     if prepare_only:
-        runs.prepare(options, settings, _say())
+        runs.prepare_data(options, settings, _say())
         return
     with _stoppable(options) as stoppable:
-        runs.pretrain(architecture, stoppable, settings, _say())
+        runs.run_pretraining(architecture, stoppable, settings, _say())
 
 
 @click.command()
@@ -99,13 +99,15 @@ def adapt(model: str, folder: Path, fractions: str, **flags: Any) -> None:
     settings, options = _settings(flags), _options(folder, flags)
     options = dataclasses.replace(options, fractions=_fractions(fractions))
     with _stoppable(options) as stoppable:
-        runs.adapt(model, stoppable, settings, _say())
+        runs.run_adaptation(model, stoppable, settings, _say())
 
 
-def _settings(flags: dict[str, Any]) -> Settings:
-    from server.pretraining.settings import Settings
+def _settings(flags: dict[str, Any]) -> PretrainingSettings:
+    from server.pretraining.settings import PretrainingSettings
 
-    return Settings(**{field.name: flags[field.name] for field in dataclasses.fields(Settings)})
+    return PretrainingSettings(
+        **{field.name: flags[field.name] for field in dataclasses.fields(PretrainingSettings)}
+    )
 
 
 def _options(folder: Path, flags: dict[str, Any]) -> RunOptions:

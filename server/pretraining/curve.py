@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Say = Callable[[str], None]
+from server.log import Say
 
 
 class Curve:
@@ -50,7 +50,7 @@ class Curve:
         return found
 
 
-class Progress:
+class ProgressReport:
     """Lines for a person: how far, how good, how fast, how long still.
 
     Args:

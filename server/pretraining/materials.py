@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import InvalidInputError
+from server.log import Say
 from server.model.checkpoints.vocabulary_files import CANONICAL_NAME
 from server.model.vocabulary import Vocabulary
-from server.pretraining.curve import Say
 from server.pretraining.data.corpus import open_corpus
 from server.pretraining.data.tokens import Tokens, is_tokens, open_tokens, write_tokens
 from server.pretraining.data.vocabulary import train_vocabulary
@@ -35,7 +35,7 @@ class TextOptions:
     vocabulary_characters: int = 20_000_000
 
 
-def find_vocabulary(folder: Path, text: TextOptions, seed: int, say: Say) -> Path:
+def ensure_vocabulary(folder: Path, text: TextOptions, seed: int, say: Say) -> Path:
     """The run's `spiece.model`, made from the corpus when it is not there yet. Raises InvalidInputError."""
     path = folder / CANONICAL_NAME
     if not path.is_file():
@@ -47,7 +47,7 @@ def find_vocabulary(folder: Path, text: TextOptions, seed: int, say: Say) -> Pat
     return path
 
 
-def find_tokens(folder: Path, vocabulary: Vocabulary, text: TextOptions, seed: int, say: Say) -> Tokens:
+def ensure_tokens(folder: Path, vocabulary: Vocabulary, text: TextOptions, seed: int, say: Say) -> Tokens:
     """The run's token files, made from the corpus when they are not there yet.
 
     Raises:

@@ -20,13 +20,13 @@ from server.model.network import T5
 from server.model.t5 import arranged
 from server.pretraining.attention import decoder_segments, within_segments
 
-Tensors = Mapping[str, jax.Array]
+NamedTensors = Mapping[str, jax.Array]
 """Canonical name -> weight, f32."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Batch:
+class PretrainingBatch:
     """One micro-batch; see `data.rows.Rows`. Ids are as stored (u16), the device widens them.
 
     Attributes:
@@ -43,7 +43,7 @@ class Batch:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Sums:
+class PretrainingSums:
     """What micro-batches add up to within a step.
 
     Attributes:
@@ -59,24 +59,29 @@ class Sums:
     tokens: Any
 
 
-def accumulate(
-    functions: Functions, attend: Attention, z_loss: float, tensors: Tensors, sums: Sums, batch: Batch
-) -> Sums:
+def accumulate_gradients(
+    functions: Functions,
+    attend: Attention,
+    z_loss: float,
+    tensors: NamedTensors,
+    sums: PretrainingSums,
+    batch: PretrainingBatch,
+) -> PretrainingSums:
     """Add one micro-batch to the sums."""
 
-    def objective(tensors: Tensors) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-        loss, penalty, hits, tokens = measure(functions, attend, tensors, batch)
+    def objective(tensors: NamedTensors) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+        loss, penalty, hits, tokens = measure_batch(functions, attend, tensors, batch)
         return loss + z_loss * penalty, (loss, hits, tokens)
 
     gradients, (loss, hits, tokens) = jax.grad(objective, has_aux=True)(tensors)
-    return Sums(
+    return PretrainingSums(
         jax.tree.map(jnp.add, sums.gradients, gradients),
         sums.loss + loss, sums.hits + hits, sums.tokens + tokens,
     )  # fmt: skip
 
 
-def measure(
-    functions: Functions, attend: Attention, tensors: Tensors, batch: Batch
+def measure_batch(
+    functions: Functions, attend: Attention, tensors: NamedTensors, batch: PretrainingBatch
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Sums over a batch's target tokens, f32 scalars: cross-entropy, squared normaliser, hits, tokens."""
     config = functions.config

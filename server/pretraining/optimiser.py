@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from server.pretraining.settings import Settings
+from server.pretraining.settings import PretrainingSettings
 
 FACTORED_FROM = 128
 """Smallest two axes whose second moment is factored, as in T5."""
@@ -22,7 +22,7 @@ ADAM_B2 = 0.98
 Rate = Callable[[Any], Any]
 
 
-def learning_rate(settings: Settings) -> Rate:
+def learning_rate(settings: PretrainingSettings) -> Rate:
     """Steps done (0 before the first) -> learning rate, f32; traceable."""
 
     def rate(done: Any) -> Any:
@@ -39,7 +39,7 @@ def learning_rate(settings: Settings) -> Rate:
     return rate
 
 
-def make_optimiser(settings: Settings) -> optax.GradientTransformation:
+def make_optimiser(settings: PretrainingSettings) -> optax.GradientTransformation:
     """The optimiser of a run."""
     rate, decay = learning_rate(settings), settings.weight_decay
     if settings.optimiser == "adafactor":

@@ -11,11 +11,11 @@ import click
 
 from server.model.command import Finite
 from server.pretraining.settings import (
-    ATTENTIONS,
+    ATTENTION_KINDS,
     OBJECTIVES,
     OPTIMISERS,
     SCHEDULES,
-    Settings,
+    PretrainingSettings,
     option_of,
 )
 
@@ -46,7 +46,7 @@ _SETTINGS_HELP: dict[str, str] = {
     "examples_cap": "Most examples of a task that count when tasks are weighed.",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "objective": OBJECTIVES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "attention": ATTENTIONS,
+    "objective": OBJECTIVES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "attention": ATTENTION_KINDS,
     "layout": ("unrolled", "scanned"), "compute_dtype": ("float32", "bfloat16"),
 }  # fmt: skip
 
@@ -54,7 +54,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 def settings_options(defaults: Mapping[str, Any]) -> Decorator:
     """One option a field of `Settings`; `defaults` replaces some of their defaults."""
     options = []
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(PretrainingSettings):
         default = defaults.get(field.name, field.default)
         names = [option_of(field.name)]
         kind: Any = click.Choice(_CHOICES[field.name]) if field.name in _CHOICES else type(default)

@@ -18,13 +18,19 @@ from server.model.t5 import build
 from server.pretraining.attention import attention_of
 from server.pretraining.data.rows import Rows
 from server.pretraining.mesh import rows_placement, state_placement, weight_placement
-from server.pretraining.objective import Batch, Sums, Tensors, accumulate, measure
+from server.pretraining.objective import (
+    NamedTensors,
+    PretrainingBatch,
+    PretrainingSums,
+    accumulate_gradients,
+    measure_batch,
+)
 from server.pretraining.optimiser import learning_rate, make_optimiser
-from server.pretraining.settings import Settings
+from server.pretraining.settings import PretrainingSettings
 
 
 @dataclass(frozen=True)
-class Standing:
+class StepMetrics:
     """Scalars f32 of one step: mean cross-entropy a target token, share of hits, the gradient's norm,
     the learning rate."""
 
@@ -34,38 +40,40 @@ class Standing:
     learning_rate: Any = None
 
 
-jax.tree_util.register_dataclass(Standing)
+jax.tree_util.register_dataclass(StepMetrics)
 
 
 @dataclass(frozen=True)
-class Programs:
+class PretrainingPrograms:
     """Jitted functions over placed arrays.
 
     Attributes:
         start: tensors -> optimiser state.
-        empty: () -> Sums of zeros.
+        empty: () -> PretrainingSums of zeros.
         accumulate: (tensors, sums, batch) -> sums; the sums are donated.
-        apply: (tensors, state, sums) -> tensors, state, Standing; tensors and state are donated.
+        apply: (tensors, state, sums) -> tensors, state, StepMetrics; tensors and state are donated.
         measure: (tensors, batch) -> cross-entropy, squared normaliser, hits, tokens.
         weights, rows: where tensors and batches live; None on one device.
     """
 
-    start: Callable[[Tensors], Any]
-    empty: Callable[[], Sums]
-    accumulate: Callable[[Tensors, Sums, Batch], Sums]
-    apply: Callable[[Tensors, Any, Sums], tuple[Tensors, Any, Standing]]
-    measure: Callable[[Tensors, Batch], tuple[jax.Array, ...]]
+    start: Callable[[NamedTensors], Any]
+    empty: Callable[[], PretrainingSums]
+    accumulate: Callable[[NamedTensors, PretrainingSums, PretrainingBatch], PretrainingSums]
+    apply: Callable[[NamedTensors, Any, PretrainingSums], tuple[NamedTensors, Any, StepMetrics]]
+    measure: Callable[[NamedTensors, PretrainingBatch], tuple[jax.Array, ...]]
     weights: Any
     rows: Any
 
-    def place(self, rows: Rows) -> Batch:
+    def place(self, rows: Rows) -> PretrainingBatch:
         """Rows on their devices, ids as narrow as they are stored."""
-        batch = Batch(rows.inputs, rows.targets, rows.input_segments, rows.target_segments)
-        placed: Batch = jax.device_put(batch, self.rows)
+        batch = PretrainingBatch(rows.inputs, rows.targets, rows.input_segments, rows.target_segments)
+        placed: PretrainingBatch = jax.device_put(batch, self.rows)
         return placed
 
 
-def make_programs(config: T5Config, settings: Settings, mesh: DeviceMesh | None) -> Programs:
+def make_programs(
+    config: T5Config, settings: PretrainingSettings, mesh: DeviceMesh | None
+) -> PretrainingPrograms:
     """The programs of a run; each compiles when it is first called."""
     functions = build(config, settings.layout, settings.compute_dtype, mesh).functions
     attend, optimiser = attention_of(settings.attention), make_optimiser(settings)
@@ -75,15 +83,15 @@ def make_programs(config: T5Config, settings: Settings, mesh: DeviceMesh | None)
     if mesh is not None:
         weights, rows = weight_placement(mesh, config), rows_placement(mesh)
         state = state_placement(mesh, weights, shapes, jax.eval_shape(optimiser.init, tensors))
-    sums = None if weights is None else Sums(weights, None, None, None)
-    add = partial(accumulate, functions, attend, settings.z_loss)
+    sums = None if weights is None else PretrainingSums(weights, None, None, None)
+    add = partial(accumulate_gradients, functions, attend, settings.z_loss)
     step = partial(_apply, optimiser, learning_rate(settings))
-    return Programs(
+    return PretrainingPrograms(
         start=_jit(optimiser.init, state),
         empty=_jit(partial(_empty, shapes), sums),
         accumulate=_jit(add, sums, donate=(1,)),
         apply=_jit(step, None if weights is None else (weights, state, None), donate=(0, 1)),
-        measure=jax.jit(partial(measure, functions, attend)),
+        measure=jax.jit(partial(measure_batch, functions, attend)),
         weights=weights,
         rows=rows,
     )
@@ -95,20 +103,24 @@ def _jit(function: Any, placed: Any, donate: tuple[int, ...] = ()) -> Any:
     return jax.jit(function, donate_argnums=donate, out_shardings=placed)
 
 
-def _empty(shapes: dict[str, tuple[int, ...]]) -> Sums:
+def _empty(shapes: dict[str, tuple[int, ...]]) -> PretrainingSums:
     zero = jnp.zeros((), jnp.float32)
     gradients = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
-    return Sums(gradients, zero, zero + 0, zero + 0)
+    return PretrainingSums(gradients, zero, zero + 0, zero + 0)
 
 
 def _apply(
-    optimiser: optax.GradientTransformation, rate: Any, tensors: Tensors, state: Any, sums: Sums
-) -> tuple[Tensors, Any, Standing]:
+    optimiser: optax.GradientTransformation,
+    rate: Any,
+    tensors: NamedTensors,
+    state: Any,
+    sums: PretrainingSums,
+) -> tuple[NamedTensors, Any, StepMetrics]:
     tokens = jnp.maximum(sums.tokens, 1)
     gradients = jax.tree.map(lambda gradient: gradient / tokens, sums.gradients)
     changes, new = optimiser.update(gradients, state, tensors)
     norm = jnp.sqrt(sum(jnp.vdot(each, each) for each in gradients.values()))
-    standing = Standing(sums.loss / tokens, sums.hits / tokens, norm, rate(steps_done(state)))
+    standing = StepMetrics(sums.loss / tokens, sums.hits / tokens, norm, rate(steps_done(state)))
     return optax.apply_updates(tensors, changes), new, standing
 
 

@@ -1,6 +1,8 @@
-"""A run from its options to a checkpoint and a card: `pretrain` makes a model, `adapt` continues one.
+"""A run from its options to a checkpoint and a card.
 
-FOLDER/spiece.model, tokens/   made once (`pretrain`; `adapt` takes the model's vocabulary)
+`run_pretraining` makes a model, `run_adaptation` continues one.
+
+FOLDER/spiece.model, tokens/   made once (`run_adaptation` takes the model's vocabulary)
 FOLDER/state/                  Orbax checkpoints
 FOLDER/curve.jsonl             the curve
 FOLDER/model/                  the finished model; model-000/, model-010/, ... on the way to it
@@ -23,6 +25,7 @@ import jax
 import numpy as np
 
 from server.errors import InvalidInputError, InvalidModelError
+from server.log import Say
 from server.model.checkpoints.convert import write
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.verify import find_fingerprint
@@ -32,15 +35,15 @@ from server.model.t5 import random_tensors
 from server.model.vocabulary import Vocabulary
 from server.pretraining.card import card_beside, make_card, write_card
 from server.pretraining.checkpoints import Checkpoints, State
-from server.pretraining.curve import Curve, Say
-from server.pretraining.materials import TextOptions, find_tokens, find_vocabulary
+from server.pretraining.curve import Curve
+from server.pretraining.materials import TextOptions, ensure_tokens, ensure_vocabulary
 from server.pretraining.mesh import make_mesh
-from server.pretraining.programs import Programs, make_programs
-from server.pretraining.settings import Settings
-from server.pretraining.sources import ExampleSource, Source, token_source
+from server.pretraining.programs import PretrainingPrograms, make_programs
+from server.pretraining.settings import PretrainingSettings
+from server.pretraining.sources import ExampleSource, RowSource, token_source
 from server.pretraining.trainer import Cadence, Trainer
 
-Tensors = Iterable[tuple[str, Any]]
+TensorStream = Iterable[tuple[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,22 +88,24 @@ class Start:
 
     config: T5Config
     vocabulary: FoundVocabulary
-    tensors: Callable[[], Tensors]
+    tensors: Callable[[], TensorStream]
     base: str
     card: dict[str, Any] | None
 
 
-Ending = Literal["finished", "stopped"]
+PretrainingEnding = Literal["finished", "stopped"]
 
 
-def prepare(options: RunOptions, settings: Settings, say: Say) -> None:
+def prepare_data(options: RunOptions, settings: PretrainingSettings, say: Say) -> None:
     """Only the vocabulary and the token files, to be carried elsewhere."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    path = find_vocabulary(options.folder, options.text, settings.seed, say)
-    find_tokens(options.folder, Vocabulary.load(path), options.text, settings.seed, say)
+    path = ensure_vocabulary(options.folder, options.text, settings.seed, say)
+    ensure_tokens(options.folder, Vocabulary.load(path), options.text, settings.seed, say)
 
 
-def pretrain(architecture: T5Config, options: RunOptions, settings: Settings, say: Say) -> Ending:
+def run_pretraining(
+    architecture: T5Config, options: RunOptions, settings: PretrainingSettings, say: Say
+) -> PretrainingEnding:
     """Make a model from text.
 
     Args:
@@ -110,7 +115,7 @@ def pretrain(architecture: T5Config, options: RunOptions, settings: Settings, sa
         InvalidInputError: an option, the text, or what is in the folder does not allow it; names the option.
     """
     options.folder.mkdir(parents=True, exist_ok=True)
-    path = find_vocabulary(options.folder, options.text, settings.seed, say)
+    path = ensure_vocabulary(options.folder, options.text, settings.seed, say)
     rows = dataclasses.replace(architecture, vocab_size=1, padded_vocab_size=1)
     config, vocabulary = fit_vocabulary(rows, path)
     assert vocabulary is not None
@@ -120,12 +125,14 @@ def pretrain(architecture: T5Config, options: RunOptions, settings: Settings, sa
     return _run(start, options, settings, say)
 
 
-def adapt(model: str, options: RunOptions, settings: Settings, say: Say) -> Ending:
+def run_adaptation(
+    model: str, options: RunOptions, settings: PretrainingSettings, say: Say
+) -> PretrainingEnding:
     """Continue a model that `load_model` reads.
 
     Raises:
         InvalidModelError: it cannot be read, or has no vocabulary.
-        InvalidInputError: see `pretrain`.
+        InvalidInputError: see `run_pretraining`.
     """
     reader = open_checkpoint(model, OpenOptions(name=options.name))
     if reader.vocabulary is None:
@@ -140,7 +147,7 @@ def adapt(model: str, options: RunOptions, settings: Settings, say: Say) -> Endi
     return _run(start, options, settings, say)
 
 
-def _run(start: Start, options: RunOptions, settings: Settings, say: Say) -> Ending:
+def _run(start: Start, options: RunOptions, settings: PretrainingSettings, say: Say) -> PretrainingEnding:
     with _alone(options.folder):
         return _run_alone(start, options, settings, say)
 
@@ -162,7 +169,9 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _run_alone(start: Start, options: RunOptions, settings: Settings, say: Say) -> Ending:
+def _run_alone(
+    start: Start, options: RunOptions, settings: PretrainingSettings, say: Say
+) -> PretrainingEnding:
     target = options.folder / "model"
     if target.exists():
         say(f"finished already: {target}")
@@ -200,17 +209,17 @@ def _run_alone(start: Start, options: RunOptions, settings: Settings, say: Say) 
     return ending
 
 
-def _source(start: Start, options: RunOptions, settings: Settings, say: Say) -> Source:
+def _source(start: Start, options: RunOptions, settings: PretrainingSettings, say: Say) -> RowSource:
     vocabulary = Vocabulary.load(start.vocabulary.path, extra_ids=start.vocabulary.extra_ids)
     if settings.objective == "examples":
         if options.examples is None:
             raise InvalidInputError("--objective examples needs --examples FILE", field="examples")
         return ExampleSource(options.examples, options.leave_out, vocabulary, settings)
-    tokens = find_tokens(options.folder, vocabulary, options.text, settings.seed, say)
+    tokens = ensure_tokens(options.folder, vocabulary, options.text, settings.seed, say)
     return token_source(tokens, vocabulary, settings)
 
 
-def _state(start: Start, programs: Programs, checkpoints: Checkpoints, say: Say) -> State:
+def _state(start: Start, programs: PretrainingPrograms, checkpoints: Checkpoints, say: Say) -> State:
     tensors = {
         name: jax.device_put(np.asarray(array), None if programs.weights is None else programs.weights[name])
         for name, array in start.tensors()
@@ -222,14 +231,14 @@ def _state(start: Start, programs: Programs, checkpoints: Checkpoints, say: Say)
     return found or State(0, tensors, optimiser)
 
 
-def _identity(start: Start, source: Source, settings: Settings) -> dict[str, Any]:
+def _identity(start: Start, source: RowSource, settings: PretrainingSettings) -> dict[str, Any]:
     architecture = {k: v for k, v in dataclasses.asdict(start.config).items() if k != "name"}
     return {
         **settings.to_json(), "architecture": architecture, "base": start.base, "data": source.digest,
     }  # fmt: skip
 
 
-def _milestones(start: Start, options: RunOptions, settings: Settings, say: Say) -> dict[int, Any]:
+def _milestones(start: Start, options: RunOptions, settings: PretrainingSettings, say: Say) -> dict[int, Any]:
     def writer(target: Path) -> Callable[[State], None]:
         def write_once(state: State) -> None:
             if not target.exists():

@@ -11,16 +11,16 @@ from server.errors import InvalidInputError
 Objective = Literal["span_corruption", "prefix_lm", "examples"]
 Optimiser = Literal["adafactor", "adamw"]
 Schedule = Literal["rsqrt", "constant"]
-Attention = Literal["dense", "fused", "cudnn"]
+AttentionKind = Literal["dense", "fused", "cudnn"]
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class PretrainingSettings:
     """One training run. Frozen; checked when it is made.
 
     Attributes:
@@ -65,7 +65,7 @@ class Settings:
     seed: int = 0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     layout: Literal["unrolled", "scanned"] = "unrolled"
-    attention: Attention = "dense"
+    attention: AttentionKind = "dense"
     evaluate_batches: int = 8
     examples_cap: int = 65_536
 
@@ -117,7 +117,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
     "optimiser": OPTIMISERS,
     "schedule": SCHEDULES,
-    "attention": ATTENTIONS,
+    "attention": ATTENTION_KINDS,
     "layout": ("unrolled", "scanned"),
     "compute_dtype": ("float32", "bfloat16"),
 }

@@ -15,13 +15,13 @@ from server.pretraining.data.prefix_lm import chunk_length, pair_rows
 from server.pretraining.data.rows import Rows
 from server.pretraining.data.span_corruption import corrupt, fitting_shape, noise_masks
 from server.pretraining.data.tokens import Tokens
-from server.pretraining.settings import Settings
+from server.pretraining.settings import PretrainingSettings
 
 HELD_OUT_EXAMPLES = 0.02
 """Share of each task's examples that the loss is measured on."""
 
 
-class Source(ABC):
+class RowSource(ABC):
     """Rows of one objective.
 
     Attributes:
@@ -39,10 +39,10 @@ class Source(ABC):
         """Rows `place * count` .. of the endless row of a split, `train` or `held_out`."""
 
 
-class SpanSource(Source):
+class SpanSource(RowSource):
     """Span corruption of chunks."""
 
-    def __init__(self, tokens: Tokens, vocabulary: Vocabulary, settings: Settings) -> None:
+    def __init__(self, tokens: Tokens, vocabulary: Vocabulary, settings: PretrainingSettings) -> None:
         self._shape = fitting_shape(
             settings.input_length,
             settings.noise_density,
@@ -62,10 +62,10 @@ class SpanSource(Source):
         return Rows(inputs, None, targets, None)
 
 
-class PrefixSource(Source):
+class PrefixSource(RowSource):
     """The LM objective: two chunks a row."""
 
-    def __init__(self, tokens: Tokens, vocabulary: Vocabulary, settings: Settings) -> None:
+    def __init__(self, tokens: Tokens, vocabulary: Vocabulary, settings: PretrainingSettings) -> None:
         self._seed, self._eos = settings.seed, vocabulary.eos_id
         self._chunks = _chunks(tokens, chunk_length(settings.input_length), settings.seed)
         self.lengths = settings.input_length, settings.input_length
@@ -76,11 +76,11 @@ class PrefixSource(Source):
         return pair_rows(chunks, self._eos, split, self._seed, place)
 
 
-class ExampleSource(Source):
+class ExampleSource(RowSource):
     """A supervised mixture, packed."""
 
     def __init__(
-        self, path: Path, left_out: tuple[str, ...], vocabulary: Vocabulary, settings: Settings
+        self, path: Path, left_out: tuple[str, ...], vocabulary: Vocabulary, settings: PretrainingSettings
     ) -> None:
         self.lengths = settings.input_length, settings.target_length
         self._seed, self._cap = settings.seed, settings.examples_cap
@@ -95,7 +95,7 @@ class ExampleSource(Source):
         return self._splits[split].rows(count, self.lengths, self._cap, split, self._seed, place)
 
 
-def token_source(tokens: Tokens, vocabulary: Vocabulary, settings: Settings) -> Source:
+def token_source(tokens: Tokens, vocabulary: Vocabulary, settings: PretrainingSettings) -> RowSource:
     """The source of a text objective."""
     kind = SpanSource if settings.objective == "span_corruption" else PrefixSource
     return kind(tokens, vocabulary, settings)

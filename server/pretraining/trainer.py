@@ -15,14 +15,15 @@ import jax
 import numpy as np
 
 from server.errors import InvalidInputError
+from server.log import Say
 from server.pretraining.checkpoints import Checkpoints, State
-from server.pretraining.curve import Curve, Progress, Say
+from server.pretraining.curve import Curve, ProgressReport
 from server.pretraining.data.rows import Rows
-from server.pretraining.objective import Batch
+from server.pretraining.objective import PretrainingBatch
 from server.pretraining.prefetch import prefetched
-from server.pretraining.programs import Programs, Standing
-from server.pretraining.settings import Settings
-from server.pretraining.sources import Source
+from server.pretraining.programs import PretrainingPrograms, StepMetrics
+from server.pretraining.settings import PretrainingSettings
+from server.pretraining.sources import RowSource
 
 Milestone = Callable[[State], None]
 AHEAD = 4
@@ -58,9 +59,9 @@ class Trainer:
         clock: seconds, monotonic.
     """
 
-    programs: Programs
-    source: Source
-    settings: Settings
+    programs: PretrainingPrograms
+    source: RowSource
+    settings: PretrainingSettings
     cadence: Cadence
     state: State
     checkpoints: Checkpoints
@@ -77,10 +78,10 @@ class Trainer:
             InvalidInputError: the loss is no longer a number.
         """
         self.curve.cut(self.state.step)
-        self._progress = Progress(self.say, self.clock, self.settings.steps)
+        self._progress = ProgressReport(self.say, self.clock, self.settings.steps)
         self._began = self._sat = self._saved = self.clock()
-        self._standings: list[Standing] = []
-        self._last: Standing | None = None
+        self._standings: list[StepMetrics] = []
+        self._last: StepMetrics | None = None
         self._warm = False
         batches = prefetched(self._place, self._places(), AHEAD)
         try:
@@ -182,7 +183,7 @@ class Trainer:
         first = self.state.step * self.settings.micro_batches
         return range(first, self.settings.steps * self.settings.micro_batches)
 
-    def _place(self, place: int) -> tuple[Batch, int]:
+    def _place(self, place: int) -> tuple[PretrainingBatch, int]:
         rows: Rows = self.source.rows("train", place, self.settings.micro_batch_size)
         return self.programs.place(rows), rows.tokens
 

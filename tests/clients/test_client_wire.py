@@ -15,7 +15,7 @@ from chorus import types
 from chorus.routes import ensembles, files, inference, service, tasks, tuning, versions
 from chorus.types.base import Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
-from chorus.types.inference import EnsembleName
+from chorus.types.inference import ResolvedEnsemble
 from chorus.wire import Answer, Plan, Request
 
 CHECKED_IN = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -29,7 +29,7 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "ClassifyResult": types.Classification,
     "ClassifyAnswer": types.ClassifyResponse,
     "MemberAnswer": types.MemberVote,
-    "EnsembleName": EnsembleName,
+    "ResolvedEnsemble": ResolvedEnsemble,
     "EnsembleResult": types.EnsembleAnswer,
     "EnsembleAnswer": types.EnsembleResponse,
     "ErrorDetail": types.ErrorDetail,

@@ -30,12 +30,8 @@ KNOWN = frozenset(
     re.findall(
         r"\w+",
         """
-        ATTENTIONS Admission Array Attention BLOCK_BYTES Batch Bits DTYPES Ending
-        EnsembleName Event FORMAT FORMATS INDEX Indices MAX_LINE_BYTES METADATA NAMES Number
-        Outcome Phase Place Programs Progress SINGLE Say Settings Shapes
-        Sharding Source Standing Sums Tensors VERSION Values accumulate adapt check_settings
-        convert download find_vocabulary greedy_tokens measure pack_inputs
-        pack_targets prepare pretrain weight_bytes write
+        Array BLOCK_BYTES DTYPES FORMAT FORMATS INDEX Place SINGLE Settings Shapes
+        Sharding VERSION Values convert greedy_tokens pack_inputs pack_targets write
         """,
     )
 )

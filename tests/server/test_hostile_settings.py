@@ -22,7 +22,7 @@ from server.process import Process, listen
 from server.settings import Settings, flag_of, load_settings, variable_of
 from server.storage import open_storage
 from server.tenancy.keys import MAX_KEY_CHARACTERS
-from server.worker_cli import NAMES, worker
+from server.worker_cli import WORKER_SETTINGS, worker
 
 CHORUS = Path(sys.executable).parent / "chorus"
 VALUES = (
@@ -138,7 +138,7 @@ def test_the_command_ends_with_the_sentence(what: str, tmp_path: Path) -> None:
     value = pattern.format(dir=tmp_path / "dir", file=tmp_path / "file")
     flags = ["--data-dir", str(tmp_path / "data"), "--port", "0", "--insecure-bind"]
     commands = [(serve, [*flags, flag_of(name), value])]
-    if name in NAMES:
+    if name in WORKER_SETTINGS:
         commands.append((worker, ["--data-dir", str(tmp_path / "data"), flag_of(name), value]))
     for command, arguments in commands:
         result = CliRunner().invoke(command, arguments)

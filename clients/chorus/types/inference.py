@@ -100,7 +100,7 @@ class MemberVote(Wire):
     error: ErrorDetail | None = None
 
 
-class EnsembleName(Wire):
+class ResolvedEnsemble(Wire):
     """The stored ensemble that answered."""
 
     task: str
@@ -120,7 +120,7 @@ class EnsembleAnswer(Wire):
     counts: dict[str, float]
     agreement: float
     members: list[MemberVote]
-    ensemble: EnsembleName | None = None
+    ensemble: ResolvedEnsemble | None = None
     truncated: bool = False
 
 

@@ -12,7 +12,7 @@ from server.tenancy.principal import Principal
 TaskName = Annotated[str, Path(max_length=256, description="A task in the key's tenant.")]
 EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble in the key's tenant.")]
 AliasName = Annotated[str, Path(max_length=256, description="Starts with a letter.")]
-Number = Annotated[int, Path(ge=1, le=2_147_483_647, description="A version's number.")]
+VersionInPath = Annotated[int, Path(ge=1, le=2_147_483_647, description="A version's number.")]
 Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
 Cursor = Annotated[str | None, Query(max_length=1024, description="`next_cursor` of the page before.")]
 Prefix = Annotated[str | None, Query(max_length=256, description="Only names that begin so.")]

@@ -12,14 +12,14 @@ from server.api.inference.calls import Call
 from server.api.inference.items import Item
 from server.api.inference.ranking import best, score_requests, scores_of
 from server.api.inference.sampling import sampling_for
-from server.api.inference.submit import Outcome
+from server.api.inference.submit import SubmitResult
 from server.api.inference.text import final_text
 from server.api.inference.turns import in_turns
 from server.api.inference.vote import Ballot, majority
 from server.engine.requests import FinishedEvent, GenerateRequest, Request
 from server.errors import ChorusError
 
-Read = Callable[[Outcome, Item], tuple[str, float] | ChorusError]
+Read = Callable[[SubmitResult, Item], tuple[str, float] | ChorusError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Poll:
 async def label_poll(call: Call, items: Sequence[Item], labels: list[str], *, sent: bool) -> Poll:
     """Members rank the same labels: those that the request sent, or those that they share."""
 
-    def read(outcome: Outcome, item: Item) -> tuple[str, float] | ChorusError:
+    def read(outcome: SubmitResult, item: Item) -> tuple[str, float] | ChorusError:
         scores = scores_of(outcome)
         if isinstance(scores, ChorusError):
             return scores
@@ -55,7 +55,7 @@ async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
         stops[id(item)] = sampling.stop
         return GenerateRequest(call.origin(index, item), item.input, sampling)
 
-    def read(outcome: Outcome, item: Item) -> tuple[str, float] | ChorusError:
+    def read(outcome: SubmitResult, item: Item) -> tuple[str, float] | ChorusError:
         if isinstance(outcome, ChorusError):
             return outcome
         if not isinstance(outcome, FinishedEvent):
@@ -71,7 +71,7 @@ def voted(
     items: Sequence[Item],
     weights: Sequence[float],
     poll: Poll,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[SubmitResult],
     request_id: str,
 ) -> dict[str, Any] | ChorusError:
     """One input's answer: the vote of the members that answered, or the first one's error when none did."""

@@ -17,7 +17,7 @@ from prompts_store.records import PromptVersion
 from server.api.http.context import context_of
 from server.api.http.early import check_early
 from server.api.inference.items import Item, deadline_of
-from server.api.inference.prepare import prepare, text_size
+from server.api.inference.prepare import prepare_item, text_size
 from server.api.inference.submit import cancel
 from server.api.inference.turns import in_turns
 from server.api.services import Services, Serving, services_of
@@ -160,7 +160,7 @@ async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | No
         if left.is_set():
             raise CancelledError("The caller left before the texts were tokenised.")
         call.left()
-        return prepare(item, version, vocabulary, max_tokens=max_tokens)
+        return prepare_item(item, version, vocabulary, max_tokens=max_tokens)
 
     if text_size([item.value for item, _ in pairs]) <= LONG_TEXT_CHARACTERS:
         return await in_turns(lambda pair: one(*pair), pairs)

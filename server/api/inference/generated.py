@@ -6,7 +6,7 @@ from typing import Any
 
 from server.api.inference.answers import unexpected
 from server.api.inference.items import Item
-from server.api.inference.submit import Outcome
+from server.api.inference.submit import SubmitResult
 from server.api.inference.text import final_text
 from server.engine.requests import FinishedEvent, GenerateRequest, SequenceOutput
 from server.errors import ChorusError
@@ -14,7 +14,7 @@ from server.model.vocabulary import Vocabulary
 
 
 def generated(
-    vocabulary: Vocabulary, item: Item, request: GenerateRequest, outcome: Outcome
+    vocabulary: Vocabulary, item: Item, request: GenerateRequest, outcome: SubmitResult
 ) -> dict[str, Any] | ChorusError:
     """One item's answer."""
     if isinstance(outcome, ChorusError):

@@ -23,7 +23,7 @@ _COUNTED_CHARACTERS = 16_384
 """A text of so many that is too long is told its tokens; a longer one only that it has more than some."""
 
 
-def prepare(
+def prepare_item(
     item: Item,
     version: PromptVersion | None,
     vocabulary: Vocabulary,

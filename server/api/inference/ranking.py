@@ -9,7 +9,7 @@ from server.api.inference.answers import unexpected
 from server.api.inference.calls import Call
 from server.api.inference.items import Item
 from server.api.inference.prepare import answer_start, label_targets
-from server.api.inference.submit import Outcome
+from server.api.inference.submit import SubmitResult
 from server.api.inference.turns import in_turns
 from server.engine.requests import ScoredEvent, ScoreRequest
 from server.errors import ChorusError, InternalError, InvalidInputError
@@ -46,7 +46,7 @@ async def score_requests(
     return await in_turns(request, range(len(items)), items, starts)
 
 
-def scores_of(outcome: Outcome) -> Sequence[float] | ChorusError:
+def scores_of(outcome: SubmitResult) -> Sequence[float] | ChorusError:
     """Log probabilities of the labels in order, or why there are none."""
     if isinstance(outcome, ChorusError):
         return outcome

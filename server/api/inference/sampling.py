@@ -18,7 +18,7 @@ from server.tuning.document.recipe import SENTINEL_SETTING
 from server.validation import validation_error
 
 
-def check_settings(settings: Mapping[str, Any], field: str = "settings") -> None:
+def check_default_settings(settings: Mapping[str, Any], field: str = "settings") -> None:
     """Refuse a version's default settings that no request could use. Raises InvalidInputError."""
     own = dict(settings)
     if not isinstance(own.pop(SENTINEL_SETTING, False), bool):

@@ -10,7 +10,7 @@ from server.engine.requests import FinishedEvent, Request, ScoredEvent
 from server.errors import ChorusError
 
 Submit = Callable[[Sequence[Request]], Awaitable[list[RequestHandle | ChorusError]]]
-Outcome = FinishedEvent | ScoredEvent | ChorusError
+SubmitResult = FinishedEvent | ScoredEvent | ChorusError
 
 
 @asynccontextmanager
@@ -36,9 +36,9 @@ def cancel(handles: Iterable[RequestHandle | ChorusError]) -> None:
             handle.cancel()
 
 
-async def outcomes(submit: Submit, requests: Sequence[Request]) -> list[Outcome]:
+async def outcomes(submit: Submit, requests: Sequence[Request]) -> list[SubmitResult]:
     """What became of each request, in order."""
-    results: list[Outcome] = []
+    results: list[SubmitResult] = []
     async with submitted(submit, requests) as handles:
         for handle in handles:
             if isinstance(handle, ChorusError):

@@ -26,7 +26,7 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class VoteResult:
     """A vote.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outcome:
     agreement: float
 
 
-def majority(ballots: Sequence[Ballot]) -> Outcome:
+def majority(ballots: Sequence[Ballot]) -> VoteResult:
     """The normalised answer with the most weight.
 
     Ties go to the higher mean log probability of those who gave it, then to the earlier member.
@@ -55,7 +55,7 @@ def majority(ballots: Sequence[Ballot]) -> Outcome:
     ranked = sorted(groups.values(), key=lambda group: (-_weight(group), -_mean(group)))
     counts = {group[0].answer: _weight(group) for group in ranked}
     total = sum(ballot.weight for ballot in ballots)
-    return Outcome(ranked[0][0].answer, counts, counts[ranked[0][0].answer] / total)
+    return VoteResult(ranked[0][0].answer, counts, counts[ranked[0][0].answer] / total)
 
 
 def normalise(answer: str) -> str:

@@ -16,7 +16,7 @@ from server.api.inference.answers import batch_response
 from server.api.inference.calls import Call, call_of, prepared_items
 from server.api.inference.items import Item, classify_items
 from server.api.inference.ranking import best, score_requests, scores_of, softmax
-from server.api.inference.submit import Outcome, outcomes
+from server.api.inference.submit import SubmitResult, outcomes
 from server.api.schemas.inference import ClassifyAnswer, ClassifyBody
 from server.errors import ChorusError, InvalidInputError
 
@@ -50,7 +50,7 @@ def _labels(body: ClassifyBody, item: Item) -> list[str]:
     return labels
 
 
-def _classified(labels: Sequence[str], item: Item, outcome: Outcome) -> dict[str, Any] | ChorusError:
+def _classified(labels: Sequence[str], item: Item, outcome: SubmitResult) -> dict[str, Any] | ChorusError:
     scores = scores_of(outcome)
     if isinstance(scores, ChorusError):
         return scores

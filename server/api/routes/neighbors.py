@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from prompts_store.records import PromptVersion
 from server.api.http.auth import MayRead
-from server.api.http.parameters import Number, TaskName, TenantName, tenant_for
+from server.api.http.parameters import TaskName, TenantName, VersionInPath, tenant_for
 from server.api.http.responses import READ_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import list_response
@@ -31,7 +31,7 @@ async def neighbors(
     request: Request,
     principal: MayRead,
     task: TaskName,
-    n: Number,
+    n: VersionInPath,
     top_k: Annotated[int, Query(ge=1, le=50, description="Pieces a row.")] = 5,
     tenant: TenantName = None,
 ) -> Response:

@@ -23,7 +23,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 
 _STREAM = {"content": {"text/event-stream": job_stream()}}
 _MOST = 2**31 - 1
-Number = Annotated[
+LastEventNumber = Annotated[
     int | None, Query(ge=0, le=_MOST, description="Number of the last event that the caller has.")
 ]
 
@@ -37,7 +37,7 @@ async def job_events(
     request: Request,
     principal: MayRead,
     job: JobId,
-    after: Number = None,
+    after: LastEventNumber = None,
     follow: Annotated[bool, Query(description="Keep the connection and send what is to come.")] = True,
     limit: Annotated[int, Query(ge=1, le=500, description="Events of a list.")] = 500,
     last_event_id: Annotated[

@@ -23,7 +23,7 @@ from server.api.http.parameters import TaskName, TenantName, tenant_for
 from server.api.http.responses import WRITE_ERRORS
 from server.api.http.upload_route import UploadRoute
 from server.api.inference.answers import json_response
-from server.api.inference.sampling import check_settings
+from server.api.inference.sampling import check_default_settings
 from server.api.inference.servable import faults
 from server.api.names_of_bases import base_note
 from server.api.records import version_json
@@ -156,7 +156,7 @@ def _publish(
     artifact = read_artifact(bytes(sent.file), limits=limits)
     said, found = sent.metadata, artifact.metadata
     settings = said.settings if said.settings is not None else dict(found.settings or {})
-    check_settings(settings)
+    check_default_settings(settings)
     notes, base = list(artifact.notes), said.base_fingerprint or found.base_fingerprint
     if base is None:
         base = limits.base_fingerprint

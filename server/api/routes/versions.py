@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from prompts_store.artifacts import FORMATS, ArtifactFormat, write_artifact
 from prompts_store.records import PromptVersion
 from server.api.http.auth import MayRead, MayWrite
-from server.api.http.parameters import Cursor, Limit, Number, TaskName, TenantName, tenant_for
+from server.api.http.parameters import Cursor, Limit, TaskName, TenantName, VersionInPath, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
@@ -42,7 +42,7 @@ async def list_versions(
 
 @router.get("/v1/tasks/{task}/versions/{n}", response_model=VersionAnswer, responses=READ_ERRORS)
 async def show_version(
-    request: Request, principal: MayRead, task: TaskName, n: Number, tenant: TenantName = None
+    request: Request, principal: MayRead, task: TaskName, n: VersionInPath, tenant: TenantName = None
 ) -> Response:
     """One version."""
     library = services_of(request).library
@@ -54,7 +54,7 @@ async def show_version(
 
 @router.delete("/v1/tasks/{task}/versions/{n}", status_code=204, response_model=None, responses=WRITE_ERRORS)
 async def delete_version(
-    request: Request, principal: MayWrite, task: TaskName, n: Number, tenant: TenantName = None
+    request: Request, principal: MayWrite, task: TaskName, n: VersionInPath, tenant: TenantName = None
 ) -> Response:
     """Tombstone a version; 409 while an alias or an ensemble names it."""
     library = services_of(request).library
@@ -78,7 +78,7 @@ async def download(
     request: Request,
     principal: MayRead,
     task: TaskName,
-    n: Number,
+    n: VersionInPath,
     format: Annotated[ArtifactFormat, Query(description="`peft` is a zip of an adapter.")] = "safetensors",
     tenant: TenantName = None,
 ) -> Response:

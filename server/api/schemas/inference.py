@@ -190,7 +190,7 @@ class MemberAnswer(AnswerModel):
     error: ErrorDetail | None = None
 
 
-class EnsembleName(AnswerModel):
+class ResolvedEnsemble(AnswerModel):
     """A stored ensemble's version."""
 
     task: str
@@ -200,7 +200,7 @@ class EnsembleName(AnswerModel):
 class EnsembleResult(AnswerModel):
     """One vote, or its error."""
 
-    ensemble: EnsembleName | None
+    ensemble: ResolvedEnsemble | None
     answer: str | None = None
     counts: dict[str, float] | None = None
     agreement: float | None = None

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from prompts_store.jobs.records import Job
 from server.api.inference.resolve import check_base
-from server.api.inference.sampling import check_settings
+from server.api.inference.sampling import check_default_settings
 from server.api.inference.servable import faults
 from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
@@ -93,7 +93,7 @@ async def _checked(
             field=path("recipe", "prompt_length"),
             code="prompt_rows_exceeded",
         )
-    check_settings(prompt.settings, path("settings"))
+    check_default_settings(prompt.settings, path("settings"))
     await _check_servable(services, prompt, path)
     if prompt.initial_prompt is None:
         return prompt

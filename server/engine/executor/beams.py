@@ -25,11 +25,10 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from server.engine.executor.state import MAX_BEAMS, BeamState, SlotState
 
-Array = jax.Array
 _CANDIDATES = 2 * MAX_BEAMS
 _NOTHING = -jnp.inf
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from server.engine.executor.choosing import TokenRules
 from server.engine.executor.compile_watch import CompileWatch
-from server.engine.executor.compiling import Progress, compile_all
+from server.engine.executor.compiling import CompileProgress, compile_all
 from server.engine.executor.jax_executor import JaxExecutor
 from server.engine.executor.lanes import run_apart, temporaries_at_once
 from server.engine.executor.places import Places
@@ -67,7 +67,7 @@ def build_executor(
     *,
     memory_limit_bytes: int | None = None,
     watch: CompileWatch | None = None,
-    progress: Progress | None = None,
+    progress: CompileProgress | None = None,
     output_width: int = DEFAULT_OUTPUT_WIDTH,
 ) -> tuple[JaxExecutor, MemoryPlan]:
     """Plan memory, compile every program of the ladder, allocate.

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
-Array = jax.Array
 _LANES = 128
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from server.engine.executor.compile_watch import CompileWatch
 from server.engine.executor.programs import Program
 
-Progress = Callable[[int, int, str, float], None]
+CompileProgress = Callable[[int, int, str, float], None]
 """Called with (programs done, programs in all, name, seconds it took)."""
 
 
@@ -29,7 +29,7 @@ class CompiledPrograms:
 
 
 def compile_all(
-    programs: Iterable[Program], watch: CompileWatch | None = None, progress: Progress | None = None
+    programs: Iterable[Program], watch: CompileWatch | None = None, progress: CompileProgress | None = None
 ) -> CompiledPrograms:
     """Compile every program, a few at a time (XLA releases the interpreter lock).
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from server.engine.executor import beams as beam_search
 from server.engine.executor.choosing import TokenRules, choose, forbid, log_softmax
 from server.engine.executor.state import BeamState, BlockState, ModelFunctions, SlotState
 from server.engine.plans import BlockMode
-
-Array = jax.Array
 
 
 @jax.tree_util.register_dataclass

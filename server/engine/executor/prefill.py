@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from server.engine.executor.state import BeamState, BlockState, ModelFunctions, SlotState
-
-Array = jax.Array
 
 
 def load_rows(table: Array, rows: Array, values: Array) -> Array:

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from server.engine.plans import BlockShape
 from server.engine.sampling import DEVICE_DTYPES, SETTINGS
 
-Array = jax.Array
 MAX_BEAMS = 8
 
 

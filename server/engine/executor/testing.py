@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.engine.executor.build import model_spec
 from server.engine.executor.compile_watch import CompileWatch
@@ -19,20 +20,18 @@ from server.model.fused_attention import choose_attention
 from server.model.mesh import DeviceMesh
 from server.model.t5 import Model, assemble, random_tensors
 
-Values = np.ndarray[Any, Any]
-
 
 class MemoryPrompts:
     """`HostPrompts` over a dictionary."""
 
-    def __init__(self, prompts: dict[str, Values] | None = None) -> None:
+    def __init__(self, prompts: dict[str, NDArray[Any]] | None = None) -> None:
         self.prompts = dict(prompts or {})
 
-    def values(self, digest: str) -> Values:
+    def values(self, digest: str) -> NDArray[Any]:
         return self.prompts[digest]
 
 
-def lively_tensors(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str, Values]]:
+def lively_tensors(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str, NDArray[Any]]]:
     """Random weights whose answers depend on the input and end now and then.
 
     T5's own initial spread gives a nearly uniform distribution; a wider head spreads it, and `end_bias`

@@ -26,7 +26,7 @@ class _Queued:
     work: float = 0.0
 
 
-class Admission:
+class AdmissionControl:
     """Permits by request id, and the counts that bound the queue.
 
     A request *waits* from its permit until its prefill is dispatched. Closing the door and taking a permit

@@ -17,7 +17,7 @@ from server.engine.sampling import Sampling
 from server.engine.scheduler.sequences import Detokenise, SequenceBuilder
 from server.engine.scheduler.slots import Block, SlotTable, SlotUse
 from server.engine.scheduler.steps import DecodeStepRecord
-from server.engine.scheduler.tickets import Phase, Ticket
+from server.engine.scheduler.tickets import Ticket, TicketPhase
 from server.errors import InvalidInputError
 
 End = Callable[[Ticket, FinishedEvent | ScoredEvent | FailedEvent], None]
@@ -48,11 +48,11 @@ class Collector:
         block.released(step.plan.release)
         for slot in result.slots:
             use = step.uses.get(slot.slot)
-            if use is not None and not use.over and use.ticket.phase is Phase.DECODING:
+            if use is not None and not use.over and use.ticket.phase is TicketPhase.DECODING:
                 self._take(block, use, slot, now)
         for search in result.beams:
             use = step.uses.get(search.leader)
-            if use is not None and not use.over and use.ticket.phase is Phase.DECODING:
+            if use is not None and not use.over and use.ticket.phase is TicketPhase.DECODING:
                 self._take_beams(use.ticket, search, now)
 
     def _builder(self, sampling: Sampling) -> SequenceBuilder:

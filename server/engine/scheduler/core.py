@@ -19,7 +19,7 @@ from server.engine.plans import (
     ScoreResult,
     StepResult,
 )
-from server.engine.requests import FailedEvent, FinishedEvent, PromptHandle, ScoredEvent
+from server.engine.requests import FailedEvent, PromptHandle, RequestOutcome, ScoredEvent
 from server.engine.scheduler.batching import Batcher, Gathered
 from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.collecting import Collector, not_finite
@@ -30,12 +30,10 @@ from server.engine.scheduler.sequences import Detokenise
 from server.engine.scheduler.shares import Shares
 from server.engine.scheduler.slots import Block, SlotTable
 from server.engine.scheduler.steps import BatchStep, DecodeStepRecord, Step
-from server.engine.scheduler.tickets import Phase, Ticket
+from server.engine.scheduler.tickets import Ticket, TicketPhase
 from server.engine.scheduler.turns import Turns
 from server.engine.stats import EngineStats
 from server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
-
-Outcome = FinishedEvent | ScoredEvent | FailedEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class SchedulerPorts:
 
     fetch: Fetch
     leaving_queue: Callable[[Sequence[Ticket], float], None]
-    over: Callable[[Ticket, Outcome | None], None]
+    over: Callable[[Ticket, RequestOutcome | None], None]
     service_seconds: Callable[[Ticket], float]
     clock: Callable[[], float]
 
@@ -127,7 +125,7 @@ class Scheduler:
     def load_failed(self, digest: str, error: ChorusError) -> None:
         """A prompt did not come: its own requests fail."""
         for ticket in self._loading.failed(digest):
-            ticket.phase = Phase.ARRIVED
+            ticket.phase = TicketPhase.ARRIVED
             self._end(ticket, FailedEvent(error))
 
     def pin(self, prompt: PromptHandle) -> None:
@@ -195,7 +193,7 @@ class Scheduler:
     # The inside.
 
     def _enqueue(self, ticket: Ticket) -> None:
-        ticket.phase, ticket.queued = Phase.QUEUED, self._ports.clock()
+        ticket.phase, ticket.queued = TicketPhase.QUEUED, self._ports.clock()
         origin = ticket.origin
         self._queue.push(
             ticket,
@@ -207,20 +205,20 @@ class Scheduler:
             number=ticket.number,
         )
 
-    def _end(self, ticket: Ticket, outcome: Outcome | None) -> None:
+    def _end(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
         """Free everything a ticket holds, then tell. None: the outcome was decided elsewhere."""
         match ticket.phase:
-            case Phase.OVER:
+            case TicketPhase.OVER:
                 return
-            case Phase.LOADING:
+            case TicketPhase.LOADING:
                 self._loading.abandon(ticket)
-            case Phase.QUEUED:
+            case TicketPhase.QUEUED:
                 self._queue.remove(ticket.key)
         self._prefilling.discard(ticket)
         self._decoding.discard(ticket)
         self._slots.leave(ticket)
         drop_holds(self._host, ticket)
-        ticket.phase = Phase.OVER
+        ticket.phase = TicketPhase.OVER
         self._shares.seen(ticket.origin.tenant, ticket.origin.weight)
         self._ports.over(ticket, outcome)
         self._loading.pump()
@@ -243,7 +241,7 @@ class Scheduler:
             return None
         self._steps += 1
         for ticket in step.tickets:
-            ticket.phase, ticket.dispatched = Phase.PREFILLING, now
+            ticket.phase, ticket.dispatched = TicketPhase.PREFILLING, now
             self._prefilling.add(ticket)
         self._ports.leaving_queue(step.tickets, now)
         B, L = step.plan.bucket
@@ -293,7 +291,7 @@ class Scheduler:
 
     def _collect_prefill(self, step: BatchStep, result: PrefillResult, now: float) -> None:
         for row, ticket in enumerate(step.tickets):
-            if ticket.phase is not Phase.PREFILLING:
+            if ticket.phase is not TicketPhase.PREFILLING:
                 continue
             ticket.encoded = now
             self._prefilling.discard(ticket)
@@ -301,13 +299,13 @@ class Scheduler:
                 self._slots.leave(ticket, inactive=True)
                 self._end(ticket, FailedEvent(not_finite()))
                 continue
-            ticket.phase = Phase.DECODING
+            ticket.phase = TicketPhase.DECODING
             self._decoding.add(ticket)
             self._collector.begin(ticket)
 
     def _collect_score(self, step: BatchStep, result: ScoreResult, now: float) -> None:
         for ticket, values in zip(step.tickets, result.log_probabilities, strict=True):
-            if ticket.phase is not Phase.PREFILLING:
+            if ticket.phase is not TicketPhase.PREFILLING:
                 continue
             ticket.encoded = now
             if any(math.isnan(value) for value in values):

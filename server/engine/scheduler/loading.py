@@ -9,7 +9,7 @@ from typing import Any
 from server.engine.host_prompts import HostPromptTier
 from server.engine.requests import PromptHandle
 from server.engine.scheduler.fair_queue import FairQueue
-from server.engine.scheduler.tickets import Phase, Ticket
+from server.engine.scheduler.tickets import Ticket, TicketPhase
 from server.errors import ChorusError, InternalError
 
 Fetch = Callable[[PromptHandle], None]
@@ -47,7 +47,7 @@ class Loading:
 
     def begin(self, ticket: Ticket) -> None:
         """Get what the ticket lacks; it may be ready before this returns."""
-        ticket.phase = Phase.LOADING
+        ticket.phase = TicketPhase.LOADING
         missing = [p for p in ticket.fit.prompts if p.digest not in self._host]
         if all(prompt.digest in self._flights for prompt in missing):
             self._start(ticket)

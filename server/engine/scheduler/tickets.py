@@ -14,7 +14,7 @@ _DECODED = 8.0
 """Tokens encoded in the time of one decoded: 3 to 25, by model and device."""
 
 
-class Phase(Enum):
+class TicketPhase(Enum):
     """Where a ticket is. Every ticket ends in `OVER`."""
 
     ARRIVED = "arrived"
@@ -46,7 +46,7 @@ class Ticket:
     number: int
     arrived: float
     deadline: float | None
-    phase: Phase = Phase.ARRIVED
+    phase: TicketPhase = TicketPhase.ARRIVED
     holds: list[str] = field(default_factory=list)
     awaiting: set[str] = field(default_factory=set)
     block: int | None = None

@@ -17,7 +17,7 @@ from server.model.checkpoints.huggingface_writer import write_huggingface
 from server.model.checkpoints.load import reported
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.t5x_writer import write_t5x
-from server.model.checkpoints.tensors import Array, Progress, target_dtype
+from server.model.checkpoints.tensors import Array, TensorProgress, target_dtype
 from server.model.checkpoints.vocabulary_files import CANONICAL_NAME, FoundVocabulary
 from server.model.config import T5Config
 from server.model.parameters import parameter_count
@@ -45,7 +45,7 @@ def convert(
     to: Target = "orbax",
     dtype: Any = None,
     options: OpenOptions | None = None,
-    progress: Progress | None = None,
+    progress: TensorProgress | None = None,
     need_vocabulary: bool = False,
 ) -> Written:
     """Write a checkpoint in another format.
@@ -86,7 +86,7 @@ def write_random(
     to: Target = "orbax",
     dtype: Any = "float32",
     vocabulary: FoundVocabulary | None = None,
-    progress: Progress | None = None,
+    progress: TensorProgress | None = None,
 ) -> Written:
     """Write a model of random weights: the same for the same config and seed."""
     resolved = target_dtype(dtype)
@@ -106,7 +106,7 @@ def write(
     dtype: np.dtype[Any],
     vocabulary: FoundVocabulary | None,
     source: str,
-    progress: Progress | None = None,
+    progress: TensorProgress | None = None,
     quantise: bool = False,
     parent: str | None = None,
 ) -> Written:

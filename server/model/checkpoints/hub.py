@@ -47,7 +47,7 @@ def is_hub_id(source: str) -> bool:
     return _HUB_ID.fullmatch(source) is not None
 
 
-def download(source: str, *, allow_torch: bool) -> Path:
+def download_model(source: str, *, allow_torch: bool) -> Path:
     """Download a model, or what is missing of it, and return its folder; huggingface_hub draws the progress.
 
     Without a network, what was downloaded before is used.

@@ -10,7 +10,7 @@ from typing import Any
 from server.model.checkpoints.fingerprint_cache import cached_fingerprint, keep_fingerprint
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.reader import CheckpointReader
-from server.model.checkpoints.tensors import Progress, target_dtype
+from server.model.checkpoints.tensors import TensorProgress, target_dtype
 from server.model.fingerprint import Fingerprinter
 from server.model.layout import Layout
 from server.model.mesh import DeviceMesh, check_division
@@ -45,7 +45,7 @@ def load_model(
     matrix_dtype: Any = None,
     sharding: Sharding | None = None,
     mesh: DeviceMesh | None = None,
-    progress: Progress | None = None,
+    progress: TensorProgress | None = None,
     options: OpenOptions | None = None,
 ) -> LoadedModel:
     """Load a base model, tensor by tensor, straight into its dtype and sharding.
@@ -105,7 +105,7 @@ def total_bytes(reader: CheckpointReader, itemsize: int) -> int:
 
 
 def reported(
-    tensors: Iterable[tuple[str, Any]], progress: Progress, what: str, total: int
+    tensors: Iterable[tuple[str, Any]], progress: TensorProgress, what: str, total: int
 ) -> Iterator[tuple[str, Any]]:
     """The same tensors, with `progress` told the bytes of those that went past."""
     done = 0

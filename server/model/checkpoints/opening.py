@@ -9,7 +9,7 @@ from pathlib import Path
 
 from server.errors import InvalidModelError
 from server.model.checkpoints.chorus_format import ChorusReader, is_chorus
-from server.model.checkpoints.hub import download, is_hub_id
+from server.model.checkpoints.hub import download_model, is_hub_id
 from server.model.checkpoints.huggingface import HuggingFaceReader, is_huggingface, is_torch
 from server.model.checkpoints.reader import CheckpointReader
 from server.model.checkpoints.t5x import T5XReader, is_t5x, latest_step
@@ -55,7 +55,7 @@ def open_checkpoint(source: str | Path, options: OpenOptions | None = None) -> C
         return open_folder(folder, options)
     if isinstance(source, str) and is_hub_id(source):
         named = options if options.name else dataclasses.replace(options, name=source)
-        return open_folder(download(source, allow_torch=options.allow_torch), named)
+        return open_folder(download_model(source, allow_torch=options.allow_torch), named)
     raise InvalidModelError(
         f"there is no model folder {source}, and it is no hub id (owner/name)", field="model"
     )

@@ -17,7 +17,7 @@ from server.errors import InvalidModelError
 BLOCK_BYTES = 8 * 1024 * 1024
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Progress = Callable[[str, int, int], None]
+TensorProgress = Callable[[str, int, int], None]
 """Told (what is happening, bytes done, bytes in all) after each tensor."""
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

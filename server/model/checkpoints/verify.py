@@ -6,11 +6,11 @@ from server.errors import InvalidModelError
 from server.model.checkpoints.fingerprint_cache import cached_fingerprint, keep_fingerprint
 from server.model.checkpoints.load import reported, total_bytes
 from server.model.checkpoints.reader import CheckpointReader
-from server.model.checkpoints.tensors import Progress
+from server.model.checkpoints.tensors import TensorProgress
 from server.model.fingerprint import Fingerprinter
 
 
-def find_fingerprint(reader: CheckpointReader, progress: Progress | None = None) -> str:
+def find_fingerprint(reader: CheckpointReader, progress: TensorProgress | None = None) -> str:
     """As stored or kept from last time; else computed by reading every tensor once."""
     known = reader.fingerprint or cached_fingerprint(reader)
     if known is not None:
@@ -20,7 +20,7 @@ def find_fingerprint(reader: CheckpointReader, progress: Progress | None = None)
     return value
 
 
-def verify_fingerprint(reader: CheckpointReader, progress: Progress | None = None) -> str:
+def verify_fingerprint(reader: CheckpointReader, progress: TensorProgress | None = None) -> str:
     """Computed from the tensors; must be what the checkpoint says of itself. A quantised one answers with its
     parent's.
 
@@ -43,7 +43,7 @@ def verify_fingerprint(reader: CheckpointReader, progress: Progress | None = Non
     return value
 
 
-def compute(reader: CheckpointReader, progress: Progress | None = None) -> Fingerprinter:
+def compute(reader: CheckpointReader, progress: TensorProgress | None = None) -> Fingerprinter:
     """Read every tensor once, as it is stored."""
     tensors = reader.tensors(reader.stored_dtype)
     if progress is not None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.errors import InvalidInputError
-from server.pretraining.data.randomness import Indices, below, permutation
+from server.pretraining.data.randomness import below, permutation
 from server.pretraining.data.tokens import Ids
 
 
@@ -55,5 +56,5 @@ class Chunks:
 
 
 @lru_cache(maxsize=8)
-def _epoch(seed: int, epoch: int, length: int, chunks: int) -> tuple[int, Indices]:
+def _epoch(seed: int, epoch: int, length: int, chunks: int) -> tuple[int, NDArray[np.int64]]:
     return int(below(length, 1, "offset", seed, epoch)[0]), permutation(chunks, "chunks", seed, epoch)

@@ -17,7 +17,7 @@ from typing import IO, cast
 from server.errors import InvalidInputError
 from server.pretraining.data.randomness import permutation
 
-MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_CORPUS_LINE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ def _lines(path: Path) -> Iterator[str]:
     number = 0
     try:
         with _open(path) as file:
-            while raw := file.readline(MAX_LINE_BYTES + 1):
+            while raw := file.readline(MAX_CORPUS_LINE_BYTES + 1):
                 number += 1
-                if len(raw) > MAX_LINE_BYTES:
-                    raise _refused(f"{path.name}, line {number} is longer than {MAX_LINE_BYTES} bytes")
+                if len(raw) > MAX_CORPUS_LINE_BYTES:
+                    raise _refused(f"{path.name}, line {number} is longer than {MAX_CORPUS_LINE_BYTES} bytes")
                 yield " ".join(raw.decode("utf-8-sig" if number == 1 else "utf-8").split())
     except UnicodeDecodeError as error:
         raise _refused(f"{path.name}, line {number} is not UTF-8 (byte {error.start} of the line)") from error

@@ -21,7 +21,7 @@ from server.pretraining.data.randomness import bits, permutation
 from server.pretraining.data.rows import Rows
 from server.pretraining.data.tokens import Ids
 
-MAX_LINE_BYTES = 1024 * 1024
+MAX_EXAMPLE_LINE_BYTES = 1024 * 1024
 PER_ROW = 64
 """Examples of one row at most: segments are small numbers."""
 
@@ -120,7 +120,7 @@ def read_examples(
 def _fields(path: Path, number: int, raw: bytes) -> tuple[str, str, str]:
     line: Any
     try:
-        line = json.loads(raw) if len(raw) <= MAX_LINE_BYTES else None
+        line = json.loads(raw) if len(raw) <= MAX_EXAMPLE_LINE_BYTES else None
         task, source, target = line["task"], line["input"], line["target"]
     except (ValueError, KeyError, TypeError, RecursionError):
         task = source = target = None

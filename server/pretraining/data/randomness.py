@@ -4,26 +4,23 @@ before it, and no release of numpy changes it."""
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
-
-Bits = np.ndarray[Any, np.dtype[np.uint64]]
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+from numpy.typing import NDArray
 
 
-def bits(count: int, *key: str | int) -> Bits:
+def bits(count: int, *key: str | int) -> NDArray[np.uint64]:
     """`count` random 64-bit words (Philox 4x64, keyed by the SHA-256 of `key`)."""
     digest = hashlib.sha256(repr(key).encode()).digest()
-    words: Bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
+    words: NDArray[np.uint64] = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
     return words
 
 
-def permutation(count: int, *key: str | int) -> Indices:
+def permutation(count: int, *key: str | int) -> NDArray[np.int64]:
     """The numbers 0 .. count - 1 in a random order."""
     return np.argsort(bits(count, *key), kind="stable").astype(np.int64)
 
 
-def below(limit: int, count: int, *key: str | int) -> Indices:
+def below(limit: int, count: int, *key: str | int) -> NDArray[np.int64]:
     """`count` numbers from 0 to limit - 1, each as likely as the others (within limit / 2**64)."""
     return (bits(count, *key) % np.uint64(limit)).astype(np.int64)

@@ -21,9 +21,9 @@ from server.model.checkpoints.documents import read_json, write_json
 from server.model.vocabulary import Vocabulary
 from server.pretraining.data.corpus import Corpus
 
-FORMAT = "chorus-tokens"
+TOKENS_FORMAT = "chorus-tokens"
 SPLITS = ("train", "held_out")
-METADATA = "tokens.json"
+TOKENS_METADATA = "tokens.json"
 
 Ids = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,7 +49,7 @@ class Tokens:
 
 def is_tokens(folder: Path) -> bool:
     """Whether a folder holds finished token files."""
-    return (folder / METADATA).is_file()
+    return (folder / TOKENS_METADATA).is_file()
 
 
 def write_tokens(
@@ -80,11 +80,11 @@ def write_tokens(
                 counts[split] += len(content) // dtype.itemsize
         splits = {split: {"tokens": counts[split], "sha256": digests[split].hexdigest()} for split in SPLITS}
         document = {
-            "format": FORMAT, "dtype": dtype.name, **splits, "vocabulary_digest": vocabulary.digest,
+            "format": TOKENS_FORMAT, "dtype": dtype.name, **splits, "vocabulary_digest": vocabulary.digest,
             "seed": seed, "held_out_share": held_out_share, "max_tokens": max_tokens,
             "held_out_books": sorted(apart), "corpus": corpus.facts(),
         }  # fmt: skip
-        write_json(making / METADATA, document)
+        write_json(making / TOKENS_METADATA, document)
 
 
 def open_tokens(folder: Path, vocabulary_digest: str) -> Tokens:
@@ -94,10 +94,10 @@ def open_tokens(folder: Path, vocabulary_digest: str) -> Tokens:
         InvalidInputError: not token files, cut short, or made with another vocabulary.
     """
     if not is_tokens(folder):
-        raise _refused(f"{folder} has no {METADATA}: it holds no token files")
-    facts = read_json(folder / METADATA)
-    if facts.get("format") != FORMAT:
-        raise _refused(f"{folder / METADATA} does not describe token files")
+        raise _refused(f"{folder} has no {TOKENS_METADATA}: it holds no token files")
+    facts = read_json(folder / TOKENS_METADATA)
+    if facts.get("format") != TOKENS_FORMAT:
+        raise _refused(f"{folder / TOKENS_METADATA} does not describe token files")
     if facts["vocabulary_digest"] != vocabulary_digest:
         raise _refused(f"the token files in {folder} were made with another vocabulary; tokenise again")
     dtype = np.dtype(facts["dtype"]).newbyteorder("<")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from server.tuning.raw_bits import Indices, shuffled
+import numpy as np
+from numpy.typing import NDArray
+
+from server.tuning.raw_bits import shuffled
 
 
 def batch_indices(seed: int, index: int, step: int, batch_size: int, examples: int) -> list[int]:
@@ -39,5 +42,5 @@ def _at(seed: int, index: int, position: int, examples: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _epoch(seed: int, index: int, epoch: int, examples: int) -> Indices:
+def _epoch(seed: int, index: int, epoch: int, examples: int) -> NDArray[np.int64]:
     return shuffled(examples, "epoch", seed, index, epoch)

@@ -56,4 +56,4 @@ class PromptStopped:
     message: str
 
 
-Event = StepFinished | Evaluated | PromptStopped
+TrainingEvent = StepFinished | Evaluated | PromptStopped

@@ -23,9 +23,9 @@ from server.tuning.data.order import batch_indices, epoch_of
 from server.tuning.training.evaluation import Decode, Evaluator
 from server.tuning.training.events import (
     Evaluated,
-    Event,
     PromptStopped,
     StepFinished,
+    TrainingEvent,
 )
 from server.tuning.training.objective import Noise
 from server.tuning.training.optimiser import settings_at
@@ -68,11 +68,11 @@ class TuningLoop:
         self._noise = Noise(np.float32(run.recipe.dropout_rate), np.float32(run.recipe.z_loss))
         self._prompts: Any = jnp.asarray(self.state.prompts)
         self._second_moment: Any = jnp.asarray(self.state.second_moment)
-        self._events: list[Event] = []
+        self._events: list[TrainingEvent] = []
         self._failed = False
         self._work = self._run()
 
-    def run_slice(self, max_micro_batches: int) -> tuple[Event, ...]:
+    def run_slice(self, max_micro_batches: int) -> tuple[TrainingEvent, ...]:
         """Do at most so many device dispatches of training or evaluation, and tell what happened.
 
         Raises:

@@ -13,7 +13,7 @@ from engine_tools import DictSource, FakeClock, generate, running_engine, score
 from server.engine.config import EngineConfig
 from server.engine.handle import RequestHandle
 from server.engine.requests import Origin
-from server.engine.scheduler.admission import Admission
+from server.engine.scheduler.admission import AdmissionControl
 from server.engine.scheduler.fitting import Fit
 from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.tickets import Ticket
@@ -110,9 +110,9 @@ def ticket(clock: FakeClock, name: str, tenant: str = "a", deadline: float | Non
     return Ticket(request, fit, RequestHandle(name, lambda error: None), 0, clock(), due)
 
 
-def standing(clock: FakeClock) -> tuple[Admission, list[Ticket]]:
+def standing(clock: FakeClock) -> tuple[AdmissionControl, list[Ticket]]:
     """A queue of 100 that has stood for a second, in which 10 were taken in passes of one."""
-    admission = Admission(EngineConfig(max_queued_requests=120), Journal())
+    admission = AdmissionControl(EngineConfig(max_queued_requests=120), Journal())
     queue = [ticket(clock, f"w{number}") for number in range(111)]
     for each in queue:
         each.queued = clock()

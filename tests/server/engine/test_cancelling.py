@@ -14,7 +14,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.plans import DecodePlan, PrefillPlan, StepPlan
 from server.engine.requests import FinishedEvent, PromptHandle
-from server.engine.scheduler.tickets import Phase
+from server.engine.scheduler.tickets import TicketPhase
 from server.errors import CancelledError, DeadlineExceededError
 
 LONG = {"max_new_tokens": 30, "min_new_tokens": 30}
@@ -65,7 +65,7 @@ def test_a_slot_is_free_within_one_decode_step() -> None:
     left_at: list[int] = []
 
     def leave() -> None:
-        assert ticket.phase is Phase.DECODING
+        assert ticket.phase is TicketPhase.DECODING
         left_at.append(len(sim.executor.plans))
         sim.give_up(ticket)
 

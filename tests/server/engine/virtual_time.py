@@ -17,10 +17,10 @@ from server.engine.fake_executor import TINY_LADDER, FakeExecutor
 from server.engine.handle import RequestHandle
 from server.engine.host_prompts import HostPromptTier, to_compute_dtype
 from server.engine.metrics import EngineMetrics
-from server.engine.outcomes import Outcome, Outcomes
+from server.engine.outcomes import Outcomes, RequestOutcome
 from server.engine.plans import DecodePlan, Ladder, StepPlan
 from server.engine.requests import FailedEvent, PromptHandle, Request
-from server.engine.scheduler.admission import Admission
+from server.engine.scheduler.admission import AdmissionControl
 from server.engine.scheduler.core import Scheduler, SchedulerPorts
 from server.engine.scheduler.deadlines import Deadlines
 from server.engine.scheduler.fitting import Fitter
@@ -57,7 +57,7 @@ class Simulation:
     prompts: Mapping[str, Values | ChorusError] = field(default_factory=dict)
     load_seconds: float = 0.004
     scheduler_type: type[Scheduler] = Scheduler
-    served: list[tuple[Request, float, Outcome]] = field(default_factory=list)
+    served: list[tuple[Request, float, RequestOutcome]] = field(default_factory=list)
     failed: list[tuple[Request, str]] = field(default_factory=list)
     on_over: Callable[[Request], None] = lambda request: None
 
@@ -66,7 +66,7 @@ class Simulation:
         self.host = HostPromptTier(self.config.host_prompt_bytes)
         self.executor = FakeExecutor(self.host, ladder=self.ladder, prompt_row_capacity=self.rows)
         self.journal = Journal(entries=100_000)
-        self.admission = Admission(self.config, self.journal)
+        self.admission = AdmissionControl(self.config, self.journal)
         metrics = EngineMetrics(MetricsRegistry())
         self.outcomes = Outcomes(self.journal, metrics, self.admission, self.clock)
         self.deadlines = Deadlines()
@@ -166,7 +166,7 @@ class Simulation:
 
         self.at(self.load_seconds, arrive)
 
-    def _over(self, ticket: Ticket, outcome: Outcome | None) -> None:
+    def _over(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
         self.outcomes.over(ticket, outcome)
         decided, request = ticket.handle.outcome, self._asked.pop(ticket)
         assert decided is not None

@@ -13,9 +13,9 @@ from server.model.vocabulary import Vocabulary
 from server.pretraining.data.corpus import Corpus
 from server.pretraining.data.rows import Rows
 from server.pretraining.data.vocabulary import train_vocabulary
-from server.pretraining.programs import Programs, make_programs
-from server.pretraining.settings import Settings
-from server.pretraining.sources import Source
+from server.pretraining.programs import PretrainingPrograms, make_programs
+from server.pretraining.settings import PretrainingSettings
+from server.pretraining.sources import RowSource
 
 SETTINGS: dict[str, Any] = {
     "input_length": 24, "batch_size": 4, "micro_batch_size": 2, "steps": 6, "warmup_steps": 4,
@@ -24,8 +24,8 @@ SETTINGS: dict[str, Any] = {
 PIECES = 300
 
 
-def settings(**more: Any) -> Settings:
-    return Settings(**{**SETTINGS, **more})
+def settings(**more: Any) -> PretrainingSettings:
+    return PretrainingSettings(**{**SETTINGS, **more})
 
 
 def architecture(vocabulary_rows: int = 400) -> T5Config:
@@ -65,12 +65,12 @@ def vocabulary(folder: Path) -> Vocabulary:
 
 
 @lru_cache
-def programs_for(chosen: Settings) -> Programs:
+def programs_for(chosen: PretrainingSettings) -> PretrainingPrograms:
     """Compiled once for runs of the same settings, on one device."""
     return make_programs(architecture(), chosen, None)
 
 
-class RandomSource(Source):
+class RandomSource(RowSource):
     """Rows of random ids that need no files: full rows, or two examples a row."""
 
     digest = "random"

@@ -17,7 +17,12 @@ from server.model.attention import dense_attention
 from server.model.layout import LAYOUTS
 from server.model.t5 import arranged, build, random_tensors
 from server.pretraining.attention import attention_of
-from server.pretraining.objective import Batch, Sums, accumulate, measure
+from server.pretraining.objective import (
+    PretrainingBatch,
+    PretrainingSums,
+    accumulate_gradients,
+    measure_batch,
+)
 
 CONFIG = architecture()
 TENSORS = {name: jnp.asarray(array) for name, array in random_tensors(CONFIG, 0)}
@@ -25,8 +30,8 @@ PACKED = RandomSource(ids=CONFIG.vocab_size, segmented=True).rows("train", 0, 3)
 FULL = RandomSource(ids=CONFIG.vocab_size).rows("train", 0, 4)
 
 
-def batch_of(rows: Any) -> Batch:
-    return Batch(rows.inputs, rows.targets, rows.input_segments, rows.target_segments)
+def batch_of(rows: Any) -> PretrainingBatch:
+    return PretrainingBatch(rows.inputs, rows.targets, rows.input_segments, rows.target_segments)
 
 
 def functions(layout: Any = "unrolled", dtype: Any = "float32") -> Any:
@@ -36,7 +41,7 @@ def functions(layout: Any = "unrolled", dtype: Any = "float32") -> Any:
 @cache
 def measured(attention: Any = "dense") -> Any:
     """Compiled: batch -> the four sums."""
-    program = jax.jit(partial(measure, functions(), attention_of(attention)))
+    program = jax.jit(partial(measure_batch, functions(), attention_of(attention)))
     return lambda batch: np.array(program(TENSORS, batch))
 
 
@@ -59,11 +64,11 @@ def test_the_loss_is_what_serving_scores() -> None:
     assert tokens == B * T and 0 <= hits <= tokens
 
 
-def alone(rows: Any) -> list[Batch]:
+def alone(rows: Any) -> list[PretrainingBatch]:
     """The first examples of packed rows as rows of their own, and the second ones."""
     B = len(rows.inputs)
     return [
-        Batch(
+        PretrainingBatch(
             rows.inputs[rows.input_segments == segment].reshape(B, -1),
             rows.targets[rows.target_segments == segment].reshape(B, -1),
         )
@@ -85,7 +90,7 @@ def test_padding_counts_for_nothing() -> None:
         return np.pad(array, ((0, 0), (0, 5)), constant_values=value)
 
     rows = batch_of(PACKED)
-    wide = Batch(
+    wide = PretrainingBatch(
         padded(rows.inputs, 7),
         padded(rows.targets, 9),
         padded(rows.input_segments, 0),
@@ -96,8 +101,8 @@ def test_padding_counts_for_nothing() -> None:
 
 @cache
 def gradients(layout: Any, attention: Any = "dense", dtype: str = "float32") -> dict[str, Any]:
-    empty = Sums({name: jnp.zeros_like(tensor) for name, tensor in TENSORS.items()}, *jnp.zeros(3))
-    step = partial(accumulate, functions(layout, dtype), attention_of(attention), 1e-4)
+    empty = PretrainingSums({name: jnp.zeros_like(tensor) for name, tensor in TENSORS.items()}, *jnp.zeros(3))
+    step = partial(accumulate_gradients, functions(layout, dtype), attention_of(attention), 1e-4)
     sums = jax.jit(step)(TENSORS, empty, batch_of(PACKED))
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(sums)} == {"float32"}
     return {name: np.asarray(gradient) for name, gradient in sums.gradients.items()}
@@ -133,8 +138,8 @@ def test_a_step_lowers_for_accelerators(platform: str, layout: Any) -> None:
     def shape(array: Any) -> Any:
         return jax.ShapeDtypeStruct(array.shape, array.dtype)  # type: ignore[no-untyped-call]
 
-    step = jax.jit(partial(accumulate, functions(layout, "bfloat16"), dense_attention, 1e-4))
-    sums = Sums(TENSORS, *jnp.zeros(3))
+    step = jax.jit(partial(accumulate_gradients, functions(layout, "bfloat16"), dense_attention, 1e-4))
+    sums = PretrainingSums(TENSORS, *jnp.zeros(3))
     exported = export.export(step, platforms=[platform])(
         *jax.tree.map(shape, (TENSORS, sums, batch_of(PACKED)))
     )

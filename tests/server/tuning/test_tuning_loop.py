@@ -16,9 +16,9 @@ from server.tuning.training import checkpoint
 from server.tuning.training.evaluation import Evaluator
 from server.tuning.training.events import (
     Evaluated,
-    Event,
     PromptStopped,
     StepFinished,
+    TrainingEvent,
 )
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.run import TrainingRun
@@ -26,8 +26,8 @@ from server.tuning.training.shapes import shapes_for
 from server.tuning.training.state import TrainingState
 
 
-def _run(loop: TuningLoop, slice_size: int = 3) -> list[Event]:
-    events: list[Event] = []
+def _run(loop: TuningLoop, slice_size: int = 3) -> list[TrainingEvent]:
+    events: list[TrainingEvent] = []
     for _ in range(10_000):
         if loop.done:
             return events

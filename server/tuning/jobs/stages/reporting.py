@@ -9,7 +9,7 @@ from typing import Any
 
 from server.jobs.held import HeldJob
 from server.tuning.document.job import JobDocument
-from server.tuning.training.events import Evaluated, Event, PromptStopped, StepFinished
+from server.tuning.training.events import Evaluated, PromptStopped, StepFinished, TrainingEvent
 
 _STEP_SECONDS = 2.0
 _RATE_SECONDS = 60.0
@@ -49,7 +49,7 @@ class Reporter:
         self._recent.append((self._clock(), step))
         self._held.update(status="running", progress=self.progress)
 
-    def add(self, event: Event) -> None:
+    def add(self, event: TrainingEvent) -> None:
         """Take an event of the loop."""
         if isinstance(event, StepFinished):
             self._step = event

@@ -15,7 +15,7 @@ from server.tuning.jobs.stages.writer import (
     newest_state,
     remove_older_attempts,
 )
-from server.tuning.training.events import Event, StepFinished
+from server.tuning.training.events import StepFinished, TrainingEvent
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import Programs
 from server.tuning.training.run import TrainingRun
@@ -45,7 +45,7 @@ def train(attempt: Attempt, validated: Validated, run: TrainingRun, programs: Pr
         loop = TuningLoop(run, programs, attempt.base.vocabulary.decode, state, writer.save)
     reporter = Reporter(held, validated.document, attempt.progress)
     reporter.begin(loop.state.step)
-    happened: deque[Event] = deque()
+    happened: deque[TrainingEvent] = deque()
 
     def piece() -> bool:
         happened.extend(loop.run_slice(1))

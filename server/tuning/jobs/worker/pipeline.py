@@ -32,11 +32,11 @@ from server.tuning.jobs.worker.failures import (
 
 logger = logging.getLogger(__name__)
 
-Ending = Literal["succeeded", "failed", "cancelled", "released", "lost"]
+AttemptEnding = Literal["succeeded", "failed", "cancelled", "released", "lost"]
 """How an attempt at a job ended. `released`: the process stopped. `lost`: another took the job over."""
 
 
-def make_attempt(attempt: Attempt) -> Ending:
+def make_attempt(attempt: Attempt) -> AttemptEnding:
     """Bring the job as far as it goes. Never raises."""
     held = attempt.held
     try:
@@ -79,7 +79,7 @@ def _end(
     status: Literal["failed", "cancelled"],
     error: dict[str, Any] | None = None,
     result: dict[str, Any] | None = None,
-) -> Ending:
+) -> AttemptEnding:
     """The job is over without versions. Never raises."""
     held = attempt.held
     attempt.progress["runs_without_progress"] = 0
