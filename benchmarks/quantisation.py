@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from server.model.checkpoints import LoadedModel, load_model
-from server.model.checkpoints.convert import convert
+from server.model.checkpoints.convert import convert_checkpoint
 from server.model.decoding import greedy_tokens
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,7 +74,7 @@ def main() -> None:
             ("float32", None), ("bfloat16", None), ("int8", None), ("float32", "bfloat16"),
         ):  # fmt: skip
             folder = Path(scratch) / f"{dtype}-{matrix_dtype}"
-            convert(options.model, folder, dtype=dtype)
+            convert_checkpoint(options.model, folder, dtype=dtype)
             loaded = load_model(folder, matrix_dtype=matrix_dtype)
             logits, greedy = answers(loaded, texts, said)
             name = dtype if matrix_dtype is None else f"{dtype}, matrices {matrix_dtype}"

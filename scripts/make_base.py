@@ -98,7 +98,7 @@ class Makers:
 
     def store(self) -> bool:
         """The weights as they ship, beside their card; those of the figures too, so that they can travel."""
-        from server.model.checkpoints.convert import convert
+        from server.model.checkpoints.convert import convert_checkpoint
 
         last = self.work / ("mixed" if self.plan.mix else "adapted")
         places = [(last / "model", self.work / "shipped" / "model")]
@@ -106,7 +106,7 @@ class Makers:
             places += [(model, self.work / "kept" / name) for _, name, model, _ in self._figure_places()]
         for source, target in places:
             if not target.exists():
-                convert(source, target, dtype=self.plan.dtype)
+                convert_checkpoint(source, target, dtype=self.plan.dtype)
         shutil.copyfile(last / "card.json", self.work / "shipped" / "card.json")
         return True
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from server.model.checkpoints.tensors import TensorProgress as Report
 
 SIZES = ("tiny", "small", "base", "large", "xl", "xxl")
-FORMATS = ("orbax", "hf", "t5x")
-DTYPES = ("float32", "bfloat16")
+CHECKPOINT_FORMATS = ("orbax", "hf", "t5x")
+CHECKPOINT_DTYPES = ("float32", "bfloat16")
 
 
 def source_options(command: Command) -> Command:
@@ -92,13 +92,15 @@ def describe(model: str, as_json: bool, **flags: Any) -> None:
         _print_description(document)
 
 
-@models.command()
+@models.command("convert")
 @click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(FORMATS), default="orbax", show_default=True, help="Format to write.")
+@click.option(
+    "--to", type=click.Choice(CHECKPOINT_FORMATS), default="orbax", show_default=True, help="Format to write."
+)
 @click.option(
     "--dtype",
-    type=click.Choice((*DTYPES, "int8")),
+    type=click.Choice((*CHECKPOINT_DTYPES, "int8")),
     help="Cast the weights. int8 (orbax only): a byte a value at rest. Default: as the source has them.",
 )
 @click.option(
@@ -109,7 +111,7 @@ def describe(model: str, as_json: bool, **flags: Any) -> None:
 @source_options
 @as_json_option
 @stated
-def convert(
+def convert_command(
     source: str,
     target: Path,
     to: Any,
@@ -124,11 +126,11 @@ def convert(
     that reads pytorch_model*.bin: nothing in such a file is executed, and anything but plain tensors is
     refused. Memory needed is the largest tensor and about 1 GiB, whatever the size of the model.
     """
-    from server.model.checkpoints.convert import convert as run
+    from server.model.checkpoints.convert import convert_checkpoint
 
     options = _options(flags, allow_torch=True)
     with _progress(as_json) as progress:
-        written = run(
+        written = convert_checkpoint(
             source, target, to=to, dtype=dtype, options=options, progress=progress,
             need_vocabulary=not without_vocabulary,
         )  # fmt: skip
@@ -138,9 +140,11 @@ def convert(
 @models.command()
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--size", type=click.Choice(SIZES), required=True, help="A published size of T5 1.1.")
-@click.option("--to", type=click.Choice(FORMATS), default="orbax", show_default=True, help="Format to write.")
+@click.option(
+    "--to", type=click.Choice(CHECKPOINT_FORMATS), default="orbax", show_default=True, help="Format to write."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(CHECKPOINT_DTYPES), default="float32", show_default=True)
 @click.option(
     "--vocabulary",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -16,11 +16,11 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from server.model.config import T5Config
 
-Array = np.ndarray[Any, np.dtype[Any]]
-BLOCK_BYTES = 8 * 1024 * 1024
+DIGEST_BLOCK_BYTES = 8 * 1024 * 1024
 
 ARCHITECTURE_FIELDS = (
     "vocab_size",
@@ -48,12 +48,12 @@ class Fingerprinter:
         self._config = config
         self._tensors: dict[str, tuple[tuple[int, ...], str]] = {}
 
-    def add(self, name: str, array: Array) -> None:
+    def add(self, name: str, array: NDArray[Any]) -> None:
         """Take in one canonical tensor, f32 or bf16."""
         used = unpadded(self._config, name, array)
         self._tensors[name] = (used.shape, tensor_digest(used))
 
-    def watch(self, tensors: Iterable[tuple[str, Array]]) -> Iterator[tuple[str, Array]]:
+    def watch(self, tensors: Iterable[tuple[str, NDArray[Any]]]) -> Iterator[tuple[str, NDArray[Any]]]:
         """The same tensors, each added on its way past."""
         for name, array in tensors:
             self.add(name, array)
@@ -89,7 +89,7 @@ def fingerprint_of(
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def unpadded(config: T5Config, name: str, array: Array) -> Array:
+def unpadded(config: T5Config, name: str, array: NDArray[Any]) -> NDArray[Any]:
     """A view without the embedding rows and head columns that pad the vocabulary."""
     if name == "embedding":
         return array[: config.vocab_size]
@@ -98,11 +98,11 @@ def unpadded(config: T5Config, name: str, array: Array) -> Array:
     return array
 
 
-def tensor_digest(array: Array) -> str:
+def tensor_digest(array: NDArray[Any]) -> str:
     """SHA-256 (hex) of the values rounded to bf16, row by row; a few MiB of extra memory at a time."""
     digest = hashlib.sha256()
     row_bytes = max(1, array.nbytes // max(1, len(array)))
-    step = max(1, BLOCK_BYTES // row_bytes)
+    step = max(1, DIGEST_BLOCK_BYTES // row_bytes)
     for start in range(0, len(array), step):
         block = array[start : start + step].astype(ml_dtypes.bfloat16, copy=False)
         digest.update(np.ascontiguousarray(block).view("<u2").data)

@@ -13,7 +13,7 @@ from flax import nnx
 from server.model.attention import Attention
 from server.model.config import T5Config
 from server.model.dropout import Dropout
-from server.model.fused_attention import ATTENTIONS, Kind
+from server.model.fused_attention import ATTENTION_FUNCTIONS, AttentionKind
 from server.model.layout import Layout, PyTree
 from server.model.mesh import DeviceMesh
 from server.model.network import T5
@@ -40,7 +40,7 @@ class Functions:
     graph: Any
     matrix_dtype: Any
     mesh: DeviceMesh | None = None
-    attention: Kind = "xla"
+    attention: AttentionKind = "xla"
 
     @property
     def slot_axis(self) -> int:
@@ -150,7 +150,7 @@ class Functions:
 
     @property
     def _attend(self) -> Attention:
-        return ATTENTIONS[self.attention]
+        return ATTENTION_FUNCTIONS[self.attention]
 
     def _merge(self, params: PyTree) -> T5:
         module: T5 = nnx.merge(self.graph, params)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from server.errors import InvalidInputError
 from server.model.attention import Attention, WeightDropout, dense_attention, paired_attention
 
-Kind = Literal["xla", "pairs", "cudnn"]
+AttentionKind = Literal["xla", "pairs", "cudnn"]
 
 
 def fused_attention(
@@ -57,7 +57,7 @@ def _takes(query: jax.Array, key: jax.Array, visible: jax.Array) -> bool:
     return bool(by_lengths and fits and even and query.dtype == jnp.bfloat16)
 
 
-ATTENTIONS: dict[Kind, Attention] = {
+ATTENTION_FUNCTIONS: dict[AttentionKind, Attention] = {
     "xla": dense_attention,
     "pairs": paired_attention,
     "cudnn": fused_attention,
@@ -79,7 +79,7 @@ def choose_attention(
     platform: str | None = None,
     probe: Callable[[], None] = probe_cudnn,
     devices: int = 1,
-) -> tuple[Kind, str]:
+) -> tuple[AttentionKind, str]:
     """The kind to compile, and why.
 
     Args:

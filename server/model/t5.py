@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,14 +15,13 @@ from flax import nnx
 from server.errors import InvalidModelError
 from server.model.config import T5Config
 from server.model.functions import Functions
-from server.model.fused_attention import Kind
+from server.model.fused_attention import AttentionKind
 from server.model.layout import LAYOUTS, Layout, PyTree
-from server.model.mesh import DeviceMesh, check_division
+from server.model.mesh import DeviceMesh, WeightSharding, check_division
 from server.model.network import T5
 from server.model.parameters import Axes, is_matrix, parameter_axes, parameter_shapes
 
-Array = jax.Array | np.ndarray[Any, Any]
-Sharding = Callable[[Axes], jax.sharding.Sharding]
+AnyArray = jax.Array | np.ndarray[Any, Any]
 """Logical axis names of a tensor -> where it lives; a stacked tensor's axes begin with "layers"."""
 
 
@@ -59,7 +58,7 @@ class Model:
     def mesh(self) -> DeviceMesh | None:
         return self.functions.mesh
 
-    def with_attention(self, kind: Kind) -> Model:
+    def with_attention(self, kind: AttentionKind) -> Model:
         """The same parameters, compiled with another attention."""
         return replace(self, functions=replace(self.functions, attention=kind))
 
@@ -98,8 +97,8 @@ def assemble(
     config: T5Config,
     layout: Layout,
     dtype: Any,
-    tensors: Iterable[tuple[str, Array]],
-    sharding: Sharding | None = None,
+    tensors: Iterable[tuple[str, AnyArray]],
+    sharding: WeightSharding | None = None,
     mesh: DeviceMesh | None = None,
     matrix_dtype: Any = None,
 ) -> Model:
@@ -151,11 +150,11 @@ def tensors_of(model: Model) -> Iterator[tuple[str, jax.Array]]:
         yield name, array if index is None else array[index]
 
 
-def arranged(config: T5Config, layout: Layout, tensors: Mapping[str, Array]) -> PyTree:
+def arranged(config: T5Config, layout: Layout, tensors: Mapping[str, AnyArray]) -> PyTree:
     """Canonical tensors as the nested params of a layout. Traceable: training keeps canonical tensors, whose
     optimiser state no layout changes, and arranges them inside its program."""
     params: dict[Any, Any] = {}
-    stacks: dict[tuple[str | int, ...], list[Array]] = {}
+    stacks: dict[tuple[str | int, ...], list[AnyArray]] = {}
     for name in parameter_shapes(config):  # layers ascend
         path, index = _path(name, layout)
         if index is None:
@@ -217,17 +216,17 @@ def _finish_structs(
 class _Place:
     """Puts arrays where they live, in the model's dtype."""
 
-    def __init__(self, dtype: Any, sharding: Sharding | None) -> None:
+    def __init__(self, dtype: Any, sharding: WeightSharding | None) -> None:
         self._dtype = dtype
         self._sharding = sharding
 
-    def whole(self, array: Array, axes: Axes) -> jax.Array:
+    def whole(self, array: AnyArray, axes: Axes) -> jax.Array:
         if array.dtype != self._dtype:
             array = array.astype(self._dtype)
         placed: jax.Array = jax.device_put(array, self._sharding(axes) if self._sharding else None)
         return placed
 
-    def layer(self, stack: Any, layers: int, index: int, array: Array, axes: Axes) -> jax.Array:
+    def layer(self, stack: Any, layers: int, index: int, array: AnyArray, axes: Axes) -> jax.Array:
         """Write one layer into the stacked buffer, in place on the device."""
         if stack is None:
             where = self._sharding(("layers", *axes)) if self._sharding else None

@@ -17,7 +17,7 @@ from server.model.attention import Attention, WeightDropout, dense_attention
 from server.pretraining import settings
 
 
-def attention_of(name: settings.AttentionKind) -> Attention:
+def attention_of(name: settings.PretrainingAttention) -> Attention:
     """`dense` is the serving one; `fused` is JAX's own for any platform; `cudnn` is NVIDIA's."""
     if name == "dense":
         return dense_attention

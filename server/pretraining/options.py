@@ -11,9 +11,9 @@ import click
 
 from server.model.command import Finite
 from server.pretraining.settings import (
-    ATTENTION_KINDS,
     OBJECTIVES,
     OPTIMISERS,
+    PRETRAINING_ATTENTIONS,
     SCHEDULES,
     PretrainingSettings,
     option_of,
@@ -46,8 +46,9 @@ _SETTINGS_HELP: dict[str, str] = {
     "examples_cap": "Most examples of a task that count when tasks are weighed.",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "objective": OBJECTIVES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "attention": ATTENTION_KINDS,
-    "layout": ("unrolled", "scanned"), "compute_dtype": ("float32", "bfloat16"),
+    "objective": OBJECTIVES, "optimiser": OPTIMISERS, "schedule": SCHEDULES,
+    "attention": PRETRAINING_ATTENTIONS, "layout": ("unrolled", "scanned"),
+    "compute_dtype": ("float32", "bfloat16"),
 }  # fmt: skip
 
 

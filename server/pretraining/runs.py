@@ -26,7 +26,7 @@ import numpy as np
 
 from server.errors import InvalidInputError, InvalidModelError
 from server.log import Say
-from server.model.checkpoints.convert import write
+from server.model.checkpoints.convert import write_checkpoint
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.verify import find_fingerprint
 from server.model.checkpoints.vocabulary_files import FoundVocabulary, fit_vocabulary
@@ -257,7 +257,7 @@ def write_model(target: Path, start: Start, state: State) -> str:
     """Write the weights as one of our checkpoints, whole or not at all; returns the fingerprint."""
     order = ((name, np.asarray(jax.device_get(state.tensors[name]))) for name in state.tensors)
     objective = f"step {state.step} after {start.base}"
-    written = write(
+    written = write_checkpoint(
         target, start.config, order, to="orbax", dtype=np.dtype(np.float32), vocabulary=start.vocabulary,
         source=objective,
     )  # fmt: skip

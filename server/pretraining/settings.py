@@ -11,12 +11,12 @@ from server.errors import InvalidInputError
 Objective = Literal["span_corruption", "prefix_lm", "examples"]
 Optimiser = Literal["adafactor", "adamw"]
 Schedule = Literal["rsqrt", "constant"]
-AttentionKind = Literal["dense", "fused", "cudnn"]
+PretrainingAttention = Literal["dense", "fused", "cudnn"]
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
+PRETRAINING_ATTENTIONS: tuple[PretrainingAttention, ...] = get_args(PretrainingAttention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class PretrainingSettings:
     seed: int = 0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     layout: Literal["unrolled", "scanned"] = "unrolled"
-    attention: AttentionKind = "dense"
+    attention: PretrainingAttention = "dense"
     evaluate_batches: int = 8
     examples_cap: int = 65_536
 
@@ -117,7 +117,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
     "optimiser": OPTIMISERS,
     "schedule": SCHEDULES,
-    "attention": ATTENTION_KINDS,
+    "attention": PRETRAINING_ATTENTIONS,
     "layout": ("unrolled", "scanned"),
     "compute_dtype": ("float32", "bfloat16"),
 }

@@ -30,8 +30,7 @@ KNOWN = frozenset(
     re.findall(
         r"\w+",
         """
-        Array BLOCK_BYTES DTYPES FORMAT FORMATS INDEX Place SINGLE Settings Shapes
-        Sharding VERSION Values convert greedy_tokens pack_inputs pack_targets write
+        Settings Values greedy_tokens pack_inputs pack_targets
         """,
     )
 )

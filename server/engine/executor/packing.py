@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.engine.executor.prefill import Admitted
 from server.engine.executor.state import MAX_BEAMS, initial_slots
@@ -15,10 +16,10 @@ from server.engine.protocols import HostPrompts
 from server.engine.sampling import DEVICE_DTYPES, device_values
 from server.errors import InternalError
 
-HostArray = np.ndarray[Any, Any]
 
-
-def pack_inputs(inputs: Sequence[Sequence[int]], bucket: tuple[int, int]) -> tuple[HostArray, HostArray]:
+def pack_inputs(
+    inputs: Sequence[Sequence[int]], bucket: tuple[int, int]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Ids `[B, L]` i32 and lengths `[B]` i32. Padding rows hold one pad token: a length of 0 would be a
     special case."""
     B, L = bucket
@@ -35,7 +36,7 @@ def pack_inputs(inputs: Sequence[Sequence[int]], bucket: tuple[int, int]) -> tup
 
 def pack_targets(
     targets: Sequence[Sequence[Sequence[int]]], first: int, batch: int, shape: tuple[int, int]
-) -> tuple[HostArray, HostArray]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Targets `first` to `first + C` of each input: `[B, C, T]` i32 and lengths `[B, C]` i32, 0 for none."""
     C, T = shape
     tokens, lengths = np.zeros((batch, C, T), np.int32), np.zeros((batch, C), np.int32)
@@ -50,12 +51,12 @@ def pack_targets(
 
 def pack_loads(
     loads: Iterable[RowLoad], prompts: HostPrompts, table: tuple[int, int], per_load: int, dtype: Any
-) -> Iterator[tuple[HostArray, HostArray]]:
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Row numbers `[n]` i32 and values `[n, D]` of each scatter; unused places carry the row number R,
     dropped."""
     R, D = table
     rows: list[int] = []
-    parts: list[HostArray] = []
+    parts: list[NDArray[Any]] = []
     for load in loads:
         values = prompts.values(load.digest)
         if values.shape != (len(load.rows), D):
@@ -111,7 +112,7 @@ def pack_admissions(
     return Admitted(slots=state, **arrays)
 
 
-def _settings(admissions: Sequence[Admission], slots: HostArray, S: int) -> dict[str, HostArray]:
+def _settings(admissions: Sequence[Admission], slots: NDArray[Any], S: int) -> dict[str, NDArray[Any]]:
     """Each setting by name, `[S]`, in the groups' slots. A double holds every value exactly."""
     table = np.zeros((S, len(DEVICE_DTYPES)))
     table[slots] = [device_values(each.sampling) for each in admissions for _ in each.slots]

@@ -20,16 +20,17 @@ from server.errors import InvalidModelError
 from server.model.checkpoints.documents import read_json, write_json
 from server.model.checkpoints.orbax_parts import restore_host, restore_placed, restore_raw, write_parts
 from server.model.checkpoints.quantised import KIND, Quantiser, dequantised, stored_names
-from server.model.checkpoints.reader import CheckpointReader, Sharding
-from server.model.checkpoints.tensors import Array, target_dtype
+from server.model.checkpoints.reader import CheckpointReader
+from server.model.checkpoints.tensors import HostArray, target_dtype
 from server.model.checkpoints.vocabulary_files import FoundVocabulary, known_vocabulary, write_vocabulary
 from server.model.config import T5Config
 from server.model.fingerprint import Fingerprinter
+from server.model.mesh import WeightSharding
 from server.model.parameters import parameter_shapes
 
-FORMAT = "chorus-checkpoint"
-VERSION = 1
-METADATA = "chorus.json"
+CHECKPOINT_FORMAT = "chorus-checkpoint"
+CHECKPOINT_VERSION = 1
+CHECKPOINT_METADATA = "chorus.json"
 
 
 class ChorusReader(CheckpointReader):
@@ -57,7 +58,7 @@ class ChorusReader(CheckpointReader):
         expected = stored_names(self.config) if self._quantised else list(parameter_shapes(self.config))
         _check_names(expected, self._parts)
 
-    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, HostArray]]:
         if self._quantised:
             raw = (restore_raw(self._path(index), names) for index, names in enumerate(self._parts))
             yield from dequantised(self.config, raw, dtype)
@@ -69,8 +70,8 @@ class ChorusReader(CheckpointReader):
                 yield name, part.pop(name)
 
     def placed(
-        self, dtype: np.dtype[Any], sharding: Sharding | None
-    ) -> Iterator[tuple[str, Array | jax.Array]]:
+        self, dtype: np.dtype[Any], sharding: WeightSharding | None
+    ) -> Iterator[tuple[str, HostArray | jax.Array]]:
         if self._quantised:
             yield from self.tensors(dtype)
             return
@@ -83,13 +84,13 @@ class ChorusReader(CheckpointReader):
 
 def is_chorus(folder: Path) -> bool:
     """Whether a folder holds our own format."""
-    return (folder / METADATA).is_file()
+    return (folder / CHECKPOINT_METADATA).is_file()
 
 
 def write_chorus(
     folder: Path,
     config: T5Config,
-    tensors: Iterable[tuple[str, Array]],
+    tensors: Iterable[tuple[str, HostArray]],
     *,
     dtype: np.dtype[Any],
     vocabulary: FoundVocabulary | None,
@@ -118,8 +119,8 @@ def write_chorus(
         facts = {"dtype": dtype.name, "quantisation": None}
     write_json(folder / "config.json", dataclasses.asdict(config))
     document = {
-        "format": FORMAT,
-        "format_version": VERSION,
+        "format": CHECKPOINT_FORMAT,
+        "format_version": CHECKPOINT_VERSION,
         "fingerprint": fingerprint,
         "vocabulary_digest": write_vocabulary(folder, vocabulary),
         **facts,
@@ -127,7 +128,7 @@ def write_chorus(
         "parts": parts,
         "tensor_digests": digests,
     }
-    write_json(folder / METADATA, document)
+    write_json(folder / CHECKPOINT_METADATA, document)
     return fingerprint
 
 
@@ -145,15 +146,16 @@ def read_config(path: Path, name: str = "") -> T5Config:
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
-    metadata = read_json(folder / METADATA)
-    if metadata.get("format") != FORMAT or metadata.get("format_version") != VERSION:
+    metadata = read_json(folder / CHECKPOINT_METADATA)
+    if metadata.get("format") != CHECKPOINT_FORMAT or metadata.get("format_version") != CHECKPOINT_VERSION:
         raise InvalidModelError(
-            f"{METADATA} describes {metadata.get('format')!r} version {metadata.get('format_version')!r}; "
-            f"this release reads {FORMAT!r} version {VERSION}"
+            f"{CHECKPOINT_METADATA} describes {metadata.get('format')!r} version "
+            f"{metadata.get('format_version')!r}; "
+            f"this release reads {CHECKPOINT_FORMAT!r} version {CHECKPOINT_VERSION}"
         )
     for key in ("fingerprint", "dtype", "parts"):
         if key not in metadata:
-            raise InvalidModelError(f"{METADATA} has no {key}; convert the model again")
+            raise InvalidModelError(f"{CHECKPOINT_METADATA} has no {key}; convert the model again")
     return metadata
 
 
@@ -167,7 +169,7 @@ def _is_quantised(metadata: dict[str, Any]) -> bool:
         or "fingerprint" not in quantisation
     ):
         raise InvalidModelError(
-            f"{METADATA} names a quantisation that this release does not read; it reads {KIND}"
+            f"{CHECKPOINT_METADATA} names a quantisation that this release does not read; it reads {KIND}"
         )
     return True
 

@@ -17,7 +17,7 @@ from server.model.checkpoints.huggingface_writer import write_huggingface
 from server.model.checkpoints.load import reported
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from server.model.checkpoints.t5x_writer import write_t5x
-from server.model.checkpoints.tensors import Array, TensorProgress, target_dtype
+from server.model.checkpoints.tensors import HostArray, TensorProgress, target_dtype
 from server.model.checkpoints.vocabulary_files import CANONICAL_NAME, FoundVocabulary
 from server.model.config import T5Config
 from server.model.parameters import parameter_count
@@ -38,7 +38,7 @@ class Written:
     parameters: int
 
 
-def convert(
+def convert_checkpoint(
     source: str | Path,
     target: Path,
     *,
@@ -72,7 +72,7 @@ def convert(
         )
     resolved = reader.stored_dtype if dtype is None or quantise else target_dtype(dtype)
     tensors = reader.tensors(resolved)
-    return write(
+    return write_checkpoint(
         target, reader.config, tensors, to=to, dtype=resolved, vocabulary=reader.vocabulary,
         source=str(source), progress=progress, quantise=quantise, parent=reader.fingerprint,
     )  # fmt: skip
@@ -91,16 +91,16 @@ def write_random(
     """Write a model of random weights: the same for the same config and seed."""
     resolved = target_dtype(dtype)
     tensors = ((name, array.astype(resolved, copy=False)) for name, array in random_tensors(config, seed))
-    return write(
+    return write_checkpoint(
         target, config, tensors, to=to, dtype=resolved, vocabulary=vocabulary, source=f"random, seed {seed}",
         progress=progress,
     )  # fmt: skip
 
 
-def write(
+def write_checkpoint(
     target: Path,
     config: T5Config,
-    tensors: Iterable[tuple[str, Array]],
+    tensors: Iterable[tuple[str, HostArray]],
     *,
     to: Target,
     dtype: np.dtype[Any],

@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.tensors import Array
+from server.model.checkpoints.tensors import HostArray
 
 _ARRAY = 1
 _SCALAR = 3
@@ -38,7 +38,7 @@ class Packed:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    def array(self) -> Array:
+    def array(self) -> HostArray:
         """The array. Raises InvalidModelError when bytes and shape disagree."""
         try:
             shape, name, data = msgpack.unpackb(self._data, raw=False)
@@ -82,7 +82,7 @@ def flatten(tree: dict[Any, Any], prefix: str = "", depth: int = 0) -> dict[str,
     return leaves
 
 
-def pack_array(array: Array) -> msgpack.ExtType:
+def pack_array(array: HostArray) -> msgpack.ExtType:
     """The leaf that `unpack` reads back."""
     data = np.ascontiguousarray(array).tobytes()
     return msgpack.ExtType(
@@ -94,7 +94,7 @@ def _extension(code: int, data: bytes) -> Any:
     return Packed(data) if code in (_ARRAY, _SCALAR) else msgpack.ExtType(code, data)
 
 
-def _joined(path: str, pieces: dict[str, Any]) -> Array:
+def _joined(path: str, pieces: dict[str, Any]) -> HostArray:
     """An array that Flax cut because msgpack takes at most 4 GiB: `{shape: {0: ...}, chunks: {0: ...}}`."""
     try:
         shape = tuple(int(pieces["shape"][key]) for key in sorted(pieces["shape"], key=int))

@@ -20,11 +20,11 @@ from huggingface_hub.errors import (
 
 from server.errors import InvalidModelError
 from server.model.checkpoints.added_tokens import TOKENIZER_FILES
-from server.model.checkpoints.chorus_format import METADATA
-from server.model.checkpoints.huggingface import INDEX, SINGLE
-from server.model.checkpoints.torch_bin import INDEX as TORCH_INDEX
-from server.model.checkpoints.torch_bin import SINGLE as TORCH_SINGLE
-from server.model.checkpoints.vocabulary_files import NAMES as VOCABULARIES
+from server.model.checkpoints.chorus_format import CHECKPOINT_METADATA
+from server.model.checkpoints.huggingface import SAFETENSORS_FILE, SAFETENSORS_INDEX
+from server.model.checkpoints.torch_bin import TORCH_FILE as TORCH_SINGLE
+from server.model.checkpoints.torch_bin import TORCH_INDEX as TORCH_INDEX
+from server.model.checkpoints.vocabulary_files import VOCABULARY_NAMES as VOCABULARIES
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*)(@(?P<revision>[\w.\-/]+))?")
 # Which HTTP library huggingface_hub is built on has changed twice; its error's base is that library's.
@@ -33,9 +33,9 @@ _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 _BESIDE_WEIGHTS = ["config.json", "generation_config.json", *VOCABULARIES, *TOKENIZER_FILES]
 _TORCH = (TORCH_INDEX, TORCH_SINGLE)
 _PATTERNS = {
-    METADATA: [METADATA, "config.json", "spiece.model", "tensors/*"],
-    INDEX: [*_BESIDE_WEIGHTS, INDEX, "model-*-of-*.safetensors"],
-    SINGLE: [*_BESIDE_WEIGHTS, SINGLE],
+    CHECKPOINT_METADATA: [CHECKPOINT_METADATA, "config.json", "spiece.model", "tensors/*"],
+    SAFETENSORS_INDEX: [*_BESIDE_WEIGHTS, SAFETENSORS_INDEX, "model-*-of-*.safetensors"],
+    SAFETENSORS_FILE: [*_BESIDE_WEIGHTS, SAFETENSORS_FILE],
     TORCH_INDEX: [*_BESIDE_WEIGHTS, TORCH_INDEX, "pytorch_model-*-of-*.bin"],
     TORCH_SINGLE: [*_BESIDE_WEIGHTS, TORCH_SINGLE],
 }

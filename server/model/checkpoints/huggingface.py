@@ -15,13 +15,13 @@ from server.model.checkpoints.files import identity_of
 from server.model.checkpoints.huggingface_checks import check_ids, check_model, check_names
 from server.model.checkpoints.huggingface_config import config_from_huggingface, head_from_huggingface
 from server.model.checkpoints.huggingface_names import EMBEDDING_ALIASES, HEAD, UNUSED, huggingface_place
-from server.model.checkpoints.reader import Place, PlacedReader
+from server.model.checkpoints.reader import PlacedReader, TensorLocation
 from server.model.checkpoints.safetensors_file import read_safetensors
 from server.model.checkpoints.tensors import RawTensor
 from server.model.checkpoints.vocabulary_files import find_vocabulary
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+SAFETENSORS_FILE = "model.safetensors"
 TORCH_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -58,7 +58,7 @@ class HuggingFaceReader(PlacedReader):
         self.vocabulary = found
         self.identity = identity_of([folder / "config.json", *files])
         # The model has no scale of its own but a tied head's.
-        output = Place(
+        output = TensorLocation(
             EMBEDDING_ALIASES[0] if shared else HEAD, True, config.d_model**-0.5 if head.scaled else 1.0
         )
         super().__init__(
@@ -75,7 +75,7 @@ class HuggingFaceReader(PlacedReader):
 
 def is_huggingface(folder: Path) -> bool:
     """Whether a folder holds safetensors weights under transformers' names."""
-    return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
+    return (folder / SAFETENSORS_FILE).is_file() or (folder / SAFETENSORS_INDEX).is_file()
 
 
 def is_torch(folder: Path) -> bool:
@@ -85,10 +85,10 @@ def is_torch(folder: Path) -> bool:
 
 def read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
     """The raw tensors of a folder's safetensors file or files, and the files."""
-    if not (folder / INDEX).is_file():
-        path = folder / SINGLE
+    if not (folder / SAFETENSORS_INDEX).is_file():
+        path = folder / SAFETENSORS_FILE
         return dict(read_safetensors(path)), [path]
-    files = sharded_files(folder / INDEX)
+    files = sharded_files(folder / SAFETENSORS_INDEX)
     raw: dict[str, RawTensor] = {}
     for path, names in files.items():
         merge_shard(raw, path, names, dict(read_safetensors(path)))

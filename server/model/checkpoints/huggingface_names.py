@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from server.model.checkpoints.reader import Place
+from server.model.checkpoints.reader import TensorLocation
 
 HEAD = "lm_head.weight"
 
@@ -38,10 +38,10 @@ UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weigh
 """In files made by old versions of transformers; the model never had a use for it."""
 
 
-def huggingface_place(canonical: str) -> Place:
+def huggingface_place(canonical: str) -> TensorLocation:
     """Where a canonical tensor is. Raises KeyError for a name that is not canonical."""
     if canonical in _FIXED:
-        return Place(*_FIXED[canonical])
+        return TensorLocation(*_FIXED[canonical])
     match = _LAYER.fullmatch(canonical)
     if match is None:
         raise KeyError(canonical)
@@ -49,5 +49,5 @@ def huggingface_place(canonical: str) -> Place:
     index, module = _SUBLAYERS[stack][part]
     prefix = f"{stack}.block.{layer}.layer.{index}."
     if weight is None:
-        return Place(f"{prefix}layer_norm.weight", False)
-    return Place(f"{prefix}{module}.{_PROJECTIONS.get(weight, weight)}.weight", True)
+        return TensorLocation(f"{prefix}layer_norm.weight", False)
+    return TensorLocation(f"{prefix}{module}.{_PROJECTIONS.get(weight, weight)}.weight", True)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from server.model.checkpoints.documents import write_json
-from server.model.checkpoints.huggingface import INDEX, SINGLE
+from server.model.checkpoints.huggingface import SAFETENSORS_FILE, SAFETENSORS_INDEX
 from server.model.checkpoints.huggingface_config import config_to_huggingface
 from server.model.checkpoints.huggingface_names import huggingface_place
-from server.model.checkpoints.tensors import BFLOAT16, BLOCK_BYTES, Array, row_ranges
+from server.model.checkpoints.tensors import BFLOAT16, BLOCK_BYTES, HostArray, row_ranges
 from server.model.checkpoints.vocabulary_files import FoundVocabulary, write_vocabulary
 from server.model.config import T5Config
 from server.model.fingerprint import Fingerprinter
@@ -37,7 +37,7 @@ class _Slot:
 def write_huggingface(
     folder: Path,
     config: T5Config,
-    tensors: Iterable[tuple[str, Array]],
+    tensors: Iterable[tuple[str, HostArray]],
     *,
     dtype: np.dtype[Any],
     vocabulary: FoundVocabulary | None,
@@ -81,7 +81,7 @@ def _plan(config: T5Config, dtype: np.dtype[Any], file_bytes: int) -> dict[str, 
 
 def _file_names(count: int) -> list[str]:
     if count == 1:
-        return [SINGLE]
+        return [SAFETENSORS_FILE]
     return [f"model-{number + 1:05}-of-{count:05}.safetensors" for number in range(count)]
 
 
@@ -102,7 +102,7 @@ def _write_header(path: Path, slots: dict[str, _Slot], number: int, dtype: np.dt
     return 8 + len(text)
 
 
-def _write_tensor(path: Path, offset: int, array: Array) -> None:
+def _write_tensor(path: Path, offset: int, array: HostArray) -> None:
     with path.open("r+b", buffering=0) as file:
         file.seek(offset)
         for rows in row_ranges(array.shape, array.itemsize, BLOCK_BYTES):
@@ -114,4 +114,4 @@ def _write_tensor(path: Path, offset: int, array: Array) -> None:
 def _write_index(folder: Path, slots: dict[str, _Slot], names: list[str], dtype: np.dtype[Any]) -> None:
     total = sum(math.prod(slot.shape) for slot in slots.values()) * dtype.itemsize
     weight_map = {name: names[slot.file] for name, slot in slots.items()}
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    write_json(folder / SAFETENSORS_INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})

@@ -13,9 +13,9 @@ from server.model.checkpoints.reader import CheckpointReader
 from server.model.checkpoints.tensors import TensorProgress, target_dtype
 from server.model.fingerprint import Fingerprinter
 from server.model.layout import Layout
-from server.model.mesh import DeviceMesh, check_division
+from server.model.mesh import DeviceMesh, WeightSharding, check_division
 from server.model.parameters import parameter_count
-from server.model.t5 import Model, Sharding, assemble
+from server.model.t5 import Model, assemble
 from server.model.vocabulary import Vocabulary
 
 
@@ -43,7 +43,7 @@ def load_model(
     layout: Layout = "unrolled",
     dtype: Any = "float32",
     matrix_dtype: Any = None,
-    sharding: Sharding | None = None,
+    sharding: WeightSharding | None = None,
     mesh: DeviceMesh | None = None,
     progress: TensorProgress | None = None,
     options: OpenOptions | None = None,

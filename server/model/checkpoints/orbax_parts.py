@@ -17,9 +17,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.reader import Sharding
-from server.model.checkpoints.tensors import Array
+from server.model.checkpoints.tensors import HostArray
 from server.model.config import T5Config
+from server.model.mesh import WeightSharding
 from server.model.parameters import parameter_axes, parameter_shapes
 
 PART_BYTES = 128 * 1024 * 1024
@@ -27,14 +27,14 @@ CHUNK_BYTES = 16 * 1024 * 1024
 """Largest piece that tensorstore encodes at once; a tensor in one chunk would be in memory three times."""
 
 
-def write_parts(folder: Path, config: T5Config, tensors: Iterable[tuple[str, Array]]) -> list[list[str]]:
+def write_parts(folder: Path, config: T5Config, tensors: Iterable[tuple[str, HostArray]]) -> list[list[str]]:
     """Save tensors into `folder/00000`, `folder/00001`, ... Returns the names in each.
 
     Memory holds one part only when the tensors come in canonical order; any order is saved correctly.
     """
     following = _following_size(config)
     parts: list[list[str]] = []
-    part: dict[str, Array] = {}
+    part: dict[str, HostArray] = {}
     for name, array in tensors:
         part[name] = array
         if sum(held.nbytes for held in part.values()) + following.get(name, 0) * array.itemsize > PART_BYTES:
@@ -53,7 +53,7 @@ def _following_size(config: T5Config) -> dict[str, int]:
     return {name: int(np.prod(shapes[after])) for name, after in itertools.pairwise(names)}
 
 
-def _save(path: Path, part: dict[str, Array]) -> list[str]:
+def _save(path: Path, part: dict[str, HostArray]) -> list[str]:
     arguments = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in part}
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), part, save_args=arguments)
@@ -62,7 +62,7 @@ def _save(path: Path, part: dict[str, Array]) -> list[str]:
 
 def restore_host(
     path: Path, config: T5Config, names: Iterable[str], dtype: np.dtype[Any]
-) -> dict[str, Array]:
+) -> dict[str, HostArray]:
     """One part as numpy arrays in `dtype`. Raises InvalidModelError naming a missing or misshapen tensor."""
     wanted = list(names)
     with ocp.PyTreeCheckpointer() as checkpointer:
@@ -71,7 +71,7 @@ def restore_host(
         return dict(checkpointer.restore(path.resolve(), restore_args=arguments))
 
 
-def restore_raw(path: Path, names: Iterable[str]) -> dict[str, Array]:
+def restore_raw(path: Path, names: Iterable[str]) -> dict[str, HostArray]:
     """Arrays of one part as they are stored; the caller checks shapes. Raises InvalidModelError."""
     wanted = list(names)
     with ocp.PyTreeCheckpointer() as checkpointer:
@@ -85,7 +85,7 @@ def restore_raw(path: Path, names: Iterable[str]) -> dict[str, Array]:
 
 
 def restore_placed(
-    path: Path, config: T5Config, names: Iterable[str], dtype: np.dtype[Any], sharding: Sharding | None
+    path: Path, config: T5Config, names: Iterable[str], dtype: np.dtype[Any], sharding: WeightSharding | None
 ) -> dict[str, jax.Array]:
     """One part as device arrays: each shard is read from the file in `dtype` straight to its own device."""
     shapes, axes = parameter_shapes(config), parameter_axes(config)

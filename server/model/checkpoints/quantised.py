@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.tensors import Array
+from server.model.checkpoints.tensors import HostArray
 from server.model.config import T5Config
 from server.model.fingerprint import Fingerprinter
 from server.model.parameters import parameter_shapes
@@ -22,7 +22,7 @@ KIND = "int8_per_channel"
 SCALE = ".scale"
 LARGEST = 127
 
-Raw = Mapping[str, Array]
+Raw = Mapping[str, HostArray]
 
 
 def is_quantised(name: str, shape: tuple[int, ...]) -> bool:
@@ -35,7 +35,7 @@ def channel_axis(name: str) -> int:
     return 0 if name == "embedding" else 1
 
 
-def quantise(name: str, array: Array) -> tuple[Array, Array]:
+def quantise(name: str, array: HostArray) -> tuple[HostArray, HostArray]:
     """[I, O] -> int8 [I, O] and scales f32 [channels]; each value is off by at most half its scale."""
     wide = array.astype(np.float32, copy=False)
     largest = np.abs(wide).max(axis=1 - channel_axis(name))
@@ -43,7 +43,7 @@ def quantise(name: str, array: Array) -> tuple[Array, Array]:
     return np.rint(wide / _across(name, scales)).astype(np.int8), scales
 
 
-def dequantise(name: str, values: Array, scales: Array, dtype: np.dtype[Any]) -> Array:
+def dequantise(name: str, values: HostArray, scales: HostArray, dtype: np.dtype[Any]) -> HostArray:
     """The inverse, in `dtype`; worked out in f32."""
     return (values.astype(np.float32) * _across(name, scales)).astype(dtype, copy=False)
 
@@ -72,7 +72,7 @@ class Quantiser:
         """Of the stored values, by canonical name."""
         return self._stored.tensor_digests
 
-    def stored(self, tensors: Iterable[tuple[str, Array]]) -> Iterator[tuple[str, Array]]:
+    def stored(self, tensors: Iterable[tuple[str, HostArray]]) -> Iterator[tuple[str, HostArray]]:
         """What is written for each tensor."""
         for name, array in self._came.watch(tensors):
             if is_quantised(name, array.shape):
@@ -86,13 +86,15 @@ class Quantiser:
             del array
 
 
-def dequantised(config: T5Config, parts: Iterable[Raw], dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+def dequantised(
+    config: T5Config, parts: Iterable[Raw], dtype: np.dtype[Any]
+) -> Iterator[tuple[str, HostArray]]:
     """The canonical tensors of raw parts in order; a tensor's scales come before it.
 
     Raises:
         InvalidModelError: an array of another shape or type, or a scale that is no positive number.
     """
-    shapes, scales = parameter_shapes(config), dict[str, Array]()
+    shapes, scales = parameter_shapes(config), dict[str, HostArray]()
     for part in parts:
         scales.update((name, array) for name, array in part.items() if name.endswith(SCALE))
         for name, array in part.items():
@@ -117,11 +119,11 @@ def stored_names(config: T5Config) -> list[str]:
     ]
 
 
-def _across(name: str, scales: Array) -> Array:
+def _across(name: str, scales: HostArray) -> HostArray:
     return scales[:, None] if channel_axis(name) == 0 else scales[None, :]
 
 
-def _checked(name: str, found: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
+def _checked(name: str, found: HostArray | None, shape: tuple[int, ...], dtype: Any) -> HostArray:
     if found is None:
         raise InvalidModelError(f"the checkpoint lacks tensor {name}, or has it behind what needs it")
     if found.shape != shape or found.dtype != dtype:

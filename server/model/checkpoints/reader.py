@@ -12,17 +12,17 @@ import jax
 import numpy as np
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.tensors import BFLOAT16, FLOAT32, Array, RawTensor, read_canonical
+from server.model.checkpoints.tensors import BFLOAT16, FLOAT32, HostArray, RawTensor, read_canonical
 from server.model.checkpoints.vocabulary_files import FoundVocabulary
 from server.model.config import T5Config
-from server.model.parameters import Axes, parameter_shapes
+from server.model.mesh import WeightSharding
+from server.model.parameters import parameter_shapes
 
-Sharding = Callable[[Axes], jax.sharding.Sharding]
 _NAMED_IN_ERRORS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorLocation:
     """Where a canonical tensor is in a file: its name there, whether its axes are the other way round, and
     what its values are multiplied with."""
 
@@ -55,7 +55,7 @@ class CheckpointReader(ABC):
     content_fingerprint: str | None = None
 
     @abstractmethod
-    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, HostArray]]:
         """Every canonical tensor once, cast to `dtype`; each is read when it is asked for and kept by nobody.
 
         Raises:
@@ -63,8 +63,8 @@ class CheckpointReader(ABC):
         """
 
     def placed(
-        self, dtype: np.dtype[Any], sharding: Sharding | None
-    ) -> Iterator[tuple[str, Array | jax.Array]]:
+        self, dtype: np.dtype[Any], sharding: WeightSharding | None
+    ) -> Iterator[tuple[str, HostArray | jax.Array]]:
         """As `tensors`, for a model that will live under `sharding`: a format that can, restores each shard
         to its own device; others yield host arrays."""
         yield from self.tensors(dtype)
@@ -77,7 +77,7 @@ class PlacedReader(CheckpointReader):
         self,
         config: T5Config,
         raw: Mapping[str, RawTensor],
-        place: Callable[[str], Place],
+        place: Callable[[str], TensorLocation],
         unused: frozenset[str],
     ) -> None:
         self.config = config
@@ -86,14 +86,17 @@ class PlacedReader(CheckpointReader):
         kinds = {tensor.dtype if place.scale == 1 else FLOAT32 for place, tensor in self._matched.values()}
         self.stored_dtype = BFLOAT16 if kinds == {BFLOAT16} else FLOAT32
 
-    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
+    def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, HostArray]]:
         for canonical, (place, raw) in self._matched.items():
             yield canonical, read_canonical(place.name, raw, place.transpose, dtype, place.scale)
 
 
 def match_tensors(
-    config: T5Config, raw: Mapping[str, RawTensor], place: Callable[[str], Place], unused: frozenset[str]
-) -> dict[str, tuple[Place, RawTensor]]:
+    config: T5Config,
+    raw: Mapping[str, RawTensor],
+    place: Callable[[str], TensorLocation],
+    unused: frozenset[str],
+) -> dict[str, tuple[TensorLocation, RawTensor]]:
     """Pair every canonical tensor with its raw one.
 
     Args:

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.tensors import BFLOAT16, BLOCK_BYTES, Array, row_ranges
+from server.model.checkpoints.tensors import BFLOAT16, BLOCK_BYTES, HostArray, row_ranges
 from server.strict_json import parse_strictly
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
+SAFETENSORS_DTYPES: Mapping[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -50,7 +50,7 @@ class FileTensor:
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[HostArray]:
         row_bytes = self.nbytes // self.shape[0] if self.shape[0] else 0
         with self.path.open("rb", buffering=0) as file:
             for rows in row_ranges(self.shape, self.dtype.itemsize, block_bytes):
@@ -117,7 +117,7 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
 
 def _entry(path: Path, name: str, entry: Any, start: int) -> tuple[FileTensor, tuple[int, int]]:
     try:
-        dtype = DTYPES[entry["dtype"]]
+        dtype = SAFETENSORS_DTYPES[entry["dtype"]]
         shape = tuple(entry["shape"])
         begin, end = entry["data_offsets"]
         valid = all(type(value) is int and value >= 0 for value in (*shape, begin, end))

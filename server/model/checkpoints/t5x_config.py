@@ -11,7 +11,7 @@ from server.model.checkpoints.huggingface_config import unpadded_vocab_size
 from server.model.checkpoints.vocabulary_files import FoundVocabulary
 from server.model.config import Activation, T5Config
 
-Shapes = Mapping[str, tuple[int, ...]]
+TensorShapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class T5XHints:
     activation: Activation | None = None
 
 
-def infer_config(shapes: Shapes, hints: T5XHints, vocabulary: FoundVocabulary | None) -> T5Config:
+def infer_config(shapes: TensorShapes, hints: T5XHints, vocabulary: FoundVocabulary | None) -> T5Config:
     """The config that fits the shapes.
 
     Args:
@@ -71,7 +71,7 @@ def infer_config(shapes: Shapes, hints: T5XHints, vocabulary: FoundVocabulary | 
     )
 
 
-def _shape(shapes: Shapes, name: str) -> tuple[int, int]:
+def _shape(shapes: TensorShapes, name: str) -> tuple[int, int]:
     shape = shapes.get(name)
     if shape is None:
         raise InvalidModelError(f"the checkpoint lacks tensor {name}")
@@ -80,6 +80,6 @@ def _shape(shapes: Shapes, name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _layers(shapes: Shapes, stack: str) -> int:
+def _layers(shapes: TensorShapes, stack: str) -> int:
     found = [re.match(rf"{stack}/layers_(\d+)/", name) for name in shapes]
     return 1 + max((int(match.group(1)) for match in found if match), default=0)

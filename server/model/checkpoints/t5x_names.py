@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from server.model.checkpoints.reader import Place
+from server.model.checkpoints.reader import TensorLocation
 
 _FIXED = {
     "embedding": ("token_embedder/embedding", False),
@@ -28,10 +28,10 @@ _MODULES = {
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.([a-z_]+?)(_norm|\.(\w+))")
 
 
-def t5x_place(canonical: str) -> Place:
+def t5x_place(canonical: str) -> TensorLocation:
     """Where a canonical tensor is. Raises KeyError for a name that is not canonical."""
     if canonical in _FIXED:
-        return Place(*_FIXED[canonical])
+        return TensorLocation(*_FIXED[canonical])
     match = _LAYER.fullmatch(canonical)
     if match is None:
         raise KeyError(canonical)
@@ -39,5 +39,5 @@ def t5x_place(canonical: str) -> Place:
     module, norm = _MODULES[stack, part]
     prefix = f"{stack}/layers_{layer}/"
     if weight is None:
-        return Place(f"{prefix}{norm}/scale", False)
-    return Place(f"{prefix}{module}/{'out' if weight == 'output' else weight}/kernel", False)
+        return TensorLocation(f"{prefix}{norm}/scale", False)
+    return TensorLocation(f"{prefix}{module}/{'out' if weight == 'output' else weight}/kernel", False)

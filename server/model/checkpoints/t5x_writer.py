@@ -15,20 +15,20 @@ from server.model.checkpoints.flax_msgpack import pack_array
 from server.model.checkpoints.kvstores import child_spec, folder_spec
 from server.model.checkpoints.t5x import STATE
 from server.model.checkpoints.t5x_names import t5x_place
-from server.model.checkpoints.tensors import BLOCK_BYTES, Array, row_ranges
+from server.model.checkpoints.tensors import BLOCK_BYTES, HostArray, row_ranges
 from server.model.checkpoints.vocabulary_files import FoundVocabulary, write_vocabulary
 from server.model.checkpoints.zarr_tensor import bounded_context
 from server.model.config import T5Config
 from server.model.fingerprint import Fingerprinter
 
-VERSION = 3
+T5X_VERSION = 3
 INLINE_BYTES = 1 << 16
 
 
 def write_t5x(
     folder: Path,
     config: T5Config,
-    tensors: Iterable[tuple[str, Array]],
+    tensors: Iterable[tuple[str, HostArray]],
     *,
     vocabulary: FoundVocabulary | None,
     inline_bytes: int = INLINE_BYTES,
@@ -48,13 +48,13 @@ def write_t5x(
         leaf = pack_array(stored) if inline else _write_zarr(folder, place.name, stored, context)
         _set(target, place.name, leaf)
         del array, stored
-    state = {"version": VERSION, "optimizer": {"target": target, "state": {"step": 0}}}
+    state = {"version": T5X_VERSION, "optimizer": {"target": target, "state": {"step": 0}}}
     (folder / STATE).write_bytes(msgpack.packb(state, use_bin_type=True))
     write_vocabulary(folder, vocabulary)
     return collector.fingerprint()
 
 
-def _write_zarr(folder: Path, name: str, array: Array, context: ts.Context) -> dict[str, Any]:
+def _write_zarr(folder: Path, name: str, array: HostArray, context: ts.Context) -> dict[str, Any]:
     """Write one array and return the description that goes into the msgpack file."""
     directory = "target." + name.replace("/", ".")
     rows = next(iter(row_ranges(array.shape, array.itemsize, BLOCK_BYTES)))

@@ -16,7 +16,7 @@ from server.errors import InvalidModelError
 
 BLOCK_BYTES = 8 * 1024 * 1024
 
-Array = np.ndarray[Any, np.dtype[Any]]
+HostArray = np.ndarray[Any, np.dtype[Any]]
 TensorProgress = Callable[[str, int, int], None]
 """Told (what is happening, bytes done, bytes in all) after each tensor."""
 
@@ -34,7 +34,7 @@ class RawTensor(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[HostArray]:
         """Consecutive blocks of rows along the first axis, in order, none much larger than `block_bytes`."""
         ...
 
@@ -43,7 +43,7 @@ class RawTensor(Protocol):
 class ArrayTensor:
     """A tensor that is in memory already."""
 
-    array: Array
+    array: HostArray
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ class ArrayTensor:
     def dtype(self) -> np.dtype[Any]:
         return self.array.dtype
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[HostArray]:
         for rows in row_ranges(self.shape, self.dtype.itemsize, block_bytes):
             yield self.array[rows]
 
@@ -86,7 +86,7 @@ def target_dtype(dtype: Any) -> np.dtype[Any]:
 
 def read_canonical(
     name: str, raw: RawTensor, transpose: bool, dtype: np.dtype[Any], scale: float = 1.0
-) -> Array:
+) -> HostArray:
     """Read one tensor into its canonical orientation and `dtype`.
 
     Args:
@@ -118,7 +118,7 @@ def read_canonical(
     return result
 
 
-def require_finite(name: str, block: Array) -> None:
+def require_finite(name: str, block: HostArray) -> None:
     """Raise InvalidModelError naming the tensor when an f32 or bf16 block holds NaN or an infinity."""
     contiguous = np.ascontiguousarray(block)
     if contiguous.dtype == BFLOAT16:

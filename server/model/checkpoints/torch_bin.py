@@ -18,8 +18,8 @@ from server.model.checkpoints.tensors import BFLOAT16, RawTensor
 from server.model.checkpoints.torch_pickle import MAX_PICKLE_BYTES, TorchTensor, read_state_dict
 from server.model.checkpoints.torch_zip import Entry, read_directory
 
-SINGLE = "pytorch_model.bin"
-INDEX = "pytorch_model.bin.index.json"
+TORCH_FILE = "pytorch_model.bin"
+TORCH_INDEX = "pytorch_model.bin.index.json"
 
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"),
@@ -46,11 +46,11 @@ class TorchReader(HuggingFaceReader):
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
-    if not (folder / INDEX).is_file():
-        path = folder / SINGLE
+    if not (folder / TORCH_INDEX).is_file():
+        path = folder / TORCH_FILE
         return dict(read_torch_file(path)), [path]
     raw: dict[str, RawTensor] = {}
-    files = sharded_files(folder / INDEX)
+    files = sharded_files(folder / TORCH_INDEX)
     for path, names in files.items():
         merge_shard(raw, path, names, dict(read_torch_file(path)))
     return raw, list(files)

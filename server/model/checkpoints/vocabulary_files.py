@@ -12,8 +12,8 @@ from server.model.checkpoints.documents import read_json
 from server.model.config import T5Config
 from server.model.vocabulary import Vocabulary
 
-NAMES = ("spiece.model", "sentencepiece.model")
-CANONICAL_NAME = NAMES[0]
+VOCABULARY_NAMES = ("spiece.model", "sentencepiece.model")
+CANONICAL_NAME = VOCABULARY_NAMES[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class FoundVocabulary:
 
 def find_file(folder: Path) -> Path | None:
     """The SentencePiece model in a folder, or None."""
-    return next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    return next((folder / name for name in VOCABULARY_NAMES if (folder / name).is_file()), None)
 
 
 def find_vocabulary(

@@ -10,7 +10,7 @@ import numpy as np
 import tensorstore as ts
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.tensors import BLOCK_BYTES, Array, row_ranges
+from server.model.checkpoints.tensors import BLOCK_BYTES, HostArray, row_ranges
 
 
 def bounded_context() -> ts.Context:
@@ -40,7 +40,7 @@ class ZarrTensor:
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.store.dtype.numpy_dtype)
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[HostArray]:
         """Whole rows of chunks at a time, so that no chunk is decoded twice."""
         rows_in_chunk = self._rows_in_chunk()
         row_bytes = max(1, int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize)

@@ -21,7 +21,7 @@ from server.strict_json import parse_strictly
 from server.tuning.data.parquet import TooLargeToUnpackError, parquet_rows
 from server.tuning.document.data import Format
 
-FORMATS: tuple[Format, ...] = get_args(Format)
+DATA_FORMATS: tuple[Format, ...] = get_args(Format)
 Record = tuple[int, dict[str, Any]]
 """(number of the row, value by column)."""
 
@@ -143,7 +143,7 @@ class _Source:
     def _by_ending(self) -> Format:
         found = _SUFFIXES.get(Path(self.name).suffix.lower())
         if found is None:
-            self.refuse(f"has an unknown ending; name the format, one of {', '.join(FORMATS)}")
+            self.refuse(f"has an unknown ending; name the format, one of {', '.join(DATA_FORMATS)}")
         return found
 
 

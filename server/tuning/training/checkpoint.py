@@ -27,7 +27,7 @@ from server.errors import InvalidInputError
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import Standing, TrainingState
 
-FORMAT = 1
+STATE_FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
 """Whose rules are others than those of the first checkpoints."""
 TENSORS = ("prompts", "second_moment", "best", "losses")
@@ -52,7 +52,7 @@ def write(folder: Path, run: TrainingRun, state: TrainingState, *, files: Files 
     digest = hashlib.sha256(content).hexdigest()
     name = f"state-{state.step:08d}-{digest[:16]}.safetensors"
     body = {
-        "format": FORMAT,
+        "format": STATE_FORMAT,
         "job": run.digest,
         "step": state.step,
         "evaluated_step": state.evaluated_step,
@@ -134,7 +134,7 @@ def _body(path: Path) -> dict[str, Any]:
         whole = hashlib.sha256(canonical_json(body)).hexdigest() == document["digest"]
     except (ValueError, KeyError, TypeError) as error:
         raise _broken(path.name) from error
-    if not whole or body.get("format") != FORMAT:
+    if not whole or body.get("format") != STATE_FORMAT:
         raise _broken(path.name)
     return body
 

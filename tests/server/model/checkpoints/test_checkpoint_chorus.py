@@ -19,7 +19,7 @@ from checkpoint_samples import F32, TINY, assert_same, configure, opened, read, 
 from server.errors import InvalidModelError
 from server.model.checkpoints import load_model, orbax_parts
 from server.model.checkpoints.atomic_folder import whole_folder
-from server.model.checkpoints.convert import convert, write, write_random
+from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint, write_random
 from server.model.checkpoints.vocabulary_files import fit_vocabulary
 from server.model.t5 import tensors_of
 
@@ -27,7 +27,9 @@ from server.model.t5 import tensors_of
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(orbax_parts, "PART_BYTES", 20_000)  # several parts, even of a tiny model
-    write(tmp_path / "m", TINY, weights(TINY).items(), to="orbax", dtype=F32, vocabulary=None, source="test")
+    write_checkpoint(
+        tmp_path / "m", TINY, weights(TINY).items(), to="orbax", dtype=F32, vocabulary=None, source="test"
+    )
     return tmp_path / "m"
 
 
@@ -60,7 +62,7 @@ def test_vocabulary_travels(tmp_path: Path) -> None:
     assert (
         loaded.vocabulary_digest == json.loads((tmp_path / "m/chorus.json").read_text())["vocabulary_digest"]
     )
-    convert(tmp_path / "m", tmp_path / "hf", to="hf")
+    convert_checkpoint(tmp_path / "m", tmp_path / "hf", to="hf")
     again = load_model(tmp_path / "hf")
     assert (again.fingerprint, again.vocabulary_digest) == (loaded.fingerprint, loaded.vocabulary_digest)
 
@@ -99,7 +101,9 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
         raise InvalidModelError("the source broke")
 
     with pytest.raises(InvalidModelError, match="the source broke"):
-        write(tmp_path / "m", TINY, tensors(), to="orbax", dtype=F32, vocabulary=None, source="test")
+        write_checkpoint(
+            tmp_path / "m", TINY, tensors(), to="orbax", dtype=F32, vocabulary=None, source="test"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,7 +155,7 @@ def test_reading_from_a_server_never_opens_torch_files(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidModelError, match="chorus models convert"):
         load_model(CHECKPOINTS / "sharded_f32")
-    convert(CHECKPOINTS / "sharded_f32", tmp_path / "m", options=_allowing_torch())
+    convert_checkpoint(CHECKPOINTS / "sharded_f32", tmp_path / "m", options=_allowing_torch())
     assert_same(read(tmp_path / "m"), read(CHECKPOINTS / "sharded_f32" / "expected"))
     assert isinstance(jax.tree.leaves(load_model(tmp_path / "m").model.params)[0], jax.Array)
     assert opened(tmp_path / "m").format == "chorus"

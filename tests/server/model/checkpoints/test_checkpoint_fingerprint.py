@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from server.errors import InvalidModelError
 from server.model.checkpoints import load_model
-from server.model.checkpoints.convert import convert, write
+from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
 from server.model.checkpoints.fingerprint_cache import cached_fingerprint
 from server.model.checkpoints.verify import find_fingerprint, verify_fingerprint
 from server.model.config import T5Config
@@ -88,7 +88,9 @@ def test_equal_in_every_format_and_dtype(tmp_path: Path, config: T5Config) -> No
             target = tmp_path / f"{to}-{dtype}"
             resolved = np.dtype(np.float32 if dtype == "float32" else ml_dtypes.bfloat16)
             tensors = ((name, array.astype(resolved)) for name, array in weights(config).items())
-            written = write(target, config, tensors, to=to, dtype=resolved, vocabulary=None, source="test")
+            written = write_checkpoint(
+                target, config, tensors, to=to, dtype=resolved, vocabulary=None, source="test"
+            )
             assert written.fingerprint == expected, (to, dtype)
             reader = opened(target)
             assert reader.stored_dtype == resolved
@@ -153,7 +155,7 @@ def test_kept_fingerprint_is_used_until_a_file_changes(tmp_path: Path) -> None:
         "encoder.final_norm": np.full(read(folder)["encoder.final_norm"].shape, 2, F32),
     }
     shutil.rmtree(folder)
-    write(
+    write_checkpoint(
         folder,
         opened(PARITY / "t5_1_0").config,
         tensors.items(),
@@ -168,9 +170,13 @@ def test_kept_fingerprint_is_used_until_a_file_changes(tmp_path: Path) -> None:
 
 def test_changed_tensor_of_a_stored_fingerprint_is_named(tmp_path: Path) -> None:
     tensors = weights(TINY)
-    write(tmp_path / "a", TINY, tensors.items(), to="orbax", dtype=F32, vocabulary=None, source="test")
+    write_checkpoint(
+        tmp_path / "a", TINY, tensors.items(), to="orbax", dtype=F32, vocabulary=None, source="test"
+    )
     tensors["decoder.final_norm"] = tensors["decoder.final_norm"] * 2
-    write(tmp_path / "b", TINY, tensors.items(), to="orbax", dtype=F32, vocabulary=None, source="test")
+    write_checkpoint(
+        tmp_path / "b", TINY, tensors.items(), to="orbax", dtype=F32, vocabulary=None, source="test"
+    )
     verify_fingerprint(opened(tmp_path / "b"))
     shutil.copyfile(tmp_path / "a" / "chorus.json", tmp_path / "b" / "chorus.json")
     with pytest.raises(InvalidModelError, match=r"tensor decoder\.final_norm has changed"):
@@ -181,7 +187,7 @@ def test_changed_tensor_of_a_stored_fingerprint_is_named(tmp_path: Path) -> None
 def test_real_model_through_our_format(tmp_path: Path) -> None:
     source = shared("models/flan-t5-small-title")
     original = load_model(source)
-    written = convert(source, tmp_path / "m")
+    written = convert_checkpoint(source, tmp_path / "m")
     again = load_model(tmp_path / "m")
     assert written.dtype == "bfloat16"
     assert again.fingerprint == written.fingerprint == original.fingerprint

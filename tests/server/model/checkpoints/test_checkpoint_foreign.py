@@ -13,7 +13,7 @@ import pytest
 from checkpoint_samples import F32, TINY, configure, opened, read, rewrite, train_vocabulary, weights
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.convert import convert, write
+from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
 from server.model.checkpoints.vocabulary_files import find_vocabulary, fit_vocabulary
 from server.model.vocabulary import Vocabulary
 
@@ -30,7 +30,7 @@ def folder(spiece: Path, tmp_path: Path) -> Path:
     """A Hugging Face folder with a vocabulary of 36 pieces and 100 sentinels, as transformers leaves one."""
     config, found = fit_vocabulary(TINY, spiece)
     tensors = weights(config).items()
-    write(tmp_path / "m", config, tensors, to="hf", dtype=F32, vocabulary=found, source="test")
+    write_checkpoint(tmp_path / "m", config, tensors, to="hf", dtype=F32, vocabulary=found, source="test")
     for name, document in _ordinary(Vocabulary.load(spiece)).items():
         _put(name, document)(tmp_path / "m")
     return tmp_path / "m"
@@ -162,7 +162,7 @@ def test_what_is_no_t5_of_ours_is_named(folder: Path, case: str, tmp_path: Path)
     change, words = CASES[case]
     assert opened(folder).config.vocab_size == 136  # the control: the same folder before the change
     change(folder)
-    for open_it in (lambda: opened(folder), lambda: convert(folder, tmp_path / "out")):
+    for open_it in (lambda: opened(folder), lambda: convert_checkpoint(folder, tmp_path / "out")):
         with pytest.raises(InvalidModelError) as caught:
             open_it()
         for word in words:
@@ -183,7 +183,7 @@ def test_bytes_without_a_tokenizer_are_known_by_their_number(folder: Path) -> No
 
 def test_padding_is_no_added_token(spiece: Path, tmp_path: Path) -> None:
     config, found = fit_vocabulary(dataclasses.replace(TINY, padded_vocab_size=192), spiece)
-    write(
+    write_checkpoint(
         tmp_path / "m", config, weights(config).items(), to="hf", dtype=F32, vocabulary=found, source="test"
     )
     configure(tmp_path / "m", chorus_vocab_size=None)
@@ -203,7 +203,7 @@ def test_symbols_of_the_vocabulary_are_no_added_tokens(tmp_path: Path) -> None:
     assert vocabulary.symbol("the") is vocabulary.symbol("\u2581the") is vocabulary.symbol("[") is None
     assert [vocabulary.symbol(text) for text in ("<pad>", "</s>", "<unk>")] == [0, 1, 2]
     config, found = fit_vocabulary(TINY, path)
-    write(
+    write_checkpoint(
         tmp_path / "m", config, weights(config).items(), to="hf", dtype=F32, vocabulary=found, source="test"
     )
     listed = [{"id": vocabulary.symbol(text), "content": text} for text in ("{", "<sep>", "</s>")]
@@ -225,7 +225,9 @@ def test_a_vocabulary_of_another_model_is_refused_in_every_format(
 ) -> None:
     """The id of `</s>` decides where texts end, in whatever format the weights are."""
     config, found = fit_vocabulary(TINY, spiece)
-    write(tmp_path / "m", config, weights(config).items(), to=to, dtype=F32, vocabulary=found, source="test")
+    write_checkpoint(
+        tmp_path / "m", config, weights(config).items(), to=to, dtype=F32, vocabulary=found, source="test"
+    )
     size = {} if to == "orbax" else {"vocab_size": config.vocab_size}
     assert read(tmp_path / "m", **size)
     other = train_vocabulary(tmp_path / "other.model", eos_id=3)

@@ -18,7 +18,7 @@ from checkpoint_samples import CHECKPOINTS, F32, assert_same, configure, opened,
 
 from server.errors import InvalidModelError
 from server.model.checkpoints import OpenOptions
-from server.model.checkpoints.convert import convert
+from server.model.checkpoints.convert import convert_checkpoint
 from server.model.checkpoints.load import load_model
 from server.model.checkpoints.verify import find_fingerprint
 from server.model.t5 import Model
@@ -73,7 +73,7 @@ def _error(logits: np.ndarray[Any, Any], expected: dict[str, Any]) -> float:
 def _copied(folder: str, target: Path) -> Path:
     """Converted if its weights are a torch file, which the server does not read."""
     if folder.endswith("_torch"):
-        convert(CHECKPOINTS / folder, target, options=OpenOptions(allow_torch=True))
+        convert_checkpoint(CHECKPOINTS / folder, target, options=OpenOptions(allow_torch=True))
     else:
         shutil.copytree(CHECKPOINTS / folder, target)
     return target
@@ -133,7 +133,7 @@ def test_models_that_compute_differently_have_different_fingerprints() -> None:
 @pytest.mark.parametrize("name", ["tied", "untied", "unscaled", "untied_scaled"])
 def test_a_head_survives_every_format(name: str, to: Any, tmp_path: Path) -> None:
     source = CHECKPOINTS / "saved_by_5" / name
-    written = convert(source, tmp_path / "m", to=to)
+    written = convert_checkpoint(source, tmp_path / "m", to=to)
     assert written.fingerprint == find_fingerprint(opened(source))
     again = opened(tmp_path / "m", vocab_size=opened(source).config.vocab_size)
     assert find_fingerprint(again) == written.fingerprint
@@ -150,7 +150,7 @@ def test_a_scaled_head_of_its_own_is_not_rounded_twice(tmp_path: Path) -> None:
     assert opened(folder).stored_dtype == F32
     head = state["lm_head.weight"].astype(np.float32).T * np.float32(6**-0.5)
     np.testing.assert_array_equal(read(folder)["head"], head)
-    assert convert(folder, tmp_path / "c").fingerprint == find_fingerprint(opened(folder))
+    assert convert_checkpoint(folder, tmp_path / "c").fingerprint == find_fingerprint(opened(folder))
 
 
 def test_what_transformers_wrote_is_checked(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InvalidModelError
-from server.model.checkpoints.convert import write
+from server.model.checkpoints.convert import write_checkpoint
 from server.model.checkpoints.huggingface_writer import write_huggingface
 from server.model.checkpoints.safetensors_file import read_safetensors
 
@@ -75,7 +75,9 @@ def test_written_folders_read_back(tmp_path: Path, config: Any, limit: int) -> N
 
 def test_our_files_are_readable_by_the_safetensors_library(tmp_path: Path) -> None:
     expected = weights(TINY)
-    write(tmp_path / "m", TINY, expected.items(), to="hf", dtype=F32, vocabulary=None, source="test")
+    write_checkpoint(
+        tmp_path / "m", TINY, expected.items(), to="hf", dtype=F32, vocabulary=None, source="test"
+    )
     state = safetensors.numpy.load_file(tmp_path / "m" / "model.safetensors")
     np.testing.assert_array_equal(state["lm_head.weight"], expected["head"].T)
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from server.errors import InvalidModelError
 from server.model.checkpoints import load_model, orbax_parts
-from server.model.checkpoints.convert import convert, write
+from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
 from server.model.checkpoints.quantised import channel_axis, is_quantised, quantise
 from server.model.checkpoints.verify import verify_fingerprint
 from server.model.cli import models
@@ -24,7 +24,7 @@ from server.model.cli import models
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
-    write(
+    write_checkpoint(
         tmp_path / "f32", TINY, weights(TINY).items(), to="orbax", dtype=F32, vocabulary=None, source="test"
     )
     return tmp_path / "f32"
@@ -33,7 +33,7 @@ def parent(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(parent: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(orbax_parts, "PART_BYTES", 3_000)  # parts end in many places
-    convert(parent, parent.with_name("int8"), dtype="int8")
+    convert_checkpoint(parent, parent.with_name("int8"), dtype="int8")
     return parent.with_name("int8")
 
 
@@ -84,11 +84,11 @@ def test_it_is_its_parents_heir(small: Path, parent: Path, tmp_path: Path) -> No
     assert reader.content_fingerprint not in (None, fingerprint)
     assert verify_fingerprint(reader) == fingerprint
     # Written out again it is a model of its own: its values are not the parent's.
-    again = convert(small, tmp_path / "again")
+    again = convert_checkpoint(small, tmp_path / "again")
     assert again.fingerprint == reader.content_fingerprint and again.dtype == "float32"
     assert_same(read(small), read(tmp_path / "again"))
     # Quantised again it is the same, and still the parent's heir.
-    twice = convert(small, tmp_path / "twice", dtype="int8")
+    twice = convert_checkpoint(small, tmp_path / "twice", dtype="int8")
     assert twice.fingerprint == fingerprint
     assert_same(read(small), read(tmp_path / "twice"))
 
@@ -125,6 +125,8 @@ def test_the_command_says_what_it_made(parent: Path) -> None:
 
 def test_a_wide_model_takes_a_quarter(tmp_path: Path) -> None:
     wide = replace(TINY, name="wide", d_model=128, d_ff=512, d_kv=32)
-    write(tmp_path / "f", wide, weights(wide).items(), to="orbax", dtype=F32, vocabulary=None, source="test")
-    convert(tmp_path / "f", tmp_path / "i", dtype="int8")
+    write_checkpoint(
+        tmp_path / "f", wide, weights(wide).items(), to="orbax", dtype=F32, vocabulary=None, source="test"
+    )
+    convert_checkpoint(tmp_path / "f", tmp_path / "i", dtype="int8")
     assert size_of(tmp_path / "i") < 0.3 * size_of(tmp_path / "f")
