@@ -18,7 +18,7 @@ from server.model.layout import Layout
 from server.model.mesh import DeviceMesh, abstract_mesh
 from server.model.t5 import build
 from server.tuning.training.programs import table
-from server.tuning.training.shapes import Shapes
+from server.tuning.training.shapes import TrainingShapes
 
 _TARGETS = (8, 8)
 _TARGET_TOKENS = 16
@@ -159,11 +159,11 @@ def _ladder(wanted: Wanted) -> Ladder:
     return Ladder(((wanted.batch_rows, wanted.input_tokens),), (block,), (_TARGETS,))
 
 
-def _tuning_shapes(config: T5Config, wanted: Wanted) -> Shapes:
+def _tuning_shapes(config: T5Config, wanted: Wanted) -> TrainingShapes:
     rows = wanted.tuning_prompts * wanted.tuning_rows
     lengths, new_tokens = (wanted.input_tokens,), 0
     labels, label_length = _TARGETS
-    return Shapes(
+    return TrainingShapes(
         wanted.tuning_prompts, wanted.prompt_length, config.d_model, wanted.tuning_rows, lengths,
         _TARGET_TOKENS, rows, labels, label_length, new_tokens,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from server.tuning.document.recipe import Recipe
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import compile_programs
 from server.tuning.training.run import PromptTask, TrainingRun
-from server.tuning.training.shapes import Shapes
+from server.tuning.training.shapes import TrainingShapes
 
 
 class Trainer:
@@ -57,7 +57,7 @@ class Trainer:
             for n, (ids, target) in enumerate(zip(work["inputs"], work["targets"], strict=True))
         ]
         task = PromptTask(0, recipe, np.load(folder / "prompt.npy"), examples, ())
-        shapes = Shapes(
+        shapes = TrainingShapes(
             prompts=1,
             prompt_length=work["prompt_length"],
             width=self._model.config.d_model,

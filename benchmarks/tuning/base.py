@@ -19,8 +19,8 @@ import numpy as np
 from server.model.checkpoints import load_model
 from server.model.functions import Functions
 from server.model.vocabulary import Vocabulary
-from server.tuning.training.answering import greedy_tokens, label_scores
-from server.tuning.training.initialisers import Source, Values
+from server.tuning.training.answering import greedy_answers, label_scores
+from server.tuning.training.initialisers import InitialiserSource, PromptValues
 
 TOKENS_A_DISPATCH = 4096
 Ids = Sequence[int]
@@ -44,18 +44,20 @@ class Base:
         return Base(model.functions, model.params, loaded.vocabulary, loaded.fingerprint, loaded.name)
 
     @cached_property
-    def embedding(self) -> Values:
+    def embedding(self) -> PromptValues:
         """[V, D] f32."""
         return np.asarray(self.params["embedding"], np.float32)
 
     @property
-    def source(self) -> Source:
+    def source(self) -> InitialiserSource:
         """What initialisers draw from."""
-        return Source(self.vocabulary, lambda ids: self.embedding[list(ids)], self.embedding.shape[1])
+        return InitialiserSource(
+            self.vocabulary, lambda ids: self.embedding[list(ids)], self.embedding.shape[1]
+        )
 
     def scores(
-        self, prompts: Values | None, inputs: Sequence[Ids], labels: Sequence[Ids], params: Any = None
-    ) -> Values:
+        self, prompts: PromptValues | None, inputs: Sequence[Ids], labels: Sequence[Ids], params: Any = None
+    ) -> PromptValues:
         """Log probability of each label: [N, R, C] (N is 1 without prompts).
 
         Args:
@@ -80,9 +82,9 @@ class Base:
 
         return self._each(prompts, inputs, dispatch, cost=packed.size)
 
-    def texts(self, prompts: Values | None, inputs: Sequence[Ids], new_tokens: int) -> list[list[str]]:
+    def texts(self, prompts: PromptValues | None, inputs: Sequence[Ids], new_tokens: int) -> list[list[str]]:
         """Greedy texts, [N][R]."""
-        compiled = jax.jit(partial(greedy_tokens, self.functions, new_tokens))
+        compiled = jax.jit(partial(greedy_answers, self.functions, new_tokens))
         tokens = self._each(
             prompts,
             inputs,
@@ -101,7 +103,7 @@ class Base:
 
     def _each(
         self,
-        prompts: Values | None,
+        prompts: PromptValues | None,
         inputs: Sequence[Ids],
         dispatch: Callable[[Any, Any, Any], Any],
         cost: int,

@@ -16,7 +16,7 @@ from benchmarks.tuning.base import Base
 from benchmarks.tuning.prompts import first_values, trained_prompts
 from benchmarks.tuning.results import DATA, load
 from benchmarks.tuning.rows import load_rows
-from server.tuning.training.initialisers import Values
+from server.tuning.training.initialisers import PromptValues
 
 NEAREST = 5
 
@@ -56,7 +56,7 @@ def ordinary_pieces(base: Base) -> list[int]:
     return sorted(base.vocabulary.common_pieces(1_000_000))
 
 
-def nearest(prompt: Values, unit: Values, count: int) -> tuple[Any, Any]:
+def nearest(prompt: PromptValues, unit: PromptValues, count: int) -> tuple[Any, Any]:
     """Of each row [P, D] the `count` nearest of unit rows [V, D]: places [P, count], cosines [P, count]."""
     cosines = _unit(prompt) @ unit.T
     places = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
@@ -70,7 +70,11 @@ def labels_found(near: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]])
 
 
 def _described(
-    base: Base, prompt: Values, unit: Values, pieces: Sequence[int], wanted: Sequence[Sequence[int]]
+    base: Base,
+    prompt: PromptValues,
+    unit: PromptValues,
+    pieces: Sequence[int],
+    wanted: Sequence[Sequence[int]],
 ) -> dict[str, Any]:
     places, cosines = nearest(prompt, unit, NEAREST)
     near = [[pieces[place] for place in row] for row in places.tolist()]
@@ -87,16 +91,16 @@ def _described(
     }
 
 
-def _unit(x: Values) -> Values:
-    scaled: Values = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+def _unit(x: PromptValues) -> PromptValues:
+    scaled: PromptValues = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return scaled
 
 
-def _same_rows(a: Values, b: Values) -> Values:
-    together: Values = (_unit(a) * _unit(b)).sum(axis=1)
+def _same_rows(a: PromptValues, b: PromptValues) -> PromptValues:
+    together: PromptValues = (_unit(a) * _unit(b)).sum(axis=1)
     return together
 
 
-def _moved(before: Sequence[Values], tuned: Values) -> list[float]:
+def _moved(before: Sequence[PromptValues], tuned: PromptValues) -> list[float]:
     """Mean cosine of a prompt's rows with what they were."""
     return [round(float(_same_rows(a, b).mean()), 4) for a, b in zip(before, tuned, strict=True)]

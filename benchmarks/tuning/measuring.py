@@ -14,7 +14,7 @@ from benchmarks.tuning.rows import Rows
 from benchmarks.tuning.statistics import majority
 from server.tuning.data.examples import TextRow
 from server.tuning.metrics import measure
-from server.tuning.training.initialisers import Values
+from server.tuning.training.initialisers import PromptValues
 
 NO_LABEL = "(none)"
 
@@ -32,7 +32,7 @@ class Answers:
     metrics: tuple[str, ...]
     truth: list[int]
     predictions: list[list[int]]
-    confidence: Values | None
+    confidence: PromptValues | None
 
     def document(self) -> dict[str, Any]:
         """For a result file; the ensemble where there are members enough to vote."""
@@ -56,7 +56,7 @@ class Answers:
         return {name: round(value, 5) for name, value in found.items() if name != "mean"}
 
 
-def measure_prompts(base: Base, rows: Rows, prompts: Values | None, params: Any = None) -> Answers:
+def measure_prompts(base: Base, rows: Rows, prompts: PromptValues | None, params: Any = None) -> Answers:
     """The tuned template on the report split, behind each prompt (or none: model tuning)."""
     return answers_on(base, rows, rows.report, prompts, params=params)
 
@@ -65,7 +65,7 @@ def answers_on(
     base: Base,
     rows: Rows,
     split: Sequence[TextRow],
-    prompts: Values | None = None,
+    prompts: PromptValues | None = None,
     *,
     longest: int | None = None,
     greedy: bool | None = None,

@@ -28,7 +28,7 @@ from server.model.functions import Functions
 from server.tuning.data.examples import Example, make_examples
 from server.tuning.data.order import batch_indices
 from server.tuning.document.recipe import Recipe
-from server.tuning.training.packing import pack_targets, row_key
+from server.tuning.training.packing import pack_training_targets, row_key
 
 DROPOUT, Z_LOSS = 0.1, 1e-4
 
@@ -95,7 +95,7 @@ def _batch(L: int, index: int, step: int, picked: Sequence[int], train: Sequence
     for row, example in enumerate(some):
         ids[row, : len(example.input_ids)] = example.input_ids
     longest = max(len(example.target_ids) for example in train)
-    targets = pack_targets([example.target_ids for example in some], longest)
+    targets = pack_training_targets([example.target_ids for example in some], longest)
     keys = np.stack([row_key(SEED, index, step, n) for n in picked])
     return ids, np.array([len(example.input_ids) for example in some], np.int32), *targets, keys
 

@@ -18,7 +18,7 @@ from server.tuning.data.examples import make_examples, target_ids
 from server.tuning.document.recipe import Recipe
 from server.tuning.training import checkpoint
 from server.tuning.training.events import Evaluated, StepFinished
-from server.tuning.training.initialisers import Values, initial_prompt
+from server.tuning.training.initialisers import PromptValues, initial_prompt
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import compile_programs
 from server.tuning.training.run import PromptTask, TrainingRun
@@ -65,7 +65,7 @@ def recipes_of(run: dict[str, Any], task: Task) -> list[Recipe]:
     return [recipe_for(task, fields) for fields in run.get("recipes") or [run["recipe"]] * run["seeds"]]
 
 
-def first_values(base: Base, run: dict[str, Any]) -> list[Values]:
+def first_values(base: Base, run: dict[str, Any]) -> list[PromptValues]:
     """What the prompts of a run were before they were tuned."""
     task = load_rows(run["task"], DATA).task
     return [
@@ -92,9 +92,9 @@ def run_prompts(base: Base, run: dict[str, Any], say: Any) -> dict[str, Any]:
     return {**_facts(base, rows, job, state), **clock.document(), **answers.document()}
 
 
-def trained_prompts(run: str) -> Values:
+def trained_prompts(run: str) -> PromptValues:
     """[N, P, D] of a finished run."""
-    prompts: Values = load_file(PARTS / run / "prompts.safetensors")["prompts"]
+    prompts: PromptValues = load_file(PARTS / run / "prompts.safetensors")["prompts"]
     return prompts
 
 
@@ -102,11 +102,11 @@ def _train(base: Base, job: TrainingRun, folder: Any, clock: _Clock, say: Any) -
     shapes = shapes_for(job, rungs=3)
     say(f"  shapes {shapes.input_lengths}, {shapes.rows} rows a dispatch")
     programs = compile_programs(base.functions, base.params, shapes, dropping=job.recipe.dropout_rate > 0)
-    state = checkpoint.read(folder, job) or TrainingState.start(job)
+    state = checkpoint.read_state(folder, job) or TrainingState.start(job)
     clock.start(state.step)
 
     def keep(now: TrainingState) -> None:
-        checkpoint.write(folder, job, now)
+        checkpoint.write_state(folder, job, now)
         clock.keep(now.step)
 
     loop = TuningLoop(job, programs, base.vocabulary.decode, state, keep)

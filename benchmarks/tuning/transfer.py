@@ -20,7 +20,7 @@ from benchmarks.tuning.results import DATA, written
 from benchmarks.tuning.rows import Rows, load_rows
 from benchmarks.tuning.statistics import right
 from server.tuning.data.examples import TextRow
-from server.tuning.training.initialisers import Values
+from server.tuning.training.initialisers import PromptValues
 
 ENTAILMENT: Mapping[str, int] = {"yes": 1, "no": 0, "maybe": 0}
 SENTIMENT: Mapping[str, int] = {"negative": 0, "positive": 1}
@@ -48,7 +48,7 @@ def run_transfer(base: Base, run: dict[str, Any], say: Callable[[str], None]) ->
 
 
 def transferred(
-    base: Base, rows: Rows, target: str, prompts: Values | None, params: Any = None
+    base: Base, rows: Rows, target: str, prompts: PromptValues | None, params: Any = None
 ) -> dict[str, Any]:
     """Answers of what was tuned on `rows` to a target's report split.
 

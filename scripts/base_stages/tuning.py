@@ -17,7 +17,7 @@ from server.tuning.data.splits import Split, cut_from_train
 from server.tuning.document.recipe import Recipe
 from server.tuning.training import checkpoint
 from server.tuning.training.events import Evaluated
-from server.tuning.training.initialisers import Source, initial_prompt
+from server.tuning.training.initialisers import InitialiserSource, initial_prompt
 from server.tuning.training.loop import TuningLoop
 from server.tuning.training.programs import compile_programs
 from server.tuning.training.run import PromptTask, TrainingRun
@@ -58,7 +58,9 @@ class Tuner:
         embedding = np.asarray(jax.device_get(self.loaded.model.params["embedding"]), np.float32)
         assert self.loaded.vocabulary is not None
         self._vocabulary = self.loaded.vocabulary
-        self._source = Source(self._vocabulary, lambda ids: embedding[list(ids)], embedding.shape[1])
+        self._source = InitialiserSource(
+            self._vocabulary, lambda ids: embedding[list(ids)], embedding.shape[1]
+        )
 
     def tune(
         self, task: Task, recipe: Recipe, folder: Path, *, seeds: int, selection_share: float
@@ -74,8 +76,8 @@ class Tuner:
             dropping=recipe.dropout_rate > 0,
         )
         loop = TuningLoop(
-            job, programs, self._vocabulary.decode, checkpoint.read(folder, job),
-            lambda state: checkpoint.write(folder, job, state),
+            job, programs, self._vocabulary.decode, checkpoint.read_state(folder, job),
+            lambda state: checkpoint.write_state(folder, job, state),
         )  # fmt: skip
         while not loop.done:
             if self._stop():

@@ -38,7 +38,7 @@ def make_card(
     """The card as plain data.
 
     Args:
-        facts: of the data; see `sources.Source.facts`.
+        facts: of the data; see `sources.RowSource.facts`.
         licence: of the data, in the user's words.
         base: card of the model that this one continues, or what is known of it.
     """

@@ -15,7 +15,7 @@ from server.model.fingerprint import tensor_digest
 from server.model.t5 import tensors_of
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.training.loop import TuningLoop
-from server.tuning.training.objective import Batch, Noise, Sums
+from server.tuning.training.objective import Noise, TuningBatch, TuningSums
 from server.tuning.training.packing import pack_batch, row_key
 from server.tuning.training.programs import empty_sums
 from server.tuning.training.run import TrainingRun
@@ -26,12 +26,12 @@ PROMPTS = np.stack([each.initial for each in TASKS])
 NOISE = Noise(np.float32(0.1), np.float32(1e-4))
 
 
-def _batch(chosen: list[list[int]], step: int = 0) -> Batch:
+def _batch(chosen: list[list[int]], step: int = 0) -> TuningBatch:
     built = programs(JOB)
     return pack_batch(built.vocab_rows, built.shapes, JOB, step, chosen)
 
 
-def _sums(prompts: Any, batch: Batch) -> Sums:
+def _sums(prompts: Any, batch: TuningBatch) -> TuningSums:
     built = programs(JOB)
     sums = built.accumulate[24](built.params, prompts, empty_sums(built.shapes), batch, NOISE)
     return jax.tree.map(np.asarray, sums)

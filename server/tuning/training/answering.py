@@ -28,7 +28,7 @@ def label_scores(
     return functions.target_log_probabilities(params, encoded, lengths, labels, label_lengths)
 
 
-def greedy_tokens(
+def greedy_answers(
     functions: Functions,
     new_tokens: int,
     params: PyTree,

@@ -25,7 +25,7 @@ from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.tuning.training.run import TrainingRun
-from server.tuning.training.state import Standing, TrainingState
+from server.tuning.training.state import PromptProgress, TrainingState
 
 STATE_FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
@@ -33,7 +33,7 @@ _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
-def write(folder: Path, run: TrainingRun, state: TrainingState, *, files: Files | None = None) -> None:
+def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: Files | None = None) -> None:
     """Write a state. When this returns it survives a power cut.
 
     Raises:
@@ -67,7 +67,7 @@ def write(folder: Path, run: TrainingRun, state: TrainingState, *, files: Files 
     _sweep(files, folder, keep=name)
 
 
-def read(folder: Path, run: TrainingRun) -> TrainingState | None:
+def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
     """The state of this job; None where none was ever written.
 
     Raises:
@@ -92,7 +92,7 @@ def read(folder: Path, run: TrainingRun) -> TrainingState | None:
         second_moment=tensors["second_moment"],
         best=tensors["best"],
         losses=list(tensors["losses"]),
-        standings=[Standing(**standing) for standing in body["standings"]],
+        standings=[PromptProgress(**standing) for standing in body["standings"]],
     )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from server.tuning.data.examples import Example
 from server.tuning.metrics import measure
-from server.tuning.training.packing import Place, pack_inputs, pack_targets
-from server.tuning.training.programs import Programs
+from server.tuning.training.packing import PlacedExample, pack_training_inputs, pack_training_targets
+from server.tuning.training.programs import TuningPrograms
 from server.tuning.training.run import PromptTask, TrainingRun
 
 Decode = Callable[[Sequence[int]], str]
@@ -23,7 +23,7 @@ class Evaluator:
     """Evaluation of one job's prompts."""
 
     run: TrainingRun
-    programs: Programs
+    programs: TuningPrograms
     decode: Decode
 
     def measure(
@@ -61,14 +61,14 @@ class Evaluator:
                 yield
             found.append(_measured(task, split, said[n]) if split else None)
 
-    def _labels(self, prompts: Any, places: Sequence[Place]) -> list[str]:
+    def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
         """The likeliest label of each."""
         shapes, programs = self.programs.shapes, self.programs
         ids, lengths = self._inputs(places)
         labels = np.zeros((len(ids), shapes.labels, shapes.label_length), np.int32)
         label_lengths = np.zeros((len(ids), shapes.labels), np.int32)
         for row, (n, _) in enumerate(places):
-            packed, each = pack_targets(self.run.tasks[n].label_ids, shapes.label_length)
+            packed, each = pack_training_targets(self.run.tasks[n].label_ids, shapes.label_length)
             labels[row, : len(each)], label_lengths[row, : len(each)] = packed, each
         scored = programs.score[ids.shape[1]](programs.params, prompts, ids, lengths, labels, label_lengths)
         scores = np.asarray(scored)
@@ -78,7 +78,7 @@ class Evaluator:
             for task, row in zip(tasks, scores, strict=False)
         ]
 
-    def _texts(self, prompts: Any, places: Sequence[Place]) -> list[str]:
+    def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
         """The greedy text of each."""
         programs, eos = self.programs, self.programs.functions.config.eos_id
         ids, lengths = self._inputs(places)
@@ -89,9 +89,9 @@ class Evaluator:
             texts.append(self.decode(row[: row.index(eos)] if eos in row else row))
         return texts
 
-    def _inputs(self, places: Sequence[Place]) -> tuple[Any, Any]:
+    def _inputs(self, places: Sequence[PlacedExample]) -> tuple[Any, Any]:
         shapes = self.programs.shapes
-        return pack_inputs(self.programs.vocab_rows, shapes, places, shapes.evaluation_rows)
+        return pack_training_inputs(self.programs.vocab_rows, shapes, places, shapes.evaluation_rows)
 
 
 def _measured(task: PromptTask, split: Sequence[Example], said: Sequence[str]) -> dict[str, float]:

@@ -20,11 +20,11 @@ from server.model.vocabulary import Vocabulary
 from server.tuning.document.recipe import Recipe
 from server.tuning.raw_bits import chosen, unit_floats
 
-Values = np.ndarray[Any, np.dtype[np.float32]]
+PromptValues = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
-class Source:
+class InitialiserSource:
     """What initialisers draw from.
 
     Attributes:
@@ -34,19 +34,19 @@ class Source:
     """
 
     vocabulary: Vocabulary
-    embed: Callable[[Sequence[int]], Values]
+    embed: Callable[[Sequence[int]], PromptValues]
     width: int
 
 
 def initial_prompt(
     recipe: Recipe,
-    source: Source,
+    source: InitialiserSource,
     seed: int,
     index: int,
     *,
     labels: Sequence[str] = (),
-    existing: Values | None = None,
-) -> Values:
+    existing: PromptValues | None = None,
+) -> PromptValues:
     """First values [P, D], f32.
 
     Args:
@@ -75,7 +75,7 @@ def initial_prompt(
     return values
 
 
-def _sampled(recipe: Recipe, source: Source, seed: int, index: int) -> Values:
+def _sampled(recipe: Recipe, source: InitialiserSource, seed: int, index: int) -> PromptValues:
     """[P, D] of common pieces, each once when there are enough."""
     pool = source.vocabulary.common_pieces(recipe.sampled_pieces)
     if not pool:
@@ -86,7 +86,7 @@ def _sampled(recipe: Recipe, source: Source, seed: int, index: int) -> Values:
     return source.embed([pool[n] for n in picked]).copy()
 
 
-def _label_rows(source: Source, labels: Sequence[str]) -> Values:
+def _label_rows(source: InitialiserSource, labels: Sequence[str]) -> PromptValues:
     """One row a label: the mean of its tokens' embeddings."""
     if not labels:
         message = (
@@ -104,14 +104,14 @@ def _label_rows(source: Source, labels: Sequence[str]) -> Values:
     return np.stack(rows)
 
 
-def _text_rows(source: Source, text: str) -> Values:
+def _text_rows(source: InitialiserSource, text: str) -> PromptValues:
     ids = source.vocabulary.encode(text)
     if not ids:
         raise InvalidInputError("initialiser_text has no token", field="recipe.initialiser_text")
     return source.embed(ids)
 
 
-def _existing(recipe: Recipe, source: Source, existing: Values | None) -> Values:
+def _existing(recipe: Recipe, source: InitialiserSource, existing: PromptValues | None) -> PromptValues:
     wanted = (recipe.prompt_length, source.width)
     if existing is None:
         raise InvalidInputError("the existing_prompt initialiser needs a prompt", field="recipe.initialiser")

@@ -30,7 +30,7 @@ from server.tuning.training.events import (
 from server.tuning.training.objective import Noise
 from server.tuning.training.optimiser import settings_at
 from server.tuning.training.packing import dispatches, pack_batch
-from server.tuning.training.programs import Programs, empty_sums
+from server.tuning.training.programs import TuningPrograms, empty_sums
 from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.state import TrainingState
 
@@ -52,7 +52,7 @@ class TuningLoop:
     def __init__(
         self,
         run: TrainingRun,
-        programs: Programs,
+        programs: TuningPrograms,
         decode: Decode,
         state: TrainingState | None = None,
         save: Save | None = None,

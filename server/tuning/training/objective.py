@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from server.model.dropout import Dropout
 from server.model.functions import Functions
 from server.model.layout import PyTree
-from server.tuning.training.optimiser import Settings, update
+from server.tuning.training.optimiser import StepSettings, update
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Batch:
+class TuningBatch:
     """One micro-batch: B = N * M rows.
 
     Attributes:
@@ -42,7 +42,7 @@ class Batch:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Sums:
+class TuningSums:
     """What micro-batches add up to within a step.
 
     Attributes:
@@ -70,10 +70,10 @@ def accumulate(
     dropping: bool,
     params: PyTree,
     prompts: jax.Array,
-    sums: Sums,
-    batch: Batch,
+    sums: TuningSums,
+    batch: TuningBatch,
     noise: Noise,
-) -> Sums:
+) -> TuningSums:
     """Add one micro-batch to the sums. Gradients are taken for prompts [N, P, D] alone.
 
     Args:
@@ -82,7 +82,7 @@ def accumulate(
     objective = partial(_objective, functions, dropping, params)
     gradients, losses = jax.grad(objective, has_aux=True)(prompts, batch, noise)
     N = prompts.shape[0]
-    return Sums(
+    return TuningSums(
         gradients=sums.gradients + gradients,
         losses=sums.losses + losses.reshape(N, -1).sum(axis=1),
         tokens=sums.tokens + batch.target_lengths.reshape(N, -1).sum(axis=1).astype(jnp.float32),
@@ -90,7 +90,7 @@ def accumulate(
 
 
 def apply(
-    prompts: jax.Array, second_moment: jax.Array, sums: Sums, settings: Settings, active: jax.Array
+    prompts: jax.Array, second_moment: jax.Array, sums: TuningSums, settings: StepSettings, active: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """One optimiser step from the sums of a whole batch.
 
@@ -113,7 +113,7 @@ def apply(
 
 
 def _objective(
-    functions: Functions, dropping: bool, params: PyTree, prompts: jax.Array, batch: Batch, noise: Noise
+    functions: Functions, dropping: bool, params: PyTree, prompts: jax.Array, batch: TuningBatch, noise: Noise
 ) -> tuple[jax.Array, jax.Array]:
     """Sum over all target tokens, and each row's summed cross-entropy [B]."""
     dropout = None

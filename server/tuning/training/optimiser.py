@@ -24,7 +24,7 @@ SMALLEST_SCALE = 1e-3
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Settings:
+class StepSettings:
     """What one step needs of each recipe, f32 [N] each, so that one program serves all recipes.
 
     Attributes:
@@ -43,13 +43,13 @@ class Settings:
     parameter_scaling: Any
 
 
-def settings_at(recipes: Sequence[Recipe], step: int) -> Settings:
+def settings_at(recipes: Sequence[Recipe], step: int) -> StepSettings:
     """The settings of step 0, 1, ...; worked out on the host in double precision."""
 
     def each(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float32]]:
         return np.array(values, np.float32)
 
-    return Settings(
+    return StepSettings(
         learning_rate=each([recipe.learning_rate_at(step) for recipe in recipes]),
         fresh=each([_fresh(recipe, step) for recipe in recipes]),
         weight_decay=each([recipe.weight_decay for recipe in recipes]),
@@ -59,7 +59,7 @@ def settings_at(recipes: Sequence[Recipe], step: int) -> Settings:
 
 
 def update(
-    prompts: jax.Array, second_moment: jax.Array, gradients: jax.Array, settings: Settings
+    prompts: jax.Array, second_moment: jax.Array, gradients: jax.Array, settings: StepSettings
 ) -> tuple[jax.Array, jax.Array]:
     """One step: prompts, second_moment and gradients [N, P, D] f32 -> new prompts, new second_moment.
 
@@ -70,7 +70,7 @@ def update(
 
 
 def _update_one(
-    prompt: jax.Array, second_moment: jax.Array, gradient: jax.Array, settings: Settings
+    prompt: jax.Array, second_moment: jax.Array, gradient: jax.Array, settings: StepSettings
 ) -> tuple[jax.Array, jax.Array]:
     """One prompt [P, D]."""
     squared = gradient * gradient + EPSILON

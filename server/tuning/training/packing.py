@@ -10,20 +10,24 @@ from typing import Any
 import numpy as np
 
 from server.tuning.data.examples import Example
-from server.tuning.training.objective import Batch
+from server.tuning.training.objective import TuningBatch
 from server.tuning.training.run import TrainingRun
-from server.tuning.training.shapes import Shapes
+from server.tuning.training.shapes import TrainingShapes
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Keys = np.ndarray[Any, np.dtype[np.uint32]]
-Place = tuple[int, Example]
+PlacedExample = tuple[int, Example]
 """(which prompt of the job, an example)."""
 Dispatch = tuple[int, list[Sequence[int]]]
 """(input length, for each prompt the indices of its examples)."""
 
 
-def pack_inputs(
-    vocab_rows: int, shapes: Shapes, places: Sequence[Place], rows: int, length: int | None = None
+def pack_training_inputs(
+    vocab_rows: int,
+    shapes: TrainingShapes,
+    places: Sequence[PlacedExample],
+    rows: int,
+    length: int | None = None,
 ) -> tuple[Ints, Ints]:
     """ids [rows, L] and lengths [rows] of inputs behind their prompts; what is not used has length 0.
 
@@ -43,7 +47,7 @@ def pack_inputs(
     return ids, lengths
 
 
-def dispatches(shapes: Shapes, run: TrainingRun, chosen: Sequence[Sequence[int]]) -> list[Dispatch]:
+def dispatches(shapes: TrainingShapes, run: TrainingRun, chosen: Sequence[Sequence[int]]) -> list[Dispatch]:
     """A step's examples as dispatches, in their order: each takes the smallest rung that holds as many as it
     has rows, so that short examples share one and a long one holds nobody up for longer.
 
@@ -68,30 +72,30 @@ def dispatches(shapes: Shapes, run: TrainingRun, chosen: Sequence[Sequence[int]]
 
 def pack_batch(
     vocab_rows: int,
-    shapes: Shapes,
+    shapes: TrainingShapes,
     run: TrainingRun,
     step: int,
     chosen: Sequence[Sequence[int]],
     length: int | None = None,
-) -> Batch:
+) -> TuningBatch:
     """One dispatch.
 
     Args:
         chosen: for each prompt, the indices of its train examples.
-        length: see `pack_inputs`.
+        length: see `pack_training_inputs`.
     """
     places = [(n, run.tasks[n].train[i]) for n, indices in enumerate(chosen) for i in indices]
-    ids, lengths = pack_inputs(vocab_rows, shapes, places, len(places), length)
-    targets, target_lengths = pack_targets(
+    ids, lengths = pack_training_inputs(vocab_rows, shapes, places, len(places), length)
+    targets, target_lengths = pack_training_targets(
         [example.target_ids for _, example in places], shapes.target_length
     )
     keys = [
         row_key(run.seed, run.tasks[n].index, step, i) for n, indices in enumerate(chosen) for i in indices
     ]
-    return Batch(ids, lengths, targets, target_lengths, np.stack(keys))
+    return TuningBatch(ids, lengths, targets, target_lengths, np.stack(keys))
 
 
-def pack_targets(targets: Sequence[Sequence[int]], length: int) -> tuple[Ints, Ints]:
+def pack_training_targets(targets: Sequence[Sequence[int]], length: int) -> tuple[Ints, Ints]:
     """Targets as [n, length] and their lengths [n]."""
     packed = np.zeros((len(targets), length), np.int32)
     for row, target in enumerate(targets):

@@ -17,10 +17,10 @@ from server.engine.executor.places import Places, placed
 from server.engine.executor.programs import Program
 from server.model.functions import Functions
 from server.model.layout import PyTree
-from server.tuning.training.answering import greedy_tokens, label_scores
-from server.tuning.training.objective import Batch, Noise, Sums, accumulate, apply
-from server.tuning.training.optimiser import Settings
-from server.tuning.training.shapes import Shapes
+from server.tuning.training.answering import greedy_answers, label_scores
+from server.tuning.training.objective import Noise, TuningBatch, TuningSums, accumulate, apply
+from server.tuning.training.optimiser import StepSettings
+from server.tuning.training.shapes import TrainingShapes
 
 Progress = Callable[[str, float], None]
 """Called with the name of each program when it is compiled, and the seconds it took."""
@@ -29,7 +29,7 @@ _AT_ONCE = 2
 
 
 @dataclass(frozen=True)
-class Programs:
+class TuningPrograms:
     """Executables. Calling one never compiles.
 
     Attributes:
@@ -37,7 +37,7 @@ class Programs:
         apply: the optimiser step.
     """
 
-    shapes: Shapes
+    shapes: TrainingShapes
     functions: Functions
     params: PyTree
     accumulate: dict[int, Any]
@@ -54,13 +54,13 @@ class Programs:
 def compile_programs(
     functions: Functions,
     params: PyTree,
-    shapes: Shapes,
+    shapes: TrainingShapes,
     *,
     dropping: bool,
     training: bool = True,
     progress: Progress | None = None,
     known: dict[Any, Any] | None = None,
-) -> Programs:
+) -> TuningPrograms:
     """Compile everything that a job of these shapes calls.
 
     Args:
@@ -80,7 +80,7 @@ def compile_programs(
         kind, _, length = program.name.rstrip("]").partition("[")
         by_kind[kind][int(length or 0)] = known[key]
     stepping = by_kind["apply"][0]
-    return Programs(
+    return TuningPrograms(
         shapes, functions, params, by_kind["accumulate"], stepping, by_kind["score"], by_kind["greedy"]
     )
 
@@ -112,7 +112,7 @@ def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: P
 
 
 def table(
-    functions: Functions, params: PyTree, shapes: Shapes, *, dropping: bool, training: bool = True
+    functions: Functions, params: PyTree, shapes: TrainingShapes, *, dropping: bool, training: bool = True
 ) -> Iterator[Program]:
     """Every program of a job. On a mesh the rows of a batch are cut over `data`; prompts, their gradients and
     what is read back have one copy a device."""
@@ -140,10 +140,10 @@ def table(
             yield Program(f"score[{L}]", score, (where, prompts, *inputs, *labels), scores)
         if shapes.new_tokens:
             said = whole(_ints(rows, shapes.new_tokens))
-            greedy = partial(greedy_tokens, functions, shapes.new_tokens)
+            greedy = partial(greedy_answers, functions, shapes.new_tokens)
             yield Program(f"greedy[{L}]", greedy, (where, prompts, *inputs), said)
     flags = whole(_shape((N,), jnp.bool_))
-    settings = whole(Settings(*[_floats(N)] * 5))
+    settings = whole(StepSettings(*[_floats(N)] * 5))
     results = (prompts, prompts, whole(_floats(N)), flags)
     yield Program("apply", apply, (prompts, prompts, sums, settings, flags), results)
 
@@ -166,21 +166,21 @@ def _reads_no_dropout(path: tuple[str, ...]) -> bool:
     return path not in (("3", "keys"), ("4", "dropout_rate"))
 
 
-def empty_sums(shapes: Shapes) -> Sums:
+def empty_sums(shapes: TrainingShapes) -> TuningSums:
     """Zeros, on the device."""
     N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
-    return Sums(jnp.zeros((N, P, D)), jnp.zeros(N), jnp.zeros(N))
+    return TuningSums(jnp.zeros((N, P, D)), jnp.zeros(N), jnp.zeros(N))
 
 
-def _sums(shapes: Shapes) -> Sums:
+def _sums(shapes: TrainingShapes) -> TuningSums:
     N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
-    return Sums(_floats(N, P, D), _floats(N), _floats(N))
+    return TuningSums(_floats(N, P, D), _floats(N), _floats(N))
 
 
-def _batch(shapes: Shapes, L: int) -> Batch:
+def _batch(shapes: TrainingShapes, L: int) -> TuningBatch:
     B, T = shapes.prompts * shapes.rows_at(L), shapes.target_length
     keys = _shape((B, 2), jnp.uint32)
-    return Batch(_ints(B, L), _ints(B), _ints(B, T), _ints(B), keys)
+    return TuningBatch(_ints(B, L), _ints(B), _ints(B, T), _ints(B), keys)
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:

@@ -14,7 +14,7 @@ from server.errors import InvalidInputError
 from server.tuning.data.examples import Example
 from server.tuning.document.recipe import SHARED, Recipe
 from server.tuning.metrics import check_metrics
-from server.tuning.training.initialisers import Values
+from server.tuning.training.initialisers import PromptValues
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PromptTask:
 
     index: int
     recipe: Recipe
-    initial: Values
+    initial: PromptValues
     train: Sequence[Example]
     selection: Sequence[Example]
     report: Sequence[Example] = ()

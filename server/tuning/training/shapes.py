@@ -19,7 +19,7 @@ _TRIED = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Shapes:
+class TrainingShapes:
     """Each input length costs one training program, and one of each kind of evaluation in use.
 
     Attributes:
@@ -70,8 +70,8 @@ def shapes_for(
     rungs: int = 3,
     evaluation_rows: int | None = None,
     dispatch_tokens: int | None = None,
-) -> Shapes:
-    """Shapes that hold everything in the job.
+) -> TrainingShapes:
+    """Training shapes that hold everything in the job.
 
     Args:
         rungs: input lengths at most; those that pad the job's inputs least, the last holds the longest.
@@ -94,7 +94,7 @@ def shapes_for(
     free = [task for task in run.tasks if not task.labels]
     labels = [ids for task in run.tasks for ids in task.label_ids]
     lengths = _rungs([P + len(example.input_ids) for example in every], rungs)
-    return Shapes(
+    return TrainingShapes(
         prompts=N,
         prompt_length=P,
         width=run.width,

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from server.tuning.training.events import Status
-from server.tuning.training.initialisers import Values
+from server.tuning.training.initialisers import PromptValues
 from server.tuning.training.run import TrainingRun
 
 
 @dataclass
-class Standing:
+class PromptProgress:
     """Of one prompt.
 
     Attributes:
@@ -48,17 +48,17 @@ class TrainingState:
     step: int
     evaluated_step: int
     reported: bool
-    prompts: Values
-    second_moment: Values
-    best: Values
-    losses: list[Values]
-    standings: list[Standing]
+    prompts: PromptValues
+    second_moment: PromptValues
+    best: PromptValues
+    losses: list[PromptValues]
+    standings: list[PromptProgress]
 
     @staticmethod
     def start(run: TrainingRun) -> TrainingState:
         """Before the first step."""
         initial = np.stack([np.asarray(task.initial, np.float32) for task in run.tasks])
-        standings = [Standing() for _ in run.tasks]
+        standings = [PromptProgress() for _ in run.tasks]
         return TrainingState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
 
     def snapshot(self) -> TrainingState:

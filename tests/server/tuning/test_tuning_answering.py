@@ -11,7 +11,7 @@ from tuning_tools import RECIPE, VOCABULARY, model, programs, task
 
 from server.model.decoding import greedy_tokens
 from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.training.packing import pack_inputs
+from server.tuning.training.packing import pack_training_inputs
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.shapes import shapes_for
 
@@ -20,7 +20,7 @@ def test_greedy_text_is_the_models_own_decoding() -> None:
     job = TrainingRun(3, (task(free_text=True, metrics=("exact_match", "squad_f1")),))
     built, only = programs(job), job.tasks[0]
     places = [(0, example) for example in only.selection[:3]]
-    ids, lengths = pack_inputs(built.vocab_rows, built.shapes, places, built.shapes.evaluation_rows)
+    ids, lengths = pack_training_inputs(built.vocab_rows, built.shapes, places, built.shapes.evaluation_rows)
     found = np.asarray(built.greedy[24](built.params, only.initial[None], ids, lengths)).tolist()
     resident = model()
     encoded = jax.jit(resident.functions.encode)(resident.params, only.initial, ids[:3], lengths[:3])
@@ -37,10 +37,10 @@ def test_an_input_goes_behind_its_prompts_rows_into_the_smallest_rung() -> None:
     assert shapes.input_lengths == (16, 24)
     V, P = 168, RECIPE.prompt_length
     short, long = examples[0], examples[-1]
-    ids, lengths = pack_inputs(V, shapes, [(1, short), (0, short)], 3)
+    ids, lengths = pack_training_inputs(V, shapes, [(1, short), (0, short)], 3)
     assert ids.shape == (3, 16)
     assert ids[0, : P + 2].tolist() == [*range(V + P, V + 2 * P), *short.input_ids]
     assert ids[1, :P].tolist() == list(range(V, V + P))
     assert lengths.tolist() == [P + 2, P + 2, 0]
     assert not ids[2].any() and not ids[0, P + 2 :].any()
-    assert pack_inputs(V, shapes, [(0, long)], 1)[0].shape == (1, 24)
+    assert pack_training_inputs(V, shapes, [(0, long)], 1)[0].shape == (1, 24)

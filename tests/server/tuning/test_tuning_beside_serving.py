@@ -29,7 +29,7 @@ from server.tuning.data.examples import make_examples
 from server.tuning.document.recipe import Recipe
 from server.tuning.jobs.worker.service import TuningService
 from server.tuning.training.answering import label_scores
-from server.tuning.training.packing import pack_targets
+from server.tuning.training.packing import pack_training_targets
 
 _numbers = count()
 # One shape an input: at another one, the last bits of an answer may differ, whether a job runs or not.
@@ -203,7 +203,7 @@ def _library_scores(values: Any, inputs: list[tuple[int, ...]], sentinel: bool) 
         lengths[n] = len(values) + len(text)
         ids[n, : lengths[n]] = [*range(first, first + len(values)), *text]
     start = (VOCABULARY.sentinel(0),) if sentinel else ()
-    packed, each = pack_targets([(*start, *VOCABULARY.encode(label), 1) for label in LABELS], 4)
+    packed, each = pack_training_targets([(*start, *VOCABULARY.encode(label), 1) for label in LABELS], 4)
     labels = np.broadcast_to(packed, (rows, *packed.shape))
     label_lengths = np.broadcast_to(each, (rows, len(each)))
     arrays = (values[None], ids, lengths, labels, label_lengths)

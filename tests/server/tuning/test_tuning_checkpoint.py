@@ -82,7 +82,7 @@ def _state(step: int) -> TrainingState:
 
 
 def _read(folder: Path) -> TrainingState:
-    state = checkpoint.read(folder, JOB)
+    state = checkpoint.read_state(folder, JOB)
     assert state is not None
     return state
 
@@ -96,10 +96,10 @@ def _equal(one: TrainingState, other: TrainingState) -> bool:
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    assert checkpoint.read(tmp_path, JOB) is None
+    assert checkpoint.read_state(tmp_path, JOB) is None
     assert checkpoint.made_elsewhere(tmp_path, JOB) is None
     for state in (TrainingState.start(JOB), _state(3)):
-        checkpoint.write(tmp_path, JOB, state)
+        checkpoint.write_state(tmp_path, JOB, state)
         assert _equal(_read(tmp_path), state)
     assert len(list(tmp_path.iterdir())) == 2
     assert _read(tmp_path).best.flags.writeable
@@ -112,10 +112,10 @@ def test_every_failing_call_leaves_the_old_state_or_the_new_one(tmp_path: Path, 
     outcomes = []
     for k in range(1, 40):
         folder = tmp_path / str(k)
-        checkpoint.write(folder, JOB, old)
+        checkpoint.write_state(folder, JOB, old)
         files = FailingFiles(k, how)
         try:
-            checkpoint.write(folder, JOB, new, files=files)
+            checkpoint.write_state(folder, JOB, new, files=files)
         except (OSError, Died):
             found = _read(folder)
             assert _equal(found, old) or _equal(found, new), f"call {k}"
@@ -124,7 +124,7 @@ def test_every_failing_call_leaves_the_old_state_or_the_new_one(tmp_path: Path, 
             assert _equal(_read(folder), new)
             if files.calls < k:
                 break
-        checkpoint.write(folder, JOB, new)
+        checkpoint.write_state(folder, JOB, new)
         assert len(list(folder.iterdir())) == 2, "what a failed write left is swept by the next one"
     else:
         raise AssertionError("the sweep did not come to its end")
@@ -133,40 +133,40 @@ def test_every_failing_call_leaves_the_old_state_or_the_new_one(tmp_path: Path, 
 
 def test_control_writing_in_place_loses_the_state(tmp_path: Path) -> None:
     """The same sweep finds a broken writer: one that overwrites the named file."""
-    checkpoint.write(tmp_path, JOB, _state(2))
+    checkpoint.write_state(tmp_path, JOB, _state(2))
     path = tmp_path / "job.json"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InvalidInputError, match="damaged"):
-        checkpoint.read(tmp_path, JOB)
+        checkpoint.read_state(tmp_path, JOB)
 
 
 def test_damaged_bytes_are_refused(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path, JOB, _state(2))
+    checkpoint.write_state(tmp_path, JOB, _state(2))
     tensors = next(tmp_path.glob("state-*"))
     content = bytearray(tensors.read_bytes())
     content[-1] ^= 1
     tensors.write_bytes(content)
     with pytest.raises(InvalidInputError) as refused:
-        checkpoint.read(tmp_path, JOB)
+        checkpoint.read_state(tmp_path, JOB)
     assert refused.value.code == "corrupt_checkpoint"
     tensors.unlink()
     with pytest.raises(InvalidInputError, match="damaged"):
-        checkpoint.read(tmp_path, JOB)
+        checkpoint.read_state(tmp_path, JOB)
 
 
 def test_an_edited_step_is_refused(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path, JOB, _state(2))
+    checkpoint.write_state(tmp_path, JOB, _state(2))
     path = tmp_path / "job.json"
     document = json.loads(path.read_text())
     document["body"]["step"] = 1
     path.write_text(json.dumps(document))
     with pytest.raises(InvalidInputError, match="damaged"):
-        checkpoint.read(tmp_path, JOB)
+        checkpoint.read_state(tmp_path, JOB)
 
 
 @pytest.mark.parametrize("change", ["seed", "recipe", "data", "initial", "index"])
 def test_another_jobs_checkpoint_is_refused(tmp_path: Path, change: str) -> None:
-    checkpoint.write(tmp_path, JOB, _state(2))
+    checkpoint.write_state(tmp_path, JOB, _state(2))
     first: Any = JOB.tasks[0]
     others = {
         "seed": replace(JOB, seed=4),
@@ -178,12 +178,12 @@ def test_another_jobs_checkpoint_is_refused(tmp_path: Path, change: str) -> None
         "index": TrainingRun(3, (replace(first, index=9), JOB.tasks[1])),
     }
     with pytest.raises(InvalidInputError) as refused:
-        checkpoint.read(tmp_path, others[change])
+        checkpoint.read_state(tmp_path, others[change])
     assert refused.value.code == "checkpoint_mismatch"
 
 
 def test_a_checkpoint_of_another_jax_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.write(tmp_path, JOB, _state(2))
+    checkpoint.write_state(tmp_path, JOB, _state(2))
     monkeypatch.setattr("jax.__version__", "0.99.0")
     warning = checkpoint.made_elsewhere(tmp_path, JOB)
     assert warning is not None and "0.99.0" in warning
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_other_rules_is_told(tmp_path: Path) -> None:
         ]
     ):
         folder = tmp_path / str(place)
-        checkpoint.write(folder, job, TrainingState.start(job))
+        checkpoint.write_state(folder, job, TrainingState.start(job))
         assert checkpoint.made_elsewhere(folder, job) is None
         document = json.loads((folder / "job.json").read_text())
         random = document["body"]["random"]

@@ -41,17 +41,17 @@ def test_a_killed_job_ends_with_the_same_bits(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     # The first checkpoint is two syncs and two renames; the second is killed inside.
     _killed(tmp_path, "write", 4 + chance.randint(1, 4))
-    first = checkpoint.read(tmp_path, JOB)
+    first = checkpoint.read_state(tmp_path, JOB)
     assert first is not None and first.step in (2, 3)
     _killed(tmp_path, "step", chance.randint(4, 6))
-    second = checkpoint.read(tmp_path, JOB)
+    second = checkpoint.read_state(tmp_path, JOB)
     assert second is not None and first.step <= second.step < 6
     whole, resumed = _finish(None), _finish(second)
     for name in ("prompts", "second_moment", "best", "losses"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(resumed, name), name)
     assert whole.standings == resumed.standings
     # The control: a checkpoint that forgets the second moment is found out.
-    forgetful = checkpoint.read(tmp_path, JOB)
+    forgetful = checkpoint.read_state(tmp_path, JOB)
     assert forgetful is not None
     forgetful.second_moment = np.zeros_like(forgetful.second_moment)
     assert not np.array_equal(_finish(forgetful).prompts, whole.prompts)

@@ -36,7 +36,7 @@ def _run(loop: TuningLoop, slice_size: int = 3) -> list[TrainingEvent]:
 
 
 def _loop(job: TrainingRun, folder: Path | None = None, state: TrainingState | None = None) -> TuningLoop:
-    save = None if folder is None else (lambda state: checkpoint.write(folder, job, state))
+    save = None if folder is None else (lambda state: checkpoint.write_state(folder, job, state))
     return TuningLoop(job, programs(job), VOCABULARY.decode, state, save)
 
 
@@ -119,12 +119,12 @@ def test_a_loop_put_down_anywhere_ends_with_the_same_bits(tmp_path: Path) -> Non
     while not loop.done:
         loop.run_slice(chance.randint(3, 8))
         if not loop.done and chance.random() < 0.8:
-            state = checkpoint.read(tmp_path, job)
+            state = checkpoint.read_state(tmp_path, job)
             resumed += state is not None
             loop = _loop(job, tmp_path, state)
     assert resumed >= 3
     _same(whole.state, loop.state)
-    final = checkpoint.read(tmp_path, job)
+    final = checkpoint.read_state(tmp_path, job)
     assert final is not None
     _same(whole.state, final)
     # The control: another seed gives other bits.
@@ -140,7 +140,7 @@ def test_a_cancelled_job_is_saved_between_steps(tmp_path: Path) -> None:
     loop = _loop(job, tmp_path)
     loop.run_slice(3)
     loop.save()
-    state = checkpoint.read(tmp_path, job)
+    state = checkpoint.read_state(tmp_path, job)
     assert state is not None and state.step == 1
     taken_up = _loop(job, tmp_path, state)
     _run(taken_up)
@@ -198,7 +198,7 @@ def test_a_full_disk_fails_the_loop_and_leaves_the_last_checkpoint(tmp_path: Pat
         nonlocal written
         if written == 1:
             raise OSError(28, "No space left on device")
-        checkpoint.write(tmp_path, job, state)
+        checkpoint.write_state(tmp_path, job, state)
         written += 1
 
     loop = TuningLoop(job, programs(job), VOCABULARY.decode, None, save)
@@ -207,7 +207,7 @@ def test_a_full_disk_fails_the_loop_and_leaves_the_last_checkpoint(tmp_path: Pat
     assert not loop.done
     with pytest.raises(RuntimeError, match="new one"):
         loop.run_slice(1)
-    kept = checkpoint.read(tmp_path, job)
+    kept = checkpoint.read_state(tmp_path, job)
     assert kept is not None and kept.step == 2
 
 
@@ -222,9 +222,9 @@ def test_dispatches_of_any_rows_make_the_same_steps(tmp_path: Path) -> None:
     steps = [[e.losses for e in _run(loop) if isinstance(e, StepFinished)] for loop in (one, other)]
     np.testing.assert_allclose(steps[0], steps[1], rtol=1e-4)
     np.testing.assert_allclose(one.state.prompts, other.state.prompts, rtol=2e-4, atol=2e-4)
-    write = partial(checkpoint.write, tmp_path, job)
+    write = partial(checkpoint.write_state, tmp_path, job)
     first = TuningLoop(job, cut, VOCABULARY.decode, save=write)
     while first.state.step < 4:
         first.run_slice(1)
-    _run(taken_up := TuningLoop(job, cut, VOCABULARY.decode, checkpoint.read(tmp_path, job)))
+    _run(taken_up := TuningLoop(job, cut, VOCABULARY.decode, checkpoint.read_state(tmp_path, job)))
     _same(taken_up.state, one.state)

@@ -13,7 +13,7 @@ from jax import export
 from server.model.config import named_config
 from server.model.layout import LAYOUTS, Layout
 from server.model.t5 import build
-from server.tuning.training.objective import Batch, Noise, Sums, accumulate
+from server.tuning.training.objective import Noise, TuningBatch, TuningSums, accumulate
 
 
 def _shape(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -27,10 +27,10 @@ def test_a_training_step_lowers_for_accelerators(platform: str, layout: Layout) 
     model = build(config, layout, "bfloat16")
     N, P, D, M, L, T = 2, 3, config.d_model, 2, 16, 4
     ints = partial(_shape, dtype=jnp.int32)
-    batch = Batch(
+    batch = TuningBatch(
         ints(N * M, L), ints(N * M), ints(N * M, T), ints(N * M), _shape(N * M, 2, dtype=jnp.uint32)
     )
-    sums = Sums(_shape(N, P, D), _shape(N), _shape(N))
+    sums = TuningSums(_shape(N, P, D), _shape(N), _shape(N))
     step = jax.jit(partial(accumulate, model.functions, True))
     exported = export.export(step, platforms=[platform])(
         model.params, _shape(N, P, D), sums, batch, Noise(_shape(), _shape())

@@ -20,7 +20,7 @@ RUN = TrainingRun(3, (task(),))
 def test_an_attempt_removes_what_is_older_and_nothing_that_is_newer(tmp_path: Path) -> None:
     state = TrainingState.start(RUN)
     for token in (1, 9, 10, 11):
-        checkpoint.write(attempt_folder(tmp_path, token), RUN, state)
+        checkpoint.write_state(attempt_folder(tmp_path, token), RUN, state)
     remove_older_attempts(tmp_path, attempt_folder(tmp_path, 10))
     assert [attempt.name for attempt in sorted(tmp_path.iterdir())] == ["run-00000010", "run-00000011"]
     assert newest_state(tmp_path, RUN)[0] is not None
@@ -32,7 +32,7 @@ def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
 ) -> None:
     """By a runner that was given up for dead. The control: a damaged one stays damaged."""
     attempt, state, read = attempt_folder(tmp_path, 1), TrainingState.start(RUN), checkpoint._body
-    checkpoint.write(attempt, RUN, state)
+    checkpoint.write_state(attempt, RUN, state)
 
     def late(path: Path) -> Any:
         body = read(path)
@@ -40,7 +40,7 @@ def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
             next(attempt.glob("state-*")).write_bytes(b"damaged")
         elif state.evaluated_step == 0:
             state.evaluated_step, state.prompts[0, 0, 0] = 1, 5.0
-            checkpoint.write(attempt, RUN, state)
+            checkpoint.write_state(attempt, RUN, state)
         return body
 
     monkeypatch.setattr(checkpoint, "_body", late)

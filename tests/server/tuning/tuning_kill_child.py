@@ -26,8 +26,8 @@ def main(folder: Path, how: str, k: int) -> None:
         JOB,
         programs(JOB),
         VOCABULARY.decode,
-        checkpoint.read(folder, JOB),
-        lambda state: checkpoint.write(folder, JOB, state, files=files),
+        checkpoint.read_state(folder, JOB),
+        lambda state: checkpoint.write_state(folder, JOB, state, files=files),
     )
     while not loop.done:
         for event in loop.run_slice(1):

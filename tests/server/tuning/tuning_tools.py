@@ -14,10 +14,10 @@ from server.engine.executor.testing import tiny_model
 from server.model.t5 import Model
 from server.tuning.data.examples import TextRow, make_examples, target_ids
 from server.tuning.document.recipe import Recipe
-from server.tuning.training.initialisers import Source, initial_prompt
-from server.tuning.training.programs import Programs, compile_programs
+from server.tuning.training.initialisers import InitialiserSource, initial_prompt
+from server.tuning.training.programs import TuningPrograms, compile_programs
 from server.tuning.training.run import PromptTask, TrainingRun
-from server.tuning.training.shapes import Shapes, shapes_for
+from server.tuning.training.shapes import TrainingShapes, shapes_for
 
 LABELS = ("n", "y")
 RECIPE = Recipe(
@@ -57,9 +57,9 @@ def model(layout: Any = "unrolled") -> Model:
     return tiny_model(layout=layout)
 
 
-def source() -> Source:
+def source() -> InitialiserSource:
     embedding = np.asarray(model().params["embedding"], np.float32)
-    return Source(VOCABULARY, lambda ids: embedding[list(ids)], embedding.shape[1])
+    return InitialiserSource(VOCABULARY, lambda ids: embedding[list(ids)], embedding.shape[1])
 
 
 def letters_task(count: int, seed: int) -> list[TextRow]:
@@ -90,12 +90,14 @@ def task(
 
 
 @lru_cache
-def _compiled(shapes: Shapes, dropping: bool, layout: Any, quickly: str | None) -> Programs:
+def _compiled(shapes: TrainingShapes, dropping: bool, layout: Any, quickly: str | None) -> TuningPrograms:
     resident = model(layout)
     return compile_programs(resident.functions, resident.params, shapes, dropping=dropping)
 
 
-def programs(job: TrainingRun, layout: Any = "unrolled", shapes: Shapes | None = None) -> Programs:
+def programs(
+    job: TrainingRun, layout: Any = "unrolled", shapes: TrainingShapes | None = None
+) -> TuningPrograms:
     """Compiled once for jobs of the same shapes."""
     wanted = shapes or replace(shapes_for(job, rungs=1), input_lengths=(24,))
     # Those of a module with `compiled_quickly` are others, in their last bits too.

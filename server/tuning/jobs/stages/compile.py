@@ -7,11 +7,11 @@ from dataclasses import asdict
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.stages.sizing import Sizer, Sizes
 from server.tuning.jobs.stages.validate import Validated
-from server.tuning.training.programs import Programs
+from server.tuning.training.programs import TuningPrograms
 from server.tuning.training.run import TrainingRun
 
 
-def compile_run(attempt: Attempt, validated: Validated) -> tuple[TrainingRun, Programs]:
+def compile_run(attempt: Attempt, validated: Validated) -> tuple[TrainingRun, TuningPrograms]:
     """Measure how large a dispatch may be and compile, off the device's thread.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from server.errors import InvalidInputError
-from server.tuning.training.programs import Programs
+from server.tuning.training.programs import TuningPrograms
 
 SLOWEST = {"cpu": 5e9}
 """Operations a second, by platform."""
@@ -21,7 +21,7 @@ SLOWEST = {"cpu": 5e9}
 _SLOWEST_ACCELERATOR = 1e12
 
 
-def check_durations(programs: Programs, most: float, speed: Callable[[], float], field: str) -> None:
+def check_durations(programs: TuningPrograms, most: float, speed: Callable[[], float], field: str) -> None:
     """Refuse programs of which a dispatch would take too long.
 
     Args:
@@ -56,7 +56,7 @@ def operations(executable: Any) -> float:
     return float((found or {}).get("flops", 0.0))
 
 
-def _operations(programs: Programs) -> Iterator[float]:
+def _operations(programs: TuningPrograms) -> Iterator[float]:
     yield operations(programs.apply)
     for family in (programs.accumulate, programs.score):
         yield from map(operations, family.values())

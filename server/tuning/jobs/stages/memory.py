@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.errors import InvalidInputError
-from server.tuning.training.programs import Programs
+from server.tuning.training.programs import TuningPrograms
 
 _STATE_COPIES = 6
 """Prompts, second moment, best and sums of gradients, the last two in both of a step's hands."""
 
 
-def needed_bytes(programs: Programs) -> int:
+def needed_bytes(programs: TuningPrograms) -> int:
     """The job's state and the scratch memory of its largest program, as XLA reports it.
 
     Steps of serving and slices of training never run at once, so scratch memory of the two is not added up.
@@ -22,7 +22,7 @@ def needed_bytes(programs: Programs) -> int:
     return state + max(_temporary_bytes(each) for each in _executables(programs))
 
 
-def check_memory(programs: Programs, room: int) -> None:
+def check_memory(programs: TuningPrograms, room: int) -> None:
     """Refuse what does not fit.
 
     Raises:
@@ -49,7 +49,7 @@ def check_memory(programs: Programs, room: int) -> None:
     )
 
 
-def _executables(programs: Programs) -> Iterator[Any]:
+def _executables(programs: TuningPrograms) -> Iterator[Any]:
     yield programs.apply
     for family in (programs.accumulate, programs.score, programs.greedy):
         yield from family.values()

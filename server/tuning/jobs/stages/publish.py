@@ -20,10 +20,10 @@ from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.stages.lineage import lineage_of
 from server.tuning.jobs.stages.validate import Validated
 from server.tuning.training.run import TrainingRun
-from server.tuning.training.state import Standing, TrainingState
+from server.tuning.training.state import PromptProgress, TrainingState
 
 
-def is_good(standing: Standing) -> bool:
+def is_good(standing: PromptProgress) -> bool:
     """Whether a prompt becomes a version: it was trained to its end, or as far as it got better."""
     return standing.status in ("finished", "stopped_early") and standing.best_step is not None
 
@@ -79,7 +79,7 @@ def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
     return {"prompts": prompts, "ensemble": None}
 
 
-def metrics_of(standing: Standing) -> dict[str, float]:
+def metrics_of(standing: PromptProgress) -> dict[str, float]:
     """`selection_accuracy`, `report_accuracy`, ...: of the chosen values on each split."""
     found: dict[str, float] = {}
     for each in standing.evaluations:

@@ -26,9 +26,9 @@ from server.tuning.jobs.stages.memory import check_memory
 from server.tuning.training.evaluation import Evaluator
 from server.tuning.training.objective import Noise
 from server.tuning.training.packing import pack_batch
-from server.tuning.training.programs import Programs, compile_programs, empty_sums, table
+from server.tuning.training.programs import TuningPrograms, compile_programs, empty_sums, table
 from server.tuning.training.run import TrainingRun
-from server.tuning.training.shapes import Shapes, rows_within, shapes_for
+from server.tuning.training.shapes import TrainingShapes, rows_within, shapes_for
 
 _REPEATS = 3
 _HOPE = 1.6
@@ -93,7 +93,7 @@ class Sizer:
 
     def settle(
         self, wanted: int | None, settled: Sizes | None
-    ) -> tuple[TrainingRun, Programs, Sizes, list[str]]:
+    ) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
         """The job, its programs, the sizes, and warnings.
 
         Args:
@@ -111,7 +111,7 @@ class Sizer:
         rows, tokens = (settled.evaluation_rows, settled.dispatch_tokens) if settled else (None, None)
         return self._settled(size, rows, tokens, [])
 
-    def _settle_by_time(self) -> tuple[TrainingRun, Programs, Sizes, list[str]]:
+    def _settle_by_time(self) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
         warnings: list[str] = []
         longest_rows, seconds = self._search()
         if seconds > self._limit:
@@ -133,7 +133,7 @@ class Sizer:
 
     def _settled(
         self, size: int, rows: int | None, tokens: int | None, warnings: list[str]
-    ) -> tuple[TrainingRun, Programs, Sizes, list[str]]:
+    ) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
         job = self._job(size)
         shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens)
         programs = self._compile(job, shapes, measuring=False)
@@ -182,7 +182,7 @@ class Sizer:
         self._speed = operations(programs.accumulate[only.input_lengths[0]]) / max(seconds, 1e-9)
         return seconds
 
-    def _measure_training(self, job: TrainingRun, programs: Programs) -> float:
+    def _measure_training(self, job: TrainingRun, programs: TuningPrograms) -> float:
         shapes, size = programs.shapes, job.micro_batch_size
         batch = pack_batch(programs.vocab_rows, shapes, job, 0, [[0] * size for _ in job.tasks])
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
@@ -286,12 +286,12 @@ class Sizer:
     def _compile(
         self,
         job: TrainingRun,
-        shapes: Shapes,
+        shapes: TrainingShapes,
         *,
         training: bool = True,
         measuring: bool = True,
         checked: bool = True,
-    ) -> Programs:
+    ) -> TuningPrograms:
 
         def progress(name: str, seconds: float) -> None:
             self._compiled(name, seconds, measuring)

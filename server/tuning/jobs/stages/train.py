@@ -17,14 +17,16 @@ from server.tuning.jobs.stages.writer import (
 )
 from server.tuning.training.events import StepFinished, TrainingEvent
 from server.tuning.training.loop import TuningLoop
-from server.tuning.training.programs import Programs
+from server.tuning.training.programs import TuningPrograms
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import TrainingState
 
 _SLICE_END_SECONDS = 60.0
 
 
-def train(attempt: Attempt, validated: Validated, run: TrainingRun, programs: Programs) -> TrainingState:
+def train(
+    attempt: Attempt, validated: Validated, run: TrainingRun, programs: TuningPrograms
+) -> TrainingState:
     """Slices until the run is done; its state is then on the disk.
 
     Raises:

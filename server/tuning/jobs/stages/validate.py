@@ -24,7 +24,7 @@ from server.tuning.document.recipe import Recipe
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import TuningBase
 from server.tuning.jobs.stages.datasets import Dataset, load_dataset
-from server.tuning.training.initialisers import Source, initial_prompt
+from server.tuning.training.initialisers import InitialiserSource, initial_prompt
 from server.tuning.training.run import PromptTask, TrainingRun
 
 
@@ -64,7 +64,7 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
     entries: list[PromptDocument] = []
     lineages: list[Mapping[str, Any]] = []
     warnings: list[str] = []
-    source = Source(base.vocabulary, base.embed, base.width)
+    source = InitialiserSource(base.vocabulary, base.embed, base.width)
     reader = _Reader(attempt, document.seed)
     for place, entry in enumerate(document.prompts):
         attempt.interrupt()
@@ -167,7 +167,7 @@ def _label_ids(entry: PromptDocument, base: TuningBase, at: str) -> tuple[tuple[
     return tuple(found)
 
 
-def _initial(entry: PromptDocument, source: Source, seed: int, existing: Any, at: str) -> Any:
+def _initial(entry: PromptDocument, source: InitialiserSource, seed: int, existing: Any, at: str) -> Any:
     try:
         return initial_prompt(entry.recipe, source, seed, entry.index, labels=entry.labels, existing=existing)
     except InvalidInputError as error:

@@ -87,7 +87,7 @@ class CheckpointWriter:
                 state, self._next, self._writing = self._next, None, True
             try:
                 if state is not None and self._may_write():
-                    checkpoint.write(self._folder, self._training, state, files=self._files)
+                    checkpoint.write_state(self._folder, self._training, state, files=self._files)
                     self._written(state.step)
             except Exception as error:
                 with self._changed:
@@ -124,12 +124,12 @@ def newest_state(folder: Path, run: TrainingRun) -> tuple[TrainingState | None, 
 
 def _read(attempt: Path, run: TrainingRun) -> TrainingState | None:
     try:
-        return checkpoint.read(attempt, run)
+        return checkpoint.read_state(attempt, run)
     except InvalidInputError as error:
         if error.code != "corrupt_checkpoint":
             raise
     # Whose attempt it is may not be dead but late, and have put a newer state in its place in between.
-    return checkpoint.read(attempt, run)
+    return checkpoint.read_state(attempt, run)
 
 
 def remove_older_attempts(folder: Path, keep: Path) -> None:

@@ -40,10 +40,10 @@ from server.model.checkpoints.chorus_format import write_chorus
 from server.model.config import T5Config
 from server.model.mesh import DeviceMesh, device_mesh
 from server.model.t5 import Model, assemble
-from server.tuning.training.objective import Batch, Noise
-from server.tuning.training.optimiser import Settings
+from server.tuning.training.objective import Noise, TuningBatch
+from server.tuning.training.optimiser import StepSettings
 from server.tuning.training.programs import empty_sums, table
-from server.tuning.training.shapes import Shapes
+from server.tuning.training.shapes import TrainingShapes
 
 WIDE = T5Config(
     name="wide", vocab_size=163, padded_vocab_size=168, d_model=40, d_kv=3, d_ff=48, num_heads=16,
@@ -105,11 +105,11 @@ def serve(model: Model, ladder: Ladder, compiled: Any) -> list[Any]:
     return [asdict(executor.collect(executor.dispatch(plan))) for plan in plans(V, ladder.input_buckets[0])]  # type: ignore[call-overload]
 
 
-def tuning_shapes(model: Model) -> Shapes:
-    return Shapes(2, 3, model.config.d_model, 2, (16,), 3, 4, 2, 2, 4)
+def tuning_shapes(model: Model) -> TrainingShapes:
+    return TrainingShapes(2, 3, model.config.d_model, 2, (16,), 3, 4, 2, 2, 4)
 
 
-def train(model: Model, shapes: Shapes, compiled: Any) -> dict[str, Any]:
+def train(model: Model, shapes: TrainingShapes, compiled: Any) -> dict[str, Any]:
     """Two steps of two prompts and an evaluation of both kinds."""
     V, generator = model.config.padded_vocab_size, np.random.default_rng(1)
     prompts = generator.normal(size=(2, 3, shapes.width)).astype(np.float32)
@@ -118,8 +118,8 @@ def train(model: Model, shapes: Shapes, compiled: Any) -> dict[str, Any]:
     ids[:, :3] = V + np.array([[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]])
     lengths = np.array([16, 9, 12, 5], np.int32)
     targets, counts = np.full((4, 3), 7, np.int32), np.array([3, 2, 3, 1], np.int32)
-    batch = Batch(ids, lengths, targets, counts, np.arange(8, dtype=np.uint32).reshape(4, 2))
-    settings = Settings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0)))
+    batch = TuningBatch(ids, lengths, targets, counts, np.arange(8, dtype=np.uint32).reshape(4, 2))
+    settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0)))
     noise, params = Noise(np.float32(0.1), np.float32(1e-4)), model.params
     for _ in range(2):
         sums = compiled["accumulate[16]"](params, prompts, empty_sums(shapes), batch, noise)
