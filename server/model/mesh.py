@@ -8,7 +8,6 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,6 @@ from server.model.config import T5Config
 from server.model.parameters import Axes, Axis
 
 DATA, MODEL = "data", "model"
-# Where the weight with these axes lives.
-WeightSharding = Callable[[Axes], jax.sharding.Sharding]
 
 _CUT: dict[Axis, str | None] = {
     "heads": MODEL,

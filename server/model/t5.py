@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from server.model.config import T5Config
 from server.model.functions import Functions
 from server.model.fused_attention import AttentionKind
 from server.model.layout import LAYOUTS, Layout, PyTree
-from server.model.mesh import DeviceMesh, WeightSharding, check_division
+from server.model.mesh import DeviceMesh, check_division
 from server.model.network import T5
 from server.model.parameters import Axes, is_matrix, parameter_axes, parameter_shapes
 
@@ -98,7 +98,7 @@ def assemble(
     layout: Layout,
     dtype: Any,
     tensors: Iterable[tuple[str, AnyArray]],
-    sharding: WeightSharding | None = None,
+    sharding: Callable[[Axes], jax.sharding.Sharding] | None = None,
     mesh: DeviceMesh | None = None,
     matrix_dtype: Any = None,
 ) -> Model:
@@ -216,7 +216,7 @@ def _finish_structs(
 class _Place:
     """Puts arrays where they live, in the model's dtype."""
 
-    def __init__(self, dtype: Any, sharding: WeightSharding | None) -> None:
+    def __init__(self, dtype: Any, sharding: Callable[[Axes], jax.sharding.Sharding] | None) -> None:
         self._dtype = dtype
         self._sharding = sharding
 

@@ -20,12 +20,11 @@ from server.errors import InvalidModelError
 from server.model.checkpoints.documents import read_json, write_json
 from server.model.checkpoints.orbax_parts import restore_host, restore_placed, restore_raw, write_parts
 from server.model.checkpoints.quantised import KIND, Quantiser, dequantised, stored_names
-from server.model.checkpoints.reader import CheckpointReader
+from server.model.checkpoints.reader import CheckpointReader, WeightSharding
 from server.model.checkpoints.tensors import HostArray, target_dtype
 from server.model.checkpoints.vocabulary_files import FoundVocabulary, known_vocabulary, write_vocabulary
 from server.model.config import T5Config
 from server.model.fingerprint import Fingerprinter
-from server.model.mesh import WeightSharding
 from server.model.parameters import parameter_shapes
 
 CHECKPOINT_FORMAT = "chorus-checkpoint"

@@ -9,11 +9,11 @@ from typing import Any
 
 from server.model.checkpoints.fingerprint_cache import cached_fingerprint, keep_fingerprint
 from server.model.checkpoints.opening import OpenOptions, open_checkpoint
-from server.model.checkpoints.reader import CheckpointReader
+from server.model.checkpoints.reader import CheckpointReader, WeightSharding
 from server.model.checkpoints.tensors import TensorProgress, target_dtype
 from server.model.fingerprint import Fingerprinter
 from server.model.layout import Layout
-from server.model.mesh import DeviceMesh, WeightSharding, check_division
+from server.model.mesh import DeviceMesh, check_division
 from server.model.parameters import parameter_count
 from server.model.t5 import Model, assemble
 from server.model.vocabulary import Vocabulary

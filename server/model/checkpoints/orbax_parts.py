@@ -17,9 +17,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from server.errors import InvalidModelError
+from server.model.checkpoints.reader import WeightSharding
 from server.model.checkpoints.tensors import HostArray
 from server.model.config import T5Config
-from server.model.mesh import WeightSharding
 from server.model.parameters import parameter_axes, parameter_shapes
 
 PART_BYTES = 128 * 1024 * 1024

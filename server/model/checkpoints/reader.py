@@ -15,9 +15,10 @@ from server.errors import InvalidModelError
 from server.model.checkpoints.tensors import BFLOAT16, FLOAT32, HostArray, RawTensor, read_canonical
 from server.model.checkpoints.vocabulary_files import FoundVocabulary
 from server.model.config import T5Config
-from server.model.mesh import WeightSharding
-from server.model.parameters import parameter_shapes
+from server.model.parameters import Axes, parameter_shapes
 
+# Where the weight with these axes lives.
+WeightSharding = Callable[[Axes], jax.sharding.Sharding]
 _NAMED_IN_ERRORS = 3
 
 
