@@ -32,7 +32,7 @@ class Wanted:
         devices: in all; `data_devices` groups share rows, the devices of a group share tensors.
         dtype: `float32` or `bfloat16`.
         slots: of one block, that holds `input_tokens` and `new_tokens` a slot.
-        batch_rows: rows of an encoder pass.
+        batch_rows: rows of a prefill step.
         prompt_rows: rows of the device table.
         tuning_prompts: that train together; 0 is no training, and on several devices there is none.
         tuning_rows: of each prompt in a micro-batch.
@@ -58,7 +58,7 @@ class DevicePlan:
     """Bytes of one device.
 
     Attributes:
-        memory: weights, prompt rows, encoder memory, slots, and the largest encoder pass (an estimate).
+        memory: weights, prompt rows, encoder memory, slots, and the largest prefill step (an estimate).
         logits: f32 logits of a decode step's slots, whole on each device of a group.
         training: prompts, their gradients and second moment, and what one backward pass keeps (an estimate);
             0 where nothing trains.
@@ -127,7 +127,7 @@ def plan_devices(config: T5Config, wanted: Wanted) -> DevicePlan:
 
 
 def planned_programs(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> list[Program]:
-    """Every program of one block, one encoder pass and one tuning job, on this mesh.
+    """Every program of one block, one prefill step and one tuning job, on this mesh.
 
     Raises:
         InvalidInputError: the mesh does not divide the model or the slots; names the setting.

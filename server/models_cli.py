@@ -35,9 +35,9 @@ def _count(flag: str, default: int, text: str) -> Callable[[Command], Command]:
 @click.option("--dtype", type=click.Choice(tuple(_DTYPES)), default="bf16", show_default=True)
 @click.option("--layout", type=click.Choice(("unrolled", "scanned")), default="unrolled", show_default=True)
 @_count("--slots", 64, "Sequences that decode together.")
-@_count("--input-tokens", 512, "Encoder positions of a slot and of an encoder pass.")
+@_count("--input-tokens", 512, "Encoder positions of a slot and of a prefill step.")
 @_count("--new-tokens", 64, "Decoder positions of a slot.")
-@_count("--batch-rows", 8, "Rows of an encoder pass.")
+@_count("--batch-rows", 8, "Rows of a prefill step.")
 @_count("--prompt-rows", 8192, "Rows of the prompt table.")
 @click.option("--tuning-prompts", type=click.IntRange(min=0), default=1, show_default=True,
               help="Prompts that train together, on one device only; 0 is no training.")  # fmt: skip

@@ -23,7 +23,7 @@ class Scale:
         decode_means: encoder positions on average, with the block's input length.
         slots, new_tokens: of the decode block.
         dispatch: decode steps in one call.
-        prefill: rows and positions of an encoder pass.
+        prefill: rows and positions of a prefill step.
         residents, prompt: prompts in the table, rows of one.
         base_batch, base_input, base_new_tokens: of the greedy batch.
         label_requests, label_tasks, label_lengths, label_rows: of the labels load, and its ladder.

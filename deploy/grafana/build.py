@@ -116,7 +116,7 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
                 "Step time",
                 "s",
                 [
-                    (mean("chorus_prefill_step_seconds"), "encoder pass"),
+                    (mean("chorus_prefill_step_seconds"), "prefill step"),
                     (mean("chorus_decode_step_seconds"), "decode dispatch"),
                 ],
             ),

@@ -18,20 +18,21 @@ class EngineConfig:
         max_queued_per_tenant: waiting requests of one tenant before its own are refused with
             `quota_exceeded`; None is no bound but the one above.
         decode_tokens_per_dispatch: decode steps of one `DecodePlan`.
-        prefill_token_budget: padded input tokens B * L of one encoder pass; the smallest B of a length always
+        prefill_token_budget: padded input tokens B * L of one prefill step; the smallest B of a length always
             runs.
-        max_padding_waste: share of an encoder pass's padded tokens that may be avoidable padding before rows
-            are left for the next pass; in [0, 1).
+        max_padding_waste: share of a prefill step's padded tokens that may be avoidable padding before rows
+            are left for the next step; in [0, 1).
         batch_invariant: one fixed `(B, L)` for an input-length class, so that load cannot change an answer.
         max_in_flight_steps: steps dispatched and not yet read; 2 keeps the device busy while the host reads.
         lookahead_requests: how far down the fair order one batch looks for rows that fit.
         reserved_slots: free slots of a block shape kept for tenants below their fair share, while more than
             one tenant was seen in `tenant_memory_seconds`.
         tenant_memory_seconds: how long a tenant without requests still counts as active.
-        protect_decode_rounds: decode rounds after a full encoder pass of a tenant above its fair share while
-            a tenant far below its own is decoding; fewer after a smaller pass, at least one.
+        protect_decode_rounds: decode steps after a full prefill step of a tenant above its fair share, while
+            a tenant far below its own is decoding; fewer after a smaller step, but at least one.
         host_prompt_bytes: byte budget of the host tier (prompts in the compute dtype).
-        pinned_prompt_rows: device rows that pinned prompts may take; no request may need the rest plus one.
+        pinned_prompt_rows: device rows that pinned prompts may take; a request whose prompts need more than
+            the remaining rows is refused.
         loader_threads: prompts fetched from the store at once.
         compute_dtype: `float32` or `bfloat16`: the dtype of prompt rows.
         default_deadline_seconds: for requests without one; None waits for ever.

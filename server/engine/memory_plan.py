@@ -26,7 +26,7 @@ class MemoryPlan:
     """Bytes of one device, by use. `temporaries` is 0 until programs are compiled.
 
     Attributes:
-        activations: the largest encoder pass, estimated; part of `temporaries` once those are known.
+        activations: the largest prefill step, estimated; part of `temporaries` once those are known.
         limit: bytes that may be used.
     """
 

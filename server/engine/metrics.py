@@ -53,13 +53,13 @@ class EngineMetrics:
             kind,
         )
         self.queue_seconds = Histogram(
-            made, "chorus_queue_seconds", "Seconds a request waited for its encoder pass.", SECONDS, kind
+            made, "chorus_queue_seconds", "Seconds a request waited for its prefill step.", SECONDS, kind
         )
         self.prefill_seconds = Histogram(
-            made, "chorus_prefill_seconds", "Seconds of a request's encoder pass.", SECONDS, kind
+            made, "chorus_prefill_seconds", "Seconds of a request's prefill step.", SECONDS, kind
         )
         self.decode_seconds = Histogram(
-            made, "chorus_decode_seconds", "Seconds from encoder pass to last token.", SECONDS, kind
+            made, "chorus_decode_seconds", "Seconds from prefill step to last token.", SECONDS, kind
         )
         self.first_token_seconds = Histogram(
             made, "chorus_first_token_seconds", "Seconds from submission to the first token.", SECONDS
@@ -81,21 +81,21 @@ class EngineMetrics:
             made, "chorus_task_requests_total", "Engine requests by task, capped.", ("task", "outcome")
         )
         # Steps.
-        self.batch_rows = Histogram(made, "chorus_batch_rows", "Requests in one encoder pass.", _ROWS, kind)
+        self.batch_rows = Histogram(made, "chorus_batch_rows", "Requests in one prefill step.", _ROWS, kind)
         self.batch_tasks = Histogram(
-            made, "chorus_batch_tasks", "Distinct tasks in one encoder pass.", _ROWS, kind
+            made, "chorus_batch_tasks", "Distinct tasks in one prefill step.", _ROWS, kind
         )
         self.padding_share = Histogram(
-            made, "chorus_padding_share", "Share of an encoder pass that was padding.", _SHARE, kind
+            made, "chorus_padding_share", "Share of a prefill step that was padding.", _SHARE, kind
         )
         self.real_tokens = Counter(
-            made, "chorus_real_tokens_total", "Tokens of encoder passes that belonged to requests."
+            made, "chorus_real_tokens_total", "Tokens of prefill steps that belonged to requests."
         )
         self.padded_tokens = Counter(
-            made, "chorus_padded_tokens_total", "Tokens of encoder passes, padding included."
+            made, "chorus_padded_tokens_total", "Tokens of prefill steps, padding included."
         )
         self.prefill_step_seconds = Histogram(
-            made, "chorus_prefill_step_seconds", "Seconds of one encoder pass.", SECONDS, kind
+            made, "chorus_prefill_step_seconds", "Seconds of one prefill step.", SECONDS, kind
         )
         self.decode_step_seconds = Histogram(
             made, "chorus_decode_step_seconds", "Seconds of one decode dispatch.", SECONDS
@@ -125,7 +125,7 @@ class EngineMetrics:
             EngineStats,
             ("chorus_queued_requests", "Requests that wait for the device.", lambda now: now.queued),
             ("chorus_loading_requests", "Requests that wait for their prompt.", lambda now: now.loading),
-            ("chorus_prefilling_requests", "Requests in an encoder pass.", lambda now: now.prefilling),
+            ("chorus_prefilling_requests", "Requests in a prefill step.", lambda now: now.prefilling),
             ("chorus_decoding_requests", "Requests in decode.", lambda now: now.decoding),
             (
                 "chorus_permits",
@@ -215,7 +215,7 @@ class EngineMetrics:
         padded_tokens: int,
         seconds: float,
     ) -> None:
-        """One encoder pass, when its result was read.
+        """One prefill step, when its result was read.
 
         Args:
             rows: requests in it.

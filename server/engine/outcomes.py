@@ -1,4 +1,4 @@
-"""Exactly one outcome a request: whoever decides first writes the journal, counts it, then the
+"""Every request has exactly one outcome. The first one decided is journalled, counted and given to the
 caller."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from server.engine.scheduler.tickets import Ticket
 
 
 class Outcomes:
-    """Decides outcomes; callable from any thread."""
+    """Settles outcomes; may be called from any thread."""
 
     def __init__(
         self,
@@ -28,7 +28,8 @@ class Outcomes:
         self._clock = clock
 
     def over(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
-        """Everything the ticket held is free: give its permit back, then tell (unless it was told before)."""
+        """Return the permit of a ticket that holds nothing else, then settle its outcome unless it has
+        one."""
         answered = outcome is not None and not isinstance(outcome, FailedEvent)
         if answered and ticket.dispatched is not None:
             self._admission.served(ticket, self._clock() - ticket.dispatched)
@@ -38,7 +39,7 @@ class Outcomes:
         self.decide(ticket, outcome)
 
     def decide(self, ticket: Ticket, outcome: RequestOutcome) -> bool:
-        """Settle the outcome; False when there is one already."""
+        """Settle the outcome; return False when the request already has one."""
         return ticket.handle.settle(outcome, lambda: self._record(ticket, outcome))
 
     def _record(self, ticket: Ticket, outcome: RequestOutcome) -> None:

@@ -3,7 +3,7 @@ left.
 
 Replaying a recorded list of plans on an executor with the same weights and prompts gives the same tokens.
 
-Shapes. An *input bucket* is `(B, L)`: rows and positions of one encoder pass. A *block* is a fixed group of
+Shapes. An *input bucket* is `(B, L)`: rows and positions of one prefill step. A *block* is a fixed group of
 `slots` slots that decode together, with buffers of their own: encoder memory for `input_length` positions a
 slot and self-attention state for `new_tokens` positions a slot. Blocks of one `BlockShape` share compiled
 programs. A block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped`

@@ -25,7 +25,7 @@ from server.engine.requests import (
     ScoreRequest,
 )
 from server.engine.scheduler.core import Scheduler
-from server.engine.scheduler.steps import BatchStep, Step
+from server.engine.scheduler.steps import PrefillStep, Step
 from server.engine.scheduler.tickets import Ticket
 from server.errors import NotFoundError, OverloadedError
 
@@ -178,7 +178,7 @@ class ForgetsRows(Scheduler):
     """Control: prompt rows are not given back."""
 
     def absorb(self, step: Step, result: Any) -> None:
-        if isinstance(step, BatchStep) and len(step.tickets) > 1:
+        if isinstance(step, PrefillStep) and len(step.tickets) > 1:
             step.acquired = step.acquired[1:]
         super().absorb(step, result)
 
@@ -188,7 +188,7 @@ class FreesRowsEarly(Scheduler):
 
     def plan(self) -> Step | None:
         step = super().plan()
-        if isinstance(step, BatchStep) and step.plan.loads:
+        if isinstance(step, PrefillStep) and step.plan.loads:
             object.__setattr__(step.plan, "loads", step.plan.loads[1:])
         return step
 

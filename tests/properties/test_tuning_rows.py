@@ -15,7 +15,7 @@ from server.model.fingerprint import tensor_digest
 from server.model.t5 import tensors_of
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.training.loop import TuningLoop
-from server.tuning.training.objective import Noise, TuningBatch, TuningSums
+from server.tuning.training.objective import LossConfig, TuningBatch, TuningSums
 from server.tuning.training.packing import pack_batch, row_key
 from server.tuning.training.programs import empty_sums
 from server.tuning.training.run import TrainingRun
@@ -23,7 +23,7 @@ from server.tuning.training.run import TrainingRun
 TASKS = (task(0), task(2, RECIPE.changed(learning_rate=0.05, parameter_scaling=True)))
 JOB = TrainingRun(3, TASKS)
 PROMPTS = np.stack([each.initial for each in TASKS])
-NOISE = Noise(np.float32(0.1), np.float32(1e-4))
+LOSS = LossConfig(np.float32(0.1), np.float32(1e-4))
 
 
 def _batch(chosen: list[list[int]], step: int = 0) -> TuningBatch:
@@ -33,7 +33,7 @@ def _batch(chosen: list[list[int]], step: int = 0) -> TuningBatch:
 
 def _sums(prompts: Any, batch: TuningBatch) -> TuningSums:
     built = programs(JOB)
-    sums = built.accumulate[24](built.params, prompts, empty_sums(built.shapes), batch, NOISE)
+    sums = built.accumulate[24](built.params, prompts, empty_sums(built.shapes), batch, LOSS)
     return jax.tree.map(np.asarray, sums)
 
 
@@ -98,8 +98,8 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole() -> None:
     first, second = [[0, 1, 2, 3]] * 2, [[4, 5, 6, 7]] * 2
     one, other = _sums(PROMPTS, _batch(first)), _sums(PROMPTS, _batch(second))
     built = programs(JOB)
-    sums = built.accumulate[24](built.params, PROMPTS, empty_sums(built.shapes), _batch(first), NOISE)
-    sums = jax.tree.map(np.asarray, built.accumulate[24](built.params, PROMPTS, sums, _batch(second), NOISE))
+    sums = built.accumulate[24](built.params, PROMPTS, empty_sums(built.shapes), _batch(first), LOSS)
+    sums = jax.tree.map(np.asarray, built.accumulate[24](built.params, PROMPTS, sums, _batch(second), LOSS))
     np.testing.assert_allclose(sums.gradients, one.gradients + other.gradients, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(sums.losses, one.losses + other.losses, rtol=1e-6)
     np.testing.assert_array_equal(sums.tokens, one.tokens + other.tokens)
@@ -112,7 +112,7 @@ def test_the_loss_is_the_cross_entropy_of_the_target_and_its_slope_the_gradient(
     job = TrainingRun(3, (replace(TASKS[0], train=examples),))
     built = programs(job)
     batch = pack_batch(built.vocab_rows, built.shapes, job, 0, [[0, 1, 2, 3]])
-    none = Noise(np.float32(0), np.float32(0))
+    none = LossConfig(np.float32(0), np.float32(0))
 
     def sums(prompt: Any) -> Any:
         return built.accumulate[24](built.params, prompt[None], empty_sums(built.shapes), batch, none)

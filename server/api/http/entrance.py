@@ -236,7 +236,7 @@ class Entrance:
 
 
 def _steps(path: str, asked: object) -> int:
-    """Steps that a request takes at least: an encoder pass, and the tokens that it may generate."""
+    """Steps that a request takes at least: a prefill step, and the tokens that it may generate."""
     tokens = asked.get("max_new_tokens") if isinstance(asked, dict) and path == "/v1/generate" else None
     return 1 + tokens if type(tokens) is int and 0 < tokens <= _MOST_TOKENS else 1
 

@@ -114,16 +114,16 @@ class AdmissionControl:
                 self._check_deadline(ahead, steps, seconds, now)
 
     def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
-        """An encoder pass of these was planned; they no longer wait."""
+        """A prefill step of these was planned; they no longer wait."""
         with self._lock:
-            before = self._rate.last_pass
+            before = self._rate.last_prefill
             work = sum(ticket.work for ticket in tickets)
             stood = 0.0
             for ticket in tickets:
                 self._stop_waiting(ticket)
                 if before is not None and ticket.queued <= before:
                     stood += ticket.work
-            self._rate.passed(now, work, waited=2 * stood > work, left=bool(self._waiting))
+            self._rate.prefilled(now, work, waited=2 * stood > work, left=bool(self._waiting))
 
     def release(self, ticket: Ticket) -> None:
         """Everything the request held is free."""

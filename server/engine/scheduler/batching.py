@@ -1,4 +1,5 @@
-"""The next encoder pass: the head of the fair queue, and those behind it that ride along."""
+"""Fills the next prefill step with the head of the fair queue and requests behind it that fit the same
+shape."""
 
 from __future__ import annotations
 
@@ -14,21 +15,21 @@ from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fair_queue import FairQueue, Waiting
 from server.engine.scheduler.prompt_rows import Acquired, PromptRows
 from server.engine.scheduler.slots import SlotTable
-from server.engine.scheduler.steps import BatchStep, input_ids
+from server.engine.scheduler.steps import PrefillStep, input_ids
 from server.engine.scheduler.tickets import Ticket
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What one look down the fair order found.
+    """What one scan of the queue, in fair order, found.
 
     Attributes:
         turn: start tag of the head.
-        passed: by tenant, the start tag of its first ticket that could run now but not in this pass.
+        passed: by tenant, the start tag of its first ticket that could run now but not in this step.
         tickets: head first; all fit one bucket length.
         unloaded: tickets whose prompts were evicted everywhere since they were loaded.
-        late: tickets that cannot be answered in time any more.
-        full: the largest batch is reached.
+        late: tickets that can no longer be answered in time.
+        full: the largest batch is full.
     """
 
     turn: float = 0.0
@@ -40,11 +41,11 @@ class Gathered:
 
 
 class Batcher:
-    """Chooses and places the rows of encoder passes.
+    """Chooses and places the rows of prefill steps.
 
-    Rows are taken strictly in fair order as far as prompt rows go: when the head's prompts do not fit beside
-    those that steps in flight read, nothing is taken, and it fits when they are collected. Slots are held
-    much longer, so a ticket without a slot is passed over (`SlotTable` keeps it from starving).
+    Prompt rows are given out strictly in fair order: when the head's prompts do not fit beside those that
+    steps in flight read, nothing is planned until these steps are collected. Slots are held much longer, so a
+    ticket that finds no slot is skipped (`SlotTable` keeps it from starving).
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Batcher:
         self._vocab_size = vocab_size
 
     def gather(self, is_late: Callable[[Ticket], bool]) -> Gathered:
-        """Look down the fair order; changes nothing but claims."""
+        """Scan the queue in fair order. Changes nothing but the reservations of blocks."""
         found = Gathered()
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
@@ -83,14 +84,14 @@ class Batcher:
                     break
         return found
 
-    def place(self, found: Gathered, step: int, now: float) -> BatchStep | None:
+    def place(self, found: Gathered, step: int, now: float) -> PrefillStep | None:
         """Give as many of the gathered tickets as possible their rows and slots, and take them from the
         queue."""
         L = found.tickets[0].fit.input_class
         seated = self._seated(found.tickets, L)
         placed: list[tuple[Ticket, Acquired]] = []
         for ticket in seated:
-            # A ticket before it may have taken the rows of its prompt: the next pass loads it again.
+            # A ticket before it may have taken the rows of its prompt; the next step loads them again.
             acquired = self._rows.acquire(ticket.fit.prompts) if self._present(ticket) else None
             if acquired is None:
                 break
@@ -105,12 +106,15 @@ class Batcher:
         return self._step(step, (B, L), placed, now)
 
     def most_rows(self, length: int) -> int:
-        """Rows of the largest pass of L = `length`."""
+        """The most rows of a prefill step of L = `length`."""
         return self._buckets.most_rows(length)
 
     def _seated(self, tickets: list[Ticket], length: int) -> list[Ticket]:
-        """Those that ride now, with their slots. How many fill a pass is counted among those that find slots:
-        each was sure of a place alone, but two may have been sure of the same one."""
+        """The tickets of this step, each with its slots.
+
+        The batch size is chosen after slots were given out: each ticket was sure of a place by itself, but
+        two may have counted on the same one.
+        """
         seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
         rows = self._buckets.choose([t.fit.input_class for t in seated], length)[1] if seated else 0
         for ticket in seated[rows:]:
@@ -132,7 +136,7 @@ class Batcher:
         found.full = len(found.tickets) == most
 
     def _too_far_ahead(self, found: Gathered, waiting: Waiting[Ticket]) -> bool:
-        """A tenant passed over may fall behind others by one largest request and no more.
+        """A skipped tenant may fall behind the others by its largest request and no more.
 
         Within a tenant the order may bend further, up to the lookahead: its oldest request is the next head.
         """
@@ -158,7 +162,7 @@ class Batcher:
 
     def _step(
         self, step: int, bucket: tuple[int, int], placed: list[tuple[Ticket, Acquired]], now: float
-    ) -> BatchStep:
+    ) -> PrefillStep:
         tickets = tuple(ticket for ticket, _ in placed)
         acquired = tuple(rows for _, rows in placed)
         loads = tuple(load for rows in acquired for load in rows.loads)
@@ -167,10 +171,10 @@ class Batcher:
         if head.fit.score_bucket is not None:
             targets = tuple(t.request.targets for t in tickets if isinstance(t.request, ScoreRequest))
             score = ScorePlan(step, bucket, head.fit.score_bucket, inputs, targets, loads)
-            return BatchStep(score, tickets, acquired, now)
+            return PrefillStep(score, tickets, acquired, now)
         admissions = tuple(
             Admission(row, ticket.block, ticket.slots, ticket.generate.sampling.on_device())
             for row, ticket in enumerate(tickets)
             if ticket.block is not None
         )
-        return BatchStep(PrefillPlan(step, bucket, inputs, admissions, loads), tickets, acquired, now)
+        return PrefillStep(PrefillPlan(step, bucket, inputs, admissions, loads), tickets, acquired, now)

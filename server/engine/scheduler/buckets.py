@@ -1,4 +1,4 @@
-"""Which compiled `(B, L)` a batch runs in. Pure functions of the ladder and the configuration."""
+"""Chooses the compiled `(B, L)` in which a batch runs. Depends only on the ladder and the configuration."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ class BucketChooser:
         return within or sizes[:1]
 
     def most_rows(self, length: int) -> int:
-        """Rows that one pass of L = `length` takes."""
+        """The most rows of one prefill step of L = `length`."""
         return self.batch_sizes(length)[-1]
 
     def joins(self, length: int, input_class: int, bucket_length: int) -> bool:
-        """Whether an input of `length` may ride in a pass of L = `bucket_length`."""
+        """Whether an input of `length` may join a prefill step of L = `bucket_length`."""
         if self.config.batch_invariant or input_class == bucket_length:
             return input_class == bucket_length
         return length <= bucket_length and length >= (1 - self.config.max_padding_waste) * bucket_length
 
     def choose(self, classes: list[int], bucket_length: int) -> tuple[int, int]:
-        """(B, rows) for candidates of these input classes, first come first: how many ride now, in which B.
+        """(B, rows): how many candidates of these input classes run now, in the queue's order, and in which
+        B.
 
-        All of them when the padding stays within bounds, else as many as fill the next smaller batch size.
-        Padding up to a row's own class counts as used: it could not be avoided.
+        All of them if the padding stays within bounds, else as many as fill the next smaller batch size.
+        Padding up to a row's own class is not counted as waste, because it cannot be avoided.
         """
         sizes, rows = self.batch_sizes(bucket_length), len(classes)
         if self.config.batch_invariant:

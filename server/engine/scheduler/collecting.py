@@ -16,7 +16,7 @@ from server.engine.requests import (
 from server.engine.sampling import Sampling
 from server.engine.scheduler.sequences import Detokenise, SequenceBuilder
 from server.engine.scheduler.slots import Block, SlotTable, SlotUse
-from server.engine.scheduler.steps import DecodeStepRecord
+from server.engine.scheduler.steps import DecodeStep
 from server.engine.scheduler.tickets import Ticket, TicketPhase
 from server.errors import InvalidInputError
 
@@ -41,7 +41,7 @@ class Collector:
         count = sampling.n if sampling.num_beams == 1 else 0
         ticket.sequences = [self._builder(sampling) for _ in range(count)]
 
-    def decode(self, step: DecodeStepRecord, result: DecodeResult, now: float) -> None:
+    def decode(self, step: DecodeStep, result: DecodeResult, now: float) -> None:
         """Take in one decode result."""
         block = self._slots.blocks[step.plan.block]
         block.in_flight -= 1

@@ -25,13 +25,13 @@ from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.collecting import Collector, not_finite
 from server.engine.scheduler.fair_queue import FairQueue
 from server.engine.scheduler.loading import Fetch, Loading, drop_holds
+from server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from server.engine.scheduler.prompt_rows import PromptRows
 from server.engine.scheduler.sequences import Detokenise
 from server.engine.scheduler.shares import Shares
 from server.engine.scheduler.slots import Block, SlotTable
-from server.engine.scheduler.steps import BatchStep, DecodeStepRecord, Step
+from server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from server.engine.scheduler.tickets import Ticket, TicketPhase
-from server.engine.scheduler.turns import Turns
 from server.engine.stats import EngineStats
 from server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
 
@@ -42,7 +42,7 @@ class SchedulerPorts:
 
     Attributes:
         fetch: start fetching a prompt; the answer comes back through `loaded` or `load_failed`.
-        leaving_queue: an encoder pass of these tickets was planned now; they no longer count as waiting.
+        leaving_queue: a prefill step of these tickets was planned now; they no longer count as waiting.
         over: a ticket's outcome; everything it held is free. Another outcome may have been decided elsewhere
             before.
         service_seconds: what a ticket will take on the device while others wait for it, 0 while none do.
@@ -91,7 +91,7 @@ class Scheduler:
         self._collector = Collector(config.eos_id, detokenise, self._slots, metrics, self._end)
         self._prefilling: set[Ticket] = set()
         self._decoding: set[Ticket] = set()
-        self._turns = Turns(
+        self._policy = PrefillDecodePolicy(
             self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
         )
         self._steps = 0
@@ -152,11 +152,11 @@ class Scheduler:
     def plan(self) -> Step | None:
         """The next step, or None when there is nothing to do before a result or a ticket comes.
 
-        Encoder passes go first when it is their turn (`Turns`).
+        Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
         """
         head = self._queue.head()
-        if self._turns.encoder_may_go(head):
-            if self._in_flight and self._turns.waits_for_results(head):
+        if self._policy.may_prefill(head):
+            if self._in_flight and self._policy.waits_for_results(head):
                 return None
             if (step := self._plan_batch()) is not None:
                 return step
@@ -165,7 +165,7 @@ class Scheduler:
     def dispatched(self, step: Step) -> None:
         """The executor took the step: prompts it read from the host tier may go."""
         self._in_flight += 1
-        if isinstance(step, BatchStep):
+        if isinstance(step, PrefillStep):
             for ticket in step.tickets:
                 drop_holds(self._host, ticket)
             self._loading.pump()
@@ -174,7 +174,7 @@ class Scheduler:
         """Read a step's result. Steps are absorbed in the order dispatched."""
         self._in_flight -= 1
         now = self._ports.clock()
-        if isinstance(step, DecodeStepRecord):
+        if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
             self._collector.decode(step, result, now)
@@ -223,7 +223,7 @@ class Scheduler:
         self._ports.over(ticket, outcome)
         self._loading.pump()
 
-    def _plan_batch(self) -> BatchStep | None:
+    def _plan_batch(self) -> PrefillStep | None:
         found = self._batcher.gather(self._is_late)
         while found.late or found.unloaded:
             self._clear_way(found)
@@ -245,7 +245,7 @@ class Scheduler:
             self._prefilling.add(ticket)
         self._ports.leaving_queue(step.tickets, now)
         B, L = step.plan.bucket
-        self._turns.encoded(B * L, self._batcher.most_rows(L) * L)
+        self._policy.encoded(B * L, self._batcher.most_rows(L) * L)
         return step
 
     def _clear_way(self, found: Gathered) -> None:
@@ -268,16 +268,16 @@ class Scheduler:
             return False
         return self._ports.clock() + self._ports.service_seconds(ticket) > ticket.deadline
 
-    def _plan_decode(self) -> DecodeStepRecord | None:
+    def _plan_decode(self) -> DecodeStep | None:
         wanting = [block for block in self._slots.blocks if block.wants_decode]
         if not wanting:
             return None
-        block = self._turns.next_to_decode(wanting)
+        block = self._policy.next_to_decode(wanting)
         plan = self._decode_plan(block)
         self._steps += 1
         block.last_decode = self._steps
-        self._turns.decoded(block)
-        return DecodeStepRecord(plan, dict(block.uses), self._ports.clock())
+        self._policy.decoded(block)
+        return DecodeStep(plan, dict(block.uses), self._ports.clock())
 
     def _decode_plan(self, block: Block) -> DecodePlan:
         release = tuple(sorted(block.to_release))
@@ -289,7 +289,7 @@ class Scheduler:
             use.planned += tokens
         return DecodePlan(self._steps, block.index, block.mode or "plain", tokens, release)
 
-    def _collect_prefill(self, step: BatchStep, result: PrefillResult, now: float) -> None:
+    def _collect_prefill(self, step: PrefillStep, result: PrefillResult, now: float) -> None:
         for row, ticket in enumerate(step.tickets):
             if ticket.phase is not TicketPhase.PREFILLING:
                 continue
@@ -303,7 +303,7 @@ class Scheduler:
             self._decoding.add(ticket)
             self._collector.begin(ticket)
 
-    def _collect_score(self, step: BatchStep, result: ScoreResult, now: float) -> None:
+    def _collect_score(self, step: PrefillStep, result: ScoreResult, now: float) -> None:
         for ticket, values in zip(step.tickets, result.log_probabilities, strict=True):
             if ticket.phase is not TicketPhase.PREFILLING:
                 continue
@@ -313,7 +313,7 @@ class Scheduler:
             else:
                 self._end(ticket, ScoredEvent(tuple(values), ticket.fit.length, ticket.timings(now)))
 
-    def _count_batch(self, step: BatchStep, now: float) -> None:
+    def _count_batch(self, step: PrefillStep, now: float) -> None:
         tickets, (B, L), metrics = step.tickets, step.plan.bucket, self._metrics
         metrics.prompt_hits.inc(sum(acquired.hits for acquired in step.acquired))
         metrics.prompt_loads.inc(sum(len(acquired.loads) for acquired in step.acquired))

@@ -1,4 +1,4 @@
-"""Which tenants are about, and what part of the slots is fair for each."""
+"""Which tenants have requests now, and each one's fair share of the slots."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from server.engine.scheduler.tickets import Ticket
 
 
 class Shares:
-    """Tenants seen lately and their weights.
+    """Tenants with recent requests, and their weights.
 
-    While only one tenant is about it may take everything; a second one makes the reservation of the last free
-    slots count.
+    While only one tenant has requests, it may use every slot. As soon as there are two, the last free slots
+    are kept for tenants below their share.
     """
 
     def __init__(self, memory_seconds: float, clock: Callable[[], float]) -> None:
@@ -22,7 +22,7 @@ class Shares:
         self._weights = 0.0
 
     def seen(self, tenant: str, weight: float) -> None:
-        """A request of the tenant arrived, or left."""
+        """Note that a request of the tenant arrived or left."""
         now = self._clock()
         self._weights += weight - self._seen.get(tenant, (0.0, 0.0))[1]
         self._seen[tenant] = (now, weight)
@@ -32,20 +32,20 @@ class Shares:
             self._weights = sum(weight for _, weight in self._seen.values())
 
     def fair(self, tenant: str, total: int) -> float:
-        """The tenant's part of `total`."""
+        """The tenant's fair part of `total`."""
         mine = self._seen.get(tenant, (0.0, 1.0))[1]
         return total * mine / max(self._weights, mine)
 
     @property
     def tenants(self) -> Iterable[str]:
-        """Those seen lately."""
+        """Tenants with recent requests."""
         return self._seen.keys()
 
     @property
     def alone(self) -> bool:
-        """Whether at most one tenant is about."""
+        """Whether at most one tenant has recent requests."""
         return len(self._seen) <= 1
 
     def below(self, ticket: Ticket, held: int, total: int) -> bool:
-        """Whether a tenant that holds `held` of `total` slots may take those kept in reserve."""
+        """Whether a tenant that holds `held` of `total` slots may take those kept free."""
         return self.alone or not held or held + ticket.fit.slots <= self.fair(ticket.origin.tenant, total)

@@ -1,4 +1,4 @@
-"""Who decodes where: slots of blocks, their modes, releases, and who may take the last ones."""
+"""Which request decodes in which slot: blocks, their modes, releases, and who may take the last slots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SlotUse:
     Attributes:
         place: 0, or its place among samples or beams.
         planned: decode steps dispatched for it.
-        over: the device is done with it, or the scheduler no longer wants it.
+        over: the device is done with it, or the scheduler no longer needs it.
     """
 
     ticket: Ticket
@@ -36,7 +36,7 @@ class Block:
         to_release: slots the device must be told to drop, in the block's next plan.
         releasing: slots of a dispatched release whose step was not collected; not free yet.
         in_flight: decode steps dispatched and not collected.
-        last_decode: the round in which it decoded last; the least goes first.
+        last_decode: the step in which it decoded last; the smallest goes first.
     """
 
     index: int
@@ -50,12 +50,12 @@ class Block:
 
     @property
     def busy(self) -> set[int]:
-        """Slots that may not be given out."""
+        """Slots that cannot be given out."""
         return self.uses.keys() | self.to_release | self.releasing.keys()
 
     @property
     def wants_decode(self) -> bool:
-        """Whether a decode plan would do anything that is not in flight already."""
+        """Whether a decode plan would do anything that is not already in flight."""
         if self.to_release:
             return True
         live = [use for use in self.uses.values() if not use.over]
@@ -68,7 +68,7 @@ class Block:
 
     @property
     def steps_left(self) -> int:
-        """Decode steps until it is empty, at most."""
+        """At most how many decode steps until the block is empty."""
         return max((use.limit - use.planned for use in self.uses.values() if not use.over), default=0)
 
     def free_slots(self) -> list[int]:
@@ -77,7 +77,7 @@ class Block:
         return [slot for slot in range(self.shape.slots) if slot not in busy]
 
     def close(self, slot: int) -> None:
-        """The ticket is through with the slot; the device is told unless it knows."""
+        """Free a slot that its ticket no longer needs, and have the device drop it unless it already has."""
         use = self.uses.pop(slot)
         if not use.over:
             self.to_release.add(slot)
@@ -104,13 +104,14 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """A block that empties for `ticket`; those accepted before it in the pass (`ahead`) still get in."""
+class _Reservation:
+    """A block kept for `ticket`; tickets accepted earlier in the same planning pass (`ahead`) may still use
+    it."""
 
     ticket: Ticket
     ahead: frozenset[Ticket]
 
-    def leaves(self, ticket: Ticket) -> bool:
+    def admits(self, ticket: Ticket) -> bool:
         """Whether `ticket` may use the block all the same."""
         return ticket is self.ticket or ticket in self.ahead
 
@@ -123,24 +124,24 @@ share."""
 class SlotTable:
     """All blocks.
 
-    `reserved` free slots of each shape are kept for tenants for whom `below_share` holds, unless a slot is
-    sure to end within two dispatches of `decode_tokens`. A ticket that finds
-    no place may *claim* a block for the rest of one planning pass: those behind it in the fair order leave
-    that block alone, so it empties (a change of mode) or gathers enough free slots (a large group).
+    `kept_free` slots of each shape are kept for tenants for whom `below_share` holds, unless a slot is sure
+    to end within two dispatches of `decode_tokens`. A ticket that finds no place may *reserve* a block for
+    the rest of one planning pass: tickets behind it in the fair order leave that block alone, so that it
+    empties (to change its mode) or gathers enough free slots (for a large group).
     """
 
     def __init__(
-        self, shapes: Sequence[BlockShape], reserved: int, decode_tokens: int, below_share: MayTakeLast
+        self, shapes: Sequence[BlockShape], kept_free: int, decode_tokens: int, below_share: MayTakeLast
     ) -> None:
         self.blocks = [Block(index, shape) for index, shape in enumerate(shapes)]
         self._by_shape: dict[BlockShape, list[Block]] = {}
         for block in self.blocks:
             self._by_shape.setdefault(block.shape, []).append(block)
         self._held: Counter[tuple[BlockShape, str]] = Counter()
-        self._reserved = reserved
+        self._kept_free = kept_free
         self._decode_tokens = decode_tokens
         self._below_share = below_share
-        self._claims: dict[int, _Claim] = {}
+        self._reservations: dict[int, _Reservation] = {}
         self._accepted: set[Ticket] = set()
         self._refused: set[tuple[BlockShape, int, str]] = set()
         self._full: set[tuple[BlockShape, int]] = set()
@@ -163,15 +164,15 @@ class SlotTable:
         return {shape: sum(len(b.busy) for b in blocks) for shape, blocks in self._by_shape.items()}
 
     def begin_pass(self) -> None:
-        """A new planning pass: claims are void."""
-        self._claims.clear()
+        """Begin a planning pass; reservations of the one before are void."""
+        self._reservations.clear()
         self._accepted.clear()
         self._refused.clear()
         self._full.clear()
 
     def has_place(self, ticket: Ticket) -> bool:
-        """Whether `place` would succeed; a ticket that is turned away claims a block."""
-        # Within a pass places only get fewer, so one refusal answers for every ticket alike.
+        """Whether `place` would succeed; a ticket that finds no place may reserve a block."""
+        # Within a planning pass free places only get fewer, so one refusal holds for every similar ticket.
         shape, need, tenant = ticket.fit.shape, ticket.fit.slots, ticket.origin.tenant
         if shape is None or (shape, need) in self._full or (shape, need, tenant) in self._refused:
             return False
@@ -179,14 +180,14 @@ class SlotTable:
         if roomy and self._may_take(ticket, shape):
             self._accepted.add(ticket)
             return True
-        if not roomy and self._claim(ticket, shape):
+        if not roomy and self._reserve(ticket, shape):
             self._full.add((shape, need))
         else:
             self._refused.add((shape, need, tenant))
         return False
 
     def place(self, ticket: Ticket) -> bool:
-        """Give the ticket its slots, or do nothing and answer False."""
+        """Give the ticket its slots; return False, with nothing changed, when there are none."""
         found = self._find(ticket)
         if found is None:
             return False
@@ -200,7 +201,7 @@ class SlotTable:
         return True
 
     def leave(self, ticket: Ticket, *, inactive: bool = False) -> None:
-        """Take all slots of a ticket back. `inactive`: the device has nothing in them."""
+        """Take back all slots of a ticket. `inactive`: the device has nothing in them."""
         if ticket.block is None:
             return
         block = self.blocks[ticket.block]
@@ -228,8 +229,8 @@ class SlotTable:
         """Free slots of a block in the right mode, whoever may take them."""
         need = ticket.fit.slots
         for block in self._by_shape[shape]:
-            claim = self._claims.get(block.index)
-            if block.mode not in (None, ticket.fit.mode) or (claim and not claim.leaves(ticket)):
+            reservation = self._reservations.get(block.index)
+            if block.mode not in (None, ticket.fit.mode) or (reservation and not reservation.admits(ticket)):
                 continue
             free = block.free_slots()
             if len(free) >= need:
@@ -241,28 +242,28 @@ class SlotTable:
         total = sum(block.shape.slots for block in blocks)
         free = total - sum(len(block.busy) for block in blocks)
         held = self._held[(shape, ticket.origin.tenant)]
-        reserved = self._reserved if self._full_for_long(blocks) else 0
-        return free - ticket.fit.slots >= reserved or self._below_share(ticket, held, total)
+        kept_free = self._kept_free if self._full_for_long(blocks) else 0
+        return free - ticket.fit.slots >= kept_free or self._below_share(ticket, held, total)
 
     def _full_for_long(self, blocks: Sequence[Block]) -> bool:
-        """Whether no slot is sure to end soon; if one is, a quiet tenant need not find one in reserve."""
+        """Whether no slot is sure to end soon; if one is, a quiet tenant need not find one kept free."""
         soon = 2 * self._decode_tokens
         return all(
             use.limit - use.planned > soon for block in blocks for use in block.uses.values() if not use.over
         )
 
-    def _claim(self, ticket: Ticket, shape: BlockShape) -> bool:
-        """Claim a block if that helps. False when the ticket may not: its tenant holds enough."""
-        unclaimed = [block for block in self._by_shape[shape] if block.index not in self._claims]
-        same = [block for block in unclaimed if block.mode == ticket.fit.mode]
+    def _reserve(self, ticket: Ticket, shape: BlockShape) -> bool:
+        """Reserve a block if that helps. False when the ticket may not: its tenant holds enough."""
+        unreserved = [block for block in self._by_shape[shape] if block.index not in self._reservations]
+        same = [block for block in unreserved if block.mode == ticket.fit.mode]
         if same and ticket.fit.slots == 1:
             return True  # a slot of its mode comes free by itself
         if not self._may_take(ticket, shape):
             return False
-        candidates = same or unclaimed
+        candidates = same or unreserved
         if candidates:
             soonest = min(candidates, key=lambda block: (block.steps_left, block.index))
-            self._claims[soonest.index] = _Claim(ticket, frozenset(self._accepted))
+            self._reservations[soonest.index] = _Reservation(ticket, frozenset(self._accepted))
         return True
 
     def check_idle(self) -> None:

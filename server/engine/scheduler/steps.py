@@ -12,8 +12,8 @@ from server.engine.scheduler.tickets import Ticket
 
 
 @dataclass(eq=False, slots=True)
-class BatchStep:
-    """An encoder pass: prefill or score.
+class PrefillStep:
+    """A prefill step: prefill or score.
 
     Attributes:
         tickets: one a row.
@@ -28,7 +28,7 @@ class BatchStep:
 
 
 @dataclass(eq=False, slots=True)
-class DecodeStepRecord:
+class DecodeStep:
     """A decode dispatch.
 
     Attributes:
@@ -41,7 +41,7 @@ class DecodeStepRecord:
     planned: float = 0.0
 
 
-Step = BatchStep | DecodeStepRecord
+Step = PrefillStep | DecodeStep
 
 
 def input_ids(parts: tuple[InputPart, ...], rows: PromptRows, vocab_size: int) -> tuple[int, ...]:

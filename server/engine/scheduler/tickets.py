@@ -78,7 +78,7 @@ class Ticket:
 
     @property
     def steps(self) -> int:
-        """Its encoder pass and the decode steps that it may take."""
+        """Its prefill step and the decode steps that it may take."""
         request = self.request
         return 1 if isinstance(request, ScoreRequest) else 1 + request.sampling.max_new_tokens
 

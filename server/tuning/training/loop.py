@@ -27,7 +27,7 @@ from server.tuning.training.events import (
     StepFinished,
     TrainingEvent,
 )
-from server.tuning.training.objective import Noise
+from server.tuning.training.objective import LossConfig
 from server.tuning.training.optimiser import settings_at
 from server.tuning.training.packing import dispatches, pack_batch
 from server.tuning.training.programs import TuningPrograms, empty_sums
@@ -65,7 +65,7 @@ class TuningLoop:
         self._save = save
         self._saved_step = self.state.step
         self._recipes = [task.recipe for task in run.tasks]
-        self._noise = Noise(np.float32(run.recipe.dropout_rate), np.float32(run.recipe.z_loss))
+        self._loss = LossConfig(np.float32(run.recipe.dropout_rate), np.float32(run.recipe.z_loss))
         self._prompts: Any = jnp.asarray(self.state.prompts)
         self._second_moment: Any = jnp.asarray(self.state.second_moment)
         self._events: list[TrainingEvent] = []
@@ -119,7 +119,7 @@ class TuningLoop:
         for number, (length, some) in enumerate(parts, start=1):
             batch = pack_batch(programs.vocab_rows, programs.shapes, self.run, state.step, some, length)
             program = programs.accumulate[length]
-            sums = program(programs.params, self._prompts, sums, batch, self._noise)
+            sums = program(programs.params, self._prompts, sums, batch, self._loss)
             if number < len(parts):
                 # A slice is over when the device is free, not when it was asked.
                 jax.block_until_ready(sums)  # type: ignore[no-untyped-call]

@@ -58,7 +58,7 @@ class TuningSums:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Noise:
+class LossConfig:
     """Scalars f32: dropout rate and z-loss weight."""
 
     dropout_rate: Any
@@ -72,7 +72,7 @@ def accumulate(
     prompts: jax.Array,
     sums: TuningSums,
     batch: TuningBatch,
-    noise: Noise,
+    loss: LossConfig,
 ) -> TuningSums:
     """Add one micro-batch to the sums. Gradients are taken for prompts [N, P, D] alone.
 
@@ -80,7 +80,7 @@ def accumulate(
         dropping: static; without it the program has no dropout in it.
     """
     objective = partial(_objective, functions, dropping, params)
-    gradients, losses = jax.grad(objective, has_aux=True)(prompts, batch, noise)
+    gradients, losses = jax.grad(objective, has_aux=True)(prompts, batch, loss)
     N = prompts.shape[0]
     return TuningSums(
         gradients=sums.gradients + gradients,
@@ -113,13 +113,18 @@ def apply(
 
 
 def _objective(
-    functions: Functions, dropping: bool, params: PyTree, prompts: jax.Array, batch: TuningBatch, noise: Noise
+    functions: Functions,
+    dropping: bool,
+    params: PyTree,
+    prompts: jax.Array,
+    batch: TuningBatch,
+    loss: LossConfig,
 ) -> tuple[jax.Array, jax.Array]:
     """Sum over all target tokens, and each row's summed cross-entropy [B]."""
     dropout = None
     if dropping:
         keys = jax.random.wrap_key_data(batch.keys, impl="threefry2x32")
-        dropout = Dropout(keys, noise.dropout_rate)
+        dropout = Dropout(keys, loss.dropout_rate)
     table = prompts.reshape(-1, prompts.shape[-1])
     encoded = functions.encode(params, table, batch.ids, batch.lengths, dropout)
     targets, lengths = batch.targets[:, None, :], batch.target_lengths[:, None]
@@ -128,5 +133,5 @@ def _objective(
     chosen = jnp.take_along_axis(logits, batch.targets[:, :, None], axis=-1, mode="clip")[:, :, 0]
     real = jnp.arange(batch.targets.shape[1])[None, :] < batch.target_lengths[:, None]
     entropy = jnp.where(real, normaliser - chosen, 0)
-    penalty = jnp.where(real, noise.z_loss * normaliser * normaliser, 0)
+    penalty = jnp.where(real, loss.z_loss * normaliser * normaliser, 0)
     return entropy.sum() + penalty.sum(), entropy.sum(axis=1)

@@ -18,7 +18,7 @@ from server.engine.executor.programs import Program
 from server.model.functions import Functions
 from server.model.layout import PyTree
 from server.tuning.training.answering import greedy_answers, label_scores
-from server.tuning.training.objective import Noise, TuningBatch, TuningSums, accumulate, apply
+from server.tuning.training.objective import LossConfig, TuningBatch, TuningSums, accumulate, apply
 from server.tuning.training.optimiser import StepSettings
 from server.tuning.training.shapes import TrainingShapes
 
@@ -124,13 +124,13 @@ def table(
     N, rows = shapes.prompts, shapes.evaluation_rows
     where = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)), params)
     prompts = whole(_floats(N, shapes.prompt_length, shapes.width))
-    sums, noise = whole(_sums(shapes)), whole(Noise(_floats(), _floats()))
+    sums, loss = whole(_sums(shapes)), whole(LossConfig(_floats(), _floats()))
     step = partial(accumulate, functions, dropping)
     labels = whole((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
     for L in shapes.input_lengths:
         if training:
             batch = jax.tree.map(partial(_cut_rows, places), _batch(shapes, L))
-            arguments = (where, prompts, sums, batch, noise)
+            arguments = (where, prompts, sums, batch, loss)
             read = _reads_all if dropping else _reads_no_dropout
             yield Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,), reads=read)
         inputs = jax.tree.map(partial(_cut_rows, places), (_ints(rows, L), _ints(rows)))

@@ -108,8 +108,8 @@ class RateWithoutPasses(ServiceRate):
 class RateOfTheClock(RateWithoutPasses):
     """The control: time counts whether anything waited or not, and nothing is forgotten."""
 
-    def passed(self, now: float, work: float, *, waited: bool, left: bool) -> None:
-        super().passed(now, work, waited=True, left=True)
+    def prefilled(self, now: float, work: float, *, waited: bool, left: bool) -> None:
+        super().prefilled(now, work, waited=True, left=True)
 
     def idle(self) -> None:
         return None

@@ -19,9 +19,9 @@ from server.engine.requests import PromptHandle, Request
 from server.engine.scheduler.batching import Batcher
 from server.engine.scheduler.buckets import BucketChooser
 from server.engine.scheduler.fitting import Fitter
+from server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from server.engine.scheduler.slots import SlotTable
 from server.engine.scheduler.tickets import Ticket
-from server.engine.scheduler.turns import Turns
 from server.errors import InputTooLongError, InvalidInputError
 
 FITTER = Fitter(TINY_LADDER, 1000, 40)
@@ -162,9 +162,11 @@ def seconds_of_texts() -> float:
 
 
 def test_slots_that_come_free_are_refilled_before_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control owes a round after each pass, of one row too."""
-    found, encoded = seconds_of_texts(), Turns.encoded
-    monkeypatch.setattr(Turns, "encoded", lambda self, tokens, most: encoded(self, tokens, tokens))
+    """The control owes a decode step after each prefill step, even of one row."""
+    found, encoded = seconds_of_texts(), PrefillDecodePolicy.encoded
+    monkeypatch.setattr(
+        PrefillDecodePolicy, "encoded", lambda self, tokens, most: encoded(self, tokens, tokens)
+    )
     assert found <= 0.95 * seconds_of_texts()
 
 
@@ -188,8 +190,10 @@ def wait_of_a_search_among_endless_plain_requests() -> float:
 def test_neither_mode_starves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block, and plain requests without end: a beam search still gets it, and gives it back."""
     assert wait_of_a_search_among_endless_plain_requests() < 0.5, "30 were ahead of it"
-    monkeypatch.setattr(SlotTable, "_claim", lambda self, ticket, shape: True)
-    assert wait_of_a_search_among_endless_plain_requests() > 0.9, "without claims it waits until they end"
+    monkeypatch.setattr(SlotTable, "_reserve", lambda self, ticket, shape: True)
+    assert wait_of_a_search_among_endless_plain_requests() > 0.9, (
+        "without reservations it waits until they end"
+    )
 
 
 def test_more_distinct_prompts_than_rows_take_turns() -> None:
@@ -216,7 +220,7 @@ def test_pinned_prompts_stay() -> None:
     assert sim.scheduler.stats().rows_pinned == 0
 
 
-def test_a_claim_from_behind_does_not_turn_away_those_accepted_before_it() -> None:
+def test_a_reservation_from_behind_does_not_turn_away_those_accepted_before_it() -> None:
     sim = Simulation()
     shape = BlockShape(16, 8, 8)
     table = SlotTable([shape], 0, 4, lambda ticket, held, total: True)
@@ -230,10 +234,10 @@ def test_a_claim_from_behind_does_not_turn_away_those_accepted_before_it() -> No
     table.begin_pass()
     accepted, group, behind = ticket(2), ticket(3, n=8, temperature=1.0), ticket(4)
     assert table.has_place(accepted)
-    assert not table.has_place(group), "the block decodes plain requests: the group claims it"
+    assert not table.has_place(group), "the block decodes plain requests: the group reserves it"
     assert not table.has_place(behind)
     assert table.place(accepted)
-    assert not table.place(behind), "the control: those behind the claim wait"
+    assert not table.place(behind), "the control: those behind the reservation wait"
 
 
 def test_a_prompt_evicted_by_the_request_before_it_in_the_batch_is_loaded_again() -> None:

@@ -18,7 +18,7 @@ from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from server.engine.metrics import CompileMetrics
-from server.jobs.held import HeldJob
+from server.jobs.leased import LeasedJob
 from server.metrics import Counter, Histogram, MetricsRegistry
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.attempt import Attempt
@@ -94,7 +94,7 @@ def attempt(
     store.create_job(TENANT, "tuning", {"base_fingerprint": FINGERPRINT})
     claimed = store.claim_job("tuning", "test", 20.0, FINGERPRINT)
     assert claimed is not None
-    held = HeldJob(store, *claimed, 20.0, 30.0, threading.Event())
+    held = LeasedJob(store, *claimed, 20.0, 30.0, threading.Event())
     made = Attempt(
         held,
         base(),

@@ -15,7 +15,7 @@ from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
-from server.jobs import held
+from server.jobs import leased
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
 
@@ -55,7 +55,7 @@ class Stuttering:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    monkeypatch.setattr(held, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(leased, "_PAUSE_SECONDS", 0.001)
     return FakeClock()
 
 
@@ -95,7 +95,7 @@ def test_a_job_that_does_not_wait_for_its_reads_fails(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control."""
-    monkeypatch.setattr(held.HeldJob, "store", property(lambda self: self._store))
+    monkeypatch.setattr(leased.LeasedJob, "store", property(lambda self: self._store))
     store = PromptStore.open(tmp_path, clock=clock)
     _, over = _beside(store, tmp_path, Stuttering(store, clock, "before"))
     assert over.status == "failed" and over.error is not None and over.error["code"] == "store_unavailable"

@@ -13,7 +13,7 @@ from jax import export
 from server.model.config import named_config
 from server.model.layout import LAYOUTS, Layout
 from server.model.t5 import build
-from server.tuning.training.objective import Noise, TuningBatch, TuningSums, accumulate
+from server.tuning.training.objective import LossConfig, TuningBatch, TuningSums, accumulate
 
 
 def _shape(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -33,7 +33,7 @@ def test_a_training_step_lowers_for_accelerators(platform: str, layout: Layout) 
     sums = TuningSums(_shape(N, P, D), _shape(N), _shape(N))
     step = jax.jit(partial(accumulate, model.functions, True))
     exported = export.export(step, platforms=[platform])(
-        model.params, _shape(N, P, D), sums, batch, Noise(_shape(), _shape())
+        model.params, _shape(N, P, D), sums, batch, LossConfig(_shape(), _shape())
     )
     assert exported.platforms == (platform,)
     # Gradients, losses and counts stay f32 whatever the model computes in.

@@ -11,7 +11,7 @@ import pytest
 from service_tools import FINGERPRINT, attempt, base, document, jsonl, upload
 
 from prompts_store.store import PromptStore
-from server.jobs.held import JobCancelledError
+from server.jobs.leased import JobCancelledError
 from server.tuning.data.examples import TextRow, make_examples
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.stages import validate as stage

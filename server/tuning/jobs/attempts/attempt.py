@@ -10,7 +10,7 @@ from typing import Any
 from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
-from server.jobs.held import HeldJob, ServiceStoppingError
+from server.jobs.leased import LeasedJob, ServiceStoppingError
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
@@ -30,7 +30,7 @@ class Attempt:
         progress: the job's, as the store has it or is about to.
     """
 
-    held: HeldJob
+    held: LeasedJob
     base: TuningBase
     config: ServiceConfig
     work: DeviceWork

@@ -1,8 +1,8 @@
-"""Whether a job's dispatches end in time: told before one is made, as the device cannot be interrupted.
+"""Refuses a job whose device dispatches would take too long, before the first one: none can be interrupted.
 
-A server whose device step takes too long ends itself (`step_timeout_seconds`): no job may cause that.
-What a program takes is foretold from its operations, as XLA counts them, and the speed of a small one that is
-measured. Programs that the slowest device would end in time are not looked at, so most jobs cost nothing.
+A server ends itself when a device step takes longer than `step_timeout_seconds`, and no job may cause that. A
+program's duration is estimated from its operations, as XLA counts them, and the measured speed of a small
+program. Programs that even the slowest device finishes in time are not measured, so most jobs cost nothing.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.jobs.held import HeldJob
+from server.jobs.leased import LeasedJob
 from server.tuning.document.job import JobDocument
 from server.tuning.training.events import Evaluated, PromptStopped, StepFinished, TrainingEvent
 
@@ -26,7 +26,7 @@ class Reporter:
 
     def __init__(
         self,
-        held: HeldJob,
+        held: LeasedJob,
         spec: JobDocument,
         progress: dict[str, Any],
         clock: Callable[[], float] = time.monotonic,

@@ -24,7 +24,7 @@ from server.tuning.jobs.attempts.slices import DeviceWork
 from server.tuning.jobs.stages.durations import check_durations, operations
 from server.tuning.jobs.stages.memory import check_memory
 from server.tuning.training.evaluation import Evaluator
-from server.tuning.training.objective import Noise
+from server.tuning.training.objective import LossConfig
 from server.tuning.training.packing import pack_batch
 from server.tuning.training.programs import TuningPrograms, compile_programs, empty_sums, table
 from server.tuning.training.run import TrainingRun
@@ -186,11 +186,11 @@ class Sizer:
         shapes, size = programs.shapes, job.micro_batch_size
         batch = pack_batch(programs.vocab_rows, shapes, job, 0, [[0] * size for _ in job.tasks])
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
-        noise = Noise(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
+        loss = LossConfig(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
         program = programs.accumulate[shapes.input_lengths[-1]]
 
         def dispatch() -> None:
-            sums = program(programs.params, prompts, empty_sums(shapes), batch, noise)
+            sums = program(programs.params, prompts, empty_sums(shapes), batch, loss)
             jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
 
         return self._measure(dispatch)

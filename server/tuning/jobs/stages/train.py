@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from server.jobs.held import JobCancelledError, ServiceStoppingError
+from server.jobs.leased import JobCancelledError, ServiceStoppingError
 from server.tuning.data.order import forget_orders
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.stages.reporting import Reporter

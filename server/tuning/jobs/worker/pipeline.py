@@ -16,7 +16,7 @@ import shutil
 from typing import Any, Literal
 
 from prompts_store.errors import LeaseLostError, StoreError
-from server.jobs.held import JobCancelledError, ServiceStoppingError
+from server.jobs.leased import JobCancelledError, ServiceStoppingError
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.stages.compile import compile_run
 from server.tuning.jobs.stages.publish import is_good, publish, result_of

@@ -12,7 +12,7 @@ from datetime import timedelta
 from prompts_store.blobs.files import Files
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
-from server.jobs.held import HeldJob
+from server.jobs.leased import LeasedJob
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
@@ -60,7 +60,7 @@ class TuningService:
         self._look = threading.Event()
         self._because = because
         self._files = files or Files()
-        self._held: HeldJob | None = None
+        self._held: LeasedJob | None = None
         metrics.running.watch(lambda: self.running is not None)
         self._sweep_at = 0.0
         self._thread = threading.Thread(target=self._run, name="chorus-tuning", daemon=True)
@@ -130,7 +130,9 @@ class TuningService:
         if claimed is None:
             return False
         job, lease = claimed
-        held = HeldJob(self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping)
+        held = LeasedJob(
+            self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping
+        )
         self._metrics.runs.inc()
         self._say(f"{job.id} begins (attempt {job.attempt})")
         attempt = Attempt(

@@ -40,7 +40,7 @@ from server.model.checkpoints.chorus_format import write_chorus
 from server.model.config import T5Config
 from server.model.mesh import DeviceMesh, device_mesh
 from server.model.t5 import Model, assemble
-from server.tuning.training.objective import Noise, TuningBatch
+from server.tuning.training.objective import LossConfig, TuningBatch
 from server.tuning.training.optimiser import StepSettings
 from server.tuning.training.programs import empty_sums, table
 from server.tuning.training.shapes import TrainingShapes
@@ -120,9 +120,9 @@ def train(model: Model, shapes: TrainingShapes, compiled: Any) -> dict[str, Any]
     targets, counts = np.full((4, 3), 7, np.int32), np.array([3, 2, 3, 1], np.int32)
     batch = TuningBatch(ids, lengths, targets, counts, np.arange(8, dtype=np.uint32).reshape(4, 2))
     settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0)))
-    noise, params = Noise(np.float32(0.1), np.float32(1e-4)), model.params
+    config, params = LossConfig(np.float32(0.1), np.float32(1e-4)), model.params
     for _ in range(2):
-        sums = compiled["accumulate[16]"](params, prompts, empty_sums(shapes), batch, noise)
+        sums = compiled["accumulate[16]"](params, prompts, empty_sums(shapes), batch, config)
         prompts, moment, loss, _ = compiled["apply"](prompts, moment, sums, settings, np.ones(2, bool))
         losses.append(np.asarray(loss).tolist())
     labels = np.array([[[3, 1], [4, 1]]] * 4, np.int32), np.full((4, 2), 2, np.int32)

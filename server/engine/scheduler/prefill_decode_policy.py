@@ -1,4 +1,4 @@
-"""Encoder passes and decode steps take turns, so that neither new requests nor those under way starve."""
+"""Prefill and decode steps take turns, so that neither new requests nor running ones starve."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from server.engine.scheduler.slots import Block, SlotTable
 from server.engine.scheduler.tickets import Ticket
 
 
-class Turns:
-    """Whose turn it is.
+class PrefillDecodePolicy:
+    """Decides whether the next step is a prefill step or a decode step, and of which block.
 
-    Every block that wants to decode does so once after a full encoder pass, the largest of its length, or
-    after smaller ones that add up to one: slots come free a few at a time, and a round for each pass of a row
-    or two would leave the others empty meanwhile. A decode round costs the same however few of its slots are
-    taken, so while one tenant is alone only a block that is more than half full holds up the next pass, or
-    one that has waited for `token_budget` padded tokens.
+    After a full prefill step (the largest of its length), or several smaller ones that add up to one, every
+    block that has something to decode gets one decode step. Slots come free a few at a time, and a decode
+    step after each prefill step of one or two rows would leave the other slots empty meanwhile. A decode step
+    costs the same however few of its slots are in use, so while only one tenant has requests, a block delays
+    the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
 
-    A tenant is *quiet* while it holds less than half its fair share of all slots, *busy* while it holds more
-    than its share. A quiet tenant's request may go ahead of the decode round, once between two rounds. A busy
-    tenant's request waits a round after each pass while a tenant within its share decodes, and
-    `protect_rounds` rounds after a full pass, fewer after a smaller one, while a quiet tenant does: fewer and
-    fuller passes of others between the quiet one's tokens.
+    A tenant is *quiet* while it holds less than half its fair share of all slots, and *busy* while it holds
+    more than its share. A quiet tenant's request may be encoded before the decode step that is due, once
+    between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
+    a tenant within its share decodes, and for `protect_rounds` decode steps after a full prefill step (fewer
+    after a smaller one) while a quiet tenant decodes: between the quiet tenant's tokens there are then fewer
+    and fuller prefill steps of others.
     """
 
     def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
@@ -32,16 +33,17 @@ class Turns:
         self._shares = shares
         self._protect_rounds = protect_rounds
         self._token_budget = token_budget
-        self._last_pass = 0
+        self._last_tokens = 0
         self._rounds: dict[int, int] = {}
         self._waited: Counter[int] = Counter()
         self._jumped = False
-        # In full passes: encoded since the last round; that with another pass like the last one, at most 1.
+        # In full prefill steps: those since the last decode step; and the same with one more like the last,
+        # at most 1.
         self._encoded = 0.0
         self._share = 1.0
 
-    def encoder_may_go(self, head: Waiting[Ticket] | None) -> bool:
-        """Whether the next step may be an encoder pass; `head` is the request whose turn it would be."""
+    def may_prefill(self, head: Waiting[Ticket] | None) -> bool:
+        """Whether the next step may be a prefill step; `head` is the request whose turn it would be."""
         wanting = [block for block in self._slots.blocks if block.wants_decode]
         if not wanting or head is None:
             return True
@@ -50,8 +52,8 @@ class Turns:
         return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
 
     def waits_for_results(self, head: Waiting[Ticket] | None) -> bool:
-        """Whether a pass of `head` is better planned when nothing is in flight: a busy tenant's pass behind
-        another step is what a quiet tenant's next request would find before it."""
+        """Whether to plan a prefill step of `head` only when nothing is in flight. A busy tenant's prefill
+        step queued behind another step would delay a quiet tenant's next request by both."""
         if head is None or self._shares.alone:
             return False
         held, total = self._slots.held_by_tenant(), self._slots.total
@@ -59,18 +61,19 @@ class Turns:
         return quiet and held[head.tenant] > self._shares.fair(head.tenant, total)
 
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
-        """Which of these blocks decodes now: one that holds up the encoder, else the longest without."""
+        """Which of these blocks decodes now: one that delays the next prefill step, else the one that waited
+        longest."""
         return min(wanting, key=lambda block: (not self._due(block), block.last_decode, block.index))
 
     def encoded(self, tokens: int, most_tokens: int) -> None:
-        """An encoder pass of so many padded tokens was planned; a full one of its length has
+        """A prefill step of `tokens` padded tokens was planned; a full one of its length has
         `most_tokens`."""
         wanting = [block for block in self._slots.blocks if block.wants_decode]
         self._jumped = any(not self._rounds.get(block.index, 1) for block in wanting)
         self._encoded += tokens / most_tokens
         self._share = min(1.0, self._encoded + tokens / most_tokens)
         self._rounds = {block.index: 0 for block in self._slots.blocks}
-        self._last_pass = tokens
+        self._last_tokens = tokens
         self._waited.update({block.index: tokens for block in wanting})
 
     def decoded(self, block: Block) -> None:
@@ -81,14 +84,14 @@ class Turns:
         del self._waited[block.index]
 
     def _due(self, block: Block) -> bool:
-        """Whether a block that wants to decode should do so before another pass like the last one."""
+        """Whether a block that wants to decode should do so before another prefill step like the last one."""
         if self._rounds.get(block.index, 1) or self._share < 1:
             return False
-        late = self._waited[block.index] + self._last_pass > self._token_budget
+        late = self._waited[block.index] + self._last_tokens > self._token_budget
         return late or 2 * block.working > block.shape.slots
 
     def _owed(self, head: Waiting[Ticket]) -> int:
-        """Decode rounds before the next encoder pass, where there are several tenants."""
+        """Decode steps due before the next prefill step, where there are several tenants."""
         held, total = self._slots.held_by_tenant(), self._slots.total
         fair = {name: self._shares.fair(name, total) for name in (*held, head.tenant)}
         if 2 * held[head.tenant] < fair[head.tenant]:

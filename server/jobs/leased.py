@@ -32,7 +32,7 @@ class ServiceStoppingError(Exception):
     """The process is going down; the job goes back into the queue."""
 
 
-class HeldJob:
+class LeasedJob:
     """One claimed job.
 
     Args:
@@ -191,7 +191,7 @@ class HeldJob:
 class _Patient:
     """A store, each call asked again while it does not answer."""
 
-    def __init__(self, held: HeldJob, store: PromptStore) -> None:
+    def __init__(self, held: LeasedJob, store: PromptStore) -> None:
         self._held = held
         self._store = store
 

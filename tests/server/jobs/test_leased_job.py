@@ -11,7 +11,7 @@ import pytest
 
 from prompts_store.errors import LeaseLostError, StoreError
 from prompts_store.store import PromptStore
-from server.jobs.held import HeldJob, JobCancelledError, ServiceStoppingError
+from server.jobs.leased import JobCancelledError, LeasedJob, ServiceStoppingError
 
 
 class Scripted:
@@ -29,14 +29,14 @@ class Scripted:
         return answer
 
 
-def _held(tmp_path: Path, scripted: Scripted, clock: FakeSeconds) -> HeldJob:
+def _held(tmp_path: Path, scripted: Scripted, clock: FakeSeconds) -> LeasedJob:
     store = PromptStore.open(tmp_path)
     store.create_job("acme", "tuning", {"base_fingerprint": "base"})
     claimed = store.claim_job("tuning", "me", 20, "base")
     assert claimed is not None
     stopping = threading.Event()
     stopping.wait = clock.wait  # type: ignore[method-assign]
-    return HeldJob(scripted, *claimed, 20.0, 30.0, stopping, clock)  # type: ignore[arg-type]
+    return LeasedJob(scripted, *claimed, 20.0, 30.0, stopping, clock)  # type: ignore[arg-type]
 
 
 class FakeSeconds:
@@ -94,7 +94,7 @@ def test_a_lease_is_kept_while_the_attempt_is_busy_and_no_longer(tmp_path: Path)
     store.create_job("acme", "tuning", {"base_fingerprint": "base"})
     claimed = store.claim_job("tuning", "me", 30, "base")
     assert claimed is not None
-    held = HeldJob(store, *claimed, 30.0, 30.0, threading.Event(), clock)
+    held = LeasedJob(store, *claimed, 30.0, 30.0, threading.Event(), clock)
     first = held.lease.expires_at
     with held.kept(0.001):
         clock.now = 11.0
