@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.model.cli import SIZES, as_json_option, models, source_options
-from server.model.command import Command, Finite, stated
+from server.model.command import DTYPES, Command, Finite, Spelled, stated
 from server.model.config import T5Config, named_config
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-_DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 _COUNT = click.IntRange(min=1, max=1_000_000)
 
 
@@ -32,7 +31,7 @@ def _count(flag: str, default: int, text: str) -> Callable[[Command], Command]:
 @click.option("--size", type=click.Choice(SIZES), help="A published size of T5 1.1, in place of MODEL.")
 @_count("--devices", 1, "Devices in all.")
 @_count("--data-devices", 1, "Groups of devices that share rows; the devices of a group share tensors.")
-@click.option("--dtype", type=click.Choice(tuple(_DTYPES)), default="bf16", show_default=True)
+@click.option("--dtype", type=Spelled(DTYPES), default="bf16", show_default=True)
 @click.option("--layout", type=click.Choice(("unrolled", "scanned")), default="unrolled", show_default=True)
 @_count("--slots", 64, "Sequences that decode together.")
 @_count("--input-tokens", 512, "Encoder positions of a slot and of a prefill step.")
@@ -59,7 +58,7 @@ def plan(
     from server.device_plan import Wanted, document, plan_devices
 
     flags = {name: rest.pop(name) for name in tuple(rest) if name not in Wanted.__dataclass_fields__}
-    found = plan_devices(_config(model, size, flags), Wanted(dtype=_DTYPES[dtype], **rest))
+    found = plan_devices(_config(model, size, flags), Wanted(dtype=dtype, **rest))
     if as_json:
         content = document(found)
         if bandwidth is not None:

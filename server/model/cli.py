@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from server.model.command import Command, stated
+from server.model.command import DTYPES, Command, Spelled, stated
 from server.model.config import T5Config, named_config
 from server.model.parameters import parameter_count, prompt_table
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 SIZES = ("tiny", "small", "base", "large", "xl", "xxl")
 CHECKPOINT_FORMATS = ("orbax", "hf", "t5x")
-CHECKPOINT_DTYPES = ("float32", "bfloat16")
 
 
 def source_options(command: Command) -> Command:
@@ -100,7 +99,7 @@ def describe(model: str, as_json: bool, **flags: Any) -> None:
 )
 @click.option(
     "--dtype",
-    type=click.Choice((*CHECKPOINT_DTYPES, "int8")),
+    type=Spelled(DTYPES | {"int8": "int8"}),
     help="Cast the weights. int8 (orbax only): a byte a value at rest. Default: as the source has them.",
 )
 @click.option(
@@ -144,7 +143,7 @@ def convert_command(
     "--to", type=click.Choice(CHECKPOINT_FORMATS), default="orbax", show_default=True, help="Format to write."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--dtype", type=click.Choice(CHECKPOINT_DTYPES), default="float32", show_default=True)
+@click.option("--dtype", type=Spelled(DTYPES), default="f32", show_default=True)
 @click.option(
     "--vocabulary",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -12,6 +12,8 @@ import click
 from server.errors import ChorusError, startup_message
 
 Command = Callable[..., None]
+# The types that a model computes in, as every option spells them, and their names in NumPy.
+DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
 
 class Finite(click.FloatRange):
@@ -23,6 +25,30 @@ class Finite(click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return found
+
+
+class Spelled(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+    """One of the keys of `names`, read as its value; the value itself is accepted too."""
+
+    name = "choice"
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+
+    def spelling(self, value: str) -> str:
+        """The key of a value."""
+        return next(name for name, meant in self._names.items() if meant == value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """`[f32|bf16]`."""
+        return f"[{'|'.join(self._names)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The value that is meant. Raises click.BadParameter."""
+        found = self._names.get(value, value)
+        if found not in self._names.values():
+            self.fail(f"{value!r} is not one of {', '.join(self._names)}.", param, ctx)
+        return str(found)
 
 
 def stated(command: Command) -> Command:

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from server.model.command import Finite
+from server.model.command import DTYPES, Finite, Spelled
 from server.pretraining.settings import (
     OBJECTIVES,
     OPTIMISERS,
-    PRETRAINING_ATTENTIONS,
     SCHEDULES,
     PretrainingSettings,
     option_of,
@@ -39,17 +38,23 @@ _SETTINGS_HELP: dict[str, str] = {
     "weight_decay": "Times the learning rate.",
     "z_loss": "Weight of the squared log of the softmax's normaliser.",
     "seed": "Of weights, vocabulary and batches.",
-    "compute_dtype": "Of the model; weights, optimiser and loss are float32.",
+    "compute_dtype": "Of the model; weights, optimiser and loss are f32.",
     "layout": "unrolled: faster. scanned: less memory and compile time, layers are computed twice.",
-    "attention": "dense: everywhere. fused: JAX's own. cudnn: NVIDIA GPUs, bfloat16.",
+    "attention": "xla: everywhere. fused: JAX's own. cudnn: NVIDIA GPUs, bf16.",
     "evaluate_batches": "Micro-batches of the held-out slice that a measurement takes.",
     "examples_cap": "Most examples of a task that count when tasks are weighed.",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES, "optimiser": OPTIMISERS, "schedule": SCHEDULES,
-    "attention": PRETRAINING_ATTENTIONS, "layout": ("unrolled", "scanned"),
-    "compute_dtype": ("float32", "bfloat16"),
+    "layout": ("unrolled", "scanned"),
 }  # fmt: skip
+
+
+# A run is known by the values, so these stay; the options are spelled as those of serving.
+_SPELLED = {
+    "compute_dtype": Spelled(DTYPES),
+    "attention": Spelled({"xla": "dense", "fused": "fused", "cudnn": "cudnn"}),
+}
 
 
 def settings_options(defaults: Mapping[str, Any]) -> Decorator:
@@ -59,6 +64,9 @@ def settings_options(defaults: Mapping[str, Any]) -> Decorator:
         default = defaults.get(field.name, field.default)
         names = [option_of(field.name)]
         kind: Any = click.Choice(_CHOICES[field.name]) if field.name in _CHOICES else type(default)
+        if field.name in _SPELLED:
+            kind = _SPELLED[field.name]
+            default = kind.spelling(default)
         if kind is bool:
             names = [f"{names[0]}/--no-{names[0][2:]}"]
         text = _SETTINGS_HELP[field.name]

@@ -72,7 +72,7 @@ def test_init_convert_fingerprint(tmp_path: Path, to: str) -> None:
     other = answer("init", "--size", "tiny", "--seed", "4", "--to", to, tmp_path / "c")
     assert made["fingerprint"] == again["fingerprint"] != other["fingerprint"]
     size = ("--vocab-size", "163")
-    how = ("--to", "t5x", "--dtype", "bfloat16", "--without-vocabulary", *size)
+    how = ("--to", "t5x", "--dtype", "bf16", "--without-vocabulary", *size)
     written = answer("convert", tmp_path / "a", tmp_path / "d", *how)
     known = answer("fingerprint", tmp_path / "d", "--verify", *size)
     assert known["fingerprint"] == written["fingerprint"]
