@@ -42,7 +42,7 @@ class Background:
         self._looked = clock()
 
     def attach(self, work: BackgroundWork) -> None:
-        """Take on work, in place of what was there."""
+        """Set the background work, replacing any before it."""
         self._work = work
 
     def wanted(self) -> bool:
@@ -50,14 +50,15 @@ class Background:
         return self._work is not None and self._work.wants_slice()
 
     def owed(self) -> bool:
-        """Whether the next turn is the work's, whatever waits."""
+        """Whether the work gets the next turn, even if requests wait."""
         if not self._share or not self.wanted():
             return False
         self._settle(0.0)
         return self._credit >= 0
 
     def run(self) -> None:
-        """One slice. What it raises ends the work, never the engine; but for the engine's own death."""
+        """Run one slice. An exception ends the work but not the engine, unless it is the engine's own
+        death."""
         work = self._work
         if work is None:
             return
@@ -73,8 +74,8 @@ class Background:
         self._settle(self._clock() - started)
 
     def _settle(self, used: float) -> None:
-        """Time earns credit, slices spend it. It never grows above nothing owed: an hour without work is no
-        claim to the hour after it."""
+        """Add credit for time that passed, and subtract the time of slices. Credit is capped: an hour without
+        work gives no right to the next hour."""
         now = self._clock()
         earned = self._share * (now - self._looked)
         self._looked = now

@@ -1,4 +1,4 @@
-"""What a caller holds of a request in the engine: events as they come, the outcome, and a way to give up."""
+"""A caller's handle on a request in the engine: its events, its outcome, and a way to cancel it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class RequestHandle:
         return self._outcome
 
     def cancel(self, reason: str = "the caller left") -> None:
-        """Give the request up; a second call, or one after the outcome, does nothing. Callable from any
-        thread."""
+        """Cancel the request, from any thread. After the outcome, or a first call, this does nothing."""
         on_cancel = self._on_cancel
         if on_cancel is not None:
             on_cancel(CancelledError(f"The request was cancelled: {reason}."))
@@ -95,8 +94,8 @@ class RequestHandle:
                 self._wake()
 
     def settle(self, event: FinishedEvent | ScoredEvent | FailedEvent, record: Callable[[], None]) -> bool:
-        """Called by the engine: the outcome. False, and nothing happens, when there is one already; else
-        `record` runs before anybody is told."""
+        """Called by the engine with the outcome. Returns False, with nothing changed, when there is one
+        already; otherwise `record` runs before the caller is woken."""
         with self._lock:
             if self._outcome is not None:
                 return False
@@ -118,7 +117,7 @@ class RequestHandle:
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for loop, waiter in waiters:
-            # A loop that was closed has nobody left to tell; its request is cancelled by whoever closed it.
+            # Nobody waits on a closed loop; whoever closed it cancels its requests.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_resolve, waiter)
         self._lock.notify_all()

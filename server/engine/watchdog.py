@@ -1,5 +1,5 @@
-"""Looks at the engine's thread from outside: keeps deadlines while a device step runs, and gives a hung one
-up."""
+"""Watches the engine's thread from another one: enforces deadlines while a device step runs, and declares a
+step that hangs dead."""
 
 from __future__ import annotations
 

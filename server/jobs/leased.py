@@ -25,11 +25,11 @@ _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 
 class JobCancelledError(Exception):
-    """Somebody asked to cancel the job."""
+    """The job was cancelled."""
 
 
 class ServiceStoppingError(Exception):
-    """The process is going down; the job goes back into the queue."""
+    """The process is stopping; the job goes back into the queue."""
 
 
 class LeasedJob:
@@ -70,13 +70,13 @@ class LeasedJob:
 
     @property
     def lease(self) -> Lease:
-        """As it was last renewed: what is published names it."""
+        """The lease as last renewed; what the job publishes names it."""
         return self._lease
 
     @property
     def store(self) -> PromptStore:
-        """The store, with every call outlasting a short outage: asked again by itself, so that a store that
-        comes and goes is got through. Raises as the store does, or LeaseLostError."""
+        """The store, with every call repeated during a short outage. Raises as the store does, or
+        LeaseLostError."""
         return cast(PromptStore, _Patient(self, self._store))
 
     @contextmanager
@@ -114,8 +114,8 @@ class LeasedJob:
             raise ServiceStoppingError
 
     def keep(self) -> None:
-        """Look for a wish to cancel, and renew the lease when a third of it is over: one beat. A
-        store that does not answer is asked again with the next one."""
+        """Check for a cancellation, and renew the lease when a third of it is over. This is one beat; a store
+        that does not answer is asked again at the next one."""
         try:
             now = self._clock()
             if now - self._renewed >= self._lease_seconds / _RENEWALS_A_LEASE:
@@ -134,7 +134,7 @@ class LeasedJob:
         status: Literal["preparing", "running"] | None = None,
         progress: Mapping[str, Any] | None = None,
     ) -> None:
-        """Say how far the job is."""
+        """Record the job's progress."""
         job = self.asking(lambda: self._store.update_job(self._lease, status=status, progress=progress))
         if job.cancel_requested:
             self.cancelled.set()
@@ -155,7 +155,8 @@ class LeasedJob:
         self.asking(lambda: self._store.finish_job(self._lease, status, result=result, error=error))
 
     def release(self) -> None:
-        """Back into the queue. A store that does not answer is not waited for: the lease runs out."""
+        """Put the job back into the queue. If the store does not answer, let the lease run out instead of
+        waiting."""
         self._store.release_job(self._lease)
 
     def asking(self, ask: Callable[[], T]) -> T:
@@ -189,7 +190,7 @@ class LeasedJob:
 
 
 class _Patient:
-    """A store, each call asked again while it does not answer."""
+    """A store that repeats each call while the store does not answer."""
 
     def __init__(self, held: LeasedJob, store: PromptStore) -> None:
         self._held = held

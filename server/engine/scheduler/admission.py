@@ -1,4 +1,4 @@
-"""The door: permits, bounds on what waits, refusals at once with Retry-After. Thread-safe."""
+"""Admission: permits, bounds on the queue, and immediate refusals with Retry-After. Thread-safe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ cannot know. Under overload every request that is admitted waits as long as is a
 
 @dataclass(slots=True)
 class _Queued:
-    """What one tenant has waiting."""
+    """The waiting requests of one tenant."""
 
     weight: float = 1.0
     requests: int = 0
@@ -54,14 +54,14 @@ class AdmissionControl:
 
     @property
     def crowded(self) -> bool:
-        """Whether a queue stands, or is as long as it or a tenant's own may be."""
+        """Whether requests are queueing, or a queue (the whole one or a tenant's) is full."""
         waiting, own = len(self._waiting), self._config.max_queued_per_tenant
         most = self._config.max_queued_requests if own is None else min(own, self._config.max_queued_requests)
         return self._rate.stands or waiting >= most
 
     @property
     def closed(self) -> ChorusError | None:
-        """Why nothing is admitted any more, if so."""
+        """Why nothing is admitted any more; None while requests are admitted."""
         return self._closed
 
     def admit(self, ticket: Ticket, now: float, beside: float = 0.0) -> None:
@@ -114,7 +114,7 @@ class AdmissionControl:
                 self._check_deadline(ahead, steps, seconds, now)
 
     def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
-        """A prefill step of these was planned; they no longer wait."""
+        """Note that a prefill step of these tickets was planned, so that they no longer wait."""
         with self._lock:
             before = self._rate.last_prefill
             work = sum(ticket.work for ticket in tickets)
@@ -126,7 +126,7 @@ class AdmissionControl:
             self._rate.prefilled(now, work, waited=2 * stood > work, left=bool(self._waiting))
 
     def release(self, ticket: Ticket) -> None:
-        """Everything the request held is free."""
+        """Return the permit of a request that holds nothing any more."""
         with self._lock:
             self._stop_waiting(ticket)
             self._permits.pop(ticket.key, None)
@@ -135,12 +135,12 @@ class AdmissionControl:
                 self._lock.notify_all()
 
     def served(self, ticket: Ticket, service_seconds: float) -> None:
-        """A request was answered after so long on the device."""
+        """Note that a request was answered after so many seconds on the device."""
         with self._lock:
             self._rate.finished(service_seconds, ticket.steps)
 
     def service_seconds(self, ticket: Ticket) -> float:
-        """What the request will take on the device, going by others lately; 0 while no queue stands."""
+        """Seconds that the request will take on the device, estimated from recent ones; 0 without a queue."""
         with self._lock:
             return self._rate.service_seconds(ticket.steps)
 
@@ -201,7 +201,7 @@ class AdmissionControl:
             )
 
     def _check_deadline(self, ahead: float, steps: int, seconds: float, now: float) -> None:
-        """Refuse what would hardly be answered in time."""
+        """Refuse a request that would probably not be answered in time."""
         wait, service = self._rate.wait_seconds(ahead, now), self._rate.service_seconds(steps)
         if not self._config.shed_unmeetable or (
             wait <= _WAIT_SHARE * seconds and wait + service <= _SHARE * seconds

@@ -36,13 +36,13 @@ class Collector:
         self._end = end
 
     def begin(self, ticket: Ticket) -> None:
-        """The ticket's input is encoded; make room for its sequences."""
+        """Prepare the sequences of a ticket whose input is encoded."""
         sampling = ticket.generate.sampling
         count = sampling.n if sampling.num_beams == 1 else 0
         ticket.sequences = [self._builder(sampling) for _ in range(count)]
 
     def decode(self, step: DecodeStep, result: DecodeResult, now: float) -> None:
-        """Take in one decode result."""
+        """Process one decode result."""
         block = self._slots.blocks[step.plan.block]
         block.in_flight -= 1
         block.released(step.plan.release)
@@ -105,7 +105,7 @@ class Collector:
 
 
 def not_finite() -> InvalidInputError:
-    """What a request is told whose numbers overflowed."""
+    """The error for a request whose numbers overflowed."""
     return InvalidInputError(
         "The model's numbers were not finite for this input: the prompt's values are too large for it.",
         field="task",

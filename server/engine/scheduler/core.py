@@ -1,4 +1,4 @@
-"""The scheduler: tickets in, step plans out, results back in. No thread, no device, no wall clock of its
+"""The scheduler: takes tickets, plans steps and reads their results. It has no thread, device or clock of its
 own."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from server.errors import ChorusError, DeadlineExceededError, InternalError, Inv
 
 @dataclass(frozen=True, slots=True)
 class SchedulerPorts:
-    """What the scheduler needs of the world around it.
+    """What the scheduler needs from its surroundings.
 
     Attributes:
         fetch: start fetching a prompt; the answer comes back through `loaded` or `load_failed`.
@@ -100,7 +100,7 @@ class Scheduler:
     # Tickets come and go.
 
     def arrive(self, ticket: Ticket) -> None:
-        """A newly accepted ticket."""
+        """Add a newly accepted ticket."""
         if ticket.settled:
             self._end(ticket, None)
             return
@@ -115,15 +115,15 @@ class Scheduler:
             self._loading.begin(ticket)
 
     def abandon(self, ticket: Ticket) -> None:
-        """The ticket's outcome was decided elsewhere; take back what it holds."""
+        """Free what a ticket holds whose outcome was decided elsewhere."""
         self._end(ticket, None)
 
     def loaded(self, digest: str, values: Any) -> None:
-        """A prompt came from the store, checked and in the compute dtype."""
+        """A prompt was loaded from the store, checked and in the compute dtype."""
         self._loading.loaded(digest, values)
 
     def load_failed(self, digest: str, error: ChorusError) -> None:
-        """A prompt did not come: its own requests fail."""
+        """A prompt could not be loaded: fail the requests that need it."""
         for ticket in self._loading.failed(digest):
             ticket.phase = TicketPhase.ARRIVED
             self._end(ticket, FailedEvent(error))
@@ -144,7 +144,7 @@ class Scheduler:
         self._rows.pin(prompt)
 
     def unpin(self, digest: str) -> None:
-        """Let a pinned prompt go again."""
+        """Allow a pinned prompt to be evicted again."""
         self._rows.unpin(digest)
 
     # Steps go out.
@@ -163,7 +163,7 @@ class Scheduler:
         return self._plan_decode()
 
     def dispatched(self, step: Step) -> None:
-        """The executor took the step: prompts it read from the host tier may go."""
+        """Note that the executor took the step, so that the host copies it read may be evicted."""
         self._in_flight += 1
         if isinstance(step, PrefillStep):
             for ticket in step.tickets:
@@ -206,7 +206,7 @@ class Scheduler:
         )
 
     def _end(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
-        """Free everything a ticket holds, then tell. None: the outcome was decided elsewhere."""
+        """Free everything a ticket holds, then report its outcome; None if that was decided elsewhere."""
         match ticket.phase:
             case TicketPhase.OVER:
                 return
@@ -227,7 +227,7 @@ class Scheduler:
         found = self._batcher.gather(self._is_late)
         while found.late or found.unloaded:
             self._clear_way(found)
-            # Shares and holds have changed: what was gathered before may not fit any more.
+            # Shares and holds have changed: what was gathered before may no longer fit.
             found = self._batcher.gather(self._is_late)
         if not found.tickets:
             return None
@@ -249,7 +249,8 @@ class Scheduler:
         return step
 
     def _clear_way(self, found: Gathered) -> None:
-        """End what is too late, and fetch again what was evicted while it waited."""
+        """End tickets that are too late, and fetch prompts again that were evicted while their tickets
+        waited."""
         for ticket in found.late:
             self._end(
                 ticket,

@@ -87,7 +87,7 @@ class FairQueue(Generic[T]):
     def push(
         self, item: T, *, key: str, tenant: str, weight: float, priority: int, cost: float, number: int
     ) -> None:
-        """Add a request. `number` may be an old one: a request that comes back takes its place of before."""
+        """Add a request. A request that comes back passes its old `number`, and gets its old place."""
         place = (-priority, number)
         owner = self._tenants.get(tenant)
         if owner is None:
@@ -100,8 +100,10 @@ class FairQueue(Generic[T]):
         self._largest = max(self._largest, cost / weight)
 
     def in_order(self) -> Iterator[Waiting[T]]:
-        """Every waiting request in the order of service if nothing else arrived; lazy. Do not change the
-        queue while iterating."""
+        """Iterate over the waiting requests in the order in which they would be served if no other arrived.
+
+        Do not change the queue while iterating.
+        """
         advanced: list[tuple[float, int, str, int]] = []
         following = 0
         while following < len(self._turns) or advanced:
@@ -119,7 +121,7 @@ class FairQueue(Generic[T]):
                 heapq.heappush(advanced, (start + waiting.cost / waiting.weight, number, name, index + 1))
 
     def head(self) -> Waiting[T] | None:
-        """The request whose turn it is."""
+        """The request that is served next."""
         return next(self.in_order(), None)
 
     def take(self, key: str, *, turn: float | None = None) -> T:
@@ -131,7 +133,7 @@ class FairQueue(Generic[T]):
         return waiting.item
 
     def remove(self, key: str) -> T:
-        """Take a request away unserved: nobody pays. Raises KeyError when it does not wait."""
+        """Remove a request that was not served; nobody pays. Raises KeyError when it is not waiting."""
         owner, waiting = self._pop(key)
         self._move(owner, owner.start)
         return waiting.item
@@ -157,7 +159,7 @@ class FairQueue(Generic[T]):
             self._finished = {name: tag for name, tag in self._finished.items() if tag > self._now}
 
     def _forget(self) -> None:
-        """The queue is empty: virtual time starts anew, and no tenant is remembered."""
+        """Start anew with an empty queue: reset virtual time and forget all tenants."""
         self._finished.clear()
         self._now = 0.0
         self._largest = 0.0

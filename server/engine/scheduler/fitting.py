@@ -1,5 +1,4 @@
-"""Does a request fit the compiled shapes at all, and which; what does it cost. Pure functions of the
-ladder."""
+"""Which compiled shapes a request fits, if any, and what it costs. Depends only on the ladder."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ Targets = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where a request belongs.
+    """The compiled shapes of a request.
 
     Attributes:
         length: input tokens: prompts, text and `</s>`.

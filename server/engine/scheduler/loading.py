@@ -1,4 +1,4 @@
-"""Requests whose prompts are not in memory: one fetch a prompt whoever asks, a few at a time, fair between
+"""Requests whose prompts are not in memory. Each prompt is fetched once, a few at a time, fairly between
 tenants."""
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ class Loading:
         return len(self._flights)
 
     def begin(self, ticket: Ticket) -> None:
-        """Get what the ticket lacks; it may be ready before this returns."""
+        """Fetch the prompts that the ticket lacks; it may be ready before this returns."""
         ticket.phase = TicketPhase.LOADING
         missing = [p for p in ticket.fit.prompts if p.digest not in self._host]
         if all(prompt.digest in self._flights for prompt in missing):
             self._start(ticket)
             return
-        # Waiting with holds could wait for ever: they may be what fills the host tier.
+        # A ticket that waited while holding prompts could wait for ever: they may be what fills the host
+        # tier.
         drop_holds(self._host, ticket)
         self._backlog.push(
             ticket,
@@ -66,7 +67,7 @@ class Loading:
         self.pump()
 
     def loaded(self, digest: str, values: Any) -> None:
-        """A fetch ended well; `values` are checked and in the compute dtype."""
+        """A fetch succeeded; `values` are checked and in the compute dtype."""
         waiters = self._flights.pop(digest)
         # Held before it is put: a full tier must not drop it at once.
         for ticket in waiters:
@@ -79,7 +80,7 @@ class Loading:
         self.pump()
 
     def failed(self, digest: str) -> list[Ticket]:
-        """A fetch ended badly: the tickets that needed it, no longer waiting here."""
+        """A fetch failed. Returns the tickets that needed it, which no longer wait here."""
         waiters = self._flights.pop(digest)
         for ticket in waiters:
             self.abandon(ticket)
@@ -87,7 +88,7 @@ class Loading:
         return waiters
 
     def abandon(self, ticket: Ticket) -> None:
-        """The ticket no longer waits. Fetches under way go on: others may want them."""
+        """Stop waiting for this ticket. Its fetches go on, as other tickets may need them."""
         if ticket.key in self._backlog:
             self._backlog.remove(ticket.key)
             return
@@ -98,7 +99,7 @@ class Loading:
         ticket.awaiting.clear()
 
     def pump(self) -> None:
-        """Start as many waiting tickets as there is room for."""
+        """Start fetching for as many waiting tickets as there is room for."""
         while len(self._flights) < self._max_fetches and (waiting := self._backlog.head()) is not None:
             if self._host.held_bytes >= self._host.budget_bytes and self._host.held_bytes > 0:
                 return
@@ -130,14 +131,14 @@ class Loading:
 
 
 def drop_holds(host: HostPromptTier, ticket: Ticket) -> None:
-    """The ticket's prompts are on the device, or it is over."""
+    """Release the host copies of a ticket whose prompts are on the device, or that is over."""
     for digest in ticket.holds:
         host.release(digest)
     ticket.holds.clear()
 
 
 def load_error(digest: str, error: BaseException) -> ChorusError:
-    """What the requests that needed a prompt are told."""
+    """The error for the requests that needed a prompt."""
     if isinstance(error, ChorusError):
         return error
     return InternalError(

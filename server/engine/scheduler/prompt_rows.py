@@ -1,4 +1,4 @@
-"""Who sits where in the device's prompt table: free list, reference counts, least recently used first out."""
+"""The rows of the device's prompt table: free list, reference counts, least-recently-used eviction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Resident:
 
 @dataclass(frozen=True, slots=True)
 class Acquired:
-    """Rows a request reads: `loads` must travel in its plan; the rest was there."""
+    """The rows that a request reads. `loads` must go into its plan; the other rows are already loaded."""
 
     digests: tuple[str, ...]
     loads: tuple[RowLoad, ...]
@@ -66,13 +66,13 @@ class PromptRows:
         return sum(self._pins.values())
 
     def pin(self, prompt: PromptHandle) -> None:
-        """Once resident, the prompt stays."""
+        """Keep the prompt once it is resident."""
         self._pins[prompt.digest] = prompt.length
         if prompt.digest in self._resident:
             self._resident[prompt.digest].pinned = True
 
     def unpin(self, digest: str) -> None:
-        """The prompt may go again."""
+        """Allow the prompt to be evicted again."""
         self._pins.pop(digest, None)
         if digest in self._resident:
             self._resident[digest].pinned = False
@@ -95,7 +95,7 @@ class PromptRows:
         return Acquired(tuple(prompt.digest for prompt in prompts), loads, len(victims))
 
     def release(self, digests: Iterable[str]) -> None:
-        """The step that read them was collected."""
+        """Release prompts after the step that read them was collected."""
         for digest in digests:
             self._resident[digest].users -= 1
 

@@ -15,7 +15,7 @@ _DECODED = 8.0
 
 
 class TicketPhase(Enum):
-    """Where a ticket is. Every ticket ends in `OVER`."""
+    """The phases of a ticket. Every ticket ends in `OVER`."""
 
     ARRIVED = "arrived"
     LOADING = "loading"
