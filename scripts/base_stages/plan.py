@@ -19,7 +19,7 @@ class Plan:
         name: of the model.
         architecture: fields of `T5Config`, without vocabulary sizes.
         pieces: of the vocabulary.
-        pretrain, adapt, mix: fields of `pretraining.settings.Settings`; an empty `mix` leaves that stage out.
+        pretrain, adapt, mix: fields of `PretrainingSettings`; an empty `mix` leaves that stage out.
         fractions: percents of the adaptation, above 0, at which the model is kept, for figure 3(d).
         tasks: datasets that are collected: what ships and what the mixture sees; see `tasks.collect`.
         leave_out: tasks that the mixture does not see and that are reported apart.

@@ -23,7 +23,7 @@ def tokens_per_second(plan: Plan, how: dict[str, Any]) -> float:
     """Tokens a second of the plan's pretraining.
 
     Args:
-        how: fields of `Settings` that decide speed.
+        how: fields of `PretrainingSettings` that decide speed.
     """
     settings = PretrainingSettings(**{**how, **plan.pretrain})
     pieces = plan.pieces + 100

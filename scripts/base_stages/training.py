@@ -24,7 +24,8 @@ class Training:
     """The training stages of one working folder.
 
     Args:
-        how: fields of `Settings` that decide speed, for every stage: compute_dtype, attention, layout, rows.
+        how: fields of `PretrainingSettings` that decide speed, for every stage: compute_dtype, attention,
+            layout, rows.
         cadence: also the time after which a stage saves and stops.
         stop: true once somebody asked for an end.
     """

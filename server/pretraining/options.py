@@ -58,7 +58,7 @@ _SPELLED = {
 
 
 def settings_options(defaults: Mapping[str, Any]) -> Decorator:
-    """One option a field of `Settings`; `defaults` replaces some of their defaults."""
+    """One option a field of `PretrainingSettings`; `defaults` replaces some of their defaults."""
     options = []
     for field in dataclasses.fields(PretrainingSettings):
         default = defaults.get(field.name, field.default)

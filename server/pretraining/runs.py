@@ -48,7 +48,7 @@ TensorStream = Iterable[tuple[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where and how a run goes, beside its `Settings`.
+    """Where and how a run goes, beside its `PretrainingSettings`.
 
     Attributes:
         folder: of the run; a run found there goes on.

@@ -35,7 +35,7 @@ from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.state import TrainingState
 
 Save = Callable[[TrainingState], None]
-"""Writes a state durably, or raises; see `checkpoint.write`. One that writes in the background takes a
+"""Writes a state durably, or raises; see `checkpoint.write_state`. One that writes in the background takes a
 `snapshot`."""
 
 
