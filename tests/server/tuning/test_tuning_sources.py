@@ -18,7 +18,7 @@ from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
 from server.tuning.document.data import DataSource
 from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.stages.download import fetch_url
+from server.tuning.jobs.stages.download import _Transfer, fetch_url
 from server.tuning.jobs.stages.sources import allowed_path, check_url, fetch
 
 
@@ -199,6 +199,15 @@ def test_a_download_is_bounded_in_bytes(tmp_path: Path) -> None:
 def test_a_download_is_bounded_in_time(tmp_path: Path) -> None:
     refused = _refusal(tmp_path, lambda handler: say(handler, 200, b"x"), download_seconds=-1.0)
     assert refused.code == "data_unreachable" and "longer than" in refused.message
+
+
+def test_a_connection_that_is_made_when_nobody_waits_any_more_is_closed(tmp_path: Path) -> None:
+    transfer = _Transfer(1, lambda url: None, "data", "http://127.0.0.1/", tmp_path / "x")
+    transfer._abandoned = True
+    ours, theirs = socket.socketpair()
+    with theirs, pytest.raises(httpx.ReadError, match="given up"):
+        transfer._connected("connection.connect_tcp.complete", {"return_value": ours})
+    assert ours.fileno() == -1
 
 
 @contextmanager

@@ -153,10 +153,12 @@ class _Transfer(threading.Thread):
     def _connected(self, event: str, facts: Mapping[str, Any]) -> None:
         """Told by httpcore of each step; keeps the connection, bare or in TLS, for whoever gives up."""
         with self._lock:
-            self._check()
             stream = facts.get("return_value")
             if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
                 self._stream = stream
+                if self._abandoned:  # nobody else has it to close yet
+                    stream.close()
+            self._check()
 
     def _check(self) -> None:
         if self._abandoned:
