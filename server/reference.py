@@ -268,7 +268,7 @@ def _written_type(kind: Any) -> str:
     return "Any" if kind is Any else str(kind.__name__)
 
 
-FILES = {
+GENERATED = {
     "docs/settings.md": settings_page,
     "docs/metrics.md": metrics_page,
     "docs/openapi.json": openapi_page,
@@ -280,7 +280,7 @@ FILES = {
 
 def main() -> None:
     """Write every file."""
-    for name, render in FILES.items():
+    for name, render in GENERATED.items():
         (ROOT / name).write_text(render(), encoding="utf-8")
         click.echo(name)
 

@@ -20,7 +20,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from server.model.checkpoints.chorus_format import write_chorus
-from server.model.checkpoints.convert import write
+from server.model.checkpoints.convert import write_checkpoint
 from server.model.config import named_config
 from server.model.t5 import random_tensors
 how, target, after, to = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -31,7 +31,7 @@ def tensors():
             os.kill(os.getpid(), signal.SIGKILL)
         yield item
 if how == "whole":
-    write(target, config, tensors(), to=to, dtype=dtype, vocabulary=None, source="test")
+    write_checkpoint(target, config, tensors(), to=to, dtype=dtype, vocabulary=None, source="test")
 else:
     target.mkdir()
     write_chorus(target, config, tensors(), dtype=dtype, vocabulary=None, source="test")

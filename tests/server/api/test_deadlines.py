@@ -166,7 +166,9 @@ class Clock:
 def call_at(api: ApiServer, deadline: float | None, clock: Clock) -> Call:
     serving = api.services.serving
     assert serving is not None
-    return Call(api.services, serving, Principal("default", "test"), "req_test", deadline, clock)
+    return Call(
+        api.services, serving, Principal("default", "test"), "req_test", deadline, lambda: None, clock
+    )
 
 
 @pytest.mark.parametrize("text", ["good", LONG], ids=["on the loop", "on a thread"])

@@ -15,7 +15,7 @@ from server.api.schemas import examples
 from server.api.schemas.common import AnswerModel
 from server.api.schemas.events import GENERATE_EVENTS, JOB_EVENTS
 from server.api.schemas.tuning import JobEventAnswer
-from server.reference import FILES, ROOT
+from server.reference import GENERATED, ROOT
 
 DOCS = Path(__file__).parents[3] / "docs"
 DOCUMENT: dict[str, Any] = json.loads((DOCS / "openapi.json").read_text())
@@ -96,9 +96,9 @@ def test_the_document_that_is_served_is_the_one_checked_in(api: ApiServer) -> No
     assert "swagger" in api.http.get("/docs").text
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", sorted(GENERATED))
 def test_what_is_checked_in_is_what_the_code_says(name: str) -> None:
-    assert (ROOT / name).read_text() == FILES[name](), f"run python -m server.reference and commit {name}"
+    assert (ROOT / name).read_text() == GENERATED[name](), f"run python -m server.reference and commit {name}"
 
 
 def referred(value: Any) -> set[str]:
