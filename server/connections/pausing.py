@@ -19,7 +19,7 @@ class PausingSelector(selectors.DefaultSelector):
         self._pause_seconds = pause_seconds
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """As every selector's; `timeout` in seconds."""
+        """As a selector does; `timeout` in seconds, None waits for ever."""
         if timeout is None or timeout > 0:
             pause = self._pause_seconds()
             if timeout is not None:
