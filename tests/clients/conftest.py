@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from api_harness import ApiServer, train_vocabulary
-from fake_chorus import FakeChorus, on_loopback
 
 from chorus import Client
 from server.model.vocabulary import Vocabulary
+from tests.clients.fake_chorus import FakeChorus, on_loopback
+from tests.server.api.api_harness import ApiServer, train_vocabulary
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from bootstrap import _digest
+from tests.places import ROOT
 from tether import tethered
 
-ROOT = Path(__file__).resolve().parents[2]
 GUARD_SECONDS = 120
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has this")

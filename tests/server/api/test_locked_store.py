@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
-from api_harness import ApiServer, artifact, error_of, eventually
 from fastapi.routing import APIRoute
 
 from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
+from tests.server.api.api_harness import ApiServer, artifact, error_of, eventually
 
 WRITERS = 5  # more than the harness has threads for them
 RAW = {"content-type": "application/octet-stream"}
