@@ -10,6 +10,7 @@ from typing import Any
 from chorus import saving
 from chorus.artifacts import FORMATS, Format, Source, format_of, read_artifact
 from chorus.errors import InvalidArgumentError
+from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page, promote, resolve, task_path
 from chorus.types import Version, VersionPage
@@ -164,3 +165,14 @@ def pull(
     if format == "peft" and target.suffix != ".zip":
         return saving.write_peft_folder(target, content)
     return saving.write_file(target, content)
+
+
+class VersionMethods:
+    """Those of `client.tasks` that are about versions."""
+
+    push = Method(push)
+    versions = Method(all_versions)
+    version = Method(get)
+    delete_version = Method(delete)
+    artifact = Method(artifact)
+    pull = Method(pull)

@@ -5,8 +5,7 @@ import pytest
 from api_harness import WIDTH, ApiServer, error_of
 
 from server.api.routes import neighbors
-from server.api.routes.neighbors import nearest
-from server.api.schemas.prompts import NeighborsAnswer
+from server.api.routes.neighbors import NeighborsAnswer, nearest
 from server.model.vocabulary import Vocabulary
 
 
