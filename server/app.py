@@ -12,11 +12,11 @@ import numpy as np
 from fastapi import FastAPI
 
 from prompts_store.names import check_name
+from server.api.door.entrance import Entrance
 from server.api.http.access import AccessLog
-from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
 from server.api.inference.prompt_source import StorePrompts
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle, spare_collections
 from server.api.metrics import Metrics
 from server.api.routes.asgi import build_api

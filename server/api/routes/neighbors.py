@@ -9,12 +9,12 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from prompts_store.records import PromptVersion
-from server.api.http.auth import MayRead
+from server.api.door.auth import MayRead
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import TaskName, TenantName, VersionInPath, tenant_for
 from server.api.http.responses import READ_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import list_response
-from server.api.inference.resolve import PromptLibrary, check_base
+from server.api.library.resolve import PromptLibrary, check_base
 from server.api.schemas.common import AnswerModel
 from server.api.services import services_of
 from server.errors import ModelMismatchError

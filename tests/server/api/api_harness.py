@@ -18,11 +18,11 @@ import sentencepiece
 
 from prompts_store.artifacts import write_artifact
 from prompts_store.store import PromptStore
+from server.api.door.entrance import Entrance
 from server.api.http.access import AccessLog
-from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
 from server.api.inference.prompt_source import StorePrompts
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.metrics import Metrics
 from server.api.routes.asgi import build_api

@@ -16,7 +16,7 @@ import pytest
 from api_harness import ApiServer, Gate, eventually, send
 from starlette.responses import Response
 
-from server.api.http import entrance
+from server.api.door import entrance
 from server.api.http.context import ARRIVAL, Arrival, RequestContext, open_context
 from server.api.inference.calls import Call
 from server.connections.protocol import Bounded

@@ -15,7 +15,8 @@ from fastapi.routing import APIRoute
 from hostile_bodies import FORM, SIZE, form, forms, json_bodies, many, queries, values
 from loop_watch import LoopWatch
 
-from server.api.http import json_body, routing
+from server.api.door import routing
+from server.api.http import json_body
 from server.api.inference import answers, turns
 from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ import pytest
 from api_harness import ApiServer, artifact, error_of
 from fastapi.routing import APIRoute
 
-from server.api.http import routing
+from server.api.door import routing
 from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from server.api.door.routing import BodyType
 from server.api.http.errors import error_body
-from server.api.http.routing import BodyType
 from server.api.services import Services
 from server.api.tuning.jobs import _completed, _written
 from server.errors import InvalidInputError
