@@ -24,11 +24,11 @@ from server.api.services import BaseModelInfo, Services, Serving
 from server.api.upkeep import Upkeep
 from server.embedded import model_source, register_prompts
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import PRESETS, ShapeLists, build_ladder, program_count
 from server.engine.limits import Limits
 from server.engine.plans import Ladder
+from server.engine.thread.engine import Engine
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from server.jobs.feeds import JobFeeds
 from server.log import Say

@@ -18,8 +18,8 @@ from server.api.http.offload import Offload
 from server.api.library.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.metrics import Metrics
-from server.engine.engine import Engine
 from server.engine.limits import Limits
+from server.engine.thread.engine import Engine
 from server.jobs.feeds import JobFeeds
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings

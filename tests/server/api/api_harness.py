@@ -30,11 +30,11 @@ from server.api.services import BaseModelInfo, Services, Serving
 from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.fake_executor import TINY_LADDER, FakeExecutor
 from server.engine.host_prompts import HostPromptTier
 from server.engine.limits import Limits
 from server.engine.plans import Ladder, StepPlan
+from server.engine.thread.engine import Engine
 from server.errors import EngineDeadError
 from server.jobs.feeds import FeedLimits, JobFeeds, Pause
 from server.model.vocabulary import Vocabulary

@@ -11,10 +11,10 @@ from engine_tools import DictSource, generate, running_engine
 from virtual_time import Simulation
 
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.plans import DecodePlan, PrefillPlan, StepPlan
 from server.engine.requests import FinishedEvent, PromptHandle
 from server.engine.scheduler.tickets import TicketPhase
+from server.engine.thread.engine import Engine
 from server.errors import CancelledError, DeadlineExceededError
 
 LONG = {"max_new_tokens": 30, "min_new_tokens": 30}
