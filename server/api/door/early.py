@@ -10,6 +10,8 @@ from fastapi import Request
 
 from server.api.http.context import context_of
 from server.api.services import Services, services_of
+from server.errors import InvalidInputError
+from server.settings import Settings
 from server.tenancy.principal import Principal, Scope
 
 
@@ -21,6 +23,18 @@ def check_early(services: Services, caller: Principal, deadline_seconds: float |
     """
     if services.serving is not None and services.serving.engine.crowded:
         services.serving.engine.check(caller.tenant, caller.weight, deadline_seconds)
+
+
+def deadline_of(asked: float | None, settings: Settings) -> float | None:
+    """The deadline of a request. Raises InvalidInputError when it asks for more than the server allows."""
+    if asked is None:
+        return settings.default_deadline_seconds
+    if asked > settings.max_deadline_seconds:
+        raise InvalidInputError(
+            f"deadline_seconds is {asked:g}, the limit is {settings.max_deadline_seconds:g}.",
+            field="deadline_seconds",
+        )
+    return asked
 
 
 def refuse_early(request: Request, scope: Scope) -> None:
