@@ -274,8 +274,9 @@ def start_engine(
     settings, vocabulary = app.settings, loaded.vocabulary
     assert vocabulary is not None
     ladder = ladder_of(settings)
-    host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
     model = loaded.model
+    config = engine_config(settings, model.config.eos_id)
+    host = HostPromptTier(config.host_prompt_bytes, config.compute_dtype)
     limit = settings.memory_limit_bytes or device_limit(model.mesh)
     arithmetic = plan_memory(
         model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh, model.matrix_dtype
@@ -304,7 +305,7 @@ def start_engine(
     engine = Engine(
         executor,
         StorePrompts(app.services.library.store),
-        config=engine_config(settings, model.config.eos_id),
+        config=config,
         detokenise=vocabulary.decode,
         metrics=app.metrics.engine,
         host_prompts=host,
