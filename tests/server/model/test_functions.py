@@ -78,7 +78,7 @@ def test_steps_give_the_logits_of_teacher_forcing(layout: Layout, config: T5Conf
     def body(carry: tuple[Any, Any], position: Any) -> tuple[tuple[Any, Any], Any]:
         cache, tokens = carry
         logits, cache = functions.decode_step(
-            model.params, cache, memory, lengths, tokens, jnp.full(3, position)
+            model.params, cache, memory, jnp.asarray(lengths), tokens, jnp.full(3, position)
         )
         return (cache, targets_by_position[position]), logits
 
