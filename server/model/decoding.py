@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, Int, Int32
 
 from server.model.functions import Functions
 from server.model.layout import PyTree
-from server.model.t5 import Model
+from server.model.t5 import AnyArray, Model
 
 
 def greedy_tokens(
-    model: Model, encoded: Float[Array, "B L D"], lengths: Int[Array, "B"], new_tokens: int
+    model: Model, encoded: Float[AnyArray, "B L D"], lengths: Int[AnyArray, "B"], new_tokens: int
 ) -> list[list[int]]:
     """At most `new_tokens` tokens for each row; `</s>` ends a row and is kept."""
     eos = model.config.eos_id
