@@ -62,6 +62,7 @@ def decode_cursor(kind: str, cursor: str | None, check: Callable[[object], Row])
         if not isinstance(cursor, str) or len(cursor) > _MAX_CURSOR_CHARACTERS:
             raise ValueError("not a cursor")
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        # Strict enough: below, it must be what this list would write.
         body = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         if not isinstance(body, list) or len(body) != 2 or body[0] != kind:
             raise ValueError("a cursor of another list")

@@ -205,8 +205,11 @@ class Makers:
         return Training(self.work, self.plan, self._how(), cadence, LICENCE, self.say, self._stop)
 
     def _how(self) -> dict[str, Any]:
+        from server.pretraining.options import ATTENTIONS
+
+        attention = self._given.attention
         return {
-            "compute_dtype": self._dtype(), "attention": self._given.attention,
+            "compute_dtype": self._dtype(), "attention": ATTENTIONS.get(attention, attention),
             "micro_batch_size": self._given.micro_batch_size or (64 if self._given.gpu else 8),
         }  # fmt: skip
 
@@ -229,7 +232,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--max-minutes", type=float, help="save and stop each stage after so long")
     parser.add_argument("--gpu", action="store_true", help="bfloat16 and more rows a dispatch")
-    parser.add_argument("--attention", default="dense", help="dense, fused or cudnn")
+    parser.add_argument("--attention", default="xla", help="xla, fused or cudnn")
     parser.add_argument("--micro-batch-size", type=int, help="rows a dispatch; default 8, with --gpu 64")
     parser.add_argument("--checkpoint-every-minutes", type=float, default=5.0)
     parser.add_argument("--report-every-steps", type=int, default=20)

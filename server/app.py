@@ -276,8 +276,9 @@ def start_engine(
     settings, vocabulary = app.settings, loaded.vocabulary
     assert vocabulary is not None
     ladder = ladder_of(settings)
-    host = HostPromptTier(settings.host_prompts_bytes, compute_dtype(settings))
     model = loaded.model
+    config = engine_config(settings, model.config.eos_id)
+    host = HostPromptTier(config.host_prompt_bytes, config.compute_dtype)
     limit = settings.memory_limit_bytes or device_limit(model.mesh)
     arithmetic = plan_memory(
         model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh, model.matrix_dtype

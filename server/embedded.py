@@ -7,7 +7,6 @@ base_model/demo.json   tasks, versions, which is live, ensembles; made by `scrip
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from prompts_store.names import LIVE
 from prompts_store.records import EnsembleMember, PromptManifest
 from prompts_store.store import PromptStore
 from server.errors import InvalidModelError
+from server.model.checkpoints.documents import read_json
 from server.settings import Settings
 
 EMBEDDED = "embedded"
@@ -86,7 +86,7 @@ def register_demo(
     path = folder / "demo.json"
     if not path.is_file():
         return [], []
-    demo: dict[str, Any] = json.loads(path.read_bytes())
+    demo = read_json(path)
     if demo["base_fingerprint"] != fingerprint:
         raise InvalidModelError(
             f"{path.name} holds prompts of the base {demo['base_fingerprint'][:12]}, and {fingerprint[:12]} "
@@ -114,7 +114,7 @@ def _register_task(
     store: PromptStore, tenant: str, folder: Path, task: dict[str, Any], fingerprint: str
 ) -> _Found:
     name, shipped = task["task"], len(task["versions"])
-    width = json.loads((folder / "model" / "config.json").read_bytes())["d_model"]
+    width = read_json(folder / "model" / "config.json")["d_model"]
     limits = ArtifactLimits(width=width, max_length=4096, base_fingerprint=fingerprint)
     artifacts = [read_artifact(folder / version["file"], limits=limits) for version in task["versions"]]
     begun = store.last_number(tenant, name)

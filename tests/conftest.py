@@ -9,11 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
 from sqlalchemy import Connection, inspect
 
 from prompts_store.database import Database, database
 from prompts_store.database.migrate import upgrade
 from tests.postgres_server import PostgresServer, binaries
+
+ROOT = Path(__file__).parents[1]
+
+
+def _modules_with_shapes() -> list[str]:
+    files = (path.relative_to(ROOT) for path in (ROOT / "server").rglob("*.py"))
+    return [
+        ".".join(path.with_suffix("").parts) for path in files if "from jaxtyping import" in path.read_text()
+    ]
+
+
+# Their arguments and results are checked whenever a function is called or traced.
+install_import_hook(_modules_with_shapes(), "beartype.beartype")
 
 gc.disable()  # while test modules are imported
 
@@ -23,6 +37,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session")
+def modules_with_shapes() -> list[str]:
+    """Modules of the server whose signatures have shapes."""
+    return _modules_with_shapes()
 
 
 @pytest.fixture(scope="session", autouse=True)

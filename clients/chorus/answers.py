@@ -51,7 +51,7 @@ def error_of(answer: Answer) -> ChorusError:
 
 def _detail(content: bytes) -> ErrorDetail | None:
     try:
-        body: Any = json.loads(content)
+        body: Any = json.loads(content)  # not strictly: any answer becomes an error of ours
     except (ValueError, RecursionError):
         return None
     if not isinstance(body, dict):

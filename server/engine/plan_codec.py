@@ -14,6 +14,7 @@ from typing import Any
 from server.engine.plans import Admission, DecodePlan, PrefillPlan, RowLoad, ScorePlan, StepPlan
 from server.engine.sampling import DEVICE_DTYPES, Sampling
 from server.errors import InvalidInputError
+from server.strict_json import parse_strictly
 
 _KINDS: dict[type[Any], str] = {PrefillPlan: "prefill", ScorePlan: "score", DecodePlan: "decode"}
 
@@ -33,7 +34,7 @@ def decode_plan(line: str) -> StepPlan:
         InvalidInputError: not a plan; says what is wrong.
     """
     try:
-        fields = json.loads(line)
+        fields = parse_strictly(line)
         kind = fields.pop("kind")
         if kind not in _READERS:
             raise InvalidInputError(f"a plan's kind is prefill, score or decode, got {kind!r}", field="kind")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-from server.engine.plans import BlockShape
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +11,10 @@ class EngineStats:
 
     Attributes:
         permits: accepted requests whose outcome or clean-up is still to come.
-        queued, queued_by_tenant: waiting for the device.
+        queued: waiting for the device.
         loading: waiting for prompts from the store.
         prefilling, decoding: requests on the device.
-        slots_in_use, slots_total, slots_by_shape: decode rows; a slot being released still counts.
+        slots_in_use, slots_total: decode rows; a slot being released still counts.
         encoder_memories: encoded inputs held for decoding, one a group of slots.
         rows_capacity, rows_resident, rows_in_use, rows_pinned: rows of the device's prompt table;
             `rows_in_use` are those a step in flight reads.
@@ -30,13 +27,11 @@ class EngineStats:
 
     permits: int = 0
     queued: int = 0
-    queued_by_tenant: Mapping[str, int] = field(default_factory=dict)
     loading: int = 0
     prefilling: int = 0
     decoding: int = 0
     slots_in_use: int = 0
     slots_total: int = 0
-    slots_by_shape: Mapping[BlockShape, int] = field(default_factory=dict)
     encoder_memories: int = 0
     rows_capacity: int = 0
     rows_resident: int = 0

@@ -9,32 +9,33 @@ because 0 x NaN is NaN. T5 does not scale queries.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Shaped
 
 MASKED = -1e30
 """f32 score of a masked position: exp(MASKED - any real score) is exactly 0."""
 
 
-WeightDropout = Callable[[jax.Array], jax.Array]
-"""Attention weights [B, H, Q, L] f32 (before their division) -> the same with some dropped; None outside
-training."""
+WeightDropout = Callable[[Float32[Array, "B H Q L"]], Float32[Array, "B H Q L"]]
+"""Attention weights (before their division) -> the same with some dropped; None outside training."""
 
 
+@runtime_checkable
 class Attention(Protocol):
     """One implementation of attention over whole sequences, chosen by platform."""
 
     def __call__(
         self,
-        query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
-        visible: jax.Array,
-        bias: jax.Array | None,
+        query: Float[Array, "B H Q K"],
+        key: Float[Array, "B H L K"],
+        value: Float[Array, "B H L K"],
+        visible: Bool[Array, "#B #H #Q #L"],
+        bias: Float32[Array, "#B #H #Q #L"] | None,
         drop: WeightDropout | None = None,
-    ) -> jax.Array:
+    ) -> Float[Array, "B H Q K"]:
         """query [B, H, Q, K], key and value [B, H, L, K], visible broadcastable to [B, H, Q, L] (bool), bias
         broadcastable to [B, H, Q, L] (f32) or None -> [B, H, Q, K] in the query's dtype. Weights are dropped
         when training says so."""
@@ -47,8 +48,10 @@ def precision(dtype: jnp.dtype) -> jax.lax.Precision:
 
 
 def exponentials(
-    scores: jax.Array, visible: jax.Array, bias: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+    scores: Float32[Array, "*lead L"],
+    visible: Bool[Array, "*#lead #L"],
+    bias: Float32[Array, "*#lead L"] | None,
+) -> tuple[Float32[Array, "*lead L"], Float32[Array, "*lead 1"]]:
     """Numerators [..., L] and denominators [..., 1] of the softmax over the last axis of f32 scores plus
     bias; numerators are exactly 0 where not visible (or all 1 if nothing is)."""
     if bias is not None:
@@ -59,13 +62,13 @@ def exponentials(
 
 
 def dense_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    visible: jax.Array,
-    bias: jax.Array | None,
+    query: Float[Array, "B H Q K"],
+    key: Float[Array, "B H L K"],
+    value: Float[Array, "B H L K"],
+    visible: Bool[Array, "#B #H #Q #L"],
+    bias: Float32[Array, "#B #H #Q #L"] | None,
     drop: WeightDropout | None = None,
-) -> jax.Array:
+) -> Float[Array, "B H Q K"]:
     """`Attention` as two batched products, for every platform."""
     exact = precision(query.dtype)
     scores = jnp.einsum("bhqk,bhlk->bhql", query, key, precision=exact, preferred_element_type=jnp.float32)
@@ -88,13 +91,13 @@ PAIR = 2
 
 
 def paired_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    visible: jax.Array,
-    bias: jax.Array | None,
+    query: Float[Array, "B H Q K"],
+    key: Float[Array, "B H L K"],
+    value: Float[Array, "B H L K"],
+    visible: Bool[Array, "#B #H #Q #L"],
+    bias: Float32[Array, "#B #H #Q #L"] | None,
     drop: WeightDropout | None = None,
-) -> jax.Array:
+) -> Float[Array, "B H Q K"]:
     """`Attention` for a CPU: the same numbers as `dense_attention`, two rows at a time.
 
     XLA makes the many small products of a batch one after another on one core. Pairs do not depend on each
@@ -108,13 +111,17 @@ def paired_attention(
     return jnp.concatenate([dense_attention(q, k, v, mask, bias) for q, k, v, mask in parts])
 
 
-def _pairs(x: jax.Array) -> list[jax.Array]:
+def _pairs(x: Shaped[Array, "B ..."]) -> list[Shaped[Array, "_ ..."]]:
     return jnp.split(x, x.shape[0] // PAIR)
 
 
 def step_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array, bias: jax.Array | None
-) -> jax.Array:
+    query: Float[Array, "S H K"],
+    key: Float[Array, "S H L K"],
+    value: Float[Array, "S H L K"],
+    visible: Bool[Array, "#S #H L"],
+    bias: Float32[Array, "S H L"] | None,
+) -> Float[Array, "S H K"]:
     """Attention of one token a slot: query [S, H, K], key and value [S, H, L, K], visible broadcastable to
     [S, H, L], bias [S, H, L] or None -> [S, H, K]. Bound by reading keys and values once, so products are
     fused reductions."""

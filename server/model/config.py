@@ -8,7 +8,6 @@ from typing import Literal
 from server.errors import InvalidModelError
 
 Activation = Literal["gelu", "relu"]
-SizeName = Literal["small", "base", "large", "xl", "xxl", "tiny"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Int32
 
 from server.model.functions import Functions
 from server.model.layout import PyTree
-from server.model.t5 import Model
+from server.model.t5 import AnyArray, Model
 
 
-def greedy_tokens(model: Model, encoded: jax.Array, lengths: jax.Array, new_tokens: int) -> list[list[int]]:
-    """At most `new_tokens` tokens for each row of encoded [B, L, D], lengths [B]; `</s>` ends a row and is
-    kept."""
+def greedy_tokens(
+    model: Model, encoded: Float[AnyArray, "B L D"], lengths: Int[AnyArray, "B"], new_tokens: int
+) -> list[list[int]]:
+    """At most `new_tokens` tokens for each row; `</s>` ends a row and is kept."""
     eos = model.config.eos_id
     rows = np.asarray(_decode(model.functions, new_tokens, model.params, encoded, lengths)).tolist()
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
@@ -24,15 +26,19 @@ def greedy_tokens(model: Model, encoded: jax.Array, lengths: jax.Array, new_toke
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _decode(
-    functions: Functions, new_tokens: int, params: PyTree, encoded: jax.Array, lengths: jax.Array
-) -> jax.Array:
-    """-> [B, new_tokens] i32; what follows `</s>` has no meaning."""
+    functions: Functions,
+    new_tokens: int,
+    params: PyTree,
+    encoded: Float[Array, "B L D"],
+    lengths: Int[Array, "B"],
+) -> Int32[Array, "B {new_tokens}"]:
+    """What follows `</s>` has no meaning."""
     B = encoded.shape[0]
     memory = functions.encoder_memory(params, encoded, lengths)
 
     def step(
-        carry: tuple[PyTree, jax.Array], position: jax.Array
-    ) -> tuple[tuple[PyTree, jax.Array], jax.Array]:
+        carry: tuple[PyTree, Int32[Array, "B"]], position: Int[Array, ""]
+    ) -> tuple[tuple[PyTree, Int32[Array, "B"]], Int32[Array, "B"]]:
         cache, tokens = carry
         positions = jnp.full((B,), position, jnp.int32)
         logits, cache = functions.decode_step(params, cache, memory, lengths, tokens, positions)

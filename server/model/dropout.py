@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Key
 
 from server.model.layout import Layout, PyTree
 
@@ -20,29 +21,29 @@ from server.model.layout import Layout, PyTree
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LayerDropout:
-    """The masks of one layer, or of the two ends of a stack.
+    """The masks of one layer, of all N layers of a scanned stack, or of the two ends of a stack.
 
     Attributes:
-        channel: keep masks [B, D] or [B, F] (bool), by place.
-        attention: keep masks [B, H, L] (bool), by place.
-        rate: scalar f32.
+        channel: keep masks by place: of D channels, or of F.
+        attention: keep masks of keys, by place.
+        rate: share of values that are dropped.
     """
 
-    channel: tuple[jax.Array, ...]
-    attention: tuple[jax.Array, ...]
-    rate: jax.Array
+    channel: tuple[Bool[Array, "*N B _"], ...]
+    attention: tuple[Bool[Array, "*N B H _"], ...]
+    rate: Float32[Array, "*N"]
 
-    def channels(self, place: int, x: jax.Array) -> jax.Array:
+    def channels(self, place: int, x: Float[Array, "BC *rest D"]) -> Float[Array, "BC *rest D"]:
         """x [B * C, ..., D] with channels dropped: one mask [D] a row, for all its C targets."""
         mask = self.channel[place]
         return self._dropped(x, mask.reshape(mask.shape[0], *(1,) * (x.ndim - 2), -1))
 
-    def attended(self, place: int, weights: jax.Array) -> jax.Array:
+    def attended(self, place: int, weights: Float32[Array, "BC H Q L"]) -> Float32[Array, "BC H Q L"]:
         """Attention weights [B * C, H, Q, L] with keys dropped: one mask [H, L] a row, for all its queries
         and all its C targets."""
         return self._dropped(weights, self.attention[place][:, :, None, :])
 
-    def _dropped(self, x: jax.Array, keep: jax.Array) -> jax.Array:
+    def _dropped(self, x: Float[Array, "BC *rest"], keep: Bool[Array, "B ..."]) -> Float[Array, "BC *rest"]:
         if keep.shape[0] != x.shape[0]:
             keep = jnp.repeat(keep, x.shape[0] // keep.shape[0], axis=0)
         return jnp.where(keep, x / (1 - self.rate).astype(x.dtype), 0)
@@ -54,12 +55,12 @@ class Dropout:
     """A key for each row of a batch, and the share of values that are dropped.
 
     Attributes:
-        keys: [B] typed PRNG keys.
-        rate: scalar f32, at least 0 and below 1.
+        keys: typed PRNG keys.
+        rate: at least 0 and below 1.
     """
 
-    keys: jax.Array
-    rate: jax.Array
+    keys: Key[Array, "B"]
+    rate: Float32[Array, ""]
 
     def at(self, place: int) -> Dropout:
         """Other masks, for another stack."""
@@ -99,7 +100,7 @@ class Dropout:
 
     def _channels(
         self, layers: int, width: int, places: Sequence[int]
-    ) -> tuple[LayerDropout, list[list[jax.Array]]]:
+    ) -> tuple[LayerDropout, list[list[Bool[Array, "B _"]]]]:
         """The masks [B, D] of the ends, and those of each place by layer."""
         kept = self._keep(0, (2 * width + layers * sum(places),))
         ends = LayerDropout((kept[:, :width], kept[:, width : 2 * width]), (), self.rate)
@@ -109,19 +110,23 @@ class Dropout:
             start += layers * place
         return ends, found
 
-    def _attention(self, place: int, length: int, layers: int, heads: int) -> list[jax.Array]:
-        """[B, H, L] by layer. Drawn position by position: a longer padding only adds bits at the end."""
+    def _attention(
+        self, place: int, length: int, layers: int, heads: int
+    ) -> list[Bool[Array, "B {heads} {length}"]]:
+        """By layer. Drawn position by position: a longer padding only adds bits at the end."""
         kept = self._keep(1 + place, (length, layers, heads))
         return [kept[:, :, n, :].transpose(0, 2, 1) for n in range(layers)]
 
-    def _keep(self, place: int, shape: tuple[int, ...]) -> jax.Array:
-        def one(key: jax.Array) -> jax.Array:
+    def _keep(self, place: int, shape: tuple[int, ...]) -> Bool[Array, "B ..."]:
+        def one(key: Key[Array, ""]) -> Bool[Array, "..."]:
             return jax.random.bernoulli(jax.random.fold_in(key, place), 1 - self.rate, shape)
 
-        kept: jax.Array = jax.vmap(one)(self.keys)
+        kept: Array = jax.vmap(one)(self.keys)
         return kept
 
 
-def channels(dropout: LayerDropout | None, place: int, x: jax.Array) -> jax.Array:
-    """x [B, ..., D], dropped at this place; itself without dropout."""
+def channels(
+    dropout: LayerDropout | None, place: int, x: Float[Array, "B *rest D"]
+) -> Float[Array, "B *rest D"]:
+    """x dropped at this place; itself without dropout."""
     return x if dropout is None else dropout.channels(place, x)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from server.model.attention import Attention
 from server.model.config import T5Config
@@ -55,12 +56,12 @@ class Functions:
     def encode(
         self,
         params: PyTree,
-        prompt_rows: jax.Array,
-        ids: jax.Array,
-        lengths: jax.Array,
+        prompt_rows: Float[Array, "R D"],
+        ids: Int[Array, "B L"],
+        lengths: Int[Array, "B"],
         dropout: Dropout | None = None,
-    ) -> jax.Array:
-        """Encoder pass: prompt_rows [R, D] (R at least 1), ids [B, L] i32, lengths [B] i32 -> [B, L, D].
+    ) -> Float[Array, "B L D"]:
+        """Encoder pass; R is at least 1.
 
         An id below V (padded) is an embedding row, V + r is prompt row r. The result is 0 beyond lengths; NaN
         in rows of `prompt_rows` that a row does not use, or in another row of the batch, never reaches it.
@@ -68,8 +69,10 @@ class Functions:
         """
         return self._merge(params).encode(prompt_rows, ids, lengths, self._attend, dropout)
 
-    def encoder_memory(self, params: PyTree, encoded: jax.Array, lengths: jax.Array) -> PyTree:
-        """Cross-attention keys and values of encoded [B, L, D]: leaves [B, H, L, K] (unrolled) or [N, B, H,
+    def encoder_memory(
+        self, params: PyTree, encoded: Float[Array, "B L D"], lengths: Int[Array, "B"]
+    ) -> PyTree:
+        """Cross-attention keys and values: leaves [B, H, L, K] (unrolled) or [N, B, H,
         L, K] (scanned), 0 beyond lengths."""
         real = jnp.arange(encoded.shape[1])[None, :] < lengths[:, None]
         return self._merge(params).decoder.memory(jnp.where(real[:, :, None], encoded, 0))
@@ -88,37 +91,35 @@ class Functions:
         params: PyTree,
         cache: PyTree,
         memory: PyTree,
-        memory_lengths: jax.Array,
-        tokens: jax.Array,
-        positions: jax.Array,
-        memory_index: jax.Array | None = None,
-    ) -> tuple[jax.Array, PyTree]:
+        memory_lengths: Int[Array, "M"],
+        tokens: Int[Array, "S"],
+        positions: Int[Array, "S"],
+        memory_index: Int[Array, "S"] | None = None,
+    ) -> tuple[Float32[Array, "S V"], PyTree]:
         """One token a slot, each at its own position.
 
         Args:
             cache: self-attention state of S slots; donate it and it is updated in place.
             memory: encoder memory of M inputs, 0 beyond their lengths.
-            memory_lengths: [M] i32.
-            tokens: [S] i32, the last token of each slot (`decoder_start_id` at position 0).
-            positions: [S] i32, below the cache's length.
-            memory_index: [S] i32, the input that each slot reads; None when slot s reads input s.
+            tokens: the last token of each slot (`decoder_start_id` at position 0).
+            positions: below the cache's length.
+            memory_index: the input that each slot reads; None when slot s reads input s.
 
         Returns:
-            logits [S, V] f32 of the next token, and the cache with these tokens in it.
+            Logits of the next token, and the cache with these tokens in it.
         """
         return self._merge(params).step(cache, memory, memory_lengths, tokens, positions, memory_index)
 
     def decode_targets(
         self,
         params: PyTree,
-        encoded: jax.Array,
-        lengths: jax.Array,
-        targets: jax.Array,
-        target_lengths: jax.Array,
+        encoded: Float[Array, "B L D"],
+        lengths: Int[Array, "B"],
+        targets: Int[Array, "B C T"],
+        target_lengths: Int[Array, "B C"],
         dropout: Dropout | None = None,
-    ) -> jax.Array:
-        """Teacher forcing: encoded [B, L, D], lengths [B], targets [B, C, T] i32, target_lengths [B, C]
-        -> logits [B, C, T, V] f32 of each target token (0 beyond target_lengths). The C targets of an input
+    ) -> Float32[Array, "B C T V"]:
+        """Teacher forcing: logits of each target token (0 beyond target_lengths). The C targets of an input
         share it, and its dropout where training passes one."""
         module = self._merge(params)
         clean = self._clean(encoded, lengths)
@@ -129,13 +130,12 @@ class Functions:
     def target_log_probabilities(
         self,
         params: PyTree,
-        encoded: jax.Array,
-        lengths: jax.Array,
-        targets: jax.Array,
-        target_lengths: jax.Array,
-    ) -> jax.Array:
-        """As `decode_targets`, but the sum of log p(token) over each target -> [B, C] f32; 0 for an empty
-        target.
+        encoded: Float[Array, "B L D"],
+        lengths: Int[Array, "B"],
+        targets: Int[Array, "B C T"],
+        target_lengths: Int[Array, "B C"],
+    ) -> Float32[Array, "B C"]:
+        """As `decode_targets`, but the sum of log p(token) over each target; 0 for an empty target.
 
         Logits exist for `TARGET_CHUNK` positions at a time.
         """
@@ -156,7 +156,7 @@ class Functions:
         module: T5 = nnx.merge(self.graph, params)
         return module
 
-    def _clean(self, encoded: jax.Array, lengths: jax.Array) -> jax.Array:
+    def _clean(self, encoded: Float[Array, "B L D"], lengths: Int[Array, "B"]) -> Float[Array, "B L D"]:
         return jnp.where(_before(lengths, encoded.shape[1])[..., None], encoded, 0)
 
     def _zeros(self, slots: int, length: int) -> PyTree:
@@ -168,18 +168,19 @@ class Functions:
         return {n: jnp.zeros((layers, *shape), self.dtype) for n in ("key", "value")}
 
 
-def _before(lengths: jax.Array, length: int) -> jax.Array:
+def _before(lengths: Int[Array, "*rows"], length: int) -> Bool[Array, "*rows {length}"]:
     return jnp.arange(length) < lengths[..., None]
 
 
-def _log_probability(logits: jax.Array, wanted: jax.Array) -> jax.Array:
-    """logits [M, V] f32, wanted [M] -> [M]."""
+def _log_probability(logits: Float32[Array, "M V"], wanted: Int[Array, "M"]) -> Float32[Array, "M"]:
     picked = jnp.take_along_axis(logits, wanted[:, None], axis=1, mode="clip")[:, 0]
     return picked - jax.nn.logsumexp(logits, axis=1)
 
 
-def _chunks(flat: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[M, D] and [M], padded and cut to [chunks, TARGET_CHUNK or M, ...]."""
+def _chunks(
+    flat: Float[Array, "M D"], wanted: Int[Array, "M"]
+) -> tuple[Float[Array, "chunks size D"], Int[Array, "chunks size"]]:
+    """Padded and cut: a chunk has TARGET_CHUNK rows, or M."""
     size = min(TARGET_CHUNK, flat.shape[0])
     spare = -flat.shape[0] % size
     flat = jnp.pad(flat, ((0, spare), (0, 0))).reshape(-1, size, flat.shape[1])

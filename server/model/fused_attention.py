@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32
 
 from server.errors import InvalidInputError
 from server.model.attention import Attention, WeightDropout, dense_attention, paired_attention
@@ -21,14 +22,14 @@ AttentionKind = Literal["xla", "pairs", "cudnn"]
 
 
 def fused_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    visible: jax.Array,
-    bias: jax.Array | None,
+    query: Float[Array, "B H Q K"],
+    key: Float[Array, "B H L K"],
+    value: Float[Array, "B H L K"],
+    visible: Bool[Array, "#B #H #Q #L"],
+    bias: Float32[Array, "#B #H #Q #L"] | None,
     drop: WeightDropout | None = None,
     implementation: Any = "cudnn",
-) -> jax.Array:
+) -> Float[Array, "B H Q K"]:
     """`Attention` by cuDNN, where it can. Softmax is f32 inside; the bias is rounded to the query's dtype.
 
     Args:
@@ -50,7 +51,9 @@ def fused_attention(
     return context.transpose(0, 2, 1, 3)
 
 
-def _takes(query: jax.Array, key: jax.Array, visible: jax.Array) -> bool:
+def _takes(
+    query: Float[Array, "B H Q K"], key: Float[Array, "B H L K"], visible: Bool[Array, "#B #H #Q #L"]
+) -> bool:
     by_lengths = visible.ndim == 4 and visible.shape[1:3] == (1, 1)
     fits = query.shape[3] % 8 == 0 and query.shape[3] <= 128
     even = query.shape[2] % 2 == 0 and key.shape[2] % 2 == 0  # its backward pass needs it

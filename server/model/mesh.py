@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32
 
 from server.errors import InvalidInputError
 from server.model.config import T5Config
@@ -84,18 +85,18 @@ class DeviceMesh:
         """Of encoder memory and self-attention state: slots over `data`, heads over `model`."""
         return self.sharding(*(None,) * (layout == "scanned"), DATA, MODEL)
 
-    def keep_rows(self, x: jax.Array) -> jax.Array:
-        """The same x [B, ...], cut by rows only: what every part of the model axis reads whole."""
+    def keep_rows(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
+        """The same x, cut by rows only: what every part of the model axis reads whole."""
         return _constrained(x, self.rows(x.shape[0], x.ndim - 1))
 
-    def cut_logits(self, logits: jax.Array) -> jax.Array:
-        """The same logits [B, V], each device with the part that its part of the head makes."""
+    def cut_logits(self, logits: Float32[Array, "B V"]) -> Float32[Array, "B V"]:
+        """The same logits, each device with the part that its part of the head makes."""
         spec = (self.rows(logits.shape[0]).spec[0], MODEL)
         return _constrained(logits, self.sharding(*spec))
 
 
-def _constrained(x: jax.Array, where: NamedSharding) -> jax.Array:
-    result: jax.Array = jax.lax.with_sharding_constraint(x, where)  # type: ignore[no-untyped-call]
+def _constrained(x: Float[Array, "*axes"], where: NamedSharding) -> Float[Array, "*axes"]:
+    result: Array = jax.lax.with_sharding_constraint(x, where)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from server.model.attention import Attention, dense_attention, precision
 from server.model.config import T5Config
@@ -30,15 +31,17 @@ class T5(nnx.Module):
             self.head = parameter(dtype, config.d_model, config.padded_vocab_size)
 
     def encode(
-        self, prompt_rows: jax.Array, ids: jax.Array, lengths: jax.Array, attend: Attention = dense_attention,
-        dropout: Dropout | None = None,
-    ) -> jax.Array:  # fmt: skip
-        """prompt_rows [R, D], ids [B, L], lengths [B] -> [B, L, D], 0 beyond lengths."""
+        self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "B L"], lengths: Int[Array, "B"],
+        attend: Attention = dense_attention, dropout: Dropout | None = None,
+    ) -> Float[Array, "B L D"]:  # fmt: skip
+        """The encoder's output, 0 beyond lengths."""
         real = visible(lengths, ids.shape[1])
         drop = None if dropout is None else dropout.at(0)
         return self.encoder(self.embed(prompt_rows, ids, real), real, attend, drop)
 
-    def embed(self, prompt_rows: jax.Array, ids: jax.Array, real: jax.Array) -> jax.Array:
+    def embed(
+        self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "B L"], real: Bool[Array, "B L"]
+    ) -> Float[Array, "B L D"]:
         """ids below V are embedding rows, V + r is prompt row r; 0 where not real, whatever those rows
         hold."""
         V = self.config.padded_vocab_size
@@ -48,10 +51,10 @@ class T5(nnx.Module):
         return self._whole(jnp.where(real[:, :, None], x, 0))
 
     def step(
-        self, cache: PyTree, memory: PyTree, memory_lengths: jax.Array, tokens: jax.Array, positions:
-        jax.Array, memory_index: jax.Array | None,
-    ) -> tuple[jax.Array, PyTree]:  # fmt: skip
-        """tokens [S], positions [S] -> logits [S, V] f32, and the cache with these tokens in it."""
+        self, cache: PyTree, memory: PyTree, memory_lengths: Int[Array, "M"], tokens: Int[Array, "S"],
+        positions: Int[Array, "S"], memory_index: Int[Array, "S"] | None,
+    ) -> tuple[Float32[Array, "S V"], PyTree]:  # fmt: skip
+        """Logits of the next token of each slot, and the cache with these tokens in it."""
         first = jax.tree.leaves(memory)[0]
         real = visible(memory_lengths, first.shape[-2])
         if memory_index is not None:
@@ -67,19 +70,18 @@ class T5(nnx.Module):
         return logits, cache
 
     def hidden_targets(
-        self, encoded: jax.Array, lengths: jax.Array, targets: jax.Array, attend: Attention = dense_attention,
-        dropout: Dropout | None = None,
-    ) -> jax.Array:  # fmt: skip
-        """Teacher forcing: encoded [B, L, D], targets [B, C, T] -> decoder output [B, C, T, D] for each
-        target."""
+        self, encoded: Float[Array, "B L D"], lengths: Int[Array, "B"], targets: Int[Array, "B C T"],
+        attend: Attention = dense_attention, dropout: Dropout | None = None,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """Teacher forcing: the decoder's output for each target."""
         start = jnp.full((*targets.shape[:2], 1), self.config.decoder_start_id, targets.dtype)
         shifted = jnp.concatenate([start, targets[:, :, :-1]], axis=2)
         x = self._whole(self.embedding[...].at[shifted].get(mode="clip"))
         drop = None if dropout is None else dropout.at(1)
         return self.decoder.targets(x, encoded, visible(lengths, encoded.shape[1]), attend, drop)
 
-    def logits(self, x: jax.Array) -> jax.Array:
-        """x [..., D] -> [..., V] f32."""
+    def logits(self, x: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
+        """Of every id that may follow."""
         if self.config.tied:
             scaled = x * jnp.asarray(self.config.d_model**-0.5, x.dtype)
             return jnp.einsum(
@@ -89,13 +91,13 @@ class T5(nnx.Module):
                 precision=precision(x.dtype),
                 preferred_element_type=jnp.float32,
             )
-        return multiply(x, self.head, jnp.float32)
+        return multiply(x, self.head, jnp.dtype(jnp.float32))
 
-    def _whole(self, x: jax.Array) -> jax.Array:
-        """x [B, ...] with its last axis whole on each device."""
+    def _whole(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
+        """x with its last axis whole on each device."""
         return x if self.mesh is None else self.mesh.keep_rows(x)
 
 
-def visible(lengths: jax.Array, length: int) -> jax.Array:
-    """lengths [B] -> [B, L] bool, true before each row's length."""
+def visible(lengths: Int[Array, "B"], length: int) -> Bool[Array, "B {length}"]:
+    """True before each row's length."""
     return jnp.arange(length)[None, :] < lengths[:, None]

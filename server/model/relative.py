@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int
 
 from server.model.config import T5Config
 
@@ -46,26 +46,25 @@ def decoder_buckets(length: int, config: T5Config) -> Buckets:
     return _distance_buckets(length, config.relative_buckets, config.relative_max_distance)
 
 
-def encoder_bias(table: jax.Array, length: int, config: T5Config) -> jax.Array:
-    """Bias of an encoder's self-attention: table [buckets, H] -> [H, L, L] f32 (query, key)."""
+def encoder_bias(table: Float[Array, "buckets H"], length: int, config: T5Config) -> Float32[Array, "H L L"]:
+    """Bias of an encoder's self-attention (query, key)."""
     by_offset = table.astype(jnp.float32).T[:, encoder_buckets(length, config)]
     offset = np.arange(length)[None, :] - np.arange(length)[:, None] + length - 1
     return by_offset[:, offset]
 
 
-def causal_bias(table: jax.Array, length: int, config: T5Config) -> jax.Array:
-    """Bias of a decoder's self-attention over a whole target: table [buckets, H] -> [H, T, T] f32."""
+def causal_bias(table: Float[Array, "buckets H"], length: int, config: T5Config) -> Float32[Array, "H T T"]:
+    """Bias of a decoder's self-attention over a whole target (query, key)."""
     by_distance = table.astype(jnp.float32).T[:, decoder_buckets(length, config)]
     distance = np.maximum(np.arange(length)[:, None] - np.arange(length)[None, :], 0)
     return by_distance[:, distance]
 
 
-def step_bias(table: jax.Array, positions: jax.Array, length: int, config: T5Config) -> jax.Array:
-    """Bias of one decode step, each slot at its own position.
-
-    table [buckets, H], positions [S] -> [S, H, T] f32; keys after a slot's position get distance 0 and must
-    be masked.
-    """
+def step_bias(
+    table: Float[Array, "buckets H"], positions: Int[Array, "S"], length: int, config: T5Config
+) -> Float32[Array, "S H T"]:
+    """Bias of one decode step, each slot at its own position; keys after a slot's position get distance 0 and
+    must be masked."""
     by_distance = table.astype(jnp.float32)[decoder_buckets(length, config)]
     distance = jnp.clip(positions[:, None] - jnp.arange(length)[None, :], 0, length - 1)
     return by_distance.at[distance].get(mode="clip").transpose(0, 2, 1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from server.model.attention import Attention, WeightDropout, step_attention
 from server.model.config import T5Config
@@ -31,9 +31,10 @@ class EncoderLayer(nnx.Module):
         self.feed_forward = FeedForward(config, dtype)
 
     def __call__(
-        self, x: jax.Array, real: jax.Array, bias: jax.Array, attend: Attention, drop: LayerDropout | None
-    ) -> jax.Array:
-        """x [B, L, D], real [B, L], bias [1, H, L, L] -> [B, L, D]. Positions that are not real stay 0."""
+        self, x: Float[Array, "B L D"], real: Bool[Array, "B L"], bias: Float32[Array, "1 H L L"],
+        attend: Attention, drop: LayerDropout | None,
+    ) -> Float[Array, "B L D"]:  # fmt: skip
+        """The layer's output; positions that are not real stay 0."""
         block = self.attention
         h = rms_norm(x, self.attention_norm, self.epsilon)
         query, key, value = (block.split(h, weight) for weight in (block.query, block.key, block.value))
@@ -58,23 +59,22 @@ class DecoderLayer(nnx.Module):
         self.feed_forward_norm = parameter(dtype, config.d_model)
         self.feed_forward = FeedForward(config, dtype)
 
-    def memory(self, encoded: jax.Array) -> dict[str, jax.Array]:
-        """encoded [B, L, D] -> cross-attention key and value [B, H, L, K]; 0 where encoded is 0."""
+    def memory(self, encoded: Float[Array, "B L D"]) -> dict[str, Float[Array, "B H L K"]]:
+        """Cross-attention key and value; 0 where encoded is 0."""
         block = self.cross_attention
         return {"key": block.split(encoded, block.key), "value": block.split(encoded, block.value)}
 
     def step(
         self,
-        x: jax.Array,
-        cache: dict[str, jax.Array],
-        memory: dict[str, jax.Array],
-        memory_visible: jax.Array,
-        positions: jax.Array,
-        bias: jax.Array,
-        memory_index: jax.Array | None,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """One token a slot: x [S, D], cache key and value [S, H, T, K], memory [M, H, L, K], memory_visible
-        [S, L], positions [S], bias [S, H, T] -> x [S, D] and the cache with this token in it."""
+        x: Float[Array, "S D"],
+        cache: dict[str, Float[Array, "S H T K"]],
+        memory: dict[str, Float[Array, "M H L K"]],
+        memory_visible: Bool[Array, "S L"],
+        positions: Int[Array, "S"],
+        bias: Float32[Array, "S H T"],
+        memory_index: Int[Array, "S"] | None,
+    ) -> tuple[Float[Array, "S D"], dict[str, Float[Array, "S H T K"]]]:
+        """One token a slot: the layer's output, and the cache with this token's key and value in it."""
         own = self.self_attention
         h = rms_norm(x, self.self_attention_norm, self.epsilon)
         slots = jnp.arange(x.shape[0])
@@ -99,11 +99,11 @@ class DecoderLayer(nnx.Module):
         return x, {"key": key, "value": value}
 
     def targets(
-        self, x: jax.Array, encoded: jax.Array, memory_visible: jax.Array, causal: jax.Array, bias: jax.Array,
-        attend: Attention, drop: LayerDropout | None,
-    ) -> jax.Array:  # fmt: skip
-        """Teacher forcing: x [B, C, T, D], encoded [B, L, D], memory_visible [B, L], causal [T, T], bias [1,
-        H, T, T] -> [B, C, T, D]. All C * T queries of an input read its one memory."""
+        self, x: Float[Array, "B C T D"], encoded: Float[Array, "B L D"], memory_visible: Bool[Array, "B L"],
+        causal: Bool[Array, "T T"], bias: Float32[Array, "1 H T T"], attend: Attention,
+        drop: LayerDropout | None,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """Teacher forcing. All C * T queries of an input read its one memory."""
         B, C, T, D = x.shape
         own, cross = self.self_attention, self.cross_attention
         flat = x.reshape(B * C, T, D)
@@ -140,12 +140,15 @@ class Encoder(nnx.Module):
         self.final_norm = parameter(dtype, config.d_model)
 
     def __call__(
-        self, x: jax.Array, real: jax.Array, attend: Attention, dropout: Dropout | None = None
-    ) -> jax.Array:
-        """x [B, L, D] with 0 where not real, real [B, L] -> [B, L, D], still 0 there."""
+        self, x: Float[Array, "B L D"], real: Bool[Array, "B L"], attend: Attention,
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B L D"]:  # fmt: skip
+        """x is 0 where not real, and so is the output."""
         bias = encoder_bias(self.relative_bias[...], x.shape[1], self.config)[None]
 
-        def body(layer: EncoderLayer, carry: jax.Array, drop: LayerDropout | None) -> tuple[jax.Array, None]:
+        def body(
+            layer: EncoderLayer, carry: Float[Array, "B L D"], drop: LayerDropout | None
+        ) -> tuple[Float[Array, "B L D"], None]:
             return layer(carry, real, bias, attend, drop), None
 
         ends, inner = self._draw(dropout, x.shape[1])
@@ -172,8 +175,8 @@ class Decoder(nnx.Module):
         self.layers = make_layers(layout, config.num_decoder_layers, lambda: DecoderLayer(config, dtype))
         self.final_norm = parameter(dtype, config.d_model)
 
-    def memory(self, encoded: jax.Array) -> PyTree:
-        """encoded [B, L, D] -> per-layer keys and values [B, H, L, K]."""
+    def memory(self, encoded: Float[Array, "B L D"]) -> PyTree:
+        """Keys and values [B, H, L, K] of each layer."""
 
         def body(layer: DecoderLayer, carry: None, _: None) -> tuple[None, PyTree]:
             return carry, layer.memory(encoded)
@@ -181,30 +184,32 @@ class Decoder(nnx.Module):
         return fold(self.layers, body, None)[1]
 
     def step(
-        self, x: jax.Array, cache: PyTree, memory: PyTree, memory_visible: jax.Array, positions: jax.Array,
-        new_tokens: int, memory_index: jax.Array | None,
-    ) -> tuple[jax.Array, PyTree]:  # fmt: skip
-        """x [S, D] -> x [S, D] after the final norm, and the cache one token longer."""
+        self, x: Float[Array, "S D"], cache: PyTree, memory: PyTree, memory_visible: Bool[Array, "S L"],
+        positions: Int[Array, "S"], new_tokens: int, memory_index: Int[Array, "S"] | None,
+    ) -> tuple[Float[Array, "S D"], PyTree]:  # fmt: skip
+        """The stack's output after the final norm, and the cache one token longer."""
         bias = step_bias(self.relative_bias[...], positions, new_tokens, self.config)
 
         def body(
-            layer: DecoderLayer, carry: jax.Array, own: tuple[PyTree, PyTree]
-        ) -> tuple[jax.Array, PyTree]:
+            layer: DecoderLayer, carry: Float[Array, "S D"], own: tuple[PyTree, PyTree]
+        ) -> tuple[Float[Array, "S D"], PyTree]:
             return layer.step(carry, own[0], own[1], memory_visible, positions, bias, memory_index)
 
         x, cache = fold(self.layers, body, x, _zip_layers(cache, memory))
         return rms_norm(x, self.final_norm, self.config.norm_epsilon), cache
 
     def targets(
-        self, x: jax.Array, encoded: jax.Array, memory_visible: jax.Array, attend: Attention,
-        dropout: Dropout | None = None,
-    ) -> jax.Array:  # fmt: skip
-        """x [B, C, T, D] -> [B, C, T, D] after the final norm."""
+        self, x: Float[Array, "B C T D"], encoded: Float[Array, "B L D"], memory_visible: Bool[Array, "B L"],
+        attend: Attention, dropout: Dropout | None = None,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """The stack's output after the final norm, for each target."""
         T = x.shape[2]
         causal = jnp.tril(jnp.ones((T, T), bool))
         bias = causal_bias(self.relative_bias[...], T, self.config)[None]
 
-        def body(layer: DecoderLayer, carry: jax.Array, drop: LayerDropout | None) -> tuple[jax.Array, None]:
+        def body(
+            layer: DecoderLayer, carry: Float[Array, "B C T D"], drop: LayerDropout | None
+        ) -> tuple[Float[Array, "B C T D"], None]:
             return layer.targets(carry, encoded, memory_visible, causal, bias, attend, drop), None
 
         ends, inner = self._draw(dropout, T, encoded.shape[1])

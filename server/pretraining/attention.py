@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Integer
 
 from server.model.attention import Attention, WeightDropout, dense_attention
 from server.pretraining import settings
@@ -24,19 +25,22 @@ def attention_of(name: settings.PretrainingAttention) -> Attention:
     return partial(_library_attention, "cudnn" if name == "cudnn" else "xla")
 
 
-def within_segments(attend: Attention, segments: jax.Array) -> Attention:
-    """Self-attention of an encoder: segments [B, L] keep the examples of a row apart."""
+def within_segments(attend: Attention, segments: Integer[Array, "B L"]) -> Attention:
+    """Self-attention of an encoder: segments keep the examples of a row apart."""
     return partial(_separated, attend, segments, segments)
 
 
-def decoder_segments(attend: Attention, inputs: jax.Array, targets: jax.Array) -> Attention:
-    """A decoder's two attentions: inputs [B, L], targets [B, T]. In T5 the one to the encoder is the one
+def decoder_segments(
+    attend: Attention, inputs: Integer[Array, "B L"], targets: Integer[Array, "B T"]
+) -> Attention:
+    """A decoder's two attentions, by the segments of both sides. In T5 the one to the encoder is the one
     without a position bias."""
 
     def run(
-        query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array, bias: jax.Array | None,
+        query: Float[Array, "B H Q K"], key: Float[Array, "B H L K"], value: Float[Array, "B H L K"],
+        visible: Bool[Array, "#B #H #Q #L"], bias: Float32[Array, "#B #H #Q #L"] | None,
         drop: WeightDropout | None = None,
-    ) -> jax.Array:  # fmt: skip
+    ) -> Float[Array, "B H Q K"]:  # fmt: skip
         keys = inputs if bias is None else targets
         return _separated(attend, targets, keys, query, key, value, visible, bias, drop)
 
@@ -44,17 +48,20 @@ def decoder_segments(attend: Attention, inputs: jax.Array, targets: jax.Array) -
 
 
 def _separated(
-    attend: Attention, query_segments: jax.Array, key_segments: jax.Array, query: jax.Array, key: jax.Array,
-    value: jax.Array, visible: jax.Array, bias: jax.Array | None, drop: WeightDropout | None = None,
-) -> jax.Array:  # fmt: skip
+    attend: Attention, query_segments: Integer[Array, "B Q"], key_segments: Integer[Array, "B L"],
+    query: Float[Array, "B H Q K"], key: Float[Array, "B H L K"], value: Float[Array, "B H L K"],
+    visible: Bool[Array, "#B #H #Q #L"], bias: Float32[Array, "#B #H #Q #L"] | None,
+    drop: WeightDropout | None = None,
+) -> Float[Array, "B H Q K"]:  # fmt: skip
     same = query_segments[:, None, :, None] == key_segments[:, None, None, :]
     return attend(query, key, value, visible & same, bias, drop)
 
 
 def _library_attention(
-    implementation: Literal["xla", "cudnn"], query: jax.Array, key: jax.Array, value: jax.Array,
-    visible: jax.Array, bias: jax.Array | None, drop: WeightDropout | None = None,
-) -> jax.Array:  # fmt: skip
+    implementation: Literal["xla", "cudnn"], query: Float[Array, "B H Q K"], key: Float[Array, "B H L K"],
+    value: Float[Array, "B H L K"], visible: Bool[Array, "#B #H #Q #L"],
+    bias: Float32[Array, "#B #H #Q #L"] | None, drop: WeightDropout | None = None,
+) -> Float[Array, "B H Q K"]:  # fmt: skip
     """`Attention` as `jax.nn.dot_product_attention`, which wants length before heads and no scaling here."""
     assert drop is None, "dropout is off in pretraining"
     B, H, Q, _ = query.shape

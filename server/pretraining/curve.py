@@ -44,6 +44,7 @@ class Curve:
         found = []
         for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
+                # Ours, and not strict JSON: the norm of a gradient may be infinite.
                 found.append(json.loads(line))
             except ValueError:  # a killed process may leave half a line, the last one
                 break

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float32, Integer
 
 from server.model.attention import Attention
 from server.model.functions import Functions
@@ -20,8 +21,9 @@ from server.model.network import T5
 from server.model.t5 import arranged
 from server.pretraining.attention import decoder_segments, within_segments
 
-NamedTensors = Mapping[str, jax.Array]
-"""Canonical name -> weight, f32."""
+NamedTensors = Mapping[str, Float32[Array, "..."]]
+"""Canonical name -> weight."""
+Scalar = Float32[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +71,7 @@ def accumulate_gradients(
 ) -> PretrainingSums:
     """Add one micro-batch to the sums."""
 
-    def objective(tensors: NamedTensors) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    def objective(tensors: NamedTensors) -> tuple[Scalar, tuple[Scalar, Scalar, Scalar]]:
         loss, penalty, hits, tokens = measure_batch(functions, attend, tensors, batch)
         return loss + z_loss * penalty, (loss, hits, tokens)
 
@@ -82,8 +84,8 @@ def accumulate_gradients(
 
 def measure_batch(
     functions: Functions, attend: Attention, tensors: NamedTensors, batch: PretrainingBatch
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Sums over a batch's target tokens, f32 scalars: cross-entropy, squared normaliser, hits, tokens."""
+) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    """Sums over a batch's target tokens: cross-entropy, squared normaliser, hits, tokens."""
     config = functions.config
     cast = {name: tensor.astype(functions.dtype) for name, tensor in tensors.items()}
     module: T5 = nnx.merge(functions.graph, arranged(config, functions.layout, cast))
@@ -114,8 +116,10 @@ def measure_batch(
     )
 
 
-def _restarted(start_id: int, targets: jax.Array, segments: jax.Array) -> jax.Array:
-    """Targets [B, T] as a decoder reads them: the model shifts them right by one, so the last id before each
+def _restarted(
+    start_id: int, targets: Integer[Array, "B T"], segments: Integer[Array, "B T"]
+) -> Integer[Array, "B T"]:
+    """Targets as a decoder reads them: the model shifts them right by one, so the last id before each
     new segment becomes the start id, as if the segment stood alone."""
     last = segments != jnp.pad(segments, ((0, 0), (0, 1)))[:, 1:]
     return jnp.where(last, start_id, targets)

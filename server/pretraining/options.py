@@ -51,10 +51,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 # A run is known by the values, so these stay; the options are spelled as those of serving.
-_SPELLED = {
-    "compute_dtype": Spelled(DTYPES),
-    "attention": Spelled({"xla": "dense", "fused": "fused", "cudnn": "cudnn"}),
-}
+ATTENTIONS = {"xla": "dense", "fused": "fused", "cudnn": "cudnn"}
+_SPELLED = {"compute_dtype": Spelled(DTYPES), "attention": Spelled(ATTENTIONS)}
 
 
 def settings_options(defaults: Mapping[str, Any]) -> Decorator:

@@ -177,6 +177,8 @@ def test_a_file_of_mixed_tasks(run: Run, prompt: str, tmp_path: Path, fake: Fake
     [
         ("", "no request"),
         ("{", "line 1 is not JSON"),
+        ('{"input": "a", "input": "b"}', "a key occurs twice"),
+        ('{"input": "a", "temperature": NaN}', "NaN is not JSON"),
         ('{"input": "a"}\n[1]', "line 2 must"),
         ("{}", "line 1 must"),
     ],

@@ -323,6 +323,7 @@ def test_inputs_from_a_file(tmp_path: Path, name: str, content: str, expected: t
         ("a.txt", b"\n \n", "no line"),
         ("a.txt", b"\xff\xfe", "UTF-8"),
         ("a.jsonl", b'"fine"\nnot json', "line 2 is not JSON"),
+        ("a.jsonl", b'{"x": "a", "x": "b"}', "line 1 is not JSON: a key occurs twice"),
         ("a.jsonl", b"[1]", "line 1 must be"),
         ("a.jsonl", b'{"x": 1}', "line 1 must be"),
         ("a.jsonl", b"{}", "line 1 must be"),

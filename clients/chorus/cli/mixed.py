@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 from chorus.client import Client
 from chorus.errors import ApiError, InvalidArgumentError
 from chorus.routes.inference import GenerateItem
+from chorus.strict_json import parse_strictly
 from chorus.types import FailedItem, Generation
 
 
@@ -30,7 +30,7 @@ def read_requests(path: Path) -> list[tuple[int, GenerateItem]]:
         if not line.strip():
             continue
         try:
-            item: Any = json.loads(line)
+            item: Any = parse_strictly(line)
         except (ValueError, RecursionError) as error:
             raise InvalidArgumentError(
                 f"{str(path)!r}, line {number} is not JSON: {error}.", field="file"

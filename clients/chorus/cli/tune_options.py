@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from chorus.routes.tuning import Data
+from chorus.strict_json import parse_strictly
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 _URL = re.compile(r"https?://")
@@ -60,7 +60,7 @@ def recipe_of(values: Iterable[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, text in pairs(values, "--recipe").items():
         try:
-            found[name] = json.loads(text)
+            found[name] = parse_strictly(text)
         except ValueError:
             found[name] = text
     return found
@@ -73,7 +73,7 @@ def document_of(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, or is no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = parse_strictly(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{str(path)!r} is no JSON: {error}.") from error
     if not isinstance(document, dict):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
 from chorus.routes.inference import Input
+from chorus.strict_json import parse_strictly
 
 
 class JsonObject(click.ParamType[dict[str, Any]]):
@@ -21,7 +21,7 @@ class JsonObject(click.ParamType[dict[str, Any]]):
         if isinstance(value, dict):
             return value
         try:
-            parsed = json.loads(value)
+            parsed = parse_strictly(value)
         except (ValueError, RecursionError) as error:
             self.fail(f"{value!r} is not JSON: {error}", param, ctx)
         if not isinstance(parsed, dict):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from chorus.errors import InvalidArgumentError
 from chorus.routes.inference import Input
+from chorus.strict_json import parse_strictly
 
 MAX_INPUT_FILE_BYTES = 256 * 1024 * 1024
 
@@ -54,7 +54,7 @@ def read_inputs(path: Path) -> tuple[Input, ...]:
 
 def _parse(line: str, where: str) -> Input:
     try:
-        value = json.loads(line)
+        value = parse_strictly(line)
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"{where} is not JSON: {error}.", field="inputs") from error
     if isinstance(value, str):

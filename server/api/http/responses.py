@@ -29,7 +29,6 @@ def errors(*statuses: int) -> Responses:
     return {status: {"model": ErrorAnswer, "description": _MEANING[status]} for status in statuses}
 
 
-AUTH_ERRORS = errors(401, 403)
 INFERENCE_ERRORS = errors(400, 401, 403, 404, 413, 429, 500, 503, 504)
 READ_ERRORS = errors(400, 401, 403, 404, 500, 503)
 WRITE_ERRORS = errors(400, 401, 403, 404, 409, 413, 500, 503)

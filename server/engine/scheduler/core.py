@@ -334,13 +334,11 @@ class Scheduler:
         """The scheduler's gauges; the engine adds its own."""
         return EngineStats(
             queued=len(self._queue),
-            queued_by_tenant=dict(self._queue.by_tenant()),
             loading=self._loading.tickets,
             prefilling=len(self._prefilling),
             decoding=len(self._decoding),
             slots_in_use=self._slots.in_use,
             slots_total=self._slots.total,
-            slots_by_shape=self._slots.by_shape(),
             encoder_memories=self._slots.groups,
             rows_capacity=self._rows.capacity,
             rows_resident=self._rows.resident,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -79,10 +79,6 @@ class FairQueue(Generic[T]):
         """The largest cost / weight since the queue was last empty: how far one tenant may get ahead of
         another."""
         return self._largest
-
-    def by_tenant(self) -> Mapping[str, int]:
-        """Waiting requests of each tenant that has any."""
-        return {name: len(tenant.order) for name, tenant in self._tenants.items()}
 
     def push(
         self, item: T, *, key: str, tenant: str, weight: float, priority: int, cost: float, number: int

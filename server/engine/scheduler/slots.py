@@ -159,10 +159,6 @@ class SlotTable:
         """Encoder memories held: one a group."""
         return sum(len({id(use.ticket) for use in block.uses.values()}) for block in self.blocks)
 
-    def by_shape(self) -> dict[BlockShape, int]:
-        """Busy slots of each shape."""
-        return {shape: sum(len(b.busy) for b in blocks) for shape, blocks in self._by_shape.items()}
-
     def begin_pass(self) -> None:
         """Begin a planning pass; reservations of the one before are void."""
         self._reservations.clear()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from server.errors import InvalidModelError
+from server.strict_json import parse_strictly
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 
@@ -15,12 +16,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        InvalidModelError: missing, over 64 MiB, not JSON, or not an object.
+        InvalidModelError: missing, over 64 MiB, not JSON (see `strict_json`), or not an object.
     """
     try:
         if path.stat().st_size > MAX_DOCUMENT_BYTES:
             raise InvalidModelError(f"{path.name} is larger than {MAX_DOCUMENT_BYTES} bytes")
-        document = json.loads(path.read_bytes().decode("utf-8"))
+        document = parse_strictly(path.read_bytes().decode("utf-8"))
     except FileNotFoundError as error:
         raise InvalidModelError(f"{path.parent} has no {path.name}") from error
     except (ValueError, RecursionError) as error:

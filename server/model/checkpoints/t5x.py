@@ -25,7 +25,6 @@ from server.model.checkpoints.vocabulary_files import check_vocabulary, find_voc
 from server.model.checkpoints.zarr_tensor import bounded_context, open_all
 
 STATE = "checkpoint"
-MAX_STATE_BYTES = 1024 * 1024 * 1024
 _SAFE = re.compile(r"[A-Za-z0-9_.\-]+")
 
 

@@ -7,7 +7,6 @@ task is drawn in proportion to its size, of which at most `cap` counts (T5's K).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from server.model.vocabulary import Vocabulary
 from server.pretraining.data.randomness import bits, permutation
 from server.pretraining.data.rows import Rows
 from server.pretraining.data.tokens import Ids
+from server.strict_json import parse_strictly
 
 MAX_EXAMPLE_LINE_BYTES = 1024 * 1024
 PER_ROW = 64
@@ -120,7 +120,7 @@ def read_examples(
 def _fields(path: Path, number: int, raw: bytes) -> tuple[str, str, str]:
     line: Any
     try:
-        line = json.loads(raw) if len(raw) <= MAX_EXAMPLE_LINE_BYTES else None
+        line = parse_strictly(raw.decode("utf-8")) if len(raw) <= MAX_EXAMPLE_LINE_BYTES else None
         task, source, target = line["task"], line["input"], line["target"]
     except (ValueError, KeyError, TypeError, RecursionError):
         task = source = target = None

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from server.model.functions import Functions
 from server.model.layout import PyTree
+
+_Decoding = tuple[Int32[Array, ""], PyTree, Int32[Array, "B"], Int32[Array, "B new_tokens"], Bool[Array, "B"]]
+"""Position, cache, each row's last token, all of them, and whether it has ended."""
 
 
 def label_scores(
     functions: Functions,
     params: PyTree,
-    prompts: jax.Array,
-    ids: jax.Array,
-    lengths: jax.Array,
-    labels: jax.Array,
-    label_lengths: jax.Array,
-) -> jax.Array:
-    """prompts [N, P, D], ids [B, L], lengths [B], labels [B, C, T], label_lengths [B, C] -> summed log
-    probability of each label [B, C] f32 (0 for a label of length 0, which the caller leaves out)."""
+    prompts: Float32[Array, "N P D"],
+    ids: Int[Array, "B L"],
+    lengths: Int[Array, "B"],
+    labels: Int[Array, "B C T"],
+    label_lengths: Int[Array, "B C"],
+) -> Float32[Array, "B C"]:
+    """Summed log probability of each label (0 for a label of length 0, which the caller leaves out)."""
     table = prompts.reshape(-1, prompts.shape[-1])
     encoded = functions.encode(params, table, ids, lengths)
     return functions.target_log_probabilities(params, encoded, lengths, labels, label_lengths)
@@ -32,12 +35,11 @@ def greedy_answers(
     functions: Functions,
     new_tokens: int,
     params: PyTree,
-    prompts: jax.Array,
-    ids: jax.Array,
-    lengths: jax.Array,
-) -> jax.Array:
-    """prompts [N, P, D], ids [B, L], lengths [B] -> tokens [B, new_tokens] i32; what follows `</s>` means
-    nothing.
+    prompts: Float32[Array, "N P D"],
+    ids: Int[Array, "B L"],
+    lengths: Int[Array, "B"],
+) -> Int32[Array, "B {new_tokens}"]:
+    """Tokens of each row; what follows `</s>` means nothing.
 
     Ends early when every row has ended.
     """
@@ -45,13 +47,11 @@ def greedy_answers(
     table = prompts.reshape(-1, prompts.shape[-1])
     memory = functions.encoder_memory(params, functions.encode(params, table, ids, lengths), lengths)
 
-    def unfinished(state: tuple[jax.Array, PyTree, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def unfinished(state: _Decoding) -> Bool[Array, ""]:
         position, _, _, _, ended = state
         return (position < new_tokens) & ~ended.all()
 
-    def step(
-        state: tuple[jax.Array, PyTree, jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, PyTree, jax.Array, jax.Array, jax.Array]:
+    def step(state: _Decoding) -> _Decoding:
         position, cache, last, said, ended = state
         positions = jnp.full((B,), position, jnp.int32)
         logits, cache = functions.decode_step(params, cache, memory, lengths, last, positions)
@@ -63,5 +63,5 @@ def greedy_answers(
     said = jnp.full((B, new_tokens), config.eos_id, jnp.int32)
     # A row of padding has no length: it has ended before it begins.
     state = (jnp.int32(0), functions.init_cache(B, new_tokens), start, said, lengths == 0)
-    tokens: jax.Array = jax.lax.while_loop(unfinished, step, state)[3]
+    tokens: Array = jax.lax.while_loop(unfinished, step, state)[3]
     return tokens

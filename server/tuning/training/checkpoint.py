@@ -24,6 +24,7 @@ from safetensors.numpy import load, save
 from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
+from server.strict_json import parse_strictly
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import PromptProgress, TrainingState
 
@@ -129,10 +130,10 @@ def _random_facts(run: TrainingRun) -> dict[str, Any]:
 
 def _body(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_strictly(path.read_bytes().decode("utf-8"))
         body: dict[str, Any] = document["body"]
         whole = hashlib.sha256(canonical_json(body)).hexdigest() == document["digest"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _broken(path.name) from error
     if not whole or body.get("format") != STATE_FORMAT:
         raise _broken(path.name)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from server.model.dropout import Dropout
 from server.model.functions import Functions
@@ -26,18 +27,15 @@ class TuningBatch:
     """One micro-batch: B = N * M rows.
 
     Attributes:
-        ids: [B, L] i32, prompt rows, text and `</s>`.
-        lengths: [B] i32.
-        targets: [B, T] i32.
-        target_lengths: [B] i32.
-        keys: [B, 2] u32, each row's own key for dropout.
+        ids: prompt rows, text and `</s>`.
+        keys: each row's own key for dropout.
     """
 
-    ids: Any
-    lengths: Any
-    targets: Any
-    target_lengths: Any
-    keys: Any
+    ids: Int32[Any, "B L"]
+    lengths: Int32[Any, "B"]
+    targets: Int32[Any, "B T"]
+    target_lengths: Int32[Any, "B"]
+    keys: UInt32[Any, "B 2"]
 
 
 @jax.tree_util.register_dataclass
@@ -51,6 +49,7 @@ class TuningSums:
         tokens: [N] f32, target tokens.
     """
 
+    # JAX also makes one that holds shardings in place of arrays.
     gradients: Any
     losses: Any
     tokens: Any
@@ -59,22 +58,22 @@ class TuningSums:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LossConfig:
-    """Scalars f32: dropout rate and z-loss weight."""
+    """Dropout rate and z-loss weight."""
 
-    dropout_rate: Any
-    z_loss: Any
+    dropout_rate: Float32[Any, ""]
+    z_loss: Float32[Any, ""]
 
 
 def accumulate(
     functions: Functions,
     dropping: bool,
     params: PyTree,
-    prompts: jax.Array,
+    prompts: Float32[Array, "N P D"],
     sums: TuningSums,
     batch: TuningBatch,
     loss: LossConfig,
 ) -> TuningSums:
-    """Add one micro-batch to the sums. Gradients are taken for prompts [N, P, D] alone.
+    """Add one micro-batch to the sums. Gradients are taken for prompts alone.
 
     Args:
         dropping: static; without it the program has no dropout in it.
@@ -90,15 +89,19 @@ def accumulate(
 
 
 def apply(
-    prompts: jax.Array, second_moment: jax.Array, sums: TuningSums, settings: StepSettings, active: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    prompts: Float32[Array, "N P D"],
+    second_moment: Float32[Array, "N P D"],
+    sums: TuningSums,
+    settings: StepSettings,
+    active: Bool[Array, "N"],
+) -> tuple[Float32[Array, "N P D"], Float32[Array, "N P D"], Float32[Array, "N"], Bool[Array, "N"]]:
     """One optimiser step from the sums of a whole batch.
 
     Args:
-        active: [N] bool; the others stay as they are.
+        active: which prompts move; the others stay as they are.
 
     Returns:
-        prompts, second_moment, mean loss a token [N], and finite [N]: where False, loss or gradient was not a
+        prompts, second_moment, mean loss a token, and finite: where False, loss or gradient was not a
         number and this prompt stayed as it was.
     """
     tokens = jnp.maximum(sums.tokens, 1)
@@ -116,11 +119,11 @@ def _objective(
     functions: Functions,
     dropping: bool,
     params: PyTree,
-    prompts: jax.Array,
+    prompts: Float32[Array, "N P D"],
     batch: TuningBatch,
     loss: LossConfig,
-) -> tuple[jax.Array, jax.Array]:
-    """Sum over all target tokens, and each row's summed cross-entropy [B]."""
+) -> tuple[Float32[Array, ""], Float32[Array, "B"]]:
+    """Sum over all target tokens, and each row's summed cross-entropy."""
     dropout = None
     if dropping:
         keys = jax.random.wrap_key_data(batch.keys, impl="threefry2x32")

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32
 
 from server.tuning.document.recipe import Recipe
 
@@ -59,20 +60,25 @@ def settings_at(recipes: Sequence[Recipe], step: int) -> StepSettings:
 
 
 def update(
-    prompts: jax.Array, second_moment: jax.Array, gradients: jax.Array, settings: StepSettings
-) -> tuple[jax.Array, jax.Array]:
-    """One step: prompts, second_moment and gradients [N, P, D] f32 -> new prompts, new second_moment.
+    prompts: Float32[Array, "N P D"],
+    second_moment: Float32[Array, "N P D"],
+    gradients: Float32[Array, "N P D"],
+    settings: StepSettings,
+) -> tuple[Float32[Array, "N P D"], Float32[Array, "N P D"]]:
+    """One step: new prompts, new second_moment.
 
     The second moment starts as zeros: beta2 of the first step is 0 (without `second_moment_steps_before`).
     """
-    new: tuple[jax.Array, jax.Array] = jax.vmap(_update_one)(prompts, second_moment, gradients, settings)
+    new: tuple[Array, Array] = jax.vmap(_update_one)(prompts, second_moment, gradients, settings)
     return new
 
 
 def _update_one(
-    prompt: jax.Array, second_moment: jax.Array, gradient: jax.Array, settings: StepSettings
-) -> tuple[jax.Array, jax.Array]:
-    """One prompt [P, D]."""
+    prompt: Float32[Array, "P D"],
+    second_moment: Float32[Array, "P D"],
+    gradient: Float32[Array, "P D"],
+    settings: StepSettings,
+) -> tuple[Float32[Array, "P D"], Float32[Array, "P D"]]:
     squared = gradient * gradient + EPSILON
     moment = (1 - settings.fresh) * second_moment + settings.fresh * squared
     change = gradient * jax.lax.rsqrt(moment)
@@ -87,5 +93,5 @@ def _fresh(recipe: Recipe, step: int) -> float:
     return float(done**-recipe.second_moment_decay)
 
 
-def _rms(x: jax.Array) -> jax.Array:
+def _rms(x: Float32[Array, "..."]) -> Float32[Array, ""]:
     return jnp.sqrt(jnp.mean(x * x))

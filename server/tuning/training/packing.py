@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32, UInt32
 
 from server.tuning.data.examples import Example
 from server.tuning.training.objective import TuningBatch
@@ -28,8 +29,8 @@ def pack_training_inputs(
     places: Sequence[PlacedExample],
     rows: int,
     length: int | None = None,
-) -> tuple[Ints, Ints]:
-    """ids [rows, L] and lengths [rows] of inputs behind their prompts; what is not used has length 0.
+) -> tuple[Int32[Ints, "{rows} L"], Int32[Ints, "{rows}"]]:
+    """Ids and lengths of inputs behind their prompts; what is not used has length 0.
 
     Args:
         vocab_rows: V, rows of the embedding with padding: id V + n * P + p is row p of prompt n.
@@ -95,16 +96,18 @@ def pack_batch(
     return TuningBatch(ids, lengths, targets, target_lengths, np.stack(keys))
 
 
-def pack_training_targets(targets: Sequence[Sequence[int]], length: int) -> tuple[Ints, Ints]:
-    """Targets as [n, length] and their lengths [n]."""
+def pack_training_targets(
+    targets: Sequence[Sequence[int]], length: int
+) -> tuple[Int32[Ints, "rows {length}"], Int32[Ints, "rows"]]:
+    """Ids of targets and their lengths."""
     packed = np.zeros((len(targets), length), np.int32)
     for row, target in enumerate(targets):
         packed[row, : len(target)] = target
     return packed, np.array([len(target) for target in targets], np.int32)
 
 
-def row_key(seed: int, index: int, step: int, example: int) -> Keys:
-    """The key [2] u32 of one row's dropout: folded from job seed, prompt index, step and example index, and
+def row_key(seed: int, index: int, step: int, example: int) -> UInt32[Keys, "2"]:
+    """The key of one row's dropout: folded from job seed, prompt index, step and example index, and
     from nothing about its neighbours."""
     digest = hashlib.sha256(struct.pack("<4q", seed, index, step, example)).digest()
     return np.frombuffer(digest[:8], "<u4").astype(np.uint32)

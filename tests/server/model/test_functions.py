@@ -78,7 +78,7 @@ def test_steps_give_the_logits_of_teacher_forcing(layout: Layout, config: T5Conf
     def body(carry: tuple[Any, Any], position: Any) -> tuple[tuple[Any, Any], Any]:
         cache, tokens = carry
         logits, cache = functions.decode_step(
-            model.params, cache, memory, lengths, tokens, jnp.full(3, position)
+            model.params, cache, memory, jnp.asarray(lengths), tokens, jnp.full(3, position)
         )
         return (cache, targets_by_position[position]), logits
 
@@ -249,7 +249,8 @@ def test_gradients_of_prompt_rows_pass_matrices_in_bf16() -> None:
         model = assemble(CONFIG, "unrolled", "float32", random_tensors(CONFIG, 3), matrix_dtype=dtype)
 
         def loss(rows: Any, model: Model = model) -> Any:
-            return (model.functions.encode(model.params, rows, ids, lengths) ** 3).sum()
+            encoded = model.functions.encode(model.params, rows, jnp.asarray(ids), jnp.asarray(lengths))
+            return (encoded**3).sum()
 
         gradients.append(np.asarray(jax.jit(jax.grad(loss))(rows)))
     assert gradients[1].dtype == np.float32
@@ -292,12 +293,13 @@ def test_gradients_reach_the_prompt_rows(layout: Layout) -> None:
     model = _model(layout)
     rows, ids, lengths = _inputs()
     ids[:, 0] = V + 2
-    targets, target_lengths = np.array([[[5, 1]]] * 3, np.int32), np.array([[2]] * 3, np.int32)
+    targets, target_lengths = jnp.array([[[5, 1]]] * 3, jnp.int32), jnp.array([[2]] * 3, jnp.int32)
+    inputs = jnp.asarray(ids), jnp.asarray(lengths)
 
     def loss(rows: Any) -> Any:
-        encoded = model.functions.encode(model.params, rows, ids, lengths)
+        encoded = model.functions.encode(model.params, rows, *inputs)
         each = model.functions.target_log_probabilities(
-            model.params, encoded, lengths, targets, target_lengths
+            model.params, encoded, inputs[1], targets, target_lengths
         )
         return -each.sum()
 

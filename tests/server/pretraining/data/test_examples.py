@@ -72,6 +72,7 @@ def test_left_out_tasks_are_nowhere(tmp_path: Path, words: Vocabulary) -> None:
     [
         ("not json", "line 1 is not"),
         ('{"task": "a", "input": "x"}', "line 1 is not"),
+        ('{"task": "a", "task": "b", "input": "x", "target": "y"}', "line 1 is not"),
         ('{"task": "a", "input": "x", "target": "' + "door " * 30 + '"}', "--target-length is 24"),
         ('{"task": "a", "input": "x", "target": "y"}', "at least two examples"),
     ],
