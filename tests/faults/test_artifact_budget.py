@@ -7,7 +7,6 @@ import os
 import pickle
 import struct
 import subprocess
-import tracemalloc
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.faults.artifact_builders import LIMITS, VALUES, D, Member, adapter_zi
 from tests.faults.artifact_refused import REFUSED
 from tests.faults.artifact_refused_tensors import header_of
 from tests.faults.artifact_refused_zips import bomb
+from tests.memory import peak_bytes
 from tests.places import IMPORTS, python_module
 
 MOST_SECONDS = 0.1
@@ -121,15 +121,6 @@ def test_the_largest_prompt_with_its_last_value_wrong_costs_less_than_two_of_it(
             read_artifact(data, limits=limits)
 
     assert len(data) + peak_bytes(read) <= MOST_BYTES
-
-
-def peak_bytes(run: Any) -> int:
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def refuse(data: bytes) -> None:

@@ -1,6 +1,5 @@
 import hashlib
 import re
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, CorruptError, InvalidError, NotFoundError, StoreError
 from prompts_store.files.records import DataFile
 from prompts_store.testing import FakeClock, example_file
+from tests.memory import peak_bytes
 
 SPEC = {"base_fingerprint": "base"}
 ABSENT = "file-" + "0" * 24
@@ -265,15 +265,6 @@ def test_many_contents_are_collected_in_batches(disk_store: PromptStore, clock: 
     assert disk_store.check().files == 1 and disk_store.check().clean
 
 
-def _peak_bytes(run: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 def test_a_large_file_is_never_in_memory(disk_store: PromptStore) -> None:
     """Neither on the way in, nor when it is checked. The control, reading it whole, is seen."""
     chunk = bytes(1 << 20)
@@ -284,11 +275,11 @@ def test_a_large_file_is_never_in_memory(disk_store: PromptStore) -> None:
                 writer.write(chunk)
             writer.commit()
 
-    assert _peak_bytes(send) < 4 << 20
-    assert _peak_bytes(disk_store.check) < 4 << 20
+    assert peak_bytes(send) < 4 << 20
+    assert peak_bytes(disk_store.check) < 4 << 20
     (file,) = disk_store.list_files("acme").items
     assert file.size_bytes == 32 << 20
-    assert _peak_bytes(disk_store.file_path("acme", file.id).read_bytes) > 4 << 20
+    assert peak_bytes(disk_store.file_path("acme", file.id).read_bytes) > 4 << 20
 
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:

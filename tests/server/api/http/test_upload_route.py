@@ -13,7 +13,7 @@ from prompts_store.errors import StoreError
 from server.api.http.upload_route import UPLOAD_REASONS, reason_of
 from server.metrics import OTHER
 from server.model.vocabulary import Vocabulary
-from tests.server.api.api_harness import WIDTH, ApiServer, artifact
+from tests.server.api.api_harness import WIDTH, ApiServer, artifact, counted
 
 BINARY = {"content-type": "application/octet-stream"}
 PATH = "/v1/tasks/counted/versions"
@@ -23,10 +23,6 @@ PATH = "/v1/tasks/counted/versions"
 def fresh(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
     with ApiServer(tmp_path_factory.mktemp("uploads"), vocabulary, max_upload_bytes=4096) as server:
         yield server
-
-
-def counted(api: ApiServer, name: str, **labels: str) -> float:
-    return api.services.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 def test_an_upload_is_accepted_again_when_it_was_there(fresh: ApiServer) -> None:

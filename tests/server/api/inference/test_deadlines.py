@@ -44,14 +44,15 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
 
 @contextmanager
 def held_up(pool: Offload) -> Iterator[None]:
-    """Both threads of a pool are taken until the block ends."""
-    gate, taken = threading.Event(), threading.Barrier(3)
+    """Every thread of a pool is taken until the block ends."""
+    threads = pool._pool._max_workers
+    gate, taken = threading.Event(), threading.Barrier(threads + 1)
 
     def hang() -> None:
         taken.wait(300)
         assert gate.wait(300)
 
-    calls = [pool._pool.submit(hang) for _ in range(2)]
+    calls = [pool._pool.submit(hang) for _ in range(threads)]
     taken.wait(300)
     try:
         yield

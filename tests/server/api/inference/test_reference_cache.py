@@ -23,19 +23,10 @@ from server.api.http.offload import Offload
 from server.api.inference import resolve
 from server.api.inference.resolve import PromptLibrary
 from server.api.store_health import STALE_SECONDS
+from tests.server.connections.bounded_harness import Clock
 
 STALENESS = 0.5
 READERS = 2
-
-
-class Clock:
-    """Monotonic seconds that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from server.errors import InternalError
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal
-from tests.server.api.api_harness import FINGERPRINT, ApiServer, error_of, eventually
+from tests.server.api.api_harness import FINGERPRINT, ApiServer, counted, error_of, eventually
 
 BINARY = {"content-type": "application/octet-stream"}
 MOST = 3 * BUFFER_BYTES
@@ -46,10 +46,6 @@ def bytes_on_disk(api: ApiServer) -> list[Path]:
     """Every file of content, kept or on its way."""
     folder = api.settings.data_dir / "files"
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def counted(api: ApiServer, name: str, **labels: str) -> float:
-    return api.services.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 def test_a_file_comes_in_raw_and_is_shown(shared: ApiServer) -> None:

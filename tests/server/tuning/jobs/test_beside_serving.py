@@ -28,6 +28,7 @@ from server.tuning.document.recipe import Recipe
 from server.tuning.jobs.worker.service import TuningService
 from server.tuning.training.answering import label_scores
 from server.tuning.training.packing import pack_training_targets
+from server.tuning_wiring import run_beside
 from tests.server.tuning.jobs.service_tools import (
     TENANT,
     Watcher,
@@ -92,9 +93,7 @@ class Served:
     def __enter__(self) -> Served:
         self.engine.start()
         self.watch.mark_ready()
-        self.service.work.connect(self.engine.wake)
-        self.engine.attach_background(self.service.work)
-        self.service.start()
+        run_beside(self.engine, self.service)
         return self
 
     def __exit__(self, *_: object) -> None:
