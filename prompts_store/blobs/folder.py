@@ -23,7 +23,7 @@ from prompts_store.errors import StoreError
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"([0-9]{1,16})-[0-9a-f]{16}")
 _IDENTITY = "store-id"
-_SHARDS = tuple(f"{number:02x}" for number in range(256))
+_SHARD = re.compile(r"[0-9a-f]{2}")
 
 
 class Incoming:
@@ -132,7 +132,9 @@ class DigestFolder:
 
     def entries(self) -> Iterator[BlobEntry]:
         """All files, in no order; those that come and go meanwhile may be missed."""
-        for shard in _SHARDS:
+        with translated("list"):
+            shards = [name for name, _ in self._files.scan(self._folder) if _SHARD.fullmatch(name)]
+        for shard in shards:
             with translated("list"):
                 found = list(self._files.scan(self._folder / shard))
             for name, seconds in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -21,12 +22,11 @@ def upgrade(connection: Connection) -> None:
     Raises:
         StoreError: the database was made by a newer Chorus.
     """
-    config = alembic_config(connection)
-    scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
-    if current == scripts.get_current_head():
+    if current == _newest():
         return
-    known = {script.revision for script in scripts.walk_revisions()}
+    config = alembic_config(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
         raise StoreError(
             "The database was made by a newer version of Chorus; upgrade Chorus, or point it at another "
@@ -40,7 +40,13 @@ def is_empty(connection: Connection) -> bool:
     return MigrationContext.configure(connection).get_current_revision() is None
 
 
-def alembic_config(connection: Connection) -> Config:
+@cache
+def _newest() -> str | None:
+    """The last migration of this code; Alembic compiles each of them to know."""
+    return ScriptDirectory.from_config(alembic_config(None)).get_current_head()
+
+
+def alembic_config(connection: Connection | None) -> Config:
     """Alembic's configuration without a file: `env.py` takes the connection from it."""
     config = Config(attributes={"connection": connection})
     # ConfigParser reads a percent sign as the start of a substitution.

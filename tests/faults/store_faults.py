@@ -51,10 +51,13 @@ class FaultyDatabase(Database):
 
 
 class FewScans(FaultyFiles):
-    """Of the 256 folders that are listed one after another, one stands for all."""
+    """Of the folders `00` to `ff` that are listed one after another, the first stands for all."""
+
+    _listing = False
 
     def scan(self, path: Path) -> Iterator[tuple[str, float]]:
-        return super().scan(path) if path.name in ("incoming", "00") else Files.scan(self, path)
+        before, self._listing = self._listing, len(path.name) == 2
+        return Files.scan(self, path) if before and self._listing else super().scan(path)
 
 
 class DyingDisk(FewScans, PowerCutFiles):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,10 @@ def tiny_model(
     dtype: Any = "float32",
     mesh: DeviceMesh | None = None,
     matrix_dtype: Any = None,
+    layers: int = 2,
 ) -> Model:
     """A random T5 1.1 of test size, with the attention of a server; the same seed gives the same weights."""
-    config = named_config("tiny")
+    config = replace(named_config("tiny"), num_encoder_layers=layers, num_decoder_layers=layers)
     model = assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), None, mesh, matrix_dtype)
     return model.with_attention(choose_attention("auto", dtype, devices=mesh.size if mesh else 1)[0])
 

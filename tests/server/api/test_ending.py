@@ -142,14 +142,14 @@ def test_whatever_is_unfinished_is_told_once(
         for number in range(1, api.services.library._readers._pool._max_workers):
             waiting[f"its other thread {number}"] = get(api, "/v1/tasks")
         waiting["a text in line"] = send(api, "/v1/generate", {"task": None, "input": LONG})
-        others = len(in_engine) + 2  # the stream and the follower
-        eventually(lambda: lifecycle.unanswered == len(waiting) + others)
+        every = len(in_engine) + len(waiting) + 2  # the stream and the follower
+        eventually(lambda: lifecycle.unanswered == every)
         waiting["the store's queue"] = send(api, "/v1/generate", GENERATE | {"task": "t"})
-        eventually(lambda: lifecycle.unanswered == len(waiting) + others)
+        eventually(lambda: lifecycle.unanswered == every + 1)
         # The control: what the engine has is told, the rest would hold the process up.
         with monkeypatch.context() as broken:
             broken.setattr(Lifecycle, "give_up", lambda self, seconds: asyncio.sleep(0))
-            assert ending(api, 0, 0.0).result(300) == len(waiting) + others
+            assert ending(api, 0, 0.0).result(300) == every + 1
         eventually(lambda: lifecycle.unanswered == len(waiting) + 1)  # the follower, its clock is slow
         assert ending(api, 0).result(300) == len(waiting) + 1
         assert lifecycle.unanswered == 0
