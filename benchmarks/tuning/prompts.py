@@ -44,7 +44,7 @@ def make_job(base: Base, rows: Rows, recipes: Sequence[Recipe]) -> TrainingRun:
                 recipe=recipe,
                 initial=initial_prompt(recipe, base.source, SEED, index, labels=task.labels),
                 train=train,
-                selection=alike,
+                validation=alike,
                 metrics=task.metrics,
                 labels=labels,
                 label_ids=tuple(target_ids(label, base.vocabulary, recipe) for label in labels),

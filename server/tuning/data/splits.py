@@ -24,7 +24,7 @@ class Split:
     """One split, checked.
 
     Attributes:
-        name: `train`, `selection`, `report`.
+        name: `train`, `validation`, `test`.
         rows: at least one.
         warnings: what is odd and yet allowed.
         sha256: of the file it came from.
@@ -90,17 +90,17 @@ def check_rows(name: str, rows: Sequence[TextRow], labels: Sequence[str] = ()) -
 
 
 def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
-    """A selection split of at least `rows` rows, taken out of the train split: `(train, selection)`.
+    """A validation split of at least `rows` rows, taken out of the train split: `(train, validation)`.
 
     Which rows is decided by the seed and each row's content, so rows with the same content stay together and
-    a copy of a selection row is never trained on.
+    a copy of a validation row is never trained on.
 
     Raises:
         InvalidInputError: `empty_split`, when one of the two would be empty.
     """
     if not 1 <= rows < len(train.rows):
-        message = f"cannot take {rows} of the {len(train.rows)} train rows for selection"
-        raise InvalidInputError(message, field="data.selection", code="empty_split")
+        message = f"cannot take {rows} of the {len(train.rows)} train rows for validation"
+        raise InvalidInputError(message, field="data.validation", code="empty_split")
     keys = [_content_key(row, seed) for row in train.rows]
     last = sorted(keys)[rows - 1]
     taken = tuple(row for row, key in zip(train.rows, keys, strict=True) if key <= last)
@@ -108,7 +108,7 @@ def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
     if not kept:
         message = "every row of the train split has the same content; nothing is left to train on"
         raise InvalidInputError(message, field="data.train", code="empty_split")
-    return Split("train", kept, train.warnings, train.sha256), Split("selection", taken, (), train.sha256)
+    return Split("train", kept, train.warnings, train.sha256), Split("validation", taken, (), train.sha256)
 
 
 def overlap_warnings(train: Split, others: Sequence[Split]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class JobDocument(PromptDocument):
     )
     promote: bool = Field(
         False,
-        description="Move `@live` to the new version (of an ensemble's prompts, to the best on selection); "
+        description="Move `@live` to the new version (of an ensemble's prompts, to the best on validation); "
         "needs the scope `prompts:write`. A task's first version gets it anyway.",
     )
     base_fingerprint: Annotated[str, Field(min_length=1, max_length=128), PRINTABLE] | None = Field(

@@ -113,7 +113,7 @@ class Recipe(DocumentModel):
         64, ge=1, le=4_096, description="Longest target with `</s>`; longer ones are refused."
     )
     evaluate_every_steps: int = Field(
-        1_000, ge=1, le=_COUNT, description="How often the metric is measured on the selection split."
+        1_000, ge=1, le=_COUNT, description="How often the metric is measured on the validation split."
     )
     checkpoint_every_steps: int = Field(
         100, ge=1, le=_COUNT, description="How often the job's state is written; also after each evaluation."

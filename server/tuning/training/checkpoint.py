@@ -24,6 +24,7 @@ from safetensors.numpy import load, save
 from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
+from server.tuning.document.earlier_names import renamed_facts
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import PromptProgress, TrainingState
 
@@ -56,7 +57,7 @@ def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: 
         "job": run.digest,
         "step": state.step,
         "evaluated_step": state.evaluated_step,
-        "reported": state.reported,
+        "tested": state.tested,
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
         "random": _random_facts(run),
@@ -87,13 +88,18 @@ def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
     return TrainingState(
         step=body["step"],
         evaluated_step=body["evaluated_step"],
-        reported=body["reported"],
+        tested=body["tested"] if "tested" in body else body["reported"],
         prompts=tensors["prompts"],
         second_moment=tensors["second_moment"],
         best=tensors["best"],
         losses=list(tensors["losses"]),
-        standings=[PromptProgress(**standing) for standing in body["standings"]],
+        standings=[_standing(standing) for standing in body["standings"]],
     )
+
+
+def _standing(body: dict[str, Any]) -> PromptProgress:
+    evaluations = [renamed_facts(each) for each in body["evaluations"]]
+    return PromptProgress(**{**body, "evaluations": evaluations})
 
 
 def made_elsewhere(folder: Path, run: TrainingRun) -> str | None:

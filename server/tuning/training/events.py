@@ -34,14 +34,14 @@ class Evaluated:
 
     Attributes:
         prompt: its place in the job.
-        split: `selection`, or `report` for the chosen checkpoint at the end.
+        split: `validation`, or `test` for the chosen checkpoint at the end.
         metrics: by name; `mean` is the one that chooses.
-        best: whether this is the best so far on the selection split.
+        best: whether this is the best so far on the validation split.
     """
 
     step: int
     prompt: int
-    split: Literal["selection", "report"]
+    split: Literal["validation", "test"]
     metrics: Mapping[str, float]
     best: bool
 

@@ -1,9 +1,9 @@
 """The training loop: advances by bounded slices, so that whoever runs it can serve requests in between.
 
     step:  micro-batch, micro-batch, ..., optimiser    -> StepFinished
-    every `evaluate_every_steps`: the selection split  -> Evaluated, best values kept, early stopping
+    every `evaluate_every_steps`: the validation split -> Evaluated, best values kept, early stopping
     every `checkpoint_every_steps` and evaluation      -> `save`
-    at the end: the report split, on the best values   -> Evaluated
+    at the end: the test split, on the best values     -> Evaluated
 
 No thread, no clock, no randomness of its own. The state changes only when a step or an evaluation is
 complete, so it may be written at any slice's end, and a loop that starts from it goes on as if it had never
@@ -165,7 +165,9 @@ class TuningLoop:
     def _evaluate(self) -> Iterator[None]:
         """Measure those that still train; keep the best values, stop those that get no better."""
         state = self.state
-        splits = [task.selection if on else () for task, on in zip(self.run.tasks, state.active, strict=True)]
+        splits = [
+            task.validation if on else () for task, on in zip(self.run.tasks, state.active, strict=True)
+        ]
         found: list[dict[str, float] | None] = []
         yield from self._evaluator.measure(self._prompts, splits, found)
         state.evaluated_step = state.step
@@ -184,26 +186,26 @@ class TuningLoop:
         if metrics is None:
             return
         standing.best_metric = metrics["mean"] if better else standing.best_metric
-        self._tell(n, "selection", self.state.step, metrics, better)
+        self._tell(n, "validation", self.state.step, metrics, better)
         if 0 < recipe.early_stopping_evaluations <= standing.without_better:
             message = f"no better metric in {standing.without_better} evaluations; the best is of step "
             self._stop(n, "stopped_early", f"{message}{standing.best_step}")
 
     def _finish(self) -> Iterator[None]:
-        """Measure the chosen values on the report split, and end."""
+        """Measure the chosen values on the test split, and end."""
         state = self.state
         for standing in state.standings:
             if standing.status == "running":
                 standing.status = "finished"
-        if not state.reported:
+        if not state.tested:
             chosen = [standing.best_step is not None for standing in state.standings]
-            splits = [task.report if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
+            splits = [task.test if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
             found: list[dict[str, float] | None] = []
             yield from self._evaluator.measure(jnp.asarray(state.best), splits, found)
             for n, metrics in enumerate(found):
                 if metrics is not None:
-                    self._tell(n, "report", state.standings[n].best_step or 0, metrics, False)
-            state.reported = True
+                    self._tell(n, "test", state.standings[n].best_step or 0, metrics, False)
+            state.tested = True
             self.save()
 
     def _tell(self, n: int, split: Any, step: int, metrics: dict[str, float], best: bool) -> None:

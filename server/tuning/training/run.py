@@ -26,8 +26,8 @@ class PromptTask:
         recipe: how.
         initial: first values [P, D], f32.
         train: examples to learn from, at least one.
-        selection: examples whose metric chooses the checkpoint; empty keeps the last one.
-        report: examples measured once, at the end, on the chosen checkpoint.
+        validation: examples whose metric chooses the checkpoint; empty keeps the last one.
+        test: examples measured once, at the end, on the chosen checkpoint.
         metrics: names of `metrics.METRICS`; their mean chooses.
         labels: answers of a classification task, in order; empty for free text.
         label_ids: each label as it is scored; see `examples.target_ids`.
@@ -37,8 +37,8 @@ class PromptTask:
     recipe: Recipe
     initial: PromptValues
     train: Sequence[Example]
-    selection: Sequence[Example]
-    report: Sequence[Example] = ()
+    validation: Sequence[Example]
+    test: Sequence[Example] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     labels: tuple[str, ...] = ()
     label_ids: tuple[tuple[int, ...], ...] = ()
@@ -107,7 +107,7 @@ class TrainingRun:
 
 
 def _facts(task: PromptTask, known: dict[int, str]) -> dict[str, object]:
-    splits = (task.train, task.selection, task.report)
+    splits = (task.train, task.validation, task.test)
     for split in splits:
         if id(split) not in known:
             known[id(split)] = _split_digest(split)

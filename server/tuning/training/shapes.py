@@ -88,7 +88,7 @@ def shapes_for(
     every = [
         example
         for task in run.tasks
-        for split in (task.train, task.selection, task.report)
+        for split in (task.train, task.validation, task.test)
         for example in split
     ]
     free = [task for task in run.tasks if not task.labels]

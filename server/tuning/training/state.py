@@ -38,8 +38,8 @@ class TrainingState:
 
     Attributes:
         step: steps done.
-        evaluated_step: the last step after which the selection split was measured.
-        reported: whether the report split was measured.
+        evaluated_step: the last step after which the validation split was measured.
+        tested: whether the test split was measured.
         prompts, second_moment, best: [N, P, D] f32.
         losses: one f32 [N] a step done.
         standings: one a prompt.
@@ -47,7 +47,7 @@ class TrainingState:
 
     step: int
     evaluated_step: int
-    reported: bool
+    tested: bool
     prompts: PromptValues
     second_moment: PromptValues
     best: PromptValues
@@ -70,7 +70,7 @@ class TrainingState:
         return TrainingState(
             self.step,
             self.evaluated_step,
-            self.reported,
+            self.tested,
             self.prompts.copy(),
             self.second_moment.copy(),
             self.best.copy(),

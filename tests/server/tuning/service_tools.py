@@ -76,7 +76,7 @@ def upload(store: PromptStore, text: str | bytes, name: str = "train.jsonl", ten
 def document(file_id: str, **changes: Any) -> dict[str, Any]:
     """A job document; `recipe` changes go over RECIPE."""
     recipe = {**RECIPE, **changes.pop("recipe", {})}
-    data = changes.pop("data", {"train": {"file": file_id}, "selection_rows": 10})
+    data = changes.pop("data", {"train": {"file": file_id}, "validation_rows": 10})
     return {"task": "letters", "data": data, "labels": list(LABELS), "recipe": recipe, "seed": 3} | changes
 
 

@@ -80,7 +80,7 @@ def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
 
 
 def metrics_of(standing: PromptProgress) -> dict[str, float]:
-    """`selection_accuracy`, `report_accuracy`, ...: of the chosen values on each split."""
+    """`validation_accuracy`, `test_accuracy`, ...: of the chosen values on each split."""
     found: dict[str, float] = {}
     for each in standing.evaluations:
         if each["step"] == standing.best_step:
@@ -151,7 +151,7 @@ def _promote(attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[
         attempt.store.set_alias(job.tenant, task, LIVE, each["version"], moved_by=job.created_by, lease=lease)
 
 
-def _metric(report: Mapping[str, Any] | None) -> float:
-    if report is None:
+def _metric(prompt: Mapping[str, Any] | None) -> float:
+    if prompt is None:
         return -float("inf")
-    return -1e300 if report["best_metric"] is None else float(report["best_metric"])
+    return -1e300 if prompt["best_metric"] is None else float(prompt["best_metric"])

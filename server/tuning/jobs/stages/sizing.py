@@ -200,7 +200,7 @@ class Sizer:
         if self._speed is None:
             task = self._job(1).tasks[0]
             row = Example(1, (self._base.vocabulary.eos_id,), (self._base.vocabulary.eos_id,), ("",))
-            plain = replace(task, selection=(), report=(), metrics=("accuracy",), labels=(), label_ids=())
+            plain = replace(task, validation=(), test=(), metrics=("accuracy",), labels=(), label_ids=())
             job = TrainingRun(0, (replace(plain, train=(row,)),))
             shapes = replace(shapes_for(job, evaluation_rows=1), new_tokens=0)
             programs = self._compile(job, shapes, checked=False)
@@ -211,7 +211,7 @@ class Sizer:
     def _evaluation_rows(self, job: TrainingRun) -> tuple[int, float]:
         """As many rows as a micro-batch has, fewer or more by the time they take."""
         rows = len(job.tasks) * job.micro_batch_size
-        most = max((len(task.selection) + len(task.report) for task in job.tasks), default=0)
+        most = max((len(task.validation) + len(task.test) for task in job.tasks), default=0)
         if not most:
             return rows, 0.0
         one = self._foretold(job) if all(task.labels for task in job.tasks) else None
@@ -251,7 +251,7 @@ class Sizer:
         programs = self._compile(job, only, training=False)
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
         evaluator = Evaluator(job, programs, lambda ids: "")
-        splits = [_longest(task.selection or task.report, rows) for task in job.tasks]
+        splits = [_longest(task.validation or task.test, rows) for task in job.tasks]
 
         def dispatch() -> None:
             for _ in islice(evaluator.measure(prompts, splits, []), 1):

@@ -118,16 +118,16 @@ def _task(
             f"{base.max_label_tokens} (score_buckets)"
         )
     said += _without_rows(recipe, entry.labels, base)
-    train, selection = examples(dataset.train), examples(dataset.selection)
-    report = selection if dataset.report is dataset.selection else examples(dataset.report)
+    train, validation = examples(dataset.train), examples(dataset.validation)
+    test = validation if dataset.test is dataset.validation else examples(dataset.test)
     blank = np.zeros((recipe.prompt_length, base.width), np.float32)
     task = PromptTask(
         index=entry.index,
         recipe=recipe,
         initial=blank,
         train=train,
-        selection=selection,
-        report=report,
+        validation=validation,
+        test=test,
         metrics=entry.metrics,
         labels=entry.labels,
         label_ids=label_ids,

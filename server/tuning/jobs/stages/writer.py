@@ -150,4 +150,4 @@ def _attempts(folder: Path) -> list[Path]:
 
 
 def _rank(state: TrainingState) -> tuple[int, int, bool]:
-    return state.step, state.evaluated_step, state.reported
+    return state.step, state.evaluated_step, state.tested
