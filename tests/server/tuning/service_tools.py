@@ -19,12 +19,12 @@ from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from server.engine.metrics import CompileMetrics
 from server.jobs.leased import LeasedJob
+from server.jobs.slices import DeviceWork, SliceThread
 from server.metrics import Counter, Histogram, MetricsRegistry
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
-from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
 from server.tuning.jobs.worker.service import TuningService
 
 FINGERPRINT = "a" * 64

@@ -14,7 +14,7 @@ from service_tools import TENANT, base, document, events, finished, jsonl, runni
 from tuning_tools import RECIPE, task
 
 from prompts_store.store import PromptStore
-from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
+from server.jobs.slices import DeviceWork, SliceThread
 from server.tuning.jobs.stages.sizing import Sizer, Sizes
 from server.tuning.training.run import TrainingRun
 

@@ -11,10 +11,10 @@ from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from server.jobs.leased import LeasedJob, ServiceStoppingError
+from server.jobs.slices import DeviceWork
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
-from server.tuning.jobs.attempts.slices import DeviceWork
 
 
 @dataclass

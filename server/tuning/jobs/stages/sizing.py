@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from server.errors import InvalidInputError
+from server.jobs.slices import DeviceWork
 from server.tuning.data.examples import Example
 from server.tuning.jobs.attempts.config import TuningBase
-from server.tuning.jobs.attempts.slices import DeviceWork
 from server.tuning.jobs.stages.durations import check_durations, operations
 from server.tuning.jobs.stages.memory import check_memory
 from server.tuning.training.evaluation import Evaluator

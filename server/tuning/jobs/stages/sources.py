@@ -9,9 +9,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from prompts_store.text import shown
 from server.errors import InvalidInputError
+from server.jobs.download import fetch_url
 from server.tuning.document.data import DataSource
 from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.stages.download import fetch_url
 from server.urls import split_http_url
 
 
@@ -46,7 +46,15 @@ def _downloaded(attempt: Attempt, url: str, field: str) -> tuple[Path, str]:
         def allowed(other: str) -> None:
             check_url(other, config.data_urls, field)
 
-        fetch_url(url, target, config, allowed=allowed, interrupt=attempt.interrupt, field=field)
+        fetch_url(
+            url,
+            target,
+            max_bytes=config.max_file_bytes,
+            seconds=config.download_seconds,
+            allowed=allowed,
+            interrupt=attempt.interrupt,
+            field=field,
+        )
     return target, name
 
 

@@ -13,10 +13,10 @@ from prompts_store.blobs.files import Files
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from server.jobs.leased import LeasedJob
+from server.jobs.slices import DeviceWork
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
-from server.tuning.jobs.attempts.slices import DeviceWork
 from server.tuning.jobs.worker.leftovers import remove_leftovers
 from server.tuning.jobs.worker.pipeline import make_attempt
 
