@@ -153,7 +153,7 @@ class _Transfer(threading.Thread):
             os.fsync(file.fileno())
 
     def _connected(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Called by httpcore at each step. Keeps the connection, plain or TLS, so that `abandon` can cut it."""
+        """Called by httpcore at each step. Keeps the connection, plain or TLS, for `abandon` to cut."""
         with self._lock:
             stream = facts.get("return_value")
             if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:

@@ -46,7 +46,7 @@ class Example:
 
 
 _ROWS_A_LOOK = 1_000
-_SOME = 5
+_SHOWN_ROWS = 5
 
 
 def make_examples(
@@ -91,7 +91,7 @@ def make_examples(
     if named_in_text:
         warnings.append(
             f"{len(named_in_text)} texts, or their template, name a control token such as </s> or "
-            f"<extra_id_0> (rows {_some(named_in_text)}): it is spelled out like any other text"
+            f"<extra_id_0> (rows {row_numbers(named_in_text)}): it is spelled out like any other text"
         )
     return tuple(examples), tuple(warnings)
 
@@ -149,13 +149,15 @@ class _Targets:
             lost = ", ".join(shown(c) for c in characters[:20]) or "none of their own"
             found.append(
                 f"{len(self._unwritable_rows)} targets cannot be written by the vocabulary (characters that "
-                f"it does not have: {lost}; rows {_some(self._unwritable_rows)}): no answer will equal them"
+                f"it does not have: {lost}; rows {row_numbers(self._unwritable_rows)}): no answer will equal "
+                "them"
             )
         if self._named:
             found.append(
-                f"{len(self._named)} targets name a control token such as </s> or <extra_id_0> (rows "
-                f"{_some(self._named)}): it is spelled out like any other text. To begin every target with "
-                "<extra_id_0>, take it out of the rows and set sentinel_before_target in the recipe"
+                f"{len(self._named)} targets name a control token such as </s> or <extra_id_0> "
+                f"(rows {row_numbers(self._named)}): it is spelled out like any other text. To begin every "
+                "target with <extra_id_0>, take it out of the rows and set sentinel_before_target in the "
+                "recipe"
             )
         return found
 
@@ -165,8 +167,9 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def _some(rows: Sequence[int]) -> str:
-    return ", ".join(str(row) for row in rows[:_SOME]) + (", ..." if len(rows) > _SOME else "")
+def row_numbers(rows: Sequence[int]) -> str:
+    """The first few, for a message."""
+    return ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", ..." if len(rows) > _SHOWN_ROWS else "")
 
 
 def target_ids(text: str, vocabulary: Vocabulary, recipe: Recipe) -> tuple[int, ...]:
@@ -178,4 +181,4 @@ def target_ids(text: str, vocabulary: Vocabulary, recipe: Recipe) -> tuple[int, 
 def _cut_warning(cut: Sequence[int], room: int) -> tuple[str, ...]:
     if not cut:
         return ()
-    return (f"{len(cut)} texts have more than {room} tokens and were cut (rows {_some(cut)})",)
+    return (f"{len(cut)} texts have more than {room} tokens and were cut (rows {row_numbers(cut)})",)

@@ -11,11 +11,11 @@ from pathlib import Path
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.tuning.data.columns import text_row
-from server.tuning.data.examples import TextRow
+from server.tuning.data.examples import TextRow, row_numbers
 from server.tuning.data.readers import ReadOptions, file_digest, read_rows
 from server.tuning.document.prompt import PromptDocument
 
-SHOWN_ROWS = 5
+_SHOWN_LABELS = 5
 _ROWS_A_LOOK = 1_000
 
 
@@ -119,7 +119,7 @@ def overlap_warnings(train: Split, others: Sequence[Split]) -> tuple[str, ...]:
         seen = [row.row for row in split.rows if (row.text, row.answers[0]) in trained]
         if seen:
             warnings.append(
-                f"{len(seen)} rows of the {split.name} split are in train too (rows {_some(seen)})"
+                f"{len(seen)} rows of the {split.name} split are in train too (rows {row_numbers(seen)})"
             )
     return tuple(warnings)
 
@@ -142,7 +142,7 @@ def _missing_labels(name: str, counts: Mapping[str, int], labels: Sequence[str])
     missing = [label for label in labels if label not in counts]
     if not missing:
         return ()
-    some = ", ".join(ascii(label)[1:-1][:30] for label in missing[:SHOWN_ROWS])
+    some = ", ".join(ascii(label)[1:-1][:30] for label in missing[:_SHOWN_LABELS])
     return (f"the {name} split has no row with the label{'s' * (len(missing) > 1)} {some}",)
 
 
@@ -173,9 +173,5 @@ def _duplicates(name: str, rows: Sequence[TextRow]) -> tuple[str, ...]:
         (contradictions, "have the text of an earlier row and another answer"),
     ):
         if found:
-            warnings.append(f"{len(found)} rows of the {name} split {text} (rows {_some(found)})")
+            warnings.append(f"{len(found)} rows of the {name} split {text} (rows {row_numbers(found)})")
     return tuple(warnings)
-
-
-def _some(rows: Sequence[int]) -> str:
-    return ", ".join(str(row) for row in rows[:SHOWN_ROWS]) + (", ..." if len(rows) > SHOWN_ROWS else "")

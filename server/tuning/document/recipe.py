@@ -7,7 +7,7 @@ The z-loss and the dropout are those of the released code (google-research/promp
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,6 @@ from server.errors import InvalidInputError
 from server.tuning.document.fields import DocumentModel
 
 Initialiser = Literal["class_labels", "sampled_vocabulary", "uniform", "text", "existing_prompt"]
-INITIALISERS: tuple[Initialiser, ...] = get_args(Initialiser)
 
 SENTINEL_SETTING = "sentinel_before_target"
 """In a version's settings: it answers after `<extra_id_0>`, and is served so."""
@@ -157,11 +156,6 @@ class Recipe(DocumentModel):
         if self.max_input_tokens < self.prompt_length + 2:
             message = f"must leave room for text and </s> after {self.prompt_length} prompt tokens"
             _refuse("max_input_tokens", message)
-
-    @property
-    def micro_batches(self) -> int:
-        """Device dispatches a step; one while their size is not settled."""
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up from zero, then a factor each `steps_per_decay`

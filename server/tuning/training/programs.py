@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -40,10 +41,10 @@ class TuningPrograms:
     shapes: TrainingShapes
     functions: Functions
     params: PyTree
-    accumulate: dict[int, Any]
     apply: Any
-    score: dict[int, Any]
-    greedy: dict[int, Any]
+    accumulate: dict[int, Any] = field(default_factory=dict)
+    score: dict[int, Any] = field(default_factory=dict)
+    greedy: dict[int, Any] = field(default_factory=dict)
 
     @property
     def vocab_rows(self) -> int:
@@ -75,14 +76,12 @@ def compile_programs(
         for each in table(functions, params, shapes, dropping=dropping, training=training)
     }
     _compile({key: each for key, each in by_key.items() if key not in known}, known, progress)
-    by_kind: dict[str, dict[int, Any]] = {"accumulate": {}, "apply": {}, "score": {}, "greedy": {}}
+    by_kind: dict[str, dict[int, Any]] = defaultdict(dict)
     for key, program in by_key.items():
         kind, _, length = program.name.rstrip("]").partition("[")
         by_kind[kind][int(length or 0)] = known[key]
-    stepping = by_kind["apply"][0]
-    return TuningPrograms(
-        shapes, functions, params, by_kind["accumulate"], stepping, by_kind["score"], by_kind["greedy"]
-    )
+    (apply_,) = by_kind.pop("apply").values()
+    return TuningPrograms(shapes, functions, params, apply=apply_, **by_kind)
 
 
 def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: Progress | None) -> None:
@@ -124,15 +123,15 @@ def table(
     N, rows = shapes.prompts, shapes.evaluation_rows
     where = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)), params)
     prompts = whole(_floats(N, shapes.prompt_length, shapes.width))
-    sums, loss = whole(_sums(shapes)), whole(LossConfig(_floats(), _floats()))
+    sums, loss = whole(jax.eval_shape(partial(empty_sums, shapes))), whole(LossConfig(_floats(), _floats()))
     step = partial(accumulate, functions, dropping)
     labels = whole((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
     for L in shapes.input_lengths:
         if training:
             batch = jax.tree.map(partial(_cut_rows, places), _batch(shapes, L))
             arguments = (where, prompts, sums, batch, loss)
-            read = _reads_all if dropping else _reads_no_dropout
-            yield Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,), reads=read)
+            program = Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,))
+            yield program if dropping else replace(program, reads=_reads_no_dropout)
         inputs = jax.tree.map(partial(_cut_rows, places), (_ints(rows, L), _ints(rows)))
         if shapes.labels:
             scores = whole(_floats(rows, shapes.labels))
@@ -158,10 +157,6 @@ def _cut_rows(places: Places, leaf: Any) -> Any:
     return _shape(leaf.shape, leaf.dtype, places.batch(leaf.shape[0], len(leaf.shape) - 1))
 
 
-def _reads_all(path: tuple[str, ...]) -> bool:
-    return True
-
-
 def _reads_no_dropout(path: tuple[str, ...]) -> bool:
     return path not in (("3", "keys"), ("4", "dropout_rate"))
 
@@ -170,11 +165,6 @@ def empty_sums(shapes: TrainingShapes) -> TuningSums:
     """Zeros, on the device."""
     N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
     return TuningSums(jnp.zeros((N, P, D)), jnp.zeros(N), jnp.zeros(N))
-
-
-def _sums(shapes: TrainingShapes) -> TuningSums:
-    N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
-    return TuningSums(_floats(N, P, D), _floats(N), _floats(N))
 
 
 def _batch(shapes: TrainingShapes, L: int) -> TuningBatch:

@@ -48,11 +48,6 @@ class TrainingShapes:
     new_tokens: int
     rows_by_length: tuple[int, ...] = ()
 
-    @property
-    def rows(self) -> int:
-        """B of a micro-batch."""
-        return self.prompts * self.rows_per_prompt
-
     def rows_at(self, length: int) -> int:
         """Rows of each prompt in a dispatch of the rung of this length."""
         if not self.rows_by_length:

@@ -67,15 +67,14 @@ class TrainingState:
         Entries of lists are shared, as nothing changes them: copying each of thousands of evaluations would
         hold up the device's thread.
         """
-        return TrainingState(
-            self.step,
-            self.evaluated_step,
-            self.tested,
-            self.prompts.copy(),
-            self.second_moment.copy(),
-            self.best.copy(),
-            list(self.losses),
-            [replace(standing, evaluations=list(standing.evaluations)) for standing in self.standings],
+        standings = [replace(each, evaluations=list(each.evaluations)) for each in self.standings]
+        return replace(
+            self,
+            prompts=self.prompts.copy(),
+            second_moment=self.second_moment.copy(),
+            best=self.best.copy(),
+            losses=list(self.losses),
+            standings=standings,
         )
 
     @property

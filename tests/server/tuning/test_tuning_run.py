@@ -58,7 +58,7 @@ def test_shapes_hold_everything_and_have_few_rungs() -> None:
     assert shapes.input_lengths[-1] >= P + longest
     assert 1 <= len(shapes.input_lengths) <= 2
     assert shapes.input_length(1) == shapes.input_lengths[0]
-    assert (shapes.rows, shapes.evaluation_rows) == (8, 8)
+    assert (shapes.prompts * shapes.rows_per_prompt, shapes.evaluation_rows) == (8, 8)
     assert (shapes.labels, shapes.new_tokens) == (2, RECIPE.max_target_tokens)
     with pytest.raises(InvalidInputError):
         shapes_for(job, rungs=0)

@@ -142,16 +142,12 @@ def _promote(attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[
     """Point `@live` of each task at its best new version, where the job says so."""
     if not document.promote:
         return
-    best: dict[str, Mapping[str, Any]] = {}
-    for each in prompts:
-        if "version" in each and _metric(each) > _metric(best.get(each["task"])):
-            best[each["task"]] = each
+    made = [each for each in prompts if "version" in each]
     job, lease = attempt.job, attempt.held.lease
-    for task, each in best.items():
-        attempt.store.set_alias(job.tenant, task, LIVE, each["version"], moved_by=job.created_by, lease=lease)
+    for task in dict.fromkeys(each["task"] for each in made):
+        best = max((each for each in made if each["task"] == task), key=_metric)
+        attempt.store.set_alias(job.tenant, task, LIVE, best["version"], moved_by=job.created_by, lease=lease)
 
 
-def _metric(prompt: Mapping[str, Any] | None) -> float:
-    if prompt is None:
-        return -float("inf")
-    return -1e300 if prompt["best_metric"] is None else float(prompt["best_metric"])
+def _metric(prompt: Mapping[str, Any]) -> float:
+    return -float("inf") if prompt["best_metric"] is None else float(prompt["best_metric"])

@@ -192,6 +192,10 @@ def _existing(entry: PromptDocument, attempt: Attempt, field: str) -> tuple[Prom
     return entry.model_copy(update={"initial_prompt": fixed}), store.values(version.manifest.digest)
 
 
+_READ_BY = {"data", "template", "target", "columns", "target_texts", "labels"}
+"""Fields of a prompt that decide what is read from its files."""
+
+
 class _Reader:
     """Reads data once, however many prompts of the job learn from it: they differ in learning rates, say."""
 
@@ -203,16 +207,7 @@ class _Reader:
 
     def dataset(self, entry: PromptDocument, path: str) -> Dataset:
         """See `load_dataset`."""
-        key = canonical_json(
-            [
-                entry.data.to_json(),
-                entry.template,
-                entry.target,
-                dict(entry.columns),
-                dict(entry.target_texts),
-                list(entry.labels),
-            ]
-        )
+        key = canonical_json(entry.model_dump(mode="json", include=_READ_BY))
         if key not in self._datasets:
             self._datasets[key] = load_dataset(self._attempt, entry, self._seed, path)
         return self._datasets[key]
