@@ -1,4 +1,4 @@
-"""A dataset as a job gets it: every row checked before anything runs, and split where no split was given."""
+"""Splits of a dataset: every row is checked before anything runs, and a validation split can be cut."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Split:
     Attributes:
         name: `train`, `validation`, `test`.
         rows: at least one.
-        warnings: what is odd and yet allowed.
-        sha256: of the file it came from.
+        warnings: about what is odd but allowed.
+        sha256: of the file that it came from.
     """
 
     name: str
@@ -48,8 +48,8 @@ def load_split(
     """Read and check one split.
 
     Args:
-        labels: of a classification task; every answer must be one of them. Empty for free text.
-        interrupt: called each thousand rows; what it raises ends the reading.
+        labels: of a classification task, where every answer must be one of them; empty for free text.
+        interrupt: called every thousand rows; what it raises ends the reading.
 
     Raises:
         InvalidInputError: see `read_rows`, `text_row` and `check_rows`.
@@ -66,10 +66,10 @@ def load_split(
 
 
 def check_rows(name: str, rows: Sequence[TextRow], labels: Sequence[str] = ()) -> tuple[str, ...]:
-    """What cannot be trained on is refused, what is odd is a warning.
+    """Refuse rows that cannot be trained on, and return warnings about odd ones.
 
     Raises:
-        InvalidInputError: `empty_split`; `unknown_label`, with the row; `one_class`, when every answer of the
+        InvalidInputError: `empty_split`; `unknown_label`, with the row; `one_class`: every answer of the
             train split is the same label.
     """
     field = f"data.{name}"
@@ -90,13 +90,13 @@ def check_rows(name: str, rows: Sequence[TextRow], labels: Sequence[str] = ()) -
 
 
 def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
-    """A validation split of at least `rows` rows, taken out of the train split: `(train, validation)`.
+    """Move at least `rows` rows from the train split to a validation split: `(train, validation)`.
 
-    Which rows is decided by the seed and each row's content, so rows with the same content stay together and
-    a copy of a validation row is never trained on.
+    The seed and each row's content decide which rows, so rows of the same content stay together, and no copy
+    of a validation row is trained on.
 
     Raises:
-        InvalidInputError: `empty_split`, when one of the two would be empty.
+        InvalidInputError: `empty_split`: one of the two would be empty.
     """
     if not 1 <= rows < len(train.rows):
         message = f"cannot take {rows} of the {len(train.rows)} train rows for validation"
@@ -112,7 +112,7 @@ def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
 
 
 def overlap_warnings(train: Split, others: Sequence[Split]) -> tuple[str, ...]:
-    """Rows of other splits that are trained on: their metric flatters."""
+    """Warnings about rows of other splits that are in train too: metrics on them flatter."""
     trained = {(row.text, row.answers[0]) for row in train.rows}
     warnings = []
     for split in others:

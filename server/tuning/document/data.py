@@ -21,7 +21,7 @@ _FILE = re.compile(r"file-[a-z0-9]{1,64}", re.ASCII)
 
 
 class DataSource(DocumentModel):
-    """One dataset file: one of the three."""
+    """One dataset file, named in one of three ways."""
 
     file: Paragraph | None = Field(None, description="Id of an uploaded file.")
     path: Paragraph | None = Field(None, description="On the server, where the operator allows it.")
@@ -47,7 +47,7 @@ class DataSource(DocumentModel):
         return {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
 
     def check(self, path: str) -> None:
-        """Is it one of the three, and of its form? Raises InvalidInputError below `path`."""
+        """Refuse all but exactly one well-formed source. Raises InvalidInputError below `path`."""
         if len(self.to_json()) != 1:
             refuse(
                 'must be one of {"file": "file-..."} (an uploaded file), {"path": "..."} and {"url": "..."} '
@@ -114,7 +114,7 @@ class DataDocument(DocumentModel):
         return {name: source for name, source in named.items() if source is not None}
 
     def check(self, path: str) -> None:
-        """Is there a train split, and do the others go with it? Raises InvalidInputError below `path`."""
+        """Refuse splits that do not go together. Raises InvalidInputError below `path`."""
         if self.train is None:
             refuse("is required", f"{path}.train", code="missing_field")
         for name, source in self.splits.items():

@@ -14,7 +14,7 @@ DATA_FIELDS = {**_SPLITS, "selection_rows": "validation_rows", "selection_from":
 
 
 def split_name(name: Any) -> Any:
-    """A split by its new name; anything else as it is."""
+    """The new name of a split; anything else unchanged."""
     return _SPLITS.get(name, name) if isinstance(name, str) else name
 
 

@@ -1,6 +1,6 @@
-"""How a prompt is measured on the device: scores of the labels, or greedy text. Pure functions.
+"""Answers of prompts on the device, for evaluation: scores of labels, or greedy text. Pure functions.
 
-Rows are any mixture of the job's prompts: ids name them.
+A batch may mix the job's prompts: ids say which prompt a row has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def label_scores(
     label_lengths: jax.Array,
 ) -> jax.Array:
     """prompts [N, P, D], ids [B, L], lengths [B], labels [B, C, T], label_lengths [B, C] -> summed log
-    probability of each label [B, C] f32 (0 for a label of length 0, which the caller leaves out)."""
+    probability of each label [B, C] f32 (0 for labels of length 0, which the caller ignores)."""
     table = prompts.reshape(-1, prompts.shape[-1])
     encoded = functions.encode(params, table, ids, lengths)
     return functions.target_log_probabilities(params, encoded, lengths, labels, label_lengths)
@@ -36,8 +36,8 @@ def greedy_answers(
     ids: jax.Array,
     lengths: jax.Array,
 ) -> jax.Array:
-    """prompts [N, P, D], ids [B, L], lengths [B] -> tokens [B, new_tokens] i32; what follows `</s>` means
-    nothing.
+    """prompts [N, P, D], ids [B, L], lengths [B] -> tokens [B, new_tokens] i32; those after `</s>`
+    have no meaning.
 
     Ends early when every row has ended.
     """
@@ -61,7 +61,7 @@ def greedy_answers(
 
     start = jnp.full((B,), config.decoder_start_id, jnp.int32)
     said = jnp.full((B, new_tokens), config.eos_id, jnp.int32)
-    # A row of padding has no length: it has ended before it begins.
+    # Rows of padding have length 0, and have ended before they begin.
     state = (jnp.int32(0), functions.init_cache(B, new_tokens), start, said, lengths == 0)
     tokens: jax.Array = jax.lax.while_loop(unfinished, step, state)[3]
     return tokens

@@ -1,4 +1,4 @@
-"""A job's device programs, compiled before it runs: while the job is *preparing*, off the engine's thread."""
+"""A job's device programs, compiled off the engine's thread while the job is *preparing*."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from server.tuning.training.optimiser import StepSettings
 from server.tuning.training.shapes import TrainingShapes
 
 Progress = Callable[[str, float], None]
-"""Called with the name of each program when it is compiled, and the seconds it took."""
+"""Called with the name of each compiled program, and the seconds that it took."""
 _AT_ONCE = 2
-"""Programs that are compiled at once: a server has requests to answer meanwhile."""
+"""Programs compiled at the same time; few, because the server answers requests meanwhile."""
 
 
 @dataclass(frozen=True)
 class TuningPrograms:
-    """Executables. Calling one never compiles.
+    """Executables, which never compile when they are called.
 
     Attributes:
         accumulate, score, greedy: by input length L; see `objective` and `answering`.
@@ -62,13 +62,13 @@ def compile_programs(
     progress: Progress | None = None,
     known: dict[Any, Any] | None = None,
 ) -> TuningPrograms:
-    """Compile everything that a job of these shapes calls.
+    """Compile all programs that a job of these shapes needs.
 
     Args:
-        params: the resident weights; read, never written.
+        params: the resident weights, which are only read.
         dropping: whether the recipe has dropout.
-        training: False leaves out `accumulate`.
-        known: what was compiled before, with these functions, weights and dropout; filled.
+        training: if False, `accumulate` is left out.
+        known: what was compiled before for these functions, weights and dropout; gets what is compiled now.
     """
     known = {} if known is None else known
     by_key = {
@@ -85,8 +85,8 @@ def compile_programs(
 
 
 def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: Progress | None) -> None:
-    """Fill in the executables, a few at a time: XLA releases the interpreter lock. Tracing does not, so it
-    goes one by one on this thread, beside them."""
+    """Compile a few at a time, since XLA releases the interpreter lock. Tracing does not release it, so this
+    thread does that meanwhile, one program after another."""
 
     def compiled(lowered: Any, seconds: float) -> tuple[Any, float]:
         started = time.perf_counter()
@@ -99,7 +99,7 @@ def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: P
                 started = time.perf_counter()
                 lowered = program.jit().lower(*program.arguments)
                 took = time.perf_counter() - started
-                # In a copy of this context: whoever counts compiles finds their cause there.
+                # In a copy of this context, in which the cause of the compile is known.
                 keys[pool.submit(copy_context().run, compiled, lowered, took)] = key
             for future in as_completed(keys):
                 known[keys[future]], seconds = future.result()
@@ -113,8 +113,8 @@ def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: P
 def table(
     functions: Functions, params: PyTree, shapes: TrainingShapes, *, dropping: bool, training: bool = True
 ) -> Iterator[Program]:
-    """Every program of a job. On a mesh the rows of a batch are cut over `data`; prompts, their gradients and
-    what is read back have one copy a device."""
+    """Every program of a job. On a mesh the rows of a batch are divided over `data`; prompts, their gradients
+    and results have a copy on each device."""
     places = Places(functions.mesh)
 
     def whole(tree: Any) -> Any:
@@ -148,7 +148,7 @@ def table(
 
 
 def _shapes_of(program: Program) -> tuple[Any, ...]:
-    """What tells a program from others of the same functions, weights and dropout."""
+    """Identifies a program among those of the same functions, weights and dropout."""
     leaves = jax.tree.leaves((program.arguments[1:], program.results))
     return (program.name, *((leaf.shape, str(leaf.dtype)) for leaf in leaves))
 

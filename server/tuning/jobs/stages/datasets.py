@@ -1,4 +1,4 @@
-"""One prompt's splits: fetched, read, checked and cut, with what is odd and the facts for its lineage."""
+"""One prompt's splits: fetched, read, checked and cut, with warnings and the facts for its lineage."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Dataset:
     """The splits of one prompt.
 
     Attributes:
-        validation, test: None where there is none.
-        warnings: what is odd and yet allowed.
-        lineage: `data`, the digest, rows and source of each split, and `chosen_on`, the one that chooses the
-            checkpoint.
+        validation, test: None if there is no such split.
+        warnings: about what is odd but allowed.
+        lineage: `data`: digest, number of rows and source of each split; `chosen_on`: the split that chooses
+            the checkpoint.
     """
 
     train: Split
@@ -35,15 +35,15 @@ class Dataset:
 
 
 def load_dataset(attempt: Attempt, prompt: PromptDocument, seed: int, path: str) -> Dataset:
-    """Read everything that one prompt learns from and is measured on.
+    """Read all data that one prompt is trained and measured on.
 
     Args:
-        seed: the job's: it decides which train rows are cut for validation.
+        seed: the job's; it decides which train rows are cut for validation.
         path: dotted path of the prompt's `data`, for errors.
 
     Raises:
         InvalidInputError: see `fetch`, `load_split` and `cut_from_train`.
-        StoreError: an upload that is not there.
+        StoreError: an uploaded file is not there.
     """
     data = prompt.data
     read = {name: _read(attempt, prompt, name, path) for name in data.splits}

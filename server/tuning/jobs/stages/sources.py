@@ -1,4 +1,4 @@
-"""From a source of a job document to a local file: an upload, an allowed path, an allowed URL."""
+"""Fetches the source of a job document to a local file: an upload, an allowed path or an allowed URL."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from server.urls import split_http_url
 
 
 def fetch(attempt: Attempt, source: DataSource, field: str) -> tuple[Path, str]:
-    """The local file of a source, and what its owner calls it; its ending tells the format.
+    """The local file of a source, and its name, whose ending tells the format.
 
     Args:
         field: dotted path of the source, for errors.
 
     Raises:
         InvalidInputError: `data_not_allowed`, `data_unreachable`, `file_too_large`.
-        StoreError: an upload that is not there.
+        StoreError: an uploaded file is not there.
     """
     if source.kind == "file":
         tenant = attempt.job.tenant
@@ -36,7 +36,7 @@ def fetch(attempt: Attempt, source: DataSource, field: str) -> tuple[Path, str]:
 
 
 def _downloaded(attempt: Attempt, url: str, field: str) -> tuple[Path, str]:
-    """An attempt that takes the job up again reads the same bytes."""
+    """The file is kept, so that a later attempt reads the same bytes."""
     config = attempt.config
     check_url(url, config.data_urls, field)
     name = PurePosixPath(unquote(urlsplit(url).path)).name or "data"
@@ -59,9 +59,10 @@ def _downloaded(attempt: Attempt, url: str, field: str) -> tuple[Path, str]:
 
 
 def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
-    """The file that a path leads to, links followed, when it lies under a root.
+    """The file at a path, with links followed, if it lies under a root.
 
-    What is not allowed and what is not there answer alike, so that a job cannot ask what a disk holds.
+    A file that is not allowed gets the same answer as one that is not there, so that jobs cannot find out
+    what is on the disk.
 
     Raises:
         InvalidInputError: `data_not_allowed`.
@@ -84,13 +85,13 @@ def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
 def _resolved(root: Path) -> Path:
     try:
         return root.resolve()
-    except (OSError, RuntimeError):  # links that go round: below it there is nothing
+    except (OSError, RuntimeError):  # its links form a loop, so nothing is below it
         return root
 
 
 def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
-    """Refuse a URL that begins like none that the operator allows: same scheme, host and port, and below
-    the same path.
+    """Refuse a URL that is not below one that the operator allows: same scheme, host and port, and a path
+    below its path.
 
     Raises:
         InvalidInputError: `data_not_allowed`.
@@ -109,7 +110,7 @@ def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
 
 
 def _is_plain(url: SplitResult) -> bool:
-    """No fragment, and no way up or back hidden in the path."""
+    """Whether the URL has no fragment, and its path no hidden way up."""
     path = unquote(unquote(url.path))
     steps = path.replace("\\", "/").split("/")
     return not url.fragment and ".." not in steps and "\\" not in path
