@@ -127,7 +127,7 @@ def check_metrics(names: Sequence[str], labels: Sequence[str]) -> None:
         raise InvalidInputError(f"name at least one metric of {', '.join(METRICS)}", field="metrics")
     for name in names:
         if name not in METRICS:
-            message = f"there is no metric {ascii(name)[:60]}; choose of {', '.join(METRICS)}"
+            message = f"there is no metric {ascii(name)[:60]}; choose one of {', '.join(METRICS)}"
             raise InvalidInputError(message, field="metrics")
         if METRICS[name] is f1_binary and len(labels) != 2:
             message = f"the metric {name} needs two labels, the positive one last; the task has {len(labels)}"

@@ -55,7 +55,10 @@ class DataSource(DocumentModel):
                 path,
             )
         if self.file is not None and not _FILE.fullmatch(self.file):
-            refuse("is not the id of a file; upload it first, the answer has its id", f"{path}.file")
+            refuse(
+                "is not the id of a file: upload the file first, and send the id in the answer",
+                f"{path}.file",
+            )
         if self.url is not None:
             try:
                 split_http_url(self.url)
@@ -120,9 +123,9 @@ class DataDocument(DocumentModel):
         for name, source in self.splits.items():
             source.check(f"{path}.{name}")
         if self.validation_from == "test" and self.test is None:
-            refuse("is 'test', and there is no test split", f"{path}.validation_from")
+            refuse("is 'test', but there is no test split", f"{path}.validation_from")
         if self.validation_from == "test" and self.validation is not None:
-            refuse("is 'test', and there is a validation split; give one of them", f"{path}.validation_from")
+            refuse("is 'test', but there is a validation split; give one of them", f"{path}.validation_from")
         cut = self.validation is None and self.validation_from == "train"
         if self.validation_rows is not None and not cut:
             refuse(

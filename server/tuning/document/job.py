@@ -169,7 +169,8 @@ def _check_shared(
             if ours != first:
                 at = paths[place if entries[place].recipe.sent(name) else 0]
                 message = (
-                    f"is {ours} in prompt {place} and {first} in the first; the prompts of one job share it"
+                    f"is {ours} in prompt {place} and {first} in the first: all prompts of a job need the "
+                    "same"
                 )
                 refuse(message, at("recipe", name))
 
@@ -182,4 +183,6 @@ def _check_indices(
         other = places.setdefault(prompt.index, place)
         if other != place:
             at = paths[place if entries[place].sent("index") else other]
-            refuse(f"is {prompt.index} in prompts {other} and {place}; indices differ", at("index"))
+            refuse(
+                f"is {prompt.index} in prompts {other} and {place}: each prompt needs its own", at("index")
+            )

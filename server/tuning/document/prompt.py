@@ -128,7 +128,7 @@ class PromptDocument(DocumentModel):
         with _naming(at("labels"), "labels"):
             check_labels(self.labels)
         if len(self.labels) == 1:
-            message = "has one label, which is no choice: name two or more, or none for free text"
+            message = "has only one label: name two or more, or none for free text"
             refuse(message, at("labels"))
         with _naming(at("template")):
             known = parse_template(self.template).fields

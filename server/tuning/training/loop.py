@@ -188,7 +188,7 @@ class TuningLoop:
         standing.best_metric = metrics["mean"] if better else standing.best_metric
         self._tell(n, "validation", self.state.step, metrics, better)
         if 0 < recipe.early_stopping_evaluations <= standing.without_better:
-            message = f"no better metric in {standing.without_better} evaluations; the best is of step "
+            message = f"no better metric in {standing.without_better} evaluations; the best was at step "
             self._stop(n, "stopped_early", f"{message}{standing.best_step}")
 
     def _finish(self) -> Iterator[None]:

@@ -95,7 +95,7 @@ class TrainingRun:
             raise InvalidInputError("the train split is empty", field=f"{field}.train", code="empty_split")
         for name in SHARED:
             if getattr(task.recipe, name) != getattr(self.recipe, name):
-                message = f"the prompts of one job share {name}; start another job for another value"
+                message = f"all prompts of a job need the same {name}; start another job for another value"
                 raise InvalidInputError(message, field=f"{field}.recipe.{name}")
         wanted = (self.recipe.prompt_length, self.width)
         if task.initial.shape != wanted or not np.isfinite(task.initial).all():

@@ -111,7 +111,7 @@ def test_sizes_are_measured_recorded_and_kept(
 
 def test_time_that_other_processes_take_does_not_count() -> None:
     sizer, away = Timed(8, 0.06, lambda n: 0.0), threading.Event()
-    device = SliceThread(sizer._turns)
+    device = SliceThread(sizer.turns)
     device.start()
 
     def spin(seconds: float) -> None:

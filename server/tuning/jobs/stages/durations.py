@@ -41,8 +41,8 @@ def check_durations(programs: TuningPrograms, most: float, speed: Callable[[], f
     raise InvalidInputError(
         f"A dispatch of this job would take about {seconds:.3g} seconds, and requests would wait for it; "
         f"{most:.3g} is the most here (half of step_timeout_seconds): train fewer prompts in one job, make "
-        "inputs (max_input_tokens) or targets shorter, name no micro_batch_size, or have the operator leave "
-        "jobs to a chorus worker.",
+        "inputs (max_input_tokens) or targets shorter, leave out micro_batch_size, or have the operator "
+        "leave jobs to a chorus worker.",
         field=field,
         code="dispatch_too_long",
     )

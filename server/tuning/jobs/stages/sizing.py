@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -56,10 +56,11 @@ class Sizes:
     dispatch_tokens: int | None = None
 
 
+@dataclass
 class Sizer:
     """Finds the sizes of one job and compiles its programs.
 
-    Args:
+    Attributes:
         job: makes the run for a micro-batch size.
         batch_size: examples of a prompt in each step.
         turns: runs slices on the device.
@@ -70,27 +71,16 @@ class Sizer:
         interrupt: called between steps of the search; what it raises ends the search.
     """
 
-    def __init__(
-        self,
-        base: TuningBase,
-        job: Callable[[int], TrainingRun],
-        batch_size: int,
-        turns: DeviceWork,
-        slice_seconds: float,
-        longest_seconds: float | None,
-        compiled: Callable[[str, float, bool], None],
-        interrupt: Callable[[], None],
-    ) -> None:
-        self._base = base
-        self._job = job
-        self._batch_size = batch_size
-        self._turns = turns
-        self._limit = slice_seconds
-        self._most = longest_seconds
-        self._speed: float | None = None
-        self._known: dict[Any, Any] = {}
-        self._compiled = compiled
-        self._interrupt = interrupt
+    base: TuningBase
+    job: Callable[[int], TrainingRun]
+    batch_size: int
+    turns: DeviceWork
+    slice_seconds: float
+    longest_seconds: float | None
+    compiled: Callable[[str, float, bool], None]
+    interrupt: Callable[[], None]
+    _speed: float | None = field(default=None, init=False)
+    _known: dict[Any, Any] = field(default_factory=dict, init=False)
 
     def settle(
         self, wanted: int | None, settled: Sizes | None
@@ -115,15 +105,15 @@ class Sizer:
     def _settle_by_time(self) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
         warnings: list[str] = []
         longest_rows, seconds = self._search()
-        if seconds > self._limit:
+        if seconds > self.slice_seconds:
             warnings.append(self._too_long("a training dispatch of one example a prompt", seconds))
-        lengths = shapes_for(self._job(1)).input_lengths
+        lengths = shapes_for(self.job(1)).input_lengths
         # Less than twice: more rows of the longest rung take too long, or are not worth a compile.
-        tokens = int(min(self._limit / seconds, 1.99) * longest_rows * lengths[-1])
+        tokens = int(min(self.slice_seconds / seconds, 1.99) * longest_rows * lengths[-1])
         size = rows_within(tokens, lengths[0], self._largest)
-        job = self._job(size)
+        job = self.job(size)
         rows, seconds = self._evaluation_rows(job)
-        if seconds > self._limit:
+        if seconds > self.slice_seconds:
             warnings.append(self._too_long(f"an evaluation dispatch of {rows} rows", seconds))
         try:
             return self._settled(size, rows, tokens, warnings)
@@ -135,7 +125,7 @@ class Sizer:
     def _settled(
         self, size: int, rows: int | None, tokens: int | None, warnings: list[str]
     ) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
-        job = self._job(size)
+        job = self.job(size)
         shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens)
         programs = self._compile(job, shapes, measuring=False)
         return job, programs, Sizes(size, shapes.evaluation_rows, tokens), warnings
@@ -143,23 +133,25 @@ class Sizer:
     @property
     def _largest(self) -> int:
         """The largest power of two that divides the batch."""
-        return self._batch_size & -self._batch_size
+        return self.batch_size & -self.batch_size
 
     def _search(self) -> tuple[int, float]:
         """The largest candidate that is short enough, and its seconds. In a short job fewer are tried."""
-        candidates = [size for size in _powers_of_two(self._batch_size) if self._batch_size % size == 0]
+        candidates = [size for size in _powers_of_two(self.batch_size) if self.batch_size % size == 0]
         best, seconds = 1, self._training_seconds(1)
-        short = seconds * self._batch_size * self._job(1).recipe.steps <= _SHORT
-        if short and seconds >= self._limit * _ENOUGH:
+        short = seconds * self.batch_size * self.job(1).recipe.steps <= _SHORT
+        if short and seconds >= self.slice_seconds * _ENOUGH:
             return best, seconds
-        place = max((n for n, size in enumerate(candidates) if seconds * size <= self._limit), default=0)
+        place = max(
+            (n for n, size in enumerate(candidates) if seconds * size <= self.slice_seconds), default=0
+        )
         tried = {0}
         while place not in tried:
             tried.add(place)
             found = self._training_seconds(candidates[place])
-            if found <= self._limit:
+            if found <= self.slice_seconds:
                 best, seconds = candidates[place], found
-                hopeful = place + 1 < len(candidates) and found * _HOPE <= self._limit
+                hopeful = place + 1 < len(candidates) and found * _HOPE <= self.slice_seconds
                 place += hopeful and not short
             else:
                 place -= 1
@@ -167,8 +159,8 @@ class Sizer:
 
     def _training_seconds(self, size: int) -> float:
         """Of one dispatch at the longest rung; infinite if it does not fit into memory."""
-        self._interrupt()
-        job = self._job(size)
+        self.interrupt()
+        job = self.job(size)
         shapes = shapes_for(job, evaluation_rows=1)
         only = replace(
             shapes, input_lengths=shapes.input_lengths[-1:], labels=0, label_length=0, new_tokens=0
@@ -199,8 +191,8 @@ class Sizer:
     def _operations_a_second(self) -> float:
         """Speed of the smallest training dispatch there is: one prompt, one row, one token of text."""
         if self._speed is None:
-            task = self._job(1).tasks[0]
-            row = Example(1, (self._base.vocabulary.eos_id,), (self._base.vocabulary.eos_id,), ("",))
+            task = self.job(1).tasks[0]
+            row = Example(1, (self.base.vocabulary.eos_id,), (self.base.vocabulary.eos_id,), ("",))
             plain = replace(task, validation=(), test=(), metrics=("accuracy",), labels=(), label_ids=())
             job = TrainingRun(0, (replace(plain, train=(row,)),))
             shapes = replace(shapes_for(job, evaluation_rows=1), new_tokens=0)
@@ -217,7 +209,7 @@ class Sizer:
             return rows, 0.0
         one = self._foretold(job) if all(task.labels for task in job.tasks) else None
         if one is not None:
-            found = _power_below(min(int(self._limit / one), 4 * rows, most))
+            found = _power_below(min(int(self.slice_seconds / one), 4 * rows, most))
             return found, found * one
         try:
             seconds = self._evaluation_seconds(job, rows)
@@ -225,11 +217,11 @@ class Sizer:
             if rows == 1:
                 raise
             rows, seconds = 1, self._evaluation_seconds(job, 1)
-        wanted = _power_below(min(int(rows * self._limit / seconds), 4 * rows, most))
+        wanted = _power_below(min(int(rows * self.slice_seconds / seconds), 4 * rows, most))
         if wanted == rows:
             return rows, seconds
         found_seconds = self._evaluation_seconds(job, wanted)
-        if found_seconds > self._limit and wanted > 1:
+        if found_seconds > self.slice_seconds and wanted > 1:
             return max(1, wanted // 2), found_seconds / 2
         return wanted, found_seconds
 
@@ -237,7 +229,7 @@ class Sizer:
         """Seconds to score the labels of one row, estimated from its operations and the speed of training."""
         shapes = shapes_for(job, evaluation_rows=1)
         only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
-        functions, params = self._base.functions, self._base.params
+        functions, params = self.base.functions, self.base.params
         for program in table(functions, params, only, dropping=False, training=False):
             if program.name.startswith("score"):
                 return (
@@ -246,7 +238,7 @@ class Sizer:
         return None
 
     def _evaluation_seconds(self, job: TrainingRun, rows: int) -> float:
-        self._interrupt()
+        self.interrupt()
         shapes = shapes_for(job, evaluation_rows=rows)
         only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
         programs = self._compile(job, only, training=False)
@@ -276,12 +268,12 @@ class Sizer:
             times.append(max(min(passed, work) if on_cpu else passed, 1e-9))
             return len(times) > _REPEATS
 
-        self._turns.start(piece)
+        self.turns.start(piece)
         try:
-            while not self._turns.wait(0.5):
-                self._interrupt()
+            while not self.turns.wait(0.5):
+                self.interrupt()
         finally:
-            self._turns.stop(60.0)
+            self.turns.stop(60.0)
         return min(times[1:])
 
     def _compile(
@@ -295,29 +287,31 @@ class Sizer:
     ) -> TuningPrograms:
 
         def progress(name: str, seconds: float) -> None:
-            self._compiled(name, seconds, measuring)
-            self._interrupt()
+            self.compiled(name, seconds, measuring)
+            self.interrupt()
 
         empty_sums(shapes)  # compiles its zeros here, not on the device's thread
         programs = compile_programs(
-            self._base.functions,
-            self._base.params,
+            self.base.functions,
+            self.base.params,
             shapes,
             dropping=job.recipe.dropout_rate > 0,
             training=training,
             progress=progress,
             known=self._known,
         )
-        check_memory(programs, self._base.memory_room)
-        if checked and self._most is not None:
-            check_durations(programs, self._most, self._operations_a_second, "recipe.max_input_tokens")
+        check_memory(programs, self.base.memory_room)
+        if checked and self.longest_seconds is not None:
+            check_durations(
+                programs, self.longest_seconds, self._operations_a_second, "recipe.max_input_tokens"
+            )
         return programs
 
     def _too_long(self, what: str, seconds: float) -> str:
         return (
-            f"{what} takes {1000 * seconds:.0f} ms, more than the {1000 * self._limit:.0f} of "
-            "tuning_slice_ms: a request may wait that long while the job runs; shorter inputs or fewer "
-            "prompts at once make it shorter"
+            f"{what} takes {1000 * seconds:.0f} ms, more than the {1000 * self.slice_seconds:.0f} of "
+            "tuning_slice_ms: a request may wait that long while the job runs; to shorten it, give shorter "
+            "inputs or train fewer prompts at once"
         )
 
 

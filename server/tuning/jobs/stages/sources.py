@@ -75,8 +75,8 @@ def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
     inside = real is not None and any(real.is_relative_to(_resolved(root)) for root in roots)
     if real is None or not regular or not inside:
         message = (
-            f"{shown(text)} is no file that jobs may read: give the absolute path of a file under a folder "
-            "that the operator allows (tuning_data_paths), or upload it"
+            f"{shown(text)} is not a file that jobs may read: give the absolute path of a file under a "
+            "folder that the operator allows (tuning_data_paths), or upload it"
         )
         raise InvalidInputError(message, field=field, code="data_not_allowed")
     return real
@@ -103,8 +103,8 @@ def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
         fits = False
     if not fits:
         message = (
-            f"{shown(url)} is no URL that jobs may fetch: the operator allows beginnings of URLs "
-            "(tuning_data_urls); upload the file instead"
+            f"{shown(url)} is not a URL that jobs may fetch: it must begin with one that the operator "
+            "allows (tuning_data_urls); or upload the file"
         )
         raise InvalidInputError(message, field=field, code="data_not_allowed")
 

@@ -161,7 +161,8 @@ def _label_ids(entry: PromptDocument, base: TuningBase, at: str) -> tuple[tuple[
             raise InvalidInputError("the label has no token in the model's vocabulary", field=field)
         ids = target_ids(label, base.vocabulary, entry.recipe)
         if ids in found:
-            message = f"the label has the same tokens as label {found.index(ids)}; the model cannot tell them"
+            other = found.index(ids)
+            message = f"the label has the same tokens as label {other}; the model cannot tell them apart"
             raise InvalidInputError(message, field=field)
         found.append(ids)
     return tuple(found)

@@ -44,8 +44,8 @@ def failure_of(error: Exception) -> dict[str, Any]:
         reason = error.strerror or type(error).__name__
         return failure(
             "disk_failed",
-            f"The data folder could not be written ({reason}): see to its disk, then resume the job; it goes "
-            "on from its last checkpoint.",
+            f"The data folder could not be written ({reason}): look after its disk, then resume the job; it "
+            "goes on from its last checkpoint.",
         )
     text = ascii(str(error))[1:-1]
     if "RESOURCE_EXHAUSTED" in text:
