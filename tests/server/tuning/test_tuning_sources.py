@@ -49,7 +49,7 @@ def test_paths_lie_under_a_root_links_followed(tmp_path: Path) -> None:
         str(outside), str(root / "bad"), str(root / "folder" / "secret.csv"), f"{root}/../secret.csv",
         str(tmp_path / "data-too" / "x.csv"), str(root), str(root / "absent"), "deep/train.csv", "\0", "",
     ]  # fmt: skip
-    messages = {refused(path, roots).split("is no file")[1] for path in wrong}
+    messages = {refused(path, roots).split("is not a file")[1] for path in wrong}
     assert len(messages) == 1, "absent and forbidden answer alike"
     refused(str(inside), ())
 
