@@ -25,11 +25,13 @@ def format_of(data: bytes) -> ArtifactFormat:
     """
     if not data:
         raise refusal(Reason.EMPTY_FILE, "The file is empty.")
-    # safetensors comes last: it has no magic number. And before pickles: a header of 0x280 bytes begins as a
-    # pickle of protocol 2 does.
-    for name in reversed(list(FORMATS)):
+    # safetensors, the first, is asked last: it has no magic number. And before pickles: a header of 0x280
+    # bytes begins as a pickle of protocol 2 does. A format that takes any zip stands behind those that know
+    # their own.
+    first, *others = FORMATS
+    for name in (*others, first):
         if FORMATS[name].claims(data):
             return name
     refuse_foreign(data)
-    *others, last = (format.noun for format in FORMATS.values())
-    raise refusal(Reason.UNKNOWN_FORMAT, f"The file is none of {', '.join(others)} and {last}.")
+    *nouns, last = (format.noun for format in FORMATS.values())
+    raise refusal(Reason.UNKNOWN_FORMAT, f"The file is none of {', '.join(nouns)} and {last}.")

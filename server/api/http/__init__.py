@@ -1,1 +1,1 @@
-"""What every route stands behind: request ids, keys, strict bodies, one error shape, leaving callers."""
+"""What HTTP takes, whatever the route: request ids, strict bodies and their memory, one error shape."""

@@ -1,0 +1,48 @@
+"""What the engine would refuse is refused before a body is read, and again before texts are tokenised.
+
+At ten times the capacity nine requests of ten are refused: parsing, resolving and tokenising them would take
+the time that answers need.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from server.api.http.context import context_of
+from server.api.services import Services, services_of
+from server.errors import InvalidInputError
+from server.settings import Settings
+from server.tenancy.principal import Principal, Scope
+
+
+def check_early(services: Services, caller: Principal, deadline_seconds: float | None) -> None:
+    """Refuse what the engine would refuse of this caller, whatever it asks for; see `Engine.check`.
+
+    Raises:
+        OverloadedError, QuotaExceededError: with when to try again.
+    """
+    if services.serving is not None and services.serving.engine.crowded:
+        services.serving.engine.check(caller.tenant, caller.weight, deadline_seconds)
+
+
+def deadline_of(asked: float | None, settings: Settings) -> float | None:
+    """The deadline of a request. Raises InvalidInputError when it asks for more than the server allows."""
+    if asked is None:
+        return settings.default_deadline_seconds
+    if asked > settings.max_deadline_seconds:
+        raise InvalidInputError(
+            f"deadline_seconds is {asked:g}, the limit is {settings.max_deadline_seconds:g}.",
+            field="deadline_seconds",
+        )
+    return asked
+
+
+def refuse_early(request: Request, scope: Scope) -> None:
+    """The same before a body is read, of which the deadline is not known: the longest is allowed for.
+
+    Args:
+        scope: that the route asks for.
+    """
+    caller, services = context_of(request).principal, services_of(request)
+    if scope is Scope.INFER and caller is not None:
+        check_early(services, caller, services.settings.max_deadline_seconds)
