@@ -80,8 +80,13 @@ def join_path(path: str, key: object) -> str:
 
 
 def input_error(problem: Mapping[str, Any]) -> InvalidInputError:
-    """One problem of `ValidationError.errors()`: a sentence and a dotted path, without the value."""
+    """One problem of `ValidationError.errors()`: a sentence and a dotted path, without the value.
+
+    A check of several fields together names the one at fault as `field` in its context.
+    """
     location, path = problem["loc"], ""
+    if "field" in problem.get("ctx", {}):
+        location = (*location, problem["ctx"]["field"])
     if location and location[-1] == "[key]":  # of an object: a bad name is the object's
         location = location[:-2]
     for part in location:

@@ -86,9 +86,9 @@ def run(settings: Settings, say: Say) -> int:
     from server.app import ladder_of, load
     from server.embedded import model_source
     from server.engine.executor import use_persistent_cache
+    from server.jobs.slices import SliceThread
     from server.process import exit_now
     from server.storage import compile_cache, open_storage
-    from server.tuning.jobs.attempts.slices import SliceThread
     from server.tuning.jobs.worker.service import TuningService
     from server.tuning_wiring import service_config
 

@@ -108,7 +108,7 @@ def _document(bench: Bench, file: str) -> dict[str, Any]:
     }
     return {
         "task": "tuned",
-        "data": {"train": {"file": file}, "selection_rows": 40},
+        "data": {"train": {"file": file}, "validation_rows": 40},
         "template": "{sentence}",
         "target": "label",
         "labels": ["bad", "good"],

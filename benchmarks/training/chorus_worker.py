@@ -37,7 +37,7 @@ class Trainer:
         """The steps of a turn."""
         work = json.loads((folder / "work.json").read_text())
         loop = self._loop(folder)
-        for _ in range(work["steps"] * loop.run.recipe.micro_batches):
+        for _ in range(work["steps"] * (loop.run.recipe.batch_size // loop.run.micro_batch_size)):
             loop.run_slice(1)
         return {"loss": float(loop.state.losses[-1][0]), "steps": work["steps"]}
 

@@ -63,7 +63,7 @@ def tasks_picture(document: Document) -> str:
 
 
 def curves_picture(document: Document) -> str:
-    """Selection metric against step, a panel a task, a line a seed."""
+    """Validation metric against step, a panel a task, a line a seed."""
     tasks = list(document["tasks"])
     width, height, columns = 170, 130, 5
     parts = []
@@ -72,7 +72,7 @@ def curves_picture(document: Document) -> str:
         curves = document["runs"][f"{task}-prompts"]["selection"]
         parts.append(_panel(task, curves, left, top, width - 30, height - 50))
     rows = -(-len(tasks) // columns)
-    label = "Selection metric against training step, a panel a task, a line a seed"
+    label = "Validation metric against training step, a panel a task, a line a seed"
     return _svg(20 + columns * width, 20 + rows * height, label, parts)
 
 

@@ -44,7 +44,7 @@ def make_job(base: Base, rows: Rows, recipes: Sequence[Recipe]) -> TrainingRun:
                 recipe=recipe,
                 initial=initial_prompt(recipe, base.source, SEED, index, labels=task.labels),
                 train=train,
-                selection=alike,
+                validation=alike,
                 metrics=task.metrics,
                 labels=labels,
                 label_ids=tuple(target_ids(label, base.vocabulary, recipe) for label in labels),
@@ -100,7 +100,7 @@ def trained_prompts(run: str) -> PromptValues:
 
 def _train(base: Base, job: TrainingRun, folder: Any, clock: _Clock, say: Any) -> TrainingState:
     shapes = shapes_for(job, rungs=3)
-    say(f"  shapes {shapes.input_lengths}, {shapes.rows} rows a dispatch")
+    say(f"  shapes {shapes.input_lengths}, {shapes.prompts * shapes.rows_per_prompt} rows a dispatch")
     programs = compile_programs(base.functions, base.params, shapes, dropping=job.recipe.dropout_rate > 0)
     state = checkpoint.read_state(folder, job) or TrainingState.start(job)
     clock.start(state.step)

@@ -89,7 +89,7 @@ def _prompts(work: Path, making: Path, task: Task, fingerprint: str) -> dict[str
         )  # fmt: skip
         name = f"{task.name}-{seed + 1}.safetensors"
         (making / "prompts" / name).write_bytes(write_artifact(prompt, "safetensors", manifest=manifest))
-        metrics = {"accuracy": results["report"][seed], "selection_accuracy": results["selection"][seed]}
+        metrics = {"accuracy": results["report"][seed], "validation_accuracy": results["selection"][seed]}
         versions.append({"file": f"prompts/{name}", "metrics": metrics, "lineage": {
             "seed": seed, "recipe": results["recipe"], "data": task.source, "licence": task.licence,
         }})  # fmt: skip

@@ -105,7 +105,7 @@ class Tuner:
         label_ids = tuple(target_ids(label, self._vocabulary, recipe) for label in ranked)
         prompts = tuple(
             PromptTask(
-                index=seed, recipe=recipe, train=splits[0], selection=splits[1], report=splits[2],
+                index=seed, recipe=recipe, train=splits[0], validation=splits[1], test=splits[2],
                 initial=initial_prompt(recipe, self._source, 0, seed, labels=task.labels),
                 labels=ranked, label_ids=label_ids, metrics=("accuracy" if ranked else "exact_match",),
             )
@@ -134,4 +134,4 @@ def _result(loop: TuningLoop) -> Tuned:
         )
 
     steps = tuple(standing.best_step or 0 for standing in standings)
-    return Tuned(loop.state.best, last("selection"), last("report"), steps)
+    return Tuned(loop.state.best, last("validation"), last("test"), steps)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompts_store.records import AliasMove, EnsembleVersion, PromptVersion, TaskRecord
+from server.tuning.document.earlier_names import renamed_version
 
 
 def version_json(version: PromptVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
     """One version; `aliases` are all of its task's."""
     manifest = version.manifest
+    lineage, metrics = renamed_version(version.lineage, version.metrics)
     return {
         "task": f"{version.tenant}/{version.task}",
         "version": version.number,
@@ -23,8 +25,8 @@ def version_json(version: PromptVersion, aliases: Mapping[str, int]) -> dict[str
         "template": manifest.template,
         "labels": list(manifest.labels),
         "settings": dict(manifest.settings),
-        "lineage": dict(version.lineage),
-        "metrics": dict(version.metrics),
+        "lineage": lineage,
+        "metrics": metrics,
         "created_at": version.created_at,
         "created_by": version.created_by,
         "aliases": sorted(alias for alias, number in aliases.items() if number == version.number),

@@ -1,1 +1,1 @@
-"""What jobs of every kind share: who holds one under a lease, and how its events are followed."""
+"""What jobs of every kind share: a lease, slices of the device, downloads, and events that are followed."""

@@ -1,8 +1,8 @@
-"""Following jobs: one poller a followed job, however many follow it, and none when nobody does.
+"""Follows jobs: each followed job has one poller, however many follow it.
 
-Events are written to the store by whoever runs the job, often another process. The poller reads what is new
-and keeps the last few events; a follower takes them from there, and reads the store itself only while it is
-further behind than that. A follower has a position and nothing else: a slow one grows nothing.
+Events are written to the store by whoever runs the job, often another process. The poller reads new events
+and keeps the last few. Followers take them from there, and read the store themselves only when they are
+further behind. A follower is only a position, so a slow one takes no memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOG = logging.getLogger("chorus.feeds")
 PAGE_EVENTS = 500
 KEPT_EVENTS = 256
 FAILURES = 20
-"""Polls that may fail one after another before the followers are told."""
+"""Polls that may fail in a row before the followers are told."""
 
 Pause = Callable[[float], Awaitable[None]]
 EventsAfter = Callable[[int], Awaitable[Sequence[JobEvent]]]
@@ -34,13 +34,13 @@ EventsAfter = Callable[[int], Awaitable[Sequence[JobEvent]]]
 
 @dataclass(frozen=True, slots=True)
 class FeedLimits:
-    """Bounds of following.
+    """Limits of following.
 
     Attributes:
         followers: of all tenants together.
         followers_per_tenant: of one tenant.
-        poll_seconds: from one poll of a followed job to the next.
-        keep_alive_seconds: silence after which a follower is told that the connection lives.
+        poll_seconds: between two polls of a followed job.
+        keep_alive_seconds: of silence, after which followers get an empty batch.
     """
 
     followers: int = 256
@@ -50,17 +50,17 @@ class FeedLimits:
 
     @property
     def keep_alive_polls(self) -> int:
-        """The silence in polls."""
+        """`keep_alive_seconds`, in polls."""
         return max(1, math.ceil(self.keep_alive_seconds / self.poll_seconds))
 
 
 class Watch:
-    """One followed job: its newest events, whether it is over, and who waits for more.
+    """A followed job: its newest events, whether it is over, and who waits for more.
 
     Args:
-        read_job: the job's record now.
-        read_events: events after a sequence number, at most `PAGE_EVENTS`, in order.
-        after: where the kept events begin.
+        read_job: reads the job's record.
+        read_events: reads at most `PAGE_EVENTS` events after a sequence number, in order.
+        after: sequence number after which the kept events begin.
     """
 
     def __init__(self, read_job: Callable[[], Awaitable[Job]], read_events: EventsAfter, after: int) -> None:
@@ -78,9 +78,10 @@ class Watch:
         self.poller: asyncio.Task[None] | None = None
 
     async def poll(self) -> None:
-        """Read what is new, and wake the followers. A job that is over was seen with all its events."""
+        """Read new events, and wake the followers. Once the job is seen to be over, all its events were
+        read."""
         try:
-            job = await self._read_job()  # before the events: what ended the job is among them
+            job = await self._read_job()  # before the events, so that those include its last one
             while page := await self._read_events(self.last):
                 self._keep(page)
                 if len(page) < PAGE_EVENTS:
@@ -105,29 +106,29 @@ class Watch:
         self.last = page[-1].seq
 
     def since(self, after: int) -> list[JobEvent] | None:
-        """The kept events after a sequence number; None when some of them are no longer kept."""
+        """The events after a sequence number; None if some of them are no longer kept."""
         if after < self._start:
             return None
         return [event for event in self._kept if event.seq > after]
 
     @property
     def ended(self) -> bool:
-        """Whether polling is of no more use."""
+        """Whether there is nothing left to poll for."""
         return self.over is not None or self.error is not None
 
     async def next_poll(self) -> None:
-        """Returns after the next poll."""
+        """Wait for the next poll."""
         await self._polled.wait()
 
 
 class JobFeeds:
-    """Every job that is followed now.
+    """All jobs that are followed.
 
     Args:
         store: holds the jobs.
         call: makes a call of the store, off the event loop.
-        closing: whether the server is ending, so that followers must leave.
-        pause: awaited between polls; a test's clock.
+        closing: whether the server is ending, when followers must leave.
+        pause: awaited between polls; tests pass their own.
     """
 
     def __init__(
@@ -148,21 +149,21 @@ class JobFeeds:
 
     @property
     def followers(self) -> int:
-        """How many follow a job now."""
+        """Number of followers now."""
         return self._followers.total()
 
     @property
     def polled(self) -> int:
-        """How many jobs are polled now."""
+        """Number of jobs that are polled now."""
         return len(self._watches)
 
     @contextmanager
     def place(self, tenant: str) -> Iterator[None]:
-        """A follower's place, until the block ends.
+        """Take a place for a follower, until the block ends.
 
         Raises:
-            QuotaExceededError: the tenant has as many followers as it may.
-            OverloadedError: the server has.
+            QuotaExceededError: the tenant has too many followers.
+            OverloadedError: the server has too many followers.
         """
         if self._followers[tenant] >= self.limits.followers_per_tenant:
             raise QuotaExceededError(
@@ -186,8 +187,7 @@ class JobFeeds:
     async def batches(
         self, tenant: str, job: str, after: int
     ) -> AsyncGenerator[Sequence[JobEvent] | Job, None]:
-        """What a follower gets: events in order, an empty batch where the silence grows long, and last the
-        job, over.
+        """What a follower gets: events in order, an empty batch after a long silence, and at the end the job.
 
         Raises:
             ShuttingDownError: the server is ending.
@@ -256,12 +256,12 @@ class JobFeeds:
                 if watch.ended:
                     break
                 await self._pause(self.limits.poll_seconds)
-        except Exception as error:  # a defect: the followers are told, never left waiting
+        except Exception as error:  # a defect: tell the followers, who would wait for ever
             LOG.exception("following a job failed")
             watch.error = error
             raise
         finally:
-            self._drop(key, watch)  # who comes now starts anew: the job may be resumed
+            self._drop(key, watch)  # later followers start anew, since the job may be resumed
 
     def _drop(self, key: tuple[str, str], watch: Watch) -> None:
         if self._watches.get(key) is watch:

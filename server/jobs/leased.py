@@ -1,6 +1,6 @@
-"""A job in this process's hands: each write goes through its lease, and outlasts a short outage of the store.
+"""A job that this process holds: each write needs the lease, and outlasts a short outage of the store.
 
-A lost lease, a wish to cancel and a stop of the service all end the work by an exception at its next look.
+A lost lease, a cancellation and a stop of the service all end the work with an exception at its next `check`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LeasedJob:
     """One claimed job.
 
     Args:
-        patience_seconds: how long a store that does not answer is asked again.
+        patience_seconds: how long a store that does not answer is tried again.
         stopping: set when the service stops.
     """
 
@@ -70,21 +70,21 @@ class LeasedJob:
 
     @property
     def lease(self) -> Lease:
-        """The lease as last renewed; what the job publishes names it."""
+        """The lease as last renewed, to publish under."""
         return self._lease
 
     @property
     def store(self) -> PromptStore:
-        """The store, with every call repeated during a short outage. Raises as the store does, or
+        """The store; each call is repeated during a short outage. Raises as the store does, or
         LeaseLostError."""
         return cast(PromptStore, _Patient(self, self._store))
 
     @contextmanager
     def kept(self, beat_seconds: float) -> Iterator[None]:
-        """Inside, a thread renews the lease, whatever the attempt is busy with.
+        """Inside the block, a thread renews the lease, whatever the attempt is busy with.
 
         Args:
-            beat_seconds: between two looks; a third of the lease or less.
+            beat_seconds: between two beats; at most a third of the lease.
         """
         over = threading.Event()
 
@@ -101,10 +101,10 @@ class LeasedJob:
             thread.join()
 
     def check(self) -> None:
-        """Whether to go on.
+        """Return if the work may go on.
 
         Raises:
-            LeaseLostError, JobCancelledError, ServiceStoppingError: no.
+            LeaseLostError, JobCancelledError, ServiceStoppingError: it may not.
         """
         if self.lost.is_set():
             raise self._gone()
@@ -114,8 +114,8 @@ class LeasedJob:
             raise ServiceStoppingError
 
     def keep(self) -> None:
-        """Check for a cancellation, and renew the lease when a third of it is over. This is one beat; a store
-        that does not answer is asked again at the next one."""
+        """One beat: look for a cancellation, and renew the lease once a third of it is over. A store that
+        does not answer is tried again at the next beat."""
         try:
             now = self._clock()
             if now - self._renewed >= self._lease_seconds / _RENEWALS_A_LEASE:
@@ -126,7 +126,7 @@ class LeasedJob:
         except LeaseLostError:
             self.lost.set()
         except StoreError:
-            logger.warning("the lease of %s could not be renewed; it is tried again", self.job.id)
+            logger.warning("could not renew the lease of %s, will try again", self.job.id)
 
     def update(
         self,
@@ -151,20 +151,19 @@ class LeasedJob:
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
     ) -> None:
-        """The job is over."""
+        """End the job."""
         self.asking(lambda: self._store.finish_job(self._lease, status, result=result, error=error))
 
     def release(self) -> None:
-        """Put the job back into the queue. If the store does not answer, let the lease run out instead of
-        waiting."""
+        """Put the job back into the queue. Raises if the store does not answer: the lease then runs out."""
         self._store.release_job(self._lease)
 
     def asking(self, ask: Callable[[], T]) -> T:
-        """What the store answers; asked again, less and less often, while it is not there.
+        """The store's answer. While the store is away, the call is repeated, less and less often.
 
         Raises:
             LeaseLostError: the lease is lost, or the store was away for too long.
-            StoreError: it refuses.
+            StoreError: the store refuses.
         """
         started, pause = self._clock(), _PAUSE_SECONDS
         while True:
@@ -190,7 +189,7 @@ class LeasedJob:
 
 
 class _Patient:
-    """A store that repeats each call while the store does not answer."""
+    """Repeats each call of a store that does not answer."""
 
     def __init__(self, held: LeasedJob, store: PromptStore) -> None:
         self._held = held

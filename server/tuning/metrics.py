@@ -39,29 +39,23 @@ def accuracy(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
 
 
 def f1_binary(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """F1 of the last label, the positive one; a prediction that is neither label counts as the wrong one."""
-    return _f1_with_invalid(predictions, answers, _two(labels, "f1_binary"))
-
-
-def f1_over_all_answers(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """MultiRC's F1a: the rule of `f1_binary`, over every answer option of every question together."""
-    return _f1_with_invalid(predictions, answers, _two(labels, "f1_over_all_answers"))
+    """F1 of the second of two labels, the positive one; a prediction that is neither label counts as the
+    wrong one (T5's `f1_score_with_invalid`)."""
+    negative, positive = labels
+    other = {negative: positive, positive: negative}
+    pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
+    said = [a if a in other else other.get(b, a) for a, b in pairs]
+    both = sum(a == b == positive for a, (_, b) in zip(said, pairs, strict=True))
+    either = said.count(positive) + sum(b == positive for _, b in pairs)
+    return 2 * both / either if either else 0.0
 
 
 def f1_macro(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
     """Mean over the labels of each one's F1; a label that nobody says or expects has 0 (CB's mean F1)."""
-    if not labels:
-        raise InvalidInputError("the metric f1_macro needs labels", field="metrics")
     pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
     both = Counter(said for said, true in pairs if said == true)
     either = Counter(said for said, _ in pairs) + Counter(true for _, true in pairs)
     return sum(2 * both[label] / either[label] for label in labels if either[label]) / len(labels)
-
-
-def exact_match(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """Share of predictions that are, but for spaces at the ends, an accepted answer: `accuracy`, under the
-    name that free text has for it. Case, punctuation and articles count; `squad_em` passes over them."""
-    return accuracy(predictions, answers, labels)
 
 
 def squad_em(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
@@ -110,13 +104,17 @@ def pearson(predictions: Sequence[str], answers: Answers, labels: Sequence[str])
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        each.__name__: each
-        for each in (
-            accuracy, f1_binary, f1_macro, f1_over_all_answers, exact_match, squad_em, squad_f1, matthews,
-            pearson,
-        )
+        "accuracy": accuracy,
+        "f1_binary": f1_binary,
+        "f1_macro": f1_macro,
+        "f1_over_all_answers": f1_binary,  # MultiRC's F1a: of every answer option of every question together
+        "exact_match": accuracy,  # as it is called for free text; `squad_em` ignores case and punctuation
+        "squad_em": squad_em,
+        "squad_f1": squad_f1,
+        "matthews": matthews,
+        "pearson": pearson,
     }
-)  # fmt: skip
+)
 
 
 def check_metrics(names: Sequence[str], labels: Sequence[str]) -> None:
@@ -129,10 +127,11 @@ def check_metrics(names: Sequence[str], labels: Sequence[str]) -> None:
         raise InvalidInputError(f"name at least one metric of {', '.join(METRICS)}", field="metrics")
     for name in names:
         if name not in METRICS:
-            message = f"there is no metric {ascii(name)[:60]}; choose of {', '.join(METRICS)}"
+            message = f"there is no metric {ascii(name)[:60]}; choose one of {', '.join(METRICS)}"
             raise InvalidInputError(message, field="metrics")
-        if name in ("f1_binary", "f1_over_all_answers"):
-            _two(labels, name)
+        if METRICS[name] is f1_binary and len(labels) != 2:
+            message = f"the metric {name} needs two labels, the positive one last; the task has {len(labels)}"
+            raise InvalidInputError(message, field="metrics")
         if name == "f1_macro" and not labels:
             raise InvalidInputError("the metric f1_macro needs labels", field="metrics")
 
@@ -165,24 +164,6 @@ def normalised(text: str) -> str:
 
 def _pairs(predictions: Sequence[str], answers: Answers) -> list[tuple[str, Sequence[str]]]:
     return list(zip(predictions, answers, strict=True))
-
-
-def _two(labels: Sequence[str], metric: str) -> tuple[str, str]:
-    if len(labels) != 2:
-        message = f"the metric {metric} needs two labels, the positive one last; the task has {len(labels)}"
-        raise InvalidInputError(message, field="metrics")
-    return labels[0], labels[1]
-
-
-def _f1_with_invalid(predictions: Sequence[str], answers: Answers, labels: tuple[str, str]) -> float:
-    """T5's `f1_score_with_invalid`: F1 of the second label; what is neither counts as the wrong one."""
-    negative, positive = labels
-    other = {negative: positive, positive: negative}
-    pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
-    said = [a if a in other else other.get(b, a) for a, b in pairs]
-    both = sum(a == b == positive for a, (_, b) in zip(said, pairs, strict=True))
-    either = said.count(positive) + sum(b == positive for _, b in pairs)
-    return 2 * both / either if either else 0.0
 
 
 def _word_f1(said: str, known: str) -> float:

@@ -21,10 +21,10 @@ VERSION = {
     "version": 2,
     "reference": "default/sst2@2",
     "metrics": {
-        "selection_accuracy": 0.9,
-        "selection_mean": 0.9,
-        "report_accuracy": 0.875,
-        "report_mean": 0.875,
+        "validation_accuracy": 0.9,
+        "validation_mean": 0.9,
+        "test_accuracy": 0.875,
+        "test_mean": 0.875,
     },
 }
 SCRIPT = [
@@ -86,8 +86,9 @@ def test_tuning_uploads_starts_follows_and_says_what_was_made(run: Run, fake: Fa
         "tune", "sst2", train, "--template", "{sentence}", "--label", "negative", "--label", "positive",
         "--target-text", "0=negative", "--target-text", "1=positive", "--column", "sentence=text",
         "--recipe", "steps=2", "--recipe", "learning_rate=0.1", "--recipe", "initialiser=uniform",
-        "--recipe", "parameter_scaling=true", "--selection", train, "--metric", "accuracy", "--ensemble", "5",
-        "--seed", "3", "--format", "tsv", "--promote", "--settings", '{"max_new_tokens": 2}',
+        "--recipe", "parameter_scaling=true", "--validation", train, "--metric", "accuracy",
+        "--ensemble", "5", "--seed", "3", "--format", "tsv", "--promote",
+        "--settings", '{"max_new_tokens": 2}',
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert document(fake) == {
@@ -95,7 +96,7 @@ def test_tuning_uploads_starts_follows_and_says_what_was_made(run: Run, fake: Fa
         "data": {
             "format": "tsv",
             "train": {"file": f"file-{0:024x}"},
-            "selection": {"file": f"file-{1:024x}"},
+            "validation": {"file": f"file-{1:024x}"},
         },
         "template": "{sentence}",
         "columns": {"sentence": "text"},
@@ -115,7 +116,7 @@ def test_tuning_uploads_starts_follows_and_says_what_was_made(run: Run, fake: Fa
         "step 1 of 2  loss prompt 0 0.5",
         "published default/sst2@2",
         "succeeded",
-        "default/sst2@2  prompt 0  accuracy 0.9 (selection), accuracy 0.875 (report)",
+        "default/sst2@2  prompt 0  accuracy 0.9 (validation), accuracy 0.875 (test)",
         "",
         'Try it:  chorus classify default/sst2@2 "TEXT"',
     ]
@@ -186,7 +187,7 @@ def test_what_to_try_is_what_the_prompt_does(
 def test_every_line_of_a_job_with_several_prompts_names_its_prompt(
     run: Run, fake: FakeChorus, train: str, tmp_path: Path
 ) -> None:
-    measured = {"split": "selection", "metrics": {"accuracy": 0.5}, "step": 2}
+    measured = {"split": "validation", "metrics": {"accuracy": 0.5}, "step": 2}
     stopped = {"step": 2, "status": "stopped_early", "message": "no better"}
     fake.tuning.script = [
         happened(2, "step", {"step": 1, "steps": 2, "losses": [0.5, None]}),
@@ -202,14 +203,14 @@ def test_every_line_of_a_job_with_several_prompts_names_its_prompt(
     first, second = ("prompt 0 (one)", "prompt 1 (two)")
     assert [line[10:] for line in lines if line[2:3] == ":"][1:-1] == [
         f"step 1 of 2  loss {first} 0.5, {second} -",
-        f"step 2  {first}  accuracy 0.5 on selection",
-        f"step 2  {second}  accuracy 0.5 on selection",
+        f"step 2  {first}  accuracy 0.5 on validation",
+        f"step 2  {second}  accuracy 0.5 on validation",
         f"step 2  {first}  stopped early: no better",
         f"step 2  {second}  stopped early: no better",
         f"{first}  published default/sst2@2",
         f"{second}  published default/sst2@2",
     ]
-    assert f"default/sst2@2  {second}  accuracy 0.9 (selection), accuracy 0.875 (report)" in lines
+    assert f"default/sst2@2  {second}  accuracy 0.9 (validation), accuracy 0.875 (test)" in lines
     assert lines[-1] == 'Try it:  chorus generate default/sst2@2 "TEXT"', (
         "the one that was made has no labels"
     )
@@ -217,10 +218,10 @@ def test_every_line_of_a_job_with_several_prompts_names_its_prompt(
     assert lines[1].endswith("step 1 of 2  loss prompt 0 0.5, prompt 1 -")
 
 
-def test_the_selection_split_may_be_the_reported_one(run: Run, fake: FakeChorus, train: str) -> None:
-    assert run("tune", "sst2", train, "--report", train, "--selection-from", "report").exit_code == 0
-    assert document(fake)["data"]["selection_from"] == "report"
-    assert run("tune", "sst2", train, "--selection-from", "dev").exit_code == 2
+def test_the_test_split_may_choose(run: Run, fake: FakeChorus, train: str) -> None:
+    assert run("tune", "sst2", train, "--test", train, "--validation-from", "test").exit_code == 0
+    assert document(fake)["data"]["validation_from"] == "test"
+    assert run("tune", "sst2", train, "--validation-from", "dev").exit_code == 2
 
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
@@ -284,8 +285,8 @@ def test_a_document_from_a_file(run: Run, fake: FakeChorus, tmp_path: Path) -> N
     ],
 )
 def test_what_the_server_has_is_not_uploaded(run: Run, fake: FakeChorus, data: str, source: Any) -> None:
-    run("tune", "t", data, "--report", data, "--detach")
-    assert document(fake)["data"] == {"train": source, "report": source}
+    run("tune", "t", data, "--test", data, "--detach")
+    assert document(fake)["data"] == {"train": source, "test": source}
     assert fake.tuning.records == {}
 
 
@@ -294,7 +295,7 @@ def test_what_the_server_has_is_not_uploaded(run: Run, fake: FakeChorus, data: s
     [
         (("tune", "sst2"), "Name the task and its training data"),
         (("tune", "sst2", "/nowhere/a.tsv"), "is no file here"),
-        (("tune", "sst2", "file-" + "a" * 24, "--report", "/nowhere"), "report '/nowhere' is no file"),
+        (("tune", "sst2", "file-" + "a" * 24, "--test", "/nowhere"), "test '/nowhere' is no file"),
         (("tune", "sst2", "file-" + "a" * 24, "--recipe", "steps"), "--recipe 'steps' must be NAME=VALUE"),
         (("tune", "sst2", "file-" + "a" * 24, "--recipe", "a=1", "--recipe", "a=2"), "'a' twice"),
         (("tune", "--document", "/nowhere"), "does not exist"),

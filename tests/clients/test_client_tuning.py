@@ -120,13 +120,13 @@ def test_starting_uploads_what_is_not_there_and_sends_the_document(
 ) -> None:
     path = tmp_path / "train.tsv"
     path.write_bytes(TSV)
-    report = client.files.push(b"x", name="report.tsv")
+    test = client.files.push(b"x", name="report.tsv")
     fake.seen.clear()
     job = client.tuning.start(
         "sst2",
         train=path,
-        selection=[{"text": "a", "label": "no"}],
-        report=report,
+        validation=[{"text": "a", "label": "no"}],
+        test=test,
         labels=("no", "yes"),
         target_texts={"0": "no"},
         recipe={"steps": 10},
@@ -144,8 +144,8 @@ def test_starting_uploads_what_is_not_there_and_sends_the_document(
         "data": {
             "format": "tsv",
             "train": {"file": f"file-{1:024x}"},
-            "selection": {"file": f"file-{2:024x}"},
-            "report": {"file": report.id},
+            "validation": {"file": f"file-{2:024x}"},
+            "test": {"file": test.id},
         },
         "labels": ["no", "yes"],
         "target_texts": {"0": "no"},
@@ -178,9 +178,9 @@ def test_a_document_is_sent_with_what_is_given_over_it(client: Client, fake: Fak
         "seed": 1,
         "not_known_here": True,
     }
-    client.tuning.start(document=whole, report={"path": "/b"}, recipe={"steps": 6}, seed=2)
+    client.tuning.start(document=whole, test={"path": "/b"}, recipe={"steps": 6}, seed=2)
     assert json.loads(fake.seen[-1].content) == whole | {
-        "data": {"train": {"path": "/a"}, "format": "csv", "report": {"path": "/b"}},
+        "data": {"train": {"path": "/a"}, "format": "csv", "test": {"path": "/b"}},
         "recipe": {"steps": 6, "batch_size": 4},
         "seed": 2,
     }
@@ -193,14 +193,14 @@ def test_a_refused_job_leaves_no_file_behind(fake: FakeChorus, awaited: bool) ->
 
     async def start() -> None:
         async with AsyncClient(transport=transport) as client:
-            await client.tuning.start("t", train=[{"a": 1}], report=[{"a": 1}], template="{a")
+            await client.tuning.start("t", train=[{"a": 1}], test=[{"a": 1}], template="{a")
 
     with pytest.raises(errors.InvalidInputError) as raised:
         if awaited:
             asyncio.run(start())
         else:
             with Client(transport=transport) as client:
-                client.tuning.start("t", train=[{"a": 1}], report=[{"a": 1}], template="{a")
+                client.tuning.start("t", train=[{"a": 1}], test=[{"a": 1}], template="{a")
     assert raised.value.field == "template"
     assert fake.tuning.records == {}
     assert [r.method for r in fake.seen] == ["POST", "POST", "POST", "DELETE", "DELETE"]
@@ -208,16 +208,16 @@ def test_a_refused_job_leaves_no_file_behind(fake: FakeChorus, awaited: bool) ->
 
 def test_a_bad_second_file_leaves_no_first_one_behind(client: Client, fake: FakeChorus) -> None:
     with pytest.raises(errors.InvalidArgumentError) as raised:
-        client.tuning.start("t", train=[{"a": 1}], report="/nowhere")
-    assert raised.value.field == "report" and fake.tuning.records == {}
+        client.tuning.start("t", train=[{"a": 1}], test="/nowhere")
+    assert raised.value.field == "test" and fake.tuning.records == {}
     assert [r.method for r in fake.seen] == ["POST", "DELETE"]
 
 
 def test_a_bad_source_names_its_argument(client: Client, fake: FakeChorus) -> None:
     for bad in ("/nowhere", {"paths": "x"}, 3):
         with pytest.raises(errors.InvalidArgumentError) as raised:
-            client.tuning.start("t", train="file-" + "a" * 24, report=bad)  # type: ignore[arg-type]
-        assert raised.value.field == "report"
+            client.tuning.start("t", train="file-" + "a" * 24, test=bad)  # type: ignore[arg-type]
+        assert raised.value.field == "test"
     assert fake.seen == []
 
 

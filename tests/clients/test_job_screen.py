@@ -39,7 +39,7 @@ def step(number: int, *losses: float | None, after: float = 0, **data: Any) -> J
 
 def evaluated(number: int, value: float, *, prompt: int = 0, best: bool = True, **data: Any) -> JobEvent:
     metrics = {"accuracy": value, "mean": value}
-    told = {"prompt": prompt, "task": "sst2", "step": number, "split": "selection", "metrics": metrics}
+    told = {"prompt": prompt, "task": "sst2", "step": number, "split": "validation", "metrics": metrics}
     return event("evaluated", best=best, **told | data)
 
 
@@ -246,8 +246,8 @@ def test_each_thing_that_happened_is_a_line_and_steps_are_thinned() -> None:
         step(9, 1.0, None, after=11),
         evaluated(9, 0.75),
         evaluated(9, 0.7, prompt=2, best=False),
-        evaluated(9, 0.8, split="report"),
-        event("evaluated", step=9, split="selection", metrics={"f1": 0.5, "accuracy": 0.7, "mean": 0.6}),
+        evaluated(9, 0.8, split="test"),
+        event("evaluated", step=9, split="validation", metrics={"f1": 0.5, "accuracy": 0.7, "mean": 0.6}),
         event("program", name="train[8,48]", seconds=1.25),
         event("warning", message="two\nlines"),
         event("prompt_stopped", prompt=1, step=9, status="stopped_early", message="no better"),
@@ -263,10 +263,10 @@ def test_each_thing_that_happened_is_a_line_and_steps_are_thinned() -> None:
         "running",
         "step 1 of 100  loss prompt 0 2  2 steps/s  40s left",
         "step 9 of 100  loss prompt 0 1, prompt 1 -  2 steps/s  40s left",
-        "step 9  prompt 0  accuracy 0.75 on selection  best so far",
-        "step 9  prompt 2  accuracy 0.7 on selection",
-        "step 9  prompt 0  accuracy 0.8 on report",
-        "step 9  f1 0.5, accuracy 0.7, mean 0.6 on selection",
+        "step 9  prompt 0  accuracy 0.75 on validation  best so far",
+        "step 9  prompt 2  accuracy 0.7 on validation",
+        "step 9  prompt 0  accuracy 0.8 on test",
+        "step 9  f1 0.5, accuracy 0.7, mean 0.6 on validation",
         "compiled train[8,48] in 1.25 s",
         "warning: two\nlines",
         "step 9  prompt 1  stopped early: no better",

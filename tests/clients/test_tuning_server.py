@@ -68,8 +68,8 @@ def trained(api: ApiServer) -> Work:
             }
             api.store.append_events(lease, [("step", told)])
         metrics = {"accuracy": 0.75, "mean": 0.75}
-        where = {"prompt": 0, "task": "tuned", "step": 4, "split": "selection", "best": True}
-        made = {"task": "tuned", "reference": "default/tuned@1", "metrics": {"selection_accuracy": 0.75}}
+        where = {"prompt": 0, "task": "tuned", "step": 4, "split": "validation", "best": True}
+        made = {"task": "tuned", "reference": "default/tuned@1", "metrics": {"validation_accuracy": 0.75}}
         api.store.append_events(lease, [("evaluated", where | {"metrics": metrics}), ("published", made)])
         api.store.update_job(lease, progress={"step": 4, "steps": 4})
         api.store.finish_job(lease, "succeeded", result={"prompts": [made], "ensemble": None})
@@ -151,8 +151,8 @@ def test_the_command_follows_a_job_to_its_end(api: ApiServer, tmp_path: Path) ->
     with runner(api, trained(api)):
         result = command(api, *words)
     assert result.exit_code == 0, result.output
-    assert "loss 1" in result.stdout and "accuracy 0.75 on selection  best so far" in result.stdout
-    assert "default/tuned@1  accuracy 0.75 (selection)" in result.stdout
+    assert "loss 1" in result.stdout and "accuracy 0.75 on validation  best so far" in result.stdout
+    assert "default/tuned@1  accuracy 0.75 (validation)" in result.stdout
     job = result.stderr.split()[0]
     assert "succeeded" in command(api, "tune", "show", job).stdout
     assert "4 of 4" in command(api, "tune", "list").stdout

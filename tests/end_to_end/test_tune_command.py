@@ -47,7 +47,7 @@ def tuned(served: Served, train: Path) -> list[dict[str, Any]]:
     """What following a job as JSON Lines gave."""
     recipe = [word for name, value in RECIPE.items() for word in ("--recipe", f"{name}={value}")]
     ran = chorus(served, "tune", "mood", str(train), "--template", "{sentence}", "--target", "mood",
-                 *PAIRS, *recipe, "--ensemble", "2", "--report", str(train), "--json")  # fmt: skip
+                 *PAIRS, *recipe, "--ensemble", "2", "--test", str(train), "--json")  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
@@ -62,7 +62,7 @@ def test_the_whole_way_is_told(tuned: list[dict[str, Any]]) -> None:
     last = [line["data"] for line in tuned if line["event"] == "step"][-1]
     assert (last["step"], last["steps"], len(last["losses"])) == (6, 6, 2)
     splits = {line["data"]["split"] for line in tuned if line["event"] == "evaluated"}
-    assert splits == {"selection", "report"}
+    assert splits == {"validation", "test"}
 
 
 def test_the_prompts_answer_and_vote(served: Served, tuned: list[dict[str, Any]]) -> None:

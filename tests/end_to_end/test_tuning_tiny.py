@@ -32,7 +32,7 @@ def rows() -> bytes:
 def job_document(file: str, **recipe: int | float) -> dict[str, object]:
     knobs = {"steps": 12, "batch_size": 8, "micro_batch_size": 8, "prompt_length": 5, "max_input_tokens": 24}
     return {
-        "task": "mood", "data": {"train": {"file": file}, "selection_rows": 6}, "labels": ["no", "yes"],
+        "task": "mood", "data": {"train": {"file": file}, "validation_rows": 6}, "labels": ["no", "yes"],
         "recipe": {**knobs, "evaluate_every_steps": 6, **recipe},
     }  # fmt: skip
 

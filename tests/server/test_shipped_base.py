@@ -70,5 +70,5 @@ def test_the_figures_of_the_prompts_are_those_that_are_registered(base: Path) ->
         assert len(accuracies) >= 3 and figure["accuracy"] == accuracies
         assert figure["mean"] == pytest.approx(mean(accuracies))
         assert figure["licence"] in text and figure["majority"] > 0 and figure["bag_of_words"] > 0
-        chosen = max(version["metrics"]["selection_accuracy"] for version in task["versions"])
-        assert task["versions"][task["live"] - 1]["metrics"]["selection_accuracy"] == chosen
+        chosen = max(version["metrics"]["validation_accuracy"] for version in task["versions"])
+        assert task["versions"][task["live"] - 1]["metrics"]["validation_accuracy"] == chosen

@@ -91,7 +91,7 @@ def _step(data: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def _evaluated(data: dict[str, Any], names: Sequence[str]) -> str:
-    best = "  best so far" if data.get("best") and data.get("split") != "report" else ""
+    best = "  best so far" if data.get("best") and data.get("split") != "test" else ""
     measured = metrics_text(data.get("metrics") or {})
     return f"step {data.get('step')}  {_who(data, names)}{measured} on {data.get('split')}{best}"
 

@@ -18,9 +18,9 @@ class PromptView:
     """One prompt of the job.
 
     Attributes:
-        curve: step and the choosing metric, on the selection split.
+        curve: step and the choosing metric, on the validation split.
         best: the best of them, and its step.
-        report: metrics on the report split.
+        test: metrics on the test split.
         note: how it ended.
     """
 
@@ -28,7 +28,7 @@ class PromptView:
     loss: float | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)
     best: tuple[float, int] | None = None
-    report: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
     note: str = ""
     reference: str = ""
 
@@ -113,8 +113,8 @@ def _forget(view: JobView, after: int) -> None:
 def _evaluated(view: JobView, data: dict[str, Any]) -> None:
     prompt, metrics = view.prompt(data.get("prompt")), dict(data.get("metrics") or {})
     prompt.task = str(data.get("task") or prompt.task)
-    if data.get("split") == "report":
-        prompt.report = {name: value for name, value in metrics.items() if name != MEAN or len(metrics) == 1}
+    if data.get("split") == "test":
+        prompt.test = {name: value for name, value in metrics.items() if name != MEAN or len(metrics) == 1}
         return
     step, value = int(data.get("step", 0)), metrics.get(MEAN)
     names = [name for name in metrics if name != MEAN]

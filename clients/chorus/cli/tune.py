@@ -41,8 +41,8 @@ def tune() -> None:
 @tune.command()
 @click.argument("task", required=False)
 @click.argument("train", required=False)
-@click.option("--selection", metavar="DATA", help="Chooses the checkpoint. [default: cut from TRAIN]")
-@click.option("--report", metavar="DATA", help="Measured once, at the end.")
+@click.option("--validation", metavar="DATA", help="Chooses the checkpoint. [default: cut from TRAIN]")
+@click.option("--test", metavar="DATA", help="Measured once, at the end.")
 @click.option("--template", help='How columns become text, "{sentence}". [default: {text}]')
 @click.option(
     "--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Where names differ; repeat."
@@ -62,10 +62,10 @@ def tune() -> None:
     "--recipe", multiple=True, metavar="KNOB=VALUE", help="steps=1000; repeat. [default: the paper's]"
 )
 @click.option("--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]")
-@click.option("--selection-rows", type=int, help="Cut so many rows from TRAIN. [default: a tenth]")
+@click.option("--validation-rows", type=int, help="Cut so many rows from TRAIN. [default: a tenth]")
 @click.option(
-    "--selection-from", type=click.Choice(["train", "report"]),
-    help="Cut the selection split from TRAIN, or choose on REPORT, which then flatters. [default: train]",
+    "--validation-from", type=click.Choice(["train", "test"]),
+    help="Cut the validation split from TRAIN, or choose on TEST, which then flatters. [default: train]",
 )  # fmt: skip
 @click.option("--seed", type=int, help="Of everything random. [default: 0]")
 @click.option("--ensemble", type=int, help="Make so many prompts, and an ensemble of them.")
@@ -111,7 +111,7 @@ def start(
 
 def _arguments(task: str | None, train: str | None, given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `client.tuning.start` that were given."""
-    data = {name: given.pop(name) for name in ("format", "selection_rows", "selection_from")}
+    data = {name: given.pop(name) for name in ("format", "validation_rows", "validation_from")}
     found: dict[str, Any] = {
         "columns": pairs(given.pop("columns"), "--column"),
         "target_texts": pairs(given.pop("target_texts"), "--target-text"),
@@ -122,8 +122,8 @@ def _arguments(task: str | None, train: str | None, given: dict[str, Any]) -> di
     }
     for name, text in (
         ("train", train),
-        ("selection", given.pop("selection")),
-        ("report", given.pop("report")),
+        ("validation", given.pop("validation")),
+        ("test", given.pop("test")),
     ):
         found[name] = None if text is None else data_of(text, name)
     found["data"] = {name: value for name, value in data.items() if value is not None}

@@ -36,8 +36,8 @@ def start(
     task: str | None = None,
     *,
     train: Data | None = None,
-    selection: Data | None = None,
-    report: Data | None = None,
+    validation: Data | None = None,
+    test: Data | None = None,
     data: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
@@ -52,9 +52,9 @@ def start(
         task: gets the new version; made if it is not there.
         train: learned from: a path, rows, an uploaded file or its id, or `{"path": ...}` and `{"url": ...}`
             where the server's operator allows them.
-        selection: chooses the checkpoint; cut from train where none is given.
-        report: measured once, at the end.
-        data: further fields of the document's `data`: format, column_names, selection_rows, selection_from.
+        validation: chooses the checkpoint; cut from train where none is given.
+        test: measured once, at the end.
+        data: further fields of the document's `data`: format, column_names, validation_rows, validation_from.
         recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
         document: a whole job document; what is given beside it goes over it, of `data` and `recipe` field
             by field.
@@ -67,7 +67,7 @@ def start(
     knobs = {**(whole.get("recipe") or {}), **(recipe or {})} or None
     given_fields = without_none({"task": task, "recipe": knobs, **fields})
     try:
-        for name, given in (("train", train), ("selection", selection), ("report", report)):
+        for name, given in (("train", train), ("validation", validation), ("test", test)):
             if given is None:
                 continue
             source = _on_server(given, name)

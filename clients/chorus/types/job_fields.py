@@ -54,7 +54,7 @@ class JobFields(TypedDict, total=False):
     """What they are registered as; the task's name and `-ensemble` when left out."""
 
     promote: bool | None
-    """Move `@live` to the new version (of an ensemble's prompts, to the best on selection); needs the scope
+    """Move `@live` to the new version (of an ensemble's prompts, to the best on validation); needs the scope
     `prompts:write`. A task's first version gets it anyway."""
 
     base_fingerprint: str | None

@@ -6,6 +6,12 @@ from typing import Any
 
 from prompts_store.files.records import DataFile
 from prompts_store.jobs.records import Job, JobEvent
+from server.tuning.document.earlier_names import (
+    renamed_facts,
+    renamed_progress,
+    renamed_result,
+    renamed_spec,
+)
 
 
 def file_json(file: DataFile) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def summary_json(job: Job) -> dict[str, Any]:
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "error": job.error,
-        "progress": dict(job.progress),
+        "progress": renamed_progress(job.progress),
         "cancel_requested": job.cancel_requested,
         "attempt": job.attempt,
     }
@@ -39,12 +45,12 @@ def summary_json(job: Job) -> dict[str, Any]:
 
 def job_json(job: Job) -> dict[str, Any]:
     """One job, whole."""
-    return {**summary_json(job), "spec": dict(job.spec), "result": dict(job.result)}
+    return {**summary_json(job), "spec": renamed_spec(job.spec), "result": renamed_result(job.result)}
 
 
 def event_json(event: JobEvent) -> dict[str, Any]:
     """One event."""
-    return {"seq": event.seq, "at": event.at, "kind": event.kind, "data": dict(event.data)}
+    return {"seq": event.seq, "at": event.at, "kind": event.kind, "data": renamed_facts(event.data)}
 
 
 def tasks_of(job: Job) -> list[str]:

@@ -1,4 +1,4 @@
-"""From the columns of a file to a task's text and answers."""
+"""Makes a task's text and answers from the columns of a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from server.tuning.document.prompt import PromptDocument
 
 
 def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str) -> TextRow:
-    """One row of a file as text (the prompt's template, filled) and answers (its target).
+    """One row of a file: its text, from the prompt's template, and its answers, from the target column.
 
     Raises:
-        InvalidInputError: a missing column, an empty or nested value, or an answer that `target_texts` does
-            not know; with the row.
+        InvalidInputError: a column is missing, a value is empty or nested, or `target_texts` lacks an answer.
+            The message names the row.
     """
     template, place = parse_template(prompt.template), f"row {row}"
     values = {name: _text(record, prompt.columns.get(name, name), place, field) for name in template.fields}
@@ -65,7 +65,7 @@ def _value(record: Mapping[str, Any], column: str, place: str, field: str) -> An
 
 
 def _plain(value: Any, column: str, place: str, field: str) -> str:
-    """A text as it is, a truth value as `true` or `false`, a number as JSON writes it."""
+    """A text unchanged, a truth value as `true` or `false`, a number as JSON writes it."""
     if isinstance(value, str):
         if not is_unicode(value):
             raise _refused(f"{place}: the column {shown(column)} holds a lone surrogate", field)

@@ -1,4 +1,4 @@
-"""Texts become examples: ids of input and target, ready to be put behind a prompt."""
+"""Turns texts into examples: ids of input and target, ready to follow a prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TextRow:
     Attributes:
         row: its number in the file, from 1, without a header.
         text: the filled template.
-        answers: accepted answers, the first one the target.
+        answers: accepted answers; the first is the target.
     """
 
     row: int
@@ -35,7 +35,7 @@ class Example:
     Attributes:
         row: as in `TextRow`.
         input_ids: the text and `</s>`, without a prompt.
-        target_ids: the target and `</s>`, after a sentinel where the recipe asks for one.
+        target_ids: the target and `</s>`, after a sentinel if the recipe asks for one.
         answers: as in `TextRow`.
     """
 
@@ -46,7 +46,7 @@ class Example:
 
 
 _ROWS_A_LOOK = 1_000
-_SOME = 5
+_SHOWN_ROWS = 5
 
 
 def make_examples(
@@ -59,17 +59,17 @@ def make_examples(
 ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The rows as ids, and warnings.
 
-    Said in warnings: a text longer than `max_input_tokens` allows beside prompt and `</s>`, which is cut; a
-    target with characters that the vocabulary does not have; the name of a control token in a text or target,
-    which is spelled out. Equal ids and answers are one object each: millions of rows take a quarter of the
-    memory.
+    There is a warning for texts that are cut because they do not fit into `max_input_tokens` beside prompt
+    and `</s>`; for targets with characters that the vocabulary lacks; and for texts or targets that name a
+    control token, which is spelled out. Equal ids share one object, and so do equal answers: millions of rows
+    then take a quarter of the memory.
 
     Args:
-        interrupt: called each thousand rows; what it raises ends the work.
+        interrupt: called every thousand rows; what it raises ends the work.
 
     Raises:
-        InvalidInputError: `target_too_long`, for `max_target_tokens`; `same_target`, when two different
-            targets become the same ids; with the row.
+        InvalidInputError: `target_too_long`: a target exceeds `max_target_tokens`; `same_target`: two
+            different targets have the same ids. The message names the row.
     """
     room = recipe.max_input_tokens - recipe.prompt_length - 1
     examples: list[Example] = []
@@ -91,13 +91,13 @@ def make_examples(
     if named_in_text:
         warnings.append(
             f"{len(named_in_text)} texts, or their template, name a control token such as </s> or "
-            f"<extra_id_0> (rows {_some(named_in_text)}): it is spelled out like any other text"
+            f"<extra_id_0> (rows {row_numbers(named_in_text)}): it is spelled out like any other text"
         )
     return tuple(examples), tuple(warnings)
 
 
 class _Targets:
-    """The targets of a split as ids, each text once, and what is odd about them."""
+    """Encodes the targets of a split, each text once, and collects warnings about them."""
 
     def __init__(self, vocabulary: Vocabulary, recipe: Recipe, field: str) -> None:
         self._vocabulary, self._recipe, self._field = vocabulary, recipe, field
@@ -108,7 +108,7 @@ class _Targets:
         self._named: list[int] = []
 
     def ids(self, row: TextRow) -> tuple[int, ...]:
-        """The target of a row, `</s>` included."""
+        """Ids of a row's target, with `</s>`."""
         text = row.answers[0]
         if text not in self._ids:
             self._ids[text] = self._checked(row, text)
@@ -149,28 +149,31 @@ class _Targets:
             lost = ", ".join(shown(c) for c in characters[:20]) or "none of their own"
             found.append(
                 f"{len(self._unwritable_rows)} targets cannot be written by the vocabulary (characters that "
-                f"it does not have: {lost}; rows {_some(self._unwritable_rows)}): no answer will equal them"
+                f"it does not have: {lost}; rows {row_numbers(self._unwritable_rows)}): no answer will equal "
+                "them"
             )
         if self._named:
             found.append(
-                f"{len(self._named)} targets name a control token such as </s> or <extra_id_0> (rows "
-                f"{_some(self._named)}): it is spelled out like any other text. To begin every target with "
-                "<extra_id_0>, take it out of the rows and set sentinel_before_target in the recipe"
+                f"{len(self._named)} targets name a control token such as </s> or <extra_id_0> "
+                f"(rows {row_numbers(self._named)}): it is spelled out like any other text. To begin every "
+                "target with <extra_id_0>, take it out of the rows and set sentinel_before_target in the "
+                "recipe"
             )
         return found
 
 
 def _plain(text: str) -> str:
-    """A text without what SentencePiece evens out: compatibility forms and runs of blanks."""
+    """A text as SentencePiece normalises it: compatibility forms replaced, runs of blanks joined."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def _some(rows: Sequence[int]) -> str:
-    return ", ".join(str(row) for row in rows[:_SOME]) + (", ..." if len(rows) > _SOME else "")
+def row_numbers(rows: Sequence[int]) -> str:
+    """The first few, for a message."""
+    return ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", ..." if len(rows) > _SHOWN_ROWS else "")
 
 
 def target_ids(text: str, vocabulary: Vocabulary, recipe: Recipe) -> tuple[int, ...]:
-    """A target, or a label as it is scored: its ids and `</s>`, after `<extra_id_0>` where asked for."""
+    """Ids of a target, or of a label to be scored: `<extra_id_0>` if the recipe asks for it, text, `</s>`."""
     start = (vocabulary.sentinel(0),) if recipe.sentinel_before_target else ()
     return (*start, *vocabulary.encode(text), vocabulary.eos_id)
 
@@ -178,4 +181,4 @@ def target_ids(text: str, vocabulary: Vocabulary, recipe: Recipe) -> tuple[int, 
 def _cut_warning(cut: Sequence[int], room: int) -> tuple[str, ...]:
     if not cut:
         return ()
-    return (f"{len(cut)} texts have more than {room} tokens and were cut (rows {_some(cut)})",)
+    return (f"{len(cut)} texts have more than {room} tokens and were cut (rows {row_numbers(cut)})",)

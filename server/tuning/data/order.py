@@ -1,7 +1,7 @@
 """Which examples a step trains on: a pure function of seed, prompt index and step, resumable anywhere.
 
-An epoch is one order of all examples; steps take the next `batch_size` of the endless row of epochs, so that
-no example is left out when the batch does not divide the set.
+An epoch is one order of all examples. Steps take the next `batch_size` examples from the epochs laid end to
+end, so that none is left out when the batch size does not divide their number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from server.tuning.raw_bits import shuffled
 
 
 def batch_indices(seed: int, index: int, step: int, batch_size: int, examples: int) -> list[int]:
-    """Indices of the examples of step 0, 1, ... of the prompt at `index` of a job.
+    """Indices of the examples that a step (0, 1, ...) of the prompt with this `index` trains on.
 
     Args:
         seed: the job's.
@@ -26,13 +26,12 @@ def batch_indices(seed: int, index: int, step: int, batch_size: int, examples: i
 
 
 def epoch_of(step: int, batch_size: int, examples: int) -> float:
-    """How many times the examples were seen when `step` steps are done."""
+    """How many times the examples have been seen after `step` steps."""
     return step * batch_size / examples
 
 
 def forget_orders() -> None:
-    """Let go of the epochs that were worked out: of millions of examples they take megabytes each, and
-    another job has others."""
+    """Drop the cached orders: with millions of examples each takes megabytes, and no other job uses them."""
     _epoch.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file within bounds: texts stay in their dictionaries until it is known how long they are.
+"""Rows of a Parquet file within bounds: texts stay in their dictionaries until their length is known.
 
 A file of 1,000 bytes may hold one text of 8 MiB a thousand times. Needs pyarrow, which is an extra.
 """
@@ -13,7 +13,7 @@ _ROWS = 256
 
 
 class TooLargeToUnpackError(Exception):
-    """Values that would take more memory than they may. `rows`: how many were read before them."""
+    """Some values would exceed a memory bound. `rows`: how many rows were read before them."""
 
     def __init__(self, rows: int, message: str) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ def parquet_rows(file: BinaryIO, max_row_bytes: int, max_bytes: int) -> Iterator
     Raises:
         ImportError: pyarrow is not installed.
         TooLargeToUnpackError: a row has more than `max_row_bytes`, or a row group more than `max_bytes`.
-        Exception: pyarrow's own; they have no class in common.
+        Exception: pyarrow's own errors, which have no common class.
     """
     compute: Any = importlib.import_module("pyarrow.compute")
     parquet: Any = importlib.import_module("pyarrow.parquet")
@@ -56,7 +56,7 @@ def parquet_rows(file: BinaryIO, max_row_bytes: int, max_bytes: int) -> Iterator
 
 
 def _unpacked_bytes(compute: Any, arrays: Any) -> int:
-    """What the values of arrays take once each has its own text."""
+    """Bytes of the arrays' values once each value has its own text."""
     total = 0
     for array in arrays:
         if hasattr(array, "dictionary"):
@@ -75,7 +75,7 @@ def _unpacked_bytes(compute: Any, arrays: Any) -> int:
 
 
 def _size(value: Any) -> int:
-    """Characters and bytes in a value, at whatever depth; 8 bytes a number."""
+    """Characters and bytes in a value and in what is nested in it; a number counts as 8."""
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, dict):

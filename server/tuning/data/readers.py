@@ -1,8 +1,8 @@
-"""Reads rows of JSONL, CSV, TSV and Parquet files, one at a time, within bounds, naming the row at fault.
+"""Reads JSONL, CSV, TSV and Parquet files row by row, within bounds; errors name the row at fault.
 
-A line is never held when it is longer than the bound, so a file that is one line of 2 GB costs one buffer.
-TSV has no quoting, as GLUE's files have none; CSV quotes as RFC 4180. Lines end with LF or CRLF, or with CR
-where the file has no LF. Rows count from 1; a header is not a row.
+No more of a line is read than the bound allows, so a file that is one line of 2 GB costs one buffer. TSV has
+no quoting, as in GLUE's files; CSV is quoted as in RFC 4180. Lines end with LF or CRLF, or with CR in a file
+without LF. Rows are numbered from 1, and a header is not a row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DATA_FORMATS: tuple[Format, ...] = get_args(Format)
 Record = tuple[int, dict[str, Any]]
 """(number of the row, value by column)."""
 
-# The csv module stops at 131,072 characters a cell; rows have a bound of their own here.
+# By default the csv module refuses cells above 131,072 characters; here the bound is on rows.
 csv.field_size_limit(2**31 - 1)
 
 _SUFFIXES: dict[str, Format] = {
@@ -38,13 +38,13 @@ class ReadOptions:
     """How a file is read.
 
     Attributes:
-        format: None goes by the file's ending.
-        column_names: of a CSV or TSV file without a header; None takes its first row.
+        format: None to go by the file's ending.
+        column_names: of a CSV or TSV file without a header; None to take the first row.
         max_row_bytes: longest row.
         max_rows: most rows.
-        max_bytes: most bytes of all rows together, as they are in memory: a Parquet file unpacks to more than
-            it has, and a file that is named by its path may be of any size.
-        name: what errors call the file, and whose ending tells its format; None is the path's own.
+        max_bytes: most bytes of all rows together in memory: a Parquet file unpacks to more than it has on
+            disk, and a file named by its path may be of any size.
+        name: the file's name in errors, whose ending tells the format; None for the path's own.
     """
 
     format: Format | None = None
@@ -65,8 +65,8 @@ def read_rows(
     """The rows of a file.
 
     Args:
-        field: what to call the file in errors (`data.train`).
-        warn: told, once each, what was left out.
+        field: the document's field for the file, such as `data.train`, for errors.
+        warn: called once for each kind of thing that was left out.
 
     Raises:
         InvalidInputError: `invalid_data`, with the row: no such file, unknown ending, not UTF-8, a row too
@@ -90,7 +90,7 @@ def file_digest(path: Path) -> str:
 
 
 class _Source:
-    """One file, and how to complain about it."""
+    """One file, with its bounds and its errors."""
 
     def __init__(self, path: Path, options: ReadOptions, field: str, warn: Callable[[str], None]) -> None:
         self.path, self.options, self.field, self.warn = path, options, field, warn
@@ -110,7 +110,7 @@ class _Source:
             self.refuse(f"cannot be read: {error.strerror or error}")
 
     def open_lines(self) -> BinaryIO:
-        """The file for `line`: where it has no LF, each CR is one."""
+        """The file, for `line`; in one without LF, each CR ends a line."""
         file = self.open()
         start = file.read(self.options.max_row_bytes + 1)
         file.seek(0)
@@ -118,7 +118,7 @@ class _Source:
         return io.BufferedReader(_CarriageReturns(file)) if lone else file
 
     def take(self, count: int, row: int) -> None:
-        """So many bytes more are kept."""
+        """Count bytes that are kept; refuse the file when there are too many."""
         self._taken += count
         if self._taken > self.options.max_bytes:
             self.refuse(
@@ -181,14 +181,14 @@ def _delimited(source: _Source) -> Iterator[Record]:
 
 
 def _fitted(source: _Source, values: list[str], width: int, row: int) -> list[str]:
-    """A row without the empty cells that a spreadsheet writes behind the last column."""
+    """A row without the empty cells that spreadsheets write after the last column."""
     if len(values) < width or any(values[width:]):
         source.refuse(f"has {len(values)} columns; the header names {width}", row)
     return values[:width]
 
 
 class _CarriageReturns(io.RawIOBase):
-    """A file whose lines end with CR, as one whose lines end with LF."""
+    """Reads a file whose lines end with CR as if they ended with LF."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -207,7 +207,7 @@ class _CarriageReturns(io.RawIOBase):
 
 
 class _Lines:
-    """Lines, of which a quoted CSV cell may take several for one row; `row` counts finished rows."""
+    """Lines of a file; one CSV row with quoted cells may take several. `row` counts finished rows."""
 
     def __init__(self, source: _Source, file: BinaryIO) -> None:
         self._source, self._file = source, file
@@ -226,7 +226,7 @@ class _Lines:
 
 
 def _tsv(lines: _Lines) -> Iterator[list[str]]:
-    """The cells of each line that has any; a CR inside a line is a character like any other."""
+    """The cells of each line that is not empty; a CR inside a line is an ordinary character."""
     for line in lines:
         lines.taken = 0
         text = line.removesuffix("\n").removesuffix("\r")
@@ -239,11 +239,11 @@ _CSV_FAULTS = {
     "expected after": "has text after a closing quote; write a quote inside a quoted cell twice",
     "new-line character": "has a carriage return outside quotes; quote the cell, or end all lines alike",
 }
-"""What the csv module finds, by its words, in ours."""
+"""Our wording of the csv module's errors, by a part of theirs."""
 
 
 def _csv(source: _Source, lines: _Lines) -> Iterator[list[str]]:
-    """The cells of each row that has any."""
+    """The cells of each row that is not empty."""
     reader = csv.reader(lines, strict=True)
     while True:
         lines.taken = 0
@@ -285,5 +285,5 @@ def _parquet(source: _Source) -> Iterator[Record]:
             raise
         except TooLargeToUnpackError as error:
             source.refuse(str(error), error.rows + 1)
-        except Exception as error:  # pyarrow's errors have no class in common
+        except Exception as error:  # pyarrow's errors have no common class
             source.refuse(f"is not a readable Parquet file: {ascii(str(error))[1:-1][:120]}", row + 1)

@@ -1,4 +1,4 @@
-"""A dataset as a job gets it: every row checked before anything runs, and split where no split was given."""
+"""Splits of a dataset: every row is checked before anything runs, and a validation split can be cut."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.tuning.data.columns import text_row
-from server.tuning.data.examples import TextRow
+from server.tuning.data.examples import TextRow, row_numbers
 from server.tuning.data.readers import ReadOptions, file_digest, read_rows
 from server.tuning.document.prompt import PromptDocument
 
-SHOWN_ROWS = 5
+_SHOWN_LABELS = 5
 _ROWS_A_LOOK = 1_000
 
 
@@ -24,10 +24,10 @@ class Split:
     """One split, checked.
 
     Attributes:
-        name: `train`, `selection`, `report`.
+        name: `train`, `validation`, `test`.
         rows: at least one.
-        warnings: what is odd and yet allowed.
-        sha256: of the file it came from.
+        warnings: about what is odd but allowed.
+        sha256: of the file that it came from.
     """
 
     name: str
@@ -48,8 +48,8 @@ def load_split(
     """Read and check one split.
 
     Args:
-        labels: of a classification task; every answer must be one of them. Empty for free text.
-        interrupt: called each thousand rows; what it raises ends the reading.
+        labels: of a classification task, where every answer must be one of them; empty for free text.
+        interrupt: called every thousand rows; what it raises ends the reading.
 
     Raises:
         InvalidInputError: see `read_rows`, `text_row` and `check_rows`.
@@ -66,10 +66,10 @@ def load_split(
 
 
 def check_rows(name: str, rows: Sequence[TextRow], labels: Sequence[str] = ()) -> tuple[str, ...]:
-    """What cannot be trained on is refused, what is odd is a warning.
+    """Refuse rows that cannot be trained on, and return warnings about odd ones.
 
     Raises:
-        InvalidInputError: `empty_split`; `unknown_label`, with the row; `one_class`, when every answer of the
+        InvalidInputError: `empty_split`; `unknown_label`, with the row; `one_class`: every answer of the
             train split is the same label.
     """
     field = f"data.{name}"
@@ -90,17 +90,17 @@ def check_rows(name: str, rows: Sequence[TextRow], labels: Sequence[str] = ()) -
 
 
 def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
-    """A selection split of at least `rows` rows, taken out of the train split: `(train, selection)`.
+    """Move at least `rows` rows from the train split to a validation split: `(train, validation)`.
 
-    Which rows is decided by the seed and each row's content, so rows with the same content stay together and
-    a copy of a selection row is never trained on.
+    The seed and each row's content decide which rows, so rows of the same content stay together, and no copy
+    of a validation row is trained on.
 
     Raises:
-        InvalidInputError: `empty_split`, when one of the two would be empty.
+        InvalidInputError: `empty_split`: one of the two would be empty.
     """
     if not 1 <= rows < len(train.rows):
-        message = f"cannot take {rows} of the {len(train.rows)} train rows for selection"
-        raise InvalidInputError(message, field="data.selection", code="empty_split")
+        message = f"cannot take {rows} of the {len(train.rows)} train rows for validation"
+        raise InvalidInputError(message, field="data.validation", code="empty_split")
     keys = [_content_key(row, seed) for row in train.rows]
     last = sorted(keys)[rows - 1]
     taken = tuple(row for row, key in zip(train.rows, keys, strict=True) if key <= last)
@@ -108,18 +108,18 @@ def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
     if not kept:
         message = "every row of the train split has the same content; nothing is left to train on"
         raise InvalidInputError(message, field="data.train", code="empty_split")
-    return Split("train", kept, train.warnings, train.sha256), Split("selection", taken, (), train.sha256)
+    return Split("train", kept, train.warnings, train.sha256), Split("validation", taken, (), train.sha256)
 
 
 def overlap_warnings(train: Split, others: Sequence[Split]) -> tuple[str, ...]:
-    """Rows of other splits that are trained on: their metric flatters."""
+    """Warnings about rows of other splits that are in train too: metrics on them flatter."""
     trained = {(row.text, row.answers[0]) for row in train.rows}
     warnings = []
     for split in others:
         seen = [row.row for row in split.rows if (row.text, row.answers[0]) in trained]
         if seen:
             warnings.append(
-                f"{len(seen)} rows of the {split.name} split are in train too (rows {_some(seen)})"
+                f"{len(seen)} rows of the {split.name} split are in train too (rows {row_numbers(seen)})"
             )
     return tuple(warnings)
 
@@ -142,7 +142,7 @@ def _missing_labels(name: str, counts: Mapping[str, int], labels: Sequence[str])
     missing = [label for label in labels if label not in counts]
     if not missing:
         return ()
-    some = ", ".join(ascii(label)[1:-1][:30] for label in missing[:SHOWN_ROWS])
+    some = ", ".join(ascii(label)[1:-1][:30] for label in missing[:_SHOWN_LABELS])
     return (f"the {name} split has no row with the label{'s' * (len(missing) > 1)} {some}",)
 
 
@@ -173,9 +173,5 @@ def _duplicates(name: str, rows: Sequence[TextRow]) -> tuple[str, ...]:
         (contradictions, "have the text of an earlier row and another answer"),
     ):
         if found:
-            warnings.append(f"{len(found)} rows of the {name} split {text} (rows {_some(found)})")
+            warnings.append(f"{len(found)} rows of the {name} split {text} (rows {row_numbers(found)})")
     return tuple(warnings)
-
-
-def _some(rows: Sequence[int]) -> str:
-    return ", ".join(str(row) for row in rows[:SHOWN_ROWS]) + (", ..." if len(rows) > SHOWN_ROWS else "")

@@ -1,4 +1,4 @@
-"""What the parts of a job document share: what null means, what a text may hold, where a field was sent."""
+"""What all parts of a job document share: the meaning of null, kinds of text, paths of fields."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from server.validation import RequestModel, validation_error
 
 MAX_TEXT_CHARACTERS = 16_384
 MAX_ITEMS = 512
-"""Texts of a list, or fields of an object."""
+"""Most texts in a list, or fields in an object."""
 
 
 class DocumentModel(RequestModel):
-    """A part of a job document. A field that is null was left out."""
+    """A part of a job document. A null field counts as left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -30,13 +30,13 @@ class DocumentModel(RequestModel):
 
     @classmethod
     def read(cls, value: Any, path: str = "") -> Self:
-        """What was sent, each field by itself: what goes with what is checked later.
+        """Check each field by itself; `check` and `completed` check them together.
 
         Args:
-            path: of the value in what was sent; empty at the top.
+            path: of the value in the whole document; empty at the top.
 
         Raises:
-            InvalidInputError: an unknown field, a wrong type or a value out of range; `field` is its dotted
+            InvalidInputError: an unknown field, a wrong type or a value out of range. `field` is its dotted
                 path.
         """
         try:
@@ -70,26 +70,27 @@ PRINTABLE = AfterValidator(_check_printable)
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), PRINTABLE]
 ShortText = Annotated[str, Field(min_length=1, max_length=256), PRINTABLE]
 Paragraph = Annotated[str, Field(min_length=1, max_length=2_048), PRINTABLE]
-# JSON has no tuples: strict only about what is in them.
+# JSON has no tuples, so only their items are strict.
 TextList = Annotated[tuple[Text, ...], Field(strict=False, fail_fast=True, max_length=MAX_ITEMS)]
 TextMap = Annotated[dict[Text, Text], Field(max_length=MAX_ITEMS)]
 
 
 @dataclass(frozen=True, slots=True)
 class FieldPaths:
-    """Dotted paths of one prompt's fields, where they were sent.
+    """Finds where the fields of one prompt were sent, as dotted paths.
 
     Attributes:
-        places: path and content of its entry in `prompts`, then of what stands beside that list; the first
-            that has a field counts.
+        places: path and content of the prompt's entry in `prompts`, then of what stands beside that list. The
+            first that has a field counts.
     """
 
     places: tuple[tuple[str, DocumentModel], ...]
 
     def __call__(self, name: str, inner: str | None = None) -> str:
-        """The path of a field, or of one within it (of `recipe`, which is merged).
+        """The path of a field, or of an inner field (of `recipe`, whose two places are merged).
 
-        Of a field that nobody sent, where it would be; of one within, that of what was sent around it.
+        For a field that was not sent, the path that it would have; for an inner field that was not sent, the
+        path of the field around it, or `body`.
         """
         for path, part in self.places:
             if part.sent(name, inner):

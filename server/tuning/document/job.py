@@ -1,10 +1,10 @@
-"""What a tuning job is to do: the document as it is sent, stored and run.
+"""The document of a tuning job, as it is sent, stored and run.
 
     {"task": "sst2", "data": {"train": {"file": "file-..."}}, "template": "{sentence}", "labels": [...], ...}
 
-One job trains one prompt, an `ensemble` of them (the same data, other random keys), or several (`prompts`:
-each entry overrides what stands beside the list). Completed, every prompt stands in `prompts` with all
-defaults written out; completing that again changes nothing.
+One job trains one prompt, an `ensemble` of them (the same data, other random keys), or several: each entry of
+`prompts` overrides what stands beside that list. A completed document has every prompt in `prompts`, with all
+defaults written out, and completing it again changes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from server.tuning.document.prompt import PromptDocument
 from server.tuning.document.recipe import SHARED
 
 MAX_PROMPTS = 64
-"""Prompts of one job at most: they share each dispatch."""
+"""Most prompts of one job: they share every dispatch."""
 
 
 class JobDocument(PromptDocument):
@@ -59,7 +59,7 @@ class JobDocument(PromptDocument):
     )
     promote: bool = Field(
         False,
-        description="Move `@live` to the new version (of an ensemble's prompts, to the best on selection); "
+        description="Move `@live` to the new version (of an ensemble's prompts, to the best on validation); "
         "needs the scope `prompts:write`. A task's first version gets it anyway.",
     )
     base_fingerprint: Annotated[str, Field(min_length=1, max_length=128), PRINTABLE] | None = Field(
@@ -68,23 +68,23 @@ class JobDocument(PromptDocument):
 
     @staticmethod
     def from_json(document: Any) -> JobDocument:
-        """A document, as it is sent or as `to_json` writes it, completed.
+        """Read a document, as sent or as `to_json` writes it, and complete it.
 
         Raises:
-            InvalidInputError: as `read` and `completed`.
+            InvalidInputError: see `read` and `completed`.
         """
         return JobDocument.read(document).completed()
 
     def to_json(self) -> dict[str, Any]:
-        """The completed document: plain JSON values, all defaults written out."""
+        """The completed document as plain JSON values, with all defaults."""
         return self.model_dump(mode="json", exclude=set(PromptDocument.model_fields))
 
     def completed(self) -> JobDocument:
-        """The document with every prompt in `prompts`, and every default written out.
+        """The document with every prompt in `prompts` and every default written out.
 
         Raises:
-            InvalidInputError: a missing field, or values that do not go together; `field` is its dotted path
-                (`prompts.1.recipe.learning_rate`), as it was sent.
+            InvalidInputError: a field is missing, or values do not go together. `field` is the dotted path
+                at which the field was sent, such as `prompts.1.recipe.learning_rate`.
         """
         entries = [entry.over(self) for entry in self.prompts or (PromptDocument(),)]
         paths = self.paths
@@ -110,7 +110,7 @@ class JobDocument(PromptDocument):
 
     @property
     def sources(self) -> Iterator[tuple[str, str, str]]:
-        """Dotted path, kind and value of every source that is named, as it was sent."""
+        """Dotted path, kind and value of every source in the document, as it was sent."""
         parts = [
             ("data", self.data),
             *((f"prompts.{n}.data", each.data) for n, each in enumerate(self.prompts)),
@@ -122,7 +122,7 @@ class JobDocument(PromptDocument):
 
     @property
     def members(self) -> tuple[PromptDocument, ...]:
-        """The prompts that are trained, an ensemble written out: member n has the entry's index + n."""
+        """The prompts that are trained. Member n of an ensemble has the index of its entry, plus n."""
         if self.ensemble is None:
             return self.prompts
         first = self.prompts[0]
@@ -130,14 +130,14 @@ class JobDocument(PromptDocument):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that get versions, each once."""
+        """Names of the tasks that get new versions, without repetition."""
         return tuple(dict.fromkeys(prompt.task for prompt in self.prompts))
 
     def for_base(self, fingerprint: str) -> JobDocument:
-        """The document for a base model.
+        """The document, bound to a base model.
 
         Raises:
-            InvalidInputError: `base_mismatch`: it names another.
+            InvalidInputError: `base_mismatch`: the document names another.
         """
         if self.base_fingerprint not in (None, fingerprint):
             message = "is of another base model; leave it out, or send the job to a server of that model"
@@ -162,14 +162,15 @@ class JobDocument(PromptDocument):
 def _check_shared(
     prompts: list[PromptDocument], entries: list[PromptDocument], paths: list[FieldPaths]
 ) -> None:
-    """Refuse prompts that differ in a knob that they share."""
+    """Refuse prompts that differ in a knob that all prompts of a job must share."""
     for place, prompt in enumerate(prompts):
         for name in SHARED:
             ours, first = getattr(prompt.recipe, name), getattr(prompts[0].recipe, name)
             if ours != first:
                 at = paths[place if entries[place].recipe.sent(name) else 0]
                 message = (
-                    f"is {ours} in prompt {place} and {first} in the first; the prompts of one job share it"
+                    f"is {ours} in prompt {place} and {first} in the first: all prompts of a job need the "
+                    "same"
                 )
                 refuse(message, at("recipe", name))
 
@@ -182,4 +183,6 @@ def _check_indices(
         other = places.setdefault(prompt.index, place)
         if other != place:
             at = paths[place if entries[place].sent("index") else other]
-            refuse(f"is {prompt.index} in prompts {other} and {place}; indices differ", at("index"))
+            refuse(
+                f"is {prompt.index} in prompts {other} and {place}: each prompt needs its own", at("index")
+            )

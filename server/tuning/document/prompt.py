@@ -36,13 +36,13 @@ _SUITS = {
     "steps_per_decay": ("decay_factor",),
     "max_input_tokens": ("prompt_length",),
 }
-"""Knobs that are refused together with others: the one to name where only the other was sent."""
+"""Knobs that are checked against others: the one to name if only that other one was sent."""
 
 
 class PromptDocument(DocumentModel):
     """What one prompt is tuned for."""
 
-    # A default by factory is not documented: it is empty, or stands in until `with_defaults`.
+    # Defaults made by a factory are not documented: `with_defaults` replaces them, or they are empty.
     task: ShortText = Field(
         default_factory=str, description="Gets the new version; made if it is not there. Required."
     )
@@ -84,7 +84,7 @@ class PromptDocument(DocumentModel):
     )
 
     def over(self, beside: PromptDocument) -> PromptDocument:
-        """The prompt, with what stands beside it where it leaves a field or a knob out."""
+        """The prompt, with the fields and knobs that it leaves out taken from `beside`."""
         taken = {
             name: getattr(beside, name)
             for name in PromptDocument.model_fields
@@ -99,11 +99,11 @@ class PromptDocument(DocumentModel):
         """The prompt with every default written out.
 
         Args:
-            place: in the job; its index unless the document says another.
+            place: of the prompt in the job; its index too, unless the document gives one.
             at: where its fields were sent.
 
         Raises:
-            InvalidInputError: something is missing, or values do not go together; names the field.
+            InvalidInputError: a field is missing, or values do not go together.
         """
         self._check_texts(at)
         metrics = self.metrics or (("accuracy",) if self.labels else ("exact_match",))
@@ -112,7 +112,7 @@ class PromptDocument(DocumentModel):
         if self.initial_prompt is not None:
             with _naming(at("initial_prompt")):
                 parse_reference(self.initial_prompt, tenant="default", field="initial_prompt")
-        with _naming(at("description")):  # as the store will ask when there is a version to make
+        with _naming(at("description")):  # as the store will check when the version is made
             check_text(self.description or "", field="description", limit=MAX_DESCRIPTION_CHARACTERS)
         if not self.sent("data"):
             refuse("is required: name at least data.train", at("data"), code="missing_field")
@@ -128,7 +128,7 @@ class PromptDocument(DocumentModel):
         with _naming(at("labels"), "labels"):
             check_labels(self.labels)
         if len(self.labels) == 1:
-            message = "has one label, which is no choice: name two or more, or none for free text"
+            message = "has only one label: name two or more, or none for free text"
             refuse(message, at("labels"))
         with _naming(at("template")):
             known = parse_template(self.template).fields
@@ -141,7 +141,7 @@ class PromptDocument(DocumentModel):
                 refuse("is none of the labels", f"{at('target_texts')}.{key}", code="unknown_label")
 
     def _recipe(self, at: FieldPaths) -> Recipe:
-        """The recipe; what the paper has no word on goes by the task: an initialiser that it can have."""
+        """The recipe, checked; an initialiser that was left out is chosen to suit the prompt."""
         recipe = self.recipe
         if not recipe.sent("initialiser"):
             recipe = recipe.model_copy(update={"initialiser": self._initialiser()})
@@ -149,7 +149,7 @@ class PromptDocument(DocumentModel):
             recipe.check()
         except InvalidInputError as error:
             name = (error.field or "").removeprefix("recipe.")
-            if not self.recipe.sent(name):  # a default that does not suit what was sent
+            if not self.recipe.sent(name):  # a default conflicts with what was sent
                 name = next((each for each in _SUITS[name] if self.recipe.sent(each)), "")
             field = at("recipe", name) if name else at("recipe")
             raise InvalidInputError(error.message, field=field, code=error.code) from error
@@ -172,7 +172,7 @@ class PromptDocument(DocumentModel):
 
 @contextmanager
 def _naming(path: str, instead_of: str | None = None) -> Iterator[None]:
-    """Errors inside name this path; with `instead_of`, only those of that field, whose rest is kept."""
+    """Make errors raised inside name this path; with `instead_of`, it replaces only that prefix of theirs."""
     try:
         yield
     except (InvalidError, InvalidInputError) as error:

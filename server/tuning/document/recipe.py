@@ -1,4 +1,4 @@
-"""How prompts are tuned: every knob of Lester et al. 2021 (section 3.1, Table 6), with the paper's defaults.
+"""The recipe of tuning: every knob of Lester et al. 2021 (section 3.1, Table 6), with the paper's defaults.
 
 Table 6 lists the values the authors searched: learning rate 0.001 to 0.5, parameter scaling, batch 32 to 512,
 10,000 to 30,000 steps, warm-up 2,000 or 3,000 steps, decay by 0.1 or 0.5 each 4,000, 6,000 or 8,000 steps.
@@ -7,7 +7,7 @@ The z-loss and the dropout are those of the released code (google-research/promp
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,10 +15,9 @@ from server.errors import InvalidInputError
 from server.tuning.document.fields import DocumentModel
 
 Initialiser = Literal["class_labels", "sampled_vocabulary", "uniform", "text", "existing_prompt"]
-INITIALISERS: tuple[Initialiser, ...] = get_args(Initialiser)
 
 SENTINEL_SETTING = "sentinel_before_target"
-"""In a version's settings: it answers after `<extra_id_0>`, and is served so."""
+"""In a version's settings: its answers follow `<extra_id_0>`."""
 
 SHARED = (
     "steps",
@@ -30,7 +29,7 @@ SHARED = (
     "evaluate_every_steps",
     "checkpoint_every_steps",
 )
-"""Knobs that the prompts of one job have in common: they shape the dispatch."""
+"""Knobs that all prompts of a job must share, because they shape the dispatch."""
 
 _COUNT = 100_000_000
 
@@ -113,7 +112,7 @@ class Recipe(DocumentModel):
         64, ge=1, le=4_096, description="Longest target with `</s>`; longer ones are refused."
     )
     evaluate_every_steps: int = Field(
-        1_000, ge=1, le=_COUNT, description="How often the metric is measured on the selection split."
+        1_000, ge=1, le=_COUNT, description="How often the metric is measured on the validation split."
     )
     checkpoint_every_steps: int = Field(
         100, ge=1, le=_COUNT, description="How often the job's state is written; also after each evaluation."
@@ -127,24 +126,24 @@ class Recipe(DocumentModel):
 
     @staticmethod
     def from_json(document: Any) -> Recipe:
-        """The inverse of `to_json`; fields left out have their defaults.
+        """The inverse of `to_json`. Fields that are left out get their defaults.
 
         Raises:
-            InvalidInputError: as `read` and `check`.
+            InvalidInputError: see `read` and `check`.
         """
         recipe = Recipe.read(document, "recipe")
         recipe.check()
         return recipe
 
     def changed(self, **knobs: Any) -> Recipe:
-        """The recipe with other values, checked like one that was sent."""
+        """The recipe with other values, checked as if it had been sent."""
         return Recipe.from_json(self.to_json() | knobs)
 
     def check(self) -> None:
-        """Do the knobs go together?
+        """Refuse knobs that do not go together.
 
         Raises:
-            InvalidInputError: they do not; `field` is `recipe.` and the knob at fault.
+            InvalidInputError: `field` is `recipe.` and the knob at fault.
         """
         if (self.initialiser == "text") != (self.initialiser_text is not None):
             _refuse("initialiser_text", "goes with the initialiser 'text', and only with it")
@@ -158,14 +157,9 @@ class Recipe(DocumentModel):
             message = f"must leave room for text and </s> after {self.prompt_length} prompt tokens"
             _refuse("max_input_tokens", message)
 
-    @property
-    def micro_batches(self) -> int:
-        """Device dispatches a step; one while their size is not settled."""
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
-
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, ...: linear warm-up from zero, then a factor each `steps_per_decay`
-        steps."""
+        """The learning rate of a step (0, 1, ...): linear warm-up from zero, times a factor for every
+        `steps_per_decay` steps."""
         rate = self.learning_rate
         if self.warmup_steps:
             rate *= min(1.0, step / self.warmup_steps)

@@ -1,6 +1,6 @@
-"""How a prompt is measured on the device: scores of the labels, or greedy text. Pure functions.
+"""Answers of prompts on the device, for evaluation: scores of labels, or greedy text. Pure functions.
 
-Rows are any mixture of the job's prompts: ids name them.
+A batch may mix the job's prompts: ids say which prompt a row has.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def greedy_answers(
 
     start = jnp.full((B,), config.decoder_start_id, jnp.int32)
     said = jnp.full((B, new_tokens), config.eos_id, jnp.int32)
-    # A row of padding has no length: it has ended before it begins.
+    # Rows of padding have length 0, and have ended before they begin.
     state = (jnp.int32(0), functions.init_cache(B, new_tokens), start, said, lengths == 0)
     tokens: Array = jax.lax.while_loop(unfinished, step, state)[3]
     return tokens

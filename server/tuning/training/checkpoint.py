@@ -1,10 +1,10 @@
-"""A job's state on the disk: killed at any instant, a folder holds the old state or the new one, whole.
+"""A job's state on disk: after a kill at any instant, its folder holds the old state or the new one, whole.
 
     FOLDER/state-STEP-DIGEST.safetensors   prompts, second_moment, best [N, P, D], losses [steps, N], all f32
     FOLDER/job.json                        {"digest": SHA-256 of the canonical JSON of "body", "body": {...}}
 
-`job.json` names the other file and its SHA-256, and is replaced last: it is the commit mark. Each file is
-written to a temporary name, synced, renamed, and its folder synced.
+`job.json` names the other file and its SHA-256. It is replaced last, which commits the new state. Each file
+is written under a temporary name, synced and renamed, and then its folder is synced.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
 from server.errors import InvalidInputError
 from server.strict_json import parse_strictly
+from server.tuning.document.earlier_names import renamed_facts
 from server.tuning.training.run import TrainingRun
 from server.tuning.training.state import PromptProgress, TrainingState
 
 STATE_FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
-"""Whose rules are others than those of the first checkpoints."""
+"""Metrics whose rules have changed since the first checkpoints."""
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
 def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: Files | None = None) -> None:
-    """Write a state. When this returns it survives a power cut.
+    """Write a state, which survives a power cut once this returns.
 
     Raises:
-        OSError: the disk is full or gone; what was there before is still whole.
+        OSError: the disk is full or gone; the state from before is still whole.
     """
     files = files or Files()
     files.make_folder(folder)
@@ -57,7 +58,7 @@ def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: 
         "job": run.digest,
         "step": state.step,
         "evaluated_step": state.evaluated_step,
-        "reported": state.reported,
+        "tested": state.tested,
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
         "random": _random_facts(run),
@@ -69,10 +70,10 @@ def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: 
 
 
 def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
-    """The state of this job; None where none was ever written.
+    """The state of this job; None if none was ever written.
 
     Raises:
-        InvalidInputError: the folder holds another job's state, or bytes that do not match their digest.
+        InvalidInputError: the folder has the state of another job, or bytes that do not match their digest.
     """
     path = folder / "job.json"
     if not path.exists():
@@ -88,18 +89,23 @@ def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
     return TrainingState(
         step=body["step"],
         evaluated_step=body["evaluated_step"],
-        reported=body["reported"],
+        tested=body["tested"] if "tested" in body else body["reported"],
         prompts=tensors["prompts"],
         second_moment=tensors["second_moment"],
         best=tensors["best"],
         losses=list(tensors["losses"]),
-        standings=[PromptProgress(**standing) for standing in body["standings"]],
+        standings=[_standing(standing) for standing in body["standings"]],
     )
 
 
+def _standing(body: dict[str, Any]) -> PromptProgress:
+    evaluations = [renamed_facts(each) for each in body["evaluations"]]
+    return PromptProgress(**{**body, "evaluations": evaluations})
+
+
 def made_elsewhere(folder: Path, run: TrainingRun) -> str | None:
-    """A warning when the state was written by another JAX, on another platform or by other rules: resuming
-    then ends otherwise than one uninterrupted run would have; None when it was not, or where there is no
+    """A warning if the state was written by another version of JAX, on another platform or by other rules: a
+    resumed run may then end with other bits than an uninterrupted one. None if not, or if there is no
     state."""
     path = folder / "job.json"
     if not path.exists():
@@ -110,8 +116,8 @@ def made_elsewhere(folder: Path, run: TrainingRun) -> str | None:
 
 
 def _random_facts(run: TrainingRun) -> dict[str, Any]:
-    """What the bits of a run depend on beside the job itself; what rules its recipe and metrics have, where a
-    checkpoint without these facts had others."""
+    """What the bits of a run depend on beside the job itself, and the rules of its recipe and metrics that
+    have changed: checkpoints from before the change lack these facts."""
     rules = {}
     if any(task.recipe.warmup_steps for task in run.tasks):
         rules["warm-up"] = "from zero"
@@ -147,7 +153,7 @@ def _tensors(path: Path, digest: str, run: TrainingRun) -> dict[str, Any]:
         raise _broken(path.name) from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise _broken(path.name)
-    # Copies: the library's arrays are read-only views of the file's bytes.
+    # Copied, because the library's arrays are read-only views of the file's bytes.
     return {name: array.copy() for name, array in load(content).items()}
 
 
@@ -172,14 +178,15 @@ def _replace(files: Files, path: Path, content: bytes) -> None:
             files.close(descriptor)
         files.rename(temporary, path)
     except BaseException:
-        with suppress(OSError):  # the first error is the one to tell; the next write sweeps
+        with suppress(OSError):  # raise the first error; the next write sweeps
             files.unlink(temporary)
         raise
     files.sync_folder(path.parent)
 
 
 def _sweep(files: Files, folder: Path, keep: str) -> None:
-    """Remove older states and what killed writers left. Not synced: what comes back is swept again."""
+    """Remove older states and what killed writers left. Not synced: the next sweep removes what comes
+    back."""
     for name, _ in list(files.scan(folder)):
         if name.endswith(".partial") or (name.startswith("state-") and name != keep):
             with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Measures prompts on a split: one dispatch at a time, so that serving can go between."""
+"""Measures prompts on a split, one dispatch at a time, so that requests can be served in between."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluation of one job's prompts."""
+    """Measures the prompts of one job."""
 
     run: TrainingRun
     programs: TuningPrograms
@@ -29,17 +29,17 @@ class Evaluator:
     def measure(
         self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[dict[str, float] | None]
     ) -> Iterator[None]:
-        """Measure each prompt on its split, yielding after each dispatch, and between the metrics of two
-        prompts: of a large split they take as long as a dispatch.
+        """Measure each prompt on its split. Yields after each dispatch, and between the metrics of two
+        prompts, which take as long as a dispatch if a split is large.
 
         Args:
             prompts: [N, P, D] f32.
-            splits: of each prompt; empty leaves it out.
-            found: filled with each prompt's metrics, None where its split is empty.
+            splits: one for each prompt; a prompt with an empty one is left out.
+            found: gets each prompt's metrics; None if its split is empty.
         """
         said: list[list[str]] = [[""] * len(split) for split in splits]
         for labelled in (True, False):
-            # The shortest first: dispatches of like lengths take small rungs.
+            # The shortest first, so that dispatches of similar lengths take small rungs.
             places = sorted(
                 (
                     (n, place)
@@ -62,7 +62,7 @@ class Evaluator:
             found.append(_measured(task, split, said[n]) if split else None)
 
     def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
-        """The likeliest label of each."""
+        """The most likely label of each example."""
         shapes, programs = self.programs.shapes, self.programs
         ids, lengths = self._inputs(places)
         labels = np.zeros((len(ids), shapes.labels, shapes.label_length), np.int32)
@@ -79,7 +79,7 @@ class Evaluator:
         ]
 
     def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
-        """The greedy text of each."""
+        """The greedy text of each example."""
         programs, eos = self.programs, self.programs.functions.config.eos_id
         ids, lengths = self._inputs(places)
         tokens = np.asarray(programs.greedy[ids.shape[1]](programs.params, prompts, ids, lengths)).tolist()

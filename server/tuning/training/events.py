@@ -1,4 +1,4 @@
-"""What a loop tells while it runs: plain data, in the order in which it happened."""
+"""Events of a training loop: plain data, in the order in which they happened."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 Status = Literal["running", "finished", "stopped_early", "diverged"]
-"""Of one prompt. `stopped_early`: no better metric for a while. `diverged`: its loss is no longer a
+"""Of one prompt. `stopped_early`: its metric got no better for a while. `diverged`: its loss is no longer a
 number."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """One optimiser step is done.
+    """An optimiser step is done.
 
     Attributes:
-        step: how many steps are done.
-        losses: mean cross-entropy a target token of each prompt; None where it is not a finite number.
+        step: number of steps done so far.
+        losses: each prompt's mean cross-entropy per target token; None if it is not finite.
         learning_rates: of each prompt.
-        epochs: how many times each prompt has seen its train split.
+        epochs: how often each prompt has seen its train split.
     """
 
     step: int
@@ -30,25 +30,25 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One prompt was measured.
+    """A prompt was measured.
 
     Attributes:
         prompt: its place in the job.
-        split: `selection`, or `report` for the chosen checkpoint at the end.
-        metrics: by name; `mean` is the one that chooses.
-        best: whether this is the best so far on the selection split.
+        split: `validation`, or `test` for the chosen checkpoint at the end.
+        metrics: by name; `mean` chooses the checkpoint.
+        best: whether it is the best so far on the validation split.
     """
 
     step: int
     prompt: int
-    split: Literal["selection", "report"]
+    split: Literal["validation", "test"]
     metrics: Mapping[str, float]
     best: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PromptStopped:
-    """One prompt trains no further; the others go on."""
+    """A prompt trains no further; the others go on."""
 
     step: int
     prompt: int

@@ -1,7 +1,7 @@
-"""First values of a prompt (Lester et al. 2021, section 3.2, "Prompt design"). Deterministic from a seed.
+"""First values of a prompt (Lester et al. 2021, section 3.2, "Prompt design"), decided by a seed.
 
 uniform              each value in [-0.5, 0.5]
-sampled_vocabulary   embeddings of pieces drawn from the commonest ones
+sampled_vocabulary   embeddings of pieces drawn from the most common ones
 class_labels         the embedding of each label (the mean over its tokens), the rest sampled
 text                 the embeddings of a text's tokens, the rest sampled
 existing_prompt      the values of another prompt (transfer)
@@ -51,12 +51,13 @@ def initial_prompt(
 
     Args:
         seed: the job's.
-        index: the prompt's place in the job; other places get other values.
+        index: the prompt's; another index gives other values.
         labels: of the task, for `class_labels`.
         existing: [P, D], for `existing_prompt`.
 
     Raises:
-        InvalidInputError: no labels, a label or text without a token, or an existing prompt of another shape.
+        InvalidInputError: labels are missing, a label or text has no token, or the existing prompt has
+            another shape.
     """
     if recipe.initialiser == "uniform":
         flat = unit_floats(recipe.prompt_length * source.width, "uniform", seed, index)
@@ -76,7 +77,7 @@ def initial_prompt(
 
 
 def _sampled(recipe: Recipe, source: InitialiserSource, seed: int, index: int) -> PromptValues:
-    """[P, D] of common pieces, each once when there are enough."""
+    """[P, D] of common pieces, all different if there are enough."""
     pool = source.vocabulary.common_pieces(recipe.sampled_pieces)
     if not pool:
         raise InvalidInputError(
@@ -87,7 +88,7 @@ def _sampled(recipe: Recipe, source: InitialiserSource, seed: int, index: int) -
 
 
 def _label_rows(source: InitialiserSource, labels: Sequence[str]) -> PromptValues:
-    """One row a label: the mean of its tokens' embeddings."""
+    """A row for each label: the mean of its tokens' embeddings."""
     if not labels:
         message = (
             "the class_labels initialiser needs labels; name them, or choose sampled_vocabulary for free text"

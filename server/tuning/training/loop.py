@@ -1,12 +1,12 @@
-"""The training loop: advances by bounded slices, so that whoever runs it can serve requests in between.
+"""The training loop. It advances in bounded slices, so that requests can be served in between.
 
     step:  micro-batch, micro-batch, ..., optimiser    -> StepFinished
-    every `evaluate_every_steps`: the selection split  -> Evaluated, best values kept, early stopping
+    every `evaluate_every_steps`: the validation split -> Evaluated, best values kept, early stopping
     every `checkpoint_every_steps` and evaluation      -> `save`
-    at the end: the report split, on the best values   -> Evaluated
+    at the end: the test split, on the best values     -> Evaluated
 
-No thread, no clock, no randomness of its own. The state changes only when a step or an evaluation is
-complete, so it may be written at any slice's end, and a loop that starts from it goes on as if it had never
+It has no thread, clock or randomness of its own. The state changes only when a step or an evaluation is
+complete, so it may be written after any slice, and a loop that starts from it goes on as if it had never
 stopped.
 """
 
@@ -35,18 +35,18 @@ from server.tuning.training.run import PromptTask, TrainingRun
 from server.tuning.training.state import TrainingState
 
 Save = Callable[[TrainingState], None]
-"""Writes a state durably, or raises; see `checkpoint.write_state`. One that writes in the background takes a
-`snapshot`."""
+"""Writes a state durably, or raises: see `checkpoint.write_state`. To write it later, take a `snapshot` of
+it."""
 
 
 class TuningLoop:
-    """One run, from where its state stands to the end.
+    """Trains one run, from its state to the end.
 
     Args:
         programs: compiled for `shapes_for(run)`.
         decode: ids to text, for tasks without labels.
-        state: from a checkpoint; None starts anew.
-        save: called with the state when a checkpoint is due; None keeps none.
+        state: from a checkpoint; None to start anew.
+        save: called with the state when a checkpoint is due; None writes none.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class TuningLoop:
         self._work = self._run()
 
     def run_slice(self, max_micro_batches: int) -> tuple[TrainingEvent, ...]:
-        """Do at most so many device dispatches of training or evaluation, and tell what happened.
+        """Make at most so many dispatches, of training or evaluation, and return what happened.
 
         Raises:
-            OSError: a checkpoint could not be written. The last one is whole; make a new loop from it.
+            OSError: a checkpoint could not be written. The last one is whole: make a new loop from it.
         """
         if self._failed:
             raise RuntimeError("this loop failed; make a new one from the last checkpoint")
@@ -92,8 +92,8 @@ class TuningLoop:
         return events
 
     def save(self) -> None:
-        """Write the state now (a cancelled or paused job); what a step in progress has summed is not in
-        it."""
+        """Write the state now, for a job that is cancelled or paused. What an unfinished step has summed is
+        not in it."""
         if self._save is not None:
             self._save(self.state)
             self._saved_step = self.state.step
@@ -112,7 +112,7 @@ class TuningLoop:
         yield from self._finish()
 
     def _step(self) -> Iterator[None]:
-        """All micro-batches of one step, and the optimiser with the last one."""
+        """Run all micro-batches of a step, and the optimiser after the last one."""
         state, programs = self.state, self._programs
         parts = dispatches(programs.shapes, self.run, [self._batch(task) for task in self.run.tasks])
         sums = empty_sums(programs.shapes)
@@ -121,7 +121,7 @@ class TuningLoop:
             program = programs.accumulate[length]
             sums = program(programs.params, self._prompts, sums, batch, self._loss)
             if number < len(parts):
-                # A slice is over when the device is free, not when it was asked.
+                # A slice is over when the device is done, not when the work is enqueued.
                 jax.block_until_ready(sums)  # type: ignore[no-untyped-call]
                 yield
         settings = settings_at(self._recipes, state.step)
@@ -133,8 +133,8 @@ class TuningLoop:
         yield
 
     def _batch(self, task: PromptTask) -> list[int]:
-        """The step's examples of one prompt, the shortest first: micro-batches of like lengths take small
-        rungs, and what a step sums up stays the same."""
+        """Indices of the step's examples of one prompt, the shortest first: micro-batches of similar lengths
+        take small rungs, and the step's sum stays the same."""
         size, every = self.run.recipe.batch_size, task.train
         indices = batch_indices(self.run.seed, task.index, self.state.step, size, len(every))
         return sorted(indices, key=lambda index: len(every[index].input_ids))
@@ -163,9 +163,11 @@ class TuningLoop:
         return state.step > state.evaluated_step and (ended or state.step % recipe.evaluate_every_steps == 0)
 
     def _evaluate(self) -> Iterator[None]:
-        """Measure those that still train; keep the best values, stop those that get no better."""
+        """Measure the prompts that still train; keep the best values, and stop prompts that get no better."""
         state = self.state
-        splits = [task.selection if on else () for task, on in zip(self.run.tasks, state.active, strict=True)]
+        splits = [
+            task.validation if on else () for task, on in zip(self.run.tasks, state.active, strict=True)
+        ]
         found: list[dict[str, float] | None] = []
         yield from self._evaluator.measure(self._prompts, splits, found)
         state.evaluated_step = state.step
@@ -184,26 +186,26 @@ class TuningLoop:
         if metrics is None:
             return
         standing.best_metric = metrics["mean"] if better else standing.best_metric
-        self._tell(n, "selection", self.state.step, metrics, better)
+        self._tell(n, "validation", self.state.step, metrics, better)
         if 0 < recipe.early_stopping_evaluations <= standing.without_better:
-            message = f"no better metric in {standing.without_better} evaluations; the best is of step "
+            message = f"no better metric in {standing.without_better} evaluations; the best was at step "
             self._stop(n, "stopped_early", f"{message}{standing.best_step}")
 
     def _finish(self) -> Iterator[None]:
-        """Measure the chosen values on the report split, and end."""
+        """Measure the chosen values on the test split, and end."""
         state = self.state
         for standing in state.standings:
             if standing.status == "running":
                 standing.status = "finished"
-        if not state.reported:
+        if not state.tested:
             chosen = [standing.best_step is not None for standing in state.standings]
-            splits = [task.report if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
+            splits = [task.test if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
             found: list[dict[str, float] | None] = []
             yield from self._evaluator.measure(jnp.asarray(state.best), splits, found)
             for n, metrics in enumerate(found):
                 if metrics is not None:
-                    self._tell(n, "report", state.standings[n].best_step or 0, metrics, False)
-            state.reported = True
+                    self._tell(n, "test", state.standings[n].best_step or 0, metrics, False)
+            state.tested = True
             self.save()
 
     def _tell(self, n: int, split: Any, step: int, metrics: dict[str, float], best: bool) -> None:

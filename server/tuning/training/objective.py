@@ -1,8 +1,8 @@
-"""What training minimises: cross-entropy of the target tokens, plus the z-loss of the released code.
+"""The training objective: cross-entropy of the target tokens, plus the z-loss of the released code.
 
-Rows are laid out prompt by prompt: M rows of prompt 0, M of prompt 1, ... The values of prompt n are rows
-n * P and on of the table that `functions.encode` looks up. A row's ids name its own prompt's rows only, so
-its gradient can reach no other prompt.
+A batch is laid out prompt by prompt: M rows of prompt 0, M of prompt 1, and so on. The values of prompt n
+begin at row n * P of the table in which `functions.encode` looks ids up. The ids of a batch row name rows of
+its own prompt only, so its gradient reaches no other prompt.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class TuningBatch:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TuningSums:
-    """What micro-batches add up to within a step.
+    """Sums over the micro-batches of a step.
 
     Attributes:
-        gradients: [N, P, D] f32, of the sum of the losses of each prompt's target tokens.
-        losses: [N] f32, summed cross-entropy, without the z-loss.
-        tokens: [N] f32, target tokens.
+        gradients: [N, P, D] f32, of each prompt's loss, summed over target tokens.
+        losses: [N] f32, summed cross-entropy without the z-loss.
+        tokens: [N] f32, number of target tokens.
     """
 
     # JAX also makes one that holds shardings in place of arrays.
@@ -76,7 +76,7 @@ def accumulate(
     """Add one micro-batch to the sums. Gradients are taken for prompts alone.
 
     Args:
-        dropping: static; without it the program has no dropout in it.
+        dropping: static; if False, the program has no dropout in it.
     """
     objective = partial(_objective, functions, dropping, params)
     gradients, losses = jax.grad(objective, has_aux=True)(prompts, batch, loss)
@@ -98,11 +98,11 @@ def apply(
     """One optimiser step from the sums of a whole batch.
 
     Args:
-        active: which prompts move; the others stay as they are.
+        active: the other prompts do not change.
 
     Returns:
-        prompts, second_moment, mean loss a token, and finite: where False, loss or gradient was not a
-        number and this prompt stayed as it was.
+        prompts, second_moment, mean loss per token, and finite. A prompt that is not finite has a loss,
+        gradient or new value that is no finite number, and does not change.
     """
     tokens = jnp.maximum(sums.tokens, 1)
     gradients = sums.gradients / tokens[:, None, None]

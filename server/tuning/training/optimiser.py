@@ -1,6 +1,6 @@
 """Adafactor (Shazeer and Stern 2018) as prompt tuning uses it: not factored, no momentum.
 
-Every prompt of a stack [N, P, D] is its own block: statistics, clipping and scaling look at no other one.
+Each prompt of a stack [N, P, D] has its own statistics, clipping and scaling.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from jaxtyping import Array, Float32
 from server.tuning.document.recipe import Recipe
 
 EPSILON = 1e-30
-"""Added to squared gradients, so that a gradient of 0 divides by something."""
+"""Added to squared gradients, so that a gradient of 0 is not divided by 0."""
 
 SMALLEST_SCALE = 1e-3
-"""Least RMS of a prompt that parameter scaling multiplies by."""
+"""Parameter scaling multiplies by the RMS of the prompt, but at least by this."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class StepSettings:
-    """What one step needs of each recipe, f32 [N] each, so that one program serves all recipes.
+    """What a step needs of the recipes, f32 [N] each, as arguments: one program then serves all recipes.
 
     Attributes:
         learning_rate: of this step.
-        fresh: 1 - beta2 of this step, the share of the newest squared gradient (beta2 itself is coarse in f32
-            near 1).
+        fresh: 1 - beta2 of this step, the weight of the newest squared gradient (near 1, f32 is too coarse
+            for beta2 itself).
         weight_decay: not multiplied by the learning rate.
         clip_rms: largest RMS of an update before the learning rate.
         parameter_scaling: 1 or 0.
@@ -45,7 +45,7 @@ class StepSettings:
 
 
 def settings_at(recipes: Sequence[Recipe], step: int) -> StepSettings:
-    """The settings of step 0, 1, ...; worked out on the host in double precision."""
+    """The settings of a step (0, 1, ...), computed on the host in double precision."""
 
     def each(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float32]]:
         return np.array(values, np.float32)

@@ -1,4 +1,4 @@
-"""Examples become the arrays of a dispatch. Host only."""
+"""Packs examples into the arrays of a dispatch, on the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.tuning.training.shapes import TrainingShapes
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Keys = np.ndarray[Any, np.dtype[np.uint32]]
 PlacedExample = tuple[int, Example]
-"""(which prompt of the job, an example)."""
+"""(place of a prompt in the job, an example)."""
 Dispatch = tuple[int, list[Sequence[int]]]
 """(input length, for each prompt the indices of its examples)."""
 
@@ -30,11 +30,11 @@ def pack_training_inputs(
     rows: int,
     length: int | None = None,
 ) -> tuple[Int32[Ints, "{rows} L"], Int32[Ints, "{rows}"]]:
-    """Ids and lengths of inputs behind their prompts; what is not used has length 0.
+    """Ids and lengths of inputs, each after its prompt; unused rows have length 0.
 
     Args:
-        vocab_rows: V, rows of the embedding with padding: id V + n * P + p is row p of prompt n.
-        length: L, a rung that holds them; the smallest one when left out.
+        vocab_rows: V, rows of the padded embedding: id V + n * P + p is row p of prompt n.
+        length: L, a rung that holds them all; the smallest such rung if left out.
     """
     P = shapes.prompt_length
     longest = max(P + len(example.input_ids) for _, example in places)
@@ -49,8 +49,8 @@ def pack_training_inputs(
 
 
 def dispatches(shapes: TrainingShapes, run: TrainingRun, chosen: Sequence[Sequence[int]]) -> list[Dispatch]:
-    """A step's examples as dispatches, in their order: each takes the smallest rung that holds as many as it
-    has rows, so that short examples share one and a long one holds nobody up for longer.
+    """Divides a step's examples into dispatches, in order. Each dispatch takes the smallest rung into which
+    as many of the next examples fit as the rung has rows, so that a long example does not pad the short ones.
 
     Args:
         chosen: for each prompt, the indices of its train examples, the shortest first.
@@ -107,7 +107,7 @@ def pack_training_targets(
 
 
 def row_key(seed: int, index: int, step: int, example: int) -> UInt32[Keys, "2"]:
-    """The key of one row's dropout: folded from job seed, prompt index, step and example index, and
-    from nothing about its neighbours."""
+    """The key of a row's dropout, from job seed, prompt index, step and example index, and from nothing
+    about its neighbours."""
     digest = hashlib.sha256(struct.pack("<4q", seed, index, step, example)).digest()
     return np.frombuffer(digest[:8], "<u4").astype(np.uint32)

@@ -1,12 +1,13 @@
-"""A job's device programs, compiled before it runs: while the job is *preparing*, off the engine's thread."""
+"""A job's device programs, compiled off the engine's thread while the job is *preparing*."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -23,14 +24,14 @@ from server.tuning.training.optimiser import StepSettings
 from server.tuning.training.shapes import TrainingShapes
 
 Progress = Callable[[str, float], None]
-"""Called with the name of each program when it is compiled, and the seconds it took."""
+"""Called with the name of each compiled program, and the seconds that it took."""
 _AT_ONCE = 2
-"""Programs that are compiled at once: a server has requests to answer meanwhile."""
+"""Programs compiled at the same time; few, because the server answers requests meanwhile."""
 
 
 @dataclass(frozen=True)
 class TuningPrograms:
-    """Executables. Calling one never compiles.
+    """Executables, which never compile when they are called.
 
     Attributes:
         accumulate, score, greedy: by input length L; see `objective` and `answering`.
@@ -40,10 +41,10 @@ class TuningPrograms:
     shapes: TrainingShapes
     functions: Functions
     params: PyTree
-    accumulate: dict[int, Any]
     apply: Any
-    score: dict[int, Any]
-    greedy: dict[int, Any]
+    accumulate: dict[int, Any] = field(default_factory=dict)
+    score: dict[int, Any] = field(default_factory=dict)
+    greedy: dict[int, Any] = field(default_factory=dict)
 
     @property
     def vocab_rows(self) -> int:
@@ -61,13 +62,13 @@ def compile_programs(
     progress: Progress | None = None,
     known: dict[Any, Any] | None = None,
 ) -> TuningPrograms:
-    """Compile everything that a job of these shapes calls.
+    """Compile all programs that a job of these shapes needs.
 
     Args:
-        params: the resident weights; read, never written.
+        params: the resident weights, which are only read.
         dropping: whether the recipe has dropout.
-        training: False leaves out `accumulate`.
-        known: what was compiled before, with these functions, weights and dropout; filled.
+        training: if False, `accumulate` is left out.
+        known: what was compiled before for these functions, weights and dropout; gets what is compiled now.
     """
     known = {} if known is None else known
     by_key = {
@@ -75,19 +76,17 @@ def compile_programs(
         for each in table(functions, params, shapes, dropping=dropping, training=training)
     }
     _compile({key: each for key, each in by_key.items() if key not in known}, known, progress)
-    by_kind: dict[str, dict[int, Any]] = {"accumulate": {}, "apply": {}, "score": {}, "greedy": {}}
+    by_kind: dict[str, dict[int, Any]] = defaultdict(dict)
     for key, program in by_key.items():
         kind, _, length = program.name.rstrip("]").partition("[")
         by_kind[kind][int(length or 0)] = known[key]
-    stepping = by_kind["apply"][0]
-    return TuningPrograms(
-        shapes, functions, params, by_kind["accumulate"], stepping, by_kind["score"], by_kind["greedy"]
-    )
+    (apply_,) = by_kind.pop("apply").values()
+    return TuningPrograms(shapes, functions, params, apply=apply_, **by_kind)
 
 
 def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: Progress | None) -> None:
-    """Fill in the executables, a few at a time: XLA releases the interpreter lock. Tracing does not, so it
-    goes one by one on this thread, beside them."""
+    """Compile a few at a time, since XLA releases the interpreter lock. Tracing does not release it, so this
+    thread does that meanwhile, one program after another."""
 
     def compiled(lowered: Any, seconds: float) -> tuple[Any, float]:
         started = time.perf_counter()
@@ -100,7 +99,7 @@ def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: P
                 started = time.perf_counter()
                 lowered = program.jit().lower(*program.arguments)
                 took = time.perf_counter() - started
-                # In a copy of this context: whoever counts compiles finds their cause there.
+                # In a copy of this context, in which the cause of the compile is known.
                 keys[pool.submit(copy_context().run, compiled, lowered, took)] = key
             for future in as_completed(keys):
                 known[keys[future]], seconds = future.result()
@@ -114,8 +113,8 @@ def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: P
 def table(
     functions: Functions, params: PyTree, shapes: TrainingShapes, *, dropping: bool, training: bool = True
 ) -> Iterator[Program]:
-    """Every program of a job. On a mesh the rows of a batch are cut over `data`; prompts, their gradients and
-    what is read back have one copy a device."""
+    """Every program of a job. On a mesh the rows of a batch are divided over `data`; prompts, their gradients
+    and results have a copy on each device."""
     places = Places(functions.mesh)
 
     def whole(tree: Any) -> Any:
@@ -124,15 +123,15 @@ def table(
     N, rows = shapes.prompts, shapes.evaluation_rows
     where = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)), params)
     prompts = whole(_floats(N, shapes.prompt_length, shapes.width))
-    sums, loss = whole(_sums(shapes)), whole(LossConfig(_floats(), _floats()))
+    sums, loss = whole(jax.eval_shape(partial(empty_sums, shapes))), whole(LossConfig(_floats(), _floats()))
     step = partial(accumulate, functions, dropping)
     labels = whole((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
     for L in shapes.input_lengths:
         if training:
             batch = jax.tree.map(partial(_cut_rows, places), _batch(shapes, L))
             arguments = (where, prompts, sums, batch, loss)
-            read = _reads_all if dropping else _reads_no_dropout
-            yield Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,), reads=read)
+            program = Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,))
+            yield program if dropping else replace(program, reads=_reads_no_dropout)
         inputs = jax.tree.map(partial(_cut_rows, places), (_ints(rows, L), _ints(rows)))
         if shapes.labels:
             scores = whole(_floats(rows, shapes.labels))
@@ -149,17 +148,13 @@ def table(
 
 
 def _shapes_of(program: Program) -> tuple[Any, ...]:
-    """What tells a program from others of the same functions, weights and dropout."""
+    """Identifies a program among those of the same functions, weights and dropout."""
     leaves = jax.tree.leaves((program.arguments[1:], program.results))
     return (program.name, *((leaf.shape, str(leaf.dtype)) for leaf in leaves))
 
 
 def _cut_rows(places: Places, leaf: Any) -> Any:
     return _shape(leaf.shape, leaf.dtype, places.batch(leaf.shape[0], len(leaf.shape) - 1))
-
-
-def _reads_all(path: tuple[str, ...]) -> bool:
-    return True
 
 
 def _reads_no_dropout(path: tuple[str, ...]) -> bool:
@@ -170,11 +165,6 @@ def empty_sums(shapes: TrainingShapes) -> TuningSums:
     """Zeros, on the device."""
     N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
     return TuningSums(jnp.zeros((N, P, D)), jnp.zeros(N), jnp.zeros(N))
-
-
-def _sums(shapes: TrainingShapes) -> TuningSums:
-    N, P, D = shapes.prompts, shapes.prompt_length, shapes.width
-    return TuningSums(_floats(N, P, D), _floats(N), _floats(N))
 
 
 def _batch(shapes: TrainingShapes, L: int) -> TuningBatch:

@@ -1,4 +1,4 @@
-"""What is trained together: N prompts that share every device dispatch, and nothing else."""
+"""A training run: N prompts that share every device dispatch, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from server.tuning.training.initialisers import PromptValues
 
 @dataclass(frozen=True)
 class PromptTask:
-    """One prompt to train.
+    """A prompt to train.
 
     Attributes:
-        index: what its random keys fold from, beside the job's seed: prompt 3 alone is prompt 3 among others.
-        recipe: how.
+        index: decides its random keys, with the job's seed, so that prompt 3 alone equals prompt 3 among
+            others.
+        recipe: how it is trained.
         initial: first values [P, D], f32.
         train: examples to learn from, at least one.
-        selection: examples whose metric chooses the checkpoint; empty keeps the last one.
-        report: examples measured once, at the end, on the chosen checkpoint.
+        validation: examples whose metric chooses the checkpoint; if empty, the last one is kept.
+        test: examples on which the chosen checkpoint is measured once, at the end.
         metrics: names of `metrics.METRICS`; their mean chooses.
         labels: answers of a classification task, in order; empty for free text.
         label_ids: each label as it is scored; see `examples.target_ids`.
@@ -37,8 +38,8 @@ class PromptTask:
     recipe: Recipe
     initial: PromptValues
     train: Sequence[Example]
-    selection: Sequence[Example]
-    report: Sequence[Example] = ()
+    validation: Sequence[Example]
+    test: Sequence[Example] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     labels: tuple[str, ...] = ()
     label_ids: tuple[tuple[int, ...], ...] = ()
@@ -46,11 +47,12 @@ class PromptTask:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The prompts that one job trains, checked together. Where it stands is a `TrainingState`.
+    """The prompts that one job trains, checked together. A `TrainingState` says how far it is.
 
     Raises:
-        InvalidInputError: nothing to train on, an index twice, recipes that differ in a shared field, a
-            prompt of the wrong shape, a seed outside 63 bits, or metrics that do not suit the labels.
+        InvalidInputError: there is nothing to train on, two prompts have one index, recipes differ in a
+            shared field, a prompt has the wrong shape, the seed exceeds 63 bits, or metrics do not suit the
+            labels.
     """
 
     seed: int
@@ -68,12 +70,12 @@ class TrainingRun:
 
     @property
     def recipe(self) -> Recipe:
-        """Any recipe: for the fields that all share."""
+        """The first prompt's recipe, for the fields that all share."""
         return self.tasks[0].recipe
 
     @property
     def micro_batch_size(self) -> int:
-        """Examples of each prompt in a dispatch: the whole batch unless the recipe says."""
+        """Examples of each prompt in a dispatch: the whole batch unless the recipe says otherwise."""
         return self.recipe.micro_batch_size or self.recipe.batch_size
 
     @property
@@ -84,7 +86,7 @@ class TrainingRun:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of everything that decides the outcome: a checkpoint continues this run only."""
-        known: dict[int, str] = {}  # by identity: the prompts of an ensemble have the same splits
+        known: dict[int, str] = {}  # by identity: all prompts of an ensemble have the same splits
         document = [self.seed, *(_facts(task, known) for task in self.tasks)]
         return hashlib.sha256(canonical_json(document)).hexdigest()
 
@@ -93,7 +95,7 @@ class TrainingRun:
             raise InvalidInputError("the train split is empty", field=f"{field}.train", code="empty_split")
         for name in SHARED:
             if getattr(task.recipe, name) != getattr(self.recipe, name):
-                message = f"the prompts of one job share {name}; start another job for another value"
+                message = f"all prompts of a job need the same {name}; start another job for another value"
                 raise InvalidInputError(message, field=f"{field}.recipe.{name}")
         wanted = (self.recipe.prompt_length, self.width)
         if task.initial.shape != wanted or not np.isfinite(task.initial).all():
@@ -107,7 +109,7 @@ class TrainingRun:
 
 
 def _facts(task: PromptTask, known: dict[int, str]) -> dict[str, object]:
-    splits = (task.train, task.selection, task.report)
+    splits = (task.train, task.validation, task.test)
     for split in splits:
         if id(split) not in known:
             known[id(split)] = _split_digest(split)

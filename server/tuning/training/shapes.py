@@ -1,4 +1,4 @@
-"""The shapes that a job's programs are compiled for: a small ladder of its own, made from the job's data."""
+"""The shapes that a job's programs are compiled for: a small ladder, made from the job's data."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from server.errors import InvalidInputError
 from server.tuning.training.run import TrainingRun
 
 ROUNDING = 8
-"""Input lengths are multiples of it."""
+"""Input lengths are multiples of this."""
 WORTH = 0.2
-"""A rung is there where it saves this share of the tokens, with padding: it costs a compile of programs."""
+"""A rung must save this share of the padded tokens, because each costs a compile."""
 _TRIED = 24
-"""Lengths that may become rungs: their pairs are all tried."""
+"""Most lengths that are considered as rungs, since all pairs of them are tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingShapes:
-    """Each input length costs one training program, and one of each kind of evaluation in use.
+    """Shapes of dispatches. Each input length costs a training program, and one for each kind of evaluation.
 
     Attributes:
         prompts: N.
@@ -31,9 +31,9 @@ class TrainingShapes:
         rows_by_length: rows of each prompt in a dispatch of each rung; each divides M.
         target_length: T.
         evaluation_rows: rows of an evaluation dispatch.
-        labels: C, most labels of a task; 0 when no task has any.
+        labels: C, most labels of a task; 0 if no task has any.
         label_length: T of a label.
-        new_tokens: most tokens of a free text; 0 when every task has labels.
+        new_tokens: most tokens of a free text; 0 if every task has labels.
     """
 
     prompts: int
@@ -47,11 +47,6 @@ class TrainingShapes:
     label_length: int
     new_tokens: int
     rows_by_length: tuple[int, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """B of a micro-batch."""
-        return self.prompts * self.rows_per_prompt
 
     def rows_at(self, length: int) -> int:
         """Rows of each prompt in a dispatch of the rung of this length."""
@@ -71,16 +66,16 @@ def shapes_for(
     evaluation_rows: int | None = None,
     dispatch_tokens: int | None = None,
 ) -> TrainingShapes:
-    """Training shapes that hold everything in the job.
+    """Shapes into which everything in the job fits.
 
     Args:
-        rungs: input lengths at most; those that pad the job's inputs least, the last holds the longest.
-        evaluation_rows: rows of an evaluation dispatch; as many as a micro-batch has when left out.
-        dispatch_tokens: most input tokens of a prompt in a dispatch: rungs that would have more have half as
-            many rows, a quarter, ..., one at least. All have M rows when left out.
+        rungs: most input lengths; those are chosen that pad the job's inputs least.
+        evaluation_rows: rows of an evaluation dispatch; as many as a micro-batch has if left out.
+        dispatch_tokens: most input tokens of a prompt in a dispatch: rungs that would have more get half the
+            rows, a quarter and so on, but at least one. If left out, all have M rows.
 
     Raises:
-        InvalidInputError: fewer than one rung or row.
+        InvalidInputError: `rungs` or `evaluation_rows` is below 1.
     """
     if rungs < 1 or (evaluation_rows is not None and evaluation_rows < 1):
         raise InvalidInputError("rungs and evaluation_rows are at least 1", field="shapes")
@@ -88,7 +83,7 @@ def shapes_for(
     every = [
         example
         for task in run.tasks
-        for split in (task.train, task.selection, task.report)
+        for split in (task.train, task.validation, task.test)
         for example in split
     ]
     free = [task for task in run.tasks if not task.labels]
@@ -110,7 +105,7 @@ def shapes_for(
 
 
 def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
-    """At most so many rungs, each worth its compile: those with the fewest tokens, padding counted."""
+    """At most so many rungs, each worth its compile: those with the fewest tokens, with padding."""
     inputs = Counter(-(-length // ROUNDING) * ROUNDING for length in lengths)
     ordered = sorted(inputs, reverse=True)
     every = sorted(ordered[:: -(-len(ordered) // _TRIED)])
@@ -125,12 +120,12 @@ def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def _tokens(inputs: Mapping[int, int], rungs: Sequence[int]) -> int:
-    """Of all inputs, each padded to its rung."""
+    """Tokens of all inputs, each padded to its rung."""
     return sum(next(rung for rung in rungs if rung >= length) * many for length, many in inputs.items())
 
 
 def rows_within(tokens: int | None, length: int, most: int) -> int:
-    """`most`, halved until so many rows of a length have no more tokens than that, or until it is odd."""
+    """`most`, halved until so many rows of this length have at most `tokens` tokens, or until it is odd."""
     rows = most
     while tokens is not None and rows % 2 == 0 and rows * length > tokens:
         rows //= 2

@@ -1,4 +1,4 @@
-"""Where a run stands after a number of steps: what the next step depends on, and what is reported."""
+"""The state of a run after a number of steps: what the next step depends on, and what was measured."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from server.tuning.training.run import TrainingRun
 
 @dataclass
 class PromptProgress:
-    """Of one prompt.
+    """How far one prompt is.
 
     Attributes:
         status: see `events.Status`.
         best_step, best_metric: of the chosen checkpoint; None before the first evaluation.
-        without_better: evaluations since the best one.
-        evaluations: `{"step", "split", "metrics"}` of each, in order.
-        message: why it stopped, when it did not finish.
+        without_better: number of evaluations since the best one.
+        evaluations: all of them in order, `{"step", "split", "metrics"}` each.
+        message: why it stopped, if it did not finish.
     """
 
     status: Status = "running"
@@ -34,20 +34,20 @@ class PromptProgress:
 
 @dataclass
 class TrainingState:
-    """Of a run, on the host.
+    """The state of a run, on the host.
 
     Attributes:
-        step: steps done.
-        evaluated_step: the last step after which the selection split was measured.
-        reported: whether the report split was measured.
+        step: number of steps done.
+        evaluated_step: the last step after which the validation split was measured.
+        tested: whether the test split was measured.
         prompts, second_moment, best: [N, P, D] f32.
-        losses: one f32 [N] a step done.
-        standings: one a prompt.
+        losses: f32 [N] for each step done.
+        standings: one for each prompt.
     """
 
     step: int
     evaluated_step: int
-    reported: bool
+    tested: bool
     prompts: PromptValues
     second_moment: PromptValues
     best: PromptValues
@@ -56,26 +56,25 @@ class TrainingState:
 
     @staticmethod
     def start(run: TrainingRun) -> TrainingState:
-        """Before the first step."""
+        """The state before the first step."""
         initial = np.stack([np.asarray(task.initial, np.float32) for task in run.tasks])
         standings = [PromptProgress() for _ in run.tasks]
         return TrainingState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
 
     def snapshot(self) -> TrainingState:
-        """The state as it is now, for another thread to write: what the loop does next does not change it.
+        """A copy of the state for another thread to write, which the loop does not change any more.
 
-        Entries of lists are shared, as nothing changes them: copying each of thousands of evaluations would
-        hold up the device's thread.
+        Entries of lists are shared, since nothing changes them: to copy thousands of evaluations would delay
+        the device's thread.
         """
-        return TrainingState(
-            self.step,
-            self.evaluated_step,
-            self.reported,
-            self.prompts.copy(),
-            self.second_moment.copy(),
-            self.best.copy(),
-            list(self.losses),
-            [replace(standing, evaluations=list(standing.evaluations)) for standing in self.standings],
+        standings = [replace(each, evaluations=list(each.evaluations)) for each in self.standings]
+        return replace(
+            self,
+            prompts=self.prompts.copy(),
+            second_moment=self.second_moment.copy(),
+            best=self.best.copy(),
+            losses=list(self.losses),
+            standings=standings,
         )
 
     @property

@@ -29,7 +29,7 @@ def end(store: PromptStore, status: Any, **options: Any) -> None:
 
 def test_a_new_job_waits(store: PromptStore, clock: FakeClock) -> None:
     file = example_file(store, b"rows")
-    job = create(store, created_by="ann", files={"data.train.file": file.id, "data.report.file": file.id})
+    job = create(store, created_by="ann", files={"data.train.file": file.id, "data.test.file": file.id})
     assert re.fullmatch(r"job-[0-9a-f]{24}", job.id)
     assert job == Job(
         id=job.id,
@@ -57,8 +57,8 @@ def test_an_unknown_file_names_the_field_that_named_it(store: PromptStore) -> No
     store.delete_file("acme", gone.id)
     for wrong in (theirs.id, gone.id, "file-" + "0" * 24, "nonsense"):
         with pytest.raises(NotFoundError) as caught:
-            create(store, files={"data.train.file": mine.id, "data.selection.file": wrong})
-        assert (caught.value.code, caught.value.field) == ("unknown_file", "data.selection.file")
+            create(store, files={"data.train.file": mine.id, "data.validation.file": wrong})
+        assert (caught.value.code, caught.value.field) == ("unknown_file", "data.validation.file")
     assert store.list_jobs("acme", "tuning").items == ()
     store.delete_file("acme", mine.id)
 

@@ -83,7 +83,7 @@ def task(
         recipe=recipe,
         initial=initial_prompt(recipe, source(), seed, index, labels=LABELS),
         train=train,
-        selection=held_out,
+        validation=held_out,
         labels=labels,
         label_ids=tuple(target_ids(label, VOCABULARY, recipe) for label in labels),
         **more,

@@ -1,1 +1,1 @@
-"""What every stage stands on: the attempt, its settings, the base model, slices of the device."""
+"""What every stage uses: the attempt, its settings, the base model."""

@@ -1,4 +1,4 @@
-"""One attempt at a job: what its stages work with. Used on one thread."""
+"""One attempt at a job: what its stages work with. Used by one thread."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from server.jobs.leased import LeasedJob, ServiceStoppingError
+from server.jobs.slices import DeviceWork
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
-from server.tuning.jobs.attempts.slices import DeviceWork
 
 
 @dataclass
@@ -23,11 +23,11 @@ class Attempt:
 
     Attributes:
         held: the job, under this attempt's lease.
-        work: gives slices of the device; nothing else uses it.
-        because: entered around what compiles.
-        alive: whether the device's owner still gives slices.
-        files: of checkpoints; a test's.
-        progress: the job's, as the store has it or is about to.
+        work: runs slices on the device; used by nothing else.
+        because: entered around work that compiles.
+        alive: whether the device's owner still runs slices.
+        files: writes checkpoints; tests pass their own.
+        progress: the job's, as `save_progress` stores it.
     """
 
     held: LeasedJob
@@ -45,27 +45,27 @@ class Attempt:
 
     @property
     def job(self) -> Job:
-        """As it was claimed."""
+        """The job as it was claimed."""
         return self.held.job
 
     @property
     def store(self) -> PromptStore:
-        """Whose calls outlast a short outage."""
+        """The store, with calls that outlast a short outage."""
         return self.held.store
 
     @property
     def folder(self) -> Path:
-        """The job's own, for checkpoints and downloads: an attempt goes on with what those before left."""
+        """For checkpoints and downloads of the job: an attempt finds there what earlier ones left."""
         return self.config.folder / self.job.tenant / self.job.id
 
     @property
     def settled(self) -> Mapping[str, Any]:
-        """What an earlier attempt fixed for those that follow: sizes, versions of prompts to start from."""
+        """What an earlier attempt fixed for later ones: sizes, and the versions of initial prompts."""
         found: Mapping[str, Any] = self.progress.get("settled") or {}
         return found
 
     def document(self) -> JobDocument:
-        """What to do, with the versions that an earlier attempt found behind its references."""
+        """The job's document, with references fixed to the versions that an earlier attempt found."""
         document = JobDocument.from_json(self.job.spec).for_base(self.base.fingerprint)
         fixed = self.settled.get("initial_prompts")
         if not fixed:
@@ -75,26 +75,26 @@ class Attempt:
         return document.model_copy(update={"prompts": prompts})
 
     def interrupt(self) -> None:
-        """Whether to go on.
+        """Return if the attempt may go on.
 
         Raises:
-            LeaseLostError, JobCancelledError, ServiceStoppingError: no.
+            LeaseLostError, JobCancelledError, ServiceStoppingError: it may not.
         """
         self.held.check()
         if not self.alive():
             raise ServiceStoppingError
 
     def begin(self, stage: str, warnings: Iterable[str] = ()) -> None:
-        """A stage begins, after what the one before it warns of."""
+        """Begin a stage, after telling the warnings of the stage before."""
         self.progress["phase"] = stage
         self.warn(warnings)
         self.save_progress()
         self.interrupt()
 
     def warn(self, messages: Iterable[str]) -> None:
-        """Tell what is odd and yet allowed."""
+        """Tell warnings, as events of the job."""
         self.held.tell([("warning", {"message": message}) for message in messages])
 
     def save_progress(self) -> None:
-        """The store has the progress as it is here."""
+        """Store the progress."""
         self.held.update(progress=self.progress)

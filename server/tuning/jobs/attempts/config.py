@@ -1,4 +1,4 @@
-"""What the service needs to know: its settings, and the base model that it trains against."""
+"""Settings of the service, and the base model that it trains against."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class ServiceConfig:
     """How jobs are run.
 
     Attributes:
-        folder: of checkpoints and downloads; one folder a job.
-        owner: who claims jobs, for people.
-        slice_seconds: longest device dispatch that a job is prepared for.
-        longest_seconds: above this a job is refused; None where nobody waits for the device.
-        lease_seconds: until another may take a job whose runner is silent.
-        poll_seconds: how often to look for jobs, and for a cancellation of the one that runs.
-        keep_seconds: how long the checkpoint of a failed or cancelled job is kept, to be resumed from.
-        patience_seconds: how long a store that does not answer is asked again before the job is let go.
+        folder: of checkpoints and downloads, with one folder for each job.
+        owner: name of whoever claims jobs, for people.
+        slice_seconds: longest device dispatch to aim for.
+        longest_seconds: a job with a longer dispatch is refused; None where nobody waits for the device.
+        lease_seconds: after this long without a renewal, another process may take the job.
+        poll_seconds: time between two looks for new jobs, or for a cancellation.
+        keep_seconds: how long the checkpoint of a failed or cancelled job is kept for a resumption.
+        patience_seconds: how long to retry a store that does not answer before giving up the job.
         max_file_bytes: of a download.
         max_row_bytes: of one row of a dataset.
-        data_paths: folders, and files, that jobs may read.
+        data_paths: folders and files that jobs may read.
         data_urls: beginnings of URLs that jobs may fetch.
         download_seconds: longest download.
         code_version: for the lineage.
@@ -57,13 +57,13 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningBase:
-    """The frozen model.
+    """The frozen base model.
 
     Attributes:
-        embeddings: reads the `[V, D]` embedding table to host memory; may be slow the first time.
-        memory_room: device bytes that training may take beside what is resident.
-        max_prompt_rows: longest prompt that can be served here.
-        max_label_tokens: longest label, with `</s>`, that can be ranked here.
+        embeddings: reads the `[V, D]` embedding table into host memory; the first call may be slow.
+        memory_room: device bytes that training may use beside what is resident.
+        max_prompt_rows: of the longest prompt that this server can serve.
+        max_label_tokens: of the longest label, with `</s>`, that this server can rank.
     """
 
     functions: Functions

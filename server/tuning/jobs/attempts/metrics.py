@@ -1,4 +1,4 @@
-"""What Prometheus is told of tuning jobs. How good answers are is in `server/tuning/metrics.py`."""
+"""Prometheus series of tuning jobs. Metrics of answers are in `server/tuning/metrics.py`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from server.metrics import SECONDS, Counter, Gauge, Histogram, MetricsRegistry
 
 
 class TuningMetrics:
-    """Runs of jobs and their work on the device.
+    """Counts runs of jobs and their work on the device.
 
     Attributes:
-        compiles: shared with whatever else compiles; cause `tuning`.
+        compiles: shared with everything that compiles; tuning's cause is `tuning`.
     """
 
     def __init__(self, registry: MetricsRegistry, compiles: CompileMetrics) -> None:

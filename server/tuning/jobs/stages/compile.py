@@ -1,4 +1,4 @@
-"""The second stage: sizes and programs. What is fixed for later attempts is stored before the first step."""
+"""The second stage: sizes and programs. What later attempts must keep is stored before the first step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.tuning.training.run import TrainingRun
 
 
 def compile_run(attempt: Attempt, validated: Validated) -> tuple[TrainingRun, TuningPrograms]:
-    """Measure how large a dispatch may be and compile, off the device's thread.
+    """Measure how large a dispatch may be, and compile the programs off the device's thread.
 
     Raises:
         InvalidInputError: see `Sizer.settle`.

@@ -1,4 +1,4 @@
-"""One prompt's splits: fetched, read, checked and cut, with what is odd and the facts for its lineage."""
+"""One prompt's splits: fetched, read, checked and cut, with warnings and the facts for its lineage."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ class Dataset:
     """The splits of one prompt.
 
     Attributes:
-        selection, report: None where there is none.
-        warnings: what is odd and yet allowed.
-        lineage: `data`, the digest, rows and source of each split, and `chosen_on`, the one that chooses the
-            checkpoint.
+        validation, test: None if there is no such split.
+        warnings: about what is odd but allowed.
+        lineage: `data`: digest, number of rows and source of each split; `chosen_on`: the split that chooses
+            the checkpoint.
     """
 
     train: Split
-    selection: Split | None
-    report: Split | None
+    validation: Split | None
+    test: Split | None
     warnings: tuple[str, ...]
     lineage: dict[str, Any]
 
 
 def load_dataset(attempt: Attempt, prompt: PromptDocument, seed: int, path: str) -> Dataset:
-    """Read everything that one prompt learns from and is measured on.
+    """Read all data that one prompt is trained and measured on.
 
     Args:
-        seed: the job's: it decides which train rows are cut for selection.
+        seed: the job's; it decides which train rows are cut for validation.
         path: dotted path of the prompt's `data`, for errors.
 
     Raises:
         InvalidInputError: see `fetch`, `load_split` and `cut_from_train`.
-        StoreError: an upload that is not there.
+        StoreError: an uploaded file is not there.
     """
     data = prompt.data
     read = {name: _read(attempt, prompt, name, path) for name in data.splits}
-    train, report = read["train"], read.get("report")
-    selection, chosen_on = read.get("selection"), "selection"
-    if selection is None and data.selection_from == "report":
-        selection, chosen_on = report, "report"
-    elif selection is None:
+    train, test = read["train"], read.get("test")
+    validation, chosen_on = read.get("validation"), "validation"
+    if validation is None and data.validation_from == "test":
+        validation, chosen_on = test, "test"
+    elif validation is None:
         rows = _rows_to_cut(data, len(train.rows))
         chosen_on = "none"
         if rows:
-            train, selection = _cut(train, rows, seed, prompt, path)
+            train, validation = _cut(train, rows, seed, prompt, path)
             chosen_on = "cut from train"
-    others = [split for split in (selection, report) if split is not None]
+    others = [split for split in (validation, test) if split is not None]
     unique = list({id(split): split for split in others}.values())
     warnings = [*(w for split in read.values() for w in split.warnings), *overlap_warnings(train, unique)]
-    splits = {"train": train, "selection": selection, "report": report}
+    splits = {"train": train, "validation": validation, "test": test}
     facts = {name: _facts(name, split, data) for name, split in splits.items() if split is not None}
     lineage = {"data": facts, "chosen_on": chosen_on}
-    return Dataset(train, selection, report, tuple(warnings), lineage)
+    return Dataset(train, validation, test, tuple(warnings), lineage)
 
 
 def _read(attempt: Attempt, prompt: PromptDocument, name: str, path: str) -> Split:
@@ -91,8 +91,8 @@ def _read(attempt: Attempt, prompt: PromptDocument, name: str, path: str) -> Spl
 
 
 def _rows_to_cut(data: DataDocument, rows: int) -> int:
-    if data.selection_rows is not None:
-        return data.selection_rows
+    if data.validation_rows is not None:
+        return data.validation_rows
     return max(1, min(rows // _CUT_SHARE, _CUT_MOST))
 
 
@@ -102,14 +102,14 @@ def _cut(train: Split, rows: int, seed: int, prompt: PromptDocument, path: str) 
         check_rows("train", kept.rows, prompt.labels)
     except InvalidInputError as error:
         message = (
-            f"{error.message}; give a selection split, or set data.selection_rows (0 keeps the last values)"
+            f"{error.message}; give a validation split, or set data.validation_rows (0 keeps the last values)"
         )
-        field = f"{path}.selection_rows"
+        field = f"{path}.validation_rows"
         raise InvalidInputError(message, field=field, code=error.code) from error
-    return kept, replace(taken, name="selection")
+    return kept, replace(taken, name="validation")
 
 
 def _facts(name: str, split: Split, data: DataDocument) -> dict[str, Any]:
     source = data.splits.get(name)
-    origin = {"source": source.to_json()} if source else {"from": data.selection_from}
+    origin = {"source": source.to_json()} if source else {"from": data.validation_from}
     return {"sha256": split.sha256, "rows": len(split.rows), **origin}

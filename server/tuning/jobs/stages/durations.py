@@ -1,8 +1,8 @@
-"""Refuses a job whose device dispatches would take too long, before the first one: none can be interrupted.
+"""Refuses jobs with device dispatches that would take too long: once begun, none can be interrupted.
 
-A server ends itself when a device step takes longer than `step_timeout_seconds`, and no job may cause that. A
-program's duration is estimated from its operations, as XLA counts them, and the measured speed of a small
-program. Programs that even the slowest device finishes in time are not measured, so most jobs cost nothing.
+A server ends itself when a device step exceeds `step_timeout_seconds`, and no job may cause that. A program's
+duration is estimated from its operations, as XLA counts them, and from the measured speed of a small program.
+Nothing is measured for programs that even the slowest device finishes in time, which are most.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ _SLOWEST_ACCELERATOR = 1e12
 
 
 def check_durations(programs: TuningPrograms, most: float, speed: Callable[[], float], field: str) -> None:
-    """Refuse programs of which a dispatch would take too long.
+    """Refuse programs with a dispatch of more than `most` seconds.
 
     Args:
-        most: seconds.
-        speed: measures operations a second; asked only where it matters.
-        field: what the caller may change.
+        speed: measures operations a second; called only if the answer depends on it.
+        field: the one that the caller may change, for the error.
 
     Raises:
         InvalidInputError: `dispatch_too_long`.
@@ -42,8 +41,8 @@ def check_durations(programs: TuningPrograms, most: float, speed: Callable[[], f
     raise InvalidInputError(
         f"A dispatch of this job would take about {seconds:.3g} seconds, and requests would wait for it; "
         f"{most:.3g} is the most here (half of step_timeout_seconds): train fewer prompts in one job, make "
-        "inputs (max_input_tokens) or targets shorter, name no micro_batch_size, or have the operator leave "
-        "jobs to a chorus worker.",
+        "inputs (max_input_tokens) or targets shorter, leave out micro_batch_size, or have the operator "
+        "leave jobs to a chorus worker.",
         field=field,
         code="dispatch_too_long",
     )

@@ -1,4 +1,4 @@
-"""Where a tuned version came from: enough to make it again, and to know how it was chosen."""
+"""Lineage of a tuned version: enough to make it again, and to know how it was chosen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EVALUATIONS = 100
 def lineage_of(
     attempt: Attempt, validated: Validated, run: TrainingRun, state: TrainingState, place: int
 ) -> dict[str, Any]:
-    """The lineage of one prompt of a job; JSON of some kilobytes, and never more than a version may have."""
+    """The lineage of one prompt of a job: JSON of some kilobytes, never more than a version may have."""
     document, base = validated.document, attempt.base
     member, task, standing = document.members[place], run.tasks[place], state.standings[place]
     source = 0 if document.ensemble else place
@@ -56,8 +56,8 @@ def lineage_of(
 
 
 def fitting(lineage: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """The lineage in at most so many bytes: what a job's document says at length is left out, and said so
-    in `left_out`. It is in the `spec` of the job, and a job that trained for hours is not lost for it."""
+    """The lineage in at most so many bytes. Its largest parts are left out, and named in `left_out`, if it
+    would be larger: the job's `spec` has them, and hours of training must not be lost over them."""
     found = dict(lineage)
     without_text = {**found["recipe"], "initialiser_text": None}
     smaller = {"target_texts": None, "columns": None, "recipe": without_text, "evaluations": None}
@@ -70,8 +70,8 @@ def fitting(lineage: Mapping[str, Any], most: int) -> dict[str, Any]:
 
 
 def curve(losses: Sequence[Any], points: int = _CURVE_POINTS) -> dict[str, list[Any]]:
-    """A loss curve of at most so many points: the mean of equal stretches of steps, at their last step. A
-    stretch without a finite loss is left out."""
+    """A loss curve of at most so many points. Each is the mean over a stretch of steps, at its last step;
+    stretches without a finite loss are left out."""
     steps, means = [], []
     for stretch in np.array_split(np.arange(len(losses)), min(points, max(1, len(losses)))):
         values = np.asarray([losses[n] for n in stretch], np.float64)
@@ -83,7 +83,7 @@ def curve(losses: Sequence[Any], points: int = _CURVE_POINTS) -> dict[str, list[
 
 
 def _thinned(items: Sequence[Any], most: int) -> list[Any]:
-    """Evenly chosen, the last one among them."""
+    """At most so many of the items, evenly spaced, the last one included."""
     if len(items) <= most:
         return list(items)
     places = np.linspace(0, len(items) - 1, most).round().astype(int)

@@ -1,4 +1,4 @@
-"""Whether a job's programs fit into device memory beside what is resident."""
+"""Checks that a job's programs fit into device memory beside what is resident."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from server.errors import InvalidInputError
 from server.tuning.training.programs import TuningPrograms
 
 _STATE_COPIES = 6
-"""Prompts, second moment, best and sums of gradients, the last two in both of a step's hands."""
+"""Of prompts, second moment, best values and gradients; a step holds the last two twice."""
 
 
 def needed_bytes(programs: TuningPrograms) -> int:
-    """The job's state and the scratch memory of its largest program, as XLA reports it.
+    """Bytes of the job's state and of its largest program's scratch memory, as XLA reports it.
 
-    Steps of serving and slices of training never run at once, so scratch memory of the two is not added up.
+    Serving and training never run at the same time, so their scratch memory is not added up.
     """
     shapes = programs.shapes
     state = _STATE_COPIES * 4 * shapes.prompts * shapes.prompt_length * shapes.width
@@ -23,10 +23,10 @@ def needed_bytes(programs: TuningPrograms) -> int:
 
 
 def check_memory(programs: TuningPrograms, room: int) -> None:
-    """Refuse what does not fit.
+    """Refuse programs that do not fit.
 
     Raises:
-        InvalidInputError: `memory_plan`; says what would fit.
+        InvalidInputError: `memory_plan`; the message says what would fit.
     """
     needed = needed_bytes(programs)
     if needed <= room:

@@ -1,6 +1,6 @@
-"""The last stage: what was trained becomes versions, and an ensemble where one was asked for.
+"""The last stage: trained prompts become versions, and an ensemble if the job asks for one.
 
-Done twice it changes nothing.
+To publish twice changes nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from server.tuning.training.state import PromptProgress, TrainingState
 
 
 def is_good(standing: PromptProgress) -> bool:
-    """Whether a prompt becomes a version: it was trained to its end, or as far as it got better."""
+    """Whether a prompt becomes a version: it was trained to the end, or until it got no better."""
     return standing.status in ("finished", "stopped_early") and standing.best_step is not None
 
 
 def publish(attempt: Attempt, validated: Validated, run: TrainingRun, state: TrainingState) -> None:
-    """Register every good prompt, then the ensemble, then promote: each only while the lease holds.
+    """Register every good prompt, then the ensemble, then promote; each only while the lease holds.
 
     Raises:
-        LeaseLostError: another runs the job, or did.
-        StoreError: the disk or the database failed; doing it again goes on where it stopped.
+        LeaseLostError: another process has, or had, the job.
+        StoreError: the disk or the database failed; another call goes on where this one stopped.
     """
     held = attempt.held
     attempt.begin("publishing")
@@ -62,7 +62,7 @@ def publish(attempt: Attempt, validated: Validated, run: TrainingRun, state: Tra
 
 
 def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
-    """How each prompt ended, without versions."""
+    """How each prompt ended; versions are added as they are made."""
     pairs = zip(validated.document.members, state.standings, strict=True)
     prompts = [
         {
@@ -80,7 +80,7 @@ def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
 
 
 def metrics_of(standing: PromptProgress) -> dict[str, float]:
-    """`selection_accuracy`, `report_accuracy`, ...: of the chosen values on each split."""
+    """Metrics of the chosen values on each split: `validation_accuracy`, `test_accuracy`, ..."""
     found: dict[str, float] = {}
     for each in standing.evaluations:
         if each["step"] == standing.best_step:
@@ -121,7 +121,7 @@ def _publish_one(
 def _ensemble(
     attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """The ensemble of the versions that were made, at least two different ones."""
+    """The ensemble of the versions that were made, if at least two of them differ."""
     name, tenant = document.ensemble_name, attempt.job.tenant
     numbers = dict.fromkeys((each["task"], each["version"]) for each in prompts if "version" in each)
     if name is None or len(numbers) < 2:
@@ -139,19 +139,15 @@ def _ensemble(
 
 
 def _promote(attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]]) -> None:
-    """Point `@live` of each task at its best new version, where the job says so."""
+    """If the job asks for it, point `@live` of each task at its best new version."""
     if not document.promote:
         return
-    best: dict[str, Mapping[str, Any]] = {}
-    for each in prompts:
-        if "version" in each and _metric(each) > _metric(best.get(each["task"])):
-            best[each["task"]] = each
+    made = [each for each in prompts if "version" in each]
     job, lease = attempt.job, attempt.held.lease
-    for task, each in best.items():
-        attempt.store.set_alias(job.tenant, task, LIVE, each["version"], moved_by=job.created_by, lease=lease)
+    for task in dict.fromkeys(each["task"] for each in made):
+        best = max((each for each in made if each["task"] == task), key=_metric)
+        attempt.store.set_alias(job.tenant, task, LIVE, best["version"], moved_by=job.created_by, lease=lease)
 
 
-def _metric(report: Mapping[str, Any] | None) -> float:
-    if report is None:
-        return -float("inf")
-    return -1e300 if report["best_metric"] is None else float(report["best_metric"])
+def _metric(prompt: Mapping[str, Any]) -> float:
+    return -float("inf") if prompt["best_metric"] is None else float(prompt["best_metric"])

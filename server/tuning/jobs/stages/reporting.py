@@ -1,4 +1,4 @@
-"""What a job tells while it runs: events and progress, thinned, in the words of the REST API."""
+"""Reports a running job: thinned events and progress, in the terms of the REST API."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _RATE_SECONDS = 60.0
 
 
 class Reporter:
-    """Turns a loop's events into the job's; used on the runner's thread.
+    """Turns the events of a training loop into the job's. Used by the job's thread.
 
-    Step events are thinned to one each two seconds, and the last one before anything else is told.
+    Of the step events one is told every two seconds, and the last one before any other event.
 
     Args:
-        progress: the job's; changed in place.
+        progress: the job's, changed in place.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Reporter:
         progress.setdefault("metrics", {})
 
     def begin(self, step: int) -> None:
-        """The job runs, from this step on."""
+        """Say that the job trains now, from this step on."""
         self.progress |= {"phase": "training", "step": step, "steps": self._steps}
         self._recent.append((self._clock(), step))
         self._held.update(status="running", progress=self.progress)
 
     def add(self, event: TrainingEvent) -> None:
-        """Take an event of the loop."""
+        """Take an event of the training loop."""
         if isinstance(event, StepFinished):
             self._step = event
             self._note(event)
@@ -64,13 +64,13 @@ class Reporter:
             self._waiting.append(("prompt_stopped", self._who(event.prompt) | data))
 
     def checkpointed(self, step: int) -> None:
-        """A state is on the disk."""
+        """Say that the state after this step is on disk."""
         self._tell_step()
         self._waiting.append(("checkpointed", {"step": step}))
         self.progress["checkpoint_step"] = step
 
     def tick(self) -> None:
-        """Send what is due; called about once a second."""
+        """Send what is due. To be called about once a second."""
         due = self._clock() - self._told_at >= _STEP_SECONDS
         if due:
             self._tell_step()
@@ -102,7 +102,7 @@ class Reporter:
         self._waiting.append(("step", data))
 
     def _note(self, event: StepFinished) -> None:
-        """Speed over the last minute: what time is left depends on how much the device serves."""
+        """Note the step, and the speed over the last minute: serving may slow training down at any time."""
         now = self._clock()
         self._recent.append((now, event.step))
         while len(self._recent) > 2 and now - self._recent[1][0] > _RATE_SECONDS:
@@ -130,5 +130,5 @@ class Reporter:
 
 
 def _short(values: Sequence[float | None]) -> list[float | None]:
-    """Six digits are what f32 holds, and enough to look at."""
+    """Values with six digits, which is about what f32 holds."""
     return [None if value is None else float(f"{value:.6g}") for value in values]

@@ -1,4 +1,4 @@
-"""From a source of a job document to a local file: an upload, an allowed path, an allowed URL."""
+"""Fetches the source of a job document to a local file: an upload, an allowed path or an allowed URL."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from prompts_store.text import shown
 from server.errors import InvalidInputError
+from server.jobs.download import fetch_url
 from server.tuning.document.data import DataSource
 from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.stages.download import fetch_url
 from server.urls import split_http_url
 
 
 def fetch(attempt: Attempt, source: DataSource, field: str) -> tuple[Path, str]:
-    """The local file of a source, and what its owner calls it; its ending tells the format.
+    """The local file of a source, and its name, whose ending tells the format.
 
     Args:
         field: dotted path of the source, for errors.
 
     Raises:
         InvalidInputError: `data_not_allowed`, `data_unreachable`, `file_too_large`.
-        StoreError: an upload that is not there.
+        StoreError: an uploaded file is not there.
     """
     if source.kind == "file":
         tenant = attempt.job.tenant
@@ -36,7 +36,7 @@ def fetch(attempt: Attempt, source: DataSource, field: str) -> tuple[Path, str]:
 
 
 def _downloaded(attempt: Attempt, url: str, field: str) -> tuple[Path, str]:
-    """An attempt that takes the job up again reads the same bytes."""
+    """The file is kept, so that a later attempt reads the same bytes."""
     config = attempt.config
     check_url(url, config.data_urls, field)
     name = PurePosixPath(unquote(urlsplit(url).path)).name or "data"
@@ -46,14 +46,23 @@ def _downloaded(attempt: Attempt, url: str, field: str) -> tuple[Path, str]:
         def allowed(other: str) -> None:
             check_url(other, config.data_urls, field)
 
-        fetch_url(url, target, config, allowed=allowed, interrupt=attempt.interrupt, field=field)
+        fetch_url(
+            url,
+            target,
+            max_bytes=config.max_file_bytes,
+            seconds=config.download_seconds,
+            allowed=allowed,
+            interrupt=attempt.interrupt,
+            field=field,
+        )
     return target, name
 
 
 def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
-    """The file that a path leads to, links followed, when it lies under a root.
+    """The file at a path, with links followed, if it lies under a root.
 
-    What is not allowed and what is not there answer alike, so that a job cannot ask what a disk holds.
+    A file that is not allowed gets the same answer as one that is not there, so that jobs cannot find out
+    what is on the disk.
 
     Raises:
         InvalidInputError: `data_not_allowed`.
@@ -66,8 +75,8 @@ def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
     inside = real is not None and any(real.is_relative_to(_resolved(root)) for root in roots)
     if real is None or not regular or not inside:
         message = (
-            f"{shown(text)} is no file that jobs may read: give the absolute path of a file under a folder "
-            "that the operator allows (tuning_data_paths), or upload it"
+            f"{shown(text)} is not a file that jobs may read: give the absolute path of a file under a "
+            "folder that the operator allows (tuning_data_paths), or upload it"
         )
         raise InvalidInputError(message, field=field, code="data_not_allowed")
     return real
@@ -76,13 +85,13 @@ def allowed_path(text: str, roots: tuple[Path, ...], field: str) -> Path:
 def _resolved(root: Path) -> Path:
     try:
         return root.resolve()
-    except (OSError, RuntimeError):  # links that go round: below it there is nothing
+    except (OSError, RuntimeError):  # its links form a loop, so nothing is below it
         return root
 
 
 def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
-    """Refuse a URL that begins like none that the operator allows: same scheme, host and port, and below
-    the same path.
+    """Refuse a URL that is not below one that the operator allows: same scheme, host and port, and a path
+    below its path.
 
     Raises:
         InvalidInputError: `data_not_allowed`.
@@ -94,14 +103,14 @@ def check_url(url: str, allowed: tuple[str, ...], field: str) -> None:
         fits = False
     if not fits:
         message = (
-            f"{shown(url)} is no URL that jobs may fetch: the operator allows beginnings of URLs "
-            "(tuning_data_urls); upload the file instead"
+            f"{shown(url)} is not a URL that jobs may fetch: it must begin with one that the operator "
+            "allows (tuning_data_urls); or upload the file"
         )
         raise InvalidInputError(message, field=field, code="data_not_allowed")
 
 
 def _is_plain(url: SplitResult) -> bool:
-    """No fragment, and no way up or back hidden in the path."""
+    """Whether the URL has no fragment, and its path no hidden way up."""
     path = unquote(unquote(url.path))
     steps = path.replace("\\", "/").split("/")
     return not url.fragment and ".." not in steps and "\\" not in path

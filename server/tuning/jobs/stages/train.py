@@ -1,4 +1,4 @@
-"""The third stage: slices on the device's thread, checkpoints on the writer's, events from this one."""
+"""The third stage: slices on the device's thread, checkpoints on the writer's, events on this one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SLICE_END_SECONDS = 60.0
 def train(
     attempt: Attempt, validated: Validated, run: TrainingRun, programs: TuningPrograms
 ) -> TrainingState:
-    """Slices until the run is done; its state is then on the disk.
+    """Run slices until the run is done and its state is on disk.
 
     Raises:
         InvalidInputError: see `newest_state`.

@@ -1,6 +1,6 @@
-"""The first stage, from a job document to examples and first values.
+"""The first stage: makes examples and first values from a job document.
 
-What can be refused before a step is made is refused here.
+Whatever can be refused before the first step is refused here.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Validated:
 
     Attributes:
         document: with references to prompts fixed to versions.
-        tasks: one for each of `document.members`, with the recipe's micro-batch not settled yet.
-        lineages: of the data of each of `document.prompts`, see `Dataset`; its texts are let go.
-        warnings: what is odd and yet allowed.
+        tasks: one for each of `document.members`; the micro-batch size is not settled yet.
+        lineages: the data's, one for each of `document.prompts`; see `Dataset`.
+        warnings: about what is odd but allowed.
     """
 
     document: JobDocument
@@ -45,7 +45,7 @@ class Validated:
     warnings: tuple[str, ...]
 
     def run(self, micro_batch_size: int) -> TrainingRun:
-        """What is trained, with a fixed micro-batch size."""
+        """The run, with a fixed micro-batch size."""
         settled = [task.recipe.changed(micro_batch_size=micro_batch_size) for task in self.tasks]
         tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
         return TrainingRun(self.document.seed, tuple(tasks))
@@ -55,8 +55,8 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
     """Fetch, read, check and tokenise.
 
     Raises:
-        InvalidInputError: naming the field, and the row where there is one.
-        StoreError: an upload or a prompt that is not there.
+        InvalidInputError: it names the field, and the row if there is one.
+        StoreError: an uploaded file or a prompt is not there.
     """
     attempt.begin("validating")
     base, several = attempt.base, len(document.prompts) > 1
@@ -99,7 +99,7 @@ def _check_servable(entry: PromptDocument, base: TuningBase, at: str) -> None:
 def _task(
     entry: PromptDocument, base: TuningBase, reader: _Reader, dataset: Dataset, at: str
 ) -> tuple[PromptTask, tuple[str, ...]]:
-    """The prompt's examples, and warnings; index and first values come later."""
+    """The prompt's task, without its index and first values, and warnings."""
     recipe = entry.recipe
     said: list[str] = []
 
@@ -118,16 +118,16 @@ def _task(
             f"{base.max_label_tokens} (score_buckets)"
         )
     said += _without_rows(recipe, entry.labels, base)
-    train, selection = examples(dataset.train), examples(dataset.selection)
-    report = selection if dataset.report is dataset.selection else examples(dataset.report)
+    train, validation = examples(dataset.train), examples(dataset.validation)
+    test = validation if dataset.test is dataset.validation else examples(dataset.test)
     blank = np.zeros((recipe.prompt_length, base.width), np.float32)
     task = PromptTask(
         index=entry.index,
         recipe=recipe,
         initial=blank,
         train=train,
-        selection=selection,
-        report=report,
+        validation=validation,
+        test=test,
         metrics=entry.metrics,
         labels=entry.labels,
         label_ids=label_ids,
@@ -136,7 +136,7 @@ def _task(
 
 
 def _without_rows(recipe: Recipe, labels: Sequence[str], base: TuningBase) -> list[str]:
-    """A warning where the initialiser has more to give than the prompt has rows."""
+    """A warning if the prompt has too few rows for what its initialiser would put there."""
     rows = recipe.prompt_length
     if recipe.initialiser == "class_labels" and len(labels) > rows:
         return [
@@ -153,7 +153,7 @@ def _without_rows(recipe: Recipe, labels: Sequence[str], base: TuningBase) -> li
 
 
 def _label_ids(entry: PromptDocument, base: TuningBase, at: str) -> tuple[tuple[int, ...], ...]:
-    """Each label as it is scored; the rules are those of serving, which ranks them later."""
+    """Ids of each label as it is scored, by the rules of serving."""
     found: list[tuple[int, ...]] = []
     for number, label in enumerate(entry.labels):
         field = f"{at}labels.{number}"
@@ -161,7 +161,8 @@ def _label_ids(entry: PromptDocument, base: TuningBase, at: str) -> tuple[tuple[
             raise InvalidInputError("the label has no token in the model's vocabulary", field=field)
         ids = target_ids(label, base.vocabulary, entry.recipe)
         if ids in found:
-            message = f"the label has the same tokens as label {found.index(ids)}; the model cannot tell them"
+            other = found.index(ids)
+            message = f"the label has the same tokens as label {other}; the model cannot tell them apart"
             raise InvalidInputError(message, field=field)
         found.append(ids)
     return tuple(found)
@@ -175,13 +176,13 @@ def _initial(entry: PromptDocument, source: InitialiserSource, seed: int, existi
 
 
 def _existing(entry: PromptDocument, attempt: Attempt, field: str) -> tuple[PromptDocument, Any]:
-    """The entry with its reference fixed to a version, so that a job that is taken up again starts from the
-    same values; and those values."""
+    """The entry with its reference fixed to a version, so that later attempts start from the same values, and
+    those values."""
     if entry.initial_prompt is None:
         return entry, None
     tenant, store = attempt.job.tenant, attempt.store
     reference = parse_reference(entry.initial_prompt, tenant=tenant, field=field)
-    if reference.tenant != tenant:  # answers like one that is not there
+    if reference.tenant != tenant:  # the same answer as for a task that does not exist
         message = f"There is no task {reference.tenant}/{reference.task}."
         raise NotFoundError(message, field=field, code="unknown_task")
     version = store.resolve(reference, tenant=tenant, field=field)
@@ -192,8 +193,12 @@ def _existing(entry: PromptDocument, attempt: Attempt, field: str) -> tuple[Prom
     return entry.model_copy(update={"initial_prompt": fixed}), store.values(version.manifest.digest)
 
 
+_READ_BY = {"data", "template", "target", "columns", "target_texts", "labels"}
+"""Fields of a prompt that decide what is read from its files."""
+
+
 class _Reader:
-    """Reads data once, however many prompts of the job learn from it: they differ in learning rates, say."""
+    """Reads data once for all prompts that train on it; they may differ in their learning rates, say."""
 
     def __init__(self, attempt: Attempt, seed: int) -> None:
         self._attempt = attempt
@@ -203,16 +208,7 @@ class _Reader:
 
     def dataset(self, entry: PromptDocument, path: str) -> Dataset:
         """See `load_dataset`."""
-        key = canonical_json(
-            [
-                entry.data.to_json(),
-                entry.template,
-                entry.target,
-                dict(entry.columns),
-                dict(entry.target_texts),
-                list(entry.labels),
-            ]
-        )
+        key = canonical_json(entry.model_dump(mode="json", include=_READ_BY))
         if key not in self._datasets:
             self._datasets[key] = load_dataset(self._attempt, entry, self._seed, path)
         return self._datasets[key]
@@ -220,7 +216,7 @@ class _Reader:
     def examples(
         self, split: Split, recipe: Recipe, field: str
     ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-        """See `make_examples`. A split lives as long as its dataset, so its identity names it."""
+        """See `make_examples`. Splits live as long as this reader, so their ids are unique."""
         limits = (recipe.prompt_length, recipe.max_input_tokens, recipe.max_target_tokens)
         key = (id(split), *limits, recipe.sentinel_before_target)
         if key not in self._examples:

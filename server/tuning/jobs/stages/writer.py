@@ -1,7 +1,7 @@
-"""Writes checkpoints on a thread of its own, so that a slow disk holds up neither requests nor training.
+"""Writes checkpoints on a thread of its own, so that a slow disk delays neither requests nor training.
 
-Each attempt at a job writes into a folder of its own, named by its lease: a runner that was given up for
-dead and wakes up can spoil nothing of who took the job over.
+Each attempt at a job writes into a folder of its own, named by its fencing token. A process that seemed dead
+and wakes up again can then not spoil the checkpoints of whoever took the job over.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from server.tuning.training.state import TrainingState
 
 
 class CheckpointWriter:
-    """The newest state that was handed in is on the disk soon; older ones that wait are skipped.
+    """Writes the newest state that was handed in; older ones that still wait are skipped.
 
     Args:
         folder: of this attempt.
-        written: called on the writer's thread with the step of each state that is on the disk.
-        may_write: asked before each write; False ends the writing without an error.
+        written: called on the writer's thread with the step of each state that was written.
+        may_write: asked before each write; if False, the state is silently dropped.
     """
 
     def __init__(
@@ -48,22 +48,22 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._run, name="chorus-tuning-checkpoints", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def save(self, state: TrainingState) -> None:
-        """Hand in a state; returns at once. For `TuningLoop`."""
+        """Hand in a state, and return at once."""
         with self._changed:
             self._next = state.snapshot()
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise the error that ended the writing, if there was one."""
+        """Raise the error of the last failed write, if there was one."""
         if self._error is not None:
             raise self._error
 
     def flush(self) -> None:
-        """Wait until what was handed in is on the disk. Raises as `check`."""
+        """Wait until the last state is on disk. Raises as `check` does."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (self._next is None and not self._writing) or self._error is not None
@@ -71,7 +71,7 @@ class CheckpointWriter:
         self.check()
 
     def close(self) -> None:
-        """End the thread after the write under way; what still waits is dropped."""
+        """End the thread after the write that is running; a state that still waits is dropped."""
         with self._changed:
             self._closed, self._next = True, None
             self._changed.notify_all()
@@ -99,10 +99,10 @@ class CheckpointWriter:
 
 
 def newest_state(folder: Path, run: TrainingRun) -> tuple[TrainingState | None, str | None]:
-    """The most advanced state that any attempt at the job left, and a warning when it was made elsewhere.
+    """The most advanced state that any attempt at the job left, and a warning if it was made elsewhere.
 
     Raises:
-        InvalidInputError: `checkpoint_mismatch`; `corrupt_checkpoint` where no whole state is left.
+        InvalidInputError: `checkpoint_mismatch`; `corrupt_checkpoint`: no undamaged state is left.
     """
     found: TrainingState | None = None
     warning: str | None = None
@@ -128,13 +128,13 @@ def _read(attempt: Path, run: TrainingRun) -> TrainingState | None:
     except InvalidInputError as error:
         if error.code != "corrupt_checkpoint":
             raise
-    # Whose attempt it is may not be dead but late, and have put a newer state in its place in between.
+    # Its writer may be alive after all, and have replaced the state while it was read.
     return checkpoint.read_state(attempt, run)
 
 
 def remove_older_attempts(folder: Path, keep: Path) -> None:
-    """Remove what earlier attempts left, once this one has a state of its own. Never a later one's: its
-    runner took the job over from whoever calls this and wakes up late."""
+    """Remove what earlier attempts left, once this one has a state of its own. Later attempts are spared: if
+    there is one, the caller has lost the job to it."""
     for attempt in _attempts(folder):
         if attempt.name < keep.name:
             shutil.rmtree(attempt, ignore_errors=True)
@@ -142,7 +142,7 @@ def remove_older_attempts(folder: Path, keep: Path) -> None:
 
 def attempt_folder(folder: Path, token: int) -> Path:
     """Where the attempt with this fencing token writes."""
-    return folder / f"run-{token:08d}"  # of one width, so that names are in the order of tokens
+    return folder / f"run-{token:08d}"  # of fixed width, so that names sort as tokens do
 
 
 def _attempts(folder: Path) -> list[Path]:
@@ -150,4 +150,4 @@ def _attempts(folder: Path) -> list[Path]:
 
 
 def _rank(state: TrainingState) -> tuple[int, int, bool]:
-    return state.step, state.evaluated_step, state.reported
+    return state.step, state.evaluated_step, state.tested

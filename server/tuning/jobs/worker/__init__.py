@@ -1,1 +1,1 @@
-"""Who takes jobs, and each attempt at one from its first stage to its last."""
+"""Takes jobs from the store, and runs each attempt from its first stage to its last."""

@@ -1,4 +1,4 @@
-"""Why a job failed, as its record tells it: a code, and a sentence that says what to do."""
+"""Makes the record of a failed job: a code, and a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MESSAGE_CHARACTERS = 2_000
 
 
 class GaveUpError(Exception):
-    """The job was run too often without getting further."""
+    """The job was tried too often without progress."""
 
     def __init__(self, runs: int, step: int) -> None:
         super().__init__(
@@ -29,7 +29,7 @@ def failure(code: str, message: str, field: str | None = None) -> dict[str, Any]
 
 
 def log_line(record: Mapping[str, Any]) -> str:
-    """A failure in one line of a log, whatever names a job gave its columns."""
+    """The record as one line of a log, even if names in it contain line breaks."""
     text = f"{record['code']} in {record['field']}: " if record["field"] else f"{record['code']}: "
     return " ".join(f"{text}{record['message']}".split())
 
@@ -44,8 +44,8 @@ def failure_of(error: Exception) -> dict[str, Any]:
         reason = error.strerror or type(error).__name__
         return failure(
             "disk_failed",
-            f"The data folder could not be written ({reason}): see to its disk, then resume the job; it goes "
-            "on from its last checkpoint.",
+            f"The data folder could not be written ({reason}): look after its disk, then resume the job; it "
+            "goes on from its last checkpoint.",
         )
     text = ascii(str(error))[1:-1]
     if "RESOURCE_EXHAUSTED" in text:
@@ -55,7 +55,7 @@ def failure_of(error: Exception) -> dict[str, Any]:
             "prompts or a smaller recipe.max_input_tokens.",
             "recipe.micro_batch_size",
         )
-    # Whatever else the error says may name paths and addresses: it is in the log, and no caller's.
+    # The error's text may name paths and addresses, so it goes to the log and not to the caller.
     return failure(
         "internal",
         f"The job stopped because of a defect ({type(error).__name__}): resume it. The log says more.",
@@ -63,7 +63,7 @@ def failure_of(error: Exception) -> dict[str, Any]:
 
 
 def diverged(state: TrainingState) -> dict[str, Any]:
-    """Every prompt's loss stopped being a number."""
+    """The record of a job in which every prompt's loss stopped being a number."""
     found = next(standing for standing in state.standings if standing.status == "diverged")
     kept = "" if found.best_step is None else f" The values of step {found.best_step} are in the checkpoint."
     again = " Resumed, the job would stop there again: start a new one."

@@ -1,4 +1,4 @@
-"""What jobs left on this machine's disk, removed once nobody can need it."""
+"""Removes what jobs left on this machine's disk, once nobody can need it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def remove_leftovers(folder: Path, store: PromptStore, keep: timedelta, now: datetime | None = None) -> int:
-    """Remove the folders of jobs that succeeded (their process ended before it could), and of those that
-    failed or were cancelled longer than `keep` ago: until then they can be resumed. A folder whose job the
-    store does not know stays; a store that does not answer is logged.
+    """Remove the folders of jobs that succeeded, if their process ended before it removed them, and of jobs
+    that failed or were cancelled longer than `keep` ago, until when they can be resumed. Folders of jobs that
+    the store does not know stay. If the store does not answer, that is logged.
 
     Returns:
         How many were removed.
@@ -29,7 +29,7 @@ def remove_leftovers(folder: Path, store: PromptStore, keep: timedelta, now: dat
         except NotFoundError:
             continue
         except StoreError as error:
-            logger.warning("old checkpoints are not removed now: %s", error.message)
+            logger.warning("old checkpoints could not be removed now: %s", error.message)
             break
         if job.finished_at is None:
             continue

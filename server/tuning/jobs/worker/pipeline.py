@@ -1,12 +1,12 @@
-"""One attempt at a job, stage after stage. Used on one thread.
+"""Runs one attempt at a job, stage after stage. Used by one thread.
 
     validate  fetch, read, check, tokenise
-    compile   measure how large a dispatch may be, compile, all off the device's thread
-    train     slices on the device's thread; checkpoints on the writer's
+    compile   measure how large a dispatch may be, and compile off the device's thread
+    train     slices on the device's thread, checkpoints on the writer's
     publish   versions, ensemble, aliases
 
-A stage is a function of the attempt and of what the stages before it found. Whatever goes wrong fails the
-job, and nothing else.
+A stage is a function of the attempt and of what the stages before it found. Whatever goes wrong fails this
+job and nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AttemptEnding = Literal["succeeded", "failed", "cancelled", "released", "lost"]
 
 
 def make_attempt(attempt: Attempt) -> AttemptEnding:
-    """Bring the job as far as it goes. Never raises."""
+    """Run the job as far as it gets. Never raises."""
     held = attempt.held
     try:
         held.check()
@@ -53,7 +53,7 @@ def make_attempt(attempt: Attempt) -> AttemptEnding:
         _give_back(attempt)
         return "released"
     except LeaseLostError:
-        logger.warning("%s is in other hands; this attempt at it ends", held.job.id)
+        logger.warning("another process has taken %s over; this attempt ends", held.job.id)
         return "lost"
     except JobCancelledError:
         return _end(attempt, "cancelled")
@@ -65,7 +65,7 @@ def make_attempt(attempt: Attempt) -> AttemptEnding:
 
 
 def _count(attempt: Attempt) -> None:
-    """A job that ends its process each time must not go round for ever."""
+    """Count the attempt; give up a job that keeps killing its process without getting further."""
     progress, step = attempt.progress, attempt.progress.get("checkpoint_step", 0)
     same = progress.get("begun_at_step") == step
     runs = progress.get("runs_without_progress", 0) + 1 if same else 1
@@ -80,15 +80,15 @@ def _end(
     error: dict[str, Any] | None = None,
     result: dict[str, Any] | None = None,
 ) -> AttemptEnding:
-    """The job is over without versions. Never raises."""
+    """End the job without versions. Never raises."""
     held = attempt.held
     attempt.progress["runs_without_progress"] = 0
     try:
         held.tell([("failed", error)] if error else [])
         attempt.save_progress()
         held.finish(status, error=error, result=result)
-        # Only now: until then another may run it. Checkpoints stay for a resumption; what was downloaded can
-        # be fetched again.
+        # Not earlier: another process might have taken the job over. Checkpoints stay for a resumption;
+        # downloads can be fetched again.
         shutil.rmtree(attempt.folder / "downloads", ignore_errors=True)
         if error is not None:
             logger.warning("%s failed: %s", held.job.id, log_line(error))
@@ -96,16 +96,16 @@ def _end(
         return "lost"
     except StoreError as failure:
         logger.warning(
-            "the end of %s could not be written; it is run again: %s", held.job.id, failure.message
+            "the end of %s could not be stored, so it will run again: %s", held.job.id, failure.message
         )
         return "lost"
     return status
 
 
 def _give_back(attempt: Attempt) -> None:
-    """Into the queue, for the next process. Never raises: a lease runs out by itself."""
+    """Put the job back into the queue. Never raises: the lease would run out by itself."""
     runs = attempt.progress.get("runs_without_progress", 1)
-    attempt.progress["runs_without_progress"] = max(0, runs - 1)  # an orderly end is no failure
+    attempt.progress["runs_without_progress"] = max(0, runs - 1)  # an orderly end does not count as a failure
     try:
         attempt.save_progress()
         attempt.held.release()

@@ -13,10 +13,10 @@ from prompts_store.blobs.files import Files
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from server.jobs.leased import LeasedJob
+from server.jobs.slices import DeviceWork
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
-from server.tuning.jobs.attempts.slices import DeviceWork
 from server.tuning.jobs.worker.leftovers import remove_leftovers
 from server.tuning.jobs.worker.pipeline import make_attempt
 
@@ -27,14 +27,14 @@ _SWEEP_SECONDS = 3600.0
 
 
 class TuningService:
-    """Threads: the service's, and while a job runs one that keeps its lease and one that writes checkpoints.
-    Device work is in `work`, which the device's owner calls.
+    """Runs jobs on a thread of its own. While a job runs, one more thread keeps its lease, and one writes its
+    checkpoints. Work for the device is in `work`, for the device's owner to run.
 
     Args:
-        because: entered around what compiles, with the cause.
-        alive: whether the device's owner still gives slices; False lets the job go.
-        files: of checkpoints; a test's.
-        say: told one line at the begin and the end of each attempt.
+        because: entered, with the cause, around work that compiles.
+        alive: whether the device's owner still runs slices; if not, the job is given back.
+        files: writes checkpoints; tests pass their own.
+        say: called with one line at the start and the end of each attempt.
     """
 
     def __init__(
@@ -66,23 +66,26 @@ class TuningService:
         self._thread = threading.Thread(target=self._run, name="chorus-tuning", daemon=True)
 
     def start(self) -> None:
-        """Begin to take jobs."""
+        """Start to take jobs."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Look for a job now: one was made."""
+        """Look for a job now, since one was made."""
         self._look.set()
 
     @property
     def running(self) -> str | None:
-        """Id of the job at hand."""
+        """Id of the job that is running."""
         held = self._held
         return None if held is None else held.job.id
 
     def stop(self, seconds: float) -> bool:
-        """Save the state of the job at hand, give it back and end. False: a compile still goes on after this
-        time; its job is then given back, and the process had better end without waiting. A second call does
-        not wait again."""
+        """Save the state of the running job, give the job back and end the thread.
+
+        Returns:
+            False if the thread still runs after so many seconds, because it compiles. The job is then given
+            back all the same, and the process should end without waiting. A second call does not wait.
+        """
         first = not self._stopping.is_set()
         self._stopping.set()
         self._look.set()
@@ -107,25 +110,25 @@ class TuningService:
                 self._look.wait(self._config.poll_seconds)
 
     def _unharmed(self, part: Callable[[], bool | None]) -> bool:
-        """What the part answers; a defect in it is logged, and the next job is taken all the same."""
+        """The result of `part`. If it raises, that is logged, and the service goes on to the next job."""
         try:
             return bool(part())
         except (StoreError, OSError) as error:
-            logger.warning("taking jobs failed; it is tried again: %s", error)
+            logger.warning("could not take jobs, will try again: %s", error)
             return False
         except Exception:
-            logger.exception("taking jobs failed; it is tried again")
+            logger.exception("could not take jobs, will try again")
             return False
 
     def _run_one(self) -> bool:
-        """Whether there was a job."""
+        """Take a job and run it; whether to look for the next one at once."""
         config = self._config
         try:
             claimed = self._store.claim_job(
                 "tuning", config.owner, config.lease_seconds, self._base.fingerprint
             )
         except StoreError as error:
-            logger.warning("the store cannot be asked for jobs: %s", error.message)
+            logger.warning("could not ask the store for jobs: %s", error.message)
             return False
         if claimed is None:
             return False
@@ -145,9 +148,9 @@ class TuningService:
         finally:
             self._held = None
         self._metrics.runs_ended.inc(1, ending)
-        if ending != "failed":  # the pipeline has told why
+        if ending != "failed":  # the pipeline has logged why
             self._say(f"{job.id} {ending}")
-        return ending != "lost"  # what was lost to a store that is away is not begun again at once
+        return ending != "lost"  # after a lost job pause first: the store may be away
 
     def _sweep(self) -> None:
         """Remove old checkpoints, now and then."""

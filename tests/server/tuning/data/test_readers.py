@@ -132,7 +132,7 @@ def test_bad_files_are_refused_with_the_row(tmp_path: Path, name: str, content: 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "a.jsonl", [{"text": str(n), "label": "good"} for n in range(5)])
     assert _refused(path, labels=LABELS).code == "one_class"
-    assert load_split("selection", path, PROMPT, labels=LABELS).warnings
+    assert load_split("validation", path, PROMPT, labels=LABELS).warnings
 
 
 def test_one_label_is_one_class_and_one_free_answer_is_odd(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_odd_but_allowed_rows_are_warned_about() -> None:
     assert check_rows("train", [*_rows("a"), TextRow(2, "b", ("bad",))]) == ()
 
 
-def test_a_selection_split_never_shares_content_with_train(tmp_path: Path) -> None:
+def test_a_validation_split_never_shares_content_with_train(tmp_path: Path) -> None:
     rows = [{"text": str(n % 40), "label": "good" if n % 2 else "bad"} for n in range(100)]
     train = load_split("train", _jsonl(tmp_path / "a.jsonl", rows), PROMPT, labels=LABELS)
     kept, taken = cut_from_train(train, 20, seed=1)
@@ -229,8 +229,8 @@ def test_a_selection_split_never_shares_content_with_train(tmp_path: Path) -> No
     assert cut_from_train(train, 20, seed=2)[1] != taken
     # The control: a split that shares rows is told.
     assert (
-        "5 rows of the report split are in train too"
-        in overlap_warnings(train, [type(train)("report", train.rows[:5])])[0]
+        "5 rows of the test split are in train too"
+        in overlap_warnings(train, [type(train)("test", train.rows[:5])])[0]
     )
     assert taken.sha256 == file_digest(tmp_path / "a.jsonl")
     for size in (0, 100):

@@ -47,7 +47,7 @@ def test_a_short_document_gets_every_default() -> None:
         but(recipe={"batch_size": 12, "micro_batch_size": 4, "initialiser": "uniform"}),
         but(initial_prompt="acme/other@3", recipe={"prompt_length": 20}),
         but(prompts=[{"recipe": {"learning_rate": 0.1}}, {"task": "other", "index": 7}]),
-        but(data={"train": FILE, "report": {"url": "https://x/y.csv"}, "selection_from": "report"}),
+        but(data={"train": FILE, "test": {"url": "https://x/y.csv"}, "validation_from": "test"}),
     ],
 )
 def test_the_normalised_form_reads_back_as_the_same_spec(document: dict[str, Any]) -> None:
@@ -83,14 +83,14 @@ def test_an_ensemble_is_the_same_prompt_with_other_indices() -> None:
 def test_sources_are_named_by_the_fields_that_were_sent() -> None:
     sent = JobDocument.read(
         but(
-            data={"train": FILE, "report": {"path": "/x"}},
-            prompts=[{}, {"data": {"selection": {"url": "https://x/y"}}}],
+            data={"train": FILE, "test": {"path": "/x"}},
+            prompts=[{}, {"data": {"validation": {"url": "https://x/y"}}}],
         )
     )
     assert list(sent.sources) == [
         ("data.train.file", "file", "file-abc"),
-        ("data.report.path", "path", "/x"),
-        ("prompts.1.data.selection.url", "url", "https://x/y"),
+        ("data.test.path", "path", "/x"),
+        ("prompts.1.data.validation.url", "url", "https://x/y"),
     ]
     train = JobDocument.from_json(PLAIN).prompts[0].data.train
     assert train == DataSource(file="file-abc") and (train.kind, train.value) == ("file", "file-abc")

@@ -11,6 +11,7 @@ import pytest
 
 from prompts_store.digests import canonical_json
 from prompts_store.store import PromptStore
+from server.tuning.document.earlier_names import renamed_spec
 from server.tuning.document.job import JobDocument
 from tests.places import FIXTURES
 
@@ -27,7 +28,9 @@ def test_a_stored_document_of_before_comes_back_from_the_store(name: str, tmp_pa
         claimed = store.claim_job("tuning", "a runner", 60, document["base_fingerprint"])
     assert claimed is not None and claimed[0].id == made.id
     spec = JobDocument.from_json(kept).for_base(document["base_fingerprint"])
-    assert spec.to_json() == document
+    expected = renamed_spec(document)
+    assert spec.to_json() == expected
     # A checkpoint is of one recipe, by these bytes: a job that was under way goes on.
-    for prompt, stored in zip(spec.prompts, document["prompts"], strict=True):
+    for prompt, stored in zip(spec.prompts, expected["prompts"], strict=True):
         assert canonical_json(prompt.to_json()) == canonical_json(stored)
+        assert canonical_json(prompt.recipe.to_json()) == canonical_json(stored["recipe"])

@@ -18,12 +18,12 @@ from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from server.engine.metrics import CompileMetrics
 from server.jobs.leased import LeasedJob
+from server.jobs.slices import DeviceWork, SliceThread
 from server.metrics import Counter, Histogram, MetricsRegistry
 from server.tuning.document.job import JobDocument
 from server.tuning.jobs.attempts.attempt import Attempt
 from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
 from server.tuning.jobs.attempts.metrics import TuningMetrics
-from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
 from server.tuning.jobs.worker.service import TuningService
 from tests.server.tuning.tuning_tools import LABELS, VOCABULARY, letters_task, model
 
@@ -76,7 +76,7 @@ def upload(store: PromptStore, text: str | bytes, name: str = "train.jsonl", ten
 def document(file_id: str, **changes: Any) -> dict[str, Any]:
     """A job document; `recipe` changes go over RECIPE."""
     recipe = {**RECIPE, **changes.pop("recipe", {})}
-    data = changes.pop("data", {"train": {"file": file_id}, "selection_rows": 10})
+    data = changes.pop("data", {"train": {"file": file_id}, "validation_rows": 10})
     return {"task": "letters", "data": data, "labels": list(LABELS), "recipe": recipe, "seed": 3} | changes
 
 

@@ -45,7 +45,7 @@ CASES: list[tuple[str, str, bytes, dict[str, Any], str, str, str]] = [
     ("one class", "a.jsonl", lines(*[{**row, "label": "y"} for row in GOOD]), {}, "one_class", "data.train",
      "every row of the train split"),
     ("one class left after the cut", "a.jsonl", lines(*[{**row, "label": "y"} for row in GOOD], GOOD[0]),
-     {"data": {"selection_rows": 12}}, "one_class", "data.selection_rows", "selection split"),
+     {"data": {"validation_rows": 12}}, "one_class", "data.validation_rows", "validation split"),
     ("wrong encoding", "a.jsonl", lines(*GOOD[:2], b'{"text": "caf\xe9", "label": "n"}\n'), {},
      "invalid_data", "data.train", "row 3: is not UTF-8"),
     ("UTF-16", "a.csv", "text,label\nab,n\n".encode("utf-16"), {}, "invalid_data", "data.train", "UTF-8"),
@@ -55,9 +55,10 @@ CASES: list[tuple[str, str, bytes, dict[str, Any], str, str, str]] = [
      "row 2: is not a JSON"),
     ("unknown ending", "a.xml", b"<x/>", {}, "invalid_data", "data.train", "a.xml: has an unknown ending"),
     ("a long target", "a.jsonl", lines({"text": "ab", "label": "n"}, {"text": "cd", "label": "y" * 30}),
-     {"labels": [], "data": {"selection_rows": 0}}, "target_too_long", "data.train", "row 2: the target has"),
-    ("too few rows to cut", "a.jsonl", lines(GOOD[0], GOOD[1]), {"data": {"selection_rows": 2}},
-     "empty_split", "data.selection_rows", "cannot take 2 of the 2"),
+     {"labels": [], "data": {"validation_rows": 0}}, "target_too_long", "data.train",
+     "row 2: the target has"),
+    ("too few rows to cut", "a.jsonl", lines(GOOD[0], GOOD[1]), {"data": {"validation_rows": 2}},
+     "empty_split", "data.validation_rows", "cannot take 2 of the 2"),
 ]  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PromptStor
 
 
 def _job(store: PromptStore, source: dict[str, str], changes: dict[str, Any]) -> Job:
-    data = {"train": source, "selection_rows": 2} | changes.pop("data", {})
+    data = {"train": source, "validation_rows": 2} | changes.pop("data", {})
     return finished(store, submit(store, document("", data=data, **changes)))
 
 
@@ -113,7 +114,7 @@ def test_a_job_with_bad_data_is_one_line_of_the_log(
 ) -> None:
     """Its sentence, whatever its owner called the columns. The control: a defect has its traceback."""
     store = PromptStore.open(tmp_path)
-    data = {"train": {"file": upload(store, lines({"text": "a", "label": "n"}))}, "selection_rows": 0}
+    data = {"train": {"file": upload(store, lines({"text": "a", "label": "n"}))}, "validation_rows": 0}
     odd = document("", data=data, target="label\nCRITICAL all is lost")
     with caplog.at_level(logging.INFO):
         with running(store, tmp_path, watcher=NeverCompiles()):
@@ -176,8 +177,8 @@ def test_an_upload_of_another_tenant_is_not_there(bench: tuple[PromptStore, Path
 def test_copies_and_contradictions_are_warned_about(tmp_path: Path, compile_cache: Path) -> None:
     store = PromptStore.open(tmp_path)
     twice = [*GOOD, GOOD[0], GOOD[1], {"text": GOOD[2]["text"], "label": "y"}]
-    train, selection = upload(store, lines(*twice)), upload(store, lines(GOOD[3], GOOD[4]))
-    data = {"train": {"file": train}, "selection": {"file": selection}}
+    train, validation = upload(store, lines(*twice)), upload(store, lines(GOOD[3], GOOD[4]))
+    data = {"train": {"file": train}, "validation": {"file": validation}}
     job = submit(store, document(train, data=data))
     with running(store, tmp_path):
         assert finished(store, job).status == "succeeded"
@@ -186,7 +187,7 @@ def test_copies_and_contradictions_are_warned_about(tmp_path: Path, compile_cach
         assert any(words in each for each in warned), warned
     # The control: good data is not warned about.
     file = upload(store, lines(*GOOD))
-    good = submit(store, document(file, data={"train": {"file": file}, "selection_rows": 2}))
+    good = submit(store, document(file, data={"train": {"file": file}, "validation_rows": 2}))
     with running(store, tmp_path):
         assert finished(store, good).status == "succeeded"
     warned = [data["message"] for kind, data in events(store, good) if kind == "warning"]

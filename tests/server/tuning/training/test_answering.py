@@ -19,7 +19,7 @@ from tests.server.tuning.tuning_tools import RECIPE, VOCABULARY, model, programs
 def test_greedy_text_is_the_models_own_decoding() -> None:
     job = TrainingRun(3, (task(free_text=True, metrics=("exact_match", "squad_f1")),))
     built, only = programs(job), job.tasks[0]
-    places = [(0, example) for example in only.selection[:3]]
+    places = [(0, example) for example in only.validation[:3]]
     ids, lengths = pack_training_inputs(built.vocab_rows, built.shapes, places, built.shapes.evaluation_rows)
     found = np.asarray(built.greedy[24](built.params, only.initial[None], ids, lengths)).tolist()
     resident = model()

@@ -76,7 +76,7 @@ def _state(step: int) -> TrainingState:
         setattr(state, name, generator.standard_normal(state.prompts.shape).astype(np.float32))
     state.step = state.evaluated_step = step
     state.losses = [generator.standard_normal(2).astype(np.float32) for _ in range(step)]
-    state.standings[0].evaluations.append({"step": step, "split": "selection", "metrics": {"mean": 0.5}})
+    state.standings[0].evaluations.append({"step": step, "split": "validation", "metrics": {"mean": 0.5}})
     state.standings[1].status = "diverged"
     return state
 

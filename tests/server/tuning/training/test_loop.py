@@ -54,7 +54,7 @@ def test_a_prompt_learns_a_task() -> None:
     loop = _loop(job)
     untuned: list[dict[str, float] | None] = []
     evaluator = Evaluator(job, programs(job), VOCABULARY.decode)
-    list(evaluator.measure(loop.state.prompts, [job.tasks[0].selection], untuned))
+    list(evaluator.measure(loop.state.prompts, [job.tasks[0].validation], untuned))
     events = _run(loop, 50)
     losses = [event.losses[0] or 0.0 for event in events if isinstance(event, StepFinished)]
     assert len(losses) == 40
@@ -68,7 +68,7 @@ def test_a_prompt_learns_a_task() -> None:
 
 
 def test_events_come_in_order_and_slices_are_bounded() -> None:
-    job = TrainingRun(3, (replace(task(), report=task(4).selection),))
+    job = TrainingRun(3, (replace(task(), test=task(4).validation),))
     loop = _loop(job)
     kinds: list[str] = []
     for _ in range(200):
@@ -80,9 +80,9 @@ def test_events_come_in_order_and_slices_are_bounded() -> None:
     step = ["StepFinished"] * 3
     assert kinds == [*step, "Evaluated", *step, "Evaluated", "Evaluated"]
     assert [each["split"] for each in loop.state.standings[0].evaluations] == [
-        "selection",
-        "selection",
-        "report",
+        "validation",
+        "validation",
+        "test",
     ]
 
 
@@ -103,7 +103,7 @@ def test_the_metrics_of_one_prompt_are_a_slice() -> None:
     found: list[dict[str, float] | None] = []
     evaluator = Evaluator(job, programs(job), VOCABULARY.decode)
     state, seen = TrainingState.start(job), []
-    for _ in evaluator.measure(state.prompts, [each.selection for each in job.tasks], found):
+    for _ in evaluator.measure(state.prompts, [each.validation for each in job.tasks], found):
         seen.append(len(found))
     rows = programs(job).shapes.evaluation_rows
     assert seen == [0] * (2 * 12 // rows) + [1] and len(found) == 2
@@ -172,7 +172,7 @@ def test_early_stopping_stops_one_prompt_and_not_the_other() -> None:
     # answer.
     hopeless = replace(
         task(1, recipe.changed(early_stopping_evaluations=2)),
-        selection=tuple(replace(example, answers=("never",)) for example in task(1).selection),
+        validation=tuple(replace(example, answers=("never",)) for example in task(1).validation),
     )
     loop = _loop(TrainingRun(3, (patient, hopeless)))
     events = _run(loop)

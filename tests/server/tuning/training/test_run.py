@@ -54,11 +54,11 @@ def test_shapes_hold_everything_and_have_few_rungs() -> None:
     job = TrainingRun(3, (task(0), task(1, free_text=True)))
     shapes = shapes_for(job, rungs=2)
     P = RECIPE.prompt_length
-    longest = max(len(example.input_ids) for each in job.tasks for example in (*each.train, *each.selection))
+    longest = max(len(example.input_ids) for each in job.tasks for example in (*each.train, *each.validation))
     assert shapes.input_lengths[-1] >= P + longest
     assert 1 <= len(shapes.input_lengths) <= 2
     assert shapes.input_length(1) == shapes.input_lengths[0]
-    assert (shapes.rows, shapes.evaluation_rows) == (8, 8)
+    assert (shapes.prompts * shapes.rows_per_prompt, shapes.evaluation_rows) == (8, 8)
     assert (shapes.labels, shapes.new_tokens) == (2, RECIPE.max_target_tokens)
     with pytest.raises(InvalidInputError):
         shapes_for(job, rungs=0)
@@ -67,7 +67,7 @@ def test_shapes_hold_everything_and_have_few_rungs() -> None:
 def _of_lengths(*lengths: int) -> TrainingRun:
     """A job whose train split has inputs of these lengths, in this order."""
     train = [Example(n, (5,) * length, (7, 1), ("y",)) for n, length in enumerate(lengths)]
-    return TrainingRun(3, (replace(task(), train=train, selection=()),))
+    return TrainingRun(3, (replace(task(), train=train, validation=()),))
 
 
 def test_a_rung_is_there_where_it_saves_more_than_its_compile() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from prompts_store.store import PromptStore
-from server.tuning.jobs.attempts.slices import DeviceWork, SliceThread
+from server.jobs.slices import DeviceWork, SliceThread
 from server.tuning.jobs.stages.sizing import Sizer, Sizes
 from server.tuning.training.run import TrainingRun
 from tests.server.tuning.jobs.service_tools import (
@@ -121,7 +121,7 @@ def test_sizes_are_measured_recorded_and_kept(
 
 def test_time_that_other_processes_take_does_not_count() -> None:
     sizer, away = Timed(8, 0.06, lambda n: 0.0), threading.Event()
-    device = SliceThread(sizer._turns)
+    device = SliceThread(sizer.turns)
     device.start()
 
     def spin(seconds: float) -> None:

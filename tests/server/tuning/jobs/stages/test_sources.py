@@ -15,11 +15,11 @@ import pytest
 
 from prompts_store.store import PromptStore
 from server.errors import InvalidInputError
+from server.jobs.download import _Transfer, fetch_url
 from server.tuning.document.data import DataSource
 from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.stages.download import _Transfer, fetch_url
 from server.tuning.jobs.stages.sources import allowed_path, check_url, fetch
-from tests.server.tuning.jobs.service_tools import attempt, config
+from tests.server.tuning.jobs.service_tools import attempt
 
 
 def refused(path: str, roots: tuple[Path, ...]) -> str:
@@ -49,7 +49,7 @@ def test_paths_lie_under_a_root_links_followed(tmp_path: Path) -> None:
         str(outside), str(root / "bad"), str(root / "folder" / "secret.csv"), f"{root}/../secret.csv",
         str(tmp_path / "data-too" / "x.csv"), str(root), str(root / "absent"), "deep/train.csv", "\0", "",
     ]  # fmt: skip
-    messages = {refused(path, roots).split("is no file")[1] for path in wrong}
+    messages = {refused(path, roots).split("is not a file")[1] for path in wrong}
     assert len(messages) == 1, "absent and forbidden answer alike"
     refused(str(inside), ())
 
@@ -123,8 +123,16 @@ def say(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **heade
 
 
 def fetched(url: str, target: Path, interrupt: Callable[[], None], **more: Any) -> None:
-    field, settings = "data.train.url", config(target.parent)
-    fetch_url(url, target, settings, allowed=lambda other: None, interrupt=interrupt, field=field, **more)
+    fetch_url(
+        url,
+        target,
+        max_bytes=256 << 20,
+        seconds=600,
+        allowed=lambda other: None,
+        interrupt=interrupt,
+        field="data.train.url",
+        **more,
+    )
 
 
 def opened(folder: Path, **changes: Any) -> Attempt:
@@ -307,7 +315,7 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
             raise KeyError("cancelled")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr("server.tuning.jobs.stages.download._END_SECONDS", 0.0)
+    monkeypatch.setattr("server.jobs.download._END_SECONDS", 0.0)
     with pytest.raises(KeyError):
         fetched("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv", interrupt)
     left = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]

@@ -36,12 +36,12 @@ def test_prompts_that_learn_from_the_same_data_share_its_examples(
     load = stage.load_dataset
     monkeypatch.setattr(stage, "load_dataset", lambda *a: read.append(a[-1]) or load(*a))
     rates = [{"recipe": {"learning_rate": rate}} for rate in (0.1, 0.3, 0.5)]
-    other = {"data": {"train": {"file": upload(store, jsonl(40, 2))}, "selection_rows": 10}}
+    other = {"data": {"train": {"file": upload(store, jsonl(40, 2))}, "validation_rows": 10}}
     sent = document(upload(store, jsonl()), prompts=[*rates, other, {"target_texts": {"n": "n", "y": "y"}}])
     held = _texts()
     validated = _validated(store, tmp_path, sent)
     one, two, three, fourth, fifth = validated.tasks
-    assert one.train is two.train is three.train and one.selection is three.selection
+    assert one.train is two.train is three.train and one.validation is three.validation
     assert fourth.train != one.train and fifth.train is not one.train and fifth.train == one.train
     assert read == ["prompts.0.data", "prompts.3.data", "prompts.4.data"]
     assert _texts() == held, "texts are let go"

@@ -55,7 +55,7 @@ def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
 def test_a_snapshot_stays_as_it_was_and_copies_no_entries() -> None:
     """Whoever hands a state in is the device's thread: thousands of evaluations must cost it nothing."""
     state = TrainingState.start(RUN)
-    entry = {"step": 1, "split": "selection", "metrics": {"mean": 0.5}}
+    entry = {"step": 1, "split": "validation", "metrics": {"mean": 0.5}}
     state.standings[0].evaluations.append(entry)
     taken = state.snapshot()
     state.standings[0].evaluations.append({**entry, "step": 2})

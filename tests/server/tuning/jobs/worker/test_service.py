@@ -43,8 +43,8 @@ def store(tmp_path: Path) -> PromptStore:
 
 def test_a_job_becomes_a_version_that_says_where_it_came_from(store: PromptStore, tmp_path: Path) -> None:
     file = upload(store, jsonl())
-    report = upload(store, jsonl(20, 9), "report.jsonl")
-    data = {"train": {"file": file}, "report": {"file": report}, "selection_rows": 10}
+    test = upload(store, jsonl(20, 9), "report.jsonl")
+    data = {"train": {"file": file}, "test": {"file": test}, "validation_rows": 10}
     watcher = Watcher()
     job = done(store, tmp_path, document(file, data=data, description="Letters."), watcher=watcher)
     assert job.status == "succeeded", job.error
@@ -53,14 +53,14 @@ def test_a_job_becomes_a_version_that_says_where_it_came_from(store: PromptStore
     assert version.manifest.labels == ("n", "y") and version.manifest.digest == made["digest"]
     assert store.values(version.manifest.digest).shape == (5, base().width)
     assert set(version.metrics) == {
-        "selection_accuracy", "selection_mean", "report_accuracy", "report_mean",
+        "validation_accuracy", "validation_mean", "test_accuracy", "test_mean",
     }  # fmt: skip
     lineage = version.lineage
     assert lineage["base_model_name"] == base().functions.config.name != ""
     assert lineage["data"]["train"] == {
         "sha256": store.get_file(TENANT, file).sha256, "rows": 30, "source": {"file": file},
     }  # fmt: skip
-    assert lineage["data"]["selection"]["from"] == "train" and lineage["data"]["report"]["rows"] == 20
+    assert lineage["data"]["validation"]["from"] == "train" and lineage["data"]["test"]["rows"] == 20
     assert (lineage["chosen_on"], lineage["job"], lineage["seed"]) == ("cut from train", job.id, 3)
     assert lineage["recipe"]["micro_batch_size"] == 4 and len(lineage["curve"]["loss"]) == 6
     kinds = [kind for kind, _ in events(store, job)]
@@ -102,14 +102,14 @@ def test_two_tasks_train_in_one_job_each_with_its_own_data(store: PromptStore, t
     first, second = upload(store, jsonl(40, 1)), upload(store, jsonl(40, 2))
     sent = document(first, prompts=[
         {"task": "one", "recipe": {"learning_rate": 0.1}},
-        {"task": "two", "data": {"train": {"file": second}, "selection_rows": 5}, "metrics": ["f1_macro"]},
+        {"task": "two", "data": {"train": {"file": second}, "validation_rows": 5}, "metrics": ["f1_macro"]},
     ])  # fmt: skip
     job = done(store, tmp_path, sent)
     assert job.status == "succeeded", job.error
     one, two = (store.resolve(name, tenant=TENANT) for name in ("one", "two"))
     assert one.lineage["recipe"]["learning_rate"] == 0.1 and two.lineage["recipe"]["learning_rate"] == 0.3
     assert one.lineage["data"]["train"]["sha256"] != two.lineage["data"]["train"]["sha256"]
-    assert "selection_f1_macro" in two.metrics
+    assert "validation_f1_macro" in two.metrics
 
 
 def test_transfer_starts_from_the_version_that_was_meant_when_it_began(

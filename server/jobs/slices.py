@@ -1,4 +1,4 @@
-"""Device work from the runner's thread to whoever owns the device: one bounded slice at a time."""
+"""Hands device work from a job's thread to the device's owner: one bounded slice at a time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 Piece = Callable[[], bool]
-"""Does one slice of device work; True when nothing is left of it."""
+"""Does one slice of the work; returns True when the work is done."""
 
 
 class DeviceWork:
-    """A `BackgroundWork`: one piece of work at a time, given slices by the engine (or a `SliceThread`).
+    """A `BackgroundWork` that holds one piece of work at a time. The engine, or a `SliceThread`, runs it.
 
     Args:
-        because: entered around each slice, so that what compiles inside has its cause.
-        observe: told the seconds of each slice, on the device's thread.
+        because: entered around each slice, so that a compile inside it is counted under its cause.
+        observe: called on the device's thread with the seconds of each slice.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class DeviceWork:
         self._wake: Callable[[], None] = lambda: None
 
     def connect(self, wake: Callable[[], None]) -> None:
-        """Say how to call whoever gives slices."""
+        """Set what `start` calls to wake the device's owner."""
         self._wake = wake
 
     # For the device's owner.
 
     def wants_slice(self) -> bool:
-        """Whether a piece is there and unfinished."""
+        """Whether there is work left."""
         return self._piece is not None
 
     def run_slice(self) -> None:
-        """One slice. An error of the piece ends it and is raised in `wait`."""
+        """Run one slice. If the piece raises, it ends, and `wait` raises the error."""
         with self._changed:
             piece, self._busy = self._piece, self._piece is not None
         if piece is None:
@@ -62,18 +62,18 @@ class DeviceWork:
                     self._piece, self._error = None, error
                 self._changed.notify_all()
 
-    # For the runner.
+    # For the job's thread.
 
     def start(self, piece: Piece) -> None:
-        """Have this piece done."""
+        """Hand in a piece of work."""
         with self._changed:
             if self._piece is not None or self._busy:
-                raise RuntimeError("a piece of work is under way already")
+                raise RuntimeError("there is unfinished work already")
             self._piece, self._error = piece, None
         self._wake()
 
     def wait(self, seconds: float) -> bool:
-        """Whether the piece ended within this time. Raises what the piece raised."""
+        """Wait at most so many seconds; whether the piece has ended. Raises what the piece raised."""
         with self._changed:
             ended = self._changed.wait_for(lambda: self._piece is None, seconds)
             error, self._error = self._error, None
@@ -82,8 +82,8 @@ class DeviceWork:
         return ended
 
     def stop(self, seconds: float) -> bool:
-        """Give up the piece; True once no slice of it runs. False: one hangs, and its state is not to be
-        read."""
+        """Drop the piece, and wait for the slice that may be running. False if that one still runs after so
+        many seconds: its state must not be read then."""
         with self._changed:
             self._piece = None
             self._changed.notify_all()
@@ -91,7 +91,7 @@ class DeviceWork:
 
 
 class SliceThread:
-    """Gives a `DeviceWork` the device all the time: for a process that serves no requests."""
+    """Runs the slices of a `DeviceWork` back to back, in a process that serves no requests."""
 
     def __init__(self, work: DeviceWork) -> None:
         self._work = work
@@ -101,11 +101,11 @@ class SliceThread:
         work.connect(self._notify)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """End after the slice under way."""
+        """End the thread after the slice that is running."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()

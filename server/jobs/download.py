@@ -1,8 +1,8 @@
-"""Fetches one file over HTTP: streamed to the disk, bounded in bytes and in time, redirects looked at.
+"""Fetches one file over HTTP: streamed to disk, bounded in bytes and in time, each redirect checked.
 
-The bytes move on a thread of their own, which nobody has to wait for: a name that does not resolve, a
-connection that is not made and headers that drip block it, and the job that waits for it is cancelled or
-refused all the same.
+The bytes move on a thread of their own. A name that does not resolve, a connection that is never made or
+headers that drip can block that thread, but not the job that waits for the file: it can still be cancelled,
+and its time still runs out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from urllib.parse import urljoin
 import httpx
 
 from server.errors import InvalidInputError
-from server.tuning.jobs.attempts.config import ServiceConfig
 
 _REDIRECTS = 5
 _SILENCE_SECONDS = 30.0
@@ -32,8 +31,9 @@ _END_SECONDS = 1.0
 def fetch_url(
     url: str,
     target: Path,
-    config: ServiceConfig,
     *,
+    max_bytes: int,
+    seconds: float,
     allowed: Callable[[str], None],
     interrupt: Callable[[], None],
     field: str,
@@ -42,8 +42,10 @@ def fetch_url(
     """Fetch to `target`, which appears whole or not at all.
 
     Args:
-        allowed: refuses a URL by raising; asked for each redirect too.
-        interrupt: called now and then, whatever the other side does; what it raises ends the download.
+        seconds: longest that the download may take.
+        allowed: raises to refuse a URL; called for each redirect too.
+        interrupt: called several times a second, whatever the other side does; what it raises ends the
+            download.
         field: dotted path of the source, for errors.
         clock: seconds, monotonic.
 
@@ -52,14 +54,14 @@ def fetch_url(
         OSError: the disk is full or gone.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    deadline = clock() + config.download_seconds
-    transfer = _Transfer(config.max_file_bytes, allowed, field, url, target)
+    deadline = clock() + seconds
+    transfer = _Transfer(max_bytes, allowed, field, url, target)
     transfer.start()
     try:
         while True:
             interrupt()
             if clock() > deadline:
-                _refuse(field, f"took longer than {config.download_seconds:g} seconds")
+                _refuse(field, f"took longer than {seconds:g} seconds")
             if transfer.over.wait(_LOOK_SECONDS):
                 break
     finally:
@@ -69,11 +71,11 @@ def fetch_url(
 
 
 class _Transfer(threading.Thread):
-    """The bytes of one download on their way.
+    """One download, on a thread of its own.
 
     Attributes:
-        over: set when the thread has nothing left to do.
-        failed: why there is no file, once it is over.
+        over: set once the thread has nothing left to do.
+        failed: the reason if there is no file then.
     """
 
     def __init__(
@@ -93,13 +95,13 @@ class _Transfer(threading.Thread):
         self.failed: BaseException | None = None
 
     def abandon(self) -> None:
-        """Nobody waits any more: cut the connection, so that the thread ends; it leaves no partial file."""
+        """Cut the connection, so that the thread ends and removes its partial file."""
         with self._lock:
             self._abandoned = True
             connection = None if self._stream is None else self._stream.get_extra_info("socket")
         if not self.over.is_set() and connection is not None:
             with suppress(OSError):
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # of TLS, too: what waits in it wakes up
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # also under TLS: wakes up whoever reads
         self.join(_END_SECONDS)
 
     def run(self) -> None:
@@ -112,7 +114,7 @@ class _Transfer(threading.Thread):
         except (InvalidInputError, OSError) as error:
             self.failed = error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            # ValueError: an address that the socket's or the URL's library cannot write.
+            # ValueError: from the socket or URL library, for an address that it cannot express.
             reason = str(error)[:120] or type(error).__name__
             self.failed = _refusal(self._field, f"could not be fetched: {reason}")
         except BaseException as error:
@@ -125,7 +127,7 @@ class _Transfer(threading.Thread):
     def _follow(self, client: httpx.Client, url: str) -> None:
         for _ in range(_REDIRECTS + 1):
             self._allowed(url)
-            # Plain bytes: what is bounded is what is kept.
+            # Uncompressed, so that the bytes counted are the bytes kept.
             headers, hooks = {"Accept-Encoding": "identity"}, {"trace": self._connected}
             with client.stream("GET", url, headers=headers, extensions=hooks) as answer:
                 if answer.is_redirect and "location" in answer.headers:
@@ -151,12 +153,12 @@ class _Transfer(threading.Thread):
             os.fsync(file.fileno())
 
     def _connected(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Told by httpcore of each step; keeps the connection, bare or in TLS, for whoever gives up."""
+        """Called by httpcore at each step. Keeps the connection, plain or TLS, for `abandon` to cut."""
         with self._lock:
             stream = facts.get("return_value")
             if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
                 self._stream = stream
-                if self._abandoned:  # nobody else has it to close yet
+                if self._abandoned:  # too late for `abandon` to close it
                     stream.close()
             self._check()
 
