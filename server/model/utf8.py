@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _LATER_BYTES = bytes(range(0x80, 0xC0))  # of a character
-_WINDOW = 1 << 16
+_WINDOW = 1 << 12
 
 
 def characters(text: bytes) -> int:
@@ -17,7 +17,7 @@ def first_characters(text: bytes, count: int) -> bytes:
     """The first characters of a text; the text itself where it has no more."""
     end, left = 0, count
     while left and end < len(text):
-        window = text[end : end + left]
+        window = text[end : end + min(left, _WINDOW)]
         end += len(window)
         left -= _starts(window)
     while end < len(text) and text[end] in _LATER_BYTES:

@@ -120,5 +120,5 @@ def _utf8(body: bytearray, begin: int, end: int) -> bytes | None:
 
 
 def _decoded(piece: bytes | bytearray) -> bytes:
-    text: str = from_json(b'"%b"' % piece, cache_strings=False)
+    text: str = from_json(b'"%b"' % bytes(piece), cache_strings=False)
     return text.encode()
