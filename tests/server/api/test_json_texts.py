@@ -18,9 +18,11 @@ from server.api.http import json_body
 from server.api.http.json_body import parse_json, parse_long
 from server.api.http.json_counts import Counts
 from server.api.http.json_texts import LONGEST
+from server.api.http.routing import BodyType, ChorusRoute
 from server.errors import InvalidInputError
 from server.model.utf8 import characters, first_characters
 from server.model.vocabulary import Vocabulary
+from server.tuning.document.job import JobDocument
 
 KEPT = ("input",)
 COUNTS = Counts(others=1 << 10)
@@ -110,6 +112,33 @@ def test_what_is_wrong_is_told_as_ever(text: bytes, name: bytes) -> None:
 def test_utf8_is_counted_and_cut_as_a_string(text: str, count: int) -> None:
     assert characters(text.encode()) == len(text)
     assert first_characters(text.encode(), count) == text[:count].encode()
+
+
+def bounds(schema: Any, schemas: dict[str, Any], name: str = "") -> Iterator[tuple[str, int | None]]:
+    """Name and most characters of every text in a schema."""
+    if "$ref" in schema:
+        yield from bounds(schemas[schema["$ref"].rsplit("/", 1)[1]], schemas, name)
+    if schema.get("type") == "string" and not {"enum", "const"} & schema.keys():
+        yield name, schema.get("maxLength")
+    for inner in (*schema.get("anyOf", ()), schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(inner, dict):
+            yield from bounds(inner, schemas, name)
+    for inner_name, inner in schema.get("properties", {}).items():
+        yield from bounds(inner, schemas, inner_name)
+
+
+def test_no_field_takes_a_text_that_was_cut(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    with ApiServer(tmp_path, vocabulary) as api:
+        found = (route.body_field for route in api.app.routes if isinstance(route, ChorusRoute))
+        models = {BodyType(field.field_info.annotation).model for field in found if field is not None}
+    assert len(models) == 7
+    for model in models - {JobDocument}:  # its texts come whole
+        schema = model.model_json_schema()
+        longest = dict(bounds(schema, schema.get("$defs", {})))
+        assert longest.pop("stop", None) is None  # its own check takes 64
+        for name in model.long_texts or ():
+            longest.pop(name, None)
+        assert all(most is not None and most <= LONGEST for most in longest.values()), (model, longest)
 
 
 def bodies(size: int) -> Iterator[tuple[str, str, bytes]]:
