@@ -34,7 +34,7 @@ def parse_long(body: bytearray, counts: Counts, kept: Collection[str]) -> Any:
         InvalidInputError: as `parse_json`.
     """
     _check_first(body, counts, "body")
-    texts = LongTexts(body)
+    texts = LongTexts(body, 2 * counts.values + 1)
     value = _parsed(body, "body")
     body.clear()
     value = texts.put_back(value, kept)

@@ -37,14 +37,18 @@ class LongTexts:
     Args:
         body: in it, a mark of the same length takes the place of each, so that the parser's errors name the
             same places. What is not JSON stays as it is.
+        most: texts that it may have and be JSON; more are not looked at.
     """
 
-    def __init__(self, body: bytearray) -> None:
+    def __init__(self, body: bytearray, most: int) -> None:
         self._texts: list[bytes] = []
         if not _may_be_wide(body):
             return
         end = 0
-        while (begin := body.find(b'"', end)) >= 0 and (end := _end(body, begin + 1)):
+        for _ in range(most):
+            begin = body.find(b'"', end)
+            if begin < 0 or not (end := _end(body, begin + 1)):
+                return
             if end - begin >= _LONG and (text := _utf8(body, begin + 1, end - 1)) is not None:
                 mark = b'"%s%d"' % (_MARK.encode(), len(self._texts))
                 body[begin : begin + len(mark)] = mark
