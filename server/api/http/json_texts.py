@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection
+from io import BytesIO
 from typing import Any
 
 from pydantic_core import from_json
@@ -111,16 +112,16 @@ def _utf8(body: bytearray, begin: int, end: int) -> bytes | None:
     try:
         if end - begin <= _AT_ONCE:
             return _decoded(body[begin:end])
-        pieces = []
+        text = BytesIO()  # its value is no copy
         while begin < end:
             piece = _PIECE.match(body, begin, end)
             if piece is None:
                 return None
-            pieces.append(_decoded(piece[0]))
+            text.write(_decoded(piece[0]))
             begin = piece.end()
     except ValueError:
         return None
-    return b"".join(pieces)
+    return text.getvalue()
 
 
 def _decoded(piece: bytes | bytearray) -> bytes:
