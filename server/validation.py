@@ -6,7 +6,7 @@ A sentence says what was expected, and never shows the value.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,9 +27,13 @@ class RequestModel(BaseModel):
     Attributes:
         most: items that lists and objects of more than a few may have, by the name of their field, wherever
             in the body that is: a number, or the setting that has it. They are counted before they exist.
+        long_texts: names of the fields whose texts may be long, wherever in the body they are: there a long
+            text comes as UTF-8, in bytes, and any other is cut where it is too long for its field anyway.
+            None where every text comes whole.
     """
 
     most: ClassVar[Mapping[str, int | str]] = {}
+    long_texts: ClassVar[Collection[str] | None] = ()
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()

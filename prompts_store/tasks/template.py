@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import AnyStr
 
 from prompts_store.errors import InvalidError
 from prompts_store.text import has_control_characters, is_unicode, shown
@@ -38,11 +39,11 @@ class Template:
     pieces: tuple[tuple[str, str | None], ...]
     fields: tuple[str, ...]
 
-    def render(self, fields: Mapping[str, str], *, field: str = "input") -> str:
-        """The text for one request.
+    def render(self, fields: Mapping[str, AnyStr], *, field: str = "input") -> AnyStr:
+        """The text for one request, in UTF-8 where the fields are.
 
         Args:
-            fields: exactly this template's fields, each a string.
+            fields: exactly this template's fields, each a string or each UTF-8.
             field: where `fields` came from, for the error's path (`requests.3.input`).
 
         Raises:
@@ -51,9 +52,15 @@ class Template:
         self._check_names(fields, field)
         for name in self.fields:
             _check_value(fields[name], f"{field}.{name}")
-        return "".join(text + (fields[name] if name is not None else "") for text, name in self.pieces)
+        parts: list[AnyStr] = []
+        like = fields[self.fields[0]]
+        for text, after in self.pieces:
+            parts.append(text.encode() if isinstance(like, bytes) else text)
+            if after is not None:
+                parts.append(fields[after])
+        return like[:0].join(parts)
 
-    def _check_names(self, fields: Mapping[str, str], path: str) -> None:
+    def _check_names(self, fields: Mapping[str, AnyStr], path: str) -> None:
         expected = _names(self.fields)
         for name in self.fields:
             if name not in fields:
@@ -112,8 +119,10 @@ def check_template(text: str) -> None:
     parse_template(text)
 
 
-def render_input(template: str | Template, input: str | Mapping[str, str], *, field: str = "input") -> str:
-    """The text for one request; a plain string fills the template's single field.
+def render_input(
+    template: str | Template, input: AnyStr | Mapping[str, AnyStr], *, field: str = "input"
+) -> AnyStr:
+    """The text for one request, in UTF-8 where the input is; a plain text fills the template's single field.
 
     Args:
         template: a template or its text.
@@ -121,11 +130,11 @@ def render_input(template: str | Template, input: str | Mapping[str, str], *, fi
         field: where `input` came from, for the error's path.
 
     Raises:
-        InvalidError: see `parse_template` and `Template.render`; a plain string for a template of several
+        InvalidError: see `parse_template` and `Template.render`; a plain text for a template of several
             fields is `missing_field`.
     """
     parsed = parse_template(template) if isinstance(template, str) else template
-    if isinstance(input, str):
+    if isinstance(input, str | bytes):
         if len(parsed.fields) > 1:
             raise InvalidError(
                 f"The template has {len(parsed.fields)} fields; send an object with {_names(parsed.fields)}, "
@@ -168,6 +177,8 @@ def _check_text(text: str) -> None:
 
 
 def _check_value(value: object, path: str) -> None:
+    if isinstance(value, bytes):
+        return
     if not isinstance(value, str):
         raise InvalidError(
             f"The field '{path}' is a text, not {type(value).__name__}.", field=path, code="invalid_field"

@@ -17,6 +17,7 @@ from typing import Any
 import sentencepiece
 
 from server.errors import InputTooLongError, InvalidInputError, InvalidModelError
+from server.model.utf8 import first_characters
 
 _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
 CONTROL_NAME = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d{1,6}>")
@@ -105,18 +106,17 @@ class Vocabulary:
                 start = match.end()
         return ids + self._encode_plain(text[start:])
 
-    def encode_start(self, text: str, most: int) -> tuple[list[int], bool]:
-        """The first ids of a text, exactly as `encode` gives them, and whether they are all. More than `most`
-        where they are not; a long text is then not encoded whole.
+    def encode_start(self, text: bytes, most: int) -> tuple[list[int], bool]:
+        """The first ids of a text in UTF-8, exactly as `encode` gives them, and whether they are all. More
+        than `most` where they are not; a long text is then not encoded whole.
 
         Raises:
             InputTooLongError: nothing can be said of a long text without encoding it whole: it begins with a
                 word of `LONGEST_WORD` characters, or with as many that are almost all blank.
-            InvalidInputError: a lone surrogate in the text.
         """
         size = _CHARACTERS_AN_ID * (most + 2)
-        while size < len(text):
-            ids = self._encode_pieces(text[:size])
+        while len(start := first_characters(text, size)) < len(text):
+            ids = self._encode_pieces(start)
             # No piece spans two words: what comes before the last word stays, whatever follows.
             last = next((n for n in reversed(range(len(ids))) if ids[n] in self._word_starts), 0)
             if last > most:
@@ -127,7 +127,7 @@ class Vocabulary:
                     field="text",
                 )
             size *= 4
-        return self.encode(text), True
+        return self._encode_plain(text), True
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids: control ids, sentinels and padding rows have none, and spaces at both ends are cut (as
@@ -186,10 +186,10 @@ class Vocabulary:
         piece: str = self._processor.id_to_piece(id)
         return int(piece[3:-1], 16) if self._processor.is_byte(id) else piece.replace(_SPACE, " ")
 
-    def _encode_plain(self, text: str) -> list[int]:
+    def _encode_plain(self, text: str | bytes) -> list[int]:
         return self._spell_sentinels(self._encode_pieces(text))
 
-    def _encode_pieces(self, text: str) -> list[int]:
+    def _encode_pieces(self, text: str | bytes) -> list[int]:
         try:
             ids: list[int] = self._processor.encode(text)
         except (RuntimeError, UnicodeEncodeError) as error:

@@ -20,7 +20,7 @@ from server.api.door.early import refuse_early
 from server.api.door.pages import refuse_pages
 from server.api.http.access import PROBES
 from server.api.http.bodies import media_type, read_body
-from server.api.http.json_body import parse_json
+from server.api.http.json_body import parse_json, parse_long
 from server.api.http.json_counts import Counts, check_texts
 from server.api.services import Services, services_of, share_of
 from server.errors import InvalidInputError
@@ -61,8 +61,8 @@ class BodyType:
         self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         self.model = models[0]
 
-    async def checked(self, services: Services, body: bytes | bytearray) -> Any:
-        """The body as what it must be.
+    async def checked(self, services: Services, body: bytearray) -> Any:
+        """The body as what it must be. A long one is empty then.
 
         Raises:
             InvalidInputError: the first thing that is wrong with it.
@@ -72,13 +72,18 @@ class BodyType:
         # Not on the threads that tokenise: its deadline is in the body, and not known while it waits.
         return await asyncio.to_thread(self._check, services.settings, body)
 
-    def _check(self, settings: Settings, body: bytes | bytearray) -> Any:
+    def _check(self, settings: Settings, body: bytearray) -> Any:
         most = {
             name: getattr(settings, limit) if isinstance(limit, str) else limit
             for name, limit in self.model.most.items()
         }
-        check_texts(body, settings.max_body_bytes)
-        value = parse_json(body, counts=Counts(most))
+        long_texts = self.model.long_texts
+        if long_texts is None:
+            check_texts(body, settings.max_body_bytes)
+        if long_texts is None or len(body) <= SHORT_BYTES:
+            value = parse_json(body, counts=Counts(most))
+        else:
+            value = parse_long(body, Counts(most), long_texts)
         try:
             return self._adapter.validate_python(value)
         except ValidationError as error:
@@ -118,8 +123,8 @@ class ChorusRoute(APIRoute):
             refuse_early(request, door.scope)
             services, inner = services_of(request), CheckedRequest(request.scope, request.receive)
             # Exact: a bytearray that has grown keeps an eighth more for what may come.
-            body = bytes(await read_body(request, services.settings.max_body_bytes, share_of(request)))
-            inner._body = body[:1]  # FastAPI asks no more than whether there is one
+            body = bytearray(await read_body(request, services.settings.max_body_bytes, share_of(request)))
+            inner._body = bytes(body[:1])  # FastAPI asks no more than whether there is one
             if body or required:
                 _check_json_type(request)
                 inner.checked = await body_type.checked(services, body)

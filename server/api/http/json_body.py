@@ -9,17 +9,37 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 from pydantic_core import from_json
 
 from server.api.http.json_counts import MAX_DEPTH, Counts, check_counts, too_deep
+from server.api.http.json_texts import LongTexts
 from server.errors import InvalidInputError
 from server.validation import join_path
 
 __all__ = ["MAX_DEPTH", "check_values", "parse_json"]
 
 _VISIBLE = re.compile(rb"[^ \t\r\n]")
+
+
+def parse_long(body: bytearray, counts: Counts, kept: Collection[str]) -> Any:
+    """Strictly parsed JSON of a long body, which is then empty.
+
+    Args:
+        kept: names of the fields whose long texts come as UTF-8; those of others are cut. See `LongTexts`.
+
+    Raises:
+        InvalidInputError: as `parse_json`.
+    """
+    _check_first(body, counts, "body")
+    texts = LongTexts(body, 2 * counts.values + 1)
+    value = _parsed(body, "body")
+    body.clear()
+    value = texts.put_back(value, kept)
+    check_values(value)
+    return value
 
 
 def parse_json(body: bytes | bytearray, field: str = "body", counts: Counts | None = None) -> Any:
@@ -29,17 +49,25 @@ def parse_json(body: bytes | bytearray, field: str = "body", counts: Counts | No
         InvalidInputError: code `invalid_json`, with where the parser stopped but never the text itself; or
             too many values, see `check_counts`.
     """
+    _check_first(body, counts or Counts(), field)
+    value = _parsed(body, field)
+    check_values(value, field)
+    return value
+
+
+def _check_first(body: bytes | bytearray, counts: Counts, field: str) -> None:
     if not _VISIBLE.search(body):
         raise InvalidInputError("The body is empty: send a JSON object.", field=field, code="invalid_json")
-    check_counts(body, counts or Counts(), field)
+    check_counts(body, counts, field)
+
+
+def _parsed(body: bytes | bytearray, field: str) -> Any:
     try:
-        value = from_json(body, allow_inf_nan=False)
+        return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidInputError(
             f"The body is not valid JSON: {error}.", field=field, code="invalid_json"
         ) from None
-    check_values(value, field)
-    return value
 
 
 def check_values(value: Any, field: str = "body") -> None:
@@ -62,6 +90,9 @@ def _is_sound(value: Any) -> bool:
             if kind is str:
                 if "\0" in item:
                     return False
+            elif kind is bytes:
+                if b"\0" in item:
+                    return False
             elif kind is float:
                 if not math.isfinite(item):
                     return False
@@ -80,7 +111,7 @@ def _refuse(value: Any, field: str) -> None:
     stack: list[tuple[Any, str, int]] = [(value, "" if field == "body" else field, 0)]
     while stack:
         item, path, depth = stack.pop()
-        if isinstance(item, str):
+        if isinstance(item, str | bytes):
             _check_text(item, path or field)
         elif isinstance(item, float):
             if not math.isfinite(item):
@@ -97,8 +128,8 @@ def _refuse(value: Any, field: str) -> None:
                 stack.append((inner, join_path(path, key), depth + 1))
 
 
-def _check_text(text: str, path: str) -> None:
-    if "\0" in text:
+def _check_text(text: str | bytes, path: str) -> None:
+    if ("\0" if isinstance(text, str) else b"\0") in text:  # type: ignore[operator]
         raise _invalid("The text holds a NUL character: remove it.", path)
 
 

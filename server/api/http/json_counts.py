@@ -128,7 +128,7 @@ def check_texts(text: bytes | bytearray, limit: int) -> None:
         return
     wide = escaped = 0
     end = 0
-    while (begin := text.find(b'"', end)) >= 0 and (end := _end_of_text(text, begin + 1)):
+    while (begin := text.find(b'"', end)) >= 0 and (end := end_of_text(text, begin + 1)):
         literal = text[begin:end]
         if b"\\" in literal:
             escaped = max(escaped, len(literal))  # is decoded apart first
@@ -171,12 +171,12 @@ def _signs(text: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
             yield start, at, text[at - 1]
             start = at
         elif step.lastindex == 2:  # a long text begins
-            at = _end_of_text(text, at)
+            at = end_of_text(text, at)
             if not at:
                 return
 
 
-def _end_of_text(text: bytes | bytearray, at: int) -> int:
+def end_of_text(text: bytes | bytearray, at: int) -> int:
     """Where a text ends, its quote included, of which `at` is inside; 0 where it does not end."""
     while step := _INSIDE.match(text, at):
         end = step.end()

@@ -17,7 +17,7 @@ from prompts_store.records import PromptVersion
 from server.api.door.early import check_early, deadline_of
 from server.api.http.context import context_of
 from server.api.inference.items import Item
-from server.api.inference.prepare import prepare_item, text_size
+from server.api.inference.prepare import prepare_item, text_bytes
 from server.api.inference.submit import cancel
 from server.api.inference.turns import in_turns
 from server.api.services import Services, Serving, services_of
@@ -26,7 +26,7 @@ from server.engine.requests import Origin, Request
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
 from server.tenancy.principal import Principal
 
-LONG_TEXT_CHARACTERS = 20_000
+LONG_TEXT_BYTES = 20_000
 """Requests with more text than this are tokenised off the event loop."""
 
 FEW_ITEMS = 256
@@ -162,7 +162,7 @@ async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | No
         call.left()
         return prepare_item(item, version, vocabulary, max_tokens=max_tokens)
 
-    if text_size([item.value for item, _ in pairs]) <= LONG_TEXT_CHARACTERS:
+    if sum(text_bytes(item.value) for item, _ in pairs) <= LONG_TEXT_BYTES:
         return await in_turns(lambda pair: one(*pair), pairs)
     try:
         return await call.services.text.run(lambda: [one(item, version) for item, version in pairs])

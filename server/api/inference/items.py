@@ -18,7 +18,7 @@ from server.engine.requests import InputPart, PromptHandle
 from server.engine.sampling import SETTINGS
 from server.errors import InvalidInputError
 
-Value = str | Mapping[str, str]
+Value = bytes | Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Item:
 
     Attributes:
         task: reference, or None for the base model.
-        value: text or template fields.
+        value: text or template fields, as UTF-8.
         input_field, task_field: dotted paths of `value` and of what named the version.
         truncate: cut a text that is too long.
         logprobs: answer with token log probabilities.

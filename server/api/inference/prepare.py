@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from prompts_store.errors import StoreError
 from prompts_store.records import PromptVersion
 from prompts_store.tasks.template import render_input
 from server.api.http.errors import StoreAnswerError
-from server.api.inference.items import Item
+from server.api.inference.items import Item, Value
 from server.engine.limits import input_too_long, target_too_long
 from server.engine.requests import PromptHandle
 from server.errors import InputTooLongError, InvalidInputError
+from server.model.utf8 import characters
 from server.model.vocabulary import Vocabulary
 from server.tuning.document.recipe import SENTINEL_SETTING
 
@@ -54,8 +55,8 @@ def prepare_item(
         raise InputTooLongError(error.message, field=item.input_field) from None
     truncated = len(ids) > room
     if truncated and not item.truncate:
-        if not whole and len(text) <= _COUNTED_CHARACTERS:
-            ids, whole = vocabulary.encode(text), True
+        if not whole and characters(text) <= _COUNTED_CHARACTERS:
+            ids, whole = vocabulary.encode(text.decode()), True
         more, count = "" if whole else "more than ", len(ids)
         raise InputTooLongError(
             input_too_long(
@@ -70,9 +71,8 @@ def prepare_item(
     return replace(item, version=version, input=(*prompt, body), truncated=truncated)
 
 
-def _render(version: PromptVersion | None, value: str | Mapping[str, str], field: str) -> str:
-    size = text_size([value])
-    if size > MAX_INPUT_CHARACTERS:
+def _render(version: PromptVersion | None, value: Value, field: str) -> bytes:
+    if text_bytes(value) > MAX_INPUT_CHARACTERS and (size := _characters(value)) > MAX_INPUT_CHARACTERS:
         raise InputTooLongError(
             f"The input has {size} characters, the limit is {MAX_INPUT_CHARACTERS}: shorten it.", field=field
         )
@@ -81,16 +81,20 @@ def _render(version: PromptVersion | None, value: str | Mapping[str, str], field
             return render_input(version.manifest.template, value, field=field)
         except StoreError as error:
             raise StoreAnswerError(error) from None
-    if not isinstance(value, str):
+    if not isinstance(value, bytes):
         raise InvalidInputError(
             "The base model has no template: send the input as a text.", field=field, code="invalid_field"
         )
     return value
 
 
-def text_size(values: Sequence[str | Mapping[str, str]]) -> int:
-    """Characters in all these inputs."""
-    return sum(len(v) if isinstance(v, str) else sum(len(t) for t in v.values()) for v in values)
+def text_bytes(value: Value) -> int:
+    """Bytes of an input's text."""
+    return len(value) if isinstance(value, bytes) else sum(map(len, value.values()))
+
+
+def _characters(value: Value) -> int:
+    return sum(map(characters, [value] if isinstance(value, bytes) else value.values()))
 
 
 def answer_start(vocabulary: Vocabulary, version: PromptVersion | None) -> tuple[int, ...]:
@@ -127,7 +131,7 @@ def label_targets(
         return InvalidInputError(message, field=field)
 
     for index, label in enumerate(labels):
-        ids, whole = vocabulary.encode_start(label, max_tokens)
+        ids, whole = vocabulary.encode_start(label.encode(), max_tokens)
         if not ids:
             raise refused(index, "has no tokens", "give it a text")
         target = (*start, *ids, vocabulary.eos_id)

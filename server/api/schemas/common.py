@@ -51,15 +51,20 @@ Reference = Annotated[
 
 
 def _check_input(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
+    """The text, or each field's, as UTF-8: a long one comes so, and all are treated alike."""
+    if isinstance(value, str | bytes):
+        return _utf8(value)
     if not isinstance(value, dict):
         raise PydanticCustomError("input_type", "An input is a text or an object of template fields")
     if not value or len(value) > 64:
         raise PydanticCustomError("input_fields", "An object of template fields has 1 to 64 fields")
-    if not all(isinstance(text, str) for text in value.values()):
+    if not all(isinstance(text, str | bytes) for text in value.values()):
         raise PydanticCustomError("input_fields", "Every template field is a text")
-    return value
+    return {name: _utf8(text) for name, text in value.items()}
+
+
+def _utf8(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 Input = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, create_model
@@ -31,6 +31,8 @@ Truncate = Annotated[
 ]
 Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
 
+
+INPUTS = ("input", "inputs")
 
 _JSON_FORMS: Mapping[str, Any] = {"num_beams": NumBeams, "stop": Stop}
 """Settings that JSON writes in another way than Python, or of which only some values are taken."""
@@ -64,6 +66,7 @@ class GenerateBody(GenerationSettings):
 
     model_config = ConfigDict(json_schema_extra=documented(examples.GENERATE))
     most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "requests": "max_batch_rows"}
+    long_texts: ClassVar[Collection[str] | None] = INPUTS
 
     task: Reference | None = Field(None, description="A reference, or null for the base model.")
     input: Input | None = None
@@ -80,6 +83,7 @@ class ClassifyBody(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=documented(examples.CLASSIFY))
     most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "labels": "max_labels"}
+    long_texts: ClassVar[Collection[str] | None] = INPUTS
 
     task: Reference | None = Field(description="A reference, or null for the base model.")
     input: Input | None = None
@@ -99,6 +103,7 @@ class EnsembleBody(RequestModel):
         "inputs": "max_batch_rows",
         "labels": "max_labels",
     }
+    long_texts: ClassVar[Collection[str] | None] = INPUTS
 
     tasks: Items[Reference] | None = Field(None, min_length=1)
     ensemble: Reference | None = None

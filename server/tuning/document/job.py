@@ -9,7 +9,7 @@ defaults written out, and completing it again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -35,6 +35,7 @@ class JobDocument(PromptDocument):
         "target_texts": MAX_ITEMS,
         "column_names": MAX_ITEMS,
     }
+    long_texts: ClassVar[Collection[str] | None] = None
 
     prompts: tuple[PromptDocument, ...] = Field(
         default_factory=tuple,

@@ -42,7 +42,7 @@ SIZE = 4_000_000
 def api(
     tmp_path: Path, vocabulary: Vocabulary, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ApiServer]:
-    monkeypatch.setattr(calls, "LONG_TEXT_CHARACTERS", len(LONG) - 1)
+    monkeypatch.setattr(calls, "LONG_TEXT_BYTES", len(LONG) - 1)
     with gated_server(tmp_path, vocabulary, gate) as server:
         yield server
 

@@ -76,7 +76,7 @@ def test_the_first_ids_are_those_of_the_whole(
 ) -> None:
     for name, vocabulary in vocabularies.items():
         whole = vocabulary.encode(text)
-        ids, complete = vocabulary.encode_start(text, most)
+        ids, complete = vocabulary.encode_start(text.encode(), most)
         assert ids == whole[: len(ids)], name
         assert complete == (ids == whole) or len(ids) > most, name
         assert len(ids) > most or complete, name
@@ -100,7 +100,7 @@ def test_a_long_text_is_not_encoded_whole(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         vocabulary, "_encode_pieces", lambda text: (encoded.append(len(text)), encode(text))[1]
     )
-    ids, complete = vocabulary.encode_start(" ".join(WORDS * 500), 512)
+    ids, complete = vocabulary.encode_start(" ".join(WORDS * 500).encode(), 512)
     assert (len(ids) > 512, complete) == (True, False)
     assert sum(encoded) < 6_000
 
@@ -109,6 +109,6 @@ def test_a_long_text_is_not_encoded_whole(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_text_that_cannot_be_cut_is_refused(text: str) -> None:
     vocabulary = Vocabulary.load(ROOT / "base_model/model/spiece.model")
     with pytest.raises(InputTooLongError, match="too few words to cut it"):
-        vocabulary.encode_start(text, 512)
-    assert vocabulary.encode_start(text[: LONGEST_WORD // 4], 512)[1]
+        vocabulary.encode_start(text.encode(), 512)
+    assert vocabulary.encode_start(text[: LONGEST_WORD // 4].encode(), 512)[1]
     assert module.LONGEST_WORD == LONGEST_WORD

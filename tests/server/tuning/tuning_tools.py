@@ -36,8 +36,8 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [3 + ord(letter) % 60 for letter in text if not letter.isspace()]
 
-    def encode_start(self, text: str, most: int) -> tuple[list[int], bool]:
-        return self.encode(text), True
+    def encode_start(self, text: bytes, most: int) -> tuple[list[int], bool]:
+        return self.encode(text.decode()), True
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(97 + (id - 3 - 97 % 60) % 60) for id in ids if 3 <= id < 63)

@@ -179,7 +179,7 @@ def test_texts_are_tokenised_one_by_one_while_there_is_time(
 ) -> None:
     clock = Clock()
     call = call_at(api, deadline, clock)
-    pairs = [(Item(None, text, "input", truncate=True), None)] * 20
+    pairs = [(Item(None, text.encode(), "input", truncate=True), None)] * 20
     if deadline is None:
         assert len(asyncio.run(prepare_all(call, pairs))) == 20
     else:
@@ -191,7 +191,7 @@ def test_texts_are_tokenised_one_by_one_while_there_is_time(
 def test_the_engine_gets_what_is_left(api: ApiServer) -> None:
     clock = Clock()
     call = call_at(api, 10.0, clock)
-    items = asyncio.run(prepare_all(call, [(Item(None, "good", "input"), None)] * 3))
+    items = asyncio.run(prepare_all(call, [(Item(None, b"good", "input"), None)] * 3))
     requests = asyncio.run(score_requests(call, items, ["no", "yes"], sent=True))
     assert [request.origin.deadline_seconds for request in requests] == [6, 5, 4]
     with pytest.raises(DeadlineExceededError):

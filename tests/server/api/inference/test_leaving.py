@@ -132,7 +132,7 @@ class GatedVocabulary(Vocabulary):
         self.begun, self.open = threading.Event(), threading.Event()
         self.texts = 0
 
-    def encode_start(self, text: str, most: int) -> tuple[list[int], bool]:
+    def encode_start(self, text: bytes, most: int) -> tuple[list[int], bool]:
         self.texts += 1
         self.begun.set()
         assert self.open.wait(300)
