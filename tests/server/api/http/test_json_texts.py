@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server.api.http.routing import BodyType, ChorusRoute
 
+from server.api.door.routing import BodyType, ChorusRoute
 from server.api.http import json_texts
 from server.api.http.json_body import parse_json, parse_long
 from server.api.http.json_counts import Counts
