@@ -33,11 +33,13 @@ from prompts_store.upkeep.check_report import CheckReport
 from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
 from prompts_store.upkeep.identity import Identity, Pairing
+from prompts_store.upkeep.purging import TenantPurge
 
 LOG = logging.getLogger("chorus.store")
 
 
 class PromptStore(
+    TenantPurge,
     Prompts,
     Tasks,
     Versions,
