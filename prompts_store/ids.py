@@ -1,4 +1,4 @@
-"""Ids of data files and jobs: random, so that none can be guessed and none says how many there are."""
+"""Ids of data files, jobs and keys: random, so that none can be guessed and none says how many there are."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import secrets
 
 from prompts_store.errors import InvalidError
 
-FILE, JOB = "file", "job"
+FILE, JOB, API_KEY = "file", "job", "key"
 
-_ID = re.compile(r"(?:file|job)-[0-9a-f]{24}")
+_ID = re.compile(r"(?:file|job|key)-[0-9a-f]{24}")
 
 
 def new_id(kind: str) -> str:
-    """A fresh id, `file-` or `job-` and 24 hexadecimal digits."""
+    """A fresh id, `file-`, `job-` or `key-` and 24 hexadecimal digits."""
     return f"{kind}-{secrets.token_hex(12)}"
 
 

@@ -25,16 +25,33 @@ from prompts_store.tasks.aliases import Aliases
 from prompts_store.tasks.prompts import Prompts
 from prompts_store.tasks.tasks import Tasks
 from prompts_store.tasks.versions import Versions
+from prompts_store.tenants.feed import CHANGES_KEPT, ChangeFeed
+from prompts_store.tenants.keys import Keys
+from prompts_store.tenants.tenants import Tenants
 from prompts_store.text import shown
 from prompts_store.upkeep.check_report import CheckReport
 from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
 from prompts_store.upkeep.identity import Identity, Pairing
+from prompts_store.upkeep.purging import TenantPurge
 
 LOG = logging.getLogger("chorus.store")
 
 
-class PromptStore(Prompts, Tasks, Versions, Aliases, Ensembles, DataFiles, Jobs, JobClaims):
+class PromptStore(
+    TenantPurge,
+    Prompts,
+    Tasks,
+    Versions,
+    Aliases,
+    Ensembles,
+    DataFiles,
+    Jobs,
+    JobClaims,
+    Tenants,
+    Keys,
+    ChangeFeed,
+):
     """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
 
     What another process wrote is seen by the next call. All methods block; call them from a worker thread.
@@ -106,7 +123,7 @@ class PromptStore(Prompts, Tasks, Versions, Aliases, Ensembles, DataFiles, Jobs,
         self._remove_temporary()
 
     def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
-        """Free what nothing has needed for longer than the grace period.
+        """Free what nothing has needed for longer than the grace period, and forget old changes.
 
         Args:
             grace_seconds: longer than any other process reads a version that was deleted meanwhile.
@@ -120,6 +137,7 @@ class PromptStore(Prompts, Tasks, Versions, Aliases, Ensembles, DataFiles, Jobs,
             StoreError: the disk or the database failed; what was collected stays collected.
         """
         collector = self._collector(grace_seconds)
+        self.drop_changes(self._clock() - CHANGES_KEPT)
         self._identity.settle()
         return collector.run(allow_mass_removal=allow_mass_removal)
 

@@ -36,6 +36,7 @@ from prompts_store.records import (
 from prompts_store.tasks import aliasing
 from prompts_store.tasks.references import check_version, parsed_reference
 from prompts_store.tasks.rows import last_number
+from prompts_store.tenants import feed, standing
 
 _CURSOR = "ensembles"
 _AFTER_NAMES = "\x7f"
@@ -134,6 +135,7 @@ class Ensembles(StoreBase):
             )
             connection.execute(update(ensemble_versions).where(alive).values(deleted_at=now))
             connection.execute(update(ensembles).where(ensembles.c.id == owner.id).values(deleted_at=now))
+            feed.record(connection, "ensemble_deleted", tenant, name, now=now)
 
     def set_ensemble_alias(
         self, tenant: str, name: str, alias: str, number: int, *, moved_by: str = ""
@@ -238,11 +240,13 @@ def _add_version(
     connection.execute(update(ensembles).where(ensembles.c.id == owner.id).values(last_number=number))
     if is_new:
         aliasing.move(connection, aliasing.ENSEMBLES, owner.id, LIVE, number, moved_by=created_by, now=now)
+    feed.record(connection, "ensemble_published", tenant, f"{name}@{number}", now=now)
     reference = Reference(tenant, name, version=number, alias=None)
     return resolve(connection, reference), True
 
 
 def _open(connection: Connection, tenant: str, name: str, now: datetime) -> tuple[Row[Any], bool]:
+    standing.require_not_deleted(connection, tenant)
     found = connection.execute(
         select(ensembles).where(ensembles.c.tenant == tenant, ensembles.c.name == name)
     ).one_or_none()

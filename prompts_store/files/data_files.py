@@ -28,6 +28,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
+from prompts_store.tenants import standing
 from prompts_store.text import shown
 
 _CURSOR = "files"
@@ -58,6 +59,7 @@ class DataFiles(StoreBase):
         def commit(content: ContentWriter) -> DataFile:
             digest = content.seal(self._clock())
             with self._database.write() as connection:
+                standing.require_not_deleted(connection, tenant)
                 # Under the lock, so that no collector takes the bytes before their row is there.
                 contents.keep(content, digest)
                 file = DataFile(

@@ -25,6 +25,7 @@ from prompts_store.errors import InvalidError
 from prompts_store.jobs.events import STATUS, add_events, check_events
 from prompts_store.jobs.records import ACTIVE, OVER, Job, JobKind, JobStatus, Lease
 from prompts_store.jobs.rows import change_job, check_kind, close_job, held, job_record
+from prompts_store.tenants import standing
 from prompts_store.text import shown
 
 MAX_PROGRESS_BYTES = 65_536
@@ -41,8 +42,9 @@ class JobClaims(StoreBase):
         """Take the job whose turn it is, and the lease to run it; None where none waits for this base.
 
         Its turn: of the tenant with the fewest jobs of this kind at work, the job that has waited longest. A
-        job whose lease ran out waits too. It is `preparing` from now on. Look at its `cancel_requested`:
-        whoever ran it before may have died with the request unseen.
+        job whose lease ran out waits too. Those of a suspended or deleted tenant are left. It is
+        `preparing` from now on. Look at its `cancel_requested`: whoever ran it before may have died with the
+        request unseen.
 
         Args:
             owner: who will run it, for people.
@@ -215,6 +217,7 @@ def _next(connection: Connection, kind: JobKind, base_fingerprint: str, now: dat
             jobs.c.base_fingerprint == base_fingerprint,
             jobs.c.kind == kind,
             waiting,
+            jobs.c.tenant.not_in(standing.stopped_tenants()),
         )
         .order_by(func.coalesce(busy.c.jobs, 0), jobs.c.queued_at, jobs.c.number)
         .limit(1)

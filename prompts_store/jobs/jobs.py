@@ -28,6 +28,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
+from prompts_store.tenants import standing
 from prompts_store.text import shown
 
 MAX_SPEC_BYTES = 262_144
@@ -72,6 +73,7 @@ class Jobs(StoreBase):
         checks.check_text(created_by, field="created_by")
         with self._database.write() as connection:
             now = self._clock()
+            standing.require_not_deleted(connection, tenant)
             numbers = {
                 find_file(connection, tenant, file_id, field=field).number
                 for field, file_id in (files or {}).items()
@@ -183,6 +185,7 @@ class Jobs(StoreBase):
         with self._database.write() as connection:
             now = self._clock()
             row = find_job(connection, tenant, job_id, kind)
+            standing.require_not_deleted(connection, tenant)
             if row.status not in ("failed", "cancelled"):
                 raise ConflictError(
                     f"The job is {row.status}; only one that failed or was cancelled is resumed.",

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from prompts_store.database import job_tables  # noqa: F401 - its tables join the metadata
+from prompts_store.database import job_tables, tenant_tables  # noqa: F401 - their tables join the metadata
 from prompts_store.database.tables import metadata
 
 context.configure(

@@ -22,6 +22,8 @@ from sqlalchemy import Column, Connection, Row, Table, and_, delete, insert, sel
 from prompts_store.database import tables
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.records import AliasMove
+from prompts_store.tenants import feed
+from prompts_store.tenants.records import ChangeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +31,41 @@ class Family:
     """The tables of one kind of name that has versions and aliases.
 
     Attributes:
+        owners: the names.
         owner: the column of `versions` that says whose they are.
         noun: for errors.
+        moved, removed: what the change feed says.
     """
 
+    owners: Table
     versions: Table
     owner: Column[Any]
     aliases: Table
     moves: Table
     noun: str
+    moved: ChangeKind
+    removed: ChangeKind
 
 
-TASKS = Family(tables.versions, tables.versions.c.task_id, tables.aliases, tables.alias_moves, "task")
+TASKS = Family(
+    tables.tasks,
+    tables.versions,
+    tables.versions.c.task_id,
+    tables.aliases,
+    tables.alias_moves,
+    "task",
+    "alias_moved",
+    "alias_removed",
+)
 ENSEMBLES = Family(
+    tables.ensembles,
     tables.ensemble_versions,
     tables.ensemble_versions.c.ensemble_id,
     tables.ensemble_aliases,
     tables.ensemble_alias_moves,
     "ensemble",
+    "ensemble_alias_moved",
+    "ensemble_alias_removed",
 )
 
 
@@ -191,4 +210,7 @@ def _record(
             moved_by=made.moved_by,
         )
     )
+    owner = connection.execute(select(family.owners).where(family.owners.c.id == owner_id)).one()
+    kind = family.moved if made.version is not None else family.removed
+    feed.record(connection, kind, owner.tenant, f"{owner.name}@{made.alias}", now=made.moved_at)
     return made

@@ -24,6 +24,7 @@ from prompts_store.errors import NotFoundError
 from prompts_store.names import LIVE
 from prompts_store.records import PromptManifest, PromptVersion, TaskRecord
 from prompts_store.tasks import aliasing
+from prompts_store.tenants import standing
 
 VERSION_COLUMNS: tuple[ColumnElement[Any], ...] = (
     versions.c.id,
@@ -132,7 +133,12 @@ def unknown_task(tenant: str, task: str, *, field: str = "task") -> NotFoundErro
 def open_task(
     connection: Connection, tenant: str, task: str, description: str | None, now: datetime
 ) -> tuple[Row[Any], bool]:
-    """The task's row and whether it is new: made now, or taken up again after a tombstone."""
+    """The task's row and whether it is new: made now, or taken up again after a tombstone.
+
+    Raises:
+        NotFoundError: `unknown_tenant`: it was deleted.
+    """
+    standing.require_not_deleted(connection, tenant)
     found = connection.execute(
         select(tasks).where(tasks.c.tenant == tenant, tasks.c.name == task)
     ).one_or_none()

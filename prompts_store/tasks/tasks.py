@@ -20,6 +20,7 @@ from prompts_store.tasks.rows import (
     unknown_task,
 )
 from prompts_store.tasks.versions import require_no_ensemble
+from prompts_store.tenants import feed
 
 _CURSOR = "tasks"
 # Greater than every character of a name.
@@ -114,3 +115,4 @@ class Tasks(StoreBase):
                 .where(tasks.c.id == row.id)
                 .values(deleted_at=now, deleted_by=deleted_by, live_versions=0, description="")
             )
+            feed.record(connection, "task_deleted", tenant, task, now=now)

@@ -21,6 +21,7 @@ from prompts_store.records import Page, PromptVersion, Reference
 from prompts_store.tasks import aliasing, counts
 from prompts_store.tasks.references import check_version
 from prompts_store.tasks.rows import VERSION_COLUMNS, find_task, version_record
+from prompts_store.tenants import feed
 
 _CURSOR = "versions"
 
@@ -85,6 +86,7 @@ class Versions(StoreBase):
             connection.execute(
                 update(tasks).where(tasks.c.id == row.task_id).values(live_versions=tasks.c.live_versions - 1)
             )
+            feed.record(connection, "version_deleted", tenant, f"{task}@{number}", now=now)
 
 
 def resolve(connection: Connection, reference: Reference, *, field: str = "task") -> Row[Any]:

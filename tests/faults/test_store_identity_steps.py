@@ -6,15 +6,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
 
 from prompts_store import PromptStore
-from prompts_store.database import Database, database
-from prompts_store.database.migrate import alembic_config
+from prompts_store.database import Database
 from prompts_store.errors import ConflictError
 from prompts_store.testing import FakeClock, Fault, FaultyFiles, example_file, example_prompt
 from prompts_store.upkeep.identity import FolderPairing
 from tests.faults.store_faults import MAX_STEPS, DyingDisk, FewScans, attempt, faulty_store
+from tests.older_store import older_store
 
 Prepare = Callable[[Path], None]
 
@@ -26,11 +25,9 @@ def _fresh(folder: Path) -> None:
 
 def _of_0_1_0(folder: Path) -> None:
     """A folder of the release before, migrated: blobs, data files and rows, and no id."""
-    with pytest.MonkeyPatch.context() as older:
-        older.setattr(database, "upgrade", lambda found: command.upgrade(alembic_config(found), "0003"))
-        with closing(PromptStore.open(folder)) as store:
-            store.publish("acme", "sst2", *example_prompt(1))
-            example_file(store, b"rows")
+    with older_store("0003"), closing(PromptStore.open(folder)) as store:
+        store.publish("acme", "sst2", *example_prompt(1))
+        example_file(store, b"rows")
     Database.open(folder, None).close()
 
 

@@ -14,16 +14,17 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, column, insert, inspect, null, select, text
 
 from prompts_store import PromptStore
-from prompts_store.database import Database, database, tables
+from prompts_store.database import Database, tables
 from prompts_store.database.migrate import alembic_config
 from prompts_store.errors import ConflictError, LeaseLostError
 from prompts_store.jobs.records import ACTIVE, OVER, Lease
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt
+from tests.older_store import older_store
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.usefixtures("real_migrations")
-NEW = {"files", "jobs", "job_files", "job_events", "store_identity"}
+NEW = {"files", "jobs", "job_files", "job_events", "store_identity", "tenants", "keys", "changes"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -41,20 +42,6 @@ def lost(request: pytest.FixtureRequest) -> Callable[[], str]:
     return lambda: request.getfixturevalue("postgres_server").create()
 
 
-def first_tables_only(connection: Connection) -> None:
-    command.upgrade(alembic_config(connection), "0001")
-
-
-def tables_of_0_1_0(connection: Connection) -> None:
-    command.upgrade(alembic_config(connection), "0003")
-
-
-def tables_before_kinds(connection: Connection) -> None:
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is None:
-        command.upgrade(alembic_config(connection), "0004")
-
-
 def visible(store: PromptStore) -> object:
     version = store.resolve("sst2", tenant="acme")
     return (
@@ -66,21 +53,17 @@ def visible(store: PromptStore) -> object:
     )
 
 
-def test_the_first_tables_become_todays_with_what_they_hold(
-    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as older:
-        older.setattr(database, "upgrade", first_tables_only)
-        with closing(PromptStore.open(tmp_path, database_url=url)) as store:
-            for seed in (1, 2):
-                store.publish("acme", "sst2", *example_prompt(seed, labels=("yes", "no")))
-            store.set_alias("acme", "sst2", "live", 2)
-            store.publish_ensemble("acme", "team", [EnsembleMember("acme", "sst2", 1)])
-            store.publish("acme", "gone", *example_prompt(3))
-            store.delete_task("acme", "gone")
-            before = visible(store)
-            with store._database.read() as connection:
-                assert not NEW & set(inspect(connection).get_table_names())
+def test_the_first_tables_become_todays_with_what_they_hold(tmp_path: Path, url: str | None) -> None:
+    with older_store("0001"), closing(PromptStore.open(tmp_path, database_url=url)) as store:
+        for seed in (1, 2):
+            store.publish("acme", "sst2", *example_prompt(seed, labels=("yes", "no")))
+        store.set_alias("acme", "sst2", "live", 2)
+        store.publish_ensemble("acme", "team", [EnsembleMember("acme", "sst2", 1)])
+        store.publish("acme", "gone", *example_prompt(3))
+        store.delete_task("acme", "gone")
+        before = visible(store)
+        with store._database.read() as connection:
+            assert not NEW & set(inspect(connection).get_table_names())
     with closing(PromptStore.open(tmp_path, database_url=url)) as store:
         assert visible(store) == before
         assert store.check().clean
@@ -90,24 +73,22 @@ def test_the_first_tables_become_todays_with_what_they_hold(
         assert store.check().clean
 
 
-def of_0_1_0(folder: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+def of_0_1_0(folder: Path, url: str | None, clock: FakeClock) -> None:
     """A store as 0.1.0 left it: rows, blobs and data files, and no id anywhere."""
-    with monkeypatch.context() as older:
-        older.setattr(database, "upgrade", tables_of_0_1_0)
-        with closing(PromptStore.open(folder, database_url=url, clock=clock)) as store:
-            for seed in range(6):
-                store.publish("acme", f"task-{seed}", *example_prompt(seed))
-                example_file(store, f"rows {seed}".encode())
-            store.delete_task("acme", "task-0")
-            store._blobs.put("ab" * 32, b"an upload that died", now=clock())
+    with older_store("0003"), closing(PromptStore.open(folder, database_url=url, clock=clock)) as store:
+        for seed in range(6):
+            store.publish("acme", f"task-{seed}", *example_prompt(seed))
+            example_file(store, f"rows {seed}".encode())
+        store.delete_task("acme", "task-0")
+        store._blobs.put("ab" * 32, b"an upload that died", now=clock())
     assert not list(folder.glob("*/store-id"))
     clock.advance(60)
 
 
 def test_a_store_of_0_1_0_gets_its_id_and_is_collected(
-    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+    tmp_path: Path, url: str | None, clock: FakeClock
 ) -> None:
-    of_0_1_0(tmp_path, url, monkeypatch, clock)
+    of_0_1_0(tmp_path, url, clock)
     with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
         assert store.pairing().one and store.check().clean
         report = store.collect(grace_seconds=0)
@@ -117,12 +98,11 @@ def test_a_store_of_0_1_0_gets_its_id_and_is_collected(
 def test_a_fresh_database_beside_a_folder_of_0_1_0_never_gets_its_blobs(
     tmp_path: Path,
     url: str | None,
-    monkeypatch: pytest.MonkeyPatch,
     clock: FakeClock,
     lost: Callable[[], str],
 ) -> None:
     """The folder has no id to compare. New uploads must not make it look like this database's."""
-    of_0_1_0(tmp_path, url, monkeypatch, clock)
+    of_0_1_0(tmp_path, url, clock)
     for file in tmp_path.glob("chorus.db*"):
         file.unlink()
     url = url and lost()
@@ -143,50 +123,46 @@ def test_a_fresh_database_beside_a_folder_of_0_1_0_never_gets_its_blobs(
         assert store.pairing().one and store.check().clean
 
 
-def jobs_of_0_1_0(folder: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+def jobs_of_0_1_0(folder: Path, url: str | None, clock: FakeClock) -> None:
     """A store with tuning jobs of every status, from before there were other kinds."""
     now = FIRST_MOMENT
-    with monkeypatch.context() as older:
-        older.setattr(database, "upgrade", tables_before_kinds)
-        with closing(PromptStore.open(folder, database_url=url, clock=clock)) as store:
-            file = example_file(store, b"rows")
-            with store._database.write() as connection:
-                rows = Table("tuning_jobs", MetaData(), autoload_with=connection)
-                files = Table("tuning_job_files", MetaData(), autoload_with=connection)
-                events = Table("tuning_events", MetaData(), autoload_with=connection)
-                for number, (status, changes) in enumerate(OLD_JOBS, start=1):
-                    over, held = status in OVER, status in ACTIVE
-                    row = {
-                        "number": 10 * number,
-                        "id": f"job-{number:024x}",
-                        "tenant": "acme",
-                        "status": status,
-                        "spec": {"base_fingerprint": "base", "prompts": [{"task": "é"}], "seed": number},
-                        "base_fingerprint": "base",
-                        "created_at": now + number,
-                        "created_by": "ann",
-                        "queued_at": now + number,
-                        "started_at": now + 100 if held or over else None,
-                        "finished_at": now + 200 if over else None,
-                        "error": null(),
-                        "progress": {"step": number},
-                        "result": {},
-                        "cancel_requested": False,
-                        "attempt": 2,
-                        "lease_owner": "host process 1" if held else None,
-                        "lease_token": 5,
-                        "lease_expires_at": now + 60_000_000 if held else None,
-                        "last_event": 2,
-                    }
-                    connection.execute(insert(rows).values(row | changes))
-                    for seq in (1, 2):
-                        event = {"seq": seq, "at": now + seq, "kind": "status", "data": {"status": status}}
-                        connection.execute(insert(events).values(job_number=row["number"], **event))
-                    number_of_file = select(column("number")).select_from(text("files")).scalar_subquery()
-                    connection.execute(
-                        insert(files).values(job_number=row["number"], file_number=number_of_file)
-                    )
-            assert file.tenant == "acme"
+    with older_store("0004"), closing(PromptStore.open(folder, database_url=url, clock=clock)) as store:
+        file = example_file(store, b"rows")
+        with store._database.write() as connection:
+            rows = Table("tuning_jobs", MetaData(), autoload_with=connection)
+            files = Table("tuning_job_files", MetaData(), autoload_with=connection)
+            events = Table("tuning_events", MetaData(), autoload_with=connection)
+            for number, (status, changes) in enumerate(OLD_JOBS, start=1):
+                over, held = status in OVER, status in ACTIVE
+                row = {
+                    "number": 10 * number,
+                    "id": f"job-{number:024x}",
+                    "tenant": "acme",
+                    "status": status,
+                    "spec": {"base_fingerprint": "base", "prompts": [{"task": "é"}], "seed": number},
+                    "base_fingerprint": "base",
+                    "created_at": now + number,
+                    "created_by": "ann",
+                    "queued_at": now + number,
+                    "started_at": now + 100 if held or over else None,
+                    "finished_at": now + 200 if over else None,
+                    "error": null(),
+                    "progress": {"step": number},
+                    "result": {},
+                    "cancel_requested": False,
+                    "attempt": 2,
+                    "lease_owner": "host process 1" if held else None,
+                    "lease_token": 5,
+                    "lease_expires_at": now + 60_000_000 if held else None,
+                    "last_event": 2,
+                }
+                connection.execute(insert(rows).values(row | changes))
+                for seq in (1, 2):
+                    event = {"seq": seq, "at": now + seq, "kind": "status", "data": {"status": status}}
+                    connection.execute(insert(events).values(job_number=row["number"], **event))
+                number_of_file = select(column("number")).select_from(text("files")).scalar_subquery()
+                connection.execute(insert(files).values(job_number=row["number"], file_number=number_of_file))
+        assert file.tenant == "acme"
 
 
 FIRST_MOMENT = 1_767_225_600_000_000
@@ -214,9 +190,9 @@ def raw_rows(store: PromptStore, *names: str) -> list[Any]:
 
 
 def test_tuning_jobs_of_every_status_become_jobs_of_their_kind(
-    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+    tmp_path: Path, url: str | None, clock: FakeClock
 ) -> None:
-    jobs_of_0_1_0(tmp_path, url, monkeypatch, clock)
+    jobs_of_0_1_0(tmp_path, url, clock)
     with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
         assert store.check().clean
         jobs = {job.id: job for job in store.list_jobs("acme", "tuning").items}
@@ -255,14 +231,12 @@ def test_tuning_jobs_of_every_status_become_jobs_of_their_kind(
 
 
 def test_jobs_go_back_to_the_tables_of_tuning_jobs_as_they_were(
-    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+    tmp_path: Path, url: str | None, clock: FakeClock
 ) -> None:
-    jobs_of_0_1_0(tmp_path, url, monkeypatch, clock)
+    jobs_of_0_1_0(tmp_path, url, clock)
     names = ("tuning_jobs", "tuning_job_files", "tuning_events")
-    with monkeypatch.context() as older:
-        older.setattr(database, "upgrade", tables_before_kinds)
-        with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
-            before = raw_rows(store, *names)
+    with older_store("0004"), closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
+        before = raw_rows(store, *names)
     with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
         now = raw_rows(store, "jobs", "job_files", "job_events")
         assert [len(rows) for rows in now] == [len(rows) for rows in before]
@@ -282,11 +256,17 @@ def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path, url:
     with closing(Database.open(tmp_path, url)) as made, made.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
-        found = {table: _checks(connection, table) for table in ("versions", "blobs", "jobs")}
+        found = {table: _checks(connection, table) for table in ("versions", "blobs", "jobs", "tenants")}
     assert found == {
         "versions": {"ck_versions_blob"},
         "blobs": {"ck_blobs_count", "ck_blobs_unreferenced"},
         "jobs": {"ck_jobs_over", "ck_jobs_lease", "ck_jobs_expiry"},
+        "tenants": {
+            "ck_tenants_status",
+            "ck_tenants_suspended",
+            "ck_tenants_deleted",
+            "ck_tenants_purge",
+        },
     }
 
 

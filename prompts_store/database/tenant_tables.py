@@ -1,0 +1,85 @@
+"""The tables of tenants, their keys and the change feed, beside those of `tables`.
+
+    tenants 1---n keys          changes: what other processes must look at again
+
+Rows of tenants and keys are never removed, so no name and no public part ever means two things. Rows of other
+tables name their tenant by its name and need no row here: a store is also used without tenants.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from prompts_store.database.columns import DIGEST, KEY, NAME, PUBLIC_ID, Instant
+from prompts_store.database.tables import metadata
+
+_UNPURGED = text("purge_after IS NOT NULL")
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("limits", JSON, nullable=False),
+    # How long to keep rows of usage and of the audit log; NULL where the tenant has no wish of its own.
+    Column("usage_days", Integer, nullable=True),
+    Column("audit_days", Integer, nullable=True),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("suspended_at", Instant, nullable=True),
+    Column("deleted_at", Instant, nullable=True),
+    # When what a deleted tenant had may go; emptied when it has gone.
+    Column("purge_after", Instant, nullable=True),
+    CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
+    CheckConstraint("(status = 'suspended') = (suspended_at IS NOT NULL)", name="suspended"),
+    CheckConstraint("(status = 'deleted') = (deleted_at IS NOT NULL)", name="deleted"),
+    CheckConstraint("purge_after IS NULL OR deleted_at IS NOT NULL", name="purge"),
+    Index("ix_tenants_unpurged", "purge_after", sqlite_where=_UNPURGED, postgresql_where=_UNPURGED),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("number", KEY, primary_key=True),
+    Column("id", PUBLIC_ID, nullable=False, unique=True),
+    Column("tenant", ForeignKey(tenants.c.name), nullable=False),
+    Column("public", String(8), nullable=False, unique=True),
+    # Of the whole key; the key itself is nowhere.
+    Column("digest", DIGEST, nullable=False),
+    Column("name", NAME, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("tasks", JSON(none_as_null=True), nullable=True),
+    Column("limits", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Instant, nullable=True),
+    Column("revoked_at", Instant, nullable=True),
+    Column("last_used_at", Instant, nullable=True),
+    Index("ix_keys_tenant", "tenant", "number"),
+    Index("ix_keys_name", "tenant", "name"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    # One more than the last, under the publish lock: a sequence would give numbers that commit out of order.
+    Column("number", KEY, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("tenant", NAME, nullable=False),
+    Column("subject", Text, nullable=False),
+)

@@ -1,0 +1,116 @@
+"""Takes away what deleted tenants had, once their grace period is over.
+
+By the operations that everybody uses, one transaction each: whatever a purge had done when it was cut off
+stays done, and the next one goes on. Nothing new can be made in a deleted tenant, so it comes to an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, exists, select, update
+
+from prompts_store.database.job_tables import files, jobs
+from prompts_store.database.tables import ensembles, tasks
+from prompts_store.database.tenant_tables import tenants
+from prompts_store.ensembles.ensembles import Ensembles
+from prompts_store.errors import ConflictError, NotFoundError
+from prompts_store.files.data_files import DataFiles
+from prompts_store.jobs.jobs import Jobs
+from prompts_store.jobs.records import KINDS, UNFINISHED
+from prompts_store.pages import MAX_LIMIT
+from prompts_store.records import Page
+from prompts_store.tasks.tasks import Tasks
+from prompts_store.tenants import feed
+
+
+@dataclass(slots=True)
+class PurgeReport:
+    """What a purge did.
+
+    Attributes:
+        jobs: that were cancelled, or told to stop.
+        purged: tenants of which nothing is left.
+        waiting: tenants that have something left which somebody needs: a version that is a member of
+            another tenant's ensemble, a job that is still being run, a file of such a job. Purge again later.
+    """
+
+    jobs: int = 0
+    ensembles: int = 0
+    tasks: int = 0
+    files: int = 0
+    purged: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+
+
+class TenantPurge(Tasks, Ensembles, DataFiles, Jobs):
+    """The end of deleted tenants."""
+
+    def purge_tenants(self) -> PurgeReport:
+        """Delete the ensembles, tasks and files, and cancel the jobs, of tenants whose grace period is over.
+
+        They go as if their tenant had deleted them: tombstones stay, and what nothing names any more goes
+        with the next collection.
+
+        Raises:
+            StoreError: the database failed; purging again goes on.
+        """
+        due = select(tenants.c.name).where(tenants.c.purge_after <= self._clock()).order_by(tenants.c.name)
+        with self._database.read() as connection:
+            names = connection.execute(due).scalars().all()
+        report = PurgeReport()
+        for name in names:
+            self._purge(name, report)
+        return report
+
+    def _purge(self, tenant: str, report: PurgeReport) -> None:
+        # Members after the ensembles that need them, files after the jobs.
+        for kind in KINDS:
+            for status in UNFINISHED:
+                for job in _all(partial(self.list_jobs, tenant, kind, status=status)):
+                    report.jobs += _done(partial(self.cancel_job, tenant, job.id))
+        for ensemble in _all(partial(self.list_ensembles, tenant)):
+            report.ensembles += _done(partial(self.delete_ensemble, tenant, ensemble.name))
+        for task in _all(partial(self.list_tasks, tenant)):
+            report.tasks += _done(partial(self.delete_task, tenant, task.name))
+        for file in _all(partial(self.list_files, tenant)):
+            report.files += _done(partial(self.delete_file, tenant, file.id))
+        with self._database.write() as connection:
+            over = not _has_anything(connection, tenant)
+            emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
+            if over and connection.execute(emptied.values(purge_after=None)).rowcount:
+                feed.record(connection, "tenant_purged", tenant, now=self._clock())
+        (report.purged if over else report.waiting).append(tenant)
+
+
+def _all(page: Callable[..., Page[Any]]) -> Iterator[Any]:
+    """Every item of a list, whatever happens to those that were given before."""
+    cursor: str | None = None
+    while True:
+        found = page(limit=MAX_LIMIT, cursor=cursor)
+        yield from found.items
+        cursor = found.next_cursor
+        if cursor is None:
+            return
+
+
+def _done(delete: Callable[[], object]) -> bool:
+    """Whether it could be done; not if somebody needs it, or was faster."""
+    with suppress(ConflictError, NotFoundError):
+        delete()
+        return True
+    return False
+
+
+def _has_anything(connection: Connection, tenant: str) -> bool:
+    left = [
+        exists().where(tasks.c.tenant == tenant, tasks.c.deleted_at.is_(None)),
+        exists().where(ensembles.c.tenant == tenant, ensembles.c.deleted_at.is_(None)),
+        exists().where(files.c.tenant == tenant, files.c.deleted_at.is_(None)),
+        exists().where(jobs.c.tenant == tenant, jobs.c.finished_at.is_(None)),
+    ]
+    return any(connection.execute(select(one)).scalar() for one in left)

@@ -1,0 +1,30 @@
+"""Stores as older versions of Chorus left them, made with today's code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection
+
+from prompts_store.database import database
+from prompts_store.database.migrate import alembic_config, is_empty
+from prompts_store.tenants import feed, standing
+
+
+@contextmanager
+def older_store(revision: str) -> Iterator[None]:
+    """Inside, an empty database gets the tables of a revision before tenants, and none is brought up to date.
+
+    Tasks, versions, aliases, ensembles, files and jobs are written as ever, but nothing of tenants.
+    """
+
+    def upgrade(connection: Connection) -> None:
+        if is_empty(connection):
+            command.upgrade(alembic_config(connection), revision)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "upgrade", upgrade)
+        patch.setattr(feed, "record", lambda *told, **now: None)
+        patch.setattr(standing, "require_not_deleted", lambda connection, tenant: None)
+        yield

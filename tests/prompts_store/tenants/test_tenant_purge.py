@@ -1,0 +1,86 @@
+import pytest
+
+from prompts_store import PromptStore
+from prompts_store.errors import NotFoundError
+from prompts_store.records import EnsembleMember
+from prompts_store.testing import FakeClock, example_file, example_prompt
+from prompts_store.upkeep.purging import PurgeReport
+
+SPEC = {"base_fingerprint": "base"}
+
+
+def fill(store: PromptStore, tenant: str, seed: int = 0) -> None:
+    """Two tasks, an ensemble of them, two files, and a job that waits with one of these."""
+    store.create_tenant(tenant)
+    for number in (1, 2):
+        store.publish(tenant, f"task-{number}", *example_prompt(seed + number))
+    members = [EnsembleMember(tenant, f"task-{number}", 1) for number in (1, 2)]
+    store.publish_ensemble(tenant, "team", members)
+    example_file(store, f"spare rows {seed}".encode(), tenant=tenant)
+    file = example_file(store, f"rows {seed}".encode(), tenant=tenant)
+    store.create_job(tenant, "tuning", SPEC, files={"data.train.file": file.id})
+
+
+def left(store: PromptStore, tenant: str) -> tuple[int, ...]:
+    """Tasks, ensembles, files, unfinished jobs."""
+    jobs = [job for job in store.list_jobs(tenant, "tuning").items if job.finished_at is None]
+    lists = (store.list_tasks(tenant), store.list_ensembles(tenant), store.list_files(tenant))
+    return (*(len(found.items) for found in lists), len(jobs))
+
+
+def test_what_a_deleted_tenant_had_goes_after_the_grace_period(store: PromptStore, clock: FakeClock) -> None:
+    fill(store, "acme")
+    fill(store, "other", 10)
+    store.delete_tenant("acme", grace_seconds=60)
+    clock.advance(59)
+    assert store.purge_tenants() == PurgeReport()
+    assert left(store, "acme") == (2, 1, 2, 1)
+    clock.advance(1)
+    assert store.purge_tenants() == PurgeReport(jobs=1, ensembles=1, tasks=2, files=2, purged=["acme"])
+    assert left(store, "acme") == (0, 0, 0, 0)
+    assert left(store, "other") == (2, 1, 2, 1)
+    (gone,) = store.list_tenants(status="deleted").items
+    assert (gone.name, gone.purge_after) == ("acme", None)
+    assert store.changes_after(store.last_change() - 1).items[0].kind == "tenant_purged"
+    assert store.purge_tenants() == PurgeReport(), "once"
+    clock.advance(60)
+    report = store.collect(grace_seconds=0)
+    assert (report.blobs, report.files) == (2, 2)
+    assert store.check().clean
+
+
+def test_more_than_a_page_goes(store: PromptStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prompts_store.upkeep.purging.MAX_LIMIT", 2)
+    store.create_tenant("acme")
+    for number in range(5):
+        store.publish("acme", f"task-{number}", *example_prompt(number))
+        store.publish_ensemble("acme", f"team-{number}", [EnsembleMember("acme", f"task-{number}", 1)])
+        example_file(store, f"rows {number}".encode())
+        store.create_job("acme", "tuning", SPEC)
+    store.delete_tenant("acme", grace_seconds=0)
+    assert store.purge_tenants() == PurgeReport(5, 5, 5, 5, ["acme"])
+
+
+def test_what_others_need_stays_until_they_do_not(store: PromptStore) -> None:
+    fill(store, "acme")
+    store.publish_ensemble("other", "borrowed", [EnsembleMember("acme", "task-1", 1)])
+    store.delete_tenant("acme", grace_seconds=0)
+    assert store.purge_tenants() == PurgeReport(1, 1, 1, 2, waiting=["acme"])
+    assert left(store, "acme") == (1, 0, 0, 0)
+    assert store.purge_tenants() == PurgeReport(waiting=["acme"])
+    store.delete_ensemble("other", "borrowed")
+    assert store.purge_tenants() == PurgeReport(tasks=1, purged=["acme"])
+
+
+def test_a_job_that_runs_is_told_to_stop_and_its_file_stays_until_then(store: PromptStore) -> None:
+    fill(store, "acme")
+    claimed = store.claim_job("tuning", "worker", 60, "base")
+    assert claimed is not None
+    store.delete_tenant("acme", grace_seconds=0)
+    assert store.purge_tenants().waiting == ["acme"]
+    assert left(store, "acme") == (0, 0, 1, 1)
+    assert store.update_job(claimed[1]).cancel_requested
+    with pytest.raises(NotFoundError):
+        store.publish("acme", "made", *example_prompt(9), lease=claimed[1])
+    store.finish_job(claimed[1], "cancelled")
+    assert store.purge_tenants() == PurgeReport(files=1, purged=["acme"])
