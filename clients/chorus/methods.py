@@ -1,8 +1,8 @@
-"""A route's description turned into a method: written once, typed for the blocking client and for the
-awaiting one.
+"""Turns a route's description into a method. It is written once, and typed for the blocking client and for
+the awaiting one.
 
-`generate = Sync(routes.generate)` in a class gives it a method with the description's arguments that returns
-its result; `Async` one that returns an awaitable of it. Each keeps the description's docstring.
+`generate = Sync(routes.generate)` in a class makes a method that takes the description's arguments and
+returns its result. `Async` makes one that returns an awaitable. Both keep the description's docstring.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 
 class SyncOwner:
-    """Has methods that block."""
+    """An object whose methods block."""
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
 
 
 class AsyncOwner:
-    """Has methods that are awaited."""
+    """An object whose methods are awaited."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
 
 class _Described:
-    """Shows the description's name, arguments and docstring to `help` and editors."""
+    """Shows the description's name, arguments and docstring to `help` and to editors."""
 
     def __init__(self, describe: Callable[..., Any]) -> None:
         self.__doc__ = describe.__doc__
@@ -111,7 +111,7 @@ class SyncStream(_Described, Generic[P]):
 
 
 class AsyncStream(_Described, Generic[P]):
-    """A method that returns an `AsyncEventStream`; the method itself is not awaited."""
+    """A method that returns an `AsyncEventStream`. The method itself is not awaited."""
 
     def __init__(self, describe: Callable[P, Request]) -> None:
         super().__init__(describe)
