@@ -1,6 +1,6 @@
-"""Strict models of what callers send; what is wrong with it is said in the words of the other errors.
+"""Strict models of what callers send, and errors that say what is wrong with it in our own words.
 
-A sentence says what was expected, and never shows the value.
+An error says what was expected, and never shows the value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from server.errors import InvalidInputError
 T = TypeVar("T")
 
 Items = Annotated[list[T], Field(fail_fast=True)]
-"""A list of which only the first bad item is told."""
+"""A list of which only the first bad item is reported."""
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
 
@@ -25,8 +25,9 @@ class RequestModel(BaseModel):
     """Base of request bodies: unknown fields are errors, nothing is coerced, NaN is refused.
 
     Attributes:
-        most: items that lists and objects of more than a few may have, by the name of their field, wherever
-            in the body that is: a number, or the setting that has it. They are counted before they exist.
+        most: the most items that a long list or object may have, by the name of its field anywhere in the
+            body: a number, or the name of the setting that holds it. They are counted before the list is
+            built.
     """
 
     most: ClassVar[Mapping[str, int | str]] = {}
@@ -64,7 +65,7 @@ _WORDS = {
 
 
 def sentence_of(problem: Mapping[str, Any]) -> str:
-    """One sentence for a problem of `ValidationError.errors()`; pydantic's own for an unknown kind."""
+    """One sentence for a problem from `ValidationError.errors()`; pydantic's own text for an unknown kind."""
     words = _WORDS.get(str(problem["type"]))
     if words is not None:
         return words.format_map(problem.get("ctx", {}))
@@ -73,16 +74,16 @@ def sentence_of(problem: Mapping[str, Any]) -> str:
 
 
 def join_path(path: str, key: object) -> str:
-    """The dotted path one step deeper; a key that is not plain is shown as `?`, never echoed."""
+    """The dotted path one step deeper. A key with unusual characters appears as `?` and is never echoed."""
     name = str(key)
     shown = name if _SAFE_KEY.fullmatch(name) else "?"
     return f"{path}.{shown}" if path else shown
 
 
 def input_error(problem: Mapping[str, Any]) -> InvalidInputError:
-    """One problem of `ValidationError.errors()`: a sentence and a dotted path, without the value."""
+    """One problem from `ValidationError.errors()` as a sentence and a dotted path, without the value."""
     location, path = problem["loc"], ""
-    if location and location[-1] == "[key]":  # of an object: a bad name is the object's
+    if location and location[-1] == "[key]":  # a bad key: the object itself is at fault
         location = location[:-2]
     for part in location:
         path = join_path(path, part)
@@ -95,5 +96,5 @@ def input_error(problem: Mapping[str, Any]) -> InvalidInputError:
 
 
 def validation_error(error: ValidationError) -> InvalidInputError:
-    """The first problem that pydantic found."""
+    """An error for the first problem that pydantic found."""
     return input_error(error.errors(include_url=False, include_input=False)[0])

@@ -146,7 +146,7 @@ def test_a_lost_database_is_refused_adopted_and_braked(lost: Path) -> None:
     assert result.exit_code == 1 and "24 of 24 blobs" in result.stderr
     assert "chorus store collect --allow-mass-removal" in result.stderr
     result = run(lost, "collect", "--dry-run")
-    assert result.exit_code == 1 and "But it would be refused." in result.stderr
+    assert result.exit_code == 1 and "The collection would be refused." in result.stderr
     assert run(lost, "collect", "--dry-run", "--allow-mass-removal").exit_code == 0
     assert blobs(lost) == MANY
     assert run(lost, "collect", "--allow-mass-removal").exit_code == 0
