@@ -9,7 +9,7 @@ from prompts_store.records import AliasMove, EnsembleVersion, PromptVersion, Tas
 
 
 def version_json(version: PromptVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
-    """One version; `aliases` are all of its task's."""
+    """One version; `aliases` are all those of its task."""
     manifest = version.manifest
     return {
         "task": f"{version.tenant}/{version.task}",

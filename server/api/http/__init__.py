@@ -1,1 +1,1 @@
-"""What every route stands behind: request ids, keys, strict bodies, one error shape, leaving callers."""
+"""What every route relies on: request ids, keys, strict bodies, one error shape, callers who leave."""

@@ -1,7 +1,7 @@
-"""What the engine would refuse is refused before a body is read, and again before texts are tokenised.
+"""Refuse what the engine would refuse, before a body is read and again before texts are tokenised.
 
-At ten times the capacity nine requests of ten are refused: parsing, resolving and tokenising them would take
-the time that answers need.
+At ten times the capacity, nine requests of ten are refused. Parsing, resolving and tokenising those would
+take the time that the answers need.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from server.tenancy.principal import Principal, Scope
 
 
 def check_early(services: Services, caller: Principal, deadline_seconds: float | None) -> None:
-    """Refuse what the engine would refuse of this caller, whatever it asks for; see `Engine.check`.
+    """Refuse any request that the engine would refuse from this caller, whatever its content; see
+    `Engine.check`.
 
     Raises:
-        OverloadedError, QuotaExceededError: with when to try again.
+        OverloadedError, QuotaExceededError: these say when to try again.
     """
     if services.serving is not None and services.serving.engine.crowded:
         services.serving.engine.check(caller.tenant, caller.weight, deadline_seconds)
 
 
 def refuse_early(request: Request, scope: Scope) -> None:
-    """The same before a body is read, of which the deadline is not known: the longest is allowed for.
+    """Do the same before the body is read. Its deadline is not known yet, so the longest one is assumed.
 
     Args:
-        scope: that the route asks for.
+        scope: the scope that the route needs.
     """
     caller, services = context_of(request).principal, services_of(request)
     if scope is Scope.INFER and caller is not None:

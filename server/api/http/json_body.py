@@ -1,6 +1,6 @@
 """JSON bodies, counted and parsed strictly, before any route code sees them.
 
-Refused at the door: lists and objects with too many items, invalid UTF-8, NaN, infinities and numbers that
+Refused at once: lists and objects with too many items, invalid UTF-8, NaN, infinities and numbers that
 overflow to them, lone surrogates, NUL characters, nesting deeper than `MAX_DEPTH`, and anything that is not
 JSON.
 """
@@ -23,10 +23,10 @@ _VISIBLE = re.compile(rb"[^ \t\r\n]")
 
 
 def parse_json(body: bytes | bytearray, field: str = "body", counts: Counts | None = None) -> Any:
-    """Strictly parsed JSON.
+    """Parse JSON strictly.
 
     Raises:
-        InvalidInputError: code `invalid_json`, with where the parser stopped but never the text itself; or
+        InvalidInputError: code `invalid_json`, saying where the parser stopped but never showing the text; or
             too many values, see `check_counts`.
     """
     if not _VISIBLE.search(body):
@@ -43,7 +43,8 @@ def parse_json(body: bytes | bytearray, field: str = "body", counts: Counts | No
 
 
 def check_values(value: Any, field: str = "body") -> None:
-    """Refuse what JSON can smuggle in: numbers that overflow to infinity, NUL, deep nesting.
+    """Refuse values that valid JSON can hold and we do not want: numbers that overflow to infinity, NUL, deep
+    nesting.
 
     Raises:
         InvalidInputError: code `invalid_json`, with the dotted path of the value.
@@ -53,7 +54,7 @@ def check_values(value: Any, field: str = "body") -> None:
 
 
 def _is_sound(value: Any) -> bool:
-    """Level by level, without the paths that only a refusal needs."""
+    """Checks level by level, without the paths that only a refusal needs."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         inner: list[Any] = []

@@ -1,4 +1,4 @@
-"""One HTTP body, several items: what each asks for, and the dotted paths that its errors name."""
+"""One HTTP body has several items: what each asks for, and the dotted paths that its errors name."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Item:
     """One input for one task, from the body to its answer.
 
     Attributes:
-        task: reference, or None for the base model.
-        value: text or template fields.
-        input_field, task_field: dotted paths of `value` and of what named the version.
-        truncate: cut a text that is too long.
-        logprobs: answer with token log probabilities.
-        settings: sampling settings that the request has for it, by name.
-        paths: dotted path of each of them.
-        version: what `task` means; filled with the next two when the item is prepared.
-        input: what the engine reads: prompt and ids, `</s>` last.
-        truncated: whether text was cut.
+        task: a reference, or None for the base model.
+        value: a text or template fields.
+        input_field, task_field: dotted paths of `value` and of the field that named the version.
+        truncate: whether to cut a text that is too long.
+        logprobs: whether the answer has token log probabilities.
+        settings: the sampling settings that the request gives this item, by name.
+        paths: dotted path of each of these settings.
+        version: the version that `task` means; filled in, like the next two, when the item is prepared.
+        input: what the engine reads: the prompt and ids that end in `</s>`.
+        truncated: whether the text was cut.
     """
 
     task: str | None
@@ -58,7 +58,7 @@ class Item:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Which version answers; nulls for the base model."""
+        """The version that answers; nulls for the base model."""
         if self.version is None:
             return {"task": None, "version": None, "digest": None}
         digest = self.version.manifest.digest
@@ -66,11 +66,11 @@ class Item:
 
     @property
     def tokens(self) -> int:
-        """Positions of the prepared input."""
+        """Length of the prepared input in positions."""
         return sum(part.length if isinstance(part, PromptHandle) else len(part) for part in self.input)
 
     def usage(self, output_tokens: int) -> dict[str, int]:
-        """Token counts of its answer."""
+        """Token counts for its answer."""
         prompt_tokens = self.version.manifest.length if self.version is not None else 0
         return {
             "input_tokens": self.tokens,
@@ -82,7 +82,7 @@ class Item:
 def generate_items(body: GenerateBody) -> list[Item]:
     """The items of a generate body, in order.
 
-    Raises InvalidInputError when the body asks for none or two kinds.
+    Raises InvalidInputError if the body has none or more than one kind of input.
     """
     settings, paths = _sent(body, "")
     if body.requests is None:
@@ -98,7 +98,9 @@ def generate_items(body: GenerateBody) -> list[Item]:
     if body.input is not None or body.inputs is not None:
         raise InvalidInputError("Send one of input, inputs and requests.", field="requests")
     if "task" in body.model_fields_set:
-        raise InvalidInputError("With requests, each one names its own task: remove this one.", field="task")
+        raise InvalidInputError(
+            "With requests, each item names its own task: remove this field.", field="task"
+        )
     return [
         _mixed_item(body, each, f"requests.{index}.", settings, paths)
         for index, each in enumerate(body.requests)
@@ -108,7 +110,7 @@ def generate_items(body: GenerateBody) -> list[Item]:
 def _mixed_item(
     body: GenerateBody, item: GenerateItem, prefix: str, settings: Mapping[str, Any], paths: Mapping[str, str]
 ) -> Item:
-    """One of `requests`; what it does not say is said beside `requests`."""
+    """One item of `requests`. Settings that it leaves out come from beside `requests`."""
     own, own_paths = _sent(item, prefix)
     return Item(
         item.task,
@@ -123,7 +125,7 @@ def _mixed_item(
 
 
 def _sent(said: GenerationSettings, prefix: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings that a part of the body has, and their dotted paths."""
+    """The settings in a part of the body, and their dotted paths."""
     names = said.model_fields_set & SETTINGS.keys()
     settings = {name: value for name in names if (value := getattr(said, name)) is not None}
     return settings, {name: prefix + name for name in settings}
@@ -135,9 +137,9 @@ def classify_items(body: ClassifyBody) -> list[Item]:
 
 
 def inputs_of(body: GenerateBody | ClassifyBody | EnsembleBody) -> Sequence[tuple[Value, str]]:
-    """`(value, field)` of each input. How many there are was checked before the body was parsed.
+    """`(value, field)` of each input. Their number was checked before the body was parsed.
 
-    Raises InvalidInputError unless exactly one of input and inputs is there.
+    Raises InvalidInputError unless the body has exactly one of input and inputs.
     """
     if (body.input is None) == (body.inputs is None):
         raise InvalidInputError("Send one of input (one) and inputs (a list).", field="input")
@@ -148,9 +150,9 @@ def inputs_of(body: GenerateBody | ClassifyBody | EnsembleBody) -> Sequence[tupl
 
 
 def weights_of(weights: Sequence[float] | None, members: int) -> list[float]:
-    """A weight for each member of an ensemble, 1 where none are given.
+    """A weight for each member of an ensemble; 1 if none are given.
 
-    Raises InvalidInputError for another number of weights.
+    Raises InvalidInputError if the number of weights is wrong.
     """
     if weights is None:
         return [1.0] * members
@@ -162,7 +164,7 @@ def weights_of(weights: Sequence[float] | None, members: int) -> list[float]:
 
 
 def deadline_of(asked: float | None, settings: Settings) -> float | None:
-    """The deadline of a request. Raises InvalidInputError when it asks for more than the server allows."""
+    """The deadline of a request. Raises InvalidInputError if it is longer than the server allows."""
     if asked is None:
         return settings.default_deadline_seconds
     if asked > settings.max_deadline_seconds:
