@@ -1,4 +1,4 @@
-"""Ids of data files and jobs: random, so that none can be guessed and none says how many there are."""
+"""Ids of data files and jobs. They are random, so none can be guessed and none shows how many there are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_id(text: object) -> bool:
 
 
 def check_cursor_id(text: object) -> str:
-    """The id in a cursor. InvalidError: none."""
+    """The id in a cursor. Raises InvalidError if it is not an id."""
     if isinstance(text, str) and is_id(text):
         return text
     raise InvalidError("not an id", field="cursor")

@@ -86,7 +86,7 @@ def test_damage_is_explained_and_repaired_where_nothing_is_lost(served: tuple[Pr
     for kind in ("corrupt_blob", "missing_blob", "wrong_count", "wrong_task"):
         assert f"\n{kind} (" in result.stdout
         assert KINDS[kind].meaning in result.stdout and KINDS[kind].advice in result.stdout
-    assert f"{digest(1)}: it is not there; named by acme/task-1@1" in result.stdout
+    assert f"{digest(1)}: it is missing; named by acme/task-1@1" in result.stdout
     assert "8 found, 0 repaired, 8 left." in result.stdout
 
     result = run(folder, "check", "--repair", "--json")
