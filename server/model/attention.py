@@ -1,9 +1,10 @@
-"""Attention behind one interface: heads before length, so that each head's keys lie together.
+"""Attention behind one interface. Heads come before length, so that the keys of each head are next to each
+other.
 
 Every function takes a `visible` mask made from lengths, never from ids. Scores, bias and softmax are f32.
-Masked scores are a large negative number, not minus infinity: a row with nothing visible then averages zeros
-instead of making NaN. Values at masked positions must be zero or finite where the caller cannot promise it,
-because 0 x NaN is NaN. T5 does not scale queries.
+Masked scores are a large negative number, not minus infinity, so a row with nothing visible averages zeros
+instead of making NaN. If the caller cannot promise that values at masked positions are finite, it must set
+them to zero, because 0 x NaN is NaN. T5 does not scale queries.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import jax
 import jax.numpy as jnp
 
 MASKED = -1e30
-"""f32 score of a masked position: exp(MASKED - any real score) is exactly 0."""
+"""f32 score of a masked position. exp(MASKED - any real score) is exactly 0."""
 
 
 WeightDropout = Callable[[jax.Array], jax.Array]
-"""Attention weights [B, H, Q, L] f32 (before their division) -> the same with some dropped; None outside
-training."""
+"""Takes attention weights [B, H, Q, L] f32, before their division, and returns them with some dropped; None
+outside training."""
 
 
 class Attention(Protocol):
-    """One implementation of attention over whole sequences, chosen by platform."""
+    """One implementation of attention over whole sequences. The platform decides which is used."""
 
     def __call__(
         self,
@@ -37,7 +38,7 @@ class Attention(Protocol):
     ) -> jax.Array:
         """query [B, H, Q, K], key and value [B, H, L, K], visible broadcastable to [B, H, Q, L] (bool), bias
         broadcastable to [B, H, Q, L] (f32) or None -> [B, H, Q, K] in the query's dtype. Weights are dropped
-        when training says so."""
+        if training asks for it."""
         ...
 
 
@@ -50,7 +51,7 @@ def exponentials(
     scores: jax.Array, visible: jax.Array, bias: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Numerators [..., L] and denominators [..., 1] of the softmax over the last axis of f32 scores plus
-    bias; numerators are exactly 0 where not visible (or all 1 if nothing is)."""
+    bias. Numerators are exactly 0 where not visible, or all 1 if nothing is visible."""
     if bias is not None:
         scores = scores + bias
     scores = jnp.where(visible, scores, MASKED)
@@ -79,12 +80,12 @@ def dense_attention(
         precision=exact,
         preferred_element_type=jnp.float32,
     )
-    # Division comes after the product: a pass over [Q, K] in place of one over [Q, L].
+    # Divide after the product: one pass over [Q, K] instead of one over [Q, L].
     return (context / total).astype(value.dtype)
 
 
 PAIR = 2
-"""Rows whose products `paired_attention` makes together."""
+"""How many rows `paired_attention` multiplies together."""
 
 
 def paired_attention(
@@ -97,8 +98,8 @@ def paired_attention(
 ) -> jax.Array:
     """`Attention` for a CPU: the same numbers as `dense_attention`, two rows at a time.
 
-    XLA makes the many small products of a batch one after another on one core. Pairs do not depend on each
-    other, so that it makes those of one beside those of the next.
+    XLA runs the many small products of a batch one after another on one core. Pairs do not depend on each
+    other, so XLA runs one pair's products beside those of the next.
     """
     batch = query.shape[0]
     if drop is not None or batch <= PAIR or batch % PAIR:
@@ -115,9 +116,9 @@ def _pairs(x: jax.Array) -> list[jax.Array]:
 def step_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
-    """Attention of one token a slot: query [S, H, K], key and value [S, H, L, K], visible broadcastable to
-    [S, H, L], bias [S, H, L] or None -> [S, H, K]. Bound by reading keys and values once, so products are
-    fused reductions."""
+    """Attention of one token for each slot: query [S, H, K], key and value [S, H, L, K], visible
+    broadcastable to [S, H, L], bias [S, H, L] or None -> [S, H, K]. Reading keys and values once is what
+    takes the time, so products are fused reductions."""
     exact = precision(query.dtype)
     scores = jnp.einsum("shk,shlk->shl", query, key, precision=exact, preferred_element_type=jnp.float32)
     attended, total = exponentials(scores, visible, bias)

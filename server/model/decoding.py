@@ -1,4 +1,4 @@
-"""Greedy decoding of a whole batch in one compiled loop: for parity checks and measurements, not for
+"""Greedy decoding of a whole batch in one compiled loop. It is for parity checks and measurements, not for
 serving."""
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from server.model.t5 import Model
 
 
 def greedy_tokens(model: Model, encoded: jax.Array, lengths: jax.Array, new_tokens: int) -> list[list[int]]:
-    """At most `new_tokens` tokens for each row of encoded [B, L, D], lengths [B]; `</s>` ends a row and is
-    kept."""
+    """At most `new_tokens` tokens for each row of encoded [B, L, D], lengths [B]. A row ends with `</s>`,
+    which is kept."""
     eos = model.config.eos_id
     rows = np.asarray(_decode(model.functions, new_tokens, model.params, encoded, lengths)).tolist()
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
@@ -26,7 +26,7 @@ def greedy_tokens(model: Model, encoded: jax.Array, lengths: jax.Array, new_toke
 def _decode(
     functions: Functions, new_tokens: int, params: PyTree, encoded: jax.Array, lengths: jax.Array
 ) -> jax.Array:
-    """-> [B, new_tokens] i32; what follows `</s>` has no meaning."""
+    """-> [B, new_tokens] i32. Values after `</s>` have no meaning."""
     B = encoded.shape[0]
     memory = functions.encoder_memory(params, encoded, lengths)
 

@@ -1,9 +1,9 @@
-"""Dropout for training: every row of a batch has a key of its own, so that neighbours change nothing.
+"""Dropout for training. Every row of a batch has its own key, so that neighbours change nothing.
 
-Placed and shared as in the reference implementation of T5 1.1 (T5X): on the embedded input, on attention
-weights, on each block's output, inside the feed-forward, and after the last norm; one mask for all positions
-of a row (of attention weights: for all queries). All masks of a stack come from two or three draws: a draw a
-place would multiply compile time.
+It is placed and shared as in T5X, the reference implementation of T5 1.1: on the embedded input, on attention
+weights, on each block's output, inside the feed-forward, and after the last norm. One mask serves all
+positions of a row; for attention weights, all queries. All masks of a stack come from two or three draws,
+because a separate draw for each place would multiply compile time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class LayerDropout:
     """The masks of one layer, or of the two ends of a stack.
 
     Attributes:
-        channel: keep masks [B, D] or [B, F] (bool), by place.
-        attention: keep masks [B, H, L] (bool), by place.
+        channel: keep masks [B, D] or [B, F] (bool) for each place.
+        attention: keep masks [B, H, L] (bool) for each place.
         rate: scalar f32.
     """
 
@@ -33,12 +33,12 @@ class LayerDropout:
     rate: jax.Array
 
     def channels(self, place: int, x: jax.Array) -> jax.Array:
-        """x [B * C, ..., D] with channels dropped: one mask [D] a row, for all its C targets."""
+        """x [B * C, ..., D] with channels dropped: one mask [D] for each row and all its C targets."""
         mask = self.channel[place]
         return self._dropped(x, mask.reshape(mask.shape[0], *(1,) * (x.ndim - 2), -1))
 
     def attended(self, place: int, weights: jax.Array) -> jax.Array:
-        """Attention weights [B * C, H, Q, L] with keys dropped: one mask [H, L] a row, for all its queries
+        """Attention weights [B * C, H, Q, L] with keys dropped: one mask [H, L] for each row, all its queries
         and all its C targets."""
         return self._dropped(weights, self.attention[place][:, :, None, :])
 
@@ -51,7 +51,7 @@ class LayerDropout:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Dropout:
-    """A key for each row of a batch, and the share of values that are dropped.
+    """A key for each row of a batch, and the share of values to drop.
 
     Attributes:
         keys: [B] typed PRNG keys.
@@ -62,7 +62,7 @@ class Dropout:
     rate: jax.Array
 
     def at(self, place: int) -> Dropout:
-        """Other masks, for another stack."""
+        """Different masks, for another stack."""
         return Dropout(jax.vmap(lambda key: jax.random.fold_in(key, place))(self.keys), self.rate)
 
     def draw(
@@ -77,7 +77,7 @@ class Dropout:
         """All masks of a stack.
 
         Args:
-            width: D, of the stack's input and output.
+            width: D, width of the stack's input and output.
             places: width of each channel mask of a layer.
             lengths: number of keys of each attention of a layer.
 
@@ -110,7 +110,8 @@ class Dropout:
         return ends, found
 
     def _attention(self, place: int, length: int, layers: int, heads: int) -> list[jax.Array]:
-        """[B, H, L] by layer. Drawn position by position: a longer padding only adds bits at the end."""
+        """[B, H, L] for each layer. Drawn position by position, so that longer padding only adds bits at the
+        end."""
         kept = self._keep(1 + place, (length, layers, heads))
         return [kept[:, :, n, :].transpose(0, 2, 1) for n in range(layers)]
 
@@ -123,5 +124,5 @@ class Dropout:
 
 
 def channels(dropout: LayerDropout | None, place: int, x: jax.Array) -> jax.Array:
-    """x [B, ..., D], dropped at this place; itself without dropout."""
+    """x [B, ..., D] with this place's dropout; unchanged without dropout."""
     return x if dropout is None else dropout.channels(place, x)

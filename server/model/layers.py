@@ -1,4 +1,4 @@
-"""The pieces of a T5 layer as Flax NNX modules. Parameter paths are the canonical tensor names of
+"""The parts of a T5 layer as Flax NNX modules. The paths of parameters are the canonical tensor names of
 `parameters`."""
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ INNER = 0
 
 
 def parameter(dtype: jnp.dtype, *shape: int) -> nnx.Param:
-    """A parameter of this shape; only ever made abstractly (`nnx.eval_shape`), values come from a
+    """A parameter of this shape. It is only ever made abstractly (`nnx.eval_shape`); values come from a
     checkpoint."""
     return nnx.Param(jnp.zeros(shape, dtype))
 
 
 def project(x: jax.Array, weight: nnx.Param) -> jax.Array:
-    """x [..., I] times weight [I, O] -> [..., O] in the compute dtype, multiplied in the weight's."""
+    """x [..., I] times weight [I, O] -> [..., O] in the compute dtype; the product is in the weight's
+    dtype."""
     return multiply(x, weight, x.dtype)
 
 
 def multiply(x: jax.Array, weight: nnx.Param, dtype: jnp.dtype) -> jax.Array:
-    """x [..., I] times weight [I, O] -> [..., O] in `dtype`: x is rounded to the weight's dtype, sums are
+    """x [..., I] times weight [I, O] -> [..., O] in `dtype`. x is rounded to the weight's dtype; sums are
     f32."""
     matrix = weight[...]
     rounded = x.astype(matrix.dtype)
@@ -35,7 +36,8 @@ def multiply(x: jax.Array, weight: nnx.Param, dtype: jnp.dtype) -> jax.Array:
 
 
 def rms_norm(x: jax.Array, scale: nnx.Param, epsilon: float) -> jax.Array:
-    """x [..., D] over its root mean square (f32, no mean subtracted, no bias), times scale [D]."""
+    """x [..., D] divided by its root mean square (f32, without subtracting a mean or adding a bias), times
+    scale [D]."""
     wide = x.astype(jnp.float32)
     mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
     normal: jax.Array = (wide * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype) * scale[...]
@@ -43,7 +45,7 @@ def rms_norm(x: jax.Array, scale: nnx.Param, epsilon: float) -> jax.Array:
 
 
 class FeedForward(nnx.Module):
-    """wo(activation(x wi_0) * (x wi_1)) when gated (T5 1.1), else wo(activation(x wi)) (T5 1.0)."""
+    """wo(activation(x wi_0) * (x wi_1)) if gated (T5 1.1), else wo(activation(x wi)) (T5 1.0)."""
 
     def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
         self.gated = config.gated

@@ -16,7 +16,7 @@ from server.model.stacks import Decoder, Encoder
 
 
 class T5(nnx.Module):
-    """Encoder-decoder with shared embedding. Masks come from lengths; values beyond a length are 0."""
+    """Encoder-decoder with a shared embedding. Masks come from lengths; values beyond a length are 0."""
 
     def __init__(
         self, config: T5Config, layout: Layout, dtype: jnp.dtype, mesh: DeviceMesh | None = None
@@ -39,8 +39,8 @@ class T5(nnx.Module):
         return self.encoder(self.embed(prompt_rows, ids, real), real, attend, drop)
 
     def embed(self, prompt_rows: jax.Array, ids: jax.Array, real: jax.Array) -> jax.Array:
-        """ids below V are embedding rows, V + r is prompt row r; 0 where not real, whatever those rows
-        hold."""
+        """Ids below V are embedding rows, V + r is prompt row r. The result is 0 where not real, whatever
+        those rows hold."""
         V = self.config.padded_vocab_size
         text = self.embedding[...].at[jnp.where(ids < V, ids, 0)].get(mode="clip")
         prompt = prompt_rows.astype(text.dtype).at[jnp.where(ids < V, 0, ids - V)].get(mode="clip")
@@ -51,7 +51,7 @@ class T5(nnx.Module):
         self, cache: PyTree, memory: PyTree, memory_lengths: jax.Array, tokens: jax.Array, positions:
         jax.Array, memory_index: jax.Array | None,
     ) -> tuple[jax.Array, PyTree]:  # fmt: skip
-        """tokens [S], positions [S] -> logits [S, V] f32, and the cache with these tokens in it."""
+        """tokens [S], positions [S] -> logits [S, V] f32, and the cache with these tokens added."""
         first = jax.tree.leaves(memory)[0]
         real = visible(memory_lengths, first.shape[-2])
         if memory_index is not None:
@@ -61,8 +61,9 @@ class T5(nnx.Module):
         x, cache = self.decoder.step(x, cache, memory, real, positions, new_tokens, memory_index)
         logits = self.logits(x)
         if self.mesh is not None:
-            # Choosing a token looks at a whole row many times over: gather it once. Said in two steps, or the
-            # partitioner would gather the head instead, which is thousands of times larger.
+            # Choosing a token looks at a whole row many times, so gather it once. This is written in two
+            # steps, because the partitioner would otherwise gather the head, which is thousands of times
+            # larger.
             logits = self._whole(self.mesh.cut_logits(logits))
         return logits, cache
 
@@ -92,7 +93,7 @@ class T5(nnx.Module):
         return multiply(x, self.head, jnp.float32)
 
     def _whole(self, x: jax.Array) -> jax.Array:
-        """x [B, ...] with its last axis whole on each device."""
+        """x [B, ...], with its last axis whole on each device."""
         return x if self.mesh is None else self.mesh.keep_rows(x)
 
 

@@ -1,8 +1,8 @@
-"""Attention of training: the same numbers by several ways, and rows that hold several examples.
+"""Attention for training: the same numbers computed in several ways, and rows that hold several examples.
 
-Serving knows nothing of segments. The model hands its attention a mask made from lengths; here the function
-that it is given also looks at the segments of both sides. Relative positions need no care: T5's bias depends
-on distances, and those inside one segment are what they would be alone.
+Serving knows nothing of segments. The model gives its attention a mask made from lengths; the function here
+also looks at the segments of both sides. Relative positions need no change: T5's bias depends on distances,
+and distances inside a segment are the same as if it stood alone.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from server.pretraining import settings
 
 
 def attention_of(name: settings.PretrainingAttention) -> Attention:
-    """`dense` is the serving one; `fused` is JAX's own for any platform; `cudnn` is NVIDIA's."""
+    """`dense` is the attention of serving, `fused` is JAX's own for any platform, `cudnn` is NVIDIA's."""
     if name == "dense":
         return dense_attention
     return partial(_library_attention, "cudnn" if name == "cudnn" else "xla")
 
 
 def within_segments(attend: Attention, segments: jax.Array) -> Attention:
-    """Self-attention of an encoder: segments [B, L] keep the examples of a row apart."""
+    """Self-attention of an encoder. Segments [B, L] keep the examples of a row apart."""
     return partial(_separated, attend, segments, segments)
 
 
 def decoder_segments(attend: Attention, inputs: jax.Array, targets: jax.Array) -> Attention:
-    """A decoder's two attentions: inputs [B, L], targets [B, T]. In T5 the one to the encoder is the one
-    without a position bias."""
+    """A decoder's two attentions, for inputs [B, L] and targets [B, T]. In T5, the attention to the encoder
+    is the one without a position bias."""
 
     def run(
         query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array, bias: jax.Array | None,
@@ -55,7 +55,8 @@ def _library_attention(
     implementation: Literal["xla", "cudnn"], query: jax.Array, key: jax.Array, value: jax.Array,
     visible: jax.Array, bias: jax.Array | None, drop: WeightDropout | None = None,
 ) -> jax.Array:  # fmt: skip
-    """`Attention` as `jax.nn.dot_product_attention`, which wants length before heads and no scaling here."""
+    """`Attention` by `jax.nn.dot_product_attention`, which has length before heads, and must not scale
+    here."""
     assert drop is None, "dropout is off in pretraining"
     B, H, Q, _ = query.shape
     L = key.shape[2]

@@ -1,6 +1,6 @@
-"""What is minimised: cross-entropy of the target tokens plus a z-loss. Pure functions.
+"""The loss: cross-entropy of the target tokens plus a z-loss. Pure functions.
 
-Weights are canonical tensors in f32; the model computes in its own dtype from casts of them, so that the
+Weights are canonical tensors in f32. The model computes in its own dtype from casts of them, so that the
 gradients of a step add up in f32.
 """
 
@@ -21,18 +21,18 @@ from server.model.t5 import arranged
 from server.pretraining.attention import decoder_segments, within_segments
 
 NamedTensors = Mapping[str, jax.Array]
-"""Canonical name -> weight, f32."""
+"""Weights by canonical name, f32."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PretrainingBatch:
-    """One micro-batch; see `data.rows.Rows`. Ids are as stored (u16), the device widens them.
+    """One micro-batch; see `data.rows.Rows`. Ids are as stored (u16); the device widens them.
 
     Attributes:
         inputs: [B, L].
         targets: [B, T].
-        input_segments, target_segments: [B, L] and [B, T] u8; None when each row is one whole example.
+        input_segments, target_segments: [B, L] and [B, T] u8; None if each row is one whole example.
     """
 
     inputs: Any
@@ -44,13 +44,13 @@ class PretrainingBatch:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PretrainingSums:
-    """What micro-batches add up to within a step.
+    """Sums over the micro-batches of a step.
 
     Attributes:
-        gradients: of the summed loss, by canonical name, f32.
+        gradients: gradients of the summed loss, by canonical name, f32.
         loss: summed cross-entropy, without the z-loss.
-        hits: target tokens that were the likeliest.
-        tokens: target tokens.
+        hits: number of target tokens that were the likeliest.
+        tokens: number of target tokens.
     """
 
     gradients: Any
@@ -83,7 +83,7 @@ def accumulate_gradients(
 def measure_batch(
     functions: Functions, attend: Attention, tensors: NamedTensors, batch: PretrainingBatch
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Sums over a batch's target tokens, f32 scalars: cross-entropy, squared normaliser, hits, tokens."""
+    """Sums over a batch's target tokens, as f32 scalars: cross-entropy, squared normaliser, hits, tokens."""
     config = functions.config
     cast = {name: tensor.astype(functions.dtype) for name, tensor in tensors.items()}
     module: T5 = nnx.merge(functions.graph, arranged(config, functions.layout, cast))
@@ -115,7 +115,7 @@ def measure_batch(
 
 
 def _restarted(start_id: int, targets: jax.Array, segments: jax.Array) -> jax.Array:
-    """Targets [B, T] as a decoder reads them: the model shifts them right by one, so the last id before each
-    new segment becomes the start id, as if the segment stood alone."""
+    """Targets [B, T] in the form that a decoder reads. The model shifts them right by one, so the last id
+    before each new segment becomes the start id, as if the segment stood alone."""
     last = segments != jnp.pad(segments, ((0, 0), (0, 1)))[:, 1:]
     return jnp.where(last, start_id, targets)
