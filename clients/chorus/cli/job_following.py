@@ -84,9 +84,7 @@ def tell_end(job: Job, view: JobView) -> None:
     elif not job.succeeded:
         click.echo(f"The job was {clean(job.status)}.", err=True)
     diverged = (job.error or {}).get("code") == "diverged"  # it would diverge again
-    if (
-        not job.succeeded and not diverged and job.progress.get("step")
-    ):  # without a step there is no checkpoint
+    if not job.succeeded and not diverged and job.progress.get("step"):  # else there is no checkpoint
         click.echo(f"To go on from its last checkpoint: chorus tune resume {job.id}", err=True)
     names, made = prompt_names(job), []
     for place, prompt in enumerate(job.result.get("prompts") or []):
