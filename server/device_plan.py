@@ -78,8 +78,8 @@ class DevicePlan:
     programs: dict[str, ProgramBytes]
 
     def uses(self) -> list[tuple[str, int]]:
-        """(use, bytes) pairs, the total last. Programs run one after another, so only the largest activations
-        count."""
+        """(use, bytes) pairs, the total last. Programs run one after another, so of what they need for
+        themselves only the largest counts."""
         memory = self.memory
         fixed = [
             ("weights", memory.weights),

@@ -16,7 +16,7 @@ import optax
 from server.pretraining.settings import PretrainingSettings
 
 FACTORED_FROM = 128
-"""The second moment is factored if its two largest axes are at least this long, as in T5."""
+"""A tensor's second moment is factored if its two largest axes are at least this long, as in T5."""
 ADAM_B2 = 0.98
 
 Rate = Callable[[Any], Any]
