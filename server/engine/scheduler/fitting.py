@@ -53,7 +53,7 @@ class Fitter:
         self._vocab_size = vocab_size
         self._prompt_rows = prompt_rows
         self._last_targets: tuple[Targets, tuple[int, int], int] | None = None
-        """The last targets with their bucket and number of tokens, because the items of one call share them."""
+        """The last targets, their bucket and number of tokens: the items of one call share them."""
 
     def fit(self, request: Request) -> Fit:
         """The shapes for `request`.
