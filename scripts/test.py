@@ -1,7 +1,7 @@
 """Sets everything up and runs every check: format, lint, types, import rules, tests.
 
-python3 scripts/test.py                everything
-python3 scripts/test.py tests/engine   the tests in a place, with pytest's own options
+python3 scripts/test.py                       everything
+python3 scripts/test.py tests/server/engine   the tests in a place, with pytest's own options
 """
 
 from __future__ import annotations

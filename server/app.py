@@ -29,6 +29,7 @@ from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import PRESETS, ShapeLists, build_ladder, program_count
 from server.engine.limits import Limits
 from server.engine.plans import Ladder
+from server.engine.protocols import Executor
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from server.jobs.feeds import JobFeeds
 from server.log import Say
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from server.engine.memory_plan import MemoryPlan
     from server.model.checkpoints import LoadedModel
     from server.model.mesh import DeviceMesh
+    from server.model.vocabulary import Vocabulary
 
 MAX_COMPILE_SECONDS = 3600.0
 """A start that compiles for longer than this gives up. The compile cache keeps what was compiled."""
@@ -294,28 +296,36 @@ def start_engine(
         check_compile_time(compiled, done)
 
     executor, plan = build_executor(
-        model,
-        ladder,
-        settings.prompt_rows,
-        host,
-        memory_limit_bytes=limit,
-        watch=watch,
-        progress=progress,
+        model, ladder, settings.prompt_rows, host, memory_limit_bytes=limit, watch=watch, progress=progress
     )
     say(f"compiled {compiled}; {_mib(plan.total)} of device memory")
+    base, config = base_info(settings, loaded), engine_config(settings, model.config.eos_id)
+    serving = make_serving(app, executor, host, vocabulary, base, config, on_death)
+    serving.engine.start()
+    return serving, compiled, plan
+
+
+def make_serving(
+    app: App,
+    executor: Executor,
+    host: HostPromptTier,
+    vocabulary: Vocabulary,
+    base: BaseModelInfo,
+    config: EngineConfig,
+    on_death: Callable[[EngineDeadError], None] | None,
+) -> Serving:
+    """An engine, to be started, of the executor and the app's store. `host` is what the executor reads."""
     engine = Engine(
         executor,
         StorePrompts(app.services.library.store),
-        config=engine_config(settings, model.config.eos_id),
+        config=config,
         detokenise=vocabulary.decode,
         metrics=app.metrics.engine,
         host_prompts=host,
         on_death=on_death,
     )
-    base = base_info(settings, loaded)
     app.metrics.engine.watch(engine.stats, base.row_bytes)
-    engine.start()
-    return Serving(engine, vocabulary, base, Limits(ladder)), compiled, plan
+    return Serving(engine, vocabulary, base, Limits(executor.ladder))
 
 
 def check_compile_time(compiled: Compiled, done: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from server.api.services import Services, longest_prompt
 from server.api.version import VERSION
+from server.engine.engine import Engine
 from server.settings import Settings
 from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
 from server.tuning.jobs.worker.service import TuningService
@@ -90,7 +91,12 @@ def serve_tuning(
         because=watch.because,
         alive=lambda: engine.dead is None,
     )
+    run_beside(engine, service)
+    return service
+
+
+def run_beside(engine: Engine, service: TuningService) -> None:
+    """Start a service whose work the engine does between its own."""
     service.work.connect(engine.wake)
     engine.attach_background(service.work)
     service.start()
-    return service

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_server import PostgresServer, binaries
 from sqlalchemy import Connection, inspect
 
 from prompts_store.database import Database, database
 from prompts_store.database.migrate import upgrade
+from tests.postgres_server import PostgresServer, binaries
 
 gc.disable()  # while test modules are imported
 

@@ -10,8 +10,8 @@ import pytest
 
 from server.api.metrics import Metrics
 from server.settings import Settings
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from test_quality_merge import runs
-
 from benchmarks.tuning.merge import merged
 from benchmarks.tuning.restore import restore
 from benchmarks.tuning.results import save
+from tests.benchmarks.test_quality_merge import runs
 
 
 def test_what_was_kept_is_done_and_merges_to_the_same_result(tmp_path: Path) -> None:

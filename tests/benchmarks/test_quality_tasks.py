@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from benchmarks.tuning.amazon import clear_rows
 from benchmarks.tuning.interpret import labels_found, nearest
 from benchmarks.tuning.rows import load_rows
 from benchmarks.tuning.tasks import TASKS, Source, Task
+from tests.places import SHARED
 
-SHARED = Path(os.environ.get("CHORUS_SHARED", Path(__file__).parents[2].parent / "shared"))
 NUMBERED = "".join(f"{number % 2} text caf\u00e9 {number} is here\n" for number in range(60))
 
 

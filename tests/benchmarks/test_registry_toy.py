@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from prompts_store.store import PromptStore
-
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
 
 
 def test_a_small_registry_is_measured_and_its_rows_are_the_stores(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from api_harness import ApiServer, train_vocabulary
-from fake_chorus import FakeChorus, on_loopback
 
 from chorus import Client
-from server.model.vocabulary import Vocabulary
+from tests.clients.fake_chorus import FakeChorus, on_loopback
+from tests.server.api.conftest import api, vocabulary
+
+__all__ = ["api", "vocabulary"]
+"""A real server for a module: tests use task names of their own."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +39,3 @@ def url(fake: FakeChorus) -> Iterator[str]:
     """The fake on a real socket."""
     with on_loopback(fake) as served:
         yield served
-
-
-@pytest.fixture(scope="session")
-def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    return Vocabulary.load(train_vocabulary(tmp_path_factory.mktemp("vocabulary")), extra_ids=4)
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
-    """A real server for a module; tests use task names of their own."""
-    with ApiServer(tmp_path_factory.mktemp("data"), vocabulary) as server:
-        yield server
-        assert server.engine.wait_idle(300)

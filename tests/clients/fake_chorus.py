@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
-from fake_tuning import TUNING_ROUTES, FakeTuning
+
+from tests.clients.fake_tuning import TUNING_ROUTES, FakeTuning
 
 NOW = "2026-01-01T00:00:00Z"
 Handler = Callable[[httpx.Request], httpx.Response]

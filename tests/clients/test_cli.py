@@ -13,11 +13,12 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from fake_chorus import FakeChorus, on_loopback, refuse
 
 from chorus.cli import root
 from chorus.cli.output import clean, sentence
 from chorus.errors import NotFoundError
+from tests.clients.fake_chorus import FakeChorus, on_loopback, refuse
+from tests.places import ROOT
 
 Run = Callable[..., Result]
 
@@ -299,7 +300,7 @@ def test_every_verb_of_this_distribution_has_a_line_of_its_own(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them is imported for it; one that nobody here knows is told all the same."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     offered = project["entry-points"][root.ENTRY_POINT_GROUP]
     points = [AbsentPoint(name, value, root.ENTRY_POINT_GROUP) for name, value in offered.items()]
     points.append(AbsentPoint("elsewhere", "elsewhere:hello", root.ENTRY_POINT_GROUP))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from fake_chorus import FakeChorus
-from fake_tuning import happened, refuse
 
 from chorus.cli import job_following, root
 from chorus.types import JobEvent
+from tests.clients.fake_chorus import FakeChorus
+from tests.clients.fake_tuning import happened, refuse
 
 Run = Callable[..., Result]
 VERSION = {

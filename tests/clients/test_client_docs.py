@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 
 import click
 import pytest
@@ -18,8 +17,9 @@ from chorus.routes import tuning
 from chorus.routes.inference import Settings
 from chorus.tuning import Files, Tuning
 from chorus.types.events import EVENT_TYPES
+from tests.places import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 TEXT = (DOCS / "client.md").read_text(encoding="utf-8")
 
 

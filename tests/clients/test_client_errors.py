@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_chorus import refuse
 
 import chorus
 import prompts_store.errors as store_errors
 import server.errors as server_errors
 from chorus import ApiError, Client, errors
+from tests.clients.fake_chorus import refuse
 
 
 def descendants(kind: type) -> set[type]:

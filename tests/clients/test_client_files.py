@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_chorus import FakeChorus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus import Client, InvalidArgumentError, UnexpectedAnswerError, saving
 from chorus.artifacts import PEFT_CONFIG, PEFT_PICKLE, PEFT_WEIGHTS, read_artifact
+from tests.clients.fake_chorus import FakeChorus
 
 
 @given(st.integers(1, 5), st.integers(1, 7), st.sampled_from(["<f4", "<f8"]), st.booleans(), st.booleans())

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_tuning import happened, refuse, sent
 
 from chorus import AsyncClient, Client, errors
 from chorus.following import LONGEST_WAIT_SECONDS, Following
 from chorus.types import JobEvent
+from tests.clients.fake_tuning import happened, refuse, sent
 
 
 def part(*numbers: int) -> bytes:

@@ -20,9 +20,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_chorus import refuse
 
 from chorus import AsyncClient, Client, errors, saving
+from tests.clients.fake_chorus import refuse
 
 BLOCKING, AWAITING = "blocking", "awaiting"
 CLIENTS = pytest.mark.parametrize("kind", [BLOCKING, AWAITING])

@@ -14,12 +14,12 @@ from email.utils import format_datetime
 
 import httpx
 import pytest
-from fake_chorus import refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus import AsyncClient, Client, RetryPolicy, errors
 from chorus.retries import Attempts, RetryBudget, parse_retry_after
+from tests.clients.fake_chorus import refuse
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_chorus import FakeChorus, parse_upload
 
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
 from chorus.client import AsyncEnsembles, AsyncTasks, Ensembles, Tasks
 from chorus.methods import Async, AsyncStream, Sync, SyncStream
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
+from tests.clients.fake_chorus import FakeChorus, parse_upload
 
 
 def last(fake: FakeChorus) -> tuple[str, str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from api_harness import FINGERPRINT, WIDTH, ApiServer, artifact, prompt
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
@@ -20,6 +19,7 @@ from chorus.load import LoadSpec, run_load
 from chorus.load.outcomes import Recorder
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import load_keys
+from tests.server.api.api_harness import FINGERPRINT, WIDTH, ApiServer, artifact, prompt
 
 
 @pytest.fixture

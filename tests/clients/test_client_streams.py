@@ -11,12 +11,12 @@ import time
 
 import httpx
 import pytest
-from fake_chorus import FakeChorus, event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus import AsyncClient, Client, DoneEvent, ErrorEvent, ResultEvent, TokenEvent, errors
 from chorus.sse import EventDecoder
+from tests.clients.fake_chorus import FakeChorus, event
 
 GENERATION = {
     "task": None,

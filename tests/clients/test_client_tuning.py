@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_chorus import FakeChorus
-from fake_tuning import happened, refuse
 
 from chorus import AsyncClient, Client, errors
 from chorus.datafiles import PIECE_BYTES, Content, data_upload
 from chorus.types import Job
+from tests.clients.fake_chorus import FakeChorus
+from tests.clients.fake_tuning import happened, refuse
 
 TSV = b"text\tlabel\ngood\tyes\n"
 

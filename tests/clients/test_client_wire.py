@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-from api_harness import ApiServer
 from pydantic import BaseModel
 
 from chorus import types
@@ -17,8 +15,10 @@ from chorus.types.base import Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
 from chorus.types.inference import ResolvedEnsemble
 from chorus.wire import Answer, Plan, Request
+from tests.places import ROOT
+from tests.server.api.api_harness import ApiServer
 
-CHECKED_IN = Path(__file__).parents[2] / "docs" / "openapi.json"
+CHECKED_IN = ROOT / "docs" / "openapi.json"
 
 ANSWERS: dict[str, type[BaseModel]] = {
     "Usage": Usage,

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_chorus import FakeChorus, event, refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from chorus.load.outcomes import Outcome, Recorder
 from chorus.load.report import percentile
 from chorus.load.schedule import schedule
 from chorus.retries import CallStatistics
+from tests.clients.fake_chorus import FakeChorus, event, refuse
 
 NO_CALLS = CallStatistics(0, 0, 0)
 

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from click.testing import CliRunner
-from fake_chorus import FakeChorus
 
 from chorus.cli.root import chorus
+from tests.clients.fake_chorus import FakeChorus
 
 
 def bench(*words: str) -> Any:

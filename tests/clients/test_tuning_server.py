@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_harness import FINGERPRINT, ApiServer, eventually
 from click.testing import CliRunner
 
 from chorus import AsyncClient, Client, errors
 from chorus.cli.root import chorus
 from prompts_store.jobs.records import Job, Lease
+from tests.server.api.api_harness import FINGERPRINT, ApiServer, eventually
 
 SETTINGS: dict[str, Any] = {"labels": ["no", "yes"], "recipe": {"prompt_length": 3, "steps": 4}}
 Work = Callable[[Job, Lease], None]

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from server.settings import Settings
-
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import yaml
 
 from server.api.metrics import Metrics
+from tests.places import ROOT
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
 METRIC = re.compile(r"\bchorus_[a-z_]+")
 

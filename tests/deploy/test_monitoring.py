@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from tether import tethered
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus (Debian: prometheus)")

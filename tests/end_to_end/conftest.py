@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sentencepiece
 from click.testing import CliRunner
-from served import TINY, Served
+
+from tests.end_to_end.served import TINY, Served
+from tests.places import SHARED
 
 
 def train_vocabulary(folder: Path) -> Path:
@@ -82,8 +83,6 @@ def served(
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of large files beside the repository; skips where it is absent."""
-    default = Path(__file__).parents[3] / "shared"
-    folder = Path(os.environ.get("CHORUS_SHARED", default))
-    if not (folder / "models").is_dir():
-        pytest.skip(f"the large files are not at {folder}: set CHORUS_SHARED")
-    return folder
+    if not (SHARED / "models").is_dir():
+        pytest.skip(f"the large files are not at {SHARED}: set CHORUS_SHARED")
+    return SHARED

@@ -1,6 +1,8 @@
 """What SIGTERM does to a server under fifty clients of every kind, seen from the clients and the journal.
 
-    python tests/end_to_end/drained.py --times 50     starts a server, ends it; as often as told; one table
+    PYTHONPATH=scripts python -m tests.end_to_end.drained --times 50
+
+starts a server and ends it, as often as told, and makes one table.
 
 Half of the clients ask without pause, plainly or streamed. The others do what holds a server up: half a head,
 half a body, half an upload, a follower, a follower that does not read.
@@ -24,12 +26,9 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parents[2] / "scripts"), str(Path(__file__).parents[2])]
-
-from served import Served
-
 from prompts_store.store import PromptStore
+from tests.end_to_end.served import Served
+from tests.places import ROOT
 
 CLIENTS = 50
 FEW_PROGRAMS = {"input_lengths": "64", "batch_rows": "1,8", "blocks": "64x16x16", "score_buckets": "4x8"}
@@ -315,7 +314,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--times", type=int, default=50)
-    parser.add_argument("--model", default=str(Path(__file__).parents[2] / "base_model" / "model"))
+    parser.add_argument("--model", default=str(ROOT / "base_model" / "model"))
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS)
     given = parser.parse_args()
     ends: list[Ended] = []

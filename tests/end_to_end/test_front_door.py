@@ -8,9 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from served import CHORUS, Served
-
 from server.embedded import embedded_folder
+from tests.end_to_end.served import CHORUS, Served
 
 
 def ask(url: str, *words: str) -> subprocess.CompletedProcess[str]:

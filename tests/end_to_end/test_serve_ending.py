@@ -10,8 +10,9 @@ import termios
 from pathlib import Path
 
 import pytest
-from drained import REFUSED, end, served_clients
-from served import TINY, Served
+
+from tests.end_to_end.drained import REFUSED, end, served_clients
+from tests.end_to_end.served import TINY, Served
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and logs as on Linux"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from served import TINY, Served
+
+from tests.end_to_end.served import TINY, Served
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 _RAISES = """

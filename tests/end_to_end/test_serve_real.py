@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served import Served
+
+from tests.end_to_end.served import Served
+from tests.places import FIXTURES
 
 pytestmark = pytest.mark.shared
 
@@ -25,7 +27,6 @@ LADDER = {
     "prompt_rows": 1024,
 }
 BINARY = {"content-type": "application/octet-stream"}
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def tsv(path: Path, count: int) -> list[dict[str, str]]:

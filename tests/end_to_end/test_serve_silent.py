@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import CHORUS, TINY, Served
+
+from tests.end_to_end.served import CHORUS, TINY, Served
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

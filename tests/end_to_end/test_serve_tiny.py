@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from api_harness import eventually
-from served import TINY, Served
+
+from tests.end_to_end.served import TINY, Served
+from tests.server.api.api_harness import eventually
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 BINARY = {"content-type": "application/octet-stream"}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import CHORUS, Served
+
+from tests.end_to_end.served import CHORUS, Served
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROWS = [("a good film", 1), ("the sun was good", 1), ("a bad dog", 0), ("it was bad rain", 0)]

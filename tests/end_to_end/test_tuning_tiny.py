@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from served import CHORUS, TINY, Served
 
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
+from tests.end_to_end.served import CHORUS, TINY, Served
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 STARTED = re.compile(r"(job-\S+) begins")

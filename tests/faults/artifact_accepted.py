@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
-from artifact_builders import (
+
+from prompts_store.artifacts import write_artifact
+from tests.faults.artifact_builders import (
     BASE,
     LIMITS,
     VALUES,
@@ -27,8 +29,6 @@ from artifact_builders import (
     with_metadata,
     zip_file,
 )
-
-from prompts_store.artifacts import write_artifact
 
 
 @dataclass(frozen=True)

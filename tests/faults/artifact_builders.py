@@ -7,14 +7,14 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prompts_store.artifacts import ArtifactLimits, Reason
+from tests.places import ROOT
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "artifacts"
+FIXTURES = ROOT / "tests" / "fixtures" / "artifacts"
 
 P, D = 4, 6
 BASE = "f" * 64

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from artifact_builders import LIMITS, npy_file
 
 from prompts_store.artifacts import read_artifact
 from prompts_store.errors import ArtifactError
+from tests.faults.artifact_builders import LIMITS, npy_file
 
 SUSPICIOUS = (
     "pickle.find_class",

@@ -8,7 +8,8 @@ import json
 import lzma
 import pickle
 
-from artifact_builders import (
+from prompts_store.artifacts import Reason
+from tests.faults.artifact_builders import (
     FIXTURES,
     LIMITS,
     VALUES,
@@ -16,10 +17,8 @@ from artifact_builders import (
     npy_file,
     safetensors_file,
 )
-from artifact_refused_tensors import METADATA, NPY, SAFETENSORS, VALUES_AND_SHAPES
-from artifact_refused_zips import PEFT, ZIP
-
-from prompts_store.artifacts import Reason
+from tests.faults.artifact_refused_tensors import METADATA, NPY, SAFETENSORS, VALUES_AND_SHAPES
+from tests.faults.artifact_refused_zips import PEFT, ZIP
 
 R = Reason
 

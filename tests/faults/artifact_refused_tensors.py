@@ -7,7 +7,9 @@ import pickle
 from typing import Any
 
 import numpy as np
-from artifact_builders import (
+
+from prompts_store.artifacts import Reason
+from tests.faults.artifact_builders import (
     BASE,
     OTHER_BASE,
     VALUES,
@@ -23,8 +25,6 @@ from artifact_builders import (
     weights_file,
     with_metadata,
 )
-
-from prompts_store.artifacts import Reason
 
 R = Reason
 

@@ -8,7 +8,9 @@ import struct
 import zlib
 
 import numpy as np
-from artifact_builders import (
+
+from prompts_store.artifacts import Reason
+from tests.faults.artifact_builders import (
     FIXTURES,
     VALUES,
     Member,
@@ -23,8 +25,6 @@ from artifact_builders import (
     weights_file,
     zip_file,
 )
-
-from prompts_store.artifacts import Reason
 
 R = Reason
 

@@ -11,8 +11,6 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
 from prompts_store import PromptStore
 from prompts_store.blobs import LocalBlobs
 from prompts_store.errors import ConflictError, NotFoundError

@@ -7,8 +7,6 @@ import os
 import pickle
 import struct
 import subprocess
-import sys
-import tracemalloc
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -16,27 +14,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifact_builders import LIMITS, VALUES, D, Member, adapter_zip, members, npy_file, zip_file
-from artifact_refused import REFUSED
-from artifact_refused_tensors import header_of
-from artifact_refused_zips import bomb
 
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.errors import ArtifactError
+from tests.faults.artifact_builders import LIMITS, VALUES, D, Member, adapter_zip, members, npy_file, zip_file
+from tests.faults.artifact_refused import REFUSED
+from tests.faults.artifact_refused_tensors import header_of
+from tests.faults.artifact_refused_zips import bomb
+from tests.memory import peak_bytes
+from tests.places import IMPORTS, python_module
 
 MOST_SECONDS = 0.1
 MOST_BYTES = 64 * 10**6
-HERE = Path(__file__).resolve().parent
 
 
 def run_child(mode: str, folder: Path, scratch: Path) -> dict[str, Any]:
     """Read every file of `folder` in a process whose working and temporary folder is `scratch`."""
     scratch.mkdir()
-    paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     done = subprocess.run(
-        [sys.executable, str(HERE / "artifact_child.py"), mode, str(folder)],
+        [*python_module("tests.faults.artifact_child"), mode, str(folder)],
         cwd=scratch,
-        env={"PYTHONPATH": paths, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**IMPORTS, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         timeout=1200,
         check=True,
@@ -123,15 +121,6 @@ def test_the_largest_prompt_with_its_last_value_wrong_costs_less_than_two_of_it(
             read_artifact(data, limits=limits)
 
     assert len(data) + peak_bytes(read) <= MOST_BYTES
-
-
-def peak_bytes(run: Any) -> int:
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def refuse(data: bytes) -> None:

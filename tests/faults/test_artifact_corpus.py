@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from artifact_accepted import ACCEPTED, Accepted
-from artifact_builders import (
+
+from prompts_store.artifacts import FORMATS, REASONS, Reason, read_artifact, write_artifact
+from prompts_store.errors import ArtifactError
+from tests.faults.artifact_accepted import ACCEPTED, Accepted
+from tests.faults.artifact_builders import (
     FIXTURES,
     LIMITS,
     VALUES,
@@ -24,10 +27,7 @@ from artifact_builders import (
     safetensors_file,
     weights_file,
 )
-from artifact_refused import REFUSED
-
-from prompts_store.artifacts import FORMATS, REASONS, Reason, read_artifact, write_artifact
-from prompts_store.errors import ArtifactError
+from tests.faults.artifact_refused import REFUSED
 
 ONLY_ON_DISK = {Reason.FILE_UNREADABLE}
 

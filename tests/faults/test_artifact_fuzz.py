@@ -6,9 +6,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from artifact_accepted import ACCEPTED
-from artifact_builders import CONFIG, LIMITS, VALUES, D, config_file, entry, safetensors_file, weights_file
-from artifact_refused import REFUSED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +14,18 @@ from prompts_store.artifacts.peft_format import parse_config
 from prompts_store.artifacts.reasons import Reason
 from prompts_store.artifacts.strict_json import parse_object
 from prompts_store.errors import ArtifactError
+from tests.faults.artifact_accepted import ACCEPTED
+from tests.faults.artifact_builders import (
+    CONFIG,
+    LIMITS,
+    VALUES,
+    D,
+    config_file,
+    entry,
+    safetensors_file,
+    weights_file,
+)
+from tests.faults.artifact_refused import REFUSED
 
 FUZZ = settings(
     max_examples=1000, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -3,25 +3,20 @@ nobody."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from artifact_accepted import ACCEPTED
-from artifact_builders import BASE, LIMITS, VALUES
-from artifact_refused import REFUSED
 
 from prompts_store.artifacts import FORMATS, read_artifact
-
-sys.path.append(str(Path(__file__).parents[1] / "server" / "api"))
-from api_harness import ApiServer, error_of, train_vocabulary
-
 from server.api.services import BaseModelInfo
 from server.model.vocabulary import Vocabulary
+from tests.faults.artifact_accepted import ACCEPTED
+from tests.faults.artifact_builders import BASE, LIMITS, VALUES
+from tests.faults.artifact_refused import REFUSED
+from tests.server.api.api_harness import ApiServer, error_of, train_vocabulary
 
 BINARY = {"content-type": "application/octet-stream"}
 

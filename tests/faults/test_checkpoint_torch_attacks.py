@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_attacks import FLOATS, naive_load, pickles, state_dict, storage, tensor, torch_zip, zips
 
 from server.errors import InvalidModelError
 from server.model.checkpoints.torch_bin import read_torch_file
 from server.model.checkpoints.torch_pickle import read_state_dict
+from tests.faults.torch_attacks import (
+    FLOATS,
+    naive_load,
+    pickles,
+    state_dict,
+    storage,
+    tensor,
+    torch_zip,
+    zips,
+)
+from tests.places import FIXTURES
 
 PICKLES = sorted(pickles(Path("unused")))
 
@@ -62,7 +72,7 @@ def test_legacy_formats_are_refused_by_name(tmp_path: Path) -> None:
         read_torch_file(files["legacy tar"])
     with pytest.raises(InvalidModelError, match=r"legacy format from before 1\.6"):
         read_torch_file(files["legacy pickle"])
-    legacy = Path(__file__).parents[1] / "fixtures" / "checkpoints" / "legacy.bin"
+    legacy = FIXTURES / "checkpoints" / "legacy.bin"
     with pytest.raises(InvalidModelError, match=r"legacy format from before 1\.6"):
         read_torch_file(legacy)
 

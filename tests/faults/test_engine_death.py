@@ -6,7 +6,6 @@ import asyncio
 import threading
 
 import pytest
-from engine_tools import DictSource, FakeClock, generate, running_engine, words
 
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -14,6 +13,7 @@ from server.engine.fake_executor import FakeExecutor
 from server.engine.host_prompts import HostPromptTier
 from server.engine.plans import DecodePlan, StepPlan
 from server.errors import EngineDeadError, NotReadyError
+from tests.server.engine.engine_tools import DictSource, FakeClock, generate, running_engine, words
 
 
 class Breaks:

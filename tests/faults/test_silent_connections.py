@@ -4,17 +4,18 @@ control: it stops answering, and asyncio's accept loop fills the log."""
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import small_server
 
+from tests.places import IMPORTS, python_module
+from tests.server.connections import small_server
 from tether import tethered
 
 FILES, SILENT = 256, 400
@@ -29,10 +30,11 @@ class Attacked:
         self.log = folder / f"{kind}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                tethered([sys.executable, small_server.__file__, kind, FILES]),
+                tethered([*python_module(small_server), kind, FILES]),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env={**os.environ, **IMPORTS},
             )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
@@ -131,10 +133,11 @@ def test_a_process_without_descriptors_survives_with_a_log_line_a_second(bounded
 
 def test_a_process_that_may_open_too_few_files_says_so() -> None:
     ended = subprocess.run(
-        [sys.executable, small_server.__file__, "bounded", "100"],
+        [*python_module(small_server), "bounded", "100"],
         capture_output=True,
         text=True,
         timeout=1200,
+        env={**os.environ, **IMPORTS},
     )
     assert ended.returncode and "it needs 128" in ended.stderr and "ulimit -n" in ended.stderr
 

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store_faults import MAX_STEPS, DyingDisk, ShortWrites, attempt, faulty_store, sweep
 
 from prompts_store import PromptStore
 from prompts_store.blobs import ContentWriter, LocalContents
 from prompts_store.errors import LeaseLostError, StoreError
 from prompts_store.jobs.records import Lease
 from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, PowerCutFiles, example_file
+from tests.faults.store_faults import MAX_STEPS, DyingDisk, ShortWrites, attempt, faulty_store, sweep
 
 SPEC = {"base_fingerprint": "base"}
 NEW_ROWS, OLD_ROWS = b"new rows " * 1000, b"old rows"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from store_faults import MAX_STEPS, DyingDisk, FewScans, attempt, faulty_store
 
 from prompts_store import PromptStore
 from prompts_store.database import Database, database
@@ -15,6 +14,7 @@ from prompts_store.database.migrate import alembic_config
 from prompts_store.errors import ConflictError
 from prompts_store.testing import FakeClock, Fault, FaultyFiles, example_file, example_prompt
 from prompts_store.upkeep.identity import FolderPairing
+from tests.faults.store_faults import MAX_STEPS, DyingDisk, FewScans, attempt, faulty_store
 
 Prepare = Callable[[Path], None]
 

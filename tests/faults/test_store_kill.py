@@ -5,16 +5,16 @@ import random
 import select
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-from store_kill_child import rows_of
 
 from prompts_store import PromptStore
 from prompts_store.testing import example_prompt
+from tests.faults.store_kill_child import rows_of
+from tests.places import IMPORTS, python_module
 from tether import tethered
 
 KILLS = 20
@@ -61,10 +61,9 @@ class Launcher:
 
 @contextmanager
 def _launcher() -> Iterator[Launcher]:
-    script = Path(__file__).with_name("store_kill_child.py")
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, **IMPORTS, "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
-        tethered([sys.executable, script]),
+        tethered(python_module("tests.faults.store_kill_child")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

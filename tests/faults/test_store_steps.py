@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store_faults import MAX_STEPS, ShortWrites, faulty_store, sweep
 
 from prompts_store import PromptStore
 from prompts_store.blobs import LocalBlobs
 from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, example_file, example_prompt
+from tests.faults.store_faults import MAX_STEPS, ShortWrites, faulty_store, sweep
 
 
 def _prepare(store: PromptStore) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,9 @@ def fixtures() -> Path:
 
 @pytest.fixture(scope="session")
 def real_model() -> Path:
-    shared = Path(os.environ.get("CHORUS_SHARED", HERE.parents[2] / "shared"))
-    folder = shared / "models" / "flan-t5-small-title"
+    from tests.places import SHARED
+
+    folder = SHARED / "models" / "flan-t5-small-title"
     if not (folder / "model.safetensors").is_file():
         pytest.skip("the real model is not here: set CHORUS_SHARED to the folder that holds models/")
     return folder

@@ -4,7 +4,6 @@ beam 4)."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, Prefi
 from server.engine.sampling import Sampling
 from server.model.checkpoints.opening import open_checkpoint
 from server.model.t5 import assemble
+from tests.places import ROOT
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
+FIXTURES = ROOT / "tests" / "fixtures" / "parity"
 LADDER = Ladder(((4, 192),), (BlockShape(192, 16, 16),), (), 64)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,10 +17,9 @@ import pytest
 
 from server.engine.executor.beams import advance, penalty
 from server.engine.executor.state import MAX_BEAMS, initial_beams, initial_slots
+from tests.places import FIXTURES
 
-GOLDEN: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "fixtures" / "parity" / "t5x_beams.json").read_text()
-)
+GOLDEN: dict[str, Any] = json.loads((FIXTURES / "parity" / "t5x_beams.json").read_text())
 EOS, LIMIT = GOLDEN["eos"], GOLDEN["limit"]
 _advance = jax.jit(advance, static_argnums=4)
 Found = list[tuple[tuple[int, ...], float]]

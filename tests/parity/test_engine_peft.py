@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, Prefi
 from server.engine.sampling import Sampling
 from server.model.checkpoints.opening import open_checkpoint
 from server.model.t5 import assemble
+from tests.places import ROOT
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "artifacts"
+FIXTURES = ROOT / "tests" / "fixtures" / "artifacts"
 LADDER = Ladder(((6, 48),), (BlockShape(48, 16, 24),), (), 16)
 GREEDY: dict[str, Any] = json.loads((FIXTURES / "peft_greedy.json").read_text())
 LENGTH = int(GREEDY["virtual_tokens"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,9 +15,10 @@ from server.model.checkpoints.load import load_model
 from server.model.decoding import greedy_tokens
 from server.model.layout import LAYOUTS, Layout
 from server.model.t5 import Model, assemble, tensors_of
+from tests.places import ROOT
 
 NAMES = ["t5_1_1", "t5_1_0", "mt5"]
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
+FIXTURES = ROOT / "tests" / "fixtures" / "parity"
 TARGET = 1e-5
 
 

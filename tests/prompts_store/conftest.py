@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import PostgresServer
 
 from prompts_store import PromptStore
 from prompts_store.testing import FakeClock
+from tests.postgres_server import PostgresServer
 
 
 @pytest.fixture

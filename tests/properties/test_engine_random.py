@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_tools import generate, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_time import Simulation
 
 from server.engine.config import EngineConfig
 from server.engine.fake_executor import PlanError, expected_scores, expected_tokens
@@ -28,6 +26,8 @@ from server.engine.scheduler.core import Scheduler
 from server.engine.scheduler.steps import PrefillStep, Step
 from server.engine.scheduler.tickets import Ticket
 from server.errors import NotFoundError, OverloadedError
+from tests.server.engine.engine_tools import generate, score
+from tests.server.engine.virtual_time import Simulation
 
 HANDLES = [PromptHandle(f"p{index}", length) for index, length in enumerate((1, 2, 3, 5, 7, 8, 8, 10))]
 PROMPTS: dict[str, Any] = {h.digest: np.ones((h.length, 3), np.float32) for h in HANDLES}

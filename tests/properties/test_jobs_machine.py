@@ -23,8 +23,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from machine_settings import machine_settings
-from postgres_server import PostgresServer
 from sqlalchemy import select, update
 
 from prompts_store import PromptStore
@@ -32,6 +30,8 @@ from prompts_store.database.job_tables import jobs
 from prompts_store.errors import ConflictError, LeaseLostError, LimitError
 from prompts_store.jobs.records import Job, JobStatus, Lease
 from prompts_store.testing import FakeClock
+from tests.postgres_server import PostgresServer
+from tests.properties.machine_settings import machine_settings
 
 SPEC = {"base_fingerprint": "base"}
 SIDES = st.integers(0, 1)

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from machine_settings import machine_settings
-from postgres_server import PostgresServer
 
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, NotFoundError, StoreError
 from prompts_store.records import EnsembleMember, Published
 from prompts_store.testing import FakeClock, example_prompt
+from tests.postgres_server import PostgresServer
+from tests.properties.machine_settings import machine_settings
 
 TASKS = st.sampled_from(["a", "b"])
 ALIASES = st.sampled_from(["live", "canary"])

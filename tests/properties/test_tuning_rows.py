@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuning_tools import LABELS, RECIPE, VOCABULARY, model, programs, task
 
 from server.model.fingerprint import tensor_digest
 from server.model.t5 import tensors_of
@@ -19,6 +18,7 @@ from server.tuning.training.objective import LossConfig, TuningBatch, TuningSums
 from server.tuning.training.packing import pack_batch, row_key
 from server.tuning.training.programs import empty_sums
 from server.tuning.training.run import TrainingRun
+from tests.server.tuning.tuning_tools import LABELS, RECIPE, VOCABULARY, model, programs, task
 
 TASKS = (task(0), task(2, RECIPE.changed(learning_rate=0.05, parameter_scaling=True)))
 JOB = TrainingRun(3, TASKS)

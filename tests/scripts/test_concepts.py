@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from concepts import naming, product, returns, settings, table, twice
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 FILES = {
     "server/__init__.py": "",
     "server/errors.py": "class Refused(Exception): ...",

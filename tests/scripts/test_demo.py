@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from server.embedded import embedded_folder
+from tests.places import ROOT
 from tether import tethered
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import pytest
 from benchmarks.pretraining.result import adaptation_chart, loss_chart, read_result, table
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from server.model.checkpoints import load_model
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("river", "door")
 PLAN: dict[str, Any] = {
     "name": "toy", "pieces": 300, "fractions": [50], "leave_out": ["second"], "seeds": 2,

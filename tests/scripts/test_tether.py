@@ -16,17 +16,13 @@ from pathlib import Path
 import pytest
 
 from bootstrap import _digest
+from tests.end_to_end.served import free_port
+from tests.places import ROOT
 from tether import tethered
 
-ROOT = Path(__file__).resolve().parents[2]
 GUARD_SECONDS = 120
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has this")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:

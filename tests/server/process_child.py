@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
 import server.process as process
 from server.app import build_app
 from server.settings import Settings

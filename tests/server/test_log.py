@@ -18,9 +18,9 @@ from typing import IO, Any, cast
 import pytest
 
 from server.log import _MAX_LINES, Log
+from tests.places import ROOT
 from tether import tethered
 
-ROOT = Path(__file__).resolve().parents[2]
 LINES = 3000
 PIPE_BYTES = 65_536
 WORDS = "of a log that is longer than the pipe to its reader, which holds sixty-four kibibytes"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -11,8 +10,9 @@ from server.api.metrics import Metrics
 from server.engine.requests import Origin, Timings
 from server.engine.stats import EngineStats
 from server.metrics import OTHER, Counter, Gauge, Histogram, LabelCap, MetricsRegistry
+from tests.places import FIXTURES
 
-FILLED = Path(__file__).parents[1] / "fixtures" / "metrics" / "filled.txt"
+FILLED = FIXTURES / "metrics" / "filled.txt"
 
 
 def filled() -> Metrics:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from server.errors import InvalidInputError
 from server.process import _CLOSE_SECONDS, _DEATH_SECONDS, listen, url_of
+from tests.places import IMPORTS, python_module
 from tether import tethered
 
 
@@ -55,10 +55,9 @@ WAYS = {
 
 def test_whatever_fails_the_process_ends() -> None:
     """Within the seconds that `server.process` gives it: the control, whose time nobody keeps, stays."""
-    child = Path(__file__).with_name("process_child.py")
     done = subprocess.run(
-        tethered([sys.executable, child, *WAYS, "the control"]),
-        cwd=child.parents[2],
+        tethered([*python_module("tests.server.process_child"), *WAYS, "the control"]),
+        env={**os.environ, **IMPORTS},
         capture_output=True,
         text=True,
         timeout=240,

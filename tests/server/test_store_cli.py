@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from postgres_server import PostgresServer
 
 from prompts_store import PromptStore
 from prompts_store.testing import example_file, example_prompt
 from prompts_store.upkeep.check_report import KINDS
 from server.store_cli import store as command
+from tests.places import ROOT
+from tests.postgres_server import PostgresServer
 
 MANY = 24
 
@@ -181,7 +182,7 @@ def test_settings_come_from_the_file_too_and_a_bad_one_is_named(served: tuple[Pr
 
 
 def test_every_kind_of_problem_is_explained() -> None:
-    source = (Path(__file__).parents[2] / "prompts_store" / "upkeep").glob("*check*.py")
+    source = (ROOT / "prompts_store" / "upkeep").glob("*check*.py")
     text = "".join(path.read_text() for path in source if path.name != "check_report.py")
     found = set(re.findall(r'(?:Problem\(|_add\(|return )"([a-z_]+)"', text))
     assert found == set(KINDS)
@@ -202,13 +203,13 @@ def _fresh_interpreter(*arguments: str, data_dir: Path) -> Any:
         capture_output=True,
         text=True,
         env={"CHORUS_DATA_DIR": str(data_dir), "PATH": ""},
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         timeout=1200,
     )
 
 
 def _entry_point() -> str:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     points: dict[str, str] = project["project"]["entry-points"]["chorus.commands"]
     return points["store"]
 

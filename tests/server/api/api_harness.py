@@ -17,31 +17,20 @@ import numpy as np
 import sentencepiece
 
 from prompts_store.artifacts import write_artifact
-from prompts_store.store import PromptStore
-from server.api.http.access import AccessLog
-from server.api.http.entrance import Entrance
-from server.api.http.offload import Offload
-from server.api.inference.prompt_source import StorePrompts
-from server.api.inference.resolve import PromptLibrary
-from server.api.lifecycle import Lifecycle
-from server.api.metrics import Metrics
-from server.api.routes.asgi import build_api
-from server.api.services import BaseModelInfo, Services, Serving
+from server.api.services import BaseModelInfo
+from server.app import build_app, close_app, make_serving
 from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.fake_executor import TINY_LADDER, FakeExecutor
 from server.engine.host_prompts import HostPromptTier
-from server.engine.limits import Limits
 from server.engine.plans import Ladder, StepPlan
 from server.errors import EngineDeadError
-from server.jobs.feeds import FeedLimits, JobFeeds, Pause
+from server.jobs.feeds import FeedLimits, Pause
 from server.model.vocabulary import Vocabulary
 from server.process import listen
 from server.settings import Settings
 from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal
 
 WIDTH = 6
 FINGERPRINT = "f" * 64
@@ -99,9 +88,14 @@ class ApiServer:
         **settings: Any,
     ) -> None:
         self.settings = Settings(model="tiny", data_dir=folder, access_log=False, **settings)
-        self.store = PromptStore.open(folder)
         self.table = np.random.default_rng(0).normal(size=(vocabulary.size, WIDTH)).astype(np.float32)
-        metrics = Metrics()
+        self._app = build_app(self.settings)
+        self.services, self.entrance = self._app.services, self._app.entrance
+        self.store, self.access = self.services.library.store, self.entrance._access
+        if keys is not None:
+            self.services.keys = keys
+        self.services.feeds._pause = pause
+        self.services.feeds.limits = feed_limits or self.services.feeds.limits
         host = HostPromptTier(1 << 20)
         executor = FakeExecutor(
             host,
@@ -110,35 +104,14 @@ class ApiServer:
             padded_vocab_size=vocabulary.size + 4,
             on_dispatch=on_dispatch,
         )
-        self.engine = Engine(
-            executor,
-            StorePrompts(self.store),
-            config=EngineConfig(check_integrity=True, **(config or {})),
-            detokenise=vocabulary.decode,
-            metrics=metrics.engine,
-            host_prompts=host,
-            on_death=on_death,
+        checked = EngineConfig(check_integrity=True, **(config or {}))
+        serving = make_serving(
+            self._app, executor, host, vocabulary, self._base(vocabulary), checked, on_death
         )
-        writers = Offload(2, 64, "prompt store's changes")
-        library = PromptLibrary(self.store, Offload(2, 64, "prompt store"), writers, 0.5)
-        lifecycle = Lifecycle()
-        self.services = Services(
-            settings=self.settings,
-            keys=keys or KeyRing({}, Principal("default", "anonymous")),
-            library=library,
-            lifecycle=lifecycle,
-            text=Offload(2, 64, "text threads"),
-            metrics=metrics,
-            feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending, feed_limits, pause),
-            serving=Serving(self.engine, vocabulary, self._base(vocabulary), Limits(ladder)),
-        )
-        metrics.engine.watch(self.engine.stats, 4 * WIDTH)
-        self.access = AccessLog(metrics.api, lines=False)
-        self.app = build_api(self.services, self.access)
+        self.services.serving, self.engine, self.app = serving, serving.engine, self._app.api
         self._listener = listen("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.entrance = Entrance(self.services, self.access)
         self.server = BoundedServer(uvicorn_config(self.app), ConnectionLimits(), self.entrance.look)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -172,9 +145,7 @@ class ApiServer:
         self.http.close()
         self.server.should_exit = True
         self.thread.join(300)
-        self.engine.stop()
-        self.services.text.close()
-        self.services.library.close()
+        close_app(self._app)
         assert not self.thread.is_alive()
 
     def push(self, task: str, rows: int = 3, seed: int = 0, **metadata: Any) -> dict[str, Any]:
@@ -236,6 +207,11 @@ def send(
     ) + "".join(f"\r\n{name}: {value}" for name, value in (headers or {}).items())
     client.sendall(head.encode() + b"\r\n\r\n" + content)
     return client
+
+
+def counted(api: ApiServer, name: str, **labels: str) -> float:
+    """A metric's value; 0 where nothing was counted."""
+    return api.services.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 def prompt(rows: int = 3, seed: int = 0, width: int = WIDTH) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_harness import ApiServer, Gate, train_vocabulary
 
 from server.model.vocabulary import Vocabulary
+from tests.server.api.api_harness import ApiServer, Gate, train_vocabulary
 
 
 @pytest.fixture(scope="session")

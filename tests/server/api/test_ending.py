@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_harness import FINGERPRINT, ApiServer, Gate, error_of, eventually, gated_server, send
 from prometheus_client import generate_latest
 
 from prompts_store.files.writing import FileWriter
@@ -23,6 +22,15 @@ from server.api.lifecycle import Lifecycle
 from server.errors import ShuttingDownError
 from server.model.vocabulary import Vocabulary
 from server.process import answer_requests
+from tests.server.api.api_harness import (
+    FINGERPRINT,
+    ApiServer,
+    Gate,
+    error_of,
+    eventually,
+    gated_server,
+    send,
+)
 
 TELL_SECONDS = 1.0
 GENERATE = {"task": None, "input": "good", "max_new_tokens": 4}

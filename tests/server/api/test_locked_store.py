@@ -15,13 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
-from api_harness import ApiServer, artifact, error_of, eventually
 from fastapi.routing import APIRoute
 
 from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
+from tests.server.api.api_harness import ApiServer, artifact, error_of, eventually
 
-WRITERS = 5  # more than the harness has threads for them
+WRITERS = 5  # more than a server has threads for them
 RAW = {"content-type": "application/octet-stream"}
 
 

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from api_harness import FINGERPRINT, ApiServer, prompt
 
 from prompts_store.artifacts import write_artifact
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest, PromptVersion
 from server.api.names_of_bases import base_model_name, may_be_one
+from tests.server.api.api_harness import FINGERPRINT, ApiServer, prompt
 
 BINARY = {"content-type": "application/octet-stream"}
 OTHER = "google/t5-v1_1-small"

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
-from api_harness import eventually
 from starlette.types import Receive, Scope, Send
 
 from server.connections.listener import BoundedServer, uvicorn_config
 from server.connections.protocol import H11Connection, Look
 from server.connections.registry import ConnectionLimits, ConnectionPhase
 from server.process import listen
+from tests.server.api.api_harness import eventually
 
 try:
     from server.connections.httptools_protocol import HttptoolsConnection

@@ -10,12 +10,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bounded_harness import CONNECTIONS, Answer, Bounds, Clock, answer, answers_of, next_answer
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.api.http.context import open_context
 from server.connections.registry import ConnectionPhase
+from tests.server.connections.bounded_harness import (
+    CONNECTIONS,
+    Answer,
+    Bounds,
+    Clock,
+    answer,
+    answers_of,
+    next_answer,
+)
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from bounded_harness import CONNECTIONS, Bounds
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tests.server.connections.bounded_harness import CONNECTIONS, Bounds
 
 CHUNKS = 100_000
 BODY = b"1\r\na\r\n" * CHUNKS + b"0\r\n\r\n"

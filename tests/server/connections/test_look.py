@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from bounded_harness import CONNECTIONS, Bounds, Clock, answer, next_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import Response
@@ -15,6 +14,7 @@ from starlette.responses import Response
 from server.api.http.context import ARRIVAL, Arrival
 from server.connections.protocol import Decide
 from server.connections.registry import ConnectionPhase
+from tests.server.connections.bounded_harness import CONNECTIONS, Bounds, Clock, answer, next_answer
 
 
 def post(path: str, body: bytes) -> bytes:

@@ -10,10 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bounded_harness import CONNECTIONS, Answer, Bounds, answer, answers_of, next_answer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.connections.registry import ConnectionPhase
+from tests.server.connections.bounded_harness import (
+    CONNECTIONS,
+    Answer,
+    Bounds,
+    answer,
+    answers_of,
+    next_answer,
+)
 
 HOST = b"Host: a\r\n"
 CLOSE = b"Connection: close\r\n"

@@ -7,12 +7,12 @@ from itertools import count
 from typing import Any
 
 import pytest
-from engine_tools import DictSource, FakeClock, generate, running_engine
 
 from server.engine.background import MEMORY_SECONDS, Background
 from server.engine.config import EngineConfig
 from server.engine.fake_executor import expected_tokens
 from server.errors import EngineDeadError, InvalidInputError
+from tests.server.engine.engine_tools import DictSource, FakeClock, generate, running_engine
 
 
 class Work:

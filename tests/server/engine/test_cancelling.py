@@ -7,8 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-from engine_tools import DictSource, generate, running_engine
-from virtual_time import Simulation
 
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -16,6 +14,8 @@ from server.engine.plans import DecodePlan, PrefillPlan, StepPlan
 from server.engine.requests import FinishedEvent, PromptHandle
 from server.engine.scheduler.tickets import TicketPhase
 from server.errors import CancelledError, DeadlineExceededError
+from tests.server.engine.engine_tools import DictSource, generate, running_engine
+from tests.server.engine.virtual_time import Simulation
 
 LONG = {"max_new_tokens": 30, "min_new_tokens": 30}
 

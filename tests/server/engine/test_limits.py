@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from engine_tools import generate
 
 from server.engine.fake_executor import TINY_LADDER
 from server.engine.limits import Limits
 from server.engine.sampling import SETTINGS, UnfitSettingsError
 from server.engine.scheduler.fitting import Fitter
 from server.errors import InvalidInputError
+from tests.server.engine.engine_tools import generate
 
 LIMITS = Limits(TINY_LADDER)
 

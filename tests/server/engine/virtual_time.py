@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from engine_tools import FakeClock, words
 
 from server.engine.config import EngineConfig
 from server.engine.fake_executor import TINY_LADDER, FakeExecutor
@@ -28,6 +27,7 @@ from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.tickets import Ticket
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
 from server.metrics import MetricsRegistry
+from tests.server.engine.engine_tools import FakeClock, words
 
 Values = np.ndarray[Any, Any]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +10,9 @@ import pytest
 
 from server.model.config import T5Config, named_config
 from server.model.relative import causal_bias, decoder_buckets, encoder_bias, encoder_buckets, step_bias
+from tests.places import FIXTURES
 
-BUCKETS = Path(__file__).parents[2] / "fixtures" / "parity" / "buckets.npz"
+BUCKETS = FIXTURES / "parity" / "buckets.npz"
 SETTINGS = [(32, 128), (4, 8), (32, 512), (16, 40), (6, 11), (64, 300)]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -14,9 +12,9 @@ from hypothesis import strategies as st
 from server.errors import InputTooLongError
 from server.model import vocabulary as module
 from server.model.vocabulary import LONGEST_WORD, Vocabulary
+from tests.places import ROOT, SHARED
 
-ROOT = Path(__file__).parents[3]
-SHARED = Path(os.environ.get("CHORUS_SHARED", "/nowhere")) / "models/flan-t5-small-title/spiece.model"
+REAL = SHARED / "models/flan-t5-small-title/spiece.model"
 
 WORDS = (ROOT / "docs/architecture.md").read_text().split()
 SPACES = [
@@ -66,8 +64,8 @@ def vocabularies() -> dict[str, Vocabulary]:
         "pieces of several words": trained(split_by_whitespace=False),
         "spaces behind": trained(treat_whitespace_as_suffix=True),
     }
-    if SHARED.exists():
-        found["T5's"] = Vocabulary.load(SHARED)
+    if REAL.exists():
+        found["T5's"] = Vocabulary.load(REAL)
     return found
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pretraining_tools import vocabulary, write_corpus
 
 from server.model.vocabulary import Vocabulary
 from server.pretraining.data.corpus import Corpus
 from server.pretraining.data.tokens import Tokens, open_tokens, write_tokens
+from tests.server.pretraining.pretraining_tools import vocabulary, write_corpus
 
 
 @pytest.fixture(scope="session")

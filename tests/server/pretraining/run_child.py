@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from pretraining_tools import RandomSource, architecture, programs_for, settings
 
 from server.model.t5 import random_tensors
 from server.pretraining.checkpoints import Checkpoints, State
@@ -26,6 +25,7 @@ from server.pretraining.curve import Curve
 from server.pretraining.mesh import make_mesh
 from server.pretraining.programs import make_programs
 from server.pretraining.trainer import Cadence, Trainer
+from tests.server.pretraining.pretraining_tools import RandomSource, architecture, programs_for, settings
 
 CADENCE = Cadence(
     report_every_steps=1, evaluate_every_steps=3, checkpoint_every_steps=2, checkpoint_every_minutes=0

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from pretraining_tools import RandomSource, architecture, programs_for, settings
 
 from server.model.attention import dense_attention
 from server.model.layout import LAYOUTS
@@ -23,6 +22,7 @@ from server.pretraining.objective import (
     accumulate_gradients,
     measure_batch,
 )
+from tests.server.pretraining.pretraining_tools import RandomSource, architecture, programs_for, settings
 
 CONFIG = architecture()
 TENSORS = {name: jnp.asarray(array) for name, array in random_tensors(CONFIG, 0)}

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from pretraining_tools import settings
 
 from server.errors import InvalidInputError
 from server.pretraining.optimiser import learning_rate, make_optimiser
+from tests.server.pretraining.pretraining_tools import settings
 
 
 def run(optimiser: optax.GradientTransformation, steps: int = 4) -> Any:

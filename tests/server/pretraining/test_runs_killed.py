@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_child import trainer
 
 from server.errors import InvalidInputError
 from server.pretraining.trainer import Trainer
-
-HERE = Path(__file__).parent
+from tests.places import IMPORTS, python_module
+from tests.server.pretraining.run_child import trainer
 
 
 def child(
     folder: Path, compiled: Path, how: str, count: int, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join((str(HERE.parents[2]), str(HERE)))
     # Children, and the process of the tests, compile the same programs: once is enough.
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
@@ -33,9 +30,9 @@ def child(
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     return subprocess.run(
-        [sys.executable, str(HERE / "run_child.py"), str(folder), how, str(count)],
+        [*python_module("tests.server.pretraining.run_child"), str(folder), how, str(count)],
         capture_output=True, text=True, timeout=1200, check=False,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **cache, **environment},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **IMPORTS, **cache, **environment},
     )  # fmt: skip
 
 

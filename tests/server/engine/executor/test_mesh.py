@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-SHARED = Path(os.environ.get("CHORUS_SHARED", Path(__file__).parents[5] / "shared"))
+from tests.places import IMPORTS, SHARED, python_module
+
 REAL = SHARED / "models" / "flan-t5-small-title"
 MESHES = ["1 x 4", "1 x 8", "2 x 4"]
 # Tests compile more than they compute.
@@ -28,8 +27,8 @@ FLAGS = (
 def _run(**wanted: Any) -> dict[str, Any]:
     """By mesh, what `mesh_child.py` found."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("mesh_child.py"), json.dumps(wanted)],
-        env={**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"},
+        [*python_module("tests.server.engine.executor.mesh_child"), json.dumps(wanted)],
+        env={**os.environ, **IMPORTS, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=1200,

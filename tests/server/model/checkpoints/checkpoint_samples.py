@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +18,8 @@ from server.model.checkpoints import OpenOptions, open_checkpoint
 from server.model.checkpoints.reader import CheckpointReader
 from server.model.config import T5Config, named_config
 from server.model.t5 import random_tensors
+from tests.places import FIXTURES, SHARED
 
-ROOT = Path(__file__).resolve().parents[4]
-FIXTURES = ROOT / "tests" / "fixtures"
 PARITY = FIXTURES / "parity"
 CHECKPOINTS = FIXTURES / "checkpoints"
 F32 = np.dtype(np.float32)
@@ -34,7 +32,7 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 
 def shared(relative: str) -> Path:
     """A path among the large files outside the repository; skips where they are absent."""
-    path = Path(os.environ.get("CHORUS_SHARED", ROOT.parent / "shared")) / relative
+    path = SHARED / relative
     if not path.exists():
         pytest.skip(f"needs {relative} of the shared files (CHORUS_SHARED)")
     return path

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretraining_tools import PIECES, write_corpus
 
 from server.errors import InvalidInputError
 from server.model.vocabulary import Vocabulary
@@ -16,6 +15,7 @@ from server.pretraining.data.chunks import Chunks
 from server.pretraining.data.corpus import Corpus, open_corpus
 from server.pretraining.data.tokens import Tokens, open_tokens, write_tokens
 from server.pretraining.data.vocabulary import train_vocabulary
+from tests.server.pretraining.pretraining_tools import PIECES, write_corpus
 
 
 def test_books_are_the_same_plain_or_compressed(tmp_path: Path) -> None:

@@ -1,0 +1,233 @@
+"""A browser reaches a server on loopback for every page it shows; the page must change and read nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from server.api.http import routing
+from server.api.routes.asgi import ROUTERS
+from server.model.vocabulary import Vocabulary
+from server.tenancy.keys import KeyRing
+from server.tenancy.principal import Principal
+from tests.server.api.api_harness import ApiServer, artifact, error_of
+
+KEY = "canary-of-a-program-0123456789"
+ROUTES = {
+    (method, route.path)
+    for router in ROUTERS
+    for route in router.routes
+    if isinstance(route, APIRoute)
+    for method in route.methods
+}
+OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+CHANGES = {(method, path) for method, path in ROUTES if method != "GET"}
+BINARY = {"content-type": "application/octet-stream"}
+
+FOREIGN = [
+    {"origin": "http://attacker.example"},
+    {"origin": "null"},
+    {"origin": ""},
+    {"origin": "http://localhost:1"},
+    {"origin": "http://127.0.0.1"},
+    {"sec-fetch-site": "cross-site", "origin": "http://attacker.example"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "of a browser to come"},
+]
+"""What a browser adds to the request of a page, so that a server can tell."""
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"content": b'{"alias": "live"}', "headers": {"content-type": "text/plain"}},
+    {"data": {"alias": "live"}},
+    {"files": {"file": ("train.tsv", b"text\tlabel\nx\ty\n")}},
+    {"files": {"file": ("p", artifact(3, 9))}},
+]
+"""What a form or `fetch` sends to another site without asking it first."""
+
+
+def serve(folder: Path, vocabulary: Vocabulary, **options: Any) -> Iterator[ApiServer]:
+    with ApiServer(folder, vocabulary, **options) as server:
+        server.http.headers["authorization"] = f"Bearer {KEY}"
+        yield server
+
+
+@pytest.fixture
+def keyless(tmp_path: Path, vocabulary: Vocabulary) -> Iterator[ApiServer]:
+    yield from serve(tmp_path, vocabulary)
+
+
+@pytest.fixture
+def keyed(tmp_path: Path, vocabulary: Vocabulary) -> Iterator[ApiServer]:
+    ring = KeyRing({KEY: Principal("default", "key")}, Principal("default", "anonymous"))
+    yield from serve(tmp_path, vocabulary, keys=ring)
+
+
+def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
+    """A request for each route that changes something or costs work: the URL and what is sent. Done in this
+    order, each succeeds.
+    """
+    for seed in (1, 2):
+        api.push("a", seed=seed, labels=["good", "bad"])
+        api.push("b", seed=seed, labels=["good", "bad"])
+    api.http.put("/v1/tasks/a/aliases/live", json={"version": 2})
+    content = b"text\tlabel\ngood\tyes\nbad\tno\n"
+    files = [
+        api.http.post("/v1/files", params={"name": f"{n}.tsv"}, content=content, headers=BINARY).json()["id"]
+        for n in range(2)
+    ]
+    job = {
+        "task": "a",
+        "data": {"train": {"file": files[0]}},
+        "labels": ["no", "yes"],
+        "recipe": {"prompt_length": 3, "steps": 10, "batch_size": 4},
+    }
+    made = api.post("/v1/tuning/jobs", job).json()["id"]
+    tasks, versions = "/v1/tasks/{task}", "/v1/tasks/{task}/versions"
+    return {
+        ("POST", "/v1/generate"): ("/v1/generate", {"json": {"task": "a", "input": "x"}}),
+        ("POST", "/v1/classify"): ("/v1/classify", {"json": {"task": "a", "input": "x"}}),
+        ("POST", "/v1/ensemble"): ("/v1/ensemble", {"json": {"tasks": ["a", "b"], "input": "x"}}),
+        ("POST", versions): ("/v1/tasks/a/versions", {"content": artifact(3, 7), "headers": BINARY}),
+        ("POST", tasks + "/rollback"): ("/v1/tasks/a/rollback", {}),
+        ("PUT", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {"json": {"version": 1}}),
+        ("DELETE", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {}),
+        ("POST", "/v1/ensembles/{name}/versions"): ("/v1/ensembles/e/versions", {"json": {"tasks": ["a"]}}),
+        ("DELETE", "/v1/ensembles/{name}"): ("/v1/ensembles/e", {}),
+        ("DELETE", versions + "/{n}"): ("/v1/tasks/a/versions/2", {}),
+        ("DELETE", tasks): ("/v1/tasks/b", {}),
+        ("POST", "/v1/files"): ("/v1/files?name=c.tsv", {"content": content, "headers": BINARY}),
+        ("DELETE", "/v1/files/{file}"): (f"/v1/files/{files[1]}", {}),
+        ("POST", "/v1/tuning/jobs"): ("/v1/tuning/jobs", {"json": job}),
+        ("POST", "/v1/tuning/jobs/{job}/cancel"): (f"/v1/tuning/jobs/{made}/cancel", {}),
+        ("POST", "/v1/tuning/jobs/{job}/resume"): (f"/v1/tuning/jobs/{made}/resume", {}),
+    }
+
+
+def state(api: ApiServer) -> dict[str, Any]:
+    """Everything that is kept, and how much work was done."""
+    pages = ["/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs"]
+    pages += [f"/v1/tasks/{task}/{part}" for task in "ab" for part in ("versions", "aliases")]
+    return {page: api.http.get(page).json() for page in pages} | {"steps": api.engine.stats().steps}
+
+
+def ask(api: ApiServer, method: str, url: str, sent: dict[str, Any], added: dict[str, str]) -> httpx.Response:
+    return api.http.request(method, url, **{**sent, "headers": {**sent.get("headers", {}), **added}})
+
+
+@pytest.mark.parametrize("server", ["keyless", "keyed"])
+def test_no_page_of_another_origin_changes_anything(server: str, request: pytest.FixtureRequest) -> None:
+    api: ApiServer = request.getfixturevalue(server)
+    known = stock(api)
+    assert set(known) == CHANGES  # a new route needs a line
+    before = state(api)
+    for (method, _), (url, valid) in known.items():
+        for sent in [valid, *FORMS]:
+            for added in FOREIGN if sent is valid else FOREIGN[-4:-1]:
+                answer = ask(api, method, url, sent, added)
+                assert (answer.status_code, error_of(answer)["code"]) == (403, "foreign_origin"), (url, added)
+    assert state(api) == before
+
+    # The control: without what a browser adds, or from a page of the server's own, the same requests count.
+    host = api.url.removeprefix("http://")
+    own = [{}, {"origin": api.url, "sec-fetch-site": "same-origin"}, {"origin": f"HTTP://{host}"}]
+    for number, ((method, _), (url, valid)) in enumerate(known.items()):
+        answer = ask(api, method, url, valid, own[number % len(own)])
+        assert answer.status_code in (200, 201, 204), (url, answer.text)
+    after = state(api)
+    assert {name for name in after if after[name] == before[name]} == {"/v1/ensembles"}  # made and deleted
+
+
+def test_without_the_door_a_page_moves_an_alias(keyless: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the tests above and below."""
+    monkeypatch.setattr(routing, "refuse_pages", lambda *_: None)
+    stock(keyless)
+    page = {"host": "attacker.example", "origin": "http://attacker.example", "sec-fetch-site": "cross-site"}
+    assert keyless.http.post("/v1/tasks/a/rollback", headers=page).json()["version"] == 1
+    assert keyless.http.get("/v1/tasks", headers=page).status_code == 200
+
+
+LOCAL = ["localhost", "LocalHost:1", "127.0.0.1", "127.9.9.9:8000", "[::1]", "[0:0::1]:65535"]
+OTHERS = [
+    "attacker.example",
+    "attacker.example:8000",
+    "localhost.attacker.example",
+    "127.0.0.1.nip.io",
+    "localhost@attacker.example",
+    "attacker.example@localhost",
+    "localhost:80@attacker.example",
+    "localhost, attacker.example",
+    "localhost.",
+    "2130706433",
+    "0x7f.0.0.1",
+    "127.1",
+    "0.0.0.0:8000",
+    "10.0.0.1",
+    "[::2]",
+    "::1",
+    "[::1",
+    "localhost:",
+    "localhost:123456",
+    "localhost/",
+    "",
+]
+
+
+def test_by_a_name_of_another_site_nothing_is_read(api: ApiServer) -> None:
+    """A page whose own name was made to mean 127.0.0.1 may read every answer, so it gets none."""
+    for method, path in ROUTES - OPEN:
+        url = path.replace("{n}", "1")
+        answer = api.http.request(method, url, headers={"host": "attacker.example:8000"})
+        assert (answer.status_code, error_of(answer)["code"]) == (403, "unknown_host"), path
+    for host in OTHERS:
+        answer = api.http.get("/v1/tasks", headers={"host": host})
+        assert (answer.status_code, error_of(answer)["code"]) == (403, "unknown_host"), host
+    for host in LOCAL:  # the control
+        assert api.http.get("/v1/tasks", headers={"host": host}).status_code == 200, host
+
+
+def test_two_hosts_or_none_are_no_host(api: ApiServer) -> None:
+    for head in ("1.1\r\nHost: localhost\r\nHost: attacker.example", "1.1", "1.0"):
+        with socket.create_connection(("127.0.0.1", api.port), timeout=300) as client:
+            client.sendall(f"GET /v1/tasks HTTP/{head}\r\n\r\n".encode())
+            assert client.recv(4096).split()[1] in (b"400", b"403"), head
+
+
+def test_health_is_told_by_any_name(api: ApiServer) -> None:
+    """Kubernetes asks by a pod's address."""
+    for method, path in OPEN:
+        assert api.http.request(method, path, headers={"host": "10.0.0.1:8000"}).status_code == 200
+
+
+def test_where_a_key_is_needed_any_name_will_do(keyed: ApiServer) -> None:
+    assert keyed.http.get("/v1/tasks", headers={"host": "chorus.example"}).status_code == 200
+    answer = keyed.http.get("/v1/tasks", headers={"host": "chorus.example", "authorization": ""})
+    assert answer.status_code == 401
+    own = {"host": "chorus.example:443", "origin": "https://chorus.example"}
+    assert keyed.http.post("/v1/generate", json={"task": None, "input": "x"}, headers=own).status_code == 200
+
+
+def test_bound_insecurely_any_name_will_do_and_pages_may_still_change_nothing(
+    tmp_path: Path, vocabulary: Vocabulary
+) -> None:
+    for api in serve(tmp_path, vocabulary, http_host="0.0.0.0", insecure_bind=True):
+        assert api.http.get("/v1/tasks", headers={"host": "chorus:8000"}).status_code == 200
+        headers = {"host": "chorus:8000", "origin": "http://attacker.example"}
+        assert error_of(api.http.post("/v1/tasks/a/rollback", headers=headers))["code"] == "foreign_origin"
+
+
+def test_no_path_with_a_slash_at_its_end_is_sent_to_the_host_that_the_caller_wrote(
+    api: ApiServer,
+) -> None:
+    for method, path in ROUTES:
+        answer = api.http.request(method, path + "/", headers={"host": "attacker.example"})
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found"), path
+        assert "location" not in answer.headers
+        assert "slash" in error_of(answer)["message"]

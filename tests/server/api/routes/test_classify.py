@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from server.api.inference.ranking import softmax
+from server.api.schemas.inference import ClassifyAnswer
+from server.model.vocabulary import Vocabulary
+from tests.server.api.api_harness import ApiServer, error_of
+
+
+def test_labels_of_the_version_are_ranked(api: ApiServer) -> None:
+    api.push("sentiment", labels=["negative", "positive"])
+    answer = api.post("/v1/classify", {"task": "sentiment", "inputs": ["good", "a waste"]})
+    assert answer.status_code == 200, answer.text
+    ClassifyAnswer.model_validate(answer.json())
+    for result in answer.json()["results"]:
+        scores = result["log_probabilities"]
+        assert list(scores) == ["negative", "positive"]
+        assert result["label"] == max(scores, key=scores.__getitem__)
+        assert sum(result["probabilities"].values()) == pytest.approx(1)
+        ratio = result["probabilities"]["positive"] / result["probabilities"]["negative"]
+        assert math.log(ratio) == pytest.approx(scores["positive"] - scores["negative"])
+        assert result["usage"]["output_tokens"] == 0
+
+
+def test_scores_are_of_the_label_with_its_end_token(api: ApiServer, vocabulary: Vocabulary) -> None:
+    text, labels = "is it warm", ["yes", "no"]
+    answer = api.post("/v1/classify", {"task": None, "input": text, "labels": labels}).json()
+    symbols = [*vocabulary.encode(text), vocabulary.eos_id]
+    checksum = sum((at + 1) * symbol for at, symbol in enumerate(symbols)) % 1_000_003
+    for label in labels:
+        target = sum([*vocabulary.encode(label), vocabulary.eos_id])
+        expected = -((checksum + target) % 1000) / 100
+        assert answer["results"][0]["log_probabilities"][label] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({}, "labels"),
+        ({"labels": ["one"]}, "labels"),
+        ({"labels": ["yes", ""]}, "labels.1"),
+        ({"labels": ["yes", "   "]}, "labels.1"),
+        ({"labels": ["yes", "yes"]}, "labels.1"),
+        ({"labels": ["yes", "good film " * 20]}, "labels.1"),
+        ({"labels": [f"label {i}" for i in range(300)]}, "labels"),
+        ({"labels": ["yes", "no"], "temperature": 1}, "temperature"),
+        ({"labels": ["yes", "no"], "inputs": ["x"]}, "input"),
+    ],
+)
+def test_bad_labels_are_named(api: ApiServer, extra: dict[str, Any], field: str) -> None:
+    answer = api.post("/v1/classify", {"task": None, "input": "good", **extra})
+    assert answer.status_code == 400
+    assert error_of(answer)["field"] == field
+
+
+def test_softmax_of_extremes() -> None:
+    assert softmax([-1e4, -1e4]) == [0.5, 0.5]
+    assert softmax([-math.inf, -1.0]) == [0.0, 1.0]
+    assert softmax([-math.inf, -math.inf]) == [0.5, 0.5]

@@ -1,0 +1,62 @@
+"""What `/metrics` shows, whole, after a fixed set of requests.
+
+Names, kinds, descriptions, labels and what is counted are an interface: dashboards and alerts are written
+against them. The fixture holds every line, sorted; of what is measured, or depends on how steps fell, only
+that it is there.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from server.model.vocabulary import Vocabulary
+from tests.places import FIXTURES
+from tests.server.api.api_harness import ApiServer, artifact
+
+EXPECTED = FIXTURES / "metrics" / "asked.txt"
+BINARY = {"content-type": "application/octet-stream"}
+_COUNTED = re.compile(r"(\w+_total(?:\{.*\})?) (.+)")
+_MEASURED = re.compile(r"(\w+(?:\{.*\})?) .+")
+
+
+def lines(text: str) -> list[str]:
+    """Of an exposition, sorted; counts with their number, everything else without."""
+    found = []
+    for line in text.splitlines():
+        if "_created" in line:  # when a series was made
+            continue
+        kept = line.startswith("#") or _COUNTED.fullmatch(line)
+        found.append(line if kept else _MEASURED.sub(r"\1", line))
+    return sorted(found)
+
+
+def ask(api: ApiServer) -> None:
+    """One request of each kind, one after another, and some that are refused."""
+    api.push("sst2", labels=["negative", "positive"])
+    item = {"task": "sst2", "input": "a good film"}
+    for path, body, status in (
+        ("/v1/generate", {"requests": [item | {"max_new_tokens": 4}]}, 200),
+        ("/v1/generate", {"requests": [item]}, 200),
+        ("/v1/classify", item, 200),
+        ("/v1/generate", {"requests": [{"task": "nobody", "input": "x"}]}, 404),
+        ("/v1/generate", {"requests": []}, 400),
+    ):
+        answer = api.post(path, body)
+        assert answer.status_code == status, answer.text
+    for content in (b"no prompt at all", artifact(3, 1)[:-5]):
+        refused = api.http.post("/v1/tasks/sst2/versions", content=content, headers=BINARY)
+        assert refused.status_code == 400
+    for name, status in (("train.tsv", 201), ("../x.tsv", 400)):
+        sent = api.http.post("/v1/files", params={"name": name}, content=b"a\tb\n1\t2\n", headers=BINARY)
+        assert sent.status_code == status
+    assert api.http.get("/v1/tasks/sst2").status_code == 200
+    assert api.http.get("/nothing/here").status_code == 404
+    assert api.engine.wait_idle(300)
+
+
+def test_every_line_after_a_fixed_set_of_requests(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    with ApiServer(tmp_path, vocabulary) as api:
+        ask(api)
+        shown = lines(api.http.get("/metrics").text)
+    assert shown == EXPECTED.read_text().splitlines()

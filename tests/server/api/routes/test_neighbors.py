@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from server.api.routes import neighbors
+from server.api.routes.neighbors import nearest
+from server.api.schemas.prompts import NeighborsAnswer
+from server.model.vocabulary import Vocabulary
+from tests.server.api.api_harness import WIDTH, ApiServer, error_of
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+def test_blocks_give_what_the_whole_table_gives(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    table = random.normal(size=(201, 5)).astype(np.float32)
+    table[3] = 0
+    values = random.normal(size=(4, 5)).astype(np.float32) * 1000
+    with np.errstate(invalid="ignore"):
+        whole = values @ table.T / np.linalg.norm(values, axis=1)[:, None] / np.linalg.norm(table, axis=1)
+    whole[:, 3] = 0
+    expected = np.argsort(-whole, axis=1)[:, :6]
+    monkeypatch.setattr(neighbors, "_BLOCK_PIECES", block)
+    ids, cosines = nearest(values, table, 6)
+    assert np.array_equal(ids, expected)
+    assert np.allclose(cosines, np.take_along_axis(whole, expected, 1), atol=1e-6)
+
+
+def test_more_than_the_table_has_is_the_table() -> None:
+    ids, _ = nearest(np.ones((1, 2), np.float32), np.eye(2, dtype=np.float32), 5)
+    assert ids.shape == (1, 2)
+
+
+def test_a_row_that_is_an_embedding_finds_its_piece(api: ApiServer, vocabulary: Vocabulary) -> None:
+    import io
+
+    chosen = [5, 17, vocabulary.size - 1]
+    buffer = io.BytesIO()
+    np.save(buffer, api.table[chosen] * 3)
+    headers = {"content-type": "application/octet-stream"}
+    assert (
+        api.http.post("/v1/tasks/near/versions", content=buffer.getvalue(), headers=headers).status_code
+        == 201
+    )
+    answer = api.http.get("/v1/tasks/near/versions/1/neighbors", params={"top_k": 2})
+    assert answer.status_code == 200, answer.text
+    NeighborsAnswer.model_validate(answer.json())
+    rows = answer.json()["rows"]
+    assert [row["neighbors"][0]["id"] for row in rows] == chosen
+    assert [row["neighbors"][0]["piece"] for row in rows] == [vocabulary.piece(id) for id in chosen]
+    assert all(row["neighbors"][0]["cosine"] == pytest.approx(1) for row in rows)
+    assert rows[0]["norm"] == pytest.approx(3 * np.linalg.norm(api.table[5]), rel=1e-5)
+    assert len(rows[0]["neighbors"]) == 2 and api.table.shape[1] == WIDTH
+    for bad in (0, 51, "x"):
+        refused = api.http.get("/v1/tasks/near/versions/1/neighbors", params={"top_k": bad})
+        assert (refused.status_code, error_of(refused)["field"]) == (400, "top_k")
+    assert api.http.get("/v1/tasks/near/versions/2/neighbors").status_code == 404

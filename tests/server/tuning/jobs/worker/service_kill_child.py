@@ -1,0 +1,80 @@
+"""Workers that die: python service_kill_child.py DATA_DIR COMPILED, and on standard input a line for each
+
+slice K        inside the k-th slice of the device
+file K         inside a checkpoint, before its k-th sync or rename
+before METHOD  before the store does it; `after METHOD`: when it is done and nobody knows
+
+Each is a process forked from this one, which has imported everything and begun nothing; answers with its exit
+code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from prompts_store.blobs.files import Files
+from prompts_store.store import PromptStore
+from server.engine.executor import use_persistent_cache
+from tests.server.tuning.jobs import service_tools
+from tests.server.tuning.jobs.service_tools import Watcher, running
+from tests.server.tuning.killing_files import KillingFiles, kill
+
+LEASE_SECONDS = 1.0
+
+
+class KillingStore:
+    """Dies before or after a method."""
+
+    def __init__(self, store: PromptStore, when: str, method: str) -> None:
+        self._store, self._when, self._method = store, when, method
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name != self._method:
+            return method
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self._when == "before":
+                kill()
+            answer = method(*arguments, **named)
+            kill()
+            return answer
+
+        return call
+
+
+class KillingWatcher(Watcher):
+    """Dies in the k-th slice."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def sliced(self) -> None:
+        super().sliced()
+        if self.slices == self.k:
+            kill()
+
+
+def main(folder: Path, compiled: str, how: str, what: str) -> None:
+    use_persistent_cache(compiled)
+    store: Any = PromptStore.open(folder)
+    files = KillingFiles(int(what)) if how == "file" else Files()
+    watcher = KillingWatcher(int(what)) if how == "slice" else Watcher()
+    if how in ("before", "after"):
+        store = KillingStore(store, how, what)
+    with running(store, folder, files=files, watcher=watcher, lease_seconds=LEASE_SECONDS):
+        threading.Event().wait(1200)
+    raise SystemExit(f"it lived on: {watcher.endings} {service_tools.TENANT}")
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        worker = os.fork()
+        if not worker:
+            main(Path(sys.argv[1]), sys.argv[2], *line.split())
+        print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), flush=True)  # noqa: T201
