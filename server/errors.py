@@ -31,7 +31,7 @@ from typing import ClassVar
 class ChorusError(Exception):
     """Something went wrong; the subclass says what.
 
-    field: the request field or setting at fault, as a dotted path (`requests.3.task`), if there is one.
+    Args:
         message: one sentence for a person, with what to do next.
         field: the request field or setting at fault, as a dotted path (`requests.3.task`), if there is one.
         code: a narrower code, in place of the class's own.
