@@ -124,7 +124,7 @@ def test_examples_are_a_stage_of_their_own(pretrained: Path, tmp_path: Path) -> 
     ("more", "message"),
     [
         (("--micro-batch-size", 3), "--micro-batch-size must divide --batch-size (4)"),
-        (("--seed", 4), "seed was 3, is 4"),
+        (("--seed", 4), "seed was 3, now 4"),
         (("--input-length", 2000), "sentinels; choose a smaller --input-length"),
         (("--corpus", "nowhere.txt"), "there is no file nowhere.txt"),
         (("--model-devices", 3), "--model-devices must divide"),

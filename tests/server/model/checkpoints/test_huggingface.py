@@ -127,7 +127,7 @@ def _with(name: str, value: Any) -> Any:
             f"tensor {QUERY} has values that are not finite",
         ),
         (_with(QUERY, np.full((15, 22), 3.4e38, np.float32)), "not finite in bfloat16"),
-        (_with("decoder.embed_tokens.weight", np.ones((97, 22), np.float32)), "and differ here"),
+        (_with("decoder.embed_tokens.weight", np.ones((97, 22), np.float32)), "but differ here"),
     ],
     ids=["missing", "no head", "extra", "misshapen", "integers", "NaN", "overflows bf16", "untied copy"],
 )
