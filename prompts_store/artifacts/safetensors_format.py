@@ -121,8 +121,7 @@ def _only_entry(header: Mapping[str, Any], tensor: str) -> Mapping[str, Any]:
         if not _PLAIN_NAME.fullmatch(name) or ".." in name:
             raise refusal(
                 Reason.TENSOR_NAME,
-                f"The tensor name {shown(name)} is not a plain name; expected one tensor named "
-                f"'{tensor}'.",
+                f"The tensor name {shown(name)} is not a plain name; expected one tensor named '{tensor}'.",
             )
     if tensor not in header:
         raise refusal(Reason.TENSOR_MISSING, _missing(header, tensor))
