@@ -27,8 +27,8 @@ import uvicorn
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from machine import machine, versions
 
-from server.connections.listener import BoundedServer, uvicorn_config
-from server.connections.protocol import H11Connection, connection_class
+from server.connections.h11_protocol import H11Connection
+from server.connections.listener import BoundedServer, connection_class, uvicorn_config
 from server.connections.registry import ConnectionLimits
 from server.process import listen
 from tether import tethered

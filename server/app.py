@@ -12,11 +12,11 @@ import numpy as np
 from fastapi import FastAPI
 
 from prompts_store.names import check_name
+from server.api.door.entrance import Entrance
 from server.api.http.access import AccessLog
-from server.api.http.entrance import Entrance
 from server.api.http.offload import Offload
 from server.api.inference.prompt_source import StorePrompts
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle, spare_collections
 from server.api.metrics import Metrics
 from server.api.routes.asgi import build_api
@@ -24,12 +24,12 @@ from server.api.services import BaseModelInfo, Services, Serving
 from server.api.upkeep import Upkeep
 from server.embedded import model_source, register_prompts
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import PRESETS, ShapeLists, build_ladder, program_count
 from server.engine.limits import Limits
 from server.engine.plans import Ladder
 from server.engine.protocols import Executor
+from server.engine.thread.engine import Engine
 from server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from server.jobs.feeds import JobFeeds
 from server.log import Say

@@ -1,4 +1,4 @@
-"""`chorus models`: the commands of `server.model`, and `plan`, which needs to know every program."""
+"""`chorus models`: the commands of `server.checkpoints_cli`, and `plan`, which has to know every program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from server.model.cli import SIZES, as_json_option, models, source_options
+from server.checkpoints_cli import SIZES, as_json_option, models, source_options
 from server.model.command import DTYPES, Command, Finite, Spelled, stated
 from server.model.config import T5Config, named_config
 

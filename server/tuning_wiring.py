@@ -13,7 +13,7 @@ import numpy as np
 
 from server.api.services import Services, longest_prompt
 from server.api.version import VERSION
-from server.engine.engine import Engine
+from server.engine.thread.engine import Engine
 from server.settings import Settings
 from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
 from server.tuning.jobs.worker.service import TuningService

@@ -16,13 +16,13 @@ from serve_lines import serve
 from workload import PROMPT_LENGTH, Request, read
 
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.executor import build_executor, use_persistent_cache
 from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder
 from server.engine.metrics import EngineMetrics
 from server.engine.requests import GenerateRequest, Origin, PromptHandle
 from server.engine.sampling import Sampling
+from server.engine.thread.engine import Engine
 from server.metrics import MetricsRegistry
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention

@@ -15,7 +15,6 @@ import numpy as np
 from workload import Request
 
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.executor import JaxExecutor, compile_all, model_spec, programs
 from server.engine.host_prompts import HostPromptTier
 from server.engine.ladder import build_ladder
@@ -23,6 +22,7 @@ from server.engine.plans import Ladder, StepPlan, StepResult
 from server.engine.protocols import HostPrompts, PendingStep, PromptSource
 from server.engine.requests import FinishedEvent, GenerateRequest, Origin, PromptHandle
 from server.engine.sampling import Sampling
+from server.engine.thread.engine import Engine
 from server.model.checkpoints import load_model
 from server.model.fused_attention import choose_attention
 

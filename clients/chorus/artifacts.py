@@ -1,5 +1,5 @@
-"""Turns what can be uploaded as a prompt (a file, a PEFT folder, bytes, a two-dimensional array) into bytes,
-without numpy.
+"""The formats of prompt files. Also reads, without numpy, what can be uploaded as a prompt: a file, a PEFT
+folder, bytes, or a two-dimensional array.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from chorus.errors import InvalidArgumentError
+
+Format = Literal["safetensors", "npy", "peft"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+_FORMAT_BY_ENDING: dict[str, Format] = {".npy": "npy", ".zip": "peft"}
 
 MAX_ARTIFACT_BYTES = 256 * 1024 * 1024
 PEFT_CONFIG = "adapter_config.json"
@@ -66,6 +70,11 @@ def read_artifact(source: Source) -> Artifact:
     if view.ndim == 1 and view.format in ("B", "b", "c"):
         return Artifact("prompt", view.tobytes())
     return Artifact("prompt.npy", npy_bytes(view))
+
+
+def format_of(path: Path) -> Format:
+    """The format for a file's ending: `.npy`, `.zip` (PEFT), else safetensors."""
+    return _FORMAT_BY_ENDING.get(path.suffix, "safetensors")
 
 
 def _read_file(path: Path) -> bytes:

@@ -13,72 +13,31 @@ import httpx
 from chorus import config
 from chorus.errors import InvalidArgumentError
 from chorus.http import MAX_CONNECTIONS, Connection, connection
-from chorus.methods import Async, AsyncOwner, AsyncStream, Sync, SyncOwner, SyncStream
+from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
-from chorus.routes import ensembles, inference, service, tasks
-from chorus.routes import versions as prompts
+from chorus.routes.ensembles import EnsembleMethods
+from chorus.routes.inference import InferenceMethods
+from chorus.routes.service import ServiceMethods
+from chorus.routes.tasks import TaskMethods
+from chorus.routes.versions import VersionMethods
 from chorus.transports import AsyncTransport, SyncTransport
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 
 
-class Tasks(SyncOwner):
+class Tasks(TaskMethods, VersionMethods, SyncOwner):
     """`client.tasks`: tasks, their versions and aliases."""
 
-    list = Sync(tasks.list_all)
-    page = Sync(tasks.list_page)
-    get = Sync(tasks.get)
-    delete = Sync(tasks.delete)
-    push = Sync(prompts.push)
-    versions = Sync(prompts.all_versions)
-    version = Sync(prompts.get)
-    delete_version = Sync(prompts.delete)
-    artifact = Sync(prompts.artifact)
-    pull = Sync(prompts.pull)
-    aliases = Sync(tasks.aliases)
-    promote = Sync(tasks.promote)
-    remove_alias = Sync(tasks.remove_alias)
-    rollback = Sync(tasks.rollback)
-    neighbors = Sync(tasks.neighbors)
 
-
-class AsyncTasks(AsyncOwner):
+class AsyncTasks(TaskMethods, VersionMethods, AsyncOwner):
     """`client.tasks`: tasks, their versions and aliases."""
 
-    list = Async(tasks.list_all)
-    page = Async(tasks.list_page)
-    get = Async(tasks.get)
-    delete = Async(tasks.delete)
-    push = Async(prompts.push)
-    versions = Async(prompts.all_versions)
-    version = Async(prompts.get)
-    delete_version = Async(prompts.delete)
-    artifact = Async(prompts.artifact)
-    pull = Async(prompts.pull)
-    aliases = Async(tasks.aliases)
-    promote = Async(tasks.promote)
-    remove_alias = Async(tasks.remove_alias)
-    rollback = Async(tasks.rollback)
-    neighbors = Async(tasks.neighbors)
 
-
-class Ensembles(SyncOwner):
+class Ensembles(EnsembleMethods, SyncOwner):
     """`client.ensembles`: stored ensembles."""
 
-    create = Sync(ensembles.create)
-    list = Sync(ensembles.list_all)
-    page = Sync(ensembles.list_page)
-    get = Sync(ensembles.get)
-    delete = Sync(ensembles.delete)
 
-
-class AsyncEnsembles(AsyncOwner):
+class AsyncEnsembles(EnsembleMethods, AsyncOwner):
     """`client.ensembles`: stored ensembles."""
-
-    create = Async(ensembles.create)
-    list = Async(ensembles.list_all)
-    page = Async(ensembles.list_page)
-    get = Async(ensembles.get)
-    delete = Async(ensembles.delete)
 
 
 def _connect(
@@ -112,7 +71,7 @@ def _policy(retries: int | RetryPolicy) -> RetryPolicy:
     return policy
 
 
-class Client(SyncOwner):
+class Client(InferenceMethods, ServiceMethods, SyncOwner):
     """A blocking client of a Chorus server; safe to share between threads.
 
     Args:
@@ -159,15 +118,6 @@ class Client(SyncOwner):
         self.files = Files(self._transport)
         self.tuning = Tuning(self._transport)
 
-    generate = Sync(inference.generate)
-    stream = SyncStream(inference.stream_request)
-    classify = Sync(inference.classify)
-    ensemble = Sync(inference.ensemble)
-    model = Sync(service.model)
-    health = Sync(service.health)
-    ready = Sync(service.ready)
-    metrics = Sync(service.metrics)
-
     @property
     def statistics(self) -> CallStatistics:
         """What this client has sent so far."""
@@ -186,7 +136,7 @@ class Client(SyncOwner):
         self.close()
 
 
-class AsyncClient(AsyncOwner):
+class AsyncClient(InferenceMethods, ServiceMethods, AsyncOwner):
     """A client of a Chorus server whose methods are awaited. It takes the same arguments as `Client`."""
 
     def __init__(
@@ -213,15 +163,6 @@ class AsyncClient(AsyncOwner):
         self.ensembles = AsyncEnsembles(self._transport)
         self.files = AsyncFiles(self._transport)
         self.tuning = AsyncTuning(self._transport)
-
-    generate = Async(inference.generate)
-    stream = AsyncStream(inference.stream_request)
-    classify = Async(inference.classify)
-    ensemble = Async(inference.ensemble)
-    model = Async(service.model)
-    health = Async(service.health)
-    ready = Async(service.ready)
-    metrics = Async(service.metrics)
 
     @property
     def statistics(self) -> CallStatistics:

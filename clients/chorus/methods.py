@@ -1,8 +1,8 @@
 """Turns a route's description into a method. It is written once, and typed for the blocking client and for
 the awaiting one.
 
-`generate = Sync(routes.generate)` in a class makes a method that takes the description's arguments and
-returns its result. `Async` makes one that returns an awaitable. Both keep the description's docstring.
+`generate = Method(generate)` in a class makes a method with the arguments and the docstring of the
+description. In a `SyncOwner` it returns the result, in an `AsyncOwner` an awaitable of the result.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class _Described:
         self.__wrapped__ = describe
 
 
-class Sync(_Described, Generic[P, T]):
-    """A blocking method."""
+class Method(_Described, Generic[P, T]):
+    """A method that blocks if its owner is a `SyncOwner`, and is awaited if it is an `AsyncOwner`."""
 
     def __init__(self, describe: Callable[P, Plan[T]]) -> None:
         super().__init__(describe)
@@ -54,41 +54,32 @@ class Sync(_Described, Generic[P, T]):
     @overload
     def __get__(self, owner: SyncOwner, kind: type) -> Callable[P, T]: ...
 
-    def __get__(self, owner: SyncOwner | None, kind: type) -> Self | Callable[P, T]:
-        if owner is None:
-            return self
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return owner._transport.run(self.describe(*args, **kwargs))
-
-        return functools.update_wrapper(call, self.describe)
-
-
-class Async(_Described, Generic[P, T]):
-    """A method that is awaited."""
-
-    def __init__(self, describe: Callable[P, Plan[T]]) -> None:
-        super().__init__(describe)
-        self.describe = describe
-
-    @overload
-    def __get__(self, owner: None, kind: type) -> Self: ...
-
     @overload
     def __get__(self, owner: AsyncOwner, kind: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
-    def __get__(self, owner: AsyncOwner | None, kind: type) -> Self | Callable[P, Coroutine[Any, Any, T]]:
+    def __get__(self, owner: SyncOwner | AsyncOwner | None, kind: type) -> Any:
         if owner is None:
             return self
+        return functools.update_wrapper(self._bound(owner), self.describe)
 
-        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await owner._transport.run(self.describe(*args, **kwargs))
+    def _bound(self, owner: SyncOwner | AsyncOwner) -> Callable[P, Any]:
+        if isinstance(owner, AsyncOwner):
+            waiting = owner._transport
 
-        return functools.update_wrapper(call, self.describe)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> T:
+                return await waiting.run(self.describe(*args, **kwargs))
+
+            return awaited
+        blocking = owner._transport
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return blocking.run(self.describe(*args, **kwargs))
+
+        return call
 
 
-class SyncStream(_Described, Generic[P]):
-    """A method that returns an `EventStream`."""
+class StreamMethod(_Described, Generic[P]):
+    """A method that returns an `EventStream` or an `AsyncEventStream`. The method itself is not awaited."""
 
     def __init__(self, describe: Callable[P, Request]) -> None:
         super().__init__(describe)
@@ -100,34 +91,17 @@ class SyncStream(_Described, Generic[P]):
     @overload
     def __get__(self, owner: SyncOwner, kind: type) -> Callable[P, EventStream]: ...
 
-    def __get__(self, owner: SyncOwner | None, kind: type) -> Self | Callable[P, EventStream]:
-        if owner is None:
-            return self
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> EventStream:
-            return EventStream(owner._transport.events(self.describe(*args, **kwargs)))
-
-        return functools.update_wrapper(call, self.describe)
-
-
-class AsyncStream(_Described, Generic[P]):
-    """A method that returns an `AsyncEventStream`. The method itself is not awaited."""
-
-    def __init__(self, describe: Callable[P, Request]) -> None:
-        super().__init__(describe)
-        self.describe = describe
-
-    @overload
-    def __get__(self, owner: None, kind: type) -> Self: ...
-
     @overload
     def __get__(self, owner: AsyncOwner, kind: type) -> Callable[P, AsyncEventStream]: ...
 
-    def __get__(self, owner: AsyncOwner | None, kind: type) -> Self | Callable[P, AsyncEventStream]:
+    def __get__(self, owner: SyncOwner | AsyncOwner | None, kind: type) -> Any:
         if owner is None:
             return self
 
-        def call(*args: P.args, **kwargs: P.kwargs) -> AsyncEventStream:
-            return AsyncEventStream(owner._transport.events(self.describe(*args, **kwargs)))
+        def call(*args: P.args, **kwargs: P.kwargs) -> EventStream | AsyncEventStream:
+            request = self.describe(*args, **kwargs)
+            if isinstance(owner, AsyncOwner):
+                return AsyncEventStream(owner._transport.events(request))
+            return EventStream(owner._transport.events(request))
 
         return functools.update_wrapper(call, self.describe)

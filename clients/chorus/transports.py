@@ -243,7 +243,7 @@ class AsyncTransport:
             yield chunk
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """Send a request whose answer is a stream of events; each has a deadline of its own."""
+        """Send a request whose answer is a stream of events. Each event has a deadline of its own."""
         deadline = self._deadline()
         async with contextlib.aclosing(await self._open(request, deadline)) as response:
             decoder = EventDecoder(self._connection.max_answer_bytes)
@@ -257,7 +257,7 @@ class AsyncTransport:
             decoder.finish()
 
     async def follow(self, following: Following) -> AsyncGenerator[JobEvent, None]:
-        """A followed job's events; comes back when the connection breaks."""
+        """A followed job's events. Reconnects if the connection breaks."""
         following.max_event_bytes = self._connection.max_answer_bytes
         while following.done is None:
             try:

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from chorus.methods import Async, AsyncOwner, Sync, SyncOwner
-from chorus.routes import files, tuning
+from chorus.methods import AsyncOwner, SyncOwner
+from chorus.routes.files import FileMethods
+from chorus.routes.tuning import TuningMethods
+from chorus.routes.tuning import events as follow
 from chorus.streams import AsyncJobEventStream, JobEventStream
 from chorus.types import Job, JobSummary
 
 
-class Files(SyncOwner):
+class Files(FileMethods, SyncOwner):
     """`client.files`: training data."""
 
-    push = Sync(files.push)
-    list = Sync(files.list_all)
-    page = Sync(files.list_page)
-    get = Sync(files.get)
-    delete = Sync(files.delete)
 
-
-class AsyncFiles(AsyncOwner):
+class AsyncFiles(FileMethods, AsyncOwner):
     """`client.files`: training data."""
 
-    push = Async(files.push)
-    list = Async(files.list_all)
-    page = Async(files.list_page)
-    get = Async(files.get)
-    delete = Async(files.delete)
 
-
-class Tuning(SyncOwner):
+class Tuning(TuningMethods, SyncOwner):
     """`client.tuning`: jobs that make new prompts."""
-
-    start = Sync(tuning.start)
-    list = Sync(tuning.list_all)
-    page = Sync(tuning.list_page)
-    get = Sync(tuning.get)
-    cancel = Sync(tuning.cancel)
-    resume = Sync(tuning.resume)
-    past_events = Sync(tuning.past_events)
 
     def events(
         self, job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0
@@ -51,7 +33,7 @@ class Tuning(SyncOwner):
             after: number of the last event that the caller has.
             patience_seconds: how long the server may stay away at a time before its error is raised.
         """
-        following = tuning.events(job, after=after, patience_seconds=patience_seconds)
+        following = follow(job, after=after, patience_seconds=patience_seconds)
         return JobEventStream(self._transport.follow(following), following)
 
     def wait(self, job: str | JobSummary, *, patience_seconds: float = 300.0) -> Job:
@@ -67,16 +49,8 @@ class Tuning(SyncOwner):
         return self.get(job)
 
 
-class AsyncTuning(AsyncOwner):
+class AsyncTuning(TuningMethods, AsyncOwner):
     """`client.tuning`: jobs that make new prompts."""
-
-    start = Async(tuning.start)
-    list = Async(tuning.list_all)
-    page = Async(tuning.list_page)
-    get = Async(tuning.get)
-    cancel = Async(tuning.cancel)
-    resume = Async(tuning.resume)
-    past_events = Async(tuning.past_events)
 
     def events(
         self, job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0
@@ -90,7 +64,7 @@ class AsyncTuning(AsyncOwner):
             after: number of the last event that the caller has.
             patience_seconds: how long the server may stay away at a time before its error is raised.
         """
-        following = tuning.events(job, after=after, patience_seconds=patience_seconds)
+        following = follow(job, after=after, patience_seconds=patience_seconds)
         return AsyncJobEventStream(self._transport.follow(following), following)
 
     async def wait(self, job: str | JobSummary, *, patience_seconds: float = 300.0) -> Job:

@@ -3,7 +3,7 @@
 Format (numpy.lib.format, versions 1.0 to 3.0): `\\x93NUMPY`, two version bytes, the header's length (2 bytes
 little-endian in version 1, else 4), a Python dictionary literal with `descr`, `fortran_order` and `shape`,
 then the values. numpy evaluates the literal. Here one regular expression reads the only forms that a plain
-array has.
+array has. An `.npz`, a zip of such files, is recognised and refused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from prompts_store.artifacts.format import Format, ParsedFile
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.artifacts.tensors import StoredDtype, StoredTensor
 from prompts_store.artifacts.types import PromptValues
+from prompts_store.artifacts.zip_entries import first_name, is_zip
 from prompts_store.text import shown
 
 MAGIC = b"\x93NUMPY"
@@ -109,6 +110,24 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"[0-9]+", text))
 
 
+def _claims(data: bytes) -> bool:
+    return data.startswith(MAGIC) or _is_npz(data)
+
+
+def _is_npz(data: bytes) -> bool:
+    return is_zip(data) and first_name(data).endswith(b".npy")
+
+
+def _parse(data: bytes) -> ParsedFile:
+    # Refused here because the reader of zips would only complain about numpy's 64-bit headers.
+    if _is_npz(data):
+        raise refusal(
+            Reason.NPZ,
+            "The file is an .npz archive; save the one array with numpy.save as .npy, and upload that.",
+        )
+    return ParsedFile(parse_npy(data))
+
+
 def _invalid(problem: str) -> Exception:
     return refusal(Reason.HEADER_INVALID, f"The .npy header {problem}. Save the array again with numpy.save.")
 
@@ -116,8 +135,8 @@ def _invalid(problem: str) -> Exception:
 NPY = Format(
     noun=".npy",
     suffix=".npy",
-    claims=lambda data: data.startswith(MAGIC),
-    parse=lambda data, _limits: ParsedFile(parse_npy(data)),
+    claims=_claims,
+    parse=lambda data, _limits: _parse(data),
     # The format has no place for a manifest.
     render=lambda values, _manifest, _base_model_name: render_npy(values),
 )

@@ -29,7 +29,7 @@ from prompts_store.artifacts.safetensors_format import (
 from prompts_store.artifacts.strict_json import parse_object
 from prompts_store.artifacts.tensors import check_shape
 from prompts_store.artifacts.types import ArtifactLimits, PromptValues
-from prompts_store.artifacts.zip_entries import END_MAGIC, LOCAL_MAGIC, read_directory, read_entry
+from prompts_store.artifacts.zip_entries import first_name, is_zip, read_directory, read_entry
 from prompts_store.records import PromptManifest
 from prompts_store.text import shown
 
@@ -215,7 +215,9 @@ def _invalid(problem: str) -> Exception:
 
 
 def _parse_zip(data: bytes, limits: ArtifactLimits) -> ParsedFile:
-    _refuse_known_zips(data)
+    # This is checked first because the reader of zips would only complain about torch's folders.
+    if first_name(data).endswith(b"data.pkl"):
+        raise pickle_refusal("The zip is a torch file; it")
     entries = read_directory(data)
     _check_members(set(entries))
     config = read_entry(data, entries[CONFIG_NAME], max_bytes=MAX_CONFIG_BYTES)
@@ -239,31 +241,13 @@ def _parse_adapter(config_bytes: bytes, weights: bytes, limits: ArtifactLimits) 
     return ParsedFile(tensor, found, rows)
 
 
-def _refuse_known_zips(data: bytes) -> None:
-    """Raise ArtifactError (`pickle`, `npz`) for the zips of torch and numpy, recognised by their first
-    entry's name.
-
-    This is checked before the zip is read, which would only complain of torch's folders and numpy's 64-bit
-    headers.
-    """
-    length = int.from_bytes(data[26:28], "little")
-    name = data[30 : 30 + length]
-    if name.endswith(b"data.pkl"):
-        raise pickle_refusal("The zip is a torch file; it")
-    if name.endswith(b".npy"):
-        raise refusal(
-            Reason.NPZ,
-            "The file is an .npz archive; save the one array with numpy.save as .npy, and upload that.",
-        )
-
-
 def _check_members(names: set[str]) -> None:
     """Raise unless both files of an adapter are there. Other files (README.md) are never read."""
     if CONFIG_NAME not in names:
         raise refusal(
             Reason.PEFT_CONFIG_MISSING,
             "A zip or folder is read as a PEFT adapter, and this one has no adapter_config.json. Upload a "
-            ".safetensors or .npy file as it is.",
+            "file of another format as it is.",
         )
     if WEIGHTS_NAME in names:
         return
@@ -292,7 +276,7 @@ PEFT = Format(
     noun="a zip of a PEFT prompt-tuning adapter",
     suffix=".zip",
     media_type="application/zip",
-    claims=lambda data: data.startswith((LOCAL_MAGIC, END_MAGIC)),
+    claims=is_zip,
     parse=_parse_zip,
     render=lambda values, manifest, base_model_name: _zip(render_files(values, manifest, base_model_name)),
 )

@@ -25,11 +25,13 @@ def format_of(data: bytes) -> ArtifactFormat:
     """
     if not data:
         raise refusal(Reason.EMPTY_FILE, "The file is empty.")
-    # safetensors comes after formats with a magic number, because it has none. It comes before pickles,
-    # because a header of 0x280 bytes begins like a pickle of protocol 2.
-    for name in reversed(list(FORMATS)):
+    # safetensors, the first, is asked last, because it has no magic number, but still before pickles, because
+    # a header of 0x280 bytes begins like a pickle of protocol 2. A format that takes any zip comes after the
+    # formats that recognise their own zips.
+    first, *others = FORMATS
+    for name in (*others, first):
         if FORMATS[name].claims(data):
             return name
     refuse_foreign(data)
-    *others, last = (format.noun for format in FORMATS.values())
-    raise refusal(Reason.UNKNOWN_FORMAT, f"The file is none of {', '.join(others)} and {last}.")
+    *nouns, last = (format.noun for format in FORMATS.values())
+    raise refusal(Reason.UNKNOWN_FORMAT, f"The file is none of {', '.join(nouns)} and {last}.")

@@ -20,11 +20,11 @@ from typing import NamedTuple, NoReturn
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.text import shown
 
-LOCAL_MAGIC = b"PK\x03\x04"
-END_MAGIC = b"PK\x05\x06"
 MAX_ENTRIES = 64
 MAX_NAME_BYTES = 255
 
+_LOCAL_MAGIC = b"PK\x03\x04"
+_END_MAGIC = b"PK\x05\x06"
 _CENTRAL_MAGIC = b"PK\x01\x02"
 _DESCRIPTOR_MAGIC = b"PK\x07\x08"
 _END = struct.Struct("<4s4H2IH")
@@ -105,6 +105,16 @@ class ZipEntry:
     start: int
 
 
+def is_zip(data: bytes) -> bool:
+    """Whether a file begins like a zip."""
+    return data.startswith((_LOCAL_MAGIC, _END_MAGIC))
+
+
+def first_name(data: bytes) -> bytes:
+    """The name of the first entry of a zip, unchecked. It shows what made the zip before it is read."""
+    return data[30 : 30 + int.from_bytes(data[26:28], "little")]
+
+
 def read_directory(data: bytes) -> dict[str, ZipEntry]:
     """The entries by name. No content is inflated.
 
@@ -147,7 +157,7 @@ def read_entry(data: bytes, entry: ZipEntry, *, max_bytes: int) -> bytes:
 
 
 def _end_record(data: bytes) -> tuple[int, int]:
-    if len(data) < _END.size or data[-_END.size :][:4] != END_MAGIC:
+    if len(data) < _END.size or data[-_END.size :][:4] != _END_MAGIC:
         _invalid("it does not end with its directory (cut off, or with a comment or other bytes after it)")
     _, disk, start_disk, here, total, size, start, comment = _END.unpack_from(data, len(data) - _END.size)
     if disk or start_disk or here != total or comment or total == 0xFFFF or start == 0xFFFFFFFF:
@@ -188,7 +198,7 @@ def _content_start(data: bytes, central: _Central, raw_name: bytes, directory_st
     # If the zip was written to a stream, an entry's sizes come after its data and are zero before it.
     after_data = central.flags & _DESCRIPTOR and local.sizes == (0, 0, 0)
     if (
-        local.magic != LOCAL_MAGIC
+        local.magic != _LOCAL_MAGIC
         or (local.flags, local.method) != (central.flags, central.method)
         or not (after_data or local.sizes == central.sizes)
         or data[names : names + local.name_bytes] != raw_name

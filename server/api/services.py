@@ -15,11 +15,11 @@ from fastapi import Request
 from server.api.http.bodies import BodyBudget, BodyShare
 from server.api.http.context import context_of
 from server.api.http.offload import Offload
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.api.lifecycle import Lifecycle
 from server.api.metrics import Metrics
-from server.engine.engine import Engine
 from server.engine.limits import Limits
+from server.engine.thread.engine import Engine
 from server.jobs.feeds import JobFeeds
 from server.model.vocabulary import Vocabulary
 from server.settings import Settings

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from prompts_store.errors import ConflictError, StoreError
 from prompts_store.upkeep.collector import CollectReport
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.api.metrics import ApiMetrics
 from server.errors import ChorusError
 

@@ -11,7 +11,7 @@ import pytest
 from chorus import cli, errors
 from chorus.cli import root
 from chorus.client import Client, Ensembles, Tasks
-from chorus.methods import Sync, SyncStream
+from chorus.methods import Method, StreamMethod
 from chorus.retries import RetryPolicy
 from chorus.routes import tuning
 from chorus.routes.inference import Settings
@@ -32,7 +32,11 @@ def verbs(group: click.Group, path: str = "chorus") -> list[str]:
 
 
 def methods(owner: type, prefix: str = "") -> list[str]:
-    return [prefix + name for name, value in vars(owner).items() if isinstance(value, (Sync, SyncStream))]
+    return [
+        prefix + name
+        for name, value in inspect.getmembers(owner)
+        if isinstance(value, (Method, StreamMethod))
+    ]
 
 
 EXPECTED = [

@@ -11,7 +11,7 @@ import pytest
 
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
 from chorus.client import AsyncEnsembles, AsyncTasks, Ensembles, Tasks
-from chorus.methods import Async, AsyncStream, Sync, SyncStream
+from chorus.methods import Method, StreamMethod
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 from tests.clients.fake_chorus import FakeChorus, parse_upload
 
@@ -293,8 +293,8 @@ def test_added_fields_are_kept() -> None:
 )
 def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> None:
     def described(kind: type) -> dict[str, Any]:
-        kinds = (Sync, Async, SyncStream, AsyncStream)
-        return {name: value.describe for name, value in vars(kind).items() if isinstance(value, kinds)}
+        kinds = (Method, StreamMethod)
+        return {name: each.describe for name, each in inspect.getmembers(kind) if isinstance(each, kinds)}
 
     assert described(blocking) == described(awaited)
     assert described(blocking)
@@ -304,10 +304,11 @@ def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> No
 
 @pytest.mark.parametrize("owner", [Client, Tasks, Ensembles, Files, Tuning])
 def test_methods_tell_what_they_take(owner: type) -> None:
-    for name, value in vars(owner).items():
-        if isinstance(value, (Sync, SyncStream)):
-            assert value.__doc__, name
-            assert inspect.signature(value.describe).parameters is not None
+    described = [each for _, each in inspect.getmembers(owner) if isinstance(each, (Method, StreamMethod))]
+    assert described
+    for each in described:
+        assert each.__doc__, each.describe
+        assert inspect.signature(each.describe).parameters is not None
 
 
 def test_a_bound_method_has_the_route_signature(client: Client) -> None:

@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.fake_executor import FakeExecutor
 from server.engine.host_prompts import HostPromptTier
 from server.engine.plans import DecodePlan, StepPlan
+from server.engine.thread.engine import Engine
 from server.errors import EngineDeadError, NotReadyError
 from tests.server.engine.engine_tools import DictSource, FakeClock, generate, running_engine, words
 

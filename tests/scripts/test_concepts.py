@@ -49,10 +49,18 @@ def test_names_settings_and_returns(tree: Path) -> None:
 
 def test_the_table_counts_this_tree() -> None:
     rows = dict(table(ROOT))
-    for reached in ("returns with an end in tuning", "public names of the server that stand twice"):
+    for reached in (
+        "returns",
+        "returns with an end in tuning",
+        "public names of the server that stand twice",
+    ):
         assert rows.pop(reached) == 0
     assert all(rows.values())
 
 
 def test_no_public_name_of_the_server_stands_twice() -> None:
     assert not twice(product(ROOT)), "one name for one thing: choose another"
+
+
+def test_no_chain_of_imports_enters_a_package_again() -> None:
+    assert not returns(product(ROOT)), "put what both ends need below both, or one end above the other"

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from chorus.artifacts import FORMATS, Format, format_of
 from chorus.cli.output import clean, print_json
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import JsonObject
-from chorus.routes.versions import FORMATS, Format, format_of
 
 
 @click.command()

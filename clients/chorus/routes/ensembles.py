@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chorus.errors import InvalidArgumentError
+from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import Ensemble, EnsemblePage
@@ -76,3 +77,13 @@ def delete(name: str) -> Call[None]:
     """Delete an ensemble with all its versions."""
     named = references.parse_whole(name, "ensemble")
     return Call(Request("DELETE", _path(named), named.query), nothing)
+
+
+class EnsembleMethods:
+    """The methods of `client.ensembles`."""
+
+    create = Method(create)
+    list = Method(list_all)
+    page = Method(list_page)
+    get = Method(get)
+    delete = Method(delete)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chorus.datafiles import DataSource, data_upload
+from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import DataFile, FilePage
@@ -68,3 +69,13 @@ def delete(file: str | DataFile) -> Call[None]:
         ConflictError: an unfinished job needs it.
     """
     return Call(Request("DELETE", _path(file)), nothing)
+
+
+class FileMethods:
+    """The methods of `client.files`."""
+
+    push = Method(push)
+    list = Method(list_all)
+    page = Method(list_page)
+    get = Method(get)
+    delete = Method(delete)

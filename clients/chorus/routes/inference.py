@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Required, TypedDict, Unpack
 
 from chorus.errors import InvalidArgumentError
+from chorus.methods import Method, StreamMethod
 from chorus.types import ClassifyResponse, EnsembleResponse, GenerateResponse
 from chorus.wire import Call, Request, encode_json, model_of, without_none
 
@@ -231,3 +232,12 @@ def ensemble(
     }
     body = {**who, **one_or_many(input, inputs), **without_none(optional)}
     return Call(Request("POST", "/v1/ensemble", body=encode_json(body)), model_of(EnsembleResponse))
+
+
+class InferenceMethods:
+    """The methods of the client itself that ask the model."""
+
+    generate = Method(generate)
+    stream = StreamMethod(stream_request)
+    classify = Method(classify)
+    ensemble = Method(ensemble)

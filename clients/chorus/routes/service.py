@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chorus.methods import Method
 from chorus.types import Health, ModelInfo, Readiness
 from chorus.wire import Answer, Call, Request, model_of
 
@@ -33,3 +34,12 @@ def metrics(*, scrape_token: str | None = None) -> Call[str]:
 
 def _text(answer: Answer) -> str:
     return answer.content.decode("utf-8", errors="replace")
+
+
+class ServiceMethods:
+    """The methods of the client itself that ask about the server."""
+
+    model = Method(model)
+    health = Method(health)
+    ready = Method(ready)
+    metrics = Method(metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chorus.errors import InvalidArgumentError, NotFoundError
+from chorus.methods import Method
 from chorus.routes import references
 from chorus.types import Aliases, AliasMove, Neighbors, Task, TaskPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
@@ -151,3 +152,17 @@ def resolve(task: str, version: int | str | None = None) -> Steps[int]:
             status=404,
         )
     return shown.aliases[wanted]
+
+
+class TaskMethods:
+    """The methods of `client.tasks` for tasks and their aliases."""
+
+    list = Method(list_all)
+    page = Method(list_page)
+    get = Method(get)
+    delete = Method(delete)
+    aliases = Method(aliases)
+    promote = Method(promote)
+    remove_alias = Method(remove_alias)
+    rollback = Method(rollback)
+    neighbors = Method(neighbors)

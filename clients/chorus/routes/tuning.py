@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from chorus.datafiles import Rows
 from chorus.errors import ApiError, ChorusError, InvalidArgumentError
 from chorus.following import Following
+from chorus.methods import Method
 from chorus.routes import files, references
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import DataFile, Job, JobEvent, JobEventList, JobPage, JobSummary
@@ -191,3 +192,15 @@ def events(job: str | JobSummary, *, after: int = 0, patience_seconds: float = 3
         patience_seconds: how long the server may stay away at a time before its error is raised.
     """
     return Following(_path(job, "events"), after, patience_seconds)
+
+
+class TuningMethods:
+    """The methods of `client.tuning` that make one call."""
+
+    start = Method(start)
+    list = Method(list_all)
+    page = Method(list_page)
+    get = Method(get)
+    cancel = Method(cancel)
+    resume = Method(resume)
+    past_events = Method(past_events)

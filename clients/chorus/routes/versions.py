@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from chorus import saving
-from chorus.artifacts import Source, read_artifact
+from chorus.artifacts import FORMATS, Format, Source, format_of, read_artifact
 from chorus.errors import InvalidArgumentError
+from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page, promote, resolve, task_path
 from chorus.types import Version, VersionPage
 from chorus.wire import Call, Request, Steps, Upload, encode_json, model_of, nothing, query_of, without_none
-
-Format = Literal["safetensors", "npy", "peft"]
-FORMATS: tuple[Format, ...] = ("safetensors", "npy", "peft")
-_FORMAT_BY_ENDING: dict[str, Format] = {".npy": "npy", ".zip": "peft"}
 
 
 def push(
@@ -146,11 +143,6 @@ def artifact(task: str, version: int | str | None = None, *, format: Format = "s
     return (yield from Call(request, lambda answer: answer.content))
 
 
-def format_of(path: Path) -> Format:
-    """The format for a file's ending: `.npy`, `.zip` (PEFT), else safetensors."""
-    return _FORMAT_BY_ENDING.get(path.suffix, "safetensors")
-
-
 def pull(
     task: str,
     path: str | os.PathLike[str],
@@ -173,3 +165,14 @@ def pull(
     if format == "peft" and target.suffix != ".zip":
         return saving.write_peft_folder(target, content)
     return saving.write_file(target, content)
+
+
+class VersionMethods:
+    """The methods of `client.tasks` for versions."""
+
+    push = Method(push)
+    versions = Method(all_versions)
+    version = Method(get)
+    delete_version = Method(delete)
+    artifact = Method(artifact)
+    pull = Method(pull)

@@ -1,1 +1,1 @@
-"""What every route relies on: request ids, keys, strict bodies, one error shape, callers who leave."""
+"""HTTP for every route: request ids, strict bodies and their memory, one error shape."""

@@ -15,9 +15,9 @@ from functools import partial
 from fastapi import Request as HttpRequest
 
 from prompts_store.records import PromptVersion
+from server.api.door.early import check_early, deadline_of
 from server.api.http.context import context_of
-from server.api.http.early import check_early
-from server.api.inference.items import Item, deadline_of
+from server.api.inference.items import Item
 from server.api.inference.prepare import prepare_item, text_size
 from server.api.inference.submit import cancel
 from server.api.inference.turns import in_turns

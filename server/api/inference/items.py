@@ -17,7 +17,6 @@ from server.api.schemas.inference import (
 from server.engine.requests import InputPart, PromptHandle
 from server.engine.sampling import SETTINGS
 from server.errors import InvalidInputError
-from server.settings import Settings
 
 Value = str | Mapping[str, str]
 
@@ -161,15 +160,3 @@ def weights_of(weights: Sequence[float] | None, members: int) -> list[float]:
             f"There are {len(weights)} weights for {members} tasks: send one for each.", field="weights"
         )
     return [float(weight) for weight in weights]
-
-
-def deadline_of(asked: float | None, settings: Settings) -> float | None:
-    """The deadline of a request. Raises InvalidInputError if it is longer than the server allows."""
-    if asked is None:
-        return settings.default_deadline_seconds
-    if asked > settings.max_deadline_seconds:
-        raise InvalidInputError(
-            f"deadline_seconds is {asked:g}, the limit is {settings.max_deadline_seconds:g}.",
-            field="deadline_seconds",
-        )
-    return asked

@@ -72,8 +72,8 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
             message = "The label has no tokens in the model's vocabulary: give it a text."
             found.append(Fault(f"labels.{index}", message))
         elif ids in first_with:
-            message = f"The label has the same tokens as label {first_with[ids]}: the model cannot tell "
-            "them apart."
+            same = f"The label has the same tokens as label {first_with[ids]}"
+            message = f"{same}: the model cannot tell them apart."
             found.append(Fault(f"labels.{index}", message))
         first_with.setdefault(ids, index)
         if len(ids) > longest:

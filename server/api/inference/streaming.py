@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 
 from starlette.types import Receive, Scope, Send
 
+from server.api.door.sse import Emit, EventResponse
 from server.api.http.errors import error_body
-from server.api.http.sse import Emit, EventResponse
 from server.api.inference.calls import Call
 from server.api.inference.generated import generated
 from server.api.inference.items import Item

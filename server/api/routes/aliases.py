@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.http.auth import MayRead, MayWrite
+from server.api.door.auth import MayRead, MayWrite
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import AliasName, TaskName, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
 from server.api.records import history_json, move_json
 from server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from fastapi import APIRouter, FastAPI
 from starlette.types import Lifespan
 
+from server.api import routes
 from server.api.http.access import AccessLog, AccessMiddleware
 from server.api.http.errors import install_error_handlers
 from server.api.http.head import HeadMiddleware
-from server.api.routes import (
-    aliases,
-    classify,
-    document,
-    ensemble,
-    ensembles,
-    files,
-    generate,
-    health,
-    model,
-    neighbors,
-    tasks,
-    tuning_events,
-    tuning_jobs,
-    upload,
-    versions,
-)
 from server.api.services import Services
 from server.api.version import VERSION
 
-ROUTERS: tuple[APIRouter, ...] = (
-    generate.router,
-    classify.router,
-    ensemble.router,
-    tasks.router,
-    upload.router,
-    versions.router,
-    neighbors.router,
-    aliases.router,
-    ensembles.router,
-    files.router,
-    tuning_jobs.router,
-    tuning_events.router,
-    model.router,
-    health.router,
-    health.guarded,
-    document.router,
-)
+
+def _routers() -> tuple[APIRouter, ...]:
+    """The routers of every file in this folder, in the order of the files' names."""
+    names = [file.name for file in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}.")]
+    modules = [importlib.import_module(name) for name in names if name != __name__]
+    return tuple(each for module in modules for each in vars(module).values() if isinstance(each, APIRouter))
+
+
+ROUTERS = _routers()
 
 
 def build_api(

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.http.auth import MayInfer
+from server.api.door.auth import MayInfer
+from server.api.door.routing import ChorusRoute
 from server.api.http.disconnect import race
 from server.api.http.responses import INFERENCE_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import batch_response
 from server.api.inference.calls import Call, call_of, prepared_items
 from server.api.inference.items import Item, classify_items

@@ -8,8 +8,8 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 
-from server.api.http.auth import MayRead
-from server.api.http.routing import ChorusRoute
+from server.api.door.auth import MayRead
+from server.api.door.routing import ChorusRoute
 from server.api.inference.answers import json_response
 from server.api.schemas import examples
 from server.api.schemas.events import event_schemas

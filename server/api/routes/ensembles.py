@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from prompts_store.records import EnsembleMember
-from server.api.http.auth import MayRead, MayWrite
+from server.api.door.auth import MayRead, MayWrite
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import Cursor, EnsembleName, Limit, Prefix, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
 from server.api.inference.items import weights_of
-from server.api.inference.resolve import check_base
+from server.api.library.resolve import check_base
 from server.api.records import ensemble_json
 from server.api.schemas.prompts import EnsemblePage, EnsembleVersionBody, StoredEnsemble
 from server.api.services import services_of

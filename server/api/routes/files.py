@@ -9,10 +9,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from prompts_store.errors import StoreError
-from server.api.http.auth import MayRead, MayTune
+from server.api.door.auth import MayRead, MayTune
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import Cursor, Limit
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
 from server.api.schemas.tuning import FileAnswer, FilePage
 from server.api.services import services_of, share_of

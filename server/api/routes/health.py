@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from prompts_store.errors import StoreError
-from server.api.http.auth import MayScrape
+from server.api.door.auth import MayScrape
+from server.api.door.routing import ChorusRoute
 from server.api.http.responses import errors
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
 from server.api.schemas.common import AnswerModel
 from server.api.services import services_of

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from server.api.http.auth import MayRead
+from server.api.door.auth import MayRead
+from server.api.door.routing import ChorusRoute
 from server.api.http.responses import errors
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response
 from server.api.schemas.common import AnswerModel
 from server.api.services import services_of

@@ -9,13 +9,13 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from prompts_store.records import PromptVersion
-from server.api.http.auth import MayRead
+from server.api.door.auth import MayRead
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import TaskName, TenantName, VersionInPath, tenant_for
 from server.api.http.responses import READ_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import list_response
-from server.api.inference.resolve import PromptLibrary, check_base
-from server.api.schemas.prompts import NeighborsAnswer
+from server.api.library.resolve import PromptLibrary, check_base
+from server.api.schemas.common import AnswerModel
 from server.api.services import services_of
 from server.errors import ModelMismatchError
 
@@ -24,6 +24,30 @@ router = APIRouter(route_class=ChorusRoute, tags=["versions"])
 _BLOCK_PIECES = 4096
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Neighbor(AnswerModel):
+    """A vocabulary piece near a prompt row."""
+
+    piece: str
+    id: int
+    cosine: float
+
+
+class NeighborRow(AnswerModel):
+    """One prompt row."""
+
+    row: int
+    norm: float
+    neighbors: list[Neighbor]
+
+
+class NeighborsAnswer(AnswerModel):
+    """The nearest vocabulary pieces of each row, by cosine."""
+
+    task: str
+    version: int
+    rows: list[NeighborRow]
 
 
 @router.get("/v1/tasks/{task}/versions/{n}/neighbors", response_model=NeighborsAnswer, responses=READ_ERRORS)

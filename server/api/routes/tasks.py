@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from server.api.http.auth import MayRead, MayWrite
+from server.api.door.auth import MayRead, MayWrite
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import Cursor, Limit, Prefix, TaskName, TenantName, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
 from server.api.records import task_json
 from server.api.schemas.prompts import TaskAnswer, TaskPage

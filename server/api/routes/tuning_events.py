@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from server.api.http.auth import MayRead
+from server.api.door.auth import MayRead
+from server.api.door.routing import ChorusRoute
 from server.api.http.context import request_id_of
 from server.api.http.responses import READ_ERRORS, errors
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import list_response
 from server.api.routes.tuning_jobs import JobId
 from server.api.schemas.events import job_stream

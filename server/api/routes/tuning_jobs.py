@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from prompts_store.jobs.records import JobStatus
-from server.api.http.auth import MayRead, MayTune
+from server.api.door.auth import MayRead, MayTune
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import Cursor, Limit
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS, errors
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
 from server.api.schemas.tuning import JobAnswer, JobPage
 from server.api.services import services_of

@@ -14,14 +14,14 @@ from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.errors import StoreError
 from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
 from prompts_store.tasks.labels import MAX_LABELS, check_labels
-from server.api.http.auth import MayWrite
+from server.api.door.auth import MayWrite
+from server.api.door.upload_route import UploadRoute
 from server.api.http.bodies import media_type, read_body
 from server.api.http.json_body import parse_json
 from server.api.http.json_counts import Counts
 from server.api.http.multipart import read_multipart
 from server.api.http.parameters import TaskName, TenantName, tenant_for
 from server.api.http.responses import WRITE_ERRORS
-from server.api.http.upload_route import UploadRoute
 from server.api.inference.answers import json_response
 from server.api.inference.sampling import check_default_settings
 from server.api.inference.servable import faults

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 
 from prompts_store.artifacts import FORMATS, ArtifactFormat, write_artifact
 from prompts_store.records import PromptVersion
-from server.api.http.auth import MayRead, MayWrite
+from server.api.door.auth import MayRead, MayWrite
+from server.api.door.routing import ChorusRoute
 from server.api.http.parameters import Cursor, Limit, TaskName, TenantName, VersionInPath, tenant_for
 from server.api.http.responses import READ_ERRORS, WRITE_ERRORS
-from server.api.http.routing import ChorusRoute
 from server.api.inference.answers import json_response, list_response
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.api.names_of_bases import base_model_name
 from server.api.records import version_json
 from server.api.schemas.prompts import VersionAnswer, VersionPage

@@ -128,30 +128,6 @@ class AliasesAnswer(AnswerModel):
     history: list[AliasHistoryEntry]
 
 
-class Neighbor(AnswerModel):
-    """A vocabulary piece near a prompt row."""
-
-    piece: str
-    id: int
-    cosine: float
-
-
-class NeighborRow(AnswerModel):
-    """One prompt row."""
-
-    row: int
-    norm: float
-    neighbors: list[Neighbor]
-
-
-class NeighborsAnswer(AnswerModel):
-    """The nearest vocabulary pieces of each row, by cosine."""
-
-    task: str
-    version: int
-    rows: list[NeighborRow]
-
-
 class MemberName(AnswerModel):
     """A member pinned to a version."""
 

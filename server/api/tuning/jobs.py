@@ -10,9 +10,9 @@ from pydantic_core import to_json
 
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from prompts_store.jobs.records import Job
-from server.api.inference.resolve import check_base
 from server.api.inference.sampling import check_default_settings
 from server.api.inference.servable import faults
+from server.api.library.resolve import check_base
 from server.api.services import Services
 from server.errors import ForbiddenError, InvalidInputError
 from server.settings import Settings

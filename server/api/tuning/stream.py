@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
+from server.api.door.sse import Emit, EventResponse
 from server.api.http.errors import error_body
-from server.api.http.sse import Emit, EventResponse
 from server.api.tuning.records import event_json
 from server.errors import ChorusError
 from server.jobs.feeds import JobFeeds

@@ -19,7 +19,7 @@ from prompts_store.files.records import DataFile
 from prompts_store.files.writing import FileWriter
 from server.api.http.bodies import BodyShare, declares_more, media_type
 from server.api.http.multipart import Form
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.errors import InvalidInputError, TooLargeError
 
 T = TypeVar("T")

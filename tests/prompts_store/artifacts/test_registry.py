@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from chorus.routes import versions as client
+from chorus import artifacts as client
 from prompts_store.artifacts import FORMATS, ArtifactFormat
 
 

@@ -17,7 +17,7 @@ from prompts_store.testing import FakeClock, example_prompt
 from prompts_store.upkeep.collector import CollectReport
 from server.api.http.disconnect import settle
 from server.api.http.offload import Offload
-from server.api.inference.resolve import PromptLibrary
+from server.api.library.resolve import PromptLibrary
 from server.api.metrics import Metrics
 from server.api.upkeep import SOON_SECONDS, Upkeep
 

@@ -13,8 +13,9 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from server.connections.h11_protocol import H11Connection
 from server.connections.listener import BoundedServer, uvicorn_config
-from server.connections.protocol import H11Connection, Look
+from server.connections.protocol import Look
 from server.connections.registry import ConnectionLimits, ConnectionPhase
 from server.process import listen
 from tests.server.api.api_harness import eventually

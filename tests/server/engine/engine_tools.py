@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.fake_executor import FakeExecutor
 from server.engine.host_prompts import HostPromptTier
 from server.engine.requests import GenerateRequest, InputPart, Origin, PromptHandle, ScoreRequest
 from server.engine.sampling import Sampling
+from server.engine.thread.engine import Engine
 from server.errors import NotFoundError
 
 _ids = count()

@@ -16,7 +16,6 @@ from server.engine.fake_executor import TINY_LADDER, FakeExecutor
 from server.engine.handle import RequestHandle
 from server.engine.host_prompts import HostPromptTier, to_compute_dtype
 from server.engine.metrics import EngineMetrics
-from server.engine.outcomes import Outcomes, RequestOutcome
 from server.engine.plans import DecodePlan, Ladder, StepPlan
 from server.engine.requests import FailedEvent, PromptHandle, Request
 from server.engine.scheduler.admission import AdmissionControl
@@ -25,6 +24,7 @@ from server.engine.scheduler.deadlines import Deadlines
 from server.engine.scheduler.fitting import Fitter
 from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.tickets import Ticket
+from server.engine.thread.outcomes import Outcomes, RequestOutcome
 from server.errors import CancelledError, ChorusError, DeadlineExceededError
 from server.metrics import MetricsRegistry
 from tests.server.engine.engine_tools import FakeClock, words

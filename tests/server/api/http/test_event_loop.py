@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from server.api.http import json_body, routing
+from server.api.door import routing
+from server.api.http import json_body
 from server.api.inference import answers, turns
 from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary

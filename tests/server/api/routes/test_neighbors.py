@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from server.api.routes import neighbors
-from server.api.routes.neighbors import nearest
-from server.api.schemas.prompts import NeighborsAnswer
+from server.api.routes.neighbors import NeighborsAnswer, nearest
 from server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import WIDTH, ApiServer, error_of
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from server.api.routes import asgi
 from server.api.routes.asgi import ROUTERS
 from server.api.schemas import examples
 from server.api.schemas.common import AnswerModel
@@ -159,6 +162,12 @@ def test_the_example_of_a_stream_is_one(path: str, method: str) -> None:
     assert "done" in check_events(path, method, content["example"])
     for name in referred(content["itemSchema"]):
         assert name.rsplit("/", 1)[1] in content["schema"]["description"]
+
+
+def test_the_routes_of_every_file_are_served() -> None:
+    folder = Path(asgi.__file__).parent
+    served = {Path(inspect.getfile(route.endpoint)) for router in ROUTERS for route in router.routes}
+    assert served == set(folder.glob("*.py")) - {folder / "__init__.py", folder / "asgi.py"}
 
 
 def test_every_route_is_in_the_reference_for_people() -> None:

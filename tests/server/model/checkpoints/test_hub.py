@@ -98,7 +98,7 @@ def _etag(path: Path) -> str:
 _COMMANDS = """
 import json, sys
 from click.testing import CliRunner
-from server.model.cli import models
+from server.checkpoints_cli import models
 
 for line in sys.stdin:
     done = CliRunner().invoke(models, json.loads(line))

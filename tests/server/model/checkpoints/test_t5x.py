@@ -232,7 +232,7 @@ def test_bucket_reads_through_tensorstores_gcs_driver(bucket: str, tmp_path: Pat
         "GCE_METADATA_ROOT": "127.0.0.1:9",
         "CHORUS_CACHE_DIR": str(tmp_path / "cache"),
     }
-    script = "from server.model.cli import models; models()"
+    script = "from server.checkpoints_cli import models; models()"
     command = [sys.executable, "-c", script, "fingerprint", "gs://models/t5/checkpoint_1000", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr

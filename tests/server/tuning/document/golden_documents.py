@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+from server.api.door.routing import BodyType
 from server.api.http.errors import error_body
-from server.api.http.routing import BodyType
 from server.api.services import Services
 from server.api.tuning.jobs import _completed, _written
 from server.errors import InvalidInputError

@@ -16,13 +16,13 @@ from prompts_store.store import PromptStore
 from server.api.inference.prepare import answer_start, label_targets
 from server.api.inference.prompt_source import StorePrompts
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine
 from server.engine.executor import CompileWatch
 from server.engine.executor.testing import MemoryPrompts, tiny_executor
 from server.engine.host_prompts import HostPromptTier
 from server.engine.plans import BlockShape, Ladder
 from server.engine.requests import GenerateRequest, Origin, PromptHandle, ScoreRequest
 from server.engine.sampling import Sampling
+from server.engine.thread.engine import Engine
 from server.tuning.data.examples import make_examples
 from server.tuning.document.recipe import Recipe
 from server.tuning.jobs.worker.service import TuningService

@@ -12,13 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 
-from server.engine.background import Background
 from server.engine.config import EngineConfig
 from server.engine.handle import RequestHandle
 from server.engine.host_prompts import HostPromptTier, Values
-from server.engine.loader_pool import LoaderPool
 from server.engine.metrics import EngineMetrics
-from server.engine.outcomes import Outcomes
 from server.engine.plans import StepPlan
 from server.engine.protocols import BackgroundWork, Executor, PendingStep, PromptSource
 from server.engine.requests import FailedEvent, PromptHandle, Request
@@ -30,7 +27,10 @@ from server.engine.scheduler.journal import Journal
 from server.engine.scheduler.steps import Step
 from server.engine.scheduler.tickets import Ticket
 from server.engine.stats import EngineStats
-from server.engine.watchdog import Watchdog
+from server.engine.thread.background import Background
+from server.engine.thread.loader_pool import LoaderPool
+from server.engine.thread.outcomes import Outcomes
+from server.engine.thread.watchdog import Watchdog
 from server.errors import ChorusError, DeadlineExceededError, EngineDeadError, shutting_down
 from server.metrics import MetricsRegistry
 

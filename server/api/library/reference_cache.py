@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from server.api.store_health import STALE_SECONDS
+from server.api.library.store_health import STALE_SECONDS
 
 T = TypeVar("T")
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from server.api.http import entrance
+from server.api.door import entrance
 from server.api.http.context import ARRIVAL, Arrival, RequestContext, open_context
 from server.api.inference.calls import Call
 from server.connections.protocol import Bounded
-from server.engine.engine import Engine
+from server.engine.thread.engine import Engine
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing
 from server.tenancy.principal import Principal, Scope

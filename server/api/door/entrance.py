@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from server.api.door.early import deadline_of
+from server.api.door.pages import refuse_host
 from server.api.http.access import AccessLog
 from server.api.http.context import Arrival, RequestContext, context_of_id
 from server.api.http.errors import error_response
 from server.api.http.json_body import parse_json
-from server.api.http.pages import refuse_host
-from server.api.inference.items import deadline_of
 from server.api.services import Services
 from server.errors import ChorusError, OverloadedError, QuotaExceededError
 from server.tenancy.principal import Principal, Scope

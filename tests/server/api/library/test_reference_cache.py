@@ -20,9 +20,9 @@ from prompts_store.store import PromptStore
 from prompts_store.testing import example_prompt
 from server.api.http.errors import StoreAnswerError
 from server.api.http.offload import Offload
-from server.api.inference import resolve
-from server.api.inference.resolve import PromptLibrary
-from server.api.store_health import STALE_SECONDS
+from server.api.library import resolve
+from server.api.library.resolve import PromptLibrary
+from server.api.library.store_health import STALE_SECONDS
 from tests.server.connections.bounded_harness import Clock
 
 STALENESS = 0.5
@@ -252,7 +252,7 @@ def test_an_answer_from_before_a_change_is_not_kept(library: PromptLibrary) -> N
 def test_a_look_asks_again_only_when_the_last_question_has_ended(
     library: PromptLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.api.store_health.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("server.api.library.store_health.LOOK_SECONDS", 0.02)
     gate, asked = threading.Event(), []
 
     def hang() -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from server.api.http import routing
+from server.api.door import routing
 from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing

@@ -12,8 +12,8 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from server.api.http.auth import Require
-from server.api.http.routing import ChorusRoute
+from server.api.door.auth import Require
+from server.api.door.routing import ChorusRoute
 from server.api.routes.asgi import ROUTERS
 from server.model.vocabulary import Vocabulary
 from server.tenancy.keys import KeyRing

@@ -10,6 +10,8 @@ from fastapi import Request
 
 from server.api.http.context import context_of
 from server.api.services import Services, services_of
+from server.errors import InvalidInputError
+from server.settings import Settings
 from server.tenancy.principal import Principal, Scope
 
 
@@ -24,8 +26,20 @@ def check_early(services: Services, caller: Principal, deadline_seconds: float |
         services.serving.engine.check(caller.tenant, caller.weight, deadline_seconds)
 
 
+def deadline_of(asked: float | None, settings: Settings) -> float | None:
+    """The deadline of a request. Raises InvalidInputError if it is longer than the server allows."""
+    if asked is None:
+        return settings.default_deadline_seconds
+    if asked > settings.max_deadline_seconds:
+        raise InvalidInputError(
+            f"deadline_seconds is {asked:g}, the limit is {settings.max_deadline_seconds:g}.",
+            field="deadline_seconds",
+        )
+    return asked
+
+
 def refuse_early(request: Request, scope: Scope) -> None:
-    """Do the same before the body is read. Its deadline is not known yet, so the longest one is assumed.
+    """Call `check_early` before the body is read. Its deadline is unknown, so the longest one is assumed.
 
     Args:
         scope: the scope that the route needs.

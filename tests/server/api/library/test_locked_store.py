@@ -215,7 +215,8 @@ def test_readyz_goes_down_when_the_database_is_gone_for_too_long(
         unknown = api.post("/v1/classify", {"task": "other", **INPUT})
         assert (unknown.status_code, error_of(unknown)["code"]) == (503, "store_unavailable")
         assert int(unknown.headers["retry-after"]) >= 1
-        monkeypatch.setattr("server.api.store_health.STALE_SECONDS", 0.0)  # it has been so for so long
+        # It has been so for so long.
+        monkeypatch.setattr("server.api.library.store_health.STALE_SECONDS", 0.0)
         ready = api.http.get("/readyz")
         assert (ready.status_code, ready.json()["status"]) == (503, "store_unavailable")
         assert api.http.get("/healthz").status_code == 200

@@ -16,8 +16,8 @@ from prompts_store.store import PromptStore
 from prompts_store.tasks.references import parse_reference
 from server.api.http.errors import StoreAnswerError
 from server.api.http.offload import Offload
-from server.api.inference.reference_cache import ReferenceCache
-from server.api.store_health import StoreHealth
+from server.api.library.reference_cache import ReferenceCache
+from server.api.library.store_health import StoreHealth
 from server.errors import ModelMismatchError, NotFoundError, OverloadedError
 
 P = ParamSpec("P")

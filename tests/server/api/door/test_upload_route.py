@@ -10,7 +10,7 @@ import pytest
 
 from prompts_store.artifacts import REASONS
 from prompts_store.errors import StoreError
-from server.api.http.upload_route import UPLOAD_REASONS, reason_of
+from server.api.door.upload_route import UPLOAD_REASONS, reason_of
 from server.metrics import OTHER
 from server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import WIDTH, ApiServer, artifact, counted

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 
 from prompts_store.artifacts import REASONS
 from prompts_store.errors import StoreError
-from server.api.http.routing import ChorusRoute
+from server.api.door.routing import ChorusRoute
 from server.api.services import services_of
 from server.errors import ChorusError, InternalError
 from server.metrics import OTHER

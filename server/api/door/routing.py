@@ -15,13 +15,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 
+from server.api.door.auth import Require
+from server.api.door.early import refuse_early
+from server.api.door.pages import refuse_pages
 from server.api.http.access import PROBES
-from server.api.http.auth import Require
 from server.api.http.bodies import media_type, read_body
-from server.api.http.early import refuse_early
 from server.api.http.json_body import parse_json
 from server.api.http.json_counts import Counts, check_texts
-from server.api.http.pages import refuse_pages
 from server.api.services import Services, services_of, share_of
 from server.errors import InvalidInputError
 from server.settings import Settings
