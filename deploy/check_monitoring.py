@@ -2,10 +2,10 @@
 
     python deploy/check_monitoring.py            needs `prometheus` (Debian's package) on the path
 
-Starts a server on the toy model with a scrape token, a Prometheus with the repository's own rules and four
+It starts a server on the toy model with a scrape token, a Prometheus with the repository's own rules and four
 scrapes a second, and a load of mixed tasks. Every query must answer without an error, with at least one
-series and not only with NaN; every rule must evaluate and stay silent; three broken queries must be found.
-Everything listens on loopback and is stopped at the end. Exit code 0 when all is well.
+series, and not only with NaN. Every rule must evaluate and stay silent. Three broken queries must be found.
+Everything listens on loopback and is stopped at the end. The exit code is 0 if all is well.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ CONTROLS = (
     ("control: nothing but NaN", "vector(0) / vector(0)"),
 )
 SERVER = {
-    # A few shapes: what the metrics are called does not depend on how many are compiled.
+    # A few shapes are enough: the names of the metrics do not depend on how many are compiled.
     "CHORUS_INPUT_LENGTHS": "64",
     "CHORUS_BATCH_ROWS": "4",
     "CHORUS_BLOCKS": "64x16x8",
     "CHORUS_SCORE_BUCKETS": "4x8",
     "CHORUS_PROMPT_ROWS": "256",
     "CHORUS_TUNING_SHARE": "0.3",
-    # The versions that the load deletes are collected while Prometheus looks.
+    # The versions that the load deletes are collected while Prometheus watches.
     "CHORUS_COLLECT_INTERVAL_SECONDS": "0.25",
     "CHORUS_COLLECT_GRACE_SECONDS": "0",
     "JAX_PLATFORMS": "cpu",
@@ -100,7 +100,7 @@ def main() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on."""
+    """Ports on which nobody listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in sockets:
@@ -110,7 +110,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def running(command: list[Any], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended on the way out, its output in a file."""
+    """A process that is ended when the block is left; its output goes to a file."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             tethered(command), stdout=output, stderr=output, env={**os.environ, **environment}
@@ -126,7 +126,7 @@ def running(command: list[Any], log: Path, **environment: str) -> Iterator[subpr
 
 
 def wait_until(ready: Any, process: subprocess.Popen[bytes], log: Path, what: str) -> None:
-    """Poll another process, which has no event to wait on."""
+    """Poll another process, because it offers no event to wait on."""
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -135,7 +135,7 @@ def wait_until(ready: Any, process: subprocess.Popen[bytes], log: Path, what: st
 
 
 def answers(url: str) -> bool:
-    """Whether a GET gives 200."""
+    """Whether a GET returns 200."""
     try:
         return httpx.get(url, timeout=5).status_code == 200
     except httpx.HTTPError:
@@ -195,10 +195,11 @@ def prometheus_server(scratch: Path, target: int, port: int) -> Iterator[None]:
 
 
 def put_load(client: Client, toy: Path, prometheus: str) -> None:
-    """Mixed tasks, a stream, a vote, an upload and a refused one in turn, until Prometheus has seen enough.
+    """Send mixed tasks, a stream, a vote, an upload and a refused upload in turn, until Prometheus has seen
+    enough.
 
-    Each round uploads a prompt of its own, so that fetches from the store, loads onto the device and
-    collected blobs go on for as long as the load does: a histogram of which nothing is new is NaN.
+    Each round uploads a new prompt, so that fetches from the store, loads onto the device and collected blobs
+    go on as long as the load does, because a histogram without new values is NaN.
     """
     tasks = [
         client.tasks.push(path.stem, path).task for path in sorted((toy / "prompts").glob("*.safetensors"))
@@ -222,7 +223,7 @@ def put_load(client: Client, toy: Path, prometheus: str) -> None:
 
 
 def tune(client: Client) -> None:
-    """One job that is over at once, and one that trains for as long as the load goes on."""
+    """One job that ends at once, and one that trains as long as the load goes on."""
     rows = [{"text": f"{word} film {n}", "label": label} for n in range(20) for word, label in WORDS.items()]
     recipe = {"steps": 1_000_000, "batch_size": 8, "micro_batch_size": 4, "prompt_length": 4}
     labels = sorted(WORDS.values())
@@ -231,7 +232,7 @@ def tune(client: Client) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not client.tuning.get(job).progress.get("losses"):
         if time.monotonic() > deadline:
-            sys.exit("check_monitoring: the tuning job does not begin to train")
+            sys.exit("check_monitoring: the tuning job does not start to train")
         time.sleep(0.2)
 
 
@@ -242,14 +243,14 @@ def instant(prometheus: str, expression: str, default: float) -> float:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Panel title and PromQL of every dashboard query, its variables filled in."""
+    """Panel title and PromQL of every dashboard query, with its variables filled in."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"].replace("$__rate_interval", "30s").replace("$job", "chorus")
 
 
 def check_queries(prometheus: str, wanted: Iterable[tuple[str, str]]) -> Iterator[Problem]:
-    """A problem for every query that errs, is empty or gives only NaN."""
+    """A problem for every query that fails, is empty or gives only NaN."""
     for title, expression in wanted:
         answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
         if answer["status"] != "success":
@@ -261,7 +262,7 @@ def check_queries(prometheus: str, wanted: Iterable[tuple[str, str]]) -> Iterato
 
 
 def check_controls(prometheus: str) -> Iterator[Problem]:
-    """A problem for every broken query that this check would have let pass."""
+    """A problem for every broken query that this check would have accepted."""
     for title, expression in CONTROLS:
         if not list(check_queries(prometheus, [(title, expression)])):
             yield Problem(title, expression, "was not found")

@@ -1,6 +1,7 @@
-"""Versioned soft prompts: names are pointers, content is its digest, nothing is ever overwritten.
+"""Versioned soft prompts: names are pointers, content is named by its digest, and nothing is ever
+overwritten.
 
-No JAX in here, and nothing of the server: a library over SQL and a place for blobs.
+This is a library over SQL and a place for blobs. It needs neither JAX nor the server.
 """
 
 from prompts_store.store import PromptStore

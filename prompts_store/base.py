@@ -1,4 +1,4 @@
-"""What every part of the store stands on: its fields, and the checks of names at its door."""
+"""What every part of the store is built on: its fields, and checks of the names that callers send."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from prompts_store.names import check_name
 
 
 def utc_now() -> datetime:
-    """This moment, in UTC."""
+    """The current time in UTC."""
     return datetime.now(UTC)
 
 
 class StoreBase:
-    """The fields of a store. Nothing but read leases is kept between calls, so there is nothing to go stale.
+    """The fields of a store. Only read leases are kept between calls, so nothing can become stale.
 
     Args:
-        database: the tables, migrated.
+        database: the tables, after migration.
         blobs: where values are kept.
-        clock: the present, timezone-aware.
-        contents: where the bytes of data files are kept; without it, in a temporary folder that is made with
-            the first file and goes with the store.
+        clock: gives the current time, with a time zone.
+        contents: where the bytes of data files are kept. Without it they are in a temporary folder, which is
+            made with the first file and removed with the store.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StoreBase:
 
 
 def check_owner(tenant: str, name: str, actor: str = "", *, field: str = "task") -> None:
-    """Raise InvalidError unless these name a task (or an ensemble), and `actor` whoever changes it."""
+    """Raise InvalidError unless these can name a task or an ensemble, and `actor` can name who changes it."""
     check_name(tenant, field="tenant")
     check_name(name, field=field)
     checks.check_text(actor, field="by")

@@ -1,4 +1,4 @@
-"""Is what a caller sends fit to be stored: texts, numbers, JSON objects, fingerprints?"""
+"""Checks whether what a caller sends can be stored: texts, numbers, JSON objects, fingerprints."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _FINGERPRINT = re.compile(r"[A-Za-z0-9:._-]{1,128}", re.ASCII)
 
 
 def check_fingerprint(fingerprint: object, *, field: str) -> str:
-    """The fingerprint of a base model itself, if it has the form of one.
+    """Return the fingerprint of a base model if it has the form of one.
 
     Raises:
-        InvalidError: with `field`.
+        InvalidError: names `field`.
     """
     if isinstance(fingerprint, str) and _FINGERPRINT.fullmatch(fingerprint):
         return fingerprint
     raise InvalidError(
-        f"{shown(fingerprint)} is not a fingerprint; send what the model's page shows, or leave it out.",
+        f"{shown(fingerprint)} is not a fingerprint; send the one that GET /v1/model shows, or leave it out.",
         field=field,
     )
 
 
 def check_object(value: object, *, field: str, limit_bytes: int) -> dict[str, Any]:
-    """A JSON object, as plain values.
+    """A JSON object as plain values.
 
     Raises:
-        InvalidError: not an object, not JSON (NaN, bytes, lone surrogates), or larger than the limit.
+        InvalidError: it is not an object, not JSON (NaN, bytes, lone surrogates), or larger than the limit.
     """
     if not isinstance(value, Mapping):
-        raise InvalidError(f"{field} is a JSON object, not {type(value).__name__}.", field=field)
+        raise InvalidError(f"{field} must be a JSON object, not {type(value).__name__}.", field=field)
     try:
         size = len(canonical_json(value))
     except (ValueError, RecursionError) as error:
@@ -46,13 +46,13 @@ def check_object(value: object, *, field: str, limit_bytes: int) -> dict[str, An
             f"{field} is not JSON: {error}; send finite numbers, texts and lists.", field=field
         ) from None
     if size > limit_bytes:
-        raise InvalidError(f"{field} has {size} bytes as JSON; {limit_bytes} is the most.", field=field)
+        raise InvalidError(f"{field} has {size} bytes as JSON; the limit is {limit_bytes}.", field=field)
     plain: dict[str, Any] = _plain(value, field, MAX_DEPTH)
     return plain
 
 
 def is_finite(number: object) -> TypeGuard[int | float]:
-    """Whether a float holds this number: no bool, no NaN, no infinity, no integer beyond 1.8e308."""
+    """Whether a float can represent this number: no bool, no NaN, no infinity, no integer beyond 1.8e308."""
     if isinstance(number, bool) or not isinstance(number, int | float):
         return False
     try:
@@ -62,27 +62,28 @@ def is_finite(number: object) -> TypeGuard[int | float]:
 
 
 def check_text(value: object, *, field: str, limit: int = MAX_ACTOR_CHARACTERS) -> str:
-    """A short text for people: no control characters but tabs and new lines.
+    """A short text for people, without control characters except tabs and new lines.
 
     Raises:
-        InvalidError: with `field`.
+        InvalidError: names `field`.
     """
     if not isinstance(value, str) or len(value) > limit:
-        raise InvalidError(f"{field} is a text of at most {limit} characters.", field=field)
+        raise InvalidError(f"{field} must be a text of at most {limit} characters.", field=field)
     if not is_unicode(value) or has_control_characters(value, allowed="\t\n"):
         raise InvalidError(
-            f"{field} holds control characters or lone surrogates; send plain text.", field=field
+            f"{field} has control characters or lone surrogates; send plain text.", field=field
         )
     return value
 
 
 def _plain(value: Any, field: str, depth: int) -> Any:
-    """The value in JSON's own types. No NUL or lone surrogates in texts: PostgreSQL has no form for them."""
+    """The value in JSON's own types. Texts must have no NUL or lone surrogates, which PostgreSQL cannot
+    store."""
     if depth == 0:
         raise InvalidError(f"{field} is nested deeper than {MAX_DEPTH} levels.", field=field)
     if isinstance(value, str):
         if not is_unicode(value) or "\0" in value:
-            raise InvalidError(f"{field} holds NUL or lone surrogates; send valid Unicode text.", field=field)
+            raise InvalidError(f"{field} has NUL or lone surrogates; send valid Unicode text.", field=field)
         return value
     if isinstance(value, Mapping):
         return {_plain(key, field, depth): _plain(item, field, depth - 1) for key, item in value.items()}

@@ -1,16 +1,17 @@
-"""Digests: names made of content.
+"""Digests: names made from content.
 
-A prompt digest is SHA-256 over exactly these bytes, whatever file the values came from:
+A prompt digest is the SHA-256 of exactly these bytes, whatever file the values came from:
 
     P           unsigned 64-bit little-endian
     D           unsigned 64-bit little-endian
     values      P * D float32, little-endian, row after row
 
-So `-0.0` and `0.0` differ, and a `[2, 3]` prompt differs from a `[3, 2]` one with the same numbers.
+So `-0.0` and `0.0` have different digests, and a `[2, 3]` prompt differs from a `[3, 2]` one with the same
+numbers.
 
-A manifest digest is SHA-256 over the manifest as canonical JSON: every field of `PromptManifest` by its
-name, keys sorted at every depth, no whitespace, ASCII only (other characters as `\\uXXXX`), and a float that
-is a whole number written as that integer, because `"temperature": 1` and `"temperature": 1.0` are one
+A manifest digest is the SHA-256 of the manifest as canonical JSON: every field of `PromptManifest` by its
+name, keys sorted at every depth, no whitespace, ASCII only (other characters as `\\uXXXX`). A float that is a
+whole number is written as that integer, because `"temperature": 1` and `"temperature": 1.0` are the same
 setting.
 """
 
@@ -28,23 +29,24 @@ import numpy as np
 
 from prompts_store.records import PromptManifest
 
-# Above this a float no longer holds every integer, so rewriting it as one would claim a precision it lacks.
+# Above this, floats cannot represent every integer, so writing one as an integer would claim a precision it
+# lacks.
 _EXACT_INTEGERS = 2.0**53
 
 
 def prompt_digest(values: np.ndarray[Any, Any]) -> str:
-    """SHA-256 (hex) of a prompt's shape and values; the byte layout is the module's docstring.
+    """SHA-256 (hex) of a prompt's shape and values; the module's docstring gives the byte layout.
 
     Args:
-        values: `[P, D]` float32, any memory order.
+        values: `[P, D]` float32, in any memory order.
 
     Raises:
-        ValueError: not two-dimensional or not float32. The caller converts first, so that a rounding is its
-            decision.
+        ValueError: it is not two-dimensional or not float32. The caller converts it first, so that rounding
+            is the caller's decision.
     """
     if values.ndim != 2 or values.dtype.kind != "f" or values.dtype.itemsize != 4:
         raise ValueError(
-            f"a digest is of a [P, D] float32 array, not {values.dtype} with shape {values.shape}"
+            f"a digest needs a [P, D] float32 array, not {values.dtype} with shape {values.shape}"
         )
     digest = hashlib.sha256(struct.pack("<QQ", *values.shape))
     digest.update(np.ascontiguousarray(values, dtype="<f4").data)
@@ -55,7 +57,7 @@ def manifest_digest(manifest: PromptManifest) -> str:
     """SHA-256 (hex) of a manifest's canonical JSON.
 
     Raises:
-        ValueError: `settings` holds something that JSON has no form for (NaN, bytes, keys other than text).
+        ValueError: `settings` has a value that JSON cannot express (NaN, bytes, keys other than text).
     """
     return hashlib.sha256(canonical_json(manifest_fields(manifest))).hexdigest()
 
@@ -66,10 +68,10 @@ def manifest_fields(manifest: PromptManifest) -> dict[str, Any]:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one byte string that stands for a JSON value, so that equal values have equal digests.
+    """The one byte string for a JSON value, so that equal values have equal digests.
 
     Raises:
-        ValueError: the value has no JSON form.
+        ValueError: JSON cannot express the value.
     """
     return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode(
         "ascii"

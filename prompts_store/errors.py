@@ -1,4 +1,4 @@
-"""Errors of the store. Every one has a stable `code` and, where the caller's input is at fault, a `field`.
+"""Errors of the store. Each has a stable `code` and, if the caller's input is at fault, a `field`.
 
 StoreError                 store_unavailable
 ├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser)
@@ -18,12 +18,12 @@ from typing import ClassVar
 
 
 class StoreError(Exception):
-    """The store could not do it; nothing was half-written.
+    """The store could not do it. Nothing was half-written.
 
     Args:
         message: one sentence for a person, with what to do next.
         field: the argument at fault, as a dotted path.
-        code: overrides the class's code with a narrower one.
+        code: a narrower code, in place of the class's own.
     """
 
     default_code: ClassVar[str] = "store_unavailable"
@@ -36,7 +36,7 @@ class StoreError(Exception):
 
 
 class InvalidError(StoreError):
-    """A name, reference, template, setting or artifact is not acceptable."""
+    """A name, reference, template, setting or artifact is not valid."""
 
     default_code = "invalid_input"
 
@@ -60,13 +60,14 @@ class ConflictError(StoreError):
 
 
 class LeaseLostError(ConflictError):
-    """The job was cancelled, finished, released or taken over: whoever ran it must stop and write nothing."""
+    """The job was cancelled, finished, released or taken over. The process that ran it must stop and write
+    nothing."""
 
     default_code = "lease_lost"
 
 
 class LimitError(StoreError):
-    """The tenant has as many of these as it may."""
+    """The tenant has as many of these as it may have."""
 
     default_code = "limit_reached"
 

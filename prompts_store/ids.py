@@ -23,7 +23,7 @@ def is_id(text: object) -> bool:
 
 
 def check_cursor_id(text: object) -> str:
-    """The id in a cursor. InvalidError: none."""
+    """The id in a cursor. Raises InvalidError if it is not an id."""
     if isinstance(text, str) and is_id(text):
         return text
     raise InvalidError("not an id", field="cursor")

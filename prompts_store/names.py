@@ -1,7 +1,7 @@
 """Names of tenants, tasks, ensembles and aliases.
 
-Lower case only, so that two names never differ by case alone: that would be one file on some disks, one row
-under some database collations, and one word to a person.
+Only lower case is allowed, so that no two names differ by case alone: on some disks they would be one file,
+under some database collations one row, and to people one word.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PREFIX = re.compile(r"[a-z0-9._-]{0,64}", re.ASCII)
 
 
 def check_name(name: object, *, field: str) -> str:
-    """The name itself, if it is one.
+    """Return the name if it is valid.
 
     Raises:
         InvalidError: `invalid_name`, with `field`.
@@ -36,7 +36,7 @@ def check_name(name: object, *, field: str) -> str:
 
 
 def check_alias(alias: object, *, field: str = "alias") -> str:
-    """The alias itself, if it is one. It starts with a letter, so that no alias reads as a version number.
+    """Return the alias if it is valid. It starts with a letter, so that no alias looks like a version number.
 
     Raises:
         InvalidError: `invalid_alias`, with `field`.
@@ -52,7 +52,7 @@ def check_alias(alias: object, *, field: str = "alias") -> str:
 
 
 def check_prefix(prefix: object, *, field: str = "prefix") -> str:
-    """The beginning of a name, possibly empty.
+    """Return the beginning of a name, which may be empty.
 
     Raises:
         InvalidError: `invalid_prefix`, with `field`.

@@ -1,4 +1,4 @@
-"""Lists in pages: a cursor says after which key to go on, so a page costs the same wherever it is."""
+"""Lists in pages. A cursor says after which key to continue, so every page costs the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 
 def check_limit(limit: object) -> int:
-    """The number of items a page.
+    """The number of items on a page.
 
     Raises:
         InvalidError: `invalid_limit`, field `limit`: not 1 to 500.
@@ -41,17 +41,17 @@ def encode_cursor(kind: str, key: str | int) -> str:
     """An opaque text for the last key of a page.
 
     Args:
-        kind: the list it belongs to; another list refuses it.
+        kind: the list that it belongs to; other lists refuse it.
     """
     body = json.dumps([kind, key], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(body).rstrip(b"=").decode()
 
 
 def decode_cursor(kind: str, cursor: str | None, check: Callable[[object], Row]) -> Row | None:
-    """The key in a cursor, None for the first page.
+    """The key in a cursor; None for the first page.
 
     Args:
-        check: answers with the key, typed, or raises InvalidError: a cursor comes from the caller.
+        check: returns the key in its type, or raises InvalidError, because a cursor comes from the caller.
 
     Raises:
         InvalidError: `invalid_cursor`, field `cursor`.
@@ -68,16 +68,16 @@ def decode_cursor(kind: str, cursor: str | None, check: Callable[[object], Row])
             raise ValueError("a cursor of another list")
         key = check(body[1])
         if encode_cursor(kind, body[1]) != cursor:
-            raise ValueError("not as it was handed out")
+            raise ValueError("not a cursor that was given out")
         return key
     except (ValueError, binascii.Error, RecursionError, InvalidError) as error:
         raise invalid_cursor() from error
 
 
 def invalid_cursor() -> InvalidError:
-    """The error for a cursor that this list did not give."""
+    """The error for a cursor that this list did not give out."""
     return InvalidError(
-        "The cursor is not one that this list gave; send `next_cursor` of the page before, or none "
+        "This list did not give out this cursor; send `next_cursor` of the previous page, or none "
         "for the first page.",
         field="cursor",
         code="invalid_cursor",
@@ -90,9 +90,9 @@ def newest_rows(
     """At most `limit + 1` rows of a query, newest first.
 
     Args:
-        table: with `id`, `tenant` and a `number` that grows.
-        before: id of the last row of the page before. Cursors hold it rather than the number, which would
-            tell how many rows all tenants have.
+        table: it has `id`, `tenant` and a `number` that grows.
+        before: id of the last row of the previous page. Cursors contain it rather than the number, which
+            would reveal how many rows all tenants have.
 
     Raises:
         InvalidError: `invalid_cursor`: the tenant has no such row.
@@ -109,7 +109,7 @@ def newest_rows(
 def make_page(
     rows: Sequence[Row], limit: int, make: Callable[[Row], Item], cursor_of: Callable[[Row], str]
 ) -> Page[Item]:
-    """A page from at most `limit + 1` rows: the one too many only says that there is more."""
+    """A page from at most `limit + 1` rows. The extra row only shows that there is another page."""
     shown_rows = rows[:limit]
     more = len(rows) > limit
     return Page(tuple(make(row) for row in shown_rows), cursor_of(shown_rows[-1]) if more else None)

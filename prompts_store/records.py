@@ -1,4 +1,4 @@
-"""What the store hands out: immutable plain data."""
+"""The records that the store returns: immutable plain data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 T = TypeVar("T")
 
 BASE_MODEL_NAME = "base_model_name"
-"""Key in a lineage: what the base model was called where the prompt was made. A name proves nothing."""
+"""Key in a lineage: the base model's name where the prompt was made. A name proves nothing."""
 
 PromptKind = Literal["soft_prompt"]
 Vote = Literal["majority"]
@@ -21,8 +21,8 @@ class Reference:
     """A parsed reference: `tenant/task`, `tenant/task@3`, `tenant/task@alias`; without a suffix, `@live`.
 
     Attributes:
-        version: a number, or None when `alias` names it.
-        alias: starts with a letter; None when `version` is given.
+        version: a number; None if `alias` names the version.
+        alias: starts with a letter; None if `version` is given.
     """
 
     tenant: str
@@ -39,7 +39,8 @@ class PromptManifest:
         digest: SHA-256 (hex) of shape and f32 little-endian values.
         length: rows P.
         width: columns D, the model's d_model.
-        base_fingerprint: of the base model the prompt was tuned on; None when the uploader did not say.
+        base_fingerprint: fingerprint of the base model that the prompt was tuned on; None if the uploader
+            gave none.
         template: input template, `{name}` fields only.
         labels: answers of a classification task, in order; empty for free text.
         settings: default generation settings, by their REST names.
@@ -63,8 +64,9 @@ class PromptVersion:
     Attributes:
         number: 1, 2, ...; never reused.
         manifest_digest: SHA-256 (hex) of the canonical JSON of the manifest.
-        lineage: where it came from (job, data digests, recipe, parent, source file, client); free-form JSON.
-        metrics: name to value, as measured when it was made.
+        lineage: where it came from (job, data digests, recipe, parent, source file, client), in any JSON
+            form.
+        metrics: values by name, as measured when it was made.
         deleted_at: set by a tombstone.
     """
 
@@ -82,7 +84,7 @@ class PromptVersion:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Answer of a publish: `created` is False when the same manifest was there already."""
+    """The result of a publish. `created` is False if the same manifest was there already."""
 
     version: PromptVersion
     created: bool
@@ -90,7 +92,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """A task with a count of its live versions and its aliases."""
+    """A task with its aliases and the number of its live versions."""
 
     tenant: str
     name: str
@@ -103,7 +105,7 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """One entry of an alias's history, oldest first. `version` is None for a removal."""
+    """One entry of an alias's history, which is ordered oldest first. `version` is None for a removal."""
 
     alias: str
     version: int | None
@@ -124,7 +126,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True, slots=True)
 class EnsembleVersion:
-    """One immutable version of an ensemble; addressed like a task's."""
+    """One immutable version of an ensemble, addressed like a task's version."""
 
     tenant: str
     name: str
@@ -149,7 +151,7 @@ class EnsembleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Part of a list; `next_cursor` is None on the last page."""
+    """Part of a list. `next_cursor` is None on the last page."""
 
     items: tuple[T, ...]
     next_cursor: str | None

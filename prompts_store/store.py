@@ -1,4 +1,4 @@
-"""The versioned store: one object, safe to call from any thread; every call is one transaction or none."""
+"""The versioned store: one object that any thread may call. Every call is one transaction or none."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PromptStore(
 ):
     """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
 
-    What another process wrote is seen by the next call. All methods block; call them from a worker thread.
+    The next call sees what another process has written. All methods block, so call them from a worker thread.
     """
 
     @classmethod
@@ -67,20 +67,21 @@ class PromptStore(
         files: Files | None = None,
         make: bool = True,
     ) -> PromptStore:
-        """Open a store, making what is not there and migrating what is old.
+        """Open a store. Create what does not exist, and migrate what is old.
 
-        A folder and a database that do not belong together open too, with a line in the log: prompts are
-        served and uploaded, and nothing is collected. See `upkeep.identity`.
+        A folder and a database that do not belong together are opened too, with a line in the log: prompts
+        are served and uploaded, and nothing is collected. See `upkeep.identity`.
 
         Args:
-            data_dir: holds `chorus.db` (unless `database_url` says otherwise), `blobs/` and `files/`.
+            data_dir: contains `chorus.db` (unless `database_url` names another database), `blobs/` and
+                `files/`.
             database_url: an SQLAlchemy URL; `sqlite://` keeps the metadata in memory.
-            files: the operating system's files, or a test's.
-            make: whether a store may be made where there is none.
+            files: the operating system's file calls, or a test's.
+            make: whether to create a store if there is none.
 
         Raises:
             InvalidError: `invalid_database_url`.
-            NotFoundError: `no_store`, where none may be made.
+            NotFoundError: `no_store`: there is none, and none may be created.
             StoreError: the folder cannot be used, or a newer Chorus made it.
         """
         if not make and not (data_dir / "blobs").is_dir():
@@ -104,21 +105,21 @@ class PromptStore(
 
     @classmethod
     def in_memory(cls, *, clock: Callable[[], datetime] = utc_now) -> PromptStore:
-        """A store that lives as long as the object: for tests."""
+        """A store that lives as long as the object, for tests."""
         return cls(Database.open(Path(), "sqlite://"), MemoryBlobs(), clock)
 
     def check_readable(self) -> None:
-        """Returns when the database has been read. Raises StoreError."""
+        """Return once the database has been read. Raises StoreError."""
         with self._database.read() as connection:
             connection.execute(select(tasks.c.id).limit(1))
 
     def check_writable(self, patience_seconds: float) -> None:
-        """Returns when the publish lock was free for a moment; writes nothing. Raises StoreError."""
+        """Return once the publish lock was free for a moment; writes nothing. Raises StoreError."""
         with self._database.write(patience_seconds):
             pass
 
     def close(self) -> None:
-        """Close the database; the store answers nothing afterwards."""
+        """Close the database. The store cannot be used afterwards."""
         self._database.close()
         self._remove_temporary()
 
@@ -126,15 +127,15 @@ class PromptStore(
         """Free what nothing has needed for longer than the grace period, and forget old changes.
 
         Args:
-            grace_seconds: longer than any other process reads a version that was deleted meanwhile.
-            allow_mass_removal: also where more than half of the blobs, or of the data files, would go, and
-                more than `collector.MASS_REMOVAL`.
+            grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
+            allow_mass_removal: go on even if more than half of the blobs, or of the data files, and more than
+                `collector.MASS_REMOVAL` would be removed.
 
         Raises:
-            InvalidError: a negative or non-finite period.
-            ConflictError: `other_store`: the database and the folders carry different ids; `mass_removal`.
+            InvalidError: the period is negative or not finite.
+            ConflictError: `other_store`: the database and the folders have different ids; or `mass_removal`.
                 Nothing was removed.
-            StoreError: the disk or the database failed; what was collected stays collected.
+            StoreError: the disk or the database failed; what was already collected stays collected.
         """
         collector = self._collector(grace_seconds)
         self.drop_changes(self._clock() - CHANGES_KEPT)
@@ -142,18 +143,19 @@ class PromptStore(
         return collector.run(allow_mass_removal=allow_mass_removal)
 
     def plan_collection(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectPlan:
-        """What `collect` would remove now, and why it would refuse. InvalidError, StoreError as there."""
+        """What `collect` would remove now, and why it would refuse. Raises InvalidError and StoreError like
+        `collect`."""
         return self._collector(grace_seconds).plan(allow_mass_removal=allow_mass_removal)
 
     def pairing(self) -> Pairing:
-        """The ids of the database and its folders, and what the one knows of the others. Lists everything."""
+        """The ids of the database and its folders, and what they know of each other. Lists both whole."""
         return self._identity.pairing()
 
     def adopt(self) -> None:
-        """Make the folders carry the database's id, so that the collector trusts it. An operator's decision.
+        """Give the folders the database's id, so that the collector trusts it. An operator decides this.
 
         Raises:
-            StoreError: the disk or the database failed; adopting again goes on.
+            StoreError: the disk or the database failed; adopting again continues.
         """
         self._identity.adopt()
 
@@ -161,7 +163,7 @@ class PromptStore(
         """Compare the tables with their promises, and every blob and data file with its digest.
 
         Args:
-            repair: put right what can be worked out anew: counts and the list's labels.
+            repair: correct what can be computed again: counts and the labels of the list.
         """
         checker = Checker(
             self._database, self._blobs, self._contents, self._identity, repair=repair, now=self._clock()
@@ -173,13 +175,13 @@ class PromptStore(
         return Identity(self._database, self._blobs, self._contents, self._clock)
 
     def _begin(self) -> None:
-        """Give ids to what was just made, and say where the database and the folders do not fit."""
+        """Give ids to what was just created, and log if the database and the folders do not fit."""
         try:
             self._identity.settle()
             with self._database.read() as connection:
                 message = self._identity.refusal(connection)
         except StoreError as error:
-            # A full disk must not keep anybody from reading; the collector looks again.
+            # A full disk must not keep anybody from reading; the collector checks again.
             message = error.message
         if message:
             LOG.warning("%s", message)
@@ -187,7 +189,7 @@ class PromptStore(
     def _collector(self, grace_seconds: float) -> Collector:
         if not (math.isfinite(grace_seconds) and grace_seconds >= 0):
             raise InvalidError(
-                f"The grace period is {shown(grace_seconds)} seconds; it is a number from 0.",
+                f"The grace period is {shown(grace_seconds)} seconds; it must be a number of at least 0.",
                 field="grace_seconds",
             )
         before = self._clock() - timedelta(seconds=grace_seconds)

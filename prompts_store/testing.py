@@ -1,4 +1,4 @@
-"""Fakes and examples for tests of whatever stands on the store. They need no test framework."""
+"""Fakes and examples for tests of code that uses the store. They need no test framework."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fault = Literal["die", "EIO", "ENOSPC", "short"]
 
 
 class FakeClock:
-    """A clock that moves only when told."""
+    """A clock that moves only when told to."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now = start
@@ -42,8 +42,8 @@ def example_prompt(
     """Values and a manifest that belong together.
 
     Args:
-        seed: another one gives other values.
-        manifest: other fields of `PromptManifest`.
+        seed: another seed gives other values.
+        manifest: values for further fields of `PromptManifest`.
     """
     values = np.random.default_rng(seed).standard_normal((length, width), dtype=np.float32)
     return values, PromptManifest(prompt_digest(values), length, width, **manifest)
@@ -59,14 +59,14 @@ def example_file(
 
 
 class Died(BaseException):
-    """The process is taken to have died here: no handler for ordinary errors may catch this."""
+    """The process counts as dead from here on. No handler for ordinary errors may catch this."""
 
 
 class FaultyFiles(Files):
     """Files that fail at the k-th operation that changes the disk.
 
     Attributes:
-        step: operations so far; `fail_at` 0 only counts.
+        step: number of operations so far. With `fail_at` 0 they are only counted.
     """
 
     def __init__(self, fault: Fault = "die", fail_at: int = 0) -> None:
@@ -76,15 +76,15 @@ class FaultyFiles(Files):
         self._dead = False
 
     def arm(self, fault: Fault, fail_at: int) -> None:
-        """Count from here, and fail at that operation."""
+        """Count from now, and fail at this operation."""
         self.fault, self.fail_at, self.step, self._dead = fault, fail_at, 0, False
 
     def count(self) -> bool:
-        """Take a step; True where it is to be a short write.
+        """Take a step. True if it must be a short write.
 
         Raises:
-            Died: it is the one, or the process died before.
-            OSError: likewise.
+            Died: this is the step, or the process died before.
+            OSError: this is the step, with another fault.
         """
         if self._dead:
             raise Died
@@ -105,7 +105,7 @@ class FaultyFiles(Files):
         return super().create(path)
 
     def write(self, descriptor: int, content: memoryview) -> int:
-        """See `Files`; a short write takes one byte."""
+        """See `Files`. A short write writes one byte."""
         return super().write(descriptor, content[:1] if self.count() else content)
 
     def set_time(self, descriptor: int, seconds: float) -> None:
@@ -157,11 +157,11 @@ class FaultyFiles(Files):
 class PowerCutFiles(Files):
     """Files on a disk that forgets what was not synced.
 
-    `cut` puts the folder into the worst state that the operations so far allow: a file not synced is empty,
-    and a name not synced is as it was.
+    `cut` puts the folder into the worst state that the operations so far allow: a file that was not synced is
+        empty, and a name that was not synced is unchanged.
 
     Args:
-        lies: operations that only pretend (`sync`, `sync_folder`), for a control.
+        lies: operations that only pretend to sync (`sync`, `sync_folder`), for a control.
     """
 
     def __init__(self, lies: frozenset[str] = frozenset()) -> None:

@@ -1,4 +1,4 @@
-"""Small checks of text that a caller sent, and how to show it back without trusting it."""
+"""Small checks of texts that callers send, and a safe way to show such a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def shown(value: object) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text has a UTF-8 form: no lone surrogates, which JSON escapes let through."""
+    """Whether UTF-8 can encode the text. It cannot encode lone surrogates, which JSON escapes allow."""
     if text.isascii():
         return True
     try:
@@ -26,5 +26,5 @@ def is_unicode(text: str) -> bool:
 
 
 def has_control_characters(text: str, *, allowed: str = "") -> bool:
-    """Whether the text holds C0 or C1 control characters (NUL, escape sequences) other than `allowed`."""
+    """Whether the text has C0 or C1 control characters (NUL, escape sequences) other than `allowed`."""
     return any(found[0] not in allowed for found in _CONTROL.finditer(text))

@@ -1,4 +1,4 @@
-"""Makes the virtual environment that the other scripts run in. Standard library only."""
+"""Makes the virtual environment in which the other scripts run. It needs only the standard library."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def environment(extra: str) -> Path:
     """Create or update `.venv` (or `$CHORUS_VENV`) with the checkout installed as `.[extra]`.
 
-    Returns its Python. Does nothing when the dependencies have not changed since the last time.
+    Returns its Python. Does nothing if the dependencies have not changed since the last time.
     """
-    if sys.version_info < (3, 11):  # noqa: UP036 - the very message that an older Python must be able to print
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python must be able to print this message
         sys.exit(f"Chorus needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
     folder = Path(os.environ.get("CHORUS_VENV", ROOT / ".venv"))
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

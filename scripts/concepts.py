@@ -1,25 +1,25 @@
-"""How many places a change touches: a Markdown table of what a newcomer has to know about.
+"""Counts how many places a change touches, in a Markdown table: what a newcomer has to know about.
 
     python scripts/concepts.py            this tree
     python scripts/concepts.py FOLDER     another one: git archive COMMIT | tar -x -C FOLDER
 
-*Files that name it.* One thing of each kind stands for its kind (`PICKS`), and the product's files that name
-it are counted: server/, prompts_store/ and clients/chorus/, neither tests nor docs. A file names it when a
-word of an identifier, of a keyword, of an imported module or of a string is it; comments and docstrings do
-not count.
+*Files that name it.* One thing stands for each kind of thing (`PICKS`), and the product's files that name it
+are counted: server/, prompts_store/ and clients/chorus/, but neither tests nor docs. A file names a thing if
+a word of an identifier, a keyword, an imported module or a string is its name. Comments and docstrings do not
+count.
 
-*Public names that stand twice.* Classes, functions, types and constants at the top of a module of server/
-that begin with no underscore and that another module defines too. What is merely imported counts once, where
-it is defined.
+*Public names that stand twice.* Classes, functions, types and constants at the top level of a module of
+server/ that do not begin with an underscore and that another module defines too. A name that is only imported
+counts once, where it is defined.
 
-*Returns.* Imports by which a chain of imports enters a package (a folder, or a module at the root of a top
-one) that it began in and had left: whoever follows calls that way comes back. Once over the whole product,
-once over those with an end in tuning.
+*Returns.* Imports by which a chain of imports enters a package (a folder, or a module at the root of a
+top-level package) in which it began and which it had left: somebody who follows calls that way comes back.
+They are counted over the whole product, and among those with an end in tuning.
 
-What the count cannot know: whether a file that names a thing would have to change with it (one that passes it
-on under its name counts as much as one that decides about it); what is passed on without a name, as
-`**fields` or a whole object; whether two things of one name are the same thing (`temperature` in a prompt's
-settings and in a request); calls that follow no import, as those of a callback or a protocol.
+The count cannot know: whether a file that names a thing would have to change with it (a file that only passes
+it on by name counts like one that decides about it); what is passed on without a name, as `**fields` or in a
+whole object; whether two things of the same name are the same thing (`temperature` in a prompt's settings and
+in a request); calls that follow no import, such as those of a callback or a protocol.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ PICKS = {
     "(a) a sampling option": ("temperature",),
     "(b) an artifact format": ("npy",),
     "(c) a route": ("neighbors",),
-    # The series, and what it is called where it is counted: once a hook, now a counter.
+    # The series, and its name where it is counted: once a hook, now a counter.
     "(d) a metric": ("chorus_tuning_checkpoints_total", "checkpoint_written", "checkpoints_written"),
     "(e) a recipe knob": ("clip_rms",),
     "(e') a job field": ("ensemble_name",),
 }
-# What a module makes for itself, whatever it is called.
+# Names that every module may define for itself.
 OWN = ("TypeVar", "ParamSpec", "getLogger", "Router")
 TUNING = ("server.tuning", "server.api.tuning")
 
@@ -53,14 +53,14 @@ def product(root: Path) -> dict[Path, ast.Module]:
 
 
 def naming(files: dict[Path, ast.Module], names: tuple[str, ...]) -> list[Path]:
-    """The files that name one of these."""
+    """The files that contain one of these names."""
     either = "|".join(re.escape(name) for name in names)
     word = re.compile(rf"(?<![a-z])(?:{either})(?![a-z])", re.IGNORECASE)
     return [file for file, tree in files.items() if any(word.search(text) for text in _words(tree))]
 
 
 def _words(tree: ast.Module) -> Iterator[str]:
-    """Identifiers, keywords, imported modules and strings; of docstrings nothing."""
+    """Identifiers, keywords, imported modules and strings, without docstrings."""
     described = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     prose: set[ast.AST] = set()
     for node in ast.walk(tree):
@@ -81,7 +81,7 @@ def _words(tree: ast.Module) -> Iterator[str]:
 
 
 def lines(root: Path) -> dict[str, int]:
-    """Lines of each package, those of the packages in it included."""
+    """Lines of each package, including those of the packages in it."""
     found: dict[str, int] = defaultdict(int)
     for top in PRODUCT:
         for file in (root / top).rglob("*.py"):
@@ -136,7 +136,7 @@ def returns(files: dict[Path, ast.Module]) -> list[tuple[str, str]]:
         package[name] = folder if "." in folder else name
     modules = {_module(file): tree for file, tree in files.items()}
     onward = {name: {to for to in _imported(tree, modules) if to != name} for name, tree in modules.items()}
-    # By package: what a chain of imports that begins in it comes to.
+    # For each package: the modules that a chain of imports from it reaches.
     reached: dict[str, set[str]] = defaultdict(set)
     for name in modules:
         reached[package[name]] |= _reached(name, onward)
@@ -172,7 +172,7 @@ def _reached(start: str, onward: dict[str, set[str]]) -> set[str]:
 
 
 def table(root: Path) -> list[tuple[str, int]]:
-    """What is counted, and how many."""
+    """What is counted, and the numbers."""
     files = product(root)
     again = returns(files)
     tuning = [edge for edge in again if any(end.startswith(TUNING) for end in edge)]

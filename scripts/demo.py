@@ -1,4 +1,4 @@
-"""Sets everything up, starts a server and answers one batch of different tasks.
+"""Sets everything up, starts a server and sends it one batch of different tasks.
 
 python3 scripts/demo.py            set up, answer, serve until Ctrl-C (without a terminal: stop)
 python3 scripts/demo.py --once     set up, answer, stop

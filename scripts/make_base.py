@@ -3,11 +3,11 @@
     python scripts/make_base.py WORK --corpus books.txt.gz --data DATASETS --minutes 600
     python scripts/make_base.py WORK --stages pretrain,adapt,mix,store --gpu --minutes 8 --parts OUT
 
-Every stage finds what an earlier call made and goes on from there; a finished stage costs nothing. With
---minutes the steps of the training stages are chosen to fit, from the speed measured once. The last stage
-writes WORK/base. Stages: collect (datasets to tasks), pretrain, adapt, mix (supervised, some tasks left out),
-store (int8 or bf16, what ships and what figures need), tune (prompts, several seeds), baselines, figure (3(c)
-and 3(d) of Lester et al. 2021), package.
+Every stage finds what an earlier call made and continues from there; a finished stage costs nothing. With
+--minutes, the steps of the training stages are chosen to fit, from a speed that is measured once. The last
+stage writes WORK/base. The stages are: collect (datasets to tasks), pretrain, adapt, mix (supervised, with
+some tasks left out), store (int8 or bf16 weights, for shipping and for the figures), tune (prompts with
+several seeds), baselines, figure (3(c) and 3(d) of Lester et al. 2021), package.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> int:
             break
         makers.say(f"stage {stage}")
         if not getattr(makers, stage)():
-            makers.say("stopped; the same command goes on")
+            makers.say("stopped; the same command continues")
             break
     if arguments.parts:
         from base_stages.parts import write_parts
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 class Makers:
-    """A method a stage; each says whether it is finished."""
+    """One method for each stage. Each returns whether the stage is finished."""
 
     def __init__(self, arguments: argparse.Namespace, stop: Callable[[], bool]) -> None:
         self.work: Path = arguments.work
@@ -83,7 +83,7 @@ class Makers:
     def collect(self) -> bool:
         if not (self.work / "tasks").exists():
             if self._given.data is None:
-                sys.exit("--data names the folder of the datasets; the stage `collect` needs it")
+                sys.exit("the stage `collect` needs --data, the folder of the datasets")
             collect(self._given.data, self.work / "tasks", self.plan.tasks)
         return True
 
@@ -97,7 +97,8 @@ class Makers:
         return self._training().mix() if self.plan.mix else True
 
     def store(self) -> bool:
-        """The weights as they ship, beside their card; those of the figures too, so that they can travel."""
+        """Write the weights that ship, with their card, and those for the figures, so that they can be
+        carried elsewhere."""
         from server.model.checkpoints.convert import convert_checkpoint
 
         last = self.work / ("mixed" if self.plan.mix else "adapted")
@@ -111,7 +112,7 @@ class Makers:
         return True
 
     def tune(self) -> bool:
-        """Prompts on the weights as they ship: what is measured is what is served."""
+        """Tune prompts on the weights that ship, so that what is measured is what is served."""
         import numpy as np
 
         from base_stages.tuning import Tuner
@@ -150,7 +151,7 @@ class Makers:
 
     def figure(self) -> bool:
         """Figures 3(c) and 3(d): prompts on the span-corruption checkpoint, without and with a sentinel
-        before the target, and on the way of the adaptation. None of them saw supervised data."""
+        before the target, and on checkpoints along the adaptation. None of these saw supervised data."""
         if not self.plan.figure:
             return True
         from base_stages.tuning import Tuner
@@ -177,8 +178,8 @@ class Makers:
         return True
 
     def _figure_places(self) -> list[tuple[str, str, Path, bool]]:
-        """Label, name below `kept`, checkpoint, whether targets begin with a sentinel. `span corruption` is
-        also 0 percent of the adaptation."""
+        """Label, name below `kept`, checkpoint, and whether targets begin with a sentinel. `span corruption`
+        is also 0 percent of the adaptation."""
         spans = ("span", self.work / "pretrained" / "model")
         places = [("span corruption", *spans, False), ("span corruption with sentinel", *spans, True)]
         for percent in (*self.plan.fractions, 100.0):
@@ -221,14 +222,14 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="folder of everything that is made")
+    parser.add_argument("work", type=Path, help="folder for everything that is made")
     parser.add_argument("--stages", default=",".join(STAGES), help="default: all, in this order: %(default)s")
     parser.add_argument("--plan", type=Path, help="JSON with fields of base_stages.plan.Plan to change")
     parser.add_argument("--corpus", type=Path, action="append", default=[], help="text; may be repeated")
     parser.add_argument("--held-out-share", type=float, default=0.005)
     parser.add_argument("--data", type=Path, help="folder with the datasets of the plan's tasks")
     parser.add_argument(
-        "--minutes", type=float, help="choose the steps of the training stages to take so long"
+        "--minutes", type=float, help="choose the steps so that the training stages take this long"
     )
     parser.add_argument("--max-minutes", type=float, help="save and stop each stage after so long")
     parser.add_argument("--gpu", action="store_true", help="bfloat16 and more rows a dispatch")
@@ -236,12 +237,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--micro-batch-size", type=int, help="rows a dispatch; default 8, with --gpu 64")
     parser.add_argument("--checkpoint-every-minutes", type=float, default=5.0)
     parser.add_argument("--report-every-steps", type=int, default=20)
-    parser.add_argument("--parts", type=Path, help="at the end, write what ships here in parts")
+    parser.add_argument("--parts", type=Path, help="at the end, write what ships to this folder, in parts")
     parser.add_argument("--parts-of", default="shipped,steps.json", help="below WORK; default: %(default)s")
     parser.add_argument("--part-bytes", type=int, default=15 * 1024 * 1024)
     arguments = parser.parse_args()
     if unknown := [stage for stage in arguments.stages.split(",") if stage not in STAGES]:
-        parser.error(f"no stage {unknown[0]}; choose of {', '.join(STAGES)}")
+        parser.error(f"there is no stage {unknown[0]}; choose from {', '.join(STAGES)}")
     return arguments
 
 

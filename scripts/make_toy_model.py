@@ -1,9 +1,9 @@
-"""Makes a small T5 with random weights, a vocabulary and three prompt files: to check things with.
+"""Makes a small T5 with random weights, a vocabulary and three prompt files, for trying things out.
 
     python scripts/make_toy_model.py FOLDER      -> FOLDER/model, FOLDER/prompts/*.safetensors
 
-The weights are random (seed 0), so the answers mean nothing; everything else is the real thing. Serve a real
-checkpoint with `chorus serve --model FOLDER_OR_HUB_ID`.
+The weights are random (seed 0), so the answers mean nothing; everything else is real. Serve a real checkpoint
+with `chorus serve --model FOLDER_OR_HUB_ID`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def main() -> None:
 
 
 def train_vocabulary(lines: Iterable[str], folder: Path) -> Path:
-    """`folder/spiece.model`, made from these lines: SentencePiece with T5's control ids and 600 pieces, or as
-    many as the text gives."""
+    """Write `folder/spiece.model`, made from these lines: SentencePiece with T5's control ids and 600 pieces,
+    or as many as the text gives."""
     text = folder / "text.txt"
     text.write_text("\n".join(line.strip() for line in lines if line.strip()))
     sentencepiece.SentencePieceTrainer.train(
@@ -80,7 +80,7 @@ def train_vocabulary(lines: Iterable[str], folder: Path) -> Path:
 
 
 def _lines() -> Iterator[str]:
-    """The text at hand."""
+    """The text from which the vocabulary is made."""
     yield from SENTENCES
     for labels in TASKS.values():
         yield from labels

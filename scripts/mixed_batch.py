@@ -1,6 +1,6 @@
 """Starts a server on the base that ships with Chorus, asks all its tasks at once, then lets prompts vote.
 
-Run it through `scripts/demo.py`, which makes the environment.
+Run it through `scripts/demo.py`, which creates the environment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def main() -> int:
     arguments = _arguments()
     base = embedded_folder()
     if base is None:
-        sys.exit("chorus: this checkout has no base_model; get it again, or: chorus serve --model MODEL")
+        sys.exit(
+            "chorus: this checkout has no base_model; check it out again, or run: chorus serve --model MODEL"
+        )
     demo = json.loads((base / "demo.json").read_text())
     port = arguments.port or _free_port()
     server = _serve(port)
@@ -83,12 +85,12 @@ def _serve(port: int) -> subprocess.Popen[bytes]:
 
 
 def inputs_of(demo: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """An input for each task: a row of its report split, as its template's fields."""
+    """An input for each task: a row of its report split, in the form of its template's fields."""
     return {task["task"]: task["example"] for task in demo["tasks"]}
 
 
 def _wait_until_ready(client: Client, server: subprocess.Popen[bytes]) -> None:
-    """Poll `/readyz`: another process has no event to wait on."""
+    """Poll `/readyz`, because another process offers no event to wait on."""
     deadline = time.monotonic() + START_LIMIT_SECONDS
     while not _is_ready(client):
         if server.poll() is not None:

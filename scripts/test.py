@@ -24,8 +24,8 @@ CHECKS = (
 
 
 def compile_cache(folder: str) -> dict[str, str]:
-    """What makes every process of the tests keep its compiled programs in one folder, as a server does:
-    workers and child processes compile a program once."""
+    """Environment variables that make all test processes keep their compiled programs in one folder, as a
+    server does, so that workers and child processes compile a program once."""
     return {
         "JAX_COMPILATION_CACHE_DIR": folder,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -46,7 +46,8 @@ def main() -> int:
         if code:
             failed.append(name)
     arguments = chosen or ["-n", "2", "--dist", "worksteal", "--durations", "15"]
-    # Not one GEMM's speed matters here, and two pools of two threads on two cores ruin both.
+    # The speed of no single GEMM matters here, and two pools of two threads on two cores would slow each
+    # other down.
     with tempfile.TemporaryDirectory(prefix="chorus-compiled-", ignore_cleanup_errors=True) as folder:
         settings = {"JAX_PLATFORMS": "cpu", **compile_cache(folder), **os.environ}
         if subprocess.run(tethered([python, "-m", "pytest", *arguments]), cwd=ROOT, env=settings).returncode:

@@ -1,10 +1,10 @@
-"""Ties a process to the one that starts it: it ends when that one ends, in whatever way, `kill -9` included.
+"""Ties a process to the one that starts it: it ends when that one ends in any way, even by `kill -9`.
 
     subprocess.Popen(tethered(["chorus", "serve"]))
 
-The kernel does it, with SIGKILL, so a process that hangs goes too; only Linux has this, elsewhere the command
-runs untied. Two things to know: the *thread* that starts the process is what counts, so start it from one
-that stays, as the main one does; and a process's own children are not tied, so each level ties its own.
+The kernel does this with SIGKILL, so even a process that hangs ends. Only Linux can do it; elsewhere the
+command runs untied. Note that what counts is the *thread* that starts the process, so start it from one that
+stays, such as the main thread. And a process's own children are not tied, so each level must tie its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def tethered(command: Sequence[object], user: str = "") -> list[str]:
     """The command for `subprocess` that runs `command` tied to this process.
 
     Args:
-        user: an account to run it as; this process is root then.
+        user: an account to run it as. This process must then be root.
     """
     plain = [str(part) for part in command]
     if not sys.platform.startswith("linux"):
@@ -31,12 +31,12 @@ def tethered(command: Sequence[object], user: str = "") -> list[str]:
 
 
 def tie_to(parent: int) -> None:
-    """Tie this process, a child of process `parent`: for one that was forked."""
+    """Tie this process, a forked child of process `parent`."""
     if not sys.platform.startswith("linux"):
         return
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
-    if os.getppid() != parent:  # it ended before it was tied to
+    if os.getppid() != parent:  # the parent ended before we were tied to it
         os._exit(1)
 
 
@@ -52,7 +52,7 @@ def _become(user: str) -> None:
 if __name__ == "__main__":
     _, tied_to, account_name, *words = sys.argv
     if account_name:
-        _become(account_name)  # first: a change of user unties
+        _become(account_name)  # first, because a change of user unties
     tie_to(int(tied_to))
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what it starts here would too
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would inherit that
     os.execvp(words[0], words)

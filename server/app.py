@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from server.model.vocabulary import Vocabulary
 
 MAX_COMPILE_SECONDS = 3600.0
-"""A start that compiles for longer gives up; the compile cache keeps what is done."""
+"""A start that compiles for longer than this gives up. The compile cache keeps what was compiled."""
 
 _STORE_THREADS = 4
 _TEXT_THREADS = 2
@@ -60,8 +60,8 @@ class App:
 
     Attributes:
         api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
-        entrance: looks at requests before the application has them.
-        upkeep: to be run on the event loop for as long as the process serves.
+        entrance: looks at each request before the application gets it.
+        upkeep: a coroutine function, run on the event loop for as long as the process serves.
     """
 
     settings: Settings
@@ -73,14 +73,15 @@ class App:
 
 
 def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> App:
-    """Everything but the model and the engine: quick, so that the HTTP server is up while programs compile.
+    """Build everything except the model and the engine. This is quick, so the HTTP server is up while
+    programs compile.
 
     Args:
         lost_lines: how many lines of the log could not be written so far.
 
     Raises:
         InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
-        StoreError: the data folder cannot be used, or the tenant is no name.
+        StoreError: the data folder cannot be used, or the tenant's name is not valid.
     """
     check_name(settings.tenant, field="tenant")
     ladder_of(settings)
@@ -90,7 +91,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     metrics = Metrics(task_series=settings.metrics_task_series)
     metrics.api.log_lines_lost.watch(lost_lines)
     readers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store")
-    # Of their own: writers that wait for the database's lock must not take the readers' threads.
+    # Separate threads: writers that wait for the database's lock must not take the readers' threads.
     writers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store's changes")
     library = PromptLibrary(store, readers, writers)
     lifecycle = Lifecycle()
@@ -110,10 +111,10 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
 
 
 def close_app(app: App) -> bool:
-    """End tuning, the engine, the threads and the store; requests still under way fail with `shutting_down`.
+    """Stop tuning, the engine, the threads and the store. Requests still under way fail with `shutting_down`.
 
     Returns:
-        False where a compile of a tuning job still goes on: the process had better end without waiting.
+        False if a tuning job is still compiling: the process had better end without waiting for it.
     """
     ended = stop_tuning(app)
     if app.services.serving is not None:
@@ -124,7 +125,7 @@ def close_app(app: App) -> bool:
 
 
 def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
-    """Save the tuning job at hand and give it back. False where its compile still goes on after so long."""
+    """Save the running tuning job and give it back. False if it is still compiling after `seconds`."""
     tuning = app.services.tuning
     return tuning is None or tuning.stop(min(seconds, _TUNING_STOP_SECONDS))
 
@@ -133,7 +134,7 @@ def ladder_of(settings: Settings) -> Ladder:
     """The shapes that are compiled.
 
     Raises:
-        InvalidInputError: a shape is not acceptable, or there are too many; names the setting.
+        InvalidInputError: a shape is not valid, or there are too many shapes. The error names the setting.
     """
     preset = PRESETS[settings.shapes]
     lists = ShapeLists(
@@ -160,9 +161,9 @@ class Compiled:
     """What compiling cost.
 
     Attributes:
-        programs: in all.
-        from_cache: of those, how many the persistent cache answered.
-        seconds: until the last one was there.
+        programs: how many were compiled.
+        from_cache: how many of them came from the persistent cache.
+        seconds: until the last one was ready.
     """
 
     programs: int
@@ -175,11 +176,11 @@ class Compiled:
 
 
 def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) -> Compiled:
-    """Load the model, compile, start the engine, take requests. Blocks for as long as that takes.
+    """Load the model, compile, start the engine and take requests. Returns when all of that is done.
 
     Args:
-        say: told one line at a time how it goes.
-        on_death: called when the engine dies later.
+        say: called with one line at a time to report progress.
+        on_death: called if the engine dies later.
 
     Raises:
         ChorusError: the model cannot be read, or does not fit.
@@ -201,7 +202,7 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
 
 
 def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:
-    """Run tuning jobs on the engine's thread, where this process is to do it and can."""
+    """Run tuning jobs on the engine's thread, if this process should and can."""
     from server.tuning_wiring import serve_tuning
 
     if not app.settings.tuning_enabled:
@@ -213,7 +214,7 @@ def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: Memor
 
 
 def load(settings: Settings, say: Say) -> LoadedModel:
-    """The base model. Raises InvalidModelError also when it has no vocabulary."""
+    """Load the base model. Raises InvalidModelError, also when the model has no vocabulary."""
     from server.model.checkpoints import load_model
     from server.model.fused_attention import choose_attention
 
@@ -250,10 +251,11 @@ def load(settings: Settings, say: Say) -> LoadedModel:
 
 
 def mesh_of(settings: Settings) -> DeviceMesh | None:
-    """The devices that share the model; None is one device.
+    """The devices that share the model; None means one device.
 
     Raises:
-        InvalidInputError: there are fewer, or they do not divide the slots of a block; names the setting.
+        InvalidInputError: there are too few devices, or a block's slots cannot be divided among them. The
+            error names the setting.
     """
     if settings.data_devices * settings.model_devices == 1:
         return None
@@ -269,7 +271,7 @@ def mesh_of(settings: Settings) -> DeviceMesh | None:
 def start_engine(
     app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
 ) -> tuple[Serving, Compiled, MemoryPlan]:
-    """Plan memory, compile, start. Raises InvalidInputError when it does not fit."""
+    """Plan memory, compile, start. Raises InvalidInputError if the plan does not fit the device."""
     from server.engine.executor import build_executor
     from server.engine.memory_plan import device_limit, plan_memory
 
@@ -328,7 +330,7 @@ def make_serving(
 
 
 def check_compile_time(compiled: Compiled, done: int) -> None:
-    """The bound on a cold start. Raises NotReadyError when it is over and programs are left."""
+    """Bound the time of a cold start. Raises NotReadyError if it is used up and programs are left."""
     if compiled.seconds > MAX_COMPILE_SECONDS and done < compiled.programs:
         raise NotReadyError(
             f"{done} of {compiled.programs} programs took {compiled.seconds:.0f} s, the limit is "
@@ -338,11 +340,11 @@ def check_compile_time(compiled: Compiled, done: int) -> None:
 
 
 def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
-    """The engine's share of the settings."""
+    """The settings that concern the engine."""
     largest = max(rows * length for rows, length in ladder_of(settings).input_buckets)
     return EngineConfig(
         max_queued_requests=settings.max_queued_requests,
-        # Whatever is compiled may run.
+        # Every compiled shape may run.
         prefill_token_budget=max(EngineConfig().prefill_token_budget, largest),
         decode_tokens_per_dispatch=settings.decode_tokens_per_dispatch,
         step_timeout_seconds=settings.step_timeout_seconds or None,
@@ -357,7 +359,7 @@ def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
 
 
 def compute_dtype(settings: Settings) -> str:
-    """`float32` or `bfloat16`; `auto` asks the platform."""
+    """`float32` or `bfloat16`; for `auto`, the platform decides."""
     if settings.compute_dtype != "auto":
         return {"f32": "float32", "bf16": "bfloat16"}[settings.compute_dtype]
     import jax
@@ -366,7 +368,7 @@ def compute_dtype(settings: Settings) -> str:
 
 
 def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
-    """The base model as the API tells it."""
+    """The base model as the API describes it."""
     from server.model.parameters import parameter_count
 
     config = loaded.model.config
@@ -385,7 +387,8 @@ def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
 
 
 def embeddings_of(loaded: LoadedModel) -> Callable[[], np.ndarray[Any, Any]]:
-    """Reads `[V, D]` without padding rows to host memory, once; on a CPU a view of the weights."""
+    """A function that reads the table `[V, D]` to host memory, once, without padding rows. On a CPU the
+    result is a view of the weights."""
     return cache(lambda: np.asarray(loaded.model.params["embedding"])[: loaded.model.config.vocab_size])
 
 

@@ -1,6 +1,6 @@
 """`chorus models`: look at base models, convert them, make random ones.
 
-JAX, Orbax and the readers are imported when a command runs: `chorus --help` loads this file.
+JAX, Orbax and the readers are imported when a command runs, because `chorus --help` loads this file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHECKPOINT_FORMATS = ("orbax", "hf", "t5x")
 
 
 def source_options(command: Command) -> Command:
-    """Flags for what a checkpoint may not say about itself."""
+    """Options for facts that a checkpoint may not give."""
     for option in (
         click.option(
             "--activation",
@@ -46,7 +46,7 @@ def source_options(command: Command) -> Command:
         click.option(
             "--vocab-size",
             type=click.IntRange(min=1),
-            help="Ids without the embedding's padding rows. Default: the vocabulary's; without one "
+            help="Number of ids without the embedding's padding rows. Default: the vocabulary's; without one "
             "32100 of 32128 rows (T5), 250100 of 250112 (mT5), else all rows.",
         ),
         click.option(
@@ -79,10 +79,11 @@ def models() -> None:
 @as_json_option
 @stated
 def describe(model: str, as_json: bool, **flags: Any) -> None:
-    """Print architecture, parameters and the cost of a prompt at several lengths.
+    """Print the architecture, the parameters, and the cost of a prompt at several lengths.
 
     MODEL may also be one of the named sizes of T5 1.1: tiny, small, base, large, xl, xxl. The table is Table
-    4 of Lester et al. 2021: parameters of one prompt, of prompt and model together, and the trained share.
+        4 of Lester et al. 2021: parameters of one prompt, of prompt and model together, and the share that is
+        trained.
     """
     document = _describe_named(model) if _is_size(model) else _describe_checkpoint(model, flags, as_json)
     if as_json:
@@ -100,12 +101,12 @@ def describe(model: str, as_json: bool, **flags: Any) -> None:
 @click.option(
     "--dtype",
     type=Spelled(DTYPES | {"int8": "int8"}),
-    help="Cast the weights. int8 (orbax only): a byte a value at rest. Default: as the source has them.",
+    help="Cast the weights. int8 (orbax only) stores one byte for each value. Default: the source's type.",
 )
 @click.option(
     "--without-vocabulary",
     is_flag=True,
-    help="Convert a model that has no spiece.model: it cannot be served.",
+    help="Convert a model that has no spiece.model. It cannot be served.",
 )
 @source_options
 @as_json_option
@@ -119,11 +120,11 @@ def convert_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Write SOURCE again as the folder TARGET, which must not exist.
+    """Write SOURCE as the folder TARGET, which must not exist.
 
-    Chorus's own format (orbax) loads fastest and straight into a sharded model. This is also the only command
-    that reads pytorch_model*.bin: nothing in such a file is executed, and anything but plain tensors is
-    refused. Memory needed is the largest tensor and about 1 GiB, whatever the size of the model.
+    Chorus's own format (orbax) loads fastest, and straight into a sharded model. Only this command reads
+    pytorch_model*.bin: it executes nothing in such a file, and refuses anything but plain tensors. It needs
+    memory for the largest tensor and about 1 GiB, whatever the size of the model.
     """
     from server.model.checkpoints.convert import convert_checkpoint
 
@@ -154,7 +155,7 @@ def convert_command(
 def init(
     target: Path, size: str, to: Any, seed: int, dtype: str, vocabulary: Path | None, as_json: bool
 ) -> None:
-    """Make the folder TARGET, a model of random weights, for benchmarks, tests and demonstrations."""
+    """Make the folder TARGET: a model of random weights, for benchmarks, tests and demonstrations."""
     from server.model.checkpoints.convert import write_random
     from server.model.checkpoints.vocabulary_files import fit_vocabulary
 
@@ -169,15 +170,15 @@ def init(
 @models.command()
 @click.argument("model")
 @click.option(
-    "--verify", is_flag=True, help="Read every tensor again, even where a fingerprint is stored, and compare."
+    "--verify", is_flag=True, help="Read every tensor again, even if a fingerprint is stored, and compare."
 )
 @source_options
 @as_json_option
 @stated
 def fingerprint(model: str, verify: bool, as_json: bool, **flags: Any) -> None:
-    """Print the fingerprint of a model: the name by which prompts know their base.
+    """Print the fingerprint of a model, by which prompts recognise their base.
 
-    It is the same for the same weights in any format, in float32 or bfloat16.
+    The same weights have the same fingerprint in any format, in float32 or bfloat16.
     """
     from server.model.checkpoints.load import vocabulary_digest
     from server.model.checkpoints.verify import find_fingerprint, verify_fingerprint
@@ -272,7 +273,7 @@ def _print_written(written: Any, as_json: bool) -> None:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Report]:
-    """A bar on standard error; nothing when the answer is JSON."""
+    """A progress bar on standard error; none if the answer is JSON."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -284,7 +285,7 @@ def _progress(quiet: bool) -> Iterator[Report]:
 
     def report(what: str, done: int, total: int) -> None:
         if what not in tasks:
-            bar.start()  # not before: an empty bar would leave a blank line above an error
+            bar.start()  # not earlier, because an empty bar would leave a blank line above an error
             tasks[what] = bar.add_task(what, total=total)
         bar.update(tasks[what], completed=done)
 

@@ -1,4 +1,5 @@
-"""`chorus serve`. Its options are made from the settings' table; JAX is imported when the command runs."""
+"""`chorus serve`. Its options are generated from the table of settings; JAX is imported when the command
+runs."""
 
 from __future__ import annotations
 
@@ -19,12 +20,13 @@ from server.settings import GROUPS, Settings, flag_of, group_of, load_settings, 
 _HELP = """Serve one frozen T5 and its soft prompts over HTTP.
 
 Each option is also an environment variable (in brackets) and, under the heading shown here, a name in the
-TOML file that --config names. A flag goes before the environment, the environment before the file.
+TOML file that --config names. A flag overrides the environment, and the environment overrides the file.
 """
 
 
 class SettingsCommand(click.Command):
-    """A command whose options are settings: shows them by group, and says what became of one that is gone."""
+    """A command whose options are settings. It lists them by group, and explains any setting that was
+    removed."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         records: dict[str | None, list[tuple[str, str]]] = {None: []} | {group: [] for group in GROUPS}
@@ -72,7 +74,7 @@ def _option_of(name: str) -> Callable[[Callable[..., None]], Callable[..., None]
 
 
 def shown_default(field: FieldInfo) -> str:
-    """A setting's default as it is written on the command line; empty when there is none."""
+    """A setting's default in command-line form; empty if there is none."""
     value = field.default
     if field.is_required() or value is None:
         return ""
@@ -82,7 +84,7 @@ def shown_default(field: FieldInfo) -> str:
 
 
 def written(value: Iterable[Any]) -> str:
-    """A list of numbers or of shapes as it is written on the command line."""
+    """A list of numbers or shapes in command-line form."""
     return ",".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
 
 
@@ -114,8 +116,8 @@ def serve(config: Path | None, **flags: Any) -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """No garbage collection while modules are imported: nearly all that they make stays, and going through
-    it again and again takes a fifth of the time."""
+    """Switch off garbage collection while modules are imported. Nearly everything they create stays alive,
+    and scanning it again and again takes a fifth of the time."""
     gc.disable()
     try:
         yield
@@ -125,7 +127,7 @@ def importing() -> Iterator[None]:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """An error of ours is one sentence on the command line, and exit code 1."""
+    """Turn an error of ours into one sentence on the command line, and exit code 1."""
     try:
         yield
     except (ChorusError, StoreError, OSError) as error:

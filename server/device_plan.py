@@ -1,4 +1,5 @@
-"""What a model of a size would take on a number of devices: worked out, nothing allocated or compiled."""
+"""What a model of some size would take on some number of devices: computed, with nothing allocated or
+compiled."""
 
 from __future__ import annotations
 
@@ -29,14 +30,14 @@ class Wanted:
     """What to plan for.
 
     Attributes:
-        devices: in all; `data_devices` groups share rows, the devices of a group share tensors.
+        devices: in all. `data_devices` groups share the rows; the devices of one group share the tensors.
         dtype: `float32` or `bfloat16`.
-        slots: of one block, that holds `input_tokens` and `new_tokens` a slot.
+        slots: of one block; each holds `input_tokens` and `new_tokens`.
         batch_rows: rows of a prefill step.
         prompt_rows: rows of the device table.
-        tuning_prompts: that train together; 0 is no training, and on several devices there is none.
-        tuning_rows: of each prompt in a micro-batch.
-        prompt_length: rows of a prompt that trains.
+        tuning_prompts: how many train together; 0 means no training. On several devices nothing trains.
+        tuning_rows: rows of each prompt in a micro-batch.
+        prompt_length: rows of a prompt that is trained.
     """
 
     devices: int
@@ -55,15 +56,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """Bytes of one device.
+    """Bytes on one device.
 
     Attributes:
         memory: weights, prompt rows, encoder memory, slots, and the largest prefill step (an estimate).
         logits: f32 logits of a decode step's slots, whole on each device of a group.
-        training: prompts, their gradients and second moment, and what one backward pass keeps (an estimate);
-            0 where nothing trains.
-        step: what one decode step must move when every slot is full.
-        programs: what each program takes and gives, by name: exactly what XLA says of the compiled ones.
+        training: prompts, their gradients and second moments, and what one backward pass keeps (an estimate);
+            0 if nothing trains.
+        step: what one decode step must move when every slot is in use.
+        programs: arguments and results of each program, by name; exactly what XLA reports for the compiled
+            ones.
     """
 
     config: T5Config
@@ -76,7 +78,8 @@ class DevicePlan:
     programs: dict[str, ProgramBytes]
 
     def uses(self) -> list[tuple[str, int]]:
-        """(use, bytes), the total last. Passes run one after another: of those the largest counts."""
+        """(use, bytes) pairs, the total last. Programs run one after another, so of what they need for
+        themselves only the largest counts."""
         memory = self.memory
         fixed = [
             ("weights", memory.weights),
@@ -95,10 +98,11 @@ class DevicePlan:
 
 
 def plan_devices(config: T5Config, wanted: Wanted) -> DevicePlan:
-    """Work out everything. On several devices that is without training: a server does not train there.
+    """Compute the whole plan. On several devices it has no training, because a server does not train there.
 
     Raises:
-        InvalidInputError: the devices do not divide the model, the slots or each other; names the setting.
+        InvalidInputError: the numbers of devices do not divide the model, the slots or each other; names the
+            setting.
     """
     if wanted.devices % wanted.data_devices:
         raise InvalidInputError(
@@ -141,7 +145,7 @@ def planned_programs(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> list
 
 
 def document(plan: DevicePlan) -> dict[str, Any]:
-    """The plan as JSON has it."""
+    """The plan in JSON form."""
     wanted = plan.wanted
     return {
         "name": plan.config.name,
@@ -170,8 +174,8 @@ def _tuning_shapes(config: T5Config, wanted: Wanted) -> TrainingShapes:
 
 
 def _backward_bytes(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> int:
-    """What a backward pass over the encoder keeps: of stacked layers each one's input, computed again on the
-    way back; of separate ones the wide products and attention weights of every layer."""
+    """What a backward pass over the encoder keeps. With stacked layers: each layer's input, from which the
+    rest is computed again. With separate layers: the wide products and attention weights of every layer."""
     size, rows = np.dtype(wanted.dtype).itemsize, wanted.tuning_prompts * wanted.tuning_rows
     B, L = (rows // mesh.data if rows % mesh.data == 0 else rows), wanted.input_tokens
     carry = B * L * config.d_model * size

@@ -1,8 +1,8 @@
-"""The base that ships with Chorus, and its prompts, registered under the server's tenant on the first start.
+"""The base that ships with Chorus. Its prompts are registered under the server's tenant at the first start.
 
 base_model/model/      a Chorus checkpoint
 base_model/prompts/    prompt files
-base_model/demo.json   tasks, versions, which is live, ensembles; made by `scripts/make_base.py`
+base_model/demo.json   tasks, versions, live versions and ensembles; made by `scripts/make_base.py`
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _MADE_BY = "chorus"
 
 _HERE = Path(__file__).parent
 PLACES = (_HERE / "base_model", _HERE.parent / "base_model")
-"""In an installed package, and in a checkout."""
+"""Where the folder is in an installed package, and where in a checkout."""
 
 
 def embedded_folder() -> Path | None:
-    """The folder `base_model`; None where this installation has none."""
+    """The folder `base_model`; None if this installation has none."""
     return next((place for place in PLACES if (place / "model" / "chorus.json").is_file()), None)
 
 
 def model_source(model: str) -> str:
-    """What the setting `model` means: itself, or the folder of the base that ships.
+    """What the setting `model` means: the name itself, or the folder of the base that ships.
 
     Raises:
-        InvalidModelError: `embedded`, and nothing ships with this installation.
+        InvalidModelError: the setting is `embedded`, and no base ships with this installation.
     """
     if model != EMBEDDED:
         return model
@@ -54,7 +54,8 @@ def model_source(model: str) -> str:
 def register_prompts(
     settings: Settings, store: PromptStore, fingerprint: str, say: Callable[[str], None]
 ) -> None:
-    """With the embedded base: its prompts, under the server's tenant. Raises as `register_demo`."""
+    """If the embedded base is served, register its prompts under the server's tenant. Raises like
+    `register_demo`."""
     folder = embedded_folder()
     if settings.model != EMBEDDED or folder is None:
         return
@@ -69,11 +70,11 @@ def register_demo(
 ) -> tuple[list[str], list[str]]:
     """Publish the prompts of a base under a tenant, each task once.
 
-    A name that the tenant has used is left alone, also when its task was deleted; only a registration that
-    was cut short goes on.
+    A name that the tenant has used before is left alone, even if its task was deleted. Only a registration
+    that was interrupted is continued.
 
     Args:
-        folder: see the module.
+        folder: the folder `base_model`, laid out as the module says.
         fingerprint: of the base model that was loaded.
 
     Returns:
@@ -81,7 +82,7 @@ def register_demo(
 
     Raises:
         InvalidModelError: the prompts belong to another base.
-        StoreError: a file is no prompt for this base, or the store failed.
+        StoreError: a file is not a prompt for this base, or the store failed.
     """
     path = folder / "demo.json"
     if not path.is_file():
@@ -103,7 +104,7 @@ def register_demo(
 
 
 _Found = Literal["made", "whole", "kept"]
-"""What became of a task: published now, published before, or the tenant's own."""
+"""What happened to a task: it was published now, was published before, or belongs to the tenant."""
 
 
 def _named(found: dict[str, _Found], what: _Found) -> list[str]:
@@ -129,7 +130,7 @@ def _register_task(
             tenant, name, artifact.values, manifest, created_by=_MADE_BY,
             lineage=version["lineage"], metrics=version["metrics"], description=task["description"],
         )  # fmt: skip
-    # The first version moved `@live`; whoever moved it after that wanted it so.
+    # The first version set `@live`; if somebody moved it since, we leave it where they put it.
     moves = [move.moved_by for move in store.alias_history(tenant, name) if move.alias == LIVE]
     if moves == [_MADE_BY]:
         store.set_alias(tenant, name, LIVE, task["live"], moved_by=_MADE_BY)
@@ -137,7 +138,7 @@ def _register_task(
 
 
 def _is_ours(store: PromptStore, tenant: str, name: str, begun: int, digests: list[str]) -> bool:
-    """Whether a task holds the first versions that ship, under their numbers, and nothing else."""
+    """Whether a task holds only the first versions that ship, with the numbers that they were given."""
     try:
         versions = store.list_versions(tenant, name, limit=len(digests) + 1).items
     except NotFoundError:  # deleted

@@ -20,7 +20,7 @@
     └── DeadlineExceededError  504
 
 The JSON shape is `{"error": {"code", "message", "field", "request_id"}}`; `code` is stable and
-machine-readable, `message` says what was got, what was expected and what to do.
+machine-readable, `message` says what was received, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class ChorusError(Exception):
     Args:
         message: one sentence for a person, with what to do next.
         field: the request field or setting at fault, as a dotted path (`requests.3.task`), if there is one.
-        code: overrides the class's code with a narrower one.
-        retry_after_seconds: when to try again, for errors that pass by themselves.
+        code: a narrower code, in place of the class's own.
+        retry_after_seconds: when to try again, for errors that go away by themselves.
     """
 
     status: ClassVar[int] = 500
@@ -82,7 +82,7 @@ class ModelMismatchError(InvalidInputError):
 
 
 class UnauthenticatedError(ChorusError):
-    """No valid key came with the request."""
+    """The request came without a valid key."""
 
     status = 401
     default_code = "unauthenticated"
@@ -110,7 +110,7 @@ class ConflictError(ChorusError):
 
 
 class TooLargeError(ChorusError):
-    """The body is larger than the server reads."""
+    """The body is larger than the server accepts."""
 
     status = 413
     default_code = "too_large"
@@ -149,13 +149,13 @@ class NotReadyError(ChorusError):
 
 
 class ShuttingDownError(NotReadyError):
-    """The server is ending: it takes nothing new, and what it could not finish in time is given up."""
+    """The server is ending: it accepts nothing new, and gives up what it could not finish in time."""
 
     default_code = "shutting_down"
 
 
 def shutting_down() -> ShuttingDownError:
-    """A new one for each request: a raised exception collects tracebacks."""
+    """A new error for each request, because a raised exception collects tracebacks."""
     return ShuttingDownError("The server is shutting down: try another replica.", retry_after_seconds=1.0)
 
 

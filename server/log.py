@@ -1,8 +1,8 @@
 """The log of a process: lines to standard error, written by a thread of its own.
 
-Whoever has something to say never waits for the reader of the log and never fails because of it. A reader
-that is gone, one that stalls, a full disk: each costs lines, which are counted and told once lines go out
-again. What other code prints takes the same way.
+Code that logs never waits for whoever reads the log, and never fails because of it. If the reader is gone or
+stalls, or the disk is full, lines are lost; they are counted, and the log says how many once it can be
+written again. What other code prints goes the same way.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 Say = Callable[[str], None]
-"""Told one line at a time how a command goes."""
+"""Called with one line at a time to report a command's progress."""
 
 FLUSH_SECONDS = 0.5
-"""How long the end of a process waits for its last lines to be read."""
+"""How long an ending process waits for its last lines to be read."""
 
 _MAX_LINES = 4096
 _AT_ONCE = 256
 _PAUSE_SECONDS = 0.01
-"""Between two writes: under load each takes many lines, and a line costs its thread no turn of its own."""
+"""Time between two writes. Under load each write takes many lines, which costs less than waking the thread
+for each line."""
 
 _MAX_CHARACTERS = 16_384
 _TALLY_SECONDS = 1.0
@@ -37,17 +38,17 @@ _STDOUT, _STDERR = 1, 2
 
 
 class Log:
-    """Lines on their way to a descriptor, at most `_MAX_LINES`; what comes beyond is dropped and counted.
+    """Lines on their way to a file descriptor, at most `_MAX_LINES`. Further lines are dropped and counted.
 
     Args:
-        name: what a line that is said begins with.
+        name: the first word of each line written with `say`.
     """
 
     def __init__(self, descriptor: int, name: str = "chorus") -> None:
         self._descriptor = descriptor
         self._name = name
         self._started = time.monotonic()
-        # Its `put` may interrupt itself, so a signal's handler may write.
+        # `put` may be interrupted by another `put`, so a signal handler may write.
         self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
         self._dropped = 0
         self._unwritten = 0
@@ -56,22 +57,22 @@ class Log:
 
     @property
     def lost(self) -> int:
-        """Lines that were never written."""
+        """How many lines were never written."""
         return self._dropped + self._unwritten
 
     def write(self, line: str) -> None:
-        """Write a line, soon. Callable from any thread and from a signal's handler."""
+        """Write a line soon. May be called from any thread and from a signal handler."""
         if self._queue.qsize() >= _MAX_LINES:
             self._dropped += 1
         else:
             self._queue.put(line[:_MAX_CHARACTERS])
 
     def say(self, line: str) -> None:
-        """Write a line with the seconds since the log was made."""
+        """Write a line that begins with the seconds since the log was opened."""
         self.write(f"{self._name} [{time.monotonic() - self._started:7.1f} s] {line}")
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
-        """Wait until what was written before is out. False when that takes longer."""
+        """Wait until everything written before is out. False if that takes longer than `seconds`."""
         reached = threading.Event()
         self._queue.put(reached)
         return reached.wait(seconds)
@@ -89,18 +90,18 @@ class Log:
                 time.sleep(_PAUSE_SECONDS)
 
     def _next(self) -> tuple[list[str], threading.Event | None]:
-        """The lines at hand, at least one, or who waits behind them."""
+        """The lines in the queue, at least one, or the event of somebody who waits for them."""
         lines: list[str] = []
         item = self._queue.get()
         while not isinstance(item, threading.Event):
             lines.append(item)
-            if len(lines) == _AT_ONCE or self._queue.empty():  # nobody else takes from it
+            if len(lines) == _AT_ONCE or self._queue.empty():  # no other thread takes lines from it
                 return lines, None
             item = self._queue.get()
         return lines, item
 
     def _out(self, lines: list[str]) -> int:
-        """Write lines; how many were not wholly taken."""
+        """Write lines. Returns how many were not written whole."""
         rest = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
         try:
             while rest:
@@ -125,12 +126,12 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """At the end of the process: `logging.shutdown` calls it."""
+        """`logging.shutdown` calls this at the end of the process."""
         self._log.flush()
 
 
 class _Printed(io.TextIOBase):
-    """In place of `sys.stdout` and `sys.stderr`."""
+    """Stands in for `sys.stdout` and `sys.stderr`."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -157,16 +158,16 @@ class _Printed(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: a line is on its way when it is whole, and nobody here waits for a reader."""
+        """Does nothing: every complete line is already on its way, and nobody here waits for a reader."""
 
 
 @contextlib.contextmanager
 def process_log(name: str, level: str) -> Iterator[Log]:
-    """The log of this process, until the block ends: what is said, logged and printed.
+    """The log of this process until the block ends. It takes what is said, logged and printed.
 
     Args:
-        name: what each line that is said begins with.
-        level: least severe level of our own log lines.
+        name: the first word of each line written with `say`.
+        level: our own log lines below this level are not written.
     """
     _open_standard_descriptors()
     with _never_blocking(_STDERR), contextlib.ExitStack() as stack:
@@ -184,7 +185,8 @@ def process_log(name: str, level: str) -> Iterator[Log]:
 
 
 def _open_standard_descriptors() -> None:
-    """Where one is closed the next file or socket would get its number, and the log's lines with it."""
+    """If a standard descriptor is closed, the next file or socket would get its number, and with it the log's
+    lines."""
     while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(opened)
@@ -192,8 +194,8 @@ def _open_standard_descriptors() -> None:
 
 @contextlib.contextmanager
 def _never_blocking(descriptor: int) -> Iterator[None]:
-    """A pipe behind this descriptor is opened anew, so that native code, which writes there itself, loses its
-    lines too where it would wait. Other processes keep the pipe as it is."""
+    """Open the pipe behind this descriptor again, in non-blocking mode. Native code, which writes to it
+    directly, then loses its lines too instead of waiting. Other processes' ends of the pipe do not change."""
     before = None
     try:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -201,7 +203,7 @@ def _never_blocking(descriptor: int) -> Iterator[None]:
             before = os.dup(descriptor)
             os.dup2(mine, descriptor)
             os.close(mine)
-    except OSError:  # no such place, or no reader: then nothing blocks
+    except OSError:  # there is no pipe or no reader: then nothing blocks
         pass
     try:
         yield
@@ -212,7 +214,8 @@ def _never_blocking(descriptor: int) -> Iterator[None]:
 
 
 def set_log_levels(level: str) -> None:
-    """Our own logs from `level` up; those of libraries only from `warning` up, unless it is `debug`."""
+    """Show our own logs from `level` up, and those of libraries from `warning` up, or all if `level` is
+    `debug`."""
     own = logging.getLevelName(level.upper())
     logging.getLogger().setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
     for name in ("chorus", "server", "prompts_store", "uvicorn"):
@@ -220,10 +223,10 @@ def set_log_levels(level: str) -> None:
 
 
 class Tally:
-    """Counts what may happen a thousand times a second; a line a second tells it, however much it is.
+    """Counts events that may happen a thousand times a second, and logs one line a second about them.
 
     Args:
-        begin: of the line.
+        begin: how the line begins.
     """
 
     def __init__(self, logger: logging.Logger, level: int, begin: str) -> None:
@@ -233,22 +236,22 @@ class Tally:
         self._written = float("-inf")
 
     def note(self, what: str, last: str = "") -> None:
-        """One more of these.
+        """Count one more event of this kind.
 
         Args:
-            last: something to find the latest by, such as its request id.
+            last: identifies the latest event, such as its request id.
         """
         self._counts[what] += 1
         self._last = last or self._last
 
     def write(self, now: float) -> bool:
-        """Log what was noted, unless a line was written less than a second ago.
+        """Log the counts, unless a line was written less than a second ago.
 
         Args:
             now: monotonic seconds.
 
         Returns:
-            Whether all is told.
+            Whether nothing is left to log.
         """
         if not self._counts or now - self._written < _TALLY_SECONDS:
             return not self._counts

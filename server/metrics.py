@@ -1,9 +1,9 @@
-"""What Prometheus series are made of. Each room declares its own in a `metrics.py` and counts where something
-happens; a test gives an object of its own.
+"""The building blocks of Prometheus series. Each package declares its own series in a `metrics.py` and counts
+where something happens. Tests make their own objects.
 
-Whoever counts is never hurt: what cannot be counted is logged. Labels that a client can choose (tenant, task)
-are capped: after the first so many values the rest are counted together as `other`, so a client cannot grow
-the server's memory.
+Counting never raises: what cannot be counted is logged. Labels that a client can choose (tenant, task) are
+capped: values after the first `limit` are counted together as `other`, so a client cannot grow the server's
+memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 OTHER = "other"
 
-# From half a millisecond (a classification on an accelerator) to a minute (long generation on a CPU).
+# From half a millisecond (classification on an accelerator) to a minute (long generation on a CPU).
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 S = TypeVar("S")
@@ -31,11 +31,11 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric, as docs/metrics.md tells of it.
+    """One metric, as docs/metrics.md lists it.
 
     Attributes:
-        name: as Prometheus shows it (counters end in `_total`).
-        buckets: upper bounds of a histogram.
+        name: as Prometheus shows it; counters end in `_total`.
+        buckets: upper bounds, for a histogram.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Series:
 
 
 class MetricsRegistry(CollectorRegistry):
-    """The series of one server: never the process-wide registry, so that two servers can live in one test.
+    """The series of one server. It is never the process-wide registry, so two servers can run in one test.
 
     Attributes:
-        table: every series, as declared.
+        table: every series, as it was declared.
     """
 
     def __init__(self) -> None:
@@ -65,12 +65,12 @@ class Counter:
     ) -> None:
         self._name = name
         self._made = prometheus_client.Counter(name, description, labels, registry=registry)
-        # By labels: the library takes several times as long to find one again.
+        # Children by labels: looking one up in the library takes several times as long.
         self._kept: dict[tuple[str, ...], prometheus_client.Counter] = {} if labels else {(): self._made}
         registry.table.append(Series(name, "counter", description, labels))
 
     def inc(self, amount: float = 1, *labels: str) -> None:
-        """Add to it; `labels` in the order of their declaration."""
+        """Add `amount`; `labels` are in the order in which they were declared."""
         try:
             kept = self._kept.get(labels)
             if kept is None:
@@ -99,7 +99,7 @@ class Histogram:
         registry.table.append(Series(name, "histogram", description, labels, buckets))
 
     def observe(self, value: float, *labels: str) -> None:
-        """Add a value; `labels` in the order of their declaration."""
+        """Add a value; `labels` are in the order in which they were declared."""
         try:
             kept = self._kept.get(labels)
             if kept is None:
@@ -110,12 +110,12 @@ class Histogram:
 
 
 class Gauges(Collector, Generic[S]):
-    """Gauges of one thing: read when somebody scrapes, so that they cost nothing in between, and all at the
-    same instant.
+    """Gauges that describe one object. They are read at each scrape, all at the same instant, so they cost
+    nothing in between.
 
     Args:
-        read: gives the thing; another function from `watch` on.
-        gauges: of each, name, description and its value.
+        read: returns the object; `watch` replaces it.
+        gauges: name, description and value of each.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Gauges(Collector, Generic[S]):
         registry.table.extend(Series(name, "gauge", description) for name, description, _ in gauges)
 
     def watch(self, read: Callable[[], S]) -> None:
-        """Read the thing by this function from now on."""
+        """Read the object with this function from now on."""
         self._read = read
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -143,14 +143,14 @@ class Gauges(Collector, Generic[S]):
 
 
 class Gauge(Gauges[float]):
-    """A single number, 0 until `watch`."""
+    """A single number; 0 until `watch` is called."""
 
     def __init__(self, registry: MetricsRegistry, name: str, description: str) -> None:
         super().__init__(registry, lambda: 0.0, (name, description, float))
 
 
 class WatchedCounter(Collector):
-    """A counter with two labels that somebody else keeps: shown from `watch` on."""
+    """A counter with two labels that other code keeps. It is shown once `watch` is called."""
 
     def __init__(
         self, registry: MetricsRegistry, name: str, description: str, labels: tuple[str, str]
@@ -161,7 +161,7 @@ class WatchedCounter(Collector):
         registry.table.append(self._series)
 
     def watch(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        """Have `read` give the counts by labels at each scrape."""
+        """Read the counts by labels from `read` at each scrape."""
         self._read = read
         self._registry.register(self)
 
@@ -198,4 +198,4 @@ class LabelCap:
 
 
 def _log_loss(name: str) -> None:
-    logger.exception("%s was not counted; whoever counts goes on", name)
+    logger.exception("%s could not be counted; the request is not affected", name)

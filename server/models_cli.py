@@ -1,4 +1,4 @@
-"""`chorus models`: the verbs of `server.checkpoints_cli`, and `plan`, which needs to know every program."""
+"""`chorus models`: the commands of `server.checkpoints_cli`, and `plan`, which has to know every program."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _count(flag: str, default: int, text: str) -> Callable[[Command], Command]:
 
 @models.command()
 @click.argument("model", required=False)
-@click.option("--size", type=click.Choice(SIZES), help="A published size of T5 1.1, in place of MODEL.")
-@_count("--devices", 1, "Devices in all.")
+@click.option("--size", type=click.Choice(SIZES), help="A published size of T5 1.1, instead of MODEL.")
+@_count("--devices", 1, "Number of devices.")
 @_count("--data-devices", 1, "Groups of devices that share rows; the devices of a group share tensors.")
 @click.option("--dtype", type=Spelled(DTYPES), default="bf16", show_default=True)
 @click.option("--layout", type=click.Choice(("unrolled", "scanned")), default="unrolled", show_default=True)
@@ -39,21 +39,21 @@ def _count(flag: str, default: int, text: str) -> Callable[[Command], Command]:
 @_count("--batch-rows", 8, "Rows of a prefill step.")
 @_count("--prompt-rows", 8192, "Rows of the prompt table.")
 @click.option("--tuning-prompts", type=click.IntRange(min=0), default=1, show_default=True,
-              help="Prompts that train together, on one device only; 0 is no training.")  # fmt: skip
+              help="Prompts that train together, on one device only; 0 means none.")  # fmt: skip
 @_count("--tuning-rows", 8, "Rows of each prompt in a micro-batch.")
-@_count("--prompt-length", 100, "Rows of a prompt that trains.")
+@_count("--prompt-length", 100, "Rows of a prompt that is trained.")
 @click.option("--bandwidth", type=Finite(min=0, min_open=True), metavar="GB/S",
-              help="Memory bandwidth of a device: gives the time a decode step cannot beat.")  # fmt: skip
+              help="Memory bandwidth of a device; shows the least time a decode step can take.")  # fmt: skip
 @source_options
 @as_json_option
 @stated
 def plan(
     model: str | None, size: str | None, dtype: str, bandwidth: float | None, as_json: bool, **rest: Any
 ) -> None:
-    """Work out what a model takes of each device, and the bytes that a decode step must move.
+    """Compute what a model takes of each device, and the bytes that a decode step must move.
 
-    Nothing is allocated or compiled. MODEL is what `chorus models describe` takes, a size included. The bytes
-    of arguments and results are those of XLA's own analysis of the compiled programs.
+    Nothing is allocated or compiled. MODEL is what `chorus models describe` takes, including a size. The
+    bytes of arguments and results equal those of XLA's own analysis of the compiled programs.
     """
     from server.device_plan import Wanted, document, plan_devices
 
@@ -83,7 +83,7 @@ def _print(plan: DevicePlan, bandwidth: float | None) -> None:
     mesh = f"{wanted.data_devices} data x {plan.model_devices} model"
     console.print(f"[bold]{plan.config.name}[/bold], {wanted.dtype}, {wanted.layout}, {mesh} devices")
     shape = f"{wanted.slots} slots of {wanted.input_tokens} + {wanted.new_tokens} tokens"
-    console.print(f"{shape}, passes of {wanted.batch_rows} rows", highlight=False)
+    console.print(f"{shape}, prefill steps of {wanted.batch_rows} rows", highlight=False)
     _table(console, "of each device", plan.uses())
     moved = [("weights", step.weights), ("encoder memory", step.encoder_memory)]
     moved += [("self-attention", step.self_attention), ("logits", step.logits), ("total", step.total)]

@@ -1,10 +1,11 @@
-"""The life of a serving process: listen, load, serve, drain, end. Exit code 0 only after an orderly end.
+"""The life of a serving process: listen, load, serve, drain, end. The exit code is 0 only after an orderly
+end.
 
-The HTTP server is up before the model is loaded, so that `/readyz` can tell how far it is. On SIGTERM,
-SIGINT or SIGHUP readiness goes down first, nothing new is let in, what is under way is answered, then the
-sockets close; what is unfinished when `drain_seconds` are almost over is answered with `shutting_down`. When
-the engine dies or the start fails, whoever waits is told, and the process ends with code 1 within seconds.
-A thread of its own keeps these times, whatever else still hangs.
+The HTTP server is up before the model is loaded, so that `/readyz` can report progress. On SIGTERM, SIGINT
+or SIGHUP the server first reports that it is not ready. It then accepts nothing new, answers the requests
+under way, and closes the sockets. Requests that are unfinished when `drain_seconds` are almost over get
+`shutting_down`. If the engine dies or the start fails, waiting callers get an error and the process ends with
+code 1 within seconds. A separate thread enforces these times, whatever else hangs.
 """
 
 from __future__ import annotations
@@ -37,23 +38,24 @@ from server.signals import ending_signals
 LOG = logging.getLogger("chorus.process")
 
 _DEATH_SECONDS = 4.0
-"""From the engine's death, or from a start that failed, to the end."""
+"""Time from the engine's death, or from a failed start, to the end of the process."""
 
 _CLOSE_SECONDS = 4.0
-"""For closing tuning, engine, threads and store once the sockets are closed."""
+"""Time to close tuning, engine, threads and store once the sockets are closed."""
 
 _LAST_SECONDS = 3.0
-"""The end of `drain_seconds`, for telling whose requests are given up and for closing; never less."""
+"""The last part of `drain_seconds`, for answering the requests that are given up and for closing; never
+less."""
 
 _TELL_SECONDS = 0.6
 _TICK_SECONDS = 0.05
 
 
 class _Uvicorn(BoundedServer):
-    """A uvicorn that leaves signals to the process, and whose connections do not outlast a time.
+    """A uvicorn that leaves signals to the process, and whose connections end at a set time.
 
     Attributes:
-        until: monotonic seconds at which connections that still read or write are cut off.
+        until: when connections that still read or write are cut off, in monotonic seconds.
     """
 
     until = math.inf
@@ -63,7 +65,7 @@ class _Uvicorn(BoundedServer):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the sockets; connections go once their answers are out."""
+        """Close the sockets; connections close once their answers are sent."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -71,8 +73,8 @@ class _Uvicorn(BoundedServer):
         state = self.server_state
         while (state.connections or state.tasks) and time.monotonic() < self.until + _TELL_SECONDS:
             for connection in list(state.connections):
-                with contextlib.suppress(Exception):  # what is broken already closes by itself
-                    connection.shutdown()  # idle, it closes now; else after its answer
+                with contextlib.suppress(Exception):  # a broken connection closes by itself
+                    connection.shutdown()  # an idle one closes now, a busy one after its answer
                 if time.monotonic() >= self.until:
                     connection.transport.abort()
             await asyncio.sleep(_TICK_SECONDS)
@@ -82,8 +84,8 @@ class Process:
     """One serving process.
 
     Args:
-        app: built, not yet loaded.
-        say: told one line at a time how the start goes.
+        app: built, but not yet loaded.
+        say: called with one line at a time to report how the start goes.
     """
 
     def __init__(self, app: App, say: Say) -> None:
@@ -96,19 +98,20 @@ class Process:
         self._drain_seconds = max(_LAST_SECONDS, app.settings.drain_seconds)
         self._served = False
         self._loaded = threading.Event()
-        # Monotonic seconds; its `put` may interrupt itself, so a signal's handler may put.
+        # Times in monotonic seconds. `put` may be interrupted by another `put`, so a signal handler may call
+        # it.
         self._ends: queue.SimpleQueue[float] = queue.SimpleQueue()
         limits = ConnectionLimits(idle_seconds=app.settings.keep_alive_seconds)
         self._server = _Uvicorn(uvicorn_config(app.api), limits, app.entrance.look)
 
     def run(self) -> int:
-        """Serve until a signal, the engine's death or a start that fails.
+        """Serve until a signal, the engine's death or a failed start.
 
         Returns:
             The exit code.
 
         Raises:
-            InvalidInputError: the address cannot be listened on.
+            InvalidInputError: the server cannot listen on the address.
         """
         listener = listen(self._app.settings.http_host, self._app.settings.http_port)
         threading.Thread(target=self._keep_time, name="chorus-end", daemon=True).start()
@@ -117,12 +120,12 @@ class Process:
         try:
             with asyncio.Runner(loop_factory=self._new_loop) as runner:
                 runner.run(self._serve(listener))
-        except BaseException:  # whatever it is, a process that does not serve must not stay
+        except BaseException:  # whatever failed, a process that does not serve must end
             LOG.exception("serving failed")
             exit_now(1)
         if not self._loaded.is_set():  # a compile cannot be interrupted: end without waiting for it
             exit_now(self._code)
-        if not close_app(self._app):  # nor can one of a tuning job
+        if not close_app(self._app):  # a tuning job's compile cannot be interrupted either
             exit_now(self._code)
         return self._code
 
@@ -130,7 +133,7 @@ class Process:
         return asyncio.SelectorEventLoop(PausingSelector(self._app.entrance.pause_seconds))
 
     def _keep_time(self) -> None:
-        """On a thread of its own: when a time to end has come, the process ends."""
+        """End the process when a time set for it has come. Runs on its own thread."""
         until = math.inf
         while (left := until - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -143,7 +146,7 @@ class Process:
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
         upkeep = asyncio.create_task(self._app.upkeep.run())
         watch = asyncio.create_task(self._app.services.library.health.watch())
-        if self._signalled_at is not None:  # before there was a loop to tell
+        if self._signalled_at is not None:  # the signal came before there was a loop
             self._begin_drain()
         try:
             await self._server.serve(sockets=[listener])
@@ -151,7 +154,7 @@ class Process:
             await settle(upkeep, watch)
         self._served = True
         self._ends.put(time.monotonic() + _CLOSE_SECONDS)
-        if self._server.server_state.tasks:  # they wait for a thread that hangs, and answer nobody any more
+        if self._server.server_state.tasks:  # they wait for a hanging thread and will never answer
             exit_now(self._code)
 
     def _load(self, listener: socket.socket) -> None:
@@ -165,8 +168,8 @@ class Process:
                 "cannot start: this machine has too little memory: choose smaller shapes, or "
                 "smaller input_lengths, batch_rows, blocks or score_buckets."
             )
-        except BaseException:  # SystemExit too: nobody else sees what ends this thread
-            self._ends.put(time.monotonic() + _DEATH_SECONDS)  # first, in case that telling fails too
+        except BaseException:  # SystemExit too: nobody else sees why this thread ends
+            self._ends.put(time.monotonic() + _DEATH_SECONDS)  # first, in case the reporting fails too
             LOG.exception("cannot start")
             self._fail("cannot start: see the traceback above")
         finally:
@@ -177,7 +180,7 @@ class Process:
         if self._signalled_at is not None:
             exit_now(128 + sig)
         self._signalled_at = time.monotonic()
-        self._app.services.lifecycle.draining()  # readiness is down before anything else happens
+        self._app.services.lifecycle.draining()  # report "not ready" before anything else happens
         self._signal = signal.Signals(sig).name
         self._ends.put(self._signalled_at + self._drain_seconds)
         if self._loop is not None:
@@ -185,7 +188,7 @@ class Process:
 
     def _begin_drain(self) -> None:
         self._drain_task = asyncio.ensure_future(self._drain())
-        with contextlib.suppress(Exception):  # who cannot be told is no reason to stay
+        with contextlib.suppress(Exception):  # a failure here must not keep the process alive
             self._say(f"{self._signal}: draining")
 
     async def _drain(self) -> None:
@@ -194,12 +197,13 @@ class Process:
         try:
             await self._answer(until)
         except Exception:
-            LOG.exception("draining failed: the process ends all the same")
+            LOG.exception("draining failed; the process ends anyway")
             self._code = 1
         self._stop(self._code, until + 3 * _TELL_SECONDS)
 
     async def _answer(self, until: float) -> None:
-        """Answer what is under way until then, in monotonic seconds; give back the tuning job meanwhile."""
+        """Answer the requests under way until then, in monotonic seconds. Meanwhile give back the tuning
+        job."""
 
         def left() -> float:
             return max(0.0, until - time.monotonic())
@@ -208,16 +212,16 @@ class Process:
         told = 2 * _TELL_SECONDS
         tuning = asyncio.create_task(asyncio.to_thread(stop_tuning, self._app, left() + told))
         if given_up := await answer_requests(self._app.services, left(), _TELL_SECONDS):
-            LOG.warning("%d requests were unfinished and are given up", given_up)
+            LOG.warning("gave up %d unfinished requests", given_up)
         await asyncio.wait({tuning}, timeout=max(0.0, until + told - time.monotonic()))
 
     def _on_death(self, error: EngineDeadError) -> None:
-        """On the engine's thread or its watchdog's."""
+        """Called on the engine's thread or on the watchdog's."""
         self._app.services.lifecycle.dead()
         self._fail(f"the engine died: {error.message}")
 
     def _fail(self, line: str) -> None:
-        """End with code 1, within seconds. Callable from any thread."""
+        """End with code 1 within seconds. May be called from any thread."""
         self._code = 1
         now = time.monotonic()
         self._ends.put(now + _DEATH_SECONDS)
@@ -227,7 +231,8 @@ class Process:
             self._stop(1, now + _DEATH_SECONDS / 2)
 
     def _stop(self, code: int, until: float) -> None:
-        """Close the sockets; connections have until then, in monotonic seconds. Callable from any thread."""
+        """Close the sockets; connections have until then, in monotonic seconds. May be called from any
+        thread."""
         self._code = code or self._code
         self._server.until = min(self._server.until, until)
         if self._loop is not None:
@@ -235,11 +240,11 @@ class Process:
 
 
 async def answer_requests(services: Services, seconds: float, tell_seconds: float) -> int:
-    """Let nothing new in and wait for what is under way; what is unfinished after `seconds` is given up, so
-    that its one outcome is `shutting_down`. On the event loop.
+    """Accept nothing new and wait for the requests under way. Those unfinished after `seconds` are given up
+    and get `shutting_down` as their one outcome. Runs on the event loop.
 
     Args:
-        tell_seconds: twice so long at most is waited, further, for those answers.
+        tell_seconds: how long to wait for those answers; at most twice as long.
 
     Returns:
         How many requests were given up.
@@ -249,7 +254,7 @@ async def answer_requests(services: Services, seconds: float, tell_seconds: floa
     unfinished = await lifecycle.answered(seconds)
     if services.serving is not None:
         await services.serving.engine.drain(0.0 if unfinished else tell_seconds)
-    if unfinished and await lifecycle.answered(tell_seconds):  # those that the engine told are done by then
+    if unfinished and await lifecycle.answered(tell_seconds):  # the engine's own are done by then
         await lifecycle.give_up(tell_seconds)
     return unfinished
 
@@ -261,7 +266,7 @@ def listen(host: str, port: int) -> socket.socket:
         # asyncio turns Nagle's algorithm off only where the protocol is named; `create_server` does not:
         # with it, an answer in two writes waits 40 ms for the client's delayed acknowledgement.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except (OSError, ValueError) as error:  # ValueError: no name that a host can have
+    except (OSError, ValueError) as error:  # ValueError: not a possible host name
         raise _cannot_listen(host, port, error) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -275,7 +280,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _cannot_listen(host: str, port: int, error: OSError | ValueError) -> InvalidInputError:
-    reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
+    reason = error.strerror if isinstance(error, OSError) else "that is not a host name"
     nameless = isinstance(error, ValueError | socket.gaierror)
     return InvalidInputError(
         f"Cannot listen on {host[:80]} port {port}: {reason}.", field="http_host" if nameless else "http_port"
@@ -292,7 +297,7 @@ def end_with(run: Callable[[], int]) -> NoReturn:
     """End the process with the exit code that `run` returns, or with 1 where it fails.
 
     Raises:
-        ChorusError, StoreError: of `run`; the process goes on.
+        ChorusError, StoreError: raised by `run`; the process goes on.
     """
     try:
         code = run()
@@ -303,11 +308,11 @@ def end_with(run: Callable[[], int]) -> NoReturn:
     except BaseException:
         LOG.exception("cannot start")
         code = 1
-    exit_now(code)  # everything is closed by now; taking the interpreter down would take seconds more
+    exit_now(code)  # everything is closed; shutting down the interpreter would take seconds more
 
 
 def exit_now(code: int) -> NoReturn:
     """End the process without waiting for its threads."""
     with contextlib.suppress(Exception):
-        logging.shutdown()  # writes what is left of the log, for a moment at most
+        logging.shutdown()  # write the rest of the log, for a moment at most
     os._exit(code)

@@ -1,6 +1,6 @@
-"""Files that are made from the code, whole or in part: `python -m server.reference` writes them.
+"""Files that are generated from the code, whole or in part. `python -m server.reference` writes them.
 
-A test compares what is checked in with what the code says.
+A test compares the files in the repository with what the code generates.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ data_dir = "/var/lib/chorus"
 [tuning]
 tuning_share = 0.2
 """
-"""The example of docs/settings.md."""
+"""The example in docs/settings.md."""
 
 CHANGE_FIRST = {
-    "model": "The base that ships is a small one: name yours, as a folder or a hub id.",
-    "data_dir": "Everything that lasts is in it: put it on a disk that is backed up.",
-    "http_host": "Other machines reach the server only on an address of this one, and then with a key.",
+    "model": "The base that ships is small: name your own, as a folder or a hub id.",
+    "data_dir": "It holds everything that must last: put it on a disk that is backed up.",
+    "http_host": "By default only this machine reaches the server; any other address needs a key.",
     "api_key_file": "A file of one line, 16 characters or more; every caller then sends the key.",
     "shapes": "Short inputs start sooner with `small`; an accelerator serves more at once with `large`.",
     "prompt_rows": "All prompts in use at once should fit: tasks in use times the rows of a prompt.",
-    "tuning_share": "Tuning waits until no request does; give it a share if jobs must go on under load.",
-    "drain_seconds": "Less than the time after which whatever stops the process kills it.",
+    "tuning_share": "Tuning runs only when no request waits; give it a share if jobs must go on under load.",
+    "drain_seconds": "Keep it below the time after which your supervisor kills the process.",
 }
 """What an operator changes first, and why."""
 
@@ -71,8 +71,8 @@ def settings_page() -> str:
         "",
         "    chorus serve --config chorus.toml",
         "",
-        "Each of these can be given as a flag (`--data-dir /var/lib/chorus`) or as an environment variable",
-        "(`CHORUS_DATA_DIR=/var/lib/chorus`) too. A flag overrides a variable, a variable overrides the file",
+        "You can also give a setting as a flag (`--data-dir /var/lib/chorus`) or as an environment variable",
+        "(`CHORUS_DATA_DIR=/var/lib/chorus`). A flag overrides a variable, a variable overrides the file",
         "that `--config` or `CHORUS_CONFIG` names, and the file overrides the default. Lists are written",
         "`64,128`, shapes `128x64x16,256x64x16` (in the file also as arrays). A secret is never a setting:",
         "settings name the file that holds it.",
@@ -83,7 +83,7 @@ def settings_page() -> str:
         "| --- | --- |",
         *(f"| `{name}` | {why} |" for name, why in CHANGE_FIRST.items()),
         "",
-        "Everything below is made from `server/settings/` by `python -m server.reference`.",
+        "`python -m server.reference` generates everything below from `server/settings/`.",
     ]
     for group, members in GROUPS.items():
         lines += ["", f"## `[{group}]`", "", f"{title_of(group)}.", ""]
@@ -100,8 +100,8 @@ def settings_page() -> str:
         "",
         "## The presets of `shapes`",
         "",
-        "The setting of its name replaces a list; the others stay. More programs take longer to compile at",
-        "the first start. More slots take more memory; the server prints how much when it starts.",
+        "To replace one list of a preset, give the setting of that name. More programs take longer to",
+        "compile at the first start. More slots take more memory; the server prints how much when it starts.",
         "",
         "| `shapes` | programs | `input_lengths` | `batch_rows` | `blocks` | `score_buckets` |",
         "| --- | ---: | --- | --- | --- | --- |",
@@ -111,11 +111,11 @@ def settings_page() -> str:
         lines.append(f"| `{name}` | {program_count(build_ladder(*lists))} | {cells} |")
     lines += [
         "",
-        "## Settings that are gone",
+        "## Removed settings",
         "",
-        "If a server is given one of these, as a flag, a variable or in the file, it says the same and ends.",
+        "If you still give one of these, as a flag, a variable or in the file, the server says so and ends.",
         "",
-        "| gone | instead |",
+        "| removed | what happens now |",
         "| --- | --- |",
         *(f"| `{name}` | {told[0].upper()}{told[1:]}. |" for name, told in REMOVED.items()),
     ]
@@ -129,7 +129,7 @@ chorus_requests_total{kind="score",outcome="ok"} 8.0
 chorus_queued_requests 0.0
 chorus_prompt_rows_resident 120.0
 """
-"""The example of docs/metrics.md: what a real server answered."""
+"""The example in docs/metrics.md: a real server's answer."""
 
 FIRST_QUERIES = {
     "Does it take requests?": "chorus_ready",
@@ -138,7 +138,7 @@ FIRST_QUERIES = {
         "histogram_quantile(0.99, sum(rate(chorus_request_seconds_bucket[5m])) by (le))"
     ),
     "Does it turn requests away?": "sum(rate(chorus_requests_refused_total[5m])) by (code)",
-    "Do prompts leave the device?": "rate(chorus_prompt_evictions_total[5m])",
+    "Are prompts evicted from the device?": "rate(chorus_prompt_evictions_total[5m])",
     "Does it train?": "chorus_tuning_running",
 }
 """What an operator watches first."""
@@ -165,10 +165,10 @@ def metrics_page() -> str:
         "| --- | --- |",
         *(f"| {question} | `{query}` |" for question, query in FIRST_QUERIES.items()),
         "",
-        "A histogram `NAME` is there as `NAME_bucket`, `NAME_sum` and `NAME_count`. The first 50 tenants and",
-        "the first `CHORUS_METRICS_TASK_SERIES` tasks have series of their own; later ones count as `other`.",
+        "A histogram `NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. The first 50 tenants",
+        "and the first `CHORUS_METRICS_TASK_SERIES` tasks have series of their own; others count as `other`.",
         "",
-        "Everything below is made from the code by `python -m server.reference`.",
+        "`python -m server.reference` generates everything below from the code.",
         "",
         "| name | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
@@ -180,7 +180,7 @@ def metrics_page() -> str:
 
 
 def openapi_page() -> str:
-    """docs/openapi.json: of an app that serves nothing yet."""
+    """docs/openapi.json: the document of an application that does not serve yet."""
     from server.api.routes.document import openapi_document
     from server.app import build_app, close_app
 
@@ -194,7 +194,7 @@ def openapi_page() -> str:
 
 
 def tuning_page() -> str:
-    """docs/tuning.md, with the fields of a job document between its marks."""
+    """docs/tuning.md, with the fields of a job document between its markers."""
     page = (DOCS / "tuning.md").read_text(encoding="utf-8")
     for model in (JobDocument, PromptDocument, DataDocument, DataSource, Recipe):
         begin, end = f"<!-- {model.__name__}: made by python -m server.reference -->\n", "<!-- end -->\n"
@@ -204,7 +204,7 @@ def tuning_page() -> str:
 
 
 def _fields(model: type[DocumentModel]) -> str:
-    """A table of what a model has and its parent has not."""
+    """A table of the fields that a model adds to its parent's."""
     parent = model.__mro__[1]
     known = parent.model_fields if issubclass(parent, DocumentModel) else {}
     lines = ["| field | values | default | meaning |", "| --- | --- | --- | --- |"]
@@ -218,11 +218,12 @@ def _fields(model: type[DocumentModel]) -> str:
 
 
 BESIDE = ("task", "data", "recipe")
-"""Fields of a job document that are parameters of the client's own."""
+"""Fields of a job document that are parameters of the client's method."""
 
 
 def job_fields_module() -> str:
-    """The client's types of the fields that it passes on: it imports nothing of the server."""
+    """Types of the fields that the client passes on. They are generated because the client imports nothing of
+    the server."""
     lines = [
         '"""The fields of a job document that `client.tuning.start` passes on.',
         "",
@@ -234,7 +235,7 @@ def job_fields_module() -> str:
         "",
         "",
         "class JobFields(TypedDict, total=False):",
-        '    """docs/tuning.md has their bounds and defaults. What is None is left out."""',
+        '    """docs/tuning.md has their bounds and defaults. A field that is None is left out."""',
     ]
     for name, field in JobDocument.model_fields.items():
         if name not in BESIDE:
@@ -255,7 +256,7 @@ def _docstring(text: str | None) -> Iterator[str]:
 
 
 def _written_type(kind: Any) -> str:
-    """A field's type as a caller may write its value: any list, any object."""
+    """A field's type as a caller may write a value: any list, any object."""
     kind, _ = _bare(kind, [])
     if _is_union(kind):
         return " | ".join(_written_type(part) for part in get_args(kind) if part is not type(None))
@@ -275,7 +276,7 @@ GENERATED = {
     "docs/tuning.md": tuning_page,
     "clients/chorus/types/job_fields.py": job_fields_module,
 }
-"""Path in the repository, and what makes the content."""
+"""Path in the repository, and the function that makes the content."""
 
 
 def main() -> None:
@@ -313,7 +314,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _bare(kind: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
-    """A type without its annotations, which go to the others."""
+    """A type without its annotations, which are added to `metadata`."""
     if get_origin(kind) is not Annotated:
         return kind, metadata
     bare, *own = get_args(kind)

@@ -6,7 +6,7 @@ import signal
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """SIGTERM, SIGINT and SIGHUP; SIGHUP only where it was not turned off, as `nohup` does."""
+    """SIGTERM, SIGINT and SIGHUP. SIGHUP only if it is not ignored, as `nohup` makes it."""
     found = [signal.SIGTERM, signal.SIGINT]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         found.append(signal.SIGHUP)

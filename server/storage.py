@@ -1,4 +1,5 @@
-"""What a process keeps on a disk, opened or tried before a model is loaded: store, compile cache, journal."""
+"""What a process keeps on a disk (store, compile cache, journal), opened or tried before a model is
+loaded."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ from server.settings import Settings
 
 
 def open_storage(settings: Settings) -> PromptStore:
-    """The store; everything else that is written later is tried.
+    """Open the store, and try to write everything else that is written later.
 
     Raises:
-        InvalidInputError, StoreError: something cannot be written; names the setting.
+        InvalidInputError, StoreError: something cannot be written; the error names the setting.
     """
     try:
         store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
     except StoreError as error:
-        # With a database of its own, either may be at fault: the message tells them apart.
+        # If database_url is set, it or data_dir may be at fault: the message tells them apart.
         field = error.field or (None if settings.database_url else "data_dir")
         raise StoreError(error.message, field=field, code=error.code) from error
     try:
@@ -35,7 +36,7 @@ def open_storage(settings: Settings) -> PromptStore:
 
 
 def compile_cache(settings: Settings) -> Path:
-    """Folder of the compile cache."""
+    """The folder of the compile cache."""
     return settings.compile_cache_dir or settings.data_dir / "compile_cache"
 
 
@@ -56,13 +57,13 @@ def _try_journal(path: Path | None) -> None:
 
 @contextmanager
 def _refusing(field: str, path: Path) -> Iterator[None]:
-    """The operating system's errors as one that names the setting."""
+    """Turn the operating system's errors into one that names the setting."""
     try:
         yield
     except OSError as error:
         blocked = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "a file is where a folder must be" if blocked else error.strerror or str(error)
         message = (
-            f"{str(path)[:200]} cannot be written: {reason}. Name another place, or make this one writable."
+            f"{str(path)[:200]} cannot be written: {reason}. Choose another place, or make this one writable."
         )
         raise InvalidInputError(message, field=field) from error

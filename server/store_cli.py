@@ -1,4 +1,5 @@
-"""`chorus store`: an operator's look at the data folder. No JAX, so that it starts at once."""
+"""`chorus store`: commands with which an operator looks after the data folder. They start at once, without
+JAX."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ _NOUNS = {
 }
 
 _PLACES = ("data_dir", "database_url")
-"""Settings that say where the store is."""
+"""The settings that say where the store is."""
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 
@@ -44,7 +45,7 @@ def _opened(config: Path | None, flags: dict[str, Any]) -> Iterator[tuple[Settin
     """The settings, and the store that they name."""
     from prompts_store.store import PromptStore
 
-    # What opening has to say, the verbs tell in their own words.
+    # The commands report in their own words what opening the store would log.
     logging.getLogger("chorus.store").addHandler(logging.NullHandler())
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
@@ -55,26 +56,26 @@ def _opened(config: Path | None, flags: dict[str, Any]) -> Iterator[tuple[Settin
 
 @click.group()
 def store() -> None:
-    """Look after the data folder: check it, collect it, adopt it.
+    """Look after the data folder: check it, collect what it does not need, adopt it.
 
-    For whoever runs the server, on its machine, with its data folder and database: the options are those of
-    `chorus serve`, and so are their environment variables. Every verb works beside a running server.
+    Run these commands on the server's machine, with its data folder and database. They have the options and
+    environment variables of `chorus serve`. Every command works beside a running server.
     """
 
 
 @store.command()
-@click.option("--repair", is_flag=True, help="Put right what can be worked out anew; files stay as they are.")
+@click.option("--repair", is_flag=True, help="Correct what can be computed again; files stay as they are.")
 @_as_json
 @config_options(*_PLACES)
 def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Read everything back, and say what is wrong and what to do.
 
     Blobs and data files are compared with their digests, and the database's counts, aliases, labels and
-    manifests with each other. With --repair, counts, labels and numbers of events are worked out anew from
-    the versions and events themselves; a damaged blob is reported and left where it lies, until the same
-    values are published again.
+    manifests with each other. With --repair, counts, labels and numbers of events are computed again from the
+    versions and events. A damaged blob is reported and left in place until the same values are published
+    again.
 
-    Exit code 0 when nothing is wrong, or everything was repaired; else 1.
+    The exit code is 0 if nothing is wrong or everything was repaired, else 1.
     """
     with _opened(config, flags) as (settings, store):
         report = store.check(repair=repair)
@@ -83,24 +84,26 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
 
 
 @store.command(short_help="Remove what nothing needs, now.")
-@click.option("--dry-run", is_flag=True, help="List what would go and how much; remove nothing.")
+@click.option("--dry-run", is_flag=True, help="List what would be removed, and its size; remove nothing.")
 @click.option(
     "--allow-mass-removal",
     is_flag=True,
-    help="Also where more than half of the blobs, or of the data files, would go, and more than 20.",
+    help="Go on even if more than half of the blobs, or of the data files, and more than 20 would be "
+    "removed.",
 )
 @_as_json
 @config_options(*_PLACES, "collect_grace_seconds")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
-    """Remove what nothing needs, now: blobs of deleted versions, data files, dead uploads.
+    """Remove what nothing needs, now: blobs of deleted versions, data files, unfinished uploads of dead
+    processes.
 
-    The server does the same in the background. It refuses what looks like a mistake, here as there: a
-    database and a folder that carry different ids, and a collection of more than half of what is there. The
-    grace period must be longer than a running server reads a version that was deleted meanwhile.
+    The server does the same in the background. Both refuse what looks like a mistake: a database and a folder
+    with different ids, or a collection of more than half of what is there. The grace period must be longer
+    than a running server reads a version that was deleted meanwhile.
 
-    Exit code 1 when the collection is, or with --dry-run would be, refused.
+    The exit code is 1 if the collection is refused or, with --dry-run, would be.
     """
     with _opened(config, flags) as (settings, store):
         if not dry_run:
@@ -123,19 +126,19 @@ def collect(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @config_options(*_PLACES)
 def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
-    """Make the data folder carry the database's id, so that it is collected again.
+    """Give the data folder the database's id, so that it can be collected again.
 
-    For a database that was made anew beside old blobs, or restored from elsewhere, once you know that it is
-    the right one. What the database does not know of is removed by a later collection: restore a backup of
-    the database instead if there is one. Stop the servers of any other database that uses this folder.
+    Use this for a database that was created anew beside old blobs, or restored from elsewhere, once you know
+    that it is the right one. A later collection removes what the database does not know: if there is a backup
+    of the database, restore that instead. First stop the servers of any other database that uses this folder.
     """
     with _opened(config, flags) as (settings, store):
         pairing = store.pairing()
         _print_pairing(pairing, settings)
         if pairing.one:
-            click.echo("They carry one id: there is nothing to do.")
+            click.echo("They have the same id: there is nothing to do.")
             return
-        click.echo("What the database does not know is removed by a later collection.")
+        click.echo("A later collection removes what the database does not know.")
         if not yes:
             click.confirm(f"Make {settings.data_dir} carry the database's id?", abort=True, err=True)
         store.adopt()
@@ -153,7 +156,7 @@ def _print_check(report: CheckReport, settings: Settings) -> None:
     if report.orphans or report.temporary_files:
         click.echo(
             f"{report.orphans} blobs and data files that nothing names, {report.temporary_files} temporary "
-            f"files: uploads in flight, or dead ones, which a collection removes."
+            f"files: uploads under way, or interrupted ones, which a collection removes."
         )
     for kind in dict.fromkeys(problem.kind for problem in report.problems):
         found = [problem for problem in report.problems if problem.kind == kind]
@@ -181,7 +184,7 @@ def _print_check_json(report: CheckReport, settings: Settings) -> None:
 
 
 def _told(report: CollectReport) -> str:
-    held = f" {report.held} are being read and stay." if report.held else ""
+    held = f" {report.held} are being read and were kept." if report.held else ""
     return (
         f"Removed {report.blobs} {_NOUNS['blob']}, {report.orphans} {_NOUNS['orphan']}, {report.files} "
         f"{_NOUNS['file']} ({report.freed_bytes:,} bytes), {report.temporary_files} temporary files.{held}"
@@ -193,7 +196,7 @@ def _print_plan(plan: CollectPlan) -> None:
         click.echo(f"{one.kind:6} {one.digest} {one.size_bytes:>12,}  {_REASONS[one.kind]}")
     click.echo(f"Would remove {_summed(plan.removals)}, {plan.temporary_files} temporary files.")
     if plan.refusal:
-        click.echo(f"But it would be refused. {plan.refusal}", err=True)
+        click.echo(f"The collection would be refused. {plan.refusal}", err=True)
 
 
 def _summed(removals: tuple[Removal, ...]) -> str:

@@ -1,6 +1,6 @@
-"""JSON in files that others wrote: each key once, and no numbers that JSON does not have.
+"""A strict reader for JSON files that others wrote: each key once, and no numbers that JSON does not have.
 
-What callers send has its own reader (`api/http/json_body`), which counts before it parses.
+Bodies of requests have their own reader (`api/http/json_body`), which counts before it parses.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 
 
 def parse_strictly(text: str) -> Any:
-    """The value in a text that the caller has bounded in size.
+    """Parse a text whose size the caller has bounded.
 
     Raises:
-        ValueError: not JSON, NaN or an infinity, or a key that an object has twice.
-        RecursionError: nested too deeply.
+        ValueError: it is not JSON, it has NaN or an infinity, or an object has a key twice.
+        RecursionError: it is nested too deeply.
     """
     return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
 

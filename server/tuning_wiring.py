@@ -1,4 +1,5 @@
-"""Wiring of tuning: settings and a loaded model become a service. For the server and for `chorus worker`."""
+"""Wiring of tuning: a service made from settings and a loaded model, for the server and for `chorus
+worker`."""
 
 from __future__ import annotations
 
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from server.model.checkpoints import LoadedModel
 
 FOLDER = "tuning"
-"""Of checkpoints and downloads, in the data folder."""
+"""Folder of checkpoints and downloads, in the data folder."""
 
 
 def service_config(settings: Settings, slice_seconds: float | None = None) -> ServiceConfig:
-    """The service's share of the settings."""
+    """The settings that concern the service."""
     return ServiceConfig(
         folder=settings.data_dir / FOLDER,
         owner=f"{socket.gethostname()[:64]} process {os.getpid()}",
@@ -41,7 +42,8 @@ def service_config(settings: Settings, slice_seconds: float | None = None) -> Se
 
 
 def longest_dispatch(settings: Settings) -> float | None:
-    """Seconds that a dispatch may take on the engine's thread: the watchdog must not see one as hung."""
+    """How many seconds a dispatch may take on the engine's thread before the watchdog would take it for
+    hung."""
     return settings.step_timeout_seconds / 2 or None
 
 
@@ -53,7 +55,7 @@ def tuning_base(
     max_prompt_rows: int,
     max_label_tokens: int,
 ) -> TuningBase:
-    """The loaded model as jobs train against it."""
+    """The loaded model in the form that jobs train against."""
     assert loaded.vocabulary is not None
     return TuningBase(
         functions=loaded.model.functions,

@@ -1,4 +1,4 @@
-"""URLs that a setting or a request names."""
+"""URLs in settings and requests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 
 
 def split_http_url(url: str) -> SplitResult:
-    """The parts of an `http://` or `https://` URL with a host, written in visible ASCII characters.
+    """The parts of an `http://` or `https://` URL that has a host and only visible ASCII characters.
 
-    What every parser reads alike: `urlsplit` drops tabs and newlines silently, and others do not.
+    Every parser reads such a URL alike; others may not: `urlsplit`, for one, silently drops tabs and
+    newlines.
 
     Raises:
-        ValueError: it is none; the message is the end of a sentence that begins with its name.
+        ValueError: it is not such a URL. The message continues a sentence that begins with the URL's name.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
@@ -25,7 +26,7 @@ def split_http_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         found = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or an address that is none
+    except ValueError:  # the port or the address is not valid
         found = False
     if not found or "\\" in url:
         raise ValueError("must name a host, and a port only as a number, as in https://host:8443/folder/file")

@@ -1,6 +1,6 @@
-"""Strict models of what callers send; what is wrong with it is said in the words of the other errors.
+"""Strict models of what callers send, and errors that say what is wrong with it in our own words.
 
-A sentence says what was expected, and never shows the value.
+An error says what was expected, and never shows the value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from server.errors import InvalidInputError
 T = TypeVar("T")
 
 Items = Annotated[list[T], Field(fail_fast=True)]
-"""A list of which only the first bad item is told."""
+"""A list of which only the first bad item is reported."""
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
 
@@ -68,7 +68,7 @@ _WORDS = {
 
 
 def sentence_of(problem: Mapping[str, Any]) -> str:
-    """One sentence for a problem of `ValidationError.errors()`; pydantic's own for an unknown kind."""
+    """One sentence for a problem from `ValidationError.errors()`; pydantic's own text for an unknown kind."""
     words = _WORDS.get(str(problem["type"]))
     if words is not None:
         return words.format_map(problem.get("ctx", {}))
@@ -77,7 +77,7 @@ def sentence_of(problem: Mapping[str, Any]) -> str:
 
 
 def join_path(path: str, key: object) -> str:
-    """The dotted path one step deeper; a key that is not plain is shown as `?`, never echoed."""
+    """The dotted path one step deeper. A key with unusual characters appears as `?` and is never echoed."""
     name = str(key)
     shown = name if _SAFE_KEY.fullmatch(name) else "?"
     return f"{path}.{shown}" if path else shown
@@ -104,5 +104,5 @@ def input_error(problem: Mapping[str, Any]) -> InvalidInputError:
 
 
 def validation_error(error: ValidationError) -> InvalidInputError:
-    """The first problem that pydantic found."""
+    """An error for the first problem that pydantic found."""
     return input_error(error.errors(include_url=False, include_input=False)[0])

@@ -1,4 +1,4 @@
-"""`chorus worker`: a process of its own that tunes prompts. Its options are settings of `chorus serve`."""
+"""`chorus worker`: a separate process that tunes prompts. Its options are settings of `chorus serve`."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ WORKER_SETTINGS = (
 """Settings that a worker reads."""
 
 SLICE_MS = 1_000
-"""Where no setting says so: nobody waits for a worker's device, and larger dispatches are faster."""
+"""The default slice of a worker: nobody waits for its device, and larger dispatches are faster."""
 
 _CLOSE_SECONDS = 3.0
-_HELP = """Tune prompts in a process of its own, with its own copy of the weights.
+_HELP = """Tune prompts in a separate process, with its own copy of the weights.
 
-Takes tuning jobs from the same store as the servers: give it their data folder (and database), and the same
-model. It needs the memory of one more model. On SIGTERM, SIGINT or SIGHUP it saves the job at hand and gives
-it back within `drain_seconds`, so that another worker or a server goes on with it.
+The worker takes tuning jobs from the same store as the servers: give it their data folder (and database), and
+the same model. It needs memory for one more model. On SIGTERM, SIGINT or SIGHUP it saves the running job and
+gives it back within `drain_seconds`, so that another worker or a server goes on with it.
 
 Each option is also an environment variable (in brackets) and, under the heading shown here, a name in the
 TOML file that --config names.
@@ -74,7 +74,7 @@ def worker(config: Path | None, **flags: Any) -> None:
 
 
 def run(settings: Settings, say: Say) -> int:
-    """Work until a signal. Ends the process where something does not end in time.
+    """Work until a signal comes. Ends the process if something does not end in time.
 
     Returns:
         The exit code.
@@ -101,12 +101,12 @@ def run(settings: Settings, say: Say) -> int:
         store, base, service_config(settings, slice_seconds(settings)), metrics=Metrics().tuning, say=say
     )
     device = SliceThread(service.work)
-    wait = signals(exit_now)  # until here a signal ends the process: there is nothing to save
+    wait = signals(exit_now)  # before this, a signal ends the process: there is nothing to save
     device.start()
     service.start()
     say("waiting for jobs")
     wait()
-    say("stopping: the job at hand is saved and given back")
+    say("stopping: saving the running job and giving it back")
     seconds = max(_CLOSE_SECONDS, settings.drain_seconds)
     late = threading.Timer(seconds, exit_now, (1,))
     late.daemon = True
@@ -119,9 +119,10 @@ def run(settings: Settings, say: Say) -> int:
 
 
 def signals(end: Callable[[int], object]) -> Callable[[], None]:
-    """From now on the first signal that asks for an end is kept, and the function returned waits for it.
+    """From now on, remember the first signal that asks for an end. The returned function waits for it.
 
-    By a pipe: a handler that sets an event would wait for itself if it came while the event's lock is held.
+    This uses a pipe: a handler that sets an event would wait for itself if it came while the event's lock is
+    held.
 
     Args:
         end: called with the exit code at a second signal.
@@ -146,16 +147,16 @@ def signals(end: Callable[[int], object]) -> Callable[[], None]:
 
 
 def slice_seconds(settings: Settings) -> float:
-    """Longest dispatch: as the setting says where it was given."""
+    """Longest dispatch, in seconds; the setting decides if it was given."""
     given = "tuning_slice_ms" in settings.model_fields_set
     return (settings.tuning_slice_ms if given else SLICE_MS) / 1000
 
 
 def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
-    """The model as jobs train against it; the device holds nothing else.
+    """The model in the form that jobs train against. The device holds nothing else.
 
     Raises:
-        InvalidInputError: the weights alone are more than the device holds.
+        InvalidInputError: the weights alone do not fit the device.
     """
     from server.api.services import longest_prompt
     from server.app import embeddings_of, ladder_of
@@ -171,7 +172,7 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
     room = limit - loaded_weight_bytes(loaded)
     if room <= 0:
         raise InvalidInputError(
-            f"The weights take {loaded_weight_bytes(loaded)} bytes, and {limit} may be used.",
+            f"The weights take {loaded_weight_bytes(loaded)} bytes, but only {limit} may be used.",
             field="memory_limit_bytes",
             code="memory_plan",
         )
@@ -186,7 +187,7 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
 
 
 def loaded_weight_bytes(loaded: LoadedModel) -> int:
-    """Device bytes of the model."""
+    """Bytes that the model takes on the device."""
     import jax
 
     return sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.model.params))

@@ -1,6 +1,6 @@
 """Client of a Chorus server: `from chorus import Client`.
 
-Needs neither JAX nor numpy, and nothing of the server.
+It needs neither JAX nor numpy, and nothing of the server.
 """
 
 from chorus.client import AsyncClient, Client

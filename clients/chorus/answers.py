@@ -1,4 +1,4 @@
-"""From httpx's answers and exceptions to Chorus's: what both transports must agree on."""
+"""From httpx's responses and exceptions to Chorus's: the rules that both transports share."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ RETRIED_STATUSES = frozenset({429, 503})
 
 
 def is_answer(request: Request, status: int) -> bool:
-    """Whether the status is an answer of the route, and no error."""
+    """Whether the status means an answer of the route rather than an error."""
     return 200 <= status < 300 or status in request.also_answers
 
 
 def error_of(answer: Answer) -> ChorusError:
     """The exception for an error answer.
 
-    A batch whose every item failed carries the first item's status and each item's own error; it is raised
-    as the first.
+    If every item of a batch failed, the answer has the first item's status and each item's own error. The
+    first item's error is raised.
     """
     retry_after = parse_retry_after(answer.headers.get("retry-after"))
     detail = _detail(answer.content)
@@ -42,10 +42,10 @@ def error_of(answer: Answer) -> ChorusError:
     kind = BY_STATUS.get(answer.status)
     if answer.status in RETRIED_STATUSES and kind is not None:
         # A proxy in front of the server may refuse in its own words.
-        message = f"The server, or a proxy before it, answered {answer.status} without saying why."
+        message = f"The server, or a proxy in front of it, answered {answer.status} without saying why."
         return kind(message, code="overloaded", status=answer.status, retry_after_seconds=retry_after)
     return UnexpectedAnswerError(
-        f"The answer has status {answer.status} and is not Chorus's: look at the URL and at proxies between."
+        f"The answer has status {answer.status} and does not come from Chorus: check the URL and any proxy."
     )
 
 
@@ -67,7 +67,7 @@ def _detail(content: bytes) -> ErrorDetail | None:
 
 
 def failure_of(error: httpx.HTTPError, url: httpx.URL, deadline: Deadline) -> ChorusError:
-    """The exception for a request that brought no answer."""
+    """The exception for a request that got no answer."""
     if deadline.over:
         return deadline.error()
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
@@ -81,7 +81,7 @@ def failure_of(error: httpx.HTTPError, url: httpx.URL, deadline: Deadline) -> Ch
             return CallTimeoutError(f"{where} did not answer in time; raise timeout_seconds or ask for less.")
         case _:
             return ConnectionLostError(
-                f"The connection to {where} broke before the answer was whole: {reason}."
+                f"The connection to {where} broke before the answer was complete: {reason}."
             )
 
 

@@ -1,4 +1,4 @@
-"""The formats of prompt files; and what can be uploaded as a prompt, read without numpy: a file, a PEFT
+"""The formats of prompt files. Also reads, without numpy, what can be uploaded as a prompt: a file, a PEFT
 folder, bytes, or a two-dimensional array.
 """
 
@@ -25,7 +25,7 @@ PEFT_PICKLE = "adapter_model.bin"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
+    from typing_extensions import Buffer  # in collections.abc since Python 3.12
 
     Source = str | os.PathLike[str] | Buffer
 else:
@@ -34,14 +34,14 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Bytes to upload and a name that hints at their format."""
+    """Bytes to upload, and a name that hints at their format."""
 
     filename: str
     content: bytes
 
 
 def read_artifact(source: Source) -> Artifact:
-    """An artifact from whatever the caller has.
+    """Make an artifact of whatever the caller has.
 
     Args:
         source: path of a `.safetensors`, `.npy` or PEFT `.zip` file; path of a PEFT folder, which is zipped
@@ -49,7 +49,8 @@ def read_artifact(source: Source) -> Artifact:
             protocol (numpy's, a JAX array on the CPU).
 
     Raises:
-        InvalidArgumentError: no such file, a folder that is not PEFT's, an array of another type or rank.
+        InvalidArgumentError: there is no such file, the folder is not PEFT's, or the array has another type
+            or rank.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -72,7 +73,7 @@ def read_artifact(source: Source) -> Artifact:
 
 
 def format_of(path: Path) -> Format:
-    """The format that a file's ending names: `.npy`, `.zip` (PEFT), else safetensors."""
+    """The format for a file's ending: `.npy`, `.zip` (PEFT), else safetensors."""
     return _FORMAT_BY_ENDING.get(path.suffix, "safetensors")
 
 
@@ -81,14 +82,14 @@ def _read_file(path: Path) -> bytes:
         content = file.read(MAX_ARTIFACT_BYTES + 1)
     if len(content) > MAX_ARTIFACT_BYTES:
         raise InvalidArgumentError(
-            f"{str(path)!r} is over {MAX_ARTIFACT_BYTES} bytes; a prompt is a few megabytes at most.",
+            f"{str(path)!r} has more than {MAX_ARTIFACT_BYTES} bytes; a prompt has a few megabytes at most.",
             field="artifact",
         )
     return content
 
 
 def _zip_peft_folder(folder: Path) -> Artifact:
-    """The two files of a PEFT adapter, zipped the same way each time; nothing else in the folder is read."""
+    """The two files of a PEFT adapter, always zipped the same way. Nothing else in the folder is read."""
     present = {name for name in (PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PICKLE) if (folder / name).is_file()}
     if PEFT_CONFIG not in present:
         raise InvalidArgumentError(
@@ -115,7 +116,7 @@ def npy_bytes(view: memoryview) -> bytes:
     """A `[P, D]` array of native float32 or float64 as a `.npy` file, version 1.0 (numpy.lib.format).
 
     Raises:
-        InvalidArgumentError: another rank or element type.
+        InvalidArgumentError: the array has another rank or element type.
     """
     code = view.format.removeprefix("@").removeprefix("=")
     if sys.byteorder == "little":

@@ -1,4 +1,4 @@
-"""The two clients: the same methods, blocking and awaited."""
+"""The two clients. They have the same methods, blocking and awaited."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _connect(
     url = config.parse_url(config.find_url(base_url))
     made = connection(url, config.find_key(api_key), timeout_seconds, total_seconds, max_answer_bytes)
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    # A proxy named in the environment is not for this machine's own ports.
+    # A proxy that the environment names is not meant for this machine's own ports.
     return made, {"limits": limits, "trust_env": not config.is_loopback(url), "follow_redirects": False}
 
 
@@ -75,17 +75,19 @@ class Client(InferenceMethods, ServiceMethods, SyncOwner):
     """A blocking client of a Chorus server; safe to share between threads.
 
     Args:
-        base_url: the server's; else CHORUS_URL, else http://127.0.0.1:8000.
-        api_key: else CHORUS_API_KEY, else the text of the file CHORUS_API_KEY_FILE; `""` for none at all.
+        base_url: the server's URL; default CHORUS_URL, else http://127.0.0.1:8000.
+        api_key: default CHORUS_API_KEY, else the text of the file CHORUS_API_KEY_FILE; `""` for no key at
+            all.
         timeout_seconds: for each wait on the network; None waits for ever. Keep it above `deadline_seconds`.
-        total_seconds: for a whole call, its upload, retries, waits and answer; of a stream, for each event.
-            None has no limit.
-        max_answer_bytes: the largest answer that is read; of a stream, the largest event. None has no limit.
+        total_seconds: for a whole call with its upload, retries, waits and answer; in a stream, for each
+            event. None means no limit.
+        max_answer_bytes: the largest answer that is read; in a stream, the largest event. None means no
+            limit.
         retries: how often to try again, or a whole `RetryPolicy`.
-        max_connections: at once.
-        transport: an httpx transport instead of the network, for tests.
-        sleep: waits between attempts, in seconds; for tests.
-        clock: monotonic seconds, for the retry budget and the limit of a call; for tests.
+        max_connections: how many connections may be open at once.
+        transport: an httpx transport in place of the network, for tests.
+        sleep: called to wait between attempts, in seconds; for tests.
+        clock: gives monotonic seconds, for the retry budget and the limit of a call; for tests.
 
     Raises:
         ConfigurationError: the URL or the key cannot be used.
@@ -135,7 +137,7 @@ class Client(InferenceMethods, ServiceMethods, SyncOwner):
 
 
 class AsyncClient(InferenceMethods, ServiceMethods, AsyncOwner):
-    """A client of a Chorus server whose methods are awaited. Takes the same arguments as `Client`."""
+    """A client of a Chorus server whose methods are awaited. It takes the same arguments as `Client`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Where the server is and which key to show it."""
+"""Where the server is, and which key to send."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KEY_FILE_VARIABLE = "CHORUS_API_KEY_FILE"
 MAX_KEY_CHARACTERS = 4096
 TOTAL_SECONDS = 3600.0
 LONGEST_SECONDS = 31_536_000
-"""A year: a socket cannot be asked to wait for ever longer."""
+"""A year: sockets cannot wait for ever longer."""
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
-"""Twice the largest prompt that a server takes unless told otherwise; no page of a list is as large."""
+"""Twice the largest prompt that a server accepts by default. No page of a list is as large."""
 
 
 def find_url(base_url: str | None) -> str:
@@ -31,7 +31,7 @@ def parse_url(base_url: str) -> httpx.URL:
     """A base URL that requests can be sent to.
 
     Raises:
-        ConfigurationError: not an http or https URL with a host, or it carries credentials, a query or a
+        ConfigurationError: it is not an http or https URL with a host, or it has credentials, a query or a
             fragment.
     """
     try:
@@ -43,9 +43,7 @@ def parse_url(base_url: str) -> httpx.URL:
             f"The URL {base_url!r} must be like {DEFAULT_URL}: http or https, and a host."
         )
     if url.userinfo or url.query or url.fragment:
-        raise ConfigurationError(
-            "The URL must not carry a user, a query or a fragment; give the key as a key."
-        )
+        raise ConfigurationError("The URL must have no user, query or fragment; pass the key as api_key.")
     return url
 
 
@@ -63,7 +61,7 @@ def read_key_file(path: str | Path) -> str:
     """The key in a file: its text without surrounding white space.
 
     Raises:
-        ConfigurationError: unreadable, empty, or not a key.
+        ConfigurationError: the file is unreadable or empty, or does not contain a key.
     """
     try:
         with Path(path).open("rb") as file:
@@ -75,11 +73,13 @@ def read_key_file(path: str | Path) -> str:
 
 
 def check_key(key: str, where: str) -> str:
-    """The key itself. The error never shows it."""
+    """The key itself. Errors never show it."""
     if not key:
-        raise ConfigurationError(f"{where} is empty; it must hold the API key.")
+        raise ConfigurationError(f"{where} is empty; it must contain the API key.")
     if len(key) > MAX_KEY_CHARACTERS or not all(" " < character <= "~" for character in key):
-        raise ConfigurationError(f"{where} does not hold an API key: one word of printable ASCII.")
+        raise ConfigurationError(
+            f"{where} does not contain an API key, which is one word of printable ASCII."
+        )
     return key
 
 

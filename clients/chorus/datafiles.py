@@ -1,4 +1,4 @@
-"""What can be uploaded as training data: a file, its bytes, or rows; a file is never held in memory."""
+"""What can be uploaded as training data: a file, its bytes, or rows. A file is never held in memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ DataSource = str | os.PathLike[str] | bytes | Rows
 
 
 class Content(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body of known length, read in pieces, as often as it must be sent.
+    """A body of known length, read in pieces, and again if it must be sent again.
 
     Attributes:
-        size: in bytes; no more is ever sent.
+        size: in bytes; more is never sent.
     """
 
     def __init__(self, source: Path | bytes, size: int) -> None:
@@ -55,22 +55,23 @@ class Content(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 @dataclass(frozen=True, slots=True)
 class DataUpload:
-    """A file to send: its name, whose ending tells the format, and its content."""
+    """A file to send: its content, and its name, whose ending tells the format."""
 
     name: str
     content: Content
 
 
 def data_upload(source: DataSource, name: str | None = None, field: str = "file") -> DataUpload:
-    """What to send for whatever the caller has.
+    """Prepare whatever the caller has for sending.
 
     Args:
         source: path of a file, the bytes of one, or rows, which become JSON Lines.
-        name: the file's; needed for bytes, else the path's or `rows.jsonl`.
+        name: the file's name; required for bytes, by default the path's or `rows.jsonl`.
         field: the argument's name, for errors.
 
     Raises:
-        InvalidArgumentError: no such file, no rows, a row that is not JSON, bytes without a name.
+        InvalidArgumentError: there is no such file, there are no rows, a row is not JSON, or bytes have no
+            name.
     """
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source), name, field)
@@ -107,7 +108,9 @@ def _from_rows(rows: Any, field: str) -> Content:
     lines = []
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise InvalidArgumentError(f"Row {number} is no object but {type(row).__name__}.", field=field)
+            raise InvalidArgumentError(
+                f"Row {number} is not an object but {type(row).__name__}.", field=field
+            )
         try:
             lines.append(json.dumps(dict(row), allow_nan=False, ensure_ascii=False).encode() + b"\n")
         except (ValueError, TypeError, RecursionError) as error:

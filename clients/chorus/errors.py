@@ -1,7 +1,7 @@
 """Everything that can go wrong with a call, as the caller sees it.
 
     ChorusError
-    ├── InvalidArgumentError        an argument cannot be sent; nothing was
+        ├── InvalidArgumentError        an argument cannot be sent; nothing was sent
     ├── ConfigurationError          the URL or the key cannot be used
     ├── ConnectionFailedError       no connection: the server has not seen the request
     ├── ConnectionLostError         the connection broke: the server may have seen it
@@ -33,14 +33,14 @@ from __future__ import annotations
 
 
 class ChorusError(Exception):
-    """A call to Chorus did not succeed; `str(error)` says why in a sentence."""
+    """A call to Chorus did not succeed. `str(error)` says why in a sentence."""
 
 
 class InvalidArgumentError(ChorusError, ValueError):
-    """An argument cannot be sent; nothing was.
+    """An argument cannot be sent, and nothing was sent.
 
     Args:
-        message: what was got, what was expected.
+        message: what was received and what was expected.
         field: the argument at fault.
     """
 
@@ -66,8 +66,8 @@ class CallTimeoutError(ChorusError, TimeoutError):
 
 
 class UnexpectedAnswerError(ChorusError):
-    """Something answered, but not as a Chorus server does: look at the URL and at proxies between. Or the
-    answer is larger than `max_answer_bytes`.
+    """The answer does not come from a Chorus server: check the URL and any proxy. Or it is larger than
+    `max_answer_bytes`.
     """
 
 
@@ -76,11 +76,11 @@ class ApiError(ChorusError):
 
     Args:
         message: the server's sentence.
-        code: stable and machine-readable.
+        code: stable, machine-readable error code.
         field: the request field at fault, as a dotted path, or None.
-        request_id: to find the request in the server's log.
+        request_id: identifies the request in the server's log.
         status: HTTP status, or None for one item of a batch.
-        retry_after_seconds: when the server asks to be tried again.
+        retry_after_seconds: after how long the server asks to be tried again.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ConflictError(ApiError):
 
 
 class TooLargeError(ApiError):
-    """The body is larger than the server reads."""
+    """The body is larger than the server accepts."""
 
 
 class QuotaExceededError(ApiError):
@@ -159,7 +159,7 @@ class NotReadyError(ApiError):
 
 
 class ShuttingDownError(NotReadyError):
-    """The server is ending, and did not do what was asked: another replica can."""
+    """The server is ending and did not do what was asked. Another replica can."""
 
 
 class EngineDeadError(ApiError):
@@ -231,7 +231,7 @@ BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def error_class(code: str, status: int | None = None) -> type[ApiError]:
-    """The class for a code; a code unknown here takes the class of its status."""
+    """The class for a code. A code that is unknown here gets the class of its status."""
     known = BY_CODE.get(code)
     if known is not None:
         return known

@@ -1,7 +1,7 @@
-"""Following a job whatever the connection does: where the caller is, and when to come back.
+"""Follows a job whatever the connection does: knows which event was last, and when to reconnect.
 
-Decides, and does no I/O: both transports ask it for the next request, feed it what comes, and tell it what
-went wrong.
+It decides but does no I/O. Both transports ask it for the next request, feed it what arrives, and tell it
+what went wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PASSING_STATUSES = frozenset({429, 500, 503})
 
 
 class _Told(Wire):
-    """What an `error` event carries."""
+    """The data of an `error` event."""
 
     error: ErrorDetail
 
@@ -40,14 +40,14 @@ class Following:
     """One followed job.
 
     Args:
-        path: of its events.
+        path: the path of the job's events.
         after: number of the last event that the caller has.
-        patience_seconds: how long, in waits one after another without an event or a comment between, the
-            server may stay away.
+        patience_seconds: how long the server may stay away: the sum of waits in a row without an event or a
+            comment in between.
 
     Attributes:
-        done: the last event was seen.
-        max_event_bytes: of one event; None has no limit.
+        done: whether the last event was seen.
+        max_event_bytes: limit of one event; None means no limit.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Following:
         self.done: JobDone | None = None
 
     def request(self) -> Request:
-        """The request that goes on from where the caller is."""
+        """The request that continues after the last event."""
         self._raw = RawDecoder(self.max_event_bytes)
         return Request("GET", self._path, query_of(after=self._after or None), repeatable=True)
 
     def feed(self, chunk: bytes) -> Iterator[JobEvent]:
-        """The events that `chunk` completes; each is handed out once, whatever is sent again.
+        """The events that `chunk` completes. Each is returned once, even if the server sends it again.
 
         Raises:
-            UnexpectedAnswerError: an event that is not Chorus's.
-            ApiError: the server could not go on.
+            UnexpectedAnswerError: an event does not come from Chorus.
+            ApiError: the server could not continue.
         """
         if self.lives(chunk):
             self._waited, self._failures = 0.0, 0
@@ -89,19 +89,19 @@ class Following:
                 yield event
 
     def lives(self, chunk: bytes) -> bool:
-        """Whether a chunk is the server's sign that it lives, and has nothing to tell."""
+        """Whether a chunk only shows that the server is alive."""
         return chunk.startswith(_COMMENT)
 
     def finish(self) -> None:
-        """The stream ended. Raises ConnectionLostError before its `done`."""
+        """The stream ended. Raises ConnectionLostError if `done` has not come."""
         if self.done is None:
-            raise ConnectionLostError("The stream of events was cut; the job itself goes on.")
+            raise ConnectionLostError("The stream of events was cut off; the job itself goes on.")
 
     def pause_after(self, error: ChorusError) -> float:
-        """Seconds to wait before coming back.
+        """Seconds to wait before reconnecting.
 
         Raises:
-            ChorusError: `error` itself, when coming back cannot help or patience is at its end.
+            ChorusError: `error` itself, if reconnecting cannot help or patience is used up.
         """
         if not _passes(error):
             raise error

@@ -16,12 +16,12 @@ MAX_CONNECTIONS = 100
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where to send requests, as whom, and what one call may take. `repr` does not show the key.
+    """Where to send requests, with which key, and the limits of one call. `repr` does not show the key.
 
     Attributes:
-        timeout: of each wait on the network.
-        total_seconds: of a whole call; None has no limit.
-        max_answer_bytes: of one answer, or one event of a stream; None has no limit.
+        timeout: limit of each wait on the network.
+        total_seconds: limit of a whole call; None means no limit.
+        max_answer_bytes: limit of one answer, or of one event in a stream; None means no limit.
     """
 
     base_url: httpx.URL
@@ -31,7 +31,7 @@ class Connection:
     max_answer_bytes: int | None
 
     def build(self, request: Request, deadline: Deadline) -> httpx.Request:
-        """The httpx request, its body ready to be sent more than once."""
+        """The httpx request. Its body can be sent more than once."""
         arguments: dict[str, Any] = {}
         headers = self.headers.copy()
         if request.token is not None:
@@ -42,7 +42,7 @@ class Connection:
         if request.content is not None:
             headers["Content-Type"] = "application/octet-stream"
             headers["Content-Length"] = str(request.content.size)
-            # httpx adds it to requests whose body it makes itself.
+            # httpx adds this header to requests whose body it makes itself.
             headers["Host"] = self.base_url.netloc.decode("ascii")
             arguments["stream"] = request.content
         if request.upload is not None:
@@ -70,8 +70,8 @@ def connection(
     total_seconds: float | None,
     max_answer_bytes: int | None,
 ) -> Connection:
-    """A connection's settings; the timeout is for each wait on the network, and at most 10 seconds for
-    connecting.
+    """Settings of a connection. The timeout applies to each wait on the network; connecting takes at most 10
+    seconds.
     """
     headers = httpx.Headers(
         {"User-Agent": f"chorus-client/{_version()}", "Accept": "*/*", "Accept-Encoding": "identity"}

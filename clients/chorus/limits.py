@@ -1,8 +1,8 @@
-"""What one call may take: time in all, and bytes of an answer.
+"""Limits of one call: its total time, and the bytes of its answer.
 
 httpx limits each wait on the network. A server that sends a byte now and then keeps every wait short, so a
-call has a `Deadline` besides. In the awaiting client `asyncio.timeout` holds it. In the blocking one each
-wait of a connection is cut to what is left of the call that the thread is busy with.
+call also has a `Deadline`. In the awaiting client `asyncio.timeout` enforces it. In the blocking client, each
+wait of a connection is cut to the time that is left for the call of its thread.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Deadline:
     """When a call must be over.
 
     Args:
-        seconds: from now; None is never.
-        clock: monotonic seconds.
+        seconds: counted from now; None means never.
+        clock: gives monotonic seconds.
     """
 
     def __init__(self, seconds: float | None, clock: Callable[[], float]) -> None:
@@ -36,15 +36,15 @@ class Deadline:
         self.restart()
 
     def restart(self) -> None:
-        """Begin to count again."""
+        """Count again from now."""
         self._ends = None if self._seconds is None else self._clock() + self._seconds
 
     def left(self) -> float | None:
-        """Seconds until it; below 0 when it is over, None for no limit."""
+        """Seconds until the deadline; negative after it, None without a limit."""
         return None if self._ends is None else self._ends - self._clock()
 
     def within(self, seconds: float | None) -> float | None:
-        """The shorter of a wait and what is left, never nothing."""
+        """The shorter of a wait and the time left, but never zero."""
         left = self.left()
         if left is None:
             return seconds
@@ -52,44 +52,44 @@ class Deadline:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Whether the deadline has passed."""
         left = self.left()
         return left is not None and left <= _CLOSE_SECONDS
 
     def check(self) -> None:
-        """Raise CallTimeoutError when it is over."""
+        """Raise CallTimeoutError if the deadline has passed."""
         if self.over:
             raise self.error()
 
     def error(self) -> CallTimeoutError:
-        """What a call that is not over by then ends with."""
+        """The error of a call that is not finished at the deadline."""
         return CallTimeoutError(
-            f"The call was not over after {self._seconds:g} seconds; raise total_seconds or ask for less."
+            f"The call was not finished after {self._seconds:g} seconds; raise total_seconds or ask for less."
         )
 
 
 def check_encoding(response: httpx.Response) -> None:
-    """Before a body is read: refuse one that is compressed, as a few bytes of it may unpack to any size.
-    Every request asks for plain bytes.
+    """Refuse a compressed body before reading it, because a few bytes of it may unpack to any size. Every
+    request asks for plain bytes.
 
     Raises:
-        UnexpectedAnswerError: it is compressed all the same.
+        UnexpectedAnswerError: the body is compressed nevertheless.
     """
     if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise UnexpectedAnswerError(
-            "The answer is compressed, though plain bytes were asked for: look at proxies between."
+            "The answer is compressed, although the client asked for plain bytes: check any proxy."
         )
 
 
 def check_length(response: httpx.Response, most_bytes: int | None) -> None:
-    """Before a body is read: refuse one that says it is too long. Raises as `check_size`."""
+    """Refuse a body that declares itself too long, before reading it. Raises like `check_size`."""
     length = response.headers.get("content-length", "")
     if length.isascii() and length.isdigit():
         check_size(int(length[:20]), most_bytes)
 
 
 def check_size(size_bytes: int, most_bytes: int | None, what: str = "The answer") -> None:
-    """Raise UnexpectedAnswerError when something is larger than allowed."""
+    """Raise UnexpectedAnswerError if something is larger than allowed."""
     if most_bytes is not None and size_bytes > most_bytes:
         raise UnexpectedAnswerError(
             f"{what} is larger than {most_bytes} bytes; raise max_answer_bytes or ask for less."
@@ -101,7 +101,7 @@ _CURRENT: ContextVar[Deadline | None] = ContextVar("chorus_deadline", default=No
 
 @contextmanager
 def timed(deadline: Deadline) -> Iterator[None]:
-    """While inside, this thread's waits on a watched client end with the deadline."""
+    """Inside the block, this thread's waits on a watched client end at the deadline."""
     token = _CURRENT.set(deadline)
     try:
         yield
@@ -111,7 +111,7 @@ def timed(deadline: Deadline) -> Iterator[None]:
 
 @asynccontextmanager
 async def awaited(deadline: Deadline) -> AsyncIterator[None]:
-    """What is awaited inside is cancelled at the deadline. Raises CallTimeoutError."""
+    """Whatever is awaited inside the block is cancelled at the deadline. Raises CallTimeoutError."""
     try:
         async with asyncio.timeout(deadline.left()):
             yield
@@ -120,8 +120,8 @@ async def awaited(deadline: Deadline) -> AsyncIterator[None]:
 
 
 def watch(client: httpx.Client) -> None:
-    """Cut the waits of a client's connections to what `timed` says. A transport of another kind than httpx's
-    own is left as it is: its waits are looked at when they are over."""
+    """Cut the waits of a client's connections to what `timed` says. A transport that is not httpx's own is
+    left alone: its waits are checked after they end."""
     for transport in (client._transport, *client._mounts.values()):
         pool = getattr(transport, "_pool", None)
         backend = getattr(pool, "_network_backend", None)
@@ -130,7 +130,7 @@ def watch(client: httpx.Client) -> None:
 
 
 def _within(timeout: float | None, error: type[Exception]) -> float | None:
-    """The timeout of one wait. Raises `error` when the call is over already."""
+    """The timeout of one wait. Raises `error` if the call is over already."""
     deadline = _CURRENT.get()
     if deadline is None:
         return timeout
@@ -140,7 +140,7 @@ def _within(timeout: float | None, error: type[Exception]) -> float | None:
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A connection whose waits end with the call's deadline."""
+    """A connection whose waits end at the call's deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
@@ -149,7 +149,7 @@ class _TimedStream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for at in range(0, len(buffer), _PIECE_BYTES):  # a slow reader keeps each wait short, too
+        for at in range(0, len(buffer), _PIECE_BYTES):  # a slow reader also keeps each wait short
             piece = buffer[at : at + _PIECE_BYTES]
             self._stream.write(piece, _within(timeout, httpcore.WriteTimeout))
 
@@ -167,7 +167,7 @@ class _TimedStream(httpcore.NetworkStream):
 
 
 class _TimedBackend(httpcore.NetworkBackend):
-    """Makes such connections."""
+    """Makes connections whose waits end at the call's deadline."""
 
     def __init__(self, backend: httpcore.NetworkBackend) -> None:
         self._backend = backend

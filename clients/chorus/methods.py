@@ -1,8 +1,8 @@
-"""A route's description turned into a method: declared once, typed for the blocking client and for the
-awaiting one.
+"""Turns a route's description into a method. It is written once, and typed for the blocking client and for
+the awaiting one.
 
-`generate = Method(generate)` in a class gives it a method with the arguments and the docstring of the
-description. In a `SyncOwner` it returns the result, in an `AsyncOwner` an awaitable of it.
+`generate = Method(generate)` in a class makes a method with the arguments and the docstring of the
+description. In a `SyncOwner` it returns the result, in an `AsyncOwner` an awaitable of the result.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 
 class SyncOwner:
-    """Has methods that block."""
+    """An object whose methods block."""
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
 
 
 class AsyncOwner:
-    """Has methods that are awaited."""
+    """An object whose methods are awaited."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
 
 class _Described:
-    """Shows the description's name, arguments and docstring to `help` and editors."""
+    """Shows the description's name, arguments and docstring to `help` and to editors."""
 
     def __init__(self, describe: Callable[..., Any]) -> None:
         self.__doc__ = describe.__doc__
@@ -42,7 +42,7 @@ class _Described:
 
 
 class Method(_Described, Generic[P, T]):
-    """A method that blocks or is awaited, as its owner does."""
+    """A method that blocks if its owner is a `SyncOwner`, and is awaited if it is an `AsyncOwner`."""
 
     def __init__(self, describe: Callable[P, Plan[T]]) -> None:
         super().__init__(describe)
@@ -79,7 +79,7 @@ class Method(_Described, Generic[P, T]):
 
 
 class StreamMethod(_Described, Generic[P]):
-    """A method that returns an `EventStream`, or an `AsyncEventStream`; the method itself is not awaited."""
+    """A method that returns an `EventStream` or an `AsyncEventStream`. The method itself is not awaited."""
 
     def __init__(self, describe: Callable[P, Request]) -> None:
         super().__init__(describe)

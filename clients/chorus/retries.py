@@ -1,11 +1,11 @@
 """When to try again, and after how long.
 
-A request is tried again when the server cannot have acted on it (no connection was made), when the server
-asks for it (429 and 503), and, for requests that may be repeated, when the connection broke. The wait is the
-server's `Retry-After`, never less, else exponential with full jitter. A budget keeps an overloaded server
-from being buried
-under retries: each first attempt earns a fraction of a retry, so that over any long time retries stay under
-that fraction of the requests (with a small reserve, and a trickle for clients that ask seldom).
+A request is tried again if the server cannot have acted on it (no connection was made), if the server asks
+for it (429 and 503), and, for requests that may be repeated, if the connection broke. The client waits at
+least as long as the server's `Retry-After` says; without one, the wait is exponential with full jitter. A
+budget keeps retries from burying an overloaded server: each first attempt earns a fraction of a retry, so
+that over a long time retries stay under that fraction of the requests, apart from a small reserve and a
+trickle for clients that seldom ask.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class RetryPolicy:
     """How hard to try.
 
     Attributes:
-        retries: further attempts after the first; 0 never tries again.
-        first_wait_seconds: the longest wait before the first retry when the server names none; doubles each
+        retries: further attempts after the first; 0 means none.
+        first_wait_seconds: the longest wait before the first retry if the server names none. It doubles each
             time.
-        longest_wait_seconds: a server that asks for more is not waited for: its error is raised at once.
+        longest_wait_seconds: if the server asks for a longer wait, its error is raised at once.
         budget_ratio: retries earned by each first attempt.
-        budget_reserve: retries that may be saved up, and that a new client starts with.
+        budget_reserve: how many retries may be saved up; a new client starts with as many.
         budget_per_second: retries earned by time alone.
     """
 
@@ -47,7 +47,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CallStatistics:
-    """What a client has sent: first attempts, retries, and retries that the budget refused."""
+    """What a client has sent: first attempts and retries; and retries that the budget refused."""
 
     requests: int
     retries: int
@@ -55,7 +55,7 @@ class CallStatistics:
 
 
 class RetryBudget:
-    """Counts what a client sends and grants retries. Safe to share between threads."""
+    """Counts what a client sends, and grants retries. It may be shared between threads."""
 
     def __init__(self, policy: RetryPolicy, clock: Clock = time.monotonic) -> None:
         self._policy = policy
@@ -75,7 +75,7 @@ class RetryBudget:
             self._earn(self._policy.budget_ratio)
 
     def take(self) -> bool:
-        """Spend one retry; False when there is none to spend."""
+        """Spend one retry. False if there is none to spend."""
         with self._lock:
             now = self._clock()
             self._earn((now - self._seen_at) * self._policy.budget_per_second)
@@ -90,7 +90,7 @@ class RetryBudget:
 
     @property
     def statistics(self) -> CallStatistics:
-        """Counts so far."""
+        """The counts so far."""
         with self._lock:
             return CallStatistics(self._requests, self._retries, self._refused)
 
@@ -99,7 +99,7 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
     """Seconds to wait from a `Retry-After` header (RFC 9110, 10.2.3): a number, or an HTTP date.
 
     Returns:
-        0 or more; None for no header or one that cannot be read.
+        0 or more; None if there is no header or it cannot be read.
     """
     if value is None:
         return None
@@ -117,7 +117,7 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
 
 @dataclass(slots=True)
 class Attempts:
-    """The attempts at one request: asked after each failure whether, and when, to make another."""
+    """The attempts at one request. After each failure it says whether and when to make another."""
 
     policy: RetryPolicy
     budget: RetryBudget
@@ -133,10 +133,10 @@ class Attempts:
         Args:
             error: why the last attempt failed.
             again: whether such a failure may be tried again at all.
-            left_seconds: of the call's time; a wait that would outlast it is not begun.
+            left_seconds: time left for the call; a wait that would outlast it is not started.
 
         Raises:
-            ChorusError: `error` itself, when there is to be no other attempt.
+            ChorusError: `error` itself, if there is to be no other attempt.
         """
         wait = self._wait(error.retry_after_seconds if isinstance(error, ApiError) else None)
         longest = self.policy.longest_wait_seconds
@@ -151,5 +151,5 @@ class Attempts:
         backoff = min(self.policy.longest_wait_seconds, self.policy.first_wait_seconds * 2.0**self.made)
         if asked_seconds is None:
             return self.uniform() * backoff
-        # Everybody was told the same moment: arrive a little after it, and not all at once.
+        # The server told everybody the same time: arrive a little after it, and not all at once.
         return asked_seconds + self.uniform() * min(backoff, 0.1 * asked_seconds)

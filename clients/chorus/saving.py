@@ -1,4 +1,4 @@
-"""Writing what was downloaded: whole or not at all."""
+"""Writes downloads to the disk: whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from chorus.errors import InvalidArgumentError, UnexpectedAnswerError
 
 
 def write_file(path: Path, content: bytes) -> Path:
-    """Put `content` at `path`: a temporary file beside it, synced, then renamed over it.
+    """Put `content` at `path`: write a temporary file beside it, sync it, and rename it.
 
     Raises:
-        InvalidArgumentError: the folder is not there or cannot be written.
+        InvalidArgumentError: the folder does not exist or cannot be written.
     """
     temporary: Path | None = None
     try:
@@ -40,15 +40,15 @@ def write_file(path: Path, content: bytes) -> Path:
 
 
 def write_peft_folder(path: Path, archive: bytes) -> Path:
-    """Unpack a PEFT zip as the folder `path`, which must not be there yet: a temporary folder, then renamed.
+    """Unpack a PEFT zip as the folder `path`, which must not exist yet, through a temporary folder.
 
     Raises:
-        InvalidArgumentError: `path` is there, or cannot be written.
-        UnexpectedAnswerError: the zip is not a PEFT adapter's.
+        InvalidArgumentError: `path` exists, or cannot be written.
+        UnexpectedAnswerError: the zip does not contain a PEFT adapter.
     """
     files = _peft_files(archive)
     if path.exists():
-        raise InvalidArgumentError(f"{str(path)!r} is there already; name a new folder, or a .zip file.")
+        raise InvalidArgumentError(f"{str(path)!r} exists already; give a new folder, or a .zip file.")
     temporary: Path | None = None
     try:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -71,26 +71,27 @@ def _peft_files(archive: bytes) -> dict[str, bytes]:
             names = opened.namelist()
             if sorted(names) != sorted((PEFT_CONFIG, PEFT_WEIGHTS)):
                 raise UnexpectedAnswerError(
-                    f"The server's zip holds {len(names)} files that are not a PEFT adapter's."
+                    f"The server's zip contains {len(names)} files that are not a PEFT adapter's."
                 )
-            # No more is read of a file than it says it has.
+            # Never read more of a file than it claims to have.
             if sum(info.file_size for info in opened.infolist()) > MAX_ARTIFACT_BYTES:
                 raise UnexpectedAnswerError(
-                    f"The server's zip unpacks to over {MAX_ARTIFACT_BYTES} bytes; no prompt has so many."
+                    f"The server's zip unpacks to more than {MAX_ARTIFACT_BYTES} bytes; no prompt is that "
+                    "large."
                 )
             return {name: opened.read(name) for name in names}
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-            raise UnexpectedAnswerError("The server's answer is not a whole zip file.") from error
+            raise UnexpectedAnswerError("The server's answer is not a complete zip file.") from error
 
 
 def _umask() -> int:
-    # There is no way to read it but to set it.
+    # The only way to read it is to set it.
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def require_folder(path: Path) -> None:
-    """Fail before anything is downloaded where it could not be saved."""
+    """Fail before a download that could not be saved."""
     if not path.parent.is_dir():
-        raise InvalidArgumentError(f"The folder {str(path.parent)!r} is not there; make it first.")
+        raise InvalidArgumentError(f"The folder {str(path.parent)!r} does not exist; create it first.")

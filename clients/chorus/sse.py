@@ -1,4 +1,4 @@
-"""Server-sent events, bytes in and typed events out (WHATWG HTML, section 9.2)."""
+"""Server-sent events: bytes in, typed events out (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class RawEvent:
 
 
 class RawDecoder:
-    """Fed chunks of a stream as they come, cut anywhere; hands out the events that are complete.
+    """Takes the chunks of a stream as they come, cut anywhere, and returns the events that are complete.
 
     Args:
-        max_event_bytes: of one event; None has no limit.
+        max_event_bytes: limit of one event; None means no limit.
     """
 
     def __init__(self, max_event_bytes: int | None) -> None:
@@ -38,10 +38,10 @@ class RawDecoder:
         """The events that `chunk` completes.
 
         Raises:
-            UnexpectedAnswerError: an event that is too long, or without end.
+            UnexpectedAnswerError: an event is too long or never ends.
         """
         self._buffer += chunk
-        if b"\n" in chunk:  # else a long line is looked through once, not with every chunk of it
+        if b"\n" in chunk:  # otherwise wait, so that a long line is searched once, not for every chunk
             *lines, rest = self._buffer.split(b"\n")
             self._buffer = bytearray(rest)
             for line in lines:
@@ -66,11 +66,11 @@ class RawDecoder:
             self._data.append(text)
             self._held_bytes += len(line)
             self._check(0)
-        return None  # comments (":") and `retry` carry nothing for us; an event's `id` is in its data too
+        return None  # comments (":") and `retry` mean nothing here; an event's `id` is also in its data
 
 
 class EventDecoder:
-    """The events of a streamed generation. Takes the same argument as `RawDecoder`."""
+    """The events of a streamed generation. It takes the same argument as `RawDecoder`."""
 
     def __init__(self, max_event_bytes: int | None) -> None:
         self._raw = RawDecoder(max_event_bytes)
@@ -80,7 +80,7 @@ class EventDecoder:
         """The events that `chunk` completes.
 
         Raises:
-            UnexpectedAnswerError: an event that is not Chorus's, or one without end.
+            UnexpectedAnswerError: an event does not come from Chorus, or never ends.
         """
         for raw in self._raw.feed(chunk):
             event = self._typed(raw)
@@ -92,7 +92,7 @@ class EventDecoder:
         """The stream ended.
 
         Raises:
-            ConnectionLostError: before its `done` event.
+            ConnectionLostError: its `done` event has not come.
         """
         if not self.done:
             raise ConnectionLostError(

@@ -1,4 +1,4 @@
-"""Streams of events as the caller holds them."""
+"""Streams of events, as callers get them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ E = TypeVar("E")
 
 
 class _Events(Iterator[E]):
-    """Events of one request, which is sent when the first is read."""
+    """Events of one request, which is sent when the first event is read."""
 
     def __init__(self, events: Generator[E, None, None]) -> None:
         self._events = events
@@ -36,7 +36,7 @@ class _Events(Iterator[E]):
 
 
 class _AsyncEvents(AsyncIterator[E]):
-    """Events of one request, which is sent when the first is read."""
+    """Events of one request, which is sent when the first event is read."""
 
     def __init__(self, events: AsyncGenerator[E, None]) -> None:
         self._events = events
@@ -58,21 +58,21 @@ class _AsyncEvents(AsyncIterator[E]):
 
 
 class EventStream(_Events[StreamEvent]):
-    """Events of one streamed request. The request is sent when the first is read.
+    """Events of one streamed request. The request is sent when you read the first event.
 
-    Use it in a `with` block, or call `close`: leaving early tells the server to stop.
+    Use it in a `with` block, or call `close`. Leaving early tells the server to stop.
     """
 
 
 class AsyncEventStream(_AsyncEvents[StreamEvent]):
-    """Events of one streamed request. The request is sent when the first is read.
+    """Events of one streamed request. The request is sent when you read the first event.
 
-    Use it in an `async with` block, or await `close`: leaving early tells the server to stop.
+    Use it in an `async with` block, or await `close`. Leaving early tells the server to stop.
     """
 
 
 class JobEventStream(_Events[JobEvent]):
-    """Events of one followed job, until it is over. Leaving early leaves the job as it is."""
+    """Events of one followed job, until it is over. Leaving early does not affect the job."""
 
     def __init__(self, events: Generator[JobEvent, None, None], following: Following) -> None:
         super().__init__(events)
@@ -80,12 +80,12 @@ class JobEventStream(_Events[JobEvent]):
 
     @property
     def done(self) -> JobDone | None:
-        """How the job ended, once every event was read."""
+        """How the job ended, once every event has been read."""
         return self._following.done
 
 
 class AsyncJobEventStream(_AsyncEvents[JobEvent]):
-    """Events of one followed job, until it is over. Leaving early leaves the job as it is."""
+    """Events of one followed job, until it is over. Leaving early does not affect the job."""
 
     def __init__(self, events: AsyncGenerator[JobEvent, None], following: Following) -> None:
         super().__init__(events)
@@ -93,5 +93,5 @@ class AsyncJobEventStream(_AsyncEvents[JobEvent]):
 
     @property
     def done(self) -> JobDone | None:
-        """How the job ended, once every event was read."""
+        """How the job ended, once every event has been read."""
         return self._following.done

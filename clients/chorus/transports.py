@@ -1,4 +1,4 @@
-"""The only code that does I/O with the server, once blocking and once awaiting; all decisions are made
+"""The only code that does I/O with the server, once blocking and once awaiting. All decisions are made
 elsewhere.
 """
 
@@ -46,7 +46,7 @@ class SyncTransport:
         self._clock = clock
 
     def run(self, plan: Plan[T]) -> T:
-        """Carry out a call of one step or several, all before one deadline."""
+        """Carry out a call of one or several steps, all before one deadline."""
         steps, deadline = iter(plan), self._deadline()
         try:
             request = next(steps)
@@ -67,7 +67,7 @@ class SyncTransport:
     def _repeat(
         self, request: Request, deadline: Deadline, take: Callable[[httpx.Response], T], *, once: bool = False
     ) -> T:
-        """What is taken of an answer that is no error; its body is not read before. With `once`, one
+        """What `take` makes of a successful answer, whose body was not read before. With `once`, there is one
         attempt."""
         attempts = Attempts(replace(self._policy, retries=0) if once else self._policy, self.budget)
         while True:
@@ -105,7 +105,7 @@ class SyncTransport:
             yield chunk
 
     def events(self, request: Request) -> Generator[StreamEvent, None, None]:
-        """Send a request whose answer is a stream of events; each has a deadline of its own."""
+        """Send a request whose answer is a stream of events. Each event has a deadline of its own."""
         deadline = self._deadline()
         with contextlib.closing(self._repeat(request, deadline, lambda response: response)) as response:
             decoder = EventDecoder(self._connection.max_answer_bytes)
@@ -119,7 +119,7 @@ class SyncTransport:
             decoder.finish()
 
     def follow(self, following: Following) -> Generator[JobEvent, None, None]:
-        """A followed job's events; comes back when the connection breaks."""
+        """A followed job's events. Reconnects if the connection breaks."""
         following.max_event_bytes = self._connection.max_answer_bytes
         while following.done is None:
             try:
@@ -168,7 +168,7 @@ class AsyncTransport:
         self._clock = clock
 
     async def run(self, plan: Plan[T]) -> T:
-        """Carry out a call of one step or several, all before one deadline."""
+        """Carry out a call of one or several steps, all before one deadline."""
         steps, deadline = iter(plan), self._deadline()
         try:
             request = next(steps)
@@ -196,7 +196,7 @@ class AsyncTransport:
         *,
         once: bool = False,
     ) -> T:
-        """What is taken of an answer that is no error; its body is not read before. With `once`, one
+        """What `take` makes of a successful answer, whose body was not read before. With `once`, there is one
         attempt."""
         attempts = Attempts(replace(self._policy, retries=0) if once else self._policy, self.budget)
         while True:
@@ -243,7 +243,7 @@ class AsyncTransport:
             yield chunk
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """Send a request whose answer is a stream of events; each has a deadline of its own."""
+        """Send a request whose answer is a stream of events. Each event has a deadline of its own."""
         deadline = self._deadline()
         async with contextlib.aclosing(await self._open(request, deadline)) as response:
             decoder = EventDecoder(self._connection.max_answer_bytes)
@@ -257,7 +257,7 @@ class AsyncTransport:
             decoder.finish()
 
     async def follow(self, following: Following) -> AsyncGenerator[JobEvent, None]:
-        """A followed job's events; comes back when the connection breaks."""
+        """A followed job's events. Reconnects if the connection breaks."""
         following.max_event_bytes = self._connection.max_answer_bytes
         while following.done is None:
             try:

@@ -24,24 +24,24 @@ class Tuning(TuningMethods, SyncOwner):
     def events(
         self, job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0
     ) -> JobEventStream:
-        """A job's events in order, those that were and those to come, until it is over.
+        """A job's events in order, past ones first, until the job is over.
 
-        A connection that breaks, or a server that restarts, is come back to; no event is lost or told twice.
+        If the connection breaks or the server restarts, it reconnects; no event is lost or comes twice.
 
         Args:
             job: the job or its id.
             after: number of the last event that the caller has.
-            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+            patience_seconds: how long the server may stay away at a time before its error is raised.
         """
         following = follow(job, after=after, patience_seconds=patience_seconds)
         return JobEventStream(self._transport.follow(following), following)
 
     def wait(self, job: str | JobSummary, *, patience_seconds: float = 300.0) -> Job:
-        """The job once it is over, however it ended: look at its `status`.
+        """The job once it is over, however it ended; look at its `status`.
 
         Args:
             job: the job or its id.
-            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+            patience_seconds: how long the server may stay away at a time before its error is raised.
         """
         with self.events(job, patience_seconds=patience_seconds) as events:
             for _ in events:
@@ -55,24 +55,24 @@ class AsyncTuning(TuningMethods, AsyncOwner):
     def events(
         self, job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0
     ) -> AsyncJobEventStream:
-        """A job's events in order, those that were and those to come, until it is over. Not awaited itself.
+        """A job's events in order, past ones first, until the job is over. The method itself is not awaited.
 
-        A connection that breaks, or a server that restarts, is come back to; no event is lost or told twice.
+        If the connection breaks or the server restarts, it reconnects; no event is lost or comes twice.
 
         Args:
             job: the job or its id.
             after: number of the last event that the caller has.
-            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+            patience_seconds: how long the server may stay away at a time before its error is raised.
         """
         following = follow(job, after=after, patience_seconds=patience_seconds)
         return AsyncJobEventStream(self._transport.follow(following), following)
 
     async def wait(self, job: str | JobSummary, *, patience_seconds: float = 300.0) -> Job:
-        """The job once it is over, however it ended: look at its `status`.
+        """The job once it is over, however it ended; look at its `status`.
 
         Args:
             job: the job or its id.
-            patience_seconds: how long the server may stay away at a stretch before its error is raised.
+            patience_seconds: how long the server may stay away at a time before its error is raised.
         """
         async with self.events(job, patience_seconds=patience_seconds) as events:
             async for _ in events:

@@ -1,9 +1,9 @@
-"""Requests as plain data, and calls as generators of them, so that one description of a route serves both
+"""Requests as plain data, and calls as generators of requests, so that one description of a route serves both
 clients.
 
-A *call* yields `Request`s, is sent an `Answer` for each (or thrown the error that came instead), and returns
-its typed result. `Call` is the common case of one request; a call of several steps is a generator function
-that uses `yield from`. Who does the I/O, and whether it blocks or awaits, is the transport's business alone.
+A *call* yields `Request`s, receives an `Answer` for each (or the error that came instead), and returns its
+typed result. `Call` is the common case of one request. A call of several steps is a generator function that
+uses `yield from`. The transport alone does the I/O, and decides whether it blocks or awaits.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, before anybody sends it.
+    """One HTTP request before it is sent.
 
     Attributes:
-        path: percent-encoded, from the base URL.
+        path: percent-encoded, relative to the base URL.
         query: name and value pairs, in order.
         body: JSON text, or None.
-        content: bytes to send as they are, read as they are sent.
-        repeatable: sending it twice equals sending it once, so it may be tried again after it may have been
-            processed.
-        also_answers: statuses outside 2xx that are answers of this route and no errors.
-        token: a bearer token instead of the client's key.
+        content: bytes to send unchanged; they are read while they are sent.
+        repeatable: whether sending it twice has the same effect as sending it once, so that it may be tried
+            again after it may have been processed.
+        also_answers: statuses outside 2xx that are answers of this route rather than errors.
+        token: a bearer token to send in place of the client's key.
     """
 
     method: str
@@ -72,14 +72,14 @@ Steps = Generator[Request, Answer, T]
 
 
 class Plan(Protocol[T_co]):
-    """A `Call` or a generator of several steps."""
+    """A `Call`, or a generator of several steps."""
 
     def __iter__(self) -> Generator[Request, Answer, T_co]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request and how its answer is read."""
+    """One request, and how its answer is read."""
 
     request: Request
     parse: Callable[[Answer], T]
@@ -93,7 +93,7 @@ def encode_json(value: object, field_name: str = "body") -> bytes:
     """`value` as JSON text.
 
     Raises:
-        InvalidArgumentError: it has a non-finite number or a value that JSON has no word for.
+        InvalidArgumentError: it has a number that is not finite, or a value that JSON cannot express.
     """
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
@@ -104,12 +104,12 @@ def encode_json(value: object, field_name: str = "body") -> bytes:
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that were given."""
+    """The entries that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def query_of(**values: object) -> tuple[tuple[str, str], ...]:
-    """Query pairs of the values that were given; a list gives one pair an element."""
+    """Query pairs of the values that are given; a list gives one pair for each element."""
     pairs: list[tuple[str, str]] = []
     for name, value in values.items():
         if value is None:

@@ -1,6 +1,6 @@
 """Writes dashboards/chorus.json from the table of panels below: python deploy/grafana/build.py
 
-The JSON is checked in, so that Grafana needs no build step; a test fails when the two differ.
+The JSON is checked in, so that Grafana needs no build step. A test fails if the two differ.
 """
 
 from __future__ import annotations

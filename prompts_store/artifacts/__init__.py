@@ -1,9 +1,10 @@
-"""Prompt artifacts: the files that prompts travel in, read strictly and written reproducibly. numpy only.
+"""Prompt artifacts: the files in which prompts travel. They are read strictly and written reproducibly, with
+numpy only.
 
     read_artifact(bytes or path, limits=ArtifactLimits(...)) -> Artifact     every check, or ArtifactError
     write_artifact(values, "safetensors") -> bytes                           any format of FORMATS
 
-Nothing here unpickles, extracts an archive to disk, or lets a library see a file before its description was
+Nothing here unpickles, extracts an archive to disk, or hands a file to a library before its description was
 checked.
 """
 

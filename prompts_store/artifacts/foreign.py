@@ -1,4 +1,4 @@
-"""Files that are known and never read, by their first bytes."""
+"""Kinds of file that are recognised by their first bytes and never read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|[(\]})]
 
 
 def refuse_foreign(data: bytes) -> None:
-    """Raise ArtifactError (`pickle`, `compressed`) for files that are known and never read."""
+    """Raise ArtifactError (`pickle`, `compressed`) for a kind of file that is recognised and never read."""
     if _PICKLE.match(data):
         raise pickle_refusal("The file")
     for magic, name in _COMPRESSED.items():
         if data.startswith(magic):
             raise refusal(
-                Reason.COMPRESSED, f"The file is compressed with {name}; unpack it and upload what is inside."
+                Reason.COMPRESSED,
+                f"The file is compressed with {name}; unpack it and upload the file inside.",
             )
 
 
@@ -34,6 +35,6 @@ def pickle_refusal(what: str) -> Exception:
     """The error for a pickle, which could run any code when loaded."""
     return refusal(
         Reason.PICKLE,
-        f"{what} is a pickle, which can run code when read, so it never is. Save the tensor as safetensors "
+        f"{what} is a pickle, which can run code when it is read. Save the tensor as safetensors "
         "(safetensors.torch.save_file) under the name 'prompt'.",
     )

@@ -1,4 +1,4 @@
-"""What a format of prompt files is to whoever reads and writes files. `registry` lists them."""
+"""What code that reads and writes files needs to know about a format. `registry` lists the formats."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from prompts_store.records import PromptManifest
 
 @dataclass(frozen=True, slots=True)
 class ParsedFile:
-    """A prompt as its file describes it; the values are not looked at yet.
+    """A prompt as its file describes it; its values have not been checked yet.
 
     Attributes:
         found: what the file says about the prompt.
-        rows: P, where the tensor has more rows than the prompt.
+        rows: P, if the tensor has more rows than the prompt.
     """
 
     tensor: StoredTensor
@@ -30,12 +30,13 @@ class Format:
     """One format. Its name is its key in the registry.
 
     Attributes:
-        noun: for errors.
-        suffix: of a file's name.
-        media_type: of a download.
-        claims: whether a file says by its first bytes that it is one.
-        parse: a file that claims so. ArtifactError.
-        render: values, manifest and the base model's name as a file. The same arguments give the same bytes.
+        noun: its name in error messages.
+        suffix: ending of a file's name.
+        media_type: Content-Type of a download.
+        claims: whether a file's first bytes say that it has this format.
+        parse: reads a file that claims the format. Raises ArtifactError.
+        render: makes a file of values, manifest and the base model's name. The same arguments give the same
+            bytes.
     """
 
     noun: str

@@ -1,10 +1,10 @@
-"""What a file says about its prompt: one JSON object, text `chorus` in the safetensors metadata.
+"""What a file says about its prompt: one JSON object, as the text `chorus` in the safetensors metadata.
 
     {"kind": "soft_prompt", "digest", "base_fingerprint", "template", "labels", "settings", "omitted":
     [names]}
 
-All optional on reading. It has to fit the header of 16 KiB, so on writing the longest parts are left out, and
-named in `omitted`, when it would not.
+All of it is optional on reading. It must fit into the header of 16 KiB. If it would not, the longest parts
+are left out on writing, and `omitted` names them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _OMITTABLE = ("template", "labels", "settings")
 
 @dataclass(frozen=True, slots=True)
 class FileMetadata:
-    """The object as read: what the uploader gets, and what only reading needs.
+    """The object as read: what the uploader gets, and what only the reading code needs.
 
     Attributes:
-        metadata: for the artifact.
-        digest: of the values, as written down by whoever made the file.
-        notes: sentences.
+        metadata: the part for the artifact.
+        digest: the values' digest, as the file's author wrote it down.
+        notes: sentences for the uploader.
     """
 
     metadata: ArtifactMetadata
@@ -49,7 +49,7 @@ class FileMetadata:
 
 
 def read_metadata(texts: Mapping[str, str], limits: ArtifactLimits) -> FileMetadata:
-    """The metadata of a safetensors header; other programs' keys are passed over.
+    """The metadata of a safetensors header. Keys of other programs are ignored.
 
     Raises:
         ArtifactError: `metadata_invalid`, `duplicate_key`, `unsupported_kind` or `base_mismatch`.
@@ -75,23 +75,23 @@ def read_metadata(texts: Mapping[str, str], limits: ArtifactLimits) -> FileMetad
 
 
 def check_base(fingerprint: str | None, limits: ArtifactLimits) -> None:
-    """Raise ArtifactError (`base_mismatch`) when both sides are known and differ."""
+    """Raise ArtifactError (`base_mismatch`) if both fingerprints are known and differ."""
     if fingerprint is None or limits.base_fingerprint is None or fingerprint == limits.base_fingerprint:
         return
     raise refusal(
         Reason.BASE_MISMATCH,
-        f"The prompt was tuned on the base model {fingerprint[:12]}..., this server runs "
+        f"The prompt was tuned on the base model {fingerprint[:12]}..., and this server runs "
         f"{limits.base_fingerprint[:12]}...; tune it again on this model, or serve the other one.",
     )
 
 
 def check_digest(expected: str | None, actual: str) -> None:
-    """Raise ArtifactError (`digest_mismatch`) when the file names another digest than its values have."""
+    """Raise ArtifactError (`digest_mismatch`) if the file names another digest than its values have."""
     if expected is not None and expected != actual:
         raise refusal(
             Reason.DIGEST_MISMATCH,
-            f"The file says that its values have the digest {expected[:12]}..., they have {actual[:12]}...; "
-            "it was damaged or edited. Download it again, or write it without metadata.",
+            f"The file says that its values have the digest {expected[:12]}..., but they have "
+            f"{actual[:12]}...; it was damaged or edited. Download it again, or write it without metadata.",
         )
 
 
@@ -101,8 +101,8 @@ def render_metadata(
     """The safetensors metadata of a manifest.
 
     Args:
-        manifest: None for none.
-        header_fits: whether a header with this metadata is within its limit.
+        manifest: None if there is none.
+        header_fits: says whether a header with this metadata is within its limit.
     """
     if manifest is None:
         return {}
@@ -159,7 +159,7 @@ def _omitted(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(item in _OMITTABLE for item in value):
-        raise _invalid("its list of omitted fields is not one.")
+        raise _invalid("its list of omitted fields is not a list.")
     return tuple(
         f"The file had no room for the {name} of the version it came from; send it with the upload."
         for name in value

@@ -1,9 +1,9 @@
-"""`.npy`, as google-research/prompt-tuning and numpy write it, read and written by ourselves.
+"""`.npy`, as google-research/prompt-tuning and numpy write it. We read and write it ourselves.
 
 Format (numpy.lib.format, versions 1.0 to 3.0): `\\x93NUMPY`, two version bytes, the header's length (2 bytes
 little-endian in version 1, else 4), a Python dictionary literal with `descr`, `fortran_order` and `shape`,
-then the values. numpy evaluates the literal; here one regular expression reads the only forms that a plain
-array has. An `.npz`, a zip of such files, is known and refused.
+then the values. numpy evaluates the literal. Here one regular expression reads the only forms that a plain
+array has. An `.npz`, a zip of such files, is recognised and refused.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from prompts_store.artifacts.zip_entries import first_name, is_zip
 from prompts_store.text import shown
 
 MAGIC = b"\x93NUMPY"
-# numpy's own are 64 to 192 bytes; it refuses to evaluate more than 10,000.
+# numpy's own headers have 64 to 192 bytes; numpy refuses to evaluate more than 10,000.
 MAX_HEADER_BYTES = 4 * 1024
 
-# Possessive quantifiers: a hostile header costs one pass, not a pass for each way to split its spaces.
+# Possessive quantifiers: a hostile header costs one pass, rather than one for each way to split its spaces.
 _VALUE = r"'[^'\\]*+'|True|False|\([0-9,\s]*+\)|\[[^\]]*+\]"
 _PAIR = rf"'[a-z_]++'\s*+:\s*+(?:{_VALUE})\s*+"
 _HEADER = re.compile(rf"\{{\s*+{_PAIR}(?:,\s*+{_PAIR})*+,?\s*+\}}\s*+", re.ASCII)
@@ -33,13 +33,13 @@ _SHAPE = re.compile(r"\(\s*+(?:[0-9]{1,19}\s*+,\s*+)*+(?:[0-9]{1,19}\s*+)?\)", r
 
 
 def parse_npy(data: bytes) -> StoredTensor:
-    """The array of a file that starts with `MAGIC`.
+    """The array in a file that starts with `MAGIC`.
 
     Raises:
         ArtifactError: `truncated`, `header_too_large`, `header_invalid`, `duplicate_key` or `wrong_dtype`.
     """
     start, end = _header_range(data)
-    # Version 3 is UTF-8, 1 and 2 are Latin-1; every form that is accepted is ASCII.
+    # Version 3 is UTF-8, versions 1 and 2 are Latin-1; every accepted form is ASCII.
     fields = _fields(data[start:end].decode("latin-1"))
     return StoredTensor(
         dtype=_dtype(fields["descr"]),
@@ -50,9 +50,9 @@ def parse_npy(data: bytes) -> StoredTensor:
 
 
 def render_npy(values: PromptValues) -> bytes:
-    """A version 1.0 file of `[P, D]` f32, byte for byte as `numpy.save` writes it."""
+    """A version 1.0 file of `[P, D]` f32, byte for byte the same as `numpy.save` writes."""
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {tuple(values.shape)}, }}"
-    # numpy leaves room for the first dimension to grow to 21 digits and aligns the values at 64 bytes.
+    # numpy leaves room for the first dimension to grow to 21 digits, and aligns the values to 64 bytes.
     header += " " * (21 - len(str(values.shape[0])))
     padding = -(len(MAGIC) + 4 + len(header) + 1) % 64
     text = (header + " " * padding + "\n").encode("latin-1")
@@ -71,7 +71,7 @@ def _header_range(data: bytes) -> tuple[int, int]:
     if length > MAX_HEADER_BYTES:
         raise refusal(
             Reason.HEADER_TOO_LARGE,
-            f"The .npy header claims {length} bytes; {MAX_HEADER_BYTES} is the most for a plain array.",
+            f"The .npy header claims {length} bytes; a plain array's has at most {MAX_HEADER_BYTES}.",
         )
     if start + length > len(data):
         raise refusal(Reason.TRUNCATED, "The .npy file ends inside its header. Upload it again.")
@@ -87,7 +87,7 @@ def _fields(header: str) -> Mapping[str, str]:
             raise refusal(Reason.DUPLICATE_KEY, f"The .npy header has the key '{key[:40]}' twice.")
         fields[key] = value
     if set(fields) != {"descr", "fortran_order", "shape"}:
-        raise _invalid("has other keys than descr, fortran_order and shape")
+        raise _invalid("has keys other than descr, fortran_order and shape")
     if fields["fortran_order"] not in ("True", "False"):
         raise _invalid("says neither True nor False for fortran_order")
     return fields
@@ -106,7 +106,7 @@ def _dtype(text: str) -> StoredDtype:
 
 def _shape(text: str) -> tuple[int, ...]:
     if not _SHAPE.fullmatch(text):
-        raise _invalid("gives no shape of whole numbers")
+        raise _invalid("has no shape made of whole numbers")
     return tuple(int(number) for number in re.findall(r"[0-9]+", text))
 
 
@@ -119,7 +119,7 @@ def _is_npz(data: bytes) -> bool:
 
 
 def _parse(data: bytes) -> ParsedFile:
-    # Here and not as any zip, of which its reader would only complain of numpy's 64-bit headers.
+    # Refused here because the reader of zips would only complain about numpy's 64-bit headers.
     if _is_npz(data):
         raise refusal(
             Reason.NPZ,
@@ -137,6 +137,6 @@ NPY = Format(
     suffix=".npy",
     claims=_claims,
     parse=lambda data, _limits: _parse(data),
-    # There is no place in it for a manifest.
+    # The format has no place for a manifest.
     render=lambda values, _manifest, _base_model_name: render_npy(values),
 )

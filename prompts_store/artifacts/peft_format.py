@@ -1,7 +1,7 @@
 """PEFT prompt-tuning adapters: `adapter_config.json` beside `adapter_model.safetensors`.
 
 PEFT keeps `num_virtual_tokens * num_transformer_submodules` rows in one tensor, `prompt_embeddings`. For
-seq2seq models it sets two submodules by default, but in prompt tuning both `forward` and `generate` take the
+seq2seq models it sets two submodules by default. But in prompt tuning both `forward` and `generate` take the
 first `num_virtual_tokens` rows for the encoder and never look at the others (peft/peft_model.py,
 `PeftModelForSeq2SeqLM`), so those first rows are the prompt.
 """
@@ -37,10 +37,10 @@ CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 PICKLE_NAME = "adapter_model.bin"
 TENSOR_NAME = "prompt_embeddings"
-# A real one has about 1 KiB; the rest is room for `prompt_tuning_init_text`.
+# A real configuration has about 1 KiB; the rest is room for `prompt_tuning_init_text`.
 MAX_CONFIG_BYTES = 64 * 1024
 
-# Zip has no time zone and begins here; a real time would make equal downloads differ.
+# Zip has no time zone, and its times begin here; a real time would make equal downloads differ.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = 0o100644 << 16
 
@@ -50,21 +50,21 @@ _MAX_NAME_CHARACTERS = 256
 _SEQ2SEQ = "SEQ_2_SEQ_LM"
 _AT_REVISION = re.compile(r"([\w.\-]+/[\w.\-]+)@([\w.\-/]+)", re.ASCII)
 _WHY_NOT = {
-    "MULTITASK_PROMPT_TUNING": "each task multiplies its rows by a matrix; fold one task's in and upload "
+    "MULTITASK_PROMPT_TUNING": "each task multiplies its rows by a matrix; multiply one task's in and upload "
     "that as PROMPT_TUNING",
-    "P_TUNING": "its rows come out of an encoder; upload the encoder's output as PROMPT_TUNING",
-    "PREFIX_TUNING": "it holds keys and values of each layer, not rows of input",
+    "P_TUNING": "its rows are the output of an encoder; upload the encoder's output as PROMPT_TUNING",
+    "PREFIX_TUNING": "it has keys and values for each layer, not rows of input",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
-    """The fields that matter.
+    """The fields of the configuration that matter.
 
     Attributes:
         virtual_tokens: P.
-        submodules: 1 or 2; None when the file leaves it to PEFT.
-        token_dim: D, when the file says.
+        submodules: 1 or 2; None if the file leaves it to PEFT.
+        token_dim: D, if the file gives it.
         base_model_name: `base_model_name_or_path`.
     """
 
@@ -75,13 +75,13 @@ class PeftConfig:
 
 
 def parse_config(data: bytes) -> PeftConfig:
-    """An `adapter_config.json` of at most `MAX_CONFIG_BYTES`.
+    """Parse an `adapter_config.json` of at most `MAX_CONFIG_BYTES`.
 
     Raises:
         ArtifactError: `peft_config_invalid`, `duplicate_key` or `peft_kind`.
     """
     if len(data) > MAX_CONFIG_BYTES:
-        raise _invalid(f"has {len(data)} bytes; {MAX_CONFIG_BYTES} is the most.")
+        raise _invalid(f"has {len(data)} bytes; the limit is {MAX_CONFIG_BYTES}.")
     found = parse_object(data, what=_WHAT, reason=Reason.PEFT_CONFIG_INVALID, max_depth=_DEPTH)
     _check_kind(found.get("peft_type"))
     if found.get("task_type") not in (None, _SEQ2SEQ):
@@ -104,19 +104,20 @@ def parse_config(data: bytes) -> PeftConfig:
 
 
 def prompt_rows(config: PeftConfig, shape: tuple[int, ...], limits: ArtifactLimits) -> tuple[int, list[str]]:
-    """How many of the stored rows are the prompt, and a note when not all are.
+    """How many of the stored rows are the prompt, and a note if that is not all of them.
 
     Args:
-        config: of the adapter.
-        shape: of `prompt_embeddings`, two dimensions.
-        limits: of the server.
+        config: the adapter's configuration.
+        shape: two dimensions, of `prompt_embeddings`.
+        limits: the server's limits.
 
     Raises:
-        ArtifactError: `peft_rows` when config and tensor disagree; `peft_config_invalid` when the widths do.
+        ArtifactError: `peft_rows` if configuration and tensor disagree on rows, `peft_config_invalid` if on
+            the width.
     """
     rows, width = shape
     if config.token_dim not in (None, width) and width == limits.width:
-        raise _invalid("has another token_dim than the adapter's tensor has columns.")
+        raise _invalid("has a token_dim that differs from the number of columns of the adapter's tensor.")
     allowed = (1, 2) if config.submodules is None else (config.submodules,)
     if not any(rows == config.virtual_tokens * submodules for submodules in allowed):
         raise refusal(
@@ -134,20 +135,20 @@ def prompt_rows(config: PeftConfig, shape: tuple[int, ...], limits: ArtifactLimi
 
 
 def render_config(length: int, width: int, base_model_name: str | None) -> bytes:
-    """The `adapter_config.json` that PEFT loads, with one submodule.
+    """An `adapter_config.json` that PEFT loads, with one submodule.
 
     Args:
         length: P.
         width: D.
         base_model_name: a hub id, which may end in `@revision`, or a folder, for PEFT's `AutoPeftModel`; None
-            when unknown.
+            if unknown.
     """
     pinned = _AT_REVISION.fullmatch(base_model_name or "")
     fields = {
         "auto_mapping": None,
         "base_model_name_or_path": pinned[1] if pinned else base_model_name,
         "inference_mode": True,
-        # PEFT reads the next two off the base model when they are null.
+        # PEFT takes the next two from the base model if they are null.
         "num_attention_heads": None,
         "num_layers": None,
         "num_transformer_submodules": 1,
@@ -164,7 +165,7 @@ def render_config(length: int, width: int, base_model_name: str | None) -> bytes
 
 
 def parse_folder(path: Path, limits: ArtifactLimits) -> ParsedFile:
-    """An adapter's folder, of which nothing but its two files is read. ArtifactError."""
+    """Read an adapter's folder. Only its two files are read. Raises ArtifactError."""
     with sources.open_folder(path) as folder:
         names = {name for name in (CONFIG_NAME, WEIGHTS_NAME, PICKLE_NAME) if sources.exists(name, folder)}
         _check_members(names)
@@ -196,7 +197,7 @@ def _check_kind(kind: Any) -> None:
 
 
 def is_model_name(value: Any) -> bool:
-    """Whether it can be shown to people; anything else is a hint not worth refusing a file for."""
+    """Whether a name can be shown to people. If not, it is ignored: a hint is no reason to refuse a file."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_NAME_CHARACTERS and value.isprintable()
 
 
@@ -214,7 +215,7 @@ def _invalid(problem: str) -> Exception:
 
 
 def _parse_zip(data: bytes, limits: ArtifactLimits) -> ParsedFile:
-    # Looked at before the zip is read, which would only complain of torch's folders.
+    # This is checked first because the reader of zips would only complain about torch's folders.
     if first_name(data).endswith(b"data.pkl"):
         raise pickle_refusal("The zip is a torch file; it")
     entries = read_directory(data)
@@ -241,7 +242,7 @@ def _parse_adapter(config_bytes: bytes, weights: bytes, limits: ArtifactLimits) 
 
 
 def _check_members(names: set[str]) -> None:
-    """Raise unless both files of an adapter are there; others (README.md) are never read."""
+    """Raise unless both files of an adapter are there. Other files (README.md) are never read."""
     if CONFIG_NAME not in names:
         raise refusal(
             Reason.PEFT_CONFIG_MISSING,
@@ -253,7 +254,7 @@ def _check_members(names: set[str]) -> None:
     if PICKLE_NAME in names:
         raise refusal(
             Reason.PEFT_PICKLE,
-            "adapter_model.bin is a pickle, which can run code when read, so it never is. Load the adapter "
+            "adapter_model.bin is a pickle, which can run code when it is read. Load the adapter "
             "with PEFT and save it again with save_pretrained(FOLDER, safe_serialization=True).",
         )
     raise refusal(Reason.PEFT_WEIGHTS_MISSING, "The adapter has no adapter_model.safetensors; add it.")
@@ -265,8 +266,8 @@ def _zip(files: dict[str, bytes]) -> bytes:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, date_time=_EPOCH)
             entry.create_system, entry.external_attr = 3, _REGULAR_FILE
-            # Floats of a tuned prompt hardly compress; storing also keeps the values aligned with nothing
-            # between.
+            # Floats of a tuned prompt hardly compress; storing them also keeps the values aligned and in one
+            # piece.
             archive.writestr(entry, content, compress_type=zipfile.ZIP_STORED)
     return buffer.getvalue()
 

@@ -1,4 +1,4 @@
-"""Reading an artifact, whatever its format: the one door for prompts that somebody else made."""
+"""Reading an artifact of any format. Every prompt that somebody else made comes in this way."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Artifact:
     """A prompt that passed every check.
 
     Attributes:
-        values: `[P, D]` f32, C-contiguous, read-only, all finite, also after the cast to the compute dtype.
-        digest: of `values`.
-        format: what the file was.
-        notes: a sentence for each thing that was converted or left out.
+        values: `[P, D]` f32, C-contiguous and read-only; all are finite, also after the cast to the compute
+            dtype.
+        digest: digest of `values`.
+        format: the file's format.
+        notes: a sentence for each thing that was converted or dropped.
         metadata: what the file says about itself.
     """
 
@@ -35,18 +36,18 @@ class Artifact:
 
 
 def read_artifact(source: bytes | Path, *, limits: ArtifactLimits) -> Artifact:
-    """A checked prompt out of a file.
+    """Read a checked prompt from a file.
 
     Args:
-        source: the file's bytes; or the path of a file or of a PEFT folder.
+        source: the file's bytes, or the path of a file or of a PEFT folder.
         limits: what the prompt must agree with.
 
     Returns:
         Values that are safe to serve, and what the file says about them.
 
     Raises:
-        ArtifactError: the file is not a prompt for this server; `code` is one of `REASONS`. Nothing else is
-            raised, whatever the bytes.
+        ArtifactError: the file is not a prompt for this server; `code` is one of `REASONS`. No other error is
+            raised, whatever the bytes are.
     """
     if isinstance(source, Path):
         if sources.is_folder(source):

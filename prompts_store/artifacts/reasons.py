@@ -1,4 +1,4 @@
-"""Why a file is refused: a closed list, used as the error's code, as a metric label and in test names."""
+"""Why a file is refused. The list is closed; its words are error codes, metric labels and names of tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UPLOAD_FIELD = "file"
 
 
 class Reason(StrEnum):
-    """One value a kind of refusal; `docs/artifacts.md` says of each what to do."""
+    """One value for each kind of refusal; `docs/artifacts.md` says what to do about each."""
 
     # The file as a whole.
     EMPTY_FILE = "empty_file"

@@ -1,4 +1,4 @@
-"""The formats of prompt files, by name: a further one is a line here, and a module."""
+"""The formats of prompt files, by name. To add one, write a module and add a line here."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FORMATS: Mapping[ArtifactFormat, Format] = {"safetensors": SAFETENSORS, "npy": N
 
 
 def format_of(data: bytes) -> ArtifactFormat:
-    """The format that a file claims to be.
+    """The format that a file claims to have.
 
     Raises:
         ArtifactError: `empty_file`, `pickle`, `compressed` or `unknown_format`.
     """
     if not data:
         raise refusal(Reason.EMPTY_FILE, "The file is empty.")
-    # safetensors, the first, is asked last: it has no magic number. And before pickles: a header of 0x280
-    # bytes begins as a pickle of protocol 2 does. A format that takes any zip stands behind those that know
-    # their own.
+    # safetensors, the first, is asked last, because it has no magic number, but still before pickles, because
+    # a header of 0x280 bytes begins like a pickle of protocol 2. A format that takes any zip comes after the
+    # formats that recognise their own zips.
     first, *others = FORMATS
     for name in (*others, first):
         if FORMATS[name].claims(data):

@@ -1,9 +1,9 @@
-"""safetensors, read and written by ourselves.
+"""safetensors. We read and write it ourselves.
 
 Format (github.com/huggingface/safetensors, "Format"): 8 bytes N, unsigned little-endian; N bytes of JSON, an
 object of `name: {"dtype", "shape", "data_offsets"}` and optionally `__metadata__`, text to text, padded with
-spaces; then the values. The reference library accepts headers up to 100 MB, repeated keys, NaN and any tensor
-name; here a header has 16 KiB at most and says one thing.
+spaces; then the values. The reference library accepts headers of up to 100 MB, repeated keys, NaN and any
+tensor name. Here a header has at most 16 KiB and no key twice.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _DTYPES: Mapping[str, StoredDtype] = {"F32": "<f4", "BF16": "bf16", "F16": "<f2"
 
 
 def looks_like_safetensors(data: bytes) -> bool:
-    """Whether a JSON object starts where a safetensors header does; the length before it may still be a
-    lie."""
+    """Whether a JSON object starts where a safetensors header does. The length before it may still be
+    wrong."""
     return data[8:9] == b"{"
 
 
@@ -68,19 +68,19 @@ def render_safetensors(values: PromptValues, *, tensor: str, metadata: Mapping[s
     Args:
         values: `[P, D]`.
         tensor: its name.
-        metadata: text to text; empty for none.
+        metadata: text to text; may be empty.
 
     Raises:
-        ValueError: the header would exceed what `parse_safetensors` reads.
+        ValueError: the header would be longer than `parse_safetensors` accepts.
     """
     header = render_header(values.shape, tensor=tensor, metadata=metadata)
     if len(header) > MAX_HEADER_BYTES:
-        raise ValueError(f"the header has {len(header)} bytes; {MAX_HEADER_BYTES} is the most")
+        raise ValueError(f"the header has {len(header)} bytes; the limit is {MAX_HEADER_BYTES}")
     return struct.pack("<Q", len(header)) + header + values.astype("<f4", order="C", copy=False).tobytes()
 
 
 def render_header(shape: tuple[int, ...], *, tensor: str, metadata: Mapping[str, str]) -> bytes:
-    """The header alone, padded so that the values after it are aligned."""
+    """The header alone, padded so that the values behind it are aligned."""
     entries: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))} if metadata else {}
     entries[tensor] = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * shape[0] * shape[1]]}
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
@@ -88,7 +88,7 @@ def render_header(shape: tuple[int, ...], *, tensor: str, metadata: Mapping[str,
 
 
 def render_prompt(values: PromptValues, manifest: PromptManifest | None, *, tensor: str) -> bytes:
-    """A file with what of the manifest fits its header."""
+    """A file with as much of the manifest as fits its header."""
     metadata = render_metadata(
         manifest,
         lambda texts: len(render_header(values.shape, tensor=tensor, metadata=texts)) <= MAX_HEADER_BYTES,
@@ -103,7 +103,7 @@ def _header_end(data: bytes) -> int:
     if length > MAX_HEADER_BYTES:
         raise refusal(
             Reason.HEADER_TOO_LARGE,
-            f"The safetensors header claims {length} bytes; {MAX_HEADER_BYTES} is the most for a prompt.",
+            f"The safetensors header claims {length} bytes; a prompt's has at most {MAX_HEADER_BYTES}.",
         )
     if 8 + length > len(data):
         raise refusal(Reason.TRUNCATED, "The file ends inside its safetensors header. Upload it again.")
@@ -121,20 +121,20 @@ def _only_entry(header: Mapping[str, Any], tensor: str) -> Mapping[str, Any]:
         if not _PLAIN_NAME.fullmatch(name) or ".." in name:
             raise refusal(
                 Reason.TENSOR_NAME,
-                f"The tensor name {shown(name)} is not plain; expected one tensor named '{tensor}'.",
+                f"The tensor name {shown(name)} is not a plain name; expected one tensor named '{tensor}'.",
             )
     if tensor not in header:
         raise refusal(Reason.TENSOR_MISSING, _missing(header, tensor))
     for name in header:
         if name != tensor:
             raise refusal(
-                Reason.TENSOR_EXTRA, f"The file also holds the tensor '{name}'; write '{tensor}' alone."
+                Reason.TENSOR_EXTRA, f"The file also has the tensor '{name}'; write only '{tensor}'."
             )
     entry = header[tensor]
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise refusal(
             Reason.HEADER_INVALID,
-            f"The tensor '{tensor}' is described by dtype, shape and data_offsets, no more.",
+            f"The tensor '{tensor}' must be described by dtype, shape and data_offsets only.",
         )
     return entry
 
@@ -168,7 +168,7 @@ def _dtype(value: Any) -> StoredDtype:
 
 
 def _check_offsets(offsets: tuple[int, ...], stored: StoredTensor) -> None:
-    # The library requires the same: no hole before the first tensor, and a range of exactly the shape's size.
+    # The library requires the same: no gap before the first tensor, and a range of exactly the shape's size.
     if offsets != (0, stored.declared_bytes):
         raise refusal(
             Reason.BAD_OFFSETS,

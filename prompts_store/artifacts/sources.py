@@ -1,4 +1,5 @@
-"""Bytes out of files and folders: bounded, never through a link, never a device or a pipe."""
+"""Reads bytes from files and folders: a limited number, never through a link, never from a device or a
+pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.text import shown
 
-# Not to follow a link; not to hang on opening a pipe that nobody writes to.
+# Do not follow a link, and do not hang when opening a pipe that nobody writes to.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -35,9 +36,9 @@ def read_file(path: Path | str, *, max_bytes: int, folder: int | None = None) ->
     """The bytes of a regular file.
 
     Args:
-        path: of the file; a bare name inside `folder`, when that is given.
-        max_bytes: most to read.
-        folder: an open folder's descriptor.
+        path: path of the file; inside `folder`, if that is given, a bare name.
+        max_bytes: the most bytes to read.
+        folder: descriptor of an open folder.
 
     Raises:
         ArtifactError: `symlink`, `file_too_large` or `file_unreadable`.
@@ -58,7 +59,7 @@ def read_file(path: Path | str, *, max_bytes: int, folder: int | None = None) ->
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[int]:
-    """A folder's descriptor, so that every file comes from the same folder even when it is moved meanwhile.
+    """A folder's descriptor, so that every file comes from the same folder even if it is moved meanwhile.
 
     Raises:
         ArtifactError: `file_unreadable`.
@@ -74,7 +75,7 @@ def open_folder(path: Path) -> Iterator[int]:
 
 
 def exists(name: str, folder: int) -> bool:
-    """Whether an open folder holds the name, as whatever kind of file."""
+    """Whether an open folder has an entry of this name, of whatever kind."""
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -85,11 +86,11 @@ def exists(name: str, folder: int) -> bool:
 
 
 def too_large(size: int, max_bytes: int) -> Exception:
-    """The error for a file above the limit."""
+    """The error for a file above the size limit."""
     return refusal(
         Reason.FILE_TOO_LARGE,
-        f"The file has {size} bytes or more; {max_bytes} is the most. A prompt is one float32 "
-        "array; upload it alone.",
+        f"The file has {size} bytes or more; the limit is {max_bytes}. A prompt is one float32 "
+        "array; upload only that.",
     )
 
 

@@ -1,4 +1,5 @@
-"""JSON from strangers: small, shallow, each key once, finite numbers, text with a UTF-8 form."""
+"""A JSON reader for strangers' files: small, shallow, each key once, finite numbers, text that UTF-8 can
+encode."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from typing import Any, NoReturn
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.text import is_unicode, shown
 
-# A string (to the end of the text when it is never closed), an opening or a closing bracket. Possessive, and
-# no character is looked at from two starts, so the scan is linear whatever the text.
+# A string (up to the end of the text if it is never closed), or an opening or closing bracket. The
+# quantifiers are possessive and no character is scanned from two starts, so the scan is linear for any text.
 _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -19,10 +20,10 @@ def parse_object(data: bytes, *, what: str, reason: Reason, max_depth: int) -> d
     """A JSON object from bytes that the caller has bounded in size.
 
     Args:
-        data: UTF-8, no byte order mark.
-        what: the part of the file, for messages ("The safetensors header").
-        reason: of every refusal but a repeated key's.
-        max_depth: deepest nesting; checked before parsing, because the parser recurses.
+        data: UTF-8 without a byte order mark.
+        what: the part of the file that messages name ("The safetensors header").
+        reason: the reason of every refusal except for a repeated key.
+        max_depth: deepest nesting allowed; checked before parsing, because the parser recurses.
 
     Raises:
         ArtifactError: `reason`, or `duplicate_key`.
@@ -56,7 +57,7 @@ def parse_object(data: bytes, *, what: str, reason: Reason, max_depth: int) -> d
 
 
 def _check_texts(value: Any, what: str, reason: Reason) -> None:
-    """Check the strings of one value; objects inside were checked when they were closed."""
+    """Check the strings of one value. Objects inside it were checked when they were complete."""
     if isinstance(value, str):
         _check_text(value, what, reason)
     elif isinstance(value, list):
@@ -66,7 +67,7 @@ def _check_texts(value: Any, what: str, reason: Reason) -> None:
 
 def _check_text(text: str, what: str, reason: Reason) -> None:
     if not is_unicode(text):
-        raise refusal(reason, f"{what} holds lone surrogates; write valid Unicode text.")
+        raise refusal(reason, f"{what} has lone surrogates; write valid Unicode text.")
 
 
 def _depth(text: str) -> int:

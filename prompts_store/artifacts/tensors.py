@@ -1,4 +1,4 @@
-"""From a described run of bytes to prompt values: the checks that every format shares."""
+"""From a described run of bytes to prompt values, with the checks that all formats share."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 from prompts_store.artifacts.reasons import Reason, refusal
 from prompts_store.artifacts.types import ArtifactLimits, ComputeDtype, PromptValues
 
-# numpy's own codes with a byte order, and bfloat16, which numpy has none for (two bytes, little-endian).
+# numpy's codes with a byte order. For bfloat16 (two bytes, little-endian) numpy has none.
 StoredDtype = Literal["<f4", ">f4", "<f8", ">f8", "<f2", ">f2", "bf16"]
 
-# Rows looked at together, so that a check never needs a second copy of a large prompt.
+# Rows that are checked together, so that a check never needs a second copy of a large prompt.
 _BLOCK_VALUES = 2**18
-# |x| whose f32 bits are these or above rounds (to nearest, ties to even) to infinity in bf16: the midpoint
-# between bf16's largest value 0x7F7F and infinity 0x7F80, and the tie goes to the even one.
+# If the f32 bits of |x| are these or above, x rounds (to nearest, ties to even) to infinity in bf16. They are
+# the midpoint between bf16's largest value 0x7F7F and infinity 0x7F80, and the tie goes to the even one.
 _BF16_OVERFLOW_BITS = np.uint32(0x7F7F8000)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor as a file describes it; nothing here has been checked against the limits yet.
+    """A tensor as a file describes it. Nothing in it has been checked against the limits yet.
 
     Attributes:
-        dtype: of one element.
-        shape: as declared.
-        data: every byte after the description.
-        fortran_order: the first index runs fastest.
+        dtype: type of an element.
+        shape: the declared shape.
+        data: all bytes after the description.
+        fortran_order: whether the first index varies fastest.
     """
 
     dtype: StoredDtype
@@ -39,27 +39,27 @@ class StoredTensor:
 
     @property
     def declared_bytes(self) -> int:
-        """Size that the shape and dtype call for."""
+        """The number of bytes for this shape and dtype."""
         return math.prod(self.shape) * self.item_bytes
 
     @property
     def item_bytes(self) -> int:
-        """Size of one element."""
+        """The number of bytes of one element."""
         return 2 if self.dtype == "bf16" else int(self.dtype[2])
 
 
 def read_values(
     tensor: StoredTensor, limits: ArtifactLimits, *, rows: int | None = None
 ) -> tuple[PromptValues, list[str]]:
-    """The prompt and the notes on its conversion.
+    """The prompt, and notes on its conversion.
 
     Args:
-        tensor: `[P, D]`, or `[R, D]` with R >= P when `rows` is given.
+        tensor: `[P, D]`, or `[R, D]` with R >= P if `rows` is given.
         limits: of the server.
-        rows: P, the first rows that are the prompt; all of them by default.
+        rows: P, if only the first rows are the prompt; by default all are.
 
     Returns:
-        `[P, D]` f32 (C-contiguous, read-only, a copy) and sentences.
+        `[P, D]` f32 (C-contiguous, read-only, a copy), and sentences.
 
     Raises:
         ArtifactError: `wrong_rank`, `wrong_width`, `empty_prompt`, `too_long`, `truncated`, `trailing_bytes`,
@@ -70,7 +70,8 @@ def read_values(
     stored = _array(tensor)[:rows]
     values, notes = _to_float32(stored, tensor.dtype)
     _check_finite(values, limits.compute_dtype)
-    # Copied only now, so that refusing a large file never costs two of it. A copy, so that the file can go.
+    # Copied only now, so that refusing a large file never takes twice its memory. A copy, so that the file's
+    # bytes can be freed.
     values = np.array(values, dtype=np.float32, order="C", copy=np.shares_memory(values, stored) or None)
     values.setflags(write=False)
     return values, notes
@@ -95,7 +96,7 @@ def check_shape(shape: tuple[int, ...], limits: ArtifactLimits, *, rows: int | N
     if length > limits.max_length:
         raise refusal(
             Reason.TOO_LONG,
-            f"The prompt has {_count(length)} rows; {limits.max_length} is the most that this server takes.",
+            f"The prompt has {_count(length)} rows; this server takes at most {limits.max_length}.",
         )
 
 
@@ -105,7 +106,7 @@ def check_size(tensor: StoredTensor) -> None:
     if got < expected:
         raise refusal(
             Reason.TRUNCATED,
-            f"The file ends after {got} bytes of values; its shape calls for {expected}. Upload it again.",
+            f"The file ends after {got} bytes of values; its shape needs {expected}. Upload it again.",
         )
     if got > expected:
         raise refusal(
@@ -115,7 +116,7 @@ def check_size(tensor: StoredTensor) -> None:
 
 
 def _array(tensor: StoredTensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """The stored elements in place, without a copy; bfloat16 as its 16-bit patterns."""
+    """The stored elements in place, without a copy. bfloat16 appears as 16-bit patterns."""
     dtype = "<u2" if tensor.dtype == "bf16" else tensor.dtype
     flat = np.frombuffer(tensor.data, dtype=np.dtype(dtype))
     return flat.reshape(tensor.shape, order="F" if tensor.fortran_order else "C")
@@ -127,7 +128,7 @@ def _to_float32(
     if dtype == "bf16":
         widened = stored.astype(np.uint32) << np.uint32(16)
         return np.ascontiguousarray(widened).view(np.float32), ["The values were bfloat16, widened exactly."]
-    # A double beyond f32's range becomes an infinity here, which the check after this one refuses.
+    # A double beyond f32's range becomes an infinity here, and the next check refuses it.
     with np.errstate(over="ignore", invalid="ignore"):
         values = stored.astype(np.float32, order="C", copy=False)
     if dtype.endswith("f2"):
@@ -148,7 +149,7 @@ def _check_not_rounded_to_infinity(
 
 
 def _check_finite(values: PromptValues, compute_dtype: ComputeDtype) -> None:
-    """Block by block, so that the masks stay small whatever the prompt's size."""
+    """Check block by block, so that the masks stay small whatever the prompt's size."""
     step = max(1, _BLOCK_VALUES // values.shape[1])
     for start in range(0, values.shape[0], step):
         block = values[start : start + step]
@@ -158,7 +159,7 @@ def _check_finite(values: PromptValues, compute_dtype: ComputeDtype) -> None:
             raise refusal(
                 Reason.NOT_FINITE,
                 f"The value at row {start + row}, column {column} is {_kind(block[row, column])}; "
-                "every value must be finite. Tune again or pick an earlier checkpoint.",
+                "every value must be finite. Tune again, or take an earlier checkpoint.",
             )
         if compute_dtype == "bfloat16":
             bad = (block.view(np.uint32) & np.uint32(0x7FFFFFFF)) >= _BF16_OVERFLOW_BITS
@@ -171,7 +172,7 @@ def _overflow(bad: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], dtype: str, 
     return refusal(
         Reason.OVERFLOW,
         f"The value at row {start + row}, column {column} is finite but becomes an infinity in {dtype}, "
-        "which this server needs it in.",
+        "in which this server computes.",
     )
 
 
@@ -185,5 +186,5 @@ def _kind(value: np.float32) -> str:
 
 
 def _count(number: int) -> str:
-    """A declared number for a message; a header may declare thousands of digits."""
+    """A declared number for a message. A header may declare a number with thousands of digits."""
     return str(number) if number < 10**15 else "far too many"

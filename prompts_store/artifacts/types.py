@@ -16,14 +16,16 @@ PromptValues = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactLimits:
-    """What a file must agree with to be of use to this server.
+    """What a file must agree with so that this server can use it.
 
     Attributes:
         width: the base model's d_model D.
-        max_length: most rows P.
-        compute_dtype: what the model computes in; a value that is finite in f32 may overflow in bf16.
-        max_bytes: largest file, and largest file inside a zip. The default holds `[1024, 4096]` in f64.
-        base_fingerprint: of the base model, to refuse a file that names another; None to accept any.
+        max_length: the most rows P.
+        compute_dtype: the type in which the model computes. A value that is finite in f32 may overflow in
+            bf16.
+        max_bytes: the largest file, and the largest file inside a zip. The default allows `[1024, 4096]` in
+            f64.
+        base_fingerprint: the base model's; a file that names another is refused. None accepts any.
     """
 
     width: int
@@ -35,13 +37,13 @@ class ArtifactLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactMetadata:
-    """What the file says about itself; None where it says nothing. The uploader's own word goes before it.
+    """What the file says about itself; None where it says nothing. What the uploader says overrides it.
 
     Attributes:
-        template: input template, parsed once already.
-        labels: checked already.
-        settings: default generation settings, any JSON object; not validated here.
-        base_fingerprint: of the base model that the prompt was tuned on.
+        template: input template, which has been parsed once.
+        labels: these have been checked.
+        settings: default generation settings; any JSON object, not validated here.
+        base_fingerprint: fingerprint of the base model that the prompt was tuned on.
         base_model_name: PEFT's `base_model_name_or_path`; a hint for people, never trusted.
     """
 

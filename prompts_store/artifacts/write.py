@@ -25,17 +25,17 @@ def write_artifact(
     manifest: PromptManifest | None = None,
     base_model_name: str | None = None,
 ) -> bytes:
-    """A prompt as a file that `read_artifact` reads to the same bits.
+    """Make a file of a prompt. `read_artifact` reads it back to the same bits.
 
     Args:
-        values: `[P, D]` f32, at least one value.
-        format: `peft` is a zip of the two files of an adapter.
+        values: `[P, D]` f32 with at least one value.
+        format: `peft` is a zip of an adapter's two files.
         manifest: template, labels, settings and base go into safetensors and PEFT files; `.npy` has no place
-            for them. Parts that do not fit the 16 KiB header are left out, and named there.
+            for them. Parts that do not fit the 16 KiB header are left out and named in it.
         base_model_name: hub id or folder of the base model, for PEFT.
 
     Raises:
-        ValueError: the values are no prompt, or not the manifest's.
+        ValueError: the values are not a prompt, or not the manifest's.
     """
     return FORMATS[format].render(_checked(values, manifest), manifest, base_model_name)
 
@@ -46,7 +46,7 @@ def peft_files(
     manifest: PromptManifest | None = None,
     base_model_name: str | None = None,
 ) -> dict[str, bytes]:
-    """The files of a PEFT adapter by name; arguments and errors as for `write_artifact`."""
+    """The files of a PEFT adapter, by name. Arguments and errors are those of `write_artifact`."""
     return render_files(_checked(values, manifest), manifest, base_model_name)
 
 
@@ -57,11 +57,11 @@ def write_peft_folder(
     manifest: PromptManifest | None = None,
     base_model_name: str | None = None,
 ) -> None:
-    """A new folder that `PeftModel.from_pretrained` loads; whole or not there.
+    """Write a new folder that `PeftModel.from_pretrained` loads. It appears whole or not at all.
 
     Raises:
-        FileExistsError: there is something at `folder` already.
-        OSError: the disk said no; nothing is left behind.
+        FileExistsError: `folder` exists already.
+        OSError: the disk failed; nothing is left behind.
     """
     files = peft_files(values, manifest=manifest, base_model_name=base_model_name)
     if folder.exists() or folder.is_symlink():
@@ -84,5 +84,5 @@ def _checked(values: np.ndarray[Any, Any], manifest: PromptManifest | None) -> P
     if values.ndim != 2 or values.size == 0 or values.dtype.newbyteorder("=") != np.float32:
         raise ValueError(f"a prompt is a [P, D] float32 array, not {values.dtype} with shape {values.shape}")
     if manifest is not None and manifest.digest != prompt_digest(values):
-        raise ValueError("the manifest is another prompt's: its digest is not these values'")
+        raise ValueError("the manifest belongs to another prompt: its digest is not that of these values")
     return values.astype(np.float32, copy=False)

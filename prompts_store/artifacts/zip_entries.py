@@ -1,11 +1,11 @@
-"""Zip archives from strangers, read without extracting: a flat, plain, contiguous archive of a few files or
-nothing.
+"""Zip archives from strangers, read without extracting. Only a flat, plain, contiguous archive of a few files
+is accepted.
 
 Format (PKWARE APPNOTE 6.3): local header and data of each entry, the central directory, the end record.
-Python's `zipfile` is not used for reading: it allocates an object an entry before anybody can count them, and
-finds archives behind other content. Here the end record is the file's last 22 bytes, the first entry begins
-at byte 0 and nothing lies between entries, so the file cannot be two things at once and no data is claimed
-twice.
+Python's `zipfile` is not used for reading, because it allocates an object for each entry before anybody can
+count them, and finds archives behind other content. Here the end record is the last 22 bytes of the file, the
+first entry begins at byte 0, and nothing lies between entries. So the file cannot be two things at once, and
+no data is claimed twice.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PATH = re.compile(r"[/\\:\x00-\x1f\x7f]")
 
 
 class _Central(NamedTuple):
-    """An entry's fields in the central directory, in the order of the format."""
+    """An entry's fields in the central directory, in the order in which the format has them."""
 
     magic: bytes
     made_by: int
@@ -65,7 +65,7 @@ class _Central(NamedTuple):
 
 
 class _Local(NamedTuple):
-    """An entry's fields in front of its data, in the order of the format."""
+    """An entry's fields in front of its data, in the order in which the format has them."""
 
     magic: bytes
     needs: int
@@ -86,14 +86,14 @@ class _Local(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ZipEntry:
-    """One file as the central directory describes it, checked against its local header.
+    """One file as the central directory describes it; checked against its local header.
 
     Attributes:
-        name: no path in it.
+        name: a name without a path.
         method: 0 stored, 8 deflated.
         crc: CRC-32 of the content.
-        stored_bytes: in the archive.
-        size_bytes: of the content, as claimed.
+        stored_bytes: size in the archive.
+        size_bytes: claimed size of the content.
         start: where its data begins.
     """
 
@@ -106,17 +106,17 @@ class ZipEntry:
 
 
 def is_zip(data: bytes) -> bool:
-    """Whether a file begins as a zip does."""
+    """Whether a file begins like a zip."""
     return data.startswith((_LOCAL_MAGIC, _END_MAGIC))
 
 
 def first_name(data: bytes) -> bytes:
-    """The name that a zip gives its first entry, unchecked: to tell whose zip it is before it is read."""
+    """The name of the first entry of a zip, unchecked. It shows what made the zip before it is read."""
     return data[30 : 30 + int.from_bytes(data[26:28], "little")]
 
 
 def read_directory(data: bytes) -> dict[str, ZipEntry]:
-    """The entries by name; no content is inflated.
+    """The entries by name. No content is inflated.
 
     Raises:
         ArtifactError: `zip_invalid`, `zip_entries`, `zip_path`, `zip_duplicate`, `zip_encrypted`,
@@ -129,7 +129,7 @@ def read_directory(data: bytes) -> dict[str, ZipEntry]:
     for _ in range(count):
         entry, span, position = _entry(data, position, directory_start, directory_end)
         if any(entry.name.casefold() == name.casefold() for name in entries):
-            raise refusal(Reason.ZIP_DUPLICATE, f"The zip holds {shown(entry.name)} twice.")
+            raise refusal(Reason.ZIP_DUPLICATE, f"The zip contains {shown(entry.name)} twice.")
         entries[entry.name] = entry
         spans.append(span)
     if position != directory_end:
@@ -139,7 +139,7 @@ def read_directory(data: bytes) -> dict[str, ZipEntry]:
 
 
 def read_entry(data: bytes, entry: ZipEntry, *, max_bytes: int) -> bytes:
-    """The content of one entry; never more than it claims, which is never more than `max_bytes`.
+    """The content of one entry. It is never longer than the entry claims, nor than `max_bytes`.
 
     Raises:
         ArtifactError: `zip_bomb` or `zip_invalid`.
@@ -147,7 +147,7 @@ def read_entry(data: bytes, entry: ZipEntry, *, max_bytes: int) -> bytes:
     if entry.size_bytes > max_bytes:
         raise refusal(
             Reason.ZIP_BOMB,
-            f"{shown(entry.name)} would unpack to {entry.size_bytes} bytes; {max_bytes} is the most.",
+            f"{shown(entry.name)} would unpack to {entry.size_bytes} bytes; the limit is {max_bytes}.",
         )
     packed = data[entry.start : entry.start + entry.stored_bytes]
     content = packed if entry.method == _STORED else _inflate(packed, entry)
@@ -163,7 +163,7 @@ def _end_record(data: bytes) -> tuple[int, int]:
     if disk or start_disk or here != total or comment or total == 0xFFFF or start == 0xFFFFFFFF:
         _invalid("it is in several parts, or of the 64-bit kind")
     if total > MAX_ENTRIES:
-        raise refusal(Reason.ZIP_ENTRIES, f"The zip holds {total} files; {MAX_ENTRIES} is the most.")
+        raise refusal(Reason.ZIP_ENTRIES, f"The zip contains {total} files; the limit is {MAX_ENTRIES}.")
     if start + size != len(data) - _END.size:
         _invalid("its directory is not where its end record says")
     return total, start
@@ -172,7 +172,8 @@ def _end_record(data: bytes) -> tuple[int, int]:
 def _entry(
     data: bytes, position: int, directory_start: int, directory_end: int
 ) -> tuple[ZipEntry, tuple[int, int], int]:
-    """The central entry at `position`, the span of bytes that it owns, and where the next one begins."""
+    """The central entry at `position`, the span of bytes that belongs to it, and where the next one
+    begins."""
     if position + _CENTRAL.size > directory_end:
         _invalid("its directory is cut off")
     central = _Central._make(_CENTRAL.unpack_from(data, position))
@@ -189,12 +190,12 @@ def _entry(
 
 
 def _content_start(data: bytes, central: _Central, raw_name: bytes, directory_start: int) -> int:
-    """Where an entry's data begins, after a local header that says what the directory says."""
+    """Where an entry's data begins, after a local header that must agree with the directory."""
     if central.start + _LOCAL.size > directory_start:
-        _invalid(f"{shown(raw_name)} lies outside of it")
+        _invalid(f"{shown(raw_name)} lies outside the file")
     local = _Local._make(_LOCAL.unpack_from(data, central.start))
     names = central.start + _LOCAL.size
-    # Written to a stream, an entry's sizes come after its data and are zero before it.
+    # If the zip was written to a stream, an entry's sizes come after its data and are zero before it.
     after_data = central.flags & _DESCRIPTOR and local.sizes == (0, 0, 0)
     if (
         local.magic != _LOCAL_MAGIC
@@ -215,7 +216,7 @@ def _checked_name(raw: bytes) -> str:
     if _PATH.search(name) or name in (".", "..") or "�" in name:
         raise refusal(
             Reason.ZIP_PATH,
-            f"The zip holds {shown(name)}; it must hold plain files without folders. Zip the files "
+            f"The zip contains {shown(name)}; it must contain plain files without folders. Zip the files "
             "themselves: zip -j prompt.zip FOLDER/adapter_config.json FOLDER/adapter_model.safetensors",
         )
     return name
@@ -229,7 +230,7 @@ def _check_kind(name: str, central: _Central) -> None:
             Reason.ZIP_COMPRESSION,
             f"{shown(name)} is compressed by method {central.method}; use deflate or store it.",
         )
-    # The upper half is a Unix mode, or nothing.
+    # The upper half is a Unix mode, or zero.
     if stat.S_IFMT(central.attributes >> 16) not in (0, stat.S_IFREG):
         raise refusal(
             Reason.SYMLINK, f"{shown(name)} is a link or another special file; zip the file itself."
@@ -237,7 +238,8 @@ def _check_kind(name: str, central: _Central) -> None:
 
 
 def _check_contiguous(data: bytes, spans: list[tuple[int, int]], entries: list[ZipEntry], end: int) -> None:
-    """Every byte before the directory is exactly one entry's, a data descriptor the one's before it."""
+    """Every byte before the directory must belong to exactly one entry; a data descriptor belongs to the
+    entry before it."""
     by_end = {entry.start + entry.stored_bytes: entry for entry in entries}
     position = 0
     for start, stop in spans:
@@ -251,7 +253,7 @@ def _check_contiguous(data: bytes, spans: list[tuple[int, int]], entries: list[Z
 
 
 def _after_descriptor(data: bytes, entry: ZipEntry | None, position: int) -> int:
-    """Where a data descriptor of `entry` at `position` ends; `position` itself when there is none."""
+    """Where a data descriptor of `entry` at `position` ends; `position` itself if there is none."""
     if entry is None:
         return position
     plain = struct.pack("<3I", entry.crc, entry.stored_bytes, entry.size_bytes)
@@ -264,7 +266,7 @@ def _after_descriptor(data: bytes, entry: ZipEntry | None, position: int) -> int
 def _inflate(packed: bytes, entry: ZipEntry) -> bytes:
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        # One byte more than claimed is enough to catch a lie, and all that a lie ever costs.
+        # One byte more than claimed is enough to detect a lie, and no more is ever inflated.
         content = stream.decompress(packed, entry.size_bytes + 1)
     except zlib.error:
         _invalid(f"{shown(entry.name)} cannot be unpacked")
@@ -276,4 +278,4 @@ def _inflate(packed: bytes, entry: ZipEntry) -> bytes:
 
 
 def _invalid(problem: str) -> NoReturn:
-    raise refusal(Reason.ZIP_INVALID, f"The zip is not plain and whole: {problem}. Make it again.")
+    raise refusal(Reason.ZIP_INVALID, f"The zip is not plain and complete: {problem}. Make it again.")

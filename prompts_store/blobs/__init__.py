@@ -1,4 +1,4 @@
-"""Where bytes are kept: the values of prompts (blobs), and data files (contents), named by digest."""
+"""Where bytes are kept: the values of prompts (blobs) and data files (contents), named by their digests."""
 
 from prompts_store.blobs.contents import ContentWriter, LocalContents
 from prompts_store.blobs.files import Files

@@ -1,10 +1,10 @@
-"""The bytes of data files, in a local folder: written as a stream, named by their SHA-256.
+"""The bytes of data files in a local folder, written as a stream and named by their SHA-256.
 
     write ... write: a temporary file (exclusive), hashed on the way
     seal:            fsync
     keep:            rename, fsync of the folder; the caller holds the publish lock
 
-A file may have gigabytes: nothing here holds one in memory.
+A file may have gigabytes, so nothing here keeps one in memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from prompts_store.blobs.folder import DigestFolder, Incoming, translated
 
 
 class ContentWriter:
-    """A file on its way to the disk. See `LocalContents.writer`.
+    """A file that is being written to the disk. See `LocalContents.writer`.
 
     Attributes:
-        size_bytes: so far.
+        size_bytes: bytes written so far.
     """
 
     def __init__(self, incoming: Incoming) -> None:
@@ -32,25 +32,25 @@ class ContentWriter:
         self._hash = hashlib.sha256()
 
     def write(self, content: bytes) -> None:
-        """Append. StoreError: the disk failed or is full."""
+        """Append bytes. Raises StoreError if the disk failed or is full."""
         with translated("write to"):
             self.incoming.write(content)
         self._hash.update(content)
         self.size_bytes += len(content)
 
     def seal(self, now: datetime) -> str:
-        """Wait until the bytes are on the disk; answers with their SHA-256 (hex). StoreError."""
+        """Wait until the bytes are on the disk. Returns their SHA-256 (hex). Raises StoreError."""
         with translated("write to"):
             self.incoming.seal(now)
         return self._hash.hexdigest()
 
 
 class LocalContents(DigestFolder):
-    """A folder of data files' bytes, `FOLDER/ab/ab12...`; equal bytes are there once.
+    """A folder with the bytes of data files, `FOLDER/ab/ab12...`. Equal bytes are stored once.
 
     Args:
-        folder: made when it is not there.
-        files: the operating system, or a test's.
+        folder: created if it does not exist.
+        files: the operating system's file calls, or a test's.
     """
 
     def __init__(self, folder: Path, *, files: Files | None = None) -> None:
@@ -58,7 +58,8 @@ class LocalContents(DigestFolder):
 
     @contextmanager
     def writer(self, now: datetime) -> Iterator[ContentWriter]:
-        """A new file; what was not kept when the block ends is gone. StoreError: the disk failed."""
+        """A new file. If it was not kept when the block ends, it is removed. Raises StoreError if the disk
+        failed."""
         with translated("write to"):
             incoming = Incoming(self._files, self._incoming, now)
         try:
@@ -67,9 +68,9 @@ class LocalContents(DigestFolder):
             incoming.discard()
 
     def keep(self, writer: ContentWriter, digest: str) -> None:
-        """Give a sealed file its name; when this returns, that outlives a power cut.
+        """Give a sealed file its name. When this returns, the name survives a power cut.
 
-        Bytes that are there already are replaced by these, which are the same unless those were damaged.
+        Bytes that are there already are replaced. They are the same, unless they were damaged.
         """
         with translated("write to"):
             path = self._path(digest)
@@ -78,11 +79,12 @@ class LocalContents(DigestFolder):
             self._files.sync_folder(path.parent)
 
     def path(self, digest: str) -> Path:
-        """Where the bytes are, or would be."""
+        """Where the bytes are or would be."""
         return self._path(digest)
 
     def digest_of(self, digest: str) -> str | None:
-        """The SHA-256 of what is really kept under a digest, read in pieces; None where nothing is."""
+        """The SHA-256 of the bytes that are really stored under a digest, read in pieces; None if there are
+        none."""
         with translated("read"):
             try:
                 with self._path(digest).open("rb", buffering=0) as file:

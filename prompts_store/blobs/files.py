@@ -1,6 +1,6 @@
-"""The file operations that the local folder is made of, one system call each.
+"""The file operations of the local folder, one system call each.
 
-A test hands in another `Files` that fails at the k-th call: see tests/faults.
+Tests use another `Files` that fails at the k-th call: see tests/faults.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 
 
 class Files:
-    """The operating system's files. Every method raises OSError as the system call does."""
+    """The operating system's files. Every method raises OSError like the system call."""
 
     def create(self, path: Path) -> int:
-        """Open a new file for writing; fails where one exists. Answers with its descriptor.
+        """Open a new file for writing; fails if it exists. Returns its descriptor.
 
-        What root makes belongs to the folder's owner: a server that runs as somebody else must read it.
+        A file that root makes is given to the folder's owner, because a server that runs as that user must
+        read it.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         if os.geteuid() == 0:
@@ -28,19 +29,19 @@ class Files:
         return descriptor
 
     def write(self, descriptor: int, content: memoryview) -> int:
-        """Write a part of the content; answers with how many bytes were taken."""
+        """Write a part of the content. Returns how many bytes were written."""
         return os.write(descriptor, content)
 
     def lock(self, descriptor: int) -> None:
-        """Say that a living process is at work on a file; closing it, or dying, ends that.
+        """Show that a living process is working on a file. Closing the file or dying ends that.
 
-        Best effort: some network disks know no locks.
+        Best effort: some network disks have no locks.
         """
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def is_locked(self, path: Path) -> bool:
-        """Whether a living process, this one included, has locked a file; False where there is none."""
+        """Whether a living process, including this one, has locked a file; False if there is no such file."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -66,7 +67,7 @@ class Files:
         os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file its name, replacing what had it, at one instant."""
+        """Give a file its name in one instant, replacing the file that had it."""
         source.replace(target)
 
     def sync_folder(self, path: Path) -> None:
@@ -78,7 +79,7 @@ class Files:
             os.close(descriptor)
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder, and those above it; it may be there already."""
+        """Create a folder, and those above it. It may exist already."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def touch(self, path: Path, seconds: float) -> None:
@@ -90,11 +91,11 @@ class Files:
         return path.read_bytes()
 
     def size(self, path: Path) -> int:
-        """The bytes of a file, without reading them."""
+        """The size of a file in bytes, without reading it."""
         return path.stat().st_size
 
     def exists(self, path: Path) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         return path.exists()
 
     def unlink(self, path: Path) -> None:
@@ -102,14 +103,14 @@ class Files:
         path.unlink()
 
     def scan(self, path: Path) -> Iterator[tuple[str, float]]:
-        """Names in a folder with their times, in seconds since 1970; none where there is no folder."""
+        """Names in a folder with their times, in seconds since 1970; none if there is no folder."""
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
                     try:
                         yield entry.name, entry.stat().st_mtime
                     except FileNotFoundError:
-                        # Gone since the folder was read.
+                        # It was removed after the folder was read.
                         continue
         except FileNotFoundError:
             return

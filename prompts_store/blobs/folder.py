@@ -1,10 +1,10 @@
-"""A local folder of immutable files, each named by the SHA-256 of what it holds.
+"""A local folder of immutable files, each named by the SHA-256 of its content.
 
     FOLDER/incoming/MILLISECONDS-RANDOM      being written
     FOLDER/ab/ab12...SUFFIX                  whole and on the disk
     FOLDER/store-id                          whose folder it is, see `prompts_store.upkeep.identity`
 
-What is kept in such a folder is up to those who stand on it: prompts (`local`), data files (`contents`).
+The subclasses decide what such a folder keeps: prompts (`local`) or data files (`contents`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _SHARD = re.compile(r"[0-9a-f]{2}")
 
 
 class Incoming:
-    """A temporary file that is being written; it has a name of its own until `name` gives it its digest's.
+    """A temporary file that is being written. It has a name of its own until `name` gives it that of its
+    digest.
 
-    It is locked as long as it is open, so that a sweep never takes it from a living writer, however slow.
+    It is locked as long as it is open, so that no sweep removes it while a slow writer is alive.
     """
 
     def __init__(self, files: Files, folder: Path, now: datetime) -> None:
@@ -45,17 +46,17 @@ class Incoming:
             rest = rest[self._files.write(self._open(), rest) :]
 
     def seal(self, now: datetime) -> None:
-        """Wait until the bytes are on the disk; the file then counts as stored at `now`. Raises OSError."""
+        """Wait until the bytes are on the disk. The file then counts as stored at `now`. Raises OSError."""
         self._files.set_time(self._open(), now.timestamp())
         self._files.sync(self._open())
 
     def name(self, path: Path) -> None:
-        """Give the sealed file its name, replacing what had it. Raises OSError."""
+        """Give the sealed file its name, replacing the file that had it. Raises OSError."""
         self._files.rename(self._path, path)
         self._close()
 
     def discard(self) -> None:
-        """Remove it, if it has no name yet. Best effort: a sweep takes what is left."""
+        """Remove the file if it has no name yet. Best effort: a sweep removes what is left."""
         if self._descriptor is None:
             return
         with suppress(OSError):
@@ -65,7 +66,7 @@ class Incoming:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            raise RuntimeError("the file was named or discarded before")
+            raise RuntimeError("the file has already been named or discarded")
         return self._descriptor
 
     def _close(self) -> None:
@@ -77,9 +78,9 @@ class DigestFolder:
     """A folder of files named by digests, for any number of processes on one machine.
 
     Args:
-        folder: made when it is not there.
-        suffix: of every file's name.
-        files: the operating system, or a test's.
+        folder: created if it does not exist.
+        suffix: ending of every file's name.
+        files: the operating system's file calls, or a test's.
     """
 
     def __init__(self, folder: Path, *, suffix: str, files: Files | None = None) -> None:
@@ -95,12 +96,12 @@ class DigestFolder:
             self._files.sync_folder(folder.parent)
 
     def has(self, digest: str) -> bool:
-        """Whether there is such a file; does not read it."""
+        """Whether there is a file of this digest; does not read it."""
         with translated("read"):
             return self._files.exists(self._path(digest))
 
     def size(self, digest: str) -> int | None:
-        """How many bytes there are; None where there are none of that digest."""
+        """The size of the file in bytes; None if there is none of this digest."""
         with translated("read"):
             try:
                 return self._files.size(self._path(digest))
@@ -123,9 +124,9 @@ class DigestFolder:
             self._files.sync_folder(self._folder)
 
     def remove(self, digest: str) -> bool:
-        """Remove a file; False where there was none.
+        """Remove a file. False if there was none.
 
-        Not synced: one that a power cut brings back is an orphan, swept again.
+        This is not synced: if a power cut brings the file back, it is an orphan, which is collected again.
         """
         with translated("remove from"):
             return self._unlink(self._path(digest))
@@ -142,15 +143,15 @@ class DigestFolder:
                     yield BlobEntry(match[1], datetime.fromtimestamp(seconds, UTC))
 
     def unfinished(self) -> int:
-        """How many temporary files there are: those in flight, and those that a dead process left."""
+        """The number of temporary files: those being written, and those that dead processes left."""
         with translated("list"):
             return sum(1 for _ in self._files.scan(self._incoming))
 
     def sweep(self, before: datetime, *, dry_run: bool = False) -> int:
-        """Remove what was begun before that moment and never finished; answers with how many.
+        """Remove files that were begun before this time and never finished. Returns how many.
 
-        A temporary file's age is in its name: its own time moves with every write. One that a living process
-        is writing stays, whatever its age.
+        A temporary file's age is in its name, because its own time changes with every write. A file that a
+        living process is writing stays, whatever its age.
         """
         removed = 0
         with translated("sweep"):
@@ -176,7 +177,7 @@ class DigestFolder:
             temporary.discard()
 
     def _make_shard(self, shard: Path) -> None:
-        # Once a process, not only when it is made: its maker may have died before the sync.
+        # Done once in each process, not only after creating it: its creator may have died before the sync.
         if shard.name not in self._synced:
             self._files.make_folder(shard)
             self._files.sync_folder(self._folder)

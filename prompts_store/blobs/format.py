@@ -1,7 +1,7 @@
 """The bytes of a blob: an `.npy` file, version 1.0, always with the same header for the same shape.
 
-NumPy opens it anywhere, so a prompt outlives this program; but nothing here parses a header: the one that a
-shape must have is built and compared, so a blob has exactly one valid form.
+NumPy opens it anywhere, so a prompt outlives this program. But nothing here parses a header: the header for
+the shape is built and compared, so each blob has exactly one valid form.
 
     0      magic \\x93NUMPY, version 1 0, header length 118 (unsigned 16-bit little-endian)
     10     the header, padded with blanks, ended by a newline
@@ -29,23 +29,23 @@ def encode(values: npt.NDArray[np.float32]) -> bytes:
 
 
 def decode(blob: bytes, *, digest: str) -> npt.NDArray[np.float32]:
-    """`[P, D]` float32 from a blob, read-only; shares memory with it.
+    """`[P, D]` float32 from a blob; read-only, and shares memory with it.
 
     Args:
-        digest: the blob's name, for the error only: the caller compares content.
+        digest: the blob's name, only for the error; the caller compares the content.
 
     Raises:
-        CorruptError: not a blob, or cut short, or too long.
+        CorruptError: it is not a blob, or is cut short, or too long.
     """
     shape = _SHAPE.search(blob, 0, HEADER_BYTES)
     if shape is None:
-        raise CorruptError(f"Blob {digest} does not begin as a prompt; restore it from a backup.")
+        raise CorruptError(f"Blob {digest} does not begin like a prompt; restore it from a backup.")
     length, width = int(shape[1]), int(shape[2])
     if blob[:HEADER_BYTES] != _header(length, width):
         raise CorruptError(f"Blob {digest} has a damaged header; restore it from a backup.")
     if len(blob) != HEADER_BYTES + 4 * length * width:
         raise CorruptError(
-            f"Blob {digest} has {len(blob)} bytes, a [{length}, {width}] prompt has "
+            f"Blob {digest} has {len(blob)} bytes, but a [{length}, {width}] prompt has "
             f"{HEADER_BYTES + 4 * length * width}; restore it from a backup."
         )
     return np.frombuffer(blob, dtype="<f4", offset=HEADER_BYTES).reshape(length, width)

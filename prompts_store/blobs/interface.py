@@ -1,4 +1,4 @@
-"""What the store asks of a place for blobs. Small, so that a bucket (S3, GCS, Azure) can be one."""
+"""What the store needs from a place for blobs. It is small, so that a bucket (S3, GCS, Azure) can be one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class BlobEntry:
-    """A blob that is there.
+    """A stored blob.
 
     Attributes:
         digest: its name.
-        stored_at: when it was last put, by the clock that `put` was given.
+        stored_at: when it was last put, by the clock given to `put`.
     """
 
     digest: str
@@ -24,43 +24,44 @@ class BlobEntry:
 class Blobs(Protocol):
     """Immutable bytes by name. Every method may be called from several threads and processes at once.
 
-    Each raises StoreError where the place fails.
+    Each raises StoreError if the place fails.
     """
 
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
-        """Store a blob; when this returns, it outlives a power cut. Whole or not at all under its name.
+        """Store a blob. When this returns, it survives a power cut. It is there whole or not at all.
 
-        A blob of that name is replaced where its bytes differ (it was damaged), else its `stored_at` becomes
-        `now`.
+        A blob of that name is replaced if its bytes differ, because then it was damaged; if not, its
+        `stored_at` becomes `now`.
         """
 
     def get(self, digest: str) -> bytes | None:
-        """The bytes, None where there is no such blob."""
+        """The bytes; None if there is no such blob."""
 
     def has(self, digest: str) -> bool:
         """Whether there is such a blob; does not read it."""
 
     def size(self, digest: str) -> int | None:
-        """The bytes of a blob, without reading them; None where there is no such blob."""
+        """The size of a blob in bytes, without reading it; None if there is no such blob."""
 
     def identity(self) -> str | None:
-        """The id of the database that this place belongs to; None where it was never given one."""
+        """The id of the database that this place belongs to; None if it was never given one."""
 
     def identify(self, identity: str, *, now: datetime) -> None:
-        """Give this place an id, in place of any it has; when this returns, it outlives a power cut."""
+        """Give this place an id, replacing any that it has. When this returns, the id survives a power
+        cut."""
 
     def remove(self, digest: str) -> bool:
-        """Remove a blob; False where there was none."""
+        """Remove a blob. False if there was none."""
 
     def entries(self) -> Iterator[BlobEntry]:
-        """All blobs, in no order; those that come and go meanwhile may be missed."""
+        """All blobs, in no order. Blobs that appear or disappear meanwhile may be missed."""
 
     def unfinished(self) -> int:
-        """How many temporary files there are: puts in flight, and those that a dead process left."""
+        """The number of temporary files: puts under way, and those that dead processes left."""
 
     def sweep(self, before: datetime, *, dry_run: bool = False) -> int:
-        """Remove what was begun before that moment and never finished; answers with how many.
+        """Remove files that were begun before this time and never finished. Returns how many.
 
         Args:
-            dry_run: only count.
+            dry_run: only count them.
         """

@@ -1,4 +1,4 @@
-"""Read leases: what a request is using stays until it is answered, also when it is deleted meanwhile."""
+"""Read leases: what a request uses stays until it is answered, even if it is deleted meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Leases:
-    """Which digests are being read in this process; the grace period covers the other processes."""
+    """Which digests this process is reading. The grace period protects those that other processes read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -18,7 +18,8 @@ class Leases:
 
     @contextmanager
     def hold(self, digest: str) -> Iterator[bool]:
-        """Hold a digest, at once; several holders may. False where it is being removed: it came too late."""
+        """Hold a digest without waiting; there may be several holders. False if it is being removed, so this
+        came too late."""
         with self._lock:
             self._readers[digest] += 1
             in_time = digest not in self._leaving
@@ -31,8 +32,8 @@ class Leases:
                     del self._readers[digest]
 
     def unless_held(self, digest: str, remove: Callable[[], bool]) -> bool | None:
-        """Run `remove` while whoever begins to hold the digest is told that it leaves; None when somebody
-        holds it already. No lock is held meanwhile, so that a slow disk holds up no other reader."""
+        """Run `remove`; callers of `hold` meanwhile learn that the digest is being removed. None if somebody
+        holds it already. No lock is held meanwhile, so a slow disk delays no other reader."""
         with self._lock:
             if digest in self._readers:
                 return None
@@ -44,6 +45,6 @@ class Leases:
                 self._leaving.discard(digest)
 
     def held(self) -> int:
-        """How many digests are held."""
+        """The number of digests held."""
         with self._lock:
             return len(self._readers)

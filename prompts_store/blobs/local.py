@@ -1,9 +1,8 @@
-"""Blobs in a local folder, by our own short writer.
+"""Blobs in a local folder, with our own short writer.
 
     put: create a temporary file (exclusive), write, fsync, rename, fsync the folder
 
-obstore's local store never syncs, so what it has stored may be gone after a power cut; it is for buckets
-only.
+obstore's local store never syncs, so a power cut may lose what it has stored. It is used for buckets only.
 """
 
 from __future__ import annotations
@@ -19,21 +18,22 @@ class LocalBlobs(DigestFolder):
     """A `Blobs` in a folder of a local disk, for any number of processes on one machine.
 
     Args:
-        folder: made when it is not there; a blob is `FOLDER/ab/ab12....npy`.
-        files: the operating system, or a test's.
+        folder: created if it does not exist. A blob is `FOLDER/ab/ab12....npy`.
+        files: the operating system's file calls, or a test's.
     """
 
     def __init__(self, folder: Path, *, files: Files | None = None) -> None:
         super().__init__(folder, suffix=".npy", files=files)
 
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
-        """See `Blobs.put`. The bytes are on the disk before the name, and the name before this returns."""
+        """See `Blobs.put`. The bytes are on the disk before the name is, and the name is before this
+        returns."""
         with translated("write"):
             path = self._path(digest)
             self._make_shard(path.parent)
             if not self._keep(path, content, now):
                 self._write(path, content, now)
-            # Also for a blob that was there: whoever renamed it may not have come to this line.
+            # Also for a blob that was there: the process that renamed it may have died before this line.
             self._files.sync_folder(path.parent)
 
     def get(self, digest: str) -> bytes | None:
@@ -45,7 +45,7 @@ class LocalBlobs(DigestFolder):
                 return None
 
     def _keep(self, path: Path, content: bytes, now: datetime) -> bool:
-        """Whether the blob is there, whole; it then counts as stored now."""
+        """Whether the blob is there and whole. If so, it counts as stored now."""
         try:
             if self._files.read(path) != content:
                 return False

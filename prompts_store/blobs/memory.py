@@ -1,4 +1,4 @@
-"""Blobs in memory: for tests and for a server that keeps nothing."""
+"""Blobs in memory, for tests and for a server that keeps nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from prompts_store.blobs.interface import BlobEntry
 
 
 class MemoryBlobs:
-    """A `Blobs` that lives as long as the object; the rules of `Blobs` hold, but for the power cut."""
+    """A `Blobs` that lives as long as the object. It keeps the promises of `Blobs`, except after a power
+    cut."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,7 +59,7 @@ class MemoryBlobs:
         return iter(found)
 
     def unfinished(self) -> int:
-        """Always 0: a put is one assignment."""
+        """Always 0, because a put is one assignment."""
         return 0
 
     def sweep(self, before: datetime, *, dry_run: bool = False) -> int:

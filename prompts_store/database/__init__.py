@@ -1,4 +1,4 @@
-"""The tables, and the two databases that hold them: read snapshots, exclusive writes, migrations."""
+"""The tables, and the two kinds of database that hold them: read snapshots, exclusive writes, migrations."""
 
 from prompts_store.database.database import Database
 

@@ -1,4 +1,4 @@
-"""Column types that mean the same on every database."""
+"""Column types that mean the same in every database."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from prompts_store.names import MAX_NAME_CHARACTERS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-# Lists go by name, so names must sort by their bytes: PostgreSQL's default order depends on the locale.
+# Lists are ordered by name, so names must sort by their bytes; PostgreSQL's default order depends on the
+# locale.
 NAME = String(MAX_NAME_CHARACTERS).with_variant(String(MAX_NAME_CHARACTERS, collation="C"), "postgresql")
 LABEL = String(256).with_variant(String(256, collation="C"), "postgresql")
 DIGEST = String(64)
-# What callers name a data file or a job by, see `ids`.
+# The name by which callers know a data file or a job, see `ids`.
 PUBLIC_ID = String(32)
-# SQLite gives keys by itself only to its own INTEGER PRIMARY KEY.
+# SQLite assigns keys by itself only to its own INTEGER PRIMARY KEY.
 KEY = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment, kept as whole microseconds since 1970 UTC: exact, and in order in every database."""
+    """A moment, kept as whole microseconds since 1970 UTC: exact, and ordered in every database."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Microseconds from an aware datetime."""
+        """Microseconds of an aware datetime."""
         return None if value is None else (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:

@@ -21,41 +21,41 @@ from prompts_store.text import shown
 LOG = logging.getLogger("chorus.store")
 
 PATIENCE_SECONDS = 30.0
-"""How long a change waits for the publish lock before it is told; a reader waits for no writer."""
+"""How long a change waits for the publish lock before it fails. Readers never wait for a writer."""
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
 class Database:
-    """The tables, behind two kinds of transaction.
+    """The tables, with two kinds of transaction.
 
-    `write` is the *publish lock*: one writer at a time, over all threads and processes of one database.
-    Whoever holds it and looks at the blobs sees what will still be true when it commits.
+    `write` takes the *publish lock*: one writer at a time, over all threads and processes of one database.
+        What its holder sees of the blobs is still true when it commits.
     """
 
     def __init__(self, engine: Engine, *, memory: bool) -> None:
         self.engine = engine
         self.patience_seconds = PATIENCE_SECONDS
-        # In this process writers queue here, in order, instead of polling the database's lock.
+        # Writers of this process queue here, in order, instead of polling the database's lock.
         self._writers = threading.RLock()
-        # An in-memory database is one connection: readers take their turn as well.
+        # An in-memory database has one connection, so readers take turns too.
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
-        # What a database server says of itself is for whoever started Chorus, not for its callers.
+        # What a database server says about itself is for the operator, not for callers.
         self._tells = True
 
     @classmethod
     def open(cls, folder: Path, url: str | None, *, make: bool = True) -> Database:
-        """Create or migrate the database. An SQLite file is readable by its owner alone.
+        """Create or migrate the database. Only its owner can read an SQLite file.
 
         Args:
-            folder: holds `chorus.db` when `url` is None.
+            folder: contains `chorus.db` if `url` is None.
             url: an SQLAlchemy URL: `sqlite:///FILE`, `sqlite://` for one in memory, or
                 `postgresql://USER:PASSWORD@HOST/NAME`.
-            make: whether it may be made where there is none.
+            make: whether to create the database if there is none.
 
         Raises:
             InvalidError: `invalid_database_url`, field `database_url`.
-            NotFoundError: `no_store`, where none may be made.
+            NotFoundError: `no_store`: there is none, and none may be created.
             StoreError: it cannot be opened, or a newer Chorus made it.
         """
         parsed = _parse(url, folder)
@@ -69,14 +69,15 @@ class Database:
         except (ArgumentError, TypeError, ValueError) as error:
             raise _bad_url("The database URL cannot be used") from error
         database = cls(engine, memory=memory)
-        # PostgreSQL's publish lock is enough to migrate under; SQLite must make its file before it can lock.
+        # PostgreSQL's publish lock is enough to migrate under; SQLite must create its file before it can lock
+        # it.
         opening = _opening(folder, file) if file else nullcontext()
         try:
             with opening, database.write() as connection:
                 if not make and is_empty(connection):
                     raise _no_store("it has no tables")
                 upgrade(connection)
-        except (TypeError, ValueError) as error:  # the driver's, of an argument behind `?`
+        except (TypeError, ValueError) as error:  # the driver's, about an argument after `?`
             engine.dispose()
             raise _bad_url("The database URL cannot be used") from error
         except BaseException:
@@ -87,17 +88,17 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One snapshot: everything read inside belongs to one moment."""
+        """One snapshot: everything read inside the block belongs to the same moment."""
         with self._readers, self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self, patience_seconds: float | None = None) -> Iterator[Connection]:
-        """The publish lock, and a transaction that commits whole at the end or not at all.
+        """Take the publish lock and begin a transaction. At the end it commits whole or not at all.
 
         Args:
-            patience_seconds: how long to wait for the lock, here and in the database together; the
-                database's own when not given.
+            patience_seconds: how long to wait for the lock, here and in the database together; by default the
+                database's own patience.
 
         Raises:
             StoreError: somebody else held the lock all that time, or the database failed.
@@ -110,7 +111,7 @@ class Database:
 
     @contextmanager
     def _turn(self, patience_seconds: float) -> Iterator[int]:
-        """This process's turn to write, and the milliseconds of patience that are left."""
+        """Wait for this process's turn to write. Yields how many milliseconds of patience are left."""
         started = time.monotonic()
         if not self._writers.acquire(timeout=patience_seconds):
             raise _locked()
@@ -138,7 +139,7 @@ class Database:
 
     @property
     def embedded(self) -> bool:
-        """Whether it is SQLite, whose file is ours to look after; a database server looks after its own."""
+        """Whether it is SQLite, whose file we look after; a database server looks after its own files."""
         return self.engine.dialect.name == "sqlite"
 
     def close(self) -> None:
@@ -148,7 +149,7 @@ class Database:
 
 def _locked() -> StoreError:
     return StoreError(
-        "The database is locked: another change, or another program that has it open, has not let go of it; "
+        "The database is locked: another change, or another program that has it open, holds its lock; "
         "nothing was changed. Try again; if this goes on, find out which program holds the lock."
     )
 
@@ -158,12 +159,12 @@ def _parse(url: str | None, folder: Path) -> URL:
         return URL.create("sqlite+pysqlite", database=str(folder / "chorus.db"))
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is not a number
         raise _bad_url("The database URL cannot be parsed") from error
-    # A name without a driver means whichever one SQLAlchemy likes best.
+    # For a name without a driver, SQLAlchemy would choose one itself.
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     if parsed.drivername not in _DRIVERS.values():
-        raise _bad_url(f"Metadata is kept in SQLite or PostgreSQL, not in {shown(parsed.drivername)}")
+        raise _bad_url(f"Metadata can be kept in SQLite or PostgreSQL, not in {shown(parsed.drivername)}")
     return parsed
 
 

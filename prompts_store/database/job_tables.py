@@ -1,8 +1,9 @@
-"""The tables of data files and of jobs, beside those of `tables`.
+"""The tables of data files and of jobs. The other tables are in `tables`.
 
     files 1---n job_files n---1 jobs 1---n job_events
 
-Rows of files and jobs are never removed. Keys are numbers in the order of making, for lists; callers see ids.
+Rows of files and jobs are never removed. Keys are numbers in the order of creation, for lists; callers see
+ids.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ files = Table(
     Column("deleted_at", Instant, nullable=True),
     Column("deleted_by", Text, nullable=False, default=""),
     Index("ix_files_alive", "tenant", "number", sqlite_where=_ALIVE, postgresql_where=_ALIVE),
-    # Equal bytes are stored once, for every tenant; the collector asks who still needs them.
+    # Equal bytes are stored once for all tenants; the collector asks who still needs them.
     Index("ix_files_sha256", "sha256"),
 )
 
@@ -51,16 +52,16 @@ jobs = Table(
     metadata,
     Column("number", KEY, primary_key=True),
     Column("id", PUBLIC_ID, nullable=False, unique=True),
-    # What is done in it, see `jobs.records.JobKind`; a new kind needs no migration.
+    # The kind of work, see `jobs.records.JobKind`; a new kind needs no migration.
     Column("kind", String(32), nullable=False),
     Column("tenant", NAME, nullable=False),
     Column("status", String(16), nullable=False),
     Column("spec", JSON, nullable=False),
-    # Of the spec: only who has this base may run the job.
+    # Taken from the spec: only a process with this base may run the job.
     Column("base_fingerprint", String(128), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("created_by", Text, nullable=False),
-    # Its place in the queue: when it was made, or resumed. A job that was given back keeps its place.
+    # Its place in the queue: when it was created or resumed. A job that is given back keeps its place.
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant, nullable=True),
     Column("finished_at", Instant, nullable=True),
@@ -70,7 +71,7 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("lease_owner", Text, nullable=True),
-    # Only ever grows, so that a token is never given twice.
+    # It only grows, so no token is given twice.
     Column("lease_token", BigInteger, nullable=False),
     Column("lease_expires_at", Instant, nullable=True),
     # The highest number ever given to an event of this job.
@@ -80,7 +81,7 @@ jobs = Table(
     CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="expiry"),
     Index("ix_jobs_tenant", "tenant", "kind", "number"),
     Index("ix_jobs_status", "tenant", "kind", "status", "number"),
-    # Small, however many jobs are over: for counting a tenant's, and for whose turn it is.
+    # Small, however many jobs are over. Used to count a tenant's jobs, and to find whose turn it is.
     Index(
         "ix_jobs_open",
         "tenant",

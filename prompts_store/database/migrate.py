@@ -1,4 +1,4 @@
-"""Bring a database to the tables that this code knows."""
+"""Bring a database to the tables that this code expects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FOLDER = Path(__file__).parents[1] / "migrations"
 
 
 def upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing, inside the caller's transaction: all of them or none.
+    """Run the missing migrations inside the caller's transaction: all of them or none.
 
     Raises:
-        StoreError: the database was made by a newer Chorus.
+        StoreError: a newer Chorus made the database.
     """
     current = MigrationContext.configure(connection).get_current_revision()
     if current == _newest():
@@ -49,6 +49,6 @@ def _newest() -> str | None:
 def alembic_config(connection: Connection | None) -> Config:
     """Alembic's configuration without a file: `env.py` takes the connection from it."""
     config = Config(attributes={"connection": connection})
-    # ConfigParser reads a percent sign as the start of a substitution.
+    # ConfigParser takes a percent sign for the start of a substitution.
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     return config

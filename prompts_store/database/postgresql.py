@@ -7,25 +7,25 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from prompts_store.database.sqlite import WRITE_OPTION
 from prompts_store.errors import InvalidError
 
-# Nobody keeps a reader waiting but who changes the tables themselves.
+# Only somebody who changes the tables themselves makes a reader wait.
 READ_PATIENCE_MS = 5_000
 CONNECT_TIMEOUT_SECONDS = 10
-# Any number will do, so long as every Chorus takes the same one.
+# Any number will do, as long as every Chorus uses the same one.
 PUBLISH_LOCK = 0x43_48_4F_52_55_53
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
 def make_engine(url: URL) -> Engine:
-    """An engine whose writes take the publish lock at their beginning, and whose reads are snapshots.
+    """An engine whose writes take the publish lock when they begin, and whose reads are snapshots.
 
-    The lock is PostgreSQL's own, held by the transaction: it goes with the transaction, also when the process
-    dies. Writes are READ COMMITTED, so that what they read is what was there when they got the lock, not when
+    The lock is PostgreSQL's own. The transaction holds it, so it ends with the transaction, also if the
+    process dies. Writes are READ COMMITTED, so that they read what was there when they got the lock, not when
     they asked for it.
 
     Raises:
         InvalidError: `invalid_database_url`: the driver is not installed.
     """
-    # A host that does not answer would otherwise hold up the start for minutes.
+    # Otherwise a host that does not answer would delay the start for minutes.
     patience = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
     try:
         engine = create_engine(url, pool_pre_ping=True, max_overflow=64, connect_args=patience)
@@ -40,7 +40,7 @@ def make_engine(url: URL) -> Engine:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether this is PostgreSQL's word for a lock that did not come in time."""
+    """Whether this is PostgreSQL's error for a lock that did not come in time."""
     return getattr(error, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 

@@ -1,8 +1,8 @@
-"""The data folder is for the user that Chorus runs as: the folder 0700, the database 0600.
+"""The data folder belongs to the user that Chorus runs as: the folder gets mode 0700, the database 0600.
 
-What is made here is made so. What an older Chorus made with the umask's bits is closed when it is opened,
-where that is sure to be ours; elsewhere the log says what to do. Bits of the group alone are left: the usual
-umask leaves some to others as well, so somebody chose them.
+New files and folders are created with these modes. What an older Chorus created with the umask's bits is
+closed when it is opened, if it is surely ours; if not, the log says what to do. Bits for the group alone are
+left: the usual umask leaves some for others too, so somebody chose them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 
 LOG = logging.getLogger("chorus.store")
 
-# What a data folder has in it: of the store, the server, its tuning jobs and its container.
+# The names in a data folder: those of the store, the server, its tuning jobs and its container.
 _OURS = frozenset({"open.lock", "blobs", "files", "compile_cache", "tuning", "cache", "lost+found"})
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make the data folder, or close one that nothing but Chorus uses. Never raises where it is there.
+    """Create the data folder, or close one that only Chorus uses. If it exists, this never raises.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +40,8 @@ def make_private_folder(folder: Path) -> None:
 
 
 def make_private_database(file: Path) -> None:
-    """Make an empty database file, from which SQLite's others take their mode; or close one that is there."""
-    with suppress(OSError):  # SQLite says what is wrong with the place
+    """Create an empty database file, whose mode SQLite's other files take; or close an existing one."""
+    with suppress(OSError):  # SQLite will say what is wrong with the place
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     for each in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
         if _open_to_others(each):
@@ -58,13 +58,13 @@ def _open_to_others(path: Path) -> bool:
 def _close(path: Path, mode: int) -> None:
     try:
         path.chmod(mode)
-    except OSError:  # somebody else's, or a disk without modes
+    except OSError:  # it is somebody else's, or the disk has no modes
         _advise(path, mode)
     else:
-        LOG.info("closed %s to other users: its mode is %o now", path, mode)
+        LOG.info("closed %s to other users; its mode is now %o", path, mode)
 
 
 def _advise(path: Path, mode: int) -> None:
     LOG.warning(
-        "other users of this machine can get at %s; where they should not, run: chmod %o %s", path, mode, path
+        "other users of this machine can open %s; to prevent that, run: chmod %o %s", path, mode, path
     )

@@ -1,4 +1,4 @@
-"""Everything that only SQLite needs; no other file holds SQL of one database."""
+"""Everything that only SQLite needs. No other file has SQL for a single kind of database."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool, StaticPool
 
-# In WAL mode a reader waits only for recovery after a crash, and for a program that took the whole file.
+# In WAL mode a reader waits only for recovery after a crash, or for a program that locked the whole file.
 READ_PATIENCE_MS = 5_000
-# `Database.write` sets this on its connection: the milliseconds that it waits for the publish lock.
+# `Database.write` sets this on its connection: how many milliseconds it waits for the publish lock.
 WRITE_OPTION = "prompts_store_write"
 
 
@@ -25,11 +25,11 @@ def is_memory(url: URL) -> bool:
 
 
 def make_engine(url: URL) -> Engine:
-    """An engine whose every transaction is explicit.
+    """An engine whose transactions are all explicit.
 
-    The driver's own transaction handling is switched off: it begins late, commits before some statements and
-    cannot say IMMEDIATE. A write takes the database's one write lock at its beginning, so it never fails
-    half-way because what it read has changed.
+    The driver's own transaction handling is switched off: it begins late, commits before some statements, and
+    cannot say IMMEDIATE. A write takes the database's one write lock when it begins, so it never fails
+    halfway because what it read has changed.
     """
     memory = is_memory(url)
     options: dict[str, Any] = (
@@ -43,9 +43,10 @@ def make_engine(url: URL) -> Engine:
 
 @contextmanager
 def opening(folder: Path) -> Iterator[None]:
-    """One process at a time creates and migrates: switching to WAL does not wait for a lock by itself.
+    """One process at a time creates and migrates, because switching to WAL does not wait for a lock by
+    itself.
 
-    The lock file stays; removing it would let two processes hold locks on two files of one name.
+    The lock file stays. If it were removed, two processes could lock two files of the same name.
     """
     descriptor = os.open(folder / "open.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -57,14 +58,14 @@ def opening(folder: Path) -> Iterator[None]:
 
 
 def integrity_problems(connection: Connection) -> list[str]:
-    """What SQLite itself finds wrong with the file and its foreign keys; empty when all is well."""
+    """What SQLite itself finds wrong with the file and its foreign keys; empty if all is well."""
     found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check") if row[0] != "ok"]
     keys = connection.exec_driver_sql("PRAGMA foreign_key_check")
-    return found + [f"row {row[1]} of {row[0]} names a row that {row[2]} lacks" for row in keys]
+    return found + [f"row {row[1]} of {row[0]} refers to a row that {row[2]} does not have" for row in keys]
 
 
 def _sync(folder: Path) -> None:
-    # SQLite syncs the database, not the name that its folder has for a new one.
+    # SQLite syncs the database, but not a new database's name in its folder.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -77,21 +78,21 @@ def _configure(connection: Any, record: object) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={READ_PATIENCE_MS}")
     cursor.execute("PRAGMA journal_mode=WAL")
-    # FULL: a commit that returned survives a power cut. WAL's default, NORMAL, would lose the last ones.
+    # FULL: a commit that has returned survives a power cut. WAL's default, NORMAL, would lose the last ones.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether this is SQLite's word for a lock that did not come in time."""
+    """Whether this is SQLite's error for a lock that did not come in time."""
     # Python raises some of these errors itself, without a code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _begin(connection: Connection) -> None:
     patience_ms = connection.get_execution_options().get(WRITE_OPTION)
-    # On the driver itself: SQLAlchemy's way takes 15 times as long, in every read.
+    # Call the driver itself: SQLAlchemy's way takes 15 times as long, in every read.
     driver: Any = connection.connection.driver_connection
     driver.execute(f"PRAGMA busy_timeout={patience_ms or READ_PATIENCE_MS}")
     connection.exec_driver_sql("BEGIN" if patience_ms is None else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""The store's tables. Rows of names and versions are never removed: deleting writes `deleted_at`.
+"""The store's tables. Rows of names and versions are never removed; deleting sets `deleted_at`.
 
     tasks 1---n versions n---1 blobs          a live version always has its blob's row (checked by the
       database) |  1---n aliases, alias_moves           an alias names (task, number): it cannot point
@@ -6,7 +6,7 @@
     filter ensembles 1---n ensemble_versions 1---n ensemble_members n---1 versions
       |       1---n ensemble_aliases, ensemble_alias_moves
 
-`migrations/` makes them; a test compares the two.
+`migrations/` creates them; a test compares the two.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNREFERENCED = text("unreferenced_at IS NOT NULL")
 store_identity = Table(
     "store_identity",
     metadata,
-    # One row, written when the store is opened for the first time: see `upkeep.identity`.
+    # One row, written when the store is first opened: see `upkeep.identity`.
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", String(36), nullable=False),
     Column("created_at", Instant, nullable=False),
@@ -59,7 +59,7 @@ blobs = Table(
     metadata,
     Column("digest", DIGEST, primary_key=True),
     Column("size_bytes", BigInteger, nullable=False),
-    # Live versions that name it, in every tenant. 0 since `unreferenced_at`: the collector may take it.
+    # Live versions of all tenants that name it. 0 since `unreferenced_at`; then the collector may remove it.
     Column("reference_count", Integer, nullable=False),
     Column("unreferenced_at", Instant, nullable=True),
     CheckConstraint("reference_count >= 0", name="count"),
@@ -75,7 +75,7 @@ blobs = Table(
 
 
 def _owners(name: str, *columns: Column[object]) -> Table:
-    """A table of names in tenants: tasks, ensembles. A name is there once, tombstoned or not."""
+    """A table of names in tenants: tasks or ensembles. A name has one row, tombstoned or not."""
     return Table(
         name,
         metadata,
@@ -95,7 +95,7 @@ def _owners(name: str, *columns: Column[object]) -> Table:
 
 
 def _aliases(prefix: str, owners: Table, versions: str, owner_column: str) -> tuple[Table, Table]:
-    """The aliases of such names and their moves."""
+    """The tables of such names' aliases and their moves."""
     aliases = Table(
         f"{prefix}aliases",
         metadata,
@@ -113,7 +113,7 @@ def _aliases(prefix: str, owners: Table, versions: str, owner_column: str) -> tu
         Column("alias", NAME, nullable=False),
         Column("number", Integer, nullable=True),
         Column("previous", Integer, nullable=True),
-        # The move that a rollback looks at next: history is a tree of states, and going back pops one.
+        # The move that the next rollback looks at. History is a tree of states, and going back pops one.
         Column("back_id", ForeignKey(f"{prefix}alias_moves.id"), nullable=True),
         Column("moved_at", Instant, nullable=False),
         Column("moved_by", Text, nullable=False),
@@ -138,7 +138,7 @@ versions = Table(
     Column("number", Integer, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("digest", DIGEST, nullable=False),
-    # Emptied by a tombstone, so that the blob may go while its digest stays on record.
+    # Emptied by a tombstone, so that the blob may be removed while its digest stays on record.
     Column("blob_digest", ForeignKey(blobs.c.digest), nullable=True),
     Column("manifest_digest", DIGEST, nullable=False),
     Column("length", Integer, nullable=False),

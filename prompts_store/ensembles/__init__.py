@@ -1,1 +1,1 @@
-"""Ensembles: ordered lists of versions and a vote, themselves versioned and addressed like a task."""
+"""Ensembles: ordered lists of versions and a vote. They are versioned and addressed like tasks."""

@@ -55,17 +55,17 @@ class Ensembles(StoreBase):
         created_by: str = "",
         lease: Lease | None = None,
     ) -> tuple[EnsembleVersion, bool]:
-        """Make a version of an ensemble, and whether it is new; the first gets `@live`.
+        """Make a version of an ensemble. Returns it, and whether it is new. The first version gets `@live`.
 
-        The same members, weights and vote again answer with the version that has them.
+        If a version with the same members, weights and vote exists, it is returned.
 
         Args:
-            lease: of the job that makes it: whoever lost that makes none.
+            lease: lease of the job that makes it. A job that lost its lease makes none.
 
         Raises:
-            LeaseLostError: the job is in other hands.
-            InvalidError: `base_mismatch`, or with the field at fault.
-            NotFoundError: a member that is not there.
+            LeaseLostError: another process runs the job now.
+            InvalidError: `base_mismatch`, or names the field at fault.
+            NotFoundError: a member does not exist.
         """
         check_owner(tenant, name, created_by, field="ensemble")
         checked = check_members(members, vote)
@@ -80,7 +80,7 @@ class Ensembles(StoreBase):
     def resolve_ensemble(
         self, reference: str | Reference, *, tenant: str, field: str = "ensemble"
     ) -> EnsembleVersion:
-        """The version of an ensemble that a reference means.
+        """The version of an ensemble that a reference names.
 
         Raises:
             InvalidError: `invalid_reference`.
@@ -97,7 +97,8 @@ class Ensembles(StoreBase):
             return ensemble_records(connection, [find_ensemble(connection, tenant, name)])[0]
 
     def last_ensemble_number(self, tenant: str, name: str) -> int:
-        """The highest number that an ensemble ever gave, also a deleted one; 0 for a name never used."""
+        """The highest version number that an ensemble ever had, even if it was deleted; 0 if the name was
+        never used."""
         check_owner(tenant, name, field="ensemble")
         with self._database.read() as connection:
             return last_number(connection, ensembles, tenant, name)
@@ -105,7 +106,7 @@ class Ensembles(StoreBase):
     def list_ensembles(
         self, tenant: str, *, prefix: str = "", limit: int = DEFAULT_LIMIT, cursor: str | None = None
     ) -> Page[EnsembleRecord]:
-        """A page of a tenant's ensembles by name. InvalidError: a bad prefix, limit or cursor."""
+        """A page of a tenant's ensembles, by name. Raises InvalidError for a bad prefix, limit or cursor."""
         check_name(tenant, field="tenant")
         limit, prefix = check_limit(limit), check_prefix(prefix)
         after = decode_cursor(_CURSOR, cursor, lambda key: check_name(key, field="cursor"))
@@ -122,7 +123,7 @@ class Ensembles(StoreBase):
         )
 
     def delete_ensemble(self, tenant: str, name: str, *, deleted_by: str = "") -> None:
-        """Tombstone an ensemble; its members are free to go. NotFoundError: `unknown_ensemble`."""
+        """Tombstone an ensemble. Its members may then be deleted. NotFoundError: `unknown_ensemble`."""
         check_owner(tenant, name, deleted_by, field="ensemble")
 
         with self._database.write() as connection:
@@ -155,7 +156,7 @@ class Ensembles(StoreBase):
             )
 
     def remove_ensemble_alias(self, tenant: str, name: str, alias: str, *, moved_by: str = "") -> AliasMove:
-        """Take an ensemble's alias away. NotFoundError: `unknown_ensemble`, `unknown_alias`."""
+        """Remove an ensemble's alias. NotFoundError: `unknown_ensemble`, `unknown_alias`."""
         check_owner(tenant, name, moved_by, field="ensemble")
         check_alias(alias)
         with self._database.write() as connection:
@@ -167,7 +168,7 @@ class Ensembles(StoreBase):
     def rollback_ensemble(
         self, tenant: str, name: str, alias: str = LIVE, *, moved_by: str = ""
     ) -> AliasMove:
-        """Point an ensemble's alias at the version that it meant before.
+        """Point an ensemble's alias at the version that it named before.
 
         Raises:
             NotFoundError: `unknown_ensemble`, `unknown_alias`.
@@ -190,7 +191,7 @@ class Ensembles(StoreBase):
 
 
 def ensemble_digest(members: Sequence[EnsembleMember], vote: str) -> str:
-    """SHA-256 (hex) of the members in order, their weights and the vote as canonical JSON."""
+    """SHA-256 (hex) of the members in order, their weights and the vote, as canonical JSON."""
     rows = [[member.tenant, member.task, member.version, member.weight] for member in members]
     return hashlib.sha256(canonical_json({"members": rows, "vote": vote})).hexdigest()
 
@@ -205,10 +206,10 @@ def _add_version(
     created_by: str,
     now: datetime,
 ) -> tuple[EnsembleVersion, bool]:
-    """The version with these members, new or the one that is there, and whether it is new.
+    """The version with these members, and whether it is new; if there is one already, that one.
 
     Args:
-        members: with the keys of their versions, which are live.
+        members: with the keys of their versions, which must be live.
     """
     digest = ensemble_digest([member for member, _ in members], vote)
     query = live_versions().where(

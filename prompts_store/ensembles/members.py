@@ -1,4 +1,4 @@
-"""May these versions vote together?"""
+"""Checks whether versions may vote together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_MEMBERS = 64
 
 
 def check_members(members: Sequence[EnsembleMember], vote: object) -> tuple[EnsembleMember, ...]:
-    """The members, if each is well formed and named once.
+    """Return the members if each is well formed and none is named twice.
 
     Raises:
         InvalidError: field `vote`, `members` or `members.N.NAME`.
@@ -48,11 +48,11 @@ def check_members(members: Sequence[EnsembleMember], vote: object) -> tuple[Ense
 def find_members(
     connection: Connection, members: Sequence[EnsembleMember]
 ) -> list[tuple[EnsembleMember, int]]:
-    """The members with the keys of their versions.
+    """The members, with the keys of their versions.
 
     Raises:
-        NotFoundError: a version that is not there, with the member's path.
-        InvalidError: `base_mismatch`: members of different base models or widths.
+        NotFoundError: a version does not exist; names the member's path.
+        InvalidError: `base_mismatch`: the members have different base models or widths.
     """
     rows: list[Row[Any]] = []
     for i, member in enumerate(members):
@@ -73,4 +73,4 @@ def find_members(
 
 def _check_weight(weight: object, field: str) -> None:
     if not (is_finite(weight) and weight > 0):
-        raise InvalidError(f"The weight is {shown(weight)}; a weight is a number above 0.", field=field)
+        raise InvalidError(f"The weight is {shown(weight)}; a weight must be a number above 0.", field=field)

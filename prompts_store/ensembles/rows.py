@@ -1,4 +1,4 @@
-"""Rows of ensembles: found, and as the records that the store hands out."""
+"""Finding rows of ensembles, and turning them into the records that the store returns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def find_ensemble(connection: Connection, tenant: str, name: str, *, field: str 
 
 
 def resolve(connection: Connection, reference: Reference, *, field: str = "ensemble") -> EnsembleVersion:
-    """The version of an ensemble that a reference means.
+    """The version of an ensemble that a reference names.
 
     Raises:
         NotFoundError: `unknown_ensemble`, `unknown_version`, `unknown_alias`.
@@ -71,7 +71,7 @@ def live_versions() -> Select[Any]:
 
 
 def ensemble_records(connection: Connection, owners: Sequence[Row[Any]]) -> list[EnsembleRecord]:
-    """Ensembles with their newest versions and their aliases, of the rows of `ensembles`."""
+    """Ensembles with their newest versions and their aliases, from rows of `ensembles`."""
     keys = [owner.id for owner in owners]
     newest = (
         select(ensemble_versions.c.ensemble_id, func.max(ensemble_versions.c.number).label("number"))
@@ -97,7 +97,7 @@ def ensemble_records(connection: Connection, owners: Sequence[Row[Any]]) -> list
 
 
 def version_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[EnsembleVersion]:
-    """Versions with their members, of rows of `live_versions`."""
+    """Versions with their members, from rows of `live_versions`."""
     query = (
         select(ensemble_members, tasks.c.tenant, tasks.c.name, versions.c.number)
         .join(versions, versions.c.id == ensemble_members.c.version_id)

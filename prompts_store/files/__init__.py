@@ -1,1 +1,1 @@
-"""Data files: what tenants upload to tune on."""
+"""Data files: uploaded by tenants to tune on."""

@@ -35,17 +35,17 @@ _CURSOR = "files"
 
 
 class DataFiles(StoreBase):
-    """Files of training data. Their bytes are stored once, however many files have them."""
+    """Files of training data. Equal bytes are stored once, however many files have them."""
 
     @contextmanager
     def write_file(
         self, tenant: str, name: str, *, created_by: str = "", max_bytes: int
     ) -> Iterator[FileWriter]:
-        """A writer for a new file, as a stream; leaving without `commit` leaves nothing.
+        """A writer for a new file, which is written as a stream. Leaving without `commit` leaves nothing.
 
         Args:
-            name: as the uploader calls it, without folders.
-            max_bytes: the most that it may have.
+            name: the uploader's name for it, without folders.
+            max_bytes: the most bytes that it may have.
 
         Raises:
             InvalidError: `invalid_name`, `invalid_file_name`.
@@ -80,7 +80,7 @@ class DataFiles(StoreBase):
     def list_files(
         self, tenant: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
     ) -> Page[DataFile]:
-        """A page of a tenant's live files, newest first. InvalidError: a bad limit or cursor."""
+        """A page of a tenant's live files, newest first. Raises InvalidError for a bad limit or cursor."""
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
@@ -90,11 +90,11 @@ class DataFiles(StoreBase):
         return make_page(rows, limit, _file_record, lambda row: encode_cursor(_CURSOR, row.id))
 
     def delete_file(self, tenant: str, file_id: str, *, deleted_by: str = "") -> None:
-        """Tombstone a file; its bytes go with a later collection, when no live file has the same.
+        """Tombstone a file. A later collection removes its bytes, if no live file has the same ones.
 
         Raises:
             NotFoundError: `unknown_file`.
-            ConflictError: `file_in_use`: an unfinished job names it.
+            ConflictError: `file_in_use`: an unfinished job needs it.
         """
         check_name(tenant, field="tenant")
         checks.check_text(deleted_by, field="by")
@@ -109,8 +109,7 @@ class DataFiles(StoreBase):
             job_id = connection.execute(uses).scalar()
             if job_id is not None:
                 raise ConflictError(
-                    f"The file is what the unfinished {job_id} learns from; wait for the job, or cancel it "
-                    f"first.",
+                    f"The unfinished {job_id} learns from this file; wait for the job, or cancel it first.",
                     field="file",
                     code="file_in_use",
                 )
@@ -121,13 +120,13 @@ class DataFiles(StoreBase):
             )
 
     def file_path(self, tenant: str, file_id: str) -> Path:
-        """Where the bytes of a live file are, to be read and never written.
+        """Where the bytes of a live file are. Read them, and never write there.
 
-        They stay as long as the file lives, and as long as an unfinished job names it.
+        They stay as long as the file lives or an unfinished job needs it.
 
         Raises:
             NotFoundError: `unknown_file`.
-            CorruptError: `corrupt_file`: they are not there, or not as many as there should be.
+            CorruptError: `corrupt_file`: the bytes are missing, or their number is wrong.
         """
         file = self.get_file(tenant, file_id)
         found = self._contents.size(file.sha256)
@@ -160,7 +159,7 @@ def find_file(connection: Connection, tenant: str, file_id: str, *, field: str =
 
 
 def needed(connection: Connection, digests: Iterable[str], *, deleted_after: datetime) -> set[str]:
-    """Those of the digests that a live file has, or one that was deleted after that moment."""
+    """Those of the digests that belong to a live file, or to one deleted after that time."""
     query = select(files.c.sha256).where(
         files.c.sha256.in_(list(digests)),
         files.c.deleted_at.is_(None) | (files.c.deleted_at > deleted_after),
@@ -169,7 +168,7 @@ def needed(connection: Connection, digests: Iterable[str], *, deleted_after: dat
 
 
 def _add_file(connection: Connection, file: DataFile) -> None:
-    """The row of a new file, whose bytes are on the disk. The caller holds the publish lock."""
+    """Add the row of a new file, whose bytes are on the disk. The caller holds the publish lock."""
     connection.execute(
         insert(files).values(
             id=file.id,
@@ -184,7 +183,7 @@ def _add_file(connection: Connection, file: DataFile) -> None:
 
 
 def _file_record(row: Row[Any]) -> DataFile:
-    """A file from the columns of `files`."""
+    """A file, from the columns of `files`."""
     return DataFile(
         id=row.id,
         tenant=row.tenant,

@@ -1,4 +1,4 @@
-"""What the store hands out about data files."""
+"""The records of data files that the store returns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """An uploaded file of training data; its bytes never change.
+    """An uploaded file of training data. Its bytes never change.
 
     Attributes:
         id: `file-` and 24 hexadecimal digits.
-        name: as the uploader called it; for people, and for guessing a format. Never a path.
-        sha256: of the bytes, hex.
+        name: the uploader's name for it, for people and for guessing the format. Never a path.
+        sha256: of the bytes, in hex.
         deleted_at: set by a tombstone.
     """
 

@@ -1,4 +1,4 @@
-"""Taking a data file in: what it may be called, and its bytes up to a limit."""
+"""Receiving a data file: which names are allowed, and its bytes up to a limit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MAX_FILE_NAME_CHARACTERS = 255
 
 
 class FileWriter:
-    """A data file on its way into the store, from `write_file`.
+    """A data file that is being written into the store, made by `write_file`.
 
-    Not safe for several threads at once; it may go from one to another.
+    Only one thread may use it at a time, but it may be handed from one to another.
     """
 
     def __init__(
@@ -31,26 +31,26 @@ class FileWriter:
 
     @property
     def size_bytes(self) -> int:
-        """How much was written so far."""
+        """How many bytes were written so far."""
         return self._content.size_bytes
 
     def write(self, content: bytes) -> None:
         """Append to the file.
 
         Raises:
-            InvalidError: `file_too_large`, field `file`: with this it is larger than it may be.
+            InvalidError: `file_too_large`, field `file`: the file would become larger than allowed.
             StoreError: the disk failed or is full.
         """
         if self._content.size_bytes + len(content) > self._max_bytes:
             raise InvalidError(
-                f"The file is larger than {self._max_bytes} bytes, the most that is taken; send less.",
+                f"The file is larger than {self._max_bytes} bytes, which is the limit; send less.",
                 field="file",
                 code="file_too_large",
             )
         self._content.write(content)
 
     def commit(self) -> DataFile:
-        """Make it a file. When this returns, it outlives a power cut; when it raises, there is none.
+        """Make it a file. When this returns, the file survives a power cut; if it raises, there is no file.
 
         Raises:
             StoreError: the disk or the database failed.
@@ -59,7 +59,7 @@ class FileWriter:
 
 
 def check_file_name(name: object) -> str:
-    """The name itself, if it is one: of a file, without folders.
+    """Return the name if it is a file name without folders.
 
     Raises:
         InvalidError: `invalid_file_name`, field `name`.

@@ -1,1 +1,1 @@
-"""Jobs of every kind: their queue, their events, and who runs which."""
+"""Jobs of every kind: their queue, their events, and which process runs which."""

@@ -1,12 +1,12 @@
-"""The store's jobs, for whoever runs them: leases with a fencing token.
+"""The store's jobs, for the processes that run them: leases with a fencing token.
 
-Whoever runs jobs claims one for some seconds and renews that while it works. A lease that ran out may be
-taken by another, with a greater token; from then on nothing written with the smaller one is accepted, however
-late its owner wakes up. Nobody waits for a clock to be right: one that is wrong costs work done twice, never
-two runners that both write.
+A process claims a job for some seconds, and renews the lease while it works. Another process may take a job
+whose lease has run out, with a greater token. From then on, nothing written with the smaller token is
+accepted, however late its owner wakes up. No clock needs to be right: a wrong clock costs work that is done
+twice, but two processes never both write.
 
-Every change here is made under the publish lock, which one writer of the whole database holds at a time; so
-two claims at one moment are two claims one after the other, on every database.
+Every change here is made under the publish lock, which one writer of the whole database holds at a time. So
+two claims at the same moment happen one after the other, in every database.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ MAX_ERROR_BYTES = 16_384
 
 
 class JobClaims(StoreBase):
-    """Running jobs under a lease. Every write names its lease; LeaseLostError says to stop."""
+    """Running jobs under a lease. Every write names its lease; on LeaseLostError, stop."""
 
     def claim_job(
         self, kind: JobKind, owner: str, lease_seconds: float, base_fingerprint: str
     ) -> tuple[Job, Lease] | None:
-        """Take the job whose turn it is, and the lease to run it; None where none waits for this base.
+        """Take the job whose turn it is, with a lease to run it; None if no job for this base is waiting.
 
         Its turn: of the tenant with the fewest jobs of this kind at work, the job that has waited longest. A
         job whose lease ran out waits too. Those of a suspended or deleted tenant are left. It is
@@ -47,7 +47,7 @@ class JobClaims(StoreBase):
         request unseen.
 
         Args:
-            owner: who will run it, for people.
+            owner: who will run it; shown to people.
             lease_seconds: until the lease must be renewed.
         """
         check_kind(kind)
@@ -75,7 +75,7 @@ class JobClaims(StoreBase):
             return job_record(held(connection, lease)), lease
 
     def renew_lease(self, lease: Lease, lease_seconds: float) -> Lease:
-        """The lease, to last so many seconds from now. LeaseLostError."""
+        """The lease, extended to last this many seconds from now. Raises LeaseLostError."""
         seconds = _check_seconds(lease_seconds)
         with self._database.write() as connection:
             row = held(connection, lease)
@@ -84,7 +84,7 @@ class JobClaims(StoreBase):
         return replace(lease, expires_at=expires_at)
 
     def release_job(self, lease: Lease) -> None:
-        """Give a job back unfinished: it keeps its place in the queue. LeaseLostError."""
+        """Give a job back unfinished. It keeps its place in the queue. Raises LeaseLostError."""
         with self._database.write() as connection:
             now = self._clock()
             row = held(connection, lease)
@@ -103,15 +103,15 @@ class JobClaims(StoreBase):
         status: Literal["preparing", "running"] | None = None,
         progress: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Say how far the job is; the answer's `cancel_requested` says whether to stop.
+        """Report how far the job is. The `cancel_requested` of the result says whether to stop.
 
         Args:
-            status: None leaves it.
-            progress: a JSON object, in place of the one before; None leaves that.
+            status: None leaves it unchanged.
+            progress: a JSON object that replaces the last one; None leaves that.
 
         Raises:
             LeaseLostError: stop, and write nothing more.
-            InvalidError: with the field at fault.
+            InvalidError: names the field at fault.
         """
         if status is not None:
             _check_one_of(status, ACTIVE)
@@ -133,12 +133,12 @@ class JobClaims(StoreBase):
         """Add to the job's events, in order: all of them or none.
 
         Args:
-            events: kinds and JSON objects. The kind `status` is the store's own: it is written with each
+            events: kinds and JSON objects. The kind `status` is reserved: the store writes it with each
                 change of status.
 
         Raises:
             LeaseLostError: stop, and write nothing more.
-            InvalidError: with the field at fault.
+            InvalidError: names the field at fault.
         """
         checked = check_events(events)
         with self._database.write() as connection:
@@ -153,11 +153,11 @@ class JobClaims(StoreBase):
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
     ) -> Job:
-        """The job is over; the lease ends. Once: a second time, the lease is lost.
+        """End the job and its lease. This works once: a second call finds the lease lost.
 
         Raises:
-            LeaseLostError: write nothing more; look at the job to see how it is.
-            InvalidError: with the field at fault.
+            LeaseLostError: write nothing more; look at the job to see its state.
+            InvalidError: names the field at fault.
         """
         _check_one_of(status, OVER)
         checked_result = _check_object(result, field="result", limit_bytes=MAX_RESULT_BYTES)
@@ -180,14 +180,15 @@ def _check_seconds(seconds: float) -> float:
     if checks.is_finite(seconds) and seconds > 0:
         return float(seconds)
     raise InvalidError(
-        f"A lease of {shown(seconds)} seconds is none; it is a number above 0.", field="lease_seconds"
+        f"A lease cannot last {shown(seconds)} seconds; give a number above 0.", field="lease_seconds"
     )
 
 
 def _check_one_of(status: str, known: tuple[JobStatus, ...]) -> None:
     if status not in known:
         raise InvalidError(
-            f"The status {shown(status)} is not for here; it is one of {', '.join(known)}.", field="status"
+            f"The status {shown(status)} cannot be set here; it must be one of {', '.join(known)}.",
+            field="status",
         )
 
 
@@ -196,10 +197,10 @@ def _check_object(value: Mapping[str, Any] | None, *, field: str, limit_bytes: i
 
 
 def _next(connection: Connection, kind: JobKind, base_fingerprint: str, now: datetime) -> Row[Any] | None:
-    """The job whose turn it is: of the tenant with the fewest of its kind at work, the one that waited
-    longest.
+    """The job whose turn it is: the one that has waited longest, of the tenant with the fewest jobs of this
+    kind running.
 
-    A job whose lease ran out waits like a queued one, at the place that it had.
+    A job whose lease ran out waits like a queued one, at its old place.
     """
     at_work = and_(jobs.c.finished_at.is_(None), jobs.c.status.in_(ACTIVE))
     busy = (

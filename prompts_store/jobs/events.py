@@ -1,4 +1,4 @@
-"""What happened in a job, numbered 1, 2, ...: a list that only grows."""
+"""What happened in a job: a list of events numbered 1, 2, ... that only grows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from prompts_store.errors import InvalidError
 from prompts_store.text import shown
 
 MAX_EVENT_BYTES = 65_536
-# Written by the store with every change of a job's status, in the same transaction.
+# The store writes one with every change of a job's status, in the same transaction.
 STATUS = "status"
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
 
 def check_events(events: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
-    """Events as they may be stored.
+    """The events in the form in which they are stored.
 
     Raises:
         InvalidError: field `events.2.kind` or `events.2.data`.
@@ -32,7 +32,7 @@ def check_events(events: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[
         if not (isinstance(kind, str) and _KIND.fullmatch(kind)) or kind == STATUS:
             raise InvalidError(
                 f"{shown(kind)} is not a kind of event: use lower-case letters, digits and '_'; 'status' is "
-                f"the store's own.",
+                f"reserved for the store.",
                 field=f"events.{i}.kind",
             )
         field = f"events.{i}.data"

@@ -1,4 +1,4 @@
-"""The store's jobs, as their tenant sees them: make, show, list, cancel, resume."""
+"""The store's jobs, for their tenant: create, show, list, cancel, resume."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CURSOR = "jobs"
 
 
 class Jobs(StoreBase):
-    """Jobs of every kind. Where a call takes a `kind`, a job of another is as one that is not there."""
+    """Jobs of every kind. A call that takes a `kind` treats a job of another kind as missing."""
 
     def create_job(
         self,
@@ -49,18 +49,18 @@ class Jobs(StoreBase):
         files: Mapping[str, str] | None = None,
         max_unfinished: int | None = None,
     ) -> Job:
-        """Put a job into the queue.
+        """Create a job and queue it.
 
         Args:
-            kind: what is done in it; whoever claims jobs asks for this kind.
-            spec: a JSON object that says what to do; `base_fingerprint` in it says on which base model.
-            files: ids of the data files that it reads, by the field of the request that named each, as in
+            kind: the kind of work; a process that claims jobs asks for a kind.
+            spec: a JSON object that says what to do. Its `base_fingerprint` names the base model.
+            files: ids of the data files that it reads, by the request field that named each, as in
                 `{"data.train.file": "file-..."}`. They cannot be deleted until the job is over.
-            max_unfinished: how many unfinished jobs of this kind the tenant may have, this one included; None
-                for any.
+            max_unfinished: how many unfinished jobs of this kind the tenant may have, including this one;
+                None means any number.
 
         Raises:
-            InvalidError: with the field at fault.
+            InvalidError: names the field at fault.
             NotFoundError: `unknown_file`, with the field that named it.
             LimitError: `too_many_jobs`.
         """
@@ -121,10 +121,10 @@ class Jobs(StoreBase):
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
     ) -> Page[Job]:
-        """A page of a tenant's jobs of a kind, newest first; `status` keeps those that have it.
+        """A page of a tenant's jobs of a kind, newest first; with `status`, only jobs with that status.
 
         Raises:
-            InvalidError: a bad kind, status, limit or cursor.
+            InvalidError: the kind, status, limit or cursor is not valid.
         """
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
@@ -137,7 +137,7 @@ class Jobs(StoreBase):
         return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
 
     def cancel_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None, by: str = "") -> Job:
-        """Cancel a job: at once where nobody runs it, else `cancel_requested` tells whoever does.
+        """Cancel a job: at once if no process runs it, else `cancel_requested` tells the one that does.
 
         Raises:
             NotFoundError: `unknown_job`.
@@ -150,7 +150,7 @@ class Jobs(StoreBase):
             row = find_job(connection, tenant, job_id, kind)
             if row.finished_at is not None:
                 raise ConflictError(
-                    f"The job is over: it {_ended(row.status)}; there is nothing to cancel.",
+                    f"The job is over: it {_ended(row.status)}. There is nothing to cancel.",
                     field="job",
                     code="job_over",
                 )
@@ -160,7 +160,7 @@ class Jobs(StoreBase):
                     data = {"status": row.status, "cancel_requested": True, "by": by}
                     add_events(connection, row.number, [(STATUS, data)], now)
                 return job_record(find_job(connection, tenant, job_id))
-            # Also when its runner is overdue: should it wake up, its lease is gone.
+            # Also if its runner is overdue: if that one wakes up, its lease is gone.
             close_job(connection, row.number, "cancelled", now, data={"by": by})
             return job_record(find_job(connection, tenant, job_id))
 
@@ -173,11 +173,11 @@ class Jobs(StoreBase):
         by: str = "",
         max_unfinished: int | None = None,
     ) -> Job:
-        """Put a job that failed or was cancelled into the queue again; it goes on from its checkpoint.
+        """Queue a job again that failed or was cancelled. It goes on from its checkpoint.
 
         Raises:
             NotFoundError: `unknown_job`.
-            ConflictError: `job_not_stopped`; `file_deleted`: a file of it is gone.
+            ConflictError: `job_not_stopped`; `file_deleted`: one of its files was deleted.
             LimitError: `too_many_jobs`.
         """
         check_name(tenant, field="tenant")
@@ -188,7 +188,7 @@ class Jobs(StoreBase):
             standing.require_not_deleted(connection, tenant)
             if row.status not in ("failed", "cancelled"):
                 raise ConflictError(
-                    f"The job is {row.status}; only one that failed or was cancelled is resumed.",
+                    f"The job is {row.status}; only a job that failed or was cancelled can be resumed.",
                     field="job",
                     code="job_not_stopped",
                 )
@@ -227,14 +227,14 @@ class Jobs(StoreBase):
         after: int = 0,
         limit: int = MAX_LIMIT,
     ) -> list[JobEvent]:
-        """A job's events after a number, in order, at most `limit` of them.
+        """A job's events after a number, in order, at most `limit`.
 
-        Each change of status is an event of kind `status` with `{"status": ...}`; the last one of a job that
-        is over says how it ended. A job that is resumed goes on with the numbers.
+        Each change of status is an event of kind `status` with `{"status": ...}`, so the last one of a
+        finished job says how it ended. If a job is resumed, the numbers continue.
 
         Raises:
             NotFoundError: `unknown_job`.
-            InvalidError: a bad limit, or `after`.
+            InvalidError: the limit or `after` is not valid.
         """
         check_name(tenant, field="tenant")
         with self._database.read() as connection:
@@ -254,7 +254,7 @@ class Jobs(StoreBase):
 
 
 def check_status(status: object) -> JobStatus:
-    """The status itself, if it is one.
+    """Return the status if it is one.
 
     Raises:
         InvalidError: `invalid_status`, field `status`.
@@ -278,7 +278,8 @@ def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int 
     number = connection.execute(query).scalar_one()
     if number >= most:
         raise LimitError(
-            f"{number} {kind} jobs are unfinished and {most} is the most; wait for one to end or cancel one.",
+            f"{number} {kind} jobs are unfinished, and {most} is the limit; wait for one to end, or cancel "
+            "one.",
             code="too_many_jobs",
         )
 

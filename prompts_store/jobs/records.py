@@ -1,4 +1,5 @@
-"""What the store hands out about jobs: how they are, their events, and the lease of who runs one."""
+"""The records of jobs that the store returns: their state, their events, and the lease of the process that
+runs one."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ JobStatus = Literal["queued", "preparing", "running", "succeeded", "failed", "ca
 
 KINDS: tuple[JobKind, ...] = get_args(JobKind)
 
-# In the hands of somebody who runs it.
+# A process is running it.
 ACTIVE: tuple[JobStatus, ...] = ("preparing", "running")
 UNFINISHED: tuple[JobStatus, ...] = ("queued", *ACTIVE)
 OVER: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
@@ -25,15 +26,15 @@ class Job:
 
     Attributes:
         id: `job-` and 24 hexadecimal digits.
-        kind: what is done in it.
-        spec: what to do, as it was created.
-        started_at: when somebody first took it; None while it waits for that.
+        kind: the kind of work.
+        spec: what to do, as given when it was created.
+        started_at: when a process first took it; None while it waits for that.
         finished_at: None until it is over.
         error: why it failed, `{"code", "message", ...}`.
-        progress: how far it is, in the words of whoever runs it.
+        progress: how far it is, as reported by the process that runs it.
         result: what it made: versions, metrics.
-        cancel_requested: whoever runs it is to stop.
-        attempt: how often somebody took it; 0 before the first time.
+        cancel_requested: whether the process that runs it must stop.
+        attempt: how many times a process took it; 0 before the first.
     """
 
     id: str
@@ -57,7 +58,7 @@ class JobEvent:
     """Something that happened in a job.
 
     Attributes:
-        seq: 1, 2, ... in each job, without holes.
+        seq: 1, 2, ... in each job, without gaps.
     """
 
     seq: int
@@ -68,13 +69,13 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to run one job, until it runs out and another takes it.
+    """The right to run one job, until the lease runs out and another process takes the job.
 
     Attributes:
-        owner: who runs it, for people.
-        token: the job's fencing token: whoever takes the job next gets a greater one, and from then on
-            nothing written with this one is accepted.
-        expires_at: renew it before.
+        owner: who runs it; shown to people.
+        token: the job's fencing token. The process that takes the job next gets a greater one, and from then
+            on nothing written with this one is accepted.
+        expires_at: renew the lease before this time.
     """
 
     job_id: str

@@ -1,4 +1,4 @@
-"""Rows of jobs: found, changed, closed, and as the records that the store hands out."""
+"""Finding, changing and closing rows of jobs, and turning them into the records that the store returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prompts_store.text import shown
 
 
 def check_kind(kind: object) -> JobKind:
-    """The kind itself, if it is one.
+    """Return the kind if it is one.
 
     Raises:
         InvalidError: `invalid_kind`, field `kind`.
@@ -33,7 +33,7 @@ def check_kind(kind: object) -> JobKind:
 
 
 def find_job(connection: Connection, tenant: str, job_id: str, kind: JobKind | None = None) -> Row[Any]:
-    """The row of a job; with a kind, only of one of that kind.
+    """The row of a job; with a kind, only if the job has that kind.
 
     Raises:
         NotFoundError: `unknown_job`.
@@ -49,12 +49,13 @@ def find_job(connection: Connection, tenant: str, job_id: str, kind: JobKind | N
 
 
 def held(connection: Connection, lease: Lease) -> Row[Any]:
-    """The row of the job that a lease is for.
+    """The row of the job for which this lease was given.
 
-    A lease that ran out is good until another takes the job: only that makes writing unsafe.
+    A lease that ran out stays good until another process takes the job, because only that makes writing
+    unsafe.
 
     Raises:
-        LeaseLostError: the job is in other hands, or in nobody's.
+        LeaseLostError: another process has the job, or none has.
     """
     query = select(jobs).where(
         jobs.c.id == lease.job_id,
@@ -64,7 +65,8 @@ def held(connection: Connection, lease: Lease) -> Row[Any]:
     row = connection.execute(query).one_or_none()
     if row is None:
         raise LeaseLostError(
-            f"The lease of {lease.job_id} is lost: another runs the job, or it is over; stop working on it.",
+            f"The lease of {lease.job_id} is lost: another process runs the job, or it is over; stop "
+            "working on it.",
             field="lease",
         )
     return row
@@ -84,11 +86,11 @@ def close_job(
     values: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """A job is over; its lease ends with it.
+    """End a job, and its lease with it.
 
     Args:
-        values: further columns.
-        data: of the event, beside the status.
+        values: further columns to set.
+        data: further data of the event, besides the status.
     """
     over = {"status": status, "finished_at": now, "lease_owner": None, "lease_expires_at": None}
     change_job(connection, number, {**over, **(values or {})})
@@ -96,7 +98,7 @@ def close_job(
 
 
 def job_record(row: Row[Any]) -> Job:
-    """A job from the columns of `jobs`."""
+    """A job, from the columns of `jobs`."""
     return Job(
         id=row.id,
         kind=row.kind,

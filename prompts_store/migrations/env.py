@@ -1,4 +1,5 @@
-"""Runs on the connection, and in the transaction, that `prompts_store.database.migrate` hands over."""
+"""Runs the migrations on the connection and in the transaction that `prompts_store.database.migrate` hands
+over."""
 
 from alembic import context
 
@@ -8,7 +9,8 @@ from prompts_store.database.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # PostgreSQL's DDL is transactional, and SQLite's once the driver leaves transactions alone: see sqlite.
+    # PostgreSQL's DDL is transactional; SQLite's is too, once the driver leaves transactions alone: see
+    # sqlite.
     transactional_ddl=True,
     render_as_batch=True,
 )

@@ -1,1 +1,1 @@
-"""Tasks and their versions: published, referred to, aliased, listed, tombstoned."""
+"""Tasks and their versions: published, referenced, aliased, listed, tombstoned."""

@@ -18,10 +18,10 @@ from prompts_store.tasks.rows import find_task, refresh_labels
 
 
 class Aliases(StoreBase):
-    """Promote, roll back, and what happened before."""
+    """Promote, roll back, and show the history."""
 
     def aliases(self, tenant: str, task: str) -> dict[str, int]:
-        """A task's aliases and the versions that they mean. NotFoundError: `unknown_task`."""
+        """A task's aliases and the versions that they name. NotFoundError: `unknown_task`."""
         check_owner(tenant, task)
         with self._database.read() as connection:
             return aliasing.current(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
@@ -42,14 +42,14 @@ class Aliases(StoreBase):
         moved_by: str = "",
         lease: Lease | None = None,
     ) -> AliasMove:
-        """Point an alias at a version, at one instant. Where it points there already, nothing is written.
+        """Point an alias at a version, in one instant. If it points there already, nothing is written.
 
         Args:
-            lease: of the job that moves it: whoever lost that moves nothing.
+            lease: lease of the job that moves it. A job that lost its lease moves nothing.
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_version`.
-            LeaseLostError: the job is in other hands.
+            LeaseLostError: another process runs the job now.
         """
         check_version(number)
         with self._changing(tenant, task, alias, moved_by) as (connection, key):
@@ -60,14 +60,14 @@ class Aliases(StoreBase):
             )
 
     def remove_alias(self, tenant: str, task: str, alias: str, *, moved_by: str = "") -> AliasMove:
-        """Take an alias away; its history stays. NotFoundError: `unknown_task`, `unknown_alias`."""
+        """Remove an alias; its history stays. NotFoundError: `unknown_task`, `unknown_alias`."""
         with self._changing(tenant, task, alias, moved_by) as (connection, key):
             return aliasing.remove(
                 connection, aliasing.TASKS, key, alias, moved_by=moved_by, now=self._clock()
             )
 
     def rollback(self, tenant: str, task: str, alias: str = LIVE, *, moved_by: str = "") -> AliasMove:
-        """Point an alias at the version that it meant before; twice goes back two steps.
+        """Point an alias at the version that it named before. Calling this twice goes back two steps.
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_alias`.
@@ -82,7 +82,7 @@ class Aliases(StoreBase):
     def _changing(
         self, tenant: str, task: str, alias: str, moved_by: str
     ) -> Iterator[tuple[Connection, int]]:
-        """A write on one task's aliases, with the task's key; the list's labels follow `@live`."""
+        """A write to one task's aliases, with the task's key. The list's labels follow `@live`."""
         check_owner(tenant, task, moved_by)
         check_alias(alias)
         with self._database.write() as connection:

@@ -1,7 +1,7 @@
-"""Aliases: movable names for versions, with a history. One code for tasks and for ensembles.
+"""Aliases: movable names for versions, with a history. Tasks and ensembles share this code.
 
-History is never rewritten. Every move also notes to which earlier move a rollback goes (`back_id`), so that
-going back twice goes back two steps instead of to and fro:
+History is never rewritten. Every move also records to which earlier move a rollback goes (`back_id`), so that
+going back twice goes back two steps instead of there and back again:
 
     set 1, set 2, set 3        1 <- 2 <- 3
     rollback                   2 (back: 1)
@@ -70,12 +70,12 @@ ENSEMBLES = Family(
 
 
 def current(connection: Connection, family: Family, owner_id: int) -> dict[str, int]:
-    """Aliases of one name and the version numbers that they mean, by alias."""
+    """The aliases of one name: version numbers by alias."""
     return current_of(connection, family, [owner_id]).get(owner_id, {})
 
 
 def current_of(connection: Connection, family: Family, owner_ids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """Aliases of several names, by the name's key."""
+    """The aliases of several names, by the name's key."""
     table = family.aliases
     found: defaultdict[int, dict[str, int]] = defaultdict(dict)
     rows = connection.execute(
@@ -103,7 +103,7 @@ def move(
     moved_by: str,
     now: datetime,
 ) -> AliasMove:
-    """Point an alias at a live version. Where it points there already, nothing is written.
+    """Point an alias at a live version. If it points there already, nothing is written.
 
     Raises:
         NotFoundError: `unknown_version`.
@@ -118,7 +118,7 @@ def move(
     if previous == number:
         return AliasMove(alias, number, previous, now, moved_by)
     last = _last_move(connection, family, owner_id, alias)
-    # A removal is no state to go back to: what was before it is.
+    # A removal does not count as a state to go back to; the state before it does.
     back_id = None if last is None else last.id if last.number is not None else last.back_id
     return _record(connection, family, owner_id, AliasMove(alias, number, previous, now, moved_by), back_id)
 
@@ -126,7 +126,7 @@ def move(
 def remove(
     connection: Connection, family: Family, owner_id: int, alias: str, *, moved_by: str, now: datetime
 ) -> AliasMove:
-    """Take an alias away; its history stays.
+    """Remove an alias; its history stays.
 
     Raises:
         NotFoundError: `unknown_alias`.
@@ -140,7 +140,7 @@ def remove(
 def rollback(
     connection: Connection, family: Family, owner_id: int, alias: str, *, moved_by: str, now: datetime
 ) -> AliasMove:
-    """Point an alias at the version that it meant before; versions deleted since are passed over.
+    """Point an alias at the version that it named before. Versions deleted since then are skipped.
 
     Raises:
         NotFoundError: `unknown_alias`.
@@ -154,14 +154,14 @@ def rollback(
             made = AliasMove(alias, at.number, number, now, moved_by)
             return _record(connection, family, owner_id, made, at.back_id)
     raise ConflictError(
-        f"There is no earlier version to go back to: '{alias}' has meant {number} since it was made, or "
-        f"what it meant before was deleted.",
+        f"There is no earlier version to go back to: '{alias}' has named {number} since it was created, or "
+        f"what it named before was deleted.",
         field="alias",
     )
 
 
 def unknown_alias(alias: str, noun: str, *, field: str = "alias") -> NotFoundError:
-    """The error for an alias that is not there."""
+    """The error for an alias that does not exist."""
     return NotFoundError(f"The {noun} has no alias '{alias}'.", field=field, code="unknown_alias")
 
 

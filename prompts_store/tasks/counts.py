@@ -1,4 +1,4 @@
-"""How many live versions name a blob: equal content is stored once and counted."""
+"""How many live versions name a blob. Equal content is stored once and counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prompts_store.database.tables import blobs, versions
 
 
 def retain(connection: Connection, digest: str, size_bytes: int) -> None:
-    """One more version names a blob, perhaps the first."""
+    """One more version names a blob. It may be the first."""
     found = connection.execute(
         update(blobs)
         .where(blobs.c.digest == digest)
@@ -27,7 +27,7 @@ def retain(connection: Connection, digest: str, size_bytes: int) -> None:
 
 
 def release(connection: Connection, digest: str, now: datetime) -> None:
-    """One version less names a blob."""
+    """One version fewer names a blob."""
     _set(connection, blobs.c.digest == digest, blobs.c.reference_count - 1, now)
 
 
@@ -49,7 +49,7 @@ def release_all(connection: Connection, which: ColumnElement[bool], now: datetim
 
 
 def recount(connection: Connection, digest: str, now: datetime) -> None:
-    """Make one blob's count what its versions say; for repairs."""
+    """Set one blob's count to what its versions say; for repairs."""
     uses = (
         select(func.count())
         .select_from(versions)

@@ -16,15 +16,15 @@ def check_labels(labels: Sequence[str], *, field: str = "labels") -> tuple[str, 
     """The labels as a tuple, verbatim and in order; empty means free text.
 
     Raises:
-        InvalidError: `invalid_labels`, with the path of the label (`labels.2`): not a text, blank, too long,
-            holding control characters, or the same as an earlier one. Two labels are the same when
-            SentencePiece's normalisation (NFKC, runs of whitespace as one, none at the ends) makes them so:
-            the model could not tell them apart.
+        InvalidError: `invalid_labels`, with the path of the label (`labels.2`): it is not a text, is blank or
+            too long, has control characters, or is the same as an earlier one. Two labels are the same if
+            SentencePiece's normalisation (NFKC, runs of whitespace as one, none at the ends) makes them
+            equal, because the model could not tell them apart.
     """
     if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise _invalid(f"The labels are a list of texts, not {type(labels).__name__}.", field)
+        raise _invalid(f"The labels must be a list of texts, not {type(labels).__name__}.", field)
     if len(labels) > MAX_LABELS:
-        raise _invalid(f"There are {len(labels)} labels; {MAX_LABELS} is the most.", field)
+        raise _invalid(f"There are {len(labels)} labels; the limit is {MAX_LABELS}.", field)
     seen: dict[str, int] = {}
     for i, label in enumerate(labels):
         path = f"{field}.{i}"
@@ -34,7 +34,7 @@ def check_labels(labels: Sequence[str], *, field: str = "labels") -> tuple[str, 
             raise _invalid("A label is blank; give it at least one visible character.", path)
         if key in seen:
             raise _invalid(
-                f"The label {shown(label)} is the same as label {seen[key]}; labels are unique.", path
+                f"The label {shown(label)} is the same as label {seen[key]}; labels must differ.", path
             )
         seen[key] = i
     return tuple(labels)
@@ -42,11 +42,11 @@ def check_labels(labels: Sequence[str], *, field: str = "labels") -> tuple[str, 
 
 def _check_label(label: object, path: str) -> None:
     if not isinstance(label, str):
-        raise _invalid(f"A label is a text, not {type(label).__name__}.", path)
+        raise _invalid(f"A label must be a text, not {type(label).__name__}.", path)
     if len(label) > MAX_LABEL_CHARACTERS:
-        raise _invalid(f"The label has {len(label)} characters; {MAX_LABEL_CHARACTERS} is the most.", path)
+        raise _invalid(f"The label has {len(label)} characters; the limit is {MAX_LABEL_CHARACTERS}.", path)
     if not is_unicode(label) or has_control_characters(label):
-        raise _invalid("The label holds control characters or lone surrogates; send printable text.", path)
+        raise _invalid("The label has control characters or lone surrogates; send printable text.", path)
 
 
 def _invalid(message: str, field: str) -> InvalidError:

@@ -54,20 +54,20 @@ class Prompts(StoreBase):
         description: str | None = None,
         lease: Lease | None = None,
     ) -> Published:
-        """Make a version. The first of a task gets `@live`; later ones do not move it.
+        """Make a version. The first version of a task gets `@live`; later ones do not move it.
 
-        The same manifest again, while its version lives, answers with that version and changes nothing. When
-        this returns, the version outlives a power cut; when it raises, there is none.
+        If the task has a live version with the same manifest, that version is returned and nothing changes.
+        When this returns, the version survives a power cut; if it raises, there is no version.
 
         Args:
             values: `[P, D]` finite float32.
-            lineage: free-form JSON, where it came from.
-            description: of the task; None leaves it as it is.
-            lease: of the job that makes it: whoever lost that makes none.
+            lineage: where it came from, in any JSON form.
+            description: description of the task; None leaves it unchanged.
+            lease: lease of the job that makes it. A job that lost its lease makes none.
 
         Raises:
-            InvalidError: with the field at fault.
-            LeaseLostError: the job is in other hands.
+            InvalidError: names the field at fault.
+            LeaseLostError: another process runs the job now.
             StoreError: the disk or the database failed.
         """
         digest = check_manifest(manifest)
@@ -90,11 +90,11 @@ class Prompts(StoreBase):
         return self._publish(draft, content, lease)
 
     def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
-        """The live version that a reference means.
+        """The live version that a reference names.
 
         Args:
-            tenant: whose task it is when the reference does not say.
-            field: where the reference came from, for the error.
+            tenant: the tenant, if the reference does not name one.
+            field: the field that held the reference, for the error.
 
         Raises:
             InvalidError: `invalid_reference`.
@@ -105,11 +105,12 @@ class Prompts(StoreBase):
             return version_record(versions.resolve(connection, parsed, field=field))
 
     def values(self, digest: str) -> npt.NDArray[np.float32]:
-        """The values of a digest, `[P, D]` float32, read-only; compared with the digest on every read.
+        """The values of a digest, `[P, D]` float32, read-only. They are compared with the digest on every
+        read.
 
         Raises:
-            NotFoundError: no such prompt, or it was deleted and collected.
-            CorruptError: what is stored is not what was published.
+            NotFoundError: there is no such prompt, or it was deleted and collected.
+            CorruptError: the stored values are not the published ones.
         """
         content = self._blobs.get(digest) if _DIGEST.fullmatch(digest) else None
         if content is None:
@@ -117,17 +118,18 @@ class Prompts(StoreBase):
         values = decode(content, digest=digest)
         if prompt_digest(values) != digest:
             raise CorruptError(
-                f"Blob {digest} does not hold the values of its digest; restore it from a backup."
+                f"Blob {digest} does not contain the values of its digest; restore it from a backup."
             )
         return values
 
     @contextmanager
     def hold(self, version: PromptVersion, *, known: bool = False) -> Iterator[None]:
-        """Keep a version's values readable until the block ends, also if it is deleted and collected
+        """Keep a version's values readable until the block ends, even if it is deleted and collected
         meanwhile.
 
         Args:
-            known: it was there a moment ago: neither disk nor database is asked, and this never blocks.
+            known: whether it was there a moment ago. If so, neither disk nor database is asked, and this
+                never blocks.
 
         Raises:
             NotFoundError: `unknown_version`: it was collected before this began.
@@ -140,8 +142,8 @@ class Prompts(StoreBase):
 
     def _publish(self, draft: Draft, content: bytes, lease: Lease | None) -> Published:
         digest = draft.manifest.digest
-        # Outside the lock, so that the disk's syncs hold up nobody; and for a version that is there as well,
-        # because that puts a damaged blob right.
+        # Done outside the lock, so that the disk's syncs delay nobody. Also done if the version exists,
+        # because that repairs a damaged blob.
         self._blobs.put(digest, content, now=self._clock())
         with self._database.read() as connection:
             same = find_same(connection, draft)
@@ -153,18 +155,18 @@ class Prompts(StoreBase):
                 return Published(same, created=False)
             if lease is not None:
                 held(connection, lease)
-            # A collector may have taken it since; from here on it cannot.
+            # A collector may have removed it since; from here on it cannot.
             if not self._blobs.has(digest):
                 self._blobs.put(digest, content, now=self._clock())
             made = add_version(connection, draft, self._clock())
         return Published(made, created=True)
 
     def _has(self, digest: str) -> bool:
-        """Whether a digest has its blob, or ought to: what is lost is told by whoever reads it."""
+        """Whether a digest has its blob, or ought to. A lost blob is reported when somebody reads it."""
         return self._blobs.has(digest) or isinstance(self._no_values(digest), CorruptError)
 
     def _no_values(self, digest: str) -> CorruptError | NotFoundError:
-        """The error for values that are not there: lost, or never needed any more."""
+        """The error for values that are missing: they were lost, or nothing needs them any more."""
         with self._database.read() as connection:
             query = select(blob_table.c.reference_count).where(blob_table.c.digest == digest)
             needed = connection.execute(query).scalar()

@@ -19,11 +19,11 @@ from prompts_store.tasks.versions import resolve
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A version without a number, checked.
+    """A version without a number, already checked.
 
     Attributes:
-        size_bytes: of its blob.
-        description: of the task; None leaves it as it is.
+        size_bytes: size of its blob.
+        description: description of the task; None leaves it unchanged.
     """
 
     tenant: str
@@ -55,7 +55,7 @@ def find_same(connection: Connection, draft: Draft) -> PromptVersion | None:
 
 
 def add_version(connection: Connection, draft: Draft, now: datetime) -> PromptVersion:
-    """Give a draft the next number, and `@live` where it begins its task."""
+    """Give a draft the next number, and `@live` if it is the task's first version."""
     task, is_new = open_task(connection, draft.tenant, draft.task, draft.description, now)
     number = task.last_number + 1
     counts.retain(connection, draft.manifest.digest, draft.size_bytes)

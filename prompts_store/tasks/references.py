@@ -17,17 +17,17 @@ _FORM = "write 'task', 'tenant/task', 'tenant/task@3' or 'tenant/task@alias'"
 
 
 def parse_reference(text: str, *, tenant: str, field: str = "task") -> Reference:
-    """Parse `[tenant/]name[@number | @alias]`; without a suffix it means `@live`.
+    """Parse `[tenant/]name[@number | @alias]`. Without a suffix it means `@live`.
 
     Args:
-        tenant: whose name it is when the text does not say.
-        field: where the text came from, for the error.
+        tenant: the tenant, if the text does not name one.
+        field: the field that held the text, for the error.
 
     Raises:
-        InvalidError: `invalid_reference`, saying the form.
+        InvalidError: `invalid_reference`; the message shows the form.
     """
     if not isinstance(text, str):
-        raise _invalid(f"A reference is a text, not {type(text).__name__}", field)
+        raise _invalid(f"A reference must be a text, not {type(text).__name__}", field)
     path, at, suffix = text.partition("@")
     owner, slash, name = path.rpartition("/")
     try:
@@ -43,7 +43,7 @@ def parse_reference(text: str, *, tenant: str, field: str = "task") -> Reference
 
 
 def check_version(number: object, *, field: str = "version") -> int:
-    """A version number, 1 or more.
+    """Return a version number if it is 1 or more.
 
     Raises:
         InvalidError: `invalid_version`, with `field`.
@@ -78,10 +78,10 @@ def _invalid(what: str, field: str) -> InvalidError:
 
 
 def parsed_reference(reference: str | Reference, tenant: str, field: str) -> Reference:
-    """A reference, checked, whichever form it came in.
+    """A reference in either form, checked and parsed.
 
     Raises:
-        InvalidError: `invalid_reference`, or a name's code.
+        InvalidError: `invalid_reference`, or the code for a bad name.
     """
     check_name(tenant, field="tenant")
     if isinstance(reference, str):

@@ -1,4 +1,5 @@
-"""Rows of tasks and versions: found, opened, and as the records that the store hands out."""
+"""Finding and opening rows of tasks and versions, and turning them into the records that the store
+returns."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ VERSION_COLUMNS: tuple[ColumnElement[Any], ...] = (
     versions.c.deleted_at,
 )
 
-# One step in an index, not a count.
+# One step in an index, rather than a count.
 _LATEST = (
     select(func.max(versions.c.number))
     .where(versions.c.task_id == tasks.c.id, versions.c.deleted_at.is_(None))
@@ -68,7 +69,7 @@ TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
 
 
 def version_record(row: Row[Any]) -> PromptVersion:
-    """A version from `VERSION_COLUMNS`."""
+    """A version, from `VERSION_COLUMNS`."""
     return PromptVersion(
         tenant=row.tenant,
         task=row.name,
@@ -93,7 +94,7 @@ def version_record(row: Row[Any]) -> PromptVersion:
 
 
 def task_record(row: Row[Any], aliases: dict[str, int]) -> TaskRecord:
-    """A task from `TASK_COLUMNS`."""
+    """A task, from `TASK_COLUMNS`."""
     return TaskRecord(
         tenant=row.tenant,
         name=row.name,
@@ -106,7 +107,7 @@ def task_record(row: Row[Any], aliases: dict[str, int]) -> TaskRecord:
 
 
 def task_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[TaskRecord]:
-    """Tasks with their aliases, of rows of `TASK_COLUMNS`."""
+    """Tasks with their aliases, from rows of `TASK_COLUMNS`."""
     found = aliasing.current_of(connection, aliasing.TASKS, [row.id for row in rows])
     return [task_record(row, found.get(row.id, {})) for row in rows]
 
@@ -126,7 +127,7 @@ def find_task(connection: Connection, tenant: str, task: str, *, field: str = "t
 
 
 def unknown_task(tenant: str, task: str, *, field: str = "task") -> NotFoundError:
-    """The error for a task that is not there, or no longer."""
+    """The error for a task that does not exist, or no longer does."""
     return NotFoundError(f"There is no task {tenant}/{task}.", field=field, code="unknown_task")
 
 
@@ -154,7 +155,7 @@ def open_task(
             )
         )
     elif found.deleted_at is not None:
-        # The number goes on where the tombstoned task stopped: a reference never means two things.
+        # Numbers continue where the tombstoned task stopped, so a reference never means two things.
         connection.execute(
             update(tasks)
             .where(tasks.c.id == found.id)
@@ -166,13 +167,14 @@ def open_task(
 
 
 def last_number(connection: Connection, owners: Table, tenant: str, name: str) -> int:
-    """The highest number that a name in `owners` (tasks or ensembles) ever gave; 0 if it was never used."""
+    """The highest version number that a name in `owners` (tasks or ensembles) ever had; 0 if it was never
+    used."""
     query = select(owners.c.last_number).where(owners.c.tenant == tenant, owners.c.name == name)
     return int(connection.execute(query).scalar() or 0)
 
 
 def refresh_labels(connection: Connection, task_id: int) -> None:
-    """Make the list's filter say what the `@live` version says; called when that may have changed."""
+    """Make the list's filter agree with the `@live` version. Called whenever that may have changed."""
     connection.execute(delete(task_labels).where(task_labels.c.task_id == task_id))
     row = connection.execute(
         select(tasks.c.tenant, tasks.c.name, versions.c.labels)

@@ -44,7 +44,8 @@ class Tasks(StoreBase):
             return task_records(connection, [row])[0]
 
     def last_number(self, tenant: str, task: str) -> int:
-        """The highest number that a task ever gave, also a deleted one; 0 for a name never used."""
+        """The highest version number that a task ever had, even if it was deleted; 0 if the name was never
+        used."""
         check_owner(tenant, task)
         with self._database.read() as connection:
             return last_number(connection, tasks, tenant, task)
@@ -58,10 +59,10 @@ class Tasks(StoreBase):
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
     ) -> Page[TaskRecord]:
-        """A page of a tenant's tasks by name; `label` keeps those whose `@live` version has that label.
+        """A page of a tenant's tasks, by name. With `label`, only tasks whose `@live` version has that label.
 
         Raises:
-            InvalidError: a bad name, prefix, limit or cursor.
+            InvalidError: the name, prefix, limit or cursor is not valid.
         """
         check_name(tenant, field="tenant")
         if label is not None:
@@ -89,11 +90,11 @@ class Tasks(StoreBase):
         )
 
     def delete_task(self, tenant: str, task: str, *, deleted_by: str = "") -> None:
-        """Tombstone a task with its versions and aliases. Published again, its numbers go on.
+        """Tombstone a task with its versions and aliases. If it is published again, its numbers continue.
 
         Raises:
             NotFoundError: `unknown_task`.
-            ConflictError: a live ensemble has a version of it as a member.
+            ConflictError: a live ensemble has one of its versions as a member.
         """
         check_owner(tenant, task, deleted_by)
 

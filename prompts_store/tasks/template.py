@@ -4,8 +4,8 @@
     {{  }}     one brace
     other      itself
 
-Nothing else means anything: no attributes, indices, conversions or format widths. `str.format` is not used,
-because `{text.__class__}` would reach into the process.
+Nothing else has a meaning: there are no attributes, indices, conversions or format widths. `str.format` is
+not used, because `{text.__class__}` would give access to the process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_TEMPLATE_CHARACTERS = 16_384
 MAX_TEMPLATE_FIELDS = 64
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
-# Alternatives in order: an escaped brace, a braced group on one level, a brace without a partner, plain text.
+# In this order: an escaped brace, a braced group on one level, a brace without a partner, plain text.
 _TOKEN = re.compile(r"(?P<escape>\{\{|\}\})|\{(?P<name>[^{}]*)\}|(?P<stray>[{}])|(?P<text>[^{}]+)")
 
 
@@ -32,8 +32,8 @@ class Template:
     """A parsed template.
 
     Attributes:
-        pieces: `(literal, field)` pairs in order: a text, then the field after it (None after the last text).
-        fields: the names used, each once, in order of first use; never empty.
+        pieces: `(literal, field)` pairs in order: a text, and the field after it (None after the last text).
+        fields: the names used, each once, in order of first use. Never empty.
     """
 
     pieces: tuple[tuple[str, str | None], ...]
@@ -65,7 +65,7 @@ class Template:
         for name in self.fields:
             if name not in fields:
                 raise InvalidError(
-                    f"The template needs the field '{name}', which the input lacks; send {expected}.",
+                    f"The template needs the field '{name}', which the input does not have; send {expected}.",
                     field=f"{path}.{name}",
                     code="missing_field",
                 )
@@ -80,13 +80,13 @@ class Template:
 
 
 def parse_template(text: str) -> Template:
-    """Parse a template. The result is cached: a template is parsed once, not once a request.
+    """Parse a template. The result is cached, so a template is parsed once rather than for every request.
 
     Raises:
-        InvalidError: `invalid_template`, field `template`, saying what is wrong at which character.
+        InvalidError: `invalid_template`, field `template`. It says what is wrong, and at which character.
     """
     if not isinstance(text, str):
-        raise _invalid(f"A template is a text, not {type(text).__name__}.")
+        raise _invalid(f"A template must be a text, not {type(text).__name__}.")
     return _parse(text)
 
 
@@ -108,14 +108,14 @@ def _parse(text: str) -> Template:
     fields = tuple(dict.fromkeys(name for _, name in pieces if name is not None))
     if not 1 <= len(fields) <= MAX_TEMPLATE_FIELDS:
         raise _invalid(
-            f"A template uses 1 to {MAX_TEMPLATE_FIELDS} fields, this one uses {len(fields)}; "
+            f"A template uses 1 to {MAX_TEMPLATE_FIELDS} fields, but this one uses {len(fields)}; "
             "write a field as {text}."
         )
     return Template(pieces=tuple(pieces), fields=fields)
 
 
 def check_template(text: str) -> None:
-    """Raise InvalidError (`invalid_template`) where `parse_template` would."""
+    """Raise InvalidError (`invalid_template`) if `parse_template` would."""
     parse_template(text)
 
 
@@ -127,7 +127,7 @@ def render_input(
     Args:
         template: a template or its text.
         input: a string, or an object with the template's fields.
-        field: where `input` came from, for the error's path.
+        field: path of `input` in the request, for the error.
 
     Raises:
         InvalidError: see `parse_template` and `Template.render`; a plain text for a template of several
@@ -146,7 +146,8 @@ def render_input(
         return parsed.render({parsed.fields[0]: input}, field=field)
     if not isinstance(input, Mapping):
         raise InvalidError(
-            f"The input is a text or an object with {_names(parsed.fields)}, not {type(input).__name__}.",
+            f"The input must be a text or an object with {_names(parsed.fields)}, not "
+            f"{type(input).__name__}.",
             field=field,
             code="invalid_field",
         )
@@ -165,15 +166,16 @@ def _literal(token: re.Match[str]) -> str:
 def _bad_name(name: str, position: int) -> str:
     return (
         f"The field {shown(name)} at character {position} is not a name; a name has letters, digits and "
-        "underscores, starts with no digit and has 64 characters at most. Write a brace itself as {{ or }}."
+        "underscores, does not start with a digit and has at most 64 characters. Write a brace itself as {{ "
+        "or }}."
     )
 
 
 def _check_text(text: str) -> None:
     if len(text) > MAX_TEMPLATE_CHARACTERS:
-        raise _invalid(f"The template has {len(text)} characters; {MAX_TEMPLATE_CHARACTERS} is the most.")
+        raise _invalid(f"The template has {len(text)} characters; the limit is {MAX_TEMPLATE_CHARACTERS}.")
     if not is_unicode(text) or has_control_characters(text, allowed="\t\n\r"):
-        raise _invalid("The template holds control characters or lone surrogates; send printable text.")
+        raise _invalid("The template has control characters or lone surrogates; send printable text.")
 
 
 def _check_value(value: object, path: str) -> None:
@@ -181,11 +183,13 @@ def _check_value(value: object, path: str) -> None:
         return
     if not isinstance(value, str):
         raise InvalidError(
-            f"The field '{path}' is a text, not {type(value).__name__}.", field=path, code="invalid_field"
+            f"The field '{path}' must be a text, not {type(value).__name__}.",
+            field=path,
+            code="invalid_field",
         )
     if not is_unicode(value):
         raise InvalidError(
-            f"The field '{path}' holds lone surrogates; send valid Unicode text.",
+            f"The field '{path}' has lone surrogates; send valid Unicode text.",
             field=path,
             code="invalid_field",
         )

@@ -52,7 +52,8 @@ class Versions(StoreBase):
         return make_page(rows, limit, version_record, lambda row: encode_cursor(_CURSOR, row.number))
 
     def delete_version(self, tenant: str, task: str, number: int, *, deleted_by: str = "") -> None:
-        """Tombstone a version: gone from lists and references at once, its values when nobody reads them.
+        """Tombstone a version. Lists and references lose it at once, its values are removed when nobody reads
+        them.
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_version`.
@@ -71,7 +72,7 @@ class Versions(StoreBase):
             ]
             if named:
                 raise ConflictError(
-                    f"Version {number} is what {_quoted(named)} means; move or remove that first.",
+                    f"Version {number} is named by {_quoted(named)}; move or remove that first.",
                     field="version",
                 )
             require_no_ensemble(
@@ -90,7 +91,7 @@ class Versions(StoreBase):
 
 
 def resolve(connection: Connection, reference: Reference, *, field: str = "task") -> Row[Any]:
-    """The row of the live version that a reference means, in one query.
+    """The row of the live version that a reference names, in one query.
 
     Raises:
         NotFoundError: `unknown_task`, `unknown_version` or `unknown_alias`.
@@ -119,10 +120,10 @@ def resolve(connection: Connection, reference: Reference, *, field: str = "task"
 
 
 def require_no_ensemble(connection: Connection, tenant: str, which: Any, what: str, *, field: str) -> None:
-    """Raise ConflictError where a live ensemble has a member among some versions.
+    """Raise ConflictError if some of these versions are members of a live ensemble.
 
     Args:
-        tenant: whose ensembles may be named in the message; another tenant's may not.
+        tenant: the message may name this tenant's ensembles, but not another tenant's.
         which: a condition on `versions`.
     """
     query = (
@@ -140,7 +141,7 @@ def require_no_ensemble(connection: Connection, tenant: str, which: Any, what: s
 
 
 def unknown_version(tenant: str, task: str, number: int, *, field: str = "version") -> NotFoundError:
-    """The error for a version that is not there, or no longer."""
+    """The error for a version that does not exist, or no longer does."""
     return NotFoundError(
         f"The task {tenant}/{task} has no version {number}, or it was deleted.",
         field=field,

@@ -1,1 +1,1 @@
-"""Looking after a store: what is collected, what is checked, and whether database and folders fit."""
+"""Looking after a store: collecting, checking, and whether the database and the folders fit."""

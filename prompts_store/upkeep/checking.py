@@ -1,4 +1,5 @@
-"""The store's fsck: is every promise of the tables kept, and is every blob what its name says?"""
+"""The store's fsck: checks that the tables keep their promises, and that every blob has the content that its
+name says."""
 
 from __future__ import annotations
 
@@ -31,12 +32,12 @@ from prompts_store.upkeep.file_checking import FileChecker
 from prompts_store.upkeep.identity import Identity, database_id
 
 _PAGE = 500
-# Versions that a finding names.
+# How many versions a finding names.
 _SHOWN = 4
 
 
 class Checker:
-    """One check, by default without changing anything."""
+    """One check. By default it changes nothing."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Checker:
         self._rows = 0
 
     def run(self) -> CheckReport:
-        """Check everything. Writers wait for what is repaired, not for what is read."""
+        """Check everything. Writers wait only for repairs, not for reads."""
         with self._database.read() as connection:
             self._check_identity(connection)
             if self._database.embedded:
@@ -71,7 +72,7 @@ class Checker:
             found = self._row_problems(connection, repair=False)
             orphans = self._orphans(connection) + self._files.orphans(connection)
         if found and self._repair:
-            # Found again under the publish lock: it may have been put right since, or more may be wrong.
+            # Look again under the publish lock: it may have been corrected since, or more may be wrong.
             with self._database.write() as connection:
                 found = self._row_problems(connection, repair=True)
         self._problems.extend(found)
@@ -95,7 +96,7 @@ class Checker:
                 version = version_record(row)
                 if manifest_digest(version.manifest) != version.manifest_digest:
                     where = f"{version.tenant}/{version.task}@{version.number}"
-                    self._add("wrong_manifest", where, "its manifest is not that of its digest")
+                    self._add("wrong_manifest", where, "its manifest does not match its digest")
             total += len(rows)
             if len(rows) < _PAGE:
                 return total
@@ -133,16 +134,16 @@ class Checker:
     def _blob_problem(self, digest: str) -> tuple[str, str] | None:
         content = self._blobs.get(digest)
         if content is None:
-            return "missing_blob", "it is not there"
+            return "missing_blob", "it is missing"
         try:
             if prompt_digest(decode(content, digest=digest)) != digest:
-                return "corrupt_blob", "its values are not those of its digest"
+                return "corrupt_blob", "its values do not match its digest"
         except CorruptError as error:
             return "corrupt_blob", error.message.rstrip(".")
         return None
 
     def _check_identity(self, connection: Connection) -> None:
-        # Without an id of its own a database was never opened as a store.
+        # A database without an id of its own was never opened as a store.
         if database_id(connection) and (message := self._identity.mismatch(connection)):
             self._add("other_store", "the database and its folders", message)
 
@@ -167,7 +168,7 @@ class Checker:
         for row in connection.execute(query.where(blob_table.c.reference_count != uses)).all():
             if repair:
                 counts.recount(connection, row.digest, self._now)
-            message = f"its count is {row.reference_count}, {row.uses} live versions name it"
+            message = f"its count is {row.reference_count}, but {row.uses} live versions name it"
             yield Problem("wrong_count", row.digest, message, repaired=repair)
 
     def _alias_problems(self, connection: Connection) -> Iterator[Problem]:
@@ -206,7 +207,7 @@ class Checker:
             if repair:
                 fixed = {"live_versions": row.live, "last_number": max(row.last_number, row.highest)}
                 connection.execute(update(tasks).where(tasks.c.id == row.id).values(**fixed))
-            message = f"it has {row.live} live versions up to {row.highest}, and says otherwise"
+            message = f"it has {row.live} live versions up to {row.highest}, but its row says otherwise"
             yield Problem("wrong_task", f"{row.tenant}/{row.name}", message, repaired=repair)
 
     def _label_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
@@ -236,7 +237,7 @@ class Checker:
 
 
 def _named_by(connection: Connection, digest: str) -> str:
-    """Which live versions name a blob, in words."""
+    """The live versions that name a blob, in words."""
     query = (
         select(tasks.c.tenant, tasks.c.name, versions.c.number)
         .join(tasks, tasks.c.id == versions.c.task_id)

@@ -1,13 +1,14 @@
-"""The collector: frees blobs that nothing names any more.
+"""The collector removes blobs that nothing names any more.
 
 An upload stores its blob first and names it afterwards, so a blob without a name may be about to get one.
-Three things keep it: the grace period; the publish lock, under which the collector looks again before each
-removal; and the upload itself, which looks under the same lock whether its blob is still there, and stores
-it again if not. The last two hold whatever the grace period and the clocks are; the grace period saves them
-the trouble.
+Three things protect it: the grace period; the publish lock, under which the collector looks again before each
+removal; and the upload itself, which checks under the same lock that its blob is still there, and stores it
+again if not. The last two work whatever the grace period and the clocks are; the grace period makes them
+rarely necessary.
 
-A database that is not the folder's would give it everything: see `identity`. One that has lost rows would
-give it much: a collection of most of what is there is refused until an operator has looked.
+A database that does not belong to the folder would let the collector remove everything: see `identity`. One
+that has lost rows would let it remove much. So a collection of most of what is there is refused until an
+operator has looked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings
 from prompts_store.upkeep.identity import Identity
 
 MASS_REMOVAL = 20
-"""A collection of more than so many, and of more than half of what is there, is refused unless allowed."""
+"""A collection of more than this many, and of more than half of what is there, is refused unless allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,13 @@ class CollectReport:
     """What a collection did.
 
     Attributes:
-        blobs: removed because no live version names them.
-        freed_bytes: of those, of `orphans` and of `files`.
-        orphans: removed because nothing ever named them: uploads that died.
-        temporary_files: removed, left by writers that died.
-        held: left alone because somebody reads them.
-        files: contents of data files, removed because no live file has them, or because their upload died.
+        blobs: number removed because no live version names them.
+        freed_bytes: size of those, of `orphans` and of `files`.
+        orphans: number removed because nothing ever named them: interrupted uploads.
+        temporary_files: number removed that dead processes had left.
+        held: number left alone because somebody reads them.
+        files: contents of data files that were removed because no live file has them or their upload was
+            interrupted.
     """
 
     blobs: int = 0
@@ -55,10 +57,10 @@ class CollectReport:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a collection would remove.
+    """Something that a collection would remove.
 
     Attributes:
-        kind: `blob` of versions that were deleted, `orphan` that nothing ever named, `file`'s content.
+        kind: `blob` of deleted versions, `orphan` that nothing ever named, or the content of a `file`.
     """
 
     kind: Literal["blob", "orphan", "file"]
@@ -71,8 +73,8 @@ class CollectPlan:
     """What a collection would do now.
 
     Attributes:
-        temporary_files: it would remove besides, left by writers that died.
-        refusal: why it would remove nothing at all; None where it would go ahead.
+        temporary_files: number of temporary files of dead processes that it would also remove.
+        refusal: why it would remove nothing at all; None if it would go ahead.
     """
 
     removals: tuple[Removal, ...]
@@ -84,7 +86,7 @@ class Collector:
     """One collection.
 
     Args:
-        before: only what nothing has needed since before that moment goes.
+        before: only things that nothing has needed since this time are removed.
     """
 
     def __init__(
@@ -160,7 +162,8 @@ class Collector:
                     was_there = self._remove(digest)
                     if was_there is None:
                         continue
-                    # Without one too: a collection that died before its commit has taken the blob already.
+                    # The blob may be missing: a collection that died before its commit has already removed
+                    # it.
                     connection.execute(delete(blob_table).where(blob_table.c.digest == digest))
                     removed += was_there
                     freed += size * was_there
@@ -171,8 +174,8 @@ class Collector:
     def _candidates(
         self, connection: Connection, *, after: tuple[datetime, str] | None
     ) -> list[tuple[datetime, str, int]]:
-        """The next blobs that nothing names, in the order of their index: the million others are not looked
-        at while writers wait."""
+        """The next blobs that nothing names, in the order of their index, so that writers do not wait while a
+        million others are read."""
         since = blob_table.c.unreferenced_at
         key = tuple_(since, blob_table.c.digest)
         query = select(since, blob_table.c.digest, blob_table.c.size_bytes).where(since <= self._before)
@@ -205,7 +208,7 @@ class Collector:
 
 
 class _Counted:
-    """What may go of a folder, counted while it is walked through."""
+    """The removable part of a folder, counted while the folder is walked."""
 
     def __init__(self, what: str, holdings: Iterable[Holding], before: datetime) -> None:
         self._what = what
@@ -222,7 +225,7 @@ class _Counted:
 
     @property
     def refusal(self) -> str | None:
-        """Why so many are not removed, in words; known at the end of the walk."""
+        """Why so many are not removed, in words. Known at the end of the walk."""
         if self._going <= MASS_REMOVAL or 2 * self._going <= self._there:
             return None
         return (

@@ -1,4 +1,4 @@
-"""The part of the check that is about data files and jobs."""
+"""The part of the check for data files and jobs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PAGE = 500
 
 
 class FileChecker:
-    """Is every live data file's content what its row says, and are the jobs' events counted?
+    """Checks that every live data file's content matches its row, and that the jobs' events are counted.
 
     Attributes:
-        checked: how many different contents were looked at.
+        checked: how many different contents were checked.
     """
 
     def __init__(self, database: Database, contents: LocalContents) -> None:
@@ -30,12 +30,12 @@ class FileChecker:
         """Read every content of a live file, in pieces, and compare it with its digest."""
         for digest in self._digests():
             self.checked += 1
-            # Looked at again, because it may have been deleted and collected meanwhile.
+            # Look again, because it may have been deleted and collected meanwhile.
             if self._problem(digest) and self._is_live(digest) and (problem := self._problem(digest)):
                 yield problem
 
     def job_problems(self, connection: Connection, *, repair: bool) -> Iterator[Problem]:
-        """Jobs whose count of events is behind their events: the next one would be refused."""
+        """Jobs whose count of events is behind their events, so that the next event would be refused."""
         highest = (
             select(func.coalesce(func.max(job_events.c.seq), 0))
             .where(job_events.c.job_number == jobs.c.number)
@@ -47,16 +47,16 @@ class FileChecker:
             if repair:
                 which = jobs.c.number == row.number
                 connection.execute(update(jobs).where(which).values(last_event=row.highest))
-            message = f"it has events up to {row.highest}, and says fewer"
+            message = f"it has events up to {row.highest}, but its row says fewer"
             yield Problem("wrong_job", row.id, message, repaired=repair)
 
     def orphans(self, connection: Connection) -> int:
-        """How many contents no file, live or deleted, has."""
+        """The number of contents that no file has, live or deleted."""
         named = set(connection.execute(select(files.c.sha256).distinct()).scalars())
         return sum(entry.digest not in named for entry in self._contents.entries())
 
     def unfinished(self) -> int:
-        """How many uploads are in flight, or died."""
+        """The number of uploads that are under way or were interrupted."""
         return self._contents.unfinished()
 
     def _digests(self) -> Iterator[str]:
@@ -79,9 +79,9 @@ class FileChecker:
     def _problem(self, digest: str) -> Problem | None:
         found = self._contents.digest_of(digest)
         if found is None:
-            return Problem("missing_file", digest, "live data files have it and it is not there")
+            return Problem("missing_file", digest, "live data files need it, and it is missing")
         if found != digest:
-            return Problem("corrupt_file", digest, "its bytes are not those of its digest")
+            return Problem("corrupt_file", digest, "its bytes do not match its digest")
         return None
 
     def _is_live(self, digest: str) -> bool:

@@ -1,7 +1,7 @@
-"""Frees the bytes of data files that no live file has any more, and those of uploads that died.
+"""Removes the bytes of data files that no live file has any more, and those of interrupted uploads.
 
-An upload gives its bytes their name and their row under one publish lock, so whoever holds that lock and
-finds no row may remove them.
+An upload gives its bytes their name and their row under the same publish lock. So whoever holds that lock and
+finds no row may remove the bytes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from prompts_store.files import data_files
 from prompts_store.upkeep.identity import Identity
 
 BATCH = 100
-"""Removals a lock: a writer waits for at most so many."""
+"""Removals under one lock: a writer waits for at most this many."""
 
 
 class FileCollector:
     """One collection of data files.
 
     Args:
-        before: only what nothing has needed since before that moment goes.
+        before: only things that nothing has needed since this time are removed.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class FileCollector:
         self._before = before
 
     def remove(self, unneeded: Sequence[str]) -> tuple[int, int]:
-        """Remove those contents that still may go; answers with how many and their bytes."""
+        """Remove those contents that may still be removed. Returns how many, and their bytes."""
         removed = freed = 0
         for batch in batches(unneeded):
             with self._database.write() as connection:
@@ -49,5 +49,5 @@ class FileCollector:
 
 
 def batches(digests: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The digests, as many at a time as are removed under one lock."""
+    """The digests in groups of as many as are removed under one lock."""
     return (digests[start : start + BATCH] for start in range(0, len(digests), BATCH))

@@ -1,4 +1,4 @@
-"""What a folder holds, each piece beside what the database knows of it."""
+"""What a folder contains, each item together with what the database knows about it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from prompts_store.database import Database
 from prompts_store.database.job_tables import files
 from prompts_store.database.tables import blobs as blob_table
 
-# Rows a query.
+# Rows in one query.
 _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A blob, or a data file's content, that is in its folder.
+    """A blob, or a data file's content, in its folder.
 
     Attributes:
-        known: whether the database has a row of it, be it of something deleted.
+        known: whether the database has a row for it, even of something deleted.
         needed: whether a live version or file names it.
-        free_since: since when nothing has; where nothing ever did, since it was stored. None while needed.
+        free_since: since when nothing names it; if nothing ever did, when it was stored. None while it is
+            needed.
     """
 
     digest: str
@@ -36,7 +37,7 @@ class Holding:
 
 
 def blob_holdings(database: Database, blobs: Blobs) -> Iterator[Holding]:
-    """All blobs of prompts, in no order. Each page of the database is a snapshot of its own."""
+    """All blobs of prompts, in no order. Each page of the database is a separate snapshot."""
 
     def holding(entry: BlobEntry, row: Any | None) -> Holding:
         if row is None:
@@ -57,7 +58,7 @@ def file_holdings(database: Database, contents: LocalContents) -> Iterator[Holdi
             return Holding(entry.digest, False, False, entry.stored_at)
         if row.live:
             return Holding(entry.digest, True, True, None)
-        # Stored after the last deletion: somebody is uploading the same bytes again.
+        # It was stored after the last deletion, so somebody is uploading the same bytes again.
         return Holding(entry.digest, True, False, max(row.deleted_at, entry.stored_at))
 
     query = select(
@@ -69,14 +70,14 @@ def file_holdings(database: Database, contents: LocalContents) -> Iterator[Holdi
 
 
 def needed_blobs(connection: Connection) -> int:
-    """How many blobs live versions name."""
+    """The number of blobs that live versions name."""
     return connection.execute(
         select(func.count()).select_from(blob_table).where(blob_table.c.unreferenced_at.is_(None))
     ).scalar_one()
 
 
 def needed_files(connection: Connection) -> int:
-    """How many different contents live data files have."""
+    """The number of different contents that live data files have."""
     query = select(func.count(files.c.sha256.distinct())).where(files.c.deleted_at.is_(None))
     return connection.execute(query).scalar_one()
 

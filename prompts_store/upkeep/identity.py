@@ -1,15 +1,15 @@
 """One id, in the database and in the folders of its blobs and data files.
 
-What the database does not name, the collector removes. With a database that was lost and made anew, or beside
-another database's folder, that would be everything; so it removes nothing unless all carry one id.
+The collector removes what the database does not name. With a database that was lost and created again, or
+beside another database's folder, that would be everything. So it removes nothing unless all have the same id.
 
     the database has no id            it gets one, and so do the folders that fit: see `FolderPairing.fits`
     a folder without one is empty     it gets the database's, where that misses nothing there
     anything else                     an operator says which is right: `adopt`
 
-The folders are written first and the database last. A crash in between leaves a database without an id, and
-the next process that opens the store goes on from there. A folder that did not fit never gets an id by
-itself: what was uploaded meanwhile would make it look as if it did.
+The folders are written first, the database last. A crash in between leaves a database without an id, and the
+next process that opens the store continues from there. A folder that did not fit never gets an id by itself,
+because later uploads would make it look as if it fitted.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings,
 
 @dataclass(frozen=True, slots=True)
 class FolderPairing:
-    """A folder beside the database.
+    """A folder, compared with the database.
 
     Attributes:
         folder: `blobs` or `files`.
-        id: what it carries; None where it carries none.
-        held: how many blobs, or contents of data files, it holds.
-        known: of these, how many the database has a row of, be it of something deleted.
-        needed: how many the database's live versions, or files, name.
-        present: of those, how many the folder holds.
+        id: the folder's id; None if it has none.
+        held: how many blobs or contents of data files it has.
+        known: how many of these have a row in the database, even of something deleted.
+        needed: how many of them the database's live versions or files name.
+        present: how many of the needed ones the folder has.
     """
 
     folder: str
@@ -51,8 +51,9 @@ class FolderPairing:
 
     @property
     def fits(self) -> bool:
-        """Whether the two belong together, by what they know of each other: the database knows half of what
-        is there or more, and half of what it needs or more is there. Empty and empty fit."""
+        """Whether the two belong together, judged by what they know of each other: the database knows at
+        least half of what is there, and at least half of what it needs is there. An empty one fits an empty
+        one."""
         return 2 * self.known >= self.held and 2 * self.present >= self.needed
 
 
@@ -61,7 +62,7 @@ class Pairing:
     """Whether the database and its folders belong together.
 
     Attributes:
-        id: the database's; None before it was given one.
+        id: the database's id; None before it was given one.
     """
 
     id: str | None
@@ -69,7 +70,7 @@ class Pairing:
 
     @property
     def one(self) -> bool:
-        """Whether all carry one id."""
+        """Whether all have the same id."""
         return self.id is not None and all(folder.id == self.id for folder in self.folders)
 
 
@@ -84,7 +85,7 @@ class Identity:
     """The ids of a store.
 
     Args:
-        clock: the present.
+        clock: gives the current time.
     """
 
     def __init__(
@@ -98,16 +99,16 @@ class Identity:
         }
 
     def settle(self) -> None:
-        """Give an id to what has none, where that is safe.
+        """Give an id to whatever has none, if that is safe.
 
         Raises:
-            StoreError: the disk or the database failed; whoever comes next goes on.
+            StoreError: the disk or the database failed; the next process continues.
         """
         with self._database.read() as connection:
             ours = database_id(connection)
             empty = self._empty_ones(connection) if ours is not None else set()
         if ours is None:
-            # Before the lock: writers do not wait while folders are listed.
+            # Done before taking the lock, so that writers do not wait while folders are listed.
             fitting = {name for name in self._folders if self._look(name).fits}
             with self._database.write() as connection:
                 if database_id(connection) is None:
@@ -118,16 +119,16 @@ class Identity:
                     self._folders[name].place.identify(ours, now=self._clock())
 
     def pairing(self) -> Pairing:
-        """The ids, and what the folders hold beside what the database knows."""
+        """The ids, and the contents of the folders compared with what the database knows."""
         with self._database.read() as connection:
             ours = database_id(connection)
         return Pairing(ours, tuple(self._look(name) for name in self._folders))
 
     def adopt(self) -> None:
-        """Make the folders carry the database's id, whatever they carry.
+        """Give the folders the database's id, whatever ids they have.
 
         Raises:
-            StoreError: the disk or the database failed; adopting again goes on.
+            StoreError: the disk or the database failed; adopting again continues.
         """
         self.settle()
         with self._database.write() as connection:
@@ -139,21 +140,21 @@ class Identity:
                     folder.place.identify(ours, now=self._clock())
 
     def require(self, connection: Connection) -> None:
-        """Raise ConflictError `other_store` unless all carry one id."""
+        """Raise ConflictError `other_store` unless all have the same id."""
         if refusal := self.refusal(connection):
             raise ConflictError(refusal, code="other_store")
 
     def refusal(self, connection: Connection) -> str | None:
-        """Why nothing is removed, and what to do; None where all carry one id."""
+        """Why nothing is removed, and what to do; None if all have the same id."""
         mismatch = self.mismatch(connection)
         return mismatch and (
-            f"{mismatch} They may be of different stores, so nothing is removed. Start Chorus with the data "
-            f"folder and the database that belong together; if this is the right database, run `chorus store "
-            f"adopt`."
+            f"{mismatch} They may belong to different stores, so nothing is removed. Start Chorus with the "
+            "data folder and the database that belong together; if this is the right database, run `chorus "
+            "store adopt`."
         )
 
     def mismatch(self, connection: Connection) -> str | None:
-        """Which ids are carried, in words; None where it is one."""
+        """The different ids, in words; None if there is only one."""
         ours = database_id(connection)
         other = {name: carried for name, carried in self._carried().items() if carried != ours}
         if ours is not None and not other.keys() - self._empty_ones(connection):
@@ -162,13 +163,13 @@ class Identity:
         for name, carried in other.items():
             names.setdefault(_worded(carried), []).append(name)
         folders = "".join(f", {' and '.join(some)} {one}" for one, some in names.items())
-        return f"The database carries {_worded(ours)}{folders and f'; of its folders{folders}'}."
+        return f"The database has {_worded(ours)}{folders and f'; of its folders{folders}'}."
 
     def _carried(self) -> Mapping[str, str | None]:
         return {name: folder.place.identity() for name, folder in self._folders.items()}
 
     def _empty_ones(self, connection: Connection) -> set[str]:
-        """Folders without an id in which nothing is, and nothing is missing."""
+        """Folders without an id that have nothing and lack nothing."""
         return {
             name
             for name, carried in self._carried().items()
@@ -178,13 +179,14 @@ class Identity:
         }
 
     def _begin(self, connection: Connection, fitting: set[str]) -> None:
-        """The first id of a database: its folders', where they agree and fit, else a new one."""
+        """The first id of a database: that of its folders if they agree and fit, else a new one."""
         carried = self._carried()
         theirs = {one for one in carried.values() if one is not None}
         agreed = len(theirs) == 1 and fitting == carried.keys()
         chosen = theirs.pop() if agreed else str(uuid4())
         for name in fitting:
-            # Also one that carries it: who wrote it may have died before it was safely on the disk.
+            # Written also to a folder that has it: the process that wrote it may have died before it was
+            # safely on the disk.
             if carried[name] in (None, chosen):
                 self._folders[name].place.identify(chosen, now=self._clock())
         connection.execute(insert(store_identity).values(number=1, id=chosen, created_at=self._clock()))
@@ -199,7 +201,7 @@ class Identity:
 
 
 def database_id(connection: Connection) -> str | None:
-    """The id that the database carries; None before it was given one."""
+    """The database's id; None before it was given one."""
     return connection.execute(select(store_identity.c.id)).scalar_one_or_none()
 
 

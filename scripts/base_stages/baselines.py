@@ -1,4 +1,4 @@
-"""What a task's figures stand beside: the commonest label, and logistic regression on bags of words."""
+"""Baselines for a task's figures: the commonest label, and logistic regression on bags of words."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def measure_baselines(task: Task) -> dict[str, float]:
 
 
 def bag_of_words(task: Task) -> list[str]:
-    """Answers on the report split of a softmax regression over the words and word pairs that occur twice in
-    train. AdaGrad, fixed epochs and seed."""
+    """Answers on the report split of a softmax regression over the words and word pairs that occur at least
+    twice in train. It uses AdaGrad with fixed epochs and seed."""
     train, report = ([words(text) for text in task.texts(rows)] for rows in (task.train, task.report))
     counts = Counter(word for found in train for word in set(found))
     index = {word: n + 1 for n, word in enumerate(sorted(w for w, count in counts.items() if count > 1))}
@@ -47,13 +47,14 @@ def bag_of_words(task: Task) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """Words and pairs of neighbours, lower case."""
+    """Words and pairs of neighbouring words, in lower case."""
     single = _WORD.findall(text.lower())
     return single + [f"{a} {b}" for a, b in pairwise(single)]
 
 
 def _features(texts: Sequence[Sequence[str]], index: dict[str, int]) -> Array:
-    """[texts, LONGEST] of distinct known words; the last row of the weights is for nothing and stays 0."""
+    """[texts, LONGEST] of distinct known words. The last row of the weights stands for no word and stays
+    0."""
     nothing = len(index) + 1
     features = np.full((len(texts), LONGEST), nothing)
     for row, found in enumerate(texts):
@@ -63,7 +64,7 @@ def _features(texts: Sequence[Sequence[str]], index: dict[str, int]) -> Array:
 
 
 def _fit(features: Array, wanted: Array, bias_and_words: int, classes: int) -> Array:
-    """Weights [1 + words + 1, classes]: bias first, nothing last."""
+    """Weights [1 + words + 1, classes]: the bias first, the row for no word last."""
     weights = np.zeros((bias_and_words + 1, classes))
     squares = np.full_like(weights, 1e-8)
     generator = np.random.Generator(np.random.Philox(11))

@@ -28,19 +28,20 @@ MAX_BASE_BYTES = 24_000_000
 
 
 def results_of(work: Path, task: str) -> dict[str, Any]:
-    """What the stage `tune` wrote of a task."""
+    """The results that the stage `tune` wrote for a task."""
     found: dict[str, Any] = json.loads((work / "prompts" / task / "results.json").read_text())
     return found
 
 
 def package(work: Path, plan: Plan, tasks: list[Task], target: Path) -> None:
     """Write `target`, which must not exist: tasks in the plan's order, and an ensemble of the first one's
-    seeds. Raises SystemExit when the weights are too large to ship.
+    seeds. Raises SystemExit if the weights are too large to ship.
     """
     size = sum(path.stat().st_size for path in (work / "shipped" / "model").rglob("*") if path.is_file())
     if size > MAX_BASE_BYTES:
         raise SystemExit(
-            f"the weights take {size:,} bytes, and {MAX_BASE_BYTES:,} may be shipped: a smaller plan, or int8"
+            f"the weights take {size:,} bytes, and at most {MAX_BASE_BYTES:,} may be shipped: use a smaller "
+            "plan, or int8"
         )
     making = target.with_name(f".{target.name}.partial")
     shutil.rmtree(making, ignore_errors=True)
@@ -68,15 +69,16 @@ def package(work: Path, plan: Plan, tasks: list[Task], target: Path) -> None:
 
 
 def _forget_machine(model: Path, name: str) -> None:
-    """What ships names the model that it was converted from, and no folder of the machine that made it."""
+    """Make the shipped files name the model that they were converted from, and no folder of the machine that
+    made it."""
     document = json.loads((model / "chorus.json").read_text())
     write_document(model / "chorus.json", {**document, "source": name})
-    for mark in model.rglob("commit_success.txt"):  # Orbax's: that it is there is what counts
+    for mark in model.rglob("commit_success.txt"):  # only its presence matters to Orbax
         mark.write_text("Checkpoint commit was successful\n")
 
 
 def _prompts(work: Path, making: Path, task: Task, fingerprint: str) -> dict[str, Any]:
-    """Prompt files of a task; what to register: every version, and which is live."""
+    """The prompt files of a task, and what to register: every version, and which one is live."""
     results = results_of(work, task.name)
     values = np.load(work / "prompts" / task.name / "values.npy")
     (making / "prompts").mkdir(exist_ok=True)

@@ -1,4 +1,5 @@
-"""A folder as files of a bounded size, for machines that hand back only so much: `cat part-* | tar x`."""
+"""Packs a folder into files of a bounded size, for machines that return only so much: `cat part-* | tar
+x`."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import IO, cast
 
 
 class _Parts:
-    """What tarfile writes to: part-00, part-01, ..."""
+    """The file object that tarfile writes to: part-00, part-01, ..."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
@@ -30,7 +31,8 @@ class _Parts:
 
 
 def write_parts(sources: list[Path], folder: Path, limit_bytes: int) -> None:
-    """Files and folders as one archive in parts of at most `limit_bytes`; older parts there are replaced."""
+    """Pack files and folders into one archive, in parts of at most `limit_bytes`. Older parts there are
+    replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("part-*"):
         old.unlink()

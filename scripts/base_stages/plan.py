@@ -1,4 +1,4 @@
-"""Everything that is decided before a base is made, as one JSON document."""
+"""Everything that is decided before a base is made, in one JSON document."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Plan:
     """How a base is made.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         architecture: fields of `T5Config`, without vocabulary sizes.
-        pieces: of the vocabulary.
-        pretrain, adapt, mix: fields of `PretrainingSettings`; an empty `mix` leaves that stage out.
-        fractions: percents of the adaptation, above 0, at which the model is kept, for figure 3(d).
-        tasks: datasets that are collected: what ships and what the mixture sees; see `tasks.collect`.
-        leave_out: tasks that the mixture does not see and that are reported apart.
-        dtype: of the shipped weights: int8, bfloat16 or float32.
+        pieces: pieces in the vocabulary.
+        pretrain, adapt, mix: fields of `PretrainingSettings`. An empty `mix` skips that stage.
+        fractions: percentages of the adaptation, above 0, at which the model is kept, for figure 3(d).
+        tasks: datasets to collect: those that ship, and those that the mixture sees; see `tasks.collect`.
+        leave_out: tasks that the mixture does not see and that are reported separately.
+        dtype: type of the shipped weights: int8, bfloat16 or float32.
         recipe: fields of `tuning.document.recipe.Recipe`.
         recipes: by task, fields that differ from `recipe`.
-        seeds: prompts of each task.
-        selection_share: of a train split that chooses the checkpoint.
-        figure: fields of the recipe that figures 3(c) and 3(d) are made with; empty leaves that stage out.
+        seeds: number of prompts for each task.
+        selection_share: share of a train split that chooses the checkpoint.
+        figure: fields of the recipe for figures 3(c) and 3(d). If empty, that stage is skipped.
         figure_tasks: tasks of those figures.
         figure_recipes: by task, fields that differ from `figure`.
     """
@@ -88,7 +88,7 @@ class Plan:
 
 
 def read_plan(path: Path | None) -> Plan:
-    """The default plan with a file's fields in place of its own; an unknown field is an error."""
+    """The default plan, with a file's fields in place of its own. An unknown field is an error."""
     if path is None:
         return Plan()
     fields = json.loads(path.read_text())
@@ -103,7 +103,7 @@ def read_plan(path: Path | None) -> Plan:
 
 
 def write_document(path: Path, document: Any) -> None:
-    """JSON that is there whole or not at all."""
+    """Write JSON that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")

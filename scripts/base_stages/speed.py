@@ -1,4 +1,4 @@
-"""How fast pretraining goes here: a few steps of the plan's own shape, compiling left out."""
+"""Measures how fast pretraining is here: a few steps of the plan's own shape, without compiling."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Datasets become tasks of one shape: `WORK/tasks/NAME.json`.
+"""Turns datasets into tasks of one form: `WORK/tasks/NAME.json`.
 
     {"name", "template", "labels", "licence", "source", "train": [[fields, label], ...], "report": [...]}
 
-Train is learned from, report is only ever measured on. AG News is left alone: its terms allow research, not
-shipping. A plan names the tasks that it takes; `paraphrase` is in none: MRPC's licence waits for a reader.
+Train is learned from; report is only ever measured on. AG News is not used: its terms allow research, not
+shipping. A plan names the tasks that it uses. No plan uses `paraphrase`, because somebody must read MRPC's
+licence first.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Task:
     """One task with its rows.
 
     Attributes:
-        shipped: whether prompts of it are shipped; the others only fill the mixture.
+        shipped: whether its prompts are shipped; other tasks only fill the mixture.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Task:
 
 
 def read_tasks(folder: Path) -> list[Task]:
-    """Every task of a folder, by name."""
+    """Every task in a folder, by name."""
     found = []
     for path in sorted(folder.glob("*.json")):
         fields = json.loads(path.read_text())
@@ -65,14 +66,14 @@ def read_tasks(folder: Path) -> list[Task]:
         found.append(Task(**{**fields, "labels": tuple(fields["labels"])}))
     if not found:
         raise SystemExit(
-            f"{folder} holds no tasks; run the stage `collect` with --data, or put task files there"
+            f"{folder} has no tasks; run the stage `collect` with --data, or put task files there"
         )
     return found
 
 
 def collect(data: Path, folder: Path, names: Sequence[str]) -> None:
-    """Write the named tasks of the datasets below `data`. Raises SystemExit for a name that is not known, and
-    for a file that is not there."""
+    """Write the named tasks of the datasets below `data`. Raises SystemExit for an unknown name or a missing
+    file."""
     if unknown := [name for name in names if name not in _MAKERS]:
         raise SystemExit(f"the plan's tasks name {unknown[0]}; there are {', '.join(_MAKERS)}")
     try:
@@ -152,8 +153,8 @@ def _banking(data: Path) -> Task:
 
 
 def _reviews(data: Path) -> Task:
-    """Sentences of product reviews that twenty people rated from -4 to 4 (Hutto and Gilbert 2014). One that
-    is rated nearer to 0 than 1 is left out; no review is in both splits."""
+    """Sentences of product reviews that twenty people rated from -4 to 4 (Hutto and Gilbert 2014). Ratings
+    nearer to 0 than 1 are left out, and no review is in both splits."""
     names = ("negative", "positive")
     file = data / "reviews/amazonReviewSnippets_GroundTruth.txt"
     by_review: dict[str, list[Row]] = {}
@@ -203,7 +204,7 @@ _MAKERS: dict[str, Callable[[Path], Task]] = {
 
 
 def _numbered(path: Path, names: tuple[str, ...]) -> Iterable[Row]:
-    """`0 text` a line."""
+    """Lines of the form `0 text`."""
     for line in path.read_text(encoding="latin-1").splitlines():
         number, _, text = line.strip().partition(" ")
         yield {"text": text.strip()}, names[int(number)]

@@ -1,4 +1,4 @@
-"""Vocabulary, weights and their adaptation: `server.pretraining`, stage by stage."""
+"""Vocabulary, weights and their adaptation, stage by stage, with `server.pretraining`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Training:
     """The training stages of one working folder.
 
     Args:
-        how: fields of `PretrainingSettings` that decide speed, for every stage: compute_dtype, attention,
+        how: fields of `PretrainingSettings` that decide the speed, for every stage: compute_dtype, attention,
             layout, rows.
-        cadence: also the time after which a stage saves and stops.
-        stop: true once somebody asked for an end.
+        cadence: among other things, the time after which a stage saves and stops.
+        stop: returns true once somebody asked for an end.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Training:
         self._cadence, self._licence, self._say, self._stop = cadence, licence, say, stop
 
     def pretrain(self, corpus: tuple[Path, ...], held_out_share: float) -> bool:
-        """Whether it is finished."""
+        """Returns whether it is finished."""
         text = TextOptions(corpus=corpus, held_out_share=held_out_share, pieces=self._plan.pieces)
         config = T5Config(name=self._plan.name, vocab_size=1, padded_vocab_size=1, **self._plan.architecture)  # type: ignore[arg-type]
         options = self._options("pretrained", text)
         return run_pretraining(config, options, self._settings(self._plan.pretrain), self._say) == "finished"
 
     def adapt(self) -> bool:
-        """Whether it is finished."""
+        """Returns whether it is finished."""
         text = TextOptions(tokens=self._work / "pretrained" / "tokens")
         options = self._options("adapted", text, fractions=self._plan.fractions)
         settings = self._settings({**ADAPTING, **self._plan.adapt})
@@ -55,7 +55,7 @@ class Training:
         )
 
     def mix(self) -> bool:
-        """Whether it is finished."""
+        """Returns whether it is finished."""
         path = self._work / "examples.jsonl"
         tasks = read_tasks(self._work / "tasks")
         if not path.exists():
@@ -91,12 +91,12 @@ class Training:
 
 
 def fitted(plan: Plan, work: Path, minutes: float, measure: Callable[[Plan], float]) -> Plan:
-    """The plan with as many steps as fit into `minutes`, divided over the stages as the plan divides its
-    tokens. Worked out once from the speed measured, and kept in `WORK/steps.json`: a run that is gone on with
-    has the same steps.
+    """The plan with as many steps as fit into `minutes`, divided among the stages in the plan's proportions.
+    It is computed once from the measured speed and kept in `WORK/steps.json`, so that a continued run has the
+    same steps.
 
     Args:
-        measure: tokens a second of pretraining.
+        measure: returns tokens a second of pretraining.
     """
     path = work / "steps.json"
     if not path.exists():
@@ -115,14 +115,14 @@ def fitted(plan: Plan, work: Path, minutes: float, measure: Callable[[Plan], flo
     changed = {}
     for stage, count in steps.items():
         fields = dict(getattr(plan, stage))
-        # What falls at the end, falls over the same share of it.
+        # A share of the steps at the end stays the same share.
         share = fields.get("cooldown_steps", 0) / fields["steps"]
         changed[stage] = {**fields, "steps": count, "cooldown_steps": int(share * count)}
     return Plan(**{**vars(plan), **changed})
 
 
 def _tokens(fields: dict[str, Any]) -> float:
-    """Of a stage, roughly: a row's input and half as much again."""
+    """Tokens of a stage, roughly: the inputs of its rows and half as much again."""
     return (
         1.5 * fields["steps"] * fields.get("batch_size", 128) * fields.get("input_length", 512)
         if fields

@@ -1,4 +1,4 @@
-"""Prompts of a task on one model, several seeds in one job; goes on where it stopped."""
+"""Tunes prompts of a task on one model, several seeds in one job. It continues where it stopped."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ EVALUATION_ROWS = 16
 SPLIT_SEED = 1
 MOST_SELECTION_ROWS = 1_000
 MANY_LABELS = 32
-"""Above this many labels an answer is what the prompt writes, as it is served: to rank all labels of each row
-would take longer than to train."""
+"""Above this many labels, the answer is the text that the prompt writes, as when it is served: ranking all
+labels of each row would take longer than training."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a job made.
+    """The results of a job.
 
     Attributes:
-        values: the chosen prompts [N, P, D] f32, one a seed.
-        selection, report: accuracy of each on the two splits.
-        steps: the chosen step of each.
+        values: the chosen prompts [N, P, D] f32, one for each seed.
+        selection, report: accuracy of each prompt on the two splits.
+        steps: the chosen step of each prompt.
     """
 
     values: Any
@@ -65,7 +65,7 @@ class Tuner:
     def tune(
         self, task: Task, recipe: Recipe, folder: Path, *, seeds: int, selection_share: float
     ) -> Tuned | None:
-        """All seeds of a task; None when it was stopped, saved, before the end."""
+        """Tune all seeds of a task. None if it was stopped, and saved, before the end."""
         job = self._job(task, recipe, seeds, selection_share)
         model = self.loaded.model
         self._say(f"{task.name}: {len(job.tasks[0].train):,} examples, {seeds} seeds, compiling")

@@ -1,1 +1,1 @@
-"""REST: a request is validated, authorised, resolved, tokenised, submitted and answered."""
+"""The REST API: a request is validated, authorised, resolved, tokenised, submitted and answered."""

@@ -1,5 +1,5 @@
-"""Where the process is in its life: loading, compiling, ready, draining, or its engine is dead. And which
-requests are under way, so that each has its answer before the end.
+"""The phase of the process: loading, compiling, ready, draining, or the engine is dead. And the requests
+under way, so that each is answered before the end.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _AGAIN_SECONDS = 0.2
 class Lifecycle:
     """The phase, with the progress of compiling, and the requests under way.
 
-    The phase is written by the wiring, read by `/readyz` and every route. Assignments of one attribute are
-    atomic, so the loading thread may write while the event loop reads. Requests belong to the event loop.
+    The wiring writes the phase; `/readyz` and every route read it. Assigning one attribute is atomic, so the
+    loading thread may write while the event loop reads. The requests belong to the event loop.
     """
 
     def __init__(self) -> None:
@@ -43,26 +43,27 @@ class Lifecycle:
             self.phase = "ready"
 
     def draining(self) -> None:
-        """Readiness is down; requests are still taken."""
+        """The server is no longer ready, but still takes requests."""
         if self.phase != "dead":
             self.phase = "draining"
 
     def dead(self) -> None:
-        """The engine stopped by itself; the process is ending."""
+        """The engine stopped by itself, and the process is ending."""
         self.phase = "dead"
 
     @property
     def ending(self) -> bool:
-        """Whether the process is on its way out: what only waits must not hold it up."""
+        """Whether the process is about to end. Work that only waits must not delay that."""
         return self.phase in ("draining", "dead")
 
     def check(self) -> None:
-        """Raise unless the engine can be asked. While draining it can, for what was let in before."""
+        """Raise unless the engine can be asked. While draining it can, for requests that were let in
+        before."""
         if self.phase not in ("ready", "draining"):
             raise self.not_ready()
 
     def not_ready(self) -> ChorusError:
-        """Why requests are not taken."""
+        """The reason why no requests are taken."""
         if self.phase == "dead":
             return EngineDeadError("The engine stopped and the process is ending: try another replica.")
         if self.phase == "draining":
@@ -88,20 +89,20 @@ class Lifecycle:
         return len(self._under_way)
 
     def close(self) -> None:
-        """Let nothing new in: `check_open` refuses from now on."""
+        """Let nothing new in: from now on `check_open` refuses."""
         self.closed = True
 
     def check_open(self) -> None:
-        """Raise ShuttingDownError once nothing new is let in."""
+        """Raise ShuttingDownError if nothing new is let in."""
         if self.closed:
             raise shutting_down()
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Around the work on one request, in the task that answers it.
+        """Mark the work on one request, in the task that answers it.
 
         Raises:
-            ShuttingDownError: `give_up` came before the work was done; the work was cancelled.
+            ShuttingDownError: `give_up` was called before the work was done, and cancelled it.
         """
         self._check_given_up()
         task = asyncio.current_task()
@@ -112,7 +113,7 @@ class Lifecycle:
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
-            while task.uncancel():  # it may have been cancelled more than once: see `give_up`
+            while task.uncancel():  # `give_up` may have cancelled it more than once
                 pass
             raise shutting_down() from None
         finally:
@@ -123,7 +124,8 @@ class Lifecycle:
             raise shutting_down()
 
     async def answered(self, seconds: float) -> int:
-        """Wait until nothing is under way or `seconds` are over. How many requests are under way then."""
+        """Wait until nothing is under way, at most `seconds`. Returns how many requests are still under
+        way."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while self._under_way and (left := until - loop.time()) > 0:
@@ -131,13 +133,13 @@ class Lifecycle:
         return self.unanswered
 
     async def give_up(self, seconds: float) -> None:
-        """Cancel the work on whatever is under way, so that its caller is told; take at most `seconds`."""
+        """Cancel all work under way, so that its callers get an answer. Takes at most `seconds`."""
         self._given_up = True
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while self._under_way and (left := until - loop.time()) > 0:
             for task in self._under_way:
-                task.cancel()  # again and again: the first may only begin to wait for a thread that hangs
+                task.cancel()  # repeatedly: after the first, a task may still wait for a hanging thread
             await asyncio.wait(self._under_way, timeout=min(left, _AGAIN_SECONDS))
 
 
@@ -145,11 +147,11 @@ _OBJECTS = 5_000
 
 
 def spare_collections() -> None:
-    """Leave what is alive now out of every later garbage collection. It stays until the end, and going
-    through it, some 300,000 objects, would stop every thread for a fifth of a second now and then.
+    """Exclude all objects that exist now from later garbage collections. They live until the end, and
+    scanning some 300,000 of them would stop every thread for a fifth of a second now and then.
 
-    Later ones begin after more objects than Python's 700: some hundred requests under way have thousands,
-    and hardly any of them in rings.
+    Later collections start after more new objects than Python's default of 700: a few hundred requests under
+    way have thousands, and hardly any of them are in cycles.
     """
     gc.collect()
     gc.freeze()

@@ -1,5 +1,5 @@
-"""Base models by name, as PEFT adapters know them. Only a fingerprint proves which model a prompt was tuned
-on; a name is shown, compared and handed on."""
+"""Names of base models, as PEFT adapters give them. Only a fingerprint proves which model a prompt was tuned
+on. A name is shown, compared and passed on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from prompts_store.records import BASE_MODEL_NAME, PromptVersion
 from prompts_store.text import shown
 from server.api.services import BaseModelInfo
 
-# A folder of huggingface_hub's cache holds the id of its model.
+# A folder in huggingface_hub's cache contains the id of its model.
 _CACHED = re.compile(r"models--([^/\\]+)--([^/\\]+)")
 
 
 def base_note(named: str | None, served: str) -> str:
-    """What an upload that gives no fingerprint is told.
+    """The note for an upload that gives no fingerprint.
 
     Args:
-        named: the base model's name in the file, if there is one.
+        named: the base model's name in the file, if it has one.
         served: the name of the model that this server runs.
     """
     if named is None:
-        return "The base model was not said: recorded as the one that this server runs."
+        return "The upload names no base model: recorded as the one that this server runs."
     if may_be_one(named, served):
         return (
             f"The file names its base model {shown(named)} and gives no fingerprint: recorded as the one "
@@ -31,21 +31,21 @@ def base_note(named: str | None, served: str) -> str:
     return (
         f"Warning: the file names its base model {shown(named)}, and this server runs {shown(served)}. Names "
         "prove nothing, so the prompt was taken and recorded for this server's model; if it was tuned on "
-        "another one, its answers mean nothing."
+        "another one, its answers are meaningless."
     )
 
 
 def may_be_one(one: str, other: str) -> bool:
-    """Whether two names may be the same model's: hub ids as a whole, in any case; a path or a bare name by
-    its last part."""
+    """Whether two names may mean the same model. Hub ids are compared as a whole, ignoring case; a path or a
+    bare name by its last part."""
     left, right = _parts(one), _parts(other)
     whole = len(left) == len(right) == 2
     return left == right if whole else left[-1:] == right[-1:]
 
 
 def base_model_name(version: PromptVersion, served: BaseModelInfo | None) -> str | None:
-    """What a PEFT adapter of this version says of its base: the name that it was made with, else this
-    server's where it runs that base, else nothing."""
+    """The base's name for a PEFT adapter of this version: the name that it came with, else this server's if
+    it runs that base, else nothing."""
     named = version.lineage.get(BASE_MODEL_NAME)
     if is_model_name(named):
         return str(named)
@@ -55,7 +55,7 @@ def base_model_name(version: PromptVersion, served: BaseModelInfo | None) -> str
 
 
 def _parts(name: str) -> list[str]:
-    """Two for a hub id, one for anything else."""
+    """Two parts for a hub id, one for anything else."""
     cached = _CACHED.search(name)
     if cached:
         return [cached[1].casefold(), cached[2].casefold()]

@@ -10,7 +10,7 @@ from server.tuning.document.earlier_names import renamed_version
 
 
 def version_json(version: PromptVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
-    """One version; `aliases` are all of its task's."""
+    """One version; `aliases` are all those of its task."""
     manifest = version.manifest
     lineage, metrics = renamed_version(version.lineage, version.metrics)
     return {

@@ -1,6 +1,6 @@
 """Everything that routes use, in one container on `app.state`.
 
-Built in `server/app.py` or by a test; never global.
+It is built in `server/app.py` or by a test, and is never global.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from server.model.vocabulary import Vocabulary
 from server.settings import Settings
 from server.tenancy.keys import KeyRing
 
-if TYPE_CHECKING:  # it brings JAX, and the routes are up before that
+if TYPE_CHECKING:  # it imports JAX, and the routes are up before that
     from server.tuning.jobs.worker.service import TuningService
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModelInfo:
-    """The frozen model as `GET /v1/model` tells it.
+    """The frozen model, as `GET /v1/model` describes it.
 
     Attributes:
-        embeddings: reads the `[V, D]` embedding table, unpadded rows only, to host memory as f32; slow,
-        called off the event loop.
+        embeddings: reads the `[V, D]` embedding table, without padding rows, to host memory as f32. It is
+            slow and runs off the event loop.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Services:
     """What a request may use.
 
     Attributes:
-        serving: None until the model is loaded and its programs compiled.
+        serving: None until the model is loaded and its programs are compiled.
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
         metrics: what `/metrics` shows.
-        feeds: tuning jobs that callers follow.
-        tuning: runs tuning jobs in this process; None until the engine runs, or where workers do it.
-        bodies: memory for request bodies: four of the largest that the settings allow.
+        feeds: the tuning jobs that callers follow.
+        tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
+        bodies: memory for request bodies: four times the largest body that the settings allow.
     """
 
     settings: Settings
@@ -97,9 +97,9 @@ class Services:
         metrics.job_followers.watch(lambda: self.feeds.followers)
 
     def ready(self) -> Serving:
-        """What serves.
+        """What serves requests.
 
-        Raises NotReadyError while starting or stopping, EngineDeadError when the engine died.
+        Raises NotReadyError while starting or stopping, EngineDeadError if the engine died.
         """
         self.lifecycle.check()
         if self.serving is None:
@@ -111,11 +111,11 @@ class Services:
         return self._served().base
 
     def limits(self) -> Limits:
-        """What requests may ask for. Raises NotReadyError as `base`."""
+        """The limits of requests. Raises NotReadyError like `base`."""
         return self._served().limits
 
     def vocabulary(self) -> Vocabulary:
-        """The base model's. Raises NotReadyError as `base`."""
+        """The base model's vocabulary. Raises NotReadyError like `base`."""
         return self._served().vocabulary
 
     def max_prompt_rows(self) -> int:
@@ -123,7 +123,7 @@ class Services:
         return longest_prompt(self.settings, self._served().limits)
 
     def wake_tuning(self) -> None:
-        """A job was put into the queue: look for it now."""
+        """A job was queued: look for it now."""
         if self.tuning is not None:
             self.tuning.wake()
 
@@ -134,7 +134,8 @@ class Services:
 
 
 def longest_prompt(settings: Settings, limits: Limits) -> int:
-    """Rows of the longest prompt that can be used: it leaves room for a token and `</s>`, and fits."""
+    """Rows of the longest prompt that can be used: it fits the table, and leaves room for one token and
+    `</s>`."""
     return max(1, min(limits.max_input_tokens - 2, settings.prompt_rows))
 
 
@@ -145,7 +146,7 @@ def services_of(request: Request) -> Services:
 
 
 def share_of(request: Request) -> BodyShare:
-    """Memory for the body of an authorised request, given back when it has been answered."""
+    """Memory for the body of an authorised request. It is given back once the request has been answered."""
     context = context_of(request)
     tenant = context.principal.tenant if context.principal else ""
     context.body = BodyShare(services_of(request).bodies, tenant)

@@ -1,4 +1,4 @@
-"""Collecting blobs that no version needs any more, in the background, for as long as the server runs."""
+"""Removes blobs that no version needs any more, in the background, as long as the server runs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from server.errors import ChorusError
 LOG = logging.getLogger("chorus.upkeep")
 
 SOON_SECONDS = 60.0
-"""After a start and after a failure a collection comes this soon, where the interval is longer."""
+"""Seconds from a start or a failure to the next collection, if the interval is longer."""
 
 
 class Upkeep:
-    """Runs `PromptStore.collect` every so often, on the store's threads.
+    """Runs `PromptStore.collect` at intervals, on the store's threads.
 
     Args:
-        library: whose store is collected.
-        interval_seconds: from the end of one collection to the next; 0 never collects.
+        library: its store is collected.
+        interval_seconds: from the end of one collection to the start of the next; 0 means never.
         grace_seconds: how long a blob must have been unneeded.
-        sleep: awaited between collections; a test's clock.
+        sleep: awaited between collections; tests give their own clock.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Upkeep:
         self._interval = interval_seconds
         self._grace = grace_seconds
         self._sleep = sleep
-        # An alert on its growth needs to have seen it at 0.
+        # An alert on its increase needs to have seen it at 0.
         metrics.collections.inc(0, "refused")
 
     async def run(self) -> None:
-        """Collect until cancelled. A collection under way then ends on its thread."""
+        """Collect until cancelled. A collection under way then finishes on its thread."""
         if not self._interval:
             return
         wait = soon = min(self._interval, SOON_SECONDS)
@@ -54,10 +54,11 @@ class Upkeep:
             wait = self._interval if await self.collect() else soon
 
     async def collect(self) -> bool:
-        """Collect once; whether the next time is an interval away, else it is tried again soon.
+        """Collect once. Returns whether the next collection is due after the interval; if not, it is due
+        soon.
 
-        A failure is logged and counted, never raised. A refusal waits for an operator, not for a better
-        moment: `other_store` and `mass_removal` of the store.
+        A failure is logged and counted, never raised. A refusal by the store (`other_store`, `mass_removal`)
+        needs an operator, so trying again soon would not help.
         """
         try:
             report = await self._library.save(self._library.store.collect, grace_seconds=self._grace)
@@ -65,10 +66,10 @@ class Upkeep:
             LOG.error("nothing is collected: %s", error.message)
             self._metrics.collections.inc(1, "refused")
             return True
-        except Exception as error:  # whatever it was, the next may work, and requests go on meanwhile
+        except Exception as error:  # whatever failed, the next collection may work, and requests go on
             known = isinstance(error, StoreError | ChorusError)
             LOG.warning(
-                "collecting unneeded blobs failed; it is tried again: %s",
+                "collecting unneeded blobs failed and will be tried again: %s",
                 error,
                 exc_info=None if known else error,
             )

@@ -4,5 +4,5 @@ from importlib.metadata import PackageNotFoundError, version
 
 try:
     VERSION = version("chorus-prompts")
-except PackageNotFoundError:  # run from a source folder that was never installed
+except PackageNotFoundError:  # it runs from a source folder that was never installed
     VERSION = "0"

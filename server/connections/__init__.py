@@ -1,1 +1,2 @@
-"""Connections of the HTTP server: how many, how long each may take, what is refused before any route."""
+"""Connections of the HTTP server: how many there may be, how long each may take, what is refused before any
+route."""

@@ -1,4 +1,4 @@
-"""The same on h11, which is written in Python and always there."""
+"""Connections with limits on h11, which is written in Python and always installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _CONTROLS = bytes({*range(32), 127} - {ord("\t")})
 
 
 class _StrictH11(h11.Connection):
-    """h11 that says where it stopped, and that refuses lines which it would read and others would not."""
+    """h11 that reports where it stopped, and that refuses lines which it would accept and other servers would
+    not."""
 
     in_body = False
 
@@ -27,7 +28,7 @@ class _StrictH11(h11.Connection):
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            reason = str(error).split(":")[0]  # what follows repeats the client's bytes
+            reason = str(error).split(":")[0]  # the rest repeats the client's bytes
             raise malformed(reason[:1].lower() + reason[1:]) from None
         if isinstance(event, h11.Request | h11.EndOfMessage):
             lines = before[: len(before) - len(self.trailing_data[0])]
@@ -37,7 +38,7 @@ class _StrictH11(h11.Connection):
 
 
 def _disputed(lines: bytes) -> bool:
-    """Whether there are line ends, folded lines or control characters that servers read differently."""
+    """Whether the lines have line ends, folded lines or control characters that servers read differently."""
     if b"\r\n " in lines or b"\r\n\t" in lines:
         return True
     text = lines.replace(b"\r\n", b"")
@@ -45,13 +46,13 @@ def _disputed(lines: bytes) -> bool:
 
 
 class H11Connection(Bounded, H11Protocol):
-    """On h11. It reads one request at a time."""
+    """A connection on h11, which reads one request at a time."""
 
     conn: _StrictH11
 
     def __init__(self, registry: Registry, look: Look | None = None, **given: Any) -> None:
         super().__init__(registry, look, **given)
-        # Its own bound comes after ours, which knows the line from the headers.
+        # h11's own limit must come after ours, which tells a long request line from long headers.
         self.conn = _StrictH11(h11.SERVER, registry.limits.head_bytes + 2 * READ_BYTES)
 
     def parse(self, data: bytes) -> None:
@@ -64,7 +65,8 @@ class H11Connection(Bounded, H11Protocol):
             self.refuse(error)
 
     def _should_upgrade(self) -> bool:
-        """uvicorn asks when a head is complete. Nobody gets another protocol; the request is answered."""
+        """uvicorn asks this when a head is complete. We never switch protocols: the request is answered in
+        HTTP/1.1."""
         scope = self.scope
         check_head(self.headers, scope["http_version"])
         if not scope["raw_path"].startswith(b"/"):
@@ -87,4 +89,4 @@ class H11Connection(Bounded, H11Protocol):
         return self.cycle
 
     def drop_queued(self) -> None:
-        """There are none."""
+        """Does nothing: h11 reads one request at a time."""

@@ -1,4 +1,5 @@
-"""The same on httptools (llhttp, the parser of Node.js). To be imported only where httptools is installed."""
+"""The same on httptools (llhttp, the parser of Node.js). Import this module only where httptools is
+installed."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from server.connections.registry import Registry
 
 
 class HttptoolsConnection(Bounded, HttpToolsProtocol):
-    """On httptools. It reads ahead, so that requests may be queued behind the running one."""
+    """A connection on httptools. It reads ahead, so requests may queue behind the running one."""
 
     def __init__(self, registry: Registry, look: Look | None = None, **given: Any) -> None:
         super().__init__(registry, look, **given)
@@ -42,8 +43,8 @@ class HttptoolsConnection(Bounded, HttpToolsProtocol):
             raise malformed("a chunk's head or the trailers do not end")
 
     def _parse_in_this_protocol(self, rest: bytes) -> None:
-        """The parser stops behind a head that asks for another protocol, and would lose the body. Nobody gets
-        another, so the request is read again as one that did not ask."""
+        """llhttp stops after a head that asks for another protocol, and would lose the body. We never switch
+        protocols, so we parse the request again as one that did not ask."""
         head = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
             if name == b"connection":
@@ -71,7 +72,7 @@ class HttptoolsConnection(Bounded, HttpToolsProtocol):
             self._upgrade = True
             return
         super().on_headers_complete()
-        self.headers = []  # where trailers go, which nobody reads
+        self.headers = []  # where llhttp would put trailers, which nobody reads
         self._in_head, self._in_body = False, True
         self._head_bytes, self._framing_bytes, self._line_ended = 0, 0, False
 
@@ -87,7 +88,7 @@ class HttptoolsConnection(Bounded, HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True  # uvicorn tells the last one only
+            self._running.disconnected = True  # uvicorn tells only the last one
             self._running.message_event.set()
         super().connection_lost(exc)
 

@@ -1,6 +1,6 @@
-"""Accepting connections, as many as the process has descriptors for, and the server that does.
+"""Accept as many connections as the process has file descriptors for, and serve them.
 
-asyncio's own loop accepts until the last descriptor is gone, then logs every failure, two thousand a second.
+asyncio's own loop accepts until no descriptor is left, and then logs every failure, two thousand a second.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from server.errors import InvalidInputError
 LOG = logging.getLogger("chorus.connections")
 
 RESERVED = 32
-"""Descriptors kept from ordinary connections: for the store, files that are read, and health checks."""
+"""Descriptors that ordinary connections may not use. They are for the store, for files, and for health
+checks."""
 
 _LAST_PLACES = 16
-"""Of these, how many connections may have that came when nothing could be spared."""
+"""How many of these may go to connections that arrive when no other descriptor is free."""
 
 _LEAST_FILES, _MOST_FILES = 128, 8192
 _ACCEPTS_AT_ONCE = 64
@@ -44,11 +45,11 @@ _OPEN_FILES = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
 def file_limit() -> int:
-    """How many descriptors the process may have. A soft limit below 8,192 is raised, to that or to the hard
-    limit; a higher one stays.
+    """How many descriptors the process may have. A soft limit below 8,192 is raised to 8,192, or to the hard
+    limit if that is lower; a higher soft limit stays.
 
     Raises:
-        InvalidInputError: too few to serve.
+        InvalidInputError: there are too few to serve.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
@@ -65,11 +66,11 @@ def file_limit() -> int:
 
 
 class FreeDescriptors:
-    """How many connections there is room for.
+    """How many more connections there is room for.
 
     Args:
-        limit: descriptors that the process may have.
-        registry: of the connections that have some of them.
+        limit: how many descriptors the process may have.
+        registry: the open connections, which hold some of them.
     """
 
     def __init__(self, limit: int, registry: Registry) -> None:
@@ -79,23 +80,23 @@ class FreeDescriptors:
         self.look()
 
     def look(self) -> None:
-        """Count what else is open: it changes with the model, the store and tuning."""
+        """Count the other open descriptors: the number changes with the model, the store and tuning."""
         try:
-            listed = len(os.listdir(_OPEN_FILES)) - 1  # noqa: PTH208 - names alone: there may be thousands
-        except OSError:  # not one is left to look with
+            listed = len(os.listdir(_OPEN_FILES)) - 1  # noqa: PTH208 - only names: there may be thousands
+        except OSError:  # no descriptor is left to open the folder
             listed = self._limit
         self._others = listed - self._registry.count
 
     def free(self) -> int:
-        """Connections that may still come; negative where the reserve is begun."""
+        """How many connections may still come; negative once the reserve is in use."""
         return self._limit - RESERVED - self._others - self._registry.count
 
 
 class Acceptor:
-    """Takes connections from a listening socket; stands where uvicorn has asyncio's server.
+    """Takes connections from a listening socket, in place of asyncio's server.
 
     Args:
-        make: a connection of which the registry knows.
+        make: makes a connection and enters it in the registry.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Acceptor:
                 self._serve(accepted, only_probes)
             else:
                 self._turn_away(accepted)
-            return  # descriptors of connections that were ended are free in the loop's next turn
+            return  # descriptors of closed connections are free in the loop's next turn
 
     def _serve(self, accepted: socket.socket, wrap: Callable[[Any], Any] | None = None) -> None:
         accepted.setblocking(False)
@@ -154,7 +155,7 @@ class Acceptor:
     async def _connect(self, connection: Bounded, accepted: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
-        except OSError:  # it has left already
+        except OSError:  # the client has already left
             accepted.close()
             self._registry.leave(connection)
 
@@ -164,20 +165,20 @@ class Acceptor:
             accepted.setblocking(False)
             with suppress(OSError):
                 accepted.send(raw_answer(no_descriptor(), new_request_id(), ()))
-                accepted.recv(1 << 16)  # bytes that nobody has read would reset the connection
+                accepted.recv(1 << 16)  # unread bytes would reset the connection
 
     def close(self) -> None:
-        """Accept nothing more."""
+        """Accept no more connections."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
 
     async def wait_closed(self) -> None:
-        """Nothing is left to wait for."""
+        """Return at once: nothing is left to wait for."""
 
 
 def connection_class() -> type[Any]:
-    """On httptools where it is installed, which is faster; else on h11."""
+    """On httptools, which is faster, if it is installed; else on h11."""
     if importlib.util.find_spec("httptools") is None:
         return H11Connection
     from server.connections.httptools_protocol import HttptoolsConnection
@@ -186,10 +187,10 @@ def connection_class() -> type[Any]:
 
 
 def uvicorn_config(app: ASGIApp, http: Any = None) -> uvicorn.Config:
-    """How uvicorn serves an application here: HTTP alone, without a log or a lifespan of its own.
+    """How uvicorn serves an application here: only HTTP, without its own log and lifespan.
 
     Args:
-        http: class of a connection, or uvicorn's name of one of its own; `connection_class()` when not given.
+        http: class of a connection, or uvicorn's name of one of its own; default `connection_class()`.
     """
     return uvicorn.Config(
         app,
@@ -208,9 +209,9 @@ class BoundedServer(uvicorn.Server):
     """A uvicorn whose connections have limits.
 
     Args:
-        config: with a subclass of `Bounded` as its `http`.
-        look: at each request before the parser has it.
-        clock: monotonic seconds.
+        config: its `http` is a subclass of `Bounded`.
+        look: called with each request before the parser gets it.
+        clock: gives monotonic seconds.
 
     Raises:
         InvalidInputError: the process may have too few descriptors.
@@ -229,7 +230,7 @@ class BoundedServer(uvicorn.Server):
         self._descriptors = FreeDescriptors(file_limit(), self.registry)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept from these sockets."""
+        """Accept connections from these sockets."""
         await self.lifespan.startup()
         make = partial(
             cast(Any, self.config.http_protocol_class),
@@ -245,7 +246,7 @@ class BoundedServer(uvicorn.Server):
         self.started = True
 
     async def _sweep(self) -> None:
-        """Until the last connection is closed."""
+        """Sweep until the last connection is closed."""
         while self.registry.count or not self.should_exit:
             more = False
             try:

@@ -1,4 +1,4 @@
-"""A selector that lets events come together: under load the event loop then wakes up once for many."""
+"""A selector that collects events, so that under load the event loop wakes up once for many."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 
 class PausingSelector(selectors.DefaultSelector):
-    """Where the loop has nothing to do but wait, it may wait a moment longer than for the first event.
+    """When the loop has nothing to do but wait, it may wait a moment beyond the first event.
 
     Args:
-        pause_seconds: asked before each wait; how long to leave events alone.
+        pause_seconds: called before each wait; returns how long to leave events alone.
     """
 
     def __init__(self, pause_seconds: Callable[[], float]) -> None:
@@ -19,7 +19,7 @@ class PausingSelector(selectors.DefaultSelector):
         self._pause_seconds = pause_seconds
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """As a selector does; `timeout` in seconds, None waits for ever."""
+        """Like any selector's `select`; `timeout` is in seconds, and None waits for ever."""
         if timeout is None or timeout > 0:
             pause = self._pause_seconds()
             if timeout is not None:

@@ -28,18 +28,18 @@ from server.connections.registry import ConnectionPhase, Registry
 from server.errors import ChorusError
 
 Look = Callable[[bytes, Decide], Response | int | None]
-"""Given all that has come of a request, from its first byte: its refusal; or how many more bytes are needed
-to decide, 0 where the parser gets it; or None where it is decided later."""
+"""Called with all bytes of a request that have come so far. Returns the answer that refuses it; or how many
+more bytes it needs to decide, 0 if the parser gets the request; or None if it decides later."""
 
 _OVER = (ConnectionPhase.REFUSED, ConnectionPhase.ENDED)
 
 
 class Bounded(asyncio.BufferedProtocol):
-    """A uvicorn protocol that the registry can end, and whose refusals have Chorus's shape.
+    """A uvicorn protocol that the registry can end. Its refusals have the shape of Chorus's errors.
 
     Args:
-        registry: of the server.
-        look: at a request before the parser has it.
+        registry: the server's connections.
+        look: called with a request before the parser gets it.
         given: uvicorn's own arguments.
     """
 
@@ -66,20 +66,20 @@ class Bounded(asyncio.BufferedProtocol):
 
     @abstractmethod
     def parse(self, data: bytes) -> None:
-        """Take bytes; start the requests that they complete. Raises RefusedError."""
+        """Parse bytes and start the requests that they complete. Raises RefusedError."""
 
     @abstractmethod
     def in_body(self) -> bool:
-        """Whether the rest of a request's body is to come."""
+        """Whether more of a request's body is still to come."""
 
     @abstractmethod
     def head(self) -> tuple[int, bool]:
-        """Bytes that have come of a head, and whether its first line is complete."""
+        """How many bytes of a head have come, and whether its first line is complete."""
 
     @property
     @abstractmethod
     def running(self) -> Any:
-        """uvicorn's request-response cycle that is being answered, or was last, or None."""
+        """The uvicorn request-response cycle that runs now or ran last; None if there was none."""
 
     @abstractmethod
     def drop_queued(self) -> None:
@@ -90,7 +90,7 @@ class Bounded(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.flow = _Flow(self.transport, self)
-        if self.phase is ConnectionPhase.ENDED:  # in the turn of the loop that accepted it
+        if self.phase is ConnectionPhase.ENDED:  # it ended in the turn of the loop that accepted it
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,7 +98,7 @@ class Bounded(asyncio.BufferedProtocol):
         self._registry.leave(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._registry.buffer  # of all connections: what is read is copied at once
+        return self._registry.buffer  # shared by all connections: what is read is copied at once
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(self._registry.buffer[:nbytes]))
@@ -123,7 +123,7 @@ class Bounded(asyncio.BufferedProtocol):
         self._parse(data)
 
     def _begins_request(self) -> bool:
-        """Whether the next byte is a request's first, and nothing is under way."""
+        """Whether the next byte is the first of a request, with nothing under way."""
         return (
             self.phase in (ConnectionPhase.HEAD, ConnectionPhase.IDLE)
             and not self.head()[0]
@@ -131,7 +131,8 @@ class Bounded(asyncio.BufferedProtocol):
         )
 
     def _keep(self, data: bytes, whole: bool) -> None:
-        """Keep bytes back from the parser. The rest has a body's time to come, a whole request no limit."""
+        """Keep bytes back from the parser. If the request is incomplete, a body's time limit applies; if
+        complete, none."""
         if not self._kept:
             self._registry.move(self, ConnectionPhase.BODY)
             self._progress = 0
@@ -168,7 +169,7 @@ class Bounded(asyncio.BufferedProtocol):
                 self.refuse(head_too_large(self._registry.limits.head_bytes, line_ended))
 
     def eof_received(self) -> None:
-        """The client has closed its side; asyncio closes the other."""
+        """The client closed its side; asyncio closes ours."""
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -183,27 +184,27 @@ class Bounded(asyncio.BufferedProtocol):
     # uvicorn's calls
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()  # type: ignore[misc]  # of the implementation
+        super().on_response_complete()  # type: ignore[misc]  # the implementation has it
         self.take_phase()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Of uvicorn's own timer; the registry ends idle connections."""
+        """uvicorn's own timer calls this. It does nothing: the registry ends idle connections."""
 
     def shutdown(self) -> None:
-        """The server ends: close when nothing is under way, or behind the running answer."""
-        if kept := self._kept:  # its route says that the server ends
+        """The server is ending: close now if nothing is under way, else after the running answer."""
+        if kept := self._kept:  # its route answers that the server is ending
             self._kept = b""
             self._parse(kept)
             self.flow.resume_reading()
-        if self.phase is not ConnectionPhase.REFUSED:  # that one closes by itself, in a moment
-            super().shutdown()  # type: ignore[misc]  # of the implementation
+        if self.phase is not ConnectionPhase.REFUSED:  # a refused connection closes by itself in a moment
+            super().shutdown()  # type: ignore[misc]  # the implementation has it
 
     # The registry's calls
 
     def unsent(self) -> int:
-        """With what the system holds: it asks for more only when a third of that is gone."""
+        """Includes what the operating system buffers: it asks for more only when a third of that is gone."""
         held = 0
-        with suppress(OSError, ValueError):  # not every system tells
+        with suppress(OSError, ValueError):  # not every system can say
             reply = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
             (held,) = struct.unpack("i", reply)
         return held + self.transport.get_write_buffer_size()
@@ -215,7 +216,7 @@ class Bounded(asyncio.BufferedProtocol):
             self._registry.tally.note("no request")
             self.end()
         elif self.phase is ConnectionPhase.BODY:
-            if self.flow.read_paused or self.held:  # the server does not want more yet
+            if self.flow.read_paused or self.held:  # the server is not ready for more
                 self._registry.move(self, ConnectionPhase.BODY)
             else:
                 self.refuse(request_timeout("The body did not come in time"))
@@ -236,14 +237,14 @@ class Bounded(asyncio.BufferedProtocol):
     # The connection's own
 
     def goes_on(self) -> None:
-        """The body makes progress, or is read again."""
+        """The body made progress, or reading it was resumed."""
         self._progress = 0
         self.held = False
         if self.phase is ConnectionPhase.BODY:
             self._registry.move(self, ConnectionPhase.BODY)
 
     def take_phase(self) -> None:
-        """Take the phase that what has come and gone puts it in."""
+        """Enter the phase that follows from what has been received and sent."""
         cycle, transport = self.cycle, self.transport
         if self.phase in _OVER:
             return
@@ -268,8 +269,9 @@ class Bounded(asyncio.BufferedProtocol):
                 self.held = not cycle.response_complete and cycle.waiting_for_100_continue
 
     def refuse(self, error: ChorusError) -> None:
-        """End the connection with this answer. An answer that has begun, or one to an earlier request, is not
-        broken into: the connection ends behind it, or at once where it needs the rest of the body."""
+        """End the connection with this answer. If an answer has begun, or one to an earlier request is due,
+        it is not interrupted: the connection ends after it, or at once if that answer needs the rest of the
+        body."""
         if self.phase in _OVER or self.transport.is_closing():
             return
         running, in_body = self.running, self.in_body()
@@ -285,28 +287,28 @@ class Bounded(asyncio.BufferedProtocol):
         else:
             request_id = request_id_of(Request(running.scope)) if own else new_request_id()
             self._registry.tally.note(error.code, request_id)
-            if own:  # the route sees its caller leave
+            if own:  # to the route it looks as if its caller left
                 running.disconnected, running.waiting_for_100_continue = True, False
                 running.message_event.set()
             self._linger(raw_answer(error, request_id, self.server_state.default_headers))
 
     def end_behind_running(self) -> None:
-        """Hear nothing more; close when the running request is answered."""
+        """Read nothing more; close when the running request is answered."""
         self.drop_queued()
         self._deaf, self.running.keep_alive = True, False
 
     def _linger(self, answer: bytes) -> None:
-        """Send the last bytes and throw away what comes. Closing at once would lose them: the system answers
-        bytes that nobody reads by resetting the connection."""
+        """Send the last bytes and throw away whatever arrives. If we closed at once, the last bytes would be
+        lost: the system answers unread bytes by resetting the connection."""
         self._registry.move(self, ConnectionPhase.REFUSED)
         self.flow.resume_reading()
-        with suppress(OSError):  # it has left
+        with suppress(OSError):  # the client has left
             self.transport.write(answer)
             self.transport.write_eof()
 
 
 class _Flow(FlowControl):
-    """uvicorn's flow control, which tells when the server wants more of a body again."""
+    """uvicorn's flow control, which also notes when the server wants more of a body."""
 
     def __init__(self, transport: asyncio.Transport, connection: Bounded) -> None:
         super().__init__(transport)

@@ -1,4 +1,4 @@
-"""What a connection is told that ends before a route could answer."""
+"""The answers of connections that end before a route could answer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#]+(.*)", re.IGNORECASE)
 
 
 class RefusedError(ChorusError):
-    """A request that no route sees; the connection ends with the answer.
+    """A request that no route sees. The connection ends with this answer.
 
     Args:
-        answer_status: of the answer.
+        answer_status: HTTP status of the answer.
     """
 
     def __init__(self, answer_status: int, code: str, message: str) -> None:
@@ -31,7 +31,7 @@ class RefusedError(ChorusError):
 
 
 def malformed(reason: str) -> RefusedError:
-    """The bytes are no HTTP request, or one that two servers could read differently."""
+    """The bytes are not an HTTP request, or two servers could read them differently."""
     return RefusedError(400, "malformed_request", f"The request is not valid HTTP: {reason}.")
 
 
@@ -41,7 +41,7 @@ def request_timeout(what: str) -> RefusedError:
 
 
 def head_too_large(limit_bytes: int, line_ended: bool) -> RefusedError:
-    """The request line and headers do not end."""
+    """The request line and headers are too long."""
     if line_ended:
         message = f"The headers are longer than {limit_bytes} bytes: send fewer or shorter ones."
         return RefusedError(431, "headers_too_large", message)
@@ -57,14 +57,15 @@ def no_descriptor() -> OverloadedError:
 
 
 def check_head(headers: list[tuple[bytes, bytes]], version: str) -> None:
-    """Refuse what a parser may let through and two servers in a row could read differently.
+    """Refuse what a parser may accept although two servers in a row could read it differently.
 
     Args:
         headers: names in lower case.
-        version: as in the request line, `1.1`.
+        version: as the request line has it, such as `1.1`.
 
     Raises:
-        RefusedError: the framing or the host is not certain, or something is expected that nobody does.
+        RefusedError: the framing or the host is ambiguous, or the request expects something that the server
+            does not do.
     """
     names = [name for name, _ in headers]
     if version not in ("1.1", "1.0"):
@@ -86,10 +87,11 @@ def check_head(headers: list[tuple[bytes, bytes]], version: str) -> None:
 
 
 def origin_form(target: bytes, method: str) -> bytes:
-    """Path and query of a target that names the server too, as proxies send it; others as they are.
+    """The path and query of a target that also names the server, as proxies send it. Other targets stay as
+    they are.
 
     Raises:
-        RefusedError: there is no path in it.
+        RefusedError: the target has no path.
     """
     if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
         return target
@@ -101,10 +103,10 @@ def origin_form(target: bytes, method: str) -> bytes:
 
 
 def raw_answer(error: ChorusError, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A whole HTTP answer, with which the connection ends.
+    """The bytes of a whole HTTP answer after which the connection ends.
 
     Args:
-        headers: that every answer of the server carries.
+        headers: those that every answer of the server carries.
     """
     answer = error_response(error, request_id)
     answer.status_code = error.answer_status if isinstance(error, RefusedError) else status_of(error)
@@ -114,10 +116,10 @@ def raw_answer(error: ChorusError, request_id: str, headers: Iterable[tuple[byte
 
 
 def raw_response(answer: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """An answer as the bytes that go out.
+    """An answer as the bytes to send.
 
     Args:
-        headers: that every answer of the server carries.
+        headers: those that every answer of the server carries.
     """
     status = answer.status_code
     lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()]
@@ -126,7 +128,8 @@ def raw_response(answer: Response, headers: Iterable[tuple[bytes, bytes]]) -> by
 
 
 def only_probes(app: ASGIApp) -> ASGIApp:
-    """The application as a connection sees it that came when all others were taken and busy."""
+    """The application for a connection that came when all others were taken and busy: only health checks get
+    through."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in PROBES:

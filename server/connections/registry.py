@@ -1,7 +1,8 @@
 """Which connections are open, what each one waits for, and since when.
 
-One object a server and one timer, in place of a timer a connection. A phase has one limit, so its connections
-lie in the order in which their time runs out, and a sweep looks at no others.
+There is one registry for each server and one timer, rather than a timer for each connection. All connections
+of a phase have the same time limit, so they are kept in the order in which they expire, and a sweep looks at
+the expired ones only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from server.log import Tally
 LOG = logging.getLogger("chorus.connections")
 
 READ_BYTES = 16 << 10
-"""Read from a connection at a time: parsing so much in pieces of one byte does not hold the event loop up."""
+"""Most bytes read from a connection at a time: parsing this many in one-byte chunks does not hold up the
+event loop."""
 
 _AT_ONCE = 256
 
@@ -31,10 +33,10 @@ class ConnectionPhase(enum.Enum):
     BODY = "the rest of a request's body"
     ANSWER = "its answer, or the client that reads it"
     IDLE = "the next request"
-    REFUSED = "the client's end; it has been told why, and what it still sends is thrown away"
+    REFUSED = "the client to close; it has been told why, and what it still sends is thrown away"
     ENDED = "the operating system: it is closed"
 
-    __hash__ = object.__hash__  # a key of dictionaries on every request's way: by identity, in C
+    __hash__ = object.__hash__  # a dictionary key for every request: hashed by identity, in C
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,13 @@ class ConnectionLimits:
     """How long a connection may take, in seconds and bytes.
 
     Attributes:
-        head_seconds: from the connection, or the next request's first byte, to the end of the head.
-        stall_seconds: without progress of a body that the server reads, or of an answer that it writes.
+        head_seconds: from the connection, or from the next request's first byte, to the end of the head.
+        stall_seconds: how long a body that the server reads, or an answer that it writes, may make no
+            progress.
         idle_seconds: between two requests.
         refused_seconds: for the client to read why it was refused.
-        progress_bytes: what counts as progress; a body's or answer's end counts too.
-        head_bytes: of a request line with its headers.
+        progress_bytes: how many bytes count as progress; the end of a body or an answer also counts.
+        head_bytes: the longest request line with its headers.
     """
 
     head_seconds: float = 10.0
@@ -59,30 +62,30 @@ class ConnectionLimits:
 
 
 class Connection(Protocol):
-    """What the registry needs of a connection."""
+    """What the registry needs from a connection."""
 
     phase: ConnectionPhase
 
     def out_of_time(self) -> None:
-        """The phase's time is over: end it, or take another phase, or the same one anew."""
+        """The phase's time is over: close, or enter another phase, or the same one again."""
 
     def unsent(self) -> int:
         """Bytes of answers that the client has not taken."""
 
     def end(self) -> None:
-        """Close it now, whatever is under way."""
+        """Close the connection now, whatever is under way."""
 
 
 class Registry:
     """The open connections of a server, by phase.
 
     Args:
-        clock: monotonic seconds.
+        clock: gives monotonic seconds.
 
     Attributes:
-        tally: of what ended before its time.
-        count: how many there are.
-        buffer: that every connection reads into, one at a time.
+        tally: counts connections that ended before their time.
+        count: how many connections are open.
+        buffer: shared by all connections, which read into it one at a time.
     """
 
     def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -104,37 +107,37 @@ class Registry:
         }
 
     def enter(self, connection: Connection) -> None:
-        """A new connection, in the phase that it says."""
+        """Add a new connection, in its current phase."""
         self.count += 1
         self._phases[connection.phase][connection] = self._clock()
 
     def move(self, connection: Connection, phase: ConnectionPhase) -> None:
-        """Into a phase, the same one anew or another; its time begins."""
+        """Move a connection to a phase, which may be the one it is in; the phase's time starts now."""
         if self._phases[connection.phase].pop(connection, None) is None:
-            return  # it has left
+            return  # it was closed
         connection.phase = phase
         self._phases[phase][connection] = self._clock()
 
     def leave(self, connection: Connection) -> None:
-        """It is closed."""
+        """The connection was closed."""
         if self._phases[connection.phase].pop(connection, None) is not None:
             self.count -= 1
         self._readers.pop(connection, None)
 
     def watch_reader(self, connection: Connection) -> None:
-        """The client has to take what is unsent, by and by."""
+        """Expect the client to take the unsent bytes, little by little."""
         if connection not in self._readers:
             self._readers[connection] = (self._clock(), connection.unsent())
 
     def trust_reader(self, connection: Connection) -> None:
-        """The client has taken it."""
+        """The client has taken all bytes."""
         self._readers.pop(connection, None)
 
     def sweep(self) -> bool:
-        """End what has taken too long, but never so many that the event loop is held up.
+        """End connections that took too long, but never so many at once that the event loop is held up.
 
         Returns:
-            Whether there are more.
+            Whether there are more to end.
         """
         now, left = self._clock(), _AT_ONCE
         for phase, seconds in self._seconds.items():
@@ -164,7 +167,7 @@ class Registry:
         return left
 
     def make_room(self) -> bool:
-        """End the connection that can best be spared. False when all have requests under way."""
+        """End the connection that can best be spared. False if all have requests under way."""
         for phase in (ConnectionPhase.REFUSED, ConnectionPhase.HEAD, ConnectionPhase.IDLE):
             for connection in self._phases[phase]:
                 self.tally.note("closed for a newer one")

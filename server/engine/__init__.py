@@ -1,2 +1,2 @@
-"""Requests in, tokens out: the scheduler decides and emits step plans, the executor runs them on the
+"""Requests in, tokens out. The scheduler decides and emits step plans; the executor runs them on the
 device."""

@@ -1,4 +1,4 @@
-"""Settings of the engine: plain, frozen, units in the names."""
+"""Configuration of the engine: plain and frozen, with units in the names."""
 
 from __future__ import annotations
 
@@ -13,38 +13,42 @@ class EngineConfig:
     """How the scheduler spends one device.
 
     Attributes:
-        max_queued_requests: requests waiting (loading or queued) before new ones are refused with
+        max_queued_requests: how many requests may wait (loading or queued); beyond that, new ones are refused
+            with
             `overloaded`. A tenant with nothing waiting may still enter, up to an eighth more.
-        max_queued_per_tenant: waiting requests of one tenant before its own are refused with
-            `quota_exceeded`; None is no bound but the one above.
-        decode_tokens_per_dispatch: decode steps of one `DecodePlan`.
-        prefill_token_budget: padded input tokens B * L of one prefill step; the smallest B of a length always
+        max_queued_per_tenant: how many requests of one tenant may wait; beyond that, its new ones are refused
+            with
+            `quota_exceeded`. With None, only the bound above applies.
+        decode_tokens_per_dispatch: decode steps in one `DecodePlan`.
+        prefill_token_budget: padded input tokens B * L of one prefill step. The smallest B of a length always
             runs.
-        max_padding_waste: share of a prefill step's padded tokens that may be avoidable padding before rows
-            are left for the next step; in [0, 1).
-        batch_invariant: one fixed `(B, L)` for an input-length class, so that load cannot change an answer.
-        max_in_flight_steps: steps dispatched and not yet read; 2 keeps the device busy while the host reads.
-        lookahead_requests: how far down the fair order one batch looks for rows that fit.
-        reserved_slots: free slots of a block shape kept for tenants below their fair share, while more than
-            one tenant was seen in `tenant_memory_seconds`.
+        max_padding_waste: the share of a prefill step's padded tokens that may be avoidable padding. Beyond
+            it, rows are left for the next step. In [0, 1).
+        batch_invariant: use one fixed `(B, L)` for each class of input lengths, so that load cannot change an
+            answer.
+        max_in_flight_steps: how many steps may be dispatched and unread; 2 keeps the device busy while the
+            host reads.
+        lookahead_requests: how far down the fair order a batch looks for rows that fit.
+        reserved_slots: free slots of a block shape that are kept for tenants below their fair share, if more
+            than one tenant was seen in the last `tenant_memory_seconds`.
         tenant_memory_seconds: how long a tenant without requests still counts as active.
-        protect_decode_rounds: decode steps after a full prefill step of a tenant above its fair share, while
-            a tenant far below its own is decoding; fewer after a smaller step, but at least one.
-        host_prompt_bytes: byte budget of the host tier (prompts in the compute dtype).
-        pinned_prompt_rows: device rows that pinned prompts may take; a request whose prompts need more than
+        protect_decode_rounds: how many decode steps follow a full prefill step of a tenant above its fair
+            share while a tenant far below its own is decoding; fewer follow a smaller step, but at least one.
+        host_prompt_bytes: byte budget of the host tier, which holds prompts in the compute dtype.
+        pinned_prompt_rows: device rows that pinned prompts may take. A request whose prompts need more than
             the remaining rows is refused.
-        loader_threads: prompts fetched from the store at once.
-        compute_dtype: `float32` or `bfloat16`: the dtype of prompt rows.
-        default_deadline_seconds: for requests without one; None waits for ever.
-        shed_unmeetable: refuse or drop a request whose deadline the recent service rate cannot meet.
-        step_timeout_seconds: a device step that takes longer is a dead engine; None never gives up.
-        watchdog_interval_seconds: how often deadlines and steps are checked beside the loop.
+        loader_threads: how many prompts are fetched from the store at once.
+        compute_dtype: `float32` or `bfloat16`; the dtype of prompt rows.
+        default_deadline_seconds: for requests that set none; None waits for ever.
+        shed_unmeetable: refuse or drop a request whose deadline cannot be met at the recent speed.
+        step_timeout_seconds: if a device step takes longer, the engine is dead; None means no limit.
+        watchdog_interval_seconds: how often the watchdog checks deadlines and steps.
         journal_path: append-only admission journal; None keeps the last `journal_entries` in memory.
         journal_entries: length of the in-memory journal.
-        background_share: share of the time that background work (training) gets at least while it wants the
-            device; 0 gives it the device only when no request needs it. Below 1.
-        eos_id: `</s>`.
-        check_integrity: check every counter when the engine falls idle (tests).
+        background_share: the least share of the time that background work (training) gets while it wants the
+            device. With 0 it gets the device only when no request needs it. Below 1.
+        eos_id: id of `</s>`.
+        check_integrity: check every counter whenever the engine falls idle; for tests.
     """
 
     max_queued_requests: int = 1024

@@ -1,15 +1,15 @@
-"""A public in-memory executor whose output is computable by hand: for tests of the scheduler and of the API.
+"""A public in-memory executor whose output can be computed by hand, for tests of the scheduler and the API.
 
-The rule. A request's input is a list of symbols: a text id is itself; row i of a prompt is `crc32(digest) +
-i`. Its checksum is the sum of (position + 1) * symbol, modulo 1,000,003. Place p of a request (0, or its
-place among samples or beams) ends with `</s>` after `1 + (checksum + p) % 9` tokens; token k is
-`FIRST_TOKEN + (checksum + 7 k + 13 p + seed) % (vocab_size - FIRST_TOKEN)` (the seed counts only when
-something is drawn), with log probability `-(token % 10 + 1) / 8`, and `</s>` with -1/8. Target t scores
+The rule. A request's input is a list of symbols: a text id stands for itself, row i of a prompt for
+`crc32(digest) + i`. Its checksum is the sum of (position + 1) * symbol, modulo 1,000,003. Place p of a
+request (0, or its place among samples or beams) ends with `</s>` after `1 + (checksum + p) % 9` tokens. Token
+k is `FIRST_TOKEN + (checksum + 7 k + 13 p + seed) % (vocab_size - FIRST_TOKEN)`, where the seed counts only
+if something is drawn. Its log probability is `-(token % 10 + 1) / 8`, that of `</s>` is -1/8. Target t scores
 `-((checksum + sum(t)) % 1000) / 100`; beam p scores `-p - (checksum % 7) / 8`.
 
-It also checks every plan as strictly as a device would be harmed by it: a busy slot admitted again, a row
-that nobody wrote, a bucket that is not in the ladder, a release that comes too late. A plan that breaks the
-contract raises `PlanError`, which kills the engine, which fails the test.
+It also refuses every plan that would harm a real device: a busy slot that is admitted again, a row that
+nobody wrote, a bucket that is not in the ladder, a release that comes too late. Such a plan raises
+`PlanError`, which kills the engine and so fails the test.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class PlanError(Exception):
 
 
 def checksum(symbols: Sequence[int]) -> int:
-    """The number that every output follows from."""
+    """The number from which every output follows."""
     return sum((place + 1) * symbol for place, symbol in enumerate(symbols)) % _MODULUS
 
 
 def prompt_symbol(digest: str, row: int) -> int:
-    """What row `row` of a prompt counts for."""
+    """The symbol of row `row` of a prompt."""
     return zlib.crc32(digest.encode()) + row
 
 
@@ -80,7 +80,7 @@ def symbols_of(parts: Sequence[InputPart]) -> list[int]:
 
 
 def expected_tokens(request: GenerateRequest, vocab_size: int, place: int = 0) -> tuple[int, ...]:
-    """By hand: the tokens of one place, `</s>` left out, stop strings not looked at."""
+    """The tokens of one place, computed by hand, without `</s>` and ignoring stop strings."""
     sampling = request.sampling
     seed = 0 if sampling.greedy else sampling.seed
     tokens = _tokens(checksum(symbols_of(request.input)), place, seed, sampling, vocab_size)
@@ -88,13 +88,13 @@ def expected_tokens(request: GenerateRequest, vocab_size: int, place: int = 0) -
 
 
 def expected_scores(request: ScoreRequest) -> tuple[float, ...]:
-    """By hand: the log probability of each target."""
+    """The log probability of each target, computed by hand."""
     total = checksum(symbols_of(request.input))
     return tuple(_target_score(total, target) for target in request.targets)
 
 
 def log_probability(token: int) -> float:
-    """By hand: of one token."""
+    """The log probability of one token, computed by hand."""
     return -0.125 if token == EOS else -(token % 10 + 1) / 8
 
 
@@ -139,23 +139,23 @@ class _Block:
 
 @dataclass(slots=True)
 class FakePending:
-    """A dispatched step of the fake."""
+    """A step that the fake executor has dispatched."""
 
     plan: StepPlan
     result: StepResult
 
 
 class FakeExecutor:
-    """An `Executor` in memory. Steps take effect when dispatched, in order, as on a device.
+    """An `Executor` in memory. As on a device, steps take effect in the order in which they are dispatched.
 
     Args:
         ladder: shapes to accept.
         host_prompts: where rows are loaded from.
         prompt_row_capacity: rows of the table.
-        vocab_size: tokens come out below it.
+        vocab_size: generated tokens are below this.
         padded_vocab_size: V; prompt row r is id V + r.
-        on_dispatch, on_collect: called with the plan first; they may block on a barrier, advance a fake clock
-            or raise.
+        on_dispatch, on_collect: called first, with the plan. They may block on a barrier, advance a fake
+            clock or raise.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class FakeExecutor:
         return self._padded
 
     def dispatch(self, plan: StepPlan) -> PendingStep:
-        """Run the step; its result waits for `collect`. Raises PlanError for a plan that breaks the
+        """Run the step. Its result waits for `collect`. Raises PlanError for a plan that breaks the
         contract."""
         if self.on_dispatch is not None:
             self.on_dispatch(plan)
@@ -211,7 +211,7 @@ class FakeExecutor:
         return pending
 
     def collect(self, pending: PendingStep) -> StepResult:
-        """The step's result. Raises PlanError when an earlier step was not collected first."""
+        """The step's result. Raises PlanError if an earlier step was not collected first."""
         if self.on_collect is not None:
             self.on_collect(pending.plan)
         if not self._uncollected or self._uncollected[0] is not pending:
@@ -331,7 +331,7 @@ class FakeExecutor:
                 del block.slots[index]
         beams = self._search(block, plan.tokens)
         if not block.busy():
-            block.mode = None  # its next request may choose another
+            block.mode = None  # its next request may choose another mode
         return DecodeResult(plan.step, plan.block, tuple(slots), beams)
 
     def _search(self, block: _Block, tokens: int) -> tuple[BeamsDone, ...]:

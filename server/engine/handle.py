@@ -14,10 +14,9 @@ from server.errors import CancelledError, ChorusError, DeadlineExceededError
 class RequestHandle:
     """One submitted request.
 
-    Events may be read from one event loop (`async for`, `await result()`) or one thread (`wait`). The
-    engine's thread
-    never blocks on a reader: events are kept until read. Exactly one last event comes: finished, scored or
-    failed.
+    Events may be read from one event loop (`async for`, `await result()`) or from one thread (`wait`). The
+    engine's thread never blocks on a reader: events are kept until they are read. Exactly one last event
+    comes: finished, scored or failed.
     """
 
     def __init__(self, request_id: str, on_cancel: Callable[[ChorusError], None]) -> None:
@@ -34,7 +33,8 @@ class RequestHandle:
         return self._outcome
 
     def cancel(self, reason: str = "the caller left") -> None:
-        """Cancel the request, from any thread. After the outcome, or a first call, this does nothing."""
+        """Cancel the request; may be called from any thread. After the outcome or a first call it does
+        nothing."""
         on_cancel = self._on_cancel
         if on_cancel is not None:
             on_cancel(CancelledError(f"The request was cancelled: {reason}."))
@@ -59,7 +59,7 @@ class RequestHandle:
                     return
 
     async def result(self) -> FinishedEvent | ScoredEvent:
-        """The outcome, past any streamed tokens.
+        """The outcome. Streamed tokens are skipped.
 
         Raises:
             ChorusError: what went wrong with this request.
@@ -76,7 +76,7 @@ class RequestHandle:
 
         Raises:
             ChorusError: what went wrong with this request.
-            DeadlineExceededError: no outcome within `timeout_seconds`; the request goes on.
+            DeadlineExceededError: there was no outcome within `timeout_seconds`; the request goes on.
         """
         with self._lock:
             self._lock.wait_for(lambda: self._outcome is not None, timeout_seconds)
@@ -87,22 +87,22 @@ class RequestHandle:
             return _or_raise(self._outcome)
 
     def push(self, event: TokensEvent) -> None:
-        """Called by the engine: new tokens; dropped after the outcome."""
+        """Called by the engine with new tokens. After the outcome they are dropped."""
         with self._lock:
             if self._outcome is None:
                 self._events.append(event)
                 self._wake()
 
     def settle(self, event: FinishedEvent | ScoredEvent | FailedEvent, record: Callable[[], None]) -> bool:
-        """Called by the engine with the outcome. Returns False, with nothing changed, when there is one
-        already; otherwise `record` runs before the caller is woken."""
+        """Called by the engine with the outcome. If there already is one, returns False and changes nothing;
+        otherwise runs `record` before it wakes the caller."""
         with self._lock:
             if self._outcome is not None:
                 return False
             record()
             self._outcome = event
             self._on_cancel = (
-                None  # it leads back here: thousands of rings a second would be left to the collector
+                None  # it refers back to here: thousands of cycles a second would be left to the collector
             )
             self._events.append(event)
             self._wake()
@@ -117,7 +117,7 @@ class RequestHandle:
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for loop, waiter in waiters:
-            # Nobody waits on a closed loop; whoever closed it cancels its requests.
+            # Nobody waits on a closed loop; the code that closed it cancels its requests.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_resolve, waiter)
         self._lock.notify_all()

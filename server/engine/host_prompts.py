@@ -1,4 +1,4 @@
-"""The host tier: prompt values in the compute dtype, in memory, least recently used first out."""
+"""The host tier: prompt values in memory, in the compute dtype. The least recently used are dropped first."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 class HostPromptTier:
     """Prompt values by digest, within a byte budget.
 
-    A *held* prompt is one that a waiting request needs: it is never dropped, even when the held ones alone
-    exceed the budget (the scheduler stops fetching more until they are used). Used from the engine's thread
-    only.
+    A *held* prompt is one that a waiting request needs. It is never dropped, even if held prompts alone
+    exceed the budget; the scheduler then fetches no more until they are used. Used only from the engine's
+    thread.
     """
 
     def __init__(self, budget_bytes: int, compute_dtype: str = "float32") -> None:
@@ -50,13 +50,13 @@ class HostPromptTier:
         return self._held_bytes
 
     def values(self, digest: str) -> Values:
-        """The `[P, D]` values in the compute dtype. Raises KeyError when absent, which is a scheduler's
-        defect."""
+        """The `[P, D]` values in the compute dtype. Raises KeyError if they are absent, which is a defect of
+        the scheduler."""
         self._values.move_to_end(digest)
         return self._values[digest]
 
     def put(self, digest: str, values: Values) -> None:
-        """Keep `values`, already in the compute dtype; older prompts nobody holds make room."""
+        """Keep `values`, which are in the compute dtype. Older prompts that nobody holds make room."""
         if digest in self._values:
             return
         self._values[digest] = values
@@ -66,7 +66,7 @@ class HostPromptTier:
         self._shrink()
 
     def hold(self, digest: str) -> None:
-        """Keep a prompt, present or about to be put, until a matching `release`."""
+        """Keep a prompt until a matching `release`. It is present or about to be put."""
         if digest in self._values:
             self._values.move_to_end(digest)
             if digest not in self._holds:
@@ -91,10 +91,10 @@ class HostPromptTier:
 
 
 def to_compute_dtype(handle: PromptHandle, values: Values, dtype: np.dtype[Any]) -> Values:
-    """`values` `[P, D]` f32 checked against its handle and cast, read-only.
+    """`values` `[P, D]` f32, checked against their handle and cast to `dtype`, read-only.
 
     Raises:
-        InternalError: the source answered with another shape than the handle promised.
+        InternalError: the source returned another shape than the handle promised.
         InvalidInputError: not every value is finite in `dtype`.
     """
     if values.ndim != 2 or values.shape[0] != handle.length:

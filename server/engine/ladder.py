@@ -1,4 +1,4 @@
-"""Ladders: the shapes compiled at start, made from short settings lists."""
+"""Ladders: the shapes that are compiled at start, built from short lists in the settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.errors import InvalidInputError
 
 
 class ShapeLists(NamedTuple):
-    """What `build_ladder` makes a ladder of."""
+    """The lists from which `build_ladder` makes a ladder."""
 
     input_lengths: Sequence[int]
     batch_rows: Sequence[int]
@@ -25,7 +25,7 @@ PRESETS: Mapping[str, ShapeLists] = {
     "medium": ShapeLists(_LENGTHS, (1, 8), ((128, 64, 16), (256, 64, 16), (512, 256, 8)), ((8, 8),)),
     "large": ShapeLists(_LENGTHS, (1, 8, 32), ((128, 64, 64), (256, 64, 64), (512, 256, 32)), ((8, 8),)),
 }
-"""By what the setting `shapes` calls them."""
+"""Lists by the names that the setting `shapes` has for them."""
 
 _MEDIUM = PRESETS["medium"]
 
@@ -37,17 +37,17 @@ def build_ladder(
     score_buckets: Sequence[Sequence[int]] = _MEDIUM.score_buckets,
     rows_per_load: int = 256,
 ) -> Ladder:
-    """A ladder from settings lists.
+    """Build a ladder from the lists of the settings.
 
     Args:
-        input_lengths: L of the input buckets, tokens.
-        batch_rows: B of the input buckets; every length gets each of them.
+        input_lengths: L of the input buckets, in tokens.
+        batch_rows: B of the input buckets. Every length gets each of them.
         blocks: `(input tokens, new tokens, slots)` of each block; repeat an entry to have two such blocks.
-        score_buckets: `(targets an input, tokens a target)`.
+        score_buckets: `(targets of an input, tokens of a target)`.
         rows_per_load: prompt rows that one scatter writes.
 
     Raises:
-        InvalidInputError: names the setting.
+        InvalidInputError: a list is not valid; names the setting.
     """
     _check_numbers("input_lengths", input_lengths)
     _check_numbers("batch_rows", batch_rows)
@@ -68,7 +68,8 @@ def build_ladder(
 
 
 def program_count(ladder: Ladder) -> int:
-    """Programs that a start compiles: the length of `executor.programs.programs`, without a model."""
+    """How many programs a start compiles: the length of `executor.programs.programs`, without needing a
+    model."""
     shapes = set(ladder.blocks)
     admissions = sum(length <= shape.input_length for _, length in ladder.input_buckets for shape in shapes)
     encoders = len(ladder.input_buckets) * (1 + len(ladder.score_buckets))
@@ -77,7 +78,7 @@ def program_count(ladder: Ladder) -> int:
 
 
 def tiny_ladder() -> Ladder:
-    """A ladder that compiles in seconds: for tests and for models of test size."""
+    """A ladder that compiles in seconds, for tests and for models of test size."""
     return build_ladder((16, 32), (4,), ((16, 8, 4), (32, 16, 8)), ((3, 4),), rows_per_load=16)
 
 

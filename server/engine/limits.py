@@ -1,4 +1,5 @@
-"""What one request may ask for, from the ladder of compiled shapes: decided here alone, and worded here."""
+"""What one request may ask for, given the ladder of compiled shapes. It is decided only here, and worded
+here."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from server.engine.sampling import UnfitSettingsError
 
 
 class Limits:
-    """Answers from the ladder, with no state of its own."""
+    """Answers from the ladder. It has no state of its own."""
 
     def __init__(self, ladder: Ladder) -> None:
         self._lengths = sorted({length for _, length in ladder.input_buckets})
@@ -21,13 +22,14 @@ class Limits:
         self.max_target_tokens = max((tokens for _, tokens in ladder.score_buckets), default=0)
 
     def input_class(self, input_tokens: int) -> int | None:
-        """The shortest length of an input bucket that holds the input; None where none does."""
+        """The shortest input bucket length that holds the input; None if there is none."""
         place = bisect_left(self._lengths, input_tokens)
         return self._lengths[place] if place < len(self._lengths) else None
 
     def shapes(self, input_tokens: int, slots: int = 1, new_tokens: int = 1) -> list[BlockShape]:
-        """Blocks in which a group of `slots` can make so many tokens after an input of this length."""
-        # A block takes rows of buckets that are no longer than it, so the class counts, not the length.
+        """Blocks in which a group of `slots` can make `new_tokens` tokens after an input of this length."""
+        # A block takes rows from buckets that are no longer than it, so compare the input's class, not its
+        # length.
         length = self.input_class(input_tokens) or input_tokens
         return [
             shape
@@ -38,7 +40,7 @@ class Limits:
     def new_tokens(self, input_tokens: int, slots: int = 1) -> int:
         """The most new tokens after an input of this length, for a group of `slots`.
 
-        0 when the group is too large.
+        0 if the group is too large.
         """
         return max((shape.new_tokens for shape in self.shapes(input_tokens, slots)), default=0)
 
@@ -47,13 +49,14 @@ class Limits:
         return max((shape.slots for shape in self.shapes(input_tokens)), default=0)
 
     def new_tokens_for(self, settings: Mapping[str, Any], input_tokens: int, usual: int) -> tuple[int, int]:
-        """How many new tokens these settings mean after an input of this length, and the most it could be.
+        """How many new tokens these settings ask for after an input of this length, and the largest number
+        possible.
 
         Args:
-            usual: new tokens where `max_new_tokens` is not set, if there is room.
+            usual: new tokens if `max_new_tokens` is not set and there is room.
 
         Raises:
-            UnfitSettingsError: they do not fit.
+            UnfitSettingsError: the settings do not fit.
         """
         n, beams = settings.get("n", 1), settings.get("num_beams", 1)
         slots, group = max(beams, n), ("n", "num_beams") if n >= beams else ("num_beams", "n")
@@ -66,7 +69,7 @@ class Limits:
             )
         asked, floor = settings.get("max_new_tokens"), settings.get("min_new_tokens", 0)
         if asked is not None and asked > room:
-            together = asked <= self.new_tokens(input_tokens)  # it would fit one sequence
+            together = asked <= self.new_tokens(input_tokens)  # a single sequence would fit
             raise UnfitSettingsError(
                 f"max_new_tokens is {asked}, the limit after an input of {input_tokens} tokens is {room}"
                 f"{f' for {slots} sequences together' if together else ''}.",
@@ -84,20 +87,20 @@ class Limits:
 
 
 def input_too_long(count: str, limit: int, parts: str = "") -> str:
-    """What is said of an input that is too long.
+    """The message about an input that is too long.
 
     Args:
-        count: its tokens; "more than" some, where nobody counted to the end.
-        parts: what they are made up of.
+        count: its number of tokens, or "more than" some number if nobody counted to the end.
+        parts: what the tokens consist of.
     """
     return f"The input has {count} tokens{parts}, the limit is {limit}: shorten it or set truncate."
 
 
 def target_too_long(count: str, limit: int, start: str = "") -> str:
-    """What is said behind the name of a label, or of another target, that is too long.
+    """The message about a label or another target that is too long; it follows the target's name.
 
     Args:
-        count: as in `input_too_long`, with all that is put around the text.
-        start: what is put before the text, with `and`.
+        count: as in `input_too_long`, including everything that is put around the text.
+        start: what is put before the text, followed by `and`.
     """
     return f"has {count} tokens with {start}'</s>', the limit is {limit}"

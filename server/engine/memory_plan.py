@@ -40,7 +40,7 @@ class MemoryPlan:
 
     @property
     def resident(self) -> int:
-        """What is held all the time."""
+        """Bytes that are held all the time."""
         return self.weights + self.prompt_rows + self.encoder_memory + self.slots
 
     @property
@@ -49,16 +49,16 @@ class MemoryPlan:
 
     @property
     def room(self) -> int:
-        """What a program that runs between the steps of serving may take: its scratch memory and theirs are
-        never in use at once."""
+        """Bytes that a program may take between the steps of serving: its scratch memory and theirs are never
+        in use at once."""
         return max(0, self.limit - self.resident)
 
     def with_temporaries(self, temporaries: int) -> MemoryPlan:
-        """The plan with XLA's own figure for the scratch memory of what runs at once."""
+        """The plan with XLA's own figure for the scratch memory of the programs that run at once."""
         return replace(self, temporaries=temporaries)
 
     def rows(self) -> list[tuple[str, int, str]]:
-        """(use, bytes, the setting that changes it)."""
+        """(use, bytes, the setting that changes it) for each use."""
         return [
             (
                 "weights",
@@ -73,7 +73,7 @@ class MemoryPlan:
         ]
 
     def table(self) -> str:
-        """The plan for a person, one use a line."""
+        """The plan for people, with one use on each line."""
         lines = [f"{use:<32}{_size(count):>12}" for use, count, _ in self.rows()]
         note = "the larger of activations and temporaries counts"
         lines.append(f"{'total':<32}{_size(self.total):>12}  ({note})")
@@ -84,7 +84,7 @@ class MemoryPlan:
         """Refuse a plan that does not fit.
 
         Raises:
-            InvalidInputError: code `memory_plan`; says what takes most and which settings to change.
+            InvalidInputError: code `memory_plan`. It says what takes most, and which settings to change.
         """
         if self.total <= self.limit:
             return
@@ -106,14 +106,14 @@ def plan_memory(
     mesh: DeviceMesh | None = None,
     matrix_dtype: Any = None,
 ) -> MemoryPlan:
-    """The arithmetic part, of one device: nothing is allocated or compiled.
+    """The part of one device that arithmetic gives: nothing is allocated or compiled.
 
     Args:
-        prompt_rows: R of the device table.
+        prompt_rows: R, rows of the device table.
         dtype: compute dtype.
-        limit: bytes that may be used of a device.
-        mesh: the devices that share the model; None is one device.
-        matrix_dtype: of the model's matrices; None is `dtype`.
+        limit: bytes of a device that may be used.
+        mesh: the devices that share the model; None means one device.
+        matrix_dtype: dtype of the model's matrices; None means `dtype`.
     """
     size = np.dtype(dtype).itemsize
     matrix = size if matrix_dtype is None else np.dtype(matrix_dtype).itemsize
@@ -137,7 +137,7 @@ def plan_memory(
 def weight_bytes(
     config: T5Config, size: int, mesh: DeviceMesh | None = None, within: Callable[[str], bool] | None = None
 ) -> int:
-    """Bytes of one device's part of the weights, at `size` bytes a value.
+    """Bytes of the weights on one device, at `size` bytes for each value.
 
     Args:
         within: whether a tensor counts, by canonical name; None counts all.
@@ -150,7 +150,8 @@ def weight_bytes(
 
 
 def _slot_bytes(new_tokens: int) -> int:
-    """What a slot has beside keys and values: flags, settings, memory length, beams; one copy a device."""
+    """What a slot has besides keys and values: flags, settings, memory length, beams. Every device has a
+    copy."""
     settings, memory_length, live = 1 + 6 * 4 + 6 * 4, 4, 4 + 4 * new_tokens
     members, scores, lengths, ended = 4 * _MAX_BEAMS, 4 * _MAX_BEAMS, 4 * _MAX_BEAMS, _MAX_BEAMS
     sequences = 4 * _MAX_BEAMS * new_tokens
@@ -158,8 +159,8 @@ def _slot_bytes(new_tokens: int) -> int:
 
 
 def _activations(config: T5Config, B: int, L: int, size: int, model: int) -> int:
-    """One encoder layer at its widest: residual and its norm, then either attention (query, key, value and
-    f32 scores with their softmax) or the feed-forward (two wide products when gated)."""
+    """One encoder layer at its widest: the residual and its norm, and either attention (query, key, value and
+    f32 scores with their softmax) or the feed-forward (two wide products if gated)."""
     inner = config.num_heads * config.d_kv
     attention = 4 * B * L * inner * size + 2 * B * config.num_heads * L * L * 4
     wide = (3 if config.gated else 2) * B * L * config.d_ff * size
@@ -167,8 +168,8 @@ def _activations(config: T5Config, B: int, L: int, size: int, model: int) -> int
 
 
 def device_limit(mesh: DeviceMesh | None = None, share: float = 0.9) -> int:
-    """Bytes that may be used of one device: this share of what it reports, or of the host's memory on a CPU
-    (within its control group's limit), which simulated devices divide between them."""
+    """Bytes of one device that may be used: this share of what it reports. On a CPU it is a share of the
+    host's memory within its control group's limit, which simulated devices divide among themselves."""
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"] * share)

@@ -1,4 +1,5 @@
-"""What Prometheus is told of the engine. Counted on the engine's thread, so each event is a few additions."""
+"""The engine's Prometheus series. They are counted on the engine's thread, where each event is a few
+additions."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ class EngineMetrics:
     """Requests, steps and prompts.
 
     Args:
-        tenant_series: cap of the `tenant` label.
-        task_series: cap of the `task` label.
+        tenant_series: how many tenants have a series of their own.
+        task_series: how many tasks have a series of their own.
     """
 
     def __init__(self, registry: MetricsRegistry, tenant_series: int = 50, task_series: int = 200) -> None:
@@ -37,18 +38,18 @@ class EngineMetrics:
         self._row_bytes = 0
         # Requests.
         self.requests = Counter(
-            made, "chorus_requests_total", "Engine requests by outcome.", ("kind", "outcome")
+            made, "chorus_requests_total", "Engine requests, by outcome.", ("kind", "outcome")
         )
         self.requests_refused = Counter(
             made,
             "chorus_requests_refused_total",
-            "Engine requests turned away at submission, by code.",
+            "Engine requests refused at submission, by error code.",
             ("code",),
         )
         self.request_seconds = Histogram(
             made,
             "chorus_request_seconds",
-            "Seconds from submission to outcome, of answered requests.",
+            "Seconds from submission to outcome of answered requests.",
             SECONDS,
             kind,
         )
@@ -56,29 +57,39 @@ class EngineMetrics:
             made, "chorus_queue_seconds", "Seconds a request waited for its prefill step.", SECONDS, kind
         )
         self.prefill_seconds = Histogram(
-            made, "chorus_prefill_seconds", "Seconds of a request's prefill step.", SECONDS, kind
+            made, "chorus_prefill_seconds", "Seconds that a request's prefill step took.", SECONDS, kind
         )
         self.decode_seconds = Histogram(
-            made, "chorus_decode_seconds", "Seconds from prefill step to last token.", SECONDS, kind
+            made,
+            "chorus_decode_seconds",
+            "Seconds from a request's prefill step to its last token.",
+            SECONDS,
+            kind,
         )
         self.first_token_seconds = Histogram(
             made, "chorus_first_token_seconds", "Seconds from submission to the first token.", SECONDS
         )
         self.input_tokens = Counter(
-            made, "chorus_input_tokens_total", "Tokens read: prompts, texts and </s>."
+            made, "chorus_input_tokens_total", "Input tokens: prompts, texts and </s>."
         )
-        self.output_tokens = Counter(made, "chorus_output_tokens_total", "Tokens written, </s> not counted.")
+        self.output_tokens = Counter(made, "chorus_output_tokens_total", "Output tokens, without </s>.")
         self.tenant_requests = Counter(
             made,
             "chorus_tenant_requests_total",
-            "Engine requests by tenant, capped.",
+            "Engine requests by tenant; later tenants count as other.",
             ("tenant", "outcome"),
         )
         self.tenant_tokens = Counter(
-            made, "chorus_tenant_tokens_total", "Tokens by tenant, capped.", ("tenant", "direction")
+            made,
+            "chorus_tenant_tokens_total",
+            "Tokens by tenant; later tenants count as other.",
+            ("tenant", "direction"),
         )
         self.task_requests = Counter(
-            made, "chorus_task_requests_total", "Engine requests by task, capped.", ("task", "outcome")
+            made,
+            "chorus_task_requests_total",
+            "Engine requests by task; later tasks count as other.",
+            ("task", "outcome"),
         )
         # Steps.
         self.batch_rows = Histogram(made, "chorus_batch_rows", "Requests in one prefill step.", _ROWS, kind)
@@ -89,10 +100,10 @@ class EngineMetrics:
             made, "chorus_padding_share", "Share of a prefill step that was padding.", _SHARE, kind
         )
         self.real_tokens = Counter(
-            made, "chorus_real_tokens_total", "Tokens of prefill steps that belonged to requests."
+            made, "chorus_real_tokens_total", "Tokens in prefill steps that belonged to requests."
         )
         self.padded_tokens = Counter(
-            made, "chorus_padded_tokens_total", "Tokens of prefill steps, padding included."
+            made, "chorus_padded_tokens_total", "Tokens in prefill steps, including padding."
         )
         self.prefill_step_seconds = Histogram(
             made, "chorus_prefill_step_seconds", "Seconds of one prefill step.", SECONDS, kind
@@ -105,11 +116,11 @@ class EngineMetrics:
         )
         # Prompts.
         self.prompt_hits = Counter(
-            made, "chorus_prompt_hits_total", "Prompts of a batch that were in the device table."
+            made, "chorus_prompt_hits_total", "Prompts of a batch that were already in the device table."
         )
         self.prompt_loads = Counter(made, "chorus_prompt_loads_total", "Prompts written to the device table.")
         self.prompt_evictions = Counter(
-            made, "chorus_prompt_evictions_total", "Prompts dropped from the device table."
+            made, "chorus_prompt_evictions_total", "Prompts evicted from the device table."
         )
         self.prompt_fetches = Counter(
             made, "chorus_prompt_fetches_total", "Prompts fetched from the store.", ("ok",)
@@ -126,14 +137,14 @@ class EngineMetrics:
             ("chorus_queued_requests", "Requests that wait for the device.", lambda now: now.queued),
             ("chorus_loading_requests", "Requests that wait for their prompt.", lambda now: now.loading),
             ("chorus_prefilling_requests", "Requests in a prefill step.", lambda now: now.prefilling),
-            ("chorus_decoding_requests", "Requests in decode.", lambda now: now.decoding),
+            ("chorus_decoding_requests", "Requests that decode.", lambda now: now.decoding),
             (
                 "chorus_permits",
-                "Accepted requests whose outcome or clean-up is still to come.",
+                "Accepted requests that have no outcome yet or still hold something.",
                 lambda now: now.permits,
             ),
-            ("chorus_slots_in_use", "Decode rows in use.", lambda now: now.slots_in_use),
-            ("chorus_slots", "Decode rows there are.", lambda now: now.slots_total),
+            ("chorus_slots_in_use", "Decode slots in use.", lambda now: now.slots_in_use),
+            ("chorus_slots", "Decode slots in all.", lambda now: now.slots_total),
             (
                 "chorus_encoder_memories",
                 "Encoded inputs held for decoding.",
@@ -169,7 +180,7 @@ class EngineMetrics:
         )
 
     def watch(self, read: Callable[[], EngineStats], row_bytes: int) -> None:
-        """Have the gauges read this engine; `row_bytes` is the device size of one prompt row."""
+        """Let the gauges read this engine; `row_bytes` is the device size of one prompt row."""
         self._row_bytes = row_bytes
         self._gauges.watch(read)
 
@@ -182,12 +193,12 @@ class EngineMetrics:
         input_tokens: int,
         output_tokens: int,
     ) -> None:
-        """A request's one outcome.
+        """Count a request's one outcome.
 
         Args:
             outcome: `ok`, or the error's code.
-            timings: None when it never reached the device.
-            output_tokens: `</s>` not counted.
+            timings: None if the request never reached the device.
+            output_tokens: without `</s>`.
         """
         tenant = self._tenant(origin.tenant)
         self.requests.inc(1, kind, outcome)
@@ -215,13 +226,13 @@ class EngineMetrics:
         padded_tokens: int,
         seconds: float,
     ) -> None:
-        """One prefill step, when its result was read.
+        """Count one prefill step whose result was read.
 
         Args:
             rows: requests in it.
-            tasks: distinct ones.
-            real_tokens: that belonged to requests; `padded_tokens` all of the bucket's.
-            seconds: from dispatch until the result was read, the wait behind the step before included.
+            tasks: how many different tasks these have.
+            real_tokens: those that belonged to requests; `padded_tokens` are all tokens of the bucket.
+            seconds: from dispatch until the result was read, including the wait for the step before.
         """
         self.batch_rows.observe(rows, kind)
         self.batch_tasks.observe(tasks, kind)
@@ -231,7 +242,7 @@ class EngineMetrics:
         self.padded_tokens.inc(padded_tokens)
 
     def decode_step(self, active_slots: int, seconds: float) -> None:
-        """One decode dispatch, when its result was read.
+        """Count one decode dispatch whose result was read.
 
         Args:
             active_slots: slots that belonged to a request when it was dispatched.
@@ -240,14 +251,14 @@ class EngineMetrics:
         self.decode_slots.observe(active_slots)
 
     def prompt_fetched(self, seconds: float, size_bytes: int, ok: bool) -> None:
-        """One fetch from the store into the host tier."""
+        """Count one fetch from the store into the host tier."""
         self.prompt_fetches.inc(1, "true" if ok else "false")
         self.prompt_fetch_seconds.observe(seconds)
         self.prompt_fetched_bytes.inc(size_bytes)
 
 
 class CompileMetrics:
-    """What was compiled, by its cause: `startup`, `tuning`, or `request`, which never happens."""
+    """What was compiled, by cause: `startup`, `tuning`, or `request`, which should stay at 0."""
 
     def __init__(self, registry: MetricsRegistry) -> None:
         self.total = WatchedCounter(

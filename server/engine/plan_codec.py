@@ -1,7 +1,7 @@
 """Step plans as JSON, so that a run can be recorded and replayed: same weights, same prompts, same tokens.
 
-One object a plan, with `kind` naming its class and the fields by name. Numbers are kept exactly (JSON prints
-the shortest decimal that reads back as the same float).
+Each plan is one object, in which `kind` names its class and the fields have their names. Numbers are kept
+exactly: JSON prints the shortest decimal that reads back as the same float.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def decode_plan(line: str) -> StepPlan:
     """The inverse of `encode_plan`.
 
     Raises:
-        InvalidInputError: not a plan; says what is wrong.
+        InvalidInputError: the line is not a plan; the error says what is wrong.
     """
     try:
         fields = parse_strictly(line)
@@ -44,17 +44,17 @@ def decode_plan(line: str) -> StepPlan:
 
 
 def record_plans(plans: Iterable[StepPlan]) -> str:
-    """Plans in order, one a line."""
+    """Plans in order, one on each line."""
     return "".join(encode_plan(plan) + "\n" for plan in plans)
 
 
 def read_plans(text: str) -> Iterator[StepPlan]:
-    """The inverse of `record_plans`. Raises InvalidInputError as `decode_plan`."""
+    """The inverse of `record_plans`. Raises InvalidInputError like `decode_plan`."""
     return (decode_plan(line) for line in text.splitlines() if line)
 
 
 def _tuples(value: Any) -> Any:
-    """JSON lists, however deep, as the tuples that they were."""
+    """Turn JSON lists, at any depth, back into tuples."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 

@@ -1,13 +1,13 @@
-"""Step plans: what the scheduler tells every executor to do. Plain serialisable data, no clock, no decision
-left.
+"""Step plans tell every executor what to do. They are plain serialisable data, with no clock and no decision
+left open.
 
 Replaying a recorded list of plans on an executor with the same weights and prompts gives the same tokens.
 
 Shapes. An *input bucket* is `(B, L)`: rows and positions of one prefill step. A *block* is a fixed group of
-`slots` slots that decode together, with buffers of their own: encoder memory for `input_length` positions a
-slot and self-attention state for `new_tokens` positions a slot. Blocks of one `BlockShape` share compiled
-programs. A block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped`
-one (beams and samples: a slot reads the memory of its group's leader), fixed by the scheduler while the
+`slots` slots that decode together, with buffers of their own: encoder memory for `input_length` positions and
+self-attention state for `new_tokens` positions of each slot. Blocks of one `BlockShape` share compiled
+programs. A block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped` one
+(for beams and samples: a slot reads the memory of its group's leader). The scheduler chooses this while the
 block is empty, so a neighbour never changes the program that a request runs in.
 
 Ids. Text ids are below the padded vocabulary size V; `V + r` is prompt row r.
@@ -25,12 +25,12 @@ BlockMode = Literal["plain", "grouped"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class BlockShape:
-    """Shape of a decode block; one compile a value and mode.
+    """Shape of a decode block. Each shape and mode is one compile.
 
     Attributes:
-        input_length: encoder positions a slot can attend to.
-        new_tokens: decoder positions a slot holds.
-        slots: rows.
+        input_length: encoder positions that a slot can attend to.
+        new_tokens: decoder positions that a slot holds.
+        slots: number of rows.
     """
 
     input_length: int
@@ -40,14 +40,14 @@ class BlockShape:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Every shape that is compiled at start; a request pads up to one. Each list entry is one compile or
-    more.
+    """Every shape that is compiled at start. A request is padded to one of them, and each entry of a list is
+    one compile or more.
 
     Attributes:
-        input_buckets: `(B, L)` pairs of the encoder, ascending by L then B.
-        blocks: each block that exists, by index; equal shapes share programs.
-        score_buckets: `(C, T)`: targets an input, tokens a target, of one score dispatch; more targets take
-            more dispatches over the same encoded input.
+        input_buckets: `(B, L)` pairs of the encoder, in ascending order of L, then B.
+        blocks: the blocks that exist, by index. Equal shapes share programs.
+        score_buckets: `(C, T)`: targets of an input and tokens of a target in one score dispatch. More
+            targets take more dispatches over the same encoded input.
         rows_per_load: prompt rows that one scatter writes.
     """
 
@@ -70,8 +70,8 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True)
 class RowLoad:
-    """Write the prompt `digest` (rows 0.. of its array) to these device rows before anything else in the
-    plan."""
+    """Write the prompt `digest` (rows 0.. of its array) to these device rows before anything else in the plan
+    runs."""
 
     digest: str
     rows: tuple[int, ...]
@@ -84,10 +84,10 @@ class Admission:
     Attributes:
         row: row of the plan's batch.
         block: index into `Ladder.blocks`.
-        slots: the group, leader first (its encoder memory is the group's). One slot in a plain block; in a
-            grouped block the beams of one search, or independent samples, whose seeds are folded with their
-            place in the group.
-        sampling: as `Sampling.on_device` gives it.
+        slots: the group, with the leader first, whose encoder memory the group reads. In a plain block it is
+            one slot. In a grouped block it is the beams of one search, or independent samples, whose seeds
+            are folded with their place in the group.
+        sampling: the result of `Sampling.on_device`.
     """
 
     row: int
@@ -121,11 +121,11 @@ class ScorePlan:
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """At most `tokens` decode steps of one block, ending early when every slot is done.
+    """Run at most `tokens` decode steps of one block. It ends early when every slot is done.
 
     Attributes:
-        release: slots freed by the scheduler since the block's last plan (cancelled, timed out, stop string):
-            they are made inactive first. Slots that finished by themselves need no release.
+        release: slots that the scheduler freed since the block's last plan (cancelled, timed out, stop
+            string). They are made inactive first. Slots that finished by themselves need no release.
     """
 
     step: int
@@ -140,7 +140,7 @@ StepPlan = PrefillPlan | ScorePlan | DecodePlan
 
 @dataclass(frozen=True, slots=True)
 class PrefillResult:
-    """The step ran; `failed` rows had non-finite encodings and their slots are inactive."""
+    """The step ran. `failed` rows had encodings that are not finite, and their slots are inactive."""
 
     step: int
     failed: tuple[int, ...] = ()
@@ -148,8 +148,8 @@ class PrefillResult:
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """For each input of the plan, a log probability (natural log, f32) for each target; NaN marks a failed
-    row."""
+    """For each input of the plan, a log probability (natural logarithm, f32) of each target; NaN marks a
+    failed row."""
 
     step: int
     log_probabilities: tuple[tuple[float, ...], ...]
@@ -160,10 +160,10 @@ class SlotTokens:
     """What one slot of a plain or sampled group did in a decode step.
 
     Attributes:
-        tokens: new tokens, `</s>` included if it was chosen.
-        log_probabilities: of those tokens.
-        done: the slot is inactive after this step (`</s>` or its `max_new_tokens`).
-        failed: its logits were not finite; `done` is true.
+        tokens: new tokens, including `</s>` if it was chosen.
+        log_probabilities: one for each of those tokens.
+        done: whether the slot is inactive after this step, because of `</s>` or its `max_new_tokens`.
+        failed: whether its logits were not finite; `done` is then true.
     """
 
     slot: int
@@ -193,7 +193,7 @@ class BeamsDone:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """What each active slot did; finished searches."""
+    """What each active slot did, and the searches that finished."""
 
     step: int
     block: int

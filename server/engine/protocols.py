@@ -1,5 +1,5 @@
-"""What the engine's parts expect of each other. Each has a real implementation and an in-memory one for
-tests."""
+"""What the parts of the engine expect of each other. Each protocol has a real implementation, and one in
+memory for tests."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from server.engine.plans import Ladder, StepPlan, StepResult
 
 
 class PromptSource(Protocol):
-    """Where prompt values come from when they are in no tier: the store, behind a function of the digest."""
+    """Where prompt values come from if no tier has them: the store, as a function of the digest."""
 
     def fetch(self, digest: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The `[P, D]` f32 values, checked against the digest. May block on disk or network; never called on
-        the engine's thread.
+        """The `[P, D]` f32 values, checked against the digest. May block on disk or network, so the engine's
+        thread never calls it.
 
         Raises:
-            ChorusError: the prompt is gone or damaged; fails its own requests only.
+            ChorusError: the prompt is gone or damaged; only the requests for it fail.
         """
         ...
 
 
 class HostPrompts(Protocol):
-    """The host tier as an executor sees it: values that the scheduler has made present before planning a
-    load."""
+    """The host tier as an executor sees it. The scheduler makes sure that values are present before it plans
+    a load."""
 
     def values(self, digest: str) -> np.ndarray[Any, Any]:
-        """The `[P, D]` values in the compute dtype. Raises KeyError when absent, which is a scheduler's
-        defect."""
+        """The `[P, D]` values in the compute dtype. Raises KeyError if they are absent, which is a defect of
+        the scheduler."""
         ...
 
 
@@ -41,7 +41,7 @@ class PendingStep(Protocol):
 
 
 class Executor(Protocol):
-    """Owns the device: plan in, tokens out. No clock, no decision of its own. Used from one thread."""
+    """Owns the device: plan in, tokens out. It has no clock and decides nothing. Used from one thread."""
 
     @property
     def ladder(self) -> Ladder: ...
@@ -57,11 +57,12 @@ class Executor(Protocol):
         ...
 
     def dispatch(self, plan: StepPlan) -> PendingStep:
-        """Start a step on the device and return at once. It finds what the plans dispatched before leave."""
+        """Start a step on the device and return at once. It sees the state that earlier plans leave."""
         ...
 
     def collect(self, pending: PendingStep) -> StepResult:
-        """Wait for a step and read what it produced. Steps are collected in the order dispatched."""
+        """Wait for a step and read its result. Steps are collected in the order in which they were
+        dispatched."""
         ...
 
 
@@ -69,12 +70,13 @@ class BackgroundWork(Protocol):
     """Work on the device that serves no request, such as training. Called on the engine's thread."""
 
     def wants_slice(self) -> bool:
-        """Whether there is something to do now. Cheap; whoever makes it true calls `Engine.wake`."""
+        """Whether there is something to do now. It is cheap to ask. Code that makes this true calls
+        `Engine.wake`."""
         ...
 
     def run_slice(self) -> None:
-        """Do one piece, bounded in time. When it returns, nothing of it runs on the device any more.
+        """Do one piece of work of bounded time. When it returns, nothing of it runs on the device any more.
 
-        It handles its own errors: one that it raises ends the work, and the engine goes on.
+        It handles its own errors: if it raises, the work ends and the engine goes on.
         """
         ...

@@ -23,21 +23,20 @@ class PromptHandle:
 
 
 InputPart = PromptHandle | tuple[int, ...]
-"""A prompt, or ordinary token ids. A request's input is a tuple of parts, joined with no hole between
-them."""
+"""A prompt, or ordinary token ids. A request's input is a tuple of parts, which are joined without gaps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asks, for fairness, quotas and metrics.
+    """Who asks. Used for fairness, quotas and metrics.
 
     Attributes:
-        request_id: unique within the process; written to the admission journal.
-        tenant: the owner whose share of the engine pays for this.
-        task: `tenant/task`, or empty for the base model; a metric label only.
+        request_id: unique within the process; also written to the admission journal.
+        tenant: the owner whose share of the engine pays for the request.
+        task: `tenant/task`, or empty for the base model; only a metric label.
         weight: the tenant's fair-share weight, above 0.
-        priority: higher goes first within the tenant.
-        deadline_seconds: from submission; None waits for ever.
+        priority: within the tenant, higher goes first.
+        deadline_seconds: counted from submission; None waits for ever.
     """
 
     request_id: str
@@ -50,7 +49,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """Tokens, please. `input` holds the `</s>` already; it is not empty and fits the largest bucket."""
+    """Asks for tokens. `input` already ends in `</s>`; it is not empty and fits the largest bucket."""
 
     origin: Origin
     input: tuple[InputPart, ...]
@@ -60,10 +59,10 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """The log probability of each target after the input.
+    """Asks for the log probability of each target after the input.
 
     Attributes:
-        targets: token ids of each target, `</s>` included.
+        targets: token ids of each target, including `</s>`.
     """
 
     origin: Origin
@@ -78,7 +77,7 @@ RequestKind = Literal["generate", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in seconds; `first_token` is from submission and None for a score."""
+    """Where the time went, in seconds. `first_token` is counted from submission, and is None for a score."""
 
     queue: float
     prefill: float
@@ -92,9 +91,9 @@ class SequenceOutput:
 
     Attributes:
         tokens: without `</s>`.
-        log_probabilities: of each token in `tokens`, natural log, under the unmodified distribution;
+        log_probabilities: natural logarithms for each token in `tokens`, under the unmodified distribution;
             empty for beams.
-        score: sum of log probabilities (`</s>` included), or the beam's penalised score.
+        score: sum of the log probabilities, including `</s>`, or the beam's penalised score.
         finish_reason: `stop` (`</s>`), `stop_string` or `length`.
     """
 
@@ -106,7 +105,7 @@ class SequenceOutput:
 
 @dataclass(frozen=True, slots=True)
 class TokensEvent:
-    """New tokens of one sequence of a streamed request (never sent for beams)."""
+    """New tokens of one sequence of a streamed request. Never sent for beams."""
 
     index: int
     tokens: tuple[int, ...]
@@ -133,7 +132,7 @@ class ScoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class FailedEvent:
-    """The last event of a request that went wrong."""
+    """The last event of a request that failed."""
 
     error: ChorusError
 

@@ -1,8 +1,8 @@
-"""Sampling settings: each is declared once here, and every other place goes through the declarations.
+"""Sampling settings. Each is declared once here, and all other code uses the declarations.
 
-The API's schema and a version's defaults take name, type, bounds and wording from here; step plans and the
-executor's arrays take the settings that have a `dtype`. A new setting is a field of `Sampling` and what the
-executor does with it (`executor/choosing.py`).
+The API's schema and the defaults of versions take name, type, bounds and wording from here. Step plans and
+the executor's arrays take the settings that have a `dtype`. To add a setting, add a field to `Sampling` and
+let the executor use it (`executor/choosing.py`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 
 class UnfitSettingsError(Exception):
-    """Settings that do not go together or do not fit; whoever asks knows what to call them.
+    """Settings that contradict each other or do not fit. The caller knows what to call them.
 
     Attributes:
         message: what is wrong and what to do.
-        names: of the settings that say so, the one to blame first.
+        names: the settings at fault, the main one first.
     """
 
     def __init__(self, message: str, *names: str) -> None:
@@ -29,19 +29,19 @@ class UnfitSettingsError(Exception):
 
 
 Refusal = Callable[[Any, int], str | None]
-"""Why a search with so many beams cannot have this value, or None."""
+"""The reason why a search with this many beams cannot have this value, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is declared of one field of `Sampling`.
+    """The declaration of one field of `Sampling`.
 
     Attributes:
         kind: its type.
-        description: a sentence for those who send it.
-        bounds: what a value sent must keep to, by Pydantic's names (`ge`, `gt`, `le`).
-        dtype: of the executor's array; None for what only the host reads.
-        with_beams: asked with more than one beam.
+        description: a sentence for callers.
+        bounds: bounds of a value that a caller sends, by Pydantic's names (`ge`, `gt`, `le`).
+        dtype: type of the executor's array; None for a setting that only the host reads.
+        with_beams: called if there is more than one beam.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Setting:
     with_beams: Refusal | None
 
     def read(self, value: Any) -> Any:
-        """A value of its JSON form: 2 for 2.0, a list of texts, or one text alone."""
+        """A value from its JSON form: 2 for 2.0; a list of texts, or a single text."""
         return (value,) if self.kind is tuple and isinstance(value, str) else self.kind(value)
 
 
@@ -70,40 +70,50 @@ def _setting(
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request's tokens are chosen. Already validated: the engine trusts it.
+    """How one request's tokens are chosen. It has been validated: the engine trusts it.
 
     Attributes:
-        max_new_tokens, min_new_tokens: `</s>` counts.
-        temperature: 0 is greedy; so it is with beams.
-        top_k: 0 is off.
-        top_p: 1.0 is off.
-        seed: the same seed, input and compiled shape give the same tokens, whoever the neighbours.
+        max_new_tokens, min_new_tokens: `</s>` counts as one.
+        temperature: 0 is greedy, as always with beams.
+        top_k: 0 switches it off.
+        top_p: 1.0 switches it off.
+        seed: the same seed, input and compiled shape give the same tokens, whoever the neighbours are.
         num_beams: 1 (no beam search), 2, 4 or 8.
         length_penalty: a finished beam's score is log probability / ((5 + length) / 6) ** length_penalty.
-        n: sequences returned; with beams, at most `num_beams`, best first.
-        stop: strings; generation ends with the first token that completes one of them.
+        n: how many sequences to return; with beams at most `num_beams`, best first.
+        stop: texts; generation ends with the first token that completes one of them.
     """
 
-    max_new_tokens: int = _setting(32, "Most new tokens, `</s>` included.", "int32", ge=1)
-    min_new_tokens: int = _setting(0, "`</s>` is not chosen before this many.", "int32", ge=0)
+    max_new_tokens: int = _setting(32, "Most new tokens, including `</s>`.", "int32", ge=1)
+    min_new_tokens: int = _setting(0, "`</s>` is not chosen before this many tokens.", "int32", ge=0)
     temperature: float = _setting(
         0.0,
-        "0 is greedy.",
+        "How freely tokens are sampled; 0 always takes the likeliest.",
         "float32",
         lambda value, beams: (
-            "Beam search needs temperature 0: drop temperature, or set num_beams to 1." if value > 0 else None
+            "Beam search needs temperature 0: remove temperature, or set num_beams to 1."
+            if value > 0
+            else None
         ),
         ge=0,
         le=100,
     )
-    top_k: int = _setting(0, "Sample among the k likeliest; 0 is off.", "int32", ge=0, le=1_000_000)
-    top_p: float = _setting(1.0, "Sample among the likeliest p of the mass; 1 is off.", "float32", gt=0, le=1)
-    seed: int = _setting(0, "32 bits; random when left out.", "uint32", ge=0, le=4_294_967_295)
-    num_beams: int = _setting(1, "Beam search; needs temperature 0.", "int32")
-    length_penalty: float = _setting(0.6, "T5X's alpha, with beams.", "float32", ge=0, le=10)
+    top_k: int = _setting(0, "Sample among the k likeliest tokens; 0 is off.", "int32", ge=0, le=1_000_000)
+    top_p: float = _setting(
+        1.0,
+        "Sample among the likeliest tokens that together have probability p; 1 is off.",
+        "float32",
+        gt=0,
+        le=1,
+    )
+    seed: int = _setting(0, "A 32-bit number; random if left out.", "uint32", ge=0, le=4_294_967_295)
+    num_beams: int = _setting(1, "Number of beams of a beam search, which needs temperature 0.", "int32")
+    length_penalty: float = _setting(
+        0.6, "Length penalty of a beam search (T5X's alpha).", "float32", ge=0, le=10
+    )
     n: int = _setting(
         1,
-        "Sequences to return.",
+        "Number of sequences to return.",
         with_beams=lambda value, beams: (
             f"n is {value}, more than the {beams} beams: raise num_beams or lower n."
             if value > beams
@@ -115,27 +125,27 @@ class Sampling:
     stop: tuple[str, ...] = _setting(
         (),
         with_beams=lambda value, beams: (
-            "Beam search takes no stop texts: drop stop, or set num_beams to 1." if value else None
+            "Beam search takes no stop texts: remove stop, or set num_beams to 1." if value else None
         ),
     )
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Sampling:
-        """From values by name, each of which may be of its JSON form."""
+        """Sampling settings from values by name. Each value may be in its JSON form."""
         return Sampling(**{name: SETTINGS[name].read(value) for name, value in values.items()})
 
     @property
     def slots(self) -> int:
-        """Rows of decode state that the request needs at once."""
+        """How many decode slots the request needs at once."""
         return max(self.num_beams, self.n)
 
     @property
     def greedy(self) -> bool:
-        """Nothing is drawn, so the seed does not count."""
+        """Whether nothing is drawn, so that the seed does not matter."""
         return self.temperature <= 0
 
     def on_device(self) -> Sampling:
-        """What a step plan carries of it: the executor never reads the host's settings."""
+        """The settings that a step plan carries. The executor never reads the host's settings."""
         if _host_values(self) == _HOST_DEFAULTS:
             return self
         return Sampling(**dict(zip(DEVICE_DTYPES, device_values(self), strict=True)))
@@ -152,10 +162,10 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
 DEVICE_DTYPES: Mapping[str, str] = MappingProxyType(
     {name: each.dtype for name, each in SETTINGS.items() if each.dtype is not None}
 )
-"""Of the settings that the executor reads, by name, in order."""
+"""The settings that the executor reads, by name, in order."""
 
 device_values: Callable[[Sampling], tuple[Any, ...]] = attrgetter(*DEVICE_DTYPES)
-"""Their values, in order."""
+"""Their default values, in order."""
 
 _HOST_ONLY = [name for name in SETTINGS if name not in DEVICE_DTYPES]
 _HOST_DEFAULTS = tuple(SETTINGS[name].default for name in _HOST_ONLY)
@@ -164,9 +174,9 @@ _WITH_BEAMS = {name: each.with_beams for name, each in SETTINGS.items() if each.
 
 
 def over_defaults(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are asked for, over a version's defaults; both by name.
+    """The settings asked for, on top of a version's defaults; both by name.
 
-    Asking for one kind of search drops the default for the other kind.
+    If the settings ask for one kind of search, the default of the other kind is dropped.
     """
     merged = {name: defaults[name] for name in SETTINGS if defaults.get(name) is not None}
     merged |= asked
@@ -178,10 +188,10 @@ def over_defaults(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 
 
 def check_together(settings: Mapping[str, Any]) -> None:
-    """Refuse values, by name, that do not go together.
+    """Refuse values, by name, that contradict each other.
 
     Raises:
-        UnfitSettingsError: says which.
+        UnfitSettingsError: says which values.
     """
     beams, n = settings.get("num_beams", 1), settings.get("n", 1)
     if beams > 1:

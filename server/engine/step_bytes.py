@@ -1,4 +1,4 @@
-"""The bytes that one decode step cannot avoid moving: over the bandwidth, the time it cannot beat."""
+"""The bytes that one decode step must move. Divided by the bandwidth they give the least time of a step."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from server.model.mesh import DeviceMesh
 
 @dataclass(frozen=True, slots=True)
 class StepBytes:
-    """Of one device, read or written once each. Padding is not counted: a program that reads it moves more.
+    """Bytes on one device, each read or written once. Padding is not counted: a program that reads it moves
+    more.
 
     Attributes:
-        weights: decoder and head, without what only makes encoder memory.
-        encoder_memory: cross-attention keys and values of the inputs' actual lengths.
+        weights: decoder and head, without the layers that only make encoder memory.
+        encoder_memory: cross-attention keys and values for the inputs' actual lengths.
         self_attention: keys and values of the tokens so far, and of the new one.
-        logits: f32, of the device's slots.
+        logits: f32, for the device's slots.
     """
 
     weights: int
@@ -33,7 +34,7 @@ class StepBytes:
         return sum(asdict(self).values())
 
     def milliseconds(self, gigabytes_per_second: float) -> float:
-        """At this memory bandwidth (1 GB is 1e9 bytes)."""
+        """The time of a step at this memory bandwidth, where 1 GB is 1e9 bytes."""
         return self.total / gigabytes_per_second / 1e6
 
 
@@ -45,11 +46,11 @@ def decode_step_bytes(
     tokens_so_far: float,
     mesh: DeviceMesh | None = None,
 ) -> StepBytes:
-    """One step of `slots` slots in use.
+    """The bytes of one step with `slots` slots in use.
 
     Args:
-        input_tokens: encoder positions of an input, on average.
-        tokens_so_far: decoder positions before the step, on average.
+        input_tokens: mean number of encoder positions of an input.
+        tokens_so_far: mean number of decoder positions before the step.
         mesh: the devices that share the model; slots are shared over its data axis.
     """
     size = np.dtype(dtype).itemsize

@@ -1,7 +1,7 @@
-"""T5 in JAX and Flax: configuration, layers, vocabulary and checkpoints. Knows nothing of HTTP, the store or
-the engine.
+"""T5 in JAX and Flax: configuration, layers, vocabulary and checkpoints. It knows nothing of HTTP, the store
+or the engine.
 
-`t5` is the way in (`build`, `assemble`, `tensors_of`, `random_tensors`); `functions` holds the pure functions
-that the engine compiles; `vocabulary` turns text into ids. Nothing is imported here, so that reading a config
-costs no JAX.
+Start at `t5` (`build`, `assemble`, `tensors_of`, `random_tensors`). `functions` has the pure functions that
+the engine compiles; `vocabulary` turns text into ids. Nothing is imported here, so that reading a config does
+not import JAX.
 """

@@ -1,9 +1,10 @@
-"""Attention behind one interface: heads before length, so that each head's keys lie together.
+"""Attention behind one interface. Heads come before length, so that the keys of each head are next to each
+other.
 
 Every function takes a `visible` mask made from lengths, never from ids. Scores, bias and softmax are f32.
-Masked scores are a large negative number, not minus infinity: a row with nothing visible then averages zeros
-instead of making NaN. Values at masked positions must be zero or finite where the caller cannot promise it,
-because 0 x NaN is NaN. T5 does not scale queries.
+Masked scores are a large negative number, not minus infinity, so a row with nothing visible averages zeros
+instead of making NaN. If the caller cannot promise that values at masked positions are finite, it must set
+them to zero, because 0 x NaN is NaN. T5 does not scale queries.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Shaped
 
 MASKED = -1e30
-"""f32 score of a masked position: exp(MASKED - any real score) is exactly 0."""
+"""f32 score of a masked position. exp(MASKED - any real score) is exactly 0."""
 
 
 WeightDropout = Callable[[Float32[Array, "B H Q L"]], Float32[Array, "B H Q L"]]
@@ -25,7 +26,7 @@ WeightDropout = Callable[[Float32[Array, "B H Q L"]], Float32[Array, "B H Q L"]]
 
 @runtime_checkable
 class Attention(Protocol):
-    """One implementation of attention over whole sequences, chosen by platform."""
+    """One implementation of attention over whole sequences. The platform decides which is used."""
 
     def __call__(
         self,
@@ -38,7 +39,7 @@ class Attention(Protocol):
     ) -> Float[Array, "B H Q K"]:
         """query [B, H, Q, K], key and value [B, H, L, K], visible broadcastable to [B, H, Q, L] (bool), bias
         broadcastable to [B, H, Q, L] (f32) or None -> [B, H, Q, K] in the query's dtype. Weights are dropped
-        when training says so."""
+        if training asks for it."""
         ...
 
 
@@ -53,7 +54,7 @@ def exponentials(
     bias: Float32[Array, "*#lead L"] | None,
 ) -> tuple[Float32[Array, "*lead L"], Float32[Array, "*lead 1"]]:
     """Numerators [..., L] and denominators [..., 1] of the softmax over the last axis of f32 scores plus
-    bias; numerators are exactly 0 where not visible (or all 1 if nothing is)."""
+    bias. Numerators are exactly 0 where not visible, or all 1 if nothing is visible."""
     if bias is not None:
         scores = scores + bias
     scores = jnp.where(visible, scores, MASKED)
@@ -82,12 +83,12 @@ def dense_attention(
         precision=exact,
         preferred_element_type=jnp.float32,
     )
-    # Division comes after the product: a pass over [Q, K] in place of one over [Q, L].
+    # Divide after the product: one pass over [Q, K] instead of one over [Q, L].
     return (context / total).astype(value.dtype)
 
 
 PAIR = 2
-"""Rows whose products `paired_attention` makes together."""
+"""How many rows `paired_attention` multiplies together."""
 
 
 def paired_attention(
@@ -100,8 +101,8 @@ def paired_attention(
 ) -> Float[Array, "B H Q K"]:
     """`Attention` for a CPU: the same numbers as `dense_attention`, two rows at a time.
 
-    XLA makes the many small products of a batch one after another on one core. Pairs do not depend on each
-    other, so that it makes those of one beside those of the next.
+    XLA runs the many small products of a batch one after another on one core. Pairs do not depend on each
+    other, so XLA runs one pair's products beside those of the next.
     """
     batch = query.shape[0]
     if drop is not None or batch <= PAIR or batch % PAIR:

@@ -1,4 +1,4 @@
-"""What every command on models stands behind: errors as one sentence, finite numbers. No JAX, only click."""
+"""What all commands on models share: one-sentence errors, finite numbers. It needs no JAX, only click."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import click
 from server.errors import ChorusError, startup_message
 
 Command = Callable[..., None]
-# The types that a model computes in, as every option spells them, and their names in NumPy.
+# The types in which a model computes, as every option spells them, and their names in NumPy.
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
 
 class Finite(click.FloatRange):
-    """A range without `nan`, which is neither below nor above anything, and without `inf`."""
+    """A range that excludes `nan`, which is neither below nor above anything, and `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number. Raises click.BadParameter."""
@@ -28,7 +28,7 @@ class Finite(click.FloatRange):
 
 
 class Spelled(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """One of the keys of `names`, read as its value; the value itself is accepted too."""
+    """One of the keys of `names`, converted to its value. The value itself is accepted too."""
 
     name = "choice"
 
@@ -44,7 +44,7 @@ class Spelled(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         return f"[{'|'.join(self._names)}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The value that is meant. Raises click.BadParameter."""
+        """The value for an argument. Raises click.BadParameter."""
         found = self._names.get(value, value)
         if found not in self._names.values():
             self.fail(f"{value!r} is not one of {', '.join(self._names)}.", param, ctx)
@@ -52,7 +52,7 @@ class Spelled(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 
 def stated(command: Command) -> Command:
-    """Our errors and those of files become one sentence on standard error and exit code 1."""
+    """Turn our errors and those of files into one sentence on standard error and exit code 1."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:

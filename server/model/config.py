@@ -1,4 +1,4 @@
-"""What a T5 looks like: sizes, activation, head. Plain data, no JAX."""
+"""What a T5 looks like: sizes, activation, head. Plain data without JAX."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Activation = Literal["gelu", "relu"]
 
 @dataclass(frozen=True, slots=True)
 class T5Config:
-    """Architecture of one encoder-decoder T5. Hashable, so that it can be a static jit argument.
+    """Architecture of one encoder-decoder T5. It is hashable, so that it can be a static jit argument.
 
     Attributes:
-        name: for people; no effect on any number.
-        vocab_size: pieces and extra ids, without padding rows (32100 for T5).
+        name: shown to people; it affects no number.
+        vocab_size: number of pieces and extra ids, without padding rows (32100 for T5).
         padded_vocab_size: V, rows of the embedding (32128 for T5).
         d_model: D.
-        d_kv: K, width of one head; H x K need not be D.
+        d_kv: K, width of one head. H x K need not equal D.
         d_ff: F.
         num_heads: H.
         num_encoder_layers, num_decoder_layers: N of each stack.
         relative_buckets: rows of the relative position table, shared by all layers of a stack.
-        relative_max_distance: distances from here on share the last bucket.
-        gated: T5 1.1's feed-forward, activation(x wi_0) * (x wi_1); else T5 1.0's activation(x wi).
+        relative_max_distance: distances from this one on share the last bucket.
+        gated: T5 1.1's feed-forward, activation(x wi_0) * (x wi_1). If false, T5 1.0's activation(x wi).
         activation: "gelu" is the tanh approximation (Hugging Face's gelu_new).
-        tied: T5 1.0's head: the transposed embedding, its input scaled by d_model ** -0.5.
+        tied: T5 1.0's head: the transposed embedding, whose input is scaled by d_model ** -0.5.
         norm_epsilon: added to the mean square under the root.
-        dropout_rate: only training reads it.
+        dropout_rate: only training uses it.
         pad_id, eos_id, decoder_start_id: special ids.
-        extra_ids: sentinels at the end of the vocabulary, <extra_id_0> the highest.
+        extra_ids: number of sentinels at the end of the vocabulary; <extra_id_0> is the highest id.
     """
 
     name: str
@@ -95,10 +95,10 @@ _SIZES: dict[str, tuple[int, int, int, int, int]] = {
 
 
 def named_config(name: str) -> T5Config:
-    """T5 1.1 of a published size, or "tiny": two layers of odd widths, for tests.
+    """T5 1.1 of a published size; or "tiny": two layers of odd widths, for tests.
 
     Raises:
-        InvalidModelError: no such size.
+        InvalidModelError: there is no such size.
     """
     if name == "tiny":
         return T5Config(

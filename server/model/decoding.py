@@ -1,4 +1,4 @@
-"""Greedy decoding of a whole batch in one compiled loop: for parity checks and measurements, not for
+"""Greedy decoding of a whole batch in one compiled loop. It is for parity checks and measurements, not for
 serving."""
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Dropout for training: every row of a batch has a key of its own, so that neighbours change nothing.
+"""Dropout for training. Every row of a batch has its own key, so that neighbours change nothing.
 
-Placed and shared as in the reference implementation of T5 1.1 (T5X): on the embedded input, on attention
-weights, on each block's output, inside the feed-forward, and after the last norm; one mask for all positions
-of a row (of attention weights: for all queries). All masks of a stack come from two or three draws: a draw a
-place would multiply compile time.
+It is placed and shared as in T5X, the reference implementation of T5 1.1: on the embedded input, on attention
+weights, on each block's output, inside the feed-forward, and after the last norm. One mask serves all
+positions of a row; for attention weights, all queries. All masks of a stack come from two or three draws,
+because a separate draw for each place would multiply compile time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LayerDropout:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Dropout:
-    """A key for each row of a batch, and the share of values that are dropped.
+    """A key for each row of a batch, and the share of values to drop.
 
     Attributes:
         keys: typed PRNG keys.
@@ -63,7 +63,7 @@ class Dropout:
     rate: Float32[Array, ""]
 
     def at(self, place: int) -> Dropout:
-        """Other masks, for another stack."""
+        """Different masks, for another stack."""
         return Dropout(jax.vmap(lambda key: jax.random.fold_in(key, place))(self.keys), self.rate)
 
     def draw(
@@ -78,7 +78,7 @@ class Dropout:
         """All masks of a stack.
 
         Args:
-            width: D, of the stack's input and output.
+            width: D, width of the stack's input and output.
             places: width of each channel mask of a layer.
             lengths: number of keys of each attention of a layer.
 

@@ -1,10 +1,10 @@
-"""The name that a base model has whatever the file: prompts are tuned on a fingerprint and refused on any
-other.
+"""The name of a base model, whatever file it came from. A prompt is tuned on one fingerprint and refused on
+any other.
 
-SHA-256 over canonical JSON of `{"architecture": fields, "tensors": [[name, shape, sha256], ...]}`, tensors
-sorted by name. A tensor's SHA-256 is over its canonical row-major values rounded to bf16, little-endian,
-with only the rows that
-belong to the vocabulary: f32 and bf16 files agree, and so do files that pad the vocabulary differently.
+It is the SHA-256 of canonical JSON of `{"architecture": fields, "tensors": [[name, shape, sha256], ...]}`,
+with tensors sorted by name. A tensor's SHA-256 covers its canonical row-major values rounded to bf16,
+little-endian, with only the rows that belong to the vocabulary. So f32 and bf16 files agree, and so do files
+that pad the vocabulary differently.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ARCHITECTURE_FIELDS = (
     "tied",
     "norm_epsilon",
 )
-"""What changes the function that the weights compute. Names, padding, dropout and ids that the caller
-chooses do not."""
+"""The fields that change the function computed by the weights. Names, padding, dropout and ids that the
+caller chooses do not."""
 
 
 class Fingerprinter:
@@ -49,12 +49,12 @@ class Fingerprinter:
         self._tensors: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def add(self, name: str, array: NDArray[Any]) -> None:
-        """Take in one canonical tensor, f32 or bf16."""
+        """Add one canonical tensor, f32 or bf16."""
         used = unpadded(self._config, name, array)
         self._tensors[name] = (used.shape, tensor_digest(used))
 
     def watch(self, tensors: Iterable[tuple[str, NDArray[Any]]]) -> Iterator[tuple[str, NDArray[Any]]]:
-        """The same tensors, each added on its way past."""
+        """The same tensors; each is added as it passes."""
         for name, array in tensors:
             self.add(name, array)
             yield name, array
@@ -66,7 +66,7 @@ class Fingerprinter:
         return {name: digest for name, (_, digest) in sorted(self._tensors.items())}
 
     def fingerprint(self) -> str:
-        """The fingerprint (hex) of everything added."""
+        """The fingerprint (hex) of everything that was added."""
         return fingerprint_of(
             self._config, {name: digest for name, (_, digest) in self._tensors.items()}, self._shapes()
         )
@@ -78,7 +78,7 @@ class Fingerprinter:
 def fingerprint_of(
     config: T5Config, digests: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
 ) -> str:
-    """The fingerprint from tensor digests and unpadded shapes, by canonical name."""
+    """The fingerprint, from tensor digests and unpadded shapes by canonical name."""
     document = {
         "architecture": {field: getattr(config, field) for field in ARCHITECTURE_FIELDS},
         "tensors": [[name, list(shapes[name]), digests[name]] for name in sorted(digests)],
@@ -99,7 +99,7 @@ def unpadded(config: T5Config, name: str, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def tensor_digest(array: NDArray[Any]) -> str:
-    """SHA-256 (hex) of the values rounded to bf16, row by row; a few MiB of extra memory at a time."""
+    """SHA-256 (hex) of the values rounded to bf16, row by row. It needs a few MiB of extra memory."""
     digest = hashlib.sha256()
     row_bytes = max(1, array.nbytes // max(1, len(array)))
     step = max(1, DIGEST_BLOCK_BYTES // row_bytes)

@@ -1,5 +1,5 @@
-"""Pure functions over a model's parameters: what the engine compiles. No masks from ids, everything from
-lengths."""
+"""Pure functions over a model's parameters, which the engine compiles. Masks come from lengths, never from
+ids."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from server.model.mesh import DeviceMesh
 from server.model.network import T5
 
 TARGET_CHUNK = 256
-"""Target positions whose logits exist at once in `target_log_probabilities`."""
+"""For how many target positions logits exist at once in `target_log_probabilities`."""
 
 
 @dataclass(frozen=True)
 class Functions:
-    """A model without its parameters: hashable, so a closure or a static jit argument.
+    """A model without its parameters. It is hashable, so that it can be a closure or a static jit argument.
 
     Attributes:
         graph: the NNX structure; `nnx.merge(graph, params)` at trace time costs nothing at run time.
-        dtype: compute dtype of encodings, memory and cache, and of parameters that are no matrices.
-        matrix_dtype: of the matrices, and what they are multiplied in; the embedding is a table, not one.
-        mesh: where the parameters live; None is one device.
-        attention: of whole sequences; a decode step has its own.
+        dtype: compute dtype of encodings, memory and cache, and of parameters that are not matrices.
+        matrix_dtype: dtype of the matrices, and of their products. The embedding is a table, not a matrix.
+        mesh: where the parameters live; None means one device.
+        attention: attention of whole sequences. A decode step has its own.
     """
 
     config: T5Config
@@ -63,9 +63,9 @@ class Functions:
     ) -> Float[Array, "B L D"]:
         """Encoder pass; R is at least 1.
 
-        An id below V (padded) is an embedding row, V + r is prompt row r. The result is 0 beyond lengths; NaN
-        in rows of `prompt_rows` that a row does not use, or in another row of the batch, never reaches it.
-        Training passes `dropout` with a key for each of the B rows.
+        Ids below V (padded) are embedding rows; V + r is prompt row r. The result is 0 beyond lengths. NaN in
+        prompt rows that a row does not use, or in another row of the batch, never reaches it. Training passes
+        `dropout` with a key for each of the B rows.
         """
         return self._merge(params).encode(prompt_rows, ids, lengths, self._attend, dropout)
 
@@ -78,11 +78,11 @@ class Functions:
         return self._merge(params).decoder.memory(jnp.where(real[:, :, None], encoded, 0))
 
     def init_memory(self, slots: int, length: int) -> PyTree:
-        """Zeros in the shape of the memory of `slots` inputs of `length` positions."""
+        """Zeros in the shape of the memory for `slots` inputs of `length` positions."""
         return self._zeros(slots, length)
 
     def init_cache(self, slots: int, new_tokens: int) -> PyTree:
-        """Zeros in the shape of the self-attention keys and values of `slots` slots of `new_tokens`
+        """Zeros in the shape of the self-attention keys and values for `slots` slots of `new_tokens`
         positions."""
         return self._zeros(slots, new_tokens)
 
@@ -99,7 +99,7 @@ class Functions:
         """One token a slot, each at its own position.
 
         Args:
-            cache: self-attention state of S slots; donate it and it is updated in place.
+            cache: self-attention state of S slots. Donate it, and it is updated in place.
             memory: encoder memory of M inputs, 0 beyond their lengths.
             tokens: the last token of each slot (`decoder_start_id` at position 0).
             positions: below the cache's length.
@@ -137,7 +137,7 @@ class Functions:
     ) -> Float32[Array, "B C"]:
         """As `decode_targets`, but the sum of log p(token) over each target; 0 for an empty target.
 
-        Logits exist for `TARGET_CHUNK` positions at a time.
+        Logits exist for only `TARGET_CHUNK` positions at a time.
         """
         module = self._merge(params)
         hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets, self._attend)

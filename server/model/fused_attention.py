@@ -1,8 +1,8 @@
 """Attention that never writes its scores to memory: cuDNN's kernel on an NVIDIA card, in bf16.
 
-It knows lengths, not masks, so `visible` must come from lengths: [B, 1, 1, L]. What it does not take (f32,
-causal targets, dropout, odd lengths) goes to `dense_attention`, which every other platform uses too (a lone
-CPU two rows at a time).
+It takes lengths, not masks, so `visible` must come from lengths: [B, 1, 1, L]. What it does not take (f32,
+causal targets, dropout, odd lengths) goes to `dense_attention`, which every other platform uses too (a single
+CPU takes two rows at a time).
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ def fused_attention(
     """`Attention` by cuDNN, where it can. Softmax is f32 inside; the bias is rounded to the query's dtype.
 
     Args:
-        implementation: of `jax.nn.dot_product_attention`; `xla` is for tests on other platforms.
+        implementation: as in `jax.nn.dot_product_attention`; `xla` is for tests on other platforms.
     """
     if drop is not None or not _takes(query, key, visible):
         return dense_attention(query, key, value, visible, bias, drop)
     lengths = jnp.broadcast_to(visible[:, 0, 0, :].sum(axis=-1, dtype=jnp.int32), query.shape[:1])
-    # Heads come second here and third there; XLA joins these with the transpositions around them.
+    # Heads come second in our arrays and third in the library's; XLA merges these transpositions with those
+    # around them.
     context: jax.Array = jax.nn.dot_product_attention(
         query.transpose(0, 2, 1, 3),
         key.transpose(0, 2, 1, 3),
@@ -56,7 +57,7 @@ def _takes(
 ) -> bool:
     by_lengths = visible.ndim == 4 and visible.shape[1:3] == (1, 1)
     fits = query.shape[3] % 8 == 0 and query.shape[3] <= 128
-    even = query.shape[2] % 2 == 0 and key.shape[2] % 2 == 0  # its backward pass needs it
+    even = query.shape[2] % 2 == 0 and key.shape[2] % 2 == 0  # its backward pass needs even lengths
     return bool(by_lengths and fits and even and query.dtype == jnp.bfloat16)
 
 
@@ -68,7 +69,7 @@ ATTENTION_FUNCTIONS: dict[AttentionKind, Attention] = {
 
 
 def probe_cudnn() -> None:
-    """Compile and run a small one. Raises whatever JAX or cuDNN raise where it does not work."""
+    """Compile and run a small example. Raises whatever JAX or cuDNN raise if it does not work."""
     heads = jnp.ones((2, 2, 16, 64), jnp.bfloat16)
     visible = jnp.arange(16)[None, None, None, :] < jnp.array([3, 16])[:, None, None, None]
     bias = jnp.zeros((1, 2, 16, 16), jnp.float32)
@@ -83,32 +84,32 @@ def choose_attention(
     probe: Callable[[], None] = probe_cudnn,
     devices: int = 1,
 ) -> tuple[AttentionKind, str]:
-    """The kind to compile, and why.
+    """Choose the kind of attention to compile. Returns it, and the reason.
 
     Args:
-        wanted: `auto` takes cuDNN on an NVIDIA card in bf16 where the probe passes, pairs of rows on one
+        wanted: `auto` takes cuDNN on an NVIDIA card in bf16 if the probe passes, pairs of rows on a single
             CPU device, else XLA.
-        platform: None asks JAX.
-        probe: raises where cuDNN does not work.
-        devices: that share the model.
+        platform: if None, JAX is asked.
+        probe: raises if cuDNN does not work.
+        devices: number of devices that share the model.
 
     Raises:
-        InvalidInputError: `cudnn` was asked for and cannot be had; says why.
+        InvalidInputError: `cudnn` was requested and is not available; says why.
     """
     platform = platform or jax.default_backend()
     if wanted == "xla":
         return "xla", "asked for"
     if wanted == "auto" and platform == "cpu" and devices == 1:
-        return "pairs", "a CPU makes the products of several pairs of rows at once"
+        return "pairs", "a CPU computes the products of several pairs of rows at once"
     reason = ""
     if platform not in ("gpu", "cuda"):
         reason = f"the platform is {platform}"
     elif jnp.dtype(dtype) != jnp.bfloat16:
-        reason = f"cuDNN computes in bfloat16 and the model in {jnp.dtype(dtype).name}"
+        reason = f"cuDNN computes in bfloat16, but the model in {jnp.dtype(dtype).name}"
     else:
         try:
             probe()
-        except Exception as error:  # JAX, XLA and cuDNN each have their own
+        except Exception as error:  # JAX, XLA and cuDNN each raise their own
             first = (str(error).splitlines() or [""])[0]
             reason = f"cuDNN does not work here ({type(error).__name__}: {first[:160]})"
     if not reason:

@@ -1,4 +1,4 @@
-"""The pieces of a T5 layer as Flax NNX modules. Parameter paths are the canonical tensor names of
+"""The parts of a T5 layer as Flax NNX modules. The paths of parameters are the canonical tensor names of
 `parameters`."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ INNER = 0
 
 
 def parameter(dtype: jnp.dtype, *shape: int) -> nnx.Param:
-    """A parameter of this shape; only ever made abstractly (`nnx.eval_shape`), values come from a
+    """A parameter of this shape. It is only ever made abstractly (`nnx.eval_shape`); values come from a
     checkpoint."""
     return nnx.Param(jnp.zeros(shape, dtype))
 
@@ -44,7 +44,7 @@ def rms_norm(x: Float[Array, "*lead D"], scale: nnx.Param, epsilon: float) -> Fl
 
 
 class FeedForward(nnx.Module):
-    """wo(activation(x wi_0) * (x wi_1)) when gated (T5 1.1), else wo(activation(x wi)) (T5 1.0)."""
+    """wo(activation(x wi_0) * (x wi_1)) if gated (T5 1.1), else wo(activation(x wi)) (T5 1.0)."""
 
     def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
         self.gated = config.gated

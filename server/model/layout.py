@@ -1,9 +1,9 @@
-"""Two layouts of a stack of layers behind one fold.
+"""Two layouts of a stack of layers, with one `fold` for both.
 
-`unrolled` keeps one buffer a tensor and unrolls the loop over layers: XLA never slices or copies weights, so
-it is the fast one to serve from. `scanned` stacks each tensor of all layers on a leading axis and loops on
-the device: compile time and gradient memory (each layer is recomputed) of one layer, which is what training
-and XXL need.
+`unrolled` keeps one buffer for each tensor and unrolls the loop over layers. XLA then never slices or copies
+weights, so serving is fast. `scanned` stacks each tensor of all layers on a leading axis and loops on the
+device. Compile time and gradient memory are then those of one layer, because each layer is computed again;
+training and XXL need this.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAYOUTS: tuple[Layout, ...] = ("unrolled", "scanned")
 
 PyTree = Any
 Body = Callable[[Any, PyTree, PyTree], tuple[PyTree, PyTree]]
-"""(layer, carry, this layer's inputs) -> (carry, this layer's outputs)."""
+"""(layer, carry, the layer's inputs) -> (carry, the layer's outputs)."""
 
 
 def make_layers(layout: Layout, count: int, make: Callable[[], nnx.Module]) -> nnx.Module:
@@ -36,11 +36,11 @@ def fold(layers: nnx.Module, body: Body, carry: PyTree, inputs: PyTree = None) -
     """Run `body` over the layers in order.
 
     Args:
-        inputs: per-layer inputs: a tuple of N trees (unrolled), or one tree of arrays with leading axis N
-        (scanned).
+        inputs: inputs for each layer: a tuple of N trees (unrolled), or one tree of arrays with leading axis
+            N (scanned).
 
     Returns:
-        The last carry, and the per-layer outputs in the same form as `inputs`.
+        The last carry, and the outputs of each layer in the same form as `inputs`.
     """
     if isinstance(layers, nnx.List):
         outputs = []

@@ -1,9 +1,9 @@
 """Which part of each array lives on which device: a mesh of two axes, `data` and `model`.
 
-`model` cuts every tensor: attention by heads, the feed-forward by F, the head by vocabulary; the embedding
-(and with it the prompt rows) by D, so that a lookup needs no other device. `data` repeats the weights and
-cuts rows of a batch and slots of a block. A device of a `data` x `model` mesh holds 1 / `model` of the
-weights.
+The `model` axis splits every tensor: attention by heads, the feed-forward by F, the head by vocabulary, and
+the embedding (with the prompt rows) by D, so that a lookup needs no other device. The `data` axis repeats the
+weights and splits the rows of a batch and the slots of a block. A device of a `data` x `model` mesh holds 1 /
+`model` of the weights.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _CUT: dict[Axis, str | None] = {
 
 @dataclass(frozen=True)
 class DeviceMesh:
-    """Devices in a grid. Hashable, so that it can be part of a static jit argument.
+    """Devices in a grid. It is hashable, so that it can be part of a static jit argument.
 
     Attributes:
-        mesh: axes `data` and `model`; abstract where only sizes matter.
+        mesh: axes `data` and `model`; abstract if only sizes matter.
     """
 
     mesh: Any
 
     @property
     def data(self) -> int:
-        """Devices that share the rows of a batch."""
+        """Number of devices that share the rows of a batch."""
         return int(self.mesh.shape[DATA])
 
     @property
     def model(self) -> int:
-        """Devices that share each tensor."""
+        """Number of devices that share each tensor."""
         return int(self.mesh.shape[MODEL])
 
     @property
@@ -58,31 +58,31 @@ class DeviceMesh:
 
     @property
     def whole(self) -> NamedSharding:
-        """One copy on each device."""
+        """Sharding with a copy on each device."""
         return self.sharding()
 
     @property
     def prompt_rows(self) -> NamedSharding:
-        """Of the prompt table [R, D], which is looked up beside the embedding."""
+        """Sharding of the prompt table [R, D], which is looked up together with the embedding."""
         return self.sharding(None, MODEL)
 
     def sharding(self, *axes: str | None) -> NamedSharding:
-        """The mesh axis that cuts each axis of an array; None cuts it nowhere."""
+        """A sharding that splits each axis of an array over the given mesh axis; None does not split it."""
         return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
 
     def weight(self, axes: Axes) -> NamedSharding:
-        """Where a canonical tensor lives, by the logical names of its axes (see `parameters`)."""
+        """Where a canonical tensor lives, given the logical names of its axes (see `parameters`)."""
         if axes == ("vocab", "embed"):
             return self.prompt_rows
         return self.sharding(*(_CUT[axis] for axis in axes))
 
     def rows(self, count: int, after: int = 0) -> NamedSharding:
-        """Of an array whose first axis is `count` rows of a batch, with `after` axes behind it. A count that
-        does not divide (a batch of one) is computed by every part of the data axis."""
+        """Sharding of an array whose first axis is `count` rows of a batch, followed by `after` axes. If the
+        count does not divide (a batch of one), every part of the data axis computes all of it."""
         return self.sharding(DATA if count % self.data == 0 else None, *(None,) * after)
 
     def slots(self, layout: str) -> NamedSharding:
-        """Of encoder memory and self-attention state: slots over `data`, heads over `model`."""
+        """Sharding of encoder memory and self-attention state: slots over `data`, heads over `model`."""
         return self.sharding(*(None,) * (layout == "scanned"), DATA, MODEL)
 
     def keep_rows(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
@@ -101,31 +101,31 @@ def _constrained(x: Float[Array, "*axes"], where: NamedSharding) -> Float[Array,
 
 
 def device_mesh(data: int, model: int, devices: list[Any] | None = None) -> DeviceMesh:
-    """A mesh of the first `data` x `model` devices; neighbours share tensors.
+    """A mesh of the first `data` x `model` devices. Neighbouring devices share tensors.
 
     Raises:
-        InvalidInputError: there are fewer; names the settings.
+        InvalidInputError: there are too few devices; names the settings.
     """
     found = jax.devices() if devices is None else devices
     if data * model > len(found):
         raise InvalidInputError(
-            f"data_devices {data} x model_devices {model} needs {data * model} devices, {len(found)} are "
-            "there: lower one (XLA_FLAGS=--xla_force_host_platform_device_count=N simulates N on a CPU)",
+            f"data_devices {data} x model_devices {model} needs {data * model} devices, but {len(found)} are "
+            "available: lower one (XLA_FLAGS=--xla_force_host_platform_device_count=N simulates N on a CPU)",
             field="model_devices",
         )
     return DeviceMesh(Mesh(np.array(found[: data * model]).reshape(data, model), (DATA, MODEL)))
 
 
 def abstract_mesh(data: int, model: int) -> DeviceMesh:
-    """The same without devices: for shapes and bytes."""
+    """The same mesh without devices, for shapes and bytes."""
     return DeviceMesh(AbstractMesh((data, model), (DATA, MODEL)))
 
 
 def check_division(config: T5Config, model: int) -> None:
-    """Every axis that `model` devices cut must divide.
+    """Check that every axis that `model` devices split can be divided among them.
 
     Raises:
-        InvalidInputError: names the axis, and the numbers of devices that do divide.
+        InvalidInputError: names the axis, and the numbers of devices that divide it.
     """
     cut = {
         "num_heads": config.num_heads,
@@ -137,7 +137,7 @@ def check_division(config: T5Config, model: int) -> None:
         if size % model:
             whole = [n for n in range(1, config.num_heads + 1) if all(each % n == 0 for each in cut.values())]
             raise InvalidInputError(
-                f"the model axis of {model} devices does not divide {name} {size} of {config.name}: set "
+                f"{model} devices of the model axis do not divide {name} {size} of {config.name}: set "
                 f"model_devices to one of {', '.join(map(str, whole))}, and data_devices for the rest",
                 field="model_devices",
             )

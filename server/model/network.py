@@ -17,7 +17,7 @@ from server.model.stacks import Decoder, Encoder
 
 
 class T5(nnx.Module):
-    """Encoder-decoder with shared embedding. Masks come from lengths; values beyond a length are 0."""
+    """Encoder-decoder with a shared embedding. Masks come from lengths; values beyond a length are 0."""
 
     def __init__(
         self, config: T5Config, layout: Layout, dtype: jnp.dtype, mesh: DeviceMesh | None = None
@@ -64,8 +64,9 @@ class T5(nnx.Module):
         x, cache = self.decoder.step(x, cache, memory, real, positions, new_tokens, memory_index)
         logits = self.logits(x)
         if self.mesh is not None:
-            # Choosing a token looks at a whole row many times over: gather it once. Said in two steps, or the
-            # partitioner would gather the head instead, which is thousands of times larger.
+            # Choosing a token looks at a whole row many times, so gather it once. This is written in two
+            # steps, because the partitioner would otherwise gather the head, which is thousands of times
+            # larger.
             logits = self._whole(self.mesh.cut_logits(logits))
         return logits, cache
 

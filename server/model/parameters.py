@@ -1,4 +1,4 @@
-"""Canonical tensors: the names, shapes and logical axes that every checkpoint reader speaks. No JAX.
+"""Canonical tensors: the names, shapes and logical axes that every checkpoint reader uses. No JAX.
 
 embedding [V, D]; head [D, V] (absent when tied)
 {encoder,decoder}.relative_bias [buckets, H]; {encoder,decoder}.final_norm [D]
@@ -25,11 +25,11 @@ Axis = Literal["vocab", "embed", "heads", "mlp", "buckets", "layers"]
 Axes = tuple[Axis, ...]
 
 PROMPT_LENGTHS = (1, 5, 20, 50, 100, 150)
-"""Prompt lengths of Table 4 of Lester et al. 2021."""
+"""The prompt lengths of Table 4 of Lester et al. 2021."""
 
 
 def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    """Canonical name to shape, in the order in which the model reads them."""
+    """Shapes by canonical name, in the order in which the model reads them."""
     sizes: dict[Axis, int] = {
         "vocab": config.padded_vocab_size,
         "embed": config.d_model,
@@ -44,21 +44,21 @@ def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_axes(config: T5Config) -> dict[str, Axes]:
-    """Canonical name to the logical name of each axis, for sharding rules.
+    """The logical name of each axis by canonical name, for sharding rules.
 
-    "heads" is H * K in projections and H in `relative_bias`: both are cut between heads.
+    "heads" means H * K in projections and H in `relative_bias`: both are split between heads.
     """
     return dict(_axes(config))
 
 
 def is_matrix(name: str) -> bool:
-    """Whether a canonical tensor is multiplied with activations: projections, feed-forwards, the head. The
-    embedding is looked up, even where a tied head multiplies with it too."""
+    """Whether activations are multiplied with a canonical tensor: projections, feed-forwards, the head. The
+    embedding is looked up, so it does not count, even if a tied head also multiplies with it."""
     return name.rsplit(".", 1)[-1] in _MATRICES
 
 
 def parameter_count(config: T5Config) -> int:
-    """Number of parameters, embedding padding rows included."""
+    """Number of parameters, including the embedding's padding rows."""
     return sum(math.prod(shape) for shape in parameter_shapes(config).values())
 
 

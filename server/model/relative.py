@@ -1,7 +1,7 @@
-"""T5's relative position bias: distances share buckets, logarithmically wider with distance.
+"""T5's relative position bias. Distances share buckets, which grow logarithmically with distance.
 
-A table `[buckets, H]` a stack is shared by all its layers. The bucket of every distance is worked out once on
-the host; the device only gathers.
+All layers of a stack share one table `[buckets, H]`. The bucket of every distance is computed once on the
+host; the device only gathers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Buckets = np.ndarray[Any, np.dtype[np.int32]]
 
 @lru_cache(maxsize=64)
 def _distance_buckets(count: int, buckets: int, max_distance: int) -> Buckets:
-    """Bucket of each distance 0 .. count - 1 on one side, of `buckets`."""
+    """The bucket, out of `buckets`, of each distance 0 .. count - 1 on one side."""
     exact = buckets // 2
     distance = np.arange(count)
-    # In f32 and in this order, as the reference implementations: at powers of two the logarithm decides the
-    # bucket.
+    # Computed in f32 and in this order, like the reference implementations: at powers of two, the logarithm
+    # decides the bucket.
     ratio = np.log(np.maximum(distance, exact).astype(np.float32) / np.float32(exact))
     scale = np.float32(np.log(max_distance / exact))
     far = exact + (ratio / scale * np.float32(buckets - exact)).astype(np.int32)
@@ -34,7 +34,7 @@ def _distance_buckets(count: int, buckets: int, max_distance: int) -> Buckets:
 
 
 def encoder_buckets(length: int, config: T5Config) -> Buckets:
-    """`[2 * length - 1]` buckets of key position minus query position, from -(length - 1) up; both
+    """`[2 * length - 1]` buckets for key position minus query position, starting at -(length - 1); both
     directions."""
     half = config.relative_buckets // 2
     one_side = _distance_buckets(length, half, config.relative_max_distance)
@@ -42,7 +42,7 @@ def encoder_buckets(length: int, config: T5Config) -> Buckets:
 
 
 def decoder_buckets(length: int, config: T5Config) -> Buckets:
-    """`[length]` buckets of how far back a key lies: 0 is the query's own position."""
+    """`[length]` buckets for how far back a key is; 0 is the query's own position."""
     return _distance_buckets(length, config.relative_buckets, config.relative_max_distance)
 
 

@@ -15,13 +15,13 @@ from server.model.layers import FeedForward, Projections, parameter, rms_norm
 from server.model.layout import Layout, PyTree, fold, make_layers
 from server.model.relative import causal_bias, encoder_bias, step_bias
 
-# Places of a stack's own dropout. A layer's are in the order of `_draw`: INNER of the feed-forward, then the
-# output of each block.
+# Places of a stack's own dropout. Those of a layer are in the order of `_draw`: INNER of the feed-forward,
+# then the output of each block.
 INPUT, OUTPUT = 0, 1
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention, then feed-forward, each behind a norm and beside a residual."""
+    """Self-attention, then feed-forward. Each follows a norm and has a residual beside it."""
 
     def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
         self.epsilon = config.norm_epsilon
@@ -40,8 +40,8 @@ class EncoderLayer(nnx.Module):
         query, key, value = (block.split(h, weight) for weight in (block.query, block.key, block.value))
         context = block.join(attend(query, key, value, real[:, None, None, :], bias, _weights(drop, 0)))
         context = channels(drop, 1, context)
-        # 0 in, 0 out of everything else: this one select keeps padding at 0 through the whole stack, whatever
-        # the row holds, and costs nothing inside the residual add.
+        # Everything else turns 0 into 0, so this one select keeps padding at 0 through the whole stack,
+        # whatever the row holds. Inside the residual add it costs nothing.
         x = x + jnp.where(real[:, :, None], context, 0)
         h = rms_norm(x, self.feed_forward_norm, self.epsilon)
         return x + channels(drop, 2, self.feed_forward(h, drop))
@@ -81,7 +81,7 @@ class DecoderLayer(nnx.Module):
         key = cache["key"].at[slots, :, positions].set(own.split_step(h, own.key), mode="drop")
         value = cache["value"].at[slots, :, positions].set(own.split_step(h, own.value), mode="drop")
         past = jnp.arange(key.shape[2])[None, :] <= positions[:, None]
-        # A reused slot may hold anything beyond its position, NaN included.
+        # A reused slot may hold anything beyond its position, including NaN.
         clean = jnp.where(past[:, None, :, None], value, 0)
         x = x + own.join_step(
             step_attention(own.split_step(h, own.query), key, clean, past[:, None, :], bias)

@@ -1,4 +1,5 @@
-"""Models: structure, parameters and functions together; filled from, and emptied into, canonical tensors."""
+"""Models: structure, parameters and functions together. They are filled from canonical tensors and emptied
+into them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from server.model.network import T5
 from server.model.parameters import Axes, is_matrix, parameter_axes, parameter_shapes
 
 AnyArray = jax.Array | np.ndarray[Any, Any]
-"""Logical axis names of a tensor -> where it lives; a stacked tensor's axes begin with "layers"."""
+"""From a tensor's logical axis names to where it lives. A stacked tensor's axes begin with "layers"."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Model:
     """A T5 with its parameters.
 
     Attributes:
-        params: nested dict of arrays by canonical path, the jit argument (abstract after `build`). Scanned
-            layouts have no layer index in the path and a leading axis N instead.
+        params: nested dict of arrays by canonical path, used as the jit argument (abstract after `build`).
+            Scanned layouts have no layer index in the path, and a leading axis N instead.
         functions: the pure functions, hashable.
     """
 
@@ -70,15 +71,15 @@ def build(
     mesh: DeviceMesh | None = None,
     matrix_dtype: Any = None,
 ) -> Model:
-    """The structure alone: `params` are `jax.ShapeDtypeStruct`s, with their shardings on a mesh.
+    """Only the structure: `params` are `jax.ShapeDtypeStruct`s, with shardings if there is a mesh.
 
     Args:
         dtype: compute dtype.
-        matrix_dtype: of what activations are multiplied with (`parameters.is_matrix`); None is `dtype`.
+        matrix_dtype: dtype of the matrices (`parameters.is_matrix`); None means `dtype`.
 
     Raises:
-        InvalidModelError: unknown layout, or a dtype other than float32 and bfloat16 (T5 overflows in
-        float16).
+        InvalidModelError: the layout is unknown, or the dtype is not float32 or bfloat16 (T5 overflows in
+            float16).
         InvalidInputError: the mesh does not divide the model; names the axis.
     """
     if layout not in LAYOUTS:
@@ -102,16 +103,16 @@ def assemble(
     mesh: DeviceMesh | None = None,
     matrix_dtype: Any = None,
 ) -> Model:
-    """Fill a model tensor by tensor: each is put on its device, cast, before the next is asked for.
+    """Fill a model tensor by tensor: each is cast and put on its device before the next is asked for.
 
     Args:
         tensors: canonical name and array, in any order; see `parameters`.
-        sharding: where each tensor lives; None is the mesh's own rules, or the default device.
-        mesh: the devices that share the model; None is one device.
-        matrix_dtype: as `build` takes it.
+        sharding: where each tensor lives; None means the mesh's own rules, or the default device.
+        mesh: the devices that share the model; None means one device.
+        matrix_dtype: as in `build`.
 
     Raises:
-        InvalidModelError: a tensor is unknown, misshapen, given twice or missing; named in the message.
+        InvalidModelError: a tensor is unknown, misshapen, given twice or missing; the message names it.
         InvalidInputError: the mesh does not divide the model; names the axis.
     """
     model = build(config, layout, dtype, mesh, matrix_dtype)
@@ -151,11 +152,11 @@ def tensors_of(model: Model) -> Iterator[tuple[str, jax.Array]]:
 
 
 def arranged(config: T5Config, layout: Layout, tensors: Mapping[str, AnyArray]) -> PyTree:
-    """Canonical tensors as the nested params of a layout. Traceable: training keeps canonical tensors, whose
-    optimiser state no layout changes, and arranges them inside its program."""
+    """Canonical tensors as the nested params of a layout. It can be traced: training keeps canonical tensors,
+    whose optimiser state does not depend on the layout, and arranges them inside its program."""
     params: dict[Any, Any] = {}
     stacks: dict[tuple[str | int, ...], list[AnyArray]] = {}
-    for name in parameter_shapes(config):  # layers ascend
+    for name in parameter_shapes(config):  # layers come in ascending order
         path, index = _path(name, layout)
         if index is None:
             _set(params, path, tensors[name])
@@ -169,8 +170,8 @@ def arranged(config: T5Config, layout: Layout, tensors: Mapping[str, AnyArray]) 
 def random_tensors(
     config: T5Config, seed: int
 ) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
-    """Canonical tensors with T5's initial spread (Mesh TensorFlow's, as the reference implementation),
-    f32."""
+    """Canonical tensors with T5's initial spread, f32. It is that of Mesh TensorFlow, like the reference
+    implementation's."""
     generator = np.random.default_rng(seed)
     for name, shape in parameter_shapes(config).items():
         if name.endswith("norm"):
@@ -243,7 +244,7 @@ def _write(stack: jax.Array, index: int, value: jax.Array) -> jax.Array:
 
 
 def _path(name: str, layout: Layout) -> tuple[tuple[str | int, ...], int | None]:
-    """Canonical name -> path in params, and the layer where layers are stacked."""
+    """From a canonical name to the path in params, and to the layer if layers are stacked."""
     parts: list[str | int] = [int(part) if part.isdigit() else part for part in name.split(".")]
     if len(parts) > 2 and parts[1] == "layers" and layout == "scanned":
         index = parts.pop(2)

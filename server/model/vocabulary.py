@@ -1,7 +1,7 @@
 """Text to ids and back with a T5 SentencePiece vocabulary and its sentinels.
 
-Ids: the pieces of the SentencePiece file, then `extra_ids` sentinels, `<extra_id_0>` the highest. Rows of the
-model beyond `size` are padding: they have no text.
+Ids: first the pieces of the SentencePiece file, then `extra_ids` sentinels, of which `<extra_id_0>` is the
+highest. Rows of the model beyond `size` are padding and have no text.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from server.model.utf8 import first_characters
 
 _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
 CONTROL_NAME = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d{1,6}>")
-"""What a text may have for a control token, and is spelled out in place of becoming one."""
+"""Texts that look like a control token. They are spelled out instead of becoming one."""
 _SPACE = "\u2581"
 _MOST_BYTES = 64 << 20
 
 LONGEST_WORD = 65_536
-"""Characters of a word that are encoded at once in any case."""
+"""A word of up to this many characters is always encoded at once."""
 
-_CHARACTERS_AN_ID = 8  # of a text in English about 4.5
+_CHARACTERS_AN_ID = 8  # English text has about 4.5
 
 
 class Vocabulary:
-    """One SentencePiece vocabulary; safe to use from several threads. Make it with `load`."""
+    """One SentencePiece vocabulary. Several threads may use it. Make it with `load`."""
 
     def __init__(self, processor: Any, extra_ids: int) -> None:
         self._processor = processor
@@ -52,10 +52,10 @@ class Vocabulary:
         """Read a `spiece.model`.
 
         Raises:
-            InvalidModelError: no file there, not a SentencePiece model, or one without `</s>`.
+            InvalidModelError: there is no file, or it is not a SentencePiece model, or it has no `</s>`.
         """
         try:
-            with Path(path).open("rb") as file:  # bounded: a device may have no end
+            with Path(path).open("rb") as file:  # bounded: a device file may have no end
                 data = file.read(_MOST_BYTES)
         except OSError as error:
             message = f"cannot read the vocabulary {path}: {error.strerror or error}"
@@ -67,7 +67,7 @@ class Vocabulary:
             message = f"{path} is not a SentencePiece model; a T5 checkpoint's is named spiece.model"
             raise InvalidModelError(message, field="vocabulary") from error
         if processor.get_piece_size() == 0 or processor.eos_id() < 0:
-            message = f"the SentencePiece model {path} has no </s> piece, which T5 ends its texts with"
+            message = f"the SentencePiece model {path} has no </s> piece, with which T5 ends its texts"
             raise InvalidModelError(message, field="vocabulary")
         return Vocabulary(processor, extra_ids)
 
@@ -78,7 +78,7 @@ class Vocabulary:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of every piece, its score (f32, little-endian) and kind, and the number of
+        """SHA-256 (hex) of every piece with its score (f32, little-endian) and kind, and of the number of
         sentinels."""
         hasher = hashlib.sha256()
         for id in range(self._pieces):
@@ -89,11 +89,11 @@ class Vocabulary:
         return hasher.hexdigest()
 
     def encode(self, text: str, *, allow_sentinels: bool = False) -> list[int]:
-        """Ids of a text, without `</s>`. Text never becomes a control id; `<extra_id_0>` becomes a sentinel
-        only when allowed, else it is spelled out like any other text.
+        """Ids of a text, without `</s>`. Text never becomes a control id. `<extra_id_0>` becomes a sentinel
+        only if that is allowed; otherwise it is spelled out like any other text.
 
         Raises:
-            InvalidInputError: a lone surrogate in the text.
+            InvalidInputError: the text has a lone surrogate.
         """
         if not allow_sentinels:
             return self._encode_plain(text)
@@ -123,15 +123,16 @@ class Vocabulary:
                 return self._spell_sentinels(ids[:last]), False
             if size >= LONGEST_WORD:
                 raise InputTooLongError(
-                    f"The text begins with {size} characters that are too few words to cut it: shorten it.",
+                    f"The text begins with {size} characters that contain too few words to cut it: shorten "
+                    "it.",
                     field="text",
                 )
             size *= 4
         return self._encode_plain(text), True
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids: control ids, sentinels and padding rows have none, and spaces at both ends are cut (as
-        the reference implementation's decoding without special tokens)."""
+        """Text of ids. Control ids, sentinels and padding rows have none, and spaces at both ends are
+        removed, like in the reference implementation's decoding without special tokens."""
         stream = StreamDecoder(self)
         return stream.push(ids) + stream.finish()
 
@@ -144,15 +145,15 @@ class Vocabulary:
         return f"<extra_id_{self.size - 1 - id}>" if self._pieces <= id < self.size else f"<unused_{id}>"
 
     def symbol(self, text: str) -> int | None:
-        """Id of a text that no splitting takes apart: a sentinel, a control piece, or a symbol that was
-        defined when the SentencePiece model was trained; None for any other text."""
+        """Id of a text that is never split: a sentinel, a control piece, or a symbol that was defined when
+        the SentencePiece model was trained. None for any other text."""
         match = _SENTINEL.fullmatch(text.removeprefix(_SPACE))
         if match:
             return self._sentinel_or_none(int(match[1]))
         id: int = self._processor.piece_to_id(text)
         if id == self.unk_id or id in self._control:
             return id if self._processor.id_to_piece(id) == text else None
-        # A piece that was learned has a log probability, which is below 0.
+        # The score of a learned piece is a log probability, which is below 0.
         defined = self._processor.get_score(id) == 0 and not self._processor.is_byte(id)
         return id if defined else None
 
@@ -168,15 +169,15 @@ class Vocabulary:
         return found
 
     def common_pieces(self, count: int) -> list[int]:
-        """Ids of the `count` most common pieces (fewer if there are not so many), commonest first, without
-        control, byte and sentinel pieces."""
+        """Ids of the `count` most common pieces, commonest first, without control, byte and sentinel pieces;
+        fewer if there are not so many."""
         processor = self._processor
         ordinary = [
             id
             for id in range(self._pieces)
             if id not in self._control and not processor.is_byte(id) and not processor.is_unused(id)
         ]
-        # A unigram model's score is a log probability, a BPE model's the rank of the merge.
+        # A unigram model's score is a log probability; a BPE model's score is the rank of the merge.
         return sorted(ordinary, key=lambda id: -processor.get_score(id))[:count]
 
     def spelling(self, id: int) -> str | int | None:
@@ -204,7 +205,7 @@ class Vocabulary:
         return ids
 
     def _spell_out(self, id: int) -> Sequence[int]:
-        """A sentinel that the SentencePiece file itself holds would match in text: write its characters
+        """A sentinel that the SentencePiece file itself contains would match in text, so write its characters
         instead."""
         if id not in self._inside.values():
             return (id,)
@@ -217,7 +218,7 @@ class Vocabulary:
 
 
 def _sentinels_inside(processor: Any) -> dict[int, int]:
-    """Sentinel index to id, for files (mT5's) that hold the sentinels as pieces."""
+    """Sentinel index to id, for files that have the sentinels as pieces (mT5's)."""
     found = {}
     for id in range(processor.get_piece_size()):
         match = _SENTINEL.fullmatch(processor.id_to_piece(id).removeprefix(_SPACE))
@@ -227,7 +228,7 @@ def _sentinels_inside(processor: Any) -> dict[int, int]:
 
 
 def _word_starts(processor: Any) -> frozenset[int]:
-    """Ids of the pieces that begin a word; none where a piece may span words."""
+    """Ids of the pieces that begin a word; empty if a piece may span words."""
     pieces = [processor.id_to_piece(id) for id in range(processor.get_piece_size())]
     if _SPACE not in pieces or any(_SPACE in piece[1:] for piece in pieces):
         return frozenset()
@@ -235,10 +236,10 @@ def _word_starts(processor: Any) -> frozenset[int]:
 
 
 class StreamDecoder:
-    """Decodes tokens as they come: the deltas and `finish()`, joined, are `vocabulary.decode` of all tokens.
+    """Decodes tokens as they come. The deltas and `finish()`, joined, are `vocabulary.decode` of all tokens.
 
-    Held back until it is known what follows: spaces (they are cut at the end of a text) and the first bytes
-    of a character that several byte pieces spell.
+    Two things are held back until it is known what follows: spaces, because they are removed at the end of a
+        text; and the first bytes of a character that several byte pieces spell.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -252,7 +253,7 @@ class StreamDecoder:
         return self._emit("".join(self._text(token) for token in tokens))
 
     def finish(self) -> str:
-        """The rest: a replacement character when the tokens ended inside a character, else nothing."""
+        """The rest: a replacement character if the tokens end inside a character, else nothing."""
         return self._emit(self._bytes.decode(b"", final=True))
 
     def _text(self, token: int) -> str:

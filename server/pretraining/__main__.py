@@ -1,5 +1,5 @@
-"""`python -m server.pretraining pretrain|adapt ...`: the two commands where only the model's packages are
-installed, as on a lent GPU machine."""
+"""`python -m server.pretraining pretrain|adapt ...`: the two commands for a machine on which only the model's
+packages are installed, such as a borrowed GPU machine."""
 
 from __future__ import annotations
 

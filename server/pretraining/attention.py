@@ -1,8 +1,8 @@
-"""Attention of training: the same numbers by several ways, and rows that hold several examples.
+"""Attention for training: the same numbers computed in several ways, and rows that hold several examples.
 
-Serving knows nothing of segments. The model hands its attention a mask made from lengths; here the function
-that it is given also looks at the segments of both sides. Relative positions need no care: T5's bias depends
-on distances, and those inside one segment are what they would be alone.
+Serving knows nothing of segments. The model gives its attention a mask made from lengths; the function here
+also looks at the segments of both sides. Relative positions need no change: T5's bias depends on distances,
+and distances inside a segment are the same as if it stood alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from server.pretraining import settings
 
 
 def attention_of(name: settings.PretrainingAttention) -> Attention:
-    """`dense` is the serving one; `fused` is JAX's own for any platform; `cudnn` is NVIDIA's."""
+    """`dense` is the attention of serving, `fused` is JAX's own for any platform, `cudnn` is NVIDIA's."""
     if name == "dense":
         return dense_attention
     return partial(_library_attention, "cudnn" if name == "cudnn" else "xla")

@@ -1,4 +1,4 @@
-"""The model card: what a base model is, what it was made from and how, what it cannot do."""
+"""The model card: what a base model is, from what and how it was made, what it cannot do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.model.config import T5Config
 from server.model.parameters import parameter_count
 
 LIMITS = (
-    "A model of this size knows little and states falsehoods; it is for tuning prompts on.",
+    "A model of this size knows little and states falsehoods; use it to tune prompts.",
     "It has read the text named above and nothing else; other languages and domains are unknown to it.",
     "It repeats the views and the prejudices of its text. Nothing was filtered.",
 )
@@ -38,9 +38,9 @@ def make_card(
     """The card as plain data.
 
     Args:
-        facts: of the data; see `sources.RowSource.facts`.
-        licence: of the data, in the user's words.
-        base: card of the model that this one continues, or what is known of it.
+        facts: facts about the data; see `sources.RowSource.facts`.
+        licence: licence of the data, in the user's words.
+        base: card of the model that this one continues, or what is known about it.
     """
     held_out = [line for line in curve if line["split"] == "held_out"]
     return {
@@ -61,13 +61,13 @@ def make_card(
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    """`card.json` for programs, `CARD.md` for people."""
+    """Write `card.json` for programs and `CARD.md` for people."""
     write_json(folder / "card.json", card)
     (folder / "CARD.md").write_text(as_text(card), encoding="utf-8")
 
 
 def card_beside(model: str | Path) -> dict[str, Any] | None:
-    """The card of a checkpoint: `card.json` in its folder or the one above; None where there is none."""
+    """The card of a checkpoint: `card.json` in its folder or in the one above; None if there is none."""
     folder = Path(model)
     for place in (folder, folder.parent):
         if folder.is_dir() and (place / "card.json").is_file():
@@ -144,7 +144,7 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 def _thinned(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """At most `CURVE_POINTS` lines, the first and the last among them."""
+    """At most `CURVE_POINTS` lines, including the first and the last."""
     if len(lines) <= CURVE_POINTS:
         return [dict(line) for line in lines]
     step = (len(lines) - 1) / (CURVE_POINTS - 1)

@@ -1,7 +1,7 @@
-"""A run's state on the disk: Orbax checkpoints, each whole or not there.
+"""A run's state on the disk: Orbax checkpoints, each complete or absent.
 
 FOLDER/STEP/state   weights by canonical name, optimiser state by number, f32
-FOLDER/STEP/facts   JSON: what the curve needs, and what the run must still be
+FOLDER/STEP/facts   JSON: what the curve needs, and which run it must be
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ KEPT = 2
 
 @dataclass
 class State:
-    """Where a run stands.
+    """How far a run is.
 
     Attributes:
-        step: optimiser steps done.
-        tensors: canonical name -> weight, f32.
+        step: optimiser steps that were done.
+        tensors: weights by canonical name, f32.
         optimiser: optax state.
-        tokens: ids seen, padding left out.
-        seconds: of training, over all sittings.
-        pending: losses and hit shares of the steps since the last line of the curve.
+        tokens: ids seen, without padding.
+        seconds: training time over all sittings.
+        pending: losses and shares of hits for the steps since the last line of the curve.
     """
 
     step: int
@@ -44,9 +44,9 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        identity: what decides the run's numbers; a checkpoint of another identity is refused. `steps` and
-            `cooldown_steps` may differ in a checkpoint that neither run's cooldown has touched.
-        background: write while training goes on; costs a copy of the state in memory.
+        identity: what decides the run's numbers. A checkpoint with another identity is refused. `steps` and
+            `cooldown_steps` may differ if the cooldown of neither run has affected the checkpoint.
+        background: whether to write while training goes on; costs a copy of the state in memory.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], *, background: bool) -> None:
@@ -57,11 +57,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
     def save(self, state: State) -> None:
-        """Write a state. It is durable when this returns, or after `close` when written in the background."""
+        """Write a state. It is durable when this returns or, if written in the background, after `close`."""
         if self._manager.latest_step() == state.step:
             return
         tree = _tree(state.tensors, state.optimiser)
-        if self._background:  # the arrays are donated to the next step while they are still being written
+        if self._background:  # copy: the next step gets the arrays donated while they are still being written
             tree = jax.tree.map(jnp.copy, tree)
         facts = {
             "tokens": state.tokens, "seconds": state.seconds, "pending": state.pending,
@@ -73,13 +73,13 @@ class Checkpoints:
         )
 
     def restore(self, tensors: Any, optimiser: Any) -> State | None:
-        """The newest state; None where there is none.
+        """The newest state; None if there is none.
 
         Args:
             tensors, optimiser: arrays in the structure, shapes and placement wanted.
 
         Raises:
-            InvalidInputError: it is another run's.
+            InvalidInputError: the state belongs to another run.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -95,7 +95,7 @@ class Checkpoints:
         return State(step, found["tensors"], restored, facts["tokens"], facts["seconds"], pending)
 
     def close(self) -> None:
-        """Wait for what is still being written."""
+        """Wait for writes that are still under way."""
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -106,21 +106,21 @@ class Checkpoints:
             return
         if changed:
             shown = "; ".join(
-                f"{name} was {then.get(name)}, is {self._identity[name]}" for name in changed[:3]
+                f"{name} was {then.get(name)}, now {self._identity[name]}" for name in changed[:3]
             )
             raise InvalidInputError(
-                f"the folder holds a run that was started otherwise ({shown}); give the same options to go "
-                "on, or another folder to start anew",
+                f"the folder has a run that was started with other options ({shown}); give the same ones to "
+                "go on, or another folder to start again",
                 field=changed[0],
             )
 
 
 def _before_cooldown(identity: dict[str, Any], step: int) -> bool:
-    """Whether a run's first `step` steps had the learning rates that they have whatever its end."""
+    """Whether the learning rates of a run's first `step` steps do not depend on where the run ends."""
     return step <= int(identity["steps"]) - int(identity["cooldown_steps"])
 
 
 def _tree(tensors: Any, optimiser: Any) -> dict[str, Any]:
-    """Plain dictionaries, so that a file does not depend on the optimiser library's own types."""
+    """Plain dictionaries, so that files do not depend on the optimiser library's own types."""
     leaves = enumerate(jax.tree.leaves(optimiser))
     return {"tensors": dict(tensors), "optimiser": {f"{number:05}": leaf for number, leaf in leaves}}

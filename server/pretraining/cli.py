@@ -1,4 +1,5 @@
-"""`chorus pretrain` and `chorus adapt`. JAX is imported when one runs: `chorus --help` loads this file."""
+"""`chorus pretrain` and `chorus adapt`. JAX is imported when one runs, because `chorus --help` loads this
+file."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from server.pretraining.runs import RunOptions
     from server.pretraining.settings import PretrainingSettings
 
-# LM adaptation goes on where T5's schedule stands after a million steps: 1 / sqrt(1,000,000).
+# LM adaptation starts where T5's schedule is after a million steps: 1 / sqrt(1,000,000).
 _ADAPT_DEFAULTS = {
     "objective": "prefix_lm", "schedule": "constant", "learning_rate": 0.001, "warmup_steps": 0,
 }  # fmt: skip
@@ -42,13 +43,13 @@ _ADAPT_DEFAULTS = {
 @settings_options({})
 @cadence_options
 @run_options
-@click.option("--prepare-only", is_flag=True, help="Make vocabulary and token files in FOLDER, and stop.")
+@click.option("--prepare-only", is_flag=True, help="Only make vocabulary and token files in FOLDER.")
 @stated
 def pretrain(folder: Path, prepare_only: bool, **flags: Any) -> None:
-    """Make a T5 1.1 from text: vocabulary, token files, weights, model card, all in FOLDER.
+    """Make a T5 1.1 from text: vocabulary, token files, weights and model card, all in FOLDER.
 
-    The same command goes on where an earlier one stopped (a signal, Ctrl-C, --max-minutes, a crash), to the
-    same bits on the same machine. Then: chorus serve --model FOLDER/model.
+    If an earlier run stopped (a signal, Ctrl-C, --max-minutes, a crash), the same command continues it, to
+    the same bits on the same machine. Then: chorus serve --model FOLDER/model.
 
     \b
     chorus pretrain small --corpus books.txt.gz --steps 20000
@@ -72,24 +73,24 @@ def pretrain(folder: Path, prepare_only: bool, **flags: Any) -> None:
 @settings_options(_ADAPT_DEFAULTS)
 @click.option(
     "--fractions", default="", metavar="LIST",
-    help="Percents of the steps at which the model is written too, as FOLDER/model-010: 0,10,30.",
+    help="Percentages of the steps at which the model is also written, as FOLDER/model-010: 0,10,30.",
 )  # fmt: skip
 @click.option(
     "--examples", type=click.Path(dir_okay=False, exists=True, path_type=Path),
     help='For --objective examples: lines of {"task": name, "input": text, "target": text}.',
 )  # fmt: skip
 @click.option(
-    "--leave-out", multiple=True, metavar="TASK", help="Task of --examples not to train on; may be repeated."
+    "--leave-out", multiple=True, metavar="TASK", help="Task of --examples to leave out of training; repeat."
 )
 @cadence_options
 @run_options
 @stated
 def adapt(model: str, folder: Path, fractions: str, **flags: Any) -> None:
-    """Train MODEL further into FOLDER: LM adaptation, unless told otherwise.
+    """Train MODEL further into FOLDER; by default this is LM adaptation.
 
-    A checkpoint that saw only span corruption answers with sentinels, and prompts for it tune badly; after
+    A checkpoint that saw only span corruption answers with sentinels, and prompts for it tune badly. After
     some steps of the LM objective they tune well (Lester et al. 2021, sections 2.2 and 3.2). MODEL is
-    anything that chorus serve takes. Goes on where it stopped, like chorus pretrain.
+    anything that chorus serve takes. Like chorus pretrain, the command continues an earlier run.
 
     \b
     chorus adapt google/t5-v1_1-small adapted --corpus books.txt.gz --steps 10000 --fractions 0,10,30
@@ -130,7 +131,7 @@ def _options(folder: Path, flags: dict[str, Any]) -> RunOptions:
 
 
 def _architecture(flags: dict[str, Any]) -> T5Config:
-    """Vocabulary sizes come later, from the vocabulary."""
+    """The architecture. Vocabulary sizes come later, from the vocabulary."""
     return T5Config(
         name=flags["name"] or "chorus-base", vocab_size=1, padded_vocab_size=1, d_model=flags["d_model"],
         d_kv=flags["d_kv"], d_ff=flags["d_ff"], num_heads=flags["num_heads"],
@@ -145,7 +146,7 @@ def _fractions(text: str) -> tuple[float, ...]:
         found = (-1.0,)
     if not all(0 <= percent < 100 for percent in found):
         raise click.BadParameter(
-            f"percents from 0 to below 100, as 0,10,30; got {text!r}", param_hint="--fractions"
+            f"give percentages from 0 to below 100, such as 0,10,30; got {text!r}", param_hint="--fractions"
         )
     return found
 
@@ -154,7 +155,7 @@ def _say() -> Callable[[str], None]:
     started = time.monotonic()
 
     def say(line: str) -> None:
-        with suppress(OSError):  # whoever read it is gone: no reason to lose a run
+        with suppress(OSError):  # a reader that has gone is no reason to lose a run
             click.echo(f"chorus [{time.monotonic() - started:7.1f} s] {line}", err=True)
 
     return say
@@ -162,8 +163,8 @@ def _say() -> Callable[[str], None]:
 
 @contextmanager
 def _stoppable(options: RunOptions) -> Iterator[RunOptions]:
-    """SIGTERM, Ctrl-C and SIGHUP ask for an end: the run saves and the exit code is 0. A second one ends at
-    once."""
+    """SIGTERM, Ctrl-C and SIGHUP ask the run to end: it saves, and the exit code is 0. A second one ends it
+    at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:

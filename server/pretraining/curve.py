@@ -1,4 +1,4 @@
-"""The curve of a run as JSON lines, and what a person reads while it runs."""
+"""The curve of a run as JSON lines, and the lines that a person reads while it runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from server.log import Say
 
 
 class Curve:
-    """Lines of `curve.jsonl`: `{"step", "split", "loss", "accuracy", ...}`, one an interval and one a
-    measurement of the held-out slice."""
+    """Lines of `curve.jsonl`: `{"step", "split", "loss", "accuracy", ...}`, one for each interval and one for
+    each measurement of the held-out slice."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def cut(self, step: int) -> None:
-        """Drop the lines after `step`: a run that goes on from a checkpoint writes them again."""
+        """Drop the lines after `step`. A run that continues from a checkpoint writes them again."""
         kept = [line for line in self.lines() if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         temporary = self._path.with_suffix(".partial")
@@ -32,13 +32,13 @@ class Curve:
             file.write(json.dumps(line) + "\n")
 
     def sync(self) -> None:
-        """Make what was written durable."""
+        """Make the written lines durable."""
         if self._path.exists():
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every whole line so far."""
+        """Every complete line so far."""
         if not self._path.exists():
             return []
         found = []
@@ -46,16 +46,16 @@ class Curve:
             try:
                 # Ours, and not strict JSON: the norm of a gradient may be infinite.
                 found.append(json.loads(line))
-            except ValueError:  # a killed process may leave half a line, the last one
+            except ValueError:  # a killed process may leave half a line at the end
                 break
         return found
 
 
 class ProgressReport:
-    """Lines for a person: how far, how good, how fast, how long still.
+    """Lines for a person: how far the run is, how good, how fast, and how long it will take.
 
     Args:
-        clock: seconds, monotonic.
+        clock: gives monotonic seconds.
     """
 
     def __init__(self, say: Say, clock: Callable[[], float], steps: int) -> None:
@@ -67,7 +67,7 @@ class ProgressReport:
         self._from = self._clock(), step, tokens
 
     def tell(self, step: int, tokens: int, loss: float, accuracy: float, rate: float) -> float | None:
-        """One line; returns tokens a second since `start`, None at the very first step."""
+        """Write one line. Returns tokens a second since `start`, or None at the very first step."""
         assert self._from is not None
         began, first, seen = self._from
         line = f"step {step:,} of {self._steps:,}: loss {loss:.4f}, accuracy {accuracy:.3f}, rate {rate:.2e}"

@@ -1,4 +1,5 @@
-"""What a run needs before it can start: a vocabulary and token files, made once and found again."""
+"""What a run needs before it can start: a vocabulary and token files. They are made once and then found
+again."""
 
 from __future__ import annotations
 
@@ -16,15 +17,15 @@ from server.pretraining.data.vocabulary import train_vocabulary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextOptions:
-    """Text to learn from.
+    """The text to learn from.
 
     Attributes:
-        corpus: files; may be empty when token files are there already.
-        tokens: folder of token files; None is `tokens` in the run's folder.
-        held_out_share: of the books.
-        max_tokens: of training text; None takes all.
-        pieces: of a vocabulary that is made here.
-        vocabulary_characters: of text that it is made from.
+        corpus: files; may be empty if there are token files already.
+        tokens: folder of token files; None means `tokens` in the run's folder.
+        held_out_share: share of the books.
+        max_tokens: most tokens of training text; None takes all.
+        pieces: number of pieces of a vocabulary that is made here.
+        vocabulary_characters: how much text the vocabulary is made from.
     """
 
     corpus: tuple[Path, ...] = ()
@@ -36,7 +37,7 @@ class TextOptions:
 
 
 def ensure_vocabulary(folder: Path, text: TextOptions, seed: int, say: Say) -> Path:
-    """The run's `spiece.model`, made from the corpus when it is not there yet. Raises InvalidInputError."""
+    """The run's `spiece.model`. It is made from the corpus if it does not exist. Raises InvalidInputError."""
     path = folder / CANONICAL_NAME
     if not path.is_file():
         say(f"making a vocabulary of {text.pieces:,} pieces")
@@ -48,15 +49,16 @@ def ensure_vocabulary(folder: Path, text: TextOptions, seed: int, say: Say) -> P
 
 
 def ensure_tokens(folder: Path, vocabulary: Vocabulary, text: TextOptions, seed: int, say: Say) -> Tokens:
-    """The run's token files, made from the corpus when they are not there yet.
+    """The run's token files. They are made from the corpus if they do not exist.
 
     Raises:
-        InvalidInputError: no corpus and no token files, or token files of another vocabulary or corpus.
+        InvalidInputError: there is neither a corpus nor token files, or the token files belong to another
+            vocabulary or corpus.
     """
     place = text.tokens or folder / "tokens"
     if not is_tokens(place):
         if text.tokens is not None and not text.corpus:
-            raise InvalidInputError(f"--tokens: {place} holds no token files", field="tokens")
+            raise InvalidInputError(f"--tokens: {place} has no token files", field="tokens")
         say(f"tokenising into {place}")
         write_tokens(
             open_corpus(text.corpus), vocabulary, place, seed=seed, held_out_share=text.held_out_share,
@@ -65,7 +67,7 @@ def ensure_tokens(folder: Path, vocabulary: Vocabulary, text: TextOptions, seed:
     tokens = open_tokens(place, vocabulary.digest)
     if text.corpus and open_corpus(text.corpus).facts() != tokens.facts["corpus"]:
         raise InvalidInputError(
-            f"--corpus names other text than the token files in {place} were made from; remove that "
+            f"--corpus names text other than that of the token files in {place}; remove that "
             "folder, or choose another",
             field="corpus",
         )

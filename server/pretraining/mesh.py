@@ -1,7 +1,7 @@
 """Where a run's arrays live: the model's own mesh of (data, model) devices, and its rules for the rest.
 
-Weights lie as serving has them. Optimiser state that has its weight's shape lies with it; what is smaller
-(factored statistics, counts) is on every device.
+Weights lie where serving puts them. Optimiser state with its weight's shape lies with the weight. Smaller
+state (factored statistics, counts) is on every device.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Placement = dict[str, NamedSharding]
 
 
 def make_mesh(model_devices: int, micro_batch_size: int) -> DeviceMesh | None:
-    """All devices as [data, model]; None where there is one.
+    """All devices as [data, model]; None if there is only one.
 
     Raises:
-        InvalidInputError: devices or rows that cannot be divided so; names the option.
+        InvalidInputError: devices or rows cannot be divided that way; names the option.
     """
     count = jax.device_count()
     if count % model_devices:
@@ -37,14 +37,14 @@ def make_mesh(model_devices: int, micro_batch_size: int) -> DeviceMesh | None:
 
 
 def weight_placement(mesh: DeviceMesh, config: T5Config) -> Placement:
-    """Canonical name -> sharding."""
+    """Shardings by canonical name."""
     return {name: mesh.weight(axes) for name, axes in parameter_axes(config).items()}
 
 
 def state_placement(
     mesh: DeviceMesh, weights: Placement, shapes: Mapping[str, tuple[int, ...]], state: Any
 ) -> Any:
-    """Shardings of an abstract optimiser state, a tree like it."""
+    """Shardings for an abstract optimiser state, in a tree of the same form."""
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         name = next((str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)), "")
@@ -54,5 +54,5 @@ def state_placement(
 
 
 def rows_placement(mesh: DeviceMesh) -> NamedSharding:
-    """Of every array of a batch: rows over `data`."""
+    """Sharding for every array of a batch: rows over `data`."""
     return mesh.sharding(DATA)

@@ -1,6 +1,6 @@
-"""What is minimised: cross-entropy of the target tokens plus a z-loss. Pure functions.
+"""The loss: cross-entropy of the target tokens plus a z-loss. Pure functions.
 
-Weights are canonical tensors in f32; the model computes in its own dtype from casts of them, so that the
+Weights are canonical tensors in f32. The model computes in its own dtype from casts of them, so that the
 gradients of a step add up in f32.
 """
 
@@ -29,12 +29,12 @@ Scalar = Float32[Array, ""]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PretrainingBatch:
-    """One micro-batch; see `data.rows.Rows`. Ids are as stored (u16), the device widens them.
+    """One micro-batch; see `data.rows.Rows`. Ids are as stored (u16); the device widens them.
 
     Attributes:
         inputs: [B, L].
         targets: [B, T].
-        input_segments, target_segments: [B, L] and [B, T] u8; None when each row is one whole example.
+        input_segments, target_segments: [B, L] and [B, T] u8; None if each row is one whole example.
     """
 
     inputs: Any
@@ -46,13 +46,13 @@ class PretrainingBatch:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PretrainingSums:
-    """What micro-batches add up to within a step.
+    """Sums over the micro-batches of a step.
 
     Attributes:
-        gradients: of the summed loss, by canonical name, f32.
+        gradients: gradients of the summed loss, by canonical name, f32.
         loss: summed cross-entropy, without the z-loss.
-        hits: target tokens that were the likeliest.
-        tokens: target tokens.
+        hits: number of target tokens that were the likeliest.
+        tokens: number of target tokens.
     """
 
     gradients: Any

@@ -1,7 +1,7 @@
 """T5's Adafactor (Shazeer and Stern 2018), or AdamW, over canonical tensors.
 
-Statistics, clipping and scaling are each tensor's own: layers are never stacked here, so a layout changes no
-number.
+Statistics, clipping and scaling belong to each tensor. Layers are never stacked here, so the layout changes
+no number.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import optax
 from server.pretraining.settings import PretrainingSettings
 
 FACTORED_FROM = 128
-"""Smallest two axes whose second moment is factored, as in T5."""
+"""A tensor's second moment is factored if its two largest axes are at least this long, as in T5."""
 ADAM_B2 = 0.98
 
 Rate = Callable[[Any], Any]
 
 
 def learning_rate(settings: PretrainingSettings) -> Rate:
-    """Steps done (0 before the first) -> learning rate, f32; traceable."""
+    """From steps done (0 before the first) to the learning rate, f32. It can be traced."""
 
     def rate(done: Any) -> Any:
         step = jnp.asarray(done, jnp.float32) + 1

@@ -1,4 +1,4 @@
-"""Rows are made and sent to the device while the device is busy with those before them."""
+"""Rows are made and sent to the device while it is busy with earlier rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Made = TypeVar("Made")
 
 
 def prefetched(make: Callable[[Item], Made], items: Iterable[Item], depth: int) -> Iterator[Made]:
-    """`make` of each item, in order, worked out by one thread up to `depth` ahead. An error is raised where
-    its item would have come; closing the iterator ends the thread."""
+    """`make` of each item, in order, computed by one thread up to `depth` items ahead. An error is raised
+    where its item would have come. Closing the iterator ends the thread."""
     with ThreadPoolExecutor(1, "chorus-rows") as pool:
         waiting: deque[Future[Made]] = deque()
         try:

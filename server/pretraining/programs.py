@@ -1,4 +1,4 @@
-"""A run's device programs: make the optimiser's state, add a micro-batch, step, measure."""
+"""A run's device programs: create the optimiser's state, add a micro-batch, step, measure."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from server.pretraining.settings import PretrainingSettings
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """Scalars f32 of one step: mean cross-entropy a target token, share of hits, the gradient's norm,
-    the learning rate."""
+    """Results of one step, as f32 scalars: mean cross-entropy of a target token, share of hits, the
+    gradient's norm, the learning rate."""
 
     loss: Any
     accuracy: Any
@@ -65,7 +65,7 @@ class PretrainingPrograms:
     rows: Any
 
     def place(self, rows: Rows) -> PretrainingBatch:
-        """Rows on their devices, ids as narrow as they are stored."""
+        """Rows on their devices. Ids are as narrow as they are stored."""
         batch = PretrainingBatch(rows.inputs, rows.targets, rows.input_segments, rows.target_segments)
         placed: PretrainingBatch = jax.device_put(batch, self.rows)
         return placed
@@ -74,7 +74,7 @@ class PretrainingPrograms:
 def make_programs(
     config: T5Config, settings: PretrainingSettings, mesh: DeviceMesh | None
 ) -> PretrainingPrograms:
-    """The programs of a run; each compiles when it is first called."""
+    """The programs of a run. Each compiles when it is first called."""
     functions = build(config, settings.layout, settings.compute_dtype, mesh).functions
     attend, optimiser = attention_of(settings.attention), make_optimiser(settings)
     shapes = parameter_shapes(config)
@@ -125,5 +125,5 @@ def _apply(
 
 
 def steps_done(state: Any) -> Any:
-    """The optimiser's own count of steps: the learning rate's, which is the last of the chain."""
+    """The optimiser's own count of steps: that of the learning rate, which is last in the chain."""
     return state[-1].count

@@ -1,4 +1,4 @@
-"""A run from its options to a checkpoint and a card.
+"""A run, from its options to a checkpoint and a card.
 
 `run_pretraining` makes a model, `run_adaptation` continues one.
 
@@ -48,19 +48,19 @@ TensorStream = Iterable[tuple[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where and how a run goes, beside its `PretrainingSettings`.
+    """Where and how a run goes, apart from its `PretrainingSettings`.
 
     Attributes:
-        folder: of the run; a run found there goes on.
-        text: to learn from.
-        examples: JSON lines, for the objective of that name.
-        leave_out: tasks of the examples that are not trained on.
-        fractions: percents of the steps at which the model is written, besides the end.
-        name: of the model.
-        data_licence: for the card.
+        folder: the run's folder; a run found there is continued.
+        text: the text to learn from.
+        examples: JSON lines, for the objective of this name.
+        leave_out: tasks of the examples to leave out of training.
+        fractions: percentages of the steps at which the model is written, besides the end.
+        name: name of the model.
+        data_licence: licence of the text, for the card.
         model_devices: devices that share each weight; the others share the rows.
-        background_checkpoints: write them while training goes on.
-        stop: true once somebody asked for an end.
+        background_checkpoints: whether to write them while training goes on.
+        stop: returns true once somebody asked the run to end.
     """
 
     folder: Path
@@ -81,9 +81,9 @@ class Start:
     """What a run starts from.
 
     Attributes:
-        tensors: makes the first weights, canonical, f32.
-        base: fingerprint of the model that is continued; "random" when none is.
-        card: of that model.
+        tensors: makes the first weights; canonical, f32.
+        base: fingerprint of the model that is continued, or "random".
+        card: card of that model.
     """
 
     config: T5Config
@@ -97,7 +97,7 @@ PretrainingEnding = Literal["finished", "stopped"]
 
 
 def prepare_data(options: RunOptions, settings: PretrainingSettings, say: Say) -> None:
-    """Only the vocabulary and the token files, to be carried elsewhere."""
+    """Make only the vocabulary and the token files, to be carried elsewhere."""
     options.folder.mkdir(parents=True, exist_ok=True)
     path = ensure_vocabulary(options.folder, options.text, settings.seed, say)
     ensure_tokens(options.folder, Vocabulary.load(path), options.text, settings.seed, say)
@@ -109,10 +109,10 @@ def run_pretraining(
     """Make a model from text.
 
     Args:
-        architecture: its vocabulary sizes are replaced by the vocabulary's.
+        architecture: its vocabulary sizes are replaced by those of the vocabulary.
 
     Raises:
-        InvalidInputError: an option, the text, or what is in the folder does not allow it; names the option.
+        InvalidInputError: an option, the text, or the content of the folder is not valid; names the option.
     """
     options.folder.mkdir(parents=True, exist_ok=True)
     path = ensure_vocabulary(options.folder, options.text, settings.seed, say)
@@ -131,7 +131,7 @@ def run_adaptation(
     """Continue a model that `load_model` reads.
 
     Raises:
-        InvalidModelError: it cannot be read, or has no vocabulary.
+        InvalidModelError: the model cannot be read, or has no vocabulary.
         InvalidInputError: see `run_pretraining`.
     """
     reader = open_checkpoint(model, OpenOptions(name=options.name))
@@ -154,14 +154,14 @@ def _run(start: Start, options: RunOptions, settings: PretrainingSettings, say: 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second process out, which would go on from a state that the first is still writing."""
+    """Keep out a second process, which would continue from a state that the first is still writing."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InvalidInputError(
-                f"another process trains in {folder}; wait for its end, or give another folder",
+                f"another process is training in {folder}; wait for its end, or give another folder",
                 field="folder",
             ) from None
         yield
@@ -196,7 +196,7 @@ def _run_alone(
     finally:
         checkpoints.close()
     if ending == "stopped":
-        say(f"stopped at step {state.step:,} of {settings.steps:,}, saved; the same command goes on")
+        say(f"stopped at step {state.step:,} of {settings.steps:,}, saved; the same command continues")
         return ending
     fingerprint = write_model(target, start, state)
     card = make_card(
@@ -227,7 +227,7 @@ def _state(start: Start, programs: PretrainingPrograms, checkpoints: Checkpoints
     optimiser = programs.start(tensors)
     found = checkpoints.restore(tensors, optimiser)
     if found is not None:
-        say(f"going on from step {found.step:,}")
+        say(f"continuing from step {found.step:,}")
     return found or State(0, tensors, optimiser)
 
 
@@ -254,7 +254,7 @@ def _milestones(start: Start, options: RunOptions, settings: PretrainingSettings
 
 
 def write_model(target: Path, start: Start, state: State) -> str:
-    """Write the weights as one of our checkpoints, whole or not at all; returns the fingerprint."""
+    """Write the weights as one of our checkpoints, whole or not at all. Returns the fingerprint."""
     order = ((name, np.asarray(jax.device_get(state.tensors[name]))) for name in state.tensors)
     objective = f"step {state.step} after {start.base}"
     written = write_checkpoint(
@@ -265,7 +265,7 @@ def write_model(target: Path, start: Start, state: State) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What a run ran on, for its card."""
+    """The machine on which a run ran, for its card."""
     device = jax.devices()[0]
     return {
         "platform": device.platform, "device": device.device_kind, "devices": jax.device_count(),

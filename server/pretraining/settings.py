@@ -1,4 +1,5 @@
-"""Everything that decides the numbers of a run, once: options, model card and resuming read this table."""
+"""Everything that decides the numbers of a run, declared once: options, model card and resuming read this
+table."""
 
 from __future__ import annotations
 
@@ -21,29 +22,31 @@ PRETRAINING_ATTENTIONS: tuple[PretrainingAttention, ...] = get_args(PretrainingA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainingSettings:
-    """One training run. Frozen; checked when it is made.
+    """One training run. Frozen, and checked when it is made.
 
     Attributes:
-        objective: what is learned; see `data`.
-        input_length: L, tokens of an input row.
-        target_length: T, tokens of a target row; the `examples` objective only (the others follow from L).
-        noise_density, mean_span_length: span corruption's, T5's values.
-        batch_size: rows a step.
-        micro_batch_size: rows a device dispatch; divides `batch_size`.
-        steps: optimiser steps in all.
+        objective: what to learn; see `data`.
+        input_length: L, tokens in an input row.
+        target_length: T, tokens in a target row; only for the `examples` objective, because for the others it
+            follows from L.
+        noise_density, mean_span_length: for span corruption; the defaults are T5's.
+        batch_size: rows in a step.
+        micro_batch_size: rows in a device dispatch; divides `batch_size`.
+        steps: number of optimiser steps.
         optimiser: all weights train. `adafactor` is T5's: factored, no momentum, clipped at RMS 1.
-        parameter_scaling: updates are multiplied by a tensor's RMS (at least 1e-3).
+        parameter_scaling: whether updates are multiplied by a tensor's RMS (at least 1e-3).
         schedule: `rsqrt` is learning_rate / sqrt(max(step, warmup_steps)), T5's pretraining with 1.0.
         learning_rate: see `schedule`.
-        warmup_steps: `rsqrt`: the step until which the rate is level. `constant`: steps of linear warm-up.
-        cooldown_steps: over the last so many steps the rate falls to 0, linearly.
-        weight_decay: times the learning rate.
+        warmup_steps: for `rsqrt`, the step until which the rate is level; for `constant`, steps of linear
+            warm-up.
+        cooldown_steps: number of last steps over which the rate falls to 0, linearly.
+        weight_decay: multiplied by the learning rate.
         z_loss: weight of the squared logarithm of the softmax's normaliser.
-        seed: of weights (when made), batches and vocabulary.
-        compute_dtype: of the model; weights, optimiser and loss are float32.
-        layout, attention: how the same numbers are computed; see `model.layout` and `attention`.
-        evaluate_batches: micro-batches of the held-out slice that a measurement takes.
-        examples_cap: most examples of a task that count when tasks are weighed (T5's K).
+        seed: seed of weights (if they are made), batches and vocabulary.
+        compute_dtype: type in which the model computes; weights, optimiser and loss are float32.
+        layout, attention: ways to compute the same numbers; see `model.layout` and `attention`.
+        evaluate_batches: micro-batches of the held-out slice in a measurement.
+        examples_cap: the most examples of a task that count when tasks are weighed (T5's K).
     """
 
     objective: Objective = "span_corruption"
@@ -72,7 +75,7 @@ class PretrainingSettings:
     def __post_init__(self) -> None:
         for name, (lowest, highest) in _BOUNDS.items():
             value = getattr(self, name)
-            if not lowest <= value <= highest:  # of nan neither holds
+            if not lowest <= value <= highest:  # for nan neither is true
                 raise refused(name, f"must be from {lowest:g} to {highest:g}, got {str(value)[:80]}")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
@@ -87,7 +90,7 @@ class PretrainingSettings:
 
     @property
     def micro_batches(self) -> int:
-        """Device dispatches a step."""
+        """Device dispatches in a step."""
         return self.batch_size // self.micro_batch_size
 
     def to_json(self) -> dict[str, Any]:

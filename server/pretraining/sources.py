@@ -1,4 +1,4 @@
-"""Where a run's rows come from: a pure function of the step, so that a run may stop and go on anywhere."""
+"""Where a run's rows come from: a pure function of the step, so that a run may stop and continue anywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.pretraining.data.tokens import Tokens
 from server.pretraining.settings import PretrainingSettings
 
 HELD_OUT_EXAMPLES = 0.02
-"""Share of each task's examples that the loss is measured on."""
+"""Share of each task's examples on which the loss is measured."""
 
 
 class RowSource(ABC):
@@ -26,7 +26,7 @@ class RowSource(ABC):
 
     Attributes:
         lengths: L and T.
-        facts: what the model card says of the data.
+        facts: what the model card says about the data.
         digest: SHA-256 (hex) that a continued run must find again.
     """
 
@@ -36,7 +36,7 @@ class RowSource(ABC):
 
     @abstractmethod
     def rows(self, split: str, place: int, count: int) -> Rows:
-        """Rows `place * count` .. of the endless row of a split, `train` or `held_out`."""
+        """Rows from `place * count` on of the endless sequence of a split, `train` or `held_out`."""
 
 
 class SpanSource(RowSource):
@@ -63,7 +63,7 @@ class SpanSource(RowSource):
 
 
 class PrefixSource(RowSource):
-    """The LM objective: two chunks a row."""
+    """The LM objective, with two chunks in a row."""
 
     def __init__(self, tokens: Tokens, vocabulary: Vocabulary, settings: PretrainingSettings) -> None:
         self._seed, self._eos = settings.seed, vocabulary.eos_id
@@ -77,7 +77,7 @@ class PrefixSource(RowSource):
 
 
 class ExampleSource(RowSource):
-    """A supervised mixture, packed."""
+    """A supervised mixture, packed into rows."""
 
     def __init__(
         self, path: Path, left_out: tuple[str, ...], vocabulary: Vocabulary, settings: PretrainingSettings

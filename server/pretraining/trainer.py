@@ -1,6 +1,7 @@
 """The loop: micro-batches, steps, measurements, checkpoints, milestones.
 
-The state is only ever that of a whole step. The device is read when the curve is due, not at each step.
+The state is always that after a whole step. The device is read when a line of the curve is due, not at each
+step.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often things happen; decides no number.
+    """How often things happen. It affects no number.
 
     Attributes:
-        report_every_steps: a line of the curve and of progress.
-        evaluate_every_steps: a measurement of the held-out slice; 0 only at the end.
-        checkpoint_every_steps: a checkpoint; 0 leaves it to the minutes.
-        checkpoint_every_minutes: likewise by time; 0 leaves it to the steps.
-        max_minutes: save and stop after so long; None never.
+        report_every_steps: how often to write a line of the curve and of progress.
+        evaluate_every_steps: how often to measure the held-out slice; 0 only at the end.
+        checkpoint_every_steps: how often to write a checkpoint; 0 leaves this to the minutes.
+        checkpoint_every_minutes: the same by time; 0 leaves this to the steps.
+        max_minutes: save and stop after this time; None never stops.
     """
 
     report_every_steps: int = 10
@@ -54,9 +55,9 @@ class Trainer:
 
     Attributes:
         state: advanced in place.
-        milestones: step -> what to do when so many steps are done; must bear being done again.
-        stop: true once somebody asked for an end.
-        clock: seconds, monotonic.
+        milestones: step -> what to do when this many steps are done. It must be safe to do again.
+        stop: returns true once somebody asked the run to end.
+        clock: gives monotonic seconds.
     """
 
     programs: PretrainingPrograms
@@ -72,7 +73,8 @@ class Trainer:
     clock: Callable[[], float] = time.monotonic
 
     def run(self) -> Literal["finished", "stopped"]:
-        """Train until the steps are done, the time is up, or somebody asks for an end. The state is saved.
+        """Train until the steps are done, the time is up, or somebody asks the run to end. The state is
+        saved.
 
         Raises:
             InvalidInputError: the loss is no longer a number.
@@ -132,7 +134,7 @@ class Trainer:
         self._milestone()
 
     def _read(self) -> None:
-        """Wait for the steps dispatched so far and keep what they found."""
+        """Wait for the steps dispatched so far and keep their results."""
         for standing in jax.device_get(self._standings):
             self.state.pending.append((float(standing.loss), float(standing.accuracy)))
         if self._standings:
@@ -141,7 +143,7 @@ class Trainer:
         self._require_finite()
 
     def _report(self) -> None:
-        """A line for all steps since the last one, those of an earlier sitting included."""
+        """Write a line for all steps since the last one, including those of an earlier sitting."""
         self._read()
         state, last = self.state, self._last
         if last is None or not state.pending:
@@ -156,7 +158,7 @@ class Trainer:
         state.pending = []
 
     def _evaluate(self) -> None:
-        """The held-out slice: always the same rows."""
+        """Measure the held-out slice; its rows are always the same."""
         size = self.settings.micro_batch_size
         sums = np.zeros(4)
         for number in range(self.settings.evaluate_batches):

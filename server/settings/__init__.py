@@ -1,9 +1,9 @@
-"""Every setting of the server, once, a file for each group: what flags, variables, the settings file and
-docs/settings.md have in common.
+"""Every setting of the server, declared once, with a file for each group. Flags, variables, the settings file
+and docs/settings.md all come from here.
 
-A value comes from, first match wins: a flag of `chorus serve`, an environment variable (`CHORUS_` and the
-name in capitals), a TOML file (`--config` or `CHORUS_CONFIG`), the default. The name is the same everywhere;
-in the file it stands under its group. Units are in the names.
+A value comes from the first of these that has it: a flag of `chorus serve`, an environment variable
+(`CHORUS_` and the name in capitals), a TOML file (`--config` or `CHORUS_CONFIG`), the default. The name is
+the same everywhere; in the file it stands under its group. Units are in the names.
 """
 
 from server.settings.load import load_settings

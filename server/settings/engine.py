@@ -25,10 +25,11 @@ class EngineSettings(SettingsGroup):
         "auto",
         description="Type that the model's matrices are kept and multiplied in. `auto` is the compute type; "
         "`bf16` beside f32 halves their memory and, on a CPU with bf16 instructions, makes answers a third "
-        "faster: docs/models.md has what it changes.",
+        "faster; docs/models.md says what it changes.",
     )
     layout: Literal["unrolled", "scanned"] = Field(
-        "unrolled", description="Weights in one buffer a layer (fast decode) or stacked (fast compile)."
+        "unrolled",
+        description="One buffer for each layer's weights (fast decode), or all stacked (fast compile).",
     )
     attention: Literal["auto", "xla", "cudnn"] = Field(
         "auto",
@@ -36,15 +37,18 @@ class EngineSettings(SettingsGroup):
         "pairs of rows on one CPU, else XLA.",
     )
     model_devices: int = Field(
-        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are cut."
+        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are split."
     )
     data_devices: int = Field(
         1,
         ge=1,
-        description="Groups of `model_devices` devices that share batch rows and slots; weights repeat.",
+        description="Groups of `model_devices` devices; each holds all weights and part of the rows and "
+        "slots.",
     )
     memory_limit_bytes: int | None = Field(
-        None, ge=1, description="Device memory that may be used; nine tenths of the device's when unset."
+        None,
+        ge=1,
+        description="Device memory that may be used; by default nine tenths of what the device has.",
     )
     prompt_rows: int = Field(8192, ge=1, description="Rows of the device-resident prompt table.")
     host_prompts_bytes: int = Field(
@@ -57,44 +61,48 @@ class EngineSettings(SettingsGroup):
     )
     input_lengths: NumberList | None = Field(
         None,
-        description="Compiled input lengths in tokens (prompt, text and `</s>`), in place of those of "
-        "`shapes`; the largest is the limit.",
+        description="Compiled input lengths in tokens (prompt, text and `</s>`), instead of those of "
+        "`shapes`; the largest is the limit of an input.",
     )
     batch_rows: NumberList | None = Field(
         None,
-        description="Batch sizes of the encoder that are compiled at each length, in place of those of "
+        description="Batch sizes of the encoder that are compiled at each length, instead of those of "
         "`shapes`.",
     )
     blocks: ShapeList | None = Field(
         None,
-        description="Decode blocks as INPUTxNEWxSLOTS, in place of those of `shapes`: input tokens, new "
-        "tokens and sequences that fit one.",
+        description="Decode blocks as INPUTxNEWxSLOTS, instead of those of `shapes`: input tokens, new "
+        "tokens and number of sequences that fit into one.",
     )
     score_buckets: ShapeList | None = Field(
         None,
-        description="Label ranking as LABELSxTOKENS of one dispatch, in place of those of `shapes`; more "
+        description="Label ranking as LABELSxTOKENS of one dispatch, instead of those of `shapes`; more "
         "labels take more dispatches.",
     )
     batch_invariant: bool = Field(
         False,
-        description="One compiled shape an input length, so that load cannot change an answer's rounding.",
+        description="Use one compiled shape for each input length, so that load cannot change an answer's "
+        "rounding.",
     )
     decode_tokens_per_dispatch: int = Field(
         4,
         ge=1,
-        description="Tokens decoded for each sequence before the host looks again: more is faster, later.",
+        description="Tokens decoded in one device step for each sequence: more is faster, but answers "
+        "arrive later.",
     )
     step_timeout_seconds: float = Field(
         120.0,
         ge=0,
         le=YEAR_SECONDS,
-        description="A device step that takes longer ends the process; 0 never gives up.",
+        description="A device step that takes longer than this ends the process; 0 means no limit.",
     )
     max_programs: int = Field(
-        128, ge=1, description="Most programs that a start may compile; lengths, batches and blocks multiply."
+        128,
+        ge=1,
+        description="Most programs that a start may compile. Lengths, batch sizes and blocks multiply.",
     )
     compile_cache_dir: Path | None = Field(
         None,
-        description="Folder of compiled programs, kept for later starts; unset, `compile_cache` in the data "
-        "folder.",
+        description="Folder that keeps compiled programs for later starts; by default `compile_cache` in "
+        "the data folder.",
     )

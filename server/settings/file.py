@@ -1,4 +1,4 @@
-"""The settings file: TOML, each setting under the heading of its group."""
+"""The settings file: TOML, with each setting under the heading of its group."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from server.settings.whole import GROUPS, group_of
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Values by setting name, not yet checked.
+    """Values by setting name, not validated yet.
 
     Raises:
-        InvalidInputError: there is no such file, it is no TOML, or a name in it is no setting or stands under
-            another heading than its own; says where each belongs.
+        InvalidInputError: there is no such file, it is not TOML, or it has a name that is not a setting or
+            stands under the wrong heading. The error says where each belongs.
     """
-    if not os.path.isfile(path):  # noqa: PTH113 - answers whatever the name is
+    if not os.path.isfile(path):  # noqa: PTH113 - it answers for any name
         raise InvalidInputError(f"The settings file {path} does not exist.", field="config")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -42,11 +42,11 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def _stray(name: str) -> str:
-    """What to do about a name that is not where a setting of that name would be."""
+    """What to do about a name that stands where no setting of that name belongs."""
     group = group_of(name)
     if group is not None:
         return f"write {name} under [{group}]"
     if (told := removal(name)) is not None:
         return told
     headings = ", ".join(f"[{each}]" for each in GROUPS)
-    return f"{name[:80]!r} is no setting and no group; the groups are {headings}"
+    return f"{name[:80]!r} is neither a setting nor a group; the groups are {headings}"

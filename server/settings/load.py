@@ -1,4 +1,4 @@
-"""Settings of a process, read from where they may stand: flags, environment, file."""
+"""The settings of a process, read from flags, environment and file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def load_settings(
     """Settings from flags, environment and file.
 
     Args:
-        flags: values by setting name; those that are None were not given.
-        config: TOML file; `CHORUS_CONFIG` names it otherwise.
-        listening: whether the process will listen on an address; else the bind rule does not hold.
+        flags: values by setting name; None means that the flag was not given.
+        config: TOML file; if None, `CHORUS_CONFIG` names it.
+        listening: whether the process will listen on an address; if not, the rule about binding does not
+            apply.
 
     Raises:
-        InvalidInputError: a value is out of range, a name unknown or the file unreadable; names the setting
-            or `config`.
+        InvalidInputError: a value is out of range, a name is unknown or the file is unreadable; names the
+            setting or `config`.
     """
     named = os.environ.get(_CONFIG_VARIABLE)
     path = config or (Path(named) if named else None)
@@ -44,7 +45,7 @@ def load_settings(
 
 
 def _from_environment() -> dict[str, str]:
-    """An empty variable is one that is not set; one of another name is somebody else's."""
+    """An empty variable counts as unset. Variables with other names are not ours."""
     for name in REMOVED:
         if os.environ.get(variable_of(name)):
             raise InvalidInputError(f"{variable_of(name)} is set, and {removal(name)}.", field=name)
@@ -53,7 +54,8 @@ def _from_environment() -> dict[str, str]:
 
 
 def check_settings(settings: Settings) -> Settings:
-    """Rules between settings: the bind rule and the drain's. Raises InvalidInputError naming the setting."""
+    """Check the rules between settings, about binding and draining. Raises InvalidInputError naming the
+    setting."""
     if settings.api_key_file is None and not settings.is_loopback and not settings.insecure_bind:
         raise InvalidInputError(
             f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use "
@@ -63,8 +65,8 @@ def check_settings(settings: Settings) -> Settings:
         )
     if settings.drain_notice_ms and settings.drain_notice_ms >= 1000 * settings.drain_seconds:
         raise InvalidInputError(
-            f"drain_notice_ms is {settings.drain_notice_ms}, and drain_seconds, which it is a part of, is "
-            f"{settings.drain_seconds:g}: give a shorter notice or more time.",
+            f"drain_notice_ms is {settings.drain_notice_ms}. It is a part of drain_seconds, which is "
+            f"{settings.drain_seconds:g}: shorten the notice or allow more time.",
             field="drain_notice_ms",
         )
     return settings
@@ -75,7 +77,7 @@ def _readable(error: ValidationError) -> InvalidInputError:
     for item in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in item["loc"]) or "settings"
         message, got = item["msg"].removeprefix("Value error, "), str(item["input"])
-        shown = "" if "@" in got else f", got {got[:80]!r}"  # a URL may hold a password
+        shown = "" if "@" in got else f", got {got[:80]!r}"  # a URL may contain a password
         problems.append(f"{name}: {message[0].lower()}{message[1:]}{shown}")
     first = error.errors(include_url=False, include_context=False)[0]["loc"]
     return InvalidInputError("; ".join(problems) + ".", field=str(first[0]) if first else None)

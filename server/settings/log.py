@@ -11,15 +11,15 @@ from server.settings.values import SettingsGroup
 
 
 class LogSettings(SettingsGroup):
-    """What is told of requests, in lines and in series."""
+    """What the log and the metrics report about requests."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log level."
+        "info", description="Least severe level that is logged."
     )
     access_log: bool = Field(
         True,
-        description="Write one line for each request, without its content; for health and scrapes at debug. "
-        "What an overload refuses shares a line a second.",
+        description="Write one line for each request, without its content. Health checks and scrapes are "
+        "logged at debug. Requests refused in an overload share one line a second.",
     )
     journal_file: Path | None = Field(
         None, description="Append-only admission journal: one line for each accepted request."

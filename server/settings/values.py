@@ -1,4 +1,4 @@
-"""What the value of a setting may be, whichever setting it is."""
+"""Rules that hold for the value of any setting."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from server.urls import split_http_url
 MIB = 1 << 20
 
 YEAR_SECONDS = 31_536_000
-"""Nothing waits longer: clocks and locks cannot be asked to wait for ever longer."""
+"""The longest time that any setting may give: clocks and locks cannot wait for ever longer."""
 
 _LARGEST = 2**53
 
 
 def _numbers(value: Any) -> Any:
-    """`64,128` as a tuple; anything else as it is."""
+    """Turn `64,128` into a tuple; leave anything else as it is."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
 def _shapes(value: Any) -> Any:
-    """`128x64x16,256x64x16` as tuples; anything else as it is."""
+    """Turn `128x64x16,256x64x16` into tuples; leave anything else as it is."""
     return tuple(tuple(part.split("x")) if isinstance(part, str) else part for part in _numbers(value))
 
 
@@ -52,9 +52,9 @@ ShapeList = Annotated[tuple[tuple[_Number, ...], ...], BeforeValidator(_shapes),
 
 
 class SettingsGroup(BaseModel):
-    """Settings that belong together, each with its bounds, its default and what it means. Frozen.
+    """Settings that belong together, each with its bounds, its default and its meaning. Frozen.
 
-    Refuses, for every one, what no name, path, URL or machine number can be.
+    In every group, values that no name, path, URL or machine number can have are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
@@ -66,9 +66,9 @@ class SettingsGroup(BaseModel):
             if not isinstance(text, str | Path):
                 continue
             if has_control_characters(str(text)) or not is_unicode(str(text)):
-                raise ValueError("must hold no control characters, and be UTF-8")
+                raise ValueError("must contain no control characters, and be UTF-8")
             if text == "" and not isinstance(cls.model_fields[str(info.field_name)].default, tuple):
-                raise ValueError("must not be empty; leave it out for the default")
+                raise ValueError("must not be empty; leave it out to get the default")
         return value
 
     @field_validator("*", check_fields=False)

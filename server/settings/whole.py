@@ -1,4 +1,4 @@
-"""The groups together: the settings of one process, and how each is named where it can be given."""
+"""The groups together: the settings of one process, and their names on the command line and elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUPS: Mapping[str, type[SettingsGroup]] = {
     "limits": LimitSettings,
     "log": LogSettings,
 }
-"""By name, as people read them."""
+"""Groups in the order in which people read them."""
 
 _PREFIX = "CHORUS_"
 _SHORT_FLAGS = {"http_host": "host", "http_port": "port"}
@@ -31,22 +31,22 @@ _SHORT_FLAGS = {"http_host": "host", "http_port": "port"}
 class Settings(HttpSettings, EngineSettings, StoreSettings, TuningSettings, LimitSettings, LogSettings):
     """Frozen configuration of one server process.
 
-    Build it with `load_settings`, which gives readable errors.
+    Build it with `load_settings`, whose errors are readable.
     """
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the listening address."""
+        """Whether only this machine can reach the address that the server listens on."""
         return is_loopback(self.http_host)
 
 
 def group_of(name: str) -> str | None:
-    """The group of a setting; None where there is no such setting."""
+    """The group of a setting; None if there is no such setting."""
     return next((group for group, members in GROUPS.items() if name in members.model_fields), None)
 
 
 def title_of(group: str) -> str:
-    """What the settings of a group have in common, without a full stop."""
+    """What the settings of a group are about, without a full stop."""
     return (GROUPS[group].__doc__ or "").partition(".")[0]
 
 
@@ -62,7 +62,7 @@ def variable_of(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this machine itself."""
+    """Whether a name or an address means this machine."""
     if host == "localhost":
         return True
     try:

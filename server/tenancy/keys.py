@@ -1,4 +1,4 @@
-"""Bearer keys, kept as SHA-256 digests only and compared in constant time."""
+"""Bearer keys. They are kept only as SHA-256 digests and compared in constant time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOST_SECRET_BYTES = 8 * MAX_KEY_CHARACTERS
 
 
 class KeyRing:
-    """Keys and whom they stand for. `required` is False when there are none: then everybody is `anonymous`.
+    """Keys and the principals that they identify. If no key is `required`, everybody is `anonymous`.
 
     Args:
-        keys: secret to principal; only digests are kept.
-        anonymous: the caller without a key, where no key is required.
+        keys: principal by secret; only digests of the secrets are kept.
+        anonymous: the caller without a key, if no key is required.
     """
 
     def __init__(self, keys: Mapping[str, Principal], anonymous: Principal) -> None:
@@ -29,7 +29,7 @@ class KeyRing:
 
     @property
     def required(self) -> bool:
-        """Whether a route of the API needs a key: some key can do more than read metrics."""
+        """Whether routes of the API need a key: some key can do more than read metrics."""
         return any(principal.scopes != {Scope.METRICS} for _, principal in self._keys)
 
     def requires(self, scope: Scope) -> bool:
@@ -40,7 +40,7 @@ class KeyRing:
         """The caller behind an `Authorization` header.
 
         Raises:
-            UnauthenticatedError: a key is needed, and none or an unknown one came.
+            UnauthenticatedError: a key is needed, and the request has none or an unknown one.
             ForbiddenError: the key is known and lacks the scope.
         """
         if authorization is None:
@@ -49,7 +49,7 @@ class KeyRing:
             return self._anonymous
         principal = self._find(authorization)
         if principal is None:
-            if not self.requires(scope):  # a client that always sends its key also works on an open server
+            if not self.requires(scope):  # a client that always sends its key also works with an open server
                 return self._anonymous
             raise UnauthenticatedError(
                 "The key is not valid: check it, and send 'Authorization: Bearer KEY'."
@@ -65,7 +65,7 @@ class KeyRing:
             return None
         digest = _digest(secret)
         found: Principal | None = None
-        for known, principal in self._keys:  # every key is compared, so that time tells nothing
+        for known, principal in self._keys:  # every key is compared, so that the time reveals nothing
             if hmac.compare_digest(known, digest):
                 found = principal
         return found
@@ -75,8 +75,8 @@ def load_keys(tenant: str, api_key_file: Path | None, scrape_token_file: Path | 
     """The key ring of a server with at most one key and one scrape token.
 
     Raises:
-        InvalidInputError: a file is missing, empty or its secret too short; names the setting, never the
-        secret.
+        InvalidInputError: a file is missing or empty, or its secret is too short. The error names the
+            setting, never the secret.
     """
     keys: dict[str, Principal] = {}
     if scrape_token_file is not None:
@@ -86,19 +86,20 @@ def load_keys(tenant: str, api_key_file: Path | None, scrape_token_file: Path | 
         secret = read_secret(api_key_file, "api_key_file")
         if secret in keys:
             raise InvalidInputError(
-                "The key and the scrape token are the same: make two.", field="scrape_token_file"
+                "The key and the scrape token are the same: use two different secrets.",
+                field="scrape_token_file",
             )
         keys[secret] = Principal(tenant, "key", ALL_SCOPES)
     return KeyRing(keys, Principal(tenant, "anonymous", ALL_SCOPES))
 
 
 def read_secret(path: Path, field: str) -> str:
-    """One secret from a file, surrounding white space dropped.
+    """One secret from a file, without surrounding white space.
 
     Raises InvalidInputError naming the setting.
     """
     try:
-        with path.open("rb") as file:  # bounded: a device may have no end
+        with path.open("rb") as file:  # bounded: a device file may have no end
             secret = file.read(_MOST_SECRET_BYTES).decode("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
@@ -106,7 +107,7 @@ def read_secret(path: Path, field: str) -> str:
     if not MIN_KEY_CHARACTERS <= len(secret) <= MAX_KEY_CHARACTERS or any(c.isspace() for c in secret):
         raise InvalidInputError(
             f"{path} must hold one secret of {MIN_KEY_CHARACTERS} to {MAX_KEY_CHARACTERS} characters without "
-            "white space, such as `openssl rand -hex 32` makes.",
+            "white space, such as `openssl rand -hex 32` prints.",
             field=field,
         )
     return secret

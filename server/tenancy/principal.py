@@ -1,4 +1,4 @@
-"""A principal is a caller whose key was checked: a tenant and the scopes that the key carries."""
+"""A principal is a caller whose key was checked: a tenant and the scopes of the key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """What a key may do; each route names the one it needs."""
+    """What a key may do. Each route names the scope that it needs."""
 
     INFER = "infer"
     READ = "prompts:read"
@@ -21,11 +21,11 @@ ALL_SCOPES: frozenset[Scope] = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks.
+    """The caller of a request.
 
     Attributes:
-        tenant: namespace whose tasks a bare name means, and who pays for the work.
-        name: of the key, for `created_by` and logs; never the key itself.
+        tenant: the namespace of names without a tenant, and who pays for the work.
+        name: the key's name, for `created_by` and logs; never the key itself.
         scopes: what the key may do.
         weight: fair-share weight of the tenant.
     """

@@ -240,7 +240,7 @@ def test_status(run: Run, fake: FakeChorus) -> None:
         (("tasks", "show", "a/b/c"), 2, "chorus: invalid argument in task: 'a/b' is not a name"),
         (("tasks", "rollback"), 2, "Missing argument"),
         (("tasks", "promote", "a", "zero"), 2, "not a valid integer"),
-        (("generate", "a"), 2, "nothing to ask"),
+        (("generate", "a"), 2, "no input"),
         (("generate",), 2, "Name the task"),
         (("generate", "a", "x", "--field", "text=y"), 2, "not both"),
         (("generate", "a", "--field", "text"), 2, "NAME=TEXT"),

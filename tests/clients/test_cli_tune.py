@@ -261,7 +261,7 @@ def test_a_running_job_is_cancelled_at_its_next_step(run: Run, fake: FakeChorus,
     fake.tuning.change = lambda request, identity, verb: __import__("httpx").Response(  # type: ignore[method-assign]
         200, json=fake.tuning.jobs[identity] | {"status": "running", "cancel_requested": True}
     )
-    assert run("tune", "cancel", job).stdout == f"{job} is running and stops at its next step\n"
+    assert run("tune", "cancel", job).stdout == f"{job} is running and will stop at its next step\n"
 
 
 def test_a_document_from_a_file(run: Run, fake: FakeChorus, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_peft_is_saved_as_a_folder_or_a_zip(client: Client, tmp_path: Path) -> N
     assert (tmp_path / "a.zip").read_bytes() == archive
     client.tasks.pull("a", tmp_path / "adapter", format="peft")
     assert (tmp_path / "adapter" / PEFT_WEIGHTS).read_bytes() == b"weights"
-    with pytest.raises(InvalidArgumentError, match="there already"):
+    with pytest.raises(InvalidArgumentError, match="exists already"):
         client.tasks.pull("a", tmp_path / "adapter", format="peft")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "adapter"]
 

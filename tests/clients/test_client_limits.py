@@ -368,7 +368,7 @@ def test_a_zip_that_unpacks_to_more_than_a_prompt_is_refused(
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=packed))
     with (
         Client(transport=transport) as client,
-        pytest.raises(errors.UnexpectedAnswerError, match="unpacks to over"),
+        pytest.raises(errors.UnexpectedAnswerError, match="unpacks to more than"),
     ):
         client.tasks.pull("a", tmp_path / "folder", version=1, format="peft")
     assert not list(tmp_path.iterdir())

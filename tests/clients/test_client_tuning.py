@@ -89,7 +89,7 @@ def test_rows_become_json_lines(client: Client, fake: FakeChorus) -> None:
         ("/", "is a folder"),
         (b"x", "no name"),
         ([], "no rows"),
-        ([1], "Row 1 is no object"),
+        ([1], "Row 1 is not an object"),
         ([{"a": float("nan")}], "Row 1 cannot"),
         ({"text": "a"}, "dict"),
         (3, "int"),

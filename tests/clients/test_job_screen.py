@@ -171,7 +171,7 @@ def test_a_narrow_terminal_puts_one_curve_below_the_other() -> None:
         ([event("status", status="preparing")], "checking the data and compiling for 1m05s"),
         ([event("status", status="preparing"), event("program", name="p", seconds=1)], "1 programs so far"),
         ([event("status", status="running")], "at its first steps"),
-        ([event("status", status="failed")], "it ended before its first step"),
+        ([event("status", status="failed")], "the job ended before its first step"),
         ([event("status", status="running", cancel_requested=True)], "cancelling"),
     ],
 )

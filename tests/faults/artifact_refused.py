@@ -37,7 +37,7 @@ WHOLE_FILES: tuple[Refused, ...] = (
     Refused("JSON", lambda: json.dumps(VALUES.tolist()).encode(), R.UNKNOWN_FORMAT, "none of"),
     Refused("raw floats", VALUES.tobytes, R.UNKNOWN_FORMAT, "none of"),
     Refused("HDF5", lambda: b"\x89HDF\r\n\x1a\n" + bytes(80), R.UNKNOWN_FORMAT, "none of"),
-    Refused("too large", lambda: bytes(LIMITS.max_bytes + 1), R.FILE_TOO_LARGE, "is the most"),
+    Refused("too large", lambda: bytes(LIMITS.max_bytes + 1), R.FILE_TOO_LARGE, "the limit is"),
     Refused("gzip", lambda: gzip.compress(safetensors_file(VALUES)), R.COMPRESSED, "gzip"),
     Refused("bzip2", lambda: bz2.compress(npy_file()), R.COMPRESSED, "bzip2"),
     Refused("xz", lambda: lzma.compress(npy_file()), R.COMPRESSED, "xz"),

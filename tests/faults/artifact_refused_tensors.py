@@ -119,12 +119,12 @@ SAFETENSORS: tuple[Refused, ...] = (
         R.TENSOR_EXTRA,
         "'more'",
     ),
-    Refused("name with ..", lambda: safetensors_file(VALUES, name="../prompt"), R.TENSOR_NAME, "not plain"),
+    Refused("name with ..", lambda: safetensors_file(VALUES, name="../prompt"), R.TENSOR_NAME, "plain name"),
     Refused(
         "name with NUL", lambda: safetensors_file(VALUES, name="prompt\0"), R.TENSOR_NAME, r"'prompt\x00'"
     ),
-    Refused("name of nothing", lambda: safetensors_file(VALUES, name=""), R.TENSOR_NAME, "not plain"),
-    Refused("name too long", lambda: safetensors_file(VALUES, name="p" * 5000), R.TENSOR_NAME, "not plain"),
+    Refused("name of nothing", lambda: safetensors_file(VALUES, name=""), R.TENSOR_NAME, "plain name"),
+    Refused("name too long", lambda: safetensors_file(VALUES, name="p" * 5000), R.TENSOR_NAME, "plain name"),
     Refused("tensor is a number", lambda: safetensors_file({"prompt": 1}), R.HEADER_INVALID, "described"),
     Refused(
         "tensor lacks offsets",
@@ -233,7 +233,7 @@ NPY: tuple[Refused, ...] = (
         "npy order no truth", lambda: npy_file(header=header_of(order="'C'")), R.HEADER_INVALID, "fortran"
     ),
     Refused(
-        "npy extra key", lambda: npy_file(header=header_of(more="'x': True")), R.HEADER_INVALID, "other keys"
+        "npy extra key", lambda: npy_file(header=header_of(more="'x': True")), R.HEADER_INVALID, "keys other"
     ),
     Refused(
         "npy key twice", lambda: npy_file(header=header_of(more="'descr': '<f4'")), R.DUPLICATE_KEY, "'descr'"

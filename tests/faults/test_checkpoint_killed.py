@@ -58,5 +58,5 @@ def test_killed_conversion_leaves_no_target(tmp_path: Path, to: str, after: int)
 def test_control_writing_in_place_leaves_half_a_folder_that_is_refused(tmp_path: Path) -> None:
     killed("in place", tmp_path / "m", 40)
     assert (tmp_path / "m").exists()
-    with pytest.raises(InvalidModelError, match="holds no checkpoint"):
+    with pytest.raises(InvalidModelError, match="has no checkpoint"):
         open_checkpoint(tmp_path / "m")

@@ -103,7 +103,7 @@ def test_convert_asks_for_the_vocabulary(tmp_path: Path, source: str) -> None:
     [
         (("describe", "nowhere"), "Error: there is no model folder nowhere"),
         (("fingerprint", FIXTURES / "checkpoints" / "tied_bf16"), "the server never reads"),
-        (("fingerprint", FIXTURES), "holds no checkpoint that Chorus can read"),
+        (("fingerprint", FIXTURES), "has no checkpoint that Chorus can read"),
         (("init", "--size", "tiny", FIXTURES), "exists already"),
     ],
 )

@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "a database URL with a port of letters": ("database_url", "postgresql://u:p@h:x/n", "postgresql://USER"),
     "a database URL with an odd argument": ("database_url", "sqlite:///{dir}/f?timeout=x", "sqlite:///FILE"),
     "a beginning of a URL that is none": ("tuning_data_urls", "host/folder", "must begin with http"),
-    "a host that no socket takes": ("http_host", "a..b", "no host has such a name"),
+    "a host that no socket takes": ("http_host", "a..b", "that is not a host name"),
 }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_the_table_is_for_people() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--size", "small", "--devices", "4"], "does not divide num_heads 6"),
+        (["--size", "small", "--devices", "4"], "do not divide num_heads 6"),
         (["--size", "base", "--devices", "6", "--data-devices", "4"], "4 data devices do not divide 6"),
         (["--size", "base", "--devices", "2", "--data-devices", "2", "--slots", "3"], "3 slots of block"),
         ([], "either MODEL or --size"),

@@ -102,13 +102,13 @@ def test_a_name_of_the_file_without_its_group_is_told_its_place(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("colour = 1\n", "'colour' is no setting and no group; the groups are [http], [engine], "),
-        ("[colour]\nhttp_port = 1\n", "'colour' is no setting and no group"),
-        ("[http]\ncolour = 1\n", "'colour' is no setting and no group"),
+        ("colour = 1\n", "'colour' is neither a setting nor a group; the groups are [http], [engine], "),
+        ("[colour]\nhttp_port = 1\n", "'colour' is neither a setting nor a group"),
+        ("[http]\ncolour = 1\n", "'colour' is neither a setting nor a group"),
         ("[http.http_port]\nx = 1\n", "http_port"),
         ("http = 1\n", "write [http] on a line of its own"),
         ("[[http]]\nhttp_port = 1\n", "write [http] on a line of its own"),
-        ('["a\\nb"]\n', r"'a\nb' is no setting"),
+        ('["a\\nb"]\n', r"'a\nb' is neither a setting"),
     ],
 )
 def test_what_is_no_setting_of_the_file_is_told(tmp_path: Path, text: str, words: str) -> None:
@@ -134,7 +134,7 @@ def test_a_setting_that_is_gone_is_told_wherever_it_is_given(
 ) -> None:
     config = tmp_path / "chorus.toml"
     for name in REMOVED:
-        told = f"{name} is no setting any more: {REMOVED[name]}."
+        told = f"{name} is not a setting any more: {REMOVED[name]}."
         assert name not in Settings.model_fields
         for text in (f"{name} = 1\n", f"[engine]\n{name} = 1\n"):
             config.write_text(text)
@@ -151,7 +151,7 @@ def test_a_setting_that_is_gone_is_told_wherever_it_is_given(
         for command in (serve, worker):
             result = CliRunner().invoke(command, [flag_of(name), "1"])
             assert result.exit_code == 2 and result.output.endswith(f"Error: {told}\n")
-    assert "no setting any more" in CliRunner().invoke(serve, ["--no-demo-prompts"]).output
+    assert "not a setting any more" in CliRunner().invoke(serve, ["--no-demo-prompts"]).output
     assert "No such option" in CliRunner().invoke(serve, ["--colour"]).output, "control"
 
 

@@ -87,7 +87,7 @@ def test_damage_is_explained_and_repaired_where_nothing_is_lost(served: tuple[Pr
     for kind in ("corrupt_blob", "missing_blob", "wrong_count", "wrong_task"):
         assert f"\n{kind} (" in result.stdout
         assert KINDS[kind].meaning in result.stdout and KINDS[kind].advice in result.stdout
-    assert f"{digest(1)}: it is not there; named by acme/task-1@1" in result.stdout
+    assert f"{digest(1)}: it is missing; named by acme/task-1@1" in result.stdout
     assert "8 found, 0 repaired, 8 left." in result.stdout
 
     result = run(folder, "check", "--repair", "--json")
@@ -147,7 +147,7 @@ def test_a_lost_database_is_refused_adopted_and_braked(lost: Path) -> None:
     assert result.exit_code == 1 and "24 of 24 blobs" in result.stderr
     assert "chorus store collect --allow-mass-removal" in result.stderr
     result = run(lost, "collect", "--dry-run")
-    assert result.exit_code == 1 and "But it would be refused." in result.stderr
+    assert result.exit_code == 1 and "The collection would be refused." in result.stderr
     assert run(lost, "collect", "--dry-run", "--allow-mass-removal").exit_code == 0
     assert blobs(lost) == MANY
     assert run(lost, "collect", "--allow-mass-removal").exit_code == 0

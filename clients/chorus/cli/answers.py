@@ -21,7 +21,7 @@ from chorus.types import (
 
 
 def finish(session: Session, results: Sequence[Any]) -> None:
-    """The JSON, if asked for; then a sentence for each failed item, and exit code 1 if there are any."""
+    """Print the JSON if asked for, and a sentence for each failed item. Exit with code 1 if there are any."""
     if session.as_json:
         print_json({"results": results})
     failed = False
@@ -34,7 +34,8 @@ def finish(session: Session, results: Sequence[Any]) -> None:
 
 
 def tell_generations(session: Session, results: Sequence[Generation | FailedItem]) -> None:
-    """One text a line, in the order asked; a failed item is a `-`, so that lines still match inputs."""
+    """Print one text on each line, in the order of the inputs. A failed item is a `-`, so that lines still
+    match inputs."""
     if not session.as_json:
         for item in results:
             if isinstance(item, FailedItem):
@@ -46,9 +47,7 @@ def tell_generations(session: Session, results: Sequence[Generation | FailedItem
 
 
 def stream_answers(session: Session, events: Iterable[StreamEvent], *, count: int) -> None:
-    """Tokens as they come for one text; whole texts, each with its number, for several; JSON Lines of
-    events.
-    """
+    """Print tokens as they come for one text, whole numbered texts for several, or events as JSON Lines."""
     failed = False
     written = False
     for event in events:

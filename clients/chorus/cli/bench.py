@@ -29,8 +29,10 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--task", "tasks", multiple=True, help="Repeat, most popular first. [default: every task]")
-@click.option("--base-model", is_flag=True, help="Ask the base model, no task.")
+@click.option(
+    "--task", "tasks", multiple=True, help="Task to ask; repeat, most popular first. [default: every task]"
+)
+@click.option("--base-model", is_flag=True, help="Ask the base model instead of tasks.")
 @click.option(
     "--route", type=click.Choice(["generate", "stream", "classify"]), default="generate", show_default=True
 )
@@ -39,28 +41,46 @@ def bench() -> None:
     type=click.Choice(["open", "closed"]),
     default="closed",
     show_default=True,
-    help="open: Poisson, whatever the server does; closed: --concurrency waiting clients.",
+    help="open: at random (Poisson) times, whatever the server does; closed: --concurrency clients that "
+    "wait.",
 )
-@click.option("--rate", type=float, default=10.0, show_default=True, help="Requests a second, open.")
 @click.option(
-    "--concurrency", type=int, default=8, show_default=True, help="In flight: exactly, or at most if open."
+    "--rate", type=float, default=10.0, show_default=True, help="Requests a second, if arrivals are open."
+)
+@click.option(
+    "--concurrency",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Requests in flight; at most so many if arrivals are open.",
 )
 @click.option("--mix", type=click.Choice(["uniform", "zipf"]), default="uniform", show_default=True)
 @click.option("--zipf-exponent", type=float, default=1.0, show_default=True)
 @click.option(
     "--inputs",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts, one a line; .jsonl: a text or an object of fields. [default: built-in sentences]",
+    help="File with a text on each line; in .jsonl a text or an object of fields. [default: built-in "
+    "sentences]",
 )
-@click.option("--settings", type=JsonObject(), help='Sent with each request: {"max_new_tokens": 8}.')
+@click.option(
+    "--settings", type=JsonObject(), help='Settings to send with each request: {"max_new_tokens": 8}.'
+)
 @click.option("--duration-seconds", type=float, default=10.0, show_default=True)
 @click.option("--requests", type=int, default=MAX_REQUESTS, show_default=True, help="At most.")
 @click.option(
-    "--drain-seconds", type=float, default=30.0, show_default=True, help="To wait for the last answers."
+    "--drain-seconds",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="How long to wait for the last answers.",
 )
-@click.option("--goal-ms", type=float, help="Answers within it count for goodput. [default: all]")
+@click.option("--goal-ms", type=float, help="Answers within this time count for goodput. [default: all]")
 @click.option(
-    "--retries", type=click.IntRange(0, 10), default=3, show_default=True, help="As a client would."
+    "--retries",
+    type=click.IntRange(0, 10),
+    default=3,
+    show_default=True,
+    help="Retries of each request, as in the Python client.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @with_session
@@ -74,11 +94,12 @@ def load(
     retries: int,
     **rest: Any,
 ) -> None:
-    """Send many requests and report what clients feel. Interrupt it, and it reports what it has."""
+    """Send many requests and report what clients would notice. If you interrupt it, it reports what it
+    has."""
     url = parse_url(session.url)
     if not is_loopback(url):
         click.echo(
-            f"chorus: warning: {url.host} is not this machine; the load goes over a network.",
+            f"chorus: warning: {url.host} is not this machine, so the load goes over a network.",
             err=True,
         )
     spec = LoadSpec(

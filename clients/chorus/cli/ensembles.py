@@ -31,16 +31,16 @@ def _show(session: Session, found: Ensemble) -> None:
 @ensemble.command()
 @click.argument("name")
 @click.argument("tasks", nargs=-1, required=True)
-@click.option("--weight", "weights", multiple=True, type=float, help="One for each task, in order.")
+@click.option("--weight", "weights", multiple=True, type=float, help="One weight for each task, in order.")
 @with_session
 def create(session: Session, name: str, tasks: tuple[str, ...], weights: tuple[float, ...]) -> None:
-    """Make the next version of NAME out of TASKS, pinned to the versions that they mean now."""
+    """Make the next version of NAME from TASKS, pinned to the versions that they name now."""
     with session.client() as client:
         _show(session, client.ensembles.create(name, list(tasks), weights=_weights(weights)))
 
 
 @ensemble.command("list")
-@click.option("--prefix", help="Names that begin so.")
+@click.option("--prefix", help="Only names that begin with this.")
 @with_session
 def list_(session: Session, prefix: str | None) -> None:
     """List stored ensembles."""
@@ -82,13 +82,15 @@ def delete(session: Session, name: str, yes: bool) -> None:
 
 @ensemble.command()
 @click.argument("words", nargs=-1, metavar="[ENSEMBLE] [TEXT]...")
-@click.option("--task", "tasks", multiple=True, help="A member; repeat. Instead of ENSEMBLE.")
-@click.option("--weight", "weights", multiple=True, type=float, help="One for each --task, in order.")
+@click.option("--task", "tasks", multiple=True, help="A member, in place of ENSEMBLE; repeat.")
+@click.option("--weight", "weights", multiple=True, type=float, help="One weight for each --task, in order.")
 @click.option(
     "--field", "fields", multiple=True, metavar="NAME=TEXT", help="A field of the template; repeat."
 )
-@click.option("--label", "labels", multiple=True, help="The choice; repeat. [default: the members' own]")
-@click.option("--truncate", is_flag=True, default=None, help="Cut text that is too long.")
+@click.option(
+    "--label", "labels", multiple=True, help="A label to choose from; repeat. [default: the members' own]"
+)
+@click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long.")
 @with_session
 def vote(
     session: Session,

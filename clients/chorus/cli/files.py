@@ -18,10 +18,10 @@ def files() -> None:
 
 @files.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", help="Its name on the server; the ending tells the format. [default: its own]")
+@click.option("--name", help="Name on the server; its ending tells the format. [default: FILE's name]")
 @with_session
 def push(session: Session, file: Path, name: str | None) -> None:
-    """Upload FILE (JSONL, CSV, TSV, Parquet) and tell its id, which `chorus tune` takes."""
+    """Upload FILE (JSONL, CSV, TSV, Parquet) and print its id, which `chorus tune` takes."""
     with session.client() as client:
         made = client.files.push(file, name=name)
     if session.as_json:
@@ -70,7 +70,7 @@ def show(session: Session, file: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_session
 def delete(session: Session, file: str, yes: bool) -> None:
-    """Delete FILE, by its id, unless an unfinished job reads it."""
+    """Delete FILE, by its id, unless an unfinished job needs it."""
     if not yes:
         click.confirm(f"Delete {file}?", abort=True, err=True)
     with session.client() as client:
@@ -82,7 +82,7 @@ def delete(session: Session, file: str, yes: bool) -> None:
 
 
 def size_of(file: DataFile) -> str:
-    """A size in a unit that fits."""
+    """A size in a suitable unit."""
     size = float(file.size_bytes)
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:

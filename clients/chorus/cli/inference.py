@@ -17,21 +17,27 @@ from chorus.types import FailedItem
 
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each setting of generation; what is not given is left to the task."""
+    """Add an option for each setting of generation. Settings that are not given are left to the task."""
     options = (
         click.option("--max-new-tokens", type=int),
         click.option("--min-new-tokens", type=int),
-        click.option("--temperature", type=float, help="0 is greedy."),
-        click.option("--top-k", type=int, help="0 is off."),
-        click.option("--top-p", type=float, help="1 is off."),
+        click.option(
+            "--temperature", type=float, help="How freely tokens are sampled; 0 always takes the likeliest."
+        ),
+        click.option("--top-k", type=int, help="Sample among the k likeliest tokens; 0 is off."),
+        click.option(
+            "--top-p",
+            type=float,
+            help="Sample among the likeliest tokens with this probability in all; 1 is off.",
+        ),
         click.option("--seed", type=int, help="The same seed and input give the same text."),
-        click.option("--num-beams", type=int, help="1, 2, 4 or 8."),
+        click.option("--num-beams", type=int, help="Beams of a beam search: 1, 2, 4 or 8."),
         click.option("--length-penalty", type=float, help="T5X's alpha."),
         click.option("--stop", multiple=True, help="Text that ends the generation; repeat."),
         click.option("-n", "n", type=int, help="Sequences for each text."),
-        click.option("--logprobs", is_flag=True, default=None, help="Tell each token's log probability."),
-        click.option("--truncate", is_flag=True, default=None, help="Cut text that is too long."),
-        click.option("--deadline-seconds", type=float, help="Give up after so long."),
+        click.option("--logprobs", is_flag=True, default=None, help="Show each token's log probability."),
+        click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long."),
+        click.option("--deadline-seconds", type=float, help="Give up after this many seconds."),
     )
     for option in reversed(options):
         command = option(command)
@@ -48,17 +54,21 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[TASK] [TEXT]...")
-@click.option("--base-model", is_flag=True, help="Ask the base model itself: every word is TEXT.")
+@click.option("--base-model", is_flag=True, help="Ask the base model; every argument is a TEXT.")
 @click.option(
     "--field", "fields", multiple=True, metavar="NAME=TEXT", help="A field of the template; repeat."
 )
 @click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='JSON Lines, {"task", "input", ...settings} each: tasks may differ from line to line.',
+    help='JSON Lines of {"task", "input", ...settings}; each line may name another task.',
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1, 512), default=32, show_default=True, help="Lines a request."
+    "--batch-size",
+    type=click.IntRange(1, 512),
+    default=32,
+    show_default=True,
+    help="Lines sent in one request.",
 )
 @click.option("--stream", is_flag=True, help="Show tokens as they come.")
 @setting_options
@@ -73,14 +83,14 @@ def generate(
     stream: bool,
     **settings: Any,
 ) -> None:
-    """Generate text for each TEXT with TASK (acme/sst2, acme/sst2@3); TEXT `-` reads lines from standard
-    input.
+    """Generate text for each TEXT with TASK (acme/sst2, acme/sst2@3). If TEXT is `-`, lines are read from
+    standard input.
     """
     given = _given(settings)
     if file is not None:
         if words or fields or base_model or stream:
             raise click.UsageError(
-                "--file carries its own tasks and texts; it goes with settings and --batch-size only."
+                "--file has its own tasks and texts: give only settings and --batch-size with it."
             )
         with session.client() as client:
             tell_generations(session, ask_file(client, file, batch_size, given))
@@ -102,8 +112,10 @@ def generate(
 @click.option(
     "--field", "fields", multiple=True, metavar="NAME=TEXT", help="A field of the template; repeat."
 )
-@click.option("--label", "labels", multiple=True, help="The choice; repeat. [default: the task's own]")
-@click.option("--truncate", is_flag=True, default=None, help="Cut text that is too long.")
+@click.option(
+    "--label", "labels", multiple=True, help="A label to choose from; repeat. [default: the task's own]"
+)
+@click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long.")
 @with_session
 def classify(
     session: Session,
@@ -112,7 +124,7 @@ def classify(
     labels: tuple[str, ...],
     truncate: bool | None,
 ) -> None:
-    """Rank the labels of TASK for each TEXT; TEXT `-` reads lines from standard input."""
+    """Rank the labels of TASK for each TEXT. If TEXT is `-`, lines are read from standard input."""
     inputs = collect_inputs(words[1:], fields)
     with session.client() as client:
         answer = client.classify(words[0], inputs=inputs, labels=list(labels) or None, truncate=truncate)

@@ -1,4 +1,4 @@
-"""Following a job to its end, the way the caller reads: a live screen, plain lines, or JSON Lines."""
+"""Follow a job to its end, in the form that suits the reader: a live screen, plain lines, or JSON Lines."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from chorus.client import Client
 from chorus.types import Job, JobEvent
 
 DETACHED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, the same as in shells."""
 
 
 def follow_to_end(session: Session, client: Client, job: Job) -> None:
     """Show a job until it is over. Ctrl-C leaves it running.
 
-    Exits with 1 where it failed or was cancelled, with 130 after Ctrl-C.
+    Exits with 1 if the job failed or was cancelled, with 130 after Ctrl-C.
     """
     view = JobView()
     try:
@@ -37,9 +37,8 @@ def follow_to_end(session: Session, client: Client, job: Job) -> None:
                 _as_lines(events, view, job)
     except KeyboardInterrupt:
         click.echo(
-            f"\nDetached; {job.id} goes on by itself.\n"
-            f"  follow it again:  chorus tune follow {job.id}\n"
-            f"  stop it:          chorus tune cancel {job.id}",
+            f"\nDetached; {job.id} goes on by itself.\n  follow it again:  chorus tune follow {job.id}\n  "
+            f"stop it:          chorus tune cancel {job.id}",
             err=True,
         )
         raise SystemExit(DETACHED) from None
@@ -76,7 +75,7 @@ def _on_screen(events: Iterable[JobEvent], view: JobView, job: Job, console: Con
 
 
 def tell_end(job: Job, view: JobView) -> None:
-    """What the job made and what to do with it, or why it made nothing."""
+    """Print what the job made and how to use it, or why it made nothing."""
     if job.status == "failed":
         error = job.error or {}
         where = f" in {error['field']}" if error.get("field") else ""
@@ -84,8 +83,8 @@ def tell_end(job: Job, view: JobView) -> None:
         click.echo(" ".join(clean(message).split()), err=True)
     elif not job.succeeded:
         click.echo(f"The job was {clean(job.status)}.", err=True)
-    diverged = (job.error or {}).get("code") == "diverged"  # it would do so again
-    if not job.succeeded and not diverged and job.progress.get("step"):  # else there is nothing to go on from
+    diverged = (job.error or {}).get("code") == "diverged"  # it would diverge again
+    if not job.succeeded and not diverged and job.progress.get("step"):  # else there is no checkpoint
         click.echo(f"To go on from its last checkpoint: chorus tune resume {job.id}", err=True)
     names, made = prompt_names(job), []
     for place, prompt in enumerate(job.result.get("prompts") or []):
@@ -106,9 +105,9 @@ def tell_end(job: Job, view: JobView) -> None:
 
 
 def _has_labels(job: Job, place: int) -> bool:
-    """Whether this prompt of a job chooses among labels; else it writes text."""
+    """Whether this prompt of a job chooses among labels; if not, it writes text."""
     entries = job.spec.get("prompts") or [job.spec]
-    return bool(entries[min(place, len(entries) - 1)].get("labels"))  # an ensemble has one entry
+    return bool(entries[min(place, len(entries) - 1)].get("labels"))  # an ensemble has a single entry
 
 
 def _measured(prompt: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""A followed job as plain lines, for logs and pipes: one a thing that happened, steps every so often."""
+"""A followed job as plain lines, for logs and pipes: one line for each event, and a step every so often."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from chorus.cli.plot import rate, short
 from chorus.types import Job, JobEvent
 
 STEP_SECONDS = 10.0
-"""Between two lines of steps, by the events' own times."""
+"""Seconds between two lines about steps, by the events' own times."""
 MOST_LOSSES = 8
-"""Prompts of which a line of a step tells the loss."""
+"""How many prompts' losses a line about a step shows."""
 
 
 class JobLines:
     """Turns events into lines.
 
     Args:
-        names: of the job's prompts, see `prompt_names`.
+        names: names of the job's prompts, see `prompt_names`.
     """
 
     def __init__(self, names: Sequence[str] = ()) -> None:
@@ -29,7 +29,7 @@ class JobLines:
         self._step_at: datetime | None = None
 
     def line(self, event: JobEvent) -> str | None:
-        """The line of an event; None where there is nothing to say."""
+        """The line for an event; None if there is nothing to say."""
         if event.kind == "step":
             if self._step_at is not None and (event.at - self._step_at).total_seconds() < STEP_SECONDS:
                 return None
@@ -39,8 +39,8 @@ class JobLines:
 
 
 def prompt_names(job: Job) -> list[str]:
-    """What lines call each prompt of a job, by its place: `prompt 0`, with its task where tasks differ.
-    Empty where the job has one prompt, which needs no name."""
+    """The name of each prompt of a job in lines, by its place: `prompt 0`, with its task if tasks differ.
+    Empty if the job has one prompt, which needs no name."""
     entries = job.spec.get("prompts") or [job.spec]
     tasks = [str(entry.get("task", "")) for entry in entries] * (job.spec.get("ensemble") or 1)
     if len(tasks) < 2:
@@ -104,14 +104,14 @@ def _published(data: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:
-    """Metrics by name; their mean only where there are several."""
+    """Metrics by name. Their mean is shown only if there are several."""
     names = [name for name in metrics if name != MEAN] or list(metrics)
     shown = names if len(names) < 2 or MEAN not in metrics else [*names, MEAN]
     return ", ".join(f"{name} {short(metrics[name])}" for name in shown)
 
 
 def _who(data: dict[str, Any], names: Sequence[str]) -> str:
-    """The prompt that a line is about, where the job has several."""
+    """The prompt that a line is about, if the job has several."""
     place = data.get("prompt")
     return f"{names[place]}  " if isinstance(place, int) and 0 <= place < len(names) else ""
 

@@ -1,4 +1,4 @@
-"""A followed job on a terminal: where it is, its curves, and what it warned of."""
+"""A followed job on a terminal: its progress, its curves, and its warnings."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _COLOURS = {
 
 
 class JobScreen:
-    """Draws a job; asked again and again while the events come.
+    """Draws a job. It is drawn again and again while events come.
 
     Args:
-        job: its id.
-        tasks: that get versions.
-        now: the time, for what passes between two events.
+        job: the job's id.
+        tasks: the tasks that get versions.
+        now: gives the current time, for the time that passes between two events.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class JobScreen:
             case "running":
                 return f"at its first steps{since}"
             case _:
-                return "it ended before its first step"
+                return "the job ended before its first step"
 
     def _left(self) -> float | None:
         view = self._view
@@ -115,7 +115,7 @@ class JobScreen:
         view, curve = self._view, self._view.curve
         narrow = width < NARROW
         each = width - 1 if narrow or not curve else (width - 4) // 2
-        # Both curves have one axis, and fill at least half of it however long the job is.
+        # Both curves share one axis, and fill at least half of it, however long the job is.
         axis = (0.0, float(max(1, min(view.steps, 2 * view.step))))
         mean = "mean " if len(view.prompts) > 1 and view.metric != MEAN else ""
         fallen = plot(list(view.losses), each, PLOT_LINES, axis=axis, unicode=unicode)

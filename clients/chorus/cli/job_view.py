@@ -1,4 +1,4 @@
-"""What a person wants to know of a job, gathered from its events."""
+"""What people want to know about a job, gathered from its events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from chorus.types import JobEvent
 
 MEAN = "mean"
-"""Of the metrics: the one that chooses the checkpoint."""
+"""Of all metrics, the one that chooses the checkpoint."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class PromptView:
 
 @dataclass(slots=True)
 class JobView:
-    """A job as its events tell it; `apply` takes them in order."""
+    """A job as its events describe it. `apply` takes them in order."""
 
     status: str = "queued"
     cancelling: bool = False
@@ -55,7 +55,7 @@ class JobView:
     ensemble: dict[str, Any] | None = None
 
     def apply(self, event: JobEvent) -> None:
-        """Take an event; kinds that a newer server has are left out."""
+        """Take an event. Kinds that only a newer server sends are ignored."""
         self.began_at = self.began_at or event.at
         self.told_at = event.at
         if event.kind == "status":
@@ -71,7 +71,7 @@ class JobView:
 
     @property
     def curve(self) -> list[tuple[float, float]]:
-        """Step and the choosing metric, the mean over the prompts that were measured there."""
+        """(step, value of the choosing metric): the mean over the prompts that were measured at this step."""
         sums: dict[float, list[float]] = {}
         for prompt in list(self.prompts.values()):
             for step, value in list(prompt.curve):
@@ -79,7 +79,7 @@ class JobView:
         return [(step, sum(values) / len(values)) for step, values in sorted(sums.items())]
 
     def prompt(self, place: Any) -> PromptView:
-        """The prompt at a place of the job."""
+        """The prompt at a position of the job."""
         return self.prompts.setdefault(place if isinstance(place, int) else 0, PromptView())
 
 
@@ -87,7 +87,7 @@ def _status(view: JobView, data: dict[str, Any]) -> None:
     view.status = str(data.get("status", view.status))
     view.cancelling = bool(data.get("cancel_requested"))
     if view.status in ("queued", "preparing"):
-        view.error, view.programs = None, 0  # it was resumed, or another process begins it anew
+        view.error, view.programs = None, 0  # it was resumed, or another process starts it again
 
 
 def _step(view: JobView, data: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ def _step(view: JobView, data: dict[str, Any]) -> None:
 
 
 def _forget(view: JobView, after: int) -> None:
-    """A job that was interrupted goes on from its checkpoint: what came after it is done again."""
+    """A job that was interrupted goes on from its checkpoint, and repeats the steps after it."""
     if view.losses and view.losses[-1][0] > after:
         view.losses[:] = [point for point in view.losses if point[0] <= after]
         for prompt in view.prompts.values():
@@ -169,7 +169,7 @@ _KINDS: dict[str, Callable[[JobView, dict[str, Any]], None]] = {
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds the way people say them."""
     whole = max(0, round(seconds))
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:

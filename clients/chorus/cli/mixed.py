@@ -13,14 +13,13 @@ from chorus.types import FailedItem, Generation
 
 
 def read_requests(path: Path) -> list[tuple[int, GenerateItem]]:
-    """Line numbers and requests of a JSON Lines file; empty lines are skipped. The server checks what is in
-    them.
+    """Line numbers and requests of a JSON Lines file. Empty lines are skipped. The server checks the content.
 
     Raises:
-        InvalidArgumentError: unreadable, or a line that is not an object with an input.
+        InvalidArgumentError: the file is unreadable, or a line is not an object with an input.
     """
     try:
-        # Windows writes a byte order mark; U+2028 and its like end no line of JSON.
+        # Windows writes a byte order mark; U+2028 and similar characters do not end a line of JSON.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -37,21 +36,21 @@ def read_requests(path: Path) -> list[tuple[int, GenerateItem]]:
             ) from error
         if not isinstance(item, dict) or "input" not in item:
             raise InvalidArgumentError(
-                f'{str(path)!r}, line {number} must be like {{"task", "input"}}.', field="file"
+                f'{str(path)!r}, line {number} must be an object such as {{"task", "input"}}.', field="file"
             )
         found.append((number, cast(GenerateItem, item)))
     if not found:
-        raise InvalidArgumentError(f"{str(path)!r} has no request.", field="file")
+        raise InvalidArgumentError(f"{str(path)!r} has no requests.", field="file")
     return found
 
 
 def ask_file(
     client: Client, path: Path, batch_size: int, settings: dict[str, Any]
 ) -> list[Generation | FailedItem]:
-    """The answers to a file's requests, in order. `settings` are for lines that do not say.
+    """The answers to a file's requests, in order. `settings` apply to lines that do not set them.
 
     Raises:
-        ApiError: a batch was refused; the error says which lines it was made of.
+        ApiError: a batch was refused; the error says from which line it began.
     """
     requests = read_requests(path)
     results: list[Generation | FailedItem] = []

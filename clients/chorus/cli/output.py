@@ -1,4 +1,4 @@
-"""What people and programs read: tables, JSON, one-sentence errors."""
+"""Output for people and programs: tables, JSON, one-sentence errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIPE_WIDTH = 240
 
 
 def to_plain(value: Any) -> Any:
-    """Models as JSON data; lists and objects element by element."""
+    """Models as JSON data; lists and objects are converted element by element."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, dict):
@@ -33,7 +33,7 @@ def to_plain(value: Any) -> Any:
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     click.echo(
         json.dumps(to_plain(value), indent=None if one_line else 2, ensure_ascii=not _speaks_unicode())
     )
@@ -45,7 +45,7 @@ def _speaks_unicode() -> bool:
 
 
 def clean(text: str) -> str:
-    """Text from the server without control characters, which could drive a terminal."""
+    """Text from the server without control characters, which could control a terminal."""
     return "".join(
         character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text
     )
@@ -54,7 +54,7 @@ def clean(text: str) -> str:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "Nothing yet."
 ) -> None:
-    """A table; columns whose name begins with `#` are numbers."""
+    """Print a table. Columns whose name begins with `#` are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(
@@ -70,7 +70,7 @@ def print_table(
 
 
 def cell(value: object) -> str:
-    """A value as people write it."""
+    """A value the way people write it."""
     if value is None:
         return "-"
     if isinstance(value, datetime):
@@ -85,14 +85,14 @@ def cell(value: object) -> str:
 
 
 def print_facts(facts: dict[str, object]) -> None:
-    """Names and values, one a line."""
+    """Print names and values, one on each line."""
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {cell(value)}")
 
 
 def sentence(error: ChorusError | ErrorDetail) -> str:
-    """What went wrong in one line: the code and the field where there are such, then why."""
+    """What went wrong, in one line: the code and the field if there are any, then the reason."""
     code = getattr(error, "code", None)
     field = getattr(error, "field", None)
     message = error.message if isinstance(error, (ApiError, ErrorDetail)) else str(error)
@@ -111,5 +111,5 @@ def sentence(error: ChorusError | ErrorDetail) -> str:
 
 
 def print_error(error: ChorusError | ErrorDetail, where: str = "") -> None:
-    """One sentence on standard error."""
+    """Print one sentence on standard error."""
     click.echo(f"{sentence(error)}{where}", err=True)

@@ -1,4 +1,4 @@
-"""A curve in characters: eight dots a cell where the terminal speaks Unicode, one star otherwise."""
+"""A curve in characters: eight dots in each cell if the terminal speaks Unicode, otherwise one star."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Point = tuple[float, float]
 
 _MARGIN = 8
 _BRAILLE = 0x2800
-# Bits of the dots of a cell, by row and column (Unicode, Braille Patterns).
+# Bits of a cell's dots, by row and column (Unicode, Braille Patterns).
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 LOGARITHMIC_FROM = 10.0
-"""Where the largest value is so many times the smallest, heights are logarithms."""
+"""If the largest value is this many times the smallest, heights are logarithms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Plot:
     """A drawn curve.
 
     Attributes:
-        lines: top first, with the range of values at their left.
-        logarithmic: heights are logarithms, so that the end of a long fall can be seen.
+        lines: top line first, with the range of values on the left.
+        logarithmic: whether heights are logarithms, so that the end of a long fall can be seen.
     """
 
     lines: list[str]
@@ -37,13 +37,13 @@ def plot(
     axis: tuple[float, float] | None = None,
     unicode: bool = True,
 ) -> Plot:
-    """A curve; points that share a column are drawn as their mean.
+    """Draw a curve. Points that share a column are drawn as their mean.
 
     Args:
-        points: by x, ascending; values that are not finite are left out.
-        width: of the lines, in characters.
+        points: in ascending order of x; values that are not finite are left out.
+        width: of a line, in characters.
         height: in lines.
-        axis: where the x axis begins and ends; at the first and last point where it is None.
+        axis: where the x axis begins and ends; None means at the first and last point.
     """
     known = [(x, y) for x, y in points if math.isfinite(y)]
     if not known:
@@ -62,20 +62,20 @@ def plot(
 
 
 def short(value: float) -> str:
-    """A value in few characters."""
+    """A value in a few characters."""
     if value == 0 or 0.001 <= abs(value) < 1000:
         return f"{value:.3f}".rstrip("0").rstrip(".")
     return f"{value:.1e}"
 
 
 def _label(value: float) -> str:
-    """A value beside the plot."""
+    """The label of a value beside the plot."""
     text = short(value)
     return text if len(text) < _MARGIN else f"{value:.0e}"
 
 
 def rate(value: float) -> str:
-    """A speed, in three digits."""
+    """A speed, with three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
@@ -91,10 +91,10 @@ def _binned(points: Sequence[Point], columns: int, first: float, last: float) ->
 def _heights(means: dict[int, float], logarithmic: bool, rows: int) -> dict[int, int]:
     """Row of each column, 0 at the bottom."""
     bend = math.log if logarithmic else float
-    # Halved: the difference of the largest floats is none.
+    # Halved, because the difference of the largest floats would overflow.
     bottom, top = bend(min(means.values())) / 2, bend(max(means.values())) / 2
     span = top - bottom
-    if not span > 0:  # within the line that names the value
+    if not span > 0:  # all values are in the line that is labelled
         return dict.fromkeys(means, (rows - 1) // 2)
     return {column: round((bend(mean) / 2 - bottom) / span * (rows - 1)) for column, mean in means.items()}
 

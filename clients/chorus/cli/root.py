@@ -1,4 +1,4 @@
-"""The `chorus` group: its own verbs, and those that other installed parts offer."""
+"""The `chorus` group: its own commands, and those that other installed parts offer."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ SHORT_HELP = {
     "pretrain": "Make a base model from text (extra: server).",
     "adapt": "Train a base model further: LM adaptation (extra: server).",
     "store": "Check, collect and adopt a data folder (extra: server).",
-    "worker": "Run tuning jobs in a process of their own (extra: server).",
+    "worker": "Run tuning jobs in a separate process (extra: server).",
 }
-"""What the entry points of this distribution do: importing one to ask would import the server."""
+"""Help of this distribution's entry points. Importing them to ask would import the server."""
 
 
 class Root(click.Group):
-    """Finds other parts' verbs by entry point, and imports them only when they are run: they may need JAX."""
+    """Finds the commands of other parts by entry point. It imports them only when they are run, as they may
+    need JAX."""
 
     def _offered(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Own verbs and offered ones."""
+        """Own commands and offered ones."""
         return sorted({*super().list_commands(ctx), *self._offered()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """An own verb, or an offered one, which is imported now."""
+        """An own command, or an offered one, which is imported now."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
@@ -46,7 +47,7 @@ class Root(click.Group):
         return None if point is None else load(point)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of verbs, without importing any."""
+        """The list of commands, without importing any."""
         rows: list[tuple[str, str]] = []
         for name in self.list_commands(ctx):
             own = super().get_command(ctx, name)
@@ -57,8 +58,8 @@ class Root(click.Group):
             formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; an error is one sentence on standard error and exit code 1, or 2 if the caller must
-        ask otherwise.
+        """Run a command. An error is one sentence on standard error, and the exit code is 1, or 2 if the
+        command was not understood.
         """
         try:
             return super().invoke(ctx)
@@ -68,10 +69,10 @@ class Root(click.Group):
 
 
 def load(point: EntryPoint) -> click.Command:
-    """Import an offered verb.
+    """Import an offered command.
 
     Raises:
-        ClickException: something that it needs is not installed.
+        ClickException: something that the command needs is not installed.
     """
     try:
         command = point.load()

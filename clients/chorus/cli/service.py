@@ -1,4 +1,4 @@
-"""`chorus status`: is it there, is it ready, what does it hold."""
+"""`chorus status`: whether the server is there and ready, and what it holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chorus.cli.session import Session, with_session
 @click.command()
 @with_session
 def status(session: Session) -> None:
-    """Show whether the server is ready, and its base model. Exits with 1 when it is not ready."""
+    """Show whether the server is ready, and its base model. Exits with 1 if it is not ready."""
     with session.client() as client:
         ready = client.ready()
         model = client.model() if ready.ready else None

@@ -1,4 +1,4 @@
-"""Options that every verb has, and the client that they make."""
+"""The options that every command has, and the client made from them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where to go, as whom, and how to speak to the caller.
+    """Which server to call, with which key, and how to print.
 
     Attributes:
-        as_json: one JSON document on standard output instead of tables.
+        as_json: print one JSON document on standard output instead of tables.
     """
 
     url: str = DEFAULT_URL
@@ -35,13 +35,13 @@ class Session:
         return None if self.key_file is None else read_key_file(self.key_file)
 
     def client(self) -> Client:
-        """A client, to be closed by the caller."""
+        """A client; the caller closes it."""
         return Client(
             self.url, self._key(), timeout_seconds=self.timeout_seconds, total_seconds=self.total_seconds
         )
 
     def async_client(self, *, retries: int, max_connections: int) -> AsyncClient:
-        """A client for many requests at once, to be closed by the caller."""
+        """A client for many requests at once; the caller closes it."""
         return AsyncClient(
             self.url,
             self._key(),
@@ -53,29 +53,30 @@ class Session:
 
 
 def session_options(command: Callable[..., R]) -> Callable[..., R]:
-    """The options themselves. They may stand before the verb or after it; the later wins."""
-    key_help = f"File that holds the API key. [env: {KEY_FILE_VARIABLE}; the key itself: CHORUS_API_KEY]"
+    """Add the options themselves. They may stand before the command or after it; the later one wins."""
+    key_help = f"File that contains the API key. [env: {KEY_FILE_VARIABLE}; the key itself: CHORUS_API_KEY]"
     for option in (
-        click.option("--json", "as_json", is_flag=True, default=None, help="Answer in JSON."),
+        click.option("--json", "as_json", is_flag=True, default=None, help="Print JSON."),
         click.option(
             "--timeout-seconds",
             type=click.FloatRange(min=0, min_open=True),
-            help="For each wait on the network. [default: 120]",
+            help="Limit for each wait on the network. [default: 120]",
         ),
         click.option(
             "--total-seconds",
             type=click.FloatRange(min=0, min_open=True),
-            help=f"For a whole call, its retries and its answer included. [default: {TOTAL_SECONDS:g}]",
+            help="Limit for a whole call, including its retries and its answer. [default: "
+            f"{TOTAL_SECONDS:g}]",
         ),
         click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help=key_help),
-        click.option("--url", help=f"The server. [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"),
+        click.option("--url", help=f"URL of the server. [env:  {URL_VARIABLE}; default: {DEFAULT_URL}]"),
     ):
         command = option(command)
     return command
 
 
 def with_session(command: Callable[..., R]) -> Callable[..., R]:
-    """Give a verb its `Session` as first argument, made of all options and the environment."""
+    """Give a command its `Session` as the first argument, made from all options and the environment."""
 
     @session_options
     @click.pass_context
@@ -88,7 +89,7 @@ def with_session(command: Callable[..., R]) -> Callable[..., R]:
 
 
 def merge(session: Session | None, given: dict[str, Any]) -> Session:
-    """`session` with what was given over it."""
+    """`session`, with the given options in place of its own."""
     return replace(
         session or Session(), **{name: value for name, value in given.items() if value is not None}
     )

@@ -19,11 +19,11 @@ from chorus.cli.values import JsonObject
 @click.option("--template", help='How fields become text, "premise: {premise}". [default: {text}]')
 @click.option("--label", "labels", multiple=True, help="A label of a classification task; repeat, in order.")
 @click.option("--settings", type=JsonObject(), help="Default settings of generation.")
-@click.option("--base-fingerprint", help="Of the base model that the prompt was tuned on.")
-@click.option("--metrics", type=JsonObject(), help='Measured when it was made: {"accuracy": 0.93}.')
+@click.option("--base-fingerprint", help="Fingerprint of the base model that the prompt was tuned on.")
+@click.option("--metrics", type=JsonObject(), help='Metrics measured when it was made:  {"accuracy": 0.93}.')
 @click.option("--lineage", type=JsonObject(), help="Where it came from.")
-@click.option("--description", help="Of the task.")
-@click.option("--promote", is_flag=True, help="Point the alias at it.")
+@click.option("--description", help="Description of the task.")
+@click.option("--promote", is_flag=True, help="Point the alias at the new version.")
 @click.option("--alias", default="live", show_default=True, help="The alias that --promote moves.")
 @with_session
 def push(
@@ -37,9 +37,9 @@ def push(
 ) -> None:
     """Upload a prompt as the next version of TASK.
 
-    FILE_OR_FOLDER is a .safetensors, .npy or PEFT .zip file, or a PEFT adapter's folder. The first version
-    of a task goes live at once, later ones when promoted. The same prompt and settings again are the same
-    version.
+    FILE_OR_FOLDER is a .safetensors, .npy or PEFT .zip file, or a PEFT adapter's folder. The first version of
+    a task goes live at once, later ones when promoted. If you push the same prompt and settings again, you
+    get the same version.
     """
     with session.client() as client:
         version = client.tasks.push(

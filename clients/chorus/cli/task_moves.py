@@ -1,4 +1,4 @@
-"""`chorus tasks promote`, `rollback`, `aliases` and `delete`: what a name points at."""
+"""`chorus tasks promote`, `rollback`, `aliases` and `delete`: where names point."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def promote(session: Session, task: str, version: int, alias: str) -> None:
 @click.option("--alias", default="live", show_default=True)
 @with_session
 def rollback(session: Session, task: str, alias: str) -> None:
-    """Point an alias of TASK back at the version before its last move."""
+    """Point an alias of TASK back to the version before its last move."""
     with session.client() as client:
         _tell(session, task, client.tasks.rollback(task, alias))
 
@@ -60,7 +60,7 @@ def aliases(session: Session, task: str, remove: str | None) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--version", type=click.IntRange(min=1), help="This version only.")
+@click.option("--version", type=click.IntRange(min=1), help="Delete only this version.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_session
 def delete(session: Session, task: str, version: int | None, yes: bool) -> None:

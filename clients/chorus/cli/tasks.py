@@ -17,8 +17,8 @@ def tasks() -> None:
 
 
 @tasks.command("list")
-@click.option("--prefix", help="Names that begin so.")
-@click.option("--label", help="Tasks with this label.")
+@click.option("--prefix", help="Only names that begin with this.")
+@click.option("--label", help="Only tasks with this label.")
 @with_session
 def list_(session: Session, prefix: str | None, label: str | None) -> None:
     """List tasks."""
@@ -72,7 +72,9 @@ def versions(session: Session, task: str) -> None:
 
 @tasks.command()
 @click.argument("task")
-@click.option("--top-k", type=click.IntRange(1, 50), default=5, show_default=True, help="Pieces a row.")
+@click.option(
+    "--top-k", type=click.IntRange(1, 50), default=5, show_default=True, help="Pieces for each row."
+)
 @with_session
 def neighbors(session: Session, task: str, top_k: int) -> None:
     """Show the vocabulary pieces nearest to each row of TASK's prompt (TASK@live, TASK@3)."""
@@ -86,7 +88,7 @@ def neighbors(session: Session, task: str, top_k: int) -> None:
 
 
 def version_facts(version: Version) -> dict[str, object]:
-    """What people want to know of a version."""
+    """The facts about a version that people want to know."""
     return {
         "task": f"{version.task}@{version.version}",
         "aliases": version.aliases,

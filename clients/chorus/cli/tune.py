@@ -1,4 +1,4 @@
-"""`chorus tune`: make new prompts from data, and look after the jobs that do."""
+"""`chorus tune`: make new prompts from data, and look after the jobs that do so."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from chorus.types import Job
 
 
 class Tune(click.Group):
-    """`chorus tune TASK TRAIN` is `chorus tune start TASK TRAIN`: a first word that is no verb is a task."""
+    """`chorus tune TASK TRAIN` means `chorus tune start TASK TRAIN`: a first word that is not a command is a
+    task."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `start` before what is none of the verbs."""
+        """Insert `start` if the first word is not a command."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["start", *args]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=Tune, short_help="Tune new prompts, and look after the jobs that do.")
+@click.group(cls=Tune, short_help="Tune new prompts, and look after tuning jobs.")
 def tune() -> None:
     """Tune new prompts against the server's frozen model.
 
@@ -45,21 +46,29 @@ def tune() -> None:
 @click.option("--test", metavar="DATA", help="Measured once, at the end.")
 @click.option("--template", help='How columns become text, "{sentence}". [default: {text}]')
 @click.option(
-    "--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Where names differ; repeat."
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Column of a template field, if their names differ; repeat.",
 )
-@click.option("--target", metavar="COLUMN", help="The answer's column. [default: label]")
+@click.option("--target", metavar="COLUMN", help="Column of the answer. [default: label]")
 @click.option(
     "--target-text", "target_texts", multiple=True, metavar="VALUE=ANSWER", help="0=negative; repeat."
 )
-@click.option("--label", "labels", multiple=True, help="A label of a classification; repeat, in order.")
+@click.option("--label", "labels", multiple=True, help="A label of a classification task; repeat, in order.")
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
-    help="Their mean chooses; repeat. [default: accuracy; exact_match for free text]",
+    help="Metric; the mean of all chooses the checkpoint; repeat. [default: accuracy; exact_match for free "
+    "text]",
 )
 @click.option(
-    "--recipe", multiple=True, metavar="KNOB=VALUE", help="steps=1000; repeat. [default: the paper's]"
+    "--recipe",
+    multiple=True,
+    metavar="KNOB=VALUE",
+    help="A knob, as in steps=1000; repeat. [default: the paper's]",
 )
 @click.option("--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]")
 @click.option("--validation-rows", type=int, help="Cut so many rows from TRAIN. [default: a tenth]")
@@ -67,17 +76,17 @@ def tune() -> None:
     "--validation-from", type=click.Choice(["train", "test"]),
     help="Cut the validation split from TRAIN, or choose on TEST, which then flatters. [default: train]",
 )  # fmt: skip
-@click.option("--seed", type=int, help="Of everything random. [default: 0]")
-@click.option("--ensemble", type=int, help="Make so many prompts, and an ensemble of them.")
+@click.option("--seed", type=int, help="Seed of everything random. [default: 0]")
+@click.option("--ensemble", type=int, help="Make this many prompts, and an ensemble of them.")
 @click.option("--ensemble-name", help="[default: TASK-ensemble]")
 @click.option("--initial-prompt", metavar="REFERENCE", help="Start from this prompt.")
-@click.option("--promote", is_flag=True, default=None, help="Move live to the new version.")
-@click.option("--description", help="Of the task.")
+@click.option("--promote", is_flag=True, default=None, help="Move @live to the new version.")
+@click.option("--description", help="Description of the task.")
 @click.option("--settings", type=JsonObject(), help="Default settings of generation.")
 @click.option(
     "--document",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A whole job document, JSON; what else is given goes over it.",
+    help="A whole job document in JSON; other options override it.",
 )
 @click.option("--follow/--detach", default=True, help="Show the job until it is over. [default: follow]")
 @with_session
@@ -91,9 +100,9 @@ def start(
 ) -> None:
     """Tune TASK on TRAIN and follow the job. Ctrl-C leaves it running.
 
-    TRAIN and the other DATA are JSONL, CSV, TSV or Parquet files here, which are uploaded; or the id of an
-    uploaded file; or a URL or server:PATH, where the server's operator allows them. The first version of a
-    task goes live at once, later ones when promoted.
+    TRAIN and the other DATA are local JSONL, CSV, TSV or Parquet files, which are uploaded; or the id of an
+    uploaded file; or a URL or server:PATH, if the server's operator allows them. The first version of a task
+    goes live at once, later ones when promoted.
     """
     whole = document_of(document) if document is not None else None
     if whole is None and (task is None or train is None):

@@ -1,4 +1,4 @@
-"""`chorus tune follow`, `list`, `show`, `cancel` and `resume`: jobs that are there already."""
+"""`chorus tune follow`, `list`, `show`, `cancel` and `resume`: commands for existing jobs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ STATUSES = ("queued", "preparing", "running", "succeeded", "failed", "cancelled"
 @click.argument("job")
 @with_session
 def follow(session: Session, job: str) -> None:
-    """Show JOB until it is over, from its first event on. Ctrl-C leaves it running.
+    """Show JOB from its first event until it is over. Ctrl-C leaves it running.
 
-    Exits with 1 where it failed or was cancelled.
+    Exits with 1 if the job failed or was cancelled.
     """
     with session.client() as client:
         follow_to_end(session, client, client.tuning.get(job))
 
 
 @click.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only jobs that have it.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only jobs with this status.")
 @with_session
 def list_(session: Session, status: str | None) -> None:
     """List jobs, newest first."""
@@ -42,7 +42,7 @@ def list_(session: Session, status: str | None) -> None:
 @click.argument("job")
 @with_session
 def show(session: Session, job: str) -> None:
-    """Show JOB: what it is to do, how far it is, what it made."""
+    """Show JOB: what it does, how far it is, what it made."""
     with session.client() as client:
         found = client.tuning.get(job)
     if session.as_json:
@@ -82,7 +82,7 @@ def cancel(session: Session, job: str) -> None:
     elif found.over:
         click.echo(f"{clean(found.id)} is {clean(found.status)}")
     else:
-        click.echo(f"{clean(found.id)} is {clean(found.status)} and stops at its next step")
+        click.echo(f"{clean(found.id)} is {clean(found.status)} and will stop at its next step")
 
 
 @click.command()
@@ -90,7 +90,7 @@ def cancel(session: Session, job: str) -> None:
 @click.option("--follow/--detach", default=True, help="Show the job until it is over. [default: follow]")
 @with_session
 def resume(session: Session, job: str, follow: bool) -> None:
-    """Queue JOB again, which failed or was cancelled; it goes on from its last checkpoint."""
+    """Queue JOB again after it failed or was cancelled. It goes on from its last checkpoint."""
     with session.client() as client:
         found = client.tuning.resume(job)
         if follow:

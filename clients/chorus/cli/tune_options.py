@@ -18,10 +18,10 @@ SERVER_PATH = "server:"
 
 
 def data_of(text: str, name: str) -> Data:
-    """What a DATA argument means: an uploaded file's id, a URL or path of the server's, or a local file.
+    """What a DATA argument means: the id of an uploaded file, a URL or path for the server, or a local file.
 
     Raises:
-        UsageError: a local file that is not there.
+        UsageError: it names a local file that does not exist.
     """
     if _FILE_ID.fullmatch(text):
         return text
@@ -32,7 +32,7 @@ def data_of(text: str, name: str) -> Data:
     path = Path(text)
     if not path.is_file():
         raise click.UsageError(
-            f"{name} {text!r} is no file here. Name a local file, the id of an uploaded one, a URL, or "
+            f"{name} {text!r} is not a local file. Give a local file, the id of an uploaded one, a URL, or "
             f"{SERVER_PATH}PATH for a file that the server may read."
         )
     return path
@@ -42,7 +42,7 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
     """`NAME=VALUE` options as an object.
 
     Raises:
-        UsageError: no `=`, no name, or a name twice.
+        UsageError: an option has no `=` or no name, or a name comes twice.
     """
     found: dict[str, str] = {}
     for value in values:
@@ -56,7 +56,8 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
 
 
 def recipe_of(values: Iterable[str]) -> dict[str, Any]:
-    """`--recipe` options as an object; a value that is JSON is one (`300`, `0.1`, `true`), else a text."""
+    """`--recipe` options as an object. A value that is JSON (`300`, `0.1`, `true`) is parsed; any other is a
+    text."""
     found: dict[str, Any] = {}
     for name, text in pairs(values, "--recipe").items():
         try:
@@ -70,12 +71,12 @@ def document_of(path: Path) -> dict[str, Any]:
     """A job document from a file.
 
     Raises:
-        UsageError: it cannot be read, or is no JSON object.
+        UsageError: it cannot be read, or is not a JSON object.
     """
     try:
         document = parse_strictly(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise click.UsageError(f"{str(path)!r} is no JSON: {error}.") from error
+        raise click.UsageError(f"{str(path)!r} is not JSON:  {error}.") from error
     if not isinstance(document, dict):
-        raise click.UsageError(f"{str(path)!r} must hold a JSON object, a job document.")
+        raise click.UsageError(f"{str(path)!r} must contain a JSON object, the job document.")
     return document

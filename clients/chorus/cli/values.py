@@ -30,11 +30,11 @@ class JsonObject(click.ParamType[dict[str, Any]]):
 
 
 def collect_inputs(texts: tuple[str, ...], fields: tuple[str, ...]) -> list[Input]:
-    """The inputs that the caller wrote: texts (`-` stands for the lines of standard input), or one input's
-    fields.
+    """The inputs that the caller gave: texts (`-` stands for the lines of standard input), or the fields of
+    one input.
 
     Raises:
-        UsageError: neither or both, or a field that is not NAME=TEXT.
+        UsageError: there are neither or both, or a field is not NAME=TEXT.
     """
     if fields:
         if texts:
@@ -51,5 +51,5 @@ def collect_inputs(texts: tuple[str, ...], fields: tuple[str, ...]) -> list[Inpu
         else:
             found.append(text)
     if not found:
-        raise click.UsageError("There is nothing to ask: give TEXT, --field NAME=TEXT, or - to read lines.")
+        raise click.UsageError("There is no input: give TEXT, --field NAME=TEXT, or - to read lines.")
     return found

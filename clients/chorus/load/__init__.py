@@ -1,4 +1,4 @@
-"""A load generator: drives a server as many clients would, and says what they would have felt."""
+"""A load generator. It drives a server as many clients would, and reports what they would notice."""
 
 from chorus.load.report import Report, report_of
 from chorus.load.runner import run_load

@@ -1,7 +1,7 @@
 """Many connections without the cost of one large pool.
 
-httpcore walks its whole pool whenever a request begins or ends, so with hundreds of connections the
-generator would measure itself. Here they are spread over small pools, and a request takes the least busy one.
+httpcore scans its whole pool whenever a request begins or ends, so with hundreds of connections the generator
+would measure itself. Here they are spread over small pools, and a request takes the least busy one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CONNECTIONS_A_POOL = 8
 
 
 class SpreadTransport(httpx.AsyncBaseTransport):
-    """At most `connections` connections in pools of a few each. Knows no proxies."""
+    """At most `connections` connections, in pools of a few each. It uses no proxies."""
 
     def __init__(self, connections: int) -> None:
         context = httpx.create_ssl_context()
@@ -59,7 +59,7 @@ class SpreadTransport(httpx.AsyncBaseTransport):
 
 
 class _Released(httpx.AsyncByteStream):
-    """A body that tells when it is closed."""
+    """A body that reports when it is closed."""
 
     def __init__(self, stream: httpx.AsyncByteStream, release: Callable[[], None]) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""What to ask: lines of a file, or sentences of our own."""
+"""What to ask: lines of a file, or built-in sentences."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ SENTENCES: tuple[str, ...] = (
 
 
 def read_inputs(path: Path) -> tuple[Input, ...]:
-    """Inputs from a file: a `.jsonl` file has a text or an object of template fields on each line, any other
-    file a text on each line. Empty lines are skipped.
+    """Inputs from a file. In a `.jsonl` file each line is a text or an object of template fields, in any
+    other file a text. Empty lines are skipped.
 
     Raises:
-        InvalidArgumentError: unreadable, not UTF-8, too big, empty, or a line that is no input.
+        InvalidArgumentError: the file is unreadable, not UTF-8, too large or empty, or a line is not an
+            input.
     """
     try:
         if path.stat().st_size > MAX_INPUT_FILE_BYTES:
-            raise InvalidArgumentError(f"{str(path)!r} is over {MAX_INPUT_FILE_BYTES} bytes.", field="inputs")
+            raise InvalidArgumentError(
+                f"{str(path)!r} has more than {MAX_INPUT_FILE_BYTES} bytes.", field="inputs"
+            )
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -1,4 +1,4 @@
-"""What became of each request."""
+"""What happened to each request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from chorus.errors import ApiError, CallTimeoutError, ChorusError, ConnectionFai
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One request's end.
+    """How one request ended.
 
     Attributes:
-        seconds: from the moment it was due (open) or sent (closed) until its answer was whole, retries
-            included.
-        code: None for an answer, else why there was none.
-        first_token_seconds: streams only.
-        output_tokens: as the server counted them.
+        seconds: from the moment when it was due (open) or sent (closed) until its answer was complete,
+            including retries.
+        code: None if there was an answer, else why there was none.
+        first_token_seconds: only for streams.
+        output_tokens: as counted by the server.
     """
 
     seconds: float
@@ -43,12 +43,12 @@ def code_of(error: ChorusError) -> str:
 
 @dataclass(slots=True)
 class Recorder:
-    """Collects outcomes while a run goes on; one event loop writes, anybody may read.
+    """Collects outcomes while a run goes on. One event loop writes; any thread may read.
 
     Attributes:
-        sent: requests begun.
-        late: open arrivals that found every connection busy, and waited.
-        unsent: open arrivals that never found one.
+        sent: requests that were begun.
+        late: open arrivals that found every connection busy and waited.
+        unsent: open arrivals that never got a connection.
         elapsed_seconds: from the start to the last outcome.
     """
 

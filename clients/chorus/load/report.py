@@ -1,4 +1,4 @@
-"""Figures of a run."""
+"""The figures of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from chorus.retries import CallStatistics
 
 
 def percentile(ascending: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the values lie, interpolated between neighbours; NaN of
-    none.
+    """The value below which `share` (0 to 1) of the values lie, interpolated between neighbours; NaN if there
+    are none.
     """
     if not ascending:
         return math.nan
@@ -36,7 +36,7 @@ class Quantiles:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Quantiles | None:
-        """None where there is nothing to tell of."""
+        """The quantiles; None if there are no values."""
         if not seconds:
             return None
         ascending = sorted(value * 1000.0 for value in seconds)
@@ -44,24 +44,24 @@ class Quantiles:
         return cls(p50, p90, p99, math.fsum(ascending) / len(ascending), ascending[-1])
 
     def as_json(self) -> dict[str, float]:
-        """Rounded to a microsecond."""
+        """The figures, rounded to a microsecond."""
         return {name: round(getattr(self, name), 3) for name in ("p50", "p90", "p99", "mean", "max")}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What clients felt.
+    """What clients noticed.
 
     Attributes:
         throughput_per_second: answers a second, from the start to the last answer.
-        goodput_per_second: those that came within the goal.
-        output_tokens_per_second: of the answers.
-        latency: of the answers; failures are in `errors` only.
-        first_token: from the moment a request was due to its first token; streams only.
+        goodput_per_second: answers a second that came within the goal.
+        output_tokens_per_second: output tokens of the answers.
+        latency: latency of the answers; failures are only in `errors`.
+        first_token: from the moment when a request was due to its first token; only for streams.
         errors: failures by code; `unfinished` had no answer when the run ended.
-        retries: attempts after the first, by this client.
+        retries: further attempts of this client after the first ones.
         late: open arrivals that had to wait for a connection.
-        unsent: open arrivals that were due and never sent: every connection stayed busy.
+        unsent: open arrivals that were due but never sent, because every connection stayed busy.
     """
 
     sent: int

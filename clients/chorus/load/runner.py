@@ -1,4 +1,4 @@
-"""Sends a schedule's requests and records what becomes of them."""
+"""Sends a schedule's requests and records what happens to them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Clock = Callable[[], float]
 
 
 async def run_load(client: AsyncClient, spec: LoadSpec, recorder: Recorder) -> None:
-    """Run a load to its end: the schedule is sent, then answers are awaited for `spec.drain_seconds`.
+    """Run a load to its end: send the schedule, then wait up to `spec.drain_seconds` for answers.
 
-    Latency of open arrivals is counted from the moment they were due, so that a server that stalls cannot
-    hide what the stall cost. `recorder` is filled as the run goes, and is whole when this returns.
+    Latency of open arrivals counts from the moment when they were due, so that a server that stalls cannot
+    hide the cost. `recorder` is filled during the run and is complete when this returns.
     """
     run = _Run(client, spec, recorder)
     await (run.open_loop() if spec.arrivals == "open" else run.closed_loop())
@@ -60,7 +60,7 @@ class _Run:
             self._defects.append(defect)
 
     async def _find_room(self) -> bool:
-        """A connection for the next request; False when the run is over before there is one."""
+        """Wait for a connection for the next request. False if the run ends before there is one."""
         if not self._room.locked():
             return await self._room.acquire()
         self._recorder.late += 1
@@ -88,8 +88,8 @@ class _Run:
             await self._shoot(shot, self._clock())
 
     async def _drain(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Wait for the last answers; what has none by then is cancelled. A defect in a task is raised
-        here.
+        """Wait for the last answers. Requests without an answer by then are cancelled. A defect in a task is
+        raised here.
         """
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=self._spec.drain_seconds)
@@ -113,7 +113,7 @@ class _Run:
             else:
                 tokens, code = await self._ask(shot)
         except InvalidArgumentError:
-            raise  # nothing was sent: the run itself is at fault
+            raise  # nothing was sent: the run itself is faulty
         except ChorusError as error:
             code = code_of(error)
         finally:

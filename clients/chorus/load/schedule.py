@@ -1,4 +1,4 @@
-"""Which request goes when: decided before anything is sent, from the seed alone."""
+"""Which request goes when. It is decided from the seed alone, before anything is sent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from chorus.routes.inference import Input
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One request to send. `at_seconds` is from the start, and 0 for closed arrivals, which go when there is
-    room.
+    """One request to send. `at_seconds` is counted from the start; it is 0 for closed arrivals, which go when
+    there is room.
     """
 
     at_seconds: float
@@ -29,11 +29,11 @@ def cumulative_weights(mix: Mix, count: int, exponent: float) -> list[float]:
 
 
 def schedule(spec: LoadSpec) -> Iterator[Shot]:
-    """The run's requests in order: at most `spec.requests`, none after `spec.duration_seconds`.
+    """The run's requests in order: at most `spec.requests`, and none after `spec.duration_seconds`.
 
     Open arrivals are a Poisson process: the gaps are independent and exponential with mean 1 / rate.
     """
-    # Streams of their own, so that another mix does not move the arrivals.
+    # Separate random streams, so that another mix does not move the arrivals.
     gaps, picks, texts = (random.Random(f"{spec.seed}/{name}") for name in ("gaps", "tasks", "inputs"))
     weights = cumulative_weights(spec.mix, len(spec.tasks), spec.zipf_exponent)
     at = 0.0

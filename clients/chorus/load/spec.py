@@ -1,4 +1,4 @@
-"""What load to make."""
+"""The load to make."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ MAX_CONCURRENCY = 10_000
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """One run; equal specs send the same requests in the same order, and open ones at the same moments.
+    """One run. Equal specs send the same requests in the same order; open ones also at the same times.
 
     Attributes:
         tasks: references, most popular first; None is the base model.
-        inputs: drawn from at random.
+        inputs: inputs to draw from at random.
         route: `stream` is a streamed `generate`.
-        settings: settings of generation sent with each request (for `classify`: `labels`, `truncate`, ...).
-        arrivals: `open` sends at Poisson moments whatever the server does; `closed` keeps `concurrency`
-            requests waiting.
+        settings: settings sent with each request (for `classify`: `labels`, `truncate`, ...).
+        arrivals: `open` sends at random (Poisson) times, whatever the server does; `closed` keeps
+            `concurrency` requests waiting.
         rate_per_second: mean rate of open arrivals.
-        concurrency: requests in flight: exactly, if closed; at most, if open (later ones wait, and their
-            wait counts).
-        mix: `uniform`, or `zipf`, where the k-th task is asked for in proportion to 1 / k ** `zipf_exponent`.
+        concurrency: requests in flight; exactly so many if closed, at most so many if open (later ones wait,
+            and their wait counts).
+        mix: `uniform`, or `zipf`, in which the k-th task is asked in proportion to 1 / k ** `zipf_exponent`.
         duration_seconds: no request is sent after this.
-        requests: nor after this many.
-        drain_seconds: how long to wait for answers after the last request; what is missing then is
-            `unfinished`.
+        requests: no request is sent after this many.
+        drain_seconds: how long to wait for answers after the last request. Requests without an answer then
+            are `unfinished`.
         goal_ms: an answer counts for goodput if it took no longer; None counts all.
-        seed: of the arrivals, the mix and the inputs.
+        seed: decides the arrivals, the mix and the inputs.
     """
 
     tasks: tuple[str | None, ...]

@@ -1,3 +1,3 @@
-"""Every route of the REST interface as a function that describes the call; nothing here does I/O with the
+"""Every route of the REST interface, as a function that describes the call. Nothing here does I/O with the
 server.
 """

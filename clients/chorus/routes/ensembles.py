@@ -19,14 +19,14 @@ def _path(named: references.Named, *rest: str) -> str:
 def create(
     name: str, tasks: Sequence[str], *, vote: str = "majority", weights: Sequence[float] | None = None
 ) -> Call[Ensemble]:
-    """Make the next version of a stored ensemble; its members are pinned to the versions that the references
-    mean now.
+    """Make the next version of a stored ensemble. Its members are pinned to the versions that the references
+    name now.
 
     Args:
-        name: the ensemble; made if it is not there.
-        tasks: references, in the order that breaks ties.
+        name: the ensemble; it is created if it does not exist.
+        tasks: references; ties go to the earlier one.
         vote: `majority`.
-        weights: one for each member.
+        weights: one for each of `tasks`.
     """
     named = references.parse_whole(name, "ensemble")
     if isinstance(tasks, str) or not tasks:
@@ -42,16 +42,16 @@ def list_page(
     """One page of the ensembles.
 
     Args:
-        prefix: names that begin so.
-        limit: at most 500; 50 where none is given.
-        cursor: `next_cursor` of the page before.
+        prefix: only names that begin with this.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
     """
     query = query_of(prefix=prefix, limit=limit, cursor=cursor)
     return Call(get_page("/v1/ensembles", query), model_of(EnsemblePage))
 
 
 def list_all(*, prefix: str | None = None) -> Steps[list[Ensemble]]:
-    """Every ensemble, page after page."""
+    """Every ensemble; fetches page after page."""
     found: list[Ensemble] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):
@@ -74,13 +74,13 @@ def get(name: str) -> Call[Ensemble]:
 
 
 def delete(name: str) -> Call[None]:
-    """Remove an ensemble with all its versions."""
+    """Delete an ensemble with all its versions."""
     named = references.parse_whole(name, "ensemble")
     return Call(Request("DELETE", _path(named), named.query), nothing)
 
 
 class EnsembleMethods:
-    """Those of `client.ensembles`."""
+    """The methods of `client.ensembles`."""
 
     create = Method(create)
     list = Method(list_all)

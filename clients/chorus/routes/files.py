@@ -13,7 +13,7 @@ PATH = "/v1/files"
 
 
 def file_id(file: str | DataFile) -> str:
-    """The id of a file that the caller has as id or as record."""
+    """The id of a file, given its id or its record."""
     return file.id if isinstance(file, DataFile) else file
 
 
@@ -27,7 +27,7 @@ def push(source: DataSource, *, name: str | None = None) -> Call[DataFile]:
     Args:
         source: path of a JSONL, CSV, TSV or Parquet file, the bytes of one, or rows (objects), which become
             JSON Lines.
-        name: the file's, whose ending tells the format; the path's own where none is given.
+        name: name of the file, whose ending tells the format; by default the path's own.
     """
     upload = data_upload(source, name)
     request = Request("POST", PATH, query_of(name=upload.name), content=upload.content)
@@ -38,14 +38,14 @@ def list_page(*, limit: int | None = None, cursor: str | None = None) -> Call[Fi
     """One page of the files, newest first.
 
     Args:
-        limit: at most 500; 50 where none is given.
-        cursor: `next_cursor` of the page before.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
     """
     return Call(get_page(PATH, query_of(limit=limit, cursor=cursor)), model_of(FilePage))
 
 
 def list_all() -> Steps[list[DataFile]]:
-    """Every file, newest first, page after page."""
+    """Every file, newest first; fetches page after page."""
     found: list[DataFile] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):
@@ -58,7 +58,7 @@ def list_all() -> Steps[list[DataFile]]:
 
 
 def get(file: str | DataFile) -> Call[DataFile]:
-    """One file: what it is, not its bytes."""
+    """Describe one file, without its bytes."""
     return Call(get_page(_path(file), ()), model_of(DataFile))
 
 
@@ -66,13 +66,13 @@ def delete(file: str | DataFile) -> Call[None]:
     """Delete a file.
 
     Raises:
-        ConflictError: an unfinished job reads it.
+        ConflictError: an unfinished job needs it.
     """
     return Call(Request("DELETE", _path(file)), nothing)
 
 
 class FileMethods:
-    """Those of `client.files`."""
+    """The methods of `client.files`."""
 
     push = Method(push)
     list = Method(list_all)

@@ -11,22 +11,22 @@ from chorus.types import ClassifyResponse, EnsembleResponse, GenerateResponse
 from chorus.wire import Call, Request, encode_json, model_of, without_none
 
 Input = str | Mapping[str, str]
-"""Text, or the fields of the version's template."""
+"""A text, or the fields of the version's template."""
 
 
 class Sampling(TypedDict, total=False):
-    """How tokens are chosen; what is not given is the version's own default, then the server's.
+    """How tokens are chosen. Settings that are not given are the version's own defaults, else the server's.
 
     Attributes:
-        max_new_tokens, min_new_tokens: `</s>` counts.
+        max_new_tokens, min_new_tokens: `</s>` counts as one.
         temperature: 0 is greedy.
-        top_k: 0 is off.
-        top_p: 1 is off.
+        top_k: 0 switches it off.
+        top_p: 1 switches it off.
         seed: the same seed and input give the same text.
         num_beams: 1, 2, 4 or 8.
         length_penalty: T5X's alpha.
-        stop: text that ends the generation.
-        n: how many sequences.
+        stop: texts that end the generation.
+        n: how many sequences to return.
     """
 
     max_new_tokens: int
@@ -45,9 +45,9 @@ class Settings(Sampling, total=False):
     """Settings of generation.
 
     Attributes:
-        logprobs: tell each token's log probability.
-        truncate: cut text that is too long instead of refusing it.
-        deadline_seconds: give up after so long.
+        logprobs: return each token's log probability.
+        truncate: cut a text that is too long instead of refusing it.
+        deadline_seconds: give up after this many seconds.
     """
 
     logprobs: bool
@@ -56,7 +56,7 @@ class Settings(Sampling, total=False):
 
 
 class GenerateItem(Sampling, total=False):
-    """One of `requests`: its own task and input, and settings that go before those given for all."""
+    """One item of `requests`: its own task and input, and settings that override those given for all."""
 
     task: Required[str | None]
     input: Required[Input]
@@ -68,14 +68,16 @@ def one_or_many(input: Input | None, inputs: Sequence[Input] | None) -> dict[str
     """The `input` or `inputs` part of a body.
 
     Raises:
-        InvalidArgumentError: neither or both were given, or `inputs` is a text.
+        InvalidArgumentError: neither or both are given, or `inputs` is a text.
     """
     if (input is None) == (inputs is None):
         raise InvalidArgumentError("Give either input or inputs.", field="input")
     if input is not None:
         return {"input": input}
     if isinstance(inputs, (str, bytes)) or not inputs:
-        raise InvalidArgumentError("inputs is a list of one or more; a single text is input.", field="inputs")
+        raise InvalidArgumentError(
+            "inputs is a list of one or more inputs; give a single text as input.", field="inputs"
+        )
     return {"inputs": list(inputs)}
 
 
@@ -90,11 +92,11 @@ def _body(
         return {"task": task, **one_or_many(input, inputs), **settings}
     if task is not None or input is not None or inputs is not None:
         raise InvalidArgumentError(
-            "requests carries its own tasks and inputs; give nothing beside it.", field="requests"
+            "requests has its own tasks and inputs; give no others with it.", field="requests"
         )
     if not requests:
-        raise InvalidArgumentError("requests is a list of one or more.", field="requests")
-    # The server takes settings beside `requests` as each item's default.
+        raise InvalidArgumentError("requests is a list of one or more requests.", field="requests")
+    # The server uses settings beside `requests` as defaults of each item.
     return {"requests": list(requests), **settings}
 
 
@@ -118,11 +120,11 @@ def stream_request(
     requests: Sequence[GenerateItem] | None = None,
     **settings: Unpack[Settings],
 ) -> Request:
-    """Generate, and tell of each token as it comes.
+    """Generate, and receive each token as it comes.
 
-    Takes what `generate` takes. The request is sent when the stream is entered or first read; an item's
-    failure is an `ErrorEvent`, everything else is raised. Leave the `with` block early and the server stops
-    working on it.
+    It takes the arguments of `generate`. The request is sent when you enter the stream or first read it. A
+    failure of one item is an `ErrorEvent`; all others are raised. If you leave the `with` block early, the
+    server stops working on it.
     """
     body = {**_body(task, input, inputs, requests, settings), "stream": True}
     return Request("POST", "/v1/generate", body=encode_json(body))
@@ -140,17 +142,17 @@ def generate(
 
     Args:
         task: a reference (`acme/sst2`, `acme/sst2@3`, `acme/sst2@canary`), or None for the base model.
-        input: text, or the fields of the version's template.
-        inputs: a list of those.
-        requests: for mixed tasks: a list of objects with `task`, `input` and settings that differ from
+        input: a text, or the fields of the version's template.
+        inputs: a list of inputs.
+        requests: for mixed tasks, a list of objects with `task`, `input` and settings that differ from
             `settings`.
         settings: see `Settings`.
 
     Returns:
-        One result for each input, in the order asked; a result may be a `FailedItem`.
+        One result for each input, in the order of the inputs; a result may be a `FailedItem`.
 
     Raises:
-        ApiError: the batch was refused whole, or every item failed.
+        ApiError: the whole batch was refused, or every item failed.
     """
     request = generate_request(task, input=input, inputs=inputs, requests=requests, **settings)
     return Call(request, model_of(GenerateResponse))
@@ -169,14 +171,14 @@ def classify(
 
     Args:
         task: a reference, or None for the base model.
-        input: text, or the fields of the version's template.
-        inputs: a list of those.
-        labels: the choice; the version's own where none is given.
-        truncate: cut text that is too long instead of refusing it.
-        deadline_seconds: give up after so long.
+        input: a text, or the fields of the version's template.
+        inputs: a list of inputs.
+        labels: the labels to choose from; by default the version's own.
+        truncate: cut a text that is too long instead of refusing it.
+        deadline_seconds: give up after this many seconds.
 
     Returns:
-        One label with all probabilities for each input, in the order asked.
+        One label with all probabilities for each input, in the order of the inputs.
     """
     optional = {
         "labels": None if labels is None else list(labels),
@@ -205,17 +207,17 @@ def ensemble(
     Args:
         ensemble: a stored ensemble's reference, or
         tasks: the members' references.
-        input: text, or template fields.
-        inputs: a list of those.
+        input: a text, or template fields.
+        inputs: a list of inputs.
         vote: `majority`.
         weights: one for each of `tasks`.
-        labels: the choice, where the members' own are not wanted.
+        labels: labels to choose from, in place of the members' own.
         max_new_tokens: for members that answer with free text.
-        truncate: cut text that is too long instead of refusing it.
-        deadline_seconds: give up after so long.
+        truncate: cut a text that is too long instead of refusing it.
+        deadline_seconds: give up after this many seconds.
 
     Returns:
-        The common answer, the counts and every member's answer for each input.
+        For each input the common answer, the counts and every member's answer.
     """
     if (ensemble is None) == (tasks is None):
         raise InvalidArgumentError("Give either a stored ensemble or tasks.", field="tasks")
@@ -233,7 +235,7 @@ def ensemble(
 
 
 class InferenceMethods:
-    """Those of the client itself that ask the model."""
+    """The methods of the client itself that ask the model."""
 
     generate = Method(generate)
     stream = StreamMethod(stream_request)

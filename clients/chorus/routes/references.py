@@ -10,7 +10,7 @@ from chorus.errors import InvalidArgumentError
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A reference taken apart: `tenant/name@suffix`, where `suffix` is a version number or an alias."""
+    """The parts of a reference `tenant/name@suffix`, in which `suffix` is a version number or an alias."""
 
     tenant: str | None
     name: str
@@ -23,10 +23,10 @@ class Named:
 
 
 def segment(value: str, field: str) -> str:
-    """One path segment, percent-encoded.
+    """Percent-encode one path segment.
 
     Raises:
-        InvalidArgumentError: empty, or it would change the path.
+        InvalidArgumentError: it is empty, or would change the path.
     """
     if not isinstance(value, str) or value in ("", ".", "..") or "/" in value or "\\" in value:
         raise InvalidArgumentError(
@@ -41,10 +41,10 @@ def segment(value: str, field: str) -> str:
 
 
 def parse(reference: str, field: str = "task") -> Named:
-    """Take a reference apart.
+    """Split a reference into its parts.
 
     Raises:
-        InvalidArgumentError: not `name`, `tenant/name`, `name@version` or `name@alias`.
+        InvalidArgumentError: it is not `name`, `tenant/name`, `name@version` or `name@alias`.
     """
     if not isinstance(reference, str):
         raise InvalidArgumentError(
@@ -61,15 +61,15 @@ def parse(reference: str, field: str = "task") -> Named:
 
 
 def parse_whole(reference: str, field: str = "task") -> Named:
-    """A reference to a task or ensemble as a whole: deleting `sst2@3` must not delete `sst2`.
+    """Split a reference to a whole task or ensemble: deleting `sst2@3` must not delete `sst2`.
 
     Raises:
-        InvalidArgumentError: it names a version, or is no reference.
+        InvalidArgumentError: it names a version, or is not a reference.
     """
     named = parse(reference, field)
     if named.suffix is not None:
         raise InvalidArgumentError(
-            f"{reference!r} names a version; here name the {field} alone.", field=field
+            f"{reference!r} names a version; give the {field} without one.", field=field
         )
     return named
 
@@ -78,7 +78,7 @@ def version_number(version: int | str, field: str = "version") -> int:
     """A version's number.
 
     Raises:
-        InvalidArgumentError: not a whole number of 1 or more.
+        InvalidArgumentError: it is not a whole number of 1 or more.
     """
     if isinstance(version, str) and version.isascii() and version.isdigit():
         version = int(version)

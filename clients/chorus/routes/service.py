@@ -13,12 +13,12 @@ def model() -> Call[ModelInfo]:
 
 
 def health() -> Call[Health]:
-    """Whether the process lives. A server whose engine died answers with an error."""
+    """Whether the process is alive. A server whose engine died answers with an error."""
     return Call(Request("GET", "/healthz", repeatable=True), model_of(Health))
 
 
 def ready() -> Call[Readiness]:
-    """Whether requests are taken; a server that compiles or drains says so and is no error."""
+    """Whether the server takes requests. A server that compiles or drains says so; that is not an error."""
     request = Request("GET", "/readyz", repeatable=True, also_answers=frozenset({503}))
     return Call(request, model_of(Readiness))
 
@@ -27,7 +27,7 @@ def metrics(*, scrape_token: str | None = None) -> Call[str]:
     """The metrics as Prometheus text.
 
     Args:
-        scrape_token: instead of the client's key, where the server has one for `/metrics`.
+        scrape_token: sent in place of the client's key, if the server has a token for `/metrics`.
     """
     return Call(Request("GET", "/metrics", repeatable=True, token=scrape_token), _text)
 
@@ -37,7 +37,7 @@ def _text(answer: Answer) -> str:
 
 
 class ServiceMethods:
-    """Those of the client itself that ask about the server."""
+    """The methods of the client itself that ask about the server."""
 
     model = Method(model)
     health = Method(health)

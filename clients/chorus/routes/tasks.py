@@ -1,4 +1,4 @@
-"""`/v1/tasks`: tasks and their aliases. Of `tenant/task` the tenant goes into the query."""
+"""`/v1/tasks`: tasks and their aliases. The tenant of `tenant/task` goes into the query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def task_path(named: references.Named, *rest: str) -> str:
 
 
 def get_page(path: str, query: tuple[tuple[str, str], ...]) -> Request:
-    """A GET, which may be repeated."""
+    """A GET request, which may be repeated."""
     return Request("GET", path, query, repeatable=True)
 
 
@@ -31,21 +31,21 @@ def list_page(
     """One page of the tasks.
 
     Args:
-        prefix: names that begin so.
-        label: tasks whose newest version has this label.
-        limit: at most 500; 50 where none is given.
-        cursor: `next_cursor` of the page before.
+        prefix: only names that begin with this.
+        label: only tasks whose live version has this label.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
     """
     query = query_of(prefix=prefix, label=label, limit=limit, cursor=cursor)
     return Call(get_page("/v1/tasks", query), model_of(TaskPage))
 
 
 def list_all(*, prefix: str | None = None, label: str | None = None) -> Steps[list[Task]]:
-    """Every task, page after page.
+    """Every task; fetches page after page.
 
     Args:
-        prefix: names that begin so.
-        label: tasks whose newest version has this label.
+        prefix: only names that begin with this.
+        label: only tasks whose live version has this label.
     """
     found: list[Task] = []
     cursor: str | None = None
@@ -59,13 +59,13 @@ def list_all(*, prefix: str | None = None, label: str | None = None) -> Steps[li
 
 
 def get(task: str) -> Call[Task]:
-    """One task: how many versions, and where its aliases point."""
+    """One task: how many versions it has, and where its aliases point."""
     named = references.parse_whole(task)
     return Call(get_page(task_path(named), named.query), model_of(Task))
 
 
 def delete(task: str) -> Call[None]:
-    """Remove a task with all its versions and aliases. Requests in flight still finish."""
+    """Delete a task with all its versions and aliases. Requests in flight still finish."""
     named = references.parse_whole(task)
     return Call(Request("DELETE", task_path(named), named.query), nothing)
 
@@ -77,15 +77,15 @@ def aliases(task: str) -> Call[Aliases]:
 
 
 def promote(task: str, version: int | str, alias: str = "live") -> Call[AliasMove]:
-    """Point an alias at a version, at once for everybody.
+    """Point an alias at a version. Everybody sees it at once.
 
     Args:
         task: the task.
-        version: its number.
-        alias: starts with a letter; made if it is not there.
+        version: the version's number.
+        alias: it begins with a letter, and is created if it does not exist.
 
     Returns:
-        Where the alias points now and pointed before.
+        Where the alias points now, and where it pointed before.
     """
     named = references.parse_whole(task)
     path = task_path(named, "aliases", references.segment(alias, "alias"))
@@ -94,14 +94,14 @@ def promote(task: str, version: int | str, alias: str = "live") -> Call[AliasMov
 
 
 def remove_alias(task: str, alias: str) -> Call[None]:
-    """Remove an alias; the version it pointed at stays."""
+    """Remove an alias. The version that it named stays."""
     named = references.parse_whole(task)
     path = task_path(named, "aliases", references.segment(alias, "alias"))
     return Call(Request("DELETE", path, named.query), nothing)
 
 
 def rollback(task: str, alias: str = "live") -> Call[AliasMove]:
-    """Point an alias back at the version it pointed at before its last move.
+    """Point an alias back to the version that it named before its last move.
 
     Raises:
         ConflictError: there is nothing to go back to.
@@ -116,9 +116,9 @@ def neighbors(task: str, version: int | str | None = None, *, top_k: int | None 
     """The vocabulary pieces nearest to each row of a prompt, by cosine.
 
     Args:
-        task: the task; `task@3` and `task@alias` name a version.
-        version: a number or an alias, where `task` names none; `live` where neither does.
-        top_k: pieces a row, at most 50; 5 where none is given.
+        task: the task; `task@3` or `task@alias` names a version.
+        version: a number or an alias, if `task` names no version; default `live`.
+        top_k: pieces for each row, at most 50; default 5.
     """
     number = yield from resolve(task, version)
     named = references.parse(task)
@@ -127,14 +127,14 @@ def neighbors(task: str, version: int | str | None = None, *, top_k: int | None 
 
 
 def resolve(task: str, version: int | str | None = None) -> Steps[int]:
-    """The number of the version that a reference means now.
+    """The number of the version that a reference names now.
 
     Args:
-        task: the task; `task@3` and `task@alias` name a version.
-        version: a number or an alias, instead of the reference's own; `live` where neither is given.
+        task: the task; `task@3` or `task@alias` names a version.
+        version: a number or an alias, if `task` names no version; default `live`.
 
     Raises:
-        NotFoundError: no such task or alias.
+        NotFoundError: there is no such task or alias.
     """
     named = references.parse(task)
     if version is not None and named.suffix is not None:
@@ -155,7 +155,7 @@ def resolve(task: str, version: int | str | None = None) -> Steps[int]:
 
 
 class TaskMethods:
-    """Those of `client.tasks` that are about tasks and their aliases."""
+    """The methods of `client.tasks` for tasks and their aliases."""
 
     list = Method(list_all)
     page = Method(list_page)

@@ -21,7 +21,8 @@ from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, w
 PATH = "/v1/tuning/jobs"
 
 Data = str | os.PathLike[str] | DataFile | Rows | Mapping[str, str]
-"""A local path, an uploaded file or its id, rows, or `{"path": ...}` and `{"url": ...}` for the server."""
+"""A local path, an uploaded file or its id, or rows; or `{"path": ...}` or `{"url": ...}` for the server to
+read."""
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 _SOURCES = ({"file"}, {"path"}, {"url"})
@@ -43,10 +44,10 @@ def start(
     document: Mapping[str, Any] | None = None,
     **fields: Unpack[JobFields],
 ) -> Steps[Job]:
-    """Tune a prompt: upload what is not on the server yet, and put a job into its queue.
+    """Tune a prompt: upload what is not on the server yet, and queue a job.
 
-    Follow it with `events`, or `wait` for its end. Where the job or one of its files is refused, none that
-    was uploaded for it is left.
+    Follow it with `events`, or wait for its end with `wait`. If the job or one of its files is refused, all
+    files that were uploaded for it are deleted again.
 
     Args:
         task: gets the new version; made if it is not there.
@@ -56,10 +57,10 @@ def start(
         test: measured once, at the end.
         data: further fields of the document's `data`: format, column_names, validation_rows, validation_from.
         recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
-        document: a whole job document; what is given beside it goes over it, of `data` and `recipe` field
-            by field.
-        fields: every other field of a job document, see `JobFields`: template, columns, target, labels,
-            metrics, seed, ensemble, promote, ... The server refuses one that it does not know, by its name.
+        document: a whole job document. The other arguments override it, `data` and `recipe` field by field.
+        fields: any other field of a job document, see `JobFields`: template, columns, target, labels,
+            metrics, seed, ensemble, promote, ... The server refuses a field that it does not know, and names
+            it.
     """
     whole = dict(document or {})
     sent: list[DataFile] = []
@@ -80,14 +81,14 @@ def start(
         body = {**whole, **given_fields, **({"data": of_data} if of_data else {})}
         return (yield from Call(Request("POST", PATH, body=encode_json(body)), model_of(Job)))
     except (ApiError, InvalidArgumentError):
-        with contextlib.suppress(ChorusError):  # the refusal is what the caller must see
+        with contextlib.suppress(ChorusError):  # the caller must see the refusal
             for file in sent:
                 yield from files.delete(file)
         raise
 
 
 def _on_server(given: Data, field: str) -> dict[str, str] | None:
-    """The source of what is on the server already; None for what must be uploaded."""
+    """The source of data that the server has already; None for data that must be uploaded."""
     if isinstance(given, DataFile):
         return {"file": given.id}
     if isinstance(given, str) and _FILE_ID.fullmatch(given):
@@ -95,7 +96,7 @@ def _on_server(given: Data, field: str) -> dict[str, str] | None:
     if isinstance(given, Mapping):
         if set(given) not in _SOURCES:
             raise InvalidArgumentError(
-                f'{field} is a path, rows, a file, or one of {{"file": id}}, {{"path": ...}} and '
+                f'{field} must be a path, rows, a file, or one of {{"file": id}}, {{"path": ...}} and '
                 f'{{"url": ...}}, not an object with {", ".join(map(str, given)) or "nothing"}.',
                 field=field,
             )
@@ -116,18 +117,18 @@ def list_page(
     """One page of the jobs, newest first.
 
     Args:
-        status: only jobs that have it.
-        limit: at most 500; 50 where none is given.
-        cursor: `next_cursor` of the page before.
+        status: only jobs with this status.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
     """
     return Call(get_page(PATH, query_of(status=status, limit=limit, cursor=cursor)), model_of(JobPage))
 
 
 def list_all(*, status: str | None = None) -> Steps[list[JobSummary]]:
-    """Every job, newest first, page after page.
+    """Every job, newest first; fetches page after page.
 
     Args:
-        status: only jobs that have it.
+        status: only jobs with this status.
     """
     found: list[JobSummary] = []
     cursor: str | None = None
@@ -146,25 +147,25 @@ def get(job: str | JobSummary) -> Call[Job]:
 
 
 def cancel(job: str | JobSummary) -> Call[Job]:
-    """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request.
+    """Cancel a job: at once if it is queued, else as soon as its runner sees the request.
 
     Raises:
-        ConflictError: it is over.
+        ConflictError: the job is over.
     """
     return Call(Request("POST", _path(job, "cancel")), model_of(Job))
 
 
 def resume(job: str | JobSummary) -> Call[Job]:
-    """Put a job that failed or was cancelled into the queue again; it goes on from its last checkpoint.
+    """Queue a job again that failed or was cancelled. It goes on from its last checkpoint.
 
     Raises:
-        ConflictError: it did neither, or a file of it was deleted.
+        ConflictError: the job neither failed nor was cancelled, or one of its files was deleted.
     """
     return Call(Request("POST", _path(job, "resume")), model_of(Job))
 
 
 def past_events(job: str | JobSummary, *, after: int = 0) -> Steps[list[JobEvent]]:
-    """The events that a job has had, without waiting for more.
+    """The events of a job so far, without waiting for more.
 
     Args:
         job: the job or its id.
@@ -181,20 +182,20 @@ def past_events(job: str | JobSummary, *, after: int = 0) -> Steps[list[JobEvent
 
 
 def events(job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0) -> Following:
-    """A job's events in order, those that were and those to come, until it is over.
+    """A job's events in order, past ones first, until the job is over.
 
-    A connection that breaks, or a server that restarts, is come back to; no event is lost or told twice.
+    If the connection breaks or the server restarts, it reconnects; no event is lost or comes twice.
 
     Args:
         job: the job or its id.
         after: number of the last event that the caller has.
-        patience_seconds: how long the server may stay away at a stretch before its error is raised.
+        patience_seconds: how long the server may stay away at a time before its error is raised.
     """
     return Following(_path(job, "events"), after, patience_seconds)
 
 
 class TuningMethods:
-    """Those of `client.tuning` that are one call."""
+    """The methods of `client.tuning` that make one call."""
 
     start = Method(start)
     list = Method(list_all)

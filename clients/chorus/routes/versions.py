@@ -30,23 +30,23 @@ def push(
     description: str | None = None,
     promote_to: str | None = None,
 ) -> Steps[Version]:
-    """Upload a prompt as the task's next version. The same prompt and settings again answer with the same
-    version.
+    """Upload a prompt as the task's next version. If the same prompt with the same settings is there, that
+    version is returned.
 
-    The first version of a task gets the alias `live`; later ones do not move it until promoted.
+    The first version of a task gets the alias `live`. Later ones do not move it; promote them.
 
     Args:
-        task: made if it is not there.
-        artifact: a path (`.safetensors`, `.npy`, PEFT folder or zip), the bytes of such a file, or a `[P,
-            D]` array of float32 or float64 with the buffer protocol.
-        template: how the input's fields become text, `"hypothesis: {hypothesis} premise: {premise}"`.
+        task: the task; it is created if it does not exist.
+        artifact: a path (`.safetensors`, `.npy`, PEFT folder or zip), the bytes of such a file, or a `[P, D]`
+            array of float32 or float64 with the buffer protocol.
+        template: how the input's fields become text, as in `"hypothesis: {hypothesis} premise: {premise}"`.
         labels: the answers of a classification task, in order.
         settings: default settings of generation.
-        base_fingerprint: of the base model that the prompt was tuned on; checked by the server.
-        lineage: where it came from; free-form.
-        metrics: name to value.
-        description: of the task.
-        promote_to: an alias to point at the version once it is there.
+        base_fingerprint: fingerprint of the base model that the prompt was tuned on; the server checks it.
+        lineage: where it came from, in any form.
+        metrics: values by name.
+        description: description of the task.
+        promote_to: an alias to point at the new version.
     """
     named = references.parse_whole(task)
     content = read_artifact(artifact)
@@ -63,7 +63,7 @@ def push(
     )
     upload = Upload(content.filename, content.content, encode_json(metadata, "metadata").decode())
     path = task_path(named, "versions")
-    # Uploads are addressed by their content: sending one twice makes one version.
+    # Uploads are named by their content, so sending one twice makes one version.
     request = Request("POST", path, named.query, upload=upload, repeatable=True)
     version = yield from Call(request, model_of(Version))
     if promote_to is None:
@@ -78,8 +78,8 @@ def list_versions(task: str, *, limit: int | None = None, cursor: str | None = N
 
     Args:
         task: the task.
-        limit: at most 500; 50 where none is given.
-        cursor: `next_cursor` of the page before.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
     """
     named = references.parse_whole(task)
     query = named.query + query_of(limit=limit, cursor=cursor)
@@ -87,7 +87,7 @@ def list_versions(task: str, *, limit: int | None = None, cursor: str | None = N
 
 
 def all_versions(task: str) -> Steps[list[Version]]:
-    """Every version of a task, newest first, page after page."""
+    """Every version of a task, newest first; fetches page after page."""
     found: list[Version] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):
@@ -103,8 +103,8 @@ def get(task: str, version: int | str | None = None) -> Steps[Version]:
     """One version.
 
     Args:
-        task: the task; `task@3` and `task@alias` name a version.
-        version: a number or an alias, where `task` names none; `live` where neither does.
+        task: the task; `task@3` or `task@alias` names a version.
+        version: a number or an alias, if `task` names no version; default `live`.
     """
     number = yield from resolve(task, version)
     named = references.parse(task)
@@ -114,7 +114,7 @@ def get(task: str, version: int | str | None = None) -> Steps[Version]:
 
 
 def delete(task: str, version: int | str) -> Call[None]:
-    """Remove one version; its number is never used again.
+    """Delete one version. Its number is never used again.
 
     Raises:
         ConflictError: an alias or an ensemble names it.
@@ -128,13 +128,13 @@ def artifact(task: str, version: int | str | None = None, *, format: Format = "s
     """Download a prompt.
 
     Args:
-        task: the task; `task@3` and `task@alias` name a version.
-        version: a number or an alias, where `task` names none; `live` where neither does.
+        task: the task; `task@3` or `task@alias` names a version.
+        version: a number or an alias, if `task` names no version; default `live`.
         format: `safetensors`, `npy`, or `peft` (a zip).
     """
     if format not in FORMATS:
         raise InvalidArgumentError(
-            f"{format!r} is not a format; choose of {', '.join(FORMATS)}.", field="format"
+            f"{format!r} is not a format; choose one of {', '.join(FORMATS)}.", field="format"
         )
     number = yield from resolve(task, version)
     named = references.parse(task)
@@ -150,13 +150,13 @@ def pull(
     version: int | str | None = None,
     format: Format | None = None,
 ) -> Steps[Path]:
-    """Download a prompt to a file, which appears whole or not at all and replaces what was there.
+    """Download a prompt to a file. The file appears whole or not at all, and replaces an existing one.
 
     Args:
-        task: the task; `task@3` and `task@alias` name a version.
-        path: the file; with `peft`, a `.zip` file or the folder to make.
-        version: a number or an alias, where `task` names none; `live` where neither does.
-        format: `safetensors`, `npy` or `peft`; what the path ends in where it is not given.
+        task: the task; `task@3` or `task@alias` names a version.
+        path: the file; for `peft`, a `.zip` file or the folder to create.
+        version: a number or an alias, if `task` names no version; default `live`.
+        format: `safetensors`, `npy` or `peft`; by default what the path's ending says.
     """
     target = Path(path)
     format = format or format_of(target)
@@ -168,7 +168,7 @@ def pull(
 
 
 class VersionMethods:
-    """Those of `client.tasks` that are about versions."""
+    """The methods of `client.tasks` for versions."""
 
     push = Method(push)
     versions = Method(all_versions)

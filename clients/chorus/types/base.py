@@ -1,4 +1,4 @@
-"""What every answer's model shares."""
+"""What the models of all answers share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Wire(BaseModel):
-    """Immutable, and lenient: fields that a newer server adds are kept, not refused."""
+    """Immutable, and lenient: fields that a newer server adds are kept rather than refused."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
@@ -26,7 +26,7 @@ class ErrorDetail(Wire):
     request_id: str | None = None
 
     def as_error(self, status: int | None = None, retry_after_seconds: float | None = None) -> ApiError:
-        """The exception that this error is raised as."""
+        """The exception to raise for this error."""
         return error_class(self.code, status)(
             self.message,
             code=self.code,
@@ -38,8 +38,8 @@ class ErrorDetail(Wire):
 
 
 class Usage(Wire):
-    """Tokens of one item: `input_tokens` counts prompt, text and `</s>`; `prompt_tokens` the prompt's rows
-    in it.
+    """Token counts of one item. `input_tokens` counts prompt, text and `</s>`; `prompt_tokens` counts the
+    prompt's rows among them.
     """
 
     input_tokens: int
@@ -48,21 +48,21 @@ class Usage(Wire):
 
 
 class FailedItem(Wire):
-    """An item of a batch that went wrong after the batch was accepted."""
+    """An item of a batch that failed after the batch was accepted."""
 
     task: str | None = None
     error: ErrorDetail
 
 
 class Batch(Wire, Generic[T]):
-    """Answers in the order asked, each a value or a `FailedItem`."""
+    """Answers in the order of the request, each a value or a `FailedItem`."""
 
     id: str
     results: list[T | FailedItem]
 
     @property
     def failures(self) -> dict[int, ErrorDetail]:
-        """The items that failed, by their place in the batch."""
+        """The items that failed, by their position in the batch."""
         return {i: item.error for i, item in enumerate(self.results) if isinstance(item, FailedItem)}
 
     @property

@@ -9,7 +9,7 @@ from chorus.types.inference import Generation
 
 
 class TokenEvent(Wire):
-    """New text of one choice of one item; joined, a choice's texts are its `text`."""
+    """New text of one choice of one item. All texts of a choice joined are its `text`."""
 
     index: int
     choice: int = 0
@@ -25,7 +25,7 @@ class ResultEvent(Wire):
 
 
 class ErrorEvent(Wire):
-    """Item `index` failed; None when the stream as a whole did."""
+    """Item `index` failed; if it is None, the whole stream failed."""
 
     index: int | None = None
     error: ErrorDetail

@@ -6,7 +6,7 @@ from chorus.types.base import Batch, ErrorDetail, Usage, Wire
 
 
 class TokenLogprobs(Wire):
-    """Log probabilities (natural log) of each output token under the model's own distribution."""
+    """Natural logarithm of each output token's probability under the model's own distribution."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -26,8 +26,8 @@ class Generation(Wire):
 
     Attributes:
         finish_reason: `stop`, `stop_string` or `length`.
-        truncated: the input text was cut to the model's limit, as the request allowed.
-        choices: present when `n` > 1 or `logprobs` was asked; `text` is the first one's.
+        truncated: whether the input text was cut to the model's limit, as the request allowed.
+        choices: present if `n` > 1 or `logprobs` was requested; `text` is that of the first one.
     """
 
     task: str | None = None
@@ -41,7 +41,7 @@ class Generation(Wire):
 
 
 class GenerateResponse(Batch[Generation]):
-    """Generated texts, in the order asked."""
+    """Generated texts, in the order of the request."""
 
     @property
     def text(self) -> str:
@@ -50,7 +50,7 @@ class GenerateResponse(Batch[Generation]):
 
     @property
     def texts(self) -> list[str]:
-        """Every item's text; raises the first failure."""
+        """Every item's text. Raises the first failure."""
         return [item.text for item in self.values]
 
 
@@ -59,7 +59,7 @@ class Classification(Wire):
 
     Attributes:
         probabilities: softmax over the labels' summed token log probabilities.
-        log_probabilities: natural log, `</s>` included, before the softmax; None is minus infinity.
+        log_probabilities: natural logarithms before the softmax, including `</s>`; None means minus infinity.
     """
 
     task: str | None = None
@@ -73,7 +73,7 @@ class Classification(Wire):
 
 
 class ClassifyResponse(Batch[Classification]):
-    """Labels, in the order asked."""
+    """Labels, in the order of the request."""
 
     @property
     def label(self) -> str:
@@ -82,12 +82,12 @@ class ClassifyResponse(Batch[Classification]):
 
     @property
     def labels(self) -> list[str]:
-        """Every item's label; raises the first failure."""
+        """Every item's label. Raises the first failure."""
         return [item.label for item in self.values]
 
 
 class MemberVote(Wire):
-    """What one member of an ensemble said. A member that failed has `error`, no `answer`, and did not
+    """The answer of one member of an ensemble. A member that failed has `error` and no `answer`, and did not
     vote.
     """
 
@@ -111,9 +111,9 @@ class EnsembleAnswer(Wire):
     """The members' common answer.
 
     Attributes:
-        counts: votes for each answer; sums of weights where weights were given.
-        agreement: the winner's share, 0 to 1.
-        ensemble: None when tasks were listed.
+        counts: votes for each answer; if weights were given, sums of weights.
+        agreement: the winner's share, between 0 and 1.
+        ensemble: None if tasks were listed.
     """
 
     answer: str
@@ -125,7 +125,7 @@ class EnsembleAnswer(Wire):
 
 
 class EnsembleResponse(Batch[EnsembleAnswer]):
-    """Votes, in the order asked."""
+    """Votes, in the order of the request."""
 
     @property
     def answer(self) -> str:
@@ -134,5 +134,5 @@ class EnsembleResponse(Batch[EnsembleAnswer]):
 
     @property
     def answers(self) -> list[str]:
-        """Every item's answer; raises the first failure."""
+        """Every item's answer. Raises the first failure."""
         return [item.answer for item in self.values]

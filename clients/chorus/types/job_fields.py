@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 
 class JobFields(TypedDict, total=False):
-    """docs/tuning.md has their bounds and defaults. What is None is left out."""
+    """docs/tuning.md has their bounds and defaults. A field that is None is left out."""
 
     index: int | None
     """What its random keys fold from, so that prompt 3 of a job can be trained alone and come out the same;

@@ -14,11 +14,11 @@ class Version(Wire):
     """One immutable version of a task.
 
     Attributes:
-        digest: SHA-256 of the prompt's values; equal whatever file format they came in.
-        manifest_digest: also covers template, labels, settings and base.
-        length, width: the prompt is `[length, width]`.
-        created: in an upload's answer only: False when the same manifest was there already.
-        notes: what was converted when the artifact was read.
+        digest: SHA-256 of the prompt's values, whatever file format they came in.
+        manifest_digest: this also covers template, labels, settings and base.
+        length, width: the prompt's shape is `[length, width]`.
+        created: only in the answer to an upload: False if the same manifest was there already.
+        notes: what was converted when the file was read.
     """
 
     task: str
@@ -42,7 +42,7 @@ class Version(Wire):
 
 
 class Task(Wire):
-    """A task with a count of its live versions and where its aliases point."""
+    """A task with the number of its live versions and where its aliases point."""
 
     task: str
     description: str = ""
@@ -53,7 +53,7 @@ class Task(Wire):
 
 
 class TaskPage(Wire):
-    """Part of the list of tasks; `next_cursor` is None on the last page."""
+    """Part of the list of tasks. `next_cursor` is None on the last page."""
 
     tasks: list[Task]
     next_cursor: str | None = None
@@ -67,7 +67,7 @@ class VersionPage(Wire):
 
 
 class AliasMove(Wire):
-    """Where an alias points now and pointed before; None is nowhere."""
+    """Where an alias points now, and where it pointed before; None means nowhere."""
 
     alias: str
     version: int | None
@@ -82,7 +82,7 @@ class AliasHistoryEntry(AliasMove):
 
 
 class Aliases(Wire):
-    """A task's aliases and every move they made, oldest first."""
+    """A task's aliases, and all their moves, oldest first."""
 
     aliases: dict[str, int]
     history: list[AliasHistoryEntry] = Field(default_factory=list)

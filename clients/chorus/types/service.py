@@ -40,7 +40,7 @@ class StoreTrouble(Wire):
 
 
 class Readiness(Wire):
-    """`ready`, `compiling` (with `done` of `total` programs), `draining` or `store_unavailable`; `store` is
+    """`ready`, `compiling` (with `done` of `total` programs), `draining` or `store_unavailable`. `store` is
     None while the server's database works."""
 
     status: str
@@ -50,5 +50,5 @@ class Readiness(Wire):
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether the server takes requests."""
         return self.status == "ready"

@@ -24,7 +24,7 @@ class DataFile(Wire):
 
 
 class FilePage(Wire):
-    """Part of the list of files, newest first; `next_cursor` is None on the last page."""
+    """Part of the list of files, newest first. `next_cursor` is None on the last page."""
 
     files: list[DataFile]
     next_cursor: str | None = None
@@ -35,10 +35,10 @@ class JobSummary(Wire):
 
     Attributes:
         status: `queued`, `preparing`, `running`, `succeeded`, `failed` or `cancelled`.
-        tasks: that get new versions.
-        error: why it failed: `code`, `message`, perhaps `field`.
+        tasks: the tasks that get new versions.
+        error: why it failed: `code`, `message`, sometimes `field`.
         progress: how far it is: `step` of `steps`, and more.
-        attempt: how often somebody took it to run it.
+        attempt: how many times a process started to run it.
     """
 
     id: str
@@ -55,12 +55,12 @@ class JobSummary(Wire):
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, however."""
+        """Whether it has ended in any way."""
         return self.status not in UNFINISHED
 
     @property
     def succeeded(self) -> bool:
-        """Whether it made what it should."""
+        """Whether it succeeded."""
         return self.status == "succeeded"
 
 
@@ -68,8 +68,8 @@ class Job(JobSummary):
     """A tuning job.
 
     Attributes:
-        spec: the job document with every default written out.
-        result: versions and metrics, once it succeeded.
+        spec: the job document with every default filled in.
+        result: versions and metrics, once it has succeeded.
     """
 
     spec: dict[str, Any] = Field(default_factory=dict)
@@ -88,7 +88,7 @@ class JobEvent(Wire):
 
     Attributes:
         seq: 1, 2, ... in each job.
-        kind: `status`, `step`, `evaluated`, `warning`, `published`, ...; a newer server may have more.
+        kind: `status`, `step`, `evaluated`, `warning`, `published`, ...; a newer server may send more kinds.
     """
 
     seq: int
@@ -98,7 +98,7 @@ class JobEvent(Wire):
 
 
 class JobEventList(Wire):
-    """Events after a number, in order."""
+    """Events after a given number, in order."""
 
     events: list[JobEvent]
 

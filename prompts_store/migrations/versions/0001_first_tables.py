@@ -8,7 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Frozen copies: a migration must not change when the code's own types do.
+# Frozen copies: a migration must not change when the code's own types change.
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 NAME = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
 LABEL = sa.String(length=256).with_variant(sa.String(length=256, collation="C"), "postgresql")
@@ -17,7 +17,7 @@ ALIVE = sa.text("deleted_at IS NULL")
 
 
 def upgrade() -> None:
-    """Create every table, those that are named before those that name them."""
+    """Create every table, referenced tables first."""
     _create_blobs()
     _create_ensembles()
     _create_tasks()
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop every table; indices go with them."""
+    """Drop every table; their indices go with them."""
     for table in (
         "ensemble_members",
         "ensemble_aliases",

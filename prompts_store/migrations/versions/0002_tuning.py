@@ -8,7 +8,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# Frozen copies: a migration must not change when the code's own types do.
+# Frozen copies: a migration must not change when the code's own types change.
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 NAME = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
 DIGEST = sa.String(length=64)
@@ -18,7 +18,7 @@ UNFINISHED = sa.text("finished_at IS NULL")
 
 
 def upgrade() -> None:
-    """Create every table, those that are named before those that name them."""
+    """Create every table, referenced tables first."""
     _create_files()
     _create_jobs()
     _create_job_files()
@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop every table; indices go with them."""
+    """Drop every table; their indices go with them."""
     for table in ("tuning_events", "tuning_job_files", "tuning_jobs", "files"):
         op.drop_table(table)
 

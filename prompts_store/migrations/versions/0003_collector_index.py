@@ -1,4 +1,5 @@
-"""The index that the collector walks: only blobs that nothing names, in the order in which it takes them."""
+"""The index that the collector reads: only blobs that nothing names, in the order in which it removes
+them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +13,7 @@ UNREFERENCED = sa.text("unreferenced_at IS NOT NULL")
 
 
 def upgrade() -> None:
-    """An index of the few in place of one that held every blob."""
+    """Replace the index of all blobs by one of those few."""
     op.drop_index("ix_blobs_unreferenced_at", table_name="blobs")
     op.create_index(
         "ix_blobs_unreferenced",
@@ -25,6 +26,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The index of 0001."""
+    """Restore the index of 0001."""
     op.drop_index("ix_blobs_unreferenced", table_name="blobs")
     op.create_index("ix_blobs_unreferenced_at", "blobs", ["unreferenced_at"], unique=False)

@@ -1,4 +1,4 @@
-"""The id that a database and the folders of its blobs and data files carry together."""
+"""The id that a database shares with the folders of its blobs and data files."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A table for the one id. It stays empty: who opens the store knows whether the folders fit."""
+    """Create a table for the one id. It stays empty: the code that opens the store knows whether the folders
+    fit."""
     op.create_table(
         "store_identity",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
@@ -22,5 +23,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Without the id."""
+    """Drop the table."""
     op.drop_table("store_identity")

@@ -1,4 +1,4 @@
-"""Jobs of every kind in the tables that were of tuning jobs alone: `jobs`, `job_files`, `job_events`."""
+"""Tables for jobs of every kind, in place of those for tuning jobs: `jobs`, `job_files`, `job_events`."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# Frozen copies: a migration must not change when the code's own types do.
+# Frozen copies: a migration must not change when the code's own types change.
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 NAME = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
 PUBLIC_ID = sa.String(length=32)
@@ -26,7 +26,7 @@ EVENT = "job_number, seq, at, kind, data"
 
 
 def upgrade() -> None:
-    """Every job there is tunes prompts; its number, its lease and its events stay as they are."""
+    """Every existing job is a tuning job. Its number, its lease and its events stay as they are."""
     jobs, files, events = NEW
     _create_tables(
         NEW,
@@ -48,7 +48,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The tables of 0002 again, with the tuning jobs: jobs of other kinds have no place in them."""
+    """Restore the tables of 0002 with the tuning jobs. They have no place for jobs of other kinds."""
     jobs, files, events = OLD
     _create_tables(
         OLD,
@@ -76,7 +76,7 @@ def _create_tables(
     indices: dict[str, list[str]],
     small_indices: dict[str, list[str]],
 ) -> None:
-    """The three tables under these names; the small indices hold unfinished jobs only."""
+    """Create the three tables under these names. The small indices hold only unfinished jobs."""
     jobs, files, events = names
     op.create_table(
         jobs,
@@ -146,7 +146,7 @@ def _copy(source: str, target: str, values: str, columns: str, where: str = "TRU
 
 
 def _go_on_numbering(table: str) -> None:
-    """PostgreSQL counts beside the table, SQLite from its highest number."""
+    """PostgreSQL keeps its counter outside the table; SQLite counts from the table's highest number."""
     if op.get_bind().dialect.name == "postgresql":
         highest = f"(SELECT max(number) FROM {table})"
         op.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'number'), {highest})")

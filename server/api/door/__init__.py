@@ -1,1 +1,1 @@
-"""What every route stands behind: who asks is settled, and whether there is room, before a body is read."""
+"""What a request passes before its route: who asks, and whether there is room, before the body is read."""

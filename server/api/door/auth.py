@@ -1,4 +1,4 @@
-"""The one dependency that authorises: each route asks for a scope, and `KeyRing` says who has it."""
+"""The one dependency that authorises. Each route asks for a scope, and `KeyRing` says who has it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.tenancy.principal import Principal, Scope
 
 
 class Require:
-    """A dependency that gives the caller if its key carries `scope`, and answers 401 or 403 otherwise."""
+    """A dependency that returns the caller if its key carries `scope`, and answers 401 or 403 if not."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -21,7 +21,8 @@ class Require:
         return self.authorise(request)
 
     def authorise(self, request: Request) -> Principal:
-        """The caller. `ChorusRoute` asks before it reads a body, FastAPI once more for the route's parameter.
+        """The caller. `ChorusRoute` calls this before it reads a body, and FastAPI calls it again for the
+        route's parameter.
 
         Raises:
             UnauthenticatedError, ForbiddenError: see `KeyRing.authorise`.

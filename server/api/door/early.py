@@ -1,7 +1,7 @@
-"""What the engine would refuse is refused before a body is read, and again before texts are tokenised.
+"""Refuse what the engine would refuse, before a body is read and again before texts are tokenised.
 
-At ten times the capacity nine requests of ten are refused: parsing, resolving and tokenising them would take
-the time that answers need.
+At ten times the capacity, nine requests of ten are refused. Parsing, resolving and tokenising those would
+take the time that the answers need.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from server.tenancy.principal import Principal, Scope
 
 
 def check_early(services: Services, caller: Principal, deadline_seconds: float | None) -> None:
-    """Refuse what the engine would refuse of this caller, whatever it asks for; see `Engine.check`.
+    """Refuse any request that the engine would refuse from this caller, whatever its content; see
+    `Engine.check`.
 
     Raises:
-        OverloadedError, QuotaExceededError: with when to try again.
+        OverloadedError, QuotaExceededError: these say when to try again.
     """
     if services.serving is not None and services.serving.engine.crowded:
         services.serving.engine.check(caller.tenant, caller.weight, deadline_seconds)
 
 
 def deadline_of(asked: float | None, settings: Settings) -> float | None:
-    """The deadline of a request. Raises InvalidInputError when it asks for more than the server allows."""
+    """The deadline of a request. Raises InvalidInputError if it is longer than the server allows."""
     if asked is None:
         return settings.default_deadline_seconds
     if asked > settings.max_deadline_seconds:
@@ -38,10 +39,10 @@ def deadline_of(asked: float | None, settings: Settings) -> float | None:
 
 
 def refuse_early(request: Request, scope: Scope) -> None:
-    """The same before a body is read, of which the deadline is not known: the longest is allowed for.
+    """Call `check_early` before the body is read. Its deadline is unknown, so the longest one is assumed.
 
     Args:
-        scope: that the route asks for.
+        scope: the scope that the route needs.
     """
     caller, services = context_of(request).principal, services_of(request)
     if scope is Scope.INFER and caller is not None:

@@ -1,9 +1,9 @@
-"""Refuses what the engine would refuse by a look at a request's bytes, before the parser and the route.
+"""Refuse what the engine would refuse by looking at a request's bytes, before the parser and the route.
 
-At ten times the capacity, nine requests of ten are refused. On its way through the parser, the application
-and the route, a refusal takes a third of the time of an answer, so little time is left for answers. While
-much is waiting, each inference request is therefore looked at here first. Whatever is not plainly an
-inference request that the engine would refuse goes the usual way.
+At ten times the capacity, nine requests of ten are refused. A refusal that goes through the parser, the
+application and the route takes a third of the time of an answer, so little time is left for answers. While
+many requests wait, each new inference request is therefore examined here first. Anything that is not plainly
+an inference request that the engine would refuse goes the usual way.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ _UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer", b
 _DIGITS = re.compile(rb"[0-9]{1,5}")
 
 _MOST_BYTES = 16 << 10
-"""Of a request that is looked at: a longer one is refused by its route."""
+"""Longest request that is examined here; its route refuses a longer one."""
 
 _AT_ONCE = 64
-"""Requests that are refused in a turn because their time is over."""
+"""Requests refused in one turn because they are out of time."""
 
 _PAUSE_SECONDS = 0.005
 _TELL_SECONDS = 1.0
-"""From one line in the log about what was refused to the next."""
+"""Seconds from one log line about refusals to the next."""
 
 _WEIGHT = 0.1
-"""Of the newest turn in the mean of what a turn takes."""
+"""Weight of the newest turn in the mean time of a turn."""
 
 _LOST_SECONDS = 1.0
-"""After so long a request that was let in no longer counts, whatever became of it."""
+"""After this many seconds a request that was let in no longer counts, whatever happened to it."""
 
 _MOST_TOKENS = 1 << 20
-"""More is not understood here: its route says how many it may be."""
+"""Most new tokens that are understood here. The route says how many a request may really ask for."""
 
 
 Decide = Callable[[Response | Arrival], None]
-"""Called with a request's refusal, or with its arrival where it goes the usual way."""
+"""Called with a request's refusal, or with its arrival if it goes the usual way."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A request that is to be let in.
+    """A request that waits to be let in.
 
     Attributes:
-        arrived: monotonic seconds.
-        deadline_seconds: from then on; None waits for ever.
-        steps: that it takes on the device, at least.
+        arrived: when it arrived, in monotonic seconds.
+        deadline_seconds: counted from `arrived`; None waits for ever.
+        steps: how many device steps it takes at least.
     """
 
     path: str
@@ -79,13 +79,13 @@ class _Waiting:
 
 
 class Entrance:
-    """Looks at the first bytes of each request, for as long as the engine may refuse.
+    """Looks at the first bytes of each request, as long as the engine may refuse.
 
-    What it lets in goes one request a turn of the event loop, tenants in turn: until the engine has it, the
-    engine cannot count it, and a hundred let in at once would hold up every refusal behind them.
+    It lets requests in one at a time, one each turn of the event loop, tenants in turn. Until the engine has
+    a request it cannot count it, and a hundred let in at once would delay every refusal behind them.
 
     Args:
-        access: told of every request that is refused.
+        access: called for every refused request.
     """
 
     def __init__(self, services: Services, access: AccessLog) -> None:
@@ -102,12 +102,12 @@ class Entrance:
         """Decide what happens to a request.
 
         Args:
-            data: all of it that has come so far, from its first byte.
-            decide: told later, where that is not decided at once.
+            data: all its bytes that have come so far.
+            decide: called later, if the decision is not made at once.
 
         Returns:
-            The refusal. Or how many more bytes are needed to decide; 0 where the request goes the usual way.
-            Or None where `decide` is told later.
+            The refusal; or how many more bytes it needs to decide, 0 if the request goes the usual way; or
+            None if it calls `decide` later.
         """
         services = self._services
         serving = services.serving
@@ -138,7 +138,7 @@ class Entrance:
         return None
 
     def _turn(self) -> None:
-        """Let the next one in. What can no longer be in time is refused."""
+        """Let in the next request. Refuse those that can no longer be in time."""
         now = time.monotonic()
         for _ in range(min(self._count, _AT_ONCE)):
             tenant, line = next(iter(self._lines.items()))
@@ -160,7 +160,7 @@ class Entrance:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _let_in(self, arrived: float, now: float) -> Arrival:
-        """The request goes on to the parser, and counts until the engine has it."""
+        """Pass the request on to the parser. It counts here until the engine has it."""
         key = next(self._keys)
         self._coming[key] = now
 
@@ -170,7 +170,7 @@ class Entrance:
         return Arrival(arrived, settle)
 
     def _on_their_way(self, now: float) -> int:
-        """Requests that were let in and that the engine does not have yet."""
+        """How many requests were let in and have not reached the engine yet."""
         while self._coming and next(iter(self._coming.values())) < now - _LOST_SECONDS:
             del self._coming[next(iter(self._coming))]
         return len(self._coming)
@@ -178,7 +178,7 @@ class Entrance:
     def _understood(
         self, path: str, headers: dict[bytes, bytes], body: bytes, decide: Decide
     ) -> _Waiting | None:
-        """Who asks, and until when; None where a route has to say what is wrong."""
+        """Who asks, and until when; None if a route has to say what is wrong."""
         services = self._services
         key = headers.get(b"authorization")
         try:
@@ -196,10 +196,10 @@ class Entrance:
         return _Waiting(path, context, caller, context.started, deadline, _steps(path, asked), decide)
 
     def _refusal(self, waiting: _Waiting, now: float, coming: int = 0) -> Response | None:
-        """The answer where the engine would refuse.
+        """The refusal, if the engine would refuse the request.
 
         Args:
-            coming: requests that are let in before it.
+            coming: how many requests are let in before it.
         """
         serving, context = self._services.serving, waiting.context
         assert serving is not None
@@ -216,8 +216,8 @@ class Entrance:
         return None
 
     def pause_seconds(self) -> float:
-        """How long the event loop may leave new bytes alone before it reads again: a moment where it has just
-        refused something, so that it wakes up once for many."""
+        """How long the event loop may leave new bytes alone before it reads again. It is a moment after a
+        refusal, so that the loop wakes up once for many requests, else nothing."""
         pause = _PAUSE_SECONDS if self._refused else 0.0
         self._refused = False
         return pause
@@ -236,13 +236,13 @@ class Entrance:
 
 
 def _steps(path: str, asked: object) -> int:
-    """Steps that a request takes at least: a prefill step, and the tokens that it may generate."""
+    """The least number of steps of a request: a prefill step, and the tokens that it may generate."""
     tokens = asked.get("max_new_tokens") if isinstance(asked, dict) and path == "/v1/generate" else None
     return 1 + tokens if type(tokens) is int and 0 < tokens <= _MOST_TOKENS else 1
 
 
 def _plain(lines: bytes) -> dict[bytes, bytes] | None:
-    """The headers of a head in which nothing is unusual, by name in lower case."""
+    """The headers by lower-case name, if nothing in them is unusual."""
     each = lines[:-2].split(b"\r\n")
     headers = {}
     for line in each:

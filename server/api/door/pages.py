@@ -1,8 +1,8 @@
-"""What a web page makes a browser send to this server is refused before anything of it is read.
+"""Requests that web pages make a browser send are refused before anything of them is read.
 
-A browser reaches a server on loopback for every page that it shows: with a form or a script of another site,
-or under a name of that site which suddenly means 127.0.0.1 (DNS rebinding). Such a page knows no key; where
-none is needed, its requests would be as good as anybody's.
+A browser can reach a server on loopback on behalf of every page that it shows: through a form or a script of
+another site, or through a name of that site which suddenly means 127.0.0.1 (DNS rebinding). Such a page has
+no key, but where none is needed, its requests would be as good as anybody's.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from server.settings import is_loopback
 from server.tenancy.principal import Scope
 
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
-_OWN = frozenset({"same-origin", "none"})  # `none`: no page asks, a person does
+_OWN = frozenset({"same-origin", "none"})  # `none`: the user asks, not a page
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?")
 
 
 def refuse_pages(request: Request, services: Services, scope: Scope) -> None:
-    """Raise unless a program sent the request, or a page of this server itself.
+    """Raise unless the request comes from a program or from a page of this server.
 
     Args:
-        scope: that the route asks for.
+        scope: the scope that the route needs.
 
     Raises:
-        ForbiddenError: `unknown_host`, where the route needs no key and the server listens on loopback, yet
-        is asked by a name that is none of loopback; `foreign_origin`, where a page of another origin asks
-        for a change.
+        ForbiddenError: `unknown_host`, if the route needs no key and the server listens on loopback, but the
+            request names another host; `foreign_origin`, if a page of another origin asks for a change.
     """
     refuse_host(request.headers.getlist("host"), services, scope)
     if request.method not in _HARMLESS and _is_foreign(request):
         raise ForbiddenError(
-            "A web page of another site asks for a change: only programs, and pages of this server, may.",
+            "A web page of another site asked for a change: only programs and pages of this server may do "
+            "that.",
             field="origin",
             code="foreign_origin",
         )
 
 
 def refuse_host(hosts: list[str], services: Services, scope: Scope) -> None:
-    """Raise where the route needs no key and the server listens on loopback, yet is asked by another name.
+    """Raise if the route needs no key and the server listens on loopback, but the request names another host.
 
     Args:
-        hosts: of the request's `Host` headers.
+        hosts: the request's `Host` headers.
 
     Raises:
         ForbiddenError: `unknown_host`.
@@ -54,7 +54,7 @@ def refuse_host(hosts: list[str], services: Services, scope: Scope) -> None:
     exposed = services.settings.is_loopback and not services.keys.requires(scope)
     if exposed and not _names_loopback(hosts):
         raise ForbiddenError(
-            "This server is for this machine only and does not go by that name: ask for localhost or "
+            "This server serves this machine only and does not answer to that name: ask for localhost or "
             "127.0.0.1, or let it listen elsewhere with a key.",
             field="host",
             code="unknown_host",
@@ -67,7 +67,8 @@ def _names_loopback(hosts: list[str]) -> bool:
 
 
 def _is_foreign(request: Request) -> bool:
-    """`Sec-Fetch-Site` decides where a browser sends it: a proxy on the way may have written another Host."""
+    """If a browser sends `Sec-Fetch-Site`, it decides, because a proxy on the way may have rewritten
+    `Host`."""
     sites = request.headers.getlist("sec-fetch-site")
     if sites:
         return not _OWN.issuperset(sites)

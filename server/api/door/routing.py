@@ -1,7 +1,7 @@
-"""The route class of every router: who asks is settled before a body is read, and JSON is parsed strictly.
+"""The route class of every router. It authorises before a body is read, and parses JSON strictly.
 
-From its first line to its answer a request is *under way*: the process waits for it before it ends, and gives
-it up when time is over.
+From its first line to its answer a request is *under way*: an ending process waits for it, and gives it up
+when time is over.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from server.settings import Settings
 from server.validation import RequestModel, join_path, validation_error
 
 SHORT_BYTES = 16 << 10
-"""A body of so many is checked where it arrives, in ten milliseconds at worst; a longer one on a thread."""
+"""A body of up to this many bytes is checked on the event loop, in ten milliseconds at worst; a longer one on
+a thread."""
 
 
 class CheckedRequest(Request):
-    """A request whose body was checked before FastAPI asks for it, which then has nothing left to do."""
+    """A request whose body was checked before FastAPI asks for it, so FastAPI has nothing left to do."""
 
     checked: Any = None
 
@@ -41,10 +42,10 @@ class CheckedRequest(Request):
 
 
 class BodyType:
-    """What the body of one route must be.
+    """What the body of a route must be.
 
     Args:
-        annotation: a `RequestModel`, or one or None.
+        annotation: a `RequestModel`, or a union of one with None.
 
     Attributes:
         model: the `RequestModel`.
@@ -65,11 +66,11 @@ class BodyType:
         """The body as what it must be. A long one is empty then.
 
         Raises:
-            InvalidInputError: the first thing that is wrong with it.
+            InvalidInputError: says what is wrong first.
         """
         if len(body) <= SHORT_BYTES:
             return self._check(services.settings, body)
-        # Not on the threads that tokenise: its deadline is in the body, and not known while it waits.
+        # Not on the tokenising threads: the deadline is in the body, so it is unknown while the body waits.
         return await asyncio.to_thread(self._check, services.settings, body)
 
     def _check(self, settings: Settings, body: bytearray) -> Any:
@@ -91,16 +92,16 @@ class BodyType:
 
 
 class ChorusRoute(APIRoute):
-    """A route that needs a key: refuses web pages, authorises, reads and parses the body, then runs.
+    """A route that needs a key: it refuses web pages, authorises, reads and parses the body, then runs.
 
-    Refuses to exist without a scope.
+    It cannot be built without a scope.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
         door = _find_require(self.dependant)
         if door is None:
-            raise TypeError(f"The route {self.path} asks for no scope.")
+            raise TypeError(f"The route {self.path} names no scope.")
         field = self.body_field.field_info if self.body_field is not None else None
         body_type = BodyType(field.annotation) if field is not None else None
         required = field is not None and field.is_required()
@@ -142,7 +143,7 @@ def _find_require(dependant: Dependant) -> Require | None:
 
 
 def _check_json_type(request: Request) -> None:
-    """Refuse a body that does not say it is JSON."""
+    """Refuse a body that is not declared as JSON."""
     kind = media_type(request)
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise InvalidInputError(

@@ -1,5 +1,5 @@
-"""Answers that are streams of server-sent events (WHATWG HTML, section 9.2), raced against the caller's
-leaving and the server's end.
+"""Answers that are streams of server-sent events (WHATWG HTML, section 9.2). They stop if the caller leaves
+or the server ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.api.services import services_of
 from server.errors import ShuttingDownError
 
 KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment: tells proxies and clients that the connection lives."""
+"""A comment that tells proxies and clients that the connection is alive."""
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -30,14 +30,14 @@ _HEADERS = [
 
 
 def event(name: str, data: Mapping[str, Any], id: int | None = None) -> bytes:
-    """One event. JSON has no line breaks of its own, so one `data` line is enough."""
+    """One event. JSON text has no line breaks, so one `data` line is enough."""
     head = b"" if id is None else b"id: " + str(id).encode() + b"\n"
     return head + b"event: " + name.encode() + b"\ndata: " + to_json(data, inf_nan_mode="null") + b"\n\n"
 
 
 class EventResponse(Response, ABC):
-    """Sends events as they come. Leaving, or the server's end, cancels `send_events`, and that is awaited;
-    at the server's end the last event is then an `error`."""
+    """Sends events as they come. If the caller leaves or the server ends, `send_events` is cancelled and
+    awaited. When the server ends, the last event is an `error`."""
 
     def __init__(self) -> None:
         super().__init__(status_code=200)
@@ -69,7 +69,7 @@ class EventResponse(Response, ABC):
 
     @abstractmethod
     async def send_events(self, emit: Emit) -> None:
-        """Send every event; the stream ends when this returns."""
+        """Send every event. The stream ends when this returns."""
 
 
 class Emit:

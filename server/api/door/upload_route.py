@@ -1,4 +1,4 @@
-"""The route class of uploads: counts the accepted ones, and the refused ones by reason."""
+"""The route class of uploads. It counts accepted uploads, and refused ones by reason."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _API_CODES = """
 """
 
 UPLOAD_REASONS: frozenset[str] = frozenset([*map(str, REASONS), *_API_CODES.split(), OTHER])
-"""The closed list of the metric's label: what is wrong with a file, and the API's and store's own codes."""
+"""All values of the metric's label: the reasons for refusing a file, and codes of the API and the store."""
 
 
 class UploadRoute(ChorusRoute):
-    """A `ChorusRoute` whose outcomes are counted. A caller who leaves is neither accepted nor refused."""
+    """A `ChorusRoute` whose outcomes are counted. A caller who leaves counts as neither accepted nor
+    refused."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -45,7 +46,7 @@ class UploadRoute(ChorusRoute):
 
 
 def reason_of(error: Exception) -> str:
-    """The label for a refusal: the code that the answer carries, if it is on the list."""
+    """The label for a refusal: the answer's code, if it is on the list."""
     if isinstance(error, RequestValidationError):
         code = "invalid_input"
     else:

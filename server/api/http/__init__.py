@@ -1,1 +1,1 @@
-"""What HTTP takes, whatever the route: request ids, strict bodies and their memory, one error shape."""
+"""HTTP for every route: request ids, strict bodies and their memory, one error shape."""

@@ -1,5 +1,5 @@
-"""One access log line and one observation of the request histogram for each request, and the outermost
-middleware, which sees to both."""
+"""One access log line and one observation in the request histogram for each request, and the outermost
+middleware, which makes both."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from server.log import Tally
 LOG = logging.getLogger("chorus.access")
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked for every few seconds by machines; logged at debug, unless a key was refused."""
+"""Machines ask for these every few seconds; they are logged at debug, unless a key was refused."""
 
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 
 class AccessLog:
-    """Counts, times and logs each request: the route template, never the path, content, query or key.
+    """Counts, times and logs each request by its route template; never the path, content, query or key.
 
     Args:
-        metrics: every answered request is counted there.
-        lines: whether to write them.
+        metrics: every answered request is counted here.
+        lines: whether to write log lines.
     """
 
     def __init__(self, metrics: ApiMetrics, lines: bool = True) -> None:
@@ -35,18 +35,20 @@ class AccessLog:
         self._refused = Tally(LOG, logging.INFO, "refused unread")
 
     def refused(self, method: str, template: str, status: int, context: RequestContext) -> None:
-        """A request was refused before it was read: in an overload thousands are, so they share a line."""
+        """Note a request that was refused before it was read. In an overload there are thousands, so they
+        share a line."""
         self._metrics.request_seconds.observe(time.monotonic() - context.started, template, str(status))
         if self._lines:
             tenant = context.principal.tenant if context.principal else "-"
             self._refused.note(f"{method} {template} {status} tenant={tenant}", context.request_id)
 
     def tell_refused(self) -> bool:
-        """Write the line about those that were refused, at most one a second. Whether all are told."""
+        """Write the line about refused requests, at most one a second. Returns whether all have been
+        reported."""
         return self._refused.write(time.monotonic())
 
     def write(self, method: str, template: str, status: int, context: RequestContext) -> None:
-        """A request was answered, or its caller has left."""
+        """Log a request that was answered, or whose caller left."""
         seconds = time.monotonic() - context.started
         self._metrics.request_seconds.observe(seconds, template, str(status))
         if self._lines:
@@ -64,11 +66,11 @@ class AccessLog:
 
 
 class AccessMiddleware:
-    """Names and logs each request, and gives back the memory of its body.
+    """Gives each request its id, logs it, and releases the memory of its body.
 
     Args:
         app: the rest of the server.
-        log: told of every request.
+        log: called for every request.
     """
 
     def __init__(self, app: ASGIApp, log: AccessLog) -> None:
@@ -91,7 +93,7 @@ class AccessMiddleware:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # answered further out; see `install_error_handlers`
+        except Exception:  # the answer is made further out; see `install_error_handlers`
             status = 500
             raise
         finally:

@@ -1,4 +1,5 @@
-"""Request bodies in memory: each counted as it arrives, all of them against one budget of the process."""
+"""Request bodies in memory. Each is counted as it arrives, and together they share one budget of the
+process."""
 
 from __future__ import annotations
 
@@ -10,19 +11,20 @@ from fastapi import Request
 from server.errors import OverloadedError, TooLargeError
 
 FREE_BYTES = 64 << 10
-"""Of each body, these are not counted: no more than its socket holds, and so a small body always gets in."""
+"""The first bytes of each body are not counted. Its socket holds as many anyway, and so a small body always
+gets in."""
 
 
 class BodyBudget:
     """How many bytes of bodies may be in memory at once.
 
-    A tenant may hold as much as it leaves free: alone half of the budget, so that others find room.
+    A tenant may hold as much as it leaves free: half of the budget if it is alone, so that others find room.
 
     Args:
-        limit_bytes: of all tenants together.
+        limit_bytes: for all tenants together.
 
     Attributes:
-        held_bytes: now.
+        held_bytes: how many are held now.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -31,11 +33,11 @@ class BodyBudget:
         self._tenants: Counter[str] = Counter()
 
     def has_room(self, tenant: str, count: int) -> bool:
-        """Whether a tenant may hold so many bytes more."""
+        """Whether a tenant may hold `count` more bytes."""
         return self._tenants[tenant] + count <= self.limit_bytes - self.held_bytes - count
 
     def take(self, tenant: str, count: int) -> None:
-        """Hold so many bytes more, or fewer: `count` may be negative."""
+        """Hold `count` more bytes; a negative `count` gives bytes back."""
         self.held_bytes += count
         self._tenants[tenant] += count
         if not self._tenants[tenant]:
@@ -43,7 +45,8 @@ class BodyBudget:
 
 
 class BodyShare:
-    """What one request holds of the budget; its middleware gives it back, however the request ends."""
+    """The part of the budget that one request holds. Its middleware gives it back, however the request
+    ends."""
 
     def __init__(self, budget: BodyBudget, tenant: str) -> None:
         self._budget = budget
@@ -51,7 +54,7 @@ class BodyShare:
         self._size = 0
 
     def grow(self, count: int) -> bool:
-        """Hold so many bytes more. False, and nothing has changed, where the budget has no room for them."""
+        """Hold `count` more bytes. If the budget has no room for them, returns False and changes nothing."""
         more = max(0, self._size + count - FREE_BYTES) - max(0, self._size - FREE_BYTES)
         if more and not self._budget.has_room(self._tenant, more):
             return False
@@ -66,7 +69,7 @@ class BodyShare:
 
 
 async def body_chunks(request: Request, limit: int, share: BodyShare) -> AsyncIterator[bytes]:
-    """The body as it arrives, for a caller who keeps it.
+    """The body as it arrives, for a caller that keeps it.
 
     Raises:
         TooLargeError: it is longer than `limit` bytes, by its Content-Length or in fact.
@@ -81,26 +84,26 @@ async def body_chunks(request: Request, limit: int, share: BodyShare) -> AsyncIt
             raise _too_large(limit)
         if not share.grow(len(chunk)):
             raise OverloadedError(
-                "The bodies of other requests fill the memory that there is for them: try again later.",
+                "The bodies of other requests fill the memory set aside for bodies: try again later.",
                 retry_after_seconds=1,
             )
         yield chunk
 
 
 def declares_more(request: Request, limit: int) -> bool:
-    """Whether the Content-Length says more than `limit` bytes."""
+    """Whether the Content-Length is above `limit` bytes."""
     declared = request.headers.get("content-length", "")
     return declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit)
 
 
 def media_type(request: Request) -> str:
-    """What the Content-Type says, without its parameters; empty where there is none."""
+    """The Content-Type without its parameters; empty if there is none."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 async def read_body(request: Request, limit: int, share: BodyShare) -> bytearray:
-    """The whole body. Raises as `body_chunks`."""
-    body = bytearray()  # a list of chunks weighs many times its bytes where they drip in
+    """The whole body. Raises like `body_chunks`."""
+    body = bytearray()  # a list of chunks takes many times their bytes if they drip in
     async for chunk in body_chunks(request, limit, share):
         body += chunk
     return body

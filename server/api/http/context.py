@@ -1,4 +1,4 @@
-"""What is known of one HTTP request while it is handled: an id, a start time, who asks."""
+"""What is known about an HTTP request while it is handled: its id, when it started, who sent it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from server.api.http.bodies import BodyShare
 from server.tenancy.principal import Principal
 
 ARRIVAL = "chorus.arrival"
-"""In the state of a request's scope, where it waited before the parser had it: its `Arrival`."""
+"""Key in a request's scope state that holds its `Arrival`, if the request waited before it was parsed."""
 
 _RANDOM = random.Random(secrets.randbits(256))
-"""For ids, which are no secrets: asking the system for each would cost as much as a refusal may."""
+"""Random numbers for ids, which are not secret. Asking the operating system for each would cost as much as a
+whole refusal may."""
 
 _KEY = "chorus.context"
 _TAKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 def new_request_id() -> str:
-    """An id of ours, for a request that brings none or that nobody could read."""
+    """A new id, for a request that has none or that could not be read."""
     return f"req_{_RANDOM.getrandbits(96):024x}"
 
 
@@ -36,11 +37,11 @@ def _nothing() -> None: ...
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that was looked at before the parser had it.
+    """A request that was examined before the parser got it.
 
     Attributes:
-        seconds: monotonic; when it came.
-        settle: to be called when the engine has it, or nobody any more.
+        seconds: when it arrived, in monotonic seconds.
+        settle: call it when the engine has the request, or when nobody needs it any more.
     """
 
     seconds: float
@@ -49,14 +50,14 @@ class Arrival:
 
 @dataclass(slots=True)
 class RequestContext:
-    """Made by the middleware; the auth dependency names the caller.
+    """Made by the middleware; the auth dependency fills in the caller.
 
     Attributes:
-        request_id: the caller's `X-Request-Id`, or one of ours; in every answer, error and log line.
-        started: monotonic seconds.
-        principal: who asks; None until authorised.
-        body: memory that its body takes; None where none was read.
-        settle: of its `Arrival`.
+        request_id: the caller's `X-Request-Id`, or a new one; it is in every answer, error and log line.
+        started: when the request arrived, in monotonic seconds.
+        principal: the caller; None until authorised.
+        body: the memory that its body takes; None if no body was read.
+        settle: the one of its `Arrival`.
     """
 
     request_id: str = field(default_factory=new_request_id)
@@ -67,7 +68,7 @@ class RequestContext:
 
 
 def open_context(scope: Scope) -> RequestContext:
-    """Make the context of a request; called once, by the outermost middleware."""
+    """Make the context of a request. The outermost middleware calls this once."""
     given = Headers(scope=scope).getlist("x-request-id")
     context = context_of_id(given[0] if len(given) == 1 else "")
     arrival: Arrival | None = scope.get("state", {}).get(ARRIVAL)
@@ -78,7 +79,7 @@ def open_context(scope: Scope) -> RequestContext:
 
 
 def context_of_id(given: str) -> RequestContext:
-    """The context of a request that brings this `X-Request-Id`, which is taken where it can stand in a log
+    """The context of a request that brings this `X-Request-Id`. The id is used if it is fit for a log
     line."""
     return RequestContext(given) if _TAKEN.fullmatch(given) else RequestContext()
 

@@ -1,6 +1,6 @@
-"""Racing the caller.
+"""Racing the work against the caller's leaving.
 
-A plain FastAPI handler is not told that its client left, so inference routes listen for it.
+FastAPI does not tell a plain handler that its client left, so inference routes listen for it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 async def until_disconnect(receive: Receive) -> None:
-    """Returns when the client has left. The body must have been read."""
+    """Return when the client has left. The body must have been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def race(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """The work's result, or its cancellation when the client leaves first.
+    """The work's result. If the client leaves first, the work is cancelled.
 
     Either way the work has ended when this returns.
 
@@ -42,7 +42,7 @@ async def race(work: Coroutine[Any, Any, T], receive: Receive) -> T:
 
 
 async def settle(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what still runs and wait for it to end, so that nothing is left behind."""
+    """Cancel what still runs and wait until it has ended, so that nothing is left behind."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,7 +1,7 @@
 """Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`.
 
-One table, `STORE_STATUS`, says which status each code of the store has; a code that is missing there fails a
-test.
+The table `STORE_STATUS` gives each error code of the store its status. A test fails if a code is missing
+there.
 """
 
 from __future__ import annotations
@@ -64,10 +64,12 @@ STORE_STATUS: dict[str, int] = {
     "limit_reached": 429,
     "too_many_jobs": 429,
 }
-"""Status by code; any other code of an InvalidError (an ArtifactError's reason among them) is 400."""
+"""HTTP status by error code. Any other code of an InvalidError, such as an ArtifactError's reason, is a
+400."""
 
 RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0}
-"""When to try again, by code; a second where none is given. A job takes minutes, and ends when it ends."""
+"""Seconds until a retry, by error code; one second for others. A job takes minutes, and nobody knows how
+many."""
 
 _MESSAGE_CHARACTERS = 600
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
@@ -108,7 +110,8 @@ def error_body(error: ChorusError | StoreError, request_id: str) -> dict[str, An
 
 
 def clean(text: str) -> str:
-    """A message fit for logs and terminals: no control or unassigned characters, bounded length."""
+    """Make a message fit for logs and terminals: no control or unassigned characters, and a bounded
+    length."""
     printable = _UNPRINTABLE.sub("?", text[: _MESSAGE_CHARACTERS + 1])
     return printable if len(text) <= _MESSAGE_CHARACTERS else printable[:_MESSAGE_CHARACTERS] + "..."
 
@@ -116,10 +119,10 @@ def clean(text: str) -> str:
 def error_response(
     error: ChorusError | StoreError, request_id: str, more: Mapping[str, str] | None = None
 ) -> Response:
-    """The answer to a failed request, with `Retry-After` where trying again can help.
+    """The answer to a failed request, with `Retry-After` if trying again can help.
 
     Args:
-        more: headers.
+        more: further headers.
     """
     status = status_of(error)
     headers = dict(more or {})
@@ -134,7 +137,7 @@ def error_response(
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every exception of a route in the one shape."""
+    """Answer every exception of a route in the same shape."""
     handlers: dict[Any, ExceptionHandler] = {
         ChorusError: _known,
         StoreError: _known,
@@ -150,7 +153,7 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChorusError | StoreError)
     if status_of(error) >= 500:
-        expected = isinstance(error, ShuttingDownError | OverloadedError)  # under load, thousands
+        expected = isinstance(error, ShuttingDownError | OverloadedError)  # there are thousands under load
         LOG.log(
             logging.DEBUG if expected else logging.WARNING,
             "request %s failed: %s: %s",
@@ -162,7 +165,7 @@ async def _known(request: Request, error: Exception) -> Response:
 
 
 async def _left(request: Request, error: Exception) -> Response:
-    """Nobody reads it; the access log and the metrics do."""
+    """Nobody reads this answer, but the access log and the metrics record it."""
     return error_response(
         CancelledError("The caller left before the body was whole."), request_id_of(request)
     )
@@ -171,7 +174,7 @@ async def _left(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
-    located = problem | {"loc": problem["loc"][1:]}  # the first says query, path or header
+    located = problem | {"loc": problem["loc"][1:]}  # the first part says query, path or header
     return error_response(input_error(located), request_id_of(request))
 
 
@@ -209,10 +212,11 @@ def _methods_at(request: Request) -> list[str]:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    """Answered outside of every middleware."""
+    """Answer an exception that passed every middleware."""
     LOG.error("request %s failed unexpectedly", request_id_of(request), exc_info=error)
     response = error_response(
-        InternalError("The server failed; the request id finds the cause in its log."), request_id_of(request)
+        InternalError("The server failed: look up the request id in its log to find the cause."),
+        request_id_of(request),
     )
     response.headers["X-Request-Id"] = request_id_of(request)
     return response

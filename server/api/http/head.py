@@ -6,7 +6,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadMiddleware:
-    """Asks the routes with GET and sends what comes before the body. A stream ends there."""
+    """Sends the request to the routes as a GET, and sends back what comes before the body. A stream ends
+    there."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -18,7 +19,7 @@ class HeadMiddleware:
         begun = False
 
         async def receive_or_leave() -> Message:
-            """To a stream it looks as if the caller had left."""
+            """To a stream it looks as if the caller left."""
             return {"type": "http.disconnect"} if begun else await receive()
 
         async def send_head(message: Message) -> None:

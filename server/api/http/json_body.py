@@ -1,6 +1,6 @@
 """JSON bodies, counted and parsed strictly, before any route code sees them.
 
-Refused at the door: lists and objects with too many items, invalid UTF-8, NaN, infinities and numbers that
+Refused at once: lists and objects with too many items, invalid UTF-8, NaN, infinities and numbers that
 overflow to them, lone surrogates, NUL characters, nesting deeper than `MAX_DEPTH`, and anything that is not
 JSON.
 """
@@ -43,10 +43,10 @@ def parse_long(body: bytearray, counts: Counts, kept: Collection[str]) -> Any:
 
 
 def parse_json(body: bytes | bytearray, field: str = "body", counts: Counts | None = None) -> Any:
-    """Strictly parsed JSON.
+    """Parse JSON strictly.
 
     Raises:
-        InvalidInputError: code `invalid_json`, with where the parser stopped but never the text itself; or
+        InvalidInputError: code `invalid_json`, saying where the parser stopped but never showing the text; or
             too many values, see `check_counts`.
     """
     _check_first(body, counts or Counts(), field)
@@ -71,7 +71,8 @@ def _parsed(body: bytes | bytearray, field: str) -> Any:
 
 
 def check_values(value: Any, field: str = "body") -> None:
-    """Refuse what JSON can smuggle in: numbers that overflow to infinity, NUL, deep nesting.
+    """Refuse values that valid JSON can hold and we do not want: numbers that overflow to infinity, NUL, deep
+    nesting.
 
     Raises:
         InvalidInputError: code `invalid_json`, with the dotted path of the value.
@@ -81,7 +82,7 @@ def check_values(value: Any, field: str = "body") -> None:
 
 
 def _is_sound(value: Any) -> bool:
-    """Level by level, without the paths that only a refusal needs."""
+    """Checks level by level, without the paths that only a refusal needs."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         inner: list[Any] = []

@@ -1,7 +1,7 @@
-"""How many values a JSON text has, counted in its bytes before any of them becomes an object.
+"""Counts the values of a JSON text in its bytes, before any of them becomes an object.
 
-A body may have a million values in a megabyte, and each becomes an object of many times its bytes. Here only
-brackets and commas outside texts are looked at, as many as the limits let through.
+A body of a megabyte may have a million values, and each becomes an object of many times its bytes. This
+module looks only at brackets and commas outside texts, and stops at the limits.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from server.errors import InvalidInputError, TooLargeError
 
 MAX_DEPTH = 16
 
-_OTHERS = 64  # template fields; no object that a body may have has more
-_VALUES_AN_ITEM = 128  # of one of `requests`: its settings, and `_OTHERS` template fields
+_OTHERS = 64  # template fields; no other object of a body has more
+_VALUES_AN_ITEM = 128  # in one item of `requests`: its settings and `_OTHERS` template fields
 _LEAST_ITEMS = 1024
 
-# Possessive, or else every character of a text would be kept to come back to. A match goes on for a few
-# milliseconds at most, because other threads wait for it.
+# Possessive quantifiers: otherwise the engine would keep every character of a text for backtracking. A match
+# takes a few milliseconds at most, because other threads wait for it.
 _STEP = re.compile(
     rb"""(?:[^"\[\]{},]{1,65536}+|"(?:[^"\\]{1,256}+|\\.){0,2048}+"){0,8}+(?:([\[\]{},])|(")|)""", re.DOTALL
 )
 _INSIDE = re.compile(rb'(?:[^"\\]{1,256}+|\\.){0,2048}+', re.DOTALL)
 _BEYOND = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
 _WINDOW = 1 << 16
-_LATER_BYTES = bytes(range(0x80, 0xC0))  # of a character in UTF-8
+_LATER_BYTES = bytes(range(0x80, 0xC0))  # continuation bytes of UTF-8 characters
 _KEY = re.compile(rb'[ \t\r\n]*+"([A-Za-z0-9_\-]{1,64})"')
 _OBJECT = b"{"[0]
 _COMMA = b","[0]
@@ -39,8 +39,9 @@ class Counts:
     """How many items the lists and objects of a JSON text may have.
 
     Attributes:
-        by_name: of the one in the field of this name, wherever that is; the text itself has the name "".
-        others: of all others.
+        by_name: limit of the one in the field of this name, at any depth. The text's outermost value has the
+            name "".
+        others: limit of all others.
     """
 
     by_name: Mapping[str, int] = field(default_factory=dict)
@@ -48,12 +49,12 @@ class Counts:
 
     @property
     def least(self) -> int:
-        """What every list and object may have."""
+        """The number of items that any list or object may have."""
         return min(self.others, *self.by_name.values()) if self.by_name else self.others
 
     @property
     def values(self) -> int:
-        """What the whole text may have."""
+        """The number of values that the whole text may have."""
         return _VALUES_AN_ITEM * max(_LEAST_ITEMS, *self.by_name.values(), 0)
 
 
@@ -62,9 +63,9 @@ class _Open:
     """A list or object that has begun.
 
     Attributes:
-        name: of its field; None in a list.
-        most: items that it may have.
-        commas: that have come.
+        name: name of its field; None in a list.
+        most: how many items it may have.
+        commas: how many have come.
     """
 
     name: str | None
@@ -74,14 +75,14 @@ class _Open:
 
 
 def check_counts(text: bytes | bytearray, counts: Counts, field: str = "body") -> None:
-    """Refuse a JSON text with too many values. What is not JSON may pass: parsing refuses it.
+    """Refuse a JSON text with too many values. A text that is not JSON may pass: parsing refuses it.
 
     Args:
-        field: what the text is, for errors.
+        field: what errors call the text.
 
     Raises:
-        InvalidInputError: with the dotted path of the list or object that has too many items; code
-            `invalid_json` where they are nested too deeply.
+        InvalidInputError: names the dotted path of the list or object that has too many items; code
+            `invalid_json` if they are nested too deeply.
     """
     if text.count(b",") < counts.least and text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
         return
@@ -114,14 +115,14 @@ def check_counts(text: bytes | bytearray, counts: Counts, field: str = "body") -
 
 
 def check_texts(text: bytes | bytearray, limit: int) -> None:
-    """Refuse a JSON text whose texts would take much more memory than itself: one character beyond U+FFFF
-    (an emoji) makes each of its text's characters take four bytes.
+    """Refuse a JSON text whose strings would take much more memory than the text. One character beyond U+FFFF
+    (an emoji) makes each character of its string take four bytes.
 
     Args:
-        limit: bytes that `text` itself may have.
+        limit: how many bytes `text` itself may have.
 
     Raises:
-        TooLargeError: they would.
+        TooLargeError: the strings would take too much.
     """
     most = 5 * limit // 2
     if 4 * len(text) <= most:
@@ -131,7 +132,7 @@ def check_texts(text: bytes | bytearray, limit: int) -> None:
     while (begin := text.find(b'"', end)) >= 0 and (end := end_of_text(text, begin + 1)):
         literal = text[begin:end]
         if b"\\" in literal:
-            escaped = max(escaped, len(literal))  # is decoded apart first
+            escaped = max(escaped, len(literal))  # it is decoded separately first
         elif literal.isascii():
             continue
         if any(_BEYOND.search(literal, at, at + _WINDOW + 3) for at in range(0, len(literal), _WINDOW)):
@@ -147,7 +148,7 @@ def check_texts(text: bytes | bytearray, limit: int) -> None:
 def too_many(most: int, field: str) -> InvalidInputError:
     """The refusal of a list or object with more than `most` items."""
     return InvalidInputError(
-        f"There are more than {most} items here, the most that are taken: send fewer, or several requests.",
+        f"There are more than {most} items here, which is the limit: send fewer, or several requests.",
         field=field,
     )
 
@@ -160,9 +161,9 @@ def too_deep(field: str) -> InvalidInputError:
 
 
 def _signs(text: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
-    """`(start, end, sign)` of each bracket and comma outside texts; `start` is where the one before ended.
+    """`(start, end, sign)` of each bracket and comma outside strings; `start` is where the one before ended.
 
-    Ends early where a text does not end.
+    Stops early at a string that does not end.
     """
     start = at = 0
     while at < len(text) and (step := _STEP.match(text, at)):
@@ -189,7 +190,8 @@ def end_of_text(text: bytes | bytearray, at: int) -> int:
 
 
 def _name(text: bytes | bytearray, start: int, end: int) -> str:
-    """The name of the field whose value begins before `end`; `?` where it is not plain, as `join_path`."""
+    """The name of the field whose value begins before `end`; `?` if it has unusual characters, as in
+    `join_path`."""
     key = _KEY.match(text, start, end)
     return key[1].decode() if key else "?"
 

@@ -1,4 +1,4 @@
-"""Multipart forms, read as they come: what is fed in comes out as the parts' bytes."""
+"""Multipart forms, read as they arrive: feed in the body, get out the bytes of its parts."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from server.api.http.bodies import BodyShare, body_chunks
 from server.errors import InvalidInputError, TooLargeError
 
-_FIELD_BYTES = 256 << 10  # of a part that is no file
+_FIELD_BYTES = 256 << 10  # limit of a part that is not a file
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 
 class Form:
-    """Fed the body as it comes; hands out the bytes of its parts and keeps none.
+    """Takes the body as it arrives, returns the bytes of its parts, and keeps none of them.
 
     Args:
-        content_type: of the request, with the boundary.
-        names: of the parts that may occur, each once. The first is a file and must.
+        content_type: the request's, with the boundary.
+        names: the parts that may occur, each once. The first is a file and is required.
 
     Attributes:
-        filename: as the header of the file says; None until that was read, or where it says none.
+        filename: from the header of the file's part; None until that was read, or if it has none.
         begun: the parts that have begun.
         done: whether the form is complete.
 
     Raises:
-        InvalidInputError: no boundary.
+        InvalidInputError: the content type has no boundary.
     """
 
     def __init__(self, content_type: str, names: tuple[str, ...]) -> None:
@@ -51,10 +51,10 @@ class Form:
             raise self._unreadable() from None
 
     def feed(self, chunk: bytes) -> list[tuple[str, bytes]]:
-        """The parts' bytes, each with its part's name, in the next bytes of the body.
+        """Take the next bytes of the body. Returns the bytes of parts in them, each with the part's name.
 
         Raises:
-            InvalidInputError: it is not a form, or has a part of another name or one that comes twice.
+            InvalidInputError: the body is not a form, or a part has another name or comes twice.
         """
         self._pieces = []
         try:
@@ -64,7 +64,7 @@ class Form:
         return self._pieces
 
     def finish(self) -> None:
-        """The body ended. Raises InvalidInputError where the form did not, or had no file."""
+        """The body ended. Raises InvalidInputError if the form is incomplete or has no file."""
         if not self.done:
             raise self._unreadable()
         file = self._names[0]
@@ -97,12 +97,12 @@ class Form:
         self._header, self._value = b"", b""
 
     def _headers_end(self) -> None:
-        """What is raised here ends the parser's work at once, and nothing is fed to it again."""
+        """An error raised here stops the parser at once; it gets no further bytes."""
         _, options = parse_options_header(self._disposition)
         name = (options.get(b"name") or b"").decode("utf-8", "replace")
         if name not in self._names:
             raise InvalidInputError(
-                f"The form has a part of another name than {self._shown()}.",
+                f"The form has a part with a name other than {self._shown()}.",
                 field="body",
                 code="unknown_field",
             )
@@ -135,8 +135,8 @@ async def read_multipart(
 
     Raises:
         InvalidInputError: see `Form`.
-        TooLargeError: a part that is no file has more than 256 KiB; or see `body_chunks`.
-        OverloadedError: see `body_chunks`.
+        TooLargeError: a part that is not a file has more than 256 KiB; or raised by `body_chunks`.
+        OverloadedError: raised by `body_chunks`.
     """
     form = Form(request.headers["content-type"], names)
     parts = {name: bytearray() for name in names}

@@ -1,4 +1,4 @@
-"""Blocking work on a bounded pool: a queue of its own length, and an answer of 503 beyond it."""
+"""Blocking work on a bounded thread pool. Beyond its queue's length the answer is 503."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 class Offload:
-    """Runs functions on a few threads, and refuses when too many wait.
+    """Runs functions on a few threads, and refuses if too many wait.
 
     Args:
-        threads: that run at once.
-        waiting: calls that may be unfinished, running ones included.
-        name: of what the threads do, for errors.
+        threads: how many functions run at once.
+        waiting: how many calls may be unfinished, including running ones.
+        name: what the threads do, for errors.
     """
 
     def __init__(self, threads: int, waiting: int, name: str) -> None:
@@ -33,15 +33,15 @@ class Offload:
         """The function's result.
 
         Raises:
-            OverloadedError: too many calls wait already.
+            OverloadedError: too many calls are waiting.
         """
         return await asyncio.wrap_future(self._submit(partial(function, *args, **kwargs)))
 
     async def acquire(self, function: Callable[[], T], release: Callable[[T], None]) -> T:
-        """The same for a function that takes hold of something.
+        """Run a function that takes hold of something.
 
         Args:
-            release: gets what came too late for a caller who was cancelled.
+            release: called with the result if it comes after the caller was cancelled.
         """
         future = self._submit(function)
         try:
@@ -71,7 +71,7 @@ class Offload:
         self._pending -= 1
 
     def close(self) -> None:
-        """Let running calls end; drop the rest."""
+        """Let running calls finish; drop the rest."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

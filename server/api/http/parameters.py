@@ -13,11 +13,11 @@ TaskName = Annotated[str, Path(max_length=256, description="A task in the key's 
 EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble in the key's tenant.")]
 AliasName = Annotated[str, Path(max_length=256, description="Starts with a letter.")]
 VersionInPath = Annotated[int, Path(ge=1, le=2_147_483_647, description="A version's number.")]
-Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
-Cursor = Annotated[str | None, Query(max_length=1024, description="`next_cursor` of the page before.")]
-Prefix = Annotated[str | None, Query(max_length=256, description="Only names that begin so.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
+Cursor = Annotated[str | None, Query(max_length=1024, description="`next_cursor` of the previous page.")]
+Prefix = Annotated[str | None, Query(max_length=256, description="Only names that begin with this.")]
 TenantName = Annotated[
-    str | None, Query(max_length=256, description="Whose task; the key's own when left out.")
+    str | None, Query(max_length=256, description="Tenant of the task; by default the key's own.")
 ]
 
 
@@ -25,7 +25,8 @@ def tenant_for(principal: Principal, tenant: str | None, code: str = "unknown_ta
     """The tenant whose objects a request reads or changes.
 
     Raises:
-        NotFoundError: another tenant's; nothing is shared yet, so it answers as if there were none.
+        NotFoundError: it is another tenant. Nothing is shared yet, so the answer is as if there were no such
+            object.
     """
     if tenant is not None and tenant != principal.tenant:
         raise NotFoundError("There is no such object in this tenant.", field="tenant", code=code)

@@ -1,4 +1,4 @@
-"""JSON answers: items in the order asked, failures per item."""
+"""JSON answers: items in the order of the request; each item may fail by itself."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from server.api.inference.turns import turns
 from server.errors import ChorusError, InternalError
 
 Answered = tuple[Mapping[str, Any], dict[str, Any] | ChorusError]
-"""What identifies an item in its error (`{"task": ...}`), and its answer or error."""
+"""What identifies an item if it fails (`{"task": ...}`), and its answer or error."""
 
 _PIECE_BYTES = 64 << 10
 
 
 def json_response(payload: Mapping[str, Any], status: int = 200) -> Response:
-    """A JSON answer; what is not finite becomes null, so that it stays JSON."""
+    """A JSON answer. Numbers that are not finite become null, because JSON has none."""
     return Response(to_json(payload, inf_nan_mode="null"), status, media_type="application/json")
 
 
@@ -36,9 +36,9 @@ async def list_response(
     """A JSON answer with one list that may be long.
 
     Args:
-        items: made while the answer is written, with turns of the event loop between them; a large answer is
-            sent in pieces and never in memory whole.
-        before, after: the object's other fields.
+        items: made while the answer is written, with turns of the event loop between them. A large answer is
+            sent in pieces and is never in memory whole.
+        before, after: the object's other fields, before and after the list.
     """
     opening, closing = _fields(before), _fields(after)
     begin = b"{" + (opening and opening + b",") + to_json(name) + b":["
@@ -58,7 +58,7 @@ async def list_response(
 
 
 async def batch_response(request_id: str, items: Iterable[Answered]) -> Response:
-    """The answer to a batch: 200 if one item succeeded, else the first item's error."""
+    """The answer to a batch: 200 if any item succeeded, else the first item's error."""
     rest = iter(items)
     errors: list[tuple[Mapping[str, Any], ChorusError]] = []
     for name, result in rest:
@@ -92,7 +92,7 @@ async def _pieces(
 
 
 def _fields(fields: Mapping[str, Any] | None) -> bytes:
-    """Of an object, without its braces."""
+    """The fields of an object, without its braces."""
     return b",".join(
         to_json(name) + b":" + to_json(value, inf_nan_mode="null") for name, value in (fields or {}).items()
     )
@@ -104,5 +104,5 @@ def failed_item(name: Mapping[str, Any], error: ChorusError, request_id: str) ->
 
 
 def unexpected(outcome: object) -> ChorusError:
-    """The engine answered with another kind of event than the request asks for, which is a defect."""
+    """The engine answered with another kind of event than the request asked for. That is a defect."""
     return InternalError(f"The engine answered with {type(outcome).__name__}.")

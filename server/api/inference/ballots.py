@@ -1,4 +1,4 @@
-"""Polling the members of an ensemble: their engine requests, and the vote over what they answered."""
+"""Polling the members of an ensemble: one engine request for each, and the vote over their answers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ Read = Callable[[SubmitResult, Item], tuple[str, float] | ChorusError]
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One engine request a member and input, and how to read an answer: `(answer, log probability)`."""
+    """One engine request for each member and input, and a function that reads an answer: `(answer, log
+    probability)`."""
 
     requests: list[Request]
     read: Read
 
 
 async def label_poll(call: Call, items: Sequence[Item], labels: list[str], *, sent: bool) -> Poll:
-    """Members rank the same labels: those that the request sent, or those that they share."""
+    """Members rank the same labels: those in the request, or those that they all share."""
 
     def read(outcome: SubmitResult, item: Item) -> tuple[str, float] | ChorusError:
         scores = scores_of(outcome)
@@ -44,7 +45,7 @@ async def label_poll(call: Call, items: Sequence[Item], labels: list[str], *, se
 
 
 async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
-    """Members answer freely, greedily; a version's own length limit and stop texts hold."""
+    """Members answer freely and greedily. Each version's own length limit and stop texts apply."""
     stops: dict[int, tuple[str, ...]] = {}
 
     def request(index: int, item: Item) -> GenerateRequest:
@@ -74,7 +75,7 @@ def voted(
     outcomes: Sequence[SubmitResult],
     request_id: str,
 ) -> dict[str, Any] | ChorusError:
-    """One input's answer: the vote of the members that answered, or the first one's error when none did."""
+    """The answer for one input: the vote of the members that answered, or the first error if none did."""
     ballots: list[Ballot] = []
     members: list[dict[str, Any]] = []
     failures: list[ChorusError] = []

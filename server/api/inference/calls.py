@@ -1,4 +1,5 @@
-"""One inference request until it is answered: who calls, how long, and its items prepared for the engine."""
+"""One inference request until it is answered: who calls, until when, and its items prepared for the
+engine."""
 
 from __future__ import annotations
 
@@ -30,17 +31,17 @@ LONG_TEXT_BYTES = 20_000
 """Requests with more text than this are tokenised off the event loop."""
 
 FEW_ITEMS = 256
-"""Items whose engine requests are submitted on the event loop."""
+"""Up to this many engine requests are submitted on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Who calls and with what.
+    """The caller, and what the call needs.
 
     Attributes:
-        deadline: when the answer must be there, on the clock; None waits for ever.
-        settle: called when the engine has its requests.
-        clock: monotonic seconds.
+        deadline: when the answer must be ready, on the clock; None waits for ever.
+        settle: called when the engine has all requests.
+        clock: gives monotonic seconds.
     """
 
     services: Services
@@ -52,9 +53,9 @@ class Call:
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
-        """Submit to the engine, all at one instant. Many are not submitted on the event loop.
+        """Submit requests to the engine, all at the same instant. Many are submitted off the event loop.
 
-        Raises OverloadedError when too many calls wait for the text threads.
+        Raises OverloadedError if too many calls wait for the text threads.
         """
         submit_all = self.serving.engine.submit_all
         try:
@@ -65,7 +66,7 @@ class Call:
             self.settle()
 
     def left(self) -> float | None:
-        """Seconds until the deadline, for the engine. Raises DeadlineExceededError when there are none."""
+        """Seconds until the deadline, for the engine. Raises DeadlineExceededError if none are left."""
         if self.deadline is None:
             return None
         left = self.deadline - self.clock()
@@ -74,10 +75,10 @@ class Call:
         return left
 
     def origin(self, index: int, item: Item) -> Origin:
-        """Whom one item is for. Its id is the request's, the item's place and a token: a caller may give two
-        requests one id, and the engine takes an id once.
+        """The origin of one item. Its id is made of the request's id, the item's position and a token: two
+        requests may have the same id, and the engine accepts an id only once.
 
-        Raises DeadlineExceededError as `left`.
+        Raises DeadlineExceededError like `left`.
         """
         return Origin(
             request_id=f"{self.request_id}.{index}.{secrets.token_hex(6)}",
@@ -89,7 +90,7 @@ class Call:
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
-        """What is done before the engine has the request; its awaits end with the deadline.
+        """The time before the engine has the request; awaits inside the block end at the deadline.
 
         Raises:
             DeadlineExceededError: it passed.
@@ -112,10 +113,10 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
     """The call that an HTTP request makes. Its deadline counts from when the request arrived.
 
     Raises:
-        InvalidInputError: it asks for a longer deadline than the server allows.
-        NotReadyError, EngineDeadError: requests are not taken.
-        DeadlineExceededError: reading the body took longer than that.
-        OverloadedError, QuotaExceededError: too much is waiting.
+        InvalidInputError: the deadline is longer than the server allows.
+        NotReadyError, EngineDeadError: the server takes no requests.
+        DeadlineExceededError: reading the body took too long.
+        OverloadedError, QuotaExceededError: too many requests are waiting.
     """
     services, context = services_of(request), context_of(request)
     serving = services.ready()
@@ -128,12 +129,12 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
 
 @asynccontextmanager
 async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Item]]:
-    """Every item resolved and tokenised, its version held until the block ends.
+    """Every item resolved and tokenised, with its version held until the block ends.
 
-    All are validated before anything runs.
+    All items are validated before any runs.
 
     Raises:
-        ChorusError: the first item that is not acceptable, with its field.
+        ChorusError: the first item that is not valid, with its field.
         DeadlineExceededError: it took too long.
     """
     wanted = [(item.task, item.task_field) for item in items if item.task is not None]
@@ -148,10 +149,10 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
 
 
 async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Item]:
-    """Inputs for the engine; much text is tokenised on a thread, so that others' requests go on, and no
-    longer than the caller waits.
+    """Inputs for the engine. Much text is tokenised on a thread, so that other requests go on, and only as
+    long as the caller waits.
 
-    Raises DeadlineExceededError between two items: what comes too late is not worked on.
+    Raises DeadlineExceededError between two items: nobody works on an answer that comes too late.
     """
     vocabulary, max_tokens = call.serving.vocabulary, call.serving.limits.max_input_tokens
     left = threading.Event()

@@ -1,4 +1,4 @@
-"""One generated item's answer, the same whether it was streamed or not."""
+"""The answer for one generated item, the same whether it was streamed or not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.model.vocabulary import Vocabulary
 def generated(
     vocabulary: Vocabulary, item: Item, request: GenerateRequest, outcome: SubmitResult
 ) -> dict[str, Any] | ChorusError:
-    """One item's answer."""
+    """The answer for one item."""
     if isinstance(outcome, ChorusError):
         return outcome
     if not isinstance(outcome, FinishedEvent):

@@ -1,4 +1,4 @@
-"""One HTTP body, several items: what each asks for, and the dotted paths that its errors name."""
+"""One HTTP body has several items: what each asks for, and the dotted paths that its errors name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Item:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Which version answers; nulls for the base model."""
+        """The version that answers; nulls for the base model."""
         if self.version is None:
             return {"task": None, "version": None, "digest": None}
         digest = self.version.manifest.digest
@@ -65,11 +65,11 @@ class Item:
 
     @property
     def tokens(self) -> int:
-        """Positions of the prepared input."""
+        """Length of the prepared input in positions."""
         return sum(part.length if isinstance(part, PromptHandle) else len(part) for part in self.input)
 
     def usage(self, output_tokens: int) -> dict[str, int]:
-        """Token counts of its answer."""
+        """Token counts for its answer."""
         prompt_tokens = self.version.manifest.length if self.version is not None else 0
         return {
             "input_tokens": self.tokens,
@@ -81,7 +81,7 @@ class Item:
 def generate_items(body: GenerateBody) -> list[Item]:
     """The items of a generate body, in order.
 
-    Raises InvalidInputError when the body asks for none or two kinds.
+    Raises InvalidInputError if the body has none or more than one kind of input.
     """
     settings, paths = _sent(body, "")
     if body.requests is None:
@@ -97,7 +97,9 @@ def generate_items(body: GenerateBody) -> list[Item]:
     if body.input is not None or body.inputs is not None:
         raise InvalidInputError("Send one of input, inputs and requests.", field="requests")
     if "task" in body.model_fields_set:
-        raise InvalidInputError("With requests, each one names its own task: remove this one.", field="task")
+        raise InvalidInputError(
+            "With requests, each item names its own task: remove this field.", field="task"
+        )
     return [
         _mixed_item(body, each, f"requests.{index}.", settings, paths)
         for index, each in enumerate(body.requests)
@@ -107,7 +109,7 @@ def generate_items(body: GenerateBody) -> list[Item]:
 def _mixed_item(
     body: GenerateBody, item: GenerateItem, prefix: str, settings: Mapping[str, Any], paths: Mapping[str, str]
 ) -> Item:
-    """One of `requests`; what it does not say is said beside `requests`."""
+    """One item of `requests`. Settings that it leaves out come from beside `requests`."""
     own, own_paths = _sent(item, prefix)
     return Item(
         item.task,
@@ -122,7 +124,7 @@ def _mixed_item(
 
 
 def _sent(said: GenerationSettings, prefix: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings that a part of the body has, and their dotted paths."""
+    """The settings in a part of the body, and their dotted paths."""
     names = said.model_fields_set & SETTINGS.keys()
     settings = {name: value for name in names if (value := getattr(said, name)) is not None}
     return settings, {name: prefix + name for name in settings}
@@ -134,9 +136,9 @@ def classify_items(body: ClassifyBody) -> list[Item]:
 
 
 def inputs_of(body: GenerateBody | ClassifyBody | EnsembleBody) -> Sequence[tuple[Value, str]]:
-    """`(value, field)` of each input. How many there are was checked before the body was parsed.
+    """`(value, field)` of each input. Their number was checked before the body was parsed.
 
-    Raises InvalidInputError unless exactly one of input and inputs is there.
+    Raises InvalidInputError unless the body has exactly one of input and inputs.
     """
     if (body.input is None) == (body.inputs is None):
         raise InvalidInputError("Send one of input (one) and inputs (a list).", field="input")
@@ -147,9 +149,9 @@ def inputs_of(body: GenerateBody | ClassifyBody | EnsembleBody) -> Sequence[tupl
 
 
 def weights_of(weights: Sequence[float] | None, members: int) -> list[float]:
-    """A weight for each member of an ensemble, 1 where none are given.
+    """A weight for each member of an ensemble; 1 if none are given.
 
-    Raises InvalidInputError for another number of weights.
+    Raises InvalidInputError if the number of weights is wrong.
     """
     if weights is None:
         return [1.0] * members

@@ -1,4 +1,4 @@
-"""From a request's input to the engine's: template, tokens, prompt, `</s>`, truncation of text only."""
+"""From a request's input to the engine's: template, tokens, prompt, `</s>`. Only text is ever truncated."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from server.model.vocabulary import Vocabulary
 from server.tuning.document.recipe import SENTINEL_SETTING
 
 MAX_INPUT_CHARACTERS = 1_000_000
-"""Of one input; more is refused before it is tokenised."""
+"""Most characters of one input; a longer one is refused before it is tokenised."""
 
 _COUNTED_CHARACTERS = 16_384
-"""A text of so many that is too long is told its tokens; a longer one only that it has more than some."""
+"""If a text is too long, the error gives its number of tokens, up to this length; beyond it, only a lower
+bound."""
 
 
 def prepare_item(
@@ -34,12 +35,12 @@ def prepare_item(
     """The item with its version and the engine's input.
 
     Args:
-        version: None for the base model, which takes a plain text.
-        max_tokens: prompt, text and `</s>`.
+        version: None for the base model, which takes plain text.
+        max_tokens: limit for prompt, text and `</s>` together.
 
     Raises:
         InvalidInputError: the fields do not fit the template.
-        InputTooLongError: too many characters or tokens; names both figures.
+        InputTooLongError: there are too many characters or tokens; the error gives both numbers.
     """
     text = _render(version, item.value, item.input_field)
     rows = version.manifest.length if version is not None else 0
@@ -98,7 +99,7 @@ def _characters(value: Value) -> int:
 
 
 def answer_start(vocabulary: Vocabulary, version: PromptVersion | None) -> tuple[int, ...]:
-    """What an answer begins with before its text: `<extra_id_0>` for a prompt that was tuned so."""
+    """Tokens that an answer begins with before its text: `<extra_id_0>` if the prompt was tuned that way."""
     begins = version is not None and version.manifest.settings.get(SENTINEL_SETTING) is True
     return (vocabulary.sentinel(0),) if begins else ()
 
@@ -112,12 +113,13 @@ def label_targets(
     *,
     sent: bool = True,
 ) -> list[tuple[int, ...]]:
-    """Token ids of each label, `</s>` included.
+    """Token ids of each label, including `</s>`.
 
     Args:
-        field: dotted path of the labels, or, where they are a version's own, of what named the version.
-        start: what each begins with; see `answer_start`.
-        sent: the request sent them, so that an error names one by its place.
+        field: dotted path of the labels or, if they are the version's own, of the field that named the
+            version.
+        start: tokens that each label begins with; see `answer_start`.
+        sent: whether the request sent the labels, so that an error can name one by its position.
 
     Raises:
         InvalidInputError: a label is empty, too long or the same as another.

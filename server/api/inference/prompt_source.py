@@ -12,13 +12,13 @@ from server.api.http.errors import StoreAnswerError
 
 
 class StorePrompts:
-    """A `PromptSource`: values by digest, checked by the store; called on the engine's loader threads."""
+    """A `PromptSource`: values by digest, checked by the store. The engine calls it on its loader threads."""
 
     def __init__(self, store: PromptStore) -> None:
         self._store = store
 
     def fetch(self, digest: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The `[P, D]` f32 values. Raises StoreAnswerError, which fails the requests for this prompt only."""
+        """The `[P, D]` f32 values. Raises StoreAnswerError, which fails only the requests for this prompt."""
         try:
             return self._store.values(digest)
         except StoreError as error:

@@ -1,4 +1,4 @@
-"""Ranking labels by their probability after an input: for classification, and for votes among labels."""
+"""Ranks labels by their probability after an input, for classification and for votes among labels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ async def score_requests(
     """The engine's request for each item.
 
     Args:
-        sent: the request sent these labels; else they are the version's own.
+        sent: whether the request sent these labels; if not, they are the version's own.
 
     Raises:
-        InvalidInputError: more labels than the server ranks, or one that cannot be ranked; names it where it
-            was sent, else the version.
+        InvalidInputError: there are more labels than the server ranks, or one cannot be ranked. The error
+            names the label if the request sent it, else the version.
     """
     limit = call.services.settings.max_labels
     field = "labels" if sent else items[0].task_field
-    if len(labels) > limit:  # of a version; a request's own were counted before
+    if len(labels) > limit:  # a version's labels; those of a request were counted before
         whose = "" if sent else " in the version: send fewer of your own, or use another version"
         raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)
     longest = call.serving.limits.max_target_tokens
@@ -47,7 +47,7 @@ async def score_requests(
 
 
 def scores_of(outcome: SubmitResult) -> Sequence[float] | ChorusError:
-    """Log probabilities of the labels in order, or why there are none."""
+    """Log probabilities of the labels in order, or the error in their place."""
     if isinstance(outcome, ChorusError):
         return outcome
     if not isinstance(outcome, ScoredEvent):
@@ -58,12 +58,12 @@ def scores_of(outcome: SubmitResult) -> Sequence[float] | ChorusError:
 
 
 def best(scores: Sequence[float]) -> int:
-    """The place of the highest score, the first of equal ones."""
+    """The position of the highest score; of equal ones, the first."""
     return max(range(len(scores)), key=scores.__getitem__)
 
 
 def softmax(scores: Sequence[float]) -> list[float]:
-    """Probabilities from log probabilities; equal shares when all are minus infinity."""
+    """Probabilities from log probabilities; equal shares if all are minus infinity."""
     top = max(scores)
     if top == -math.inf:
         return [1 / len(scores)] * len(scores)

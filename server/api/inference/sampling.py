@@ -1,4 +1,4 @@
-"""How one item's tokens are chosen: the request's settings over the version's over the server's."""
+"""How an item's tokens are chosen: settings from the request, else from the version, else from the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.validation import validation_error
 
 
 def check_default_settings(settings: Mapping[str, Any], field: str = "settings") -> None:
-    """Refuse a version's default settings that no request could use. Raises InvalidInputError."""
+    """Refuse default settings of a version that no request could use. Raises InvalidInputError."""
     own = dict(settings)
     if not isinstance(own.pop(SENTINEL_SETTING, False), bool):
         raise InvalidInputError(f"{SENTINEL_SETTING} is true or false.", field=f"{field}.{SENTINEL_SETTING}")
@@ -37,14 +37,15 @@ def check_default_settings(settings: Mapping[str, Any], field: str = "settings")
 
 
 def sampling_for(call: Call, item: Item, defaults: Mapping[str, Any]) -> Sampling:
-    """Checked sampling of one prepared item. What its answer begins with comes on top of what is asked for.
+    """The checked sampling settings of a prepared item. Tokens that its answer must begin with are added to
+    what it asks for.
 
     Args:
-        defaults: of the version.
+        defaults: the version's default settings.
 
     Raises:
-        InvalidInputError: a value does not fit the others or the compiled shapes; names the first setting to
-            blame that was sent, else the version whose default it is.
+        InvalidInputError: a value does not fit the others or the compiled shapes. The error names the first
+            setting at fault that the request sent, else the version that has it as a default.
     """
     settings = over_defaults(item.settings, defaults)
     try:
@@ -67,6 +68,6 @@ def _refused(item: Item, unfit: UnfitSettingsError) -> InvalidInputError:
         if name in item.paths:
             return InvalidInputError(unfit.message, field=item.paths[name])
     return InvalidInputError(
-        f"{unfit.message} The version's own settings say so: send others, or use another version.",
+        f"{unfit.message} The setting comes from the version: send another value, or use another version.",
         field=item.task_field,
     )

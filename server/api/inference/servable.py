@@ -1,4 +1,4 @@
-"""What of a version this server could never serve as it stands, told before anyone trains or asks it."""
+"""Finds what this server could never serve of a version, before anybody trains or asks it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Fault:
 
     Attributes:
         field: path within the manifest (`labels.3`, `settings.max_new_tokens`).
-        setting: the server's setting that would have to change; None where no server of this base could serve
-            it.
+        setting: the setting of the server that would have to change; None if no server of this base could
+            serve it.
     """
 
     field: str
@@ -31,13 +31,13 @@ class Fault:
 def faults(
     services: Services, *, rows: int, template: str, labels: Sequence[str], settings: Mapping[str, Any]
 ) -> list[Fault]:
-    """Every fault of a version with these values, those that no setting mends first.
+    """Every fault of a version with these values. Faults that no setting can correct come first.
 
-    Costs milliseconds a thousand characters: not for the event loop.
+    Takes milliseconds for a thousand characters, so it must not run on the event loop.
 
     Args:
-        rows: of the prompt.
-        settings: the version's, checked by `check_settings`.
+        rows: number of rows of the prompt.
+        settings: the version's settings, checked by `check_default_settings`.
 
     Raises:
         NotReadyError: the base model is not loaded yet.
@@ -48,7 +48,7 @@ def faults(
     found = _of_labels(services, labels, settings)
     if shortest > limits.max_input_tokens:
         message = (
-            f"With the template alone an input has {shortest} tokens, and this server takes "
+            f"The template alone makes an input of {shortest} tokens, and this server takes "
             f"{limits.max_input_tokens}: it cuts or refuses every text. Shorten the template, or the "
             "operator raises input_lengths."
         )
@@ -60,7 +60,7 @@ def faults(
 
 def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str, Any]) -> list[Fault]:
     if len(labels) == 1:
-        message = "One label is no choice: send two or more, or none for free text."
+        message = "One label leaves no choice: send two or more, or none for free text."
         return [Fault("labels", message)]
     vocabulary, longest_label = services.vocabulary(), services.limits().max_target_tokens
     found: list[Fault] = []
@@ -72,7 +72,8 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
             message = "The label has no tokens in the model's vocabulary: give it a text."
             found.append(Fault(f"labels.{index}", message))
         elif ids in first_with:
-            message = f"The label has the same tokens as label {first_with[ids]}: the model cannot tell them."
+            same = f"The label has the same tokens as label {first_with[ids]}"
+            message = f"{same}: the model cannot tell them apart."
             found.append(Fault(f"labels.{index}", message))
         first_with.setdefault(ids, index)
         if len(ids) > longest:
@@ -94,7 +95,7 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
 
 
 def _of_settings(services: Services, shortest: int, settings: Mapping[str, Any]) -> list[Fault]:
-    """Defaults that do not fit even after the shortest input."""
+    """Default settings that do not fit even the shortest input."""
     limits = services.limits()
     given = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
     asked = given.get("max_new_tokens")
@@ -110,7 +111,7 @@ def _of_settings(services: Services, shortest: int, settings: Mapping[str, Any])
     if name != "min_new_tokens":
         advice = "Lower it, or the operator gives blocks more slots."
         return [Fault(f"settings.{name}", f"{message} {advice}", "blocks")]
-    if asked is not None:  # requests may send another of the two
+    if asked is not None:  # a request may send its own value of either
         return []
     room = limits.new_tokens(shortest, max(given.get("n", 1), given.get("num_beams", 1)))
     setting = "default_max_new_tokens" if given["min_new_tokens"] <= room else "blocks"

@@ -1,4 +1,4 @@
-"""Server-sent events of a streamed generation, raced against the caller's leaving."""
+"""Server-sent events of a streamed generation, stopped if the caller leaves."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from server.errors import ChorusError
 
 
 class GenerationStream(EventResponse):
-    """Sends events as they come; cancels the engine's work and frees the versions however it ends.
+    """Sends events as they come. However it ends, it cancels the engine's work and releases the versions.
 
     Args:
-        call: whose request it is.
-        items: in order, prepared.
-        requests: the engine's request of each.
+        call: the call that it answers.
+        items: prepared, in order.
+        requests: the engine's request for each item.
         held: closed when the stream ends.
     """
 
@@ -44,7 +44,8 @@ class GenerationStream(EventResponse):
             await super().__call__(scope, receive, send)
 
     async def send_events(self, emit: Emit) -> None:
-        """Every item's events as they come. Handles keep them, so a slow caller grows nothing."""
+        """Send every item's events as they come. Handles merge unread events, so a slow caller uses no more
+        memory."""
         async with (
             submitted(self._call.submit, self._requests) as handles,
             asyncio.TaskGroup() as group,

@@ -1,4 +1,4 @@
-"""Submitting a request's items together, and never leaving one behind."""
+"""Submit a request's items together, and never leave one behind."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SubmitResult = FinishedEvent | ScoredEvent | ChorusError
 async def submitted(
     submit: Submit, requests: Sequence[Request]
 ) -> AsyncIterator[list[RequestHandle | ChorusError]]:
-    """Handles of all requests, submitted in one go so that they can share a batch.
+    """Handles of all requests, submitted together so that they can share a batch.
 
-    They are cancelled when the block ends early. A request that the engine refuses is its error in the list:
-    failures after validation are per item.
+    They are cancelled if the block ends early. If the engine refuses a request, its place in the list has the
+    error: after validation, each item fails by itself.
     """
     handles = await submit(requests)
     try:
@@ -30,14 +30,14 @@ async def submitted(
 
 
 def cancel(handles: Iterable[RequestHandle | ChorusError]) -> None:
-    """Give up what has no outcome yet."""
+    """Cancel every request that has no outcome yet."""
     for handle in handles:
         if isinstance(handle, RequestHandle) and handle.outcome is None:
             handle.cancel()
 
 
 async def outcomes(submit: Submit, requests: Sequence[Request]) -> list[SubmitResult]:
-    """What became of each request, in order."""
+    """The outcome of each request, in order."""
     results: list[SubmitResult] = []
     async with submitted(submit, requests) as handles:
         for handle in handles:

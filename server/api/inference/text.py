@@ -1,4 +1,4 @@
-"""From tokens to text: whole answers, streamed pieces, and stop strings cut off."""
+"""From tokens to text: whole answers, streamed pieces, and texts cut at stop strings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.model.vocabulary import StreamDecoder, Vocabulary
 
 
 def final_text(vocabulary: Vocabulary, tokens: Sequence[int], stop: Sequence[str]) -> str:
-    """The answer's text, ending before the first stop string."""
+    """The answer's text, cut before the first stop string."""
     return cut_at_stop(vocabulary.decode(list(tokens)), stop)
 
 
@@ -19,9 +19,10 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
 
 
 class TextStream:
-    """Pieces of one sequence's text as its tokens come; joined with `finish`, they are its final text.
+    """Pieces of one sequence's text as its tokens come. Joined, including the one from `finish`, they are its
+    final text.
 
-    A piece that may be the beginning of a stop string is kept back until more tokens decide.
+    A piece that may be the beginning of a stop string is held back until later tokens decide.
     """
 
     def __init__(self, vocabulary: Vocabulary, stop: Sequence[str]) -> None:
@@ -32,12 +33,12 @@ class TextStream:
         self._sent = 0
 
     def push(self, tokens: Sequence[int]) -> str:
-        """The text that may be shown after these tokens."""
+        """The new text that may be shown after these tokens."""
         self._seen += self._decoder.push(list(tokens))
         return self._advance(self._safe_length())
 
     def finish(self, tokens: Sequence[int]) -> str:
-        """The rest, given all tokens of the sequence."""
+        """The rest of the text, given all tokens of the sequence."""
         self._seen = final_text(self._vocabulary, tokens, self._stop)
         return self._advance(len(self._seen))
 

@@ -1,4 +1,4 @@
-"""Work on the event loop that grows with a request's items: done in turns, so that others' requests go on."""
+"""Work on the event loop that grows with a request's items, done in turns so that other requests go on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 TURN_SECONDS = 0.005
-"""Of work without a pause."""
+"""Seconds of work without a pause."""
 
 
 async def turns(items: Iterable[T]) -> AsyncGenerator[T, None]:
-    """The items, with a turn of the event loop after each `TURN_SECONDS` of the work on them."""
+    """The items, with a pause for the event loop after each `TURN_SECONDS` of work on them."""
     until = time.perf_counter() + TURN_SECONDS
     for item in items:
         yield item
@@ -28,7 +28,7 @@ async def in_turns(function: Callable[..., T], *columns: Iterable[Any]) -> list[
     """`list(map(function, *columns))` in turns.
 
     Args:
-        columns: of one length.
+        columns: all of the same length.
     """
     async with aclosing(turns(zip(*columns, strict=True))) as rows:
         return [function(*row) async for row in rows]

@@ -1,4 +1,5 @@
-"""Majority vote over members' answers. Pure: no engine, no text processing beyond normalising."""
+"""Majority vote over members' answers. Pure: it needs no engine, and normalises text but does nothing else
+with it."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ _END_PUNCTUATION = ".,;:!?" + _QUOTES
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """What one member said.
+    """The answer of one member.
 
     Attributes:
         answer: as the member gave it.
-        log_probability: of the answer, natural log; decides ties.
+        log_probability: natural logarithm of the answer's probability; decides ties.
         weight: above 0.
     """
 
@@ -27,11 +28,12 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class VoteResult:
-    """A vote.
+    """The result of a vote.
 
     Attributes:
         answer: the winner, as its earliest member gave it.
-        counts: sums of weights by answer, as the earliest member gave it, largest first.
+        counts: sum of weights for each answer, largest first. Answers appear as their earliest member gave
+            them.
         agreement: the winner's share of all weights.
     """
 
@@ -43,7 +45,7 @@ class VoteResult:
 def majority(ballots: Sequence[Ballot]) -> VoteResult:
     """The normalised answer with the most weight.
 
-    Ties go to the higher mean log probability of those who gave it, then to the earlier member.
+    Ties go to the answer whose members have the higher mean log probability, then to the earlier member.
 
     Args:
         ballots: at least one, in the members' order.
@@ -51,7 +53,7 @@ def majority(ballots: Sequence[Ballot]) -> VoteResult:
     groups: dict[str, list[Ballot]] = {}
     for ballot in ballots:
         groups.setdefault(normalise(ballot.answer), []).append(ballot)
-    # `sorted` is stable and `groups` keeps the members' order: the earlier member wins what is still equal.
+    # `sorted` is stable and `groups` keeps the members' order, so the earlier member wins a remaining tie.
     ranked = sorted(groups.values(), key=lambda group: (-_weight(group), -_mean(group)))
     counts = {group[0].answer: _weight(group) for group in ranked}
     total = sum(ballot.weight for ballot in ballots)
@@ -59,8 +61,8 @@ def majority(ballots: Sequence[Ballot]) -> VoteResult:
 
 
 def normalise(answer: str) -> str:
-    """Answers that differ only in case, white space, Unicode form, quotes around or final punctuation are
-    the same vote; `.5` and `5` are not."""
+    """Answers count as the same if they differ only in case, white space, Unicode form, surrounding quotes or
+    final punctuation. `.5` and `5` stay different."""
     text = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
     return text.rstrip(_END_PUNCTUATION + " ").lstrip(_QUOTES + " ") or text
 

@@ -1,1 +1,1 @@
-"""The store as the routes see it: on threads, with what references meant a moment ago."""
+"""The store as the routes use it: on threads, with a short memory of what references meant."""

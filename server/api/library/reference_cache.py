@@ -1,4 +1,4 @@
-"""What references meant when the store was last asked; content is never kept here."""
+"""What references meant when the store was last asked. Content is never kept here."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ T = TypeVar("T")
 MAX_KEPT = 4096
 
 Key = tuple[str, str]
-"""The tenant that a bare name means, and the reference."""
+"""The tenant of a reference without one, and the reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """When a question was put to the store: what changed since makes its answer old."""
+    """The moment when the store was asked. If something has changed since, its answer is out of date."""
 
     at: float
     changes: int
 
 
 class ReferenceCache(Generic[T]):
-    """Answers of the store by reference. One is *fresh* for a while, then a *spare* for `STALE_SECONDS` in
-    all, for when the store does not answer.
+    """The store's answers by reference. An answer is *fresh* for a while. After that it is a *spare*, until
+    it is `STALE_SECONDS` old, for when the store does not answer.
 
     Args:
-        fresh_seconds: 0 asks each time.
-        clock: monotonic seconds.
+        fresh_seconds: how long an answer is fresh; 0 asks each time.
+        clock: gives monotonic seconds.
     """
 
     def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
@@ -41,11 +41,11 @@ class ReferenceCache(Generic[T]):
         self._changes = 0
 
     def asking(self) -> Asked:
-        """A question is put now."""
+        """Record that the store is asked now."""
         return Asked(self._clock(), self._changes)
 
     def keep(self, answers: Mapping[Key, T], asked: Asked) -> None:
-        """Remember answers, unless something changed meanwhile, which may have made them old already."""
+        """Remember answers, unless something changed meanwhile and may have made them out of date."""
         if asked.changes != self._changes:
             return
         for key, answer in answers.items():
@@ -55,22 +55,22 @@ class ReferenceCache(Generic[T]):
             self._kept.popitem(last=False)
 
     def fresh(self, key: Key) -> T | None:
-        """The answer, if it may be used without asking."""
+        """The answer, if it may be used without asking the store."""
         asked, answer = self._kept.get(key, (None, None))
         if asked is None or asked.changes != self._changes:
             return None
         return answer if self._clock() < asked.at + self._fresh_seconds else None
 
     def spare(self, key: Key) -> T | None:
-        """The answer, if it may be used where the store does not answer."""
+        """The answer, if it may be used because the store does not answer."""
         asked, answer = self._kept.get(key, (None, None))
         return answer if asked is not None and self._clock() < asked.at + STALE_SECONDS else None
 
     def forget(self) -> None:
-        """This process changed something: no answer from before is good."""
+        """This process changed something: drop every answer."""
         self._changes += 1
         self._kept.clear()
 
     def doubt(self) -> None:
-        """A change failed, as far as is known: ask anew, and keep the answers as spares."""
+        """A change seems to have failed: ask the store again, but keep the answers as spares."""
         self._changes += 1

@@ -1,4 +1,5 @@
-"""From reference to immutable version, held until the answer is out; store calls leave the event loop."""
+"""From a reference to an immutable version, held until the answer is sent. Store calls run off the event
+loop."""
 
 from __future__ import annotations
 
@@ -23,12 +24,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ASK_SECONDS = 0.5
-"""How long a caller who has a spare answer waits for the store's."""
+"""How long a caller who has a spare answer waits for the store's answer."""
 
 
 @dataclass(slots=True)
 class Grip:
-    """Versions by reference, and the holds that keep their blobs."""
+    """Versions by reference, and the holds that keep their blobs from being collected."""
 
     versions: dict[str, PromptVersion]
     holds: ExitStack
@@ -39,18 +40,18 @@ class Grip:
 
 
 class PromptLibrary:
-    """The store as the routes see it.
+    """The store as the routes use it.
 
-    A resolved reference is reused for at most `staleness_seconds`, without a thread, the disk or the
-    database; while the store cannot be read, for `STALE_SECONDS`. A change through this process is seen at
-    once, one through another process within that time.
+    A resolved reference is reused for at most `staleness_seconds` without a thread, the disk or the database,
+    or for `STALE_SECONDS` while the store cannot be read. A change made through this process is seen at once,
+    one made by another process within that time.
 
     Args:
         store: the versioned store.
-        readers: threads for calls that read. No writer ever waits on them.
+        readers: threads for calls that only read. They never wait for a writer.
         writers: threads for calls that may wait for the publish lock.
-        staleness_seconds: 0 resolves each time.
-        clock: monotonic seconds.
+        staleness_seconds: 0 resolves references each time.
+        clock: gives monotonic seconds.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class PromptLibrary:
         self._ensembles: ReferenceCache[EnsembleVersion] = ReferenceCache(staleness_seconds, clock)
 
     def close(self) -> None:
-        """End the threads and the store."""
+        """Stop the threads and close the store."""
         self.health.close()
         self._readers.close()
         self._writers.close()
@@ -80,15 +81,15 @@ class PromptLibrary:
         return await self._readers.run(function, *args, **kwargs)
 
     async def save(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same for a call that writes, and changes no reference's meaning: of files, jobs, upkeep."""
+        """Run a call that writes but changes no reference's meaning: for files, jobs, upkeep."""
         return await self._writers.run(function, *args, **kwargs)
 
     async def take(self, function: Callable[[], T], release: Callable[[T], None]) -> T:
-        """The same for one that takes hold of something; see `Offload.acquire`."""
+        """Run a call that takes hold of something; see `Offload.acquire`."""
         return await self._writers.acquire(function, release)
 
     async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same for one that changes references: what was resolved before is forgotten."""
+        """Run a call that changes references. What was resolved before is forgotten."""
         try:
             answer = await self._writers.run(function, *args, **kwargs)
         except BaseException:
@@ -103,12 +104,12 @@ class PromptLibrary:
     async def held(
         self, wanted: Iterable[tuple[str, str]], tenant: str, fingerprint: str
     ) -> AsyncIterator[Mapping[str, PromptVersion]]:
-        """Versions of references, held (their blobs stay) until the block ends.
+        """Versions of references, held until the block ends, so that their blobs stay.
 
         Args:
-            wanted: `(reference, field)` pairs; the field is named when the reference is bad.
-            tenant: that a bare name means.
-            fingerprint: of the resident base model.
+            wanted: `(reference, field)` pairs; errors about the reference name the field.
+            tenant: the tenant of references without one.
+            fingerprint: fingerprint of the resident base model.
 
         Raises:
             StoreAnswerError: an unknown or malformed reference.
@@ -142,7 +143,7 @@ class PromptLibrary:
         return await self.read(self._resolve, reference, tenant, field)
 
     async def ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
-        """The ensemble version that a reference names, as fresh as `held` has it.
+        """The ensemble version that a reference names, resolved as recently as in `held`.
 
         Raises StoreAnswerError with `field`.
         """
@@ -167,7 +168,7 @@ class PromptLibrary:
     async def _ask(
         self, question: Callable[[], T], release: Callable[[T], None], *, spared: bool
     ) -> T | None:
-        """What the store says; None where it does not say it soon and the caller has a spare answer."""
+        """The store's answer; None if it does not come soon and the caller has a spare answer."""
         if spared and not self.health.worth_asking():
             return None
         try:
@@ -186,7 +187,7 @@ class PromptLibrary:
     def _grip_known(
         self, fields: Mapping[str, str], known: Mapping[str, PromptVersion], fingerprint: str
     ) -> Grip:
-        """Hold what was resolved before, without a thread: counts in memory."""
+        """Hold versions that were resolved before. This needs no thread: holds are counts in memory."""
         return self._grip(fields, known, "", fingerprint)
 
     def _grip(
@@ -196,7 +197,8 @@ class PromptLibrary:
         tenant: str,
         fingerprint: str,
     ) -> Grip:
-        """Hold it all, or nothing; what is not known is resolved first, on a thread of the readers."""
+        """Hold all versions or none. References that are not known yet are resolved first, on a reader
+        thread."""
         grip = Grip({}, ExitStack())
         try:
             for reference, field in fields.items():
@@ -230,16 +232,16 @@ class PromptLibrary:
 
 
 def _found(names: Iterable[str], find: Callable[[str], T | None]) -> dict[str, T]:
-    """What there is, by name."""
+    """The results that are not None, by name."""
     return {name: found for name in names if (found := find(name)) is not None}
 
 
 def _nothing(_: object) -> None:
-    """There is nothing to let go of."""
+    """Does nothing: there is nothing to release."""
 
 
 def check_base(version: PromptVersion, fingerprint: str, field: str) -> None:
-    """Refuse a version that was tuned on another base model; one that does not say is taken on trust."""
+    """Refuse a version that was tuned on another base model. A version that names no base is accepted."""
     base = version.manifest.base_fingerprint
     if base is not None and base != fingerprint:
         raise ModelMismatchError(
@@ -250,6 +252,6 @@ def check_base(version: PromptVersion, fingerprint: str, field: str) -> None:
 
 
 def require_own(reference: Reference, tenant: str, field: str, code: str) -> None:
-    """Nothing is shared between tenants yet: another tenant's object is answered as if there were none."""
+    """Tenants share nothing yet: for another tenant's object the answer is as if there were none."""
     if reference.tenant != tenant:
         raise NotFoundError("There is no such object in this tenant.", field=field, code=code)

@@ -1,4 +1,5 @@
-"""Whether the store can be read and changed: what its calls found, and a look each second. For `/readyz`."""
+"""Whether the store can be read and changed, as its calls showed and as a check each second shows. For
+`/readyz`."""
 
 from __future__ import annotations
 
@@ -12,16 +13,17 @@ from prompts_store.store import PromptStore
 from server.api.http.offload import Offload
 
 STALE_SECONDS = 30.0
-"""How long a reference is answered as it was last found, while the store cannot be read."""
+"""How long a reference keeps its last known meaning while the store cannot be read."""
 LOOK_SECONDS = 1.0
-"""From one look to the next, and how long the answer may take; a shorter trouble is nobody's concern."""
+"""Seconds from one check to the next, and how long the store's answer may take. Shorter trouble does not
+matter."""
 
 _UNREADABLE = (
     f"The database does not answer: references used in the last {STALE_SECONDS:g} s mean what they meant "
     "then, others get 'store_unavailable'. Check the database, its disk and its network."
 )
 _UNWRITABLE = (
-    "The database takes no changes: uploads, moves of aliases and jobs wait, inference and reads go on. Find "
+    "The database accepts no changes: uploads, alias moves and jobs wait; inference and reads go on. Find "
     "out which program holds its lock, and whether its disk is full or read-only."
 )
 
@@ -30,40 +32,40 @@ class StoreHealth:
     """What is known of the store's state. Used on the event loop.
 
     Args:
-        clock: monotonic seconds.
+        clock: gives monotonic seconds.
     """
 
     def __init__(self, store: PromptStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._reads = _Probe(store.check_readable, "store reads")
-        # It gives up before the look does, so that the next look asks anew.
+        # It gives up before the check does, so that the next check asks again.
         self._writes = _Probe(partial(store.check_writable, 0.8 * LOOK_SECONDS), "store writes")
         self._unreadable_since: float | None = None
         self._unwritable_since: float | None = None
         self._asked_at = -LOOK_SECONDS
 
     async def watch(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Look again and again, until cancelled."""
+        """Check again and again, until cancelled."""
         while True:
             await self.look()
             await sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Ask whether the store can be read and changed, on threads of its own."""
+        """Check whether the store can be read and changed, on its own threads."""
         readable, writable = await asyncio.gather(self._reads.answered(), self._writes.answered())
         self.note_read(readable)
         self._unwritable_since = None if writable else self._since(self._unwritable_since)
 
     def note_read(self, answered: bool) -> None:
-        """A read was answered, or failed, or took too long."""
+        """Note whether a read was answered. It was not if it failed or took too long."""
         self._unreadable_since = None if answered else self._since(self._unreadable_since)
 
     def _since(self, before: float | None) -> float:
         return self._clock() if before is None else before
 
     def worth_asking(self) -> bool:
-        """Whether a caller who has a spare answer should wait for the store: of those who come while it
-        cannot be read, one each second."""
+        """Whether a caller who has a spare answer should wait for the store. While it cannot be read, one
+        caller each second should."""
         now = self._clock()
         if self._unreadable_since is not None and now - self._asked_at < LOOK_SECONDS:
             return False
@@ -72,12 +74,12 @@ class StoreHealth:
 
     @property
     def serves(self) -> bool:
-        """Whether requests can be answered: False once no spare answer is good any more."""
+        """Whether requests can be answered: False once every spare answer has expired."""
         since = self._unreadable_since
         return since is None or self._clock() - since < STALE_SECONDS
 
     def report(self) -> dict[str, Any] | None:
-        """What is wrong, for `/readyz`; None when nothing is."""
+        """What is wrong, for `/readyz`; None if nothing is."""
         for status, since, message in (
             ("unreadable", self._unreadable_since, _UNREADABLE),
             ("unwritable", self._unwritable_since, _UNWRITABLE),
@@ -91,13 +93,13 @@ class StoreHealth:
         return None
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._reads.close()
         self._writes.close()
 
 
 class _Probe:
-    """One question to the store, on a thread of its own; asked again only when the last one has ended."""
+    """One question to the store, on its own thread. It is asked again only once the last call has ended."""
 
     def __init__(self, question: Callable[[], None], name: str) -> None:
         self._question = question

@@ -1,1 +1,1 @@
-"""One file a resource: the routes of docs/rest.md; `asgi` makes one application of them."""
+"""The routes of docs/rest.md, one file for each resource; `asgi` makes an application of them."""

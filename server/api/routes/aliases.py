@@ -20,7 +20,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["aliases"])
 async def list_aliases(
     request: Request, principal: MayRead, task: TaskName, tenant: TenantName = None
 ) -> Response:
-    """Where the aliases point, and every move."""
+    """Where the aliases point now, and every move."""
     library = services_of(request).library
     owner = tenant_for(principal, tenant)
     aliases = await library.read(library.store.aliases, owner, task)
@@ -52,7 +52,7 @@ async def set_alias(
 async def remove_alias(
     request: Request, principal: MayWrite, task: TaskName, alias: AliasName, tenant: TenantName = None
 ) -> Response:
-    """Take an alias away; its history stays."""
+    """Remove an alias; its history stays."""
     library = services_of(request).library
     owner = tenant_for(principal, tenant)
     await library.write(library.store.remove_alias, owner, task, alias, moved_by=principal.name)
@@ -67,7 +67,7 @@ async def rollback(
     body: RollbackBody | None = None,
     tenant: TenantName = None,
 ) -> Response:
-    """Point an alias at the version that it meant before."""
+    """Point an alias at the version that it named before."""
     library = services_of(request).library
     move = await library.write(
         library.store.rollback,

@@ -35,8 +35,8 @@ def build_api(
 
     Args:
         services: put on `app.state.services`; routes find everything there.
-        access: told of each request.
-        lifespan: started before the first request, ended after the last.
+        access: called for each request.
+        lifespan: starts before the first request and ends after the last.
     """
     app = FastAPI(
         title="Chorus",
@@ -45,9 +45,9 @@ def build_api(
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # to the Host that the caller wrote
+        redirect_slashes=False,  # a redirect would go to the Host that the caller wrote
         lifespan=lifespan,
-        # As their routers made them: FastAPI would make each anew to include its router.
+        # Routes as their routers made them: FastAPI would rebuild each to include its router.
         routes=[route for router in ROUTERS for route in router.routes],
     )
     app.state.services = services

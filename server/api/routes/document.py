@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`, behind the key like everything else where there is one."""
+"""`/openapi.json` and `/docs`. If the server has a key, they need it like every other route."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ async def openapi(request: Request, principal: MayRead) -> Response:
 
 @router.get("/docs")
 async def docs(request: Request, principal: MayRead) -> Response:
-    """The document for people (the page's script comes from a CDN)."""
+    """The document as a web page. Its script comes from a CDN."""
     return get_swagger_ui_html(openapi_url="/openapi.json", title="Chorus")
 
 
 def _written(app: FastAPI) -> Response:
-    """On a thread: making the document takes a while."""
+    """Runs on a thread, because making the document takes a while."""
     return json_response(openapi_document(app))
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """The document of an app, made once. FastAPI's own 422 is taken out: what is malformed is a 400 here."""
+    """The document of an app, made once. FastAPI's own 422 is removed: a malformed request is a 400 here."""
     made: dict[str, Any] | None = app.openapi_schema
     if made is not None:
         return made
@@ -55,7 +55,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         version=app.version,
         description=app.description,
         routes=app.routes,
-        # A job document is one schema, sent and shown.
+        # A job document has one schema, for requests and answers.
         separate_input_output_schemas=False,
     )
     for path in document["paths"].values():
@@ -65,7 +65,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         components.get("schemas", {}).pop(name, None)
     components["schemas"] = event_schemas() | components["schemas"]
-    # FastAPI drops nulls from examples, and a null task means the base model.
+    # FastAPI drops nulls from examples, but a null task means the base model.
     for name, given in _EXAMPLES.items():
         components["schemas"][name]["examples"] = given
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

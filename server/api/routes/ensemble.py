@@ -30,9 +30,9 @@ class Panel:
     """Who votes.
 
     Attributes:
-        ensemble: the stored one, or None when tasks were listed.
+        ensemble: the stored ensemble; None if the request lists tasks.
         members: versions with their weights, in order, and the path of the field that named each.
-        field: of the request that named them.
+        field: the field of the request that named them.
     """
 
     ensemble: EnsembleVersion | None
@@ -42,7 +42,7 @@ class Panel:
 
 @router.post("/v1/ensemble", response_model=EnsembleAnswer, responses=INFERENCE_ERRORS)
 async def ensemble(request: Request, body: EnsembleBody, principal: MayInfer) -> Response:
-    """Majority vote. Members that share labels vote by their ranking, others by their greedy text."""
+    """Majority vote. Members that share labels vote by ranking them, others by their greedy text."""
     call = call_of(request, principal, body.deadline_seconds)
     return await race(_answer(call, body), request.receive)
 
@@ -95,7 +95,7 @@ async def _poll(call: Call, body: EnsembleBody, panel: Panel, items: Sequence[It
     if labels:
         if body.max_new_tokens is not None and body.labels is not None:
             raise InvalidInputError(
-                "A vote among labels generates no text: drop max_new_tokens or labels.",
+                "A vote among labels generates no text: remove max_new_tokens or labels.",
                 field="max_new_tokens",
             )
         return await label_poll(call, items, labels, sent=body.labels is not None)
@@ -103,7 +103,7 @@ async def _poll(call: Call, body: EnsembleBody, panel: Panel, items: Sequence[It
 
 
 def shared_labels(versions: Sequence[PromptVersion]) -> list[str]:
-    """The labels that all members have, in the first one's order; empty when they differ."""
+    """The labels that all members have, in the first one's order; empty if they differ."""
     first = versions[0].manifest.labels
     same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
     return list(first) if same else []
@@ -117,7 +117,7 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
     stored: EnsembleVersion | None = None
     if body.ensemble is not None:
         if body.weights is not None:
-            raise InvalidInputError("A stored ensemble has its own weights: drop weights.", field="weights")
+            raise InvalidInputError("A stored ensemble has its own weights: remove weights.", field="weights")
         stored = await library.ensemble(body.ensemble, tenant)
         references = [f"{member.tenant}/{member.task}@{member.version}" for member in stored.members]
         wanted = [(reference, "ensemble") for reference in references]

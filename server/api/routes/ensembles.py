@@ -1,4 +1,4 @@
-"""`/v1/ensembles`: stored ensembles, pinned to versions when they are made."""
+"""`/v1/ensembles`: stored ensembles, whose members are pinned to versions when an ensemble is made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["ensembles"])
 async def list_ensembles(
     request: Request, principal: MayRead, limit: Limit = 50, cursor: Cursor = None, prefix: Prefix = None
 ) -> Response:
-    """The tenant's ensembles by name."""
+    """The tenant's ensembles, by name."""
     library = services_of(request).library
     page = await library.read(
         library.store.list_ensembles, principal.tenant, prefix=prefix or "", limit=limit, cursor=cursor
@@ -48,7 +48,7 @@ async def publish_ensemble(
     body: EnsembleVersionBody,
     tenant: TenantName = None,
 ) -> Response:
-    """Make a version. The references are resolved now; the members stay those versions for ever."""
+    """Make a version. The references are resolved now, and the members never change."""
     services = services_of(request)
     owner = tenant_for(principal, tenant, "unknown_ensemble")
     library, fingerprint = services.library, services.base().fingerprint

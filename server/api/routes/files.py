@@ -22,7 +22,7 @@ from server.errors import CancelledError, ChorusError, InternalError, ShuttingDo
 
 router = APIRouter(route_class=ChorusRoute, tags=["files"])
 
-FileId = Annotated[str, Path(max_length=256, description="Of a file in the key's tenant.")]
+FileId = Annotated[str, Path(max_length=256, description="Id of a file in the key's tenant.")]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -49,10 +49,11 @@ async def upload_file(
     request: Request,
     principal: MayTune,
     name: Annotated[
-        str | None, Query(max_length=1024, description="The file's name; of a form, its own if left out.")
+        str | None, Query(max_length=1024, description="The file's name; by default the one in the form.")
     ] = None,
 ) -> Response:
-    """Upload a file, raw or in a form. It goes to the disk as it comes; nothing of a broken upload stays."""
+    """Upload a file, raw or in a form. It is written to the disk as it arrives; a broken upload leaves
+    nothing."""
     services = services_of(request)
     metrics, limit = services.metrics.api, services.settings.tuning_max_file_bytes
     sender = Sender(principal.tenant, principal.name, name, limit)
@@ -78,23 +79,23 @@ async def list_files(
 
 @router.get("/v1/files/{file}", response_model=FileAnswer, responses=READ_ERRORS)
 async def show_file(request: Request, principal: MayRead, file: FileId) -> Response:
-    """One file: what it is, not its bytes."""
+    """Describe a file, without its bytes."""
     library = services_of(request).library
     return json_response(file_json(await library.read(library.store.get_file, principal.tenant, file)))
 
 
 @router.delete("/v1/files/{file}", status_code=204, response_model=None, responses=WRITE_ERRORS)
 async def delete_file(request: Request, principal: MayTune, file: FileId) -> Response:
-    """Delete a file, unless an unfinished job reads it."""
+    """Delete a file, unless an unfinished job needs it."""
     library = services_of(request).library
     await library.save(library.store.delete_file, principal.tenant, file, deleted_by=principal.name)
     return Response(status_code=204)
 
 
 def _reason(error: BaseException) -> str:
-    """The metric's label: codes of ours, so that there are few."""
+    """The metric's label: only our own codes, so that there are few values."""
     if isinstance(error, ClientDisconnect):
         return CancelledError.default_code
-    if isinstance(error, asyncio.CancelledError):  # given up at the server's end
+    if isinstance(error, asyncio.CancelledError):  # given up because the server is ending
         return ShuttingDownError.default_code
     return error.code if isinstance(error, ChorusError | StoreError) else InternalError.default_code

@@ -33,7 +33,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["inference"])
     responses={**INFERENCE_ERRORS, 200: {"content": {"text/event-stream": generate_stream()}}},
 )
 async def generate(request: Request, body: GenerateBody, principal: MayInfer) -> Response:
-    """Generate text. With `stream`, events `token`, `result`, `error` and, last, `done`."""
+    """Generate text. With `stream`, the events are `token`, `result`, `error` and, last, `done`."""
     call = call_of(request, principal, body.deadline_seconds)
     if body.stream:
         return await _stream(call, body)
@@ -53,12 +53,12 @@ async def _stream(call: Call, body: GenerateBody) -> Response:
     async with AsyncExitStack() as stack:
         items = await stack.enter_async_context(prepared_items(call, generate_items(body)))
         requests = await engine_requests(call, items, stream=True)
-        # From here the stream owns the held versions and lets them go when it ends, however it ends.
+        # From here the stream owns the held versions and releases them when it ends, however it ends.
         return GenerationStream(call, items, requests, stack.pop_all())
 
 
 async def engine_requests(call: Call, items: Sequence[Item], *, stream: bool) -> list[GenerateRequest]:
-    """The engine's request for each item; all are made before any is submitted."""
+    """The engine's request for each item. All are made before any is submitted."""
 
     def request(index: int, item: Item) -> GenerateRequest:
         defaults = item.version.manifest.settings if item.version is not None else {}

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`. The first two are open; they tell nothing but the process's state."""
+"""`/healthz`, `/readyz` and `/metrics`. The first two are open; they reveal only the state of the process."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ guarded = APIRouter(route_class=ChorusRoute, tags=["server"])
 
 
 class HealthAnswer(AnswerModel):
-    """Whether the process lives."""
+    """Whether the process is alive."""
 
     status: str
 
 
 class StoreTrouble(AnswerModel):
-    """What the database does not do, since when, and what that means."""
+    """What is wrong with the database, since when, and what that means."""
 
     status: Literal["unreadable", "unwritable"]
     since_seconds: float
@@ -34,7 +34,8 @@ class StoreTrouble(AnswerModel):
 
 
 class ReadyAnswer(AnswerModel):
-    """Whether requests are taken; while compiling, how far it is; what is wrong with the store, if so."""
+    """Whether the server takes requests, how far compiling is, and what is wrong with the store, if
+    anything."""
 
     status: str
     done: int | None = None
@@ -51,8 +52,8 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz", response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
 async def readyz(request: Request) -> Response:
-    """200 once every program is compiled, until the server drains or its engine dies, or its database has
-    not been readable for too long. Told from memory: it asks nobody."""
+    """200 once every program is compiled, until the server drains, its engine dies, or its database has been
+    unreadable for too long. The answer comes from memory and waits for nothing."""
     services = services_of(request)
     lifecycle, health = services.lifecycle, services.library.health
     report, ready = lifecycle.report(), lifecycle.phase == "ready"

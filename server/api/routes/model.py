@@ -1,4 +1,4 @@
-"""`GET /v1/model`: the base model that is resident."""
+"""`GET /v1/model`: the resident base model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ router = APIRouter(route_class=ChorusRoute, tags=["server"])
 
 
 class ModelAnswer(AnswerModel):
-    """The base model and what requests may ask of it."""
+    """The base model and the limits of requests."""
 
     name: str
-    fingerprint: str = Field(description="Of architecture and weights; versions name it.")
+    fingerprint: str = Field(description="Fingerprint of architecture and weights; versions name it.")
     vocabulary_digest: str
     config: dict[str, Any]
     parameters: int
@@ -31,7 +31,7 @@ class ModelAnswer(AnswerModel):
     max_input_tokens: int
     max_new_tokens: int
     prompt_rows: int = Field(description="Rows of the device's prompt table.")
-    version: str = Field(description="Of the server.")
+    version: str = Field(description="Version of the server.")
 
 
 @router.get("/v1/model", response_model=ModelAnswer, responses=errors(400, 401, 403, 503))

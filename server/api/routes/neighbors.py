@@ -1,4 +1,4 @@
-"""`.../neighbors`: which vocabulary pieces lie nearest to each prompt row (Lester et al. 2021, section 7)."""
+"""`.../neighbors`: the vocabulary pieces nearest to each prompt row (Lester et al. 2021, section 7)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def neighbors(
     principal: MayRead,
     task: TaskName,
     n: VersionInPath,
-    top_k: Annotated[int, Query(ge=1, le=50, description="Pieces a row.")] = 5,
+    top_k: Annotated[int, Query(ge=1, le=50, description="Pieces for each row.")] = 5,
     tenant: TenantName = None,
 ) -> Response:
     """The nearest vocabulary pieces of each prompt row, by cosine."""
@@ -67,7 +67,7 @@ async def neighbors(
     check_base(version, serving.base.fingerprint, "n")
     if version.manifest.width != serving.base.width:
         raise ModelMismatchError(
-            f"The prompt is {version.manifest.width} wide, the model {serving.base.width}.", field="n"
+            f"The prompt is {version.manifest.width} wide, but the model {serving.base.width}.", field="n"
         )
     rows = await services.text.run(
         _neighbor_rows, library, version, serving.base.embeddings, serving.vocabulary.piece, top_k
@@ -101,7 +101,7 @@ def _neighbor_rows(
 
 
 def nearest(values: Floats, table: np.ndarray[Any, Any], top_k: int) -> tuple[np.ndarray[Any, Any], Floats]:
-    """The nearest rows of a table by cosine, a block of the table at a time.
+    """The nearest rows of a table by cosine, computed one block of the table at a time.
 
     Args:
         values: `[P, D]` f32.
@@ -109,7 +109,7 @@ def nearest(values: Floats, table: np.ndarray[Any, Any], top_k: int) -> tuple[np
         top_k: at most V.
 
     Returns:
-        Ids `[P, top_k]` and cosines `[P, top_k]`, nearest first; equal ones by id.
+        Ids `[P, top_k]` and cosines `[P, top_k]`, nearest first; equal ones in the order of ids.
     """
     P, top_k = len(values), min(top_k, len(table))
     rows = _unit(values)

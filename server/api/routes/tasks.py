@@ -29,7 +29,7 @@ async def list_tasks(
         str | None, Query(max_length=512, description="Only tasks whose live version has this label.")
     ] = None,
 ) -> Response:
-    """The tenant's tasks by name."""
+    """The tenant's tasks, by name."""
     library = services_of(request).library
     page = await library.read(
         library.store.list_tasks,
@@ -56,7 +56,7 @@ async def show_task(
 async def delete_task(
     request: Request, principal: MayWrite, task: TaskName, tenant: TenantName = None
 ) -> Response:
-    """Tombstone a task with its versions and aliases; requests that run on them finish."""
+    """Tombstone a task with its versions and aliases. Requests that already run on them finish."""
     library = services_of(request).library
     owner = tenant_for(principal, tenant)
     await library.write(library.store.delete_task, owner, task, deleted_by=principal.name)

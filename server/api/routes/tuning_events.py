@@ -1,4 +1,4 @@
-"""`.../events`: what happens in a job, as server-sent events or as a list."""
+"""`.../events`: the events of a job, as server-sent events or as a list."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ async def job_events(
     principal: MayRead,
     job: JobId,
     after: LastEventNumber = None,
-    follow: Annotated[bool, Query(description="Keep the connection and send what is to come.")] = True,
-    limit: Annotated[int, Query(ge=1, le=500, description="Events of a list.")] = 500,
+    follow: Annotated[bool, Query(description="Keep the connection open and send later events too.")] = True,
+    limit: Annotated[int, Query(ge=1, le=500, description="Most events in a list.")] = 500,
     last_event_id: Annotated[
-        int | None, Header(ge=0, le=_MOST, description="As browsers send it when they come back.")
+        int | None, Header(ge=0, le=_MOST, description="Browsers send this when they reconnect.")
     ] = None,
 ) -> Response:
-    """A job's events in order, those that were and, with `follow`, those to come; last `done`, once it is
-    over.
+    """A job's past events in order and, with `follow`, those to come. The last event is `done`, once the job
+    is over.
     """
     services = services_of(request)
     library, tenant = services.library, principal.tenant
@@ -58,5 +58,5 @@ async def job_events(
     with ExitStack() as stack:
         record = await library.read(library.store.get_job, tenant, job, kind="tuning")
         stack.enter_context(services.feeds.place(tenant))
-        # From here the stream owns the place and gives it back when it ends, however it ends.
+        # From here the stream owns the follower's place and gives it back when it ends, however it ends.
         return JobEventStream(services.feeds, record, position, request_id_of(request), stack.pop_all())

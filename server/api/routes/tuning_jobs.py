@@ -20,13 +20,13 @@ from server.tuning.document.job import JobDocument
 
 router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 
-JobId = Annotated[str, Path(max_length=256, description="Of a job in the key's tenant.")]
+JobId = Annotated[str, Path(max_length=256, description="Id of a job in the key's tenant.")]
 _QUEUE_ERRORS = {**WRITE_ERRORS, **errors(429)}
 
 
 @router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=_QUEUE_ERRORS)
 async def start_job(request: Request, principal: MayTune, body: JobDocument) -> Response:
-    """Put a job into the queue. The document is checked whole first; rows are checked when it is prepared."""
+    """Queue a job. The whole document is checked first; rows of data are checked when the job is prepared."""
     services = services_of(request)
     job = await queue_job(services, principal, body)
     services.wake_tuning()
@@ -37,7 +37,7 @@ async def start_job(request: Request, principal: MayTune, body: JobDocument) -> 
 async def list_jobs(
     request: Request,
     principal: MayRead,
-    status: Annotated[JobStatus | None, Query(description="Only jobs that have it.")] = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs with this status.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
@@ -59,7 +59,7 @@ async def show_job(request: Request, principal: MayRead, job: JobId) -> Response
 
 @router.post("/v1/tuning/jobs/{job}/cancel", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
-    """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
+    """Cancel a job: at once if it is queued, else as soon as its runner sees the request."""
     library = services_of(request).library
     found = await library.save(
         library.store.cancel_job, principal.tenant, job, kind="tuning", by=principal.name
@@ -69,7 +69,7 @@ async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Respon
 
 @router.post("/v1/tuning/jobs/{job}/resume", response_model=JobAnswer, responses=_QUEUE_ERRORS)
 async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
-    """Put a job that failed or was cancelled into the queue again; it goes on from its last checkpoint."""
+    """Queue a job again that failed or was cancelled. It goes on from its last checkpoint."""
     services = services_of(request)
     found = await services.library.save(
         services.library.store.resume_job,

@@ -36,7 +36,7 @@ from server.validation import validation_error
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
 
 _COUNTS = Counts({"": 1024, "labels": MAX_LABELS, "metrics": 1024}, others=1 << 17)
-"""Of metadata. Lineage is free-form, and the store bounds its bytes."""
+"""Most bytes of metadata. Lineage is free-form, and the store bounds its size."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -50,7 +50,10 @@ _BODY = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "metadata": {"type": "string", "description": "JSON with the names of the query."},
+                        "metadata": {
+                            "type": "string",
+                            "description": "JSON with the same names as the query.",
+                        },
                     },
                 }
             },
@@ -69,7 +72,8 @@ class Upload:
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Errors name where the sender said the thing: the query, the form's metadata, or the file."""
+        """Inside the block, errors name where the sender said the thing: the query, the form's metadata, or
+        the file."""
         try:
             yield
         except (ChorusError, StoreError) as error:
@@ -96,12 +100,12 @@ async def upload(
     principal: MayWrite,
     task: TaskName,
     template: Annotated[str | None, Query(max_length=16_384, description="Input template.")] = None,
-    label: Annotated[list[str] | None, Query(description="Repeated, in order.")] = None,
+    label: Annotated[list[str] | None, Query(description="Repeat for each label, in order.")] = None,
     settings: Annotated[str | None, Query(max_length=16_384, description="JSON object.")] = None,
     base_fingerprint: Annotated[str | None, Query(max_length=128)] = None,
     lineage: Annotated[str | None, Query(max_length=65_536, description="JSON object.")] = None,
     metrics: Annotated[str | None, Query(max_length=65_536, description="JSON object of numbers.")] = None,
-    description: Annotated[str | None, Query(max_length=4096, description="Of the task.")] = None,
+    description: Annotated[str | None, Query(max_length=4096, description="Description of the task.")] = None,
     tenant: TenantName = None,
 ) -> Response:
     """Upload a prompt: safetensors, `.npy` or PEFT, raw or in a form.
@@ -131,7 +135,7 @@ async def upload(
 
 
 def artifact_limits(services: Services, metadata: UploadMetadata) -> ArtifactLimits:
-    """What a prompt must agree with. Raises ModelMismatchError when its sender names another base."""
+    """What a prompt must agree with. Raises ModelMismatchError if its sender names another base."""
     base = services.base()
     stated = metadata.base_fingerprint
     if stated is not None and stated != base.fingerprint:
@@ -152,7 +156,7 @@ def artifact_limits(services: Services, metadata: UploadMetadata) -> ArtifactLim
 def _publish(
     services: Services, tenant: str, name: str, task: str, sent: Upload, limits: ArtifactLimits
 ) -> tuple[Published, list[str], dict[str, int]]:
-    """On a thread of the store: read, check, publish."""
+    """Read, check and publish the prompt. Runs on a thread of the store."""
     artifact = read_artifact(bytes(sent.file), limits=limits)
     said, found = sent.metadata, artifact.metadata
     settings = said.settings if said.settings is not None else dict(found.settings or {})
@@ -195,7 +199,8 @@ def _publish(
 
 
 def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
-    """What this server cannot serve with its settings. Raises InvalidInputError for what no server can."""
+    """Notes on what this server cannot serve with its settings. Raises InvalidInputError for what no server
+    can."""
     check_labels(manifest.labels)
     found = faults(
         services,
@@ -220,7 +225,7 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
     if kind == "multipart/form-data":
         if query:
             raise InvalidInputError(
-                "A form says everything in its metadata part: drop the query.", field=next(iter(query))
+                "A form gives everything in its metadata part: remove the query.", field=next(iter(query))
             )
         parts = await read_multipart(request, ("file", "metadata"), limit, share)
         metadata = await services.text.run(_said, parts.get("metadata", b"{}"))
@@ -238,7 +243,7 @@ async def _read(request: Request, query: dict[str, Any]) -> Upload:
 
 
 def _said(metadata: bytes | bytearray) -> UploadMetadata:
-    """The metadata of a form. On a thread: it may be as long as an upload."""
+    """The metadata of a form. Runs on a thread, because it may be as long as an upload."""
     return _metadata(parse_json(metadata, "metadata", _COUNTS), "metadata")
 
 

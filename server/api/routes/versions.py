@@ -79,7 +79,9 @@ async def download(
     principal: MayRead,
     task: TaskName,
     n: VersionInPath,
-    format: Annotated[ArtifactFormat, Query(description="`peft` is a zip of an adapter.")] = "safetensors",
+    format: Annotated[
+        ArtifactFormat, Query(description="`peft` is a zip file of an adapter.")
+    ] = "safetensors",
     tenant: TenantName = None,
 ) -> Response:
     """The prompt as a file."""

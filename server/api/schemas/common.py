@@ -11,16 +11,16 @@ from pydantic_core import PydanticCustomError
 MAX_REFERENCE_CHARACTERS = 256
 
 MAX_MEMBERS = 64
-"""Of one ensemble."""
+"""Most members of an ensemble."""
 
 
 def documented(examples: list[dict[str, Any]]) -> JsonDict:
-    """`json_schema_extra` with examples."""
+    """`json_schema_extra` with these examples."""
     return {"examples": cast(JsonValue, examples)}
 
 
 class AnswerModel(BaseModel):
-    """Base of answers: documentation, and what tests check real answers against."""
+    """Base of answers. It documents them, and tests check real answers against it."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -28,8 +28,8 @@ class AnswerModel(BaseModel):
 class ErrorDetail(AnswerModel):
     """What went wrong."""
 
-    code: str = Field(description="Stable and machine-readable.")
-    message: str = Field(description="What was got, what was expected and what to do.")
+    code: str = Field(description="Stable, machine-readable error code.")
+    message: str = Field(description="What was received, what was expected and what to do.")
     field: str | None = Field(description="Dotted path of the field at fault, if there is one.")
     request_id: str
 
@@ -45,7 +45,7 @@ Reference = Annotated[
     Field(
         min_length=1,
         max_length=MAX_REFERENCE_CHARACTERS,
-        description="`task`, `tenant/task`, `tenant/task@3`, `tenant/task@alias`; without suffix, `@live`.",
+        description="`task`, `tenant/task`, `tenant/task@3`, `tenant/task@alias`; without a suffix, `@live`.",
     ),
 ]
 
@@ -97,7 +97,7 @@ Stop = Annotated[
     WithJsonSchema(
         {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 8}],
-            "description": "Generation ends before the first of these texts, which is not in the answer.",
+            "description": "Generation stops at the first of these texts; the answer ends before it.",
         }
     ),
 ]

@@ -1,4 +1,4 @@
-"""Server-sent events of the routes that stream, and how the OpenAPI document tells of them."""
+"""Server-sent events of the routes that stream, and their description in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from server.api.schemas.tuning import JobEventAnswer
 _REF = "#/components/schemas/{model}"
 
 Events = Mapping[str, type[AnswerModel]]
-"""The model of an event's data by the event's name."""
+"""The model of an event's data, by the event's name."""
 
 
 class TokenEvent(AnswerModel):
-    """More of one choice's text; joined, the texts are the whole."""
+    """More of one choice's text. All texts joined are the whole text."""
 
-    index: int = Field(description="Of the item in the request.")
+    index: int = Field(description="Position of the item in the request.")
     choice: int
     text: str
-    tokens: list[int] = Field(description="May be empty: text that was held back.")
+    tokens: list[int] = Field(description="Empty if the event only releases text that was held back.")
 
 
 class ResultEvent(AnswerModel):
@@ -43,13 +43,13 @@ class ErrorEvent(AnswerModel):
 
 
 class DoneEvent(AnswerModel):
-    """Last: every item had its result or error."""
+    """The last event: every item has had its result or error."""
 
     id: str
 
 
 class JobDone(AnswerModel):
-    """Last: the job is over."""
+    """The last event: the job is over."""
 
     id: str
     status: JobStatus
@@ -62,7 +62,7 @@ GENERATE_EVENTS: Events = {
     "done": DoneEvent,
 }
 JOB_EVENTS: Events = {"done": JobDone, "error": ErrorAnswer}
-"""Beside those of a job itself, which are named after their kind."""
+"""Event names besides those of the job's own events, which are named after their kind."""
 
 _GENERATED = """event: token
 data: {"index": 0, "choice": 0, "text": "positive", "tokens": [248]}
@@ -87,7 +87,7 @@ data: {"id": "job-5c1f0e", "status": "succeeded"}
 
 
 def event_schemas() -> dict[str, Any]:
-    """The JSON schemas of every event's data by name, for the components of the document."""
+    """JSON schemas of every event's data by name, for the document's components."""
     models = {*GENERATE_EVENTS.values(), *JOB_EVENTS.values()}
     _, schemas = models_json_schema(
         [(model, "serialization") for model in sorted(models, key=lambda model: model.__name__)],
@@ -107,7 +107,7 @@ def job_stream() -> dict[str, Any]:
     happened = _event("status", JobEventAnswer)
     happened["properties"] |= {
         "event": {"type": "string", "description": "The event's `kind`.", "examples": ["status", "step"]},
-        "id": {"type": "string", "description": "Its `seq`: send it as Last-Event-ID."},
+        "id": {"type": "string", "description": "Its `seq`; send it as Last-Event-ID when you reconnect."},
     }
     ends = [_event(name, model) for name, model in JOB_EVENTS.items()]
     return _stream([happened, *ends], _HAPPENED)
@@ -127,7 +127,7 @@ def _event(name: str, model: type[AnswerModel]) -> dict[str, Any]:
 
 
 def _stream(events: list[dict[str, Any]], example: str) -> dict[str, Any]:
-    """`itemSchema` is how OpenAPI 3.2 describes each event; older readers have `schema` and the example."""
+    """OpenAPI 3.2 describes each event with `itemSchema`; older readers get `schema` and the example."""
     named = (
         f"{event['properties']['event'].get('const', 'KIND')} "
         f"({event['properties']['data']['contentSchema']['$ref'].rsplit('/', 1)[1]})"

@@ -1,4 +1,5 @@
-"""Examples of the OpenAPI document. A test posts every one to a running server that has the tasks `TASKS`."""
+"""Examples in the OpenAPI document. A test posts each of them to a running server that has the tasks
+`TASKS`."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "labels": ["entailment", "not_entailment"],
     },
 }
-"""Tasks that the examples use, with what their versions carry."""
+"""Tasks that the examples use, and what their versions carry."""
 
 GENERATE: list[dict[str, Any]] = [
     {"task": "sst2", "input": "a gripping, funny and moving film"},

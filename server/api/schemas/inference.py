@@ -23,7 +23,12 @@ from server.engine.sampling import SETTINGS, Setting
 from server.validation import Items, RequestModel
 
 Deadline = Annotated[
-    float | None, Field(default=None, gt=0, description="Seconds from arrival; then the item fails with 504.")
+    float | None,
+    Field(
+        default=None,
+        gt=0,
+        description="Seconds from the request's arrival; after that the item fails with 504.",
+    ),
 ]
 Truncate = Annotated[
     bool | None,
@@ -35,7 +40,7 @@ Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], F
 INPUTS = ("input", "inputs")
 
 _JSON_FORMS: Mapping[str, Any] = {"num_beams": NumBeams, "stop": Stop}
-"""Settings that JSON writes in another way than Python, or of which only some values are taken."""
+"""Settings whose JSON form differs from Python's, or that accept only some values."""
 
 
 def _field(setting: Setting) -> Any:
@@ -49,11 +54,11 @@ _Declared = create_model(
 
 
 class GenerationSettings(_Declared):
-    """How tokens are chosen. What is left out comes from the version's settings, then from the server's."""
+    """How tokens are chosen. Settings that are left out come from the version, else from the server."""
 
 
 class GenerateItem(GenerationSettings):
-    """One entry of `requests`; its settings go before those beside `requests`."""
+    """One item of `requests`. Its settings override those beside `requests`."""
 
     task: Reference | None = Field(description="A reference, or null for the base model.")
     input: Input
@@ -62,7 +67,7 @@ class GenerateItem(GenerationSettings):
 
 
 class GenerateBody(GenerationSettings):
-    """One of `input`, `inputs` and `requests`; a task with the first two."""
+    """One of `input`, `inputs` and `requests`; the first two need a task."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.GENERATE))
     most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "requests": "max_batch_rows"}
@@ -88,7 +93,7 @@ class ClassifyBody(RequestModel):
     task: Reference | None = Field(description="A reference, or null for the base model.")
     input: Input | None = None
     inputs: Items[Input] | None = Field(None, min_length=1)
-    labels: Labels | None = Field(None, description="Defaults to the version's own.")
+    labels: Labels | None = Field(None, description="By default the version's own labels.")
     truncate: Truncate
     deadline_seconds: Deadline
 
@@ -110,15 +115,18 @@ class EnsembleBody(RequestModel):
     input: Input | None = None
     inputs: Items[Input] | None = Field(None, min_length=1)
     vote: Literal["majority"] = "majority"
-    weights: Items[Weight] | None = Field(None, description="One for each of `tasks`.")
-    labels: Labels | None = Field(None, description="Vote among these; members' own when they share them.")
+    weights: Items[Weight] | None = Field(None, description="One weight for each of `tasks`.")
+    labels: Labels | None = Field(
+        None, description="Vote among these labels; by default those that all members share."
+    )
     max_new_tokens: int | None = Field(None, ge=1)
     truncate: Truncate
     deadline_seconds: Deadline
 
 
 class Usage(AnswerModel):
-    """Tokens. `input_tokens` counts prompt, text and `</s>`; `prompt_tokens` the prompt's rows in it."""
+    """Numbers of tokens. `input_tokens` counts prompt, text and `</s>`; `prompt_tokens` counts the prompt's
+    rows among them."""
 
     input_tokens: int
     prompt_tokens: int
@@ -126,7 +134,7 @@ class Usage(AnswerModel):
 
 
 class Logprobs(AnswerModel):
-    """Log probabilities of the chosen tokens, under the unmodified distribution; empty for beams."""
+    """Log probabilities of the chosen tokens under the unmodified distribution; empty for beams."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -156,7 +164,7 @@ class GenerateResult(AnswerModel):
 
 
 class GenerateAnswer(AnswerModel):
-    """Results in the order asked."""
+    """Results in the order of the request."""
 
     id: str
     results: list[GenerateResult]
@@ -177,14 +185,14 @@ class ClassifyResult(AnswerModel):
 
 
 class ClassifyAnswer(AnswerModel):
-    """Results in the order asked."""
+    """Results in the order of the request."""
 
     id: str
     results: list[ClassifyResult]
 
 
 class MemberAnswer(AnswerModel):
-    """What one member said, or its error."""
+    """The answer of one member, or its error."""
 
     task: str
     version: int
@@ -196,14 +204,14 @@ class MemberAnswer(AnswerModel):
 
 
 class ResolvedEnsemble(AnswerModel):
-    """A stored ensemble's version."""
+    """The version of a stored ensemble."""
 
     task: str
     version: int
 
 
 class EnsembleResult(AnswerModel):
-    """One vote, or its error."""
+    """The result of one vote, or its error."""
 
     ensemble: ResolvedEnsemble | None
     answer: str | None = None
@@ -215,7 +223,7 @@ class EnsembleResult(AnswerModel):
 
 
 class EnsembleAnswer(AnswerModel):
-    """Results in the order asked."""
+    """Results in the order of the request."""
 
     id: str
     results: list[EnsembleResult]

@@ -16,21 +16,21 @@ VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
 
 
 class UploadMetadata(RequestModel):
-    """What an uploader says about a prompt; it goes before what the file says."""
+    """What an uploader says about a prompt. It overrides what the file says."""
 
     template: str | None = Field(None, description="Input template, `{name}` fields only.")
     labels: Items[str] | None = Field(None, description="Answers of a classification task, in order.")
     settings: dict[str, Any] | None = Field(None, description="Default generation settings, by REST name.")
     base_fingerprint: str | None = Field(
-        None, max_length=128, description="Of the base model it was tuned on."
+        None, max_length=128, description="Fingerprint of the base model that it was tuned on."
     )
-    lineage: dict[str, Any] | None = Field(None, description="Where it came from; free-form.")
-    metrics: dict[str, float] | None = Field(None, description="Name to value, as measured.")
-    description: str | None = Field(None, max_length=4096, description="Of the task.")
+    lineage: dict[str, Any] | None = Field(None, description="Where it came from, in any form.")
+    metrics: dict[str, float] | None = Field(None, description="Measured values by name.")
+    description: str | None = Field(None, max_length=4096, description="Description of the task.")
 
 
 class AliasBody(RequestModel):
-    """Where an alias shall point."""
+    """The version that an alias is to name."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ALIAS))
 
@@ -38,7 +38,7 @@ class AliasBody(RequestModel):
 
 
 class RollbackBody(RequestModel):
-    """Which alias goes back one."""
+    """The alias to move back to its previous version."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ROLLBACK))
 
@@ -46,14 +46,14 @@ class RollbackBody(RequestModel):
 
 
 class EnsembleVersionBody(RequestModel):
-    """A new version of a stored ensemble; members are pinned to the versions that the references mean now."""
+    """A new version of a stored ensemble. Members are pinned to the versions that the references name now."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE_VERSION))
     most: ClassVar[Mapping[str, int | str]] = {"tasks": MAX_MEMBERS, "weights": MAX_MEMBERS}
 
     tasks: Items[Reference] = Field(min_length=1)
     vote: Literal["majority"] = "majority"
-    weights: Items[Weight] | None = Field(None, description="One for each of `tasks`.")
+    weights: Items[Weight] | None = Field(None, description="One weight for each of `tasks`.")
 
 
 class VersionAnswer(AnswerModel):
@@ -76,9 +76,9 @@ class VersionAnswer(AnswerModel):
     created_by: str
     aliases: list[str]
     created: bool | None = Field(
-        None, description="In the answer of an upload: false when it was there already."
+        None, description="Only in the answer to an upload: false if it was there already."
     )
-    notes: list[str] | None = Field(None, description="In the answer of an upload: what was converted.")
+    notes: list[str] | None = Field(None, description="Only in the answer to an upload: what was converted.")
 
 
 class VersionPage(AnswerModel):
@@ -100,7 +100,7 @@ class TaskAnswer(AnswerModel):
 
 
 class TaskPage(AnswerModel):
-    """Tasks by name."""
+    """Tasks, by name."""
 
     tasks: list[TaskAnswer]
     next_cursor: str | None
@@ -122,7 +122,7 @@ class AliasHistoryEntry(AliasMoveAnswer):
 
 
 class AliasesAnswer(AnswerModel):
-    """Where the aliases of a task point, and every move."""
+    """Where the aliases of a task point now, and every move."""
 
     aliases: dict[str, int]
     history: list[AliasHistoryEntry]
@@ -149,7 +149,7 @@ class StoredEnsemble(AnswerModel):
 
 
 class EnsemblePage(AnswerModel):
-    """Ensembles by name, newest version of each."""
+    """Ensembles by name, the newest version of each."""
 
     ensembles: list[StoredEnsemble]
     next_cursor: str | None

@@ -40,19 +40,21 @@ class JobSummary(AnswerModel):
     created_by: str
     started_at: datetime | None
     finished_at: datetime | None
-    error: dict[str, Any] | None = Field(description="Why it failed: `code`, `message` and perhaps `field`.")
-    progress: dict[str, Any] = Field(description="As its last `step` event said.")
+    error: dict[str, Any] | None = Field(
+        description="Why it failed: `code`, `message` and sometimes `field`."
+    )
+    progress: dict[str, Any] = Field(description="Progress from its last `step` event.")
     cancel_requested: bool
-    attempt: int = Field(description="How often somebody took it to run it.")
+    attempt: int = Field(description="How many times a process started to run it.")
 
 
 class JobAnswer(JobSummary):
     """A tuning job."""
 
     spec: JobDocument = Field(
-        description="The document, with every default written out: all prompts are in `prompts`."
+        description="The job document with every default filled in; all prompts are in `prompts`."
     )
-    result: dict[str, Any] = Field(description="Versions and metrics, once it succeeded.")
+    result: dict[str, Any] = Field(description="Versions and metrics, once it has succeeded.")
 
 
 class JobPage(AnswerModel):
@@ -65,13 +67,13 @@ class JobPage(AnswerModel):
 class JobEventAnswer(AnswerModel):
     """Something that happened in a job."""
 
-    seq: int = Field(description="1, 2, ... in each job; the `id` of the server-sent event.")
+    seq: int = Field(description="Numbered 1, 2, ... in each job; also the `id` of the server-sent event.")
     at: datetime
     kind: str
     data: dict[str, Any]
 
 
 class JobEventList(AnswerModel):
-    """Events after a number, in order."""
+    """Events after a given number, in order."""
 
     events: list[JobEventAnswer]

@@ -1,4 +1,5 @@
-"""From a job document to what the store keeps: validated whole, bound to the resident base, pinned."""
+"""From a job document to what the store keeps: validated whole, bound to the resident base, references
+pinned."""
 
 from __future__ import annotations
 
@@ -27,9 +28,9 @@ async def queue_job(services: Services, principal: Principal, sent: JobDocument)
     """Check a job document against the server, and put the job into the queue.
 
     Raises:
-        InvalidInputError: the document is not acceptable; the field is named.
-        ForbiddenError: it promotes, and the key may not write prompts.
-        StoreAnswerError: a file or an `initial_prompt` that is not there, or too many jobs.
+        InvalidInputError: the document is not valid; the error names the field.
+        ForbiddenError: it moves an alias, and the key may not write prompts.
+        StoreAnswerError: a file or an `initial_prompt` does not exist, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     job = await services.text.run(_completed, sent)
@@ -61,8 +62,8 @@ async def queue_job(services: Services, principal: Principal, sent: JobDocument)
 
 
 def _completed(sent: JobDocument) -> JobDocument:
-    """On a thread: up to a whole body is gone through."""
-    _check_size(sent.model_dump(exclude_unset=True))  # before each prompt gets what stands beside them all
+    """Runs on a thread, because the document may be as large as a body may be."""
+    _check_size(sent.model_dump(exclude_unset=True))  # before each prompt gets the common fields
     return sent.completed()
 
 
@@ -76,8 +77,8 @@ def _check_size(document: Mapping[str, Any]) -> None:
     size = len(to_json(document))
     if size > MAX_SPEC_BYTES:
         raise InvalidInputError(
-            f"The job document has {size} bytes or more with all defaults written out; {MAX_SPEC_BYTES} is "
-            "the most: name fewer prompts, or shorter texts.",
+            f"The job document has {size} bytes or more with all defaults filled in; the limit is "
+            f"{MAX_SPEC_BYTES}: send fewer prompts or shorter texts.",
             field="body",
         )
 
@@ -88,8 +89,8 @@ async def _checked(
     most = services.max_prompt_rows()
     if prompt.recipe.prompt_length > most:
         raise InvalidInputError(
-            f"The prompt would have {prompt.recipe.prompt_length} rows; {most} is the most that this server "
-            "can use: send a smaller prompt_length.",
+            f"The prompt would have {prompt.recipe.prompt_length} rows; the limit of this server is {most}: "
+            "send a smaller prompt_length.",
             field=path("recipe", "prompt_length"),
             code="prompt_rows_exceeded",
         )
@@ -101,7 +102,7 @@ async def _checked(
 
 
 async def _check_servable(services: Services, prompt: PromptDocument, path: FieldPaths) -> None:
-    """Refuse to train for hours what this server could not serve afterwards."""
+    """Refuse a job that would train for hours and make a version that this server could not serve."""
     found = await services.text.run(
         faults,
         services,
@@ -118,7 +119,8 @@ async def _check_servable(services: Services, prompt: PromptDocument, path: Fiel
 async def _pinned(
     services: Services, principal: Principal, prompt: PromptDocument, path: FieldPaths
 ) -> PromptDocument:
-    """The prompt with its initial one named by number: an alias may move before the job runs."""
+    """The prompt with its initial prompt pinned to a version, because an alias may move before the job
+    runs."""
     base, field = services.base(), path("initial_prompt")
     reference = prompt.initial_prompt or ""
     version = await services.library.resolve(reference, principal.tenant, field)
@@ -126,7 +128,7 @@ async def _pinned(
     rows, width = version.manifest.length, version.manifest.width
     if (rows, width) != (prompt.recipe.prompt_length, base.width):
         raise InvalidInputError(
-            f"The initial prompt is [{rows}, {width}], the one to train [{prompt.recipe.prompt_length}, "
+            f"The initial prompt is [{rows}, {width}] and the one to train [{prompt.recipe.prompt_length}, "
             f"{base.width}]: send a prompt_length of {rows}, or another initial prompt.",
             field=field,
         )
@@ -135,7 +137,8 @@ async def _pinned(
 
 
 def _check_sources(settings: Settings, sources: Iterable[tuple[str, str, str]]) -> None:
-    """On a thread: it looks at the disk. Where workers run the jobs, paths are theirs to look at."""
+    """Runs on a thread, because it looks at the disk. If workers run the jobs, they check paths
+    themselves."""
     for field, kind, value in sources:
         if kind == "url":
             check_url(value, settings.tuning_data_urls, field)

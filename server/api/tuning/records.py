@@ -27,7 +27,7 @@ def file_json(file: DataFile) -> dict[str, Any]:
 
 
 def summary_json(job: Job) -> dict[str, Any]:
-    """A job in a list: what it is and how far, without its document and its results."""
+    """A job in a list: what it is and how far it is, without its document and its results."""
     return {
         "id": job.id,
         "status": job.status,
@@ -54,6 +54,6 @@ def event_json(event: JobEvent) -> dict[str, Any]:
 
 
 def tasks_of(job: Job) -> list[str]:
-    """Full names of the tasks that it makes versions of, each once."""
+    """Full names of the tasks for which it makes versions, each once."""
     names = dict.fromkeys(prompt["task"] for prompt in job.spec.get("prompts", ()))
     return [f"{job.tenant}/{name}" for name in names]

@@ -1,4 +1,4 @@
-"""A followed job as server-sent events: `id` is the event's number, so that a caller can come back."""
+"""A followed job as server-sent events. Each `id` is the event's number, so that a caller can reconnect."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from server.jobs.feeds import JobFeeds
 
 
 class JobEventStream(EventResponse):
-    """Sends a job's events from where the caller was, and those to come; last `done`, once the job is over.
+    """Sends a job's events after the last one that the caller has, and those to come. The last is `done`,
+    once the job is over.
 
-    One that the server's end or a failure of the store cuts ends with `error`: come back.
+    If the server ends or the store fails, the stream ends with an `error` event, and the caller should
+    reconnect.
 
     Args:
         after: number of the last event that the caller has.
-        place: the follower's, given back when the stream ends, however it ends.
+        place: the follower's place, given back when the stream ends, however it ends.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class JobEventStream(EventResponse):
             await super().__call__(scope, receive, send)
 
     async def send_events(self, emit: Emit) -> None:
-        """Every event as it comes, and comments in between."""
+        """Send every event as it comes, and comments in between."""
         try:
             async with aclosing(self._feeds.batches(self._job.tenant, self._job.id, self._after)) as batches:
                 async for batch in batches:

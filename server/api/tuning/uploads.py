@@ -1,7 +1,7 @@
-"""An uploaded file on its way into the store: counted as it comes, written on the store's threads.
+"""An uploaded file on its way into the store: counted as it arrives, written on the store's threads.
 
-Nothing holds a file in memory. A caller who leaves, a body that is too large, a full disk: whatever ends an
-upload early, its bytes are gone when that is known.
+No file is ever held in memory whole. If anything ends an upload early (the caller leaves, the body is too
+large, the disk is full), its bytes are removed before the answer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from server.errors import InvalidInputError, TooLargeError
 T = TypeVar("T")
 
 BUFFER_BYTES = 1 << 20
-"""Gathered before a thread of the store writes them."""
+"""Bytes collected before a thread of the store writes them."""
 
-_FORM_BYTES = 64 << 10  # a form's own lines around the file
+_FORM_BYTES = 64 << 10  # the form's own lines around the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Sender:
     """Who uploads what.
 
     Attributes:
-        name: the file's, where the query says one.
-        max_bytes: the most that a file may have.
+        name: the file's name, if the query gives one.
+        max_bytes: the largest file accepted.
     """
 
     tenant: str
@@ -48,15 +48,17 @@ class Sender:
 async def receive_file(
     request: Request, library: PromptLibrary, sender: Sender, share: BodyShare
 ) -> DataFile:
-    """The stored file.
+    """Receive and store a file.
 
     Args:
-        share: of the memory for bodies; where it has no room, less is gathered before it is written.
+        share: the request's share of the memory for bodies. If it has no room, less is collected before a
+            write.
 
     Raises:
         TooLargeError: it is larger than `max_bytes`, by its Content-Length or in fact.
-        InvalidInputError: no name, no file, or another content type than bytes and forms.
-        StoreError: the name is none, or the disk failed.
+        InvalidInputError: the file has no name, there is no file, or the content type is neither bytes nor a
+            form.
+        StoreError: the name is not valid, or the disk failed.
         ClientDisconnect: the caller left.
     """
     kind = media_type(request)
@@ -74,7 +76,7 @@ async def receive_file(
         name = sender.name if sender.name is not None else form.filename if form else None
         if name is None:
             raise InvalidInputError(
-                "The file has no name: say it with ?name=train.tsv; its ending tells the format.",
+                "The file has no name: give one with ?name=train.tsv; its ending tells the format.",
                 field="name",
                 code="missing_field",
             )
@@ -89,7 +91,7 @@ async def receive_file(
 
 
 async def _pieces(request: Request, form: Form | None, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The file's bytes, the first of them once its name is known."""
+    """The file's bytes. The first of them come once its name is known."""
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -140,14 +142,14 @@ class _Incoming:
 
     async def _run(self, function: Callable[[], T]) -> T:
         self.call = call = asyncio.ensure_future(self._library.save(function))
-        return await asyncio.shield(call)  # a cancelled upload still waits for its thread; see `_leave`
+        return await asyncio.shield(call)  # even a cancelled upload waits for its thread; see `_leave`
 
 
 @asynccontextmanager
 async def _incoming(
     library: PromptLibrary, manager: AbstractContextManager[FileWriter], max_bytes: int, share: BodyShare
 ) -> AsyncIterator[_Incoming]:
-    """The writer, left however the block ends, also when the upload is cancelled."""
+    """The writer. It is closed however the block ends, even if the upload is cancelled."""
     writer = await library.take(manager.__enter__, lambda _: _close(manager))
     incoming = _Incoming(library, writer, max_bytes, share)
     try:
@@ -157,7 +159,8 @@ async def _incoming(
 
 
 async def _leave(incoming: _Incoming, manager: AbstractContextManager[FileWriter]) -> None:
-    """Not on the store's threads, which may refuse: after the last call, so that no thread still writes."""
+    """Close it outside the store's threads, which may refuse; wait for the last call first, so no thread
+    still writes."""
     if incoming.call is not None:
         await asyncio.wait([incoming.call])
     await asyncio.to_thread(_close, manager)
@@ -169,5 +172,5 @@ def _close(manager: AbstractContextManager[FileWriter]) -> None:
 
 def _too_large(most: int) -> TooLargeError:
     return TooLargeError(
-        f"The file is larger than {most} bytes, the most that is taken: send less, or split it.", field="file"
+        f"The file is larger than {most} bytes, which is the limit: send less, or split it.", field="file"
     )

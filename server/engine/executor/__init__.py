@@ -1,4 +1,4 @@
-"""Everything that runs on the device: compiled programs, donated block state, plans in and results out."""
+"""Everything that runs on the device: compiled programs and donated block state, plans in and results out."""
 
 from server.engine.executor.build import build_executor, model_spec
 from server.engine.executor.compile_watch import CompileWatch, use_persistent_cache

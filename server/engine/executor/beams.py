@@ -1,13 +1,13 @@
-"""Beam search on the device, many searches of mixed widths side by side in one block.
+"""Beam search on the device: many searches of different widths side by side in one block.
 
-Semantics (T5X `decoding.beam_search`; Wu et al. 2016, section 7, for the penalty). Each step takes the 2 x
-width best continuations of a search. Those that end in `</s>` compete for the finished set by log probability
-/ penalty(tokens, `</s>` included); the best others live on. A search is over at its token limit, or when its
-finished set is full and no live beam could still beat the worst of it, even at the longest length.
-`penalty(n) = ((5 + n) / 6) ** alpha`.
+The rules are those of T5X `decoding.beam_search`; the penalty is from Wu et al. 2016, section 7. Each step
+takes the 2 x width best continuations of a search. Those that end in `</s>` compete for the finished set by
+log probability / penalty(tokens, including `</s>`); the best of the others live on. A search is over at its
+token limit, or when its finished set is full and no live beam could still beat the worst in it, even at the
+longest length. `penalty(n) = ((5 + n) / 6) ** alpha`.
 
-Two rules depend on alpha, so that alpha = 0 (no penalty) gives the sequences of Hugging Face's beam search
-and any other alpha those of T5X:
+Two rules depend on alpha. With alpha = 0 (no penalty) the sequences are those of Hugging Face's beam search,
+with any other alpha those of T5X:
 
 =================================== ============================= =======================================
                                      alpha = 0 (Hugging Face)      otherwise (T5X)
@@ -16,7 +16,7 @@ and any other alpha those of T5X:
 unfinished beams at the token limit  compete with finished ones    come after every finished one
 =================================== ============================= =======================================
 
-Only self-attention state follows a beam to another slot; encoder memory is the group's and stays.
+Only self-attention state follows a beam to another slot. Encoder memory belongs to the group and stays.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _NOTHING = -jnp.inf
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class BeamStep:
-    """What one step decided, for every slot.
+    """What one step decided for every slot.
 
     Attributes:
         beams: the new state.
-        tokens: `[S]` i32, the token of each slot's new beam.
+        tokens: `[S]` i32, the token that each slot's new beam added.
         parents: `[S]` i32, the slot whose self-attention state it continues.
-        over: `[S]` bool, in every row of a group whose search ended.
+        over: `[S]` bool, true in every row of a group whose search ended.
     """
 
     beams: BeamState
@@ -54,7 +54,8 @@ class BeamStep:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """The best continuations of each leader's search, best first; all `[S, C]` but `sequences [S, C, T]`."""
+    """The best continuations of each leader's search, best first; all are `[S, C]`, `sequences` is `[S, C,
+    T]`."""
 
     values: Array
     tokens: Array
@@ -76,7 +77,7 @@ def _pick(values: Array, index: Array) -> Array:
 
 
 def _candidates(log_probs: Array, slots: SlotState, beams: BeamState, eos_id: int) -> _Candidates:
-    """Top 2 x width continuations over the beams of each search; ties go to the earlier beam, then the
+    """The top 2 x width continuations over the beams of each search. Ties go to the earlier beam, then to the
     smaller id."""
     S, V = log_probs.shape
     T = beams.live_tokens.shape[1]
@@ -99,7 +100,7 @@ def _candidates(log_probs: Array, slots: SlotState, beams: BeamState, eos_id: in
 
 
 def _merge_finished(found: _Candidates, counts: Array, slots: SlotState, beams: BeamState) -> BeamState:
-    """The finished sets after the candidates marked in `counts [S, C]` competed for a place."""
+    """The finished sets after the candidates marked in `counts [S, C]` have competed for a place."""
     made = (slots.positions + 1)[:, None]
     scores = jnp.where(counts, found.values / penalty(made, slots.alpha[:, None]), _NOTHING)
     top, index = lax.top_k(jnp.concatenate([beams.scores, scores], axis=1), MAX_BEAMS)
@@ -116,8 +117,8 @@ def _merge_finished(found: _Candidates, counts: Array, slots: SlotState, beams: 
 def _fill_with_live(
     beams: BeamState, live: Array, found: _Candidates, slots: SlotState, wanted: Array
 ) -> BeamState:
-    """Put live beams (`live [S, W]`, candidate places) after the finished ones, in rows where `wanted
-    [S]`."""
+    """Put live beams (`live [S, W]`, candidate places) after the finished ones, in rows where `wanted [S]` is
+    true."""
     place = lax.broadcasted_iota(jnp.int32, live.shape, 1)
     finished = jnp.sum(beams.scores > _NOTHING, axis=1, dtype=jnp.int32)[:, None]
     from_live = wanted[:, None] & (place >= finished) & (place < slots.width[:, None])
@@ -134,8 +135,7 @@ def _fill_with_live(
 
 
 def _is_over(beams: BeamState, best_live: Array, slots: SlotState) -> Array:
-    """`[S]` bool: the finished set is full and no live beam can beat the worst of it at any length to
-    come."""
+    """`[S]` bool: the finished set is full, and no live beam can beat the worst in it at any later length."""
     place = lax.broadcasted_iota(jnp.int32, beams.scores.shape, 1)
     inside = place < slots.width[:, None]
     worst = jnp.min(jnp.where(inside, beams.scores, jnp.inf), axis=1)
@@ -145,11 +145,11 @@ def _is_over(beams: BeamState, best_live: Array, slots: SlotState) -> Array:
 
 
 def advance(log_probs: Array, slots: SlotState, beams: BeamState, running: Array, eos_id: int) -> BeamStep:
-    """One step of every search.
+    """Take one step of every search.
 
     Args:
-        log_probs: `[S, V]` f32 of each slot's next token, minus infinity where forbidden.
-        running: `[S]` bool, the slot belongs to a search under way; others keep their state.
+        log_probs: `[S, V]` f32 for each slot's next token, minus infinity where a token is forbidden.
+        running: `[S]` bool, whether the slot belongs to a search under way; other slots keep their state.
     """
     found = _candidates(log_probs, slots, beams, eos_id)
     plain = slots.alpha == 0.0

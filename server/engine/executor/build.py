@@ -1,4 +1,4 @@
-"""From a model and a ladder to an executor that is ready: memory planned, programs compiled."""
+"""From a model and a ladder to an executor that is ready: plan memory, compile programs, allocate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.model.mesh import DeviceMesh
 
 
 class LoadedT5(Protocol):
-    """A model with its parameters, as `server.model` makes it."""
+    """A model with its parameters, as `server.model` loads it."""
 
     @property
     def config(self) -> T5Config: ...
@@ -45,7 +45,7 @@ def model_spec(
     prompt_row_capacity: int,
     output_width: int = DEFAULT_OUTPUT_WIDTH,
 ) -> ModelSpec:
-    """What the programs of this model depend on; `model.params` may be shapes only."""
+    """What the programs of this model depend on. `model.params` may be only shapes."""
     config = model.config
     return ModelSpec(
         functions=model.functions,
@@ -70,22 +70,22 @@ def build_executor(
     progress: CompileProgress | None = None,
     output_width: int = DEFAULT_OUTPUT_WIDTH,
 ) -> tuple[JaxExecutor, MemoryPlan]:
-    """Plan memory, compile every program of the ladder, allocate.
+    """Plan memory, compile every program of the ladder, allocate the state.
 
     Args:
         prompt_row_capacity: R, rows of the prompt table.
-        memory_limit_bytes: None asks the device (or the host, on CPU).
-        watch: counts compiles; already started.
+        memory_limit_bytes: if None, the device is asked (on a CPU, the host).
+        watch: counts compiles; it has been started.
         progress: called after each program.
 
     Returns:
-        The executor and its memory plan with the temporaries that XLA asked for; print it with
+        The executor, and its memory plan with the temporaries that XLA asked for. Print the plan with
         `plan.table()`.
 
     Raises:
-        InvalidInputError: it does not fit; names the settings to change. Raised before anything is compiled
-        when
-            arithmetic alone shows it, and before state is allocated when the compiled temporaries do.
+        InvalidInputError: it does not fit; the error names the settings to change. It is raised before
+            anything is compiled if arithmetic alone shows it, and before state is allocated if the compiled
+            temporaries do.
     """
     spec = model_spec(model, prompt_row_capacity, output_width)
     limit = device_limit(model.mesh) if memory_limit_bytes is None else memory_limit_bytes

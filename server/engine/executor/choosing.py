@@ -1,16 +1,15 @@
-"""Choosing tokens: greedy, temperature, top-k and top-p as per-row arrays in one program.
+"""Choosing tokens: greedy, temperature, top-k and top-p are per-row arrays in one program.
 
-A row's choice depends on its own logits, settings and `(seed, place in the group, token index)` only: never
-on the slot it sits in or on its neighbours.
+A row's choice depends only on its own logits, settings and `(seed, place in the group, token index)`, never
+on its slot or its neighbours.
 
-Thresholds. Top-k keeps every id whose logit is at least the k-th largest one; top-p (Holtzman et al. 2020,
-"The Curious Case of Neural Text Degeneration") keeps, of those, the most probable ids whose mass first
-reaches p.
-Both keep ties. The threshold is found exactly by bisection on the order-preserving integer form of a float:
+Thresholds. Top-k keeps every id whose logit is at least the k-th largest. Of those, top-p (Holtzman et al.
+2020, "The Curious Case of Neural Text Degeneration") keeps the most probable ids whose mass first reaches p.
+Both keep ties. The threshold is found exactly, by bisection on the order-preserving integer form of a float:
 32 counting passes, several times cheaper on a CPU than a sort of `[16, 32128]`.
 
-Drawing. One uniform number a row is placed into the running sum of the kept probabilities, block by block, so
-noise for the whole vocabulary is never made.
+Drawing. For each row, one uniform number is placed into the running sum of the kept probabilities, block by
+block, so noise for the whole vocabulary is never generated.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LANES = 128
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Which ids a model may produce: ids at or above `vocab_size` and `pad_id` are never chosen."""
+    """Which ids a model may produce. Ids at or above `vocab_size`, and `pad_id`, are never chosen."""
 
     vocab_size: int
     pad_id: int
@@ -35,7 +34,8 @@ class TokenRules:
 
 
 SettingArrays = Mapping[str, Array]
-"""Each row's settings by the names of `engine.sampling.Sampling`, `[S]` of `DEVICE_DTYPES`."""
+"""Each row's settings by the names of `engine.sampling.Sampling`; `[S]`, with the types in
+`DEVICE_DTYPES`."""
 
 
 def log_softmax(logits: Array) -> Array:
@@ -45,8 +45,8 @@ def log_softmax(logits: Array) -> Array:
 
 
 def forbid(values: Array, rules: TokenRules, made: Array, min_new_tokens: Array) -> Array:
-    """`values [S, V]` with minus infinity where an id may not be chosen; `made [S]` counts a row's tokens so
-    far."""
+    """`values [S, V]` with minus infinity where an id may not be chosen; `made [S]` is each row's number of
+    tokens so far."""
     ids = lax.broadcasted_iota(jnp.int32, values.shape, 1)
     never = (ids >= rules.vocab_size) | (ids == rules.pad_id)
     too_early = (ids == rules.eos_id) & (made < min_new_tokens)[:, None]
@@ -54,12 +54,12 @@ def forbid(values: Array, rules: TokenRules, made: Array, min_new_tokens: Array)
 
 
 def argmax(values: Array) -> Array:
-    """First index of each row's largest value, `[S]` i32. Two plain reductions: half the time of `jnp.argmax`
-    on CPU."""
+    """Index of the first largest value of each row, `[S]` i32. Two plain reductions take half the time of
+    `jnp.argmax` on a CPU."""
     ids = lax.broadcasted_iota(jnp.int32, values.shape, 1)
     largest = jnp.max(values, axis=-1, keepdims=True)
     first = jnp.min(jnp.where(values == largest, ids, values.shape[1]), axis=-1)
-    return jnp.minimum(first, values.shape[1] - 1)  # a row of NaN matches nowhere
+    return jnp.minimum(first, values.shape[1] - 1)  # in a row of NaN nothing matches
 
 
 def ordered_bits(values: Array) -> Array:
@@ -69,7 +69,7 @@ def ordered_bits(values: Array) -> Array:
 
 
 def _largest_threshold(bits: Array, weights: Array, needed: Array) -> Array:
-    """`[S]` u32: the largest t for which the weights of a row's ids with `bits >= t` sum to at least
+    """`[S]` u32: the largest t such that the weights of a row's ids with `bits >= t` add up to at least
     `needed`."""
 
     def refine(step: Array, threshold: Array) -> Array:
@@ -91,8 +91,8 @@ def keep_top_k(values: Array, top_k: Array) -> Array:
 
 
 def keep_top_p(values: Array, top_p: Array) -> Array:
-    """`values [S, V]` (logits) with minus infinity outside the smallest set of likeliest ids of mass
-    `top_p`."""
+    """`values [S, V]` (logits) with minus infinity outside the smallest set of the likeliest ids that has the
+    mass `top_p`."""
     weights = jnp.exp(values - jnp.max(values, axis=-1, keepdims=True))
     bits = ordered_bits(values)
     threshold = _largest_threshold(bits, weights, top_p * jnp.sum(weights, axis=-1))
@@ -100,7 +100,7 @@ def keep_top_p(values: Array, top_p: Array) -> Array:
 
 
 def uniform(seed: Array, place: Array, index: Array) -> Array:
-    """One number in [0, 1) a row, `[S]` f32, from its own seed, place and token index."""
+    """One number in [0, 1) for each row, `[S]` f32, from its own seed, place and token index."""
 
     def draw(row_seed: Array, row_place: Array, row_index: Array) -> Array:
         key = jax.random.key(0, impl="threefry2x32")
@@ -112,10 +112,10 @@ def uniform(seed: Array, place: Array, index: Array) -> Array:
 
 
 def _first_above(weights: Array, target: Array) -> tuple[Array, Array]:
-    """Index of the first entry at which the running sum of `weights [S, n]` passes `target [S]`, and the sum
+    """Index of the first entry at which the running sum of `weights [S, n]` exceeds `target [S]`, and the sum
     before it.
 
-    Never an entry of weight 0: rounding at the end falls back to the last entry that has weight.
+    It is never an entry of weight 0: if rounding passes the end, it is the last entry that has weight.
     """
     running = jnp.cumsum(weights, axis=-1)
     ids = lax.broadcasted_iota(jnp.int32, weights.shape, 1)
@@ -128,8 +128,8 @@ def _first_above(weights: Array, target: Array) -> tuple[Array, Array]:
 
 
 def draw(values: Array, noise: Array) -> Array:
-    """Sample an id from the softmax of `values [S, V]` with one uniform number `noise [S]` a row; `[S]`
-    i32."""
+    """Sample an id from the softmax of `values [S, V]`, with one uniform number `noise [S]` for each row;
+    `[S]` i32."""
     S, V = values.shape
     weights = jnp.exp(values - jnp.max(values, axis=-1, keepdims=True))
     blocks = jnp.pad(weights, ((0, 0), (0, -V % _LANES))).reshape(S, -1, _LANES)
@@ -142,7 +142,7 @@ def draw(values: Array, noise: Array) -> Array:
 
 
 def _sample(values: Array, settings: SettingArrays, place: Array, made: Array, active: Array) -> Array:
-    """A sampled id for every row; rows with temperature 0 get a number that nobody reads."""
+    """A sampled id for every row. For rows with temperature 0 nobody reads it."""
     temperature, top_k, top_p = settings["temperature"], settings["top_k"], settings["top_p"]
     warmth = jnp.where(temperature > 0, temperature, 1.0)[:, None]
     scaled = (values - jnp.max(values, axis=-1, keepdims=True)) / warmth
@@ -159,9 +159,9 @@ def choose(
 
     Args:
         logits: `[S, V]` f32.
-        place: `[S]` i32, place of the row in its group.
-        made: `[S]` i32, tokens that the row has made.
-        active: `[S]` bool; the costly part runs only when an active row samples.
+        place: `[S]` i32, the row's place in its group.
+        made: `[S]` i32, how many tokens the row has made.
+        active: `[S]` bool; the costly part runs only if an active row samples.
     """
     allowed = forbid(logits, rules, made, settings["min_new_tokens"])
     greedy = argmax(allowed)

@@ -1,4 +1,4 @@
-"""Counts XLA compiles by program and cause, so that one that a request causes cannot hide."""
+"""Counts XLA compiles by program and cause, so that a compile caused by a request cannot go unnoticed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _RETRIEVED = "/jax/compilation_cache/cache_hits"
 
 
 class CompileWatch:
-    """Listens to JAX's own compile events, from any thread, between `start` (or `with`) and `close`.
+    """Listens to JAX's own compile events on any thread, between `start` (or `with`) and `close`.
 
-    The cause of a compile is `startup` until `mark_ready`, then `request`, unless its context is inside
-    `because`. Anything that compiles counts, not only the executor's programs: a stray `jnp.zeros` at request
-    time is one.
+    The cause of a compile is `startup` until `mark_ready`, and `request` after it, unless its context is
+    inside `because`. Everything that compiles counts, not only the executor's programs: a stray `jnp.zeros`
+    while serving counts too.
     """
 
     def __init__(self) -> None:
@@ -50,14 +50,14 @@ class CompileWatch:
         self.close()
 
     def mark_ready(self) -> None:
-        """From now on a compile without another cause is a request's."""
+        """From now on, a compile without another cause counts as caused by a request."""
         with self._lock:
             self._ready = True
 
     @contextmanager
     def because(self, cause: str, program: str = "") -> Iterator[None]:
-        """Compiles of this context inside the block have this cause (and belong to this program): those of
-        this thread, and of others that run in a copy of its context."""
+        """Compiles inside the block get this cause and program, on this thread and on others that run in a
+        copy of its context."""
         before = self._reason.set((cause, program))
         try:
             yield
@@ -65,22 +65,22 @@ class CompileWatch:
             self._reason.reset(before)
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """(program, cause) -> compiles."""
+        """Number of compiles by (program, cause)."""
         with self._lock:
             return dict(self._counts)
 
     def caused_by(self, cause: str) -> int:
-        """Compiles of one cause."""
+        """Number of compiles with this cause."""
         return sum(count for (_, why), count in self.counts().items() if why == cause)
 
     @property
     def seconds(self) -> float:
-        """Time spent compiling, or fetching from the persistent cache."""
+        """Seconds spent compiling or reading from the persistent cache."""
         return self._seconds
 
     @property
     def from_cache(self) -> int:
-        """Programs that the persistent cache answered."""
+        """Number of programs that came from the persistent cache."""
         return self._cached
 
     def _on_duration(self, event: str, duration_secs: float, **details: Any) -> None:

@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of every program, with progress; afterwards nothing compiles."""
+"""Ahead-of-time compilation of every program, with progress. After it nothing compiles."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class CompiledPrograms:
 def compile_all(
     programs: Iterable[Program], watch: CompileWatch | None = None, progress: CompileProgress | None = None
 ) -> CompiledPrograms:
-    """Compile every program, a few at a time (XLA releases the interpreter lock).
+    """Compile every program, a few at a time, because XLA releases the interpreter lock.
 
     Args:
-        watch: told which program each compile belongs to, cause `startup`.
-        progress: called on this thread after each program; what it raises ends the compilation.
+        watch: learns which program each compile belongs to, with cause `startup`.
+        progress: called on this thread after each program. If it raises, the compilation ends.
     """
     wanted = list(programs)
     result = CompiledPrograms({}, {}, {})

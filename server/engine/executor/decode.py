@@ -1,4 +1,4 @@
-"""The two decode programs: up to n steps of one block in one device loop that ends early when no slot is
+"""The two decode programs: one device loop runs up to n steps of a block, and ends early when no slot is
 active."""
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from server.engine.plans import BlockMode
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class DecodeOutput:
-    """What a dispatch made; small arrays of their own, so that the donated state can move on.
+    """What a dispatch produced, in small arrays of its own, so that the donated state can move on.
 
     Attributes:
-        tokens, log_probs: `[S, n]`, the first `counts` of each row are meant.
+        tokens, log_probs: `[S, n]`; only the first `counts` of each row are valid.
         counts: `[S]` i32.
         started: `[S]` bool, the slot was active when the dispatch began.
-        done: `[S]` bool, it was and no longer is.
-        failed: `[S]` bool, its logits (or those of a beam of its group) were not finite.
-        steps: i32, decode steps that ran.
-        hypotheses: finished sets of the grouped program (`BeamState` without live beams), None in the plain
-        one.
+        done: `[S]` bool, the slot was active and no longer is.
+        failed: `[S]` bool, the slot's logits (or those of a beam of its group) were not finite.
+        steps: i32, how many decode steps ran.
+        hypotheses: finished sets of the grouped program (`BeamState` without live beams); None in the plain
+            one.
     """
 
     tokens: Array
@@ -43,7 +43,7 @@ class DecodeOutput:
 
 
 def output_struct(S: int, width: int, beams: BeamState, mode: BlockMode) -> DecodeOutput:
-    """Shapes of what a dispatch makes; `beams` are shapes too."""
+    """Shapes of what a dispatch produces; `beams` are shapes too."""
 
     def struct(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
@@ -64,7 +64,7 @@ def output_struct(S: int, width: int, beams: BeamState, mode: BlockMode) -> Deco
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """What the device loop carries."""
+    """What the device loop carries from step to step."""
 
     step: Array
     cache: Any
@@ -83,7 +83,7 @@ def _reorder(cache: Any, parents: Array, axis: int) -> Any:
 def _beam_step(
     functions: ModelFunctions, rules: TokenRules, loop: _Loop, logits: Array, healthy: Array, cache: Any
 ) -> tuple[Any, BeamState, Array, Array]:
-    """(cache, beams, tokens, over) after one step of the searches under way; a block without any skips the
+    """(cache, beams, tokens, over) after one step of the searches under way. A block without any skips the
     work."""
     slots, beams = loop.slots, loop.beams
     running = slots.active & (slots.width > 1) & healthy
@@ -123,7 +123,7 @@ def _one_step(
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
     beams = loop.beams
     if mode == "grouped":
-        # A search fails with any of its beams; independent samples fail alone.
+        # A search fails if any of its beams fails; independent samples fail one by one.
         finite = jnp.where(slots.width > 1, jnp.all(finite[beams.members], axis=1)[slots.leader], finite)
     working = slots.active & finite
     alone = slots.active & (slots.width == 1)
@@ -168,9 +168,9 @@ def decode(
     """Run at most `steps` decode steps of a block.
 
     Args:
-        functions, rules, mode, width: fixed when compiled; `width` is the column count of the outputs.
+        functions, rules, mode, width: fixed at compile time; `width` is the number of columns of the outputs.
         state: the block, donated.
-        release: `[S]` bool, slots to stop first; releasing a leader stops its group.
+        release: `[S]` bool, slots to stop first. Releasing a leader stops its whole group.
         steps: i32 scalar, at most `width`.
     """
     slots = state.slots

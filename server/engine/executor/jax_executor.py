@@ -30,7 +30,7 @@ from server.errors import InternalError
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """A step under way: its plan and the device arrays that will hold what it produced."""
+    """A step under way: its plan, and the device arrays that will hold its result."""
 
     plan: StepPlan
     outputs: Any
@@ -39,18 +39,19 @@ class Dispatched:
 
 @dataclass(slots=True)
 class _Block:
-    """One block: device state, and the host's copy of which searches sit in it (leader -> slots)."""
+    """One block: its device state, and the host's record of the searches in it (leader -> slots)."""
 
     state: BlockState
     searches: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 class JaxExecutor:
-    """Implements `protocols.Executor`. Made by `build_executor`; used from one thread.
+    """Implements `protocols.Executor`. `build_executor` makes it; it is used from one thread.
 
-    Every call runs an executable compiled at start, so a plan can never compile. State is donated from step
-    to step: a step may be dispatched before earlier ones are collected, and finds what they leave. On a CPU
-    what reads nothing of theirs runs beside them: encoding is a lane, and so is each block.
+    Every call runs an executable that was compiled at start, so no plan can cause a compile. State is donated
+    from step to step: a step may be dispatched before earlier ones are collected, and sees the state that
+    they leave. On a CPU, programs that read nothing of each other run at the same time: encoding has a lane,
+    and so does each block.
     """
 
     def __init__(
@@ -86,20 +87,20 @@ class JaxExecutor:
 
     @property
     def max_tokens_per_dispatch(self) -> int:
-        """A decode plan that asks for more steps gets this many."""
+        """A decode plan that asks for more steps runs this many."""
         return self._spec.output_width
 
     @property
     def compiled(self) -> CompiledPrograms:
-        """Executables with their compile times and temporary bytes."""
+        """The executables, with their compile times and temporary bytes."""
         return self._programs
 
     def dispatch(self, plan: StepPlan) -> PendingStep:
         """Start a step and return at once.
 
         Raises:
-            InternalError: the plan does not fit the ladder; nothing ran.
-            KeyError: the plan loads a prompt that the host tier does not hold.
+            InternalError: the plan does not fit the ladder. Nothing ran.
+            KeyError: the plan loads a prompt that is not in the host tier.
         """
         if isinstance(plan, PrefillPlan):
             return self._prefill(plan)
@@ -184,7 +185,7 @@ class JaxExecutor:
     def _decode(self, plan: DecodePlan) -> Dispatched:
         block, shape = self._blocks[plan.block], self._ladder.blocks[plan.block]
         if plan.mode == "plain":
-            block.searches.clear()  # they are over: the scheduler changes modes in empty blocks only
+            block.searches.clear()  # they are over: the scheduler changes the mode only of empty blocks
         release = np.zeros((shape.slots,), np.bool_)
         release[list(plan.release)] = True
         steps = np.int32(min(plan.tokens, self._spec.output_width))
@@ -201,6 +202,6 @@ class JaxExecutor:
 
 
 def _start_copy(array: Any) -> Any:
-    """Ask for the host copy now, so that `collect` finds it there."""
+    """Start copying to the host now, so that `collect` need not wait for it."""
     array.copy_to_host_async()
     return array

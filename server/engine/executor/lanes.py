@@ -1,8 +1,8 @@
-"""Which programs may run at the same time on one CPU: a lane is a thread that only starts programs.
+"""Which programs may run at the same time on one CPU. A lane is a thread that only starts programs.
 
-JAX runs the programs that one thread starts on a CPU one after another, whatever they read; those of
-different threads wait for their arguments alone. Much of a decode step runs on one core, so a pass that is
-encoded beside it takes the others. On other platforms, and on several devices, every lane is the caller.
+On a CPU, JAX runs programs that one thread starts one after another, whatever they read; programs that
+different threads start wait only for their arguments. Much of a decode step runs on one core, so a prefill
+step beside it uses the others. On other platforms, and on several devices, every lane is the caller's thread.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from server.engine.executor.programs import MODES, admit_name, admits, decode_na
 from server.engine.plans import Ladder
 
 ENCODING = "encoding"
-"""The lane of the prompt table and of what reads it; a block's lane is its index."""
+"""The lane of the prompt table and of the programs that read it. A block's lane is its index."""
 
 Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
 class Lanes:
-    """Starts programs on the lane that they are given; used from one thread.
+    """Starts each program on the lane that it is given. Used from one thread.
 
     Args:
         lanes: their names.
-        apart: a thread for each; else they all are the caller's.
+        apart: whether each lane has its own thread; if not, all are the caller's.
     """
 
     def __init__(self, lanes: Iterable[Hashable], apart: bool) -> None:
@@ -40,15 +40,15 @@ class Lanes:
             {lane: SimpleQueue() for lane in lanes} if apart else {}
         )
         for lane, queue in self._queues.items():
-            # Daemons: a program that hangs must not keep the process from ending.
+            # Daemon threads: a program that hangs must not keep the process from ending.
             Thread(target=_serve, args=(queue,), name=f"chorus-lane-{lane}", daemon=True).start()
         weakref.finalize(self, _end, list(self._queues.values()))
 
     def start(self, lane: Hashable, program: Callable[..., Any], *arguments: Any) -> Any:
-        """What the program returns, at once; its arrays are ready when it has run.
+        """Return the program's results at once; their arrays are ready when it has run.
 
         Raises:
-            whatever starting it raises.
+            whatever starting the program raises.
         """
         if not self._queues:
             return program(*arguments)
@@ -58,12 +58,12 @@ class Lanes:
 
 
 def run_apart(places: Places) -> bool:
-    """Whether lanes are threads here: on a CPU that is one device."""
+    """Whether lanes are threads here: they are on a single CPU device."""
     return places.mesh is None and jax.default_backend() == "cpu"
 
 
 def temporaries_at_once(compiled: CompiledPrograms, ladder: Ladder, apart: bool) -> int:
-    """XLA's scratch memory when every lane runs the program that needs the most of it; bytes."""
+    """XLA's scratch memory in bytes if every lane runs its program that needs the most."""
     needed = compiled.temporary_bytes
     if not apart:
         return max(needed.values(), default=0)
@@ -82,9 +82,9 @@ def _serve(queue: SimpleQueue[Work | None]) -> None:
         started, program, arguments = work
         try:
             started.set_result(program(*arguments))
-        except BaseException as error:  # of any kind: it is the caller's
+        except BaseException as error:  # any kind of error belongs to the caller
             started.set_exception(error)
-        # Nothing of a step is kept until the next one comes.
+        # Keep no reference to a step until the next one comes.
         del work, started, program, arguments
 
 

@@ -1,5 +1,5 @@
-"""Step plans to host arrays. Arrays are made anew for every dispatch: a running step may still read the last
-ones."""
+"""From step plans to host arrays. Every dispatch gets new arrays, because a running step may still read the
+last ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from server.errors import InternalError
 def pack_inputs(
     inputs: Sequence[Sequence[int]], bucket: tuple[int, int]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Ids `[B, L]` i32 and lengths `[B]` i32. Padding rows hold one pad token: a length of 0 would be a
-    special case."""
+    """Ids `[B, L]` i32 and lengths `[B]` i32. A padding row has one pad token, because a length of 0 would be
+    a special case."""
     B, L = bucket
     if len(inputs) > B or any(not 0 < len(row) <= L for row in inputs):
         raise InternalError(
@@ -37,7 +37,8 @@ def pack_inputs(
 def pack_targets(
     targets: Sequence[Sequence[Sequence[int]]], first: int, batch: int, shape: tuple[int, int]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Targets `first` to `first + C` of each input: `[B, C, T]` i32 and lengths `[B, C]` i32, 0 for none."""
+    """Targets `first` to `first + C` of each input: `[B, C, T]` i32, and lengths `[B, C]` i32, 0 if there is
+    none."""
     C, T = shape
     tokens, lengths = np.zeros((batch, C, T), np.int32), np.zeros((batch, C), np.int32)
     for row, wanted in enumerate(targets):
@@ -52,7 +53,7 @@ def pack_targets(
 def pack_loads(
     loads: Iterable[RowLoad], prompts: HostPrompts, table: tuple[int, int], per_load: int, dtype: Any
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Row numbers `[n]` i32 and values `[n, D]` of each scatter; unused places carry the row number R,
+    """Row numbers `[n]` i32 and values `[n, D]` for each scatter. Unused places have the row number R and are
     dropped."""
     R, D = table
     rows: list[int] = []
@@ -73,7 +74,8 @@ def pack_loads(
 
 
 def rounds(admissions: Iterable[Admission]) -> Iterator[tuple[int, list[Admission]]]:
-    """(block, admissions) of each dispatch: a dispatch puts a batch row into one group of a block at most."""
+    """(block, admissions) for each dispatch. One dispatch puts a batch row into at most one group of a
+    block."""
     left = list(admissions)
     while left:
         block, taken, later = left[0].block, {}, []
@@ -89,7 +91,7 @@ def rounds(admissions: Iterable[Admission]) -> Iterator[tuple[int, list[Admissio
 def pack_admissions(
     admissions: Sequence[Admission], batch: int, shape: BlockShape, start_id: int
 ) -> Admitted:
-    """What `prefill.admit` needs to put these groups into a block."""
+    """The arguments with which `prefill.admit` puts these groups into a block."""
     S = shape.slots
     targets = np.full((batch,), S, np.int32)
     fresh, sources = np.zeros((S,), np.bool_), np.zeros((S,), np.int32)
@@ -113,7 +115,7 @@ def pack_admissions(
 
 
 def _settings(admissions: Sequence[Admission], slots: NDArray[Any], S: int) -> dict[str, NDArray[Any]]:
-    """Each setting by name, `[S]`, in the groups' slots. A double holds every value exactly."""
+    """Each setting by name, `[S]`, in the groups' slots. A double can hold every value exactly."""
     table = np.zeros((S, len(DEVICE_DTYPES)))
     table[slots] = [device_values(each.sampling) for each in admissions for _ in each.slots]
     columns = zip(DEVICE_DTYPES.items(), table.T, strict=True)

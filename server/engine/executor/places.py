@@ -1,4 +1,4 @@
-"""Where the executor's arrays live when devices share a model: one answer for each kind of array."""
+"""Where the executor's arrays live when several devices share a model: one rule for each kind of array."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Where = jax.sharding.Sharding | None
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Shardings by kind; all None without a mesh, which is the default device.
+    """Shardings by kind of array. Without a mesh all are None, which means the default device.
 
-    Small arrays that the host reads or writes (tokens, settings, slots, beams) have one copy a device.
+    Small arrays that the host reads or writes (tokens, settings, slots, beams) are copied to every device.
     """
 
     mesh: DeviceMesh | None = None
@@ -30,18 +30,18 @@ class Places:
 
     @property
     def prompt_rows(self) -> Where:
-        """Of [R, D] and [n, D]."""
+        """Sharding of [R, D] and [n, D]."""
         return None if self.mesh is None else self.mesh.prompt_rows
 
     def batch(self, rows: int, after: int) -> Where:
-        """Of an array over the rows of a batch."""
+        """Sharding of an array over the rows of a batch."""
         return None if self.mesh is None else self.mesh.rows(rows, after)
 
     def state(self, shape: BlockShape, slot_axis: int) -> Any:
-        """Of a block's state: a sharding for each of its parts.
+        """Shardings of all parts of a block's state.
 
         Raises:
-            InvalidInputError: the data axis does not divide the slots; names the setting.
+            InvalidInputError: the slots cannot be divided by the data axis; names the setting.
         """
         if self.mesh is None:
             return None
@@ -61,7 +61,8 @@ ONE_DEVICE = Places()
 
 
 def placed(tree: Any, where: Any) -> Any:
-    """Shapes with their shardings; `where` is one, or a tree whose leaves cover subtrees of `tree`."""
+    """Shapes with their shardings. `where` is one sharding, or a tree whose leaves cover subtrees of
+    `tree`."""
 
     def each(sharding: Any, part: Any) -> Any:
         return jax.tree.map(
@@ -73,7 +74,7 @@ def placed(tree: Any, where: Any) -> Any:
 
 
 def places_of(tree: Any) -> Any:
-    """The shardings of shapes; None where they have none."""
+    """The shardings of shapes; None for shapes that have none."""
     leaves = jax.tree.leaves(tree)
     if not leaves or leaves[0].sharding is None:
         return None

@@ -13,7 +13,7 @@ from server.engine.executor.state import BeamState, BlockState, ModelFunctions, 
 
 
 def load_rows(table: Array, rows: Array, values: Array) -> Array:
-    """`table [R, D]` (donated) with `values [n, D]` at `rows [n]`; a row index of R or more is padding,
+    """`table [R, D]` (donated) with `values [n, D]` at `rows [n]`. A row index of R or more is padding and is
     dropped."""
     return table.at[rows].set(values, mode="drop")
 
@@ -21,7 +21,7 @@ def load_rows(table: Array, rows: Array, values: Array) -> Array:
 def encode(
     functions: ModelFunctions, params: Any, table: Array, ids: Array, lengths: Array
 ) -> tuple[Array, Array]:
-    """Encoded inputs `[B, L, D]` and whether each row is finite, `[B]` bool."""
+    """Encoded inputs `[B, L, D]`, and whether each row is finite, `[B]` bool."""
     encoded = functions.encode(params, table, ids, lengths)
     return encoded, jnp.all(jnp.isfinite(encoded), axis=(1, 2))
 
@@ -32,8 +32,8 @@ class Admitted:
     """Slots to occupy.
 
     Attributes:
-        targets: `[B]` i32, the slot that takes each row's encoder memory; S or more drops it.
-        fresh: `[S]` bool, slots that are admitted to.
+        targets: `[B]` i32, the slot that takes each row's encoder memory; S or more drops the row.
+        fresh: `[S]` bool, whether something is admitted to the slot.
         sources: `[S]` i32, the batch row of each fresh slot.
         slots: new slot state, read where `fresh`.
         members: `[S, W]` i32, as `BeamState.members`.
@@ -51,7 +51,7 @@ def _rows_like(mask: Array, leaf: Array, axis: int) -> Array:
 
 
 def _only_finite(encoded: Array, finite: Array) -> Array:
-    """Failed rows as zeros: left as NaN they would reach a later occupant of the slot, since 0 x NaN is
+    """Replace failed rows by zeros. A NaN would reach a later occupant of the slot, because 0 x NaN is
     NaN."""
     return jnp.where(finite[:, None, None], encoded, jnp.zeros((), encoded.dtype))
 
@@ -91,9 +91,9 @@ def admit(
     finite: Array,
     admitted: Admitted,
 ) -> BlockState:
-    """The block (donated) with rows of an encoded batch in fresh slots; nothing of a former occupant is
-    left."""
-    # Zero beyond each row's length too: the model promises it.
+    """The block (donated) with rows of an encoded batch in fresh slots. Nothing of a former occupant
+    remains."""
+    # Positions beyond each row's length are zero too: the model promises it.
     memory = functions.encoder_memory(params, _only_finite(encoded, finite), lengths)
     fresh = admitted.fresh
     chosen: SlotState = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), admitted.slots, state.slots)
@@ -123,6 +123,6 @@ def score(
     targets: Array,
     target_lengths: Array,
 ) -> Array:
-    """Sums of target log probabilities `[B, C]` f32; NaN in failed rows."""
+    """Sums of the targets' log probabilities, `[B, C]` f32; NaN in failed rows."""
     sums = functions.target_log_probabilities(params, encoded, lengths, targets, target_lengths)
     return jnp.where(finite[:, None], sums, jnp.nan)

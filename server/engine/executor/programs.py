@@ -1,5 +1,5 @@
-"""Which programs exist and with which shapes: one table, used to compile, count, plan memory and lower for
-other chips."""
+"""Which programs exist, and with which shapes. This one table is used to compile, to count, to plan memory
+and to lower for other chips."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from server.engine.plans import BlockMode, BlockShape, Ladder
 Struct: Any = jax.ShapeDtypeStruct
 MODES: tuple[BlockMode, ...] = ("plain", "grouped")
 DEFAULT_OUTPUT_WIDTH = 32
-"""Decode steps that one dispatch can return."""
+"""The most decode steps that one dispatch can return."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What programs depend on: fixed before anything is compiled.
+    """What programs depend on; fixed before anything is compiled.
 
     Attributes:
-        params: pytree of arrays or shapes.
+        params: a pytree of arrays or shapes.
         width: D.
-        dtype: compute dtype, of prompt rows and encodings too.
-        rows: R of the prompt table.
-        output_width: columns of a decode dispatch's outputs.
+        dtype: the compute dtype, also of prompt rows and encodings.
+        rows: R, rows of the prompt table.
+        output_width: number of columns in a decode dispatch's outputs.
         places: where everything but `params` lives.
     """
 
@@ -48,16 +48,16 @@ class ModelSpec:
 
 
 Reads = Callable[[tuple[str, ...]], bool]
-"""Whether a program reads the leaf of its arguments at a path, beginning with the argument's number."""
+"""Whether a program reads the argument leaf at a path. The path begins with the argument's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A function and the shapes of what goes in and comes out, with where it lives on a mesh.
+    """A function, the shapes of its arguments and results, and where they live on a mesh.
 
     Attributes:
-        donate: arguments that it may overwrite.
-        reads: XLA drops the leaves of arguments that a program does not read.
+        donate: arguments that the program may overwrite.
+        reads: tells which leaves of the arguments it reads; XLA drops the others.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Program:
     reads: Reads = lambda path: True
 
     def jit(self) -> Any:
-        """The jitted function, for lowering; never called with values."""
+        """The jitted function, for lowering. It is never called with values."""
         return jax.jit(self.function, donate_argnums=self.donate, out_shardings=places_of(self.results))
 
 
@@ -112,7 +112,7 @@ def state_struct(functions: ModelFunctions, shape: BlockShape) -> BlockState:
 
 
 def programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
-    """Every program of a ladder; its length is the number of compiles of a start."""
+    """Every program of a ladder. Their number is the number of compiles at a start."""
     shapes = sorted(set(ladder.blocks))
     yield from _row_programs(spec, ladder)
     for bucket in ladder.input_buckets:
@@ -132,7 +132,7 @@ def programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Shapes of an encoded batch, which every program behind the encoder takes."""
+    """Shapes of an encoded batch, which every program after the encoder takes."""
 
     bucket: tuple[int, int]
     encoded: Any

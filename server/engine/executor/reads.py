@@ -1,7 +1,8 @@
-"""Which leaves of its arguments each program reads: what XLA keeps, and so what it costs in memory and bytes.
+"""Which leaves of its arguments each program reads. XLA keeps these, so they count in memory and in bytes
+moved.
 
-A path begins with the argument's number; the first argument is `params`. Kept true by a test that compares
-with XLA.
+A path begins with the argument's number; the first argument is `params`. A test compares these rules with
+XLA.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ _MEMORY = ("key", "value")
 
 
 def encoder(path: Path) -> bool:
-    """Embedding and encoder; all of the other arguments."""
+    """The embedding, the encoder, and all of the other arguments."""
     return path[0] != "0" or path[1] in ("embedding", "encoder")
 
 
 def admission(path: Path) -> bool:
-    """What makes encoder memory. Whether a slot starts active is worked out from the encodings."""
+    """The layers that make encoder memory. Whether a slot starts active is computed from the encodings."""
     if path[0] == "0":
         return _makes_memory(path)
     return path[0] != "5" or path[-2:] != ("slots", "active")
 
 
 def targets(path: Path) -> bool:
-    """Embedding, decoder and head."""
+    """The embedding, the decoder and the head."""
     return path[0] != "0" or path[1] != "encoder"
 
 
 def decoder(path: Path) -> bool:
-    """As `targets`, without what makes encoder memory. A loop over stacked layers drops nothing: there it is
-    `targets`."""
+    """The same as `targets` without the layers that make encoder memory. A loop over stacked layers drops
+    nothing, so there it equals `targets`."""
     return targets(path) and not (path[0] == "0" and _makes_memory(path))
 
 

@@ -1,4 +1,4 @@
-"""Device outputs to step results."""
+"""From device outputs to step results."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ def decode_result(plan: DecodePlan, output: DecodeOutput, searches: dict[int, Gr
     """What each slot did.
 
     Args:
-        searches: leader -> slots of the beam searches in the block when the step was dispatched; their slots
-        are
-            reported as `BeamsDone` when over, never as tokens.
+        searches: leader -> slots of the beam searches that were in the block when the step was dispatched.
+            Their slots are reported as `BeamsDone` at the end, never as tokens.
     """
     started, done = np.asarray(output.started), np.asarray(output.done)
     counts, failed = np.asarray(output.counts), np.asarray(output.failed)

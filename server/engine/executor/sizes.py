@@ -1,4 +1,4 @@
-"""Bytes that a program takes and gives on each device, from shapes alone: nothing is traced or compiled."""
+"""Bytes that a program takes and returns on each device, from shapes alone. Nothing is traced or compiled."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from server.engine.executor.programs import Program
 
 POINTER_BYTES = 8
-"""XLA counts a table of pointers for a program of more than one result."""
+"""For a program with more than one result, XLA counts a table of pointers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramBytes:
-    """Of one device.
+    """Bytes on one device.
 
     Attributes:
-        arguments: that the program reads.
-        results: donated ones included, with XLA's table of pointers.
-        donated: results written over arguments.
+        arguments: arguments that the program reads.
+        results: all results, including donated ones, with XLA's table of pointers.
+        donated: results that overwrite arguments.
     """
 
     arguments: int
@@ -31,7 +31,7 @@ class ProgramBytes:
 
 
 def program_bytes(program: Program) -> ProgramBytes:
-    """What XLA's own analysis of the compiled program says."""
+    """The same numbers as XLA's own analysis of the compiled program."""
     numbered = jax.tree_util.tree_leaves_with_path(program.arguments)
     arguments = sum(leaf_bytes(leaf) for path, leaf in numbered if program.reads(_names(path)))
     results = jax.tree.leaves(program.results)
@@ -41,12 +41,12 @@ def program_bytes(program: Program) -> ProgramBytes:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes on one device of all leaves."""
+    """Bytes of all leaves on one device."""
     return sum(leaf_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def leaf_bytes(leaf: Any) -> int:
-    """Bytes on one device of a shape, or of an array."""
+    """Bytes of a shape or an array on one device."""
     where = getattr(leaf, "sharding", None)
     shape = leaf.shape if where is None else where.shard_shape(leaf.shape)
     return int(math.prod(shape) * np.dtype(leaf.dtype).itemsize)

@@ -1,4 +1,5 @@
-"""The device state of one block: what each slot carries from step to step. Donated and updated in place."""
+"""The device state of one block: what each slot carries from step to step. It is donated and updated in
+place."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ MAX_BEAMS = 8
 
 
 class ModelFunctions(Protocol):
-    """What the executor needs of a model: pure functions over `params`, defined by `server.model`."""
+    """What the executor needs from a model: pure functions over `params`, which `server.model` defines."""
 
     @property
     def slot_axis(self) -> int: ...
@@ -53,13 +54,13 @@ class ModelFunctions(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """All `[S]`. Written whole by an admission; `active`, `tokens`, `positions` advance with each decode
-    step.
+    """The state of the slots; all arrays are `[S]`. An admission writes them whole. `active`, `tokens` and
+    `positions` advance with each decode step.
 
     Attributes:
-        active: bool; the slot makes tokens.
-        tokens: i32, the last token, the next decoder input.
-        positions: i32, tokens made so far, the position of the next decoder input.
+        active: bool; whether the slot makes tokens.
+        tokens: i32, the last token, which is the next decoder input.
+        positions: i32, tokens made so far, which is the position of the next decoder input.
         leader: i32, slot of the group's leader, whose encoder memory the group reads.
         place: i32, place in the group.
         settings: the request's sampling settings; see `choosing.SettingArrays`.
@@ -74,7 +75,7 @@ class SlotState:
 
     @property
     def width(self) -> Array:
-        """Beams of the group; 1 for a slot that is no beam."""
+        """Number of beams of the group; 1 for a slot that is not a beam."""
         return self.settings["num_beams"]
 
     @property
@@ -86,17 +87,18 @@ class SlotState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class BeamState:
-    """Beam searches of a block, W = 8 the widest. Finished sets live in the leader's row, best first.
+    """Beam searches of a block; W = 8 is the widest. A search's finished set is in its leader's row, best
+    first.
 
     Attributes:
-        members: `[S, W]` i32, in a leader's row the slots of its group in order; other places hold the
-        leader.
-        live_scores: `[S]` f32, log probability of the slot's live beam, minus infinity for a beam not yet
-        born.
+        members: `[S, W]` i32; in a leader's row the slots of its group in order, and the leader in the other
+            places.
+        live_scores: `[S]` f32, log probability of the slot's live beam; minus infinity for a beam that has
+            not begun.
         live_tokens: `[S, T]` i32, its tokens.
-        scores: `[S, W]` f32, penalised scores of finished hypotheses, minus infinity where there is none.
-        lengths: `[S, W]` i32, tokens of each, `</s>` not counted.
-        ended: `[S, W]` bool, `</s>` ended it.
+        scores: `[S, W]` f32, penalised scores of finished hypotheses; minus infinity if there is none.
+        lengths: `[S, W]` i32, number of tokens of each, without `</s>`.
+        ended: `[S, W]` bool, whether it ended in `</s>`.
         sequences: `[S, W, T]` i32.
     """
 
@@ -112,7 +114,7 @@ class BeamState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """Everything of one block: encoder memory, its lengths `[S]` i32, self-attention cache, slots and
+    """The whole state of one block: encoder memory, its lengths `[S]` i32, self-attention cache, slots and
     beams."""
 
     memory: Any
@@ -130,7 +132,7 @@ def initial_slots(S: int, settings: Any = None) -> SlotState:
     """Inactive slots, as host arrays.
 
     Args:
-        settings: as `SlotState.settings`; a request's defaults when left out.
+        settings: becomes `SlotState.settings`; by default a request's defaults.
     """
     if settings is None:
         settings = {name: np.full((S,), SETTINGS[name].default, each) for name, each in DEVICE_DTYPES.items()}
@@ -145,7 +147,7 @@ def initial_slots(S: int, settings: Any = None) -> SlotState:
 
 
 def initial_beams(S: int, T: int) -> BeamState:
-    """No search under way, as host arrays."""
+    """A state without searches, as host arrays."""
     return BeamState(
         members=np.repeat(np.arange(S, dtype=np.int32)[:, None], MAX_BEAMS, axis=1),  # type: ignore[arg-type]
         live_scores=_zeros((S,), np.float32),
@@ -158,7 +160,7 @@ def initial_beams(S: int, T: int) -> BeamState:
 
 
 def initial_state(functions: ModelFunctions, shape: BlockShape) -> BlockState:
-    """An empty block; traced, so that it is made on the device."""
+    """An empty block. It is traced, so that it is made on the device."""
     slots, beams = initial_slots(shape.slots), initial_beams(shape.slots, shape.new_tokens)
     return BlockState(
         memory=functions.init_memory(shape.slots, shape.input_length),

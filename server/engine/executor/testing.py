@@ -1,4 +1,4 @@
-"""A real executor small enough to compile in seconds: a random two-layer T5 of odd widths. For tests."""
+"""A real executor, small enough to compile in seconds: a random two-layer T5 of odd widths. For tests."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class MemoryPrompts:
 
 
 def lively_tensors(config: T5Config, seed: int, end_bias: float) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Random weights whose answers depend on the input and end now and then.
+    """Random weights whose answers depend on the input and sometimes end.
 
-    T5's own initial spread gives a nearly uniform distribution; a wider head spreads it, and `end_bias`
-    scales the column of `</s>`.
+    T5's own initial spread gives a nearly uniform distribution. A wider head makes it less uniform, and
+    `end_bias` scales the column of `</s>`.
     """
     for name, values in random_tensors(config, seed):
         if name == "head":
@@ -75,8 +75,9 @@ def tiny_executor(
     """A ready executor over `tiny_model`.
 
     Args:
-        without: programs whose names contain one of these are not compiled, to save a test's time.
-        compiled: programs of an executor with the same ladder and config (weights may differ), used again.
+        without: programs whose names contain one of these are not compiled, which saves a test's time.
+        compiled: programs of an executor with the same ladder and config, to be used again; the weights may
+            differ.
     """
     model, ladder = model or tiny_model(), ladder or tiny_ladder()
     spec = model_spec(model, prompt_rows, output_width)

@@ -1,2 +1,2 @@
-"""One host's queue, time and cancellation: requests in, step plans out. Single-threaded; the engine's thread
-owns it."""
+"""One host's queue, time and cancellation: requests in, step plans out. Single-threaded; it belongs to the
+engine's thread."""

@@ -13,8 +13,8 @@ from server.engine.scheduler.tickets import Ticket
 from server.errors import ChorusError, ConflictError, OverloadedError, QuotaExceededError
 
 _WAIT_SHARE, _SHARE = 0.6, 0.8
-"""Of a deadline, what a request may be expected to wait, and to take in all: the rest is for what an estimate
-cannot know. Under overload every request that is admitted waits as long as is allowed."""
+"""The shares of its deadline that a request may be expected to wait, and to take in all. The rest is a margin
+for what an estimate cannot know. Under overload, every admitted request waits as long as is allowed."""
 
 
 @dataclass(slots=True)
@@ -29,8 +29,8 @@ class _Queued:
 class AdmissionControl:
     """Permits by request id, and the counts that bound the queue.
 
-    A request *waits* from its permit until its prefill is dispatched. Closing the door and taking a permit
-    exclude each other, so after `close` no request is forgotten.
+    A request *waits* from its permit until its prefill step is dispatched. Closing the door and taking a
+    permit exclude each other, so no request is forgotten after `close`.
     """
 
     def __init__(self, config: EngineConfig, journal: Journal) -> None:
@@ -54,7 +54,7 @@ class AdmissionControl:
 
     @property
     def crowded(self) -> bool:
-        """Whether requests are queueing, or a queue (the whole one or a tenant's) is full."""
+        """Whether requests are queueing, or the queue or a tenant's part of it is full."""
         waiting, own = len(self._waiting), self._config.max_queued_per_tenant
         most = self._config.max_queued_requests if own is None else min(own, self._config.max_queued_requests)
         return self._rate.stands or waiting >= most
@@ -68,11 +68,11 @@ class AdmissionControl:
         """Take a permit and write the journal line.
 
         Args:
-            beside: work of the same call that was admitted before it, which is no reason to refuse it.
+            beside: work of the same call that was admitted before. It is no reason to refuse this request.
 
         Raises:
-            ChorusError: whatever closed the door (draining, dead).
-            OverloadedError, QuotaExceededError: with when to try again.
+            ChorusError: the error with which the door was closed (draining or dead).
+            OverloadedError, QuotaExceededError: these say when to try again.
             ConflictError: a request with this id is under way.
         """
         with self._lock:
@@ -95,15 +95,15 @@ class AdmissionControl:
         coming: int = 0,
         steps: int = 1,
     ) -> None:
-        """Refuse what `admit` would refuse of this tenant, whatever it asks for.
+        """Refuse what `admit` would refuse from this tenant, whatever the request is.
 
         Args:
-            seconds: from its arrival to its deadline.
-            coming: requests that are to be submitted before it.
-            steps: that it takes, at least.
+            seconds: from the request's arrival to its deadline.
+            coming: how many requests will be submitted before it.
+            steps: how many steps it takes at least.
 
         Raises:
-            OverloadedError, QuotaExceededError: with when to try again.
+            OverloadedError, QuotaExceededError: these say when to try again.
         """
         with self._lock:
             line = self._lines.get(tenant) or _Queued()
@@ -114,7 +114,7 @@ class AdmissionControl:
                 self._check_deadline(ahead, steps, seconds, now)
 
     def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
-        """Note that a prefill step of these tickets was planned, so that they no longer wait."""
+        """Note that a prefill step with these tickets was planned, so that they no longer wait."""
         with self._lock:
             before = self._rate.last_prefill
             work = sum(ticket.work for ticket in tickets)
@@ -135,7 +135,7 @@ class AdmissionControl:
                 self._lock.notify_all()
 
     def served(self, ticket: Ticket, service_seconds: float) -> None:
-        """Note that a request was answered after so many seconds on the device."""
+        """Note that a request was answered after `service_seconds` on the device."""
         with self._lock:
             self._rate.finished(service_seconds, ticket.steps)
 
@@ -145,8 +145,8 @@ class AdmissionControl:
             return self._rate.service_seconds(ticket.steps)
 
     def close(self, error: ChorusError) -> list[Ticket]:
-        """Refuse everything from now on with `error` (the first one stays unless a later one is given: death
-        outranks draining). Returns the tickets under way."""
+        """Refuse everything from now on with `error`. A later call replaces the error, because death outranks
+        draining. Returns the tickets under way."""
         with self._lock:
             self._closed = error
             return list(self._permits.values())
@@ -170,7 +170,7 @@ class AdmissionControl:
     def _check(self, ticket: Ticket, now: float, beside: float) -> None:
         origin = ticket.origin
         if self._closed is not None:
-            # A new one each time: a raised exception collects tracebacks.
+            # A new error each time, because a raised exception collects tracebacks.
             raise type(self._closed)(
                 self._closed.message, retry_after_seconds=self._closed.retry_after_seconds
             )
@@ -186,17 +186,17 @@ class AdmissionControl:
         mine, bound = line.requests, self._config.max_queued_per_tenant
         if bound is not None and mine >= bound:
             raise QuotaExceededError(
-                f"{mine} requests of this tenant are waiting, at most {bound} may: send fewer at once.",
+                f"{mine} requests of this tenant are waiting, and {bound} is the limit: send fewer at once.",
                 retry_after_seconds=self._rate.retry_after(line.work),
             )
         most = self._config.max_queued_requests
-        # A full queue must not shut out a tenant that has nothing in it.
+        # A full queue must not lock out a tenant that has nothing in it.
         if not mine:
             most += max(1, most // 8) if self._waiting else 0
         waiting = len(self._waiting) + coming
         if waiting >= most:
             raise OverloadedError(
-                f"{waiting} requests are waiting, which is all the server takes: try again later.",
+                f"{waiting} requests are waiting, which is the limit: try again later.",
                 retry_after_seconds=self._rate.retry_after(self._work),
             )
 
@@ -214,8 +214,8 @@ class AdmissionControl:
         )
 
     def _ahead(self, mine: float, weight: float, work: float, line: _Queued) -> float:
-        """Work that goes before a request: its tenant's own (`mine`), and of each other tenant as much as
-        fair queueing serves until then."""
+        """Work that is done before a request: its own tenant's (`mine`), and as much of each other tenant's
+        as fair queueing serves until then."""
         if len(self._lines) <= 1:
             return mine
         turn = (mine + work) / weight

@@ -1,4 +1,4 @@
-"""Fills the next prefill step with the head of the fair queue and requests behind it that fit the same
+"""Fills the next prefill step with the head of the fair queue and the requests behind it that fit the same
 shape."""
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from server.engine.scheduler.tickets import Ticket
 
 @dataclass(slots=True)
 class Gathered:
-    """What one scan of the queue, in fair order, found.
+    """What a scan of the queue, in fair order, found.
 
     Attributes:
         turn: start tag of the head.
-        passed: by tenant, the start tag of its first ticket that could run now but not in this step.
-        tickets: head first; all fit one bucket length.
-        unloaded: tickets whose prompts were evicted everywhere since they were loaded.
+        passed: for each tenant, the start tag of its first ticket that could run now but not in this step.
+        tickets: the head first; all fit one bucket length.
+        unloaded: tickets whose prompts were evicted from every tier after they were loaded.
         late: tickets that can no longer be answered in time.
-        full: the largest batch is full.
+        full: whether the largest batch is full.
     """
 
     turn: float = 0.0
@@ -41,11 +41,11 @@ class Gathered:
 
 
 class Batcher:
-    """Chooses and places the rows of prefill steps.
+    """Chooses the rows of prefill steps and gives them places.
 
-    Prompt rows are given out strictly in fair order: when the head's prompts do not fit beside those that
-    steps in flight read, nothing is planned until these steps are collected. Slots are held much longer, so a
-    ticket that finds no slot is skipped (`SlotTable` keeps it from starving).
+    Prompt rows are given out strictly in fair order. If the head's prompts do not fit beside those that steps
+    in flight read, nothing is planned until these steps are collected. Slots are held much longer, so a
+    ticket that finds no slot is skipped; `SlotTable` keeps it from starving.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Batcher:
         return found
 
     def place(self, found: Gathered, step: int, now: float) -> PrefillStep | None:
-        """Give as many of the gathered tickets as possible their rows and slots, and take them from the
+        """Give rows and slots to as many of the gathered tickets as possible, and take these from the
         queue."""
         L = found.tickets[0].fit.input_class
         seated = self._seated(found.tickets, L)
         placed: list[tuple[Ticket, Acquired]] = []
         for ticket in seated:
-            # A ticket before it may have taken the rows of its prompt; the next step loads them again.
+            # An earlier ticket may have taken the rows of this one's prompt; the next step loads them again.
             acquired = self._rows.acquire(ticket.fit.prompts) if self._present(ticket) else None
             if acquired is None:
                 break
@@ -112,8 +112,8 @@ class Batcher:
     def _seated(self, tickets: list[Ticket], length: int) -> list[Ticket]:
         """The tickets of this step, each with its slots.
 
-        The batch size is chosen after slots were given out: each ticket was sure of a place by itself, but
-        two may have counted on the same one.
+        The batch size is chosen after the slots are given out: each ticket alone was sure of a place, but two
+        may have counted on the same one.
         """
         seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
         rows = self._buckets.choose([t.fit.input_class for t in seated], length)[1] if seated else 0
@@ -138,7 +138,8 @@ class Batcher:
     def _too_far_ahead(self, found: Gathered, waiting: Waiting[Ticket]) -> bool:
         """A skipped tenant may fall behind the others by its largest request and no more.
 
-        Within a tenant the order may bend further, up to the lookahead: its oldest request is the next head.
+        Within a tenant the order may bend further, up to the lookahead, because its oldest request is the
+        next head.
         """
         others = [start for tenant, start in found.passed.items() if tenant != waiting.tenant]
         return bool(others) and waiting.start - min(others) > self._queue.largest

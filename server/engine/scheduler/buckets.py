@@ -1,4 +1,4 @@
-"""Chooses the compiled `(B, L)` in which a batch runs. Depends only on the ladder and the configuration."""
+"""Chooses the compiled `(B, L)` of a batch. The choice depends only on the ladder and the configuration."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class BucketChooser:
     config: EngineConfig
 
     def batch_sizes(self, length: int) -> list[int]:
-        """Batch sizes compiled for L = `length` within the token budget, ascending; the smallest always
-        counts."""
+        """Batch sizes compiled for L = `length` that fit the token budget, ascending. The smallest is always
+        included."""
         sizes = sorted(B for B, L in self.ladder.input_buckets if length == L)
         within = [B for B in sizes if B * length <= self.config.prefill_token_budget]
         return within or sizes[:1]
@@ -33,11 +33,11 @@ class BucketChooser:
         return length <= bucket_length and length >= (1 - self.config.max_padding_waste) * bucket_length
 
     def choose(self, classes: list[int], bucket_length: int) -> tuple[int, int]:
-        """(B, rows): how many candidates of these input classes run now, in the queue's order, and in which
+        """(B, rows): how many candidates of these input classes run now, in the queue's order, and with which
         B.
 
-        All of them if the padding stays within bounds, else as many as fill the next smaller batch size.
-        Padding up to a row's own class is not counted as waste, because it cannot be avoided.
+        All of them run if the padding stays within bounds, else as many as fill the next smaller batch size.
+        Padding up to a row's own class does not count as waste, because it cannot be avoided.
         """
         sizes, rows = self.batch_sizes(bucket_length), len(classes)
         if self.config.batch_invariant:

@@ -1,4 +1,4 @@
-"""Decode results back to requests: tokens, streamed events, finished sequences."""
+"""Turns decode results back into the tokens, streamed events and finished sequences of requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ End = Callable[[Ticket, FinishedEvent | ScoredEvent | FailedEvent], None]
 
 
 class Collector:
-    """Builds sequences from decode results; `end` is called with each request's outcome."""
+    """Builds sequences from decode results. Calls `end` with each request's outcome."""
 
     def __init__(
         self, eos_id: int, detokenise: Detokenise, slots: SlotTable, metrics: EngineMetrics, end: End

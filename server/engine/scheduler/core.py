@@ -42,10 +42,10 @@ class SchedulerPorts:
 
     Attributes:
         fetch: start fetching a prompt; the answer comes back through `loaded` or `load_failed`.
-        leaving_queue: a prefill step of these tickets was planned now; they no longer count as waiting.
-        over: a ticket's outcome; everything it held is free. Another outcome may have been decided elsewhere
-            before.
-        service_seconds: what a ticket will take on the device while others wait for it, 0 while none do.
+        leaving_queue: a prefill step with these tickets was planned; they no longer count as waiting.
+        over: a ticket's outcome, called when everything that it held is free. Another outcome may have been
+            decided elsewhere before.
+        service_seconds: how long a ticket will take on the device while others wait for it; 0 while none do.
     """
 
     fetch: Fetch
@@ -59,7 +59,7 @@ class Scheduler:
     """One host's scheduler. Used from one thread at a time.
 
     The life of a ticket: `arrive` -> (loading) -> queued -> `plan` puts it in a step -> `absorb` reads the
-    result -> decode steps -> over. `abandon` ends it at any point when its outcome was decided elsewhere.
+    result -> decode steps -> over. `abandon` ends it at any point if its outcome was decided elsewhere.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class Scheduler:
             self._loading.begin(ticket)
 
     def abandon(self, ticket: Ticket) -> None:
-        """Free what a ticket holds whose outcome was decided elsewhere."""
+        """Free what a ticket holds if its outcome was decided elsewhere."""
         self._end(ticket, None)
 
     def loaded(self, digest: str, values: Any) -> None:
-        """A prompt was loaded from the store, checked and in the compute dtype."""
+        """A prompt was loaded from the store; its values are checked and in the compute dtype."""
         self._loading.loaded(digest, values)
 
     def load_failed(self, digest: str, error: ChorusError) -> None:
@@ -150,7 +150,7 @@ class Scheduler:
     # Steps go out.
 
     def plan(self) -> Step | None:
-        """The next step, or None when there is nothing to do before a result or a ticket comes.
+        """The next step; None if there is nothing to do until a result or a ticket comes.
 
         Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
         """
@@ -163,7 +163,7 @@ class Scheduler:
         return self._plan_decode()
 
     def dispatched(self, step: Step) -> None:
-        """Note that the executor took the step, so that the host copies it read may be evicted."""
+        """Note that the executor took the step, so that the host copies that it read may be evicted."""
         self._in_flight += 1
         if isinstance(step, PrefillStep):
             for ticket in step.tickets:
@@ -171,7 +171,7 @@ class Scheduler:
             self._loading.pump()
 
     def absorb(self, step: Step, result: StepResult) -> None:
-        """Read a step's result. Steps are absorbed in the order dispatched."""
+        """Read a step's result. Steps are absorbed in the order in which they were dispatched."""
         self._in_flight -= 1
         now = self._ports.clock()
         if isinstance(step, DecodeStep):
@@ -190,7 +190,7 @@ class Scheduler:
         else:
             raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
 
-    # The inside.
+    # Internals.
 
     def _enqueue(self, ticket: Ticket) -> None:
         ticket.phase, ticket.queued = TicketPhase.QUEUED, self._ports.clock()
@@ -227,7 +227,7 @@ class Scheduler:
         found = self._batcher.gather(self._is_late)
         while found.late or found.unloaded:
             self._clear_way(found)
-            # Shares and holds have changed: what was gathered before may no longer fit.
+            # Shares and holds have changed, so what was gathered before may no longer fit.
             found = self._batcher.gather(self._is_late)
         if not found.tickets:
             return None
@@ -249,7 +249,7 @@ class Scheduler:
         return step
 
     def _clear_way(self, found: Gathered) -> None:
-        """End tickets that are too late, and fetch prompts again that were evicted while their tickets
+        """End tickets that are too late, and fetch prompts again if they were evicted while their tickets
         waited."""
         for ticket in found.late:
             self._end(
@@ -328,7 +328,7 @@ class Scheduler:
             seconds=now - step.planned,
         )
 
-    # What there is.
+    # Gauges and checks.
 
     def stats(self) -> EngineStats:
         """The scheduler's gauges; the engine adds its own."""
@@ -353,7 +353,7 @@ class Scheduler:
         )
 
     def check_idle(self) -> None:
-        """Raises AssertionError when an idle scheduler still holds anything."""
+        """Raises AssertionError if an idle scheduler still holds anything."""
         self._rows.check_idle()
         self._slots.check_idle()
         if not self.stats().idle:

@@ -1,4 +1,4 @@
-"""Which requests are out of time. Thread-safe: the engine's loop and the watchdog both look."""
+"""Which requests are out of time. Thread-safe, because both the engine's loop and the watchdog look."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from server.engine.scheduler.tickets import Ticket
 
 
 class Deadlines:
-    """A heap by deadline; entries of settled requests are dropped when they surface or outnumber the rest."""
+    """A heap by deadline. Entries of settled requests are dropped when they reach the top or outnumber the
+    rest."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -3,9 +3,9 @@ section 2).
 
 Each tenant with waiting requests has a start tag in virtual time. The tenant with the smallest tag goes
 first; taking a request of cost c moves its tenant's tag by c / weight. A tenant that comes back starts at the
-tag of the request served last, so nobody saves up credit while idle. Two tenants that both always wait
-receive service within `largest cost / weight` of each, whatever they send. Within a tenant: higher priority
-first, then first come.
+tag of the request served last, so nobody saves up credit while idle. If two tenants always have requests
+waiting, the service that they receive differs by at most `largest cost / weight` of each, whatever they send.
+Within a tenant, higher priority goes first, then first come.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Waiting(Generic[T]):
     Attributes:
         number: order of arrival; also breaks ties.
         cost: padded tokens of work.
-        start: virtual time at which its tenant's turn comes, filled in by `in_order`.
+        start: virtual time of its tenant's turn, filled in by `in_order`.
     """
 
     item: T
@@ -53,7 +53,7 @@ class _Tenant(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """The queue. Every operation is O(log n) comparisons."""
+    """The queue. Every operation takes O(log n) comparisons."""
 
     def __init__(self) -> None:
         self._tenants: dict[str, _Tenant[T]] = {}
@@ -76,14 +76,14 @@ class FairQueue(Generic[T]):
 
     @property
     def largest(self) -> float:
-        """The largest cost / weight since the queue was last empty: how far one tenant may get ahead of
+        """The largest cost / weight since the queue was last empty. One tenant may get this far ahead of
         another."""
         return self._largest
 
     def push(
         self, item: T, *, key: str, tenant: str, weight: float, priority: int, cost: float, number: int
     ) -> None:
-        """Add a request. A request that comes back passes its old `number`, and gets its old place."""
+        """Add a request. A request that comes back passes its old `number` and gets its old place."""
         place = (-priority, number)
         owner = self._tenants.get(tenant)
         if owner is None:
@@ -121,15 +121,15 @@ class FairQueue(Generic[T]):
         return next(self.in_order(), None)
 
     def take(self, key: str, *, turn: float | None = None) -> T:
-        """Serve a request: its tenant pays. `turn` is the start tag of the request whose turn it was, when
-        this one is served along with it. Raises KeyError when it does not wait."""
+        """Serve a request; its tenant pays. If it is served along with the request whose turn it was, `turn`
+        is that request's start tag. Raises KeyError if it is not waiting."""
         owner, waiting = self._pop(key)
         self._now = max(self._now, owner.start if turn is None else turn)
         self._move(owner, owner.start + waiting.cost / waiting.weight)
         return waiting.item
 
     def remove(self, key: str) -> T:
-        """Remove a request that was not served; nobody pays. Raises KeyError when it is not waiting."""
+        """Remove a request that was not served; nobody pays. Raises KeyError if it is not waiting."""
         owner, waiting = self._pop(key)
         self._move(owner, owner.start)
         return waiting.item
@@ -155,7 +155,7 @@ class FairQueue(Generic[T]):
             self._finished = {name: tag for name, tag in self._finished.items() if tag > self._now}
 
     def _forget(self) -> None:
-        """Start anew with an empty queue: reset virtual time and forget all tenants."""
+        """Start again with an empty queue: reset virtual time and forget all tenants."""
         self._finished.clear()
         self._now = 0.0
         self._largest = 0.0

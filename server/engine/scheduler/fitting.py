@@ -19,14 +19,14 @@ class Fit:
     """The compiled shapes of a request.
 
     Attributes:
-        length: input tokens: prompts, text and `</s>`.
-        prompts: distinct prompts it reads.
-        input_class: the smallest L of the ladder that holds it.
-        shape: decode blocks it may use; None for a score.
-        slots: decode rows it needs.
-        mode: block mode it decodes in.
+        length: input tokens, counting prompts, text and `</s>`.
+        prompts: the distinct prompts that it reads.
+        input_class: the smallest L of the ladder that holds the input.
+        shape: the decode blocks that it may use; None for a score.
+        slots: how many decode slots it needs.
+        mode: the block mode in which it decodes.
         score_bucket: None for a generate request.
-        cost: padded tokens of work, for fairness.
+        cost: padded tokens of work, for fair queueing.
     """
 
     length: int
@@ -43,8 +43,8 @@ class Fitter:
     """Fits requests to a ladder.
 
     Args:
-        vocab_size: V; text ids are below it, so that nobody reads another's prompt rows by id.
-        prompt_rows: device rows that one request may need.
+        vocab_size: V. Text ids must be below it, so that nobody reads another's prompt rows by id.
+        prompt_rows: how many device rows one request may need.
     """
 
     def __init__(self, ladder: Ladder, vocab_size: int, prompt_rows: int) -> None:
@@ -53,14 +53,14 @@ class Fitter:
         self._vocab_size = vocab_size
         self._prompt_rows = prompt_rows
         self._last_targets: tuple[Targets, tuple[int, int], int] | None = None
-        """With their bucket and how many tokens they have: the items of one call share them."""
+        """The last targets, their bucket and number of tokens: the items of one call share them."""
 
     def fit(self, request: Request) -> Fit:
-        """Where `request` belongs.
+        """The shapes for `request`.
 
         Raises:
             InputTooLongError: the input is longer than the largest bucket.
-            InvalidInputError: no block or score bucket holds it, or its prompts exceed the device table.
+            InvalidInputError: no block or score bucket holds it, or its prompts do not fit the device table.
         """
         length = self._length(request.input)
         prompts = self._prompts(request.input)
@@ -95,13 +95,13 @@ class Fitter:
         rows = sum(prompt.length for prompt in prompts)
         if rows > self._prompt_rows:
             raise InvalidInputError(
-                f"The request's prompts need {rows} rows of the device table, at most {self._prompt_rows} "
-                "are there for one request: raise the server's prompt_rows or use shorter prompts.",
+                f"The request's prompts need {rows} rows of the device table, but {self._prompt_rows} "
+                "is the limit for one request: raise the server's prompt_rows or use shorter prompts.",
                 field="task",
                 code="prompt_rows_exceeded",
             )
         if len({prompt.digest for prompt in prompts}) != len(prompts):
-            raise InvalidInputError("One prompt is named with two lengths.", field="input")
+            raise InvalidInputError("The same prompt is named with two lengths.", field="input")
         return prompts
 
     def _shape(self, sampling: Sampling, length: int) -> BlockShape:
@@ -118,7 +118,7 @@ class Fitter:
         raise InternalError("no block holds a request, and none of its settings is too high")
 
     def _score_bucket(self, targets: Targets) -> tuple[tuple[int, int], int]:
-        """The bucket, and how many tokens the targets have in all."""
+        """The bucket, and the total number of target tokens."""
         last = self._last_targets
         if last is None or last[0] is not targets:
             tokens = sum(len(target) for target in targets)

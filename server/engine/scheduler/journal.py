@@ -1,4 +1,4 @@
-"""The admission journal: a request is accepted when its line is written; each id ends in exactly one
+"""The admission journal. A request is accepted when its line is written, and each id ends in exactly one
 outcome."""
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class Journal:
     """JSON lines, `{"event": "accepted", "id", "tenant", "time"}` and `{"event": "outcome", "id", "outcome",
     "time"}`.
 
-    Without a path the last `entries` lines stay in memory. With one they are appended to the file, one write
-    a line and unbuffered, so they outlive a killed process. Thread-safe. `time` is seconds since the epoch.
+    Without a path the last `entries` lines stay in memory. With a path they are appended to the file,
+    unbuffered and one write for each line, so they outlive a killed process. Thread-safe. `time` is in
+    seconds since the epoch.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class Journal:
         """Write the line that makes the request accepted.
 
         Raises:
-            InternalError: it cannot be written (disk full); the request is not accepted.
+            InternalError: the line cannot be written, for example because the disk is full. The request is
+                not accepted.
         """
         try:
             self._write({"event": "accepted", "id": request_id, "tenant": tenant, "time": self._wall_clock()})
@@ -53,8 +55,7 @@ class Journal:
             ) from error
 
     def outcome(self, request_id: str, outcome: str) -> None:
-        """Write how the request ended: `ok` or an error code. The answer goes out even if the disk is
-        full."""
+        """Write how the request ended: `ok` or an error code. The answer is sent even if the disk is full."""
         try:
             self._write(
                 {"event": "outcome", "id": request_id, "outcome": outcome, "time": self._wall_clock()}
@@ -85,7 +86,7 @@ class Journal:
             self._ring.append(entry)
 
     def _append(self, file: IO[bytes], line: bytes) -> None:
-        # After a torn line the next one starts on a line of its own, so that only the torn one is unreadable.
+        # Begin a new line after a torn one, so that only the torn line is unreadable.
         line = b"\n" + line if self._torn else line
         written = file.write(line)
         self._torn = 0 < written < len(line)

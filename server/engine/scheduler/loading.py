@@ -13,7 +13,7 @@ from server.engine.scheduler.tickets import Ticket, TicketPhase
 from server.errors import ChorusError, InternalError
 
 Fetch = Callable[[PromptHandle], None]
-"""Starts a fetch elsewhere; `Loading.loaded` or `failed` is called on the engine's thread when it ends."""
+"""Starts a fetch. When it ends, `Loading.loaded` or `failed` is called on the engine's thread."""
 
 
 class Loading:
@@ -46,14 +46,14 @@ class Loading:
         return len(self._flights)
 
     def begin(self, ticket: Ticket) -> None:
-        """Fetch the prompts that the ticket lacks; it may be ready before this returns."""
+        """Fetch the prompts that the ticket lacks. It may be ready before this returns."""
         ticket.phase = TicketPhase.LOADING
         missing = [p for p in ticket.fit.prompts if p.digest not in self._host]
         if all(prompt.digest in self._flights for prompt in missing):
             self._start(ticket)
             return
-        # A ticket that waited while holding prompts could wait for ever: they may be what fills the host
-        # tier.
+        # A ticket that holds prompts while it waits could wait for ever, because these may be what fills the
+        # host tier.
         drop_holds(self._host, ticket)
         self._backlog.push(
             ticket,
@@ -69,7 +69,7 @@ class Loading:
     def loaded(self, digest: str, values: Any) -> None:
         """A fetch succeeded; `values` are checked and in the compute dtype."""
         waiters = self._flights.pop(digest)
-        # Held before it is put: a full tier must not drop it at once.
+        # Hold it before putting it, because a full tier must not drop it at once.
         for ticket in waiters:
             self._host.hold(digest)
             ticket.holds.append(digest)

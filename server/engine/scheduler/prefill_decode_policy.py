@@ -15,17 +15,17 @@ class PrefillDecodePolicy:
     """Decides whether the next step is a prefill step or a decode step, and of which block.
 
     After a full prefill step (the largest of its length), or several smaller ones that add up to one, every
-    block that has something to decode gets one decode step. Slots come free a few at a time, and a decode
-    step after each prefill step of one or two rows would leave the other slots empty meanwhile. A decode step
-    costs the same however few of its slots are in use, so while only one tenant has requests, a block delays
+    block that has something to decode gets one decode step. Slots come free a few at a time; a decode step
+    after each prefill step of one or two rows would leave the other slots empty meanwhile. A decode step
+    costs the same however few of its slots are in use. So while only one tenant has requests, a block delays
     the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
 
     A tenant is *quiet* while it holds less than half its fair share of all slots, and *busy* while it holds
     more than its share. A quiet tenant's request may be encoded before the decode step that is due, once
     between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
-    a tenant within its share decodes, and for `protect_rounds` decode steps after a full prefill step (fewer
-    after a smaller one) while a quiet tenant decodes: between the quiet tenant's tokens there are then fewer
-    and fuller prefill steps of others.
+    a tenant within its share decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode
+    steps after a full prefill step, and for fewer after a smaller one. Then fewer and fuller prefill steps of
+    others come between the quiet tenant's tokens.
     """
 
     def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
@@ -37,8 +37,8 @@ class PrefillDecodePolicy:
         self._rounds: dict[int, int] = {}
         self._waited: Counter[int] = Counter()
         self._jumped = False
-        # In full prefill steps: those since the last decode step; and the same with one more like the last,
-        # at most 1.
+        # Counted in full prefill steps: those since the last decode step; and the same plus one more like the
+        # last, at most 1.
         self._encoded = 0.0
         self._share = 1.0
 
@@ -53,7 +53,7 @@ class PrefillDecodePolicy:
 
     def waits_for_results(self, head: Waiting[Ticket] | None) -> bool:
         """Whether to plan a prefill step of `head` only when nothing is in flight. A busy tenant's prefill
-        step queued behind another step would delay a quiet tenant's next request by both."""
+        step that queues behind another step would delay a quiet tenant's next request by both."""
         if head is None or self._shares.alone:
             return False
         held, total = self._slots.held_by_tenant(), self._slots.total
@@ -61,7 +61,7 @@ class PrefillDecodePolicy:
         return quiet and held[head.tenant] > self._shares.fair(head.tenant, total)
 
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
-        """Which of these blocks decodes now: one that delays the next prefill step, else the one that waited
+        """The block that decodes now: one that delays the next prefill step, else the one that has waited
         longest."""
         return min(wanting, key=lambda block: (not self._due(block), block.last_decode, block.index))
 
@@ -91,7 +91,7 @@ class PrefillDecodePolicy:
         return late or 2 * block.working > block.shape.slots
 
     def _owed(self, head: Waiting[Ticket]) -> int:
-        """Decode steps due before the next prefill step, where there are several tenants."""
+        """How many decode steps are due before the next prefill step, if there are several tenants."""
         held, total = self._slots.held_by_tenant(), self._slots.total
         fair = {name: self._shares.fair(name, total) for name in (*held, head.tenant)}
         if 2 * held[head.tenant] < fair[head.tenant]:

@@ -32,10 +32,10 @@ class Acquired:
 
 @dataclass(slots=True)
 class PromptRows:
-    """Rows `0 .. capacity - 1`. A prompt's rows need not be neighbours.
+    """Rows `0 .. capacity - 1`. A prompt's rows need not be next to each other.
 
-    A prompt counts as resident from the moment its load is planned: plans run in the order dispatched. It may
-    be evicted when no step in flight reads it and it is not pinned.
+    A prompt counts as resident from the moment its load is planned, because plans run in the order in which
+    they are dispatched. It may be evicted if no step in flight reads it and it is not pinned.
     """
 
     capacity: int
@@ -78,9 +78,9 @@ class PromptRows:
             self._resident[digest].pinned = False
 
     def acquire(self, prompts: Sequence[PromptHandle]) -> Acquired | None:
-        """Rows for distinct prompts, all or none; None when steps in flight hold too many. Pairs with
-        `release`."""
-        # A dict, not a set: the order of use must not depend on the process's string hashes.
+        """Rows for distinct prompts, all or none; None if steps in flight hold too many. Each call pairs with
+        a `release`."""
+        # A dict, not a set, because the order of use must not depend on the process's string hashes.
         wanted = dict.fromkeys(prompt.digest for prompt in prompts)
         missing = [prompt for prompt in prompts if prompt.digest not in self._resident]
         victims = self._victims(sum(prompt.length for prompt in missing) - len(self._free), wanted)
@@ -100,7 +100,7 @@ class PromptRows:
             self._resident[digest].users -= 1
 
     def check_idle(self) -> None:
-        """Raises AssertionError when rows are lost, shared or still in use."""
+        """Raises AssertionError if rows are lost, shared or still in use."""
         rows = [row for entry in self._resident.values() for row in entry.rows]
         users = {digest: entry.users for digest, entry in self._resident.items() if entry.users}
         if users:

@@ -1,4 +1,4 @@
-"""How fast the queue is served: for `Retry-After`, and to refuse requests that could not meet their
+"""How fast the queue is served. Used for `Retry-After`, and to refuse requests that could not meet their
 deadline."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LONGEST_RETRY_SECONDS = 60.0
 
 
 class ServiceRate:
-    """The rate at which an engine with a queue serves work, and the seconds that a request's step takes.
+    """The rate at which an engine with a queue serves work, and how many seconds a request's step takes.
 
     Not thread-safe. Only while requests wait do we see how fast the engine can go: an idle one does nothing,
     and one that serves a single request could serve many in the same time. So the interval between two
@@ -22,7 +22,7 @@ class ServiceRate:
     is no queue, every expected time is 0.
 
     Attributes:
-        stands: whether there was a queue lately: two prefill steps in a row left requests behind.
+        stands: whether there was a queue lately, that is, two prefill steps in a row left requests behind.
     """
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ class ServiceRate:
         """Note that a prefill step took `work` from the queue.
 
         Args:
-            waited: its requests were already in the queue at the prefill step before it.
-            left: others are still waiting.
+            waited: whether its requests were already in the queue at the prefill step before.
+            left: whether others are still waiting.
         """
         if waited and self._last_prefill is not None:
             self._prefills.append((now - self._last_prefill, work))
@@ -58,7 +58,7 @@ class ServiceRate:
             self._forget()
 
     def finished(self, service_seconds: float, steps: int) -> None:
-        """Note that a request was answered after so many seconds and steps on the device."""
+        """Note that a request was answered after `service_seconds` and `steps` on the device."""
         self._finishes.append((service_seconds, steps))
         self._seconds_a_step = _mean(self._finishes)
 
@@ -69,7 +69,7 @@ class ServiceRate:
         self._stood, self.stands = float("-inf"), False
 
     def wait_seconds(self, work: float, now: float) -> float:
-        """Seconds that a request waits behind so much work; 0 without a queue or with too few measurements.
+        """Seconds that a request waits behind `work`; 0 without a queue or with too few measurements.
 
         Work leaves the queue one prefill step at a time: a request waits for the next step, and for as many
         more as the requests before it fill. When a step takes long, that is much more than the request's own
@@ -81,11 +81,11 @@ class ServiceRate:
         return max(0.0, steps * self._seconds_a_prefill - (now - self._last_prefill))
 
     def service_seconds(self, steps: int) -> float:
-        """Seconds that so many steps take on the device; 0 without a queue or with too few measurements."""
+        """Seconds that `steps` take on the device; 0 without a queue or with too few measurements."""
         return steps * self._seconds_a_step if self.stands else 0.0
 
     def retry_after(self, work: float) -> float:
-        """Seconds until half of the waiting work will be done; between 1 and 60."""
+        """Seconds until half of the waiting work will be done, between 1 and 60."""
         waiting = work * self._seconds_a_work if self.stands else 0.0
         return min(_LONGEST_RETRY_SECONDS, max(1.0, waiting / 2))
 
@@ -96,7 +96,7 @@ class ServiceRate:
 
 
 def _mean(samples: Sequence[tuple[float, float]]) -> float:
-    """Seconds for each unit; 0 if there are too few samples."""
+    """Seconds for each unit of work; 0 if there are too few samples."""
     if len(samples) < _ENOUGH:
         return 0.0
     return sum(seconds for seconds, _ in samples) / sum(units for _, units in samples)

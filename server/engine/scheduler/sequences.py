@@ -1,4 +1,4 @@
-"""Tokens of one sequence as they come, until `</s>`, the limit or a stop string."""
+"""The tokens of one sequence as they come, until `</s>`, the limit or a stop string."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class SequenceBuilder:
     finish_reason: str | None = None
 
     def extend(self, tokens: Sequence[int], log_probabilities: Sequence[float], done: bool) -> int:
-        """Take what one dispatch made; tokens after a stop string are dropped. Returns how many were kept,
-        `</s>` not counted."""
+        """Add the tokens of one dispatch; those after a stop string are dropped. Returns how many were kept,
+        without `</s>`."""
         before = len(self.tokens)
         for token, log_probability in zip(tokens, log_probabilities, strict=True):
             self.score += log_probability
@@ -52,6 +52,7 @@ class SequenceBuilder:
         )
 
     def _stopped(self) -> bool:
-        # The whole text each time: a piece's text depends on what is before it, and outputs are short.
+        # Detokenise everything each time: a piece's text depends on what comes before it, and outputs are
+        # short.
         text = self.detokenise(self.tokens)
         return any(stop in text for stop in self.stop)

@@ -47,5 +47,5 @@ class Shares:
         return len(self._seen) <= 1
 
     def below(self, ticket: Ticket, held: int, total: int) -> bool:
-        """Whether a tenant that holds `held` of `total` slots may take those kept free."""
+        """Whether a tenant that holds `held` of `total` slots may take the slots that are kept free."""
         return self.alone or not held or held + ticket.fit.slots <= self.fair(ticket.origin.tenant, total)

@@ -16,8 +16,8 @@ class SlotUse:
 
     Attributes:
         place: 0, or its place among samples or beams.
-        planned: decode steps dispatched for it.
-        over: the device is done with it, or the scheduler no longer needs it.
+        planned: how many decode steps were dispatched for it.
+        over: whether the device is done with it, or the scheduler no longer needs it.
     """
 
     ticket: Ticket
@@ -33,10 +33,10 @@ class Block:
 
     Attributes:
         uses: occupied slots.
-        to_release: slots the device must be told to drop, in the block's next plan.
-        releasing: slots of a dispatched release whose step was not collected; not free yet.
-        in_flight: decode steps dispatched and not collected.
-        last_decode: the step in which it decoded last; the smallest goes first.
+        to_release: slots that the block's next plan must tell the device to drop.
+        releasing: slots whose release was dispatched in a step that was not collected; they are not free yet.
+        in_flight: decode steps that were dispatched and not collected.
+        last_decode: the last step in which it decoded; the smallest goes first.
     """
 
     index: int
@@ -63,12 +63,12 @@ class Block:
 
     @property
     def working(self) -> int:
-        """Slots with tokens that no step in flight makes."""
+        """How many slots have tokens to make that no step in flight makes."""
         return sum(not use.over and use.planned < use.limit for use in self.uses.values())
 
     @property
     def steps_left(self) -> int:
-        """At most how many decode steps until the block is empty."""
+        """The most decode steps until the block is empty."""
         return max((use.limit - use.planned for use in self.uses.values() if not use.over), default=0)
 
     def free_slots(self) -> list[int]:
@@ -77,7 +77,8 @@ class Block:
         return [slot for slot in range(self.shape.slots) if slot not in busy]
 
     def close(self, slot: int) -> None:
-        """Free a slot that its ticket no longer needs, and have the device drop it unless it already has."""
+        """Free a slot that its ticket no longer needs, and tell the device to drop it unless it already
+        has."""
         use = self.uses.pop(slot)
         if not use.over:
             self.to_release.add(slot)
@@ -85,7 +86,7 @@ class Block:
         self.settle_mode()
 
     def stop(self, slot: int) -> None:
-        """Stop a slot that its ticket keeps, because others of its group go on."""
+        """Stop a slot that its ticket keeps because others of its group go on."""
         self.uses[slot].over = True
         self.to_release.add(slot)
 
@@ -98,35 +99,35 @@ class Block:
         self.settle_mode()
 
     def settle_mode(self) -> None:
-        """An empty block may change its mode."""
+        """Allow an empty block to change its mode."""
         if not self.busy:
             self.mode = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Reservation:
-    """A block kept for `ticket`; tickets accepted earlier in the same planning pass (`ahead`) may still use
+    """A block kept for `ticket`. Tickets accepted earlier in the same planning pass (`ahead`) may still use
     it."""
 
     ticket: Ticket
     ahead: frozenset[Ticket]
 
     def admits(self, ticket: Ticket) -> bool:
-        """Whether `ticket` may use the block all the same."""
+        """Whether `ticket` may use the block nevertheless."""
         return ticket is self.ticket or ticket in self.ahead
 
 
 MayTakeLast = Callable[[Ticket, int, int], bool]
-"""(ticket, slots its tenant holds of the shape, slots of the shape in all) -> whether it is below its fair
-share."""
+"""Called with (ticket, slots of the shape that its tenant holds, all slots of the shape). Returns whether the
+tenant is below its fair share."""
 
 
 class SlotTable:
     """All blocks.
 
-    `kept_free` slots of each shape are kept for tenants for whom `below_share` holds, unless a slot is sure
+    `kept_free` slots of each shape are kept for tenants for whom `below_share` is true, unless a slot is sure
     to end within two dispatches of `decode_tokens`. A ticket that finds no place may *reserve* a block for
-    the rest of one planning pass: tickets behind it in the fair order leave that block alone, so that it
+    the rest of one planning pass. Tickets behind it in the fair order then leave that block alone, so that it
     empties (to change its mode) or gathers enough free slots (for a large group).
     """
 
@@ -156,19 +157,19 @@ class SlotTable:
 
     @property
     def groups(self) -> int:
-        """Encoder memories held: one a group."""
+        """Number of encoder memories held: one for each group."""
         return sum(len({id(use.ticket) for use in block.uses.values()}) for block in self.blocks)
 
     def begin_pass(self) -> None:
-        """Begin a planning pass; reservations of the one before are void."""
+        """Begin a planning pass. Reservations of the last one lapse."""
         self._reservations.clear()
         self._accepted.clear()
         self._refused.clear()
         self._full.clear()
 
     def has_place(self, ticket: Ticket) -> bool:
-        """Whether `place` would succeed; a ticket that finds no place may reserve a block."""
-        # Within a planning pass free places only get fewer, so one refusal holds for every similar ticket.
+        """Whether `place` would succeed. A ticket that finds no place may reserve a block."""
+        # Within a planning pass free places only become fewer, so one refusal holds for every similar ticket.
         shape, need, tenant = ticket.fit.shape, ticket.fit.slots, ticket.origin.tenant
         if shape is None or (shape, need) in self._full or (shape, need, tenant) in self._refused:
             return False
@@ -183,7 +184,7 @@ class SlotTable:
         return False
 
     def place(self, ticket: Ticket) -> bool:
-        """Give the ticket its slots; return False, with nothing changed, when there are none."""
+        """Give the ticket its slots. If there are none, returns False and changes nothing."""
         found = self._find(ticket)
         if found is None:
             return False
@@ -197,7 +198,7 @@ class SlotTable:
         return True
 
     def leave(self, ticket: Ticket, *, inactive: bool = False) -> None:
-        """Take back all slots of a ticket. `inactive`: the device has nothing in them."""
+        """Take back all slots of a ticket. `inactive` says that the device has nothing in them."""
         if ticket.block is None:
             return
         block = self.blocks[ticket.block]
@@ -211,7 +212,7 @@ class SlotTable:
         ticket.block, ticket.slots = None, ()
 
     def held_by_tenant(self) -> Counter[str]:
-        """Slots that each tenant holds, of all shapes."""
+        """How many slots each tenant holds, over all shapes."""
         held: Counter[str] = Counter()
         for (_, tenant), slots in self._held.items():
             held[tenant] += slots
@@ -242,18 +243,19 @@ class SlotTable:
         return free - ticket.fit.slots >= kept_free or self._below_share(ticket, held, total)
 
     def _full_for_long(self, blocks: Sequence[Block]) -> bool:
-        """Whether no slot is sure to end soon; if one is, a quiet tenant need not find one kept free."""
+        """Whether no slot is sure to end soon. If one is, no slot needs to be kept free for a quiet
+        tenant."""
         soon = 2 * self._decode_tokens
         return all(
             use.limit - use.planned > soon for block in blocks for use in block.uses.values() if not use.over
         )
 
     def _reserve(self, ticket: Ticket, shape: BlockShape) -> bool:
-        """Reserve a block if that helps. False when the ticket may not: its tenant holds enough."""
+        """Reserve a block if that helps. False if the ticket may not, because its tenant holds enough."""
         unreserved = [block for block in self._by_shape[shape] if block.index not in self._reservations]
         same = [block for block in unreserved if block.mode == ticket.fit.mode]
         if same and ticket.fit.slots == 1:
-            return True  # a slot of its mode comes free by itself
+            return True  # a slot of its mode will come free anyway
         if not self._may_take(ticket, shape):
             return False
         candidates = same or unreserved
@@ -263,7 +265,7 @@ class SlotTable:
         return True
 
     def check_idle(self) -> None:
-        """Raises AssertionError when a slot is still held."""
+        """Raises AssertionError if a slot is still held."""
         for block in self.blocks:
             if block.busy or block.in_flight or block.mode is not None:
                 raise AssertionError(f"block {block.index} still holds slots {sorted(block.busy)}")

@@ -16,9 +16,9 @@ class PrefillStep:
     """A prefill step: prefill or score.
 
     Attributes:
-        tickets: one a row.
+        tickets: one for each row.
         acquired: prompt rows of each ticket.
-        planned: on the engine's clock.
+        planned: when it was planned, on the engine's clock.
     """
 
     plan: PrefillPlan | ScorePlan
@@ -32,8 +32,8 @@ class DecodeStep:
     """A decode dispatch.
 
     Attributes:
-        uses: who sat in each slot when it was dispatched: a slot may have a new owner when the result is
-            read.
+        uses: who was in each slot when it was dispatched, because a slot may have a new owner when the result
+            is read.
     """
 
     plan: DecodePlan

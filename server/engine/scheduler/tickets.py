@@ -11,7 +11,7 @@ from server.engine.scheduler.fitting import Fit
 from server.engine.scheduler.sequences import SequenceBuilder
 
 _DECODED = 8.0
-"""Tokens encoded in the time of one decoded: 3 to 25, by model and device."""
+"""How many tokens are encoded in the time of one decoded token: 3 to 25, depending on model and device."""
 
 
 class TicketPhase(Enum):
@@ -31,13 +31,13 @@ class Ticket:
 
     Attributes:
         number: order of arrival.
-        arrived, deadline: on the engine's clock; the deadline is None for ever.
-        phase: advanced by the scheduler only.
-        holds: prompts kept in the host tier for it.
-        awaiting: prompts being fetched for it.
-        block, slots: its place on the device, leader first; set when its prefill is planned.
-        sequences: one builder a sequence, filled by decode results.
-        queued, dispatched, encoded, first_token: moments on the engine's clock.
+        arrived, deadline: on the engine's clock; a deadline of None is never reached.
+        phase: only the scheduler advances it.
+        holds: prompts that are kept in the host tier for it.
+        awaiting: prompts that are being fetched for it.
+        block, slots: its place on the device, leader first; set when its prefill step is planned.
+        sequences: one builder for each sequence, filled from decode results.
+        queued, dispatched, encoded, first_token: times on the engine's clock.
     """
 
     request: Request
@@ -78,23 +78,23 @@ class Ticket:
 
     @property
     def steps(self) -> int:
-        """Its prefill step and the decode steps that it may take."""
+        """How many steps it may take: its prefill step and its decode steps."""
         request = self.request
         return 1 if isinstance(request, ScoreRequest) else 1 + request.sampling.max_new_tokens
 
     @property
     def work(self) -> float:
-        """What it asks of the device, in padded input tokens, for estimates of time: a decode step moves the
-        model for a few tokens, so each costs several of the encoder's."""
+        """The work that it asks of the device, in padded input tokens, for estimates of time. A decode step
+        reads the whole model for a few tokens, so each of them costs as much as several of the encoder's."""
         return self.fit.cost + (_DECODED - 1) * (self.steps - 1) * self.fit.slots
 
     @property
     def settled(self) -> bool:
-        """Whether its outcome is decided, perhaps on another thread (cancelled, deadline)."""
+        """Whether its outcome is decided, perhaps on another thread because of a cancellation or deadline."""
         return self.handle.outcome is not None
 
     def timings(self, now: float) -> Timings:
-        """Where the time went until `now`; parts that never began are 0."""
+        """Where the time went until `now`; phases that never began are 0."""
         dispatched = now if self.dispatched is None else self.dispatched
         encoded = now if self.encoded is None else self.encoded
         first = None if self.first_token is None else self.first_token - self.arrived

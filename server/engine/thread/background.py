@@ -1,8 +1,8 @@
 """When work that serves no request gets the device: between steps, one bounded slice at a time.
 
-Without a share a slice runs only when nothing waits and nothing is in flight. A share is a debt that grows
-with time and is paid in slices: once it is owed, no new step is planned until those in flight are read and
-one slice has run. What was used beyond the share while the device was idle counts for `MEMORY_SECONDS`.
+Without a share, a slice runs only when nothing waits and nothing is in flight. A share is a debt that grows
+with time and is paid in slices: once it is due, no new step is planned until those in flight are read and one
+slice has run. Time beyond the share that was used while the device was idle counts for `MEMORY_SECONDS`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ MEMORY_SECONDS = 10.0
 
 
 class Background:
-    """The engine's turn for background work; used on the engine's thread, but for `attach`.
+    """Decides when background work gets its turn. Used on the engine's thread, except for `attach`.
 
     Args:
-        share: of the time that the work gets at least while it wants slices; 0 is only when idle.
-        clock: seconds, monotonic.
+        share: the least share of the time that the work gets while it wants slices; with 0 it runs only when
+            the engine is idle.
+        clock: gives monotonic seconds.
         watching: entered while a slice runs; the watchdog's.
     """
 
@@ -42,7 +43,7 @@ class Background:
         self._looked = clock()
 
     def attach(self, work: BackgroundWork) -> None:
-        """Set the background work, replacing any before it."""
+        """Set the background work, in place of any earlier one."""
         self._work = work
 
     def wanted(self) -> bool:
@@ -57,8 +58,7 @@ class Background:
         return self._credit >= 0
 
     def run(self) -> None:
-        """Run one slice. An exception ends the work but not the engine, unless it is the engine's own
-        death."""
+        """Run one slice. An exception ends the work but not the engine, unless the engine itself has died."""
         work = self._work
         if work is None:
             return
@@ -69,13 +69,13 @@ class Background:
         except EngineDeadError:
             raise
         except Exception:
-            logger.exception("background work failed and is not run again; the engine goes on")
+            logger.exception("background work failed and will not run again; the engine goes on")
             self._work = None
         self._settle(self._clock() - started)
 
     def _settle(self, used: float) -> None:
-        """Add credit for time that passed, and subtract the time of slices. Credit is capped: an hour without
-        work gives no right to the next hour."""
+        """Add credit for the time that passed, and subtract the time of slices. Credit is capped: an hour
+        without work gives no claim to the next hour."""
         now = self._clock()
         earned = self._share * (now - self._looked)
         self._looked = now

@@ -1,5 +1,5 @@
-"""The engine: a scheduler and an executor on one thread, requests in from any thread, events out to any event
-loop."""
+"""The engine: a scheduler and an executor on one thread. Requests come in from any thread, events go out to
+any event loop."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ _JOIN_SECONDS = 5.0
 class Engine:
     """Requests in, tokens out.
 
-    Threads: the engine's own (plans, dispatches, reads results), `loader_threads` that fetch prompts, and a
-    watchdog that keeps deadlines when a device step hangs and declares the engine dead when it hangs too
-    long.
+    Threads: the engine's own, which plans, dispatches and reads results; `loader_threads` that fetch prompts;
+        and a watchdog, which enforces deadlines even if a device step hangs, and declares the engine dead if
+        it hangs too long.
 
     Args:
-        executor: owns the device; used from the engine's thread only.
+        executor: owns the device; used only from the engine's thread.
         prompts: where prompt values come from.
         config: see `EngineConfig`.
-        detokenise: token ids to text, for stop strings.
-        clock: seconds, monotonic.
-        metrics: where it counts; of its own when not given.
-        host_prompts: the host tier that the executor reads; the executor's own `host_prompts` when not given.
-        recorder: called with every step plan, before it is dispatched.
-        on_death: called once when the engine dies, after every waiting request was told; the app ends the
-            process.
-        journal: where admissions are written; made from the configuration when not given.
+        detokenise: turns token ids into text, for stop strings.
+        clock: gives monotonic seconds.
+        metrics: counts here; by default an object of its own.
+        host_prompts: the host tier that the executor reads; by default the executor's own `host_prompts`.
+        recorder: called with every step plan before it is dispatched.
+        on_death: called once when the engine dies, after every waiting request got its error. The app then
+            ends the process.
+        journal: where admissions are written; by default made from the configuration.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Engine:
         self._watchdog = Watchdog(config, clock, self._expire, self._die)
         self._background = Background(config.background_share, clock, self._watchdog.watching)
         self._thread = threading.Thread(target=self._run, name="chorus-engine", daemon=True)
-        # Guards the scheduler; never held while the device works, so `stats` answers at once.
+        # Guards the scheduler. It is never held while the device works, so `stats` answers at once.
         self._state = threading.Lock()
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
@@ -120,11 +120,11 @@ class Engine:
         self._dead: EngineDeadError | None = None
         self._death_lock = threading.Lock()
 
-    # For callers, from any thread.
+    # These may be called from any thread.
 
     @property
     def dead(self) -> EngineDeadError | None:
-        """Why the engine died, if it did."""
+        """Why the engine died, if it has."""
         return self._dead
 
     @property
@@ -134,7 +134,7 @@ class Engine:
 
     @property
     def crowded(self) -> bool:
-        """Whether so much waits that `check` may refuse; to be asked as often as one likes."""
+        """Whether so much waits that `check` may refuse. Cheap enough to ask at any time."""
         return self._admission.crowded
 
     def start(self) -> None:
@@ -152,16 +152,16 @@ class Engine:
         coming: int = 0,
         steps: int = 1,
     ) -> None:
-        """Refuse now what `submit` would refuse of this tenant, whatever it asks for: for callers who have
-        work to do before they submit.
+        """Refuse now what `submit` would refuse from this tenant, whatever the request is. For callers that
+        have work to do before they submit.
 
         Args:
-            deadline_seconds: of the request; None waits for ever.
-            coming: requests that are to be submitted before it.
-            steps: that it takes, at least.
+            deadline_seconds: the request's; None waits for ever.
+            coming: how many requests will be submitted before it.
+            steps: how many steps it takes at least.
 
         Raises:
-            OverloadedError, QuotaExceededError: too much is waiting; carries `retry_after_seconds`.
+            OverloadedError, QuotaExceededError: too much is waiting; the error has `retry_after_seconds`.
         """
         try:
             self._admission.check(tenant, weight, deadline_seconds, self._clock(), coming, steps)
@@ -173,9 +173,9 @@ class Engine:
         """Accept a request, or refuse it at once.
 
         Raises:
-            InvalidInputError: it fits no compiled shape.
-            OverloadedError, QuotaExceededError: too much is waiting; carries `retry_after_seconds`.
-            ShuttingDownError: the engine is draining, or has stopped.
+            InvalidInputError: the request fits no compiled shape.
+            OverloadedError, QuotaExceededError: too much is waiting; the error has `retry_after_seconds`.
+            ShuttingDownError: the engine is draining or has stopped.
             EngineDeadError: the engine died.
         """
         ticket = self._admit(request, self._clock())
@@ -183,10 +183,10 @@ class Engine:
         return ticket.handle
 
     def submit_all(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
-        """Accept requests that arrive at one instant, so that an idle engine puts them in one batch.
+        """Accept requests that arrive at the same instant, so that an idle engine puts them in one batch.
 
         Returns:
-            In order, a handle, or the error of one that was refused (see `submit`); the others go on.
+            In order, a handle for each, or the error if it was refused (see `submit`). The others go on.
         """
         now = self._clock()
         answers: list[RequestHandle | ChorusError] = []
@@ -219,21 +219,21 @@ class Engine:
             self._scheduler.pin(prompt)
 
     def unpin(self, digest: str) -> None:
-        """Let a pinned prompt go again."""
+        """Allow a pinned prompt to be evicted again."""
         with self._state:
             self._scheduler.unpin(digest)
 
     def attach_background(self, work: BackgroundWork) -> None:
-        """Give this work the device between steps: when nothing waits, or within `background_share`."""
+        """Give this work the device between steps, when nothing waits or within `background_share`."""
         self._background.attach(work)
         self.wake()
 
     def wake(self) -> None:
-        """Look again whether there is something to do: background work wants a slice."""
+        """Look again for something to do, because background work wants a slice."""
         self._post(lambda: None)
 
     def stats(self) -> EngineStats:
-        """Every gauge, now."""
+        """The current value of every gauge."""
         with self._state:
             gauges = self._scheduler.stats()
         return replace(
@@ -241,8 +241,8 @@ class Engine:
         )
 
     async def drain(self, timeout_seconds: float) -> bool:
-        """Refuse new requests and wait for accepted ones; what is unfinished then fails with `shutting_down`.
-        True when all were answered in time."""
+        """Refuse new requests and wait for accepted ones. Those unfinished after the timeout fail with
+        `shutting_down`. True if all were answered in time."""
         self._close()
         if await asyncio.to_thread(self._admission.wait_empty, timeout_seconds):
             return True
@@ -250,7 +250,8 @@ class Engine:
         return False
 
     def stop(self) -> None:
-        """End the threads. Requests still under way fail with `shutting_down`. A second call does nothing."""
+        """Stop the threads. Requests still under way fail with `shutting_down`. A second call does
+        nothing."""
         self._give_up_all()
         with self._wake:
             self._stopping = True
@@ -262,15 +263,16 @@ class Engine:
         self.journal.close()
 
     def wait_idle(self, timeout_seconds: float) -> bool:
-        """Block until nothing is under way (tests, and the end of a drain). False when that took too long."""
+        """Block until nothing is under way; for tests, and for the end of a drain. False if that took too
+        long."""
         with self._wake:
             return self._wake.wait_for(lambda: self._idle and not self._inbox, timeout_seconds)
 
     def check_deadlines(self) -> None:
-        """What the watchdog does in each of its rounds: for tests with a clock of their own."""
+        """Do what the watchdog does at each interval; for tests with their own clock."""
         self._watchdog.check()
 
-    # Outcomes decided off the engine's thread.
+    # Outcomes that are decided off the engine's thread.
 
     def _admit(self, request: Request, now: float, beside: float = 0.0) -> Ticket:
         try:
@@ -293,7 +295,8 @@ class Engine:
         return ticket
 
     def _close(self) -> list[Ticket]:
-        """Refuse new requests; returns those under way, none where death has told them all."""
+        """Refuse new requests. Returns those under way; none if the engine's death already settled them
+        all."""
         if self._dead is not None:
             return []
         return self._admission.close(shutting_down())
@@ -344,7 +347,7 @@ class Engine:
         if self.on_death is not None:
             self.on_death(error)
 
-    # The engine's thread.
+    # These run on the engine's thread.
 
     def _run(self) -> None:
         try:
@@ -395,8 +398,9 @@ class Engine:
             self._scheduler.absorb(step, result)
 
     def _is_free(self) -> bool:
-        """Whether a slice may run now that nothing is in flight or planned: no request came meanwhile or
-        waits for its prompts, which would find the slice before it; or the slice is owed."""
+        """Whether a slice may run now that nothing is in flight or planned. It may if no request has come
+        meanwhile or waits for its prompts, because it would have to wait for the slice; or if the slice is
+        due."""
         with self._wake:
             if self._inbox or self._stopping:
                 return False
@@ -404,8 +408,8 @@ class Engine:
             return self._idle or self._background.owed()
 
     def _wait(self) -> bool:
-        """Nothing to do: sleep until something arrives or a deadline is due. False when the engine is to
-        stop."""
+        """There is nothing to do: sleep until something arrives or a deadline passes. False if the engine is
+        to stop."""
         with self._wake:
             if self._inbox:
                 return True

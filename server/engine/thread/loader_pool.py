@@ -19,12 +19,12 @@ from server.errors import ChorusError
 logger = logging.getLogger(__name__)
 
 Loaded = Callable[[PromptHandle, Values | ChorusError, float], None]
-"""(prompt, its values in the compute dtype or what went wrong, seconds it took); called on a loader
-thread."""
+"""Called on a loader thread with (prompt, its values in the compute dtype or the error, seconds it took)."""
 
 
 class LoaderPool:
-    """Fetch, check and cast. Daemon threads: a store that hangs must not keep a dying process alive."""
+    """Fetches, checks and casts prompts. Its threads are daemons: a store that hangs must not keep a dying
+    process alive."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class LoaderPool:
             thread.start()
 
     def fetch(self, prompt: PromptHandle) -> None:
-        """Fetch a prompt; `loaded` is called when it is there or failed."""
+        """Fetch a prompt. `loaded` is called when it has come or failed."""
         self._wanted.put(prompt)
 
     def stop(self, timeout_seconds: float) -> None:
-        """End the threads; one that hangs in the store is left behind."""
+        """Stop the threads. One that hangs in the store is left behind."""
         for _ in self._threads:
             self._wanted.put(None)
         for thread in self._threads:

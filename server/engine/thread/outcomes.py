@@ -1,5 +1,5 @@
-"""Every request has exactly one outcome. The first one decided is journalled, counted and given to the
-caller."""
+"""Every request has exactly one outcome. The first one decided is written to the journal, counted and given
+to the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.engine.scheduler.tickets import Ticket
 
 
 class Outcomes:
-    """Settles outcomes; may be called from any thread."""
+    """Settles outcomes. May be called from any thread."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Outcomes:
         self._clock = clock
 
     def over(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
-        """Return the permit of a ticket that holds nothing else, then settle its outcome unless it has
+        """Return the permit of a ticket that holds nothing else; then settle its outcome, unless it has
         one."""
         answered = outcome is not None and not isinstance(outcome, FailedEvent)
         if answered and ticket.dispatched is not None:
@@ -39,7 +39,7 @@ class Outcomes:
         self.decide(ticket, outcome)
 
     def decide(self, ticket: Ticket, outcome: RequestOutcome) -> bool:
-        """Settle the outcome; return False when the request already has one."""
+        """Settle the outcome. Returns False if the request already has one."""
         return ticket.handle.settle(outcome, lambda: self._record(ticket, outcome))
 
     def _record(self, ticket: Ticket, outcome: RequestOutcome) -> None:

@@ -1,5 +1,5 @@
-"""Watches the engine's thread from another one: enforces deadlines while a device step runs, and declares a
-step that hangs dead."""
+"""Watches the engine's thread from another one. It enforces deadlines while a device step runs, and declares
+the engine dead if a step hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Watchdog:
     """A thread that wakes every `watchdog_interval_seconds`.
 
     Args:
-        expire: settles requests whose deadline is at or before the time given.
+        expire: settles requests whose deadline is at or before the given time.
         die: declares the engine dead.
     """
 
@@ -39,14 +39,14 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; callable from it."""
+        """Stop the thread. May be called from the thread itself."""
         self._stop.set()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """The engine's thread is inside the executor."""
+        """The engine's thread is inside the executor while the block runs."""
         self._since = self._clock()
         try:
             yield
@@ -60,7 +60,7 @@ class Watchdog:
         since = self._since
         if self._timeout is not None and since is not None and now - since > self._timeout:
             self._die(
-                EngineDeadError(f"A device step has not ended in {self._timeout:g} s: the engine stopped.")
+                EngineDeadError(f"A device step has not ended in {self._timeout:g} s, so the engine stopped.")
             )
 
     def _run(self) -> None:

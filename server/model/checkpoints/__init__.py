@@ -1,7 +1,7 @@
 """Checkpoints of T5: read from Hugging Face, T5X and our own Orbax folders; written to any of them.
 
-`load_model` is the way in for the server. Every reader yields canonical tensors (`server.model.parameters`)
-one at a time, cast on the way; nothing holds more than one of them.
+The server calls `load_model`. Every reader yields canonical tensors (`server.model.parameters`) one at a
+time, cast on the way, and nothing keeps more than one of them.
 """
 
 from server.model.checkpoints.load import LoadedModel, load_model

@@ -1,5 +1,6 @@
-"""Tokens that were added beside `spiece.model`: refused by name. Three versions of the reference write the
-text around them in three ways (docs/models.md), so no ids would be those of training."""
+"""Tokens that were added to a model and are missing in `spiece.model`. They are refused by name: three
+versions of the reference write the text around them in three ways (docs/models.md), so no ids would be those
+of training."""
 
 from __future__ import annotations
 
@@ -16,16 +17,17 @@ _NAMED = 5
 TOKENIZER_FILES = ("added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
 
 Declared = tuple[str, int | None]
-"""A token as text, and its id where the file says it."""
+"""A token's text, and its id if the file gives it."""
 
 
 def check_added_tokens(folder: Path, found: FoundVocabulary) -> None:
     """Refuse a folder whose tokenizer files know tokens, or ids of tokens, that its vocabulary does not.
 
-    Sentinels, control pieces and user-defined symbols of the vocabulary are in those files too, and are fine.
+    Sentinels, control pieces and user-defined symbols of the vocabulary are in those files too; they are
+    allowed.
 
     Raises:
-        InvalidModelError: names the tokens, their ids and the file; or a file that is no JSON object.
+        InvalidModelError: names the tokens, their ids and the file; or a file is not a JSON object.
     """
     vocabulary = Vocabulary.load(found.path, extra_ids=found.extra_ids)
     for name in TOKENIZER_FILES:
@@ -39,7 +41,7 @@ def check_added_tokens(folder: Path, found: FoundVocabulary) -> None:
                 added[token] = added.get(token) if id is None else id
             elif id not in (None, own):
                 raise InvalidModelError(
-                    f"{name} gives {quoted(token[:40])} the id {id}, and {found.path.name} gives it {own}: "
+                    f"{name} gives {quoted(token[:40])} the id {id}, but {found.path.name} gives it {own}: "
                     "one of them belongs to another model",
                     field="vocabulary",
                 )
@@ -49,7 +51,7 @@ def check_added_tokens(folder: Path, found: FoundVocabulary) -> None:
 
 
 def declared_tokens(name: str, document: dict[str, Any]) -> Iterator[Declared]:
-    """The tokens that one of the files declares, whichever major of transformers wrote it."""
+    """The tokens that one of the files declares, in the form of any major version of transformers."""
     if name == "added_tokens.json":
         yield from ((token, _id(id)) for token, id in document.items())
         return
@@ -70,7 +72,7 @@ def _check_named_pieces(name: str, document: dict[str, Any], vocabulary: Vocabul
         for token, _ in _declared(document.get(key), None):
             if token != vocabulary.piece(id):
                 raise InvalidModelError(
-                    f"{name} says {key} {quoted(token[:40])}, and in {file} it is "
+                    f"{name} says {key} {quoted(token[:40])}, but in {file} it is "
                     f"{quoted(vocabulary.piece(id))} (id {id}): one of them belongs to another model",
                     field="vocabulary",
                 )
@@ -101,6 +103,6 @@ def _refusal(name: str, vocabulary: str, added: dict[str, int | None]) -> str:
     count = "one token" if len(added) == 1 else f"{len(added)} tokens"
     return (
         f"{name} adds {count} to {vocabulary}: {', '.join(shown)}{rest}. Chorus writes text with "
-        f"{vocabulary} alone, so the model would read other ids than it was trained on; docs/models.md says "
-        "what to do"
+        f"{vocabulary} alone, so the model would read ids other than those it was trained on; docs/models.md "
+        "says what to do"
     )

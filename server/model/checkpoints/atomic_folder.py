@@ -14,10 +14,10 @@ from server.errors import InvalidModelError
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; on success flush it to disk and rename it to `target`.
+    """Yield a temporary folder beside `target`. On success flush it to the disk and rename it to `target`.
 
-    An exception removes it. A killed process leaves `.NAME.*.partial`, which nothing reads and is safe to
-    delete.
+    An exception removes it. A killed process leaves `.NAME.*.partial`, which nothing reads and which may be
+    deleted.
 
     Raises:
         InvalidModelError: `target` exists, or its parent cannot be written.

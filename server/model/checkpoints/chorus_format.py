@@ -1,4 +1,4 @@
-"""Our own checkpoint: a folder that a server restores straight into its sharding and dtype.
+"""Our own checkpoint format: a folder that a server restores straight into its sharding and dtype.
 
 chorus.json      what this is, written last: without it the folder is not a checkpoint
 config.json      the fields of T5Config
@@ -33,7 +33,7 @@ CHECKPOINT_METADATA = "chorus.json"
 
 
 class ChorusReader(CheckpointReader):
-    """A folder of our own format."""
+    """A folder in our own format."""
 
     format: ClassVar[str] = "chorus"
 
@@ -41,7 +41,8 @@ class ChorusReader(CheckpointReader):
         """Open a folder.
 
         Raises:
-            InvalidModelError: another version, a damaged config, or tensors missing from the list.
+            InvalidModelError: the version is another, the config is damaged, or tensors are missing from the
+                list.
         """
         self._folder = folder
         self.metadata = _read_metadata(folder)
@@ -82,7 +83,7 @@ class ChorusReader(CheckpointReader):
 
 
 def is_chorus(folder: Path) -> bool:
-    """Whether a folder holds our own format."""
+    """Whether a folder has our own format."""
     return (folder / CHECKPOINT_METADATA).is_file()
 
 
@@ -100,10 +101,10 @@ def write_chorus(
     """Write a checkpoint into an empty folder and return its fingerprint.
 
     Args:
-        tensors: canonical, in `dtype`; consumed one at a time.
-        source: where the weights came from; kept for people.
-        quantise: store matrices in int8; the fingerprint is then that of `tensors`, the parent.
-        parent: fingerprint of the parent, when `tensors` come from a quantised checkpoint themselves.
+        tensors: canonical, in `dtype`; taken one at a time.
+        source: where the weights came from; shown to people.
+        quantise: whether to store matrices in int8. The fingerprint is then that of `tensors`, the parent.
+        parent: fingerprint of the parent, if `tensors` themselves come from a quantised checkpoint.
     """
     facts: dict[str, Any]
     if quantise:
@@ -132,11 +133,13 @@ def write_chorus(
 
 
 def read_config(path: Path, name: str = "") -> T5Config:
-    """The T5Config in our `config.json`. Raises InvalidModelError when fields are unknown or missing."""
+    """The T5Config in our `config.json`. Raises InvalidModelError if fields are unknown or missing."""
     fields = read_json(path)
     known = {field.name for field in dataclasses.fields(T5Config)}
     if unknown := sorted(set(fields) - known):
-        raise InvalidModelError(f"config.json has unknown field {unknown[0]}; it is not Chorus's")
+        raise InvalidModelError(
+            f"config.json has the unknown field {unknown[0]}; it was not written by Chorus"
+        )
     try:
         config = T5Config(**fields)
     except TypeError as error:
@@ -149,8 +152,8 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     if metadata.get("format") != CHECKPOINT_FORMAT or metadata.get("format_version") != CHECKPOINT_VERSION:
         raise InvalidModelError(
             f"{CHECKPOINT_METADATA} describes {metadata.get('format')!r} version "
-            f"{metadata.get('format_version')!r}; "
-            f"this release reads {CHECKPOINT_FORMAT!r} version {CHECKPOINT_VERSION}"
+            f"{metadata.get('format_version')!r}; this release reads {CHECKPOINT_FORMAT!r} version "
+            f"{CHECKPOINT_VERSION}"
         )
     for key in ("fingerprint", "dtype", "parts"):
         if key not in metadata:
@@ -178,4 +181,4 @@ def _check_names(expected: list[str], parts: list[list[str]]) -> None:
     if missing := [name for name in expected if name not in set(names)]:
         raise InvalidModelError(f"the checkpoint lacks tensor {missing[0]} ({len(missing)} in all)")
     if extra := [name for name in names if name not in expected]:
-        raise InvalidModelError(f"the checkpoint holds tensor {extra[0]}, which this architecture lacks")
+        raise InvalidModelError(f"the checkpoint has tensor {extra[0]}, which is not in this architecture")

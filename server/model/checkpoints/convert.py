@@ -1,5 +1,5 @@
-"""From any readable checkpoint, or from nothing, to a folder on disk: one tensor at a time, whole or not at
-all."""
+"""Converts any readable checkpoint, or random weights, to a folder on disk: one tensor at a time, whole or
+not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INT8 = "int8"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a conversion made."""
+    """The result of a conversion."""
 
     path: Path
     format: Target
@@ -51,13 +51,13 @@ def convert_checkpoint(
     """Write a checkpoint in another format.
 
     Args:
-        dtype: float32 or bfloat16; None keeps the source's. int8 stores matrices quantised, in our own
-            format only.
-        need_vocabulary: refuse a source that has none, before anything is written. Our own format may lack
-            one: `chorus models init` made it so.
+        dtype: float32 or bfloat16; None keeps the source's. int8 stores matrices quantised; only our own
+            format can.
+        need_vocabulary: refuse a source without a vocabulary, before anything is written. A source in our own
+            format may have none, because `chorus models init` makes such models.
 
     Raises:
-        InvalidModelError: the source cannot be read or the target exists; nothing is left behind.
+        InvalidModelError: the source cannot be read, or the target exists; nothing is left behind.
     """
     quantise = dtype == INT8
     if quantise and to != "orbax":
@@ -65,7 +65,7 @@ def convert_checkpoint(
     reader = open_checkpoint(source, options)
     if need_vocabulary and reader.vocabulary is None and reader.format != ChorusReader.format:
         raise InvalidModelError(
-            f"{source} has no {CANONICAL_NAME}, and without it the model reads no text. Put the "
+            f"{source} has no {CANONICAL_NAME}, and without it the model cannot read text. Put the "
             f"{CANONICAL_NAME} of the model that it was made from into the folder, or name it with "
             "--vocabulary (transformers 5 saves tokenizer.json in its place, which Chorus does not read)",
             field="vocabulary",
@@ -88,7 +88,7 @@ def write_random(
     vocabulary: FoundVocabulary | None = None,
     progress: TensorProgress | None = None,
 ) -> Written:
-    """Write a model of random weights: the same for the same config and seed."""
+    """Write a model of random weights. The same config and seed give the same weights."""
     resolved = target_dtype(dtype)
     tensors = ((name, array.astype(resolved, copy=False)) for name, array in random_tensors(config, seed))
     return write_checkpoint(
@@ -110,7 +110,7 @@ def write_checkpoint(
     quantise: bool = False,
     parent: str | None = None,
 ) -> Written:
-    """Write canonical tensors, already in `dtype`, as a checkpoint that appears whole or not at all; see
+    """Write canonical tensors, which are in `dtype`, as a checkpoint that appears whole or not at all. See
     `write_chorus` for `quantise` and `parent`."""
     if progress is not None:
         total = parameter_count(config) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Small JSON files of a checkpoint, read with bounds and written whole."""
+"""Small JSON files of a checkpoint: read within bounds and written whole."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidModelError(f"{path.name} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
-        raise InvalidModelError(f"{path.name} must hold a JSON object")
+        raise InvalidModelError(f"{path.name} must contain a JSON object")
     return document
 
 
 def quoted(value: Any) -> str:
-    """A file's own word in an error: quoted, escaped, short."""
+    """A word from a file, for an error: quoted, escaped, short."""
     return json.dumps(value, default=str)[:100]
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write indented JSON with a final newline; NaN is refused."""
+    """Write indented JSON with a final newline. NaN is refused."""
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")

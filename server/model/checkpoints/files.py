@@ -1,4 +1,4 @@
-"""Recognising files that have not changed, and where derived facts about them are kept."""
+"""Recognising files that have not changed, and the folder for facts derived from them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Fingerprints of checkpoints that have no room for one, kept beside the user's other caches.
+"""Fingerprints of checkpoints whose format has no place for one, kept with the user's other caches.
 
-Keyed by the files' paths, sizes and times and by the architecture, so a changed file or flag is computed
-afresh. Losing the cache costs one pass over the weights; a folder that cannot be written only means that
-nothing is kept.
+The key is made from the files' paths, sizes and times and from the architecture, so a changed file or flag is
+computed again. Losing the cache costs one pass over the weights. If the folder cannot be written, nothing is
+kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def cached_fingerprint(reader: CheckpointReader) -> str | None:
 
 
 def keep_fingerprint(reader: CheckpointReader, fingerprint: str) -> bool:
-    """Keep it for next time. Returns False where the cache cannot be written."""
+    """Keep the fingerprint for next time. Returns False if the cache cannot be written."""
     path = _path(reader)
     if path is None:
         return False

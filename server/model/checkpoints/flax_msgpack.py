@@ -1,7 +1,7 @@
 """The msgpack dialect of Flax: nested maps with string keys, whose leaves may be arrays.
 
-An array is extension type 1, a msgpack list of shape, dtype name and bytes; a large one is a map of pieces.
-Written without flax because flax would build every array, the optimizer's among them, and JAX arrays at that.
+An array is extension type 1: a msgpack list of shape, dtype name and bytes. A large one is a map of pieces.
+We do not use flax for this, because it would build every array, including the optimiser's, and as JAX arrays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Packed:
         self._data = data
 
     def array(self) -> HostArray:
-        """The array. Raises InvalidModelError when bytes and shape disagree."""
+        """The array. Raises InvalidModelError if its bytes and its shape disagree."""
         try:
             shape, name, data = msgpack.unpackb(self._data, raw=False)
             dtype = _DTYPES[name.decode() if isinstance(name, bytes) else name]
@@ -51,22 +51,22 @@ class Packed:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The nested maps; arrays stay `Packed` until they are wanted.
+    """The nested maps. Arrays stay `Packed` until they are needed.
 
     Raises:
-        InvalidModelError: not msgpack, not a map, or nested too deeply.
+        InvalidModelError: it is not msgpack, not a map, or nested too deeply.
     """
     try:
         state = msgpack.unpackb(data, raw=False, strict_map_key=False, ext_hook=_extension)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise InvalidModelError(f"the checkpoint's msgpack file cannot be read: {error}") from error
     if not isinstance(state, dict):
-        raise InvalidModelError("the checkpoint's msgpack file does not hold a map")
+        raise InvalidModelError("the checkpoint's msgpack file does not contain a map")
     return state
 
 
 def flatten(tree: dict[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    """Leaves by slash-joined path. A map with a `driver` is one leaf: tensorstore's description of an
+    """Leaves by slash-joined path. A map that has a `driver` is one leaf: tensorstore's description of an
     array."""
     if depth > 32:
         raise InvalidModelError("the checkpoint's msgpack file is nested too deeply")
@@ -95,7 +95,7 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def _joined(path: str, pieces: dict[str, Any]) -> HostArray:
-    """An array that Flax cut because msgpack takes at most 4 GiB: `{shape: {0: ...}, chunks: {0: ...}}`."""
+    """An array that Flax split because msgpack takes at most 4 GiB: `{shape: {0: ...}, chunks: {0: ...}}`."""
     try:
         shape = tuple(int(pieces["shape"][key]) for key in sorted(pieces["shape"], key=int))
         chunks = [pieces["chunks"][key].array() for key in sorted(pieces["chunks"], key=int)]

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: download what a T5 needs, and nothing else, into huggingface_hub's
+"""Models on the Hugging Face hub. Downloads what a T5 needs, and nothing else, into huggingface_hub's
 cache."""
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from server.model.checkpoints.torch_bin import TORCH_INDEX as TORCH_INDEX
 from server.model.checkpoints.vocabulary_files import VOCABULARY_NAMES as VOCABULARIES
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*)(@(?P<revision>[\w.\-/]+))?")
-# Which HTTP library huggingface_hub is built on has changed twice; its error's base is that library's.
+# huggingface_hub has twice changed the HTTP library it uses, and the base class of its errors is that
+# library's.
 _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _BESIDE_WEIGHTS = ["config.json", "generation_config.json", *VOCABULARIES, *TOKENIZER_FILES]
@@ -39,25 +40,26 @@ _PATTERNS = {
     TORCH_INDEX: [*_BESIDE_WEIGHTS, TORCH_INDEX, "pytorch_model-*-of-*.bin"],
     TORCH_SINGLE: [*_BESIDE_WEIGHTS, TORCH_SINGLE],
 }
-"""The file that shows each kind of checkpoint, best first, and the files to download for it."""
+"""For each kind of checkpoint, best first: the file that identifies it, and the files to download."""
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source that is no folder reads as `owner/name` or `owner/name@revision`."""
+    """Whether a source that is not a folder looks like `owner/name` or `owner/name@revision`."""
     return _HUB_ID.fullmatch(source) is not None
 
 
 def download_model(source: str, *, allow_torch: bool) -> Path:
-    """Download a model, or what is missing of it, and return its folder; huggingface_hub draws the progress.
+    """Download a model, or its missing files, and return its folder. huggingface_hub shows the progress.
 
-    Without a network, what was downloaded before is used.
+    Without a network, earlier downloads are used.
 
     Args:
         source: `owner/name` or `owner/name@revision`.
-        allow_torch: download `pytorch_model*.bin` where there are no safetensors.
+        allow_torch: download `pytorch_model*.bin` if there are no safetensors.
 
     Raises:
-        InvalidModelError: no such model, no access, no network, or only files that Chorus does not read.
+        InvalidModelError: there is no such model, no access or no network, or only files that Chorus does not
+            read.
     """
     match = _HUB_ID.fullmatch(source)
     if match is None:
@@ -95,15 +97,15 @@ def _wanted(repo: str, files: set[str], allow_torch: bool) -> list[str]:
     if found in _TORCH and not allow_torch:
         raise _unavailable(
             repo,
-            "its weights are only there as pytorch_model.bin, which the server never reads. "
+            "its weights exist only as pytorch_model.bin, which the server never reads. "
             f"Convert it once: chorus models convert {repo} {repo.partition('/')[2]}-chorus",
         )
     return _PATTERNS[found]
 
 
 def _cached(source: str, repo: str, revision: str | None, cause: Exception) -> Path:
-    """What was downloaded before. huggingface_hub counts a snapshot as there only if all that is asked for
-    is."""
+    """What was downloaded before. huggingface_hub finds a snapshot only if everything that is asked for is
+    there."""
     for marker, patterns in _PATTERNS.items():
         try:
             found = snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True)
@@ -112,7 +114,7 @@ def _cached(source: str, repo: str, revision: str | None, cause: Exception) -> P
         if (Path(found) / marker).is_file():
             return Path(found)
     raise _unavailable(
-        source, f"the hub cannot be reached, and the model was not downloaded before ({cause})"
+        source, f"the hub cannot be reached, and the model has not been downloaded before ({cause})"
     ) from cause
 
 

@@ -36,11 +36,11 @@ class HuggingFaceReader(PlacedReader):
         """Open a folder.
 
         Args:
-            vocabulary: a SentencePiece model to use in place of the folder's own.
+            vocabulary: a SentencePiece model to use instead of the folder's own.
 
         Raises:
-            InvalidModelError: no readable config or weights; another kind of model, or tokens that the
-                vocabulary lacks; or a tensor is missing, extra or misshapen.
+            InvalidModelError: there is no readable config or there are no weights; it is another kind of
+                model, or has tokens that the vocabulary lacks; or a tensor is missing, extra or misshapen.
         """
         fields = read_json(folder / "config.json")
         check_model(folder, fields)
@@ -57,7 +57,7 @@ class HuggingFaceReader(PlacedReader):
         check_ids(folder, fields, config, found)
         self.vocabulary = found
         self.identity = identity_of([folder / "config.json", *files])
-        # The model has no scale of its own but a tied head's.
+        # The model has no scale of its own, except for a tied head.
         output = TensorLocation(
             EMBEDDING_ALIASES[0] if shared else HEAD, True, config.d_model**-0.5 if head.scaled else 1.0
         )
@@ -74,17 +74,17 @@ class HuggingFaceReader(PlacedReader):
 
 
 def is_huggingface(folder: Path) -> bool:
-    """Whether a folder holds safetensors weights under transformers' names."""
+    """Whether a folder has safetensors weights with transformers' names."""
     return (folder / SAFETENSORS_FILE).is_file() or (folder / SAFETENSORS_INDEX).is_file()
 
 
 def is_torch(folder: Path) -> bool:
-    """Whether a folder holds weights only as `pytorch_model*.bin`."""
+    """Whether a folder has its weights only as `pytorch_model*.bin`."""
     return not is_huggingface(folder) and any((folder / name).is_file() for name in TORCH_NAMES)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
-    """The raw tensors of a folder's safetensors file or files, and the files."""
+    """The raw tensors of a folder's safetensors file or files, and these files."""
     if not (folder / SAFETENSORS_INDEX).is_file():
         path = folder / SAFETENSORS_FILE
         return dict(read_safetensors(path)), [path]
@@ -98,11 +98,13 @@ def read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
 def merge_shard(
     raw: dict[str, RawTensor], path: Path, names: set[str], found: Mapping[str, RawTensor]
 ) -> None:
-    """Add one shard's tensors; the index must not promise what the file lacks, nor two files the same
-    name."""
+    """Add one shard's tensors. The index must not promise a tensor that the file lacks, nor may two files
+    have the same one."""
     absent = sorted(names - set(found))
     if absent:
-        raise InvalidModelError(f"the index says that {path.name} holds tensor {absent[0]}, and it does not")
+        raise InvalidModelError(
+            f"the index says that {path.name} contains tensor {absent[0]}, but it does not"
+        )
     for name in found:
         if name in raw:
             raise InvalidModelError(f"tensor {name} is in more than one file, {path.name} among them")
@@ -110,11 +112,11 @@ def merge_shard(
 
 
 def sharded_files(index: Path) -> dict[Path, set[str]]:
-    """The files that an index names, with the tensors that each should hold.
+    """The files that an index names, with the tensors that each should have.
 
     Raises:
-        InvalidModelError: no `weight_map`, a file that is not a plain name in the same folder, or a missing
-            file.
+        InvalidModelError: there is no `weight_map`, a file is not a plain name in the same folder, or a file
+            is missing.
     """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -126,7 +128,7 @@ def sharded_files(index: Path) -> dict[Path, set[str]]:
         files.setdefault(index.parent / file, set()).add(name)
     for path in files:
         if not path.is_file():
-            raise InvalidModelError(f"{index.name} names {path.name}, and the folder lacks it")
+            raise InvalidModelError(f"{index.name} names {path.name}, which is not in the folder")
     return files
 
 
@@ -137,13 +139,13 @@ def is_shared(raw: Mapping[str, RawTensor]) -> bool:
 
 
 def without_aliases(raw: Mapping[str, RawTensor], shared: bool) -> dict[str, RawTensor]:
-    """Leave one name to the embedding where the file has it under several, once they are seen to be equal.
+    """If the file has the embedding under several names, check that they are equal and keep one.
 
     Args:
-        shared: whether the head is one of them.
+        shared: whether the head is one of these names.
 
     Raises:
-        InvalidModelError: two names of one tied tensor hold different values.
+        InvalidModelError: two names of one tied tensor have different values.
     """
     aliases = (*EMBEDDING_ALIASES, HEAD) if shared else EMBEDDING_ALIASES
     present = [name for name in aliases if name in raw]
@@ -154,9 +156,9 @@ def without_aliases(raw: Mapping[str, RawTensor], shared: bool) -> dict[str, Raw
     for name in present[1:]:
         if not same_values(kept, raw[name]):
             raise InvalidModelError(
-                f"tensors {present[0]} and {name} are one in this architecture, and differ here"
+                f"tensors {present[0]} and {name} are the same in this architecture, but differ here"
                 + (
-                    "; if the head has values of its own, config.json says tie_word_embeddings false"
+                    "; if the head has values of its own, set tie_word_embeddings to false in config.json"
                     if name == HEAD
                     else ""
                 )

@@ -1,4 +1,4 @@
-"""What a Hugging Face folder may be that Chorus does not serve, or would serve with other numbers: refused by
+"""Hugging Face folders that Chorus does not serve, or would serve with other numbers. They are refused by
 name before a tensor is read."""
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer_config.json"
 
 _TOKENIZERS = ("T5Tokenizer", "MT5Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
-"""Those that write text as SentencePiece does, with or without `Fast`; the last two are names for any."""
+"""Tokenizers that write text as SentencePiece does, with or without `Fast`; the last two are names for
+any."""
 _BYT5_ROWS = 384
 _ENDINGS = ("shared.weight", "encoder.final_layer_norm.weight", "decoder.final_layer_norm.weight")
 _WRAPPERS = {
-    "module.": "torch's DataParallel and DeepSpeed leave it: save model.module",
-    "_orig_mod.": "torch.compile leaves it: save model._orig_mod",
-    "base_model.model.": "PEFT leaves it: save what model.merge_and_unload() returns",
-    "_fsdp_wrapped_module.": "torch's FSDP leaves it: save the full state dict of the model inside",
+    "module.": "torch's DataParallel and DeepSpeed add it: save model.module",
+    "_orig_mod.": "torch.compile adds it: save model._orig_mod",
+    "base_model.model.": "PEFT adds it: save the result of model.merge_and_unload()",
+    "_fsdp_wrapped_module.": "torch's FSDP adds it: save the full state dict of the model inside",
 }
 _ADAPTED = (".base_layer.", ".lora_A.", ".lora_B.", ".lora_embedding_A.", ".ia3_l.", ".modules_to_save.")
 
 
 def check_model(folder: Path, fields: Mapping[str, Any]) -> None:
-    """Refuse quantised weights, and models whose text is no SentencePiece.
+    """Refuse quantised weights, and models whose text does not go through SentencePiece.
 
     Args:
-        fields: of `config.json`.
+        fields: the fields of `config.json`.
 
     Raises:
-        InvalidModelError: one of them; names it.
+        InvalidModelError: it is such a model; the error names it.
     """
     quantised = fields.get("quantization_config")
     if quantised is not None:
@@ -45,7 +46,7 @@ def check_model(folder: Path, fields: Mapping[str, Any]) -> None:
         )
         raise InvalidModelError(
             f"config.json says quantization_config ({quoted(method)}), and Chorus reads float weights only: "
-            "take the model that was quantised (chorus models convert --dtype int8 makes a small one)",
+            "use the model that was quantised (chorus models convert --dtype int8 makes a small one)",
             field="quantization_config",
         )
     path = folder / TOKENIZER
@@ -63,7 +64,7 @@ def check_model(folder: Path, fields: Mapping[str, Any]) -> None:
     if tokenizer is not None and tokenizer not in _TOKENIZERS:
         raise InvalidModelError(
             f"the model's tokenizer_class is {quoted(said)}, and Chorus writes text as T5Tokenizer does: the "
-            "model would read other ids than it was trained on",
+            "model would read ids other than those it was trained on",
             field="tokenizer_class",
         )
 
@@ -72,7 +73,8 @@ def check_names(names: Iterable[str]) -> None:
     """Refuse the tensors of a model that was saved inside another.
 
     Raises:
-        InvalidModelError: names begin with a prefix, or an adapter's tensors are among them; names it.
+        InvalidModelError: names begin with a prefix, or an adapter's tensors are among them; the error says
+            which.
     """
     names = frozenset(names)
     for name in sorted(names):
@@ -81,7 +83,7 @@ def check_names(names: Iterable[str]) -> None:
             prefix = name.removesuffix(ending)
             found = [advice for wrapper, advice in _WRAPPERS.items() if wrapper in prefix]
             raise InvalidModelError(
-                f"the tensors' names begin with {quoted(prefix)} (one is {quoted(name)}), and a T5's do not. "
+                f"the tensors' names begin with {quoted(prefix)} (one is {quoted(name)}), but a T5's do not. "
                 + (found[0] if found else "Save the T5 inside that model by itself")
                 + ", with save_pretrained",
                 field="model",
@@ -89,8 +91,8 @@ def check_names(names: Iterable[str]) -> None:
     adapted = next((name for name in sorted(names) if any(part in name for part in _ADAPTED)), None)
     if adapted is not None:
         raise InvalidModelError(
-            f"tensor {quoted(adapted)} belongs to an adapter that was not merged: save what PEFT's "
-            "model.merge_and_unload() returns, with save_pretrained",
+            f"tensor {quoted(adapted)} belongs to an adapter that was not merged: save the result of PEFT's "
+            "model.merge_and_unload(), with save_pretrained",
             field="model",
         )
 
@@ -98,15 +100,15 @@ def check_names(names: Iterable[str]) -> None:
 def check_ids(
     folder: Path, fields: Mapping[str, Any], config: T5Config, vocabulary: FoundVocabulary | None
 ) -> None:
-    """Refuse special ids on which config.json, generation_config.json and the vocabulary do not agree.
+    """Refuse special ids if config.json, generation_config.json and the vocabulary do not agree on them.
 
     Raises:
-        InvalidModelError: two of them differ; names both.
+        InvalidModelError: two of them differ; the error names both.
     """
     check_vocabulary(config, vocabulary)
     if vocabulary is not None and fields.get("unk_token_id") not in (None, vocabulary.unk_id):
         raise InvalidModelError(
-            f"config.json says unk_token_id {quoted(fields['unk_token_id'])}, and {vocabulary.path.name} has "
+            f"config.json says unk_token_id {quoted(fields['unk_token_id'])}, but {vocabulary.path.name} has "
             f"<unk> at {vocabulary.unk_id}: one of them belongs to another model",
             field="unk_token_id",
         )
@@ -121,7 +123,7 @@ def check_ids(
         other = special_id(generation, key, known, GENERATION)
         if other != known:
             raise InvalidModelError(
-                f"config.json means {key} {known} and {GENERATION} says {other}: correct the one that is "
+                f"config.json has {key} {known}, but {GENERATION} says {other}: correct the one that is "
                 "wrong",
                 field=key,
             )

@@ -22,19 +22,19 @@ _DENSE_NAMES = {"relu": ("relu",), "gelu": ("gelu_new", "gelu_pytorch_tanh")}
 _TIED_BY_DEFAULT = {"t5": True, "mt5": False}
 SCALED = "scale_decoder_outputs"
 UNPADDED = "chorus_vocab_size"
-"""transformers has no word for it: its `vocab_size` counts the padding rows, which no fingerprint does."""
+"""transformers has no field for this: its `vocab_size` counts padding rows, which no fingerprint counts."""
 _KNOWN_PADDING = {32128: 32100, 250112: 250100}
-"""Rows of the embedding, and how many of them mean something: T5's and mT5's vocabularies."""
+"""Rows of the embedding, and how many of them have a meaning: T5's and mT5's vocabularies."""
 _PADDED_TO = 64
-"""What tables are padded to a multiple of: 128 by T5X, 64 for tensor cores."""
+"""Tables are padded to a multiple of one of these: 128 by T5X, 64 for tensor cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a `config.json` says of the head.
+    """What a `config.json` says about the head.
 
     Attributes:
-        shared: whether its matrix is the embedding's; None where the tensors say.
+        shared: whether its matrix is the embedding's; None if the tensors have to show it.
         scaled: whether its input is multiplied by d_model ** -0.5.
     """
 
@@ -43,12 +43,12 @@ class Head:
 
 
 def head_from_huggingface(fields: Mapping[str, Any]) -> Head:
-    """transformers 4 means both by `tie_word_embeddings`. transformers 5 writes true there whatever the
-    model, ties a head that is absent or equal, and keeps the old meaning in `scale_decoder_outputs`; its mT5
-    has no scale.
+    """In transformers 4, `tie_word_embeddings` means both. transformers 5 writes true there for every model,
+    ties a head that is absent or equal, and keeps the old meaning in `scale_decoder_outputs`. Its mT5 has no
+    scale.
 
     Raises:
-        InvalidModelError: not a T5 or mT5, or a field is wrong; names the field.
+        InvalidModelError: it is not a T5 or mT5, or a field is wrong; names the field.
     """
     kind = _kind(fields)
     if fields.get(SCALED) is not None:
@@ -64,21 +64,21 @@ def unpadded_vocab_size(rows: int, vocabulary_size: int | None = None) -> int:
     """How many rows of the embedding belong to the vocabulary.
 
     Args:
-        rows: of the embedding.
-        vocabulary_size: pieces and extra ids, when the vocabulary is at hand.
+        rows: rows of the embedding.
+        vocabulary_size: number of pieces and extra ids, if the vocabulary is at hand.
 
     Raises:
-        InvalidModelError: the vocabulary has more ids than the embedding has rows, or so few that the others
-            are no padding.
+        InvalidModelError: the vocabulary has more ids than the embedding has rows, or so few that the other
+            rows cannot be padding.
     """
     known = _KNOWN_PADDING.get(rows, rows)
     if vocabulary_size is None:
         return known
     if vocabulary_size < rows and rows % _PADDED_TO:
         raise InvalidModelError(
-            f"the embedding has {rows} rows and the vocabulary {vocabulary_size} ids, and padding would make "
+            f"the embedding has {rows} rows and the vocabulary {vocabulary_size} ids, but padding would make "
             f"a multiple of {_PADDED_TO}: the model knows tokens that the vocabulary lacks. If those rows "
-            f"mean nothing, convert it with --vocab-size {vocabulary_size}",
+            f"have no meaning, convert it with --vocab-size {vocabulary_size}",
             field="vocabulary",
         )
     if vocabulary_size > rows:
@@ -101,14 +101,15 @@ def config_from_huggingface(
     """The T5Config that a `config.json` describes.
 
     Args:
-        vocabulary: beside it, if there is one: says how many rows of the embedding are padding.
+        vocabulary: the vocabulary beside it, if there is one. It shows how many rows of the embedding are
+            padding.
         name: what to call the model.
-        vocab_size: ids without padding rows, when the caller knows; else the field that we write, the
-            vocabulary's, or the known padding of T5 and mT5.
-        tied: as `T5Config` means it: see `head_from_huggingface`.
+        vocab_size: ids without padding rows, if the caller knows; by default the field that we write, else
+            the vocabulary's, else the known padding of T5 and mT5.
+        tied: in the sense of `T5Config`; see `head_from_huggingface`.
 
     Raises:
-        InvalidModelError: not a T5 or mT5, or a field is missing or wrong; names the field.
+        InvalidModelError: it is not a T5 or mT5, or a field is missing or wrong; names the field.
     """
     _kind(fields)
     size = vocab_size or (_integer(fields, UNPADDED) if UNPADDED in fields else None)
@@ -158,7 +159,7 @@ def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
         # exact one.
         "feed_forward_proj": _feed_forward_name(config),
         "tie_word_embeddings": config.tied,
-        # transformers 5.0 reads the scale from here alone.
+        # transformers 5.0 reads the scale only from here.
         SCALED: config.tied,
         "layer_norm_epsilon": config.norm_epsilon,
         "dropout_rate": config.dropout_rate,
@@ -185,7 +186,7 @@ def _feed_forward(fields: Mapping[str, Any]) -> tuple[bool, Any]:
             field="feed_forward_proj",
         )
     gated, activation = _ACTIVATIONS[name]
-    # transformers computes these two where they are written; to believe either side would be a guess.
+    # transformers uses these two fields if they are there; to believe either side would be a guess.
     said = {"is_gated_act": (gated,), "dense_act_fn": _DENSE_NAMES[activation]}
     for key, expected in said.items():
         if fields.get(key) is not None and fields[key] not in expected:
@@ -198,10 +199,10 @@ def _feed_forward(fields: Mapping[str, Any]) -> tuple[bool, Any]:
 
 
 def special_id(fields: Mapping[str, Any], key: str, default: int, file: str = "config.json") -> int:
-    """The id in a field; a list of one is that one.
+    """The id in a field; in a list of one, that one.
 
     Raises:
-        InvalidModelError: no id, or several.
+        InvalidModelError: there is no id, or there are several.
     """
     value = fields.get(key)
     if isinstance(value, list) and len(value) == 1:
@@ -244,4 +245,4 @@ def _boolean(fields: Mapping[str, Any], key: str, default: bool) -> bool:
 
 def _wrong(key: str, expected: str, value: Any, file: str = "config.json") -> InvalidModelError:
     got = "nothing" if value is None else quoted(value)
-    return InvalidModelError(f"{file}: {key} must be {expected}, and is {got}", field=key)
+    return InvalidModelError(f"{file}: {key} must be {expected}, but is {got}", field=key)

@@ -1,7 +1,7 @@
 """Where the tensors of a canonical T5 are in a Hugging Face T5 or mT5 state dict.
 
-torch's Linear stores `[out, in]`; canonical matrices are `[in, out]`, so every matrix but the two embedding
-tables and the relative biases is transposed.
+torch's Linear stores `[out, in]`, canonical matrices are `[in, out]`. So every matrix is transposed, except
+the two embedding tables and the relative biases.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _PROJECTIONS = {"query": "q", "key": "k", "value": "v", "output": "o"}
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.([a-z_]+?)(_norm|\.(\w+))")
 
 EMBEDDING_ALIASES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-"""torch ties these; a file may hold any of them, and holds the same values under each."""
+"""torch ties these. A file may have any of them, with the same values."""
 
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
-"""In files made by old versions of transformers; the model never had a use for it."""
+"""Old versions of transformers wrote these; the model never used them."""
 
 
 def huggingface_place(canonical: str) -> TensorLocation:

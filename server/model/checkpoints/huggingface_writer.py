@@ -86,7 +86,7 @@ def _file_names(count: int) -> list[str]:
 
 
 def _write_header(path: Path, slots: dict[str, _Slot], number: int, dtype: np.dtype[Any]) -> int:
-    """Write the header, make the file as long as it will be, and return where its data starts."""
+    """Write the header, extend the file to its final length, and return where its data starts."""
     kind = "BF16" if dtype == BFLOAT16 else "F32"
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

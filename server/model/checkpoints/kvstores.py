@@ -13,10 +13,10 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}[a-z0-9]")
 
 
 def folder_spec(source: str | Path) -> dict[str, Any]:
-    """tensorstore's key-value store specification of a folder; its path ends with a slash.
+    """tensorstore's key-value store specification of a folder. Its path ends with a slash.
 
     Raises:
-        InvalidModelError: a scheme or bucket name that cannot be.
+        InvalidModelError: the scheme or bucket name is not valid.
     """
     text = str(source)
     if "://" not in text:

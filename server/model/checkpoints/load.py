@@ -24,10 +24,10 @@ class LoadedModel:
     """A base model, ready to compile.
 
     Attributes:
-        vocabulary: None when the checkpoint has none and none was given.
-        fingerprint: SHA-256 (hex) of architecture and weights; prompts name it.
+        vocabulary: None if the checkpoint has none and none was given.
+        fingerprint: SHA-256 (hex) of architecture and weights; prompts refer to it.
         vocabulary_digest: SHA-256 (hex) of the vocabulary; None without one.
-        name: for people.
+        name: shown to people.
     """
 
     model: Model
@@ -52,15 +52,16 @@ def load_model(
 
     Args:
         source: a Hugging Face, T5X or Chorus folder, a hub id, or a `gs://` T5X folder.
-        dtype: float32 or bfloat16; weights are cast while they are read.
-        matrix_dtype: of what activations are multiplied with; None is `dtype`.
-        sharding, mesh: as `server.model.t5.assemble` takes them.
-        progress: told after each tensor.
-        options: what the source does not say about itself.
+        dtype: float32 or bfloat16. Weights are cast while they are read.
+        matrix_dtype: dtype of the matrices that activations are multiplied with; None means `dtype`.
+        sharding, mesh: as in `server.model.t5.assemble`.
+        progress: called after each tensor.
+        options: facts that the source does not give.
 
     Raises:
-        InvalidModelError: nothing to load, or a tensor is wrong, missing, extra or misshapen; names it.
-        InvalidInputError: the mesh does not divide the model; names the axis. Nothing was read yet.
+        InvalidModelError: there is nothing to load, or a tensor is wrong, missing, extra or misshapen; names
+            it.
+        InvalidInputError: the mesh does not divide the model; names the axis. Nothing has been read yet.
     """
     resolved = target_dtype(dtype)
     reader = open_checkpoint(source, options)
@@ -100,14 +101,14 @@ def vocabulary_digest(reader: CheckpointReader) -> str | None:
 
 
 def total_bytes(reader: CheckpointReader, itemsize: int) -> int:
-    """Bytes of all tensors in a dtype."""
+    """Bytes of all tensors in a dtype of `itemsize` bytes."""
     return parameter_count(reader.config) * itemsize
 
 
 def reported(
     tensors: Iterable[tuple[str, Any]], progress: TensorProgress, what: str, total: int
 ) -> Iterator[tuple[str, Any]]:
-    """The same tensors, with `progress` told the bytes of those that went past."""
+    """The same tensors. After each one `progress` is called with the bytes so far."""
     done = 0
     for name, array in tensors:
         done += array.nbytes

@@ -20,16 +20,16 @@ from server.model.config import Activation
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """What a source may not say about itself.
+    """Facts that a source may not give.
 
     Attributes:
         vocabulary: a SentencePiece model; overrides the one in the folder.
         name: what to call the model.
-        allow_torch: read `pytorch_model*.bin` through the restricted reader. Only `chorus models convert`
-            asks for it.
-        vocab_size: ids without padding rows, where the format does not say.
-        relative_max_distance: T5X only; None is 128.
-        activation: T5X only; None is gelu when gated, else relu.
+        allow_torch: read `pytorch_model*.bin` with the restricted reader. Only `chorus models convert` asks
+            for this.
+        vocab_size: ids without padding rows, if the format does not give them.
+        relative_max_distance: only for T5X; None means 128.
+        activation: only for T5X; None means gelu if gated, else relu.
     """
 
     vocabulary: Path | None = None
@@ -44,25 +44,25 @@ def open_checkpoint(source: str | Path, options: OpenOptions | None = None) -> C
     """Recognise a checkpoint's format and open it.
 
     Raises:
-        InvalidModelError: nothing there, a format that is not known, or a checkpoint that cannot be read.
+        InvalidModelError: there is nothing, the format is unknown, or the checkpoint cannot be read.
     """
     options = options or OpenOptions()
     text = str(source)
     if "://" in text:
         return T5XReader(text, _hints(text, options), options.vocabulary)
     folder = Path(source)
-    if os.path.isdir(folder):  # noqa: PTH112 - answers whatever the name is
+    if os.path.isdir(folder):  # noqa: PTH112 - it answers for any name
         return open_folder(folder, options)
     if isinstance(source, str) and is_hub_id(source):
         named = options if options.name else dataclasses.replace(options, name=source)
         return open_folder(download_model(source, allow_torch=options.allow_torch), named)
     raise InvalidModelError(
-        f"there is no model folder {source}, and it is no hub id (owner/name)", field="model"
+        f"there is no model folder {source}, and it is not a hub id (owner/name)", field="model"
     )
 
 
 def open_folder(folder: Path, options: OpenOptions) -> CheckpointReader:
-    """Open a local folder, whatever its format. Raises InvalidModelError."""
+    """Open a local folder of any format. Raises InvalidModelError."""
     if is_chorus(folder):
         return ChorusReader(folder, vocabulary=options.vocabulary, name=options.name)
     if is_huggingface(folder):
@@ -78,19 +78,19 @@ def open_folder(folder: Path, options: OpenOptions) -> CheckpointReader:
         )
     if is_torch(folder):
         raise InvalidModelError(
-            f"{folder.name} holds its weights as pytorch_model.bin, which the server never reads. "
+            f"{folder.name} has its weights as pytorch_model.bin, which the server never reads. "
             f"Convert it once: chorus models convert {folder} {folder.name}-chorus",
             field="model",
         )
     raise InvalidModelError(
-        f"{folder} holds no checkpoint that Chorus can read: no chorus.json, no model.safetensors, "
+        f"{folder} has no checkpoint that Chorus can read: no chorus.json, no model.safetensors, "
         "no T5X file named checkpoint",
         field="model",
     )
 
 
 def _hints(source: str, options: OpenOptions) -> T5XHints:
-    """T5X's folder is named after its step; the model's name is the folder above."""
+    """T5X's folder is named after its step, so the model gets the name of the folder above."""
     parts = source.rstrip("/").split("/")
     named = parts[-2] if len(parts) > 1 and parts[-1].startswith("checkpoint_") else parts[-1]
     return T5XHints(

@@ -1,8 +1,8 @@
-"""Tensors in Orbax checkpoints, a part at a time.
+"""Tensors in Orbax checkpoints, one part at a time.
 
-Orbax saves and restores whole trees. A tree of all weights would need all of them in host memory at once, so
-the tensors are dealt, in canonical order, into parts of at most `PART_BYTES` (or one tensor, if that is
-larger), each an ordinary Orbax tree checkpoint of `{canonical name: array}`.
+Orbax saves and restores whole trees. A tree of all weights would need all of them in host memory at once. So
+the tensors are divided, in canonical order, into parts of at most `PART_BYTES` (or one tensor, if that is
+larger). Each part is an ordinary Orbax tree checkpoint of `{canonical name: array}`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from server.model.parameters import parameter_axes, parameter_shapes
 
 PART_BYTES = 128 * 1024 * 1024
 CHUNK_BYTES = 16 * 1024 * 1024
-"""Largest piece that tensorstore encodes at once; a tensor in one chunk would be in memory three times."""
+"""Largest piece that tensorstore encodes at once. A tensor in one chunk would be in memory three times."""
 
 
 def write_parts(folder: Path, config: T5Config, tensors: Iterable[tuple[str, HostArray]]) -> list[list[str]]:
     """Save tensors into `folder/00000`, `folder/00001`, ... Returns the names in each.
 
-    Memory holds one part only when the tensors come in canonical order; any order is saved correctly.
+    Memory holds only one part if the tensors come in canonical order. Any order is saved correctly.
     """
     following = _following_size(config)
     parts: list[list[str]] = []
@@ -47,7 +47,7 @@ def write_parts(folder: Path, config: T5Config, tensors: Iterable[tuple[str, Hos
 
 
 def _following_size(config: T5Config) -> dict[str, int]:
-    """Elements of the tensor that comes after each one."""
+    """For each tensor, the number of elements of the next one."""
     shapes = parameter_shapes(config)
     names = list(shapes)
     return {name: int(np.prod(shapes[after])) for name, after in itertools.pairwise(names)}
@@ -72,7 +72,7 @@ def restore_host(
 
 
 def restore_raw(path: Path, names: Iterable[str]) -> dict[str, HostArray]:
-    """Arrays of one part as they are stored; the caller checks shapes. Raises InvalidModelError."""
+    """Arrays of one part as they are stored. The caller checks shapes. Raises InvalidModelError."""
     wanted = list(names)
     with ocp.PyTreeCheckpointer() as checkpointer:
         stored = _stored_shapes(checkpointer, path)
@@ -102,7 +102,7 @@ def restore_placed(
 
 
 def _check(checkpointer: Any, path: Path, config: T5Config, names: list[str]) -> None:
-    """Orbax pads or cuts an array to the shape asked for; a wrong shape must be an error instead."""
+    """Orbax pads or cuts an array to the requested shape, but a wrong shape must be an error."""
     stored = _stored_shapes(checkpointer, path)
     shapes = parameter_shapes(config)
     for name in names:

@@ -1,8 +1,10 @@
-"""int8 at rest: a matrix as whole numbers from -127 to 127 and one f32 scale a channel, undone at load.
+"""int8 at rest: a matrix is stored as whole numbers from -127 to 127 with one f32 scale for each channel, and
+restored on loading.
 
-A quarter of the bytes of f32. Nothing computes in int8. A channel is a token's row in the embedding and an
-output column everywhere else; vectors and relative biases stay f32. A quantised checkpoint carries its
-parent's fingerprint, so that the parent's prompts fit it, and the fingerprint of its own values beside it.
+This takes a quarter of the bytes of f32. Nothing computes in int8. A channel is a token's row in the
+embedding, and an output column everywhere else. Vectors and relative biases stay f32. A quantised checkpoint
+has its parent's fingerprint, so that the parent's prompts fit it, and beside it the fingerprint of its own
+values.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ def is_quantised(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def channel_axis(name: str) -> int:
-    """The axis that has a scale for each place."""
+    """The axis along which each place has a scale."""
     return 0 if name == "embedding" else 1
 
 
 def quantise(name: str, array: HostArray) -> tuple[HostArray, HostArray]:
-    """[I, O] -> int8 [I, O] and scales f32 [channels]; each value is off by at most half its scale."""
+    """[I, O] -> int8 [I, O] and scales f32 [channels]. Each value is off by at most half its scale."""
     wide = array.astype(np.float32, copy=False)
     largest = np.abs(wide).max(axis=1 - channel_axis(name))
     scales = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
@@ -44,7 +46,7 @@ def quantise(name: str, array: HostArray) -> tuple[HostArray, HostArray]:
 
 
 def dequantise(name: str, values: HostArray, scales: HostArray, dtype: np.dtype[Any]) -> HostArray:
-    """The inverse, in `dtype`; worked out in f32."""
+    """The inverse, in `dtype`; computed in f32."""
     return (values.astype(np.float32) * _across(name, scales)).astype(dtype, copy=False)
 
 
@@ -52,7 +54,7 @@ class Quantiser:
     """Turns canonical tensors into stored ones on their way to the disk.
 
     Attributes:
-        parent: fingerprint of what came in.
+        parent: fingerprint of the tensors that came in.
         content: fingerprint of what the stored values give.
     """
 
@@ -69,7 +71,7 @@ class Quantiser:
 
     @property
     def tensor_digests(self) -> dict[str, str]:
-        """Of the stored values, by canonical name."""
+        """Digests of the stored values, by canonical name."""
         return self._stored.tensor_digests
 
     def stored(self, tensors: Iterable[tuple[str, HostArray]]) -> Iterator[tuple[str, HostArray]]:
@@ -89,10 +91,10 @@ class Quantiser:
 def dequantised(
     config: T5Config, parts: Iterable[Raw], dtype: np.dtype[Any]
 ) -> Iterator[tuple[str, HostArray]]:
-    """The canonical tensors of raw parts in order; a tensor's scales come before it.
+    """The canonical tensors, from raw parts in order. A tensor's scales come before it.
 
     Raises:
-        InvalidModelError: an array of another shape or type, or a scale that is no positive number.
+        InvalidModelError: an array has another shape or type, or a scale is not a positive number.
     """
     shapes, scales = parameter_shapes(config), dict[str, HostArray]()
     for part in parts:
@@ -106,7 +108,7 @@ def dequantised(
             channels = (shapes[name][channel_axis(name)],)
             factors = _checked(name + SCALE, scales.pop(name + SCALE, None), channels, np.float32)
             if not (np.isfinite(factors) & (factors > 0)).all():
-                raise InvalidModelError(f"tensor {name + SCALE} holds scales that are not positive numbers")
+                raise InvalidModelError(f"tensor {name + SCALE} has scales that are not positive numbers")
             yield name, dequantise(name, _checked(name, array, shapes[name], np.int8), factors, dtype)
 
 
@@ -125,7 +127,9 @@ def _across(name: str, scales: HostArray) -> HostArray:
 
 def _checked(name: str, found: HostArray | None, shape: tuple[int, ...], dtype: Any) -> HostArray:
     if found is None:
-        raise InvalidModelError(f"the checkpoint lacks tensor {name}, or has it behind what needs it")
+        raise InvalidModelError(
+            f"the checkpoint lacks tensor {name}, or has it after the tensor that needs it"
+        )
     if found.shape != shape or found.dtype != dtype:
         raise InvalidModelError(
             f"tensor {name} is {found.dtype}{list(found.shape)}, expected {np.dtype(dtype)}{list(shape)}"

@@ -1,4 +1,4 @@
-"""What every checkpoint format looks like to the rest: a config, and canonical tensors one at a time."""
+"""What every checkpoint format offers: a config, and canonical tensors one at a time."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NAMED_IN_ERRORS = 3
 
 @dataclass(frozen=True, slots=True)
 class TensorLocation:
-    """Where a canonical tensor is in a file: its name there, whether its axes are the other way round, and
-    what its values are multiplied with."""
+    """Where a canonical tensor is in a file: its name there, whether its axes are swapped, and the factor for
+    its values."""
 
     name: str
     transpose: bool
@@ -33,17 +33,18 @@ class TensorLocation:
 
 
 class CheckpointReader(ABC):
-    """An opened checkpoint. Opening reads names and shapes only.
+    """An opened checkpoint. Opening reads only names and shapes.
 
     Attributes:
         config: the architecture.
         vocabulary: the SentencePiece model beside the weights, if there is one.
-        fingerprint: as stored in the checkpoint; None when the format has no place for it.
-        identity: names, sizes and times of the files, to recognise unchanged ones; None when that is not
-            known.
-        stored_dtype: f32, or bf16 when every tensor is stored in bf16.
-        tensor_digests: by canonical name, where the format keeps them.
-        content_fingerprint: of a quantised checkpoint's own values; `fingerprint` is then its parent's.
+        fingerprint: as stored in the checkpoint; None if the format has no place for it.
+        identity: names, sizes and times of the files, by which unchanged files are recognised; None if
+            unknown.
+        stored_dtype: f32; or bf16 if every tensor is stored in bf16.
+        tensor_digests: by canonical name, if the format keeps them.
+        content_fingerprint: of a quantised checkpoint's own values; its `fingerprint` is then that of its
+            parent.
     """
 
     format: ClassVar[str]
@@ -57,22 +58,22 @@ class CheckpointReader(ABC):
 
     @abstractmethod
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, HostArray]]:
-        """Every canonical tensor once, cast to `dtype`; each is read when it is asked for and kept by nobody.
+        """Every canonical tensor once, cast to `dtype`. Each is read when it is asked for, and none is kept.
 
         Raises:
-            InvalidModelError: a tensor cannot be read, or holds values that are not finite; names it.
+            InvalidModelError: a tensor cannot be read, or has values that are not finite; names it.
         """
 
     def placed(
         self, dtype: np.dtype[Any], sharding: WeightSharding | None
     ) -> Iterator[tuple[str, HostArray | jax.Array]]:
-        """As `tensors`, for a model that will live under `sharding`: a format that can, restores each shard
-        to its own device; others yield host arrays."""
+        """Like `tensors`, for a model that will live under `sharding`. A format that can do so restores each
+        shard to its own device; others yield host arrays."""
         yield from self.tensors(dtype)
 
 
 class PlacedReader(CheckpointReader):
-    """A reader over named raw tensors and a table of places."""
+    """A reader over named raw tensors and a table of their locations."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class PlacedReader(CheckpointReader):
     ) -> None:
         self.config = config
         self._matched = match_tensors(config, raw, place, unused)
-        # A scaled tensor has values that its file's bf16 would round.
+        # A scaled tensor has values that the bf16 of its file would round.
         kinds = {tensor.dtype if place.scale == 1 else FLOAT32 for place, tensor in self._matched.values()}
         self.stored_dtype = BFLOAT16 if kinds == {BFLOAT16} else FLOAT32
 
@@ -104,7 +105,7 @@ def match_tensors(
         unused: names that may be present and are not read.
 
     Raises:
-        InvalidModelError: a tensor is missing, misshapen or extra; names it as the file does.
+        InvalidModelError: a tensor is missing, misshapen or extra; the error uses the file's name for it.
     """
     shapes = parameter_shapes(config)
     places = {canonical: place(canonical) for canonical in shapes}
@@ -114,7 +115,7 @@ def match_tensors(
     extra = sorted(set(raw) - {found.name for found in places.values()} - unused)
     if extra:
         raise InvalidModelError(
-            f"the checkpoint holds {_listed('tensor', extra)} that this architecture does not have"
+            f"the checkpoint has {_listed('tensor', extra)}, which this architecture does not have"
         )
     wrong = []
     for canonical, found in places.items():

@@ -1,7 +1,8 @@
 """Reads one safetensors file by plain file reads.
 
 The library maps the whole file, and mapped pages that were touched count as resident memory: reading 45 GB
-would look like, and under a container's limit be, 45 GB. `pread` of a few MiB at a time does not.
+would look like 45 GB of memory, and count as such under a container's limit. `pread` of a few MiB at a time
+does not.
 
 Format: 8 bytes little-endian header length N, N bytes of JSON `{name: {dtype, shape, data_offsets}}`, then
 the data.
@@ -39,7 +40,7 @@ SAFETENSORS_DTYPES: Mapping[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class FileTensor:
-    """A contiguous, row-major tensor at an offset of a file."""
+    """A contiguous, row-major tensor at an offset in a file."""
 
     path: Path
     offset: int
@@ -62,7 +63,7 @@ class FileTensor:
 
 
 def read_exactly(descriptor: int, offset: int, count: int, path: Path) -> bytearray:
-    """`count` bytes from `offset`, or InvalidModelError when the file ends before."""
+    """`count` bytes from `offset`. Raises InvalidModelError if the file ends before."""
     data = bytearray(count)
     view = memoryview(data)
     done = 0
@@ -77,11 +78,12 @@ def read_exactly(descriptor: int, offset: int, count: int, path: Path) -> bytear
 
 
 def read_safetensors(path: Path) -> dict[str, FileTensor]:
-    """The tensors of one file, by name; only the header is read.
+    """The tensors of one file, by name. Only the header is read.
 
     Raises:
-        InvalidModelError: not a safetensors file, a header over 16 MiB or not JSON, a name twice, an unknown
-            dtype, or offsets that overlap, leave holes, contradict the shape or pass the end of the file.
+        InvalidModelError: it is not a safetensors file; its header is over 16 MiB or not JSON; a name comes
+            twice; a dtype is unknown; or offsets overlap, leave gaps, contradict the shape or pass the end of
+            the file.
     """
     size = path.stat().st_size
     header, start = _read_header(path, size)
@@ -134,7 +136,7 @@ def _entry(path: Path, name: str, entry: Any, start: int) -> tuple[FileTensor, t
 
 def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     count = dtype.itemsize
-    for extent in shape:  # Python integers: a product of hostile extents must not wrap
+    for extent in shape:  # Python integers, because a product of hostile extents must not overflow
         count *= extent
     return count
 
@@ -144,10 +146,10 @@ def _check_spans(path: Path, spans: list[tuple[int, int, str]], data_bytes: int)
     for begin, end, name in spans:
         if begin != position:
             raise InvalidModelError(
-                f"{path.name}: the data of tensor {name} overlaps another or leaves a hole"
+                f"{path.name}: the data of tensor {name} overlaps another or leaves a gap"
             )
         position = end
     if position != data_bytes:
         raise InvalidModelError(
-            f"{path.name} holds {data_bytes} bytes of data where its header names {position}"
+            f"{path.name} has {data_bytes} bytes of data, but its header describes {position}"
         )

@@ -1,8 +1,7 @@
 """T5X checkpoints: a msgpack file named `checkpoint`, and a zarr folder for each large tensor.
 
-Read from a local folder or straight from Google Cloud Storage, by the same code. The format carries neither
-config nor
-vocabulary: shapes give every size, `OpenOptions` the rest.
+It is read from a local folder or straight from Google Cloud Storage, with the same code. The format has
+neither config nor vocabulary: shapes give every size, and `OpenOptions` the rest.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class T5XReader(PlacedReader):
             source: a path, a `file://` or a `gs://` address.
 
         Raises:
-            InvalidModelError: no such checkpoint, or a tensor missing, extra or misshapen.
+            InvalidModelError: there is no such checkpoint, or a tensor is missing, extra or misshapen.
         """
         folder = folder_spec(source)
         raw = _raw_tensors(folder)
@@ -61,7 +60,7 @@ def is_t5x(folder: Path) -> bool:
 
 
 def latest_step(folder: Path) -> Path | None:
-    """The highest `checkpoint_STEP` inside a local folder of them, or None."""
+    """The highest `checkpoint_STEP` in a local folder of such folders, or None."""
     steps = {
         int(match.group(1)): path
         for path in folder.glob("checkpoint_*")
@@ -103,7 +102,7 @@ def _read_state(folder: dict[str, Any], context: ts.Context) -> dict[str, Any]:
 
 
 def _target_leaves(state: dict[str, Any]) -> dict[str, Any]:
-    """The weights: version 3 keeps them under `optimizer/target`."""
+    """The weights. Version 3 keeps them under `optimizer/target`."""
     holder = state.get("optimizer", state)
     target = holder.get("target") if isinstance(holder, dict) else None
     if not isinstance(target, dict) or not target:
@@ -112,7 +111,7 @@ def _target_leaves(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _folder_name(name: str, leaf: dict[str, Any]) -> str:
-    """The zarr folder beside the state file. The path stored with it is where it was written first: only its
+    """The zarr folder beside the state file. The stored path says where it was first written, so only its
     last part still means anything."""
     kvstore = leaf.get("kvstore")
     path = kvstore.get("path") if isinstance(kvstore, dict) else None

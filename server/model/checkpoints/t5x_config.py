@@ -16,13 +16,13 @@ TensorShapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class T5XHints:
-    """What shapes cannot say.
+    """Facts that shapes cannot give.
 
     Attributes:
-        name: for people.
-        vocab_size: ids without padding rows; None asks the vocabulary, else known paddings.
+        name: shown to people.
+        vocab_size: ids without padding rows; if None, the vocabulary decides, else known paddings.
         relative_max_distance: 128 in every published model.
-        activation: None is gelu when gated (T5 1.1, mT5), else relu (T5 1.0).
+        activation: None means gelu if gated (T5 1.1, mT5), else relu (T5 1.0).
     """
 
     name: str
@@ -35,10 +35,10 @@ def infer_config(shapes: TensorShapes, hints: T5XHints, vocabulary: FoundVocabul
     """The config that fits the shapes.
 
     Args:
-        shapes: by T5X name, `encoder/layers_0/attention/query/kernel`.
+        shapes: by T5X name, such as `encoder/layers_0/attention/query/kernel`.
 
     Raises:
-        InvalidModelError: a tensor that sizes are read from is missing or has the wrong rank; names it.
+        InvalidModelError: a tensor that is needed for sizes is missing or has the wrong rank; names it.
     """
     if any(name.startswith(("encoder/encoder/", "decoder/decoder/")) for name in shapes):
         raise InvalidModelError("this T5X checkpoint has scanned layers, which Chorus does not read")

@@ -1,7 +1,8 @@
 """Where the tensors of a canonical T5 are in a T5X train state (`optimizer/target/...`).
 
-Kernels are `[in, out]` as ours. The relative bias is `[H, buckets]` there. A single activation's kernel is
-`wi`, a gated one's are `wi_0` and `wi_1`; the head is `logits_dense`, absent when tied.
+Kernels are `[in, out]`, like ours. The relative bias is `[H, buckets]` there. The kernel of a single
+activation is `wi`, those of a gated one are `wi_0` and `wi_1`. The head is `logits_dense`, and absent if
+tied.
 """
 
 from __future__ import annotations

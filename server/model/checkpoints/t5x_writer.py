@@ -1,5 +1,5 @@
-"""Writes a T5X checkpoint (version 3) that T5X and this package read: norms and biases in msgpack, matrices
-in zarr."""
+"""Writes a T5X checkpoint (version 3) that T5X and this package can read: norms and biases in msgpack,
+matrices in zarr."""
 
 from __future__ import annotations
 

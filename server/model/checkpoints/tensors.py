@@ -1,6 +1,6 @@
-"""A tensor in a file, read a block of rows at a time and turned into its canonical array on the way.
+"""A tensor in a file, read one block of rows at a time and turned into its canonical array on the way.
 
-Host memory while one is read is the finished array plus a few blocks, whatever the file's size and dtype.
+Reading one needs host memory for the finished array and a few blocks, whatever the file's size and dtype.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 TensorProgress = Callable[[str, int, int], None]
-"""Told (what is happening, bytes done, bytes in all) after each tensor."""
+"""Called with (what is happening, bytes done, bytes in all) after each tensor."""
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
@@ -35,13 +35,14 @@ class RawTensor(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[HostArray]:
-        """Consecutive blocks of rows along the first axis, in order, none much larger than `block_bytes`."""
+        """Consecutive blocks of rows along the first axis, in order. None is much larger than
+        `block_bytes`."""
         ...
 
 
 @dataclass(frozen=True)
 class ArrayTensor:
-    """A tensor that is in memory already."""
+    """A tensor that is already in memory."""
 
     array: HostArray
 
@@ -59,7 +60,7 @@ class ArrayTensor:
 
 
 def row_ranges(shape: tuple[int, ...], itemsize: int, block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
-    """Slices of the first axis whose rows hold at most `block_bytes`, at least one row each."""
+    """Slices of the first axis whose rows have at most `block_bytes`; each has at least one row."""
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * itemsize
     step = max(1, block_bytes // max(1, row_bytes))
     for start in range(0, shape[0], step):
@@ -78,7 +79,7 @@ def target_dtype(dtype: Any) -> np.dtype[Any]:
         resolved = np.dtype(object)
     if resolved not in (FLOAT32, BFLOAT16):
         raise InvalidModelError(
-            f"weights can be held in float32 or bfloat16, not in {dtype} (T5 overflows in float16)",
+            f"weights can be kept in float32 or bfloat16, not in {dtype} (T5 overflows in float16)",
             field="dtype",
         )
     return resolved
@@ -90,18 +91,19 @@ def read_canonical(
     """Read one tensor into its canonical orientation and `dtype`.
 
     Args:
-        name: what the file calls it; for errors.
-        transpose: whether the file's axes are the other way round (rank 2 only).
-        scale: of the values, in f32 before the cast.
+        name: the file's name for it; for errors.
+        transpose: whether the file's axes are swapped (only for rank 2).
+        scale: factor for the values, applied in f32 before the cast.
 
     Raises:
-        InvalidModelError: not a floating dtype, or a value is not finite once cast.
+        InvalidModelError: the dtype is not a float, or a value is not finite after the cast.
     """
     if raw.dtype not in READABLE:
         raise InvalidModelError(f"tensor {name} has dtype {raw.dtype}; expected float32, bfloat16 or float16")
     shape = raw.shape[::-1] if transpose else raw.shape
     result = np.empty(shape, dtype)
-    # ml_dtypes' strided copies go element by element through Python-visible casts; plain integers copy fast.
+    # ml_dtypes copies strided arrays element by element through Python-visible casts; plain integers copy
+    # fast.
     words = result.view(np.dtype(f"u{dtype.itemsize}"))
     row = 0
     for block in raw.blocks():
@@ -119,11 +121,11 @@ def read_canonical(
 
 
 def require_finite(name: str, block: HostArray) -> None:
-    """Raise InvalidModelError naming the tensor when an f32 or bf16 block holds NaN or an infinity."""
+    """Raise InvalidModelError naming the tensor if an f32 or bf16 block has NaN or an infinity."""
     contiguous = np.ascontiguousarray(block)
     if contiguous.dtype == BFLOAT16:
         bad = (contiguous.view(np.uint16) & 0x7F80 == 0x7F80).any()
     else:
         bad = not np.isfinite(contiguous).all()
     if bad:
-        raise InvalidModelError(f"tensor {name} holds values that are not finite in {contiguous.dtype}")
+        raise InvalidModelError(f"tensor {name} has values that are not finite in {contiguous.dtype}")

@@ -36,8 +36,8 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 
 
 class TorchReader(HuggingFaceReader):
-    """A Hugging Face folder whose weights are torch files; what is not a plain state dict is refused with the
-    code `refused_torch_file`."""
+    """A Hugging Face folder whose weights are torch files. Anything but a plain state dict is refused with
+    the code `refused_torch_file`."""
 
     format: ClassVar[str] = "torch"
 
@@ -57,11 +57,10 @@ def _read_folder(folder: Path) -> tuple[dict[str, RawTensor], list[Path]]:
 
 
 def read_torch_file(path: Path) -> dict[str, FileTensor]:
-    """The tensors of one torch file by name; of the data, nothing is read yet.
+    """The tensors of one torch file, by name. Their data is not read yet.
 
     Raises:
-        InvalidModelError: the file is anything but a zip of a plain state dict, with code
-            `refused_torch_file`.
+        InvalidModelError: the file is not a zip of a plain state dict; code `refused_torch_file`.
     """
     entries = read_directory(path)
     pickled = entries["data.pkl"]
@@ -85,7 +84,7 @@ def _require_little_endian(path: Path, descriptor: int, entries: dict[str, Entry
 
 
 def _refuse_overlaps(path: Path, tensors: Mapping[str, TorchTensor]) -> None:
-    """Tied tensors share all of their storage; part of one shared with another is no state dict of a T5."""
+    """Tied tensors share all of their storage. If two share only a part, it is not the state dict of a T5."""
     spans = sorted(
         {
             (tensor.storage.key, tensor.offset, tensor.offset + math.prod(tensor.shape))

@@ -3,8 +3,7 @@
 A pickle is a program. `pickle.Unpickler` with a strict `find_class` still runs it: REDUCE calls, BUILD sets
 state, and every permitted name is a real callable. Here the few opcodes that a state dict uses work on inert
 data: a global is a record of two strings, a call is a record of its arguments, and both are accepted only in
-    the exact forms below. Nothing
-is imported, looked up or called. See docs/decisions for what was weighed.
+the exact forms below. Nothing is imported, looked up or called. docs/decisions says what was considered.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from server.errors import InvalidModelError
 
 MAX_PICKLE_BYTES = 4 * 1024 * 1024
 MAX_OPERATIONS = 1_000_000
-"""T5 XXL's state dict needs 100 KB and 20,000 operations; a list of a billion empty lists needs memory."""
+"""T5 XXL's state dict needs 100 KB and 20,000 operations. A list of a billion empty lists would fill the
+memory."""
 
 
 class RefusedPickleError(InvalidModelError):
@@ -66,11 +66,11 @@ _MARK = object()
 
 
 def read_state_dict(data: bytes) -> dict[str, TorchTensor]:
-    """The tensors of a state dict by name.
+    """The tensors of a state dict, by name.
 
     Raises:
-        RefusedPickleError: an opcode, a name, a call or a value that a state dict does not have; or not a
-            state dict.
+        RefusedPickleError: the pickle has an opcode, a name, a call or a value that a state dict does not
+            have, or is not a state dict.
     """
     if len(data) > MAX_PICKLE_BYTES:
         raise RefusedPickleError(
@@ -78,7 +78,7 @@ def read_state_dict(data: bytes) -> dict[str, TorchTensor]:
         )
     result = _Machine().run(data)
     if not isinstance(result, dict) or not result:
-        raise RefusedPickleError("the file does not hold a state dict")
+        raise RefusedPickleError("the file does not contain a state dict")
     for name, value in result.items():
         if type(name) is not str or not isinstance(value, TorchTensor):
             raise RefusedPickleError(
@@ -119,7 +119,7 @@ class _Machine:
         return self._stack[0]
 
     def skip(self, _: Any) -> None:
-        """PROTO and FRAME say nothing that matters here."""
+        """PROTO and FRAME mean nothing here."""
 
     def push(self, value: Any) -> None:
         self._stack.append(value)
@@ -197,7 +197,7 @@ class _Machine:
         self._stack.append(_rebuilt(function, arguments))
 
     def build(self, _: Any) -> None:
-        """torch hangs `_metadata`, versions of modules, on the dictionary; it is dropped."""
+        """torch attaches `_metadata`, the versions of modules, to the dictionary. It is dropped."""
         (state,) = self._pop(1)
         if not isinstance(self._top(), dict) or not isinstance(state, dict) or set(state) != {"_metadata"}:
             raise RefusedPickleError("the pickle sets the state of an object")
@@ -212,7 +212,7 @@ class _Machine:
     def _update(self, items: list[Any]) -> None:
         target = self._top()
         if type(target) is not dict or len(items) % 2:
-            raise RefusedPickleError("the pickle sets an item of something that is no dictionary")
+            raise RefusedPickleError("the pickle sets an item of something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) is not str:
                 raise RefusedPickleError(f"the pickle has a dictionary key that is {_kind(key)}")
@@ -223,7 +223,7 @@ class _Machine:
     def _extend(self, items: list[Any]) -> None:
         target = self._top()
         if type(target) is not list:
-            raise RefusedPickleError("the pickle appends to something that is no list")
+            raise RefusedPickleError("the pickle appends to something that is not a list")
         target.extend(items)
 
     def _top(self) -> Any:
@@ -282,17 +282,17 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 def _storage(key: Any) -> Storage:
     """A persistent id: `("storage", torch.FloatStorage, "0", "cpu", 512)`."""
     if type(key) is not tuple or len(key) != 5 or key[0] != "storage":
-        raise RefusedPickleError("the pickle has a persistent id that is no storage")
+        raise RefusedPickleError("the pickle has a persistent id that is not a storage")
     _, kind, name, _, elements = key
     if not isinstance(kind, Global) or kind.module != "torch" or type(name) is not str:
-        raise RefusedPickleError("the pickle has a persistent id that is no storage")
+        raise RefusedPickleError("the pickle has a persistent id that is not a storage")
     if not _is_count(elements):
-        raise RefusedPickleError("the pickle has a storage of no possible size")
+        raise RefusedPickleError("the pickle has a storage of an impossible size")
     return Storage(kind.name, name, elements)
 
 
 def _rebuilt(function: Any, arguments: tuple[Any, ...]) -> Any:
-    """What a permitted call stands for."""
+    """The inert record for a permitted call."""
     if function == ORDERED_DICT and arguments == ():
         return {}
     if function == REBUILD_TENSOR and len(arguments) in (6, 7):
@@ -305,9 +305,9 @@ def _rebuilt(function: Any, arguments: tuple[Any, ...]) -> Any:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> TorchTensor:
     sizes_valid = type(shape) is tuple and type(strides) is tuple and len(shape) == len(strides) <= 8
     if not isinstance(storage, Storage) or not sizes_valid:
-        raise RefusedPickleError("the pickle has a tensor that is none")
+        raise RefusedPickleError("the pickle has a tensor that is not valid")
     if not all(_is_count(value) for value in (offset, *shape, *strides)):
-        raise RefusedPickleError("the pickle has a tensor of no possible size")
+        raise RefusedPickleError("the pickle has a tensor of an impossible size")
     return TorchTensor(storage, offset, shape, strides)
 
 
@@ -316,7 +316,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, without its content: content may nest without bound."""
+    """What a value is, without its content, which may be nested without bound."""
     if isinstance(value, Global):
         return f"{value.module}.{value.name}"
     return type(value).__name__

@@ -1,10 +1,9 @@
 """The zip container of a torch file, read without trusting it.
 
-torch stores every entry uncompressed: a compressed entry is refused, and with it every zip bomb. Entries may
-    not share
-bytes, leave the archive's one folder, or be anything but a state dict's. The central directory is parsed
-here because
-the standard library believes it: sizes, duplicates and overlaps are the caller's affair there.
+torch stores every entry uncompressed. A compressed entry is refused, which rules out zip bombs. Entries may
+not share bytes, leave the archive's one folder, or be anything but parts of a state dict. The central
+directory is parsed here because the standard library believes it: there, sizes, duplicates and overlaps are
+left to the caller.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _PERMITTED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The bytes of one file in the archive, where they lie in the archive file."""
+    """The bytes of one file in the archive, and where they are in the archive file."""
 
     offset: int
     size: int
@@ -49,8 +48,8 @@ def read_directory(path: Path) -> dict[str, Entry]:
     """Entries by name, without the archive's top folder.
 
     Raises:
-        InvalidModelError: not a torch zip file; a legacy format (named); or any entry that a state dict does
-            not have, is compressed, encrypted, listed twice, or overlaps another.
+        InvalidModelError: it is not a torch zip file; it has a legacy format (named); or an entry is one that
+            a state dict does not have, or is compressed, encrypted, listed twice, or overlaps another.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -132,7 +131,7 @@ def _listed(path: Path, directory: bytes, count: int) -> list[_Listed]:
 
 
 def _widened(path: Path, extra: bytes, packed: int, size: int, header: int) -> tuple[int, int, int]:
-    """The 64-bit values that a zip64 field holds, in this order, for those that are all ones."""
+    """The 64-bit values of a zip64 field, in this order, for those that are all ones."""
     wanted = [value == _WIDE for value in (size, packed, header)]
     if not any(wanted):
         return packed, size, header
@@ -151,7 +150,7 @@ def _widened(path: Path, extra: bytes, packed: int, size: int, header: int) -> t
 
 
 def _locate(path: Path, file: BinaryIO, item: _Listed, directory: int) -> Entry:
-    """Where the data are; the local header must tell the same name."""
+    """Where the data is. The local header must give the same name."""
     file.seek(item.header)
     head = file.read(_LOCAL.size)
     if len(head) < _LOCAL.size or item.header >= directory:
@@ -184,7 +183,7 @@ def _without_top_folder(path: Path, entries: dict[str, Entry]) -> dict[str, Entr
     for name in inner:
         if not _PERMITTED.fullmatch(name):
             raise _refused(
-                path, f"holds {name[:60]!r}, which a state dict does not have (a TorchScript archive?)"
+                path, f"contains {name[:60]!r}, which a state dict does not have (a TorchScript archive?)"
             )
     return inner
 

@@ -1,4 +1,4 @@
-"""The fingerprint of an opened checkpoint, and whether what is stored still is what it says."""
+"""The fingerprint of an opened checkpoint, and whether the stored content still matches it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from server.model.fingerprint import Fingerprinter
 
 
 def find_fingerprint(reader: CheckpointReader, progress: TensorProgress | None = None) -> str:
-    """As stored or kept from last time; else computed by reading every tensor once."""
+    """The fingerprint that is stored or was kept from last time; else computed by reading every tensor
+    once."""
     known = reader.fingerprint or cached_fingerprint(reader)
     if known is not None:
         return known
@@ -21,12 +22,12 @@ def find_fingerprint(reader: CheckpointReader, progress: TensorProgress | None =
 
 
 def verify_fingerprint(reader: CheckpointReader, progress: TensorProgress | None = None) -> str:
-    """Computed from the tensors; must be what the checkpoint says of itself. A quantised one answers with its
-    parent's.
+    """Compute the fingerprint from the tensors and compare it with what the checkpoint says. For a quantised
+    one, returns its parent's.
 
     Raises:
-        InvalidModelError: it is not; names the first tensor that changed where the format keeps their
-            digests.
+        InvalidModelError: they differ. If the format keeps digests of tensors, the error names the first that
+            changed.
     """
     collector = compute(reader, progress)
     value = collector.fingerprint()
@@ -38,7 +39,7 @@ def verify_fingerprint(reader: CheckpointReader, progress: TensorProgress | None
         changed = [name for name, digest in reader.tensor_digests.items() if digests.get(name) != digest]
         culprit = f"tensor {changed[0]} has changed" if changed else "its architecture has changed"
         raise InvalidModelError(
-            f"the checkpoint says fingerprint {kept} and its content has {value}: {culprit}"
+            f"the checkpoint says that its fingerprint is {kept}, but its content has {value}: {culprit}"
         )
     return value
 

@@ -1,4 +1,4 @@
-"""Finding the SentencePiece vocabulary that belongs to a checkpoint."""
+"""Finds the SentencePiece vocabulary of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CANONICAL_NAME = VOCABULARY_NAMES[0]
 
 @dataclass(frozen=True, slots=True)
 class FoundVocabulary:
-    """A vocabulary file, how many sentinels follow its pieces, ids in all, and its special ids."""
+    """A vocabulary file, how many sentinels follow its pieces, its number of ids, and its special ids."""
 
     path: Path
     extra_ids: int
@@ -36,10 +36,10 @@ def find_file(folder: Path) -> Path | None:
 def find_vocabulary(
     folder: Path, explicit: Path | None = None, rows: int | None = None
 ) -> FoundVocabulary | None:
-    """The vocabulary of a folder: `explicit` if given, else `spiece.model` in it, else None.
+    """The vocabulary of a folder: `explicit` if given, else `spiece.model` in the folder, else None.
 
     Args:
-        rows: of the embedding, when known: a vocabulary whose sentinels are pieces already (mT5's) gets no
+        rows: rows of the embedding, if known. A vocabulary that has the sentinels as pieces (mT5's) gets no
             others.
 
     Raises:
@@ -55,10 +55,10 @@ def find_vocabulary(
 
 
 def known_vocabulary(folder: Path, explicit: Path | None, config: T5Config) -> FoundVocabulary | None:
-    """As `find_vocabulary`, where the config says already how many sentinels there are.
+    """Like `find_vocabulary`, if the config already says how many sentinels there are.
 
     Raises:
-        InvalidModelError: the vocabulary has more ids than the model, or other special ones.
+        InvalidModelError: the vocabulary has more ids than the model, or other special ids.
     """
     path = explicit or find_file(folder)
     if path is None:
@@ -69,7 +69,7 @@ def known_vocabulary(folder: Path, explicit: Path | None, config: T5Config) -> F
 
 
 def check_vocabulary(config: T5Config, found: FoundVocabulary | None) -> None:
-    """Refuse a vocabulary with more ids than the model, or one that pads or ends a text with other ids.
+    """Refuse a vocabulary with more ids than the model, or with other ids for padding or the end of a text.
 
     Raises:
         InvalidModelError: names the ids of both.
@@ -78,7 +78,7 @@ def check_vocabulary(config: T5Config, found: FoundVocabulary | None) -> None:
         return
     if found.size > config.vocab_size:
         raise InvalidModelError(
-            f"the vocabulary {found.path.name} has {found.size} ids and the model {config.vocab_size}: "
+            f"the vocabulary {found.path.name} has {found.size} ids, but the model {config.vocab_size}: "
             "it belongs to another model",
             field="vocabulary",
         )
@@ -88,15 +88,15 @@ def check_vocabulary(config: T5Config, found: FoundVocabulary | None) -> None:
     ):
         if said != own:
             raise InvalidModelError(
-                f"the model's config says {field} {said}, and {found.path.name} has {piece} at {own}: one of "
+                f"the model's config says {field} {said}, but {found.path.name} has {piece} at {own}: one of "
                 "them belongs to another model",
                 field=field,
             )
 
 
 def fit_vocabulary(config: T5Config, path: Path | None) -> tuple[T5Config, FoundVocabulary | None]:
-    """A config whose vocabulary size is that of a file, with embedding rows padded to a multiple of 128 if it
-    has too few."""
+    """A config with the vocabulary size of a file. If it has too few embedding rows, they are padded to a
+    multiple of 128."""
     if path is None:
         return config, None
     found = _found(path, config.extra_ids)
@@ -108,7 +108,7 @@ def fit_vocabulary(config: T5Config, path: Path | None) -> tuple[T5Config, Found
 
 
 def write_vocabulary(folder: Path, vocabulary: FoundVocabulary | None) -> str | None:
-    """Copy the SentencePiece file into a checkpoint; returns the vocabulary's digest."""
+    """Copy the SentencePiece file into a checkpoint. Returns the vocabulary's digest."""
     if vocabulary is None:
         return None
     shutil.copyfile(vocabulary.path, folder / CANONICAL_NAME)

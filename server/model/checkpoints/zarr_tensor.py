@@ -1,4 +1,4 @@
-"""One zarr array, read through tensorstore a block of rows at a time."""
+"""One zarr array, read through tensorstore one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.model.checkpoints.tensors import BLOCK_BYTES, HostArray, row_ranges
 
 
 def bounded_context() -> ts.Context:
-    """No cache, and few chunks in flight: what is being read is all that is held."""
+    """No cache and few chunks in flight, so that memory holds only what is being read."""
     return ts.Context(
         {
             "cache_pool": {"total_bytes_limit": 0},
@@ -41,7 +41,7 @@ class ZarrTensor:
         return np.dtype(self.store.dtype.numpy_dtype)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[HostArray]:
-        """Whole rows of chunks at a time, so that no chunk is decoded twice."""
+        """Reads whole rows of chunks at a time, so that no chunk is decoded twice."""
         rows_in_chunk = self._rows_in_chunk()
         row_bytes = max(1, int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize)
         step = max(1, block_bytes // (row_bytes * rows_in_chunk)) * rows_in_chunk * row_bytes
@@ -66,7 +66,7 @@ def open_all(names: dict[str, dict[str, Any]], context: ts.Context) -> dict[str,
     Raises:
         InvalidModelError: one is missing or is not zarr; names it.
     """
-    # By default a chunk whose file is gone reads as zeros: half a model would load and answer nonsense.
+    # By default a chunk whose file is missing reads as zeros: half a model would load and answer nonsense.
     strict = {"driver": "zarr", "fill_missing_data_reads": False}
     pending = {
         name: ts.open({**strict, "kvstore": kvstore}, open=True, read=True, context=context)
@@ -84,5 +84,5 @@ def open_all(names: dict[str, dict[str, Any]], context: ts.Context) -> dict[str,
 
 
 def _brief(error: ValueError) -> str:
-    """tensorstore's sentence without the specification that it appends."""
+    """tensorstore's sentence, without the specification that it appends."""
     return str(error).partition(" [")[0]

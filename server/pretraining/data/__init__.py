@@ -1,1 +1,2 @@
-"""Text becomes batches: corpus, vocabulary, packed token files, chunks, objectives. Host only, no JAX."""
+"""From text to batches: corpus, vocabulary, packed token files, chunks, objectives. Host only, without
+JAX."""

@@ -1,4 +1,5 @@
-"""A flat file of ids as an endless row of chunks, shuffled anew each epoch; any place can be read at once."""
+"""A flat file of ids as an endless sequence of chunks, shuffled again each epoch. Any position can be read at
+once."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ class Chunks:
     """Chunks of one length.
 
     Each epoch cuts the file at another offset and takes the pieces in another order, so that a text is not
-    always cut at the same place. Text shorter than a chunk at either end of an epoch is left out.
+    always cut at the same place. Text at either end of an epoch that is shorter than a chunk is left out.
 
     Attributes:
         ids: flat.
-        length: N, ids of a chunk.
-        seed: decides offsets and orders.
+        length: N, ids in a chunk.
+        seed: decides the offsets and orders.
     """
 
     ids: Ids
@@ -33,19 +34,19 @@ class Chunks:
     def __post_init__(self) -> None:
         if len(self.ids) < 2 * self.length:
             raise InvalidInputError(
-                f"a split of the corpus has {len(self.ids)} tokens; at least {2 * self.length} are needed "
-                f"for chunks of {self.length}. Give more text, a larger --held-out-share, or a smaller "
-                "--input-length",
+                f"a split of the corpus has {len(self.ids)} tokens, but at least {2 * self.length} are "
+                f"needed for chunks of {self.length}. Give more text, a larger --held-out-share, or a "
+                "smaller --input-length",
                 field="corpus",
             )
 
     @property
     def per_epoch(self) -> int:
-        """Chunks of one epoch, at whatever offset."""
+        """Number of chunks in an epoch, at any offset."""
         return (len(self.ids) - self.length + 1) // self.length
 
     def rows(self, first: int, count: int) -> Ids:
-        """Chunks `first` .. `first + count - 1` of the endless row: [count, N]."""
+        """Chunks `first` .. `first + count - 1` of the endless sequence: [count, N]."""
         starts = np.array([self._start(place) for place in range(first, first + count)])
         return np.asarray(self.ids[starts[:, None] + np.arange(self.length)])
 

@@ -1,6 +1,6 @@
-"""Plain text to learn from: a paragraph a line, a blank line between books, `.gz` or not.
+"""Plain text to learn from: one paragraph on each line, a blank line between books, `.gz` or not.
 
-A corpus without any blank line is taken as one book a line.
+In a corpus without any blank line, each line counts as a book.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_CORPUS_LINE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Corpus:
-    """Files of text, read in the order given.
+    """Files of text, read in the given order.
 
     Attributes:
         paths: at least one.
@@ -31,10 +31,10 @@ class Corpus:
     paths: tuple[Path, ...]
 
     def books(self) -> Iterator[list[str]]:
-        """Each book as its paragraphs, without empty ones; a few MiB in memory at a time.
+        """Each book as its paragraphs, without empty ones. A few MiB are in memory at a time.
 
         Raises:
-            InvalidInputError: a file that is missing, no text, or not UTF-8.
+            InvalidInputError: a file is missing, empty, or not UTF-8.
         """
         together = self.counts[1] > 0
         for path in self.paths:
@@ -50,25 +50,25 @@ class Corpus:
 
     @cached_property
     def counts(self) -> tuple[int, int]:
-        """(paragraphs, blank lines)."""
+        """(number of paragraphs, number of blank lines)."""
         paragraphs = blank = 0
         for path in self.paths:
             for line in _lines(path):
                 paragraphs, blank = paragraphs + bool(line), blank + (not line)
         if paragraphs == 0:
-            raise _refused(f"{_names(self.paths)} holds no text")
+            raise _refused(f"{_names(self.paths)} has no text")
         return paragraphs, blank
 
     def held_out(self, seed: int, share: float) -> frozenset[int]:
-        """Numbers of the books that are kept from training: `share` of them, at least one.
+        """Numbers of the books that are kept out of training: a share of them, at least one.
 
         Raises:
-            InvalidInputError: fewer than two books.
+            InvalidInputError: there are fewer than two books.
         """
         count = sum(1 for _ in self.books())
         if count < 2:
             raise _refused(
-                f"{_names(self.paths)} is one book, and a whole book is held out to measure on; put a blank "
+                f"{_names(self.paths)} is one book, but a whole book is held out to measure on; put a blank "
                 "line between books, or give a second file"
             )
         wanted = min(max(1, round(count * share)), count - 1)
@@ -80,9 +80,9 @@ class Corpus:
 
 
 def open_corpus(paths: Sequence[Path]) -> Corpus:
-    """A corpus of these files. Raises InvalidInputError when one is missing."""
+    """A corpus of these files. Raises InvalidInputError if one is missing."""
     if not paths:
-        raise _refused("name at least one text file with --corpus")
+        raise _refused("give at least one text file with --corpus")
     for path in paths:
         if not path.is_file():
             raise _refused(f"there is no file {path}")
@@ -90,7 +90,7 @@ def open_corpus(paths: Sequence[Path]) -> Corpus:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines without surrounding space; runs of space inside become one."""
+    """Lines without surrounding space; runs of spaces inside become one."""
     number = 0
     try:
         with _open(path) as file:

@@ -1,7 +1,7 @@
-"""Supervised text-to-text examples: named tasks in JSON lines, mixed as T5 mixes them, packed into rows.
+"""Supervised text-to-text examples: named tasks in JSON lines, mixed the way T5 mixes them, packed into rows.
 
 Each line is `{"task": name, "input": text, "target": text}`. Tasks may be left out of training by name. A
-task is drawn in proportion to its size, of which at most `cap` counts (T5's K).
+task is drawn in proportion to its size, but at most `cap` of its examples count (T5's K).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from server.strict_json import parse_strictly
 
 MAX_EXAMPLE_LINE_BYTES = 1024 * 1024
 PER_ROW = 64
-"""Examples of one row at most: segments are small numbers."""
+"""Most examples in one row, because segments are small numbers."""
 
 Pair = tuple[Ids, Ids]
-"""Input and target ids, each with `</s>`."""
+"""Input and target ids; each ends in `</s>`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +35,8 @@ class Examples:
 
     Attributes:
         tasks: names, in the order of `pairs`.
-        pairs: of each task.
-        left_out: names of the tasks that no example was taken of.
+        pairs: the pairs of each task.
+        left_out: names of the tasks from which no example was taken.
         facts: file name, SHA-256 and counts, for the model card.
     """
 
@@ -46,11 +46,11 @@ class Examples:
     facts: dict[str, Any]
 
     def rows(self, count: int, shape: tuple[int, int], cap: int, *key: str | int) -> Rows:
-        """`count` rows of drawn examples: a pure function of the key.
+        """`count` rows of drawn examples; a pure function of the key.
 
         Args:
-            shape: L and T; examples are put into a row until the next one does not fit.
-            cap: most examples of a task that count when tasks are weighed.
+            shape: L and T. Examples are put into a row until the next one does not fit.
+            cap: the most examples of a task that count when tasks are weighed.
         """
         L, T = shape
         dtype = self.pairs[0][0][0].dtype
@@ -83,11 +83,11 @@ def read_examples(
     path: Path, vocabulary: Vocabulary, *, shape: tuple[int, int], left_out: Sequence[str],
     held_out_share: float, seed: int,
 ) -> tuple[Examples, Examples]:  # fmt: skip
-    """The examples of a file, to train on and held out. Inputs longer than L are cut.
+    """The examples of a file, for training and held out. Inputs longer than L are cut.
 
     Raises:
-        InvalidInputError: a malformed line, by number; a target that does not fit; a task to leave out that
-            the file does not have; nothing left to train on.
+        InvalidInputError: a line is malformed (named by its number); a target does not fit; the file does not
+            have a task that is to be left out; or nothing is left to train on.
     """
     found: dict[str, list[Pair]] = {}
     with path.open("rb") as file:
@@ -107,7 +107,7 @@ def read_examples(
         held_out.append(tuple(found[name][n] for n in order[:apart]))
         train.append(tuple(found[name][n] for n in order[apart:]))
     if not names or not all(train):
-        raise _refused(f"{path.name} needs at least two examples of each task that is trained on", "examples")
+        raise _refused(f"{path.name} needs at least two examples of each task to train on", "examples")
     facts = {
         "name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "tasks": {name: len(pairs) for name, pairs in zip(names, train, strict=True)},

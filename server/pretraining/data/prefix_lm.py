@@ -1,9 +1,9 @@
 """The LM objective (Raffel et al. 2020, section 3.2; Lester et al. 2021, section 3.2, "LM adaptation").
 
-A chunk of N ids is cut at a place drawn evenly from 1 .. N - 1: the first part is the input, the rest the
-target, each with `</s>` behind it (`random_prefix_noise_mask` of the released code). So inputs and targets
-are half empty on average. Two chunks share a row here: one cut at n, the other at N - n. Both cuts are even
-draws, and every row is exactly full. The two are kept apart by segments.
+A chunk of N ids is cut at a place drawn uniformly from 1 .. N - 1. The first part is the input, the rest the
+target, and each ends in `</s>` (`random_prefix_noise_mask` of the released code). So inputs and targets are
+half empty on average. Here two chunks share a row: one is cut at n, the other at N - n. Both cuts are uniform
+draws, and every row is exactly full. Segments keep the two apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from server.pretraining.data.tokens import Ids
 
 
 def chunk_length(row_length: int) -> int:
-    """N for rows of `row_length`: two parts that sum to N, and their two `</s>`."""
+    """N for rows of `row_length`: two parts whose lengths add up to N, and their two `</s>`."""
     return row_length - 2
 
 
@@ -36,8 +36,8 @@ def pair_rows(chunks: Ids, eos_id: int, *key: str | int) -> Rows:
 
 
 def _joined(first: Ids, second: Ids, place: Ids, size: Ids, side: int, eos_id: int) -> Ids:
-    """`size` ids of `first`, `</s>`, N - size of `second`, `</s>`: from each chunk's beginning
-    (side 0) or up to its end (side 1)."""
+    """`size` ids of `first`, `</s>`, N - size ids of `second`, `</s>`: from the beginning of each chunk (side
+    0) or up to its end (side 1)."""
     N = first.shape[1]
     own = place + side * (N - size)
     other = place - size - 1 + side * size

@@ -1,4 +1,4 @@
-"""Random choices that are a pure function of their key: any step's batch can be made again without the ones
+"""Random choices that are a pure function of their key. The batch of any step can be made again without those
 before it, and no release of numpy changes it."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def bits(count: int, *key: str | int) -> NDArray[np.uint64]:
-    """`count` random 64-bit words (Philox 4x64, keyed by the SHA-256 of `key`)."""
+    """`count` random 64-bit words (Philox 4x64, with the SHA-256 of `key` as its key)."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     words: NDArray[np.uint64] = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
     return words
@@ -22,5 +22,5 @@ def permutation(count: int, *key: str | int) -> NDArray[np.int64]:
 
 
 def below(limit: int, count: int, *key: str | int) -> NDArray[np.int64]:
-    """`count` numbers from 0 to limit - 1, each as likely as the others (within limit / 2**64)."""
+    """`count` numbers from 0 to limit - 1, all equally likely (within limit / 2**64)."""
     return (bits(count, *key) % np.uint64(limit)).astype(np.int64)

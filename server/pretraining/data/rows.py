@@ -14,14 +14,14 @@ Segments = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """B rows; several examples may share one.
+    """B rows. Several examples may share one.
 
     Attributes:
         inputs: [B, L] ids, as the token files store them.
-        input_segments: [B, L], 1, 2, ... for the examples of a row and 0 behind the last; None when each row
-            is one whole example.
+        input_segments: [B, L]: 1, 2, ... for the examples of a row and 0 after the last; None if each row is
+            one whole example.
         targets: [B, T] ids.
-        target_segments: [B, T], as `input_segments`; None with it.
+        target_segments: [B, T], like `input_segments`; None if that is None.
     """
 
     inputs: Ids
@@ -31,7 +31,7 @@ class Rows:
 
     @property
     def tokens(self) -> int:
-        """Ids of inputs and targets, without padding."""
+        """Number of ids in inputs and targets, without padding."""
         if self.input_segments is None or self.target_segments is None:
             return self.inputs.size + self.targets.size
         return int(np.count_nonzero(self.input_segments) + np.count_nonzero(self.target_segments))

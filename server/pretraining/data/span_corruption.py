@@ -1,8 +1,9 @@
 """T5's span corruption (Raffel et al. 2020, section 3.1.4; `t5.data.preprocessors` of the released code).
 
-A chunk of N ids loses `noise_density` of them in spans. The input has a sentinel for each span, the target
-each sentinel and what stood there; both end with `</s>`. Every chunk of one length gives the same lengths, so
-there is no padding: documents are concatenated to full length, and packing needs no segments.
+A chunk of N ids loses `noise_density` of them in spans. The input has a sentinel in place of each span; the
+target has each sentinel and the ids that it replaced; both end in `</s>`. All chunks of one length give the
+same lengths, so there is no padding: documents are concatenated to full length, and packing needs no
+segments.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class SpanShape:
 
     Attributes:
         chunk: N, ids before corruption.
-        noise: ids that go to the target.
-        spans: sentinels on each side.
+        noise: number of ids that go to the target.
+        spans: number of sentinels on each side.
     """
 
     chunk: int
@@ -35,12 +36,12 @@ class SpanShape:
 
     @property
     def input_length(self) -> int:
-        """L, with sentinels and `</s>`."""
+        """L, including sentinels and `</s>`."""
         return self.chunk - self.noise + self.spans + 1
 
     @property
     def target_length(self) -> int:
-        """T, with sentinels and `</s>`."""
+        """T, including sentinels and `</s>`."""
         return self.noise + self.spans + 1
 
 
@@ -56,7 +57,7 @@ def fitting_shape(
     """The longest chunk whose input fits `input_length`: 568 ids for 512, with a target of 114.
 
     Raises:
-        InvalidInputError: more spans than there are sentinels.
+        InvalidInputError: there would be more spans than sentinels.
     """
     chunk = 2
     while span_shape(chunk + 1, noise_density, mean_span_length).input_length <= input_length:
@@ -64,18 +65,18 @@ def fitting_shape(
     shape = span_shape(chunk, noise_density, mean_span_length)
     if shape.spans > sentinels:
         raise InvalidInputError(
-            f"inputs of {input_length} tokens have {shape.spans} corrupted spans, and the vocabulary has "
-            f"{sentinels} sentinels; choose a smaller --input-length",
+            f"inputs of {input_length} tokens have {shape.spans} corrupted spans, but the vocabulary has "
+            f"only {sentinels} sentinels; choose a smaller --input-length",
             field="input_length",
         )
     return shape
 
 
 def noise_masks(shape: SpanShape, rows: int, *key: str | int) -> Mask:
-    """[rows, N] bool, true where an id is noise: spans of kept ids and of noise alternate, kept first.
+    """[rows, N] bool, true where an id is noise. Spans of kept ids and of noise alternate, kept ids first.
 
-    Both are random segmentations: every way to cut the noise (and the rest) into `spans` pieces of at least
-    one id is as likely.
+    Both are random segmentations: all ways to cut the noise (and the rest) into `spans` pieces of at least
+        one id are equally likely.
     """
     kept = _segment_lengths(shape.chunk - shape.noise, shape.spans, rows, "kept", *key)
     noise = _segment_lengths(shape.noise, shape.spans, rows, "noise", *key)
@@ -105,8 +106,8 @@ def _replaced(chunks: Ids, gone: Mask, sentinels: Ids, eos_id: int) -> Ids:
 
 
 def _segment_lengths(items: int, segments: int, rows: int, *key: str | int) -> Ids:
-    """[rows, segments] lengths of at least 1 that sum to `items`: the first item of each later segment is
-    chosen among items - 1 places."""
+    """[rows, segments] lengths of at least 1 that add up to `items`: the first item of each later segment is
+    chosen from items - 1 places."""
     order = np.argsort(bits(rows * (items - 1), *key).reshape(rows, items - 1), axis=1)[:, : segments - 1]
     firsts = np.sort(order + 1, axis=1)
     edges = np.pad(firsts, ((0, 0), (1, 1)))

@@ -1,7 +1,7 @@
-"""A corpus as ids, tokenised once: two flat files that every step reads by position.
+"""A corpus as ids, tokenised once into two flat files that every step reads by position.
 
 train.bin, held_out.bin   ids, little-endian, u16 (u32 for a vocabulary of more than 65,536 ids)
-tokens.json               counts, digests, where the text came from; written last
+tokens.json               counts, digests, and where the text came from; written last
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Tokens:
     """Token files, open for reading.
 
     Attributes:
-        train, held_out: flat ids, mapped from the files.
+        train, held_out: flat ids, memory-mapped from the files.
         facts: the content of `tokens.json`.
     """
 
@@ -43,12 +43,12 @@ class Tokens:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) that stands for both files' content."""
+        """One SHA-256 (hex) for the content of both files."""
         return hashlib.sha256(json.dumps([self.facts[split] for split in SPLITS]).encode()).hexdigest()
 
 
 def is_tokens(folder: Path) -> bool:
-    """Whether a folder holds finished token files."""
+    """Whether a folder has finished token files."""
     return (folder / TOKENS_METADATA).is_file()
 
 
@@ -58,13 +58,13 @@ def write_tokens(
 ) -> None:  # fmt: skip
     """Tokenise a corpus into `folder`, which appears whole or not at all.
 
-    Books go one behind the other without a mark between them, as T5 concatenates documents.
+    Books follow each other without a mark between them, the way T5 concatenates documents.
 
     Args:
-        max_tokens: stop training text there; None takes all.
+        max_tokens: most tokens of training text; None takes all.
 
     Raises:
-        InvalidInputError: the corpus cannot be read, or is one book.
+        InvalidInputError: the corpus cannot be read, or is a single book.
     """
     apart = corpus.held_out(seed, held_out_share)
     dtype = np.dtype("<u2" if vocabulary.size <= 1 << 16 else "<u4")
@@ -91,10 +91,10 @@ def open_tokens(folder: Path, vocabulary_digest: str) -> Tokens:
     """Open token files.
 
     Raises:
-        InvalidInputError: not token files, cut short, or made with another vocabulary.
+        InvalidInputError: these are not token files, are cut short, or were made with another vocabulary.
     """
     if not is_tokens(folder):
-        raise _refused(f"{folder} has no {TOKENS_METADATA}: it holds no token files")
+        raise _refused(f"{folder} has no {TOKENS_METADATA}: there are no token files")
     facts = read_json(folder / TOKENS_METADATA)
     if facts.get("format") != TOKENS_FORMAT:
         raise _refused(f"{folder / TOKENS_METADATA} does not describe token files")

@@ -1,7 +1,7 @@
-"""A SentencePiece vocabulary as T5 has it: unigram, pad 0, `</s>` 1, unknown 2, no beginning piece.
+"""A SentencePiece vocabulary like T5's: unigram, pad 0, `</s>` 1, unknown 2, no beginning piece.
 
-Bytes are pieces too, so that no text is unknown. Sentinels are not in the file: `Vocabulary` puts them behind
-its pieces, `<extra_id_0>` the highest.
+Bytes are pieces too, so that no text is unknown. Sentinels are not in the file: `Vocabulary` puts them after
+its pieces, with `<extra_id_0>` as the highest.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from server.pretraining.data.corpus import Corpus
 from server.pretraining.data.randomness import bits
 
 MAX_PIECE_SENTENCE = 4_000
-"""Characters of one training sentence: SentencePiece leaves longer ones out."""
+"""Most characters of one training sentence; SentencePiece leaves out longer ones."""
 
 THREADS = 4
-"""Fixed, because sums over threads decide which piece is dropped: the same on every machine."""
+"""Fixed, because sums over threads decide which piece is dropped; this makes them the same on every
+machine."""
 
 
 def train_vocabulary(corpus: Corpus, target: Path, *, pieces: int, seed: int, max_characters: int) -> None:
     """Write `target`, a SentencePiece model of exactly `pieces` pieces (256 bytes, three controls).
 
     Args:
-        max_characters: of text to learn from: paragraphs drawn from the whole corpus by seed.
+        max_characters: how much text to learn from. Paragraphs are drawn from the whole corpus by seed.
 
     Raises:
-        InvalidInputError: the corpus is too small for so many pieces.
+        InvalidInputError: the corpus is too small for this many pieces.
     """
     written = io.BytesIO()
     try:
@@ -43,7 +44,7 @@ def train_vocabulary(corpus: Corpus, target: Path, *, pieces: int, seed: int, ma
         )  # fmt: skip
     except RuntimeError as error:
         raise InvalidInputError(
-            f"SentencePiece could not make {pieces} pieces of this corpus: {_last_sentence(error)}. Choose "
+            f"SentencePiece could not make {pieces} pieces from this corpus: {_last_sentence(error)}. Choose "
             "fewer with --pieces, or give more text",
             field="pieces",
         ) from error
@@ -54,7 +55,7 @@ def train_vocabulary(corpus: Corpus, target: Path, *, pieces: int, seed: int, ma
 
 
 def _sentences(corpus: Corpus, seed: int, max_characters: int) -> Iterator[str]:
-    """Paragraphs of all books, each kept with the same probability, about `max_characters` in all."""
+    """Paragraphs of all books, each kept with the same probability, with about `max_characters` in all."""
     paragraphs, _ = corpus.counts
     total = sum(len(paragraph) for book in corpus.books() for paragraph in book)
     kept = bits(paragraphs, "vocabulary", seed) <= np.uint64(

@@ -108,7 +108,7 @@ def test_what_does_not_fit_the_header_is_left_out_and_named(
 
 
 def test_control_a_header_that_does_not_fit_is_not_written() -> None:
-    with pytest.raises(ValueError, match="16384 is the most"):
+    with pytest.raises(ValueError, match="the limit is 16384"):
         render_safetensors(VALUES, tensor="prompt", metadata={"chorus": "x" * 17_000})
 
 
@@ -196,7 +196,7 @@ def test_only_a_prompt_is_written(wrong: np.ndarray) -> None:
 
 
 def test_another_prompt_s_manifest_is_not_written() -> None:
-    with pytest.raises(ValueError, match="another prompt's"):
+    with pytest.raises(ValueError, match="another prompt"):
         write_artifact(VALUES + 1, "safetensors", manifest=manifest())
 
 

@@ -88,7 +88,7 @@ def test_a_tenant_has_so_many_unfinished_jobs_and_no_more(store: PromptStore) ->
     assert store.claim_job("tuning", "worker", 60, "base") is not None
     with pytest.raises(LimitError) as caught:
         create(store, max_unfinished=2)
-    assert caught.value.code == "too_many_jobs" and "2 is the most" in caught.value.message
+    assert caught.value.code == "too_many_jobs" and "2 is the limit" in caught.value.message
     assert [job.status for job in store.list_jobs("acme", "tuning").items] == ["queued", "preparing"]
     store.cancel_job("acme", second.id)
     third = create(store, max_unfinished=2)

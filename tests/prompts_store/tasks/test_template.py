@@ -71,7 +71,7 @@ def test_fields_in_order_of_first_use() -> None:
         ("{a:>9}", "'a:>9'"),
         ("{text.__class__.__init__.__globals__}", "not a name"),
         ("{é}", r"'\xe9'"),
-        ("{%s}" % ("a" * 65), "64 characters at most"),
+        ("{%s}" % ("a" * 65), "at most 64 characters"),
         ("no field", "uses 0"),
         ("", "uses 0"),
         ("{{text}}", "uses 0"),

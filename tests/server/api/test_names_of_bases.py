@@ -67,7 +67,7 @@ def test_a_fingerprint_goes_before_a_name(api: ApiServer, told: bool) -> None:
 
 def test_what_has_no_name_leaves_with_this_servers(api: ApiServer) -> None:
     made = push(api, "nameless", seed=5, name=None)
-    assert made["notes"] == ["The base model was not said: recorded as the one that this server runs."]
+    assert made["notes"] == ["The upload names no base model: recorded as the one that this server runs."]
     assert made["lineage"] == {"format": "peft"}
     assert adapter(api, "nameless")["base_model_name_or_path"] == "tiny"
 

@@ -46,7 +46,7 @@ def test_an_axis_that_does_not_divide_is_named_with_the_setting(
 ) -> None:
     config = replace(named_config("small"), **change)
     with pytest.raises(
-        InvalidInputError, match=f"the model axis of {model} devices does not divide {words}"
+        InvalidInputError, match=f"{model} devices of the model axis do not divide {words}"
     ) as e:
         build(config, mesh=abstract_mesh(1, model))
     assert e.value.field == "model_devices"

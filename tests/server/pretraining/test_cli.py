@@ -46,10 +46,10 @@ def pretrained(materials: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     command = (folder, "--corpus", materials / "corpus.txt", "--pieces", PIECES, *SIZES, *TRAINING,
                "--steps", 6, "--name", "toy", "--data-licence", "made up, free")  # fmt: skip
     first = run(pretrain, *command, "--max-minutes", 0)
-    assert first.exit_code == 0 and "the same command goes on" in first.output, first.output
+    assert first.exit_code == 0 and "the same command continues" in first.output, first.output
     assert not (folder / "model").exists()
     second = run(pretrain, *command)
-    assert second.exit_code == 0 and "going on from step 0" in second.output, second.output
+    assert second.exit_code == 0 and "continuing from step 0" in second.output, second.output
     assert "making a vocabulary" in first.output and "making a vocabulary" not in second.output
     third = run(pretrain, *command)
     assert third.exit_code == 0 and "finished already" in third.output, third.output
@@ -124,7 +124,7 @@ def test_examples_are_a_stage_of_their_own(pretrained: Path, tmp_path: Path) -> 
     ("more", "message"),
     [
         (("--micro-batch-size", 3), "--micro-batch-size must divide --batch-size (4)"),
-        (("--seed", 4), "seed was 3, is 4"),
+        (("--seed", 4), "seed was 3, now 4"),
         (("--input-length", 2000), "sentinels; choose a smaller --input-length"),
         (("--corpus", "nowhere.txt"), "there is no file nowhere.txt"),
         (("--model-devices", 3), "--model-devices must divide"),
@@ -144,7 +144,7 @@ def test_mistakes_are_one_sentence_that_names_the_option(
 @pytest.mark.parametrize("fractions", ["100", "ten", "-1"])
 def test_fractions_are_checked(pretrained: Path, tmp_path: Path, fractions: str) -> None:
     done = run(adapt, pretrained / "model", tmp_path / "x", "--fractions", fractions)
-    assert done.exit_code == 2 and "percents from 0 to below 100" in done.output
+    assert done.exit_code == 2 and "percentages from 0 to below 100" in done.output
 
 
 def test_only_preparing_makes_what_a_gpu_needs(materials: Path, tmp_path: Path) -> None:
@@ -169,14 +169,14 @@ def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_pat
                 if "step 4 of" in line:
                     beside = run(pretrain, tmp_path, *SIZES, *TRAINING, "--steps", "1000000")
                     assert beside.exit_code == 1
-                    assert "another process trains in" in beside.output
+                    assert "another process is training in" in beside.output
                     running.send_signal(signal.SIGTERM)
                     break
             rest = running.stderr.read()
             assert running.wait(timeout=1200) == 0, rest
         finally:
             running.kill()
-    assert "saved; the same command goes on" in rest
+    assert "saved; the same command continues" in rest
     steps = [int(path.name) for path in (tmp_path / "state").iterdir() if path.name.isdigit()]
     assert f"stopped at step {steps[0]:,} of 1,000,000" in rest and steps[0] >= 4
 

@@ -88,10 +88,10 @@ def test_a_run_may_get_another_end_until_its_cooldown_begins(tmp_path: Path) -> 
     jax.tree.map(np.testing.assert_array_equal, finish(planned), finish(longer))
 
     stopped_at(4, trainer(tmp_path / "cooling", steps=5, cooldown_steps=2))
-    with pytest.raises(InvalidInputError, match="steps was 5, is 7"):
+    with pytest.raises(InvalidInputError, match="steps was 5, now 7"):
         trainer(tmp_path / "cooling", steps=7, cooldown_steps=2)
     stopped_at(3, trainer(tmp_path / "shorter", steps=5, cooldown_steps=2))
-    with pytest.raises(InvalidInputError, match="steps was 5, is 4"):
+    with pytest.raises(InvalidInputError, match="steps was 5, now 4"):
         trainer(tmp_path / "shorter", steps=4, cooldown_steps=2)
 
 

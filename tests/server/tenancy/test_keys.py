@@ -63,7 +63,7 @@ def test_missing_and_equal_files_are_refused(tmp_path: Path) -> None:
         load_keys("acme", None, tmp_path / "nothing")
     assert missing.value.field == "scrape_token_file"
     same = write(tmp_path, "same", KEY)
-    with pytest.raises(InvalidInputError, match="make two"):
+    with pytest.raises(InvalidInputError, match="two different secrets"):
         load_keys("acme", same, same)
 
 

@@ -126,7 +126,7 @@ def test_keys_are_in_no_log_and_no_answer(locked: ApiServer, caplog: pytest.LogC
 
 def test_a_route_without_a_scope_cannot_be_made() -> None:
     router = APIRouter(route_class=ChorusRoute)
-    with pytest.raises(TypeError, match="asks for no scope"):
+    with pytest.raises(TypeError, match="names no scope"):
 
         @router.get("/v1/forgotten")
         async def forgotten() -> None: ...

@@ -70,7 +70,7 @@ def test_what_only_other_settings_could_serve_is_warned_about(api: ApiServer, na
     task = name.replace(" ", "-")
     answer = push(api, task, said)
     assert answer.status_code == 201, answer.text
-    notes = [note for note in answer.json()["notes"] if "base model was not said" not in note]
+    notes = [note for note in answer.json()["notes"] if "names no base model" not in note]
     assert len(notes) == 1 and setting in notes[0], notes
     refused = ask(api, task, said)
     assert refused.status_code == 400 and error_of(refused)["field"] in ("task", "input"), refused.text
@@ -84,7 +84,7 @@ def test_what_is_served_is_not_warned_about(api: ApiServer, name: str) -> None:
     """The control: one step below each limit the same version is served."""
     said, task = SERVED[name], name.replace(" ", "-")
     answer = push(api, task, said)
-    assert [note for note in answer.json()["notes"] if "base model was not said" not in note] == []
+    assert [note for note in answer.json()["notes"] if "names no base model" not in note] == []
     assert ask(api, task, said).status_code == 200
     assert job(api, said).status_code == 201
 

@@ -162,7 +162,7 @@ def test_a_form_says_the_same_as_a_query(api: ApiServer) -> None:
     assert made["notes"] and made["created_by"] == "anonymous"
     baseless = api.push("baseless", rows=3)
     assert baseless["base_fingerprint"] == FINGERPRINT
-    assert baseless["notes"] == ["The base model was not said: recorded as the one that this server runs."]
+    assert baseless["notes"] == ["The upload names no base model: recorded as the one that this server runs."]
     query = api.push(
         "form",
         rows=3,

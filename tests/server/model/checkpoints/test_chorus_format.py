@@ -84,7 +84,7 @@ def test_vocabulary_travels(tmp_path: Path) -> None:
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: configure(f, d_ff=38), "feed_forward.wi_0 has shape [26, 37], expected [26, 38]"),
         (lambda f: configure(f, num_decoder_layers=3), "lacks tensor decoder.layers.2"),
-        (lambda f: configure(f, num_decoder_layers=1), "holds tensor decoder.layers.1"),
+        (lambda f: configure(f, num_decoder_layers=1), "has tensor decoder.layers.1"),
         (lambda f: configure(f, colour=1), "unknown field colour"),
         (lambda f: configure(f, d_model=None), "not complete"),
         (lambda f: (f / "chorus.json").write_text('{"format": "chorus-checkpoint"}'), "version None"),

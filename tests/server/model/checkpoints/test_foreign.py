@@ -240,7 +240,7 @@ def test_a_vocabulary_of_another_model_is_refused_in_every_format(
     size = {} if to == "orbax" else {"vocab_size": config.vocab_size}
     assert read(tmp_path / "m", **size)
     other = train_vocabulary(tmp_path / "other.model", eos_id=3)
-    with pytest.raises(InvalidModelError, match=r"eos_token_id 1, and other.model has </s> at 3"):
+    with pytest.raises(InvalidModelError, match=r"eos_token_id 1, but other.model has </s> at 3"):
         opened(tmp_path / "m", vocabulary=other, **size)
     with pytest.raises(InvalidModelError, match="eos_token_id"):
         fit_vocabulary(TINY, other)

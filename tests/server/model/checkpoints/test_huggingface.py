@@ -119,15 +119,15 @@ def _with(name: str, value: Any) -> Any:
     [
         (_without(QUERY), f"lacks tensor {QUERY} (encoder.layers.0.attention.query)"),
         (_without("lm_head.weight"), "lacks tensor lm_head.weight (head)"),
-        (_with("extra.weight", np.ones(3, np.float32)), "holds tensor extra.weight that"),
+        (_with("extra.weight", np.ones(3, np.float32)), "has tensor extra.weight, which"),
         (_with(QUERY, np.ones((15, 21), np.float32)), f"{QUERY} has shape [15, 21], expected [15, 22]"),
         (_with(QUERY, np.ones((15, 22), np.int32)), f"tensor {QUERY} has dtype int32"),
         (
             _with(QUERY, np.full((15, 22), np.nan, np.float32)),
-            f"tensor {QUERY} holds values that are not finite",
+            f"tensor {QUERY} has values that are not finite",
         ),
         (_with(QUERY, np.full((15, 22), 3.4e38, np.float32)), "not finite in bfloat16"),
-        (_with("decoder.embed_tokens.weight", np.ones((97, 22), np.float32)), "and differ here"),
+        (_with("decoder.embed_tokens.weight", np.ones((97, 22), np.float32)), "but differ here"),
     ],
     ids=["missing", "no head", "extra", "misshapen", "integers", "NaN", "overflows bf16", "untied copy"],
 )
@@ -180,7 +180,7 @@ def test_index_is_not_believed(folder: Path, place: Any, expected: str) -> None:
 def test_index_that_promises_too_much_is_named(folder: Path) -> None:
     document = {"weight_map": {"absent.weight": "model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(document))
-    with pytest.raises(InvalidModelError, match=r"holds tensor absent\.weight"):
+    with pytest.raises(InvalidModelError, match=r"contains tensor absent\.weight"):
         opened(folder)
 
 

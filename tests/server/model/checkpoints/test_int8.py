@@ -108,7 +108,7 @@ def test_damage_is_found(small: Path) -> None:
             read(small)
     wrong = {**document, "quantisation": {**document["quantisation"], "fingerprint": "0" * 64}}
     path.write_text(json.dumps(wrong))
-    with pytest.raises(InvalidModelError, match="says fingerprint 0000"):
+    with pytest.raises(InvalidModelError, match="says that its fingerprint is 0000"):
         verify_fingerprint(opened(small))
 
 

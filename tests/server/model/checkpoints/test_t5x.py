@@ -123,7 +123,7 @@ def _edit(folder: Path, change: Any) -> None:
     [
         (lambda t: t["encoder"].pop("encoder_norm"), "lacks tensor encoder/encoder_norm/scale"),
         (lambda t: t["encoder"].pop("relpos_bias"), "lacks tensor encoder/relpos_bias/rel_embedding"),
-        (lambda t: t["decoder"].update(extra=pack_array(np.ones(3, F32))), "holds tensor decoder/extra"),
+        (lambda t: t["decoder"].update(extra=pack_array(np.ones(3, F32))), "has tensor decoder/extra"),
         (
             lambda t: t["decoder"]["decoder_norm"].update(scale=pack_array(np.ones(21, F32))),
             "decoder/decoder_norm/scale has shape [21], expected [22]",

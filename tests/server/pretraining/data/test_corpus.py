@@ -37,7 +37,7 @@ def test_without_blank_lines_a_line_is_a_book(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\n \n", "holds no text"),
+        (b"\n \n", "has no text"),
         (b"fine\n\xff\xfe\n", "line 2 is not UTF-8"),
         (b"one book\nof two lines\n\n", "is one book"),
     ],
