@@ -31,14 +31,14 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from server.model.checkpoints.documents import write_json
-from server.model.checkpoints.flax_msgpack import pack_array
-from server.model.checkpoints.huggingface_config import config_to_huggingface
-from server.model.checkpoints.huggingface_names import huggingface_place
-from server.model.checkpoints.huggingface_writer import write_huggingface
-from server.model.checkpoints.t5x_names import t5x_place
-from server.model.config import T5Config, named_config
-from server.model.parameters import parameter_count, parameter_shapes
+from chorus_server.model.checkpoints.documents import write_json
+from chorus_server.model.checkpoints.flax_msgpack import pack_array
+from chorus_server.model.checkpoints.huggingface_config import config_to_huggingface
+from chorus_server.model.checkpoints.huggingface_names import huggingface_place
+from chorus_server.model.checkpoints.huggingface_writer import write_huggingface
+from chorus_server.model.checkpoints.t5x_names import t5x_place
+from chorus_server.model.config import T5Config, named_config
+from chorus_server.model.parameters import parameter_count, parameter_shapes
 
 GIB = 1 << 30
 F32 = np.dtype(np.float32)
@@ -160,9 +160,9 @@ MAKERS = {"huggingface": sparse_huggingface, "t5x": sparse_t5x, "torch": sparse_
 
 def read_all(folder: str, dtype: str) -> dict[str, Any]:
     """In a process of its own: read, cast and fingerprint every tensor; what that took."""
-    from server.model.checkpoints.opening import OpenOptions, open_checkpoint
-    from server.model.checkpoints.tensors import target_dtype
-    from server.model.fingerprint import Fingerprinter
+    from chorus_server.model.checkpoints.opening import OpenOptions, open_checkpoint
+    from chorus_server.model.checkpoints.tensors import target_dtype
+    from chorus_server.model.fingerprint import Fingerprinter
 
     begun = time.perf_counter()
     reader = open_checkpoint(folder, OpenOptions(allow_torch=True))
@@ -182,7 +182,7 @@ def restore(folder: str, dtype: str) -> dict[str, Any]:
     """In a process of its own: restore our format onto the device; the peak over what JAX had before."""
     import jax
 
-    from server.model.checkpoints import load_model
+    from chorus_server.model.checkpoints import load_model
 
     jax.numpy.zeros(8).block_until_ready()
     before, begun = _status("VmRSS"), time.perf_counter()
@@ -231,7 +231,7 @@ def measure_readers(
 
 
 def measure_restore(scratch: Path) -> Iterator[dict[str, Any]]:
-    from server.model.checkpoints.convert import write_random
+    from chorus_server.model.checkpoints.convert import write_random
 
     for size in ("small", "base"):
         write_random(named_config(size), scratch / size, seed=0)

@@ -27,10 +27,10 @@ import uvicorn
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from machine import machine, versions
 
-from server.connections.h11_protocol import H11Connection
-from server.connections.listener import BoundedServer, connection_class, uvicorn_config
-from server.connections.registry import ConnectionLimits
-from server.process import listen
+from chorus_server.connections.h11_protocol import H11Connection
+from chorus_server.connections.listener import BoundedServer, connection_class, uvicorn_config
+from chorus_server.connections.registry import ConnectionLimits
+from chorus_server.process import listen
 from tether import tethered
 
 ROOT = Path(__file__).parents[1]

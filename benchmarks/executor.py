@@ -20,14 +20,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from server.engine.executor import JaxExecutor, build_executor
-from server.engine.executor.testing import MemoryPrompts
-from server.engine.ladder import build_ladder
-from server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
-from server.engine.sampling import Sampling
-from server.model.config import T5Config, named_config
-from server.model.parameters import parameter_shapes
-from server.model.t5 import assemble, random_tensors
+from chorus_server.engine.executor import JaxExecutor, build_executor
+from chorus_server.engine.executor.testing import MemoryPrompts
+from chorus_server.engine.ladder import build_ladder
+from chorus_server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.config import T5Config, named_config
+from chorus_server.model.parameters import parameter_shapes
+from chorus_server.model.t5 import assemble, random_tensors
 
 PROMPTS, PROMPT_ROWS, TEXT, ANSWER = 64, 20, 60, 3
 LENGTH, NEW, SLOTS, B = 128, 64, 16, 8

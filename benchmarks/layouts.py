@@ -21,9 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from server.model.config import named_config
-from server.model.layout import LAYOUTS
-from server.model.t5 import Model, assemble, random_tensors
+from chorus_server.model.config import named_config
+from chorus_server.model.layout import LAYOUTS
+from chorus_server.model.t5 import Model, assemble, random_tensors
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def compare(program: Any) -> dict[str, Any]:
-    from server.engine.executor.sizes import program_bytes
+    from chorus_server.engine.executor.sizes import program_bytes
 
     started, ours = time.perf_counter(), program_bytes(program)
     xla = program.jit().lower(*program.arguments).compile().memory_analysis()
@@ -63,10 +63,10 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     from machine import machine, versions
 
-    from server.device_plan import Wanted, document, plan_devices, planned_programs
-    from server.model.config import named_config
-    from server.model.layout import LAYOUTS
-    from server.model.mesh import device_mesh
+    from chorus_server.device_plan import Wanted, document, plan_devices, planned_programs
+    from chorus_server.model.config import named_config
+    from chorus_server.model.layout import LAYOUTS
+    from chorus_server.model.mesh import device_mesh
 
     config = named_config(options.size)
     mesh = device_mesh(options.data_devices, options.devices // options.data_devices)

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from server.model.checkpoints import LoadedModel, load_model
-from server.model.checkpoints.convert import convert_checkpoint
-from server.model.decoding import greedy_tokens
+from chorus_server.model.checkpoints import LoadedModel, load_model
+from chorus_server.model.checkpoints.convert import convert_checkpoint
+from chorus_server.model.decoding import greedy_tokens
 
 RESULTS = Path(__file__).parent / "results"
 NEW_TOKENS = 16

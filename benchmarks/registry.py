@@ -137,8 +137,8 @@ def measure_open(folder: Path) -> dict[str, Any]:
 
 def measure_server(folder: Path) -> dict[str, Any]:
     """Everything of a start but the model."""
-    from server.app import build_app, close_app
-    from server.settings import Settings
+    from chorus_server.app import build_app, close_app
+    from chorus_server.settings import Settings
 
     started = time.perf_counter()
     app = build_app(Settings(model="none", data_dir=folder))

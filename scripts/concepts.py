@@ -31,7 +31,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-PRODUCT = ("server", "prompts_store", "clients/chorus")
 PICKS = {
     "(a) a sampling option": ("temperature",),
     "(b) an artifact format": ("npy",),
@@ -43,12 +42,18 @@ PICKS = {
 }
 # Names that every module may define for itself.
 OWN = ("TypeVar", "ParamSpec", "getLogger", "Router")
-TUNING = ("server.tuning", "server.api.tuning")
+TUNING = ("chorus_server.tuning", "chorus_server.api.tuning", "server.tuning", "server.api.tuning")
+
+
+def tops(root: Path) -> tuple[str, ...]:
+    """The folders of the product. The server's package was once called `server`, as the folder still is."""
+    server = "server/chorus_server"
+    return (server if (root / server).is_dir() else "server", "prompts_store", "clients/chorus")
 
 
 def product(root: Path) -> dict[Path, ast.Module]:
     """The product's files, parsed, by their path below the root."""
-    files = sorted(file for top in PRODUCT for file in (root / top).rglob("*.py"))
+    files = sorted(file for top in tops(root) for file in (root / top).rglob("*.py"))
     return {file.relative_to(root): ast.parse(file.read_text()) for file in files}
 
 
@@ -83,7 +88,7 @@ def _words(tree: ast.Module) -> Iterator[str]:
 def lines(root: Path) -> dict[str, int]:
     """Lines of each package, including those of the packages in it."""
     found: dict[str, int] = defaultdict(int)
-    for top in PRODUCT:
+    for top in tops(root):
         for file in (root / top).rglob("*.py"):
             size = len(file.read_text().splitlines())
             inside = file.parent.relative_to(root).as_posix()
@@ -120,7 +125,7 @@ def settings(files: dict[Path, ast.Module]) -> int:
     return sum(
         isinstance(field, ast.AnnAssign)
         for file, tree in files.items()
-        if file.as_posix().startswith("server/settings")
+        if file.as_posix().startswith(("server/chorus_server/settings", "server/settings"))
         for node in tree.body
         if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")
         for field in node.body
@@ -146,7 +151,8 @@ def returns(files: dict[Path, ast.Module]) -> list[tuple[str, str]]:
 
 def _module(file: Path) -> str:
     parts = file.with_suffix("").parts
-    parts = parts[1:] if parts[0] == "clients" else parts
+    outside = parts[0] == "clients" or parts[:2] == ("server", "chorus_server")
+    parts = parts[1:] if outside else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from base_stages.plan import STAGES, Plan, read_plan, write_document
 from base_stages.tasks import collect, read_tasks
-from server.signals import ending_signals
+from chorus_server.signals import ending_signals
 
 LICENCE = "public-domain books (Project Gutenberg)"
 
@@ -99,7 +99,7 @@ class Makers:
     def store(self) -> bool:
         """Write the weights that ship, with their card, and those for the figures, so that they can be
         carried elsewhere."""
-        from server.model.checkpoints.convert import convert_checkpoint
+        from chorus_server.model.checkpoints.convert import convert_checkpoint
 
         last = self.work / ("mixed" if self.plan.mix else "adapted")
         places = [(last / "model", self.work / "shipped" / "model")]
@@ -116,7 +116,7 @@ class Makers:
         import numpy as np
 
         from base_stages.tuning import Tuner
-        from server.tuning.document.recipe import Recipe
+        from chorus_server.tuning.document.recipe import Recipe
 
         tuner = None
         for task in (task for task in read_tasks(self.work / "tasks") if task.shipped):
@@ -155,7 +155,7 @@ class Makers:
         if not self.plan.figure:
             return True
         from base_stages.tuning import Tuner
-        from server.tuning.document.recipe import Recipe
+        from chorus_server.tuning.document.recipe import Recipe
 
         tasks = {task.name: task for task in read_tasks(self.work / "tasks")}
         for label, name, _, sentinel in self._figure_places():
@@ -197,7 +197,7 @@ class Makers:
 
     def _training(self) -> Any:
         from base_stages.training import Training
-        from server.pretraining.trainer import Cadence
+        from chorus_server.pretraining.trainer import Cadence
 
         cadence = Cadence(
             report_every_steps=self._given.report_every_steps, max_minutes=self._given.max_minutes,
@@ -206,7 +206,7 @@ class Makers:
         return Training(self.work, self.plan, self._how(), cadence, LICENCE, self.say, self._stop)
 
     def _how(self) -> dict[str, Any]:
-        from server.pretraining.options import ATTENTIONS
+        from chorus_server.pretraining.options import ATTENTIONS
 
         attention = self._given.attention
         return {

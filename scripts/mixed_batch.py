@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chorus import Client, ConnectionFailedError
-from server.embedded import embedded_folder
+from chorus_server.embedded import embedded_folder
 from tether import tethered
 
 ROOT = Path(__file__).resolve().parent.parent

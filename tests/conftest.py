@@ -21,10 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def _modules_with_shapes() -> list[str]:
-    files = (path.relative_to(ROOT) for path in (ROOT / "server").rglob("*.py"))
-    return [
-        ".".join(path.with_suffix("").parts) for path in files if "from jaxtyping import" in path.read_text()
-    ]
+    server = ROOT / "server"
+    files = [path for path in server.rglob("*.py") if "from jaxtyping import" in path.read_text()]
+    return [".".join(path.relative_to(server).with_suffix("").parts) for path in files]
 
 
 # Their arguments and results are checked whenever a function is called or traced.

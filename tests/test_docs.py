@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.api.metrics import Metrics
-from server.settings import Settings
+from chorus_server.api.metrics import Metrics
+from chorus_server.settings import Settings
 from tests.places import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

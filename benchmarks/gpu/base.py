@@ -8,11 +8,11 @@ import numpy as np
 from scale import Scale
 from setting import OUTPUT_WIDTH, compiled, stopwatch
 
-from server.engine.executor.packing import pack_admissions
-from server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
-from server.engine.plans import Admission, BlockShape, Ladder
-from server.engine.sampling import Sampling
-from server.model.t5 import Model
+from chorus_server.engine.executor.packing import pack_admissions
+from chorus_server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
+from chorus_server.engine.plans import Admission, BlockShape, Ladder
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.t5 import Model
 
 PUBLISHED = {"tokens_per_second": 18_137, "by": "FasterTransformer, T5 base, A100, fp16, batch 128, top-k 4"}
 

@@ -10,11 +10,11 @@ import numpy as np
 from scale import Scale
 from setting import compiled, stopwatch
 
-from server.engine.executor.programs import decode_name, empty_name
-from server.engine.executor.state import BlockState
-from server.engine.plans import BlockShape, Ladder
-from server.engine.step_bytes import decode_step_bytes
-from server.model.t5 import Model
+from chorus_server.engine.executor.programs import decode_name, empty_name
+from chorus_server.engine.executor.state import BlockState
+from chorus_server.engine.plans import BlockShape, Ladder
+from chorus_server.engine.step_bytes import decode_step_bytes
+from chorus_server.model.t5 import Model
 
 GOAL = 1.5
 

@@ -15,14 +15,14 @@ from scale import Scale
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 from workload import PROMPT_LENGTH, Load, Request, make_requests, read, synthetic_ids, write
 
-from server.engine.config import EngineConfig
-from server.engine.executor import build_executor
-from server.engine.host_prompts import HostPromptTier
-from server.engine.plans import BlockShape, Ladder
-from server.engine.requests import GenerateRequest, Origin, PromptHandle
-from server.engine.sampling import Sampling
-from server.engine.thread.engine import Engine
-from server.model.t5 import Model
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.executor import build_executor
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.plans import BlockShape, Ladder
+from chorus_server.engine.requests import GenerateRequest, Origin, PromptHandle
+from chorus_server.engine.sampling import Sampling
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.model.t5 import Model
 
 NEW_TOKENS = 4
 

@@ -9,11 +9,11 @@ import numpy as np
 from scale import Scale
 from setting import compiled, stopwatch, weight_products
 
-from server.engine.executor.packing import pack_admissions
-from server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
-from server.engine.plans import Admission, BlockShape, Ladder
-from server.engine.sampling import Sampling
-from server.model.t5 import Model
+from chorus_server.engine.executor.packing import pack_admissions
+from chorus_server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
+from chorus_server.engine.plans import Admission, BlockShape, Ladder
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.t5 import Model
 
 GOAL, RESIDENT_GOAL = 0.55, 0.97
 LABEL_STEPS = 4

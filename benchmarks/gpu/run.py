@@ -106,7 +106,7 @@ def _here(part: str, options: argparse.Namespace, scratch: Path, ceilings: dict[
 def _write_part(options: argparse.Namespace) -> None:
     from setting import device_facts, random_model
 
-    from server.engine.executor import use_persistent_cache
+    from chorus_server.engine.executor import use_persistent_cache
 
     options.compile_cache.mkdir(parents=True, exist_ok=True)
     use_persistent_cache(str(options.compile_cache))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.model.config import T5Config, named_config
+from chorus_server.model.config import T5Config, named_config
 
 TOY = T5Config(
     name="toy", vocab_size=500, padded_vocab_size=512, d_model=64, d_kv=16, d_ff=128, num_heads=4,

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from server.engine.executor import CompiledPrograms, ModelSpec, compile_all, model_spec, programs
-from server.engine.plans import Ladder
-from server.model.config import T5Config
-from server.model.fused_attention import choose_attention
-from server.model.parameters import parameter_shapes
-from server.model.t5 import Model, assemble
+from chorus_server.engine.executor import CompiledPrograms, ModelSpec, compile_all, model_spec, programs
+from chorus_server.engine.plans import Ladder
+from chorus_server.model.config import T5Config
+from chorus_server.model.fused_attention import choose_attention
+from chorus_server.model.parameters import parameter_shapes
+from chorus_server.model.t5 import Model, assemble
 
 OUTPUT_WIDTH = 64
 _DTYPE = jnp.bfloat16

@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
-from server.engine.sampling import Sampling
-from server.model.checkpoints.load import load_model
-from server.model.decoding import greedy_tokens
-from server.model.t5 import Model
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor
+from chorus_server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.checkpoints.load import load_model
+from chorus_server.model.decoding import greedy_tokens
+from chorus_server.model.t5 import Model
 
 RESULTS = Path(__file__).parents[1] / "results"
 TARGET = 1e-5

@@ -15,17 +15,17 @@ import numpy as np
 from serve_lines import serve
 from workload import PROMPT_LENGTH, Request, read
 
-from server.engine.config import EngineConfig
-from server.engine.executor import build_executor, use_persistent_cache
-from server.engine.host_prompts import HostPromptTier
-from server.engine.ladder import build_ladder
-from server.engine.metrics import EngineMetrics
-from server.engine.requests import GenerateRequest, Origin, PromptHandle
-from server.engine.sampling import Sampling
-from server.engine.thread.engine import Engine
-from server.metrics import MetricsRegistry
-from server.model.checkpoints import load_model
-from server.model.fused_attention import choose_attention
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.executor import build_executor, use_persistent_cache
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.ladder import build_ladder
+from chorus_server.engine.metrics import EngineMetrics
+from chorus_server.engine.requests import GenerateRequest, Origin, PromptHandle
+from chorus_server.engine.sampling import Sampling
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.metrics import MetricsRegistry
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.fused_attention import choose_attention
 
 
 class Prompts:

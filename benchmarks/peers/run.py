@@ -99,7 +99,7 @@ def _convert(python: Path, model: Path, target: Path) -> None:
 
 
 def _write_work(folder: Path, load: Load, model: Path) -> None:
-    from server.model.vocabulary import Vocabulary
+    from chorus_server.model.vocabulary import Vocabulary
 
     if (model / "spiece.model").exists() and (SHARED / "data").exists():
         vocabulary = Vocabulary.load(model / "spiece.model")

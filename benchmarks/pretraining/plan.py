@@ -23,13 +23,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from server.model.config import T5Config
-from server.model.parameters import parameter_count
-from server.model.t5 import random_tensors
-from server.pretraining.data.rows import Rows
-from server.pretraining.data.span_corruption import SpanShape, fitting_shape
-from server.pretraining.programs import make_programs
-from server.pretraining.settings import PretrainingSettings
+from chorus_server.model.config import T5Config
+from chorus_server.model.parameters import parameter_count
+from chorus_server.model.t5 import random_tensors
+from chorus_server.pretraining.data.rows import Rows
+from chorus_server.pretraining.data.span_corruption import SpanShape, fitting_shape
+from chorus_server.pretraining.programs import make_programs
+from chorus_server.pretraining.settings import PretrainingSettings
 
 RESULTS = Path(__file__).parents[1] / "results"
 SENTINELS = 100

@@ -17,9 +17,9 @@ from sizes import Sizes
 from workload import Load, Request, make_requests, texts
 
 from chorus.load.inputs import SENTENCES
+from chorus_server.engine.executor import use_persistent_cache
+from chorus_server.model.vocabulary import Vocabulary
 from make_toy_model import train_vocabulary
-from server.engine.executor import use_persistent_cache
-from server.model.vocabulary import Vocabulary
 
 
 class Bench:

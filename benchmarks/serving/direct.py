@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from workload import Request
 
-from server.engine.config import EngineConfig
-from server.engine.executor import JaxExecutor, compile_all, model_spec, programs
-from server.engine.host_prompts import HostPromptTier
-from server.engine.ladder import build_ladder
-from server.engine.plans import Ladder, StepPlan, StepResult
-from server.engine.protocols import HostPrompts, PendingStep, PromptSource
-from server.engine.requests import FinishedEvent, GenerateRequest, Origin, PromptHandle
-from server.engine.sampling import Sampling
-from server.engine.thread.engine import Engine
-from server.model.checkpoints import load_model
-from server.model.fused_attention import choose_attention
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.executor import JaxExecutor, compile_all, model_spec, programs
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.ladder import build_ladder
+from chorus_server.engine.plans import Ladder, StepPlan, StepResult
+from chorus_server.engine.protocols import HostPrompts, PendingStep, PromptSource
+from chorus_server.engine.requests import FinishedEvent, GenerateRequest, Origin, PromptHandle
+from chorus_server.engine.sampling import Sampling
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.fused_attention import choose_attention
 
 Handle = Callable[[int], PromptHandle]
 """From the number of a task to its prompt."""

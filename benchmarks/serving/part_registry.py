@@ -20,11 +20,11 @@ from direct import Running
 from figures import Figure, Part
 from part_tasks import make_resident
 
+from chorus_server.api.inference.prompt_source import StorePrompts
+from chorus_server.engine.requests import PromptHandle
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
 from prompts_store.store import PromptStore
-from server.api.inference.prompt_source import StorePrompts
-from server.engine.requests import PromptHandle
 
 TENANT = "bench"
 _WRITERS = 4

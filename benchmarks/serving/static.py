@@ -12,9 +12,9 @@ import numpy as np
 from direct import Direct, MadePrompts
 from workload import Request
 
-from server.engine.executor.testing import MemoryPrompts
-from server.engine.plans import Admission, BlockShape, DecodePlan, PrefillPlan, RowLoad
-from server.engine.sampling import Sampling
+from chorus_server.engine.executor.testing import MemoryPrompts
+from chorus_server.engine.plans import Admission, BlockShape, DecodePlan, PrefillPlan, RowLoad
+from chorus_server.engine.sampling import Sampling
 
 
 @dataclass

@@ -15,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 import numpy as np
 from serve_lines import serve
 
-from server.model.checkpoints import load_model
-from server.model.fused_attention import choose_attention
-from server.tuning.data.examples import Example
-from server.tuning.document.recipe import Recipe
-from server.tuning.training.loop import TuningLoop
-from server.tuning.training.programs import compile_programs
-from server.tuning.training.run import PromptTask, TrainingRun
-from server.tuning.training.shapes import TrainingShapes
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.fused_attention import choose_attention
+from chorus_server.tuning.data.examples import Example
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training.loop import TuningLoop
+from chorus_server.tuning.training.programs import compile_programs
+from chorus_server.tuning.training.run import PromptTask, TrainingRun
+from chorus_server.tuning.training.shapes import TrainingShapes
 
 
 class Trainer:

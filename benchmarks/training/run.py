@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
 
 def _write_work(folder: Path, setting: dict[str, Any], model: Path, batch: int, steps: int) -> None:
     """`work.json` and `prompt.npy` [P, D]: what both train on."""
-    from server.model.vocabulary import Vocabulary
+    from chorus_server.model.vocabulary import Vocabulary
 
     generator = np.random.default_rng(0)
     if (model / "spiece.model").exists() and (SHARED / "data").exists():

@@ -13,7 +13,7 @@ import tarfile
 from functools import lru_cache
 
 from benchmarks.tuning.results import ROOT
-from server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.examples import TextRow
 
 SDIST = ROOT / "build" / "quality_data" / "vaderSentiment-3.3.2.tar.gz"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from server.model.checkpoints import load_model
-from server.model.functions import Functions
-from server.model.vocabulary import Vocabulary
-from server.tuning.training.answering import greedy_answers, label_scores
-from server.tuning.training.initialisers import InitialiserSource, PromptValues
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.functions import Functions
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tuning.training.answering import greedy_answers, label_scores
+from chorus_server.tuning.training.initialisers import InitialiserSource, PromptValues
 
 TOKENS_A_DISPATCH = 4096
 Ids = Sequence[int]

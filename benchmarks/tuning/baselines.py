@@ -11,7 +11,7 @@ from benchmarks.tuning.measuring import Answers, answers_on
 from benchmarks.tuning.prompts import trained_prompts
 from benchmarks.tuning.results import DATA
 from benchmarks.tuning.rows import Rows, load_rows
-from server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.examples import TextRow
 
 LONGEST = 480
 

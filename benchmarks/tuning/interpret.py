@@ -16,7 +16,7 @@ from benchmarks.tuning.base import Base
 from benchmarks.tuning.prompts import first_values, trained_prompts
 from benchmarks.tuning.results import DATA, load
 from benchmarks.tuning.rows import load_rows
-from server.tuning.training.initialisers import PromptValues
+from chorus_server.tuning.training.initialisers import PromptValues
 
 NEAREST = 5
 

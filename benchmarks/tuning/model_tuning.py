@@ -23,12 +23,12 @@ from benchmarks.tuning.prompts import SEED
 from benchmarks.tuning.results import DATA
 from benchmarks.tuning.rows import load_rows
 from benchmarks.tuning.transfer import transferred
-from server.model.dropout import Dropout
-from server.model.functions import Functions
-from server.tuning.data.examples import Example, make_examples
-from server.tuning.data.order import batch_indices
-from server.tuning.document.recipe import Recipe
-from server.tuning.training.packing import pack_training_targets, row_key
+from chorus_server.model.dropout import Dropout
+from chorus_server.model.functions import Functions
+from chorus_server.tuning.data.examples import Example, make_examples
+from chorus_server.tuning.data.order import batch_indices
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training.packing import pack_training_targets, row_key
 
 DROPOUT, Z_LOSS = 0.1, 1e-4
 

@@ -14,16 +14,16 @@ from benchmarks.tuning.measuring import measure_prompts
 from benchmarks.tuning.results import DATA, PARTS, load, save
 from benchmarks.tuning.rows import Rows, load_rows
 from benchmarks.tuning.tasks import Task
-from server.tuning.data.examples import make_examples, target_ids
-from server.tuning.document.recipe import Recipe
-from server.tuning.training import checkpoint
-from server.tuning.training.events import Evaluated, StepFinished
-from server.tuning.training.initialisers import PromptValues, initial_prompt
-from server.tuning.training.loop import TuningLoop
-from server.tuning.training.programs import compile_programs
-from server.tuning.training.run import PromptTask, TrainingRun
-from server.tuning.training.shapes import shapes_for
-from server.tuning.training.state import TrainingState
+from chorus_server.tuning.data.examples import make_examples, target_ids
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training import checkpoint
+from chorus_server.tuning.training.events import Evaluated, StepFinished
+from chorus_server.tuning.training.initialisers import PromptValues, initial_prompt
+from chorus_server.tuning.training.loop import TuningLoop
+from chorus_server.tuning.training.programs import compile_programs
+from chorus_server.tuning.training.run import PromptTask, TrainingRun
+from chorus_server.tuning.training.shapes import shapes_for
+from chorus_server.tuning.training.state import TrainingState
 
 SEED = 1
 SLICE = 4

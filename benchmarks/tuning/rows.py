@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tuning.tasks import TASKS, Source, Task
-from server.tuning.data.columns import text_row
-from server.tuning.data.examples import TextRow
-from server.tuning.data.readers import ReadOptions, file_digest, read_rows
-from server.tuning.data.splits import Split, check_rows, cut_from_train
-from server.tuning.document.prompt import PromptDocument
+from chorus_server.tuning.data.columns import text_row
+from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.readers import ReadOptions, file_digest, read_rows
+from chorus_server.tuning.data.splits import Split, check_rows, cut_from_train
+from chorus_server.tuning.document.prompt import PromptDocument
 
 SPLIT_SEED = 20260101
 

@@ -19,8 +19,8 @@ from benchmarks.tuning.prompts import trained_prompts
 from benchmarks.tuning.results import DATA, written
 from benchmarks.tuning.rows import Rows, load_rows
 from benchmarks.tuning.statistics import right
-from server.tuning.data.examples import TextRow
-from server.tuning.training.initialisers import PromptValues
+from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.training.initialisers import PromptValues
 
 ENTAILMENT: Mapping[str, int] = {"yes": 1, "no": 0, "maybe": 0}
 SENTIMENT: Mapping[str, int] = {"negative": 0, "positive": 1}

@@ -18,11 +18,11 @@ import numpy as np
 
 from base_stages.plan import Plan, write_document
 from base_stages.tasks import Task
+from chorus_server.model.checkpoints import open_checkpoint
+from chorus_server.pretraining.card import as_text
 from prompts_store.artifacts import write_artifact
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
-from server.model.checkpoints import open_checkpoint
-from server.pretraining.card import as_text
 
 MAX_BASE_BYTES = 24_000_000
 

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from base_stages.plan import Plan
-from server.model.config import T5Config
-from server.model.t5 import random_tensors
-from server.pretraining.data.rows import Rows
-from server.pretraining.data.span_corruption import fitting_shape
-from server.pretraining.programs import make_programs
-from server.pretraining.settings import PretrainingSettings
+from chorus_server.model.config import T5Config
+from chorus_server.model.t5 import random_tensors
+from chorus_server.pretraining.data.rows import Rows
+from chorus_server.pretraining.data.span_corruption import fitting_shape
+from chorus_server.pretraining.programs import make_programs
+from chorus_server.pretraining.settings import PretrainingSettings
 
 STEPS = 3
 

@@ -1,4 +1,4 @@
-"""Vocabulary, weights and their adaptation, stage by stage, with `server.pretraining`."""
+"""Vocabulary, weights and their adaptation, stage by stage, with `chorus_server.pretraining`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from base_stages.plan import Plan, write_document
 from base_stages.tasks import read_tasks
-from server.model.config import T5Config
-from server.pretraining.materials import TextOptions
-from server.pretraining.runs import RunOptions, run_adaptation, run_pretraining
-from server.pretraining.settings import PretrainingSettings
-from server.pretraining.trainer import Cadence
+from chorus_server.model.config import T5Config
+from chorus_server.pretraining.materials import TextOptions
+from chorus_server.pretraining.runs import RunOptions, run_adaptation, run_pretraining
+from chorus_server.pretraining.settings import PretrainingSettings
+from chorus_server.pretraining.trainer import Cadence
 
 Say = Callable[[str], None]
 ADAPTING = {"objective": "prefix_lm", "schedule": "constant", "warmup_steps": 0}

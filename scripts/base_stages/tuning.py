@@ -11,17 +11,17 @@ import jax
 import numpy as np
 
 from base_stages.tasks import Row, Task
-from server.model.checkpoints import LoadedModel, load_model
-from server.tuning.data.examples import TextRow, make_examples, target_ids
-from server.tuning.data.splits import Split, cut_from_train
-from server.tuning.document.recipe import Recipe
-from server.tuning.training import checkpoint
-from server.tuning.training.events import Evaluated
-from server.tuning.training.initialisers import InitialiserSource, initial_prompt
-from server.tuning.training.loop import TuningLoop
-from server.tuning.training.programs import compile_programs
-from server.tuning.training.run import PromptTask, TrainingRun
-from server.tuning.training.shapes import shapes_for
+from chorus_server.model.checkpoints import LoadedModel, load_model
+from chorus_server.tuning.data.examples import TextRow, make_examples, target_ids
+from chorus_server.tuning.data.splits import Split, cut_from_train
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training import checkpoint
+from chorus_server.tuning.training.events import Evaluated
+from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
+from chorus_server.tuning.training.loop import TuningLoop
+from chorus_server.tuning.training.programs import compile_programs
+from chorus_server.tuning.training.run import PromptTask, TrainingRun
+from chorus_server.tuning.training.shapes import shapes_for
 
 EVALUATION_ROWS = 16
 SPLIT_SEED = 1

@@ -290,7 +290,7 @@ class AbsentPoint(EntryPoint):
 
 
 def test_a_verb_of_the_server_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = AbsentPoint("serve", "server.cli:serve", root.ENTRY_POINT_GROUP)
+    point = AbsentPoint("serve", "chorus_server.cli:serve", root.ENTRY_POINT_GROUP)
     monkeypatch.setattr(root, "entry_points", lambda group: [point])
     result = run("serve", "--model", "x")
     assert result.exit_code == 1

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 import chorus
+import chorus_server.errors as server_errors
 import prompts_store.errors as store_errors
-import server.errors as server_errors
 from chorus import ApiError, Client, errors
 from tests.clients.fake_chorus import refuse
 
@@ -25,7 +25,7 @@ def unmapped(codes: set[str], known: dict[str, type[ApiError]]) -> set[str]:
     return codes - set(known)
 
 
-# Only the tree of server.errors: another room's subclass carries the codes of others.
+# Only the tree of chorus_server.errors: another room's subclass carries the codes of others.
 TREE = {kind for kind in descendants(server_errors.ChorusError) if kind.__module__ == server_errors.__name__}
 SERVER_CODES = {kind.default_code for kind in TREE}
 STORE_CODES = {kind.default_code for kind in descendants(store_errors.StoreError)}

@@ -13,7 +13,7 @@ HEAVY = (
     "flax",
     "numpy",
     "torch",
-    "server",
+    "chorus_server",
     "prompts_store",
     "fastapi",
     "sqlalchemy",
@@ -37,7 +37,7 @@ def test_importing_the_client_is_light(statement: str) -> None:
 
 def test_heavy_modules_would_be_noticed() -> None:
     """The control of the test above."""
-    assert loaded_by("import numpy, server.errors") == {"numpy", "server"}
+    assert loaded_by("import numpy, chorus_server.errors") == {"numpy", "chorus_server"}
 
 
 def test_help_imports_no_extension() -> None:

@@ -17,8 +17,8 @@ from chorus import AsyncClient, Client, DoneEvent, ResultEvent, TokenEvent, erro
 from chorus.cli.root import chorus
 from chorus.load import LoadSpec, run_load
 from chorus.load.outcomes import Recorder
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import load_keys
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import load_keys
 from tests.server.api.api_harness import FINGERPRINT, WIDTH, ApiServer, artifact, prompt
 
 

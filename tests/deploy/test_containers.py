@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.settings import Settings
+from chorus_server.settings import Settings
 from tests.places import ROOT
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from server.api.metrics import Metrics
+from chorus_server.api.metrics import Metrics
 from tests.places import ROOT
 
 DEPLOY = ROOT / "deploy"

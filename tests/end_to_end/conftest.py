@@ -51,7 +51,7 @@ def train_vocabulary(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random T5 1.1 with two layers of odd widths, made by the command that makes such models."""
-    from server.checkpoints_cli import models
+    from chorus_server.checkpoints_cli import models
 
     folder = tmp_path_factory.mktemp("tiny")
     vocabulary = train_vocabulary(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server.embedded import embedded_folder
+from chorus_server.embedded import embedded_folder
 from tests.end_to_end.served import CHORUS, Served
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -19,11 +19,11 @@ pytestmark = [
     pytest.mark.usefixtures("compiled_quickly"),
 ]
 
-_SERVE = "from server.cli import serve; serve()"
+_SERVE = "from chorus_server.cli import serve; serve()"
 _ENDS_AT_ONCE = """
 import os
-from server.engine.scheduler.journal import Journal
-from server.process import Process
+from chorus_server.engine.scheduler.journal import Journal
+from chorus_server.process import Process
 asked = []
 Process._on_signal = lambda self, sig, frame: asked.append(sig)
 accepted = Journal.accepted

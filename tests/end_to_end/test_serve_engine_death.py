@@ -14,20 +14,20 @@ from tests.end_to_end.served import TINY, Served
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 _RAISES = """
-from server.engine.executor.jax_executor import JaxExecutor
+from chorus_server.engine.executor.jax_executor import JaxExecutor
 def collect(self, pending):
     raise RuntimeError("the device fell off")
 JaxExecutor.collect = collect
 """
 _HANGS_AFTERWARDS = """
-import server.process
-class Stuck(server.process._Uvicorn):
+import chorus_server.process
+class Stuck(chorus_chorus_server.process._Uvicorn):
     async def shutdown(self, sockets=None):
         import threading
         threading.Event().wait()  # the event loop itself hangs
-server.process._Uvicorn = Stuck
+chorus_chorus_server.process._Uvicorn = Stuck
 """
-_SERVE = "from server.cli import serve; serve()"
+_SERVE = "from chorus_server.cli import serve; serve()"
 
 
 @pytest.mark.parametrize("breakage", [_RAISES, _RAISES + _HANGS_AFTERWARDS], ids=["raises", "and hangs"])

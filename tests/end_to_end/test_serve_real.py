@@ -48,7 +48,7 @@ def embed(shared: Path) -> Any:
     """A prompt whose rows are the embeddings of a text: putting it in front is putting the text in front."""
     from safetensors.numpy import load_file
 
-    from server.model.vocabulary import Vocabulary
+    from chorus_server.model.vocabulary import Vocabulary
 
     folder = shared / "models" / "flan-t5-small-title"
     vocabulary = Vocabulary.load(folder / "spiece.model")
@@ -144,7 +144,7 @@ def test_the_server_writes_the_tokens_of_the_reference(served: Served, shared: P
     import ml_dtypes  # noqa: F401  (registers bfloat16 for the reader)
     from safetensors.numpy import load_file
 
-    from server.model.vocabulary import Vocabulary
+    from chorus_server.model.vocabulary import Vocabulary
 
     folder = shared / "models" / "flan-t5-small-title"
     record = json.loads((FIXTURES / "parity" / "flan_t5_small_title.json").read_text())

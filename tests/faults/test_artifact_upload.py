@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from chorus_server.api.services import BaseModelInfo
+from chorus_server.model.vocabulary import Vocabulary
 from prompts_store.artifacts import FORMATS, read_artifact
-from server.api.services import BaseModelInfo
-from server.model.vocabulary import Vocabulary
 from tests.faults.artifact_accepted import ACCEPTED
 from tests.faults.artifact_builders import BASE, LIMITS, VALUES
 from tests.faults.artifact_refused import REFUSED

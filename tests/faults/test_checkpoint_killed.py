@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.checkpoints import open_checkpoint
-from server.model.checkpoints.convert import write_random
-from server.model.checkpoints.verify import verify_fingerprint
-from server.model.config import named_config
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints import open_checkpoint
+from chorus_server.model.checkpoints.convert import write_random
+from chorus_server.model.checkpoints.verify import verify_fingerprint
+from chorus_server.model.config import named_config
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from server.model.checkpoints.chorus_format import write_chorus
-from server.model.checkpoints.convert import write_checkpoint
-from server.model.config import named_config
-from server.model.t5 import random_tensors
+from chorus_server.model.checkpoints.chorus_format import write_chorus
+from chorus_server.model.checkpoints.convert import write_checkpoint
+from chorus_server.model.config import named_config
+from chorus_server.model.t5 import random_tensors
 how, target, after, to = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 config, dtype = named_config("tiny"), np.dtype(np.float32)
 def tensors():

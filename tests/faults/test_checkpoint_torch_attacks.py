@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.errors import InvalidModelError
-from server.model.checkpoints.torch_bin import read_torch_file
-from server.model.checkpoints.torch_pickle import read_state_dict
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints.torch_bin import read_torch_file
+from chorus_server.model.checkpoints.torch_pickle import read_state_dict
 from tests.faults.torch_attacks import (
     FLOATS,
     naive_load,

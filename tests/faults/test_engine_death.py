@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import FakeExecutor
-from server.engine.host_prompts import HostPromptTier
-from server.engine.plans import DecodePlan, StepPlan
-from server.engine.thread.engine import Engine
-from server.errors import EngineDeadError, NotReadyError
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import FakeExecutor
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.plans import DecodePlan, StepPlan
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.errors import EngineDeadError, NotReadyError
 from tests.server.engine.engine_tools import DictSource, FakeClock, generate, running_engine, words
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
-from server.engine.sampling import Sampling
-from server.model.checkpoints.opening import open_checkpoint
-from server.model.t5 import assemble
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor
+from chorus_server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.checkpoints.opening import open_checkpoint
+from chorus_server.model.t5 import assemble
 from tests.places import ROOT
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

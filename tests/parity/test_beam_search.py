@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.engine.executor import JaxExecutor
-from server.engine.executor.testing import tiny_executor, tiny_model
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan
-from server.engine.sampling import Sampling
+from chorus_server.engine.executor import JaxExecutor
+from chorus_server.engine.executor.testing import tiny_executor, tiny_model
+from chorus_server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan
+from chorus_server.engine.sampling import Sampling
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 LADDER = Ladder(((6, 16),), (BlockShape(16, 10, 32),), (), 8)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.engine.executor.beams import advance, penalty
-from server.engine.executor.state import MAX_BEAMS, initial_beams, initial_slots
+from chorus_server.engine.executor.beams import advance, penalty
+from chorus_server.engine.executor.state import MAX_BEAMS, initial_beams, initial_slots
 from tests.places import FIXTURES
 
 GOLDEN: dict[str, Any] = json.loads((FIXTURES / "parity" / "t5x_beams.json").read_text())

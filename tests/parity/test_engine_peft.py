@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from server.engine.executor import JaxExecutor
-from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
-from server.engine.sampling import Sampling
-from server.model.checkpoints.opening import open_checkpoint
-from server.model.t5 import assemble
+from chorus_server.engine.executor import JaxExecutor
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor
+from chorus_server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.checkpoints.opening import open_checkpoint
+from chorus_server.model.t5 import assemble
 from tests.places import ROOT
 
 FIXTURES = ROOT / "tests" / "fixtures" / "artifacts"

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from server.model.checkpoints.load import load_model
-from server.model.decoding import greedy_tokens
-from server.model.layout import LAYOUTS, Layout
-from server.model.t5 import Model, assemble, tensors_of
+from chorus_server.model.checkpoints.load import load_model
+from chorus_server.model.decoding import greedy_tokens
+from chorus_server.model.layout import LAYOUTS, Layout
+from chorus_server.model.t5 import Model, assemble, tensors_of
 from tests.places import ROOT
 
 NAMES = ["t5_1_1", "t5_1_0", "mt5"]

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from server.model.checkpoints.load import load_model
-from server.model.decoding import greedy_tokens
+from chorus_server.model.checkpoints.load import load_model
+from chorus_server.model.decoding import greedy_tokens
 
 
 @pytest.mark.shared

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import PlanError, expected_scores, expected_tokens
-from server.engine.requests import (
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import PlanError, expected_scores, expected_tokens
+from chorus_server.engine.requests import (
     FinishedEvent,
     GenerateRequest,
     PromptHandle,
@@ -22,10 +22,10 @@ from server.engine.requests import (
     ScoredEvent,
     ScoreRequest,
 )
-from server.engine.scheduler.core import Scheduler
-from server.engine.scheduler.steps import PrefillStep, Step
-from server.engine.scheduler.tickets import Ticket
-from server.errors import NotFoundError, OverloadedError
+from chorus_server.engine.scheduler.core import Scheduler
+from chorus_server.engine.scheduler.steps import PrefillStep, Step
+from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.errors import NotFoundError, OverloadedError
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation
 

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.engine.executor import JaxExecutor, choosing, prefill
-from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
-from server.engine.plans import (
+from chorus_server.engine.executor import JaxExecutor, choosing, prefill
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
+from chorus_server.engine.plans import (
     Admission,
     BeamsDone,
     BlockShape,
@@ -30,7 +30,7 @@ from server.engine.plans import (
     RowLoad,
     ScorePlan,
 )
-from server.engine.sampling import Sampling
+from chorus_server.engine.sampling import Sampling
 
 B, NEW = 8, 8
 LADDER = Ladder(((B, 12), (B, 24)), (BlockShape(24, NEW, 16),) * 2, ((3, 4),), 32)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.model.config import named_config
-from server.model.layout import Layout
-from server.model.t5 import Model, assemble, random_tensors
+from chorus_server.model.config import named_config
+from chorus_server.model.layout import Layout
+from chorus_server.model.t5 import Model, assemble, random_tensors
 
 CONFIG = named_config("tiny")
 V, ROWS = CONFIG.padded_vocab_size, 40

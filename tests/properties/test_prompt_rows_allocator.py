@@ -16,8 +16,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from server.engine.requests import PromptHandle
-from server.engine.scheduler.prompt_rows import Acquired, PromptRows
+from chorus_server.engine.requests import PromptHandle
+from chorus_server.engine.scheduler.prompt_rows import Acquired, PromptRows
 
 CAPACITY = 24
 HANDLES = [PromptHandle(f"p{length}{kind}", length) for length in (1, 3, 6, 9) for kind in "xyz"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.scheduler.fair_queue import FairQueue
+from chorus_server.engine.scheduler.fair_queue import FairQueue
 
 TENANTS = {"a": 1.0, "b": 1.0, "c": 2.5}
 

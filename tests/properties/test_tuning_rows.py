@@ -10,14 +10,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.model.fingerprint import tensor_digest
-from server.model.t5 import tensors_of
-from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.training.loop import TuningLoop
-from server.tuning.training.objective import LossConfig, TuningBatch, TuningSums
-from server.tuning.training.packing import pack_batch, row_key
-from server.tuning.training.programs import empty_sums
-from server.tuning.training.run import TrainingRun
+from chorus_server.model.fingerprint import tensor_digest
+from chorus_server.model.t5 import tensors_of
+from chorus_server.tuning.data.examples import TextRow, make_examples
+from chorus_server.tuning.training.loop import TuningLoop
+from chorus_server.tuning.training.objective import LossConfig, TuningBatch, TuningSums
+from chorus_server.tuning.training.packing import pack_batch, row_key
+from chorus_server.tuning.training.programs import empty_sums
+from chorus_server.tuning.training.run import TrainingRun
 from tests.server.tuning.tuning_tools import LABELS, RECIPE, VOCABULARY, model, programs, task
 
 TASKS = (task(0), task(2, RECIPE.changed(learning_rate=0.05, parameter_scaling=True)))

@@ -10,15 +10,15 @@ from concepts import naming, product, returns, settings, table, twice
 from tests.places import ROOT
 
 FILES = {
-    "server/__init__.py": "",
-    "server/errors.py": "class Refused(Exception): ...",
-    "server/settings.py": "class Settings:\n    port: int\n    host: str = ''\n",
-    "server/api/__init__.py": "",
-    "server/api/routes.py": "from server.step.run import run\n\nLIMIT = 1\n",
-    "server/api/limits.py": "from server.errors import Refused\n\nheat = 1\n",
-    "server/step/__init__.py": "",
-    "server/step/run.py": (
-        '"""Nothing of heat."""\nfrom server.api.limits import heat\n\nLIMIT = 2\n\ndef run(): ...\n'
+    "server/chorus_server/__init__.py": "",
+    "server/chorus_server/errors.py": "class Refused(Exception): ...",
+    "server/chorus_server/settings.py": "class Settings:\n    port: int\n    host: str = ''\n",
+    "server/chorus_server/api/__init__.py": "",
+    "server/chorus_server/api/routes.py": "from chorus_server.step.run import run\n\nLIMIT = 1\n",
+    "server/chorus_server/api/limits.py": "from chorus_server.errors import Refused\n\nheat = 1\n",
+    "server/chorus_server/step/__init__.py": "",
+    "server/chorus_server/step/run.py": (
+        '"""Nothing of heat."""\nfrom chorus_server.api.limits import heat\n\nLIMIT = 2\n\ndef run(): ...\n'
     ),
     "prompts_store/__init__.py": "",
     "prompts_store/rows.py": "HEAT_ROWS = 'preheated'\n",
@@ -37,14 +37,20 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_file_names_a_thing_by_identifier_import_or_string_not_in_prose(tree: Path) -> None:
     found = [file.as_posix() for file in naming(product(tree), ("heat",))]
-    assert found == ["prompts_store/rows.py", "server/api/limits.py", "server/step/run.py"]
+    assert found == [
+        "prompts_store/rows.py",
+        "server/chorus_server/api/limits.py",
+        "server/chorus_server/step/run.py",
+    ]
 
 
 def test_names_settings_and_returns(tree: Path) -> None:
     files = product(tree)
-    assert twice(files) == {"LIMIT": ["server/api/routes.py", "server/step/run.py"]}
+    assert twice(files) == {
+        "LIMIT": ["server/chorus_server/api/routes.py", "server/chorus_server/step/run.py"]
+    }
     assert settings(files) == 2
-    assert returns(files) == [("server.step.run", "server.api.limits")]
+    assert returns(files) == [("chorus_server.step.run", "chorus_server.api.limits")]
 
 
 def test_the_table_counts_this_tree() -> None:

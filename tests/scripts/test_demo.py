@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.embedded import embedded_folder
+from chorus_server.embedded import embedded_folder
 from tests.places import ROOT
 from tether import tethered
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from benchmarks.pretraining.result import adaptation_chart, loss_chart, read_result, table
+from chorus_server.model.checkpoints import load_model
 from prompts_store.artifacts import ArtifactLimits, read_artifact
-from server.model.checkpoints import load_model
 from tests.compiling import QUICKLY
 from tests.places import ROOT
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import server.process as process
-from server.app import build_app
-from server.settings import Settings
+import chorus_server.process as process
+from chorus_server.app import build_app
+from chorus_server.settings import Settings
 from tether import tie_to
 
 Say = Callable[[str], None]

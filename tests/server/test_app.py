@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from server.api.lifecycle import spare_collections
-from server.app import (
+from chorus_server.api.lifecycle import spare_collections
+from chorus_server.app import (
     MAX_COMPILE_SECONDS,
     Compiled,
     build_app,
@@ -20,14 +20,14 @@ from server.app import (
     ladder_of,
     mesh_of,
 )
-from server.engine.config import EngineConfig
-from server.engine.executor.build import model_spec
-from server.engine.executor.programs import programs
-from server.engine.executor.testing import tiny_model
-from server.engine.ladder import PRESETS, build_ladder, program_count
-from server.errors import InvalidInputError, NotReadyError
-from server.model.mesh import abstract_mesh
-from server.settings import Settings
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.executor.build import model_spec
+from chorus_server.engine.executor.programs import programs
+from chorus_server.engine.executor.testing import tiny_model
+from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
+from chorus_server.errors import InvalidInputError, NotReadyError
+from chorus_server.model.mesh import abstract_mesh
+from chorus_server.settings import Settings
 
 LADDERS: list[dict[str, Any]] = [
     {},
@@ -52,7 +52,7 @@ def test_devices_are_checked_before_anything_is_loaded(monkeypatch: pytest.Monke
     with pytest.raises(InvalidInputError, match="needs 64 devices") as caught:
         mesh_of(Settings(model="x", model_devices=64))
     assert caught.value.field == "model_devices"
-    monkeypatch.setattr("server.model.mesh.device_mesh", abstract_mesh)
+    monkeypatch.setattr("chorus_server.model.mesh.device_mesh", abstract_mesh)
     found = mesh_of(Settings(model="x", model_devices=4, data_devices=2))
     assert found is not None and (found.data, found.model) == (2, 4)
     with pytest.raises(

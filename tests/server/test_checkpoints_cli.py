@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from server.checkpoints_cli import models
+from chorus_server.checkpoints_cli import models
 from tests.places import FIXTURES
 
 

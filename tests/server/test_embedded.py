@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chorus_server import embedded
+from chorus_server.app import build_app, close_app
+from chorus_server.embedded import model_source, register_demo, register_prompts
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints.convert import write_random
+from chorus_server.model.config import named_config
+from chorus_server.settings import Settings
 from prompts_store.artifacts import write_artifact
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
 from prompts_store.store import PromptStore
-from server import embedded
-from server.app import build_app, close_app
-from server.embedded import model_source, register_demo, register_prompts
-from server.errors import InvalidModelError
-from server.model.checkpoints.convert import write_random
-from server.model.config import named_config
-from server.settings import Settings
 
 WIDTH = named_config("tiny").d_model
 

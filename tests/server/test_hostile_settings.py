@@ -12,17 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 from chorus.cli.root import chorus
+from chorus_server.app import build_app, close_app
+from chorus_server.cli import serve
+from chorus_server.embedded import embedded_folder
+from chorus_server.engine.scheduler.journal import Journal
+from chorus_server.errors import ChorusError, InvalidInputError, startup_message
+from chorus_server.process import Process, listen
+from chorus_server.settings import Settings, flag_of, load_settings, variable_of
+from chorus_server.storage import open_storage
+from chorus_server.tenancy.keys import MAX_KEY_CHARACTERS
+from chorus_server.worker_cli import WORKER_SETTINGS, worker
 from prompts_store.errors import StoreError
-from server.app import build_app, close_app
-from server.cli import serve
-from server.embedded import embedded_folder
-from server.engine.scheduler.journal import Journal
-from server.errors import ChorusError, InvalidInputError, startup_message
-from server.process import Process, listen
-from server.settings import Settings, flag_of, load_settings, variable_of
-from server.storage import open_storage
-from server.tenancy.keys import MAX_KEY_CHARACTERS
-from server.worker_cli import WORKER_SETTINGS, worker
 
 CHORUS = Path(sys.executable).parent / "chorus"
 VALUES = (

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import pytest
 
-from server.log import _MAX_LINES, Log
+from chorus_server.log import _MAX_LINES, Log
 from tests.places import ROOT
 from tether import tethered
 
@@ -25,7 +25,7 @@ LINES = 3000
 PIPE_BYTES = 65_536
 WORDS = "of a log that is longer than the pipe to its reader, which holds sixty-four kibibytes"
 
-_OURS = "from server.log import process_log as process_log\n"
+_OURS = "from chorus_server.log import process_log as process_log\n"
 _PLAIN = """
 import contextlib, sys
 @contextlib.contextmanager
@@ -215,7 +215,9 @@ def test_lines_beyond_the_queue_are_counted_and_told() -> None:
 def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
     """The control is Python itself, which opens the next file there, for the log to be written into."""
     code = "import sys\n{}\nwith open(sys.argv[1], 'w') as file: print(file.fileno())"
-    ours = code.format("from server.log import process_log\nlog = process_log('x', 'info')\nlog.__enter__()")
+    ours = code.format(
+        "from chorus_server.log import process_log\nlog = process_log('x', 'info')\nlog.__enter__()"
+    )
     numbers = []
     for text in (ours, code.format("")):
         done = subprocess.run(

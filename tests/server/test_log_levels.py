@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.log import set_log_levels
+from chorus_server.log import set_log_levels
 
-NAMES = ("chorus", "server", "prompts_store", "uvicorn")
+NAMES = ("chorus", "chorus_server", "prompts_store", "uvicorn")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def levels() -> Iterator[None]:
 )
 def test_a_library_is_heard_from_warning_up(level: str, own: int, libraries: int) -> None:
     set_log_levels(level)
-    for name in ("chorus.access", "server.engine.thread.engine", "uvicorn.error"):
+    for name in ("chorus.access", "chorus_server.engine.thread.engine", "uvicorn.error"):
         assert logging.getLogger(name).getEffectiveLevel() == own
     for name in ("jax._src.xla_bridge", "alembic.runtime.migration", "orbax"):
         assert logging.getLogger(name).getEffectiveLevel() == libraries

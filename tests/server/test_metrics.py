@@ -6,10 +6,10 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.api.metrics import Metrics
-from server.engine.requests import Origin, Timings
-from server.engine.stats import EngineStats
-from server.metrics import OTHER, Counter, Gauge, Histogram, LabelCap, MetricsRegistry
+from chorus_server.api.metrics import Metrics
+from chorus_server.engine.requests import Origin, Timings
+from chorus_server.engine.stats import EngineStats
+from chorus_server.metrics import OTHER, Counter, Gauge, Histogram, LabelCap, MetricsRegistry
 from tests.places import FIXTURES
 
 FILLED = FIXTURES / "metrics" / "filled.txt"

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from server.engine.memory_plan import weight_bytes
-from server.engine.step_bytes import decode_step_bytes
-from server.model.config import named_config
-from server.model.mesh import abstract_mesh
-from server.model.parameters import parameter_count
-from server.models_cli import models
+from chorus_server.engine.memory_plan import weight_bytes
+from chorus_server.engine.step_bytes import decode_step_bytes
+from chorus_server.model.config import named_config
+from chorus_server.model.mesh import abstract_mesh
+from chorus_server.model.parameters import parameter_count
+from chorus_server.models_cli import models
 
 XXL = ["plan", "--size", "xxl", "--devices", "8", "--dtype", "bf16", "--slots", "64"]
 
@@ -52,7 +52,7 @@ def test_xxl_on_eight_devices_by_hand() -> None:
 
 @pytest.mark.parametrize("devices", [["--devices", "2"], ["--devices", "2", "--data-devices", "2"]])
 def test_training_is_planned_where_a_server_trains(devices: list[str]) -> None:
-    """On one device; `server/app.py` and the worker leave jobs alone when there is a mesh."""
+    """On one device; `server/chorus_server/app.py` and the worker leave jobs alone when there is a mesh."""
     alone, spread = (_json("plan", "--size", "base", *more) for more in ([], devices))
     assert alone["device_bytes"]["training"] > 0 and any("tuning" in name for name in alone["programs"])
     assert "training" not in spread["device_bytes"] and spread["shapes"]["tuning_prompts"] == 0

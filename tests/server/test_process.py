@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from server.errors import InvalidInputError
-from server.process import _CLOSE_SECONDS, _DEATH_SECONDS, listen, url_of
+from chorus_server.errors import InvalidInputError
+from chorus_server.process import _CLOSE_SECONDS, _DEATH_SECONDS, listen, url_of
 from tests.places import IMPORTS, python_module
 from tether import tethered
 
@@ -54,7 +54,7 @@ WAYS = {
 
 
 def test_whatever_fails_the_process_ends() -> None:
-    """Within the seconds that `server.process` gives it: the control, whose time nobody keeps, stays."""
+    """Within the seconds that the process gives it: the control, whose time nobody keeps, stays."""
     done = subprocess.run(
         tethered([*python_module("tests.server.process_child"), *WAYS, "the control"]),
         env={**os.environ, **IMPORTS},

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from server import embedded
-from server.cli import serve
-from server.errors import InvalidInputError
-from server.reference import CHANGE_FIRST, SETTINGS_FILE
-from server.settings import GROUPS, REMOVED, Settings, flag_of, group_of, load_settings, variable_of
-from server.worker_cli import worker
+from chorus_server import embedded
+from chorus_server.cli import serve
+from chorus_server.errors import InvalidInputError
+from chorus_server.reference import CHANGE_FIRST, SETTINGS_FILE
+from chorus_server.settings import GROUPS, REMOVED, Settings, flag_of, group_of, load_settings, variable_of
+from chorus_server.worker_cli import worker
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from chorus_server.app import load
+from chorus_server.embedded import embedded_folder, register_demo
+from chorus_server.model.checkpoints import load_model
+from chorus_server.settings import Settings
 from prompts_store.store import PromptStore
-from server.app import load
-from server.embedded import embedded_folder, register_demo
-from server.model.checkpoints import load_model
-from server.settings import Settings
 
 LARGEST_WEIGHTS = 24_000_000
 

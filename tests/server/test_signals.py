@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from server.signals import ending_signals
-from server.worker_cli import signals
+from chorus_server.signals import ending_signals
+from chorus_server.worker_cli import signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
 

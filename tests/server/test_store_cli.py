@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from chorus_server.store_cli import store as command
 from prompts_store import PromptStore
 from prompts_store.testing import example_file, example_prompt
 from prompts_store.upkeep.check_report import KINDS
-from server.store_cli import store as command
 from tests.places import ROOT
 from tests.postgres_server import PostgresServer
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.strict_json import parse_strictly
+from chorus_server.strict_json import parse_strictly
 
 
 def test_what_is_json_is_read() -> None:

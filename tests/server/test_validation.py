@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.validation import input_error, sentence_of
+from chorus_server.validation import input_error, sentence_of
 
 
 class _Body(BaseModel):

@@ -1,6 +1,6 @@
 """The fields of a job document that `client.tuning.start` passes on.
 
-Made by `python -m server.reference`.
+Made by `python -m chorus_server.reference`.
 """
 
 from collections.abc import Mapping, Sequence

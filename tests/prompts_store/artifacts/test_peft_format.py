@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.functions import Functions
+from chorus_server.model.t5 import Model
 from prompts_store.artifacts import ArtifactLimits, read_artifact, write_artifact
 from prompts_store.artifacts.peft_format import parse_config
 from prompts_store.errors import ArtifactError
-from server.model.checkpoints import load_model
-from server.model.functions import Functions
-from server.model.t5 import Model
 from tests.places import ROOT
 
 FIXTURES = ROOT / "tests" / "fixtures" / "artifacts"

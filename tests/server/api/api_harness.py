@@ -16,21 +16,21 @@ import httpx
 import numpy as np
 import sentencepiece
 
+from chorus_server.api.services import BaseModelInfo
+from chorus_server.app import build_app, close_app, make_serving
+from chorus_server.connections.listener import BoundedServer, uvicorn_config
+from chorus_server.connections.registry import ConnectionLimits
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import TINY_LADDER, FakeExecutor
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.plans import Ladder, StepPlan
+from chorus_server.errors import EngineDeadError
+from chorus_server.jobs.feeds import FeedLimits, Pause
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.process import listen
+from chorus_server.settings import Settings
+from chorus_server.tenancy.keys import KeyRing
 from prompts_store.artifacts import write_artifact
-from server.api.services import BaseModelInfo
-from server.app import build_app, close_app, make_serving
-from server.connections.listener import BoundedServer, uvicorn_config
-from server.connections.registry import ConnectionLimits
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import TINY_LADDER, FakeExecutor
-from server.engine.host_prompts import HostPromptTier
-from server.engine.plans import Ladder, StepPlan
-from server.errors import EngineDeadError
-from server.jobs.feeds import FeedLimits, Pause
-from server.model.vocabulary import Vocabulary
-from server.process import listen
-from server.settings import Settings
-from server.tenancy.keys import KeyRing
 
 WIDTH = 6
 FINGERPRINT = "f" * 64

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.model.vocabulary import Vocabulary
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, Gate, train_vocabulary
 
 

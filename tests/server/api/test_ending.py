@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from chorus_server.api.inference import calls
+from chorus_server.api.lifecycle import Lifecycle
+from chorus_server.errors import ShuttingDownError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.process import answer_requests
 from prompts_store.files.writing import FileWriter
-from server.api.inference import calls
-from server.api.lifecycle import Lifecycle
-from server.errors import ShuttingDownError
-from server.model.vocabulary import Vocabulary
-from server.process import answer_requests
 from tests.server.api.api_harness import (
     FINGERPRINT,
     ApiServer,

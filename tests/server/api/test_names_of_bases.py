@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from chorus_server.api.names_of_bases import base_model_name, may_be_one
 from prompts_store.artifacts import write_artifact
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest, PromptVersion
-from server.api.names_of_bases import base_model_name, may_be_one
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, prompt
 
 BINARY = {"content-type": "application/octet-stream"}

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from chorus_server.api.http.disconnect import settle
+from chorus_server.api.http.offload import Offload
+from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.api.metrics import Metrics
+from chorus_server.api.upkeep import SOON_SECONDS, Upkeep
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock, example_prompt
 from prompts_store.upkeep.collector import CollectReport
-from server.api.http.disconnect import settle
-from server.api.http.offload import Offload
-from server.api.library.resolve import PromptLibrary
-from server.api.metrics import Metrics
-from server.api.upkeep import SOON_SECONDS, Upkeep
 
 HOUR = 3600.0
 

@@ -13,15 +13,15 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from server.connections.h11_protocol import H11Connection
-from server.connections.listener import BoundedServer, uvicorn_config
-from server.connections.protocol import Look
-from server.connections.registry import ConnectionLimits, ConnectionPhase
-from server.process import listen
+from chorus_server.connections.h11_protocol import H11Connection
+from chorus_server.connections.listener import BoundedServer, uvicorn_config
+from chorus_server.connections.protocol import Look
+from chorus_server.connections.registry import ConnectionLimits, ConnectionPhase
+from chorus_server.process import listen
 from tests.server.api.api_harness import eventually
 
 try:
-    from server.connections.httptools_protocol import HttptoolsConnection
+    from chorus_server.connections.httptools_protocol import HttptoolsConnection
 except ImportError:
     CONNECTIONS: list[Any] = [H11Connection]
 else:

@@ -19,9 +19,9 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from server.connections.h11_protocol import H11Connection
-from server.connections.listener import BoundedServer, uvicorn_config
-from server.connections.registry import ConnectionLimits
+from chorus_server.connections.h11_protocol import H11Connection
+from chorus_server.connections.listener import BoundedServer, uvicorn_config
+from chorus_server.connections.registry import ConnectionLimits
 
 EATEN: list[Any] = []
 

@@ -13,8 +13,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.api.http.context import open_context
-from server.connections.registry import ConnectionPhase
+from chorus_server.api.http.context import open_context
+from chorus_server.connections.registry import ConnectionPhase
 from tests.server.connections.bounded_harness import (
     CONNECTIONS,
     Answer,

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import Response
 
-from server.api.http.context import ARRIVAL, Arrival
-from server.connections.protocol import Decide
-from server.connections.registry import ConnectionPhase
+from chorus_server.api.http.context import ARRIVAL, Arrival
+from chorus_server.connections.protocol import Decide
+from chorus_server.connections.registry import ConnectionPhase
 from tests.server.connections.bounded_harness import CONNECTIONS, Bounds, Clock, answer, next_answer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.connections.registry import ConnectionPhase
+from chorus_server.connections.registry import ConnectionPhase
 from tests.server.connections.bounded_harness import (
     CONNECTIONS,
     Answer,

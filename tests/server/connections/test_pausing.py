@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from server.connections import pausing
-from server.connections.pausing import PausingSelector
+from chorus_server.connections import pausing
+from chorus_server.connections.pausing import PausingSelector
 
 PAUSE = 0.005
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import FakeExecutor
-from server.engine.host_prompts import HostPromptTier
-from server.engine.requests import GenerateRequest, InputPart, Origin, PromptHandle, ScoreRequest
-from server.engine.sampling import Sampling
-from server.engine.thread.engine import Engine
-from server.errors import NotFoundError
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import FakeExecutor
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.requests import GenerateRequest, InputPart, Origin, PromptHandle, ScoreRequest
+from chorus_server.engine.sampling import Sampling
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.errors import NotFoundError
 
 _ids = count()
 

@@ -8,12 +8,12 @@ import threading
 import numpy as np
 import pytest
 
-from server.engine.config import EngineConfig
-from server.engine.plans import DecodePlan, PrefillPlan, StepPlan
-from server.engine.requests import FinishedEvent, PromptHandle
-from server.engine.scheduler.tickets import TicketPhase
-from server.engine.thread.engine import Engine
-from server.errors import CancelledError, DeadlineExceededError
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.plans import DecodePlan, PrefillPlan, StepPlan
+from chorus_server.engine.requests import FinishedEvent, PromptHandle
+from chorus_server.engine.scheduler.tickets import TicketPhase
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.errors import CancelledError, DeadlineExceededError
 from tests.server.engine.engine_tools import DictSource, generate, running_engine
 from tests.server.engine.virtual_time import Simulation
 

@@ -9,9 +9,9 @@ import weakref
 
 import pytest
 
-from server.engine.handle import RequestHandle
-from server.engine.requests import FailedEvent, FinishedEvent, Timings, TokensEvent
-from server.errors import ChorusError, DeadlineExceededError, InternalError
+from chorus_server.engine.handle import RequestHandle
+from chorus_server.engine.requests import FailedEvent, FinishedEvent, Timings, TokensEvent
+from chorus_server.errors import ChorusError, DeadlineExceededError, InternalError
 
 DONE = FinishedEvent((), 3, Timings(0, 0, 0, None))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.engine.fake_executor import TINY_LADDER
-from server.engine.handle import RequestHandle
-from server.engine.host_prompts import HostPromptTier, to_compute_dtype
-from server.engine.requests import PromptHandle
-from server.engine.scheduler.fitting import Fitter
-from server.engine.scheduler.loading import Loading
-from server.engine.scheduler.tickets import Ticket
-from server.errors import InternalError, InvalidInputError
+from chorus_server.engine.fake_executor import TINY_LADDER
+from chorus_server.engine.handle import RequestHandle
+from chorus_server.engine.host_prompts import HostPromptTier, to_compute_dtype
+from chorus_server.engine.requests import PromptHandle
+from chorus_server.engine.scheduler.fitting import Fitter
+from chorus_server.engine.scheduler.loading import Loading
+from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.errors import InternalError, InvalidInputError
 from tests.server.engine.engine_tools import generate
 
 ROWS = np.ones((2, 4), np.float32)

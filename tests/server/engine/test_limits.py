@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from server.engine.fake_executor import TINY_LADDER
-from server.engine.limits import Limits
-from server.engine.sampling import SETTINGS, UnfitSettingsError
-from server.engine.scheduler.fitting import Fitter
-from server.errors import InvalidInputError
+from chorus_server.engine.fake_executor import TINY_LADDER
+from chorus_server.engine.limits import Limits
+from chorus_server.engine.sampling import SETTINGS, UnfitSettingsError
+from chorus_server.engine.scheduler.fitting import Fitter
+from chorus_server.errors import InvalidInputError
 from tests.server.engine.engine_tools import generate
 
 LIMITS = Limits(TINY_LADDER)

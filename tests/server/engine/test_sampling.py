@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.plan_codec import decode_plan, encode_plan
-from server.engine.plans import Admission, PrefillPlan
-from server.engine.sampling import (
+from chorus_server.engine.plan_codec import decode_plan, encode_plan
+from chorus_server.engine.plans import Admission, PrefillPlan
+from chorus_server.engine.sampling import (
     DEVICE_DTYPES,
     SETTINGS,
     Sampling,

@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import TINY_LADDER, FakeExecutor
-from server.engine.handle import RequestHandle
-from server.engine.host_prompts import HostPromptTier, to_compute_dtype
-from server.engine.metrics import EngineMetrics
-from server.engine.plans import DecodePlan, Ladder, StepPlan
-from server.engine.requests import FailedEvent, PromptHandle, Request
-from server.engine.scheduler.admission import AdmissionControl
-from server.engine.scheduler.core import Scheduler, SchedulerPorts
-from server.engine.scheduler.deadlines import Deadlines
-from server.engine.scheduler.fitting import Fitter
-from server.engine.scheduler.journal import Journal
-from server.engine.scheduler.tickets import Ticket
-from server.engine.thread.outcomes import Outcomes, RequestOutcome
-from server.errors import CancelledError, ChorusError, DeadlineExceededError
-from server.metrics import MetricsRegistry
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import TINY_LADDER, FakeExecutor
+from chorus_server.engine.handle import RequestHandle
+from chorus_server.engine.host_prompts import HostPromptTier, to_compute_dtype
+from chorus_server.engine.metrics import EngineMetrics
+from chorus_server.engine.plans import DecodePlan, Ladder, StepPlan
+from chorus_server.engine.requests import FailedEvent, PromptHandle, Request
+from chorus_server.engine.scheduler.admission import AdmissionControl
+from chorus_server.engine.scheduler.core import Scheduler, SchedulerPorts
+from chorus_server.engine.scheduler.deadlines import Deadlines
+from chorus_server.engine.scheduler.fitting import Fitter
+from chorus_server.engine.scheduler.journal import Journal
+from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.engine.thread.outcomes import Outcomes, RequestOutcome
+from chorus_server.errors import CancelledError, ChorusError, DeadlineExceededError
+from chorus_server.metrics import MetricsRegistry
 from tests.server.engine.engine_tools import FakeClock, words
 
 Values = np.ndarray[Any, Any]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from chorus_server.jobs.leased import JobCancelledError, LeasedJob, ServiceStoppingError
 from prompts_store.errors import LeaseLostError, StoreError
 from prompts_store.store import PromptStore
-from server.jobs.leased import JobCancelledError, LeasedJob, ServiceStoppingError
 
 
 class Scripted:

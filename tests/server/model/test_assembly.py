@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.config import named_config
-from server.model.layout import LAYOUTS, Layout
-from server.model.t5 import assemble, build, random_tensors, tensors_of
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.config import named_config
+from chorus_server.model.layout import LAYOUTS, Layout
+from chorus_server.model.t5 import assemble, build, random_tensors, tensors_of
 
 CONFIG = named_config("tiny")
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.model.attention import dense_attention, paired_attention
+from chorus_server.model.attention import dense_attention, paired_attention
 
 
 def _inputs(batch: int, dtype: Any = jnp.float32, queries: int = 9, length: int = 9) -> tuple[Any, ...]:

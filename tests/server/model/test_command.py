@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from server.model.command import DTYPES, Spelled
-from server.pretraining.options import settings_options
+from chorus_server.model.command import DTYPES, Spelled
+from chorus_server.pretraining.options import settings_options
 
 
 @click.command()

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.config import T5Config, named_config
-from server.model.parameters import parameter_axes, parameter_count, parameter_shapes, prompt_table
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.config import T5Config, named_config
+from chorus_server.model.parameters import parameter_axes, parameter_count, parameter_shapes, prompt_table
 
 PUBLISHED = {
     "small": 76_961_152,
@@ -76,7 +76,7 @@ def test_unknown_size_lists_the_known_ones() -> None:
 
 
 def test_reading_a_config_imports_no_jax() -> None:
-    code = "import sys, server.model.config; sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
+    code = "import sys, chorus_server.model.config; sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.model.config import named_config
-from server.model.dropout import Dropout
-from server.model.functions import Functions
-from server.model.layout import LAYOUTS, Layout
-from server.model.t5 import Model, assemble, random_tensors
+from chorus_server.model.config import named_config
+from chorus_server.model.dropout import Dropout
+from chorus_server.model.functions import Functions
+from chorus_server.model.layout import LAYOUTS, Layout
+from chorus_server.model.t5 import Model, assemble, random_tensors
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

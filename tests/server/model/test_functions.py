@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.config import T5Config, named_config
-from server.model.decoding import greedy_tokens
-from server.model.functions import TARGET_CHUNK, Functions
-from server.model.layout import LAYOUTS, Layout
-from server.model.parameters import is_matrix
-from server.model.t5 import Model, assemble, build, random_tensors, tensors_of
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.config import T5Config, named_config
+from chorus_server.model.decoding import greedy_tokens
+from chorus_server.model.functions import TARGET_CHUNK, Functions
+from chorus_server.model.layout import LAYOUTS, Layout
+from chorus_server.model.parameters import is_matrix
+from chorus_server.model.t5 import Model, assemble, build, random_tensors, tensors_of
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

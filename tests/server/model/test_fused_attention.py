@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
-from server.errors import InvalidInputError
-from server.model import fused_attention as module
-from server.model.attention import dense_attention
-from server.model.config import T5Config
-from server.model.fused_attention import choose_attention, fused_attention
-from server.model.t5 import build
+from chorus_server.errors import InvalidInputError
+from chorus_server.model import fused_attention as module
+from chorus_server.model.attention import dense_attention
+from chorus_server.model.config import T5Config
+from chorus_server.model.fused_attention import choose_attention, fused_attention
+from chorus_server.model.t5 import build
 
 TARGET = "__cudnn$fmha"
 CONFIG = T5Config(

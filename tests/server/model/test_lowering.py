@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from server.model.config import named_config
-from server.model.layout import LAYOUTS, Layout
-from server.model.t5 import build
+from chorus_server.model.config import named_config
+from chorus_server.model.layout import LAYOUTS, Layout
+from chorus_server.model.t5 import build
 
 
 def _shape(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import jax
 import pytest
 
-from server.errors import InvalidInputError
-from server.model.config import named_config
-from server.model.mesh import abstract_mesh, check_division, device_mesh
-from server.model.parameters import parameter_axes, parameter_shapes
-from server.model.t5 import build
+from chorus_server.errors import InvalidInputError
+from chorus_server.model.config import named_config
+from chorus_server.model.mesh import abstract_mesh, check_division, device_mesh
+from chorus_server.model.parameters import parameter_axes, parameter_shapes
+from chorus_server.model.t5 import build
 
 
 def test_one_axis_of_every_matrix_is_cut_and_norms_are_whole() -> None:

@@ -8,8 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.model.config import T5Config, named_config
-from server.model.relative import causal_bias, decoder_buckets, encoder_bias, encoder_buckets, step_bias
+from chorus_server.model.config import T5Config, named_config
+from chorus_server.model.relative import (
+    causal_bias,
+    decoder_buckets,
+    encoder_bias,
+    encoder_buckets,
+    step_bias,
+)
 from tests.places import FIXTURES
 
 BUCKETS = FIXTURES / "parity" / "buckets.npz"

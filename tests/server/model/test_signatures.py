@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import TypeCheckError
 
-from server.model.attention import dense_attention
-from server.model.config import named_config
-from server.model.network import visible
-from server.model.relative import step_bias
-from server.model.t5 import assemble, random_tensors
-from server.pretraining.attention import within_segments
-from server.tuning.training.optimiser import StepSettings, update
+from chorus_server.model.attention import dense_attention
+from chorus_server.model.config import named_config
+from chorus_server.model.network import visible
+from chorus_server.model.relative import step_bias
+from chorus_server.model.t5 import assemble, random_tensors
+from chorus_server.pretraining.attention import within_segments
+from chorus_server.tuning.training.optimiser import StepSettings, update
 
 CONFIG = named_config("tiny")
 MODEL = assemble(CONFIG, "unrolled", jnp.float32, random_tensors(CONFIG, 0))

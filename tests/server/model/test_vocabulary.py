@@ -11,8 +11,8 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.errors import InvalidInputError, InvalidModelError
-from server.model.vocabulary import StreamDecoder, Vocabulary
+from chorus_server.errors import InvalidInputError, InvalidModelError
+from chorus_server.model.vocabulary import StreamDecoder, Vocabulary
 
 SENTENCE = "the river was cold and the boat was old so they went home to read a book about the sea"
 

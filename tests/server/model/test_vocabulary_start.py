@@ -9,9 +9,9 @@ import sentencepiece
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from server.errors import InputTooLongError
-from server.model import vocabulary as module
-from server.model.vocabulary import LONGEST_WORD, Vocabulary
+from chorus_server.errors import InputTooLongError
+from chorus_server.model import vocabulary as module
+from chorus_server.model.vocabulary import LONGEST_WORD, Vocabulary
 from tests.places import ROOT, SHARED
 
 REAL = SHARED / "models/flan-t5-small-title/spiece.model"

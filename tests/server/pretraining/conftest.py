@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from server.model.vocabulary import Vocabulary
-from server.pretraining.data.corpus import Corpus
-from server.pretraining.data.tokens import Tokens, open_tokens, write_tokens
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.pretraining.data.corpus import Corpus
+from chorus_server.pretraining.data.tokens import Tokens, open_tokens, write_tokens
 from tests.server.pretraining.pretraining_tools import vocabulary, write_corpus
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from server.model.config import T5Config
-from server.model.vocabulary import Vocabulary
-from server.pretraining.data.corpus import Corpus
-from server.pretraining.data.rows import Rows
-from server.pretraining.data.vocabulary import train_vocabulary
-from server.pretraining.programs import PretrainingPrograms, make_programs
-from server.pretraining.settings import PretrainingSettings
-from server.pretraining.sources import RowSource
+from chorus_server.model.config import T5Config
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.pretraining.data.corpus import Corpus
+from chorus_server.pretraining.data.rows import Rows
+from chorus_server.pretraining.data.vocabulary import train_vocabulary
+from chorus_server.pretraining.programs import PretrainingPrograms, make_programs
+from chorus_server.pretraining.settings import PretrainingSettings
+from chorus_server.pretraining.sources import RowSource
 
 SETTINGS: dict[str, Any] = {
     "input_length": 24, "batch_size": 4, "micro_batch_size": 2, "steps": 6, "warmup_steps": 4,

@@ -19,12 +19,12 @@ from typing import Any
 
 import jax
 
-from server.model.t5 import random_tensors
-from server.pretraining.checkpoints import Checkpoints, State
-from server.pretraining.curve import Curve
-from server.pretraining.mesh import make_mesh
-from server.pretraining.programs import make_programs
-from server.pretraining.trainer import Cadence, Trainer
+from chorus_server.model.t5 import random_tensors
+from chorus_server.pretraining.checkpoints import Checkpoints, State
+from chorus_server.pretraining.curve import Curve
+from chorus_server.pretraining.mesh import make_mesh
+from chorus_server.pretraining.programs import make_programs
+from chorus_server.pretraining.trainer import Cadence, Trainer
 from tests.server.pretraining.pretraining_tools import RandomSource, architecture, programs_for, settings
 
 CADENCE = Cadence(

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from server.model.checkpoints import load_model, open_checkpoint
-from server.model.t5 import tensors_of
-from server.pretraining.cli import _stoppable, adapt, pretrain
-from server.pretraining.data.span_corruption import fitting_shape
-from server.pretraining.materials import TextOptions
-from server.pretraining.runs import RunOptions
-from server.pretraining.trainer import Cadence
+from chorus_server.model.checkpoints import load_model, open_checkpoint
+from chorus_server.model.t5 import tensors_of
+from chorus_server.pretraining.cli import _stoppable, adapt, pretrain
+from chorus_server.pretraining.data.span_corruption import fitting_shape
+from chorus_server.pretraining.materials import TextOptions
+from chorus_server.pretraining.runs import RunOptions
+from chorus_server.pretraining.trainer import Cadence
 from tests.places import ROOT
 from tests.server.pretraining.pretraining_tools import PIECES
 from tether import tethered
@@ -157,8 +157,8 @@ def test_only_preparing_makes_what_a_gpu_needs(materials: Path, tmp_path: Path) 
 def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_path: Path) -> None:
     for name in ("spiece.model", "tokens"):
         (tmp_path / name).symlink_to(materials / name)
-    command = [sys.executable, "-m", "server.pretraining", "pretrain", str(tmp_path), *SIZES, *TRAINING,
-               "--steps", "1000000"]  # fmt: skip
+    command = [sys.executable, "-m", "chorus_server.pretraining", "pretrain", str(tmp_path)]
+    command += [*SIZES, *TRAINING, "--steps", "1000000"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     with subprocess.Popen(
         tethered(command), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True

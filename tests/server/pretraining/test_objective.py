@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from jax import export
 
-from server.model.attention import dense_attention
-from server.model.layout import LAYOUTS
-from server.model.t5 import arranged, build, random_tensors
-from server.pretraining.attention import attention_of
-from server.pretraining.objective import (
+from chorus_server.model.attention import dense_attention
+from chorus_server.model.layout import LAYOUTS
+from chorus_server.model.t5 import arranged, build, random_tensors
+from chorus_server.pretraining.attention import attention_of
+from chorus_server.pretraining.objective import (
     PretrainingBatch,
     PretrainingSums,
     accumulate_gradients,

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from server.errors import InvalidInputError
-from server.pretraining.optimiser import learning_rate, make_optimiser
+from chorus_server.errors import InvalidInputError
+from chorus_server.pretraining.optimiser import learning_rate, make_optimiser
 from tests.server.pretraining.pretraining_tools import settings
 
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.errors import InvalidInputError
-from server.pretraining.trainer import Trainer
+from chorus_server.errors import InvalidInputError
+from chorus_server.pretraining.trainer import Trainer
 from tests.compiling import QUICKLY
 from tests.places import IMPORTS, python_module
 from tests.server.pretraining.run_child import trainer

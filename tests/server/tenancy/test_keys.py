@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
-from server.tenancy.keys import KeyRing, load_keys
-from server.tenancy.principal import ALL_SCOPES, Principal, Scope
+from chorus_server.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
+from chorus_server.tenancy.keys import KeyRing, load_keys
+from chorus_server.tenancy.principal import ALL_SCOPES, Principal, Scope
 
 KEY = "k" * 32
 TOKEN = "t" * 32

@@ -8,7 +8,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from server.engine.executor import use_persistent_cache
+from chorus_server.engine.executor import use_persistent_cache
 
 
 @pytest.fixture(scope="module")

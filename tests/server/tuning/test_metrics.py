@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from server.errors import InvalidInputError
-from server.tuning.metrics import METRICS, check_metrics, measure
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.metrics import METRICS, check_metrics, measure
 from tests.places import ROOT
 
 LABELS = ("no", "yes")

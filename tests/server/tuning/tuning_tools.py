@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from server.engine.executor.testing import tiny_model
-from server.model.t5 import Model
-from server.tuning.data.examples import TextRow, make_examples, target_ids
-from server.tuning.document.recipe import Recipe
-from server.tuning.training.initialisers import InitialiserSource, initial_prompt
-from server.tuning.training.programs import TuningPrograms, compile_programs
-from server.tuning.training.run import PromptTask, TrainingRun
-from server.tuning.training.shapes import TrainingShapes, shapes_for
+from chorus_server.engine.executor.testing import tiny_model
+from chorus_server.model.t5 import Model
+from chorus_server.tuning.data.examples import TextRow, make_examples, target_ids
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
+from chorus_server.tuning.training.programs import TuningPrograms, compile_programs
+from chorus_server.tuning.training.run import PromptTask, TrainingRun
+from chorus_server.tuning.training.shapes import TrainingShapes, shapes_for
 
 LABELS = ("n", "y")
 RECIPE = Recipe(

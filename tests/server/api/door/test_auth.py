@@ -12,12 +12,12 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from server.api.door.auth import Require
-from server.api.door.routing import ChorusRoute
-from server.api.routes.asgi import ROUTERS
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal, Scope
+from chorus_server.api.door.auth import Require
+from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.routes.asgi import ROUTERS
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal, Scope
 from tests.server.api.api_harness import ApiServer, artifact, error_of
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}

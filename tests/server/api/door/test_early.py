@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.model.vocabulary import Vocabulary
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, Gate, error_of, gated_server, send
 
 MOST = 4

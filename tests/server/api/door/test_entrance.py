@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from server.api.door import entrance
-from server.api.http.context import ARRIVAL, Arrival, RequestContext, open_context
-from server.api.inference.calls import Call
-from server.connections.protocol import Bounded
-from server.engine.thread.engine import Engine
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal, Scope
+from chorus_server.api.door import entrance
+from chorus_server.api.http.context import ARRIVAL, Arrival, RequestContext, open_context
+from chorus_server.api.inference.calls import Call
+from chorus_server.connections.protocol import Bounded
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal, Scope
 from tests.server.api.api_harness import ApiServer, Gate, eventually, send
 
 KEY = "canary-infers-0123456789"

@@ -11,11 +11,11 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from server.api.door import routing
-from server.api.routes.asgi import ROUTERS
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal
+from chorus_server.api.door import routing
+from chorus_server.api.routes.asgi import ROUTERS
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal
 from tests.server.api.api_harness import ApiServer, artifact, error_of
 
 KEY = "canary-of-a-program-0123456789"

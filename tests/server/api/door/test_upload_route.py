@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from chorus_server.api.door.upload_route import UPLOAD_REASONS, reason_of
+from chorus_server.metrics import OTHER
+from chorus_server.model.vocabulary import Vocabulary
 from prompts_store.artifacts import REASONS
 from prompts_store.errors import StoreError
-from server.api.door.upload_route import UPLOAD_REASONS, reason_of
-from server.metrics import OTHER
-from server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import WIDTH, ApiServer, artifact, counted
 
 BINARY = {"content-type": "application/octet-stream"}

@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from server.api.http import json_body
-from server.model.vocabulary import Vocabulary
+from chorus_server.api.http import json_body
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, train_vocabulary
 from tests.server.api.http.hostile_bodies import values
 

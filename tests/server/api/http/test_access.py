@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from server.api.http.access import AccessLog, AccessMiddleware
-from server.api.metrics import ApiMetrics
-from server.metrics import MetricsRegistry
+from chorus_server.api.http.access import AccessLog, AccessMiddleware
+from chorus_server.api.metrics import ApiMetrics
+from chorus_server.metrics import MetricsRegistry
 
 
 def levels(caplog: pytest.LogCaptureFixture, route: str, status: int, log: bool = True) -> list[int]:

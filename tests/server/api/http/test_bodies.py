@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from python_multipart.multipart import MultipartParser
 
-from server.api.http.bodies import FREE_BYTES, BodyBudget, BodyShare
-from server.api.http.multipart import Form
-from server.api.tuning.uploads import BUFFER_BYTES
-from server.errors import InvalidInputError
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal
+from chorus_server.api.http.bodies import FREE_BYTES, BodyBudget, BodyShare
+from chorus_server.api.http.multipart import Form
+from chorus_server.api.tuning.uploads import BUFFER_BYTES
+from chorus_server.errors import InvalidInputError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal
 from tests.server.api.api_harness import ApiServer, error_of, eventually
 
 MIB = 1 << 20

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.http.json_body import MAX_DEPTH, parse_json
-from server.errors import InvalidInputError
+from chorus_server.api.http.json_body import MAX_DEPTH, parse_json
+from chorus_server.errors import InvalidInputError
 from tests.server.api.api_harness import ApiServer, error_of
 
 JSON = {"content-type": "application/json"}

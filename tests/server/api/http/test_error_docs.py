@@ -10,7 +10,13 @@ import pytest
 from prompts_store.artifacts import REASONS
 from tests.places import ROOT
 
-ROOMS = ("server/api", "server/connections", "server/engine", "server/tenancy", "prompts_store")
+ROOMS = (
+    "server/chorus_server/api",
+    "server/chorus_server/connections",
+    "server/chorus_server/engine",
+    "server/chorus_server/tenancy",
+    "prompts_store",
+)
 AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
 OF_OPERATORS = {"mass_removal", "no_store", "other_store"}  # of the collector and `chorus store`: no route
 OF_TENANTS = {  # of tenants and keys: no route yet
@@ -21,7 +27,7 @@ OF_OUR_OWN_CODE = {"invalid_kind"}  # routes name the kind of a job themselves
 NOBODY_LEFT_TO_TELL = {"cancelled"}
 
 
-CODES_OF_A_JOB = ROOT / "server" / "tuning"
+CODES_OF_A_JOB = ROOT / "server" / "chorus_server" / "tuning"
 
 
 def _codes(path: Path) -> set[str]:
@@ -36,7 +42,7 @@ def _codes(path: Path) -> set[str]:
             value = node.value if "default_code" in names else None
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-            places = {"failure": 0}  # of `server/tuning`: the code's place among the arguments
+            places = {"failure": 0}  # of `server/chorus_server/tuning`: the code's place among the arguments
             place = places.get(name) if CODES_OF_A_JOB in path.parents else None
             place = 1 if name == "RefusedError" else place
             value = node.args[place] if place is not None and len(node.args) > place else None
@@ -49,7 +55,7 @@ def _codes(path: Path) -> set[str]:
 
 def _seen_by_callers() -> set[str]:
     paths = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
-    codes = set().union(*map(_codes, [*paths, ROOT / "server" / "errors.py"]))
+    codes = set().union(*map(_codes, [*paths, ROOT / "server" / "chorus_server" / "errors.py"]))
     others = AT_START_ONLY | OF_OPERATORS | OF_TENANTS | OF_OUR_OWN_CODE | NOBODY_LEFT_TO_TELL
     return codes - set(map(str, REASONS)) - others
 

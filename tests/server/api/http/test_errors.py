@@ -11,6 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prompts_store
+from chorus_server.api.http.errors import (
+    STORE_STATUS,
+    clean,
+    error_body,
+    error_response,
+    status_of,
+)
+from chorus_server.errors import ChorusError
 from prompts_store.artifacts import REASONS
 from prompts_store.errors import (
     ArtifactError,
@@ -22,14 +30,6 @@ from prompts_store.errors import (
     NotFoundError,
     StoreError,
 )
-from server.api.http.errors import (
-    STORE_STATUS,
-    clean,
-    error_body,
-    error_response,
-    status_of,
-)
-from server.errors import ChorusError
 
 FOLDER = Path(prompts_store.__file__).parent
 KINDS = {
@@ -97,7 +97,7 @@ def subclasses(kind: type[ChorusError]) -> list[type[ChorusError]]:
 
 @pytest.mark.parametrize("kind", subclasses(ChorusError))
 def test_every_error_answers_in_the_one_shape(kind: type[ChorusError]) -> None:
-    if kind.__module__ != "server.errors":
+    if kind.__module__ != "chorus_server.errors":
         return
     error = kind("what to do", field="a.b")
     response = error_response(error, "req_1")

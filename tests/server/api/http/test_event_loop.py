@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from server.api.door import routing
-from server.api.http import json_body
-from server.api.inference import answers, turns
-from server.api.routes.asgi import ROUTERS
-from server.model.vocabulary import Vocabulary
+from chorus_server.api.door import routing
+from chorus_server.api.http import json_body
+from chorus_server.api.inference import answers, turns
+from chorus_server.api.routes.asgi import ROUTERS
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer
 from tests.server.api.http.hostile_bodies import FORM, SIZE, form, forms, json_bodies, many, queries, values
 from tests.server.api.http.loop_watch import LoopWatch

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from server.api.http.json_body import MAX_DEPTH, parse_json
-from server.api.http.json_counts import Counts, check_counts, check_texts
-from server.api.schemas.inference import ClassifyBody, EnsembleBody, GenerateBody
-from server.errors import InvalidInputError, TooLargeError
-from server.validation import join_path
+from chorus_server.api.http.json_body import MAX_DEPTH, parse_json
+from chorus_server.api.http.json_counts import Counts, check_counts, check_texts
+from chorus_server.api.schemas.inference import ClassifyBody, EnsembleBody, GenerateBody
+from chorus_server.errors import InvalidInputError, TooLargeError
+from chorus_server.validation import join_path
 
 COUNTS = Counts({"": 5, "inputs": 3, "a": 2}, others=2)
 

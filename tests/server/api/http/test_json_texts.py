@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.door.routing import BodyType, ChorusRoute
-from server.api.http import json_texts
-from server.api.http.json_body import parse_json, parse_long
-from server.api.http.json_counts import Counts
-from server.api.http.json_texts import LONGEST
-from server.errors import InvalidInputError
-from server.model.utf8 import characters, first_characters
-from server.model.vocabulary import Vocabulary
-from server.tuning.document.job import JobDocument
+from chorus_server.api.door.routing import BodyType, ChorusRoute
+from chorus_server.api.http import json_texts
+from chorus_server.api.http.json_body import parse_json, parse_long
+from chorus_server.api.http.json_counts import Counts
+from chorus_server.api.http.json_texts import LONGEST
+from chorus_server.errors import InvalidInputError
+from chorus_server.model.utf8 import characters, first_characters
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tuning.document.job import JobDocument
 from tests.server.api.api_harness import ApiServer
 
 KEPT = ("input",)

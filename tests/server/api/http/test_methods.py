@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from server.api.inference import calls
-from server.api.routes.asgi import ROUTERS
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal, Scope
+from chorus_server.api.inference import calls
+from chorus_server.api.routes.asgi import ROUTERS
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal, Scope
 from tests.server.api.api_harness import ApiServer, Gate, error_of, eventually, gated_server
 
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.http.multipart import Form
-from server.errors import InvalidInputError
+from chorus_server.api.http.multipart import Form
+from chorus_server.errors import InvalidInputError
 
 TYPE = "multipart/form-data; boundary=edge"
 CONTENT = b"a\tb\r\n--edge\r-\r\n1\t2\r\n\r\n" + bytes(range(256))

@@ -18,15 +18,15 @@ from typing import Any
 import httpx
 import pytest
 
-from server.api.http.context import RequestContext
-from server.api.http.offload import Offload
-from server.api.inference import calls
-from server.api.inference.calls import Call, prepare_all
-from server.api.inference.items import Item
-from server.api.inference.ranking import score_requests
-from server.errors import DeadlineExceededError
-from server.model.vocabulary import Vocabulary
-from server.tenancy.principal import Principal
+from chorus_server.api.http.context import RequestContext
+from chorus_server.api.http.offload import Offload
+from chorus_server.api.inference import calls
+from chorus_server.api.inference.calls import Call, prepare_all
+from chorus_server.api.inference.items import Item
+from chorus_server.api.inference.ranking import score_requests
+from chorus_server.errors import DeadlineExceededError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.principal import Principal
 from tests.server.api.api_harness import ApiServer, error_of, eventually
 
 LATE = 0.05

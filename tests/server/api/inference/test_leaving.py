@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from server.engine.plans import StepPlan
-from server.errors import EngineDeadError
-from server.model.vocabulary import Vocabulary
+from chorus_server.engine.plans import StepPlan
+from chorus_server.errors import EngineDeadError
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, Gate, error_of, eventually, gated_server, send
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from server.engine.fake_executor import checksum, prompt_symbol
-from server.model.vocabulary import Vocabulary
+from chorus_server.engine.fake_executor import checksum, prompt_symbol
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, artifact, error_of
 
 SETTINGS = json.dumps({"sentinel_before_target": True, "max_new_tokens": 1})

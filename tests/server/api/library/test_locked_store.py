@@ -17,8 +17,8 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from server.api.routes.asgi import ROUTERS
-from server.model.vocabulary import Vocabulary
+from chorus_server.api.routes.asgi import ROUTERS
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, artifact, error_of, eventually
 
 WRITERS = 5  # more than a server has threads for them
@@ -216,7 +216,7 @@ def test_readyz_goes_down_when_the_database_is_gone_for_too_long(
         assert (unknown.status_code, error_of(unknown)["code"]) == (503, "store_unavailable")
         assert int(unknown.headers["retry-after"]) >= 1
         # It has been so for so long.
-        monkeypatch.setattr("server.api.library.store_health.STALE_SECONDS", 0.0)
+        monkeypatch.setattr("chorus_server.api.library.store_health.STALE_SECONDS", 0.0)
         ready = api.http.get("/readyz")
         assert (ready.status_code, ready.json()["status"]) == (503, "store_unavailable")
         assert api.http.get("/healthz").status_code == 200

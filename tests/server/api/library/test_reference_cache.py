@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
+from chorus_server.api.http.errors import StoreAnswerError
+from chorus_server.api.http.offload import Offload
+from chorus_server.api.library import resolve
+from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.api.library.store_health import STALE_SECONDS
 from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.store import PromptStore
 from prompts_store.testing import example_prompt
-from server.api.http.errors import StoreAnswerError
-from server.api.http.offload import Offload
-from server.api.library import resolve
-from server.api.library.resolve import PromptLibrary
-from server.api.library.store_health import STALE_SECONDS
 from tests.server.connections.bounded_harness import Clock
 
 STALENESS = 0.5
@@ -252,7 +252,7 @@ def test_an_answer_from_before_a_change_is_not_kept(library: PromptLibrary) -> N
 def test_a_look_asks_again_only_when_the_last_question_has_ended(
     library: PromptLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.api.library.store_health.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("chorus_server.api.library.store_health.LOOK_SECONDS", 0.02)
     gate, asked = threading.Event(), []
 
     def hang() -> None:

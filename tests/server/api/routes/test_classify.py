@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from server.api.inference.ranking import softmax
-from server.api.schemas.inference import ClassifyAnswer
-from server.model.vocabulary import Vocabulary
+from chorus_server.api.inference.ranking import softmax
+from chorus_server.api.schemas.inference import ClassifyAnswer
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, error_of
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from server.api.schemas.inference import EnsembleAnswer
-from server.model.vocabulary import Vocabulary
+from chorus_server.api.schemas.inference import EnsembleAnswer
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, error_of
 
 

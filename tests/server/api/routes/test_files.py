@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from server.api.schemas.tuning import FileAnswer, FilePage
-from server.api.tuning.uploads import BUFFER_BYTES
-from server.errors import InternalError
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal
+from chorus_server.api.schemas.tuning import FileAnswer, FilePage
+from chorus_server.api.tuning.uploads import BUFFER_BYTES
+from chorus_server.errors import InternalError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, counted, error_of, eventually
 
 BINARY = {"content-type": "application/octet-stream"}

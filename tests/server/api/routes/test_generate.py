@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from server.api.schemas.inference import GenerateAnswer
-from server.engine.fake_executor import FakeExecutor  # noqa: F401  (the rule of its output is in its docstring)
+from chorus_server.api.schemas.inference import GenerateAnswer
+from chorus_server.engine.fake_executor import FakeExecutor  # noqa: F401  (the rule of its output is in its docstring)
 from tests.server.api.api_harness import ApiServer, error_of
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from server.model.vocabulary import Vocabulary
+from chorus_server.model.vocabulary import Vocabulary
 from tests.places import FIXTURES
 from tests.server.api.api_harness import ApiServer, artifact
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.api.routes import neighbors
-from server.api.routes.neighbors import NeighborsAnswer, nearest
-from server.model.vocabulary import Vocabulary
+from chorus_server.api.routes import neighbors
+from chorus_server.api.routes.neighbors import NeighborsAnswer, nearest
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import WIDTH, ApiServer, error_of
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prompts_store.artifacts import ArtifactLimits, read_artifact, write_artifact
-from server.api.schemas.prompts import (
+from chorus_server.api.schemas.prompts import (
     AliasesAnswer,
     AliasMoveAnswer,
     EnsemblePage,
@@ -21,6 +20,7 @@ from server.api.schemas.prompts import (
     VersionAnswer,
     VersionPage,
 )
+from prompts_store.artifacts import ArtifactLimits, read_artifact, write_artifact
 from tests.server.api.api_harness import FINGERPRINT, WIDTH, ApiServer, artifact, error_of, prompt
 
 BINARY = {"content-type": "application/octet-stream"}

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from chorus_server.jobs import feeds
+from chorus_server.jobs.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS, FeedLimits
+from chorus_server.model.vocabulary import Vocabulary
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Lease
-from server.jobs import feeds
-from server.jobs.feeds import FAILURES, KEPT_EVENTS, PAGE_EVENTS, FeedLimits
-from server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, error_of, eventually
 
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chorus_server.api.schemas.tuning import JobAnswer, JobPage
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal, Scope
+from chorus_server.tuning.document.job import JobDocument
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from prompts_store.jobs.records import Job, Lease
-from server.api.schemas.tuning import JobAnswer, JobPage
-from server.model.vocabulary import Vocabulary
-from server.tenancy.keys import KeyRing
-from server.tenancy.principal import Principal, Scope
-from server.tuning.document.job import JobDocument
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, error_of
 
 OURS, THEIRS, TUNER = "canary-ours-0123456789", "canary-theirs-0123456789", "canary-tuner-0123456789"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from server.api.routes import asgi
-from server.api.routes.asgi import ROUTERS
-from server.api.schemas import examples
-from server.api.schemas.common import AnswerModel
-from server.api.schemas.events import GENERATE_EVENTS, JOB_EVENTS
-from server.api.schemas.tuning import JobEventAnswer
-from server.reference import GENERATED, ROOT
+from chorus_server.api.routes import asgi
+from chorus_server.api.routes.asgi import ROUTERS
+from chorus_server.api.schemas import examples
+from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.events import GENERATE_EVENTS, JOB_EVENTS
+from chorus_server.api.schemas.tuning import JobEventAnswer
+from chorus_server.reference import GENERATED, ROOT
 from tests.server.api.api_harness import ApiServer
 
 DOCS = ROOT / "docs"
@@ -100,7 +100,9 @@ def test_the_document_that_is_served_is_the_one_checked_in(api: ApiServer) -> No
 
 @pytest.mark.parametrize("name", sorted(GENERATED))
 def test_what_is_checked_in_is_what_the_code_says(name: str) -> None:
-    assert (ROOT / name).read_text() == GENERATED[name](), f"run python -m server.reference and commit {name}"
+    assert (ROOT / name).read_text() == GENERATED[name](), (
+        f"run python -m chorus_server.reference and commit {name}"
+    )
 
 
 def referred(value: Any) -> set[str]:

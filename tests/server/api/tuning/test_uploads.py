@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from server.api.http.bodies import BodyBudget, BodyShare
-from server.api.http.offload import Offload
-from server.api.tuning import uploads
-from server.api.tuning.uploads import BUFFER_BYTES, _incoming
+from chorus_server.api.http.bodies import BodyBudget, BodyShare
+from chorus_server.api.http.offload import Offload
+from chorus_server.api.tuning import uploads
+from chorus_server.api.tuning.uploads import BUFFER_BYTES, _incoming
 
 MOST = 2 * BUFFER_BYTES
 

@@ -20,11 +20,11 @@ from unittest.mock import patch
 import jax
 import numpy as np
 
-from server.engine.executor import JaxExecutor, Program, compile_all, model_spec, programs
-from server.engine.executor.sizes import program_bytes, tree_bytes
-from server.engine.executor.testing import MemoryPrompts, lively_tensors
-from server.engine.memory_plan import plan_memory
-from server.engine.plans import (
+from chorus_server.engine.executor import JaxExecutor, Program, compile_all, model_spec, programs
+from chorus_server.engine.executor.sizes import program_bytes, tree_bytes
+from chorus_server.engine.executor.testing import MemoryPrompts, lively_tensors
+from chorus_server.engine.memory_plan import plan_memory
+from chorus_server.engine.plans import (
     Admission,
     BlockShape,
     DecodePlan,
@@ -34,16 +34,16 @@ from server.engine.plans import (
     ScorePlan,
     StepPlan,
 )
-from server.engine.sampling import Sampling
-from server.model.checkpoints import load_model
-from server.model.checkpoints.chorus_format import write_chorus
-from server.model.config import T5Config
-from server.model.mesh import DeviceMesh, device_mesh
-from server.model.t5 import Model, assemble
-from server.tuning.training.objective import LossConfig, TuningBatch
-from server.tuning.training.optimiser import StepSettings
-from server.tuning.training.programs import empty_sums, table
-from server.tuning.training.shapes import TrainingShapes
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.checkpoints.chorus_format import write_chorus
+from chorus_server.model.config import T5Config
+from chorus_server.model.mesh import DeviceMesh, device_mesh
+from chorus_server.model.t5 import Model, assemble
+from chorus_server.tuning.training.objective import LossConfig, TuningBatch
+from chorus_server.tuning.training.optimiser import StepSettings
+from chorus_server.tuning.training.programs import empty_sums, table
+from chorus_server.tuning.training.shapes import TrainingShapes
 
 WIDE = T5Config(
     name="wide", vocab_size=163, padded_vocab_size=168, d_model=40, d_kv=3, d_ff=48, num_heads=16,

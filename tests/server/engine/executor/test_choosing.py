@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.executor import choosing
-from server.engine.executor.choosing import TokenRules
-from server.engine.executor.state import initial_slots
+from chorus_server.engine.executor import choosing
+from chorus_server.engine.executor.choosing import TokenRules
+from chorus_server.engine.executor.state import initial_slots
 
 V = 131
 RULES = TokenRules(vocab_size=127, pad_id=0, eos_id=1)

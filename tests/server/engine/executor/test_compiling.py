@@ -10,14 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.engine.executor import CompileWatch, compile_all, model_spec, programs, use_persistent_cache
-from server.engine.executor.programs import MODES, Program, admits
-from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.ladder import PRESETS, build_ladder
-from server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
-from server.engine.sampling import Sampling
-from server.model.config import named_config
-from server.model.t5 import build
+from chorus_server.engine.executor import (
+    CompileWatch,
+    compile_all,
+    model_spec,
+    programs,
+    use_persistent_cache,
+)
+from chorus_server.engine.executor.programs import MODES, Program, admits
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor
+from chorus_server.engine.ladder import PRESETS, build_ladder
+from chorus_server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.config import named_config
+from chorus_server.model.t5 import build
 
 # The programs of test_executor_plans: compiled once for both.
 SMALL = build_ladder((16,), (4,), ((16, 8, 4),), ((2, 3),), rows_per_load=4)

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from server.engine.executor.lanes import Lanes, run_apart
-from server.engine.executor.places import Places
-from server.engine.executor.testing import tiny_executor
-from server.model.mesh import device_mesh
+from chorus_server.engine.executor.lanes import Lanes, run_apart
+from chorus_server.engine.executor.places import Places
+from chorus_server.engine.executor.testing import tiny_executor
+from chorus_server.model.mesh import device_mesh
 
 
 def _threads(name: str) -> list[threading.Thread]:

@@ -8,11 +8,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from server.engine.executor import JaxExecutor
-from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
-from server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
-from server.engine.sampling import Sampling
-from server.model.mesh import device_mesh
+from chorus_server.engine.executor import JaxExecutor
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
+from chorus_server.engine.plans import Admission, BlockShape, DecodePlan, Ladder, PrefillPlan, RowLoad
+from chorus_server.engine.sampling import Sampling
+from chorus_server.model.mesh import device_mesh
 
 LADDER = Ladder(((4, 16),), (BlockShape(24, 6, 6),), (), 4)
 PROMPT = np.random.default_rng(0).normal(size=(3, 26)).astype(np.float32)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from server.engine.executor import Program, model_spec, programs
-from server.engine.ladder import build_ladder
-from server.model.config import named_config
-from server.model.t5 import build
+from chorus_server.engine.executor import Program, model_spec, programs
+from chorus_server.engine.ladder import build_ladder
+from chorus_server.model.config import named_config
+from chorus_server.model.t5 import build
 
 LADDER = build_ladder((16,), (2,), ((16, 8, 8),), ((3, 4),), rows_per_load=8)
 

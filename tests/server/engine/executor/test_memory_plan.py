@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import pytest
 
-from server.engine.executor import build_executor
-from server.engine.executor.lanes import run_apart, temporaries_at_once
-from server.engine.executor.places import Places
-from server.engine.executor.testing import MemoryPrompts, tiny_model
-from server.engine.ladder import build_ladder
-from server.engine.memory_plan import device_limit, plan_memory
-from server.errors import InvalidInputError
-from server.model.config import named_config
+from chorus_server.engine.executor import build_executor
+from chorus_server.engine.executor.lanes import run_apart, temporaries_at_once
+from chorus_server.engine.executor.places import Places
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_model
+from chorus_server.engine.ladder import build_ladder
+from chorus_server.engine.memory_plan import device_limit, plan_memory
+from chorus_server.errors import InvalidInputError
+from chorus_server.model.config import named_config
 
 LADDER = build_ladder((8,), (2,), ((8, 4, 4), (8, 8, 2)), (), rows_per_load=4)
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from server.engine.executor import JaxExecutor
-from server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
-from server.engine.plan_codec import decode_plan, encode_plan, read_plans, record_plans
-from server.engine.plans import (
+from chorus_server.engine.executor import JaxExecutor
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
+from chorus_server.engine.plan_codec import decode_plan, encode_plan, read_plans, record_plans
+from chorus_server.engine.plans import (
     Admission,
     BlockShape,
     DecodePlan,
@@ -22,8 +22,8 @@ from server.engine.plans import (
     ScorePlan,
     StepPlan,
 )
-from server.engine.sampling import Sampling
-from server.errors import InternalError, InvalidInputError
+from chorus_server.engine.sampling import Sampling
+from chorus_server.errors import InternalError, InvalidInputError
 
 LADDER = Ladder(((4, 16),), (BlockShape(16, 8, 4), BlockShape(16, 8, 4)), ((2, 3),), 4)
 PROMPT = np.random.default_rng(0).normal(size=(6, 26)).astype(np.float32)

@@ -9,14 +9,20 @@ from pathlib import Path
 import prometheus_client
 import pytest
 
-from server.engine.config import EngineConfig
-from server.engine.handle import RequestHandle
-from server.engine.requests import Origin
-from server.engine.scheduler.admission import AdmissionControl
-from server.engine.scheduler.fitting import Fit
-from server.engine.scheduler.journal import Journal
-from server.engine.scheduler.tickets import Ticket
-from server.errors import ConflictError, InternalError, InvalidInputError, OverloadedError, QuotaExceededError
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.handle import RequestHandle
+from chorus_server.engine.requests import Origin
+from chorus_server.engine.scheduler.admission import AdmissionControl
+from chorus_server.engine.scheduler.fitting import Fit
+from chorus_server.engine.scheduler.journal import Journal
+from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.errors import (
+    ConflictError,
+    InternalError,
+    InvalidInputError,
+    OverloadedError,
+    QuotaExceededError,
+)
 from tests.server.engine.engine_tools import DictSource, FakeClock, generate, running_engine, score
 
 

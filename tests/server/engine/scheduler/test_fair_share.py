@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from server.engine.config import EngineConfig
-from server.engine.plans import BlockShape, Ladder
-from server.engine.requests import Request
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.plans import BlockShape, Ladder
+from chorus_server.engine.requests import Request
 from tests.server.engine.engine_tools import generate
 from tests.server.engine.virtual_time import Simulation, quantile
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from chorus.retries import RetryBudget, RetryPolicy
-from server.engine.config import EngineConfig
-from server.engine.requests import Request
-from server.engine.scheduler import admission as door
-from server.engine.scheduler.rates import ServiceRate
-from server.errors import OverloadedError
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.requests import Request
+from chorus_server.engine.scheduler import admission as door
+from chorus_server.engine.scheduler.rates import ServiceRate
+from chorus_server.errors import OverloadedError
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation
 

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import TINY_LADDER
-from server.engine.handle import RequestHandle
-from server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan, StepPlan
-from server.engine.requests import PromptHandle, Request
-from server.engine.scheduler.batching import Batcher
-from server.engine.scheduler.buckets import BucketChooser
-from server.engine.scheduler.fitting import Fitter
-from server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
-from server.engine.scheduler.slots import SlotTable
-from server.engine.scheduler.tickets import Ticket
-from server.errors import InputTooLongError, InvalidInputError
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import TINY_LADDER
+from chorus_server.engine.handle import RequestHandle
+from chorus_server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan, StepPlan
+from chorus_server.engine.requests import PromptHandle, Request
+from chorus_server.engine.scheduler.batching import Batcher
+from chorus_server.engine.scheduler.buckets import BucketChooser
+from chorus_server.engine.scheduler.fitting import Fitter
+from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
+from chorus_server.engine.scheduler.slots import SlotTable
+from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.errors import InputTooLongError, InvalidInputError
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation
 

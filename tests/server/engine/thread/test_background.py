@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import expected_tokens
-from server.engine.thread.background import MEMORY_SECONDS, Background
-from server.errors import EngineDeadError, InvalidInputError
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import expected_tokens
+from chorus_server.engine.thread.background import MEMORY_SECONDS, Background
+from chorus_server.errors import EngineDeadError, InvalidInputError
 from tests.server.engine.engine_tools import DictSource, FakeClock, generate, running_engine
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from server.engine.config import EngineConfig
-from server.engine.fake_executor import expected_scores, expected_tokens
-from server.engine.metrics import EngineMetrics
-from server.engine.requests import FinishedEvent, TokensEvent
-from server.metrics import MetricsRegistry
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.fake_executor import expected_scores, expected_tokens
+from chorus_server.engine.metrics import EngineMetrics
+from chorus_server.engine.requests import FinishedEvent, TokensEvent
+from chorus_server.metrics import MetricsRegistry
 from tests.server.engine.engine_tools import DictSource, generate, running_engine, score
 
 

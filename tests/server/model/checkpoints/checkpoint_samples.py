@@ -14,10 +14,10 @@ import pytest
 import safetensors.numpy
 import sentencepiece
 
-from server.model.checkpoints import OpenOptions, open_checkpoint
-from server.model.checkpoints.reader import CheckpointReader
-from server.model.config import T5Config, named_config
-from server.model.t5 import random_tensors
+from chorus_server.model.checkpoints import OpenOptions, open_checkpoint
+from chorus_server.model.checkpoints.reader import CheckpointReader
+from chorus_server.model.config import T5Config, named_config
+from chorus_server.model.t5 import random_tensors
 from tests.places import FIXTURES, SHARED
 
 PARITY = FIXTURES / "parity"

@@ -15,12 +15,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.checkpoints import load_model, orbax_parts
-from server.model.checkpoints.atomic_folder import whole_folder
-from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint, write_random
-from server.model.checkpoints.vocabulary_files import fit_vocabulary
-from server.model.t5 import tensors_of
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints import load_model, orbax_parts
+from chorus_server.model.checkpoints.atomic_folder import whole_folder
+from chorus_server.model.checkpoints.convert import convert_checkpoint, write_checkpoint, write_random
+from chorus_server.model.checkpoints.vocabulary_files import fit_vocabulary
+from chorus_server.model.t5 import tensors_of
 from tests.server.model.checkpoints.checkpoint_samples import (
     F32,
     TINY,
@@ -127,8 +127,8 @@ def test_folder_is_flushed_before_it_appears(tmp_path: Path, monkeypatch: pytest
 SHARDED = """
 import sys, jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from server.model.checkpoints import load_model
-from server.model.t5 import tensors_of
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.t5 import tensors_of
 mesh = Mesh(np.array(jax.devices()), ("model",))
 cut = {"heads": None, "mlp": None, "vocab": "model", "embed": None, "buckets": None, "layers": None}
 asked = {}
@@ -171,6 +171,6 @@ def test_reading_from_a_server_never_opens_torch_files(tmp_path: Path) -> None:
 
 
 def _allowing_torch() -> Any:
-    from server.model.checkpoints import OpenOptions
+    from chorus_server.model.checkpoints import OpenOptions
 
     return OpenOptions(allow_torch=True)

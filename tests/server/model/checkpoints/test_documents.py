@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.checkpoints.documents import read_json
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints.documents import read_json
 
 
 @pytest.mark.parametrize(

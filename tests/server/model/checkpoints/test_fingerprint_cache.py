@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.errors import InvalidModelError
-from server.model.checkpoints import load_model
-from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
-from server.model.checkpoints.fingerprint_cache import cached_fingerprint
-from server.model.checkpoints.verify import find_fingerprint, verify_fingerprint
-from server.model.config import T5Config
-from server.model.fingerprint import Fingerprinter
-from server.model.parameters import parameter_shapes
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints import load_model
+from chorus_server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
+from chorus_server.model.checkpoints.fingerprint_cache import cached_fingerprint
+from chorus_server.model.checkpoints.verify import find_fingerprint, verify_fingerprint
+from chorus_server.model.config import T5Config
+from chorus_server.model.fingerprint import Fingerprinter
+from chorus_server.model.parameters import parameter_shapes
 from tests.server.model.checkpoints.checkpoint_samples import (
     CHECKPOINTS,
     F32,

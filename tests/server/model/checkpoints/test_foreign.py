@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
-from server.model.checkpoints.vocabulary_files import find_vocabulary, fit_vocabulary
-from server.model.vocabulary import Vocabulary
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
+from chorus_server.model.checkpoints.vocabulary_files import find_vocabulary, fit_vocabulary
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.model.checkpoints.checkpoint_samples import (
     F32,
     TINY,

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from server.errors import InvalidModelError
-from server.model.checkpoints import OpenOptions
-from server.model.checkpoints.convert import convert_checkpoint
-from server.model.checkpoints.load import load_model
-from server.model.checkpoints.verify import find_fingerprint
-from server.model.t5 import Model
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints import OpenOptions
+from chorus_server.model.checkpoints.convert import convert_checkpoint
+from chorus_server.model.checkpoints.load import load_model
+from chorus_server.model.checkpoints.verify import find_fingerprint
+from chorus_server.model.t5 import Model
 from tests.server.model.checkpoints.checkpoint_samples import (
     CHECKPOINTS,
     F32,

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from server.model.checkpoints.hub import is_hub_id
-from server.model.checkpoints.verify import find_fingerprint
+from chorus_server.model.checkpoints.hub import is_hub_id
+from chorus_server.model.checkpoints.verify import find_fingerprint
 from tests.server.model.checkpoints.checkpoint_samples import CHECKPOINTS, PARITY, opened, train_vocabulary
 from tether import tethered
 
@@ -98,7 +98,7 @@ def _etag(path: Path) -> str:
 _COMMANDS = """
 import json, sys
 from click.testing import CliRunner
-from server.checkpoints_cli import models
+from chorus_server.checkpoints_cli import models
 
 for line in sys.stdin:
     done = CliRunner().invoke(models, json.loads(line))

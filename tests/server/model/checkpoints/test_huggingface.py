@@ -14,10 +14,10 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.errors import InvalidModelError
-from server.model.checkpoints.convert import write_checkpoint
-from server.model.checkpoints.huggingface_writer import write_huggingface
-from server.model.checkpoints.safetensors_file import read_safetensors
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints.convert import write_checkpoint
+from chorus_server.model.checkpoints.huggingface_writer import write_huggingface
+from chorus_server.model.checkpoints.safetensors_file import read_safetensors
 from tests.server.model.checkpoints.checkpoint_samples import (
     F32,
     PARITY,

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from server.checkpoints_cli import models
-from server.errors import InvalidModelError
-from server.model.checkpoints import load_model, orbax_parts
-from server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
-from server.model.checkpoints.quantised import channel_axis, is_quantised, quantise
-from server.model.checkpoints.verify import verify_fingerprint
+from chorus_server.checkpoints_cli import models
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints import load_model, orbax_parts
+from chorus_server.model.checkpoints.convert import convert_checkpoint, write_checkpoint
+from chorus_server.model.checkpoints.quantised import channel_axis, is_quantised, quantise
+from chorus_server.model.checkpoints.verify import verify_fingerprint
 from tests.server.model.checkpoints.checkpoint_samples import F32, TINY, assert_same, opened, read, weights
 
 

@@ -19,10 +19,10 @@ import msgpack
 import numpy as np
 import pytest
 
-from server.errors import InvalidModelError
-from server.model.checkpoints.flax_msgpack import Packed, flatten, pack_array, unpack
-from server.model.checkpoints.kvstores import folder_spec
-from server.model.checkpoints.t5x_writer import write_t5x
+from chorus_server.errors import InvalidModelError
+from chorus_server.model.checkpoints.flax_msgpack import Packed, flatten, pack_array, unpack
+from chorus_server.model.checkpoints.kvstores import folder_spec
+from chorus_server.model.checkpoints.t5x_writer import write_t5x
 from tests.server.model.checkpoints.checkpoint_samples import (
     CHECKPOINTS,
     F32,
@@ -232,12 +232,12 @@ def test_bucket_reads_through_tensorstores_gcs_driver(bucket: str, tmp_path: Pat
         "GCE_METADATA_ROOT": "127.0.0.1:9",
         "CHORUS_CACHE_DIR": str(tmp_path / "cache"),
     }
-    script = "from server.checkpoints_cli import models; models()"
+    script = "from chorus_server.checkpoints_cli import models; models()"
     command = [sys.executable, "-c", script, "fingerprint", "gs://models/t5/checkpoint_1000", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     local = opened(OWN)
-    from server.model.checkpoints.verify import find_fingerprint
+    from chorus_server.model.checkpoints.verify import find_fingerprint
 
     assert json.loads(done.stdout)["fingerprint"] == find_fingerprint(local)
     command[4] = "gs://models/t5"

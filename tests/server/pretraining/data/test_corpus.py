@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.errors import InvalidInputError
-from server.model.vocabulary import Vocabulary
-from server.pretraining.data.chunks import Chunks
-from server.pretraining.data.corpus import Corpus, open_corpus
-from server.pretraining.data.tokens import Tokens, open_tokens, write_tokens
-from server.pretraining.data.vocabulary import train_vocabulary
+from chorus_server.errors import InvalidInputError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.pretraining.data.chunks import Chunks
+from chorus_server.pretraining.data.corpus import Corpus, open_corpus
+from chorus_server.pretraining.data.tokens import Tokens, open_tokens, write_tokens
+from chorus_server.pretraining.data.vocabulary import train_vocabulary
 from tests.server.pretraining.pretraining_tools import PIECES, write_corpus
 
 

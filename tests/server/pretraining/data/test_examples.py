@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.errors import InvalidInputError
-from server.model.vocabulary import Vocabulary
-from server.pretraining.data.examples import Examples, read_examples
+from chorus_server.errors import InvalidInputError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.pretraining.data.examples import Examples, read_examples
 
 SHAPE = (120, 24)
 

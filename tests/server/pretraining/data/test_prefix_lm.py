@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.pretraining.data.prefix_lm import chunk_length, pair_rows
+from chorus_server.pretraining.data.prefix_lm import chunk_length, pair_rows
 
 
 def test_rows_are_full_and_hold_both_chunks() -> None:

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from server.errors import InvalidInputError
-from server.pretraining.data.span_corruption import (
+from chorus_server.errors import InvalidInputError
+from chorus_server.pretraining.data.span_corruption import (
     SpanShape,
     corrupt,
     fitting_shape,

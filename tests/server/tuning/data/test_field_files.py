@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from server.errors import InvalidInputError
-from server.model.vocabulary import Vocabulary
-from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.data.readers import ReadOptions, read_rows
-from server.tuning.data.splits import Split, load_split
-from server.tuning.document.prompt import PromptDocument
+from chorus_server.errors import InvalidInputError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tuning.data.examples import TextRow, make_examples
+from chorus_server.tuning.data.readers import ReadOptions, read_rows
+from chorus_server.tuning.data.splits import Split, load_split
+from chorus_server.tuning.document.prompt import PromptDocument
 from tests.server.api.api_harness import train_vocabulary
 from tests.server.tuning.tuning_tools import RECIPE
 

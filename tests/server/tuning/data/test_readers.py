@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from server.errors import InvalidInputError
-from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.data.order import batch_indices, epoch_of
-from server.tuning.data.readers import ReadOptions, file_digest, read_rows
-from server.tuning.data.splits import check_rows, cut_from_train, load_split, overlap_warnings
-from server.tuning.document.job import JobDocument
-from server.tuning.document.prompt import PromptDocument
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.examples import TextRow, make_examples
+from chorus_server.tuning.data.order import batch_indices, epoch_of
+from chorus_server.tuning.data.readers import ReadOptions, file_digest, read_rows
+from chorus_server.tuning.data.splits import check_rows, cut_from_train, load_split, overlap_warnings
+from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.document.prompt import PromptDocument
 from tests.server.tuning.tuning_tools import RECIPE, VOCABULARY
 
 PROMPT = PromptDocument(template="{text}", target="label")

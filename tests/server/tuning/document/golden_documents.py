@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
-from server.api.door.routing import BodyType
-from server.api.http.errors import error_body
-from server.api.services import Services
-from server.api.tuning.jobs import _completed, _written
-from server.errors import InvalidInputError
-from server.settings import Settings
-from server.tuning.document.job import JobDocument
+from chorus_server.api.door.routing import BodyType
+from chorus_server.api.http.errors import error_body
+from chorus_server.api.services import Services
+from chorus_server.api.tuning.jobs import _completed, _written
+from chorus_server.errors import InvalidInputError
+from chorus_server.settings import Settings
+from chorus_server.tuning.document.job import JobDocument
 from tests.places import FIXTURES
 
 FILE = FIXTURES / "tuning" / "documents.json"

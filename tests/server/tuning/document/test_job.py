@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from server.errors import InvalidInputError
-from server.tuning.document.data import DataSource
-from server.tuning.document.job import JobDocument
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.document.data import DataSource
+from chorus_server.tuning.document.job import JobDocument
 
 FILE = {"file": "file-abc"}
 PLAIN: dict[str, Any] = {
@@ -124,5 +124,5 @@ def test_a_job_of_another_base_is_refused() -> None:
 
 
 def test_reading_a_document_costs_no_jax() -> None:
-    code = "import sys, server.tuning.document.job; sys.exit('jax' in sys.modules)"
+    code = "import sys, chorus_server.tuning.document.job; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
-from server.errors import InvalidInputError
-from server.tuning.document.recipe import Initialiser, Recipe
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.document.recipe import Initialiser, Recipe
 
 
 def test_defaults_are_the_papers() -> None:

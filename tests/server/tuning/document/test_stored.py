@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from chorus_server.tuning.document.earlier_names import renamed_spec
+from chorus_server.tuning.document.job import JobDocument
 from prompts_store.digests import canonical_json
 from prompts_store.store import PromptStore
-from server.tuning.document.earlier_names import renamed_spec
-from server.tuning.document.job import JobDocument
 from tests.places import FIXTURES
 
 FILE = FIXTURES / "tuning" / "stored_by_0_1_0.json"

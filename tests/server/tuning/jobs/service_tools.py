@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from chorus_server.engine.metrics import CompileMetrics
+from chorus_server.jobs.leased import LeasedJob
+from chorus_server.jobs.slices import DeviceWork, SliceThread
+from chorus_server.metrics import Counter, Histogram, MetricsRegistry
+from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.jobs.attempts.attempt import Attempt
+from chorus_server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
+from chorus_server.tuning.jobs.attempts.metrics import TuningMetrics
+from chorus_server.tuning.jobs.worker.service import TuningService
 from prompts_store.blobs.files import Files
 from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
-from server.engine.metrics import CompileMetrics
-from server.jobs.leased import LeasedJob
-from server.jobs.slices import DeviceWork, SliceThread
-from server.metrics import Counter, Histogram, MetricsRegistry
-from server.tuning.document.job import JobDocument
-from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
-from server.tuning.jobs.attempts.metrics import TuningMetrics
-from server.tuning.jobs.worker.service import TuningService
 from tests.server.tuning.tuning_tools import LABELS, VOCABULARY, letters_task, model
 
 FINGERPRINT = "a" * 64

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from chorus_server.tuning.document.job import JobDocument
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
-from server.tuning.document.job import JobDocument
 from tests.server.tuning.jobs.service_tools import (
     FINGERPRINT,
     TENANT,

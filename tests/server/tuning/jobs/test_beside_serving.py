@@ -12,23 +12,23 @@ import jax
 import numpy as np
 import pytest
 
+from chorus_server.api.inference.prepare import answer_start, label_targets
+from chorus_server.api.inference.prompt_source import StorePrompts
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.executor import CompileWatch
+from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.plans import BlockShape, Ladder
+from chorus_server.engine.requests import GenerateRequest, Origin, PromptHandle, ScoreRequest
+from chorus_server.engine.sampling import Sampling
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.tuning.data.examples import make_examples
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.jobs.worker.service import TuningService
+from chorus_server.tuning.training.answering import label_scores
+from chorus_server.tuning.training.packing import pack_training_targets
+from chorus_server.tuning_wiring import run_beside
 from prompts_store.store import PromptStore
-from server.api.inference.prepare import answer_start, label_targets
-from server.api.inference.prompt_source import StorePrompts
-from server.engine.config import EngineConfig
-from server.engine.executor import CompileWatch
-from server.engine.executor.testing import MemoryPrompts, tiny_executor
-from server.engine.host_prompts import HostPromptTier
-from server.engine.plans import BlockShape, Ladder
-from server.engine.requests import GenerateRequest, Origin, PromptHandle, ScoreRequest
-from server.engine.sampling import Sampling
-from server.engine.thread.engine import Engine
-from server.tuning.data.examples import make_examples
-from server.tuning.document.recipe import Recipe
-from server.tuning.jobs.worker.service import TuningService
-from server.tuning.training.answering import label_scores
-from server.tuning.training.packing import pack_training_targets
-from server.tuning_wiring import run_beside
 from tests.server.tuning.jobs.service_tools import (
     TENANT,
     Watcher,

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chorus_server.api.records import version_json
+from chorus_server.api.tuning.records import event_json, job_json
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.document.job import JobDocument
 from prompts_store.digests import canonical_json, prompt_digest
 from prompts_store.jobs.records import JobEvent
 from prompts_store.records import PromptManifest
 from prompts_store.store import PromptStore
-from server.api.records import version_json
-from server.api.tuning.records import event_json, job_json
-from server.errors import InvalidInputError
-from server.tuning.document.job import JobDocument
 from tests.server.tuning.jobs import service_tools
 from tests.server.tuning.jobs.service_tools import FINGERPRINT, TENANT, Watcher, jsonl, running, upload
 

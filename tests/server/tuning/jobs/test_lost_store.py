@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import pytest
 
+from chorus_server.jobs import leased
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
-from server.jobs import leased
 from tests.server.tuning.jobs.service_tools import (
     TENANT,
     Watcher,

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from server.model.decoding import greedy_tokens
-from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.training.packing import pack_training_inputs
-from server.tuning.training.run import TrainingRun
-from server.tuning.training.shapes import shapes_for
+from chorus_server.model.decoding import greedy_tokens
+from chorus_server.tuning.data.examples import TextRow, make_examples
+from chorus_server.tuning.training.packing import pack_training_inputs
+from chorus_server.tuning.training.run import TrainingRun
+from chorus_server.tuning.training.shapes import shapes_for
 from tests.server.tuning.tuning_tools import RECIPE, VOCABULARY, model, programs, task
 
 

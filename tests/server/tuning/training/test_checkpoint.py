@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.training import checkpoint
+from chorus_server.tuning.training.run import TrainingRun
+from chorus_server.tuning.training.state import TrainingState
 from prompts_store.blobs.files import Files
 from prompts_store.digests import canonical_json
-from server.errors import InvalidInputError
-from server.tuning.training import checkpoint
-from server.tuning.training.run import TrainingRun
-from server.tuning.training.state import TrainingState
 from tests.server.tuning.tuning_tools import task
 
 JOB = TrainingRun(3, (task(0), task(1)))

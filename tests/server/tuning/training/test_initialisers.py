@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.errors import InvalidInputError
-from server.tuning.document.recipe import Recipe
-from server.tuning.training.initialisers import initial_prompt
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training.initialisers import initial_prompt
 from tests.server.tuning.tuning_tools import RECIPE, VOCABULARY, source
 
 SOURCE = source()

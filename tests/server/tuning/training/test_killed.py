@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from server.tuning.training import checkpoint
-from server.tuning.training.loop import TuningLoop
-from server.tuning.training.state import TrainingState
+from chorus_server.tuning.training import checkpoint
+from chorus_server.tuning.training.loop import TuningLoop
+from chorus_server.tuning.training.state import TrainingState
 from tests.places import IMPORTS, python_module
 from tests.server.tuning.training import tuning_kill_child
 from tests.server.tuning.training.tuning_kill_child import JOB

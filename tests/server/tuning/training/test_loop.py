@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.tuning.training import checkpoint
-from server.tuning.training.evaluation import Evaluator
-from server.tuning.training.events import (
+from chorus_server.tuning.training import checkpoint
+from chorus_server.tuning.training.evaluation import Evaluator
+from chorus_server.tuning.training.events import (
     Evaluated,
     PromptStopped,
     StepFinished,
     TrainingEvent,
 )
-from server.tuning.training.loop import TuningLoop
-from server.tuning.training.run import TrainingRun
-from server.tuning.training.shapes import shapes_for
-from server.tuning.training.state import TrainingState
+from chorus_server.tuning.training.loop import TuningLoop
+from chorus_server.tuning.training.run import TrainingRun
+from chorus_server.tuning.training.shapes import shapes_for
+from chorus_server.tuning.training.state import TrainingState
 from tests.server.tuning.tuning_tools import RECIPE, VOCABULARY, programs, task
 
 

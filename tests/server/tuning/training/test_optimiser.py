@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from server.tuning.document.recipe import Recipe
-from server.tuning.training.optimiser import settings_at, update
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training.optimiser import settings_at, update
 
 N, P, D, STEPS = 3, 4, 7, 6
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from server.engine.executor import CompileWatch
-from server.engine.executor.programs import Program
-from server.tuning.training import programs
+from chorus_server.engine.executor import CompileWatch
+from chorus_server.engine.executor.programs import Program
+from chorus_server.tuning.training import programs
 
 
 class Lowered(Program):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.errors import InvalidInputError
-from server.tuning.data.examples import Example
-from server.tuning.training.packing import dispatches
-from server.tuning.training.run import SHARED, PromptTask, TrainingRun
-from server.tuning.training.shapes import shapes_for
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.examples import Example
+from chorus_server.tuning.training.packing import dispatches
+from chorus_server.tuning.training.run import SHARED, PromptTask, TrainingRun
+from chorus_server.tuning.training.shapes import shapes_for
 from tests.server.tuning.tuning_tools import RECIPE, task
 
 

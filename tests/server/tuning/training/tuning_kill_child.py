@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from chorus_server.tuning.training import checkpoint
+from chorus_server.tuning.training.events import StepFinished
+from chorus_server.tuning.training.loop import TuningLoop
+from chorus_server.tuning.training.run import TrainingRun
 from prompts_store.blobs.files import Files
-from server.tuning.training import checkpoint
-from server.tuning.training.events import StepFinished
-from server.tuning.training.loop import TuningLoop
-from server.tuning.training.run import TrainingRun
 from tests.server.tuning.killing_files import KillingFiles, kill
 from tests.server.tuning.tuning_tools import VOCABULARY, programs, task
 

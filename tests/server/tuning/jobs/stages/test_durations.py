@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from chorus_server.errors import InvalidInputError
+from chorus_server.settings import Settings
+from chorus_server.tuning.jobs.stages import durations
+from chorus_server.tuning.jobs.stages.durations import check_durations, operations
+from chorus_server.tuning.training.run import TrainingRun
+from chorus_server.tuning_wiring import longest_dispatch
 from prompts_store.store import PromptStore
-from server.errors import InvalidInputError
-from server.settings import Settings
-from server.tuning.jobs.stages import durations
-from server.tuning.jobs.stages.durations import check_durations, operations
-from server.tuning.training.run import TrainingRun
-from server.tuning_wiring import longest_dispatch
 from tests.server.tuning.jobs.service_tools import Watcher, document, done, jsonl, upload
 from tests.server.tuning.tuning_tools import programs, task
 

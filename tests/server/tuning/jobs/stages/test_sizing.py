@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from chorus_server.jobs.slices import DeviceWork, SliceThread
+from chorus_server.tuning.jobs.stages.sizing import Sizer, Sizes
+from chorus_server.tuning.training.run import TrainingRun
 from prompts_store.store import PromptStore
-from server.jobs.slices import DeviceWork, SliceThread
-from server.tuning.jobs.stages.sizing import Sizer, Sizes
-from server.tuning.training.run import TrainingRun
 from tests.server.tuning.jobs.service_tools import (
     TENANT,
     base,

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from chorus_server.errors import InvalidInputError
+from chorus_server.jobs.download import _Transfer, fetch_url
+from chorus_server.tuning.document.data import DataSource
+from chorus_server.tuning.jobs.attempts.attempt import Attempt
+from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url, fetch
 from prompts_store.store import PromptStore
-from server.errors import InvalidInputError
-from server.jobs.download import _Transfer, fetch_url
-from server.tuning.document.data import DataSource
-from server.tuning.jobs.attempts.attempt import Attempt
-from server.tuning.jobs.stages.sources import allowed_path, check_url, fetch
 from tests.server.tuning.jobs.service_tools import attempt
 
 
@@ -315,7 +315,7 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
             raise KeyError("cancelled")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr("server.jobs.download._END_SECONDS", 0.0)
+    monkeypatch.setattr("chorus_server.jobs.download._END_SECONDS", 0.0)
     with pytest.raises(KeyError):
         fetched("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv", interrupt)
     left = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from chorus_server.jobs.leased import JobCancelledError
+from chorus_server.tuning.data.examples import TextRow, make_examples
+from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.jobs.stages import validate as stage
+from chorus_server.tuning.jobs.stages.validate import Validated, validate
+from chorus_server.tuning.training.run import TrainingRun
 from prompts_store.store import PromptStore
-from server.jobs.leased import JobCancelledError
-from server.tuning.data.examples import TextRow, make_examples
-from server.tuning.document.job import JobDocument
-from server.tuning.jobs.stages import validate as stage
-from server.tuning.jobs.stages.validate import Validated, validate
-from server.tuning.training.run import TrainingRun
 from tests.server.tuning.jobs.service_tools import FINGERPRINT, attempt, base, document, jsonl, upload
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from server.errors import InvalidInputError
-from server.tuning.jobs.stages.writer import attempt_folder, newest_state, remove_older_attempts
-from server.tuning.training import checkpoint
-from server.tuning.training.run import TrainingRun
-from server.tuning.training.state import TrainingState
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.jobs.stages.writer import attempt_folder, newest_state, remove_older_attempts
+from chorus_server.tuning.training import checkpoint
+from chorus_server.tuning.training.run import TrainingRun
+from chorus_server.tuning.training.state import TrainingState
 from tests.server.tuning.tuning_tools import task
 
 RUN = TrainingRun(3, (task(),))

@@ -16,9 +16,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from chorus_server.engine.executor import use_persistent_cache
 from prompts_store.blobs.files import Files
 from prompts_store.store import PromptStore
-from server.engine.executor import use_persistent_cache
 from tests.server.tuning.jobs import service_tools
 from tests.server.tuning.jobs.service_tools import Watcher, running
 from tests.server.tuning.killing_files import KillingFiles, kill

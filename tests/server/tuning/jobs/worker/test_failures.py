@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from chorus_server.tuning.jobs.stages.lineage import fitting
+from chorus_server.tuning.jobs.worker.failures import failure_of
 from prompts_store.checks import check_object
 from prompts_store.errors import InvalidError
-from server.tuning.jobs.stages.lineage import fitting
-from server.tuning.jobs.worker.failures import failure_of
 
 LINEAGE = {
     "job": "job-1",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from chorus_server.tuning.jobs.worker.leftovers import remove_leftovers
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
-from server.tuning.jobs.worker.leftovers import remove_leftovers
 from tests.server.tuning.jobs.service_tools import FINGERPRINT, TENANT
 
 KEEP = timedelta(days=14)

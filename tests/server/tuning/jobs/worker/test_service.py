@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.order import _epoch
+from chorus_server.tuning.document.job import JobDocument
 from prompts_store.blobs.files import Files
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
 from prompts_store.store import PromptStore
-from server.errors import InvalidInputError
-from server.tuning.data.order import _epoch
-from server.tuning.document.job import JobDocument
 from tests.server.tuning.jobs.service_tools import (
     FINGERPRINT,
     TENANT,

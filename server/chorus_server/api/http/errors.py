@@ -1,0 +1,222 @@
+"""Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`.
+
+The table `STORE_STATUS` gives each error code of the store its status. A test fails if a code is missing
+there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import ExceptionHandler
+
+from chorus_server.api.http.context import request_id_of
+from chorus_server.errors import (
+    CancelledError,
+    ChorusError,
+    InternalError,
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    ShuttingDownError,
+)
+from chorus_server.validation import input_error
+from prompts_store.errors import ArtifactError, InvalidError, StoreError
+
+LOG = logging.getLogger("chorus.api")
+
+STORE_STATUS: dict[str, int] = {
+    "store_unavailable": 503,
+    "not_found": 404,
+    "unknown_task": 404,
+    "unknown_version": 404,
+    "unknown_alias": 404,
+    "unknown_ensemble": 404,
+    "unknown_file": 404,
+    "unknown_job": 404,
+    "unknown_tenant": 404,
+    "unknown_key": 404,
+    "no_store": 404,
+    "conflict": 409,
+    "file_in_use": 409,
+    "file_deleted": 409,
+    "job_over": 409,
+    "job_not_stopped": 409,
+    "tenant_exists": 409,
+    "too_many_keys": 409,
+    "key_over": 409,
+    "lease_lost": 409,
+    "other_store": 409,
+    "mass_removal": 409,
+    "corrupt_blob": 500,
+    "corrupt_file": 500,
+    "too_large": 413,
+    "limit_reached": 429,
+    "too_many_jobs": 429,
+}
+"""HTTP status by error code. Any other code of an InvalidError, such as an ArtifactError's reason, is a
+400."""
+
+RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0}
+"""Seconds until a retry, by error code; one second for others. A job takes minutes, and nobody knows how
+many."""
+
+_MESSAGE_CHARACTERS = 600
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
+
+
+class StoreAnswerError(ChorusError):
+    """An error of the store, with the status that its code has in `STORE_STATUS`."""
+
+    def __init__(self, error: StoreError, field: str | None = None) -> None:
+        retry = RETRY_SECONDS.get(error.code, 1.0) if status_of(error) in (429, 503) else None
+        super().__init__(
+            error.message, field=field or error.field, code=error.code, retry_after_seconds=retry
+        )
+        self.answer_status = status_of(error)
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of an error."""
+    if isinstance(error, StoreAnswerError):
+        return error.answer_status
+    if isinstance(error, ChorusError):
+        return error.status
+    if isinstance(error, InvalidError | ArtifactError):
+        return STORE_STATUS.get(error.code, 400)
+    if isinstance(error, StoreError):
+        return STORE_STATUS.get(error.code, 500)
+    return 500
+
+
+def error_body(error: ChorusError | StoreError, request_id: str) -> dict[str, Any]:
+    """The object under `error`."""
+    return {
+        "code": error.code,
+        "message": clean(error.message),
+        "field": clean(error.field) if error.field else None,
+        "request_id": request_id,
+    }
+
+
+def clean(text: str) -> str:
+    """Make a message fit for logs and terminals: no control or unassigned characters, and a bounded
+    length."""
+    printable = _UNPRINTABLE.sub("?", text[: _MESSAGE_CHARACTERS + 1])
+    return printable if len(text) <= _MESSAGE_CHARACTERS else printable[:_MESSAGE_CHARACTERS] + "..."
+
+
+def error_response(
+    error: ChorusError | StoreError, request_id: str, more: Mapping[str, str] | None = None
+) -> Response:
+    """The answer to a failed request, with `Retry-After` if trying again can help.
+
+    Args:
+        more: further headers.
+    """
+    status = status_of(error)
+    headers = dict(more or {})
+    retry = getattr(error, "retry_after_seconds", RETRY_SECONDS.get(error.code))
+    if status in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(1.0 if retry is None else retry)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        to_json({"error": error_body(error, request_id)}), status, headers, media_type="application/json"
+    )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every exception of a route in the same shape."""
+    handlers: dict[Any, ExceptionHandler] = {
+        ChorusError: _known,
+        StoreError: _known,
+        ClientDisconnect: _left,
+        RequestValidationError: _validation,
+        HTTPException: _http,
+        Exception: _unexpected,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ChorusError | StoreError)
+    if status_of(error) >= 500:
+        expected = isinstance(error, ShuttingDownError | OverloadedError)  # there are thousands under load
+        LOG.log(
+            logging.DEBUG if expected else logging.WARNING,
+            "request %s failed: %s: %s",
+            request_id_of(request),
+            error.code,
+            clean(error.message),
+        )
+    return error_response(error, request_id_of(request))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Nobody reads this answer, but the access log and the metrics record it."""
+    return error_response(
+        CancelledError("The caller left before the body was whole."), request_id_of(request)
+    )
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    located = problem | {"loc": problem["loc"][1:]}  # the first part says query, path or header
+    return error_response(input_error(located), request_id_of(request))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        known: ChorusError = NotFoundError(
+            "There is no such route: no path ends in a slash."
+            if request.url.path.endswith("/")
+            else "There is no such route; the routes are listed at /openapi.json."
+        )
+    elif error.status_code == 405:
+        allowed = ", ".join(_methods_at(request))
+        known = InvalidInputError(
+            f"The route does not take this method; it takes {allowed}.", code="method_not_allowed"
+        )
+        response = error_response(known, request_id_of(request))
+        response.status_code = 405
+        response.headers["Allow"] = allowed
+        return response
+    else:
+        known = InvalidInputError("The request is malformed.", field="body")
+    return error_response(known, request_id_of(request))
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Every method that the path of a request takes."""
+    scopes = ((method, {**request.scope, "method": method}) for method in ("GET", "POST", "PUT", "DELETE"))
+    taken = [
+        method
+        for method, scope in scopes
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
+    return ["GET", "HEAD", *taken[1:]] if "GET" in taken else taken
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """Answer an exception that passed every middleware."""
+    LOG.error("request %s failed unexpectedly", request_id_of(request), exc_info=error)
+    response = error_response(
+        InternalError("The server failed: look up the request id in its log to find the cause."),
+        request_id_of(request),
+    )
+    response.headers["X-Request-Id"] = request_id_of(request)
+    return response

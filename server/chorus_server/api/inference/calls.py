@@ -1,0 +1,171 @@
+"""One inference request until it is answered: who calls, until when, and its items prepared for the
+engine."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from fastapi import Request as HttpRequest
+
+from chorus_server.api.door.early import check_early, deadline_of
+from chorus_server.api.http.context import context_of
+from chorus_server.api.inference.items import Item
+from chorus_server.api.inference.prepare import prepare_item, text_bytes
+from chorus_server.api.inference.submit import cancel
+from chorus_server.api.inference.turns import in_turns
+from chorus_server.api.services import Services, Serving, services_of
+from chorus_server.engine.handle import RequestHandle
+from chorus_server.engine.requests import Origin, Request
+from chorus_server.errors import CancelledError, ChorusError, DeadlineExceededError
+from chorus_server.tenancy.principal import Principal
+from prompts_store.records import PromptVersion
+
+LONG_TEXT_BYTES = 20_000
+"""Requests with more text than this are tokenised off the event loop."""
+
+FEW_ITEMS = 256
+"""Up to this many engine requests are submitted on the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The caller, and what the call needs.
+
+    Attributes:
+        deadline: when the answer must be ready, on the clock; None waits for ever.
+        settle: called when the engine has all requests.
+        clock: gives monotonic seconds.
+    """
+
+    services: Services
+    serving: Serving
+    principal: Principal
+    request_id: str
+    deadline: float | None
+    settle: Callable[[], None]
+    clock: Callable[[], float] = time.monotonic
+
+    async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
+        """Submit requests to the engine, all at the same instant. Many are submitted off the event loop.
+
+        Raises OverloadedError if too many calls wait for the text threads.
+        """
+        submit_all = self.serving.engine.submit_all
+        try:
+            if len(requests) <= FEW_ITEMS:
+                return submit_all(requests)
+            return await self.services.text.acquire(partial(submit_all, requests), cancel)
+        finally:
+            self.settle()
+
+    def left(self) -> float | None:
+        """Seconds until the deadline, for the engine. Raises DeadlineExceededError if none are left."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - self.clock()
+        if left <= 0:
+            raise _late()
+        return left
+
+    def origin(self, index: int, item: Item) -> Origin:
+        """The origin of one item. Its id is made of the request's id, the item's position and a token: two
+        requests may have the same id, and the engine accepts an id only once.
+
+        Raises DeadlineExceededError like `left`.
+        """
+        return Origin(
+            request_id=f"{self.request_id}.{index}.{secrets.token_hex(6)}",
+            tenant=self.principal.tenant,
+            task=item.task_name,
+            weight=self.principal.weight,
+            deadline_seconds=self.left(),
+        )
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """The time before the engine has the request; awaits inside the block end at the deadline.
+
+        Raises:
+            DeadlineExceededError: it passed.
+        """
+        try:
+            async with asyncio.timeout(self.left()):
+                yield
+        except TimeoutError:
+            raise _late() from None
+
+
+def _late() -> DeadlineExceededError:
+    return DeadlineExceededError(
+        "The deadline passed before the engine had the request: allow more time, send less at once, or try "
+        "again later."
+    )
+
+
+def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float | None) -> Call:
+    """The call that an HTTP request makes. Its deadline counts from when the request arrived.
+
+    Raises:
+        InvalidInputError: the deadline is longer than the server allows.
+        NotReadyError, EngineDeadError: the server takes no requests.
+        DeadlineExceededError: reading the body took too long.
+        OverloadedError, QuotaExceededError: too many requests are waiting.
+    """
+    services, context = services_of(request), context_of(request)
+    serving = services.ready()
+    seconds = deadline_of(deadline_seconds, services.settings)
+    deadline = None if seconds is None else context.started + seconds
+    call = Call(services, serving, principal, context.request_id, deadline, context.settle)
+    check_early(services, principal, call.left())
+    return call
+
+
+@asynccontextmanager
+async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Item]]:
+    """Every item resolved and tokenised, with its version held until the block ends.
+
+    All items are validated before any runs.
+
+    Raises:
+        ChorusError: the first item that is not valid, with its field.
+        DeadlineExceededError: it took too long.
+    """
+    wanted = [(item.task, item.task_field) for item in items if item.task is not None]
+    fingerprint = call.serving.base.fingerprint
+    async with AsyncExitStack() as stack:
+        async with call.in_time():
+            held = call.services.library.held(wanted, call.principal.tenant, fingerprint)
+            versions = await stack.enter_async_context(held)
+            pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
+            prepared = await prepare_all(call, pairs)
+        yield prepared
+
+
+async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Item]:
+    """Inputs for the engine. Much text is tokenised on a thread, so that other requests go on, and only as
+    long as the caller waits.
+
+    Raises DeadlineExceededError between two items: nobody works on an answer that comes too late.
+    """
+    vocabulary, max_tokens = call.serving.vocabulary, call.serving.limits.max_input_tokens
+    left = threading.Event()
+
+    def one(item: Item, version: PromptVersion | None) -> Item:
+        if left.is_set():
+            raise CancelledError("The caller left before the texts were tokenised.")
+        call.left()
+        return prepare_item(item, version, vocabulary, max_tokens=max_tokens)
+
+    if sum(text_bytes(item.value) for item, _ in pairs) <= LONG_TEXT_BYTES:
+        return await in_turns(lambda pair: one(*pair), pairs)
+    try:
+        return await call.services.text.run(lambda: [one(item, version) for item, version in pairs])
+    finally:
+        left.set()

@@ -1,0 +1,72 @@
+"""Ranks labels by their probability after an input, for classification and for votes among labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from chorus_server.api.inference.answers import unexpected
+from chorus_server.api.inference.calls import Call
+from chorus_server.api.inference.items import Item
+from chorus_server.api.inference.prepare import answer_start, label_targets
+from chorus_server.api.inference.submit import SubmitResult
+from chorus_server.api.inference.turns import in_turns
+from chorus_server.engine.requests import ScoredEvent, ScoreRequest
+from chorus_server.errors import ChorusError, InternalError, InvalidInputError
+
+
+async def score_requests(
+    call: Call, items: Sequence[Item], labels: Sequence[str], *, sent: bool
+) -> list[ScoreRequest]:
+    """The engine's request for each item.
+
+    Args:
+        sent: whether the request sent these labels; if not, they are the version's own.
+
+    Raises:
+        InvalidInputError: there are more labels than the server ranks, or one cannot be ranked. The error
+            names the label if the request sent it, else the version.
+    """
+    limit = call.services.settings.max_labels
+    field = "labels" if sent else items[0].task_field
+    if len(labels) > limit:  # a version's labels; those of a request were counted before
+        whose = "" if sent else " in the version: send fewer of your own, or use another version"
+        raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)
+    longest = call.serving.limits.max_target_tokens
+    vocabulary = call.serving.vocabulary
+    starts = [answer_start(vocabulary, item.version) for item in items]
+    by_start = {
+        start: tuple(label_targets(vocabulary, labels, longest, field, start, sent=sent))
+        for start in dict.fromkeys(starts)
+    }
+
+    def request(index: int, item: Item, start: tuple[int, ...]) -> ScoreRequest:
+        return ScoreRequest(call.origin(index, item), item.input, by_start[start])
+
+    return await in_turns(request, range(len(items)), items, starts)
+
+
+def scores_of(outcome: SubmitResult) -> Sequence[float] | ChorusError:
+    """Log probabilities of the labels in order, or the error in their place."""
+    if isinstance(outcome, ChorusError):
+        return outcome
+    if not isinstance(outcome, ScoredEvent):
+        return unexpected(outcome)
+    if any(math.isnan(score) for score in outcome.log_probabilities):
+        return InternalError("The model's scores are not numbers: the prompt's values may be damaged.")
+    return outcome.log_probabilities
+
+
+def best(scores: Sequence[float]) -> int:
+    """The position of the highest score; of equal ones, the first."""
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    """Probabilities from log probabilities; equal shares if all are minus infinity."""
+    top = max(scores)
+    if top == -math.inf:
+        return [1 / len(scores)] * len(scores)
+    weights = [math.exp(score - top) for score in scores]
+    total = sum(weights)
+    return [weight / total for weight in weights]

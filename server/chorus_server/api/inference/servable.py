@@ -1,0 +1,119 @@
+"""Finds what this server could never serve of a version, before anybody trains or asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chorus_server.api.services import Services
+from chorus_server.engine.limits import target_too_long
+from chorus_server.engine.sampling import SETTINGS, UnfitSettingsError
+from chorus_server.tuning.document.recipe import SENTINEL_SETTING
+from prompts_store.tasks.template import parse_template
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that cannot be served.
+
+    Attributes:
+        field: path within the manifest (`labels.3`, `settings.max_new_tokens`).
+        setting: the setting of the server that would have to change; None if no server of this base could
+            serve it.
+    """
+
+    field: str
+    message: str
+    setting: str | None = None
+
+
+def faults(
+    services: Services, *, rows: int, template: str, labels: Sequence[str], settings: Mapping[str, Any]
+) -> list[Fault]:
+    """Every fault of a version with these values. Faults that no setting can correct come first.
+
+    Takes milliseconds for a thousand characters, so it must not run on the event loop.
+
+    Args:
+        rows: number of rows of the prompt.
+        settings: the version's settings, checked by `check_default_settings`.
+
+    Raises:
+        NotReadyError: the base model is not loaded yet.
+    """
+    limits = services.limits()
+    text = "".join(literal for literal, _ in parse_template(template).pieces)
+    shortest = rows + len(services.vocabulary().encode(text)) + 1
+    found = _of_labels(services, labels, settings)
+    if shortest > limits.max_input_tokens:
+        message = (
+            f"The template alone makes an input of {shortest} tokens, and this server takes "
+            f"{limits.max_input_tokens}: it cuts or refuses every text. Shorten the template, or the "
+            "operator raises input_lengths."
+        )
+        found.append(Fault("template", message, "input_lengths"))
+    else:
+        found += _of_settings(services, shortest, settings)
+    return sorted(found, key=lambda fault: fault.setting is not None)
+
+
+def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str, Any]) -> list[Fault]:
+    if len(labels) == 1:
+        message = "One label leaves no choice: send two or more, or none for free text."
+        return [Fault("labels", message)]
+    vocabulary, longest_label = services.vocabulary(), services.limits().max_target_tokens
+    found: list[Fault] = []
+    first_with: dict[tuple[int, ...], int] = {}
+    longest, place = 0, 0
+    for index, label in enumerate(labels):
+        ids = tuple(vocabulary.encode(label))
+        if not ids:
+            message = "The label has no tokens in the model's vocabulary: give it a text."
+            found.append(Fault(f"labels.{index}", message))
+        elif ids in first_with:
+            same = f"The label has the same tokens as label {first_with[ids]}"
+            message = f"{same}: the model cannot tell them apart."
+            found.append(Fault(f"labels.{index}", message))
+        first_with.setdefault(ids, index)
+        if len(ids) > longest:
+            longest, place = len(ids), index
+    start = settings.get(SENTINEL_SETTING) is True
+    tokens = longest + 1 + start
+    if labels and tokens > longest_label:
+        problem = target_too_long(str(tokens), longest_label, "<extra_id_0> and " if start else "")
+        message = f"Label {place} {problem}: shorten it, or the operator raises score_buckets."
+        found.append(Fault(f"labels.{place}", message, "score_buckets"))
+    most = services.settings.max_labels
+    if len(labels) > most:
+        message = (
+            f"There are {len(labels)} labels, and this server ranks at most {most}: send fewer, or the "
+            "operator raises max_labels."
+        )
+        found.append(Fault("labels", message, "max_labels"))
+    return found
+
+
+def _of_settings(services: Services, shortest: int, settings: Mapping[str, Any]) -> list[Fault]:
+    """Default settings that do not fit even the shortest input."""
+    limits = services.limits()
+    given = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
+    asked = given.get("max_new_tokens")
+    try:
+        limits.new_tokens_for(given, shortest, services.settings.default_max_new_tokens)
+        return []
+    except UnfitSettingsError as unfit:
+        name, message = unfit.names[0], unfit.message
+    if name == "max_new_tokens":
+        return [
+            Fault("settings.max_new_tokens", f"{message} Lower it, or the operator raises blocks.", "blocks")
+        ]
+    if name != "min_new_tokens":
+        advice = "Lower it, or the operator gives blocks more slots."
+        return [Fault(f"settings.{name}", f"{message} {advice}", "blocks")]
+    if asked is not None:  # a request may send its own value of either
+        return []
+    room = limits.new_tokens(shortest, max(given.get("n", 1), given.get("num_beams", 1)))
+    setting = "default_max_new_tokens" if given["min_new_tokens"] <= room else "blocks"
+    advice = f"Send max_new_tokens too, or the operator raises {setting}."
+    return [Fault("settings.min_new_tokens", f"{message} {advice}", setting)]

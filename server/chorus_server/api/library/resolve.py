@@ -1,0 +1,257 @@
+"""From a reference to an immutable version, held until the answer is sent. Store calls run off the event
+loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from chorus_server.api.http.errors import StoreAnswerError
+from chorus_server.api.http.offload import Offload
+from chorus_server.api.library.reference_cache import ReferenceCache
+from chorus_server.api.library.store_health import StoreHealth
+from chorus_server.errors import ModelMismatchError, NotFoundError, OverloadedError
+from prompts_store.errors import StoreError
+from prompts_store.records import EnsembleVersion, PromptVersion, Reference
+from prompts_store.store import PromptStore
+from prompts_store.tasks.references import parse_reference
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ASK_SECONDS = 0.5
+"""How long a caller who has a spare answer waits for the store's answer."""
+
+
+@dataclass(slots=True)
+class Grip:
+    """Versions by reference, and the holds that keep their blobs from being collected."""
+
+    versions: dict[str, PromptVersion]
+    holds: ExitStack
+
+    def close(self) -> None:
+        """Let go."""
+        self.holds.close()
+
+
+class PromptLibrary:
+    """The store as the routes use it.
+
+    A resolved reference is reused for at most `staleness_seconds` without a thread, the disk or the database,
+    or for `STALE_SECONDS` while the store cannot be read. A change made through this process is seen at once,
+    one made by another process within that time.
+
+    Args:
+        store: the versioned store.
+        readers: threads for calls that only read. They never wait for a writer.
+        writers: threads for calls that may wait for the publish lock.
+        staleness_seconds: 0 resolves references each time.
+        clock: gives monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: PromptStore,
+        readers: Offload,
+        writers: Offload,
+        staleness_seconds: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store = store
+        self.health = StoreHealth(store, clock)
+        self._readers = readers
+        self._writers = writers
+        self._versions: ReferenceCache[PromptVersion] = ReferenceCache(staleness_seconds, clock)
+        self._ensembles: ReferenceCache[EnsembleVersion] = ReferenceCache(staleness_seconds, clock)
+
+    def close(self) -> None:
+        """Stop the threads and close the store."""
+        self.health.close()
+        self._readers.close()
+        self._writers.close()
+        self.store.close()
+
+    async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call of the store that only reads."""
+        return await self._readers.run(function, *args, **kwargs)
+
+    async def save(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that writes but changes no reference's meaning: for files, jobs, upkeep."""
+        return await self._writers.run(function, *args, **kwargs)
+
+    async def take(self, function: Callable[[], T], release: Callable[[T], None]) -> T:
+        """Run a call that takes hold of something; see `Offload.acquire`."""
+        return await self._writers.acquire(function, release)
+
+    async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that changes references. What was resolved before is forgotten."""
+        try:
+            answer = await self._writers.run(function, *args, **kwargs)
+        except BaseException:
+            self._versions.doubt()
+            self._ensembles.doubt()
+            raise
+        self._versions.forget()
+        self._ensembles.forget()
+        return answer
+
+    @asynccontextmanager
+    async def held(
+        self, wanted: Iterable[tuple[str, str]], tenant: str, fingerprint: str
+    ) -> AsyncIterator[Mapping[str, PromptVersion]]:
+        """Versions of references, held until the block ends, so that their blobs stay.
+
+        Args:
+            wanted: `(reference, field)` pairs; errors about the reference name the field.
+            tenant: the tenant of references without one.
+            fingerprint: fingerprint of the resident base model.
+
+        Raises:
+            StoreAnswerError: an unknown or malformed reference.
+            ModelMismatchError: the version belongs to another base.
+        """
+        fields: dict[str, str] = {}
+        for reference, field in wanted:
+            fields.setdefault(reference, field)
+        cache, asked = self._versions, self._versions.asking()
+        fresh = _found(fields, lambda reference: cache.fresh((tenant, reference)))
+        if len(fresh) == len(fields):
+            grip = self._grip_known(fields, fresh, fingerprint)
+        else:
+            spare = _found(fields, lambda reference: cache.spare((tenant, reference)))
+            said = await self._ask(
+                lambda: self._grip(fields, fresh, tenant, fingerprint),
+                Grip.close,
+                spared=len(spare) == len(fields),
+            )
+            grip = said if said is not None else self._grip_known(fields, spare, fingerprint)
+            if said is not None:
+                new = {
+                    (tenant, name): version for name, version in said.versions.items() if name not in fresh
+                }
+                cache.keep(new, asked)
+        with closing(grip):
+            yield grip.versions
+
+    async def resolve(self, reference: str, tenant: str, field: str = "task") -> PromptVersion:
+        """The version that a reference names now. Raises StoreAnswerError with `field`."""
+        return await self.read(self._resolve, reference, tenant, field)
+
+    async def ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
+        """The ensemble version that a reference names, resolved as recently as in `held`.
+
+        Raises StoreAnswerError with `field`.
+        """
+        cache, asked, key = self._ensembles, self._ensembles.asking(), (tenant, reference)
+        found = cache.fresh(key)
+        if found is not None:
+            return found
+        spare = cache.spare(key)
+        said = await self._ask(
+            lambda: self._resolve_ensemble(reference, tenant, field), _nothing, spared=spare is not None
+        )
+        if said is not None:
+            cache.keep({key: said}, asked)
+            return said
+        assert spare is not None
+        return spare
+
+    async def resolve_ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
+        """The ensemble version that a reference names now. Raises StoreAnswerError with `field`."""
+        return await self.read(self._resolve_ensemble, reference, tenant, field)
+
+    async def _ask(
+        self, question: Callable[[], T], release: Callable[[T], None], *, spared: bool
+    ) -> T | None:
+        """The store's answer; None if it does not come soon and the caller has a spare answer."""
+        if spared and not self.health.worth_asking():
+            return None
+        try:
+            async with asyncio.timeout(ASK_SECONDS if spared else None):
+                said = await self._readers.acquire(question, release)
+        except (TimeoutError, OverloadedError, StoreAnswerError) as error:
+            told = isinstance(error, StoreAnswerError) and error.code != StoreError.default_code
+            if not isinstance(error, OverloadedError):
+                self.health.note_read(told)
+            if told or not spared:
+                raise
+            return None
+        self.health.note_read(True)
+        return said
+
+    def _grip_known(
+        self, fields: Mapping[str, str], known: Mapping[str, PromptVersion], fingerprint: str
+    ) -> Grip:
+        """Hold versions that were resolved before. This needs no thread: holds are counts in memory."""
+        return self._grip(fields, known, "", fingerprint)
+
+    def _grip(
+        self,
+        fields: Mapping[str, str],
+        known: Mapping[str, PromptVersion],
+        tenant: str,
+        fingerprint: str,
+    ) -> Grip:
+        """Hold all versions or none. References that are not known yet are resolved first, on a reader
+        thread."""
+        grip = Grip({}, ExitStack())
+        try:
+            for reference, field in fields.items():
+                version = known.get(reference) or self._resolve(reference, tenant, field)
+                check_base(version, fingerprint, field)
+                try:
+                    grip.holds.enter_context(self.store.hold(version, known=reference in known))
+                except StoreError as error:
+                    raise StoreAnswerError(error, field) from None
+                grip.versions[reference] = version
+        except BaseException:
+            grip.close()
+            raise
+        return grip
+
+    def _resolve(self, reference: str, tenant: str, field: str) -> PromptVersion:
+        try:
+            parsed = parse_reference(reference, tenant=tenant, field=field)
+            require_own(parsed, tenant, field, "unknown_task")
+            return self.store.resolve(parsed, tenant=tenant, field=field)
+        except StoreError as error:
+            raise StoreAnswerError(error, field) from None
+
+    def _resolve_ensemble(self, reference: str, tenant: str, field: str) -> EnsembleVersion:
+        try:
+            parsed = parse_reference(reference, tenant=tenant, field=field)
+            require_own(parsed, tenant, field, "unknown_ensemble")
+            return self.store.resolve_ensemble(parsed, tenant=tenant, field=field)
+        except StoreError as error:
+            raise StoreAnswerError(error, field) from None
+
+
+def _found(names: Iterable[str], find: Callable[[str], T | None]) -> dict[str, T]:
+    """The results that are not None, by name."""
+    return {name: found for name in names if (found := find(name)) is not None}
+
+
+def _nothing(_: object) -> None:
+    """Does nothing: there is nothing to release."""
+
+
+def check_base(version: PromptVersion, fingerprint: str, field: str) -> None:
+    """Refuse a version that was tuned on another base model. A version that names no base is accepted."""
+    base = version.manifest.base_fingerprint
+    if base is not None and base != fingerprint:
+        raise ModelMismatchError(
+            f"The version belongs to the base model {base[:12]}, this server runs {fingerprint[:12]}: "
+            "use a version made for this model.",
+            field=field,
+        )
+
+
+def require_own(reference: Reference, tenant: str, field: str, code: str) -> None:
+    """Tenants share nothing yet: for another tenant's object the answer is as if there were none."""
+    if reference.tenant != tenant:
+        raise NotFoundError("There is no such object in this tenant.", field=field, code=code)

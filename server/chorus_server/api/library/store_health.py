@@ -1,0 +1,119 @@
+"""Whether the store can be read and changed, as its calls showed and as a check each second shows. For
+`/readyz`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from chorus_server.api.http.offload import Offload
+from prompts_store.store import PromptStore
+
+STALE_SECONDS = 30.0
+"""How long a reference keeps its last known meaning while the store cannot be read."""
+LOOK_SECONDS = 1.0
+"""Seconds from one check to the next, and how long the store's answer may take. Shorter trouble does not
+matter."""
+
+_UNREADABLE = (
+    f"The database does not answer: references used in the last {STALE_SECONDS:g} s mean what they meant "
+    "then, others get 'store_unavailable'. Check the database, its disk and its network."
+)
+_UNWRITABLE = (
+    "The database accepts no changes: uploads, alias moves and jobs wait; inference and reads go on. Find "
+    "out which program holds its lock, and whether its disk is full or read-only."
+)
+
+
+class StoreHealth:
+    """What is known of the store's state. Used on the event loop.
+
+    Args:
+        clock: gives monotonic seconds.
+    """
+
+    def __init__(self, store: PromptStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._reads = _Probe(store.check_readable, "store reads")
+        # It gives up before the check does, so that the next check asks again.
+        self._writes = _Probe(partial(store.check_writable, 0.8 * LOOK_SECONDS), "store writes")
+        self._unreadable_since: float | None = None
+        self._unwritable_since: float | None = None
+        self._asked_at = -LOOK_SECONDS
+
+    async def watch(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Check again and again, until cancelled."""
+        while True:
+            await self.look()
+            await sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Check whether the store can be read and changed, on its own threads."""
+        readable, writable = await asyncio.gather(self._reads.answered(), self._writes.answered())
+        self.note_read(readable)
+        self._unwritable_since = None if writable else self._since(self._unwritable_since)
+
+    def note_read(self, answered: bool) -> None:
+        """Note whether a read was answered. It was not if it failed or took too long."""
+        self._unreadable_since = None if answered else self._since(self._unreadable_since)
+
+    def _since(self, before: float | None) -> float:
+        return self._clock() if before is None else before
+
+    def worth_asking(self) -> bool:
+        """Whether a caller who has a spare answer should wait for the store. While it cannot be read, one
+        caller each second should."""
+        now = self._clock()
+        if self._unreadable_since is not None and now - self._asked_at < LOOK_SECONDS:
+            return False
+        self._asked_at = now
+        return True
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests can be answered: False once every spare answer has expired."""
+        since = self._unreadable_since
+        return since is None or self._clock() - since < STALE_SECONDS
+
+    def report(self) -> dict[str, Any] | None:
+        """What is wrong, for `/readyz`; None if nothing is."""
+        for status, since, message in (
+            ("unreadable", self._unreadable_since, _UNREADABLE),
+            ("unwritable", self._unwritable_since, _UNWRITABLE),
+        ):
+            if since is not None:
+                return {
+                    "status": status,
+                    "since_seconds": round(self._clock() - since, 1),
+                    "message": message,
+                }
+        return None
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._reads.close()
+        self._writes.close()
+
+
+class _Probe:
+    """One question to the store, on its own thread. It is asked again only once the last call has ended."""
+
+    def __init__(self, question: Callable[[], None], name: str) -> None:
+        self._question = question
+        self._thread = Offload(1, 1, name)
+        self._asked: asyncio.Future[None] | None = None
+
+    async def answered(self) -> bool:
+        if self._asked is None:
+            self._asked = asyncio.ensure_future(self._thread.run(self._question))
+        done, _ = await asyncio.wait({self._asked}, timeout=LOOK_SECONDS)
+        if not done:
+            return False
+        asked, self._asked = self._asked, None
+        return not asked.cancelled() and asked.exception() is None
+
+    def close(self) -> None:
+        self._thread.close()

@@ -1,0 +1,71 @@
+"""The store's records as JSON objects, by the names of docs/rest.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chorus_server.tuning.document.earlier_names import renamed_version
+from prompts_store.records import AliasMove, EnsembleVersion, PromptVersion, TaskRecord
+
+
+def version_json(version: PromptVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
+    """One version; `aliases` are all those of its task."""
+    manifest = version.manifest
+    lineage, metrics = renamed_version(version.lineage, version.metrics)
+    return {
+        "task": f"{version.tenant}/{version.task}",
+        "version": version.number,
+        "digest": manifest.digest,
+        "manifest_digest": version.manifest_digest,
+        "kind": manifest.kind,
+        "length": manifest.length,
+        "width": manifest.width,
+        "base_fingerprint": manifest.base_fingerprint,
+        "template": manifest.template,
+        "labels": list(manifest.labels),
+        "settings": dict(manifest.settings),
+        "lineage": lineage,
+        "metrics": metrics,
+        "created_at": version.created_at,
+        "created_by": version.created_by,
+        "aliases": sorted(alias for alias, number in aliases.items() if number == version.number),
+    }
+
+
+def task_json(task: TaskRecord) -> dict[str, Any]:
+    """One task."""
+    return {
+        "task": f"{task.tenant}/{task.name}",
+        "description": task.description,
+        "created_at": task.created_at,
+        "versions": task.versions,
+        "latest": task.latest,
+        "aliases": dict(task.aliases),
+    }
+
+
+def move_json(move: AliasMove) -> dict[str, Any]:
+    """An alias after a move."""
+    return {"alias": move.alias, "version": move.version, "previous": move.previous}
+
+
+def history_json(move: AliasMove) -> dict[str, Any]:
+    """One entry of an alias's history."""
+    return {**move_json(move), "moved_at": move.moved_at, "moved_by": move.moved_by}
+
+
+def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
+    """One version of an ensemble."""
+    return {
+        "ensemble": f"{ensemble.tenant}/{ensemble.name}",
+        "version": ensemble.number,
+        "vote": ensemble.vote,
+        "members": [
+            {"task": f"{member.tenant}/{member.task}", "version": member.version, "weight": member.weight}
+            for member in ensemble.members
+        ],
+        "digest": ensemble.digest,
+        "created_at": ensemble.created_at,
+        "aliases": dict(aliases),
+    }

@@ -1,0 +1,79 @@
+"""`/v1/tasks/{task}/aliases` and `/rollback`: names that move between versions, with their history."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from chorus_server.api.door.auth import MayRead, MayWrite
+from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.http.parameters import AliasName, TaskName, TenantName, tenant_for
+from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.records import history_json, move_json
+from chorus_server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
+from chorus_server.api.services import services_of
+
+router = APIRouter(route_class=ChorusRoute, tags=["aliases"])
+
+
+@router.get("/v1/tasks/{task}/aliases", response_model=AliasesAnswer, responses=READ_ERRORS)
+async def list_aliases(
+    request: Request, principal: MayRead, task: TaskName, tenant: TenantName = None
+) -> Response:
+    """Where the aliases point now, and every move."""
+    library = services_of(request).library
+    owner = tenant_for(principal, tenant)
+    aliases = await library.read(library.store.aliases, owner, task)
+    history = await library.read(library.store.alias_history, owner, task)
+    return await list_response("history", map(history_json, history), before={"aliases": dict(aliases)})
+
+
+@router.put("/v1/tasks/{task}/aliases/{alias}", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
+async def set_alias(
+    request: Request,
+    principal: MayWrite,
+    task: TaskName,
+    alias: AliasName,
+    body: AliasBody,
+    tenant: TenantName = None,
+) -> Response:
+    """Point an alias at a version, atomically."""
+    library = services_of(request).library
+    owner = tenant_for(principal, tenant)
+    move = await library.write(
+        library.store.set_alias, owner, task, alias, body.version, moved_by=principal.name
+    )
+    return json_response(move_json(move))
+
+
+@router.delete(
+    "/v1/tasks/{task}/aliases/{alias}", status_code=204, response_model=None, responses=WRITE_ERRORS
+)
+async def remove_alias(
+    request: Request, principal: MayWrite, task: TaskName, alias: AliasName, tenant: TenantName = None
+) -> Response:
+    """Remove an alias; its history stays."""
+    library = services_of(request).library
+    owner = tenant_for(principal, tenant)
+    await library.write(library.store.remove_alias, owner, task, alias, moved_by=principal.name)
+    return Response(status_code=204)
+
+
+@router.post("/v1/tasks/{task}/rollback", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
+async def rollback(
+    request: Request,
+    principal: MayWrite,
+    task: TaskName,
+    body: RollbackBody | None = None,
+    tenant: TenantName = None,
+) -> Response:
+    """Point an alias at the version that it named before."""
+    library = services_of(request).library
+    move = await library.write(
+        library.store.rollback,
+        tenant_for(principal, tenant),
+        task,
+        body.alias if body else "live",
+        moved_by=principal.name,
+    )
+    return json_response(move_json(move))

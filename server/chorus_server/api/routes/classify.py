@@ -1,0 +1,64 @@
+"""`POST /v1/classify`: labels ranked by their probability after the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from chorus_server.api.door.auth import MayInfer
+from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.http.disconnect import race
+from chorus_server.api.http.responses import INFERENCE_ERRORS
+from chorus_server.api.inference.answers import batch_response
+from chorus_server.api.inference.calls import Call, call_of, prepared_items
+from chorus_server.api.inference.items import Item, classify_items
+from chorus_server.api.inference.ranking import best, score_requests, scores_of, softmax
+from chorus_server.api.inference.submit import SubmitResult, outcomes
+from chorus_server.api.schemas.inference import ClassifyAnswer, ClassifyBody
+from chorus_server.errors import ChorusError, InvalidInputError
+
+router = APIRouter(route_class=ChorusRoute, tags=["inference"])
+
+
+@router.post("/v1/classify", response_model=ClassifyAnswer, responses=INFERENCE_ERRORS)
+async def classify(request: Request, body: ClassifyBody, principal: MayInfer) -> Response:
+    """Rank labels: a softmax over the sums of their tokens' log probabilities, `</s>` included."""
+    return await race(_answer(call_of(request, principal, body.deadline_seconds), body), request.receive)
+
+
+async def _answer(call: Call, body: ClassifyBody) -> Response:
+    async with prepared_items(call, classify_items(body)) as items:
+        labels = _labels(body, items[0])
+        requests = await score_requests(call, items, labels, sent=body.labels is not None)
+        results = await outcomes(call.submit, requests)
+        answers = map(partial(_classified, labels), items, results)
+        names = (item.identity for item in items)
+        return await batch_response(call.request_id, zip(names, answers, strict=True))
+
+
+def _labels(body: ClassifyBody, item: Item) -> list[str]:
+    own = list(item.version.manifest.labels) if item.version is not None else []
+    labels = body.labels if body.labels is not None else own
+    if len(labels) < 2:
+        has = "one label only" if own else "none of its own"
+        raise InvalidInputError(
+            f"labels is required: the task's version has {has}; send two or more.", field="labels"
+        )
+    return labels
+
+
+def _classified(labels: Sequence[str], item: Item, outcome: SubmitResult) -> dict[str, Any] | ChorusError:
+    scores = scores_of(outcome)
+    if isinstance(scores, ChorusError):
+        return scores
+    return {
+        **item.identity,
+        "label": labels[best(scores)],
+        "probabilities": dict(zip(labels, softmax(scores), strict=True)),
+        "log_probabilities": dict(zip(labels, scores, strict=True)),
+        "truncated": item.truncated,
+        "usage": item.usage(0),
+    }

@@ -1,0 +1,101 @@
+"""`/v1/files`: training data, uploaded as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.http.parameters import Cursor, Limit
+from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.schemas.tuning import FileAnswer, FilePage
+from chorus_server.api.services import services_of, share_of
+from chorus_server.api.tuning.records import file_json
+from chorus_server.api.tuning.uploads import Sender, receive_file
+from chorus_server.errors import CancelledError, ChorusError, InternalError, ShuttingDownError
+from prompts_store.errors import StoreError
+
+router = APIRouter(route_class=ChorusRoute, tags=["files"])
+
+FileId = Annotated[str, Path(max_length=256, description="Id of a file in the key's tenant.")]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": _BINARY,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/files", status_code=201, response_model=FileAnswer, responses=WRITE_ERRORS, openapi_extra=_BODY
+)
+async def upload_file(
+    request: Request,
+    principal: MayTune,
+    name: Annotated[
+        str | None, Query(max_length=1024, description="The file's name; by default the one in the form.")
+    ] = None,
+) -> Response:
+    """Upload a file, raw or in a form. It is written to the disk as it arrives; a broken upload leaves
+    nothing."""
+    services = services_of(request)
+    metrics, limit = services.metrics.api, services.settings.tuning_max_file_bytes
+    sender = Sender(principal.tenant, principal.name, name, limit)
+    try:
+        file = await receive_file(request, services.library, sender, share_of(request))
+    except (Exception, asyncio.CancelledError) as error:
+        metrics.files_refused.inc(1, _reason(error))
+        raise
+    metrics.files_accepted.inc()
+    metrics.files_accepted_bytes.inc(file.size_bytes)
+    return json_response(file_json(file), 201)
+
+
+@router.get("/v1/files", response_model=FilePage, responses=READ_ERRORS)
+async def list_files(
+    request: Request, principal: MayRead, limit: Limit = 50, cursor: Cursor = None
+) -> Response:
+    """The tenant's files, newest first."""
+    library = services_of(request).library
+    page = await library.read(library.store.list_files, principal.tenant, limit=limit, cursor=cursor)
+    return await list_response("files", map(file_json, page.items), after={"next_cursor": page.next_cursor})
+
+
+@router.get("/v1/files/{file}", response_model=FileAnswer, responses=READ_ERRORS)
+async def show_file(request: Request, principal: MayRead, file: FileId) -> Response:
+    """Describe a file, without its bytes."""
+    library = services_of(request).library
+    return json_response(file_json(await library.read(library.store.get_file, principal.tenant, file)))
+
+
+@router.delete("/v1/files/{file}", status_code=204, response_model=None, responses=WRITE_ERRORS)
+async def delete_file(request: Request, principal: MayTune, file: FileId) -> Response:
+    """Delete a file, unless an unfinished job needs it."""
+    library = services_of(request).library
+    await library.save(library.store.delete_file, principal.tenant, file, deleted_by=principal.name)
+    return Response(status_code=204)
+
+
+def _reason(error: BaseException) -> str:
+    """The metric's label: only our own codes, so that there are few values."""
+    if isinstance(error, ClientDisconnect):
+        return CancelledError.default_code
+    if isinstance(error, asyncio.CancelledError):  # given up because the server is ending
+        return ShuttingDownError.default_code
+    return error.code if isinstance(error, ChorusError | StoreError) else InternalError.default_code

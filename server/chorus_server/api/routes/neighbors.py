@@ -1,0 +1,131 @@
+"""`.../neighbors`: the vocabulary pieces nearest to each prompt row (Lester et al. 2021, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+
+from chorus_server.api.door.auth import MayRead
+from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.http.parameters import TaskName, TenantName, VersionInPath, tenant_for
+from chorus_server.api.http.responses import READ_ERRORS
+from chorus_server.api.inference.answers import list_response
+from chorus_server.api.library.resolve import PromptLibrary, check_base
+from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.services import services_of
+from chorus_server.errors import ModelMismatchError
+from prompts_store.records import PromptVersion
+
+router = APIRouter(route_class=ChorusRoute, tags=["versions"])
+
+_BLOCK_PIECES = 4096
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Neighbor(AnswerModel):
+    """A vocabulary piece near a prompt row."""
+
+    piece: str
+    id: int
+    cosine: float
+
+
+class NeighborRow(AnswerModel):
+    """One prompt row."""
+
+    row: int
+    norm: float
+    neighbors: list[Neighbor]
+
+
+class NeighborsAnswer(AnswerModel):
+    """The nearest vocabulary pieces of each row, by cosine."""
+
+    task: str
+    version: int
+    rows: list[NeighborRow]
+
+
+@router.get("/v1/tasks/{task}/versions/{n}/neighbors", response_model=NeighborsAnswer, responses=READ_ERRORS)
+async def neighbors(
+    request: Request,
+    principal: MayRead,
+    task: TaskName,
+    n: VersionInPath,
+    top_k: Annotated[int, Query(ge=1, le=50, description="Pieces for each row.")] = 5,
+    tenant: TenantName = None,
+) -> Response:
+    """The nearest vocabulary pieces of each prompt row, by cosine."""
+    services = services_of(request)
+    serving = services.ready()
+    library = services.library
+    version = await library.read(library.store.get_version, tenant_for(principal, tenant), task, n)
+    check_base(version, serving.base.fingerprint, "n")
+    if version.manifest.width != serving.base.width:
+        raise ModelMismatchError(
+            f"The prompt is {version.manifest.width} wide, but the model {serving.base.width}.", field="n"
+        )
+    rows = await services.text.run(
+        _neighbor_rows, library, version, serving.base.embeddings, serving.vocabulary.piece, top_k
+    )
+    named = {"task": f"{version.tenant}/{version.task}", "version": version.number}
+    return await list_response("rows", rows, before=named)
+
+
+def _neighbor_rows(
+    library: PromptLibrary,
+    version: PromptVersion,
+    embeddings: Callable[[], np.ndarray[Any, Any]],
+    piece: Callable[[int], str],
+    top_k: int,
+) -> list[dict[str, Any]]:
+    with library.store.hold(version):
+        values = library.store.values(version.manifest.digest)
+    ids, cosines = nearest(values, embeddings(), top_k)
+    norms = np.linalg.norm(values, axis=1)
+    return [
+        {
+            "row": row,
+            "norm": float(norms[row]),
+            "neighbors": [
+                {"piece": piece(int(id)), "id": int(id), "cosine": float(cosine)}
+                for id, cosine in zip(ids[row], cosines[row], strict=True)
+            ],
+        }
+        for row in range(len(values))
+    ]
+
+
+def nearest(values: Floats, table: np.ndarray[Any, Any], top_k: int) -> tuple[np.ndarray[Any, Any], Floats]:
+    """The nearest rows of a table by cosine, computed one block of the table at a time.
+
+    Args:
+        values: `[P, D]` f32.
+        table: `[V, D]`, any float type; rows of zeros are never near.
+        top_k: at most V.
+
+    Returns:
+        Ids `[P, top_k]` and cosines `[P, top_k]`, nearest first; equal ones in the order of ids.
+    """
+    P, top_k = len(values), min(top_k, len(table))
+    rows = _unit(values)
+    best_ids = np.zeros((P, 0), np.int64)
+    best = np.zeros((P, 0), np.float32)
+    for start in range(0, len(table), _BLOCK_PIECES):
+        block = _unit(np.asarray(table[start : start + _BLOCK_PIECES], np.float32))
+        ids = np.broadcast_to(np.arange(start, start + len(block)), (P, len(block)))
+        best_ids = np.concatenate([best_ids, ids], axis=1)
+        best = np.concatenate([best, rows @ block.T], axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :top_k]
+        best_ids, best = np.take_along_axis(best_ids, order, 1), np.take_along_axis(best, order, 1)
+    return best_ids, best
+
+
+def _unit(rows: Floats) -> Floats:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Floats = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return unit

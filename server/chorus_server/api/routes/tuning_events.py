@@ -1,0 +1,62 @@
+"""`.../events`: the events of a job, as server-sent events or as a list."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from chorus_server.api.door.auth import MayRead
+from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.http.context import request_id_of
+from chorus_server.api.http.responses import READ_ERRORS, errors
+from chorus_server.api.inference.answers import list_response
+from chorus_server.api.routes.tuning_jobs import JobId
+from chorus_server.api.schemas.events import job_stream
+from chorus_server.api.schemas.tuning import JobEventList
+from chorus_server.api.services import services_of
+from chorus_server.api.tuning.records import event_json
+from chorus_server.api.tuning.stream import JobEventStream
+
+router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
+
+_STREAM = {"content": {"text/event-stream": job_stream()}}
+_MOST = 2**31 - 1
+LastEventNumber = Annotated[
+    int | None, Query(ge=0, le=_MOST, description="Number of the last event that the caller has.")
+]
+
+
+@router.get(
+    "/v1/tuning/jobs/{job}/events",
+    response_model=JobEventList,
+    responses={**READ_ERRORS, **errors(429), 200: _STREAM},
+)
+async def job_events(
+    request: Request,
+    principal: MayRead,
+    job: JobId,
+    after: LastEventNumber = None,
+    follow: Annotated[bool, Query(description="Keep the connection open and send later events too.")] = True,
+    limit: Annotated[int, Query(ge=1, le=500, description="Most events in a list.")] = 500,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, le=_MOST, description="Browsers send this when they reconnect.")
+    ] = None,
+) -> Response:
+    """A job's past events in order and, with `follow`, those to come. The last event is `done`, once the job
+    is over.
+    """
+    services = services_of(request)
+    library, tenant = services.library, principal.tenant
+    position = after if after is not None else last_event_id or 0
+    if not follow:
+        found = await library.read(
+            library.store.job_events, tenant, job, kind="tuning", after=position, limit=limit
+        )
+        return await list_response("events", map(event_json, found))
+    with ExitStack() as stack:
+        record = await library.read(library.store.get_job, tenant, job, kind="tuning")
+        stack.enter_context(services.feeds.place(tenant))
+        # From here the stream owns the follower's place and gives it back when it ends, however it ends.
+        return JobEventStream(services.feeds, record, position, request_id_of(request), stack.pop_all())

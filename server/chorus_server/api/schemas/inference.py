@@ -1,0 +1,229 @@
+"""Bodies of `/v1/generate`, `/v1/classify` and `/v1/ensemble`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, create_model
+
+from chorus_server.api.schemas import examples
+from chorus_server.api.schemas.common import (
+    MAX_MEMBERS,
+    AnswerModel,
+    ErrorDetail,
+    Input,
+    NumBeams,
+    Reference,
+    Stop,
+    Weight,
+    documented,
+)
+from chorus_server.engine.sampling import SETTINGS, Setting
+from chorus_server.validation import Items, RequestModel
+
+Deadline = Annotated[
+    float | None,
+    Field(
+        default=None,
+        gt=0,
+        description="Seconds from the request's arrival; after that the item fails with 504.",
+    ),
+]
+Truncate = Annotated[
+    bool | None,
+    Field(default=None, description="Cut a text that is too long, and say so, instead of refusing it."),
+]
+Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
+
+
+INPUTS = ("input", "inputs")
+
+_JSON_FORMS: Mapping[str, Any] = {"num_beams": NumBeams, "stop": Stop}
+"""Settings whose JSON form differs from Python's, or that accept only some values."""
+
+
+def _field(setting: Setting) -> Any:
+    field = Field(None, description=setting.description, **setting.bounds)  # type: ignore[call-overload]
+    return _JSON_FORMS.get(setting.name, setting.kind) | None, field
+
+
+_Declared = create_model(
+    "_Declared", __base__=RequestModel, **{name: _field(each) for name, each in SETTINGS.items()}
+)
+
+
+class GenerationSettings(_Declared):
+    """How tokens are chosen. Settings that are left out come from the version, else from the server."""
+
+
+class GenerateItem(GenerationSettings):
+    """One item of `requests`. Its settings override those beside `requests`."""
+
+    task: Reference | None = Field(description="A reference, or null for the base model.")
+    input: Input
+    logprobs: bool | None = Field(None, description="Answer with the tokens' log probabilities.")
+    truncate: Truncate
+
+
+class GenerateBody(GenerationSettings):
+    """One of `input`, `inputs` and `requests`; the first two need a task."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.GENERATE))
+    most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "requests": "max_batch_rows"}
+    long_texts: ClassVar[Collection[str] | None] = INPUTS
+
+    task: Reference | None = Field(None, description="A reference, or null for the base model.")
+    input: Input | None = None
+    inputs: Items[Input] | None = Field(None, min_length=1)
+    requests: Items[GenerateItem] | None = Field(None, min_length=1, description="Items of mixed tasks.")
+    logprobs: bool | None = Field(None, description="Answer with the tokens' log probabilities.")
+    truncate: Truncate
+    stream: bool = Field(False, description="Answer with server-sent events.")
+    deadline_seconds: Deadline
+
+
+class ClassifyBody(RequestModel):
+    """Rank labels after each input."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.CLASSIFY))
+    most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "labels": "max_labels"}
+    long_texts: ClassVar[Collection[str] | None] = INPUTS
+
+    task: Reference | None = Field(description="A reference, or null for the base model.")
+    input: Input | None = None
+    inputs: Items[Input] | None = Field(None, min_length=1)
+    labels: Labels | None = Field(None, description="By default the version's own labels.")
+    truncate: Truncate
+    deadline_seconds: Deadline
+
+
+class EnsembleBody(RequestModel):
+    """Let several versions vote on each input."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE))
+    most: ClassVar[Mapping[str, int | str]] = {
+        "tasks": MAX_MEMBERS,
+        "weights": MAX_MEMBERS,
+        "inputs": "max_batch_rows",
+        "labels": "max_labels",
+    }
+    long_texts: ClassVar[Collection[str] | None] = INPUTS
+
+    tasks: Items[Reference] | None = Field(None, min_length=1)
+    ensemble: Reference | None = None
+    input: Input | None = None
+    inputs: Items[Input] | None = Field(None, min_length=1)
+    vote: Literal["majority"] = "majority"
+    weights: Items[Weight] | None = Field(None, description="One weight for each of `tasks`.")
+    labels: Labels | None = Field(
+        None, description="Vote among these labels; by default those that all members share."
+    )
+    max_new_tokens: int | None = Field(None, ge=1)
+    truncate: Truncate
+    deadline_seconds: Deadline
+
+
+class Usage(AnswerModel):
+    """Numbers of tokens. `input_tokens` counts prompt, text and `</s>`; `prompt_tokens` counts the prompt's
+    rows among them."""
+
+    input_tokens: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Logprobs(AnswerModel):
+    """Log probabilities of the chosen tokens under the unmodified distribution; empty for beams."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+
+
+class Choice(AnswerModel):
+    """One sequence."""
+
+    text: str
+    finish_reason: Literal["stop", "stop_string", "length"]
+    score: float | None
+    logprobs: Logprobs | None = None
+
+
+class GenerateResult(AnswerModel):
+    """One finished item, or its error."""
+
+    task: str | None
+    version: int | None = None
+    digest: str | None = None
+    text: str | None = None
+    finish_reason: Literal["stop", "stop_string", "length"] | None = None
+    truncated: bool | None = None
+    usage: Usage | None = None
+    choices: list[Choice] | None = None
+    error: ErrorDetail | None = None
+
+
+class GenerateAnswer(AnswerModel):
+    """Results in the order of the request."""
+
+    id: str
+    results: list[GenerateResult]
+
+
+class ClassifyResult(AnswerModel):
+    """One ranked item, or its error."""
+
+    task: str | None
+    version: int | None = None
+    digest: str | None = None
+    label: str | None = None
+    probabilities: dict[str, float | None] | None = None
+    log_probabilities: dict[str, float | None] | None = None
+    truncated: bool | None = None
+    usage: Usage | None = None
+    error: ErrorDetail | None = None
+
+
+class ClassifyAnswer(AnswerModel):
+    """Results in the order of the request."""
+
+    id: str
+    results: list[ClassifyResult]
+
+
+class MemberAnswer(AnswerModel):
+    """The answer of one member, or its error."""
+
+    task: str
+    version: int
+    digest: str
+    weight: float
+    answer: str | None = None
+    log_probability: float | None = None
+    error: ErrorDetail | None = None
+
+
+class ResolvedEnsemble(AnswerModel):
+    """The version of a stored ensemble."""
+
+    task: str
+    version: int
+
+
+class EnsembleResult(AnswerModel):
+    """The result of one vote, or its error."""
+
+    ensemble: ResolvedEnsemble | None
+    answer: str | None = None
+    counts: dict[str, float] | None = None
+    agreement: float | None = None
+    truncated: bool | None = None
+    members: list[MemberAnswer] | None = None
+    error: ErrorDetail | None = None
+
+
+class EnsembleAnswer(AnswerModel):
+    """Results in the order of the request."""
+
+    id: str
+    results: list[EnsembleResult]

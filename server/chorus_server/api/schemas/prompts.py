@@ -1,0 +1,155 @@
+"""Bodies of the routes of tasks, versions, aliases and ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from chorus_server.api.schemas import examples
+from chorus_server.api.schemas.common import MAX_MEMBERS, AnswerModel, Reference, Weight, documented
+from chorus_server.validation import Items, RequestModel
+
+VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
+
+
+class UploadMetadata(RequestModel):
+    """What an uploader says about a prompt. It overrides what the file says."""
+
+    template: str | None = Field(None, description="Input template, `{name}` fields only.")
+    labels: Items[str] | None = Field(None, description="Answers of a classification task, in order.")
+    settings: dict[str, Any] | None = Field(None, description="Default generation settings, by REST name.")
+    base_fingerprint: str | None = Field(
+        None, max_length=128, description="Fingerprint of the base model that it was tuned on."
+    )
+    lineage: dict[str, Any] | None = Field(None, description="Where it came from, in any form.")
+    metrics: dict[str, float] | None = Field(None, description="Measured values by name.")
+    description: str | None = Field(None, max_length=4096, description="Description of the task.")
+
+
+class AliasBody(RequestModel):
+    """The version that an alias is to name."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.ALIAS))
+
+    version: VersionNumber
+
+
+class RollbackBody(RequestModel):
+    """The alias to move back to its previous version."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.ROLLBACK))
+
+    alias: str = Field("live", min_length=1, max_length=128)
+
+
+class EnsembleVersionBody(RequestModel):
+    """A new version of a stored ensemble. Members are pinned to the versions that the references name now."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE_VERSION))
+    most: ClassVar[Mapping[str, int | str]] = {"tasks": MAX_MEMBERS, "weights": MAX_MEMBERS}
+
+    tasks: Items[Reference] = Field(min_length=1)
+    vote: Literal["majority"] = "majority"
+    weights: Items[Weight] | None = Field(None, description="One weight for each of `tasks`.")
+
+
+class VersionAnswer(AnswerModel):
+    """One immutable version."""
+
+    task: str
+    version: int
+    digest: str
+    manifest_digest: str
+    kind: Literal["soft_prompt"]
+    length: int
+    width: int
+    base_fingerprint: str | None
+    template: str
+    labels: list[str]
+    settings: dict[str, Any]
+    lineage: dict[str, Any]
+    metrics: dict[str, float]
+    created_at: datetime
+    created_by: str
+    aliases: list[str]
+    created: bool | None = Field(
+        None, description="Only in the answer to an upload: false if it was there already."
+    )
+    notes: list[str] | None = Field(None, description="Only in the answer to an upload: what was converted.")
+
+
+class VersionPage(AnswerModel):
+    """Versions, newest first."""
+
+    versions: list[VersionAnswer]
+    next_cursor: str | None
+
+
+class TaskAnswer(AnswerModel):
+    """A task."""
+
+    task: str
+    description: str
+    created_at: datetime
+    versions: int
+    latest: int
+    aliases: dict[str, int]
+
+
+class TaskPage(AnswerModel):
+    """Tasks, by name."""
+
+    tasks: list[TaskAnswer]
+    next_cursor: str | None
+
+
+class AliasMoveAnswer(AnswerModel):
+    """An alias after it moved."""
+
+    alias: str
+    version: int | None
+    previous: int | None
+
+
+class AliasHistoryEntry(AliasMoveAnswer):
+    """One move."""
+
+    moved_at: datetime
+    moved_by: str
+
+
+class AliasesAnswer(AnswerModel):
+    """Where the aliases of a task point now, and every move."""
+
+    aliases: dict[str, int]
+    history: list[AliasHistoryEntry]
+
+
+class MemberName(AnswerModel):
+    """A member pinned to a version."""
+
+    task: str
+    version: int
+    weight: float
+
+
+class StoredEnsemble(AnswerModel):
+    """One version of an ensemble."""
+
+    ensemble: str
+    version: int
+    vote: Literal["majority"]
+    members: list[MemberName]
+    digest: str
+    created_at: datetime
+    aliases: dict[str, int]
+
+
+class EnsemblePage(AnswerModel):
+    """Ensembles by name, the newest version of each."""
+
+    ensembles: list[StoredEnsemble]
+    next_cursor: str | None

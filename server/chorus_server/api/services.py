@@ -1,0 +1,153 @@
+"""Everything that routes use, in one container on `app.state`.
+
+It is built in `server/chorus_server/app.py` or by a test, and is never global.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import Request
+
+from chorus_server.api.http.bodies import BodyBudget, BodyShare
+from chorus_server.api.http.context import context_of
+from chorus_server.api.http.offload import Offload
+from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.api.lifecycle import Lifecycle
+from chorus_server.api.metrics import Metrics
+from chorus_server.engine.limits import Limits
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.jobs.feeds import JobFeeds
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.settings import Settings
+from chorus_server.tenancy.keys import KeyRing
+
+if TYPE_CHECKING:  # it imports JAX, and the routes are up before that
+    from chorus_server.tuning.jobs.worker.service import TuningService
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModelInfo:
+    """The frozen model, as `GET /v1/model` describes it.
+
+    Attributes:
+        embeddings: reads the `[V, D]` embedding table, without padding rows, to host memory as f32. It is
+            slow and runs off the event loop.
+    """
+
+    name: str
+    fingerprint: str
+    vocabulary_digest: str
+    config: Mapping[str, Any]
+    parameters: int
+    width: int
+    compute_dtype: str
+    layout: str
+    prompt_rows: int
+    embeddings: Callable[[], np.ndarray[Any, np.dtype[np.float32]]]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the device's prompt table."""
+        return self.width * (2 if self.compute_dtype == "bfloat16" else 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What exists once the programs are compiled."""
+
+    engine: Engine
+    vocabulary: Vocabulary
+    base: BaseModelInfo
+    limits: Limits
+
+
+@dataclass(slots=True)
+class Services:
+    """What a request may use.
+
+    Attributes:
+        serving: None until the model is loaded and its programs are compiled.
+        text: threads for tokenising long texts, for neighbours and for `/metrics`.
+        metrics: what `/metrics` shows.
+        feeds: the tuning jobs that callers follow.
+        tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
+        bodies: memory for request bodies: four times the largest body that the settings allow.
+    """
+
+    settings: Settings
+    keys: KeyRing
+    library: PromptLibrary
+    lifecycle: Lifecycle
+    text: Offload
+    metrics: Metrics
+    feeds: JobFeeds
+    serving: Serving | None = None
+    tuning: TuningService | None = None
+    bodies: BodyBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bodies = BodyBudget(4 * max(self.settings.max_body_bytes, self.settings.max_upload_bytes))
+        metrics = self.metrics.api
+        metrics.ready.watch(lambda: self.lifecycle.phase == "ready")
+        metrics.body_bytes.watch(lambda: self.bodies.held_bytes)
+        metrics.job_followers.watch(lambda: self.feeds.followers)
+
+    def ready(self) -> Serving:
+        """What serves requests.
+
+        Raises NotReadyError while starting or stopping, EngineDeadError if the engine died.
+        """
+        self.lifecycle.check()
+        if self.serving is None:
+            raise self.lifecycle.not_ready()
+        return self.serving
+
+    def base(self) -> BaseModelInfo:
+        """The base model, also while draining. Raises NotReadyError before it is loaded."""
+        return self._served().base
+
+    def limits(self) -> Limits:
+        """The limits of requests. Raises NotReadyError like `base`."""
+        return self._served().limits
+
+    def vocabulary(self) -> Vocabulary:
+        """The base model's vocabulary. Raises NotReadyError like `base`."""
+        return self._served().vocabulary
+
+    def max_prompt_rows(self) -> int:
+        """The longest prompt that can be used."""
+        return longest_prompt(self.settings, self._served().limits)
+
+    def wake_tuning(self) -> None:
+        """A job was queued: look for it now."""
+        if self.tuning is not None:
+            self.tuning.wake()
+
+    def _served(self) -> Serving:
+        if self.serving is None:
+            raise self.lifecycle.not_ready()
+        return self.serving
+
+
+def longest_prompt(settings: Settings, limits: Limits) -> int:
+    """Rows of the longest prompt that can be used: it fits the table, and leaves room for one token and
+    `</s>`."""
+    return max(1, min(limits.max_input_tokens - 2, settings.prompt_rows))
+
+
+def services_of(request: Request) -> Services:
+    """The container of the app that handles this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+def share_of(request: Request) -> BodyShare:
+    """Memory for the body of an authorised request. It is given back once the request has been answered."""
+    context = context_of(request)
+    tenant = context.principal.tenant if context.principal else ""
+    context.body = BodyShare(services_of(request).bodies, tenant)
+    return context.body

@@ -1,0 +1,176 @@
+"""An uploaded file on its way into the store: counted as it arrives, written on the store's threads.
+
+No file is ever held in memory whole. If anything ends an upload early (the caller leaves, the body is too
+large, the disk is full), its bytes are removed before the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from chorus_server.api.http.bodies import BodyShare, declares_more, media_type
+from chorus_server.api.http.multipart import Form
+from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.errors import InvalidInputError, TooLargeError
+from prompts_store.files.records import DataFile
+from prompts_store.files.writing import FileWriter
+
+T = TypeVar("T")
+
+BUFFER_BYTES = 1 << 20
+"""Bytes collected before a thread of the store writes them."""
+
+_FORM_BYTES = 64 << 10  # the form's own lines around the file
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who uploads what.
+
+    Attributes:
+        name: the file's name, if the query gives one.
+        max_bytes: the largest file accepted.
+    """
+
+    tenant: str
+    created_by: str
+    name: str | None
+    max_bytes: int
+
+
+async def receive_file(
+    request: Request, library: PromptLibrary, sender: Sender, share: BodyShare
+) -> DataFile:
+    """Receive and store a file.
+
+    Args:
+        share: the request's share of the memory for bodies. If it has no room, less is collected before a
+            write.
+
+    Raises:
+        TooLargeError: it is larger than `max_bytes`, by its Content-Length or in fact.
+        InvalidInputError: the file has no name, there is no file, or the content type is neither bytes nor a
+            form.
+        StoreError: the name is not valid, or the disk failed.
+        ClientDisconnect: the caller left.
+    """
+    kind = media_type(request)
+    if kind not in ("application/octet-stream", "multipart/form-data"):
+        raise InvalidInputError(
+            "Send the file with 'Content-Type: application/octet-stream', or in a multipart form.",
+            field="content-type",
+            code="unsupported_media_type",
+        )
+    form = Form(request.headers["content-type"], ("file",)) if kind == "multipart/form-data" else None
+    if declares_more(request, sender.max_bytes + (_FORM_BYTES if form else 0)):
+        raise _too_large(sender.max_bytes)
+    async with aclosing(_pieces(request, form, sender.max_bytes)) as pieces:
+        first = await anext(pieces, b"")
+        name = sender.name if sender.name is not None else form.filename if form else None
+        if name is None:
+            raise InvalidInputError(
+                "The file has no name: give one with ?name=train.tsv; its ending tells the format.",
+                field="name",
+                code="missing_field",
+            )
+        manager = library.store.write_file(
+            sender.tenant, name, created_by=sender.created_by, max_bytes=sender.max_bytes
+        )
+        async with _incoming(library, manager, sender.max_bytes, share) as incoming:
+            await incoming.write(first)
+            async for piece in pieces:
+                await incoming.write(piece)
+            return await incoming.commit()
+
+
+async def _pieces(request: Request, form: Form | None, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """The file's bytes. The first of them come once its name is known."""
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes + (_FORM_BYTES if form else 0):
+            raise _too_large(max_bytes)
+        if form is None:
+            yield chunk
+            continue
+        for _, piece in form.feed(chunk):
+            yield piece
+    if form is not None:
+        form.finish()
+
+
+class _Incoming:
+    """A writer of the store, used from the event loop: one call at a time, each on a thread of the store."""
+
+    def __init__(self, library: PromptLibrary, writer: FileWriter, max_bytes: int, share: BodyShare) -> None:
+        self._library = library
+        self._writer = writer
+        self._max_bytes = max_bytes
+        self._share = share
+        self._received = 0
+        self._buffer = bytearray()
+        self.call: asyncio.Future[Any] | None = None
+
+    async def write(self, piece: bytes) -> None:
+        self._received += len(piece)
+        if self._received > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        room = self._share.grow(len(piece))
+        self._buffer += piece
+        if not room or len(self._buffer) >= BUFFER_BYTES:
+            await self._flush()
+
+    async def commit(self) -> DataFile:
+        await self._flush()
+        if not self._received:
+            raise InvalidInputError("The file is empty: send its bytes.", field="file", code="empty_file")
+        return await self._run(self._writer.commit)
+
+    async def _flush(self) -> None:
+        content = bytes(self._buffer)
+        self._buffer.clear()
+        if content:
+            await self._run(partial(self._writer.write, content))
+            self._share.release()
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        self.call = call = asyncio.ensure_future(self._library.save(function))
+        return await asyncio.shield(call)  # even a cancelled upload waits for its thread; see `_leave`
+
+
+@asynccontextmanager
+async def _incoming(
+    library: PromptLibrary, manager: AbstractContextManager[FileWriter], max_bytes: int, share: BodyShare
+) -> AsyncIterator[_Incoming]:
+    """The writer. It is closed however the block ends, even if the upload is cancelled."""
+    writer = await library.take(manager.__enter__, lambda _: _close(manager))
+    incoming = _Incoming(library, writer, max_bytes, share)
+    try:
+        yield incoming
+    finally:
+        await asyncio.shield(_leave(incoming, manager))
+
+
+async def _leave(incoming: _Incoming, manager: AbstractContextManager[FileWriter]) -> None:
+    """Close it outside the store's threads, which may refuse; wait for the last call first, so no thread
+    still writes."""
+    if incoming.call is not None:
+        await asyncio.wait([incoming.call])
+    await asyncio.to_thread(_close, manager)
+
+
+def _close(manager: AbstractContextManager[FileWriter]) -> None:
+    manager.__exit__(None, None, None)
+
+
+def _too_large(most: int) -> TooLargeError:
+    return TooLargeError(
+        f"The file is larger than {most} bytes, which is the limit: send less, or split it.", field="file"
+    )

@@ -1,0 +1,96 @@
+"""Removes blobs that no version needs any more, in the background, as long as the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.api.metrics import ApiMetrics
+from chorus_server.errors import ChorusError
+from prompts_store.errors import ConflictError, StoreError
+from prompts_store.upkeep.collector import CollectReport
+
+LOG = logging.getLogger("chorus.upkeep")
+
+SOON_SECONDS = 60.0
+"""Seconds from a start or a failure to the next collection, if the interval is longer."""
+
+
+class Upkeep:
+    """Runs `PromptStore.collect` at intervals, on the store's threads.
+
+    Args:
+        library: its store is collected.
+        interval_seconds: from the end of one collection to the start of the next; 0 means never.
+        grace_seconds: how long a blob must have been unneeded.
+        sleep: awaited between collections; tests give their own clock.
+    """
+
+    def __init__(
+        self,
+        library: PromptLibrary,
+        metrics: ApiMetrics,
+        interval_seconds: float,
+        grace_seconds: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._library = library
+        self._metrics = metrics
+        self._interval = interval_seconds
+        self._grace = grace_seconds
+        self._sleep = sleep
+        # An alert on its increase needs to have seen it at 0.
+        metrics.collections.inc(0, "refused")
+
+    async def run(self) -> None:
+        """Collect until cancelled. A collection under way then finishes on its thread."""
+        if not self._interval:
+            return
+        wait = soon = min(self._interval, SOON_SECONDS)
+        while True:
+            await self._sleep(wait)
+            wait = self._interval if await self.collect() else soon
+
+    async def collect(self) -> bool:
+        """Collect once. Returns whether the next collection is due after the interval; if not, it is due
+        soon.
+
+        A failure is logged and counted, never raised. A refusal by the store (`other_store`, `mass_removal`)
+        needs an operator, so trying again soon would not help.
+        """
+        try:
+            report = await self._library.save(self._library.store.collect, grace_seconds=self._grace)
+        except ConflictError as error:
+            LOG.error("nothing is collected: %s", error.message)
+            self._metrics.collections.inc(1, "refused")
+            return True
+        except Exception as error:  # whatever failed, the next collection may work, and requests go on
+            known = isinstance(error, StoreError | ChorusError)
+            LOG.warning(
+                "collecting unneeded blobs failed and will be tried again: %s",
+                error,
+                exc_info=None if known else error,
+            )
+            self._metrics.collections.inc(1, "false")
+            return False
+        self._tell(report)
+        return True
+
+    def _tell(self, report: CollectReport) -> None:
+        self._metrics.collections.inc(1, "true")
+        self._metrics.collected_blobs.inc(report.blobs + report.orphans)
+        self._metrics.collected_bytes.inc(report.freed_bytes)
+        changed = report.blobs or report.orphans or report.files or report.temporary_files
+        LOG.log(
+            logging.INFO if changed else logging.DEBUG,
+            "collected %d blobs of deleted versions and %d data files (%d bytes), %d blobs of unfinished "
+            "uploads, %d temporary files; %d blobs are still being read",
+            report.blobs,
+            report.files,
+            report.freed_bytes,
+            report.orphans,
+            report.temporary_files,
+            report.held,
+        )

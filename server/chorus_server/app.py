@@ -1,0 +1,400 @@
+"""Wiring: settings become a store, a model, an engine and an application. Nothing else builds them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import FastAPI
+
+from chorus_server.api.door.entrance import Entrance
+from chorus_server.api.http.access import AccessLog
+from chorus_server.api.http.offload import Offload
+from chorus_server.api.inference.prompt_source import StorePrompts
+from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.api.lifecycle import Lifecycle, spare_collections
+from chorus_server.api.metrics import Metrics
+from chorus_server.api.routes.asgi import build_api
+from chorus_server.api.services import BaseModelInfo, Services, Serving
+from chorus_server.api.upkeep import Upkeep
+from chorus_server.embedded import model_source, register_prompts
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.ladder import PRESETS, ShapeLists, build_ladder, program_count
+from chorus_server.engine.limits import Limits
+from chorus_server.engine.plans import Ladder
+from chorus_server.engine.protocols import Executor
+from chorus_server.engine.thread.engine import Engine
+from chorus_server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
+from chorus_server.jobs.feeds import JobFeeds
+from chorus_server.log import Say
+from chorus_server.settings import Settings
+from chorus_server.storage import compile_cache, open_storage
+from chorus_server.tenancy.keys import load_keys
+from prompts_store.names import check_name
+
+if TYPE_CHECKING:
+    from chorus_server.engine.executor import CompileWatch
+    from chorus_server.engine.memory_plan import MemoryPlan
+    from chorus_server.model.checkpoints import LoadedModel
+    from chorus_server.model.mesh import DeviceMesh
+    from chorus_server.model.vocabulary import Vocabulary
+
+MAX_COMPILE_SECONDS = 3600.0
+"""A start that compiles for longer than this gives up. The compile cache keeps what was compiled."""
+
+_STORE_THREADS = 4
+_TEXT_THREADS = 2
+_CALLS_WAITING = 512
+_WORTH_TELLING_BYTES = 64 << 20
+_TUNING_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What a process runs.
+
+    Attributes:
+        api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
+        entrance: looks at each request before the application gets it.
+        upkeep: a coroutine function, run on the event loop for as long as the process serves.
+    """
+
+    settings: Settings
+    services: Services
+    metrics: Metrics
+    api: FastAPI
+    entrance: Entrance
+    upkeep: Upkeep
+
+
+def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> App:
+    """Build everything except the model and the engine. This is quick, so the HTTP server is up while
+    programs compile.
+
+    Args:
+        lost_lines: how many lines of the log could not be written so far.
+
+    Raises:
+        InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
+        StoreError: the data folder cannot be used, or the tenant's name is not valid.
+    """
+    check_name(settings.tenant, field="tenant")
+    ladder_of(settings)
+    model_source(settings.model)
+    keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
+    store = open_storage(settings)
+    metrics = Metrics(task_series=settings.metrics_task_series)
+    metrics.api.log_lines_lost.watch(lost_lines)
+    readers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store")
+    # Separate threads: writers that wait for the database's lock must not take the readers' threads.
+    writers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store's changes")
+    library = PromptLibrary(store, readers, writers)
+    lifecycle = Lifecycle()
+    services = Services(
+        settings=settings,
+        keys=keys,
+        library=library,
+        lifecycle=lifecycle,
+        text=Offload(_TEXT_THREADS, _CALLS_WAITING, "text threads"),
+        metrics=metrics,
+        feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending),
+    )
+    upkeep = Upkeep(library, metrics.api, settings.collect_interval_seconds, settings.collect_grace_seconds)
+    access = AccessLog(metrics.api, settings.access_log)
+    entrance = Entrance(services, access)
+    return App(settings, services, metrics, build_api(services, access), entrance, upkeep)
+
+
+def close_app(app: App) -> bool:
+    """Stop tuning, the engine, the threads and the store. Requests still under way fail with `shutting_down`.
+
+    Returns:
+        False if a tuning job is still compiling: the process had better end without waiting for it.
+    """
+    ended = stop_tuning(app)
+    if app.services.serving is not None:
+        app.services.serving.engine.stop()
+    app.services.text.close()
+    app.services.library.close()
+    return ended
+
+
+def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
+    """Save the running tuning job and give it back. False if it is still compiling after `seconds`."""
+    tuning = app.services.tuning
+    return tuning is None or tuning.stop(min(seconds, _TUNING_STOP_SECONDS))
+
+
+def ladder_of(settings: Settings) -> Ladder:
+    """The shapes that are compiled.
+
+    Raises:
+        InvalidInputError: a shape is not valid, or there are too many shapes. The error names the setting.
+    """
+    preset = PRESETS[settings.shapes]
+    lists = ShapeLists(
+        settings.input_lengths or preset.input_lengths,
+        settings.batch_rows or preset.batch_rows,
+        settings.blocks or preset.blocks,
+        settings.score_buckets or preset.score_buckets,
+    )
+    ladder = build_ladder(*lists)
+    count, shapes = program_count(ladder), len(set(ladder.blocks))
+    if count > settings.max_programs:
+        raise InvalidInputError(
+            f"The settings ask for {count} compiled programs, the limit is {settings.max_programs}: "
+            f"{len(set(lists.input_lengths))} input_lengths x {len(set(lists.batch_rows))} batch_rows, "
+            f"each compiled with {shapes} shapes of blocks and {len(ladder.score_buckets)} score_buckets; "
+            "give fewer of these, or raise max_programs and wait longer for the first start.",
+            field="max_programs",
+        )
+    return ladder
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What compiling cost.
+
+    Attributes:
+        programs: how many were compiled.
+        from_cache: how many of them came from the persistent cache.
+        seconds: until the last one was ready.
+    """
+
+    programs: int
+    from_cache: int
+    seconds: float
+
+    def __str__(self) -> str:
+        cached = f", {self.from_cache} of them from the compile cache" if self.from_cache else ""
+        return f"{self.programs} programs in {self.seconds:.1f} s{cached}"
+
+
+def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) -> Compiled:
+    """Load the model, compile, start the engine and take requests. Returns when all of that is done.
+
+    Args:
+        say: called with one line at a time to report progress.
+        on_death: called if the engine dies later.
+
+    Raises:
+        ChorusError: the model cannot be read, or does not fit.
+    """
+    from chorus_server.engine.executor import CompileWatch, use_persistent_cache
+
+    settings, services = app.settings, app.services
+    use_persistent_cache(str(compile_cache(settings)))
+    watch = CompileWatch().start()
+    app.metrics.compiles.total.watch(watch.counts)
+    loaded = load(settings, say)
+    register_prompts(settings, services.library.store, loaded.fingerprint, say)
+    services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
+    watch.mark_ready()
+    start_tuning(app, loaded, watch, plan, say)
+    spare_collections()
+    services.lifecycle.ready()
+    return compiled
+
+
+def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:
+    """Run tuning jobs on the engine's thread, if this process should and can."""
+    from chorus_server.tuning_wiring import serve_tuning
+
+    if not app.settings.tuning_enabled:
+        return
+    if loaded.model.mesh is not None:
+        say("tuning jobs are left to `chorus worker`: the model is spread over several devices")
+        return
+    app.services.tuning = serve_tuning(app.services, loaded, watch, plan)
+
+
+def load(settings: Settings, say: Say) -> LoadedModel:
+    """Load the base model. Raises InvalidModelError, also when the model has no vocabulary."""
+    from chorus_server.model.checkpoints import load_model
+    from chorus_server.model.fused_attention import choose_attention
+
+    dtype, mesh = compute_dtype(settings), mesh_of(settings)
+    shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
+    matrix_dtype = "bfloat16" if settings.matrix_dtype == "bf16" else dtype
+    types = dtype if matrix_dtype == dtype else f"{dtype}, matrices in {matrix_dtype}"
+    say(f"loading {settings.model} ({types}, {settings.layout}{shared})")
+    tenths: set[int] = set()
+
+    def progress(what: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total) if total >= _WORTH_TELLING_BYTES else 0
+        if tenth not in tenths:
+            tenths.add(tenth)
+            say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
+
+    source = model_source(settings.model)
+    loaded = load_model(
+        source,
+        layout=settings.layout,
+        dtype=dtype,
+        matrix_dtype=matrix_dtype,
+        mesh=mesh,
+        progress=progress,
+    )
+    if loaded.vocabulary is None:
+        raise InvalidModelError(
+            f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
+        )
+    devices = mesh.size if mesh else 1
+    kind, why = choose_attention(settings.attention, loaded.model.dtype, devices=devices)
+    say(f"attention by {kind}: {why}")
+    return replace(loaded, model=loaded.model.with_attention(kind))
+
+
+def mesh_of(settings: Settings) -> DeviceMesh | None:
+    """The devices that share the model; None means one device.
+
+    Raises:
+        InvalidInputError: there are too few devices, or a block's slots cannot be divided among them. The
+            error names the setting.
+    """
+    if settings.data_devices * settings.model_devices == 1:
+        return None
+    from chorus_server.engine.executor.places import Places
+    from chorus_server.model.mesh import device_mesh
+
+    mesh = device_mesh(settings.data_devices, settings.model_devices)
+    for shape in set(ladder_of(settings).blocks):
+        Places(mesh).state(shape, 0)
+    return mesh
+
+
+def start_engine(
+    app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
+) -> tuple[Serving, Compiled, MemoryPlan]:
+    """Plan memory, compile, start. Raises InvalidInputError if the plan does not fit the device."""
+    from chorus_server.engine.executor import build_executor
+    from chorus_server.engine.memory_plan import device_limit, plan_memory
+
+    settings, vocabulary = app.settings, loaded.vocabulary
+    assert vocabulary is not None
+    ladder = ladder_of(settings)
+    model = loaded.model
+    config = engine_config(settings, model.config.eos_id)
+    host = HostPromptTier(config.host_prompt_bytes, config.compute_dtype)
+    limit = settings.memory_limit_bytes or device_limit(model.mesh)
+    arithmetic = plan_memory(
+        model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh, model.matrix_dtype
+    )
+    say("memory plan\n" + arithmetic.table())
+    started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
+
+    def progress(done: int, total: int, name: str, seconds: float) -> None:
+        nonlocal compiled
+        compiled = Compiled(total, watch.from_cache - cached, time.monotonic() - started)
+        app.services.lifecycle.compiling(done, total)
+        app.metrics.compiles.seconds.observe(seconds, "startup")
+        say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
+        check_compile_time(compiled, done)
+
+    executor, plan = build_executor(
+        model, ladder, settings.prompt_rows, host, memory_limit_bytes=limit, watch=watch, progress=progress
+    )
+    say(f"compiled {compiled}; {_mib(plan.total)} of device memory")
+    base, config = base_info(settings, loaded), engine_config(settings, model.config.eos_id)
+    serving = make_serving(app, executor, host, vocabulary, base, config, on_death)
+    serving.engine.start()
+    return serving, compiled, plan
+
+
+def make_serving(
+    app: App,
+    executor: Executor,
+    host: HostPromptTier,
+    vocabulary: Vocabulary,
+    base: BaseModelInfo,
+    config: EngineConfig,
+    on_death: Callable[[EngineDeadError], None] | None,
+) -> Serving:
+    """An engine, to be started, of the executor and the app's store. `host` is what the executor reads."""
+    engine = Engine(
+        executor,
+        StorePrompts(app.services.library.store),
+        config=config,
+        detokenise=vocabulary.decode,
+        metrics=app.metrics.engine,
+        host_prompts=host,
+        on_death=on_death,
+    )
+    app.metrics.engine.watch(engine.stats, base.row_bytes)
+    return Serving(engine, vocabulary, base, Limits(executor.ladder))
+
+
+def check_compile_time(compiled: Compiled, done: int) -> None:
+    """Bound the time of a cold start. Raises NotReadyError if it is used up and programs are left."""
+    if compiled.seconds > MAX_COMPILE_SECONDS and done < compiled.programs:
+        raise NotReadyError(
+            f"{done} of {compiled.programs} programs took {compiled.seconds:.0f} s, the limit is "
+            f"{MAX_COMPILE_SECONDS:.0f}: start again, and it goes on from what the compile cache keeps, or "
+            "ask for fewer programs with shapes, input_lengths, batch_rows, blocks and score_buckets.",
+        )
+
+
+def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
+    """The settings that concern the engine."""
+    largest = max(rows * length for rows, length in ladder_of(settings).input_buckets)
+    return EngineConfig(
+        max_queued_requests=settings.max_queued_requests,
+        # Every compiled shape may run.
+        prefill_token_budget=max(EngineConfig().prefill_token_budget, largest),
+        decode_tokens_per_dispatch=settings.decode_tokens_per_dispatch,
+        step_timeout_seconds=settings.step_timeout_seconds or None,
+        batch_invariant=settings.batch_invariant,
+        background_share=settings.tuning_share,
+        host_prompt_bytes=settings.host_prompts_bytes,
+        compute_dtype=compute_dtype(settings),
+        default_deadline_seconds=settings.default_deadline_seconds,
+        journal_path=settings.journal_file,
+        eos_id=eos_id,
+    )
+
+
+def compute_dtype(settings: Settings) -> str:
+    """`float32` or `bfloat16`; for `auto`, the platform decides."""
+    if settings.compute_dtype != "auto":
+        return {"f32": "float32", "bf16": "bfloat16"}[settings.compute_dtype]
+    import jax
+
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
+    """The base model as the API describes it."""
+    from chorus_server.model.parameters import parameter_count
+
+    config = loaded.model.config
+    return BaseModelInfo(
+        name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        vocabulary_digest=loaded.vocabulary_digest or "",
+        config=_config_json(asdict(config)),
+        parameters=parameter_count(config),
+        width=config.d_model,
+        compute_dtype=compute_dtype(settings),
+        layout=loaded.model.layout,
+        prompt_rows=settings.prompt_rows,
+        embeddings=embeddings_of(loaded),
+    )
+
+
+def embeddings_of(loaded: LoadedModel) -> Callable[[], np.ndarray[Any, Any]]:
+    """A function that reads the table `[V, D]` to host memory, once, without padding rows. On a CPU the
+    result is a view of the weights."""
+    return cache(lambda: np.asarray(loaded.model.params["embedding"])[: loaded.model.config.vocab_size])
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.0f} MiB"
+
+
+def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if isinstance(value, str | int | float | bool)}

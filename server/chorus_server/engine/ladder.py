@@ -1,0 +1,98 @@
+"""Ladders: the shapes that are compiled at start, built from short lists in the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, get_args
+
+from chorus_server.engine.plans import BlockMode, BlockShape, Ladder
+from chorus_server.errors import InvalidInputError
+
+
+class ShapeLists(NamedTuple):
+    """The lists from which `build_ladder` makes a ladder."""
+
+    input_lengths: Sequence[int]
+    batch_rows: Sequence[int]
+    blocks: Sequence[Sequence[int]]
+    score_buckets: Sequence[Sequence[int]]
+
+
+_LENGTHS = (64, 128, 160, 192, 256, 320, 384, 512)
+
+PRESETS: Mapping[str, ShapeLists] = {
+    "small": ShapeLists((64, 128, 192, 256), (1, 8), ((256, 64, 16),), ((8, 8),)),
+    "medium": ShapeLists(_LENGTHS, (1, 8), ((128, 64, 16), (256, 64, 16), (512, 256, 8)), ((8, 8),)),
+    "large": ShapeLists(_LENGTHS, (1, 8, 32), ((128, 64, 64), (256, 64, 64), (512, 256, 32)), ((8, 8),)),
+}
+"""Lists by the names that the setting `shapes` has for them."""
+
+_MEDIUM = PRESETS["medium"]
+
+
+def build_ladder(
+    input_lengths: Sequence[int] = _MEDIUM.input_lengths,
+    batch_rows: Sequence[int] = _MEDIUM.batch_rows,
+    blocks: Sequence[Sequence[int]] = _MEDIUM.blocks,
+    score_buckets: Sequence[Sequence[int]] = _MEDIUM.score_buckets,
+    rows_per_load: int = 256,
+) -> Ladder:
+    """Build a ladder from the lists of the settings.
+
+    Args:
+        input_lengths: L of the input buckets, in tokens.
+        batch_rows: B of the input buckets. Every length gets each of them.
+        blocks: `(input tokens, new tokens, slots)` of each block; repeat an entry to have two such blocks.
+        score_buckets: `(targets of an input, tokens of a target)`.
+        rows_per_load: prompt rows that one scatter writes.
+
+    Raises:
+        InvalidInputError: a list is not valid; names the setting.
+    """
+    _check_numbers("input_lengths", input_lengths)
+    _check_numbers("batch_rows", batch_rows)
+    _check_numbers("rows_per_load", (rows_per_load,))
+    shapes = tuple(BlockShape(*_tuple("blocks", i, block, 3)) for i, block in enumerate(blocks))
+    targets = tuple(
+        (c, t) for c, t in (_tuple("score_buckets", i, pair, 2) for i, pair in enumerate(score_buckets))
+    )
+    longest = max(input_lengths)
+    if not any(shape.input_length >= longest for shape in shapes):
+        raise InvalidInputError(
+            f"no block holds an input of {longest} tokens; give one of blocks at least that many "
+            f"input tokens or lower input_lengths",
+            field="blocks",
+        )
+    buckets = sorted((length, rows) for length in set(input_lengths) for rows in set(batch_rows))
+    return Ladder(tuple((rows, length) for length, rows in buckets), shapes, targets, rows_per_load)
+
+
+def program_count(ladder: Ladder) -> int:
+    """How many programs a start compiles: the length of `executor.programs.programs`, without needing a
+    model."""
+    shapes = set(ladder.blocks)
+    admissions = sum(length <= shape.input_length for _, length in ladder.input_buckets for shape in shapes)
+    encoders = len(ladder.input_buckets) * (1 + len(ladder.score_buckets))
+    decoders = len(shapes) * (1 + len(get_args(BlockMode)))
+    return 2 + encoders + admissions + decoders
+
+
+def tiny_ladder() -> Ladder:
+    """A ladder that compiles in seconds, for tests and for models of test size."""
+    return build_ladder((16, 32), (4,), ((16, 8, 4), (32, 16, 8)), ((3, 4),), rows_per_load=16)
+
+
+def _check_numbers(setting: str, values: Sequence[int]) -> None:
+    if not values or any(not isinstance(value, int) or value < 1 for value in values):
+        raise InvalidInputError(
+            f"{setting} needs whole numbers of at least 1, got {list(values)}", field=setting
+        )
+
+
+def _tuple(setting: str, index: int, values: Sequence[int], size: int) -> tuple[int, ...]:
+    if len(values) != size:
+        raise InvalidInputError(
+            f"{setting}.{index} needs {size} numbers, got {list(values)}", field=f"{setting}.{index}"
+        )
+    _check_numbers(f"{setting}.{index}", values)
+    return tuple(values)

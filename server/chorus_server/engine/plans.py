@@ -1,0 +1,204 @@
+"""Step plans tell every executor what to do. They are plain serialisable data, with no clock and no decision
+left open.
+
+Replaying a recorded list of plans on an executor with the same weights and prompts gives the same tokens.
+
+Shapes. An *input bucket* is `(B, L)`: rows and positions of one prefill step. A *block* is a fixed group of
+`slots` slots that decode together, with buffers of their own: encoder memory for `input_length` positions and
+self-attention state for `new_tokens` positions of each slot. Blocks of one `BlockShape` share compiled
+programs. A block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped` one
+(for beams and samples: a slot reads the memory of its group's leader). The scheduler chooses this while the
+block is empty, so a neighbour never changes the program that a request runs in.
+
+Ids. Text ids are below the padded vocabulary size V; `V + r` is prompt row r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chorus_server.engine.sampling import Sampling
+
+BlockMode = Literal["plain", "grouped"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BlockShape:
+    """Shape of a decode block. Each shape and mode is one compile.
+
+    Attributes:
+        input_length: encoder positions that a slot can attend to.
+        new_tokens: decoder positions that a slot holds.
+        slots: number of rows.
+    """
+
+    input_length: int
+    new_tokens: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Every shape that is compiled at start. A request is padded to one of them, and each entry of a list is
+    one compile or more.
+
+    Attributes:
+        input_buckets: `(B, L)` pairs of the encoder, in ascending order of L, then B.
+        blocks: the blocks that exist, by index. Equal shapes share programs.
+        score_buckets: `(C, T)`: targets of an input and tokens of a target in one score dispatch. More
+            targets take more dispatches over the same encoded input.
+        rows_per_load: prompt rows that one scatter writes.
+    """
+
+    input_buckets: tuple[tuple[int, int], ...]
+    blocks: tuple[BlockShape, ...]
+    score_buckets: tuple[tuple[int, int], ...]
+    rows_per_load: int = 256
+
+    @property
+    def max_input_tokens(self) -> int:
+        """The longest input, counting prompt, text and `</s>`."""
+        longest = max(length for _, length in self.input_buckets)
+        return min(longest, max(block.input_length for block in self.blocks))
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens that a request may ask for at any input length."""
+        return max(block.new_tokens for block in self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoad:
+    """Write the prompt `digest` (rows 0.. of its array) to these device rows before anything else in the plan
+    runs."""
+
+    digest: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Put input row `row` into slots of a block.
+
+    Attributes:
+        row: row of the plan's batch.
+        block: index into `Ladder.blocks`.
+        slots: the group, with the leader first, whose encoder memory the group reads. In a plain block it is
+            one slot. In a grouped block it is the beams of one search, or independent samples, whose seeds
+            are folded with their place in the group.
+        sampling: the result of `Sampling.on_device`.
+    """
+
+    row: int
+    block: int
+    slots: tuple[int, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillPlan:
+    """Encode a batch and admit its rows to slots. Unused rows of the bucket are padding."""
+
+    step: int
+    bucket: tuple[int, int]
+    inputs: tuple[tuple[int, ...], ...]
+    admissions: tuple[Admission, ...]
+    loads: tuple[RowLoad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """Encode a batch and sum the log probabilities of each input's targets."""
+
+    step: int
+    bucket: tuple[int, int]
+    score_bucket: tuple[int, int]
+    inputs: tuple[tuple[int, ...], ...]
+    targets: tuple[tuple[tuple[int, ...], ...], ...]
+    loads: tuple[RowLoad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """Run at most `tokens` decode steps of one block. It ends early when every slot is done.
+
+    Attributes:
+        release: slots that the scheduler freed since the block's last plan (cancelled, timed out, stop
+            string). They are made inactive first. Slots that finished by themselves need no release.
+    """
+
+    step: int
+    block: int
+    mode: BlockMode
+    tokens: int
+    release: tuple[int, ...] = ()
+
+
+StepPlan = PrefillPlan | ScorePlan | DecodePlan
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillResult:
+    """The step ran. `failed` rows had encodings that are not finite, and their slots are inactive."""
+
+    step: int
+    failed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """For each input of the plan, a log probability (natural logarithm, f32) of each target; NaN marks a
+    failed row."""
+
+    step: int
+    log_probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTokens:
+    """What one slot of a plain or sampled group did in a decode step.
+
+    Attributes:
+        tokens: new tokens, including `</s>` if it was chosen.
+        log_probabilities: one for each of those tokens.
+        done: whether the slot is inactive after this step, because of `</s>` or its `max_new_tokens`.
+        failed: whether its logits were not finite; `done` is then true.
+    """
+
+    slot: int
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    done: bool
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """One finished hypothesis: tokens without `</s>`, its penalised score, and whether `</s>` ended it."""
+
+    tokens: tuple[int, ...]
+    score: float
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BeamsDone:
+    """A beam search is over: its hypotheses, best first. `leader` is the group's first slot."""
+
+    leader: int
+    beams: tuple[Beam, ...]
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeResult:
+    """What each active slot did, and the searches that finished."""
+
+    step: int
+    block: int
+    slots: tuple[SlotTokens, ...]
+    beams: tuple[BeamsDone, ...] = ()
+
+
+StepResult = PrefillResult | ScoreResult | DecodeResult

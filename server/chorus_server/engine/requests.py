@@ -1,0 +1,141 @@
+"""What goes into the engine and what comes out: plain data, so that HTTP may one day be another process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chorus_server.engine.sampling import Sampling
+from chorus_server.errors import ChorusError
+
+
+@dataclass(frozen=True, slots=True)
+class PromptHandle:
+    """A prompt named by its content.
+
+    Attributes:
+        digest: SHA-256 (hex) of the prompt's values; the key of the host tier and of the prompt rows.
+        length: rows P of the `[P, D]` array.
+    """
+
+    digest: str
+    length: int
+
+
+InputPart = PromptHandle | tuple[int, ...]
+"""A prompt, or ordinary token ids. A request's input is a tuple of parts, which are joined without gaps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asks. Used for fairness, quotas and metrics.
+
+    Attributes:
+        request_id: unique within the process; also written to the admission journal.
+        tenant: the owner whose share of the engine pays for the request.
+        task: `tenant/task`, or empty for the base model; only a metric label.
+        weight: the tenant's fair-share weight, above 0.
+        priority: within the tenant, higher goes first.
+        deadline_seconds: counted from submission; None waits for ever.
+    """
+
+    request_id: str
+    tenant: str = "default"
+    task: str = ""
+    weight: float = 1.0
+    priority: int = 0
+    deadline_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Asks for tokens. `input` already ends in `</s>`; it is not empty and fits the largest bucket."""
+
+    origin: Origin
+    input: tuple[InputPart, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Asks for the log probability of each target after the input.
+
+    Attributes:
+        targets: token ids of each target, including `</s>`.
+    """
+
+    origin: Origin
+    input: tuple[InputPart, ...]
+    targets: tuple[tuple[int, ...], ...]
+
+
+Request = GenerateRequest | ScoreRequest
+
+RequestKind = Literal["generate", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in seconds. `first_token` is counted from submission, and is None for a score."""
+
+    queue: float
+    prefill: float
+    decode: float
+    first_token: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceOutput:
+    """One finished sequence.
+
+    Attributes:
+        tokens: without `</s>`.
+        log_probabilities: natural logarithms for each token in `tokens`, under the unmodified distribution;
+            empty for beams.
+        score: sum of the log probabilities, including `</s>`, or the beam's penalised score.
+        finish_reason: `stop` (`</s>`), `stop_string` or `length`.
+    """
+
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    score: float
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokensEvent:
+    """New tokens of one sequence of a streamed request. Never sent for beams."""
+
+    index: int
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedEvent:
+    """The last event of a generate request: `n` sequences."""
+
+    sequences: tuple[SequenceOutput, ...]
+    input_tokens: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredEvent:
+    """The only event of a score request: a sum of log probabilities for each target."""
+
+    log_probabilities: tuple[float, ...]
+    input_tokens: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class FailedEvent:
+    """The last event of a request that failed."""
+
+    error: ChorusError
+
+
+RequestOutcome = FinishedEvent | ScoredEvent | FailedEvent
+RequestEvent = TokensEvent | RequestOutcome

@@ -1,0 +1,224 @@
+"""Admission: permits, bounds on the queue, and immediate refusals with Retry-After. Thread-safe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.scheduler.journal import Journal
+from chorus_server.engine.scheduler.rates import ServiceRate
+from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.errors import ChorusError, ConflictError, OverloadedError, QuotaExceededError
+
+_WAIT_SHARE, _SHARE = 0.6, 0.8
+"""The shares of its deadline that a request may be expected to wait, and to take in all. The rest is a margin
+for what an estimate cannot know. Under overload, every admitted request waits as long as is allowed."""
+
+
+@dataclass(slots=True)
+class _Queued:
+    """The waiting requests of one tenant."""
+
+    weight: float = 1.0
+    requests: int = 0
+    work: float = 0.0
+
+
+class AdmissionControl:
+    """Permits by request id, and the counts that bound the queue.
+
+    A request *waits* from its permit until its prefill step is dispatched. Closing the door and taking a
+    permit exclude each other, so no request is forgotten after `close`.
+    """
+
+    def __init__(self, config: EngineConfig, journal: Journal) -> None:
+        self._config = config
+        self._journal = journal
+        self._lock = threading.Condition()
+        self._permits: dict[str, Ticket] = {}
+        self._waiting: set[str] = set()
+        self._lines: dict[str, _Queued] = {}
+        self._work = 0.0
+        self._rate = ServiceRate()
+        self._closed: ChorusError | None = None
+
+    @property
+    def permits(self) -> int:
+        return len(self._permits)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether requests are queueing, or the queue or a tenant's part of it is full."""
+        waiting, own = len(self._waiting), self._config.max_queued_per_tenant
+        most = self._config.max_queued_requests if own is None else min(own, self._config.max_queued_requests)
+        return self._rate.stands or waiting >= most
+
+    @property
+    def closed(self) -> ChorusError | None:
+        """Why nothing is admitted any more; None while requests are admitted."""
+        return self._closed
+
+    def admit(self, ticket: Ticket, now: float, beside: float = 0.0) -> None:
+        """Take a permit and write the journal line.
+
+        Args:
+            beside: work of the same call that was admitted before. It is no reason to refuse this request.
+
+        Raises:
+            ChorusError: the error with which the door was closed (draining or dead).
+            OverloadedError, QuotaExceededError: these say when to try again.
+            ConflictError: a request with this id is under way.
+        """
+        with self._lock:
+            self._check(ticket, now, beside)
+            self._journal.accepted(ticket.key, ticket.origin.tenant)
+            self._permits[ticket.key] = ticket
+            self._waiting.add(ticket.key)
+            line = self._lines.setdefault(ticket.origin.tenant, _Queued())
+            line.weight = ticket.origin.weight
+            line.requests += 1
+            line.work += ticket.work
+            self._work += ticket.work
+
+    def check(
+        self,
+        tenant: str,
+        weight: float,
+        seconds: float | None,
+        now: float,
+        coming: int = 0,
+        steps: int = 1,
+    ) -> None:
+        """Refuse what `admit` would refuse from this tenant, whatever the request is.
+
+        Args:
+            seconds: from the request's arrival to its deadline.
+            coming: how many requests will be submitted before it.
+            steps: how many steps it takes at least.
+
+        Raises:
+            OverloadedError, QuotaExceededError: these say when to try again.
+        """
+        with self._lock:
+            line = self._lines.get(tenant) or _Queued()
+            self._check_bounds(line, coming)
+            if seconds is not None:
+                each = self._work / max(1, len(self._waiting))
+                ahead = self._ahead(line.work, weight, 0.0, line) + coming * each
+                self._check_deadline(ahead, steps, seconds, now)
+
+    def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
+        """Note that a prefill step with these tickets was planned, so that they no longer wait."""
+        with self._lock:
+            before = self._rate.last_prefill
+            work = sum(ticket.work for ticket in tickets)
+            stood = 0.0
+            for ticket in tickets:
+                self._stop_waiting(ticket)
+                if before is not None and ticket.queued <= before:
+                    stood += ticket.work
+            self._rate.prefilled(now, work, waited=2 * stood > work, left=bool(self._waiting))
+
+    def release(self, ticket: Ticket) -> None:
+        """Return the permit of a request that holds nothing any more."""
+        with self._lock:
+            self._stop_waiting(ticket)
+            self._permits.pop(ticket.key, None)
+            if not self._permits:
+                self._rate.idle()
+                self._lock.notify_all()
+
+    def served(self, ticket: Ticket, service_seconds: float) -> None:
+        """Note that a request was answered after `service_seconds` on the device."""
+        with self._lock:
+            self._rate.finished(service_seconds, ticket.steps)
+
+    def service_seconds(self, ticket: Ticket) -> float:
+        """Seconds that the request will take on the device, estimated from recent ones; 0 without a queue."""
+        with self._lock:
+            return self._rate.service_seconds(ticket.steps)
+
+    def close(self, error: ChorusError) -> list[Ticket]:
+        """Refuse everything from now on with `error`. A later call replaces the error, because death outranks
+        draining. Returns the tickets under way."""
+        with self._lock:
+            self._closed = error
+            return list(self._permits.values())
+
+    def wait_empty(self, timeout_seconds: float | None) -> bool:
+        """Block until no permit is taken."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._permits, timeout_seconds)
+
+    def _stop_waiting(self, ticket: Ticket) -> None:
+        if ticket.key not in self._waiting:
+            return
+        self._waiting.remove(ticket.key)
+        self._work -= ticket.work
+        line = self._lines[ticket.origin.tenant]
+        line.requests -= 1
+        line.work -= ticket.work
+        if not line.requests:
+            del self._lines[ticket.origin.tenant]
+
+    def _check(self, ticket: Ticket, now: float, beside: float) -> None:
+        origin = ticket.origin
+        if self._closed is not None:
+            # A new error each time, because a raised exception collects tracebacks.
+            raise type(self._closed)(
+                self._closed.message, retry_after_seconds=self._closed.retry_after_seconds
+            )
+        if origin.request_id in self._permits:
+            raise ConflictError(f"A request with id {origin.request_id} is under way.", field="request_id")
+        line = self._lines.get(origin.tenant) or _Queued()
+        self._check_bounds(line)
+        if ticket.deadline is not None:
+            ahead = self._ahead(line.work - beside, origin.weight, ticket.work, line)
+            self._check_deadline(ahead, ticket.steps, ticket.deadline - now, now)
+
+    def _check_bounds(self, line: _Queued, coming: int = 0) -> None:
+        mine, bound = line.requests, self._config.max_queued_per_tenant
+        if bound is not None and mine >= bound:
+            raise QuotaExceededError(
+                f"{mine} requests of this tenant are waiting, and {bound} is the limit: send fewer at once.",
+                retry_after_seconds=self._rate.retry_after(line.work),
+            )
+        most = self._config.max_queued_requests
+        # A full queue must not lock out a tenant that has nothing in it.
+        if not mine:
+            most += max(1, most // 8) if self._waiting else 0
+        waiting = len(self._waiting) + coming
+        if waiting >= most:
+            raise OverloadedError(
+                f"{waiting} requests are waiting, which is the limit: try again later.",
+                retry_after_seconds=self._rate.retry_after(self._work),
+            )
+
+    def _check_deadline(self, ahead: float, steps: int, seconds: float, now: float) -> None:
+        """Refuse a request that would probably not be answered in time."""
+        wait, service = self._rate.wait_seconds(ahead, now), self._rate.service_seconds(steps)
+        if not self._config.shed_unmeetable or (
+            wait <= _WAIT_SHARE * seconds and wait + service <= _SHARE * seconds
+        ):
+            return
+        raise OverloadedError(
+            f"About {wait:.1f} s of work are waiting, too much for the deadline of {seconds:.3g} s: try "
+            "again later or allow more time.",
+            retry_after_seconds=self._rate.retry_after(self._work),
+        )
+
+    def _ahead(self, mine: float, weight: float, work: float, line: _Queued) -> float:
+        """Work that is done before a request: its own tenant's (`mine`), and as much of each other tenant's
+        as fair queueing serves until then."""
+        if len(self._lines) <= 1:
+            return mine
+        turn = (mine + work) / weight
+        return mine + sum(
+            min(other.work, turn * other.weight) for other in self._lines.values() if other is not line
+        )

@@ -1,0 +1,181 @@
+"""Fills the next prefill step with the head of the fair queue and the requests behind it that fit the same
+shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.plans import Admission, PrefillPlan, ScorePlan
+from chorus_server.engine.requests import ScoreRequest
+from chorus_server.engine.scheduler.buckets import BucketChooser
+from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
+from chorus_server.engine.scheduler.prompt_rows import Acquired, PromptRows
+from chorus_server.engine.scheduler.slots import SlotTable
+from chorus_server.engine.scheduler.steps import PrefillStep, input_ids
+from chorus_server.engine.scheduler.tickets import Ticket
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a scan of the queue, in fair order, found.
+
+    Attributes:
+        turn: start tag of the head.
+        passed: for each tenant, the start tag of its first ticket that could run now but not in this step.
+        tickets: the head first; all fit one bucket length.
+        unloaded: tickets whose prompts were evicted from every tier after they were loaded.
+        late: tickets that can no longer be answered in time.
+        full: whether the largest batch is full.
+    """
+
+    turn: float = 0.0
+    passed: dict[str, float] = field(default_factory=dict)
+    tickets: list[Ticket] = field(default_factory=list)
+    unloaded: list[Ticket] = field(default_factory=list)
+    late: list[Ticket] = field(default_factory=list)
+    full: bool = False
+
+
+class Batcher:
+    """Chooses the rows of prefill steps and gives them places.
+
+    Prompt rows are given out strictly in fair order. If the head's prompts do not fit beside those that steps
+    in flight read, nothing is planned until these steps are collected. Slots are held much longer, so a
+    ticket that finds no slot is skipped; `SlotTable` keeps it from starving.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        queue: FairQueue[Ticket],
+        rows: PromptRows,
+        slots: SlotTable,
+        host: HostPromptTier,
+        buckets: BucketChooser,
+        vocab_size: int,
+    ) -> None:
+        self._config = config
+        self._queue = queue
+        self._rows = rows
+        self._slots = slots
+        self._host = host
+        self._buckets = buckets
+        self._vocab_size = vocab_size
+
+    def gather(self, is_late: Callable[[Ticket], bool]) -> Gathered:
+        """Scan the queue in fair order. Changes nothing but the reservations of blocks."""
+        found = Gathered()
+        self._slots.begin_pass()
+        for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
+            ticket = waiting.item
+            if self._too_far_ahead(found, waiting):
+                continue
+            if is_late(ticket):
+                found.late.append(ticket)
+            elif not self._present(ticket):
+                found.unloaded.append(ticket)
+            elif self._has_slots(ticket):
+                self._consider(found, waiting)
+                if found.full:
+                    break
+        return found
+
+    def place(self, found: Gathered, step: int, now: float) -> PrefillStep | None:
+        """Give rows and slots to as many of the gathered tickets as possible, and take these from the
+        queue."""
+        L = found.tickets[0].fit.input_class
+        seated = self._seated(found.tickets, L)
+        placed: list[tuple[Ticket, Acquired]] = []
+        for ticket in seated:
+            # An earlier ticket may have taken the rows of this one's prompt; the next step loads them again.
+            acquired = self._rows.acquire(ticket.fit.prompts) if self._present(ticket) else None
+            if acquired is None:
+                break
+            placed.append((ticket, acquired))
+        for ticket in seated[len(placed) :]:
+            self._slots.leave(ticket, inactive=True)
+        if not placed:
+            return None
+        for ticket, _ in placed:
+            self._queue.take(ticket.key, turn=found.turn)
+        B = next(B for B in self._batch_sizes(L) if len(placed) <= B)
+        return self._step(step, (B, L), placed, now)
+
+    def most_rows(self, length: int) -> int:
+        """The most rows of a prefill step of L = `length`."""
+        return self._buckets.most_rows(length)
+
+    def _seated(self, tickets: list[Ticket], length: int) -> list[Ticket]:
+        """The tickets of this step, each with its slots.
+
+        The batch size is chosen after the slots are given out: each ticket alone was sure of a place, but two
+        may have counted on the same one.
+        """
+        seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
+        rows = self._buckets.choose([t.fit.input_class for t in seated], length)[1] if seated else 0
+        for ticket in seated[rows:]:
+            self._slots.leave(ticket, inactive=True)
+        return seated[:rows]
+
+    def _batch_sizes(self, length: int) -> list[int]:
+        sizes = self._buckets.batch_sizes(length)
+        return sizes[-1:] if self._config.batch_invariant else sizes
+
+    def _consider(self, found: Gathered, waiting: Waiting[Ticket]) -> None:
+        if not found.tickets:
+            found.turn = waiting.start
+        elif not self._joins(found, waiting.item):
+            found.passed.setdefault(waiting.tenant, waiting.start)
+            return
+        found.tickets.append(waiting.item)
+        most = self._buckets.most_rows(found.tickets[0].fit.input_class)
+        found.full = len(found.tickets) == most
+
+    def _too_far_ahead(self, found: Gathered, waiting: Waiting[Ticket]) -> bool:
+        """A skipped tenant may fall behind the others by its largest request and no more.
+
+        Within a tenant the order may bend further, up to the lookahead, because its oldest request is the
+        next head.
+        """
+        others = [start for tenant, start in found.passed.items() if tenant != waiting.tenant]
+        return bool(others) and waiting.start - min(others) > self._queue.largest
+
+    def _joins(self, found: Gathered, ticket: Ticket) -> bool:
+        head, fit = found.tickets[0], ticket.fit
+        L = head.fit.input_class
+        return (
+            ticket.kind == head.kind
+            and fit.score_bucket == head.fit.score_bucket
+            and (fit.shape is None or fit.shape.input_length >= L)
+            and self._buckets.joins(fit.length, fit.input_class, L)
+        )
+
+    def _has_slots(self, ticket: Ticket) -> bool:
+        return ticket.kind == "score" or self._slots.has_place(ticket)
+
+    def _present(self, ticket: Ticket) -> bool:
+        held = ticket.holds
+        return all(p.digest in self._rows or p.digest in held for p in ticket.fit.prompts)
+
+    def _step(
+        self, step: int, bucket: tuple[int, int], placed: list[tuple[Ticket, Acquired]], now: float
+    ) -> PrefillStep:
+        tickets = tuple(ticket for ticket, _ in placed)
+        acquired = tuple(rows for _, rows in placed)
+        loads = tuple(load for rows in acquired for load in rows.loads)
+        inputs = tuple(input_ids(ticket.request.input, self._rows, self._vocab_size) for ticket in tickets)
+        head = tickets[0]
+        if head.fit.score_bucket is not None:
+            targets = tuple(t.request.targets for t in tickets if isinstance(t.request, ScoreRequest))
+            score = ScorePlan(step, bucket, head.fit.score_bucket, inputs, targets, loads)
+            return PrefillStep(score, tickets, acquired, now)
+        admissions = tuple(
+            Admission(row, ticket.block, ticket.slots, ticket.generate.sampling.on_device())
+            for row, ticket in enumerate(tickets)
+            if ticket.block is not None
+        )
+        return PrefillStep(PrefillPlan(step, bucket, inputs, admissions, loads), tickets, acquired, now)

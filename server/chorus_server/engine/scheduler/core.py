@@ -1,0 +1,360 @@
+"""The scheduler: takes tickets, plans steps and reads their results. It has no thread, device or clock of its
+own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.metrics import EngineMetrics
+from chorus_server.engine.plans import (
+    DecodePlan,
+    DecodeResult,
+    Ladder,
+    PrefillResult,
+    ScoreResult,
+    StepResult,
+)
+from chorus_server.engine.requests import FailedEvent, PromptHandle, RequestOutcome, ScoredEvent
+from chorus_server.engine.scheduler.batching import Batcher, Gathered
+from chorus_server.engine.scheduler.buckets import BucketChooser
+from chorus_server.engine.scheduler.collecting import Collector, not_finite
+from chorus_server.engine.scheduler.fair_queue import FairQueue
+from chorus_server.engine.scheduler.loading import Fetch, Loading, drop_holds
+from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
+from chorus_server.engine.scheduler.prompt_rows import PromptRows
+from chorus_server.engine.scheduler.sequences import Detokenise
+from chorus_server.engine.scheduler.shares import Shares
+from chorus_server.engine.scheduler.slots import Block, SlotTable
+from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
+from chorus_server.engine.scheduler.tickets import Ticket, TicketPhase
+from chorus_server.engine.stats import EngineStats
+from chorus_server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerPorts:
+    """What the scheduler needs from its surroundings.
+
+    Attributes:
+        fetch: start fetching a prompt; the answer comes back through `loaded` or `load_failed`.
+        leaving_queue: a prefill step with these tickets was planned; they no longer count as waiting.
+        over: a ticket's outcome, called when everything that it held is free. Another outcome may have been
+            decided elsewhere before.
+        service_seconds: how long a ticket will take on the device while others wait for it; 0 while none do.
+    """
+
+    fetch: Fetch
+    leaving_queue: Callable[[Sequence[Ticket], float], None]
+    over: Callable[[Ticket, RequestOutcome | None], None]
+    service_seconds: Callable[[Ticket], float]
+    clock: Callable[[], float]
+
+
+class Scheduler:
+    """One host's scheduler. Used from one thread at a time.
+
+    The life of a ticket: `arrive` -> (loading) -> queued -> `plan` puts it in a step -> `absorb` reads the
+    result -> decode steps -> over. `abandon` ends it at any point if its outcome was decided elsewhere.
+    """
+
+    def __init__(
+        self,
+        ladder: Ladder,
+        prompt_row_capacity: int,
+        vocab_size: int,
+        *,
+        config: EngineConfig,
+        host: HostPromptTier,
+        detokenise: Detokenise,
+        metrics: EngineMetrics,
+        ports: SchedulerPorts,
+        queue: FairQueue[Ticket] | None = None,
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._metrics = metrics
+        self._ports = ports
+        self._queue: FairQueue[Ticket] = queue if queue is not None else FairQueue()
+        self._rows = PromptRows(prompt_row_capacity)
+        self._shares = Shares(config.tenant_memory_seconds, ports.clock)
+        self._slots = SlotTable(
+            ladder.blocks, config.reserved_slots, config.decode_tokens_per_dispatch, self._shares.below
+        )
+        buckets = BucketChooser(ladder, config)
+        self._batcher = Batcher(config, self._queue, self._rows, self._slots, host, buckets, vocab_size)
+        self._loading = Loading(host, ports.fetch, config.loader_threads, self._enqueue)
+        self._collector = Collector(config.eos_id, detokenise, self._slots, metrics, self._end)
+        self._prefilling: set[Ticket] = set()
+        self._decoding: set[Ticket] = set()
+        self._policy = PrefillDecodePolicy(
+            self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
+        )
+        self._steps = 0
+        self._in_flight = 0
+
+    # Tickets come and go.
+
+    def arrive(self, ticket: Ticket) -> None:
+        """Add a newly accepted ticket."""
+        if ticket.settled:
+            self._end(ticket, None)
+            return
+        self._shares.seen(ticket.origin.tenant, ticket.origin.weight)
+        if all(p.digest in self._host or p.digest in self._rows for p in ticket.fit.prompts):
+            for prompt in ticket.fit.prompts:
+                if prompt.digest in self._host:
+                    self._host.hold(prompt.digest)
+                    ticket.holds.append(prompt.digest)
+            self._enqueue(ticket)
+        else:
+            self._loading.begin(ticket)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Free what a ticket holds if its outcome was decided elsewhere."""
+        self._end(ticket, None)
+
+    def loaded(self, digest: str, values: Any) -> None:
+        """A prompt was loaded from the store; its values are checked and in the compute dtype."""
+        self._loading.loaded(digest, values)
+
+    def load_failed(self, digest: str, error: ChorusError) -> None:
+        """A prompt could not be loaded: fail the requests that need it."""
+        for ticket in self._loading.failed(digest):
+            ticket.phase = TicketPhase.ARRIVED
+            self._end(ticket, FailedEvent(error))
+
+    def pin(self, prompt: PromptHandle) -> None:
+        """Keep a prompt on the device once it is there.
+
+        Raises:
+            InvalidInputError: pinned prompts would exceed `pinned_prompt_rows`.
+        """
+        if self._rows.pinned + prompt.length > self._config.pinned_prompt_rows:
+            raise InvalidInputError(
+                f"pinning {prompt.length} rows exceeds pinned_prompt_rows = "
+                f"{self._config.pinned_prompt_rows} ({self._rows.pinned} are pinned); "
+                "raise the setting or unpin another prompt",
+                field="pinned_prompt_rows",
+            )
+        self._rows.pin(prompt)
+
+    def unpin(self, digest: str) -> None:
+        """Allow a pinned prompt to be evicted again."""
+        self._rows.unpin(digest)
+
+    # Steps go out.
+
+    def plan(self) -> Step | None:
+        """The next step; None if there is nothing to do until a result or a ticket comes.
+
+        Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
+        """
+        head = self._queue.head()
+        if self._policy.may_prefill(head):
+            if self._in_flight and self._policy.waits_for_results(head):
+                return None
+            if (step := self._plan_batch()) is not None:
+                return step
+        return self._plan_decode()
+
+    def dispatched(self, step: Step) -> None:
+        """Note that the executor took the step, so that the host copies that it read may be evicted."""
+        self._in_flight += 1
+        if isinstance(step, PrefillStep):
+            for ticket in step.tickets:
+                drop_holds(self._host, ticket)
+            self._loading.pump()
+
+    def absorb(self, step: Step, result: StepResult) -> None:
+        """Read a step's result. Steps are absorbed in the order in which they were dispatched."""
+        self._in_flight -= 1
+        now = self._ports.clock()
+        if isinstance(step, DecodeStep):
+            if not isinstance(result, DecodeResult):
+                raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
+            self._collector.decode(step, result, now)
+            self._metrics.decode_step(len(step.uses), now - step.planned)
+            return
+        for acquired in step.acquired:
+            self._rows.release(acquired.digests)
+        self._count_batch(step, now)
+        if isinstance(result, ScoreResult):
+            self._collect_score(step, result, now)
+        elif isinstance(result, PrefillResult):
+            self._collect_prefill(step, result, now)
+        else:
+            raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
+
+    # Internals.
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        ticket.phase, ticket.queued = TicketPhase.QUEUED, self._ports.clock()
+        origin = ticket.origin
+        self._queue.push(
+            ticket,
+            key=ticket.key,
+            tenant=origin.tenant,
+            weight=origin.weight,
+            priority=origin.priority,
+            cost=ticket.fit.cost,
+            number=ticket.number,
+        )
+
+    def _end(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
+        """Free everything a ticket holds, then report its outcome; None if that was decided elsewhere."""
+        match ticket.phase:
+            case TicketPhase.OVER:
+                return
+            case TicketPhase.LOADING:
+                self._loading.abandon(ticket)
+            case TicketPhase.QUEUED:
+                self._queue.remove(ticket.key)
+        self._prefilling.discard(ticket)
+        self._decoding.discard(ticket)
+        self._slots.leave(ticket)
+        drop_holds(self._host, ticket)
+        ticket.phase = TicketPhase.OVER
+        self._shares.seen(ticket.origin.tenant, ticket.origin.weight)
+        self._ports.over(ticket, outcome)
+        self._loading.pump()
+
+    def _plan_batch(self) -> PrefillStep | None:
+        found = self._batcher.gather(self._is_late)
+        while found.late or found.unloaded:
+            self._clear_way(found)
+            # Shares and holds have changed, so what was gathered before may no longer fit.
+            found = self._batcher.gather(self._is_late)
+        if not found.tickets:
+            return None
+        now = self._ports.clock()
+        step = self._batcher.place(found, self._steps, now)
+        if step is None:
+            if not self._in_flight and not self._slots.in_use:
+                raise InternalError(
+                    "a request's prompts fit the device table but found no rows in an idle engine"
+                )
+            return None
+        self._steps += 1
+        for ticket in step.tickets:
+            ticket.phase, ticket.dispatched = TicketPhase.PREFILLING, now
+            self._prefilling.add(ticket)
+        self._ports.leaving_queue(step.tickets, now)
+        B, L = step.plan.bucket
+        self._policy.encoded(B * L, self._batcher.most_rows(L) * L)
+        return step
+
+    def _clear_way(self, found: Gathered) -> None:
+        """End tickets that are too late, and fetch prompts again if they were evicted while their tickets
+        waited."""
+        for ticket in found.late:
+            self._end(
+                ticket,
+                FailedEvent(
+                    DeadlineExceededError(
+                        "The deadline could no longer be met: allow more time or try again later."
+                    )
+                ),
+            )
+        for ticket in found.unloaded:
+            self._queue.remove(ticket.key)
+            self._loading.begin(ticket)
+
+    def _is_late(self, ticket: Ticket) -> bool:
+        if ticket.deadline is None or not self._config.shed_unmeetable or ticket.settled:
+            return False
+        return self._ports.clock() + self._ports.service_seconds(ticket) > ticket.deadline
+
+    def _plan_decode(self) -> DecodeStep | None:
+        wanting = [block for block in self._slots.blocks if block.wants_decode]
+        if not wanting:
+            return None
+        block = self._policy.next_to_decode(wanting)
+        plan = self._decode_plan(block)
+        self._steps += 1
+        block.last_decode = self._steps
+        self._policy.decoded(block)
+        return DecodeStep(plan, dict(block.uses), self._ports.clock())
+
+    def _decode_plan(self, block: Block) -> DecodePlan:
+        release = tuple(sorted(block.to_release))
+        block.to_release.clear()
+        block.releasing.update(release)
+        block.in_flight += 1
+        tokens = self._config.decode_tokens_per_dispatch
+        for use in block.uses.values():
+            use.planned += tokens
+        return DecodePlan(self._steps, block.index, block.mode or "plain", tokens, release)
+
+    def _collect_prefill(self, step: PrefillStep, result: PrefillResult, now: float) -> None:
+        for row, ticket in enumerate(step.tickets):
+            if ticket.phase is not TicketPhase.PREFILLING:
+                continue
+            ticket.encoded = now
+            self._prefilling.discard(ticket)
+            if row in result.failed:
+                self._slots.leave(ticket, inactive=True)
+                self._end(ticket, FailedEvent(not_finite()))
+                continue
+            ticket.phase = TicketPhase.DECODING
+            self._decoding.add(ticket)
+            self._collector.begin(ticket)
+
+    def _collect_score(self, step: PrefillStep, result: ScoreResult, now: float) -> None:
+        for ticket, values in zip(step.tickets, result.log_probabilities, strict=True):
+            if ticket.phase is not TicketPhase.PREFILLING:
+                continue
+            ticket.encoded = now
+            if any(math.isnan(value) for value in values):
+                self._end(ticket, FailedEvent(not_finite()))
+            else:
+                self._end(ticket, ScoredEvent(tuple(values), ticket.fit.length, ticket.timings(now)))
+
+    def _count_batch(self, step: PrefillStep, now: float) -> None:
+        tickets, (B, L), metrics = step.tickets, step.plan.bucket, self._metrics
+        metrics.prompt_hits.inc(sum(acquired.hits for acquired in step.acquired))
+        metrics.prompt_loads.inc(sum(len(acquired.loads) for acquired in step.acquired))
+        metrics.prompt_evictions.inc(sum(acquired.evictions for acquired in step.acquired))
+        metrics.prefill_step(
+            tickets[0].kind,
+            rows=len(tickets),
+            tasks=len({ticket.origin.task for ticket in tickets}),
+            real_tokens=sum(ticket.fit.length for ticket in tickets),
+            padded_tokens=B * L,
+            seconds=now - step.planned,
+        )
+
+    # Gauges and checks.
+
+    def stats(self) -> EngineStats:
+        """The scheduler's gauges; the engine adds its own."""
+        return EngineStats(
+            queued=len(self._queue),
+            loading=self._loading.tickets,
+            prefilling=len(self._prefilling),
+            decoding=len(self._decoding),
+            slots_in_use=self._slots.in_use,
+            slots_total=self._slots.total,
+            encoder_memories=self._slots.groups,
+            rows_capacity=self._rows.capacity,
+            rows_resident=self._rows.resident,
+            rows_in_use=self._rows.in_use,
+            rows_pinned=self._rows.pinned,
+            host_bytes=self._host.size_bytes,
+            host_held_bytes=self._host.held_bytes,
+            host_prompts=len(self._host),
+            loads_in_flight=self._loading.fetches,
+            in_flight_steps=self._in_flight,
+            steps=self._steps,
+        )
+
+    def check_idle(self) -> None:
+        """Raises AssertionError if an idle scheduler still holds anything."""
+        self._rows.check_idle()
+        self._slots.check_idle()
+        if not self.stats().idle:
+            raise AssertionError(f"the idle scheduler still holds something: {self.stats()}")

@@ -1,0 +1,104 @@
+"""Prefill and decode steps take turns, so that neither new requests nor running ones starve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from chorus_server.engine.scheduler.fair_queue import Waiting
+from chorus_server.engine.scheduler.shares import Shares
+from chorus_server.engine.scheduler.slots import Block, SlotTable
+from chorus_server.engine.scheduler.tickets import Ticket
+
+
+class PrefillDecodePolicy:
+    """Decides whether the next step is a prefill step or a decode step, and of which block.
+
+    After a full prefill step (the largest of its length), or several smaller ones that add up to one, every
+    block that has something to decode gets one decode step. Slots come free a few at a time; a decode step
+    after each prefill step of one or two rows would leave the other slots empty meanwhile. A decode step
+    costs the same however few of its slots are in use. So while only one tenant has requests, a block delays
+    the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
+
+    A tenant is *quiet* while it holds less than half its fair share of all slots, and *busy* while it holds
+    more than its share. A quiet tenant's request may be encoded before the decode step that is due, once
+    between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
+    a tenant within its share decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode
+    steps after a full prefill step, and for fewer after a smaller one. Then fewer and fuller prefill steps of
+    others come between the quiet tenant's tokens.
+    """
+
+    def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
+        self._slots = slots
+        self._shares = shares
+        self._protect_rounds = protect_rounds
+        self._token_budget = token_budget
+        self._last_tokens = 0
+        self._rounds: dict[int, int] = {}
+        self._waited: Counter[int] = Counter()
+        self._jumped = False
+        # Counted in full prefill steps: those since the last decode step; and the same plus one more like the
+        # last, at most 1.
+        self._encoded = 0.0
+        self._share = 1.0
+
+    def may_prefill(self, head: Waiting[Ticket] | None) -> bool:
+        """Whether the next step may be a prefill step; `head` is the request whose turn it would be."""
+        wanting = [block for block in self._slots.blocks if block.wants_decode]
+        if not wanting or head is None:
+            return True
+        if self._shares.alone:
+            return not any(self._due(block) for block in wanting)
+        return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
+
+    def waits_for_results(self, head: Waiting[Ticket] | None) -> bool:
+        """Whether to plan a prefill step of `head` only when nothing is in flight. A busy tenant's prefill
+        step that queues behind another step would delay a quiet tenant's next request by both."""
+        if head is None or self._shares.alone:
+            return False
+        held, total = self._slots.held_by_tenant(), self._slots.total
+        quiet = any(2 * held[name] < self._shares.fair(name, total) for name in self._shares.tenants)
+        return quiet and held[head.tenant] > self._shares.fair(head.tenant, total)
+
+    def next_to_decode(self, wanting: Sequence[Block]) -> Block:
+        """The block that decodes now: one that delays the next prefill step, else the one that has waited
+        longest."""
+        return min(wanting, key=lambda block: (not self._due(block), block.last_decode, block.index))
+
+    def encoded(self, tokens: int, most_tokens: int) -> None:
+        """A prefill step of `tokens` padded tokens was planned; a full one of its length has
+        `most_tokens`."""
+        wanting = [block for block in self._slots.blocks if block.wants_decode]
+        self._jumped = any(not self._rounds.get(block.index, 1) for block in wanting)
+        self._encoded += tokens / most_tokens
+        self._share = min(1.0, self._encoded + tokens / most_tokens)
+        self._rounds = {block.index: 0 for block in self._slots.blocks}
+        self._last_tokens = tokens
+        self._waited.update({block.index: tokens for block in wanting})
+
+    def decoded(self, block: Block) -> None:
+        """A decode step of `block` was planned."""
+        self._rounds[block.index] = self._rounds.get(block.index, 1) + 1
+        self._jumped = False
+        self._encoded = 0.0
+        del self._waited[block.index]
+
+    def _due(self, block: Block) -> bool:
+        """Whether a block that wants to decode should do so before another prefill step like the last one."""
+        if self._rounds.get(block.index, 1) or self._share < 1:
+            return False
+        late = self._waited[block.index] + self._last_tokens > self._token_budget
+        return late or 2 * block.working > block.shape.slots
+
+    def _owed(self, head: Waiting[Ticket]) -> int:
+        """How many decode steps are due before the next prefill step, if there are several tenants."""
+        held, total = self._slots.held_by_tenant(), self._slots.total
+        fair = {name: self._shares.fair(name, total) for name in (*held, head.tenant)}
+        if 2 * held[head.tenant] < fair[head.tenant]:
+            # A score holds no slot, so its tenant would always look quiet.
+            return 1 if self._jumped or head.item.kind == "score" else 0
+        within = [name for name, count in held.items() if count <= fair[name]]
+        if held[head.tenant] <= fair[head.tenant] or not within:
+            return int(self._share)
+        quiet = any(2 * held[name] < fair[name] for name in within)
+        return max(1, int(self._share * (self._protect_rounds if quiet else 1)))

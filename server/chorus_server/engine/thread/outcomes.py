@@ -1,0 +1,51 @@
+"""Every request has exactly one outcome. The first one decided is written to the journal, counted and given
+to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chorus_server.engine.metrics import EngineMetrics
+from chorus_server.engine.requests import FailedEvent, FinishedEvent, RequestOutcome
+from chorus_server.engine.scheduler.admission import AdmissionControl
+from chorus_server.engine.scheduler.journal import Journal
+from chorus_server.engine.scheduler.tickets import Ticket
+
+
+class Outcomes:
+    """Settles outcomes. May be called from any thread."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        metrics: EngineMetrics,
+        admission: AdmissionControl,
+        clock: Callable[[], float],
+    ) -> None:
+        self._journal = journal
+        self._metrics = metrics
+        self._admission = admission
+        self._clock = clock
+
+    def over(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
+        """Return the permit of a ticket that holds nothing else; then settle its outcome, unless it has
+        one."""
+        answered = outcome is not None and not isinstance(outcome, FailedEvent)
+        if answered and ticket.dispatched is not None:
+            self._admission.served(ticket, self._clock() - ticket.dispatched)
+        self._admission.release(ticket)
+        if outcome is None:
+            return
+        self.decide(ticket, outcome)
+
+    def decide(self, ticket: Ticket, outcome: RequestOutcome) -> bool:
+        """Settle the outcome. Returns False if the request already has one."""
+        return ticket.handle.settle(outcome, lambda: self._record(ticket, outcome))
+
+    def _record(self, ticket: Ticket, outcome: RequestOutcome) -> None:
+        code = outcome.error.code if isinstance(outcome, FailedEvent) else "ok"
+        self._journal.outcome(ticket.key, code)
+        sequences = outcome.sequences if isinstance(outcome, FinishedEvent) else ()
+        tokens = sum(len(sequence.tokens) for sequence in sequences)
+        timings = None if ticket.dispatched is None else ticket.timings(self._clock())
+        self._metrics.request_done(ticket.origin, ticket.kind, code, timings, ticket.fit.length, tokens)

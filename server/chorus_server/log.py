@@ -1,0 +1,263 @@
+"""The log of a process: lines to standard error, written by a thread of its own.
+
+Code that logs never waits for whoever reads the log, and never fails because of it. If the reader is gone or
+stalls, or the disk is full, lines are lost; they are counted, and the log says how many once it can be
+written again. What other code prints goes the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import queue
+import select
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+Say = Callable[[str], None]
+"""Called with one line at a time to report a command's progress."""
+
+FLUSH_SECONDS = 0.5
+"""How long an ending process waits for its last lines to be read."""
+
+_MAX_LINES = 4096
+_AT_ONCE = 256
+_PAUSE_SECONDS = 0.01
+"""Time between two writes. Under load each write takes many lines, which costs less than waking the thread
+for each line."""
+
+_MAX_CHARACTERS = 16_384
+_TALLY_SECONDS = 1.0
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_STDOUT, _STDERR = 1, 2
+
+
+class Log:
+    """Lines on their way to a file descriptor, at most `_MAX_LINES`. Further lines are dropped and counted.
+
+    Args:
+        name: the first word of each line written with `say`.
+    """
+
+    def __init__(self, descriptor: int, name: str = "chorus") -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._started = time.monotonic()
+        # `put` may be interrupted by another `put`, so a signal handler may write.
+        self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._dropped = 0
+        self._unwritten = 0
+        self._told = 0
+        threading.Thread(target=self._run, name="chorus-log", daemon=True).start()
+
+    @property
+    def lost(self) -> int:
+        """How many lines were never written."""
+        return self._dropped + self._unwritten
+
+    def write(self, line: str) -> None:
+        """Write a line soon. May be called from any thread and from a signal handler."""
+        if self._queue.qsize() >= _MAX_LINES:
+            self._dropped += 1
+        else:
+            self._queue.put(line[:_MAX_CHARACTERS])
+
+    def say(self, line: str) -> None:
+        """Write a line that begins with the seconds since the log was opened."""
+        self.write(f"{self._name} [{time.monotonic() - self._started:7.1f} s] {line}")
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Wait until everything written before is out. False if that takes longer than `seconds`."""
+        reached = threading.Event()
+        self._queue.put(reached)
+        return reached.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            lines, reached = self._next()
+            lost = self.lost - self._told
+            if lines and lost and not self._out([f"chorus: {lost} lines of the log were lost here"]):
+                self._told += lost
+            self._unwritten += self._out(lines)
+            if reached is not None:
+                reached.set()
+            elif lines:
+                time.sleep(_PAUSE_SECONDS)
+
+    def _next(self) -> tuple[list[str], threading.Event | None]:
+        """The lines in the queue, at least one, or the event of somebody who waits for them."""
+        lines: list[str] = []
+        item = self._queue.get()
+        while not isinstance(item, threading.Event):
+            lines.append(item)
+            if len(lines) == _AT_ONCE or self._queue.empty():  # no other thread takes lines from it
+                return lines, None
+            item = self._queue.get()
+        return lines, item
+
+    def _out(self, lines: list[str]) -> int:
+        """Write lines. Returns how many were not written whole."""
+        rest = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:
+                    select.select([], [self._descriptor], [])
+        except OSError:
+            return rest.count(b"\n")
+        return 0
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._log.write(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """`logging.shutdown` calls this at the end of the process."""
+        self._log.flush()
+
+
+class _Printed(io.TextIOBase):
+    """Stands in for `sys.stdout` and `sys.stderr`."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, log: Log, descriptor: int) -> None:
+        self._log = log
+        self._descriptor = descriptor
+        self._lock = threading.RLock()
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            if len(self._rest) > _MAX_CHARACTERS:
+                lines, self._rest = [*lines, self._rest], ""
+        for line in lines:
+            self._log.write(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Does nothing: every complete line is already on its way, and nobody here waits for a reader."""
+
+
+@contextlib.contextmanager
+def process_log(name: str, level: str) -> Iterator[Log]:
+    """The log of this process until the block ends. It takes what is said, logged and printed.
+
+    Args:
+        name: the first word of each line written with `say`.
+        level: our own log lines below this level are not written.
+    """
+    _open_standard_descriptors()
+    with _never_blocking(_STDERR), contextlib.ExitStack() as stack:
+        log = Log(_STDERR, name)
+        stack.callback(log.flush)
+        handler = _Handler(log)
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        root = logging.getLogger()
+        root.addHandler(handler)
+        stack.callback(root.removeHandler, handler)
+        stack.enter_context(contextlib.redirect_stdout(_Printed(log, _STDOUT)))
+        stack.enter_context(contextlib.redirect_stderr(_Printed(log, _STDERR)))
+        set_log_levels(level)
+        yield log
+
+
+def _open_standard_descriptors() -> None:
+    """If a standard descriptor is closed, the next file or socket would get its number, and with it the log's
+    lines."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(opened)
+
+
+@contextlib.contextmanager
+def _never_blocking(descriptor: int) -> Iterator[None]:
+    """Open the pipe behind this descriptor again, in non-blocking mode. Native code, which writes to it
+    directly, then loses its lines too instead of waiting. Other processes' ends of the pipe do not change."""
+    before = None
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            mine = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            before = os.dup(descriptor)
+            os.dup2(mine, descriptor)
+            os.close(mine)
+    except OSError:  # there is no pipe or no reader: then nothing blocks
+        pass
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.dup2(before, descriptor)
+            os.close(before)
+
+
+def set_log_levels(level: str) -> None:
+    """Show our own logs from `level` up, and those of libraries from `warning` up, or all if `level` is
+    `debug`."""
+    own = logging.getLevelName(level.upper())
+    logging.getLogger().setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
+    for name in ("chorus", "chorus_server", "prompts_store", "uvicorn"):
+        logging.getLogger(name).setLevel(own)
+
+
+class Tally:
+    """Counts events that may happen a thousand times a second, and logs one line a second about them.
+
+    Args:
+        begin: how the line begins.
+    """
+
+    def __init__(self, logger: logging.Logger, level: int, begin: str) -> None:
+        self._logger, self._level, self._begin = logger, level, begin
+        self._counts: Counter[str] = Counter()
+        self._last = ""
+        self._written = float("-inf")
+
+    def note(self, what: str, last: str = "") -> None:
+        """Count one more event of this kind.
+
+        Args:
+            last: identifies the latest event, such as its request id.
+        """
+        self._counts[what] += 1
+        self._last = last or self._last
+
+    def write(self, now: float) -> bool:
+        """Log the counts, unless a line was written less than a second ago.
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            Whether nothing is left to log.
+        """
+        if not self._counts or now - self._written < _TALLY_SECONDS:
+            return not self._counts
+        counts = ", ".join(f"{count} x {what}" for what, count in self._counts.most_common())
+        last = f" (last id={self._last})" if self._last else ""
+        self._logger.log(self._level, "%s: %s%s", self._begin, counts, last)
+        self._counts.clear()
+        self._last, self._written = "", now
+        return True

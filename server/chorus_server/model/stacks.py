@@ -1,0 +1,234 @@
+"""Encoder and decoder: what one layer does, folded over a stack in either layout."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from chorus_server.model.attention import Attention, WeightDropout, step_attention
+from chorus_server.model.config import T5Config
+from chorus_server.model.dropout import Dropout, LayerDropout, channels
+from chorus_server.model.layers import FeedForward, Projections, parameter, rms_norm
+from chorus_server.model.layout import Layout, PyTree, fold, make_layers
+from chorus_server.model.relative import causal_bias, encoder_bias, step_bias
+
+# Places of a stack's own dropout. Those of a layer are in the order of `_draw`: INNER of the feed-forward,
+# then the output of each block.
+INPUT, OUTPUT = 0, 1
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention, then feed-forward. Each follows a norm and has a residual beside it."""
+
+    def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
+        self.epsilon = config.norm_epsilon
+        self.attention_norm = parameter(dtype, config.d_model)
+        self.attention = Projections(config, dtype)
+        self.feed_forward_norm = parameter(dtype, config.d_model)
+        self.feed_forward = FeedForward(config, dtype)
+
+    def __call__(
+        self, x: Float[Array, "B L D"], real: Bool[Array, "B L"], bias: Float32[Array, "1 H L L"],
+        attend: Attention, drop: LayerDropout | None,
+    ) -> Float[Array, "B L D"]:  # fmt: skip
+        """The layer's output; positions that are not real stay 0."""
+        block = self.attention
+        h = rms_norm(x, self.attention_norm, self.epsilon)
+        query, key, value = (block.split(h, weight) for weight in (block.query, block.key, block.value))
+        context = block.join(attend(query, key, value, real[:, None, None, :], bias, _weights(drop, 0)))
+        context = channels(drop, 1, context)
+        # Everything else turns 0 into 0, so this one select keeps padding at 0 through the whole stack,
+        # whatever the row holds. Inside the residual add it costs nothing.
+        x = x + jnp.where(real[:, :, None], context, 0)
+        h = rms_norm(x, self.feed_forward_norm, self.epsilon)
+        return x + channels(drop, 2, self.feed_forward(h, drop))
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the encoder memory, feed-forward."""
+
+    def __init__(self, config: T5Config, dtype: jnp.dtype) -> None:
+        self.epsilon = config.norm_epsilon
+        self.self_attention_norm = parameter(dtype, config.d_model)
+        self.self_attention = Projections(config, dtype)
+        self.cross_attention_norm = parameter(dtype, config.d_model)
+        self.cross_attention = Projections(config, dtype)
+        self.feed_forward_norm = parameter(dtype, config.d_model)
+        self.feed_forward = FeedForward(config, dtype)
+
+    def memory(self, encoded: Float[Array, "B L D"]) -> dict[str, Float[Array, "B H L K"]]:
+        """Cross-attention key and value; 0 where encoded is 0."""
+        block = self.cross_attention
+        return {"key": block.split(encoded, block.key), "value": block.split(encoded, block.value)}
+
+    def step(
+        self,
+        x: Float[Array, "S D"],
+        cache: dict[str, Float[Array, "S H T K"]],
+        memory: dict[str, Float[Array, "M H L K"]],
+        memory_visible: Bool[Array, "S L"],
+        positions: Int[Array, "S"],
+        bias: Float32[Array, "S H T"],
+        memory_index: Int[Array, "S"] | None,
+    ) -> tuple[Float[Array, "S D"], dict[str, Float[Array, "S H T K"]]]:
+        """One token a slot: the layer's output, and the cache with this token's key and value in it."""
+        own = self.self_attention
+        h = rms_norm(x, self.self_attention_norm, self.epsilon)
+        slots = jnp.arange(x.shape[0])
+        key = cache["key"].at[slots, :, positions].set(own.split_step(h, own.key), mode="drop")
+        value = cache["value"].at[slots, :, positions].set(own.split_step(h, own.value), mode="drop")
+        past = jnp.arange(key.shape[2])[None, :] <= positions[:, None]
+        # A reused slot may hold anything beyond its position, including NaN.
+        clean = jnp.where(past[:, None, :, None], value, 0)
+        x = x + own.join_step(
+            step_attention(own.split_step(h, own.query), key, clean, past[:, None, :], bias)
+        )
+
+        cross = self.cross_attention
+        h = rms_norm(x, self.cross_attention_norm, self.epsilon)
+        if memory_index is not None:
+            memory = {name: leaf[memory_index] for name, leaf in memory.items()}
+        context = step_attention(
+            cross.split_step(h, cross.query), memory["key"], memory["value"], memory_visible[:, None, :], None
+        )
+        x = x + cross.join_step(context)
+        x = x + self.feed_forward(rms_norm(x, self.feed_forward_norm, self.epsilon))
+        return x, {"key": key, "value": value}
+
+    def targets(
+        self, x: Float[Array, "B C T D"], encoded: Float[Array, "B L D"], memory_visible: Bool[Array, "B L"],
+        causal: Bool[Array, "T T"], bias: Float32[Array, "1 H T T"], attend: Attention,
+        drop: LayerDropout | None,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """Teacher forcing. All C * T queries of an input read its one memory."""
+        B, C, T, D = x.shape
+        own, cross = self.self_attention, self.cross_attention
+        flat = x.reshape(B * C, T, D)
+        h = rms_norm(flat, self.self_attention_norm, self.epsilon)
+        query, key, value = (own.split(h, weight) for weight in (own.query, own.key, own.value))
+        context = own.join(attend(query, key, value, causal[None, None], bias, _weights(drop, 0)))
+        flat = flat + channels(drop, 1, context)
+
+        wide = flat.reshape(B, C * T, D)
+        h = rms_norm(wide, self.cross_attention_norm, self.epsilon)
+        memory = self.memory(encoded)
+        context = attend(
+            cross.split(h, cross.query),
+            memory["key"],
+            memory["value"],
+            memory_visible[:, None, None, :],
+            None,
+            _weights(drop, 1),
+        )
+        wide = wide + channels(drop, 2, cross.join(context))
+        h = rms_norm(wide, self.feed_forward_norm, self.epsilon)
+        wide = wide + channels(drop, 3, self.feed_forward(h, drop))
+        return wide.reshape(B, C, T, D)
+
+
+class Encoder(nnx.Module):
+    """A stack of encoder layers with their shared position table and final norm."""
+
+    def __init__(self, config: T5Config, layout: Layout, dtype: jnp.dtype) -> None:
+        self.config = config
+        self.layout = layout
+        self.relative_bias = parameter(dtype, config.relative_buckets, config.num_heads)
+        self.layers = make_layers(layout, config.num_encoder_layers, lambda: EncoderLayer(config, dtype))
+        self.final_norm = parameter(dtype, config.d_model)
+
+    def __call__(
+        self, x: Float[Array, "B L D"], real: Bool[Array, "B L"], attend: Attention,
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B L D"]:  # fmt: skip
+        """x is 0 where not real, and so is the output."""
+        bias = encoder_bias(self.relative_bias[...], x.shape[1], self.config)[None]
+
+        def body(
+            layer: EncoderLayer, carry: Float[Array, "B L D"], drop: LayerDropout | None
+        ) -> tuple[Float[Array, "B L D"], None]:
+            return layer(carry, real, bias, attend, drop), None
+
+        ends, inner = self._draw(dropout, x.shape[1])
+        x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
+        return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
+
+    def _draw(self, dropout: Dropout | None, L: int) -> tuple[LayerDropout | None, PyTree]:
+        if dropout is None:
+            return None, None
+        config = self.config
+        places = (config.d_ff, *(config.d_model,) * 2)
+        return dropout.draw(
+            self.layout, config.num_encoder_layers, config.d_model, places, (L,), config.num_heads
+        )
+
+
+class Decoder(nnx.Module):
+    """A stack of decoder layers with their shared position table and final norm."""
+
+    def __init__(self, config: T5Config, layout: Layout, dtype: jnp.dtype) -> None:
+        self.config = config
+        self.layout = layout
+        self.relative_bias = parameter(dtype, config.relative_buckets, config.num_heads)
+        self.layers = make_layers(layout, config.num_decoder_layers, lambda: DecoderLayer(config, dtype))
+        self.final_norm = parameter(dtype, config.d_model)
+
+    def memory(self, encoded: Float[Array, "B L D"]) -> PyTree:
+        """Keys and values [B, H, L, K] of each layer."""
+
+        def body(layer: DecoderLayer, carry: None, _: None) -> tuple[None, PyTree]:
+            return carry, layer.memory(encoded)
+
+        return fold(self.layers, body, None)[1]
+
+    def step(
+        self, x: Float[Array, "S D"], cache: PyTree, memory: PyTree, memory_visible: Bool[Array, "S L"],
+        positions: Int[Array, "S"], new_tokens: int, memory_index: Int[Array, "S"] | None,
+    ) -> tuple[Float[Array, "S D"], PyTree]:  # fmt: skip
+        """The stack's output after the final norm, and the cache one token longer."""
+        bias = step_bias(self.relative_bias[...], positions, new_tokens, self.config)
+
+        def body(
+            layer: DecoderLayer, carry: Float[Array, "S D"], own: tuple[PyTree, PyTree]
+        ) -> tuple[Float[Array, "S D"], PyTree]:
+            return layer.step(carry, own[0], own[1], memory_visible, positions, bias, memory_index)
+
+        x, cache = fold(self.layers, body, x, _zip_layers(cache, memory))
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon), cache
+
+    def targets(
+        self, x: Float[Array, "B C T D"], encoded: Float[Array, "B L D"], memory_visible: Bool[Array, "B L"],
+        attend: Attention, dropout: Dropout | None = None,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """The stack's output after the final norm, for each target."""
+        T = x.shape[2]
+        causal = jnp.tril(jnp.ones((T, T), bool))
+        bias = causal_bias(self.relative_bias[...], T, self.config)[None]
+
+        def body(
+            layer: DecoderLayer, carry: Float[Array, "B C T D"], drop: LayerDropout | None
+        ) -> tuple[Float[Array, "B C T D"], None]:
+            return layer.targets(carry, encoded, memory_visible, causal, bias, attend, drop), None
+
+        ends, inner = self._draw(dropout, T, encoded.shape[1])
+        x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
+        return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
+
+    def _draw(self, dropout: Dropout | None, T: int, L: int) -> tuple[LayerDropout | None, PyTree]:
+        if dropout is None:
+            return None, None
+        config = self.config
+        places = (config.d_ff, *(config.d_model,) * 3)
+        return dropout.draw(
+            self.layout, config.num_decoder_layers, config.d_model, places, (T, L), config.num_heads
+        )
+
+
+def _weights(drop: LayerDropout | None, place: int) -> WeightDropout | None:
+    return None if drop is None else partial(drop.attended, place)
+
+
+def _zip_layers(cache: PyTree, memory: PyTree) -> PyTree:
+    return tuple(zip(cache, memory, strict=True)) if isinstance(cache, tuple) else (cache, memory)

@@ -1,0 +1,328 @@
+"""Files that are generated from the code, whole or in part. `python -m chorus_server.reference` writes them.
+
+A test compares the files in the repository with what the code generates.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+
+from chorus_server.cli import shown_default, written
+from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
+from chorus_server.settings import GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
+from chorus_server.tuning.document.data import DataDocument, DataSource
+from chorus_server.tuning.document.fields import DocumentModel
+from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.document.prompt import PromptDocument
+from chorus_server.tuning.document.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+SETTINGS_FILE = """\
+[http]
+http_host = "0.0.0.0"
+api_key_file = "/etc/chorus/key"
+
+[engine]
+model = "google/flan-t5-small"
+shapes = "medium"
+
+[store]
+data_dir = "/var/lib/chorus"
+
+[tuning]
+tuning_share = 0.2
+"""
+"""The example in docs/settings.md."""
+
+CHANGE_FIRST = {
+    "model": "The base that ships is small: name your own, as a folder or a hub id.",
+    "data_dir": "It holds everything that must last: put it on a disk that is backed up.",
+    "http_host": "By default only this machine reaches the server; any other address needs a key.",
+    "api_key_file": "A file of one line, 16 characters or more; every caller then sends the key.",
+    "shapes": "Short inputs start sooner with `small`; an accelerator serves more at once with `large`.",
+    "prompt_rows": "All prompts in use at once should fit: tasks in use times the rows of a prompt.",
+    "tuning_share": "Tuning runs only when no request waits; give it a share if jobs must go on under load.",
+    "drain_seconds": "Keep it below the time after which your supervisor kills the process.",
+}
+"""What an operator changes first, and why."""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "To serve a model of your own to other machines, write `chorus.toml` and start with it:",
+        "",
+        "```toml",
+        *SETTINGS_FILE.splitlines(),
+        "```",
+        "",
+        "    chorus serve --config chorus.toml",
+        "",
+        "You can also give a setting as a flag (`--data-dir /var/lib/chorus`) or as an environment variable",
+        "(`CHORUS_DATA_DIR=/var/lib/chorus`). A flag overrides a variable, a variable overrides the file",
+        "that `--config` or `CHORUS_CONFIG` names, and the file overrides the default. Lists are written",
+        "`64,128`, shapes `128x64x16,256x64x16` (in the file also as arrays). A secret is never a setting:",
+        "settings name the file that holds it.",
+        "",
+        "## What to change first",
+        "",
+        "| setting | why |",
+        "| --- | --- |",
+        *(f"| `{name}` | {why} |" for name, why in CHANGE_FIRST.items()),
+        "",
+        "`python -m chorus_server.reference` generates everything below from the package `settings`.",
+    ]
+    for group, members in GROUPS.items():
+        lines += ["", f"## `[{group}]`", "", f"{title_of(group)}.", ""]
+        lines += [
+            "| setting | flag and variable | values | default | meaning |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for name, field in members.model_fields.items():
+            default = f"`{shown_default(field)}`" if shown_default(field) else ""
+            values = _values(field.annotation, field.metadata)
+            given = f"`{flag_of(name)}` `{variable_of(name)}`"
+            lines.append(f"| `{name}` | {given} | {values} | {default} | {field.description} |")
+    lines += [
+        "",
+        "## The presets of `shapes`",
+        "",
+        "To replace one list of a preset, give the setting of that name. More programs take longer to",
+        "compile at the first start. More slots take more memory; the server prints how much when it starts.",
+        "",
+        "| `shapes` | programs | `input_lengths` | `batch_rows` | `blocks` | `score_buckets` |",
+        "| --- | ---: | --- | --- | --- | --- |",
+    ]
+    for name, lists in PRESETS.items():
+        cells = " | ".join(f"`{written(each)}`" for each in lists)
+        lines.append(f"| `{name}` | {program_count(build_ladder(*lists))} | {cells} |")
+    lines += [
+        "",
+        "## Removed settings",
+        "",
+        "If you still give one of these, as a flag, a variable or in the file, the server says so and ends.",
+        "",
+        "| removed | what happens now |",
+        "| --- | --- |",
+        *(f"| `{name}` | {told[0].upper()}{told[1:]}. |" for name, told in REMOVED.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+METRICS_EXAMPLE = """\
+$ curl -s http://127.0.0.1:8000/metrics | grep -E '^chorus_(requests_total|queued|prompt_rows_res)'
+chorus_requests_total{kind="generate",outcome="ok"} 6.0
+chorus_requests_total{kind="score",outcome="ok"} 8.0
+chorus_queued_requests 0.0
+chorus_prompt_rows_resident 120.0
+"""
+"""The example in docs/metrics.md: a real server's answer."""
+
+FIRST_QUERIES = {
+    "Does it take requests?": "chorus_ready",
+    "How many answers a second?": "sum(rate(chorus_requests_total[5m])) by (outcome)",
+    "How long do requests take?": (
+        "histogram_quantile(0.99, sum(rate(chorus_request_seconds_bucket[5m])) by (le))"
+    ),
+    "Does it turn requests away?": "sum(rate(chorus_requests_refused_total[5m])) by (code)",
+    "Are prompts evicted from the device?": "rate(chorus_prompt_evictions_total[5m])",
+    "Does it train?": "chorus_tuning_running",
+}
+"""What an operator watches first."""
+
+
+def metrics_page() -> str:
+    """docs/metrics.md."""
+    from chorus_server.api.metrics import Metrics
+
+    lines = [
+        "# Metrics",
+        "",
+        "To look at a server's figures, ask it for them:",
+        "",
+        "```console",
+        *METRICS_EXAMPLE.splitlines(),
+        "```",
+        "",
+        "`GET /metrics` answers in Prometheus's text format. If the server has a key, send that key or the",
+        "scrape token (`scrape_token_file`). `docker compose up` starts Prometheus with alert rules, and",
+        "Grafana with a dashboard, beside the server. To begin with, watch these:",
+        "",
+        "| question | query |",
+        "| --- | --- |",
+        *(f"| {question} | `{query}` |" for question, query in FIRST_QUERIES.items()),
+        "",
+        "A histogram `NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. The first 50 tenants",
+        "and the first `CHORUS_METRICS_TASK_SERIES` tasks have series of their own; others count as `other`.",
+        "",
+        "`python -m chorus_server.reference` generates everything below from the code.",
+        "",
+        "| name | kind | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for series in Metrics().registry.table:
+        labels = ", ".join(f"`{label}`" for label in series.labels)
+        lines.append(f"| `{series.name}` | {series.kind} | {labels} | {series.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def openapi_page() -> str:
+    """docs/openapi.json: the document of an application that does not serve yet."""
+    from chorus_server.api.routes.document import openapi_document
+    from chorus_server.app import build_app, close_app
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = build_app(Settings(model="any", data_dir=Path(folder)))
+        try:
+            document: dict[str, Any] = openapi_document(app.api)
+        finally:
+            close_app(app)
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def tuning_page() -> str:
+    """docs/tuning.md, with the fields of a job document between its markers."""
+    page = (DOCS / "tuning.md").read_text(encoding="utf-8")
+    for model in (JobDocument, PromptDocument, DataDocument, DataSource, Recipe):
+        begin, end = (
+            f"<!-- {model.__name__}: made by python -m chorus_server.reference -->\n",
+            "<!-- end -->\n",
+        )
+        before, _, rest = page.partition(begin)
+        page = before + begin + _fields(model) + end + rest.partition(end)[2]
+    return page
+
+
+def _fields(model: type[DocumentModel]) -> str:
+    """A table of the fields that a model adds to its parent's."""
+    parent = model.__mro__[1]
+    known = parent.model_fields if issubclass(parent, DocumentModel) else {}
+    lines = ["| field | values | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        if name not in known:
+            none = field.default is None or field.default_factory is not None
+            default = "" if none else f"`{json.dumps(field.default)}`"
+            values = _values(field.annotation, field.metadata)
+            lines.append(f"| `{name}` | {values} | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+BESIDE = ("task", "data", "recipe")
+"""Fields of a job document that are parameters of the client's method."""
+
+
+def job_fields_module() -> str:
+    """Types of the fields that the client passes on. They are generated because the client imports nothing of
+    the server."""
+    lines = [
+        '"""The fields of a job document that `client.tuning.start` passes on.',
+        "",
+        "Made by `python -m chorus_server.reference`.",
+        '"""',
+        "",
+        "from collections.abc import Mapping, Sequence",
+        "from typing import Any, TypedDict",
+        "",
+        "",
+        "class JobFields(TypedDict, total=False):",
+        '    """docs/tuning.md has their bounds and defaults. A field that is None is left out."""',
+    ]
+    for name, field in JobDocument.model_fields.items():
+        if name not in BESIDE:
+            lines += [
+                "",
+                f"    {name}: {_written_type(field.annotation)} | None",
+                *_docstring(field.description),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _docstring(text: str | None) -> Iterator[str]:
+    lines = textwrap.wrap(f'"""{text}', 106)
+    if len(lines[-1]) > 103:
+        lines.append("")
+    lines[-1] += '"""'
+    return (f"    {line}" for line in lines)
+
+
+def _written_type(kind: Any) -> str:
+    """A field's type as a caller may write a value: any list, any object."""
+    kind, _ = _bare(kind, [])
+    if _is_union(kind):
+        return " | ".join(_written_type(part) for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) is tuple:
+        return f"Sequence[{_written_type(get_args(kind)[0])}]"
+    if get_origin(kind) is dict:
+        return f"Mapping[{', '.join(map(_written_type, get_args(kind)))}]"
+    if isinstance(kind, type) and issubclass(kind, DocumentModel):
+        return "Mapping[str, Any]"
+    return "Any" if kind is Any else str(kind.__name__)
+
+
+GENERATED = {
+    "docs/settings.md": settings_page,
+    "docs/metrics.md": metrics_page,
+    "docs/openapi.json": openapi_page,
+    "docs/tuning.md": tuning_page,
+    "clients/chorus/types/job_fields.py": job_fields_module,
+}
+"""Path in the repository, and the function that makes the content."""
+
+
+def main() -> None:
+    """Write every file."""
+    for name, render in GENERATED.items():
+        (ROOT / name).write_text(render(), encoding="utf-8")
+        click.echo(name)
+
+
+def _values(kind: Any, metadata: list[Any]) -> str:
+    parts = [part for part in (get_args(kind) if _is_union(kind) else (kind,)) if part is not type(None)]
+    first, metadata = _bare(parts[0], metadata)
+    if get_origin(first) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(first))
+    names = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
+    if isinstance(first, type) and issubclass(first, DocumentModel):
+        shown = "object"
+    elif get_origin(first) is dict:
+        shown = "object" if get_args(first)[1] is Any else "object of texts"
+    else:
+        shown = names.get(first, "list")
+    most = "of at most {} characters" if first is str else "of at most {}"
+    signs = (("ge", "≥ {}"), ("gt", "> {}"), ("le", "≤ {}"), ("max_length", most))
+    bounds = [
+        sign.format(getattr(item, attribute))
+        for item in metadata
+        for attribute, sign in signs
+        if getattr(item, attribute, None) is not None
+    ]
+    return " ".join([shown, *bounds])
+
+
+def _is_union(kind: Any) -> bool:
+    return isinstance(kind, UnionType) or get_origin(kind) is Union
+
+
+def _bare(kind: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
+    """A type without its annotations, which are added to `metadata`."""
+    if get_origin(kind) is not Annotated:
+        return kind, metadata
+    bare, *own = get_args(kind)
+    return bare, [*metadata, *(item for each in own for item in getattr(each, "metadata", [each]))]
+
+
+if __name__ == "__main__":
+    main()

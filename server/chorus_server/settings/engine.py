@@ -1,0 +1,108 @@
+"""Settings under `[engine]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from chorus_server.settings.values import MIB, YEAR_SECONDS, NumberList, SettingsGroup, ShapeList
+
+
+class EngineSettings(SettingsGroup):
+    """The model, the devices that it runs on, and the shapes that it is compiled for."""
+
+    model: str = Field(
+        "embedded",
+        description="Base model: a folder, a Hugging Face hub id, a `gs://` T5X folder, or `embedded`, the "
+        "small one that ships with Chorus.",
+    )
+    compute_dtype: Literal["auto", "f32", "bf16"] = Field(
+        "auto", description="Type the model computes in. `auto` is f32 on a CPU and bf16 on an accelerator."
+    )
+    matrix_dtype: Literal["auto", "bf16"] = Field(
+        "auto",
+        description="Type that the model's matrices are kept and multiplied in. `auto` is the compute type; "
+        "`bf16` beside f32 halves their memory and, on a CPU with bf16 instructions, makes answers a third "
+        "faster; docs/models.md says what it changes.",
+    )
+    layout: Literal["unrolled", "scanned"] = Field(
+        "unrolled",
+        description="One buffer for each layer's weights (fast decode), or all stacked (fast compile).",
+    )
+    attention: Literal["auto", "xla", "cudnn"] = Field(
+        "auto",
+        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, XLA by "
+        "pairs of rows on one CPU, else XLA.",
+    )
+    model_devices: int = Field(
+        1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are split."
+    )
+    data_devices: int = Field(
+        1,
+        ge=1,
+        description="Groups of `model_devices` devices; each holds all weights and part of the rows and "
+        "slots.",
+    )
+    memory_limit_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Device memory that may be used; by default nine tenths of what the device has.",
+    )
+    prompt_rows: int = Field(8192, ge=1, description="Rows of the device-resident prompt table.")
+    host_prompts_bytes: int = Field(
+        512 * MIB, ge=0, description="Prompt values kept in host memory, in bytes."
+    )
+    shapes: Literal["small", "medium", "large"] = Field(
+        "medium",
+        description="Shapes that are compiled: `small` for inputs of up to 256 tokens, which is ready "
+        "soonest; `medium` for up to 512; `large` with more rows and slots, for an accelerator.",
+    )
+    input_lengths: NumberList | None = Field(
+        None,
+        description="Compiled input lengths in tokens (prompt, text and `</s>`), instead of those of "
+        "`shapes`; the largest is the limit of an input.",
+    )
+    batch_rows: NumberList | None = Field(
+        None,
+        description="Batch sizes of the encoder that are compiled at each length, instead of those of "
+        "`shapes`.",
+    )
+    blocks: ShapeList | None = Field(
+        None,
+        description="Decode blocks as INPUTxNEWxSLOTS, instead of those of `shapes`: input tokens, new "
+        "tokens and number of sequences that fit into one.",
+    )
+    score_buckets: ShapeList | None = Field(
+        None,
+        description="Label ranking as LABELSxTOKENS of one dispatch, instead of those of `shapes`; more "
+        "labels take more dispatches.",
+    )
+    batch_invariant: bool = Field(
+        False,
+        description="Use one compiled shape for each input length, so that load cannot change an answer's "
+        "rounding.",
+    )
+    decode_tokens_per_dispatch: int = Field(
+        4,
+        ge=1,
+        description="Tokens decoded in one device step for each sequence: more is faster, but answers "
+        "arrive later.",
+    )
+    step_timeout_seconds: float = Field(
+        120.0,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="A device step that takes longer than this ends the process; 0 means no limit.",
+    )
+    max_programs: int = Field(
+        128,
+        ge=1,
+        description="Most programs that a start may compile. Lengths, batch sizes and blocks multiply.",
+    )
+    compile_cache_dir: Path | None = Field(
+        None,
+        description="Folder that keeps compiled programs for later starts; by default `compile_cache` in "
+        "the data folder.",
+    )

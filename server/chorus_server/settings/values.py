@@ -1,0 +1,81 @@
+"""Rules that hold for the value of any setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from chorus_server.urls import split_http_url
+from prompts_store.text import has_control_characters, is_unicode
+
+MIB = 1 << 20
+
+YEAR_SECONDS = 31_536_000
+"""The longest time that any setting may give: clocks and locks cannot wait for ever longer."""
+
+_LARGEST = 2**53
+
+
+def _numbers(value: Any) -> Any:
+    """Turn `64,128` into a tuple; leave anything else as it is."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _shapes(value: Any) -> Any:
+    """Turn `128x64x16,256x64x16` into tuples; leave anything else as it is."""
+    return tuple(tuple(part.split("x")) if isinstance(part, str) else part for part in _numbers(value))
+
+
+def _http_urls(value: tuple[str, ...]) -> tuple[str, ...]:
+    for url in value:
+        split_http_url(url)
+    return value
+
+
+_Number = Annotated[int, Field(ge=1, le=65_536)]
+NumberList = Annotated[tuple[_Number, ...], BeforeValidator(_numbers), Field(min_length=1)]
+UrlList = Annotated[tuple[str, ...], BeforeValidator(_numbers), AfterValidator(_http_urls)]
+PathList = Annotated[tuple[Path, ...], BeforeValidator(_numbers)]
+ShapeList = Annotated[tuple[tuple[_Number, ...], ...], BeforeValidator(_shapes), Field(min_length=1)]
+
+
+class SettingsGroup(BaseModel):
+    """Settings that belong together, each with its bounds, its default and its meaning. Frozen.
+
+    In every group, values that no name, path, URL or machine number can have are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_text(cls, value: Any, info: ValidationInfo) -> Any:
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if not isinstance(text, str | Path):
+                continue
+            if has_control_characters(str(text)) or not is_unicode(str(text)):
+                raise ValueError("must contain no control characters, and be UTF-8")
+            if text == "" and not isinstance(cls.model_fields[str(info.field_name)].default, tuple):
+                raise ValueError("must not be empty; leave it out to get the default")
+        return value
+
+    @field_validator("*", check_fields=False)
+    @classmethod
+    def _machine_number(cls, value: Any) -> Any:
+        parts = value if isinstance(value, tuple) else (value,)
+        numbers = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+        if any(isinstance(number, int) and number > _LARGEST for number in numbers):
+            raise ValueError(f"must be at most {_LARGEST}")
+        return value

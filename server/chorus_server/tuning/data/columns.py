@@ -1,0 +1,87 @@
+"""Makes a task's text and answers from the columns of a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.document.prompt import PromptDocument
+from prompts_store.errors import InvalidError
+from prompts_store.tasks.template import parse_template
+from prompts_store.text import is_unicode, shown
+
+
+def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str) -> TextRow:
+    """One row of a file: its text, from the prompt's template, and its answers, from the target column.
+
+    Raises:
+        InvalidInputError: a column is missing, a value is empty or nested, or `target_texts` lacks an answer.
+            The message names the row.
+    """
+    template, place = parse_template(prompt.template), f"row {row}"
+    values = {name: _text(record, prompt.columns.get(name, name), place, field) for name in template.fields}
+    try:
+        text = template.render(values)
+    except InvalidError as error:
+        raise _refused(f"{place}: {error.message}", field) from error
+    return TextRow(row, text, _answers(prompt, record, place, field))
+
+
+def _answers(prompt: PromptDocument, record: Mapping[str, Any], place: str, field: str) -> tuple[str, ...]:
+    target, target_texts = prompt.target, prompt.target_texts
+    value = _value(record, target, place, field)
+    several = list(value) if isinstance(value, list | tuple) else [value]
+    if not several:
+        raise _refused(f"{place}: the column {shown(target)} has no answer", field)
+    texts = [_plain(each, target, place, field) for each in several]
+    for text in texts:
+        if target_texts and text not in target_texts:
+            known = ", ".join(sorted(target_texts)[:10])
+            message = f"{place}: target_texts does not say how to write {ascii(text)[:60]} (it has {known})"
+            raise _refused(message, field)
+    answers = tuple(target_texts[text] if target_texts else text for text in texts)
+    if not all(answer.strip() for answer in answers):
+        raise _refused(f"{place}: the column {shown(target)} is empty", field)
+    return answers
+
+
+def _text(record: Mapping[str, Any], column: str, place: str, field: str) -> str:
+    text = _plain(_value(record, column, place, field), column, place, field)
+    if not text.strip():
+        raise _refused(f"{place}: the column {shown(column)} is empty", field)
+    return text
+
+
+def _value(record: Mapping[str, Any], column: str, place: str, field: str) -> Any:
+    if column not in record:
+        known = ", ".join(shown(name) for name in list(record)[:10])
+        raise _refused(f"{place}: there is no column {shown(column)}; the row has {known or 'none'}", field)
+    if record[column] is None:
+        raise _refused(f"{place}: the column {shown(column)} is empty", field)
+    return record[column]
+
+
+def _plain(value: Any, column: str, place: str, field: str) -> str:
+    """A text unchanged, a truth value as `true` or `false`, a number as JSON writes it."""
+    if isinstance(value, str):
+        if not is_unicode(value):
+            raise _refused(f"{place}: the column {shown(column)} holds a lone surrogate", field)
+        if "\0" in value:
+            raise _refused(f"{place}: the column {shown(column)} holds a NUL character; remove it", field)
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    message = (
+        f"{place}: the column {shown(column)} holds {type(value).__name__}; expected a text, number or truth "
+        "value"
+    )
+    raise _refused(message, field)
+
+
+def _refused(message: str, field: str) -> InvalidInputError:
+    return InvalidInputError(message, field=field, code="invalid_data")

@@ -1,0 +1,189 @@
+"""The document of a tuning job, as it is sent, stored and run.
+
+    {"task": "sst2", "data": {"train": {"file": "file-..."}}, "template": "{sentence}", "labels": [...], ...}
+
+One job trains one prompt, an `ensemble` of them (the same data, other random keys), or several: each entry of
+`prompts` overrides what stands beside that list. A completed document has every prompt in `prompts`, with all
+defaults written out, and completing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.document.fields import MAX_ITEMS, PRINTABLE, FieldPaths, refuse
+from chorus_server.tuning.document.prompt import PromptDocument
+from chorus_server.tuning.document.recipe import SHARED
+from prompts_store.errors import InvalidError
+from prompts_store.names import check_name
+
+MAX_PROMPTS = 64
+"""Most prompts of one job: they share every dispatch."""
+
+
+class JobDocument(PromptDocument):
+    """A tuning job: one prompt, an ensemble of them, or several (`prompts`) in one compiled step."""
+
+    most: ClassVar[Mapping[str, int | str]] = {
+        "prompts": MAX_PROMPTS,
+        "labels": MAX_ITEMS,
+        "columns": MAX_ITEMS,
+        "target_texts": MAX_ITEMS,
+        "column_names": MAX_ITEMS,
+    }
+    long_texts: ClassVar[Collection[str] | None] = None
+
+    prompts: tuple[PromptDocument, ...] = Field(
+        default_factory=tuple,
+        strict=False,
+        fail_fast=True,
+        min_length=1,
+        max_length=MAX_PROMPTS,
+        description="Several prompts in one compiled step. What stands beside this list is the default of "
+        "each.",
+    )
+    seed: int = Field(
+        0, ge=0, le=2**63 - 1, description="Of everything random in the job, with each prompt's `index`."
+    )
+    ensemble: int | None = Field(
+        None,
+        ge=2,
+        le=MAX_PROMPTS,
+        description="Make so many prompts of the same data, and an ensemble of them.",
+    )
+    ensemble_name: Annotated[str, Field(min_length=1, max_length=64), PRINTABLE] | None = Field(
+        None, description="What they are registered as; the task's name and `-ensemble` when left out."
+    )
+    promote: bool = Field(
+        False,
+        description="Move `@live` to the new version (of an ensemble's prompts, to the best on validation); "
+        "needs the scope `prompts:write`. A task's first version gets it anyway.",
+    )
+    base_fingerprint: Annotated[str, Field(min_length=1, max_length=128), PRINTABLE] | None = Field(
+        None, description="Refuse the job on another base model."
+    )
+
+    @staticmethod
+    def from_json(document: Any) -> JobDocument:
+        """Read a document, as sent or as `to_json` writes it, and complete it.
+
+        Raises:
+            InvalidInputError: see `read` and `completed`.
+        """
+        return JobDocument.read(document).completed()
+
+    def to_json(self) -> dict[str, Any]:
+        """The completed document as plain JSON values, with all defaults."""
+        return self.model_dump(mode="json", exclude=set(PromptDocument.model_fields))
+
+    def completed(self) -> JobDocument:
+        """The document with every prompt in `prompts` and every default written out.
+
+        Raises:
+            InvalidInputError: a field is missing, or values do not go together. `field` is the dotted path
+                at which the field was sent, such as `prompts.1.recipe.learning_rate`.
+        """
+        entries = [entry.over(self) for entry in self.prompts or (PromptDocument(),)]
+        paths = self.paths
+        prompts = [entry.with_defaults(place, paths[place]) for place, entry in enumerate(entries)]
+        _check_shared(prompts, entries, paths)
+        name = self._name_of_ensemble(prompts)
+        _check_indices(prompts, entries, paths)
+        return JobDocument(
+            prompts=tuple(prompts),
+            seed=self.seed,
+            ensemble=self.ensemble,
+            ensemble_name=name,
+            promote=self.promote,
+            base_fingerprint=self.base_fingerprint,
+        )
+
+    @property
+    def paths(self) -> list[FieldPaths]:
+        """Where the fields of each prompt were sent."""
+        beside = ("", self)
+        entries = [(f"prompts.{place}.", entry) for place, entry in enumerate(self.prompts)]
+        return [FieldPaths((entry, beside)) for entry in entries] or [FieldPaths((beside,))]
+
+    @property
+    def sources(self) -> Iterator[tuple[str, str, str]]:
+        """Dotted path, kind and value of every source in the document, as it was sent."""
+        parts = [
+            ("data", self.data),
+            *((f"prompts.{n}.data", each.data) for n, each in enumerate(self.prompts)),
+        ]
+        for path, data in parts:
+            for split, source in data.splits.items():
+                for kind, value in source.to_json().items():
+                    yield f"{path}.{split}.{kind}", kind, value
+
+    @property
+    def members(self) -> tuple[PromptDocument, ...]:
+        """The prompts that are trained. Member n of an ensemble has the index of its entry, plus n."""
+        if self.ensemble is None:
+            return self.prompts
+        first = self.prompts[0]
+        return tuple(first.model_copy(update={"index": first.index + n}) for n in range(self.ensemble))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that get new versions, without repetition."""
+        return tuple(dict.fromkeys(prompt.task for prompt in self.prompts))
+
+    def for_base(self, fingerprint: str) -> JobDocument:
+        """The document, bound to a base model.
+
+        Raises:
+            InvalidInputError: `base_mismatch`: the document names another.
+        """
+        if self.base_fingerprint not in (None, fingerprint):
+            message = "is of another base model; leave it out, or send the job to a server of that model"
+            refuse(message, "base_fingerprint", code="base_mismatch")
+        return self.model_copy(update={"base_fingerprint": fingerprint})
+
+    def _name_of_ensemble(self, prompts: list[PromptDocument]) -> str | None:
+        if self.ensemble is None:
+            if self.ensemble_name is not None:
+                refuse("goes with ensemble, the number of its members", "ensemble_name")
+            return None
+        if len(prompts) > 1:
+            refuse("is made of one prompt's data; leave out prompts, or ensemble", "ensemble")
+        try:
+            name = self.ensemble_name or f"{prompts[0].task}-ensemble"[:64]
+            return check_name(name, field="ensemble_name")
+        except InvalidError as error:
+            field = "ensemble_name" if self.ensemble_name else "ensemble"
+            raise InvalidInputError(error.message, field=field, code=error.code) from error
+
+
+def _check_shared(
+    prompts: list[PromptDocument], entries: list[PromptDocument], paths: list[FieldPaths]
+) -> None:
+    """Refuse prompts that differ in a knob that all prompts of a job must share."""
+    for place, prompt in enumerate(prompts):
+        for name in SHARED:
+            ours, first = getattr(prompt.recipe, name), getattr(prompts[0].recipe, name)
+            if ours != first:
+                at = paths[place if entries[place].recipe.sent(name) else 0]
+                message = (
+                    f"is {ours} in prompt {place} and {first} in the first: all prompts of a job need the "
+                    "same"
+                )
+                refuse(message, at("recipe", name))
+
+
+def _check_indices(
+    prompts: list[PromptDocument], entries: list[PromptDocument], paths: list[FieldPaths]
+) -> None:
+    places: dict[int, int] = {}
+    for place, prompt in enumerate(prompts):
+        other = places.setdefault(prompt.index, place)
+        if other != place:
+            at = paths[place if entries[place].sent("index") else other]
+            refuse(
+                f"is {prompt.index} in prompts {other} and {place}: each prompt needs its own", at("index")
+            )

@@ -1,0 +1,98 @@
+"""Measures prompts on a split, one dispatch at a time, so that requests can be served in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chorus_server.tuning.data.examples import Example
+from chorus_server.tuning.metrics import measure
+from chorus_server.tuning.training.packing import PlacedExample, pack_training_inputs, pack_training_targets
+from chorus_server.tuning.training.programs import TuningPrograms
+from chorus_server.tuning.training.run import PromptTask, TrainingRun
+
+Decode = Callable[[Sequence[int]], str]
+"""Ids -> text, without control ids and sentinels."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures the prompts of one job."""
+
+    run: TrainingRun
+    programs: TuningPrograms
+    decode: Decode
+
+    def measure(
+        self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[dict[str, float] | None]
+    ) -> Iterator[None]:
+        """Measure each prompt on its split. Yields after each dispatch, and between the metrics of two
+        prompts, which take as long as a dispatch if a split is large.
+
+        Args:
+            prompts: [N, P, D] f32.
+            splits: one for each prompt; a prompt with an empty one is left out.
+            found: gets each prompt's metrics; None if its split is empty.
+        """
+        said: list[list[str]] = [[""] * len(split) for split in splits]
+        for labelled in (True, False):
+            # The shortest first, so that dispatches of similar lengths take small rungs.
+            places = sorted(
+                (
+                    (n, place)
+                    for n, split in enumerate(splits)
+                    if bool(self.run.tasks[n].labels) == labelled
+                    for place in range(len(split))
+                ),
+                key=lambda each: len(splits[each[0]][each[1]].input_ids),
+            )
+            rows = self.programs.shapes.evaluation_rows
+            for start in range(0, len(places), rows):
+                some = [(n, splits[n][place]) for n, place in places[start : start + rows]]
+                answers = self._labels(prompts, some) if labelled else self._texts(prompts, some)
+                for (n, place), answer in zip(places[start : start + rows], answers, strict=True):
+                    said[n][place] = answer
+                yield
+        for n, (task, split) in enumerate(zip(self.run.tasks, splits, strict=True)):
+            if found and found[-1] is not None and split:
+                yield
+            found.append(_measured(task, split, said[n]) if split else None)
+
+    def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
+        """The most likely label of each example."""
+        shapes, programs = self.programs.shapes, self.programs
+        ids, lengths = self._inputs(places)
+        labels = np.zeros((len(ids), shapes.labels, shapes.label_length), np.int32)
+        label_lengths = np.zeros((len(ids), shapes.labels), np.int32)
+        for row, (n, _) in enumerate(places):
+            packed, each = pack_training_targets(self.run.tasks[n].label_ids, shapes.label_length)
+            labels[row, : len(each)], label_lengths[row, : len(each)] = packed, each
+        scored = programs.score[ids.shape[1]](programs.params, prompts, ids, lengths, labels, label_lengths)
+        scores = np.asarray(scored)
+        tasks = [self.run.tasks[n] for n, _ in places]
+        return [
+            task.labels[int(row[: len(task.labels)].argmax())]
+            for task, row in zip(tasks, scores, strict=False)
+        ]
+
+    def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
+        """The greedy text of each example."""
+        programs, eos = self.programs, self.programs.functions.config.eos_id
+        ids, lengths = self._inputs(places)
+        tokens = np.asarray(programs.greedy[ids.shape[1]](programs.params, prompts, ids, lengths)).tolist()
+        texts = []
+        for (n, _), row in zip(places, tokens, strict=False):
+            row = row[: self.run.tasks[n].recipe.max_target_tokens]
+            texts.append(self.decode(row[: row.index(eos)] if eos in row else row))
+        return texts
+
+    def _inputs(self, places: Sequence[PlacedExample]) -> tuple[Any, Any]:
+        shapes = self.programs.shapes
+        return pack_training_inputs(self.programs.vocab_rows, shapes, places, shapes.evaluation_rows)
+
+
+def _measured(task: PromptTask, split: Sequence[Example], said: Sequence[str]) -> dict[str, float]:
+    return measure(task.metrics, said, [example.answers for example in split], task.labels)

@@ -1,0 +1,132 @@
+"""The shapes that a job's programs are compiled for: a small ladder, made from the job's data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.training.run import TrainingRun
+
+ROUNDING = 8
+"""Input lengths are multiples of this."""
+WORTH = 0.2
+"""A rung must save this share of the padded tokens, because each costs a compile."""
+_TRIED = 24
+"""Most lengths that are considered as rungs, since all pairs of them are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingShapes:
+    """Shapes of dispatches. Each input length costs a training program, and one for each kind of evaluation.
+
+    Attributes:
+        prompts: N.
+        prompt_length: P.
+        width: D.
+        rows_per_prompt: M, rows of each prompt in a micro-batch.
+        input_lengths: L of each rung, ascending, prompt and `</s>` included.
+        rows_by_length: rows of each prompt in a dispatch of each rung; each divides M.
+        target_length: T.
+        evaluation_rows: rows of an evaluation dispatch.
+        labels: C, most labels of a task; 0 if no task has any.
+        label_length: T of a label.
+        new_tokens: most tokens of a free text; 0 if every task has labels.
+    """
+
+    prompts: int
+    prompt_length: int
+    width: int
+    rows_per_prompt: int
+    input_lengths: tuple[int, ...]
+    target_length: int
+    evaluation_rows: int
+    labels: int
+    label_length: int
+    new_tokens: int
+    rows_by_length: tuple[int, ...] = ()
+
+    def rows_at(self, length: int) -> int:
+        """Rows of each prompt in a dispatch of the rung of this length."""
+        if not self.rows_by_length:
+            return self.rows_per_prompt
+        return self.rows_by_length[self.input_lengths.index(length)]
+
+    def input_length(self, longest: int) -> int:
+        """The smallest rung that holds an input of `longest` tokens."""
+        return next(length for length in self.input_lengths if length >= longest)
+
+
+def shapes_for(
+    run: TrainingRun,
+    *,
+    rungs: int = 3,
+    evaluation_rows: int | None = None,
+    dispatch_tokens: int | None = None,
+) -> TrainingShapes:
+    """Shapes into which everything in the job fits.
+
+    Args:
+        rungs: most input lengths; those are chosen that pad the job's inputs least.
+        evaluation_rows: rows of an evaluation dispatch; as many as a micro-batch has if left out.
+        dispatch_tokens: most input tokens of a prompt in a dispatch: rungs that would have more get half the
+            rows, a quarter and so on, but at least one. If left out, all have M rows.
+
+    Raises:
+        InvalidInputError: `rungs` or `evaluation_rows` is below 1.
+    """
+    if rungs < 1 or (evaluation_rows is not None and evaluation_rows < 1):
+        raise InvalidInputError("rungs and evaluation_rows are at least 1", field="shapes")
+    P, M, N = run.recipe.prompt_length, run.micro_batch_size, len(run.tasks)
+    every = [
+        example
+        for task in run.tasks
+        for split in (task.train, task.validation, task.test)
+        for example in split
+    ]
+    free = [task for task in run.tasks if not task.labels]
+    labels = [ids for task in run.tasks for ids in task.label_ids]
+    lengths = _rungs([P + len(example.input_ids) for example in every], rungs)
+    return TrainingShapes(
+        prompts=N,
+        prompt_length=P,
+        width=run.width,
+        rows_per_prompt=M,
+        input_lengths=lengths,
+        rows_by_length=tuple(rows_within(dispatch_tokens, length, M) for length in lengths),
+        target_length=max(len(example.target_ids) for example in every),
+        evaluation_rows=evaluation_rows or N * M,
+        labels=max((len(task.labels) for task in run.tasks), default=0),
+        label_length=max((len(ids) for ids in labels), default=0),
+        new_tokens=max((task.recipe.max_target_tokens for task in free), default=0),
+    )
+
+
+def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
+    """At most so many rungs, each worth its compile: those with the fewest tokens, with padding."""
+    inputs = Counter(-(-length // ROUNDING) * ROUNDING for length in lengths)
+    ordered = sorted(inputs, reverse=True)
+    every = sorted(ordered[:: -(-len(ordered) // _TRIED)])
+    best, fewest = every[-1:], len(lengths) * every[-1]
+    for rungs in range(2, min(count, len(every)) + 1):
+        tried = ((*some, every[-1]) for some in combinations(every[:-1], rungs - 1))
+        tokens, found = min((_tokens(inputs, some), some) for some in tried)
+        if tokens > (1 - WORTH) * fewest:
+            break
+        best, fewest = list(found), tokens
+    return tuple(best)
+
+
+def _tokens(inputs: Mapping[int, int], rungs: Sequence[int]) -> int:
+    """Tokens of all inputs, each padded to its rung."""
+    return sum(next(rung for rung in rungs if rung >= length) * many for length, many in inputs.items())
+
+
+def rows_within(tokens: int | None, length: int, most: int) -> int:
+    """`most`, halved until so many rows of this length have at most `tokens` tokens, or until it is odd."""
+    rows = most
+    while tokens is not None and rows % 2 == 0 and rows * length > tokens:
+        rows //= 2
+    return rows

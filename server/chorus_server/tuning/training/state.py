@@ -1,0 +1,83 @@
+"""The state of a run after a number of steps: what the next step depends on, and what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from chorus_server.tuning.training.events import Status
+from chorus_server.tuning.training.initialisers import PromptValues
+from chorus_server.tuning.training.run import TrainingRun
+
+
+@dataclass
+class PromptProgress:
+    """How far one prompt is.
+
+    Attributes:
+        status: see `events.Status`.
+        best_step, best_metric: of the chosen checkpoint; None before the first evaluation.
+        without_better: number of evaluations since the best one.
+        evaluations: all of them in order, `{"step", "split", "metrics"}` each.
+        message: why it stopped, if it did not finish.
+    """
+
+    status: Status = "running"
+    best_step: int | None = None
+    best_metric: float | None = None
+    without_better: int = 0
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    message: str = ""
+
+
+@dataclass
+class TrainingState:
+    """The state of a run, on the host.
+
+    Attributes:
+        step: number of steps done.
+        evaluated_step: the last step after which the validation split was measured.
+        tested: whether the test split was measured.
+        prompts, second_moment, best: [N, P, D] f32.
+        losses: f32 [N] for each step done.
+        standings: one for each prompt.
+    """
+
+    step: int
+    evaluated_step: int
+    tested: bool
+    prompts: PromptValues
+    second_moment: PromptValues
+    best: PromptValues
+    losses: list[PromptValues]
+    standings: list[PromptProgress]
+
+    @staticmethod
+    def start(run: TrainingRun) -> TrainingState:
+        """The state before the first step."""
+        initial = np.stack([np.asarray(task.initial, np.float32) for task in run.tasks])
+        standings = [PromptProgress() for _ in run.tasks]
+        return TrainingState(0, 0, False, initial, np.zeros_like(initial), initial.copy(), [], standings)
+
+    def snapshot(self) -> TrainingState:
+        """A copy of the state for another thread to write, which the loop does not change any more.
+
+        Entries of lists are shared, since nothing changes them: to copy thousands of evaluations would delay
+        the device's thread.
+        """
+        standings = [replace(each, evaluations=list(each.evaluations)) for each in self.standings]
+        return replace(
+            self,
+            prompts=self.prompts.copy(),
+            second_moment=self.second_moment.copy(),
+            best=self.best.copy(),
+            losses=list(self.losses),
+            standings=standings,
+        )
+
+    @property
+    def active(self) -> list[bool]:
+        """Which prompts still train."""
+        return [standing.status == "running" for standing in self.standings]
