@@ -13,6 +13,7 @@ from sqlalchemy import Connection, inspect
 
 from prompts_store.database import Database, database
 from prompts_store.database.migrate import upgrade
+from tests.compiling import QUICKLY, compile_quickly
 from tests.postgres_server import PostgresServer, binaries
 
 gc.disable()  # while test modules are imported
@@ -69,20 +70,19 @@ def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compiled_quickly() -> Iterator[None]:
+def compiled_quickly() -> None:
     """XLA optimises little of what a module's tests and their children compile, which halves its time: for
     what holds of any right code. What is promised of a server's own code, bits above all, is tested without.
     """
-    import jax
 
-    update: Any = jax.config.update
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        update("jax_disable_most_optimizations", True)
-        jax.clear_caches()  # JAX's own do not ask how a program was compiled
-        yield
-        update("jax_disable_most_optimizations", False)
-        jax.clear_caches()
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Change how programs are compiled where the test before asked for the other way. What modules that ask
+    for the same have traced and compiled, the next one has."""
+    quickly = "compiled_quickly" in getattr(item, "fixturenames", ())
+    if quickly != (QUICKLY.items() <= os.environ.items()):
+        compile_quickly(quickly)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.compiling import QUICKLY
 from tests.places import ROOT
 
 
@@ -18,10 +19,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("gpu")
     command = [sys.executable, ROOT / "benchmarks" / "gpu" / "run.py", "--toy"]
     command += ["--out", folder / "gpu.json", "--compile-cache", folder / "cache"]
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     done = subprocess.run(
         list(map(str, command)),
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **QUICKLY},
         capture_output=True,
         text=True,
         timeout=1200,

@@ -17,6 +17,7 @@ import pytest
 from benchmarks.pretraining.result import adaptation_chart, loss_chart, read_result, table
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from server.model.checkpoints import load_model
+from tests.compiling import QUICKLY
 from tests.places import ROOT
 
 LABELS = ("river", "door")
@@ -67,8 +68,7 @@ def make(work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         *arguments,
     ]
     # Tests compile more than they compute.
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = {**cache, **os.environ, **quick, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment = {**cache, **os.environ, **QUICKLY, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,

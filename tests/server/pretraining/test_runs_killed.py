@@ -16,6 +16,7 @@ import pytest
 
 from server.errors import InvalidInputError
 from server.pretraining.trainer import Trainer
+from tests.compiling import QUICKLY
 from tests.places import IMPORTS, python_module
 from tests.server.pretraining.run_child import trainer
 
@@ -95,7 +96,7 @@ def test_a_run_may_get_another_end_until_its_cooldown_begins(tmp_path: Path) -> 
 
 
 def test_eight_devices_learn_what_one_does(tmp_path: Path, compiled_folder: Path) -> None:
-    eight = "--xla_force_host_platform_device_count=8"
+    eight = f"{QUICKLY['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     done = child(tmp_path / "eight", compiled_folder, "devices", 2, XLA_FLAGS=eight)
     assert done.returncode == 0, done.stderr
     alone = trainer(tmp_path / "one", rows=8)
