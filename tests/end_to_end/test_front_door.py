@@ -8,8 +8,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from server.embedded import embedded_folder
 from tests.end_to_end.served import CHORUS, Served
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def ask(url: str, *words: str) -> subprocess.CompletedProcess[str]:

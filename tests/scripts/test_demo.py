@@ -15,6 +15,8 @@ from server.embedded import embedded_folder
 from tests.places import ROOT
 from tether import tethered
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path, few_shapes: dict[str, str]) -> str:
