@@ -1,4 +1,4 @@
-"""Ids of data files, jobs and keys: random, so that none can be guessed and none says how many there are."""
+"""Ids of data files, jobs and keys. Random, so none can be guessed and none shows how many there are."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class PromptStore(
     Keys,
     ChangeFeed,
 ):
-    """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
+    """Versioned prompts of many tenants, with the files and jobs that make them. Create one with `open`.
 
     The next call sees what another process has written. All methods block, so call them from a worker thread.
     """
@@ -124,7 +124,7 @@ class PromptStore(
         self._remove_temporary()
 
     def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
-        """Free what nothing has needed for longer than the grace period, and forget old changes.
+        """Remove what nothing has needed for longer than the grace period, and old rows of the change feed.
 
         Args:
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.

@@ -231,10 +231,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, help="choose the steps so that the training stages take this long"
     )
-    parser.add_argument("--max-minutes", type=float, help="save and stop each stage after so long")
-    parser.add_argument("--gpu", action="store_true", help="bfloat16 and more rows a dispatch")
+    parser.add_argument("--max-minutes", type=float, help="save and stop each stage after this time")
+    parser.add_argument("--gpu", action="store_true", help="bfloat16 and more rows in a dispatch")
     parser.add_argument("--attention", default="xla", help="xla, fused or cudnn")
-    parser.add_argument("--micro-batch-size", type=int, help="rows a dispatch; default 8, with --gpu 64")
+    parser.add_argument("--micro-batch-size", type=int, help="rows in a dispatch; default 8, with --gpu 64")
     parser.add_argument("--checkpoint-every-minutes", type=float, default=5.0)
     parser.add_argument("--report-every-steps", type=int, default=20)
     parser.add_argument("--parts", type=Path, help="at the end, write what ships to this folder, in parts")

@@ -132,7 +132,7 @@ class DigestFolder:
             return self._unlink(self._path(digest))
 
     def entries(self) -> Iterator[BlobEntry]:
-        """All files, in no order; those that come and go meanwhile may be missed."""
+        """All files, in no order. Files that appear or disappear meanwhile may be missed."""
         with translated("list"):
             shards = [name for name, _ in self._files.scan(self._folder) if _SHARD.fullmatch(name)]
         for shard in shards:

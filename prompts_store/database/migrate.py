@@ -42,12 +42,12 @@ def is_empty(connection: Connection) -> bool:
 
 @cache
 def _newest() -> str | None:
-    """The last migration of this code; Alembic compiles each of them to know."""
+    """The last migration of this code. Cached, because Alembic compiles every migration to find it."""
     return ScriptDirectory.from_config(alembic_config(None)).get_current_head()
 
 
 def alembic_config(connection: Connection | None) -> Config:
-    """Alembic's configuration without a file: `env.py` takes the connection from it."""
+    """Alembic's configuration, without a file. `env.py` takes the connection from it."""
     config = Config(attributes={"connection": connection})
     # ConfigParser takes a percent sign for the start of a substitution.
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))

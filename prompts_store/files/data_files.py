@@ -60,7 +60,7 @@ class DataFiles(StoreBase):
             digest = content.seal(self._clock())
             with self._database.write() as connection:
                 standing.require_not_deleted(connection, tenant)
-                # Under the lock, so that no collector takes the bytes before their row is there.
+                # Under the lock, so that no collector removes the bytes before their row exists.
                 contents.keep(content, digest)
                 file = DataFile(
                     new_id(FILE), tenant, name, content.size_bytes, digest, self._clock(), created_by

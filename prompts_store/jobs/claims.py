@@ -41,10 +41,10 @@ class JobClaims(StoreBase):
     ) -> tuple[Job, Lease] | None:
         """Take the job whose turn it is, with a lease to run it; None if no job for this base is waiting.
 
-        Its turn: of the tenant with the fewest jobs of this kind at work, the job that has waited longest. A
-        job whose lease ran out waits too. Those of a suspended or deleted tenant are left. It is
-        `preparing` from now on. Look at its `cancel_requested`: whoever ran it before may have died with the
-        request unseen.
+        It is the turn of the tenant that has the fewest jobs of this kind running, and of its job that has
+        waited longest. A job whose lease ran out also waits. Jobs of a suspended or deleted tenant are
+        skipped. The job is `preparing` from now on. Look at its `cancel_requested`: the process that ran it
+        before may have died without seeing the request.
 
         Args:
             owner: who will run it; shown to people.

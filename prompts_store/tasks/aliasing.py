@@ -31,10 +31,10 @@ class Family:
     """The tables of one kind of name that has versions and aliases.
 
     Attributes:
-        owners: the names.
-        owner: the column of `versions` that says whose they are.
-        noun: for errors.
-        moved, removed: what the change feed says.
+        owners: the table of the names.
+        owner: the column of `versions` that says to which name a version belongs.
+        noun: the word for it in errors.
+        moved, removed: kinds of change in the feed, for an alias that was moved or removed.
     """
 
     owners: Table

@@ -134,10 +134,10 @@ def unknown_task(tenant: str, task: str, *, field: str = "task") -> NotFoundErro
 def open_task(
     connection: Connection, tenant: str, task: str, description: str | None, now: datetime
 ) -> tuple[Row[Any], bool]:
-    """The task's row and whether it is new: made now, or taken up again after a tombstone.
+    """The task's row, and whether it is new: created now, or reopened after a tombstone.
 
     Raises:
-        NotFoundError: `unknown_tenant`: it was deleted.
+        NotFoundError: `unknown_tenant`: the tenant was deleted.
     """
     standing.require_not_deleted(connection, tenant)
     found = connection.execute(

@@ -40,11 +40,11 @@ class Template:
     fields: tuple[str, ...]
 
     def render(self, fields: Mapping[str, AnyStr], *, field: str = "input") -> AnyStr:
-        """The text for one request, in UTF-8 where the fields are.
+        """The text for one request, in UTF-8 if the fields are.
 
         Args:
-            fields: exactly this template's fields, each a string or each UTF-8.
-            field: where `fields` came from, for the error's path (`requests.3.input`).
+            fields: exactly this template's fields, all as strings or all as UTF-8.
+            field: path of `fields` in the request, for the error (`requests.3.input`).
 
         Raises:
             InvalidError: `missing_field`, `unknown_field` or `invalid_field`, with the path of the field.
@@ -122,7 +122,7 @@ def check_template(text: str) -> None:
 def render_input(
     template: str | Template, input: AnyStr | Mapping[str, AnyStr], *, field: str = "input"
 ) -> AnyStr:
-    """The text for one request, in UTF-8 where the input is; a plain text fills the template's single field.
+    """The text for one request, in UTF-8 if the input is. A plain text fills the template's only field.
 
     Args:
         template: a template or its text.
@@ -130,8 +130,8 @@ def render_input(
         field: path of `input` in the request, for the error.
 
     Raises:
-        InvalidError: see `parse_template` and `Template.render`; a plain text for a template of several
-            fields is `missing_field`.
+        InvalidError: see `parse_template` and `Template.render`; `missing_field` for a plain text if the
+            template has several fields.
     """
     parsed = parse_template(template) if isinstance(template, str) else template
     if isinstance(input, str | bytes):

@@ -25,11 +25,12 @@ class RequestModel(BaseModel):
     """Base of request bodies: unknown fields are errors, nothing is coerced, NaN is refused.
 
     Attributes:
-        most: items that lists and objects of more than a few may have, by the name of their field, wherever
-            in the body that is: a number, or the setting that has it. They are counted before they exist.
-        long_texts: names of the fields whose texts may be long, wherever in the body they are: there a long
-            text comes as UTF-8, in bytes, and any other is cut where it is too long for its field anyway.
-            None where every text comes whole.
+        most: the most items that a long list or object may have, by the name of its field anywhere in the
+            body: a number, or the name of the setting that holds it. They are counted before the list is
+            built.
+        long_texts: names of the fields, anywhere in the body, whose texts may be long. A long text in one of
+            them comes as UTF-8, in bytes. In any other field, a text is cut at a length that is too long for
+            the field anyway. If None, every text comes whole.
     """
 
     most: ClassVar[Mapping[str, int | str]] = {}
@@ -84,14 +85,14 @@ def join_path(path: str, key: object) -> str:
 
 
 def input_error(problem: Mapping[str, Any]) -> InvalidInputError:
-    """One problem of `ValidationError.errors()`: a sentence and a dotted path, without the value.
+    """One problem from `ValidationError.errors()` as a sentence and a dotted path, without the value.
 
     A check of several fields together names the one at fault as `field` in its context.
     """
     location, path = problem["loc"], ""
     if "field" in problem.get("ctx", {}):
         location = (*location, problem["ctx"]["field"])
-    if location and location[-1] == "[key]":  # of an object: a bad name is the object's
+    if location and location[-1] == "[key]":  # a bad key: the object itself is at fault
         location = location[:-2]
     for part in location:
         path = join_path(path, part)

@@ -294,8 +294,8 @@ def test_what_the_server_has_is_not_uploaded(run: Run, fake: FakeChorus, data: s
     ("words", "stderr"),
     [
         (("tune", "sst2"), "Name the task and its training data"),
-        (("tune", "sst2", "/nowhere/a.tsv"), "is no file here"),
-        (("tune", "sst2", "file-" + "a" * 24, "--test", "/nowhere"), "test '/nowhere' is no file"),
+        (("tune", "sst2", "/nowhere/a.tsv"), "is not a local file"),
+        (("tune", "sst2", "file-" + "a" * 24, "--test", "/nowhere"), "test '/nowhere' is not a local"),
         (("tune", "sst2", "file-" + "a" * 24, "--recipe", "steps"), "--recipe 'steps' must be NAME=VALUE"),
         (("tune", "sst2", "file-" + "a" * 24, "--recipe", "a=1", "--recipe", "a=2"), "'a' twice"),
         (("tune", "--document", "/nowhere"), "does not exist"),

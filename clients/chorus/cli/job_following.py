@@ -111,7 +111,7 @@ def _has_labels(job: Job, place: int) -> bool:
 
 
 def _measured(prompt: dict[str, object]) -> str:
-    """Metrics of the chosen checkpoint: `validation_accuracy` is told as `accuracy 0.9 (validation)`."""
+    """Metrics of the chosen checkpoint: `validation_accuracy` is shown as `accuracy 0.9 (validation)`."""
     metrics = prompt.get("metrics")
     found: dict[str, dict[str, float]] = {}
     for name, value in (metrics if isinstance(metrics, dict) else {}).items():

@@ -18,8 +18,8 @@ class PromptView:
     """One prompt of the job.
 
     Attributes:
-        curve: step and the choosing metric, on the validation split.
-        best: the best of them, and its step.
+        curve: (step, value of the choosing metric) on the validation split.
+        best: the best value, and its step.
         test: metrics on the test split.
         note: how it ended.
     """

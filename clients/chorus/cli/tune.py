@@ -42,8 +42,10 @@ def tune() -> None:
 @tune.command()
 @click.argument("task", required=False)
 @click.argument("train", required=False)
-@click.option("--validation", metavar="DATA", help="Chooses the checkpoint. [default: cut from TRAIN]")
-@click.option("--test", metavar="DATA", help="Measured once, at the end.")
+@click.option(
+    "--validation", metavar="DATA", help="Split that chooses the checkpoint. [default: cut from TRAIN]"
+)
+@click.option("--test", metavar="DATA", help="Split that is measured once, at the end.")
 @click.option("--template", help='How columns become text, "{sentence}". [default: {text}]')
 @click.option(
     "--column",
@@ -71,10 +73,11 @@ def tune() -> None:
     help="A knob, as in steps=1000; repeat. [default: the paper's]",
 )
 @click.option("--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]")
-@click.option("--validation-rows", type=int, help="Cut so many rows from TRAIN. [default: a tenth]")
+@click.option("--validation-rows", type=int, help="Rows to cut from TRAIN. [default: a tenth]")
 @click.option(
     "--validation-from", type=click.Choice(["train", "test"]),
-    help="Cut the validation split from TRAIN, or choose on TEST, which then flatters. [default: train]",
+    help="Cut the validation split from TRAIN, or choose on TEST, whose figures then flatter. [default: "
+    "train]",
 )  # fmt: skip
 @click.option("--seed", type=int, help="Seed of everything random. [default: 0]")
 @click.option("--ensemble", type=int, help="Make this many prompts, and an ensemble of them.")
@@ -119,7 +122,7 @@ def start(
 
 
 def _arguments(task: str | None, train: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `client.tuning.start` that were given."""
+    """The arguments of `client.tuning.start` that were given."""
     data = {name: given.pop(name) for name in ("format", "validation_rows", "validation_from")}
     found: dict[str, Any] = {
         "columns": pairs(given.pop("columns"), "--column"),

@@ -50,11 +50,11 @@ def start(
     files that were uploaded for it are deleted again.
 
     Args:
-        task: gets the new version; made if it is not there.
-        train: learned from: a path, rows, an uploaded file or its id, or `{"path": ...}` and `{"url": ...}`
-            where the server's operator allows them.
-        validation: chooses the checkpoint; cut from train where none is given.
-        test: measured once, at the end.
+        task: the task that gets the new version; it is created if it does not exist.
+        train: the data to learn from: a path, rows, an uploaded file or its id; or `{"path": ...}` or
+            `{"url": ...}`, if the server's operator allows them.
+        validation: data that chooses the checkpoint; by default it is cut from train.
+        test: data that is measured once, at the end.
         data: further fields of the document's `data`: format, column_names, validation_rows, validation_from.
         recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
         document: a whole job document. The other arguments override it, `data` and `recipe` field by field.

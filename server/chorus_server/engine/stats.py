@@ -10,18 +10,19 @@ class EngineStats:
     """What the engine holds.
 
     Attributes:
-        permits: accepted requests whose outcome or clean-up is still to come.
-        queued: waiting for the device.
-        loading: waiting for prompts from the store.
+        permits: accepted requests that have no outcome yet or still hold something.
+        queued: requests that wait for the device.
+        loading: requests that wait for prompts from the store.
         prefilling, decoding: requests on the device.
-        slots_in_use, slots_total: decode rows; a slot being released still counts.
-        encoder_memories: encoded inputs held for decoding, one a group of slots.
-        rows_capacity, rows_resident, rows_in_use, rows_pinned: rows of the device's prompt table;
-            `rows_in_use` are those a step in flight reads.
-        host_bytes, host_held_bytes, host_prompts: host tier; held are those that a waiting request needs.
-        loads_in_flight: fetches from the store.
-        in_flight_steps: dispatched, result not read.
-        steps: dispatched since the start.
+        slots_in_use, slots_total: decode slots; one that is being released still counts.
+        encoder_memories: encoded inputs held for decoding, one for each group of slots.
+        rows_capacity, rows_resident, rows_in_use, rows_pinned: rows of the device's prompt table.
+            `rows_in_use` are those that a step in flight reads.
+        host_bytes, host_held_bytes, host_prompts: the host tier. Held bytes are those that a waiting request
+            needs.
+        loads_in_flight: fetches from the store that are under way.
+        in_flight_steps: steps that were dispatched and not read.
+        steps: steps dispatched since the start.
         draining, dead: whether new requests are refused, and why.
     """
 

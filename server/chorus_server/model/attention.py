@@ -21,7 +21,8 @@ MASKED = -1e30
 
 
 WeightDropout = Callable[[Float32[Array, "B H Q L"]], Float32[Array, "B H Q L"]]
-"""Attention weights (before their division) -> the same with some dropped; None outside training."""
+"""Takes attention weights, before their division, and returns them with some dropped; None outside
+training."""
 
 
 @runtime_checkable
@@ -123,9 +124,8 @@ def step_attention(
     visible: Bool[Array, "#S #H L"],
     bias: Float32[Array, "S H L"] | None,
 ) -> Float[Array, "S H K"]:
-    """Attention of one token a slot: query [S, H, K], key and value [S, H, L, K], visible broadcastable to
-    [S, H, L], bias [S, H, L] or None -> [S, H, K]. Bound by reading keys and values once, so products are
-    fused reductions."""
+    """Attention of one token for each slot. Reading keys and values once is what takes the time, so products
+    are fused reductions."""
     exact = precision(query.dtype)
     scores = jnp.einsum("shk,shlk->shl", query, key, precision=exact, preferred_element_type=jnp.float32)
     attended, total = exponentials(scores, visible, bias)

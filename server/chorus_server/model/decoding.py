@@ -18,7 +18,7 @@ from chorus_server.model.t5 import AnyArray, Model
 def greedy_tokens(
     model: Model, encoded: Float[AnyArray, "B L D"], lengths: Int[AnyArray, "B"], new_tokens: int
 ) -> list[list[int]]:
-    """At most `new_tokens` tokens for each row; `</s>` ends a row and is kept."""
+    """At most `new_tokens` tokens for each row. A row ends with `</s>`, which is kept."""
     eos = model.config.eos_id
     rows = np.asarray(_decode(model.functions, new_tokens, model.params, encoded, lengths)).tolist()
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
@@ -32,7 +32,7 @@ def _decode(
     encoded: Float[Array, "B L D"],
     lengths: Int[Array, "B"],
 ) -> Int32[Array, "B {new_tokens}"]:
-    """What follows `</s>` has no meaning."""
+    """Values after `</s>` have no meaning."""
     B = encoded.shape[0]
     memory = functions.encoder_memory(params, encoded, lengths)
 

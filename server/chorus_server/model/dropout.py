@@ -24,8 +24,8 @@ class LayerDropout:
     """The masks of one layer, of all N layers of a scanned stack, or of the two ends of a stack.
 
     Attributes:
-        channel: keep masks by place: of D channels, or of F.
-        attention: keep masks of keys, by place.
+        channel: for each place, which of D or F channels each row keeps.
+        attention: for each place, which keys each row keeps.
         rate: share of values that are dropped.
     """
 
@@ -34,12 +34,12 @@ class LayerDropout:
     rate: Float32[Array, "*N"]
 
     def channels(self, place: int, x: Float[Array, "BC *rest D"]) -> Float[Array, "BC *rest D"]:
-        """x [B * C, ..., D] with channels dropped: one mask [D] a row, for all its C targets."""
+        """x [B * C, ..., D] with channels dropped: one mask [D] for each row and all its C targets."""
         mask = self.channel[place]
         return self._dropped(x, mask.reshape(mask.shape[0], *(1,) * (x.ndim - 2), -1))
 
     def attended(self, place: int, weights: Float32[Array, "BC H Q L"]) -> Float32[Array, "BC H Q L"]:
-        """Attention weights [B * C, H, Q, L] with keys dropped: one mask [H, L] a row, for all its queries
+        """Attention weights [B * C, H, Q, L] with keys dropped: one mask [H, L] for each row, all its queries
         and all its C targets."""
         return self._dropped(weights, self.attention[place][:, :, None, :])
 
@@ -113,7 +113,7 @@ class Dropout:
     def _attention(
         self, place: int, length: int, layers: int, heads: int
     ) -> list[Bool[Array, "B {heads} {length}"]]:
-        """By layer. Drawn position by position: a longer padding only adds bits at the end."""
+        """By layer. Drawn position by position, so that longer padding only adds bits at the end."""
         kept = self._keep(1 + place, (length, layers, heads))
         return [kept[:, :, n, :].transpose(0, 2, 1) for n in range(layers)]
 
@@ -128,5 +128,5 @@ class Dropout:
 def channels(
     dropout: LayerDropout | None, place: int, x: Float[Array, "B *rest D"]
 ) -> Float[Array, "B *rest D"]:
-    """x dropped at this place; itself without dropout."""
+    """x with this place's dropout; unchanged without dropout."""
     return x if dropout is None else dropout.channels(place, x)

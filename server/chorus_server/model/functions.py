@@ -96,17 +96,17 @@ class Functions:
         positions: Int[Array, "S"],
         memory_index: Int[Array, "S"] | None = None,
     ) -> tuple[Float32[Array, "S V"], PyTree]:
-        """One token a slot, each at its own position.
+        """One token for each slot, each at its own position.
 
         Args:
             cache: self-attention state of S slots. Donate it, and it is updated in place.
             memory: encoder memory of M inputs, 0 beyond their lengths.
             tokens: the last token of each slot (`decoder_start_id` at position 0).
             positions: below the cache's length.
-            memory_index: the input that each slot reads; None when slot s reads input s.
+            memory_index: the input that each slot reads; if None, slot s reads input s.
 
         Returns:
-            Logits of the next token, and the cache with these tokens in it.
+            Logits for the next token, and the cache with these tokens added.
         """
         return self._merge(params).step(cache, memory, memory_lengths, tokens, positions, memory_index)
 
@@ -135,7 +135,7 @@ class Functions:
         targets: Int[Array, "B C T"],
         target_lengths: Int[Array, "B C"],
     ) -> Float32[Array, "B C"]:
-        """As `decode_targets`, but the sum of log p(token) over each target; 0 for an empty target.
+        """Like `decode_targets`, but the sum of log p(token) over each target; 0 for an empty target.
 
         Logits exist for only `TARGET_CHUNK` positions at a time.
         """
@@ -180,7 +180,7 @@ def _log_probability(logits: Float32[Array, "M V"], wanted: Int[Array, "M"]) -> 
 def _chunks(
     flat: Float[Array, "M D"], wanted: Int[Array, "M"]
 ) -> tuple[Float[Array, "chunks size D"], Int[Array, "chunks size"]]:
-    """Padded and cut: a chunk has TARGET_CHUNK rows, or M."""
+    """Padded, and split into chunks of TARGET_CHUNK rows, or of M if that is less."""
     size = min(TARGET_CHUNK, flat.shape[0])
     spare = -flat.shape[0] % size
     flat = jnp.pad(flat, ((0, spare), (0, 0))).reshape(-1, size, flat.shape[1])

@@ -30,7 +30,8 @@ def fused_attention(
     drop: WeightDropout | None = None,
     implementation: Any = "cudnn",
 ) -> Float[Array, "B H Q K"]:
-    """`Attention` by cuDNN, where it can. Softmax is f32 inside; the bias is rounded to the query's dtype.
+    """`Attention` by cuDNN where possible. The softmax inside is f32; the bias is rounded to the query's
+    dtype.
 
     Args:
         implementation: as in `jax.nn.dot_product_attention`; `xla` is for tests on other platforms.

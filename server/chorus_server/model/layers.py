@@ -23,12 +23,12 @@ def parameter(dtype: jnp.dtype, *shape: int) -> nnx.Param:
 
 
 def project(x: Float[Array, "*lead I"], weight: nnx.Param) -> Float[Array, "*lead O"]:
-    """x [..., I] times weight [I, O] -> [..., O] in the compute dtype, multiplied in the weight's."""
+    """x [..., I] times weight [I, O] -> [..., O] in the compute dtype; the product is in the weight's."""
     return multiply(x, weight, x.dtype)
 
 
 def multiply(x: Float[Array, "*lead I"], weight: nnx.Param, dtype: jnp.dtype) -> Float[Array, "*lead O"]:
-    """x [..., I] times weight [I, O] -> [..., O] in `dtype`: x is rounded to the weight's dtype, sums are
+    """x [..., I] times weight [I, O] -> [..., O] in `dtype`. x is rounded to the weight's dtype; sums are
     f32."""
     matrix = weight[...]
     rounded = x.astype(matrix.dtype)
@@ -36,7 +36,8 @@ def multiply(x: Float[Array, "*lead I"], weight: nnx.Param, dtype: jnp.dtype) ->
 
 
 def rms_norm(x: Float[Array, "*lead D"], scale: nnx.Param, epsilon: float) -> Float[Array, "*lead D"]:
-    """x [..., D] over its root mean square (f32, no mean subtracted, no bias), times scale [D]."""
+    """x [..., D] divided by its root mean square (f32, no mean subtracted, no bias added), times scale
+    [D]."""
     wide = x.astype(jnp.float32)
     mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
     normal: Array = (wide * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype) * scale[...]

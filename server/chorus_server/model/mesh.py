@@ -86,11 +86,11 @@ class DeviceMesh:
         return self.sharding(*(None,) * (layout == "scanned"), DATA, MODEL)
 
     def keep_rows(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
-        """The same x, cut by rows only: what every part of the model axis reads whole."""
+        """The same x, split only by rows, because every part of the model axis reads it whole."""
         return _constrained(x, self.rows(x.shape[0], x.ndim - 1))
 
     def cut_logits(self, logits: Float32[Array, "B V"]) -> Float32[Array, "B V"]:
-        """The same logits, each device with the part that its part of the head makes."""
+        """The same logits, where each device has the part that its part of the head makes."""
         spec = (self.rows(logits.shape[0]).spec[0], MODEL)
         return _constrained(logits, self.sharding(*spec))
 

@@ -42,8 +42,8 @@ class T5(nnx.Module):
     def embed(
         self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "B L"], real: Bool[Array, "B L"]
     ) -> Float[Array, "B L D"]:
-        """ids below V are embedding rows, V + r is prompt row r; 0 where not real, whatever those rows
-        hold."""
+        """Ids below V are embedding rows, V + r is prompt row r. The result is 0 where not real, whatever
+        those rows hold."""
         V = self.config.padded_vocab_size
         text = self.embedding[...].at[jnp.where(ids < V, ids, 0)].get(mode="clip")
         prompt = prompt_rows.astype(text.dtype).at[jnp.where(ids < V, 0, ids - V)].get(mode="clip")
@@ -54,7 +54,7 @@ class T5(nnx.Module):
         self, cache: PyTree, memory: PyTree, memory_lengths: Int[Array, "M"], tokens: Int[Array, "S"],
         positions: Int[Array, "S"], memory_index: Int[Array, "S"] | None,
     ) -> tuple[Float32[Array, "S V"], PyTree]:  # fmt: skip
-        """Logits of the next token of each slot, and the cache with these tokens in it."""
+        """Logits for the next token of each slot, and the cache with these tokens added."""
         first = jax.tree.leaves(memory)[0]
         real = visible(memory_lengths, first.shape[-2])
         if memory_index is not None:
@@ -95,7 +95,7 @@ class T5(nnx.Module):
         return multiply(x, self.head, jnp.dtype(jnp.float32))
 
     def _whole(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
-        """x with its last axis whole on each device."""
+        """x, with its last axis whole on each device."""
         return x if self.mesh is None else self.mesh.keep_rows(x)
 
 

@@ -47,14 +47,14 @@ def decoder_buckets(length: int, config: T5Config) -> Buckets:
 
 
 def encoder_bias(table: Float[Array, "buckets H"], length: int, config: T5Config) -> Float32[Array, "H L L"]:
-    """Bias of an encoder's self-attention (query, key)."""
+    """Bias for an encoder's self-attention (query, key)."""
     by_offset = table.astype(jnp.float32).T[:, encoder_buckets(length, config)]
     offset = np.arange(length)[None, :] - np.arange(length)[:, None] + length - 1
     return by_offset[:, offset]
 
 
 def causal_bias(table: Float[Array, "buckets H"], length: int, config: T5Config) -> Float32[Array, "H T T"]:
-    """Bias of a decoder's self-attention over a whole target (query, key)."""
+    """Bias for a decoder's self-attention over a whole target (query, key)."""
     by_distance = table.astype(jnp.float32).T[:, decoder_buckets(length, config)]
     distance = np.maximum(np.arange(length)[:, None] - np.arange(length)[None, :], 0)
     return by_distance[:, distance]
@@ -63,8 +63,8 @@ def causal_bias(table: Float[Array, "buckets H"], length: int, config: T5Config)
 def step_bias(
     table: Float[Array, "buckets H"], positions: Int[Array, "S"], length: int, config: T5Config
 ) -> Float32[Array, "S H T"]:
-    """Bias of one decode step, each slot at its own position; keys after a slot's position get distance 0 and
-    must be masked."""
+    """Bias for one decode step, in which each slot is at its own position. Keys after a slot's position get
+    distance 0 and must be masked."""
     by_distance = table.astype(jnp.float32)[decoder_buckets(length, config)]
     distance = jnp.clip(positions[:, None] - jnp.arange(length)[None, :], 0, length - 1)
     return by_distance.at[distance].get(mode="clip").transpose(0, 2, 1)

@@ -74,7 +74,8 @@ class DecoderLayer(nnx.Module):
         bias: Float32[Array, "S H T"],
         memory_index: Int[Array, "S"] | None,
     ) -> tuple[Float[Array, "S D"], dict[str, Float[Array, "S H T K"]]]:
-        """One token a slot: the layer's output, and the cache with this token's key and value in it."""
+        """One token for each slot: the layer's output, and the cache with this token's key and value
+        added."""
         own = self.self_attention
         h = rms_norm(x, self.self_attention_norm, self.epsilon)
         slots = jnp.arange(x.shape[0])
@@ -176,7 +177,7 @@ class Decoder(nnx.Module):
         self.final_norm = parameter(dtype, config.d_model)
 
     def memory(self, encoded: Float[Array, "B L D"]) -> PyTree:
-        """Keys and values [B, H, L, K] of each layer."""
+        """Keys and values [B, H, L, K] for each layer."""
 
         def body(layer: DecoderLayer, carry: None, _: None) -> tuple[None, PyTree]:
             return carry, layer.memory(encoded)

@@ -107,17 +107,18 @@ class Vocabulary:
         return ids + self._encode_plain(text[start:])
 
     def encode_start(self, text: bytes, most: int) -> tuple[list[int], bool]:
-        """The first ids of a text in UTF-8, exactly as `encode` gives them, and whether they are all. More
-        than `most` where they are not; a long text is then not encoded whole.
+        """The first ids of a text in UTF-8, exactly as `encode` gives them, and whether they are all. If not,
+        there are more than `most`; a long text is then not encoded whole.
 
         Raises:
-            InputTooLongError: nothing can be said of a long text without encoding it whole: it begins with a
-                word of `LONGEST_WORD` characters, or with as many that are almost all blank.
+            InputTooLongError: nothing can be said about a long text without encoding it whole, because it
+                begins with a word of `LONGEST_WORD` characters, or with as many characters that are almost
+                all blank.
         """
         size = _CHARACTERS_AN_ID * (most + 2)
         while len(start := first_characters(text, size)) < len(text):
             ids = self._encode_pieces(start)
-            # No piece spans two words: what comes before the last word stays, whatever follows.
+            # No piece spans two words, so the ids before the last word stay, whatever follows.
             last = next((n for n in reversed(range(len(ids))) if ids[n] in self._word_starts), 0)
             if last > most:
                 return self._spell_sentinels(ids[:last]), False

@@ -26,15 +26,15 @@ def attention_of(name: settings.PretrainingAttention) -> Attention:
 
 
 def within_segments(attend: Attention, segments: Integer[Array, "B L"]) -> Attention:
-    """Self-attention of an encoder: segments keep the examples of a row apart."""
+    """Self-attention of an encoder. Segments keep the examples of a row apart."""
     return partial(_separated, attend, segments, segments)
 
 
 def decoder_segments(
     attend: Attention, inputs: Integer[Array, "B L"], targets: Integer[Array, "B T"]
 ) -> Attention:
-    """A decoder's two attentions, by the segments of both sides. In T5 the one to the encoder is the one
-    without a position bias."""
+    """A decoder's two attentions, by the segments of both sides. In T5, the attention to the encoder is the
+    one without a position bias."""
 
     def run(
         query: Float[Array, "B H Q K"], key: Float[Array, "B H L K"], value: Float[Array, "B H L K"],
@@ -62,7 +62,8 @@ def _library_attention(
     value: Float[Array, "B H L K"], visible: Bool[Array, "#B #H #Q #L"],
     bias: Float32[Array, "#B #H #Q #L"] | None, drop: WeightDropout | None = None,
 ) -> Float[Array, "B H Q K"]:  # fmt: skip
-    """`Attention` as `jax.nn.dot_product_attention`, which wants length before heads and no scaling here."""
+    """`Attention` by `jax.nn.dot_product_attention`, which has length before heads, and must not scale
+    here."""
     assert drop is None, "dropout is off in pretraining"
     B, H, Q, _ = query.shape
     L = key.shape[2]

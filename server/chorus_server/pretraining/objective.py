@@ -22,7 +22,7 @@ from chorus_server.model.t5 import arranged
 from chorus_server.pretraining.attention import decoder_segments, within_segments
 
 NamedTensors = Mapping[str, Float32[Array, "..."]]
-"""Canonical name -> weight."""
+"""Weights by canonical name."""
 Scalar = Float32[Array, ""]
 
 
@@ -119,7 +119,7 @@ def measure_batch(
 def _restarted(
     start_id: int, targets: Integer[Array, "B T"], segments: Integer[Array, "B T"]
 ) -> Integer[Array, "B T"]:
-    """Targets as a decoder reads them: the model shifts them right by one, so the last id before each
-    new segment becomes the start id, as if the segment stood alone."""
+    """Targets in the form that a decoder reads. The model shifts them right by one, so the last id before
+    each new segment becomes the start id, as if the segment stood alone."""
     last = segments != jnp.pad(segments, ((0, 0), (0, 1)))[:, 1:]
     return jnp.where(last, start_id, targets)

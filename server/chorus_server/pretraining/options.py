@@ -50,7 +50,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-# A run is known by the values, so these stay; the options are spelled as those of serving.
+# A run is identified by the values, so they stay; the options are spelled like those of serving.
 ATTENTIONS = {"xla": "dense", "fused": "fused", "cudnn": "cudnn"}
 _SPELLED = {"compute_dtype": Spelled(DTYPES), "attention": Spelled(ATTENTIONS)}
 

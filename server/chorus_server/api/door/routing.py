@@ -63,7 +63,7 @@ class BodyType:
         self.model = models[0]
 
     async def checked(self, services: Services, body: bytearray) -> Any:
-        """The body as what it must be. A long one is empty then.
+        """The body as an instance of its model. A long body is emptied, to free its memory.
 
         Raises:
             InvalidInputError: says what is wrong first.
@@ -123,9 +123,9 @@ class ChorusRoute(APIRoute):
                 return await handler(request)
             refuse_early(request, door.scope)
             services, inner = services_of(request), CheckedRequest(request.scope, request.receive)
-            # Exact: a bytearray that has grown keeps an eighth more for what may come.
+            # An exact copy: a bytearray that has grown keeps an eighth more in reserve.
             body = bytearray(await read_body(request, services.settings.max_body_bytes, share_of(request)))
-            inner._body = bytes(body[:1])  # FastAPI asks no more than whether there is one
+            inner._body = bytes(body[:1])  # FastAPI only asks whether there is one
             if body or required:
                 _check_json_type(request)
                 inner.checked = await body_type.checked(services, body)

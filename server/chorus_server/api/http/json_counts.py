@@ -171,14 +171,14 @@ def _signs(text: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
         if step.lastindex == 1:
             yield start, at, text[at - 1]
             start = at
-        elif step.lastindex == 2:  # a long text begins
+        elif step.lastindex == 2:  # a long string begins
             at = end_of_text(text, at)
             if not at:
                 return
 
 
 def end_of_text(text: bytes | bytearray, at: int) -> int:
-    """Where a text ends, its quote included, of which `at` is inside; 0 where it does not end."""
+    """Where the string around `at` ends, including its quote; 0 if it does not end."""
     while step := _INSIDE.match(text, at):
         end = step.end()
         if text[end : end + 1] == b'"':

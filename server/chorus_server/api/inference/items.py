@@ -26,16 +26,16 @@ class Item:
     """One input for one task, from the body to its answer.
 
     Attributes:
-        task: reference, or None for the base model.
-        value: text or template fields, as UTF-8.
-        input_field, task_field: dotted paths of `value` and of what named the version.
-        truncate: cut a text that is too long.
-        logprobs: answer with token log probabilities.
-        settings: sampling settings that the request has for it, by name.
-        paths: dotted path of each of them.
-        version: what `task` means; filled with the next two when the item is prepared.
-        input: what the engine reads: prompt and ids, `</s>` last.
-        truncated: whether text was cut.
+        task: a reference, or None for the base model.
+        value: a text or template fields, as UTF-8.
+        input_field, task_field: dotted paths of `value` and of the field that named the version.
+        truncate: whether to cut a text that is too long.
+        logprobs: whether the answer has token log probabilities.
+        settings: the sampling settings that the request gives this item, by name.
+        paths: dotted path of each of these settings.
+        version: the version that `task` means; filled in, like the next two, when the item is prepared.
+        input: what the engine reads: the prompt and ids that end in `</s>`.
+        truncated: whether the text was cut.
     """
 
     task: str | None

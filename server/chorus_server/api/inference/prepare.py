@@ -90,7 +90,7 @@ def _render(version: PromptVersion | None, value: Value, field: str) -> bytes:
 
 
 def text_bytes(value: Value) -> int:
-    """Bytes of an input's text."""
+    """Total bytes of an input's texts."""
     return len(value) if isinstance(value, bytes) else sum(map(len, value.values()))
 
 

@@ -44,7 +44,7 @@ def summary_json(job: Job) -> dict[str, Any]:
 
 
 def job_json(job: Job) -> dict[str, Any]:
-    """One job, whole."""
+    """One job in full."""
     return {**summary_json(job), "spec": renamed_spec(job.spec), "result": renamed_result(job.result)}
 
 

@@ -55,7 +55,7 @@ def tiny_model(
     matrix_dtype: Any = None,
     layers: int = 2,
 ) -> Model:
-    """A random T5 1.1 of test size, with the attention of a server; the same seed gives the same weights."""
+    """A random T5 1.1 of test size with a server's attention. The same seed gives the same weights."""
     config = replace(named_config("tiny"), num_encoder_layers=layers, num_decoder_layers=layers)
     model = assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), None, mesh, matrix_dtype)
     return model.with_attention(choose_attention("auto", dtype, devices=mesh.size if mesh else 1)[0])

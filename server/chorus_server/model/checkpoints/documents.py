@@ -16,7 +16,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        InvalidModelError: missing, over 64 MiB, not JSON (see `strict_json`), or not an object.
+        InvalidModelError: the file is missing, larger than 64 MiB, not JSON (see `strict_json`), or not an
+            object.
     """
     try:
         if path.stat().st_size > MAX_DOCUMENT_BYTES:
