@@ -11,51 +11,52 @@ class JobFields(TypedDict, total=False):
     """docs/tuning.md has their bounds and defaults. A field that is None is left out."""
 
     index: int | None
-    """What its random keys fold from, so that prompt 3 of a job can be trained alone and come out the same;
-    its place in the job when left out."""
+    """Number from which its random keys are made, so that prompt 3 of a job can be trained alone with the
+    same result. When left out: its place in the job."""
 
     template: str | None
-    """How columns become text, `{name}` fields only."""
+    """How columns become text; only `{name}` fields are possible."""
 
     columns: Mapping[str, str] | None
-    """Column by template field, where their names differ."""
+    """Column of each template field whose name differs from its column's."""
 
     target: str | None
     """Column of the answer."""
 
     target_texts: Mapping[str, str] | None
-    """Answer by the column's value, such as `0` to `negative`."""
+    """Answer for each value of that column, such as `negative` for `0`."""
 
     labels: Sequence[str] | None
-    """Answers of a classification task, in order; none for free text."""
+    """The answers of a classification task, in order; none for free text."""
 
     metrics: Sequence[str] | None
-    """Their mean chooses the checkpoint; when left out, `accuracy` with labels and `exact_match` without."""
+    """Metrics whose mean chooses the checkpoint. When left out: `accuracy` with labels, `exact_match`
+    without."""
 
     description: str | None
-    """Of the task."""
+    """Description of the task."""
 
     settings: Mapping[str, Any] | None
     """Default generation settings of the version."""
 
     initial_prompt: str | None
-    """Reference of the prompt to start from; pinned to its version when the job is made."""
+    """Reference of the prompt to start from. It is pinned to a version when the job is created."""
 
     prompts: Sequence[Mapping[str, Any]] | None
-    """Several prompts in one compiled step. What stands beside this list is the default of each."""
+    """Several prompts in one compiled step. Fields beside this list are defaults for each of them."""
 
     seed: int | None
-    """Of everything random in the job, with each prompt's `index`."""
+    """Seed of everything random in the job, together with each prompt's `index`."""
 
     ensemble: int | None
-    """Make so many prompts of the same data, and an ensemble of them."""
+    """Make this many prompts from the same data, and an ensemble of them."""
 
     ensemble_name: str | None
-    """What they are registered as; the task's name and `-ensemble` when left out."""
+    """Name of that ensemble. When left out: the task's name and `-ensemble`."""
 
     promote: bool | None
-    """Move `@live` to the new version (of an ensemble's prompts, to the best on validation); needs the scope
+    """Move `@live` to the new version (for an ensemble: to the best on validation). It needs the scope
     `prompts:write`. A task's first version gets it anyway."""
 
     base_fingerprint: str | None
-    """Refuse the job on another base model."""
+    """Fingerprint of a base model; the job is refused on any other."""

@@ -24,11 +24,11 @@ class DataSource(DocumentModel):
     """One dataset file, named in one of three ways."""
 
     file: Paragraph | None = Field(None, description="Id of an uploaded file.")
-    path: Paragraph | None = Field(None, description="On the server, where the operator allows it.")
+    path: Paragraph | None = Field(None, description="Path on the server, if the operator allows it.")
     url: Paragraph | None = Field(
         None,
-        description="Where the operator allows it: http or https, with a host and no user, in visible ASCII "
-        "characters.",
+        description="URL, if the operator allows it: http or https, with a host and no user, in visible "
+        "ASCII characters.",
     )
 
     @property
@@ -69,24 +69,28 @@ class DataSource(DocumentModel):
 class DataDocument(DocumentModel):
     """The splits of one prompt."""
 
-    train: DataSource | None = Field(None, description="Learned from. Required.")
+    train: DataSource | None = Field(None, description="The split to learn from. Required.")
     validation: DataSource | None = Field(
-        None, description="Chooses the checkpoint; cut from train when left out."
+        None, description="The split that chooses the checkpoint. When left out, it is cut from train."
     )
-    test: DataSource | None = Field(None, description="Measured once, at the end.")
-    format: Format | None = Field(None, description="Of all three files; by each one's ending when left out.")
-    column_names: TextList = Field(default=(), description="Of CSV and TSV files without a header.")
+    test: DataSource | None = Field(None, description="The split that is measured once, at the end.")
+    format: Format | None = Field(
+        None, description="Format of all three files. When left out, each file's ending decides."
+    )
+    column_names: TextList = Field(
+        default=(), description="Names of the columns of CSV and TSV files without a header."
+    )
     validation_rows: int | None = Field(
         None,
         ge=0,
         le=1_000_000,
-        description="Rows cut from train where there is no `validation`; a tenth, at most 500, when left "
-        "out; 0 cuts none, and the last values are kept.",
+        description="Rows to cut from train if there is no `validation`. When left out: a tenth, at most "
+        "500. With 0, none are cut, and the last values are kept.",
     )
     validation_from: Literal["train", "test"] = Field(
         "train",
-        description="`test` chooses on the test split, as the paper's authors did: what is measured there "
-        "then flatters, and the lineage says so.",
+        description="`test` chooses the checkpoint on the test split, as the paper's authors did. What is "
+        "measured there then flatters, and the lineage says so.",
     )
 
     @model_validator(mode="before")

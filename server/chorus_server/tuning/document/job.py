@@ -43,28 +43,31 @@ class JobDocument(PromptDocument):
         fail_fast=True,
         min_length=1,
         max_length=MAX_PROMPTS,
-        description="Several prompts in one compiled step. What stands beside this list is the default of "
-        "each.",
+        description="Several prompts in one compiled step. Fields beside this list are defaults for each of "
+        "them.",
     )
     seed: int = Field(
-        0, ge=0, le=2**63 - 1, description="Of everything random in the job, with each prompt's `index`."
+        0,
+        ge=0,
+        le=2**63 - 1,
+        description="Seed of everything random in the job, together with each prompt's `index`.",
     )
     ensemble: int | None = Field(
         None,
         ge=2,
         le=MAX_PROMPTS,
-        description="Make so many prompts of the same data, and an ensemble of them.",
+        description="Make this many prompts from the same data, and an ensemble of them.",
     )
     ensemble_name: Annotated[str, Field(min_length=1, max_length=64), PRINTABLE] | None = Field(
-        None, description="What they are registered as; the task's name and `-ensemble` when left out."
+        None, description="Name of that ensemble. When left out: the task's name and `-ensemble`."
     )
     promote: bool = Field(
         False,
-        description="Move `@live` to the new version (of an ensemble's prompts, to the best on validation); "
+        description="Move `@live` to the new version (for an ensemble: to the best on validation). It "
         "needs the scope `prompts:write`. A task's first version gets it anyway.",
     )
     base_fingerprint: Annotated[str, Field(min_length=1, max_length=128), PRINTABLE] | None = Field(
-        None, description="Refuse the job on another base model."
+        None, description="Fingerprint of a base model; the job is refused on any other."
     )
 
     @staticmethod

@@ -44,43 +44,49 @@ class PromptDocument(DocumentModel):
 
     # Defaults made by a factory are not documented: `with_defaults` replaces them, or they are empty.
     task: ShortText = Field(
-        default_factory=str, description="Gets the new version; made if it is not there. Required."
+        default_factory=str, description="Gets the new version; it is created if it does not exist. Required."
     )
     index: int = Field(
         default_factory=int,
         ge=0,
         le=2**31 - 1,
-        description="What its random keys fold from, so that prompt 3 of a job can be trained alone and come "
-        "out the same; its place in the job when left out.",
+        description="Number from which its random keys are made, so that prompt 3 of a job can be trained "
+        "alone with the same result. When left out: its place in the job.",
     )
-    data: DataDocument = Field(default_factory=DataDocument, description="Its splits. Required.")
-    template: Text = Field("{text}", description="How columns become text, `{name}` fields only.")
+    data: DataDocument = Field(default_factory=DataDocument, description="The splits of its data. Required.")
+    template: Text = Field(
+        "{text}", description="How columns become text; only `{name}` fields are possible."
+    )
     columns: TextMap = Field(
-        default_factory=dict, description="Column by template field, where their names differ."
+        default_factory=dict,
+        description="Column of each template field whose name differs from its column's.",
     )
     target: ShortText = Field("label", description="Column of the answer.")
     target_texts: TextMap = Field(
-        default_factory=dict, description="Answer by the column's value, such as `0` to `negative`."
+        default_factory=dict, description="Answer for each value of that column, such as `negative` for `0`."
     )
     labels: TextList = Field(
-        default=(), description="Answers of a classification task, in order; none for free text."
+        default=(), description="The answers of a classification task, in order; none for free text."
     )
     metrics: tuple[Text, ...] = Field(
         default_factory=tuple,
         strict=False,
         fail_fast=True,
         max_length=16,
-        description="Their mean chooses the checkpoint; when left out, `accuracy` with labels and "
+        description="Metrics whose mean chooses the checkpoint. When left out: `accuracy` with labels, "
         "`exact_match` without.",
     )
-    recipe: Recipe = Field(default_factory=Recipe, description="Knobs that differ from the paper's.")
-    description: Paragraph | None = Field(None, description="Of the task.")
+    recipe: Recipe = Field(
+        default_factory=Recipe, description="The knobs whose values differ from the paper's."
+    )
+    description: Paragraph | None = Field(None, description="Description of the task.")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Default generation settings of the version."
     )
     initial_prompt: ShortText | None = Field(
         None,
-        description="Reference of the prompt to start from; pinned to its version when the job is made.",
+        description="Reference of the prompt to start from. It is pinned to a version when the job is "
+        "created.",
     )
 
     def over(self, beside: PromptDocument) -> PromptDocument:

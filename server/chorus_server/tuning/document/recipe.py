@@ -37,14 +37,14 @@ _COUNT = 100_000_000
 class Recipe(DocumentModel):
     """The knobs of one prompt's tuning."""
 
-    steps: int = Field(30_000, ge=1, le=_COUNT, description="Optimiser steps, at most.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Examples of this prompt a step.")
+    steps: int = Field(30_000, ge=1, le=_COUNT, description="The most optimiser steps.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Examples of this prompt in a step.")
     micro_batch_size: int | None = Field(
         None,
         ge=1,
         le=65_536,
-        description="Examples of this prompt a device dispatch; divides `batch_size`. Measured when the job "
-        "is prepared and then fixed, because sums depend on it.",
+        description="Examples of this prompt in a device dispatch; divides `batch_size`. When left out, it "
+        "is measured when the job is prepared, and then fixed, because sums depend on it.",
     )
     prompt_length: int = Field(100, ge=1, le=4_096, description="Rows of the prompt.")
     initialiser: Initialiser = Field(
@@ -55,9 +55,11 @@ class Recipe(DocumentModel):
     )
     initialiser_text: str | None = Field(None, description="The text of the `text` initialiser.")
     sampled_pieces: int = Field(
-        5_000, ge=1, le=_COUNT, description="How many of the commonest pieces sampling draws from."
+        5_000, ge=1, le=_COUNT, description="How many of the most common pieces the initialiser samples from."
     )
-    learning_rate: float = Field(0.3, ge=1e-12, le=1e6, description="After warm-up and before decay.")
+    learning_rate: float = Field(
+        0.3, ge=1e-12, le=1e6, description="Learning rate after warm-up and before decay."
+    )
     parameter_scaling: bool = Field(
         False, description="Multiply updates by the root mean square of the prompt (1e-3 at least)."
     )
@@ -71,14 +73,16 @@ class Recipe(DocumentModel):
         1.0,
         ge=1e-6,
         le=1.0,
-        description="The learning rate is multiplied by it each `steps_per_decay` steps; 1 is no decay.",
+        description="Every `steps_per_decay` steps the learning rate is multiplied by it; 1 is no decay.",
     )
-    steps_per_decay: int = Field(0, ge=0, le=_COUNT, description="0 is no decay.")
+    steps_per_decay: int = Field(
+        0, ge=0, le=_COUNT, description="Steps from one decay to the next; 0 is no decay."
+    )
     weight_decay: float = Field(
         1e-5,
         ge=0,
         le=0.999,
-        description="Share of each value taken away a step; not multiplied by the learning rate.",
+        description="Share of each value that a step takes away; not multiplied by the learning rate.",
     )
     second_moment_decay: float = Field(
         0.8, ge=0.01, le=1, description="Exponent c of beta2(t) = 1 - t^-c, where t counts steps."
@@ -96,7 +100,7 @@ class Recipe(DocumentModel):
     z_loss: float = Field(
         1e-4, ge=0, le=1, description="Weight of the squared logarithm of the softmax's normaliser."
     )
-    dropout_rate: float = Field(0.1, ge=0, le=0.9, description="Of the frozen model, while training.")
+    dropout_rate: float = Field(0.1, ge=0, le=0.9, description="Dropout in the frozen model during training.")
     sentinel_before_target: bool = Field(
         False,
         description="Put `<extra_id_0>` before every target, as the base model saw in span corruption "
@@ -121,7 +125,7 @@ class Recipe(DocumentModel):
         0,
         ge=0,
         le=_COUNT,
-        description="Stop after so many evaluations without a better metric; 0 never stops.",
+        description="Stop after this many evaluations without a better metric; 0 never stops.",
     )
 
     @staticmethod
