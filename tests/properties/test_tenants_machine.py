@@ -90,6 +90,9 @@ class TenantsMachine(RuleBasedStateMachine):
     def open(self) -> None:
         self.prepare()
         self.restart()
+        # Otherwise few runs come as far as a key that is revoked and used.
+        self.create("a", 0)
+        self.create_key("a", "app", {"infer"}, None, 0)
 
     def restart(self) -> None:
         self.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,10 +52,9 @@ def tiny_model(
     dtype: Any = "float32",
     mesh: DeviceMesh | None = None,
     matrix_dtype: Any = None,
-    layers: int = 2,
 ) -> Model:
     """A random T5 1.1 of test size with a server's attention. The same seed gives the same weights."""
-    config = replace(named_config("tiny"), num_encoder_layers=layers, num_decoder_layers=layers)
+    config = named_config("tiny")
     model = assemble(config, layout, dtype, lively_tensors(config, seed, end_bias), None, mesh, matrix_dtype)
     return model.with_attention(choose_attention("auto", dtype, devices=mesh.size if mesh else 1)[0])
 

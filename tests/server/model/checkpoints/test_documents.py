@@ -14,7 +14,7 @@ from chorus_server.model.checkpoints.documents import read_json
         ('{"d_model": 8, "d_model": 16}', "config.json is not valid JSON: a key occurs twice"),
         ('{"initializer_factor": NaN}', "NaN is not JSON"),
         ("[" * 100_000, "config.json is not valid JSON"),
-        ("[1]", "config.json must hold a JSON object"),
+        ("[1]", "config.json must contain a JSON object"),
     ],
     ids=["twice", "nan", "deep", "list"],
 )
