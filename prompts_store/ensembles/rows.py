@@ -32,8 +32,13 @@ def find_ensemble(connection: Connection, tenant: str, name: str, *, field: str 
         )
     ).one_or_none()
     if row is None:
-        raise NotFoundError(f"There is no ensemble {tenant}/{name}.", field=field, code="unknown_ensemble")
+        raise unknown_ensemble(tenant, name, field=field)
     return row
+
+
+def unknown_ensemble(tenant: str, name: str, *, field: str = "ensemble") -> NotFoundError:
+    """The error for an ensemble that is not there, or no longer."""
+    return NotFoundError(f"There is no ensemble {tenant}/{name}.", field=field, code="unknown_ensemble")
 
 
 def resolve(connection: Connection, reference: Reference, *, field: str = "ensemble") -> EnsembleVersion:

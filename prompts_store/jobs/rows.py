@@ -43,9 +43,14 @@ def find_job(connection: Connection, tenant: str, job_id: str, kind: JobKind | N
         query = query.where(jobs.c.kind == kind)
     row = connection.execute(query).one_or_none() if is_id(job_id) else None
     if row is None:
-        what = "job" if kind is None else f"{kind} job"
-        raise NotFoundError(f"There is no {what} {shown(job_id)}.", field="job", code="unknown_job")
+        raise unknown_job(job_id, kind)
     return row
+
+
+def unknown_job(job_id: str, kind: JobKind | None = None) -> NotFoundError:
+    """The error for a job that is not there."""
+    what = "job" if kind is None else f"{kind} job"
+    return NotFoundError(f"There is no {what} {shown(job_id)}.", field="job", code="unknown_job")
 
 
 def held(connection: Connection, lease: Lease) -> Row[Any]:

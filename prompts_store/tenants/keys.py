@@ -177,6 +177,14 @@ class Keys(StoreBase):
             return None
         return FoundKey(_key_record(row), row.digest, row.status, row.weight, row.tenant_limits)
 
+    def holds_keys(self) -> bool:
+        """Whether there is a key that nobody revoked, of a tenant that is not deleted. An expired one counts
+        too, so that no passing of time lets anybody in."""
+        found = select(keys.c.number).join(tenants, tenants.c.name == keys.c.tenant)
+        found = found.where(keys.c.revoked_at.is_(None), tenants.c.status != "deleted").limit(1)
+        with self._database.read() as connection:
+            return connection.execute(found).first() is not None
+
     def touch_keys(self, used: Mapping[str, datetime]) -> None:
         """Note when keys were used last, to the minute, by id. An earlier moment than is known changes
         nothing, and neither does an id that is not there.

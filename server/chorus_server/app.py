@@ -33,9 +33,8 @@ from chorus_server.errors import EngineDeadError, InvalidInputError, InvalidMode
 from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.log import Say
 from chorus_server.settings import Settings
-from chorus_server.storage import compile_cache, open_storage
-from chorus_server.tenancy.keys import load_keys
-from prompts_store.names import check_name
+from chorus_server.storage import compile_cache
+from chorus_server.tenancy_wiring import change_reader, make_callers, open_with_keys
 
 if TYPE_CHECKING:
     from chorus_server.engine.executor import CompileWatch
@@ -60,8 +59,8 @@ class App:
 
     Attributes:
         api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
-        entrance: looks at each request before the application gets it.
-        upkeep: a coroutine function, run on the event loop for as long as the process serves.
+        entrance: looks at requests before the application has them.
+        upkeep: collects what nothing needs any more.
     """
 
     settings: Settings
@@ -83,11 +82,9 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         InvalidInputError: a key file or the ladder's settings are not acceptable, or there is no model.
         StoreError: the data folder cannot be used, or the tenant's name is not valid.
     """
-    check_name(settings.tenant, field="tenant")
     ladder_of(settings)
     model_source(settings.model)
-    keys = load_keys(settings.tenant, settings.api_key_file, settings.scrape_token_file)
-    store = open_storage(settings)
+    ring, store = open_with_keys(settings)
     metrics = Metrics(task_series=settings.metrics_task_series)
     metrics.api.log_lines_lost.watch(lost_lines)
     readers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store")
@@ -95,14 +92,16 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     writers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store's changes")
     library = PromptLibrary(store, readers, writers)
     lifecycle = Lifecycle()
+    callers = make_callers(settings, ring, library, metrics)
     services = Services(
         settings=settings,
-        keys=keys,
+        callers=callers,
         library=library,
         lifecycle=lifecycle,
         text=Offload(_TEXT_THREADS, _CALLS_WAITING, "text threads"),
         metrics=metrics,
         feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending),
+        changes=change_reader(library, callers),
     )
     upkeep = Upkeep(library, metrics.api, settings.collect_interval_seconds, settings.collect_grace_seconds)
     access = AccessLog(metrics.api, settings.access_log)
@@ -120,6 +119,8 @@ def close_app(app: App) -> bool:
     if app.services.serving is not None:
         app.services.serving.engine.stop()
     app.services.text.close()
+    app.services.callers.last_use.write_rest()
+    app.services.changes.close()
     app.services.library.close()
     return ended
 

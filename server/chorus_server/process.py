@@ -144,14 +144,20 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._say(f"listening on {url_of(listener)}")
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
-        upkeep = asyncio.create_task(self._app.upkeep.run())
-        watch = asyncio.create_task(self._app.services.library.health.watch())
-        if self._signalled_at is not None:  # the signal came before there was a loop
+        services = self._app.services
+        beside = (
+            self._app.upkeep.run(),
+            services.library.health.watch(),
+            services.changes.follow(),
+            services.callers.last_use.run(),
+        )
+        tasks = [asyncio.create_task(each) for each in beside]
+        if self._signalled_at is not None:  # before there was a loop to tell
             self._begin_drain()
         try:
             await self._server.serve(sockets=[listener])
         finally:
-            await settle(upkeep, watch)
+            await settle(*tasks)
         self._served = True
         self._ends.put(time.monotonic() + _CLOSE_SECONDS)
         if self._server.server_state.tasks:  # they wait for a hanging thread and will never answer

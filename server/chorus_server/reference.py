@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 SETTINGS_FILE = """\
 [http]
 http_host = "0.0.0.0"
-api_key_file = "/etc/chorus/key"
+operator_key_file = "/etc/chorus/operator-key"
 
 [engine]
 model = "google/flan-t5-small"
@@ -49,7 +49,7 @@ CHANGE_FIRST = {
     "model": "The base that ships is small: name your own, as a folder or a hub id.",
     "data_dir": "It holds everything that must last: put it on a disk that is backed up.",
     "http_host": "By default only this machine reaches the server; any other address needs a key.",
-    "api_key_file": "A file of one line, 16 characters or more; every caller then sends the key.",
+    "operator_key_file": "A file of one line, 16 characters or more: the key that makes tenants and keys.",
     "shapes": "Short inputs start sooner with `small`; an accelerator serves more at once with `large`.",
     "prompt_rows": "All prompts in use at once should fit: tasks in use times the rows of a prompt.",
     "tuning_share": "Tuning runs only when no request waits; give it a share if jobs must go on under load.",

@@ -201,7 +201,7 @@ def test_a_key_is_needed_and_works(tmp_path: Path, vocabulary: Vocabulary) -> No
     key, scrape = tmp_path / "key", tmp_path / "scrape"
     key.write_text("a-long-enough-key-of-ours\n")
     scrape.write_text("a-long-enough-scrape-token\n")
-    keys = load_keys("default", key, scrape)
+    keys = load_keys("default", None, key, scrape)
     with ApiServer(tmp_path / "data", vocabulary, keys=keys) as server:
         with Client(server.url) as anonymous, pytest.raises(errors.UnauthenticatedError):
             anonymous.model()

@@ -39,6 +39,7 @@ def filled() -> Metrics:
     api.uploads_accepted.inc()
     api.uploads_refused.inc(1, "not_finite")
     api.files_refused.inc(1, "file_too_large")
+    metrics.tenancy.key_lookups.inc(1, "found")
     tuning.runs.inc()
     tuning.slice_seconds.observe(0.03)
     tuning.steps.inc()

@@ -32,7 +32,8 @@ class Health(Wire):
 
 
 class StoreTrouble(Wire):
-    """The server's database is `unreadable` or `unwritable`; `message` says what that means."""
+    """The server's database is `unreadable`, `unfollowed` or `unwritable`; `message` says what that
+    means."""
 
     status: str
     since_seconds: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chorus_server.engine.metrics import CompileMetrics, EngineMetrics
 from chorus_server.metrics import SECONDS, Counter, Gauge, Histogram, MetricsRegistry
+from chorus_server.tenancy.metrics import TenancyMetrics
 from chorus_server.tuning.jobs.attempts.metrics import TuningMetrics
 
 
@@ -77,4 +78,5 @@ class Metrics:
         self.api = ApiMetrics(self.registry)
         self.engine = EngineMetrics(self.registry, tenant_series, task_series)
         self.compiles = CompileMetrics(self.registry)
+        self.tenancy = TenancyMetrics(self.registry)
         self.tuning = TuningMetrics(self.registry, self.compiles)

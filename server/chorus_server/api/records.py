@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from chorus_server.tuning.document.earlier_names import renamed_version
+from prompts_store.base import utc_now
 from prompts_store.records import AliasMove, EnsembleVersion, PromptVersion, TaskRecord
+from prompts_store.tenants.records import Key, Tenant
 
 
 def version_json(version: PromptVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
@@ -68,4 +70,38 @@ def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict
         "digest": ensemble.digest,
         "created_at": ensemble.created_at,
         "aliases": dict(aliases),
+    }
+
+
+def tenant_json(tenant: Tenant) -> dict[str, Any]:
+    """A tenant."""
+    return {
+        "tenant": tenant.name,
+        "display_name": tenant.display_name,
+        "weight": tenant.weight,
+        "status": tenant.status,
+        "created_at": tenant.created_at,
+        "created_by": tenant.created_by,
+        "suspended_at": tenant.suspended_at,
+        "deleted_at": tenant.deleted_at,
+        "purge_after": tenant.purge_after,
+    }
+
+
+def key_json(key: Key) -> dict[str, Any]:
+    """A key, without its secret."""
+    over = "revoked" if key.revoked_at is not None else "expired"
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "public": key.public,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "tasks": None if key.tasks is None else list(key.tasks),
+        "status": "live" if key.is_live(utc_now()) else over,
+        "created_at": key.created_at,
+        "created_by": key.created_by,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "last_used_at": key.last_used_at,
     }

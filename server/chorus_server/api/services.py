@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 from fastapi import Request
@@ -18,12 +18,16 @@ from chorus_server.api.http.offload import Offload
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.lifecycle import Lifecycle
 from chorus_server.api.metrics import Metrics
+from chorus_server.changes.reader import ChangeReader
 from chorus_server.engine.limits import Limits
 from chorus_server.engine.thread.engine import Engine
 from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
-from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.callers import Callers
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 if TYPE_CHECKING:  # it imports JAX, and the routes are up before that
     from chorus_server.tuning.jobs.worker.service import TuningService
@@ -70,7 +74,9 @@ class Services:
     """What a request may use.
 
     Attributes:
-        serving: None until the model is loaded and its programs are compiled.
+        callers: who asks.
+        changes: what other processes changed.
+        serving: None until the model is loaded and its programs compiled.
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
         metrics: what `/metrics` shows.
         feeds: the tuning jobs that callers follow.
@@ -79,12 +85,13 @@ class Services:
     """
 
     settings: Settings
-    keys: KeyRing
+    callers: Callers
     library: PromptLibrary
     lifecycle: Lifecycle
     text: Offload
     metrics: Metrics
     feeds: JobFeeds
+    changes: ChangeReader
     serving: Serving | None = None
     tuning: TuningService | None = None
     bodies: BodyBudget = field(init=False)
@@ -121,6 +128,12 @@ class Services:
     def max_prompt_rows(self) -> int:
         """The longest prompt that can be used."""
         return longest_prompt(self.settings, self._served().limits)
+
+    async def save_and_see(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call of the store that changes tenants or keys; this process goes by it from now on."""
+        saved = await self.library.save(function, *args, **kwargs)
+        await self.changes.read()
+        return saved
 
     def wake_tuning(self) -> None:
         """A job was queued: look for it now."""

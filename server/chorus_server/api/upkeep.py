@@ -1,4 +1,5 @@
-"""Removes blobs that no version needs any more, in the background, as long as the server runs."""
+"""Removing what nothing needs any more, in the background, for as long as the server runs: what deleted
+tenants had, and blobs that no version needs."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ SOON_SECONDS = 60.0
 
 
 class Upkeep:
-    """Runs `PromptStore.collect` at intervals, on the store's threads.
+    """Runs `PromptStore.purge_tenants` and `PromptStore.collect` every so often, on the store's threads.
 
     Args:
         library: its store is collected.
@@ -45,13 +46,31 @@ class Upkeep:
         metrics.collections.inc(0, "refused")
 
     async def run(self) -> None:
-        """Collect until cancelled. A collection under way then finishes on its thread."""
+        """Purge and collect until cancelled. What is under way then ends on its thread."""
         if not self._interval:
             return
         wait = soon = min(self._interval, SOON_SECONDS)
         while True:
             await self._sleep(wait)
-            wait = self._interval if await self.collect() else soon
+            purged = await self.purge()
+            wait = self._interval if await self.collect() and purged else soon
+
+    async def purge(self) -> bool:
+        """Remove what tenants had that were deleted longer ago than their grace period; whether that could be
+        done. A failure is logged, never raised."""
+        try:
+            report = await self._library.write(self._library.store.purge_tenants)
+        except Exception as error:
+            known = isinstance(error, StoreError | ChorusError)
+            LOG.warning(
+                "removing what deleted tenants had failed; it is tried again: %s",
+                error,
+                exc_info=None if known else error,
+            )
+            return False
+        for tenant in report.purged:
+            LOG.info("what the deleted tenant %s had is removed", tenant)
+        return True
 
     async def collect(self) -> bool:
         """Collect once. Returns whether the next collection is due after the interval; if not, it is due

@@ -6,7 +6,7 @@ A value comes from the first of these that has it: a flag of `chorus serve`, an 
 the same everywhere; in the file it stands under its group. Units are in the names.
 """
 
-from chorus_server.settings.load import load_settings
+from chorus_server.settings.load import check_bind, load_settings
 from chorus_server.settings.removed import REMOVED, removal
 from chorus_server.settings.whole import (
     GROUPS,
@@ -22,6 +22,7 @@ __all__ = [
     "GROUPS",
     "REMOVED",
     "Settings",
+    "check_bind",
     "flag_of",
     "group_of",
     "is_loopback",

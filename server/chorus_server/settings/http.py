@@ -22,14 +22,25 @@ class HttpSettings(SettingsGroup):
         description="Allow an address that others can reach without a key: all of them, and every web page "
         "that they open, can then use and change everything.",
     )
+    operator_key_file: Path | None = Field(
+        None,
+        description="File with a bearer key that may do everything, also make tenants and keys (16 "
+        "characters or more).",
+    )
     api_key_file: Path | None = Field(
         None,
-        description="File with the bearer key (16 characters or more). If set, every route needs the key.",
+        description="Deprecated, make a key at `/v1/keys` instead: file with a bearer key of `tenant` (16 "
+        "characters or more).",
     )
     scrape_token_file: Path | None = Field(
-        None, description="File with the bearer token that reads `/metrics` and nothing else."
+        None,
+        description="Deprecated, make a key with the scope `metrics:read` instead: file with a bearer token "
+        "that reads `/metrics` and nothing else.",
     )
-    tenant: str = Field("default", description="Tenant of the key, or of everybody if there is no key.")
+    tenant: str = Field(
+        "default",
+        description="Tenant of the keys that come from files, and of everybody when there is no key.",
+    )
     keep_alive_seconds: int = Field(
         75, ge=1, le=YEAR_SECONDS, description="How long an idle connection stays open."
     )

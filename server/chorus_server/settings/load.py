@@ -54,15 +54,7 @@ def _from_environment() -> dict[str, str]:
 
 
 def check_settings(settings: Settings) -> Settings:
-    """Check the rules between settings, about binding and draining. Raises InvalidInputError naming the
-    setting."""
-    if settings.api_key_file is None and not settings.is_loopback and not settings.insecure_bind:
-        raise InvalidInputError(
-            f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use "
-            "and delete every prompt. Set --api-key-file, listen on 127.0.0.1, or accept the risk with "
-            "--insecure-bind.",
-            field="http_host",
-        )
+    """Check the rules between settings, about draining. Raises InvalidInputError naming the setting."""
     if settings.drain_notice_ms and settings.drain_notice_ms >= 1000 * settings.drain_seconds:
         raise InvalidInputError(
             f"drain_notice_ms is {settings.drain_notice_ms}. It is a part of drain_seconds, which is "
@@ -70,6 +62,21 @@ def check_settings(settings: Settings) -> Settings:
             field="drain_notice_ms",
         )
     return settings
+
+
+def check_bind(settings: Settings, *, keyed: bool) -> None:
+    """The bind rule. Raises InvalidInputError naming the setting.
+
+    Args:
+        keyed: whether there is a key, in a file or in the store.
+    """
+    if not (keyed or settings.is_loopback or settings.insecure_bind):
+        raise InvalidInputError(
+            f"Refusing to listen on {settings.http_host} without a key: anybody who reaches it could use "
+            "and delete every prompt. Set --operator-key-file, listen on 127.0.0.1, or accept the risk with "
+            "--insecure-bind.",
+            field="http_host",
+        )
 
 
 def _readable(error: ValidationError) -> InvalidInputError:

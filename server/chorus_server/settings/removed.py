@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REMOVED: Mapping[str, str] = {
-    "alias_staleness_ms": "a move of an alias by another process is seen after half a second",
+    "alias_staleness_ms": "a move of an alias by another process is seen within a second",
     "demo_prompts": "the base that ships registers no prompts if model names its folder",
     "loader_threads": "the store is asked for two prompts at once",
     "long_text_characters": "requests with more than 20,000 characters are tokenised off the event loop",

@@ -33,3 +33,9 @@ class StoreSettings(SettingsGroup):
         description="How long a blob must have been unneeded; keep it above the time that a deleted version "
         "is read.",
     )
+    tenant_grace_seconds: float = Field(
+        604_800.0,
+        ge=0,
+        le=10 * YEAR_SECONDS,
+        description="How long what a deleted tenant had is kept.",
+    )

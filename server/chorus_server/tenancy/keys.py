@@ -1,14 +1,21 @@
-"""Bearer keys. They are kept only as SHA-256 digests and compared in constant time."""
+"""Bearer keys that come from files, kept as SHA-256 digests only and compared in constant time.
+
+One file makes whoever runs the machine an operator. The two others are how a server of 0.1.0 was told its one
+key and its scrape token.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from chorus_server.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
-from chorus_server.tenancy.principal import ALL_SCOPES, Principal, Scope
+from chorus_server.errors import InvalidInputError
+from chorus_server.tenancy.principal import ALL_SCOPES, TENANT_SCOPES, Principal, Scope
+
+LOG = logging.getLogger("chorus.tenancy")
 
 MIN_KEY_CHARACTERS = 16
 MAX_KEY_CHARACTERS = 512
@@ -16,7 +23,7 @@ _MOST_SECRET_BYTES = 8 * MAX_KEY_CHARACTERS
 
 
 class KeyRing:
-    """Keys and the principals that they identify. If no key is `required`, everybody is `anonymous`.
+    """The keys of files, and whom they stand for.
 
     Args:
         keys: principal by secret; only digests of the secrets are kept.
@@ -25,43 +32,25 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, Principal], anonymous: Principal) -> None:
         self._keys = tuple((_digest(secret), principal) for secret, principal in keys.items())
-        self._anonymous = anonymous
+        self.anonymous = anonymous
 
     @property
     def required(self) -> bool:
         """Whether routes of the API need a key: some key can do more than read metrics."""
         return any(principal.scopes != {Scope.METRICS} for _, principal in self._keys)
 
-    def requires(self, scope: Scope) -> bool:
+    def requires(self, scope: Scope | None) -> bool:
         """Whether a caller needs a key for this scope."""
         return self.required or any(scope in principal.scopes for _, principal in self._keys)
 
-    def authorise(self, authorization: str | None, scope: Scope) -> Principal:
-        """The caller behind an `Authorization` header.
+    @property
+    def principals(self) -> tuple[Principal, ...]:
+        """Whom they stand for."""
+        return tuple(principal for _, principal in self._keys)
 
-        Raises:
-            UnauthenticatedError: a key is needed, and the request has none or an unknown one.
-            ForbiddenError: the key is known and lacks the scope.
-        """
-        if authorization is None:
-            if self.requires(scope):
-                raise UnauthenticatedError("This route needs a key: send 'Authorization: Bearer KEY'.")
-            return self._anonymous
-        principal = self._find(authorization)
-        if principal is None:
-            if not self.requires(scope):  # a client that always sends its key also works with an open server
-                return self._anonymous
-            raise UnauthenticatedError(
-                "The key is not valid: check it, and send 'Authorization: Bearer KEY'."
-            )
-        if scope not in principal.scopes:
-            raise ForbiddenError(f"The key lacks the scope {scope.value!r} that this route needs.")
-        return principal
-
-    def _find(self, authorization: str) -> Principal | None:
-        scheme, _, secret = authorization.partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not 0 < len(secret) <= MAX_KEY_CHARACTERS:
+    def find(self, secret: str) -> Principal | None:
+        """Whom a secret stands for."""
+        if not self._keys:
             return None
         digest = _digest(secret)
         found: Principal | None = None
@@ -71,26 +60,41 @@ class KeyRing:
         return found
 
 
-def load_keys(tenant: str, api_key_file: Path | None, scrape_token_file: Path | None) -> KeyRing:
-    """The key ring of a server with at most one key and one scrape token.
+def load_keys(
+    tenant: str, operator_key_file: Path | None, api_key_file: Path | None, scrape_token_file: Path | None
+) -> KeyRing:
+    """The keys of the settings' files; those that are deprecated are told of in the log.
 
     Raises:
-        InvalidInputError: a file is missing or empty, or its secret is too short. The error names the
-            setting, never the secret.
+        InvalidInputError: a file is missing, empty or its secret too short, or two hold the same; names the
+        setting, never the secret.
     """
     keys: dict[str, Principal] = {}
-    if scrape_token_file is not None:
-        secret = read_secret(scrape_token_file, "scrape_token_file")
-        keys[secret] = Principal("", "scrape", frozenset({Scope.METRICS}))
-    if api_key_file is not None:
-        secret = read_secret(api_key_file, "api_key_file")
+    for field, file, principal, instead in (
+        ("operator_key_file", operator_key_file, Principal(tenant, "operator", ALL_SCOPES), None),
+        ("api_key_file", api_key_file, Principal(tenant, "key", TENANT_SCOPES), "a key"),
+        (
+            "scrape_token_file",
+            scrape_token_file,
+            Principal(tenant, "scrape", frozenset({Scope.METRICS})),
+            "a key with the scope metrics:read",
+        ),
+    ):
+        if file is None:
+            continue
+        secret = read_secret(file, field)
         if secret in keys:
             raise InvalidInputError(
-                "The key and the scrape token are the same: use two different secrets.",
-                field="scrape_token_file",
+                "The key is the one of another file: make two, or leave this setting out.", field=field
             )
-        keys[secret] = Principal(tenant, "key", ALL_SCOPES)
-    return KeyRing(keys, Principal(tenant, "anonymous", ALL_SCOPES))
+        keys[secret] = principal
+        if instead is not None:
+            LOG.warning(
+                "%s still works and is deprecated: make %s with POST /v1/keys, see docs/tenants.md",
+                field,
+                instead,
+            )
+    return KeyRing(keys, Principal(tenant, "anonymous", ALL_SCOPES, keyless=True))
 
 
 def read_secret(path: Path, field: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from prompts_store.tenants.task_patterns import matches_any
+
 
 class Scope(StrEnum):
     """What a key may do. Each route names the scope that it needs."""
@@ -14,9 +16,13 @@ class Scope(StrEnum):
     WRITE = "prompts:write"
     TUNE = "tune"
     METRICS = "metrics:read"
+    ADMIN = "admin"
+    OPERATOR = "operator"
 
 
 ALL_SCOPES: frozenset[Scope] = frozenset(Scope)
+TENANT_SCOPES: frozenset[Scope] = ALL_SCOPES - {Scope.OPERATOR}
+"""All that concern one tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +34,19 @@ class Principal:
         name: the key's name, for `created_by` and logs; never the key itself.
         scopes: what the key may do.
         weight: fair-share weight of the tenant.
+        key: id of the key in the store; None for one from a file, and for a caller without any.
+        tasks: patterns of the tasks and ensembles that the key may name; None for any.
+        keyless: whether no key was needed.
     """
 
     tenant: str
     name: str
     scopes: frozenset[Scope] = ALL_SCOPES
     weight: float = 1.0
+    key: str | None = None
+    tasks: tuple[str, ...] | None = None
+    keyless: bool = False
+
+    def may_name(self, name: str) -> bool:
+        """Whether the key may name this task or ensemble of its tenant."""
+        return matches_any(self.tasks, name)

@@ -140,6 +140,19 @@ def test_a_revoked_key_stays_revoked(store: PromptStore, clock: FakeClock) -> No
     assert caught.value.code == "key_over"
 
 
+def test_the_store_holds_keys_until_the_last_is_revoked_or_deleted(
+    store: PromptStore, clock: FakeClock
+) -> None:
+    assert not store.holds_keys()
+    made, _ = create(store, expires_at=clock() + timedelta(days=1))
+    create(store, "other")
+    clock.advance(2 * 86_400)
+    store.delete_tenant("other", grace_seconds=0)
+    assert store.holds_keys()  # an expired one counts
+    store.revoke_key("acme", made.id)
+    assert not store.holds_keys()
+
+
 def test_an_update_changes_what_is_given(store: PromptStore, clock: FakeClock) -> None:
     made, _ = create(store, tasks=["a"])
     last = store.last_change()

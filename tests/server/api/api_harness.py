@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import sentencepiece
 
+from chorus_server.api.http.disconnect import settle
 from chorus_server.api.services import BaseModelInfo
 from chorus_server.app import build_app, close_app, make_serving
 from chorus_server.connections.listener import BoundedServer, uvicorn_config
@@ -71,6 +72,7 @@ class ApiServer:
         it.
         pause: awaited between polls of a followed job.
         feed_limits: how many may follow jobs; None is the server's own.
+        follows: whether it reads the change feed.
     """
 
     def __init__(
@@ -85,15 +87,19 @@ class ApiServer:
         pause: Pause = asyncio.sleep,
         feed_limits: FeedLimits | None = None,
         config: dict[str, Any] | None = None,
+        follows: bool = True,
         **settings: Any,
     ) -> None:
+        self.follows = follows
         self.settings = Settings(model="tiny", data_dir=folder, access_log=False, **settings)
         self.table = np.random.default_rng(0).normal(size=(vocabulary.size, WIDTH)).astype(np.float32)
         self._app = build_app(self.settings)
         self.services, self.entrance = self._app.services, self._app.entrance
         self.store, self.access = self.services.library.store, self.entrance._access
         if keys is not None:
-            self.services.keys = keys
+            self.services.callers.ring = keys
+            for principal in keys.principals:
+                self.store.ensure_tenant(principal.tenant)
         self.services.feeds._pause = pause
         self.services.feeds.limits = feed_limits or self.services.feeds.limits
         host = HostPromptTier(1 << 20)
@@ -133,7 +139,15 @@ class ApiServer:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        await self.server.serve(sockets=[self._listener])
+        tasks = [asyncio.create_task(each) for each in self.background()]
+        try:
+            await self.server.serve(sockets=[self._listener])
+        finally:
+            await settle(*tasks)
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """Of what a process runs beside serving, what tests rely on."""
+        return [self.services.changes.follow()] if self.follows else []
 
     def __enter__(self) -> ApiServer:
         self.engine.start()

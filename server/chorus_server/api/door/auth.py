@@ -1,4 +1,4 @@
-"""The one dependency that authorises. Each route asks for a scope, and `KeyRing` says who has it."""
+"""The one dependency that authorises: each route asks for a scope, and `Callers` says who has it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,40 @@ from chorus_server.tenancy.principal import Principal, Scope
 
 
 class Require:
-    """A dependency that returns the caller if its key carries `scope`, and answers 401 or 403 if not."""
+    """A dependency that gives the caller if its key carries `scope`, and answers 401 or 403 otherwise.
 
-    def __init__(self, scope: Scope) -> None:
+    Args:
+        scope: None for any key.
+    """
+
+    def __init__(self, scope: Scope | None) -> None:
         self.scope = scope
 
     async def __call__(self, request: Request) -> Principal:
-        return self.authorise(request)
+        return await self.authorise(request)
 
-    def authorise(self, request: Request) -> Principal:
-        """The caller. `ChorusRoute` calls this before it reads a body, and FastAPI calls it again for the
-        route's parameter.
+    async def authorise(self, request: Request) -> Principal:
+        """The caller. `ChorusRoute` asks before it reads a body, FastAPI once more for the route's parameter.
 
         Raises:
-            UnauthenticatedError, ForbiddenError: see `KeyRing.authorise`.
+            ChorusError, StoreError: see `Callers.authorise`.
         """
         context = context_of(request)
         if context.principal is None:
-            keys = services_of(request).keys
-            context.principal = keys.authorise(request.headers.get("authorization"), self.scope)
+            callers, authorization = services_of(request).callers, request.headers.get("authorization")
+            caller = callers.known(authorization, self.scope)
+            if caller is None:
+                address = request.client.host if request.client else ""
+                caller = await callers.authorise(authorization, self.scope, address)
+            context.principal = caller
         return context.principal
 
 
+AnyCaller = Annotated[Principal, Depends(Require(None))]
 MayInfer = Annotated[Principal, Depends(Require(Scope.INFER))]
 MayRead = Annotated[Principal, Depends(Require(Scope.READ))]
 MayWrite = Annotated[Principal, Depends(Require(Scope.WRITE))]
 MayTune = Annotated[Principal, Depends(Require(Scope.TUNE))]
 MayScrape = Annotated[Principal, Depends(Require(Scope.METRICS))]
+MayAdminister = Annotated[Principal, Depends(Require(Scope.ADMIN))]
+MayOperate = Annotated[Principal, Depends(Require(Scope.OPERATOR))]

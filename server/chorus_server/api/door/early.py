@@ -38,8 +38,8 @@ def deadline_of(asked: float | None, settings: Settings) -> float | None:
     return asked
 
 
-def refuse_early(request: Request, scope: Scope) -> None:
-    """Call `check_early` before the body is read. Its deadline is unknown, so the longest one is assumed.
+def refuse_early(request: Request, scope: Scope | None) -> None:
+    """The same before a body is read, of which the deadline is not known: the longest is allowed for.
 
     Args:
         scope: the scope that the route needs.

@@ -182,8 +182,10 @@ class Entrance:
         services = self._services
         key = headers.get(b"authorization")
         try:
-            refuse_host([headers[b"host"].decode()], services, Scope.INFER)
-            caller = services.keys.authorise(None if key is None else key.decode(), Scope.INFER)
+            caller = services.callers.known(None if key is None else key.decode(), Scope.INFER)
+            if caller is None:
+                return None
+            refuse_host([headers[b"host"].decode()], services, caller)
             asked = parse_json(body)
             seconds = asked.get("deadline_seconds") if isinstance(asked, dict) else None
             if seconds is not None and not (type(seconds) in (int, float) and seconds > 0):

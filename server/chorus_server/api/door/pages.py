@@ -14,7 +14,7 @@ from fastapi import Request
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError
 from chorus_server.settings import is_loopback
-from chorus_server.tenancy.principal import Scope
+from chorus_server.tenancy.principal import Principal
 
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN = frozenset({"same-origin", "none"})  # `none`: the user asks, not a page
@@ -22,17 +22,15 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?")
 
 
-def refuse_pages(request: Request, services: Services, scope: Scope) -> None:
-    """Raise unless the request comes from a program or from a page of this server.
-
-    Args:
-        scope: the scope that the route needs.
+def refuse_pages(request: Request, services: Services, caller: Principal) -> None:
+    """Raise unless a program sent the request, or a page of this server itself.
 
     Raises:
-        ForbiddenError: `unknown_host`, if the route needs no key and the server listens on loopback, but the
-            request names another host; `foreign_origin`, if a page of another origin asks for a change.
+        ForbiddenError: `unknown_host`, where the caller needs no key and the server listens on loopback, yet
+        is asked by a name that is none of loopback; `foreign_origin`, where a page of another origin asks
+        for a change.
     """
-    refuse_host(request.headers.getlist("host"), services, scope)
+    refuse_host(request.headers.getlist("host"), services, caller)
     if request.method not in _HARMLESS and _is_foreign(request):
         raise ForbiddenError(
             "A web page of another site asked for a change: only programs and pages of this server may do "
@@ -42,8 +40,8 @@ def refuse_pages(request: Request, services: Services, scope: Scope) -> None:
         )
 
 
-def refuse_host(hosts: list[str], services: Services, scope: Scope) -> None:
-    """Raise if the route needs no key and the server listens on loopback, but the request names another host.
+def refuse_host(hosts: list[str], services: Services, caller: Principal) -> None:
+    """Raise where the caller needs no key and the server listens on loopback, yet is asked by another name.
 
     Args:
         hosts: the request's `Host` headers.
@@ -51,7 +49,7 @@ def refuse_host(hosts: list[str], services: Services, scope: Scope) -> None:
     Raises:
         ForbiddenError: `unknown_host`.
     """
-    exposed = services.settings.is_loopback and not services.keys.requires(scope)
+    exposed = services.settings.is_loopback and caller.keyless
     if exposed and not _names_loopback(hosts):
         raise ForbiddenError(
             "This server serves this machine only and does not answer to that name: ask for localhost or "

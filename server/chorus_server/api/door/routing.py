@@ -109,8 +109,8 @@ class ChorusRoute(APIRoute):
         probe = self.path in PROBES
 
         async def checked(request: Request) -> Response:
-            refuse_pages(request, services_of(request), door.scope)
-            door.authorise(request)
+            caller = await door.authorise(request)
+            refuse_pages(request, services_of(request), caller)
             lifecycle = services_of(request).lifecycle
             if not probe:
                 lifecycle.check_open()

@@ -202,7 +202,9 @@ async def _http(request: Request, error: Exception) -> Response:
 
 def _methods_at(request: Request) -> list[str]:
     """Every method that the path of a request takes."""
-    scopes = ((method, {**request.scope, "method": method}) for method in ("GET", "POST", "PUT", "DELETE"))
+    scopes = (
+        (method, {**request.scope, "method": method}) for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+    )
     taken = [
         method
         for method, scope in scopes

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Path, Query
 
-from chorus_server.errors import NotFoundError
 from chorus_server.tenancy.principal import Principal
+from prompts_store.ensembles.rows import unknown_ensemble
+from prompts_store.errors import NotFoundError
+from prompts_store.names import check_name
+from prompts_store.tasks.rows import unknown_task
 
 TaskName = Annotated[str, Path(max_length=256, description="A task in the key's tenant.")]
 EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble in the key's tenant.")]
@@ -21,13 +25,26 @@ TenantName = Annotated[
 ]
 
 
-def tenant_for(principal: Principal, tenant: str | None, code: str = "unknown_task") -> str:
-    """The tenant whose objects a request reads or changes.
+def owner_of_task(principal: Principal, tenant: str | None, task: str) -> str:
+    """The tenant whose task a request reads or changes.
 
     Raises:
-        NotFoundError: it is another tenant. Nothing is shared yet, so the answer is as if there were no such
-            object.
+        NotFoundError: of the store, `unknown_task`: another tenant's, for nothing is shared yet, or one that
+            the key may not name. Both answer as one that is not there.
+        InvalidError: of the store: no name.
     """
-    if tenant is not None and tenant != principal.tenant:
-        raise NotFoundError("There is no such object in this tenant.", field="tenant", code=code)
-    return principal.tenant
+    return _owner(principal, tenant, task, "task", unknown_task)
+
+
+def owner_of_ensemble(principal: Principal, tenant: str | None, name: str) -> str:
+    """The same for an ensemble: `unknown_ensemble`."""
+    return _owner(principal, tenant, name, "ensemble", unknown_ensemble)
+
+
+def _owner(
+    principal: Principal, tenant: str | None, name: str, field: str, unknown: Callable[..., NotFoundError]
+) -> str:
+    owner = principal.tenant if tenant is None else tenant
+    if owner != principal.tenant or not principal.may_name(name):
+        raise unknown(check_name(owner, field="tenant"), check_name(name, field=field))
+    return owner

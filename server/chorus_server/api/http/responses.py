@@ -30,5 +30,5 @@ def errors(*statuses: int) -> Responses:
 
 
 INFERENCE_ERRORS = errors(400, 401, 403, 404, 413, 429, 500, 503, 504)
-READ_ERRORS = errors(400, 401, 403, 404, 500, 503)
-WRITE_ERRORS = errors(400, 401, 403, 404, 409, 413, 500, 503)
+READ_ERRORS = errors(400, 401, 403, 404, 429, 500, 503)
+WRITE_ERRORS = errors(400, 401, 403, 404, 409, 413, 429, 500, 503)

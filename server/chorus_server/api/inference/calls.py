@@ -141,7 +141,8 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
     fingerprint = call.serving.base.fingerprint
     async with AsyncExitStack() as stack:
         async with call.in_time():
-            held = call.services.library.held(wanted, call.principal.tenant, fingerprint)
+            caller, library = call.principal, call.services.library
+            held = library.held(wanted, caller.tenant, fingerprint, patterns=caller.tasks)
             versions = await stack.enter_async_context(held)
             pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
             prepared = await prepare_all(call, pairs)

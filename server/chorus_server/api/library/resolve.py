@@ -5,23 +5,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from chorus_server.api.http.errors import StoreAnswerError
 from chorus_server.api.http.offload import Offload
-from chorus_server.api.library.reference_cache import ReferenceCache
 from chorus_server.api.library.store_health import StoreHealth
-from chorus_server.errors import ModelMismatchError, NotFoundError, OverloadedError
-from prompts_store.errors import StoreError
+from chorus_server.changes.memory import SEEN_SECONDS, Memory
+from chorus_server.errors import ModelMismatchError, OverloadedError
+from prompts_store.ensembles.rows import unknown_ensemble
+from prompts_store.errors import NotFoundError, StoreError
 from prompts_store.records import EnsembleVersion, PromptVersion, Reference
 from prompts_store.store import PromptStore
 from prompts_store.tasks.references import parse_reference
+from prompts_store.tasks.rows import unknown_task
+from prompts_store.tenants.records import Change
+from prompts_store.tenants.task_patterns import matches_any
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_OF_TASKS = frozenset({"alias_moved", "alias_removed", "task_deleted", "version_deleted"})
+_OF_TENANTS = frozenset({"tenant_deleted", "tenant_purged"})
 
 ASK_SECONDS = 0.5
 """How long a caller who has a spare answer waits for the store's answer."""
@@ -42,16 +49,16 @@ class Grip:
 class PromptLibrary:
     """The store as the routes use it.
 
-    A resolved reference is reused for at most `staleness_seconds` without a thread, the disk or the database,
-    or for `STALE_SECONDS` while the store cannot be read. A change made through this process is seen at once,
-    one made by another process within that time.
+    A resolved reference is reused, without a thread, the disk or the database, until the change feed names a
+    change of it; while neither the feed nor the store can be read, for `STALE_SECONDS`. A change through this
+    process is seen at once.
 
     Args:
         store: the versioned store.
         readers: threads for calls that only read. They never wait for a writer.
         writers: threads for calls that may wait for the publish lock.
-        staleness_seconds: 0 resolves references each time.
-        clock: gives monotonic seconds.
+        fresh_seconds: how long what was resolved is reused where the feed is not read; 0 resolves each time.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -59,15 +66,16 @@ class PromptLibrary:
         store: PromptStore,
         readers: Offload,
         writers: Offload,
-        staleness_seconds: float = 0.5,
+        fresh_seconds: float = SEEN_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.health = StoreHealth(store, clock)
         self._readers = readers
         self._writers = writers
-        self._versions: ReferenceCache[PromptVersion] = ReferenceCache(staleness_seconds, clock)
-        self._ensembles: ReferenceCache[EnsembleVersion] = ReferenceCache(staleness_seconds, clock)
+        # By the tenant that a bare name means, and the reference.
+        self._versions: Memory[tuple[str, str], PromptVersion] = Memory(clock, fresh_seconds=fresh_seconds)
+        self._ensembles: Memory[tuple[str, str], EnsembleVersion] = Memory(clock, fresh_seconds=fresh_seconds)
 
     def close(self) -> None:
         """Stop the threads and close the store."""
@@ -96,20 +104,48 @@ class PromptLibrary:
             self._versions.doubt()
             self._ensembles.doubt()
             raise
+        self.forget()
+        return answer
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Drop what changes concern."""
+        tenants = {change.tenant for change in changes if change.kind in _OF_TENANTS}
+        named = {(change.tenant, change.subject.partition("@")[0]) for change in changes}
+        if any(change.kind in _OF_TASKS for change in changes) or tenants:
+            self._versions.drop_where(
+                lambda _, version: version.tenant in tenants or (version.tenant, version.task) in named
+            )
+        if any(change.kind.startswith("ensemble_") for change in changes) or tenants:
+            self._ensembles.drop_where(
+                lambda _, made: made.tenant in tenants or (made.tenant, made.name) in named
+            )
+
+    def forget(self) -> None:
+        """Drop every resolved reference."""
         self._versions.forget()
         self._ensembles.forget()
-        return answer
+
+    def confirm(self, at: float) -> None:
+        """At that time all else was as it was resolved."""
+        self._versions.confirm(at)
+        self._ensembles.confirm(at)
 
     @asynccontextmanager
     async def held(
-        self, wanted: Iterable[tuple[str, str]], tenant: str, fingerprint: str
+        self,
+        wanted: Iterable[tuple[str, str]],
+        tenant: str,
+        fingerprint: str,
+        *,
+        patterns: Sequence[str] | None = None,
     ) -> AsyncIterator[Mapping[str, PromptVersion]]:
         """Versions of references, held until the block ends, so that their blobs stay.
 
         Args:
-            wanted: `(reference, field)` pairs; errors about the reference name the field.
-            tenant: the tenant of references without one.
-            fingerprint: fingerprint of the resident base model.
+            wanted: `(reference, field)` pairs; the field is named when the reference is bad.
+            tenant: that a bare name means.
+            fingerprint: of the resident base model.
+            patterns: of the names that the caller may use; None for any.
 
         Raises:
             StoreAnswerError: an unknown or malformed reference.
@@ -118,13 +154,16 @@ class PromptLibrary:
         fields: dict[str, str] = {}
         for reference, field in wanted:
             fields.setdefault(reference, field)
+        if patterns is not None:
+            for reference, field in fields.items():
+                _parsed(reference, tenant, field, patterns, unknown_task)
         cache, asked = self._versions, self._versions.asking()
         fresh = _found(fields, lambda reference: cache.fresh((tenant, reference)))
         if len(fresh) == len(fields):
             grip = self._grip_known(fields, fresh, fingerprint)
         else:
             spare = _found(fields, lambda reference: cache.spare((tenant, reference)))
-            said = await self._ask(
+            said = await self.ask(
                 lambda: self._grip(fields, fresh, tenant, fingerprint),
                 Grip.close,
                 spared=len(spare) == len(fields),
@@ -138,22 +177,28 @@ class PromptLibrary:
         with closing(grip):
             yield grip.versions
 
-    async def resolve(self, reference: str, tenant: str, field: str = "task") -> PromptVersion:
+    async def resolve(
+        self, reference: str, tenant: str, field: str = "task", *, patterns: Sequence[str] | None = None
+    ) -> PromptVersion:
         """The version that a reference names now. Raises StoreAnswerError with `field`."""
-        return await self.read(self._resolve, reference, tenant, field)
+        return await self.read(self._resolve, reference, tenant, field, patterns)
 
-    async def ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
-        """The ensemble version that a reference names, resolved as recently as in `held`.
+    async def ensemble(
+        self, reference: str, tenant: str, field: str = "ensemble", *, patterns: Sequence[str] | None = None
+    ) -> EnsembleVersion:
+        """The ensemble version that a reference names, as fresh as `held` has it.
 
         Raises StoreAnswerError with `field`.
         """
+        if patterns is not None:
+            _parsed(reference, tenant, field, patterns, unknown_ensemble)
         cache, asked, key = self._ensembles, self._ensembles.asking(), (tenant, reference)
         found = cache.fresh(key)
         if found is not None:
             return found
         spare = cache.spare(key)
-        said = await self._ask(
-            lambda: self._resolve_ensemble(reference, tenant, field), _nothing, spared=spare is not None
+        said = await self.ask(
+            lambda: self._resolve_ensemble(reference, tenant, field), spared=spare is not None
         )
         if said is not None:
             cache.keep({key: said}, asked)
@@ -165,17 +210,17 @@ class PromptLibrary:
         """The ensemble version that a reference names now. Raises StoreAnswerError with `field`."""
         return await self.read(self._resolve_ensemble, reference, tenant, field)
 
-    async def _ask(
-        self, question: Callable[[], T], release: Callable[[T], None], *, spared: bool
+    async def ask(
+        self, question: Callable[[], T], release: Callable[[T], None] | None = None, *, spared: bool
     ) -> T | None:
         """The store's answer; None if it does not come soon and the caller has a spare answer."""
         if spared and not self.health.worth_asking():
             return None
         try:
             async with asyncio.timeout(ASK_SECONDS if spared else None):
-                said = await self._readers.acquire(question, release)
-        except (TimeoutError, OverloadedError, StoreAnswerError) as error:
-            told = isinstance(error, StoreAnswerError) and error.code != StoreError.default_code
+                said = await self._readers.acquire(question, release or _nothing)
+        except (TimeoutError, OverloadedError, StoreAnswerError, StoreError) as error:
+            told = isinstance(error, StoreAnswerError | StoreError) and error.code != StoreError.default_code
             if not isinstance(error, OverloadedError):
                 self.health.note_read(told)
             if told or not spared:
@@ -214,18 +259,18 @@ class PromptLibrary:
             raise
         return grip
 
-    def _resolve(self, reference: str, tenant: str, field: str) -> PromptVersion:
+    def _resolve(
+        self, reference: str, tenant: str, field: str, patterns: Sequence[str] | None = None
+    ) -> PromptVersion:
         try:
-            parsed = parse_reference(reference, tenant=tenant, field=field)
-            require_own(parsed, tenant, field, "unknown_task")
+            parsed = _parsed(reference, tenant, field, patterns, unknown_task)
             return self.store.resolve(parsed, tenant=tenant, field=field)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
 
     def _resolve_ensemble(self, reference: str, tenant: str, field: str) -> EnsembleVersion:
         try:
-            parsed = parse_reference(reference, tenant=tenant, field=field)
-            require_own(parsed, tenant, field, "unknown_ensemble")
+            parsed = _parsed(reference, tenant, field, None, unknown_ensemble)
             return self.store.resolve_ensemble(parsed, tenant=tenant, field=field)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
@@ -251,7 +296,22 @@ def check_base(version: PromptVersion, fingerprint: str, field: str) -> None:
         )
 
 
-def require_own(reference: Reference, tenant: str, field: str, code: str) -> None:
-    """Tenants share nothing yet: for another tenant's object the answer is as if there were none."""
-    if reference.tenant != tenant:
-        raise NotFoundError("There is no such object in this tenant.", field=field, code=code)
+def _parsed(
+    reference: str,
+    tenant: str,
+    field: str,
+    patterns: Sequence[str] | None,
+    unknown: Callable[..., NotFoundError],
+) -> Reference:
+    """A reference. Nothing is shared between tenants yet: another tenant's object, and one that the caller
+    may not name, answer as one that is not there.
+
+    Raises StoreAnswerError with `field`.
+    """
+    try:
+        parsed = parse_reference(reference, tenant=tenant, field=field)
+        if parsed.tenant != tenant or not matches_any(patterns, parsed.task):
+            raise unknown(parsed.tenant, parsed.task, field=field)
+    except StoreError as error:
+        raise StoreAnswerError(error, field) from None
+    return parsed

@@ -10,21 +10,26 @@ from functools import partial
 from typing import Any
 
 from chorus_server.api.http.offload import Offload
+from chorus_server.changes.memory import SEEN_SECONDS, STALE_SECONDS
 from prompts_store.store import PromptStore
 
-STALE_SECONDS = 30.0
-"""How long a reference keeps its last known meaning while the store cannot be read."""
 LOOK_SECONDS = 1.0
 """Seconds from one check to the next, and how long the store's answer may take. Shorter trouble does not
 matter."""
 
 _UNREADABLE = (
-    f"The database does not answer: references used in the last {STALE_SECONDS:g} s mean what they meant "
-    "then, others get 'store_unavailable'. Check the database, its disk and its network."
+    f"The database does not answer: keys and references used in the last {STALE_SECONDS:g} s mean what they "
+    "meant then, others get 'store_unavailable'. Check the database, its disk and its network."
 )
 _UNWRITABLE = (
     "The database accepts no changes: uploads, alias moves and jobs wait; inference and reads go on. Find "
     "out which program holds its lock, and whether its disk is full or read-only."
+)
+
+
+_UNFOLLOWED = (
+    "What other processes change cannot be followed: each key and reference is looked up anew, and where "
+    f"that fails too it means for {STALE_SECONDS:g} s what it meant before. Check the database."
 )
 
 
@@ -42,6 +47,7 @@ class StoreHealth:
         self._writes = _Probe(partial(store.check_writable, 0.8 * LOOK_SECONDS), "store writes")
         self._unreadable_since: float | None = None
         self._unwritable_since: float | None = None
+        self._unfollowed_since: float | None = None
         self._asked_at = -LOOK_SECONDS
 
     async def watch(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -60,6 +66,10 @@ class StoreHealth:
         """Note whether a read was answered. It was not if it failed or took too long."""
         self._unreadable_since = None if answered else self._since(self._unreadable_since)
 
+    def note_feed(self, answered: bool) -> None:
+        """The change feed was read, or could not be."""
+        self._unfollowed_since = None if answered else self._since(self._unfollowed_since)
+
     def _since(self, before: float | None) -> float:
         return self._clock() if before is None else before
 
@@ -74,17 +84,19 @@ class StoreHealth:
 
     @property
     def serves(self) -> bool:
-        """Whether requests can be answered: False once every spare answer has expired."""
-        since = self._unreadable_since
-        return since is None or self._clock() - since < STALE_SECONDS
+        """Whether requests can be answered: False once no spare answer is good any more."""
+        now = self._clock()
+        troubles = (self._unreadable_since, self._unfollowed_since)
+        return all(since is None or now - since < STALE_SECONDS for since in troubles)
 
     def report(self) -> dict[str, Any] | None:
-        """What is wrong, for `/readyz`; None if nothing is."""
-        for status, since, message in (
-            ("unreadable", self._unreadable_since, _UNREADABLE),
-            ("unwritable", self._unwritable_since, _UNWRITABLE),
+        """What is wrong, for `/readyz`; None when nothing is."""
+        for status, since, message, least in (
+            ("unreadable", self._unreadable_since, _UNREADABLE, 0.0),
+            ("unfollowed", self._unfollowed_since, _UNFOLLOWED, SEEN_SECONDS),
+            ("unwritable", self._unwritable_since, _UNWRITABLE, 0.0),
         ):
-            if since is not None:
+            if since is not None and self._clock() - since >= least:
                 return {
                     "status": status,
                     "since_seconds": round(self._clock() - since, 1),

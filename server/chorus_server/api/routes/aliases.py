@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import AliasName, TaskName, TenantName, tenant_for
+from chorus_server.api.http.parameters import AliasName, TaskName, TenantName, owner_of_task
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import history_json, move_json
@@ -22,7 +22,7 @@ async def list_aliases(
 ) -> Response:
     """Where the aliases point now, and every move."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     aliases = await library.read(library.store.aliases, owner, task)
     history = await library.read(library.store.alias_history, owner, task)
     return await list_response("history", map(history_json, history), before={"aliases": dict(aliases)})
@@ -39,7 +39,7 @@ async def set_alias(
 ) -> Response:
     """Point an alias at a version, atomically."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     move = await library.write(
         library.store.set_alias, owner, task, alias, body.version, moved_by=principal.name
     )
@@ -54,7 +54,7 @@ async def remove_alias(
 ) -> Response:
     """Remove an alias; its history stays."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     await library.write(library.store.remove_alias, owner, task, alias, moved_by=principal.name)
     return Response(status_code=204)
 
@@ -71,7 +71,7 @@ async def rollback(
     library = services_of(request).library
     move = await library.write(
         library.store.rollback,
-        tenant_for(principal, tenant),
+        owner_of_task(principal, tenant, task),
         task,
         body.alias if body else "live",
         moved_by=principal.name,

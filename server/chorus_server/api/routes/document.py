@@ -23,6 +23,9 @@ _EXAMPLES = {
     "AliasBody": examples.ALIAS,
     "RollbackBody": examples.ROLLBACK,
     "JobDocument": examples.TUNING_JOB,
+    "TenantBody": examples.TENANT,
+    "TenantChanges": examples.TENANT_CHANGES,
+    "KeyBody": examples.KEY,
 }
 
 router = APIRouter(route_class=ChorusRoute, include_in_schema=False)

@@ -114,11 +114,13 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
     if (body.tasks is None) == (body.ensemble is None):
         raise InvalidInputError("Send one of tasks (a list) and ensemble (a reference).", field="tasks")
     library, tenant = call.services.library, call.principal.tenant
+    patterns = call.principal.tasks
     stored: EnsembleVersion | None = None
     if body.ensemble is not None:
         if body.weights is not None:
             raise InvalidInputError("A stored ensemble has its own weights: remove weights.", field="weights")
-        stored = await library.ensemble(body.ensemble, tenant)
+        stored = await library.ensemble(body.ensemble, tenant, patterns=patterns)
+        patterns = None  # the caller named the ensemble, and it names its members
         references = [f"{member.tenant}/{member.task}@{member.version}" for member in stored.members]
         wanted = [(reference, "ensemble") for reference in references]
         weights = [member.weight for member in stored.members]
@@ -126,7 +128,8 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
         references = list(body.tasks or [])
         wanted = [(reference, f"tasks.{index}") for index, reference in enumerate(references)]
         weights = weights_of(body.weights, len(references))
-    async with library.held(wanted, tenant, call.serving.base.fingerprint) as versions:
+    fingerprint = call.serving.base.fingerprint
+    async with library.held(wanted, tenant, fingerprint, patterns=patterns) as versions:
         members = tuple(
             (versions[name], weight, field) for (name, field), weight in zip(wanted, weights, strict=True)
         )

@@ -8,7 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import Cursor, EnsembleName, Limit, Prefix, TenantName, tenant_for
+from chorus_server.api.http.parameters import (
+    Cursor,
+    EnsembleName,
+    Limit,
+    Prefix,
+    TenantName,
+    owner_of_ensemble,
+)
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.inference.items import weights_of
@@ -31,7 +38,11 @@ async def list_ensembles(
     page = await library.read(
         library.store.list_ensembles, principal.tenant, prefix=prefix or "", limit=limit, cursor=cursor
     )
-    ensembles = (ensemble_json(record.latest, record.aliases) for record in page.items)
+    ensembles = (
+        ensemble_json(record.latest, record.aliases)
+        for record in page.items
+        if principal.may_name(record.latest.name)
+    )
     return await list_response("ensembles", ensembles, after={"next_cursor": page.next_cursor})
 
 
@@ -50,12 +61,14 @@ async def publish_ensemble(
 ) -> Response:
     """Make a version. The references are resolved now, and the members never change."""
     services = services_of(request)
-    owner = tenant_for(principal, tenant, "unknown_ensemble")
+    owner = owner_of_ensemble(principal, tenant, name)
     library, fingerprint = services.library, services.base().fingerprint
     weights = weights_of(body.weights, len(body.tasks))
     members = []
     for index, (reference, weight) in enumerate(zip(body.tasks, weights, strict=True)):
-        version = await library.resolve(reference, principal.tenant, f"tasks.{index}")
+        version = await library.resolve(
+            reference, principal.tenant, f"tasks.{index}", patterns=principal.tasks
+        )
         check_base(version, fingerprint, f"tasks.{index}")
         members.append(EnsembleMember(version.tenant, version.task, version.number, float(weight)))
     made, created = await library.write(
@@ -83,7 +96,7 @@ async def show_ensemble(
     if version is not None and alias is not None:
         raise InvalidInputError("Send one of version and alias.", field="alias")
     library = services_of(request).library
-    owner = tenant_for(principal, tenant, "unknown_ensemble")
+    owner = owner_of_ensemble(principal, tenant, name)
     record = await library.read(library.store.get_ensemble, owner, name)
     found = record.latest
     if version is not None or alias is not None:
@@ -99,6 +112,6 @@ async def delete_ensemble(
 ) -> Response:
     """Tombstone an ensemble with all its versions."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant, "unknown_ensemble")
+    owner = owner_of_ensemble(principal, tenant, name)
     await library.write(library.store.delete_ensemble, owner, name, deleted_by=principal.name)
     return Response(status_code=204)

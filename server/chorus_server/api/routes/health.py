@@ -28,7 +28,7 @@ class HealthAnswer(AnswerModel):
 class StoreTrouble(AnswerModel):
     """What is wrong with the database, since when, and what that means."""
 
-    status: Literal["unreadable", "unwritable"]
+    status: Literal["unreadable", "unfollowed", "unwritable"]
     since_seconds: float
     message: str
 
@@ -67,7 +67,7 @@ async def readyz(request: Request) -> Response:
     "/metrics",
     response_class=Response,
     responses={
-        **errors(400, 401, 403, 503),
+        **errors(400, 401, 403, 429, 503),
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
     },
 )

@@ -34,7 +34,7 @@ class ModelAnswer(AnswerModel):
     version: str = Field(description="Version of the server.")
 
 
-@router.get("/v1/model", response_model=ModelAnswer, responses=errors(400, 401, 403, 503))
+@router.get("/v1/model", response_model=ModelAnswer, responses=errors(400, 401, 403, 429, 503))
 async def model(request: Request, principal: MayRead) -> Response:
     """The base model."""
     services = services_of(request)

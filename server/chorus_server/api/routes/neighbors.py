@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import TaskName, TenantName, VersionInPath, tenant_for
+from chorus_server.api.http.parameters import TaskName, TenantName, VersionInPath, owner_of_task
 from chorus_server.api.http.responses import READ_ERRORS
 from chorus_server.api.inference.answers import list_response
 from chorus_server.api.library.resolve import PromptLibrary, check_base
@@ -63,7 +63,7 @@ async def neighbors(
     services = services_of(request)
     serving = services.ready()
     library = services.library
-    version = await library.read(library.store.get_version, tenant_for(principal, tenant), task, n)
+    version = await library.read(library.store.get_version, owner_of_task(principal, tenant, task), task, n)
     check_base(version, serving.base.fingerprint, "n")
     if version.manifest.width != serving.base.width:
         raise ModelMismatchError(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import Cursor, Limit, Prefix, TaskName, TenantName, tenant_for
+from chorus_server.api.http.parameters import Cursor, Limit, Prefix, TaskName, TenantName, owner_of_task
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import task_json
@@ -39,7 +39,8 @@ async def list_tasks(
         limit=limit,
         cursor=cursor,
     )
-    return await list_response("tasks", map(task_json, page.items), after={"next_cursor": page.next_cursor})
+    tasks = (task_json(task) for task in page.items if principal.may_name(task.name))
+    return await list_response("tasks", tasks, after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/tasks/{task}", response_model=TaskAnswer, responses=READ_ERRORS)
@@ -48,7 +49,7 @@ async def show_task(
 ) -> Response:
     """One task."""
     library = services_of(request).library
-    record = await library.read(library.store.get_task, tenant_for(principal, tenant), task)
+    record = await library.read(library.store.get_task, owner_of_task(principal, tenant, task), task)
     return json_response(task_json(record))
 
 
@@ -58,6 +59,6 @@ async def delete_task(
 ) -> Response:
     """Tombstone a task with its versions and aliases. Requests that already run on them finish."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     await library.write(library.store.delete_task, owner, task, deleted_by=principal.name)
     return Response(status_code=204)

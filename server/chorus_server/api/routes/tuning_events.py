@@ -10,12 +10,13 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.context import request_id_of
-from chorus_server.api.http.responses import READ_ERRORS, errors
+from chorus_server.api.http.responses import READ_ERRORS
 from chorus_server.api.inference.answers import list_response
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.events import job_stream
 from chorus_server.api.schemas.tuning import JobEventList
 from chorus_server.api.services import services_of
+from chorus_server.api.tuning.jobs import job_of
 from chorus_server.api.tuning.records import event_json
 from chorus_server.api.tuning.stream import JobEventStream
 
@@ -31,7 +32,7 @@ LastEventNumber = Annotated[
 @router.get(
     "/v1/tuning/jobs/{job}/events",
     response_model=JobEventList,
-    responses={**READ_ERRORS, **errors(429), 200: _STREAM},
+    responses={**READ_ERRORS, 200: _STREAM},
 )
 async def job_events(
     request: Request,
@@ -49,6 +50,7 @@ async def job_events(
     """
     services = services_of(request)
     library, tenant = services.library, principal.tenant
+    record = await job_of(services, principal, job)
     position = after if after is not None else last_event_id or 0
     if not follow:
         found = await library.read(
@@ -56,7 +58,6 @@ async def job_events(
         )
         return await list_response("events", map(event_json, found))
     with ExitStack() as stack:
-        record = await library.read(library.store.get_job, tenant, job, kind="tuning")
         stack.enter_context(services.feeds.place(tenant))
         # From here the stream owns the follower's place and gives it back when it ends, however it ends.
         return JobEventStream(services.feeds, record, position, request_id_of(request), stack.pop_all())

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS, errors
+from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
 from chorus_server.api.services import services_of
-from chorus_server.api.tuning.jobs import queue_job
+from chorus_server.api.tuning.jobs import job_of, may_see, queue_job
 from chorus_server.api.tuning.records import job_json, summary_json
 from chorus_server.tuning.document.job import JobDocument
 from prompts_store.jobs.records import JobStatus
@@ -21,10 +21,9 @@ from prompts_store.jobs.records import JobStatus
 router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 
 JobId = Annotated[str, Path(max_length=256, description="Id of a job in the key's tenant.")]
-_QUEUE_ERRORS = {**WRITE_ERRORS, **errors(429)}
 
 
-@router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=_QUEUE_ERRORS)
+@router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=WRITE_ERRORS)
 async def start_job(request: Request, principal: MayTune, body: JobDocument) -> Response:
     """Queue a job. The whole document is checked first; rows of data are checked when the job is prepared."""
     services = services_of(request)
@@ -46,31 +45,33 @@ async def list_jobs(
     page = await library.read(
         library.store.list_jobs, principal.tenant, "tuning", status=status, limit=limit, cursor=cursor
     )
-    return await list_response("jobs", map(summary_json, page.items), after={"next_cursor": page.next_cursor})
+    jobs = (summary_json(job) for job in page.items if may_see(principal, job))
+    return await list_response("jobs", jobs, after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/tuning/jobs/{job}", response_model=JobAnswer, responses=READ_ERRORS)
 async def show_job(request: Request, principal: MayRead, job: JobId) -> Response:
     """One job."""
-    library = services_of(request).library
-    found = await library.read(library.store.get_job, principal.tenant, job, kind="tuning")
-    return json_response(job_json(found))
+    return json_response(job_json(await job_of(services_of(request), principal, job)))
 
 
 @router.post("/v1/tuning/jobs/{job}/cancel", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
-    """Cancel a job: at once if it is queued, else as soon as its runner sees the request."""
-    library = services_of(request).library
+    """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
+    services = services_of(request)
+    library = services.library
+    await job_of(services, principal, job)
     found = await library.save(
         library.store.cancel_job, principal.tenant, job, kind="tuning", by=principal.name
     )
     return json_response(job_json(found))
 
 
-@router.post("/v1/tuning/jobs/{job}/resume", response_model=JobAnswer, responses=_QUEUE_ERRORS)
+@router.post("/v1/tuning/jobs/{job}/resume", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Queue a job again that failed or was cancelled. It goes on from its last checkpoint."""
     services = services_of(request)
+    await job_of(services, principal, job)
     found = await services.library.save(
         services.library.store.resume_job,
         principal.tenant,

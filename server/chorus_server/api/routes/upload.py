@@ -16,7 +16,7 @@ from chorus_server.api.http.bodies import media_type, read_body
 from chorus_server.api.http.json_body import parse_json
 from chorus_server.api.http.json_counts import Counts
 from chorus_server.api.http.multipart import read_multipart
-from chorus_server.api.http.parameters import TaskName, TenantName, tenant_for
+from chorus_server.api.http.parameters import TaskName, TenantName, owner_of_task
 from chorus_server.api.http.responses import WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.inference.sampling import check_default_settings
@@ -113,7 +113,7 @@ async def upload(
     The first version of a task gets `@live`.
     """
     services = services_of(request)
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     query = {
         "template": template,
         "labels": label,

@@ -8,7 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import Cursor, Limit, TaskName, TenantName, VersionInPath, tenant_for
+from chorus_server.api.http.parameters import (
+    Cursor,
+    Limit,
+    TaskName,
+    TenantName,
+    VersionInPath,
+    owner_of_task,
+)
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.resolve import PromptLibrary
@@ -33,7 +40,7 @@ async def list_versions(
 ) -> Response:
     """A task's versions, newest first."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     page = await library.read(library.store.list_versions, owner, task, limit=limit, cursor=cursor)
     aliases = await library.read(library.store.aliases, owner, task)
     versions = (version_json(version, aliases) for version in page.items)
@@ -46,7 +53,7 @@ async def show_version(
 ) -> Response:
     """One version."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     version = await library.read(library.store.get_version, owner, task, n)
     aliases = await library.read(library.store.aliases, owner, task)
     return json_response(version_json(version, aliases))
@@ -58,7 +65,7 @@ async def delete_version(
 ) -> Response:
     """Tombstone a version; 409 while an alias or an ensemble names it."""
     library = services_of(request).library
-    owner = tenant_for(principal, tenant)
+    owner = owner_of_task(principal, tenant, task)
     await library.write(library.store.delete_version, owner, task, n, deleted_by=principal.name)
     return Response(status_code=204)
 
@@ -87,7 +94,7 @@ async def download(
     """The prompt as a file."""
     services = services_of(request)
     library = services.library
-    version = await library.read(library.store.get_version, tenant_for(principal, tenant), task, n)
+    version = await library.read(library.store.get_version, owner_of_task(principal, tenant, task), task, n)
     name = base_model_name(version, None if services.serving is None else services.serving.base)
     content = await library.read(_artifact, library, version, format, name)
     known = FORMATS[format]

@@ -50,6 +50,17 @@ ALIAS: list[dict[str, Any]] = [{"version": 1}]
 
 ROLLBACK: list[dict[str, Any]] = [{"alias": "live"}]
 
+TENANT: list[dict[str, Any]] = [
+    {"name": "acme", "display_name": "Acme Corporation", "weight": 2.0},
+]
+
+TENANT_CHANGES: list[dict[str, Any]] = [{"weight": 3.0}]
+
+KEY: list[dict[str, Any]] = [
+    {"name": "website", "scopes": ["infer", "prompts:read"], "tasks": ["sst2*"]},
+    {"name": "rollout", "scopes": ["prompts:read", "prompts:write"], "expires_at": "2100-01-01T00:00:00Z"},
+]
+
 FILES: dict[str, str] = {
     "file-0123456789abcdef01234567": "sentence\tlabel\na gripping film\t1\na waste of two hours\t0\n",
 }

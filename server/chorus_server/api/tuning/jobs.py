@@ -3,7 +3,7 @@ pinned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_json
@@ -20,8 +20,11 @@ from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING
 from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
+from prompts_store.ensembles.rows import unknown_ensemble
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from prompts_store.jobs.records import Job
+from prompts_store.jobs.rows import unknown_job
+from prompts_store.tasks.rows import unknown_task
 
 
 async def queue_job(services: Services, principal: Principal, sent: JobDocument) -> Job:
@@ -40,6 +43,7 @@ async def queue_job(services: Services, principal: Principal, sent: JobDocument)
             "out, or use another key.",
             field="promote",
         )
+    _check_names(principal, job, sent.paths)
     base = services.base()
     job = job.for_base(base.fingerprint)
     prompts = [
@@ -59,6 +63,34 @@ async def queue_job(services: Services, principal: Principal, sent: JobDocument)
         files=files,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
+
+
+async def job_of(services: Services, principal: Principal, job: str) -> Job:
+    """A job of the caller's tenant. One that makes what the caller's key may not name is answered as one that
+    is not there.
+
+    Raises:
+        NotFoundError: of the store, `unknown_job`.
+    """
+    found = await services.library.read(services.library.store.get_job, principal.tenant, job, kind="tuning")
+    if not may_see(principal, found):
+        raise unknown_job(job, "tuning")
+    return found
+
+
+def may_see(principal: Principal, job: Job) -> bool:
+    """Whether the caller's key may name all that a job makes."""
+    names = [prompt["task"] for prompt in job.spec.get("prompts", ())]
+    return all(principal.may_name(name) for name in (*names, *filter(None, [job.spec.get("ensemble_name")])))
+
+
+def _check_names(principal: Principal, job: JobDocument, paths: Sequence[FieldPaths]) -> None:
+    """Refuse what the key may not name. Raises NotFoundError of the store, as for what is not there."""
+    for prompt, path in zip(job.prompts, paths, strict=True):
+        if not principal.may_name(prompt.task):
+            raise unknown_task(principal.tenant, prompt.task, field=path("task"))
+    if job.ensemble_name is not None and not principal.may_name(job.ensemble_name):
+        raise unknown_ensemble(principal.tenant, job.ensemble_name, field="ensemble_name")
 
 
 def _completed(sent: JobDocument) -> JobDocument:
@@ -123,7 +155,7 @@ async def _pinned(
     runs."""
     base, field = services.base(), path("initial_prompt")
     reference = prompt.initial_prompt or ""
-    version = await services.library.resolve(reference, principal.tenant, field)
+    version = await services.library.resolve(reference, principal.tenant, field, patterns=principal.tasks)
     check_base(version, base.fingerprint, field)
     rows, width = version.manifest.length, version.manifest.width
     if (rows, width) != (prompt.recipe.prompt_length, base.width):

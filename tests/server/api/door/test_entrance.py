@@ -21,6 +21,7 @@ from chorus_server.api.inference.calls import Call
 from chorus_server.connections.protocol import Bounded
 from chorus_server.engine.thread.engine import Engine
 from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.callers import Callers
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
 from tests.server.api.api_harness import ApiServer, Gate, eventually, send
@@ -256,7 +257,7 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
     async def turns_of_the_loop() -> None:
         for number, tenant in enumerate(tenants):
             principal = Principal(tenant, "infers", frozenset({Scope.INFER}))
-            monkeypatch.setattr(KeyRing, "authorise", lambda *_, principal=principal: principal)
+            monkeypatch.setattr(Callers, "known", lambda *_, principal=principal: principal)
             seen = door.look(request(), lambda decision, n=number: (order.append(n), let_in.append(decision)))
             assert seen is None
         for _ in tenants:

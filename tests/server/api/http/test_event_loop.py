@@ -34,6 +34,9 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/ensembles/{name}/versions"): {"tasks": ["a"]},
     ("PUT", "/v1/tasks/{task}/aliases/{alias}"): {"version": 1},
     ("POST", "/v1/tasks/{task}/rollback"): {"alias": "live"},
+    ("POST", "/v1/tenants"): {"name": "nobody"},
+    ("PATCH", "/v1/tenants/{tenant}"): {"weight": 2.0},
+    ("POST", "/v1/keys"): {"name": "No Name", "scopes": ["infer"]},
     ("POST", "/v1/tuning/jobs"): {"task": "a", "data": {"train": {"file": "file-0"}}},
 }
 """Routes with a JSON body, and one that they take or refuse for what is in it."""
@@ -49,7 +52,9 @@ def routes() -> list[APIRoute]:
 def path_of(template: str) -> str:
     for name, value in (("{n}", "1"), ("{task}", "a"), ("{alias}", "live"), ("{name}", "x")):
         template = template.replace(name, value)
-    return template.replace("{file}", "file-0").replace("{job}", "job-0")
+    for name, value in (("{file}", "file-0"), ("{job}", "job-0"), ("{key}", "key-0"), ("{tenant}", "nobody")):
+        template = template.replace(name, value)
+    return template
 
 
 @pytest.fixture(scope="module")

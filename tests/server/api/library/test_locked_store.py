@@ -36,7 +36,10 @@ def named(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> I
         file = api.http.post("/v1/files", params={"name": "train.jsonl"}, content=b"{}\n", headers=RAW)
         job = api.post("/v1/tuning/jobs", job_document(file.json()["id"]))
         assert job.status_code == 201, job.text
-        places = {"task": "t", "n": 1, "alias": "live", "name": "e"}
+        api.store.create_tenant("acme")
+        key, _ = api.store.create_key("default", "revoked", scopes=["infer"])
+        api.store.revoke_key("default", key.id)  # so that nobody needs one
+        places = {"task": "t", "n": 1, "alias": "live", "name": "e", "tenant": "acme", "key": key.id}
         yield {"api": api, "file": file.json()["id"], "job": job.json()["id"], **places}
 
 
@@ -153,6 +156,13 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/tuning/jobs", "job"),
     ("POST", "/v1/tuning/jobs/{job}/cancel", None),
     ("POST", "/v1/tuning/jobs/{job}/resume", None),
+    ("POST", "/v1/tenants", {"name": "new"}),
+    ("PATCH", "/v1/tenants/{tenant}", {"weight": 2.0}),
+    ("POST", "/v1/tenants/{tenant}/suspend", None),
+    ("POST", "/v1/tenants/{tenant}/resume", None),
+    ("DELETE", "/v1/tenants/{tenant}", None),
+    ("POST", "/v1/keys", {"name": "new", "scopes": ["infer"]}),
+    ("DELETE", "/v1/keys/{key}", None),
 ]
 
 

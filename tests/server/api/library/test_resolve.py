@@ -18,7 +18,7 @@ from chorus_server.api.http.errors import StoreAnswerError
 from chorus_server.api.http.offload import Offload
 from chorus_server.api.library import resolve
 from chorus_server.api.library.resolve import PromptLibrary
-from chorus_server.api.library.store_health import STALE_SECONDS
+from chorus_server.changes.memory import STALE_SECONDS
 from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.store import PromptStore

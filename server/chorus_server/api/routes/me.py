@@ -1,0 +1,53 @@
+"""`GET /v1/me`: who asks, for any key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from chorus_server.api.door.auth import AnyCaller
+from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.http.responses import READ_ERRORS
+from chorus_server.api.inference.answers import json_response
+from chorus_server.api.schemas.tenants import MeAnswer
+from chorus_server.api.services import services_of
+from chorus_server.tenancy.principal import Scope
+
+router = APIRouter(route_class=ChorusRoute, tags=["keys"])
+
+
+@router.get("/v1/me", response_model=MeAnswer, responses=READ_ERRORS)
+async def me(request: Request, principal: AnyCaller) -> Response:
+    """The caller's tenant, key, scopes and limits."""
+    services = services_of(request)
+    library, settings = services.library, services.settings
+    tenant = await library.read(library.store.get_tenant, principal.tenant)
+    key = None
+    if principal.key is not None:
+        key = await library.read(library.store.get_key, principal.tenant, principal.key)
+    own_key = {
+        "id": principal.key,
+        "public": None if key is None else key.public,
+        "name": principal.name,
+        "tasks": None if principal.tasks is None else list(principal.tasks),
+        "expires_at": None if key is None else key.expires_at,
+    }
+    return json_response(
+        {
+            "tenant": {
+                "tenant": tenant.name,
+                "display_name": tenant.display_name,
+                "weight": tenant.weight,
+                "status": tenant.status,
+            },
+            "key": None if principal.keyless else own_key,
+            "scopes": [scope for scope in Scope if scope in principal.scopes],
+            "limits": {
+                "max_body_bytes": settings.max_body_bytes,
+                "max_upload_bytes": settings.max_upload_bytes,
+                "max_batch_rows": settings.max_batch_rows,
+                "max_labels": settings.max_labels,
+                "max_deadline_seconds": settings.max_deadline_seconds,
+                "max_unfinished_jobs": settings.tuning_max_unfinished_jobs,
+            },
+        }
+    )

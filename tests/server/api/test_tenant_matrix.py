@@ -1,0 +1,367 @@
+"""T5: every route against every caller that must not get through it, and against every way to name another
+tenant's object. A new route without a row here fails.
+
+The keys are real ones of the store, and so are the tenants. What the other tenant has carries a canary.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.principal import ALL_SCOPES, TENANT_SCOPES, Scope
+from prompts_store.store import PromptStore
+from prompts_store.tenants.key_format import make_key, with_checksum
+from tests.server.api.api_harness import ApiServer, artifact, error_of
+from tests.server.api.route_table import ROUTES
+
+CANARY = "zzcanaryzz"
+RAW = {"content-type": "application/octet-stream"}
+GUARDED = {route: door for route, door in ROUTES.items() if door is not None}
+
+Content = Callable[[Mapping[str, str]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to name another tenant's object: in the URL, or in what is sent."""
+
+    url: str
+    content: Content = lambda names: {}
+
+
+def sent(body: Any) -> Content:
+    """JSON in which `<name>` stands for a name."""
+
+    def content(names: Mapping[str, str]) -> dict[str, Any]:
+        text = json.dumps(body)
+        for name, value in names.items():
+            text = text.replace(f"<{name}>", value)
+        return {"content": text, "headers": {"content-type": "application/json"}}
+
+    return content
+
+
+def anywhere(url: str, content: Content = lambda names: {}) -> tuple[Case, ...]:
+    """In the path, and with the tenant in the query."""
+    return Case(url, content), Case(f"{url}{'&' if '?' in url else '?'}tenant={{tenant}}", content)
+
+
+def references(body: Callable[[str], Any], url: str) -> tuple[Case, ...]:
+    """In the body, by each form of a reference."""
+    return tuple(
+        Case(url, sent(body(reference)))
+        for reference in ("<tenant>/<task>", "<tenant>/<task>@1", "<tenant>/<task>@<alias>", "<task>@<alias>")
+    )
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    return {
+        "task": "new",
+        "data": {"train": {"file": "<own_file>"}},
+        "labels": ["no", "yes"],
+        "recipe": {"prompt_length": 3, "steps": 10, "batch_size": 4},
+        **changes,
+    }
+
+
+NONE: tuple[Case, ...] = ()
+"""Nothing of a tenant's can be named; or the route is an operator's, for all tenants alike."""
+
+TASK, VERSION = "/v1/tasks/{task}", "/v1/tasks/{task}/versions/1"
+
+ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
+    ("GET", "/docs"): NONE,
+    ("GET", "/metrics"): NONE,
+    ("GET", "/openapi.json"): NONE,
+    ("GET", "/v1/model"): NONE,
+    ("GET", "/v1/me"): NONE,
+    ("GET", "/v1/tasks"): NONE,
+    ("GET", "/v1/ensembles"): NONE,
+    ("GET", "/v1/files"): NONE,
+    ("POST", "/v1/files"): NONE,
+    ("GET", "/v1/tuning/jobs"): NONE,
+    ("POST", "/v1/tenants"): NONE,
+    ("GET", "/v1/tenants"): NONE,
+    ("GET", "/v1/tenants/{tenant}"): NONE,
+    ("PATCH", "/v1/tenants/{tenant}"): NONE,
+    ("DELETE", "/v1/tenants/{tenant}"): NONE,
+    ("POST", "/v1/tenants/{tenant}/suspend"): NONE,
+    ("POST", "/v1/tenants/{tenant}/resume"): NONE,
+    ("POST", "/v1/generate"): references(lambda task: {"task": task, "input": "x"}, "/v1/generate")
+    + references(lambda task: {"requests": [{"task": task, "input": "x"}]}, "/v1/generate"),
+    ("POST", "/v1/classify"): references(
+        lambda task: {"task": task, "input": "x", "labels": ["a", "b"]}, "/v1/classify"
+    ),
+    ("POST", "/v1/ensemble"): (
+        *references(lambda task: {"tasks": ["own", task], "input": "x"}, "/v1/ensemble"),
+        Case("/v1/ensemble", sent({"ensemble": "<tenant>/<ensemble>", "input": "x"})),
+        Case("/v1/ensemble", sent({"ensemble": "<tenant>/<ensemble>@1", "input": "x"})),
+        Case("/v1/ensemble", sent({"ensemble": "<ensemble>", "input": "x"})),
+    ),
+    ("GET", "/v1/tasks/{task}"): anywhere(TASK),
+    ("DELETE", "/v1/tasks/{task}"): anywhere(TASK),
+    ("GET", "/v1/tasks/{task}/versions"): anywhere(f"{TASK}/versions"),
+    ("POST", "/v1/tasks/{task}/versions"): (
+        Case(f"{TASK}/versions?tenant={{tenant}}", lambda _: {"content": artifact(), "headers": RAW}),
+    ),
+    ("GET", "/v1/tasks/{task}/versions/{n}"): anywhere(VERSION),
+    ("DELETE", "/v1/tasks/{task}/versions/{n}"): anywhere(VERSION),
+    ("GET", "/v1/tasks/{task}/versions/{n}/artifact"): anywhere(f"{VERSION}/artifact"),
+    ("GET", "/v1/tasks/{task}/versions/{n}/neighbors"): anywhere(f"{VERSION}/neighbors"),
+    ("GET", "/v1/tasks/{task}/aliases"): anywhere(f"{TASK}/aliases"),
+    ("PUT", "/v1/tasks/{task}/aliases/{alias}"): anywhere(f"{TASK}/aliases/{{alias}}", sent({"version": 1})),
+    ("DELETE", "/v1/tasks/{task}/aliases/{alias}"): anywhere(f"{TASK}/aliases/{{alias}}"),
+    ("POST", "/v1/tasks/{task}/rollback"): anywhere(f"{TASK}/rollback", sent({"alias": "<alias>"})),
+    ("POST", "/v1/ensembles/{name}/versions"): (
+        *references(lambda task: {"tasks": [task]}, "/v1/ensembles/new/versions"),
+        Case("/v1/ensembles/{ensemble}/versions?tenant={tenant}", sent({"tasks": ["own"]})),
+    ),
+    ("GET", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}")
+    + anywhere("/v1/ensembles/{ensemble}?alias=live"),
+    ("DELETE", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}"),
+    ("GET", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
+    ("DELETE", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
+    ("POST", "/v1/tuning/jobs"): (
+        Case("/v1/tuning/jobs", sent(job(data={"train": {"file": "<file>"}}))),
+        Case(
+            "/v1/tuning/jobs",
+            sent(job(data={"train": {"file": "<own_file>"}, "validation": {"file": "<file>"}})),
+        ),
+        *references(lambda task: job(initial_prompt=task), "/v1/tuning/jobs"),
+    ),
+    ("GET", "/v1/tuning/jobs/{job}"): (Case("/v1/tuning/jobs/{job}"),),
+    ("GET", "/v1/tuning/jobs/{job}/events"): (
+        Case("/v1/tuning/jobs/{job}/events?follow=false"),
+        Case("/v1/tuning/jobs/{job}/events"),
+    ),
+    ("POST", "/v1/tuning/jobs/{job}/cancel"): (Case("/v1/tuning/jobs/{job}/cancel"),),
+    ("POST", "/v1/tuning/jobs/{job}/resume"): (Case("/v1/tuning/jobs/{job}/resume"),),
+    ("POST", "/v1/keys"): (Case("/v1/keys?tenant={tenant}", sent({"name": "x", "scopes": ["infer"]})),),
+    ("GET", "/v1/keys"): (Case("/v1/keys?tenant={tenant}"),),
+    ("GET", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
+    ("DELETE", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
+}
+
+
+@dataclass
+class World:
+    """A server with tenants, keys of every kind, and what the other tenant has."""
+
+    api: ApiServer
+    keys: dict[str, str]
+    theirs: dict[str, str]
+
+    def send(self, method: str, url: str, key: str | None, **content: Any) -> httpx.Response:
+        headers = dict(content.pop("headers", {}))
+        if key is not None:
+            headers["authorization"] = f"Bearer {key}"
+        return httpx.request(method, self.api.url + url, headers=headers, timeout=300, **content)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[World]:
+    with ApiServer(tmp_path_factory.mktemp("matrix"), vocabulary) as api:
+        found = World(api, make_keys(api.store), {"tenant": "theirs"})
+        stock(found)
+        yield found
+
+
+def make_keys(store: PromptStore) -> dict[str, str]:
+    """The keys by what is the matter with them; those of one scope by its name."""
+    for tenant in ("ours", "theirs", "suspended", "deleted"):
+        store.create_tenant(tenant, display_name=f"{CANARY} {tenant}" if tenant == "theirs" else "")
+    everything = sorted(TENANT_SCOPES)
+
+    def make(name: str, tenant: str = "ours", scopes: Any = everything, **options: Any) -> str:
+        made, secret = store.create_key(tenant, name, scopes=scopes, **options)
+        if name == "revoked":
+            store.revoke_key(tenant, made.id)
+        return secret
+
+    keys = {
+        "good": make("good"),
+        "theirs": make("them", "theirs"),
+        "operator": make("operator", "default", sorted(ALL_SCOPES)),
+        "revoked": make("revoked"),
+        "suspended": make("suspended", "suspended"),
+        "deleted": make("deleted", "deleted"),
+        "unknown": make_key(),
+        "malformed": "ck_short",
+        **{scope.value: make(scope.name.lower(), scopes=[scope]) for scope in Scope},
+    }
+    keys["wrong secret"] = with_other_secret(keys["good"])
+    now, store._clock = store._clock, lambda: datetime.now(UTC) - timedelta(days=2)
+    keys["expired"] = make("expired", expires_at=datetime.now(UTC) - timedelta(days=1))
+    store._clock = now
+    store.suspend_tenant("suspended")
+    store.delete_tenant("deleted", grace_seconds=1000)
+    return keys
+
+
+def with_other_secret(key: str) -> str:
+    """A right checksum, and the public part of a key that is there."""
+    _, public, secret, _ = key.split("_")
+    return with_checksum(f"ck_{public}_{secret[::-1]}")
+
+
+def stock(world: World) -> None:
+    """One of everything for the other tenant, with canaries, and a file and a task for ours."""
+    key, names = world.keys["theirs"], world.theirs
+
+    def made(method: str, url: str, key: str = key, **content: Any) -> dict[str, Any]:
+        answer = world.send(method, url, key, **content)
+        assert answer.status_code in (200, 201), answer.text
+        result: dict[str, Any] = answer.json()
+        return result
+
+    for seed in (1, 2):
+        query = {"label": [CANARY, "no"], "template": f"{CANARY} {{text}}", "description": CANARY}
+        made("POST", "/v1/tasks/secret/versions", content=artifact(3, seed), headers=RAW, params=query)
+    made("PUT", "/v1/tasks/secret/aliases/hidden", json={"version": 1})
+    made("POST", "/v1/ensembles/panel/versions", json={"tasks": ["secret"]})
+    rows = f"text\tlabel\n{CANARY}\tyes\n".encode()
+    file = made("POST", f"/v1/files?name={CANARY}.tsv", content=rows, headers=RAW)["id"]
+    document = job(task="secret", data={"train": {"file": file}})
+    names |= {"task": "secret", "ensemble": "panel", "alias": "hidden", "file": file}
+    names["job"] = made("POST", "/v1/tuning/jobs", json=document)["id"]
+    names["key"] = made("GET", "/v1/keys")["keys"][0]["id"]
+    good = world.keys["good"]
+    own = made("POST", "/v1/files?name=own.tsv", good, content=b"text\tlabel\nx\tyes\n", headers=RAW)
+    names["own_file"] = own["id"]
+    for seed in (1, 2):
+        made("POST", "/v1/tasks/own/versions", good, content=artifact(3, seed), headers=RAW)
+
+
+def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
+    """Names of what nobody has."""
+    ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in ("file", "job", "key")}
+    missing = {"task": "missing", "ensemble": "missing", "alias": "missing"}
+    return {**names, **missing, **ids, "tenant": tenant}
+
+
+def told(answer: httpx.Response, names: Mapping[str, str]) -> tuple[int, str]:
+    """Status and error, without the request's id and with every name that was sent taken out."""
+    error = error_of(answer)
+    text = json.dumps({part: error[part] for part in ("code", "message", "field")})
+    for name in sorted((names[part] for part in names if part != "own_file"), key=len, reverse=True):
+        text = text.replace(name, "NAME")
+    return answer.status_code, text
+
+
+def filled(path: str, names: Mapping[str, str]) -> str:
+    return path.format(**{"n": 1, "name": names["ensemble"], **names})
+
+
+def test_every_route_has_a_row() -> None:
+    assert set(ROWS) == set(GUARDED)
+
+
+def test_control_a_new_route_without_a_row_would_be_seen() -> None:
+    assert set(ROWS) != set(GUARDED) | {("GET", "/v1/forgotten")}
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=" ".join)
+def test_nobody_gets_through_who_must_not(world: World, route: tuple[str, str]) -> None:
+    method, path = route
+    url, scope = filled(path, absent(world.theirs, "nobody")), GUARDED[route].scope
+    assert told(world.send(method, url, None), {})[0] == 401
+    refused = {
+        kind: told(world.send(method, url, world.keys[kind]), {})
+        for kind in ("unknown", "malformed", "wrong secret", "revoked", "expired", "deleted")
+    }
+    assert len(set(refused.values())) == 1, refused  # one wording, whatever is wrong with the key
+    status, text = refused["unknown"]
+    assert status == 401 and json.loads(text)["code"] == "unauthenticated"
+    assert error_of(world.send(method, url, world.keys["suspended"]))["code"] == "tenant_suspended"
+    for other in Scope:
+        answer = world.send(method, url, world.keys[other.value])
+        if scope is None or other is scope:
+            assert answer.status_code not in (401, 403), answer.text
+        else:
+            assert (answer.status_code, error_of(answer)["code"]) == (403, "forbidden")
+
+
+def test_guessing_keys_is_bounded_in_every_answer(world: World) -> None:
+    answers = [world.send("GET", "/v1/tasks", make_key()) for _ in range(40)]
+    codes = [error_of(answer)["code"] for answer in answers]
+    assert set(codes) == {"unauthenticated", "too_many_unknown_keys"}
+    refused = answers[codes.index("too_many_unknown_keys")]
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert world.send("GET", "/v1/tasks", world.keys["good"]).status_code == 200  # what is known is let in
+
+
+CASES = [(route, case) for route, cases in ROWS.items() for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("route", "case"), CASES, ids=[f"{' '.join(route)} {n}" for n, (route, _) in enumerate(CASES)]
+)
+def test_what_another_tenant_has_answers_like_what_nobody_has(
+    world: World, route: tuple[str, str], case: Case
+) -> None:
+    method, answers = route[0], []
+    for names in (world.theirs, absent(world.theirs, "theirs"), absent(world.theirs, "nobody")):
+        answer = world.send(method, filled(case.url, names), world.keys["good"], **case.content(names))
+        assert CANARY not in answer.text
+        answers.append(told(answer, names))
+    assert answers[0][0] == 404 and len(set(answers)) == 1, answers
+
+
+def test_control_the_owner_of_what_was_named_is_let_to_it(world: World) -> None:
+    """So the cases do name what is there, and none of them has harmed it."""
+    names, key = world.theirs, world.keys["theirs"]
+    for path in (TASK, VERSION, f"{TASK}/aliases", "/v1/ensembles/{ensemble}", "/v1/files/{file}",
+                 "/v1/tuning/jobs/{job}", "/v1/keys/{key}", f"{TASK}?tenant={{tenant}}"):  # fmt: skip
+        answer = world.send("GET", filled(path, names), key)
+        assert answer.status_code == 200, answer.text
+    assert world.send("GET", TASK.format(**names), key).json()["aliases"] == {"hidden": 1, "live": 1}
+    assert world.send("GET", filled("/v1/tuning/jobs/{job}", names), key).json()["status"] == "queued"
+
+
+def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for path in ("/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs", "/v1/keys"):
+        cursor = world.send("GET", f"{path}?limit=1", world.keys["theirs"]).json()["next_cursor"]
+        for url in (path, *([f"{path}?cursor={cursor}"] if cursor else [])):
+            answer = world.send("GET", url, world.keys["good"])
+            assert answer.status_code == 200
+            assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
+    for path in ("/openapi.json", "/docs", "/v1/model", "/v1/me"):
+        assert CANARY not in world.send("GET", path, world.keys["good"]).text
+    body = {"task": "secret", "input": CANARY, "max_new_tokens": 2}
+    answer = world.send("POST", "/v1/generate", world.keys["theirs"], json=body)
+    assert answer.status_code == 200, answer.text
+    assert CANARY not in world.send("GET", "/metrics", world.keys["operator"]).text
+    assert CANARY not in caplog.text
+
+
+def test_no_key_is_in_a_log_an_answer_or_the_store(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """T16. A key's answer has it once, when it is made; its public part may be shown, the rest may not."""
+    caplog.set_level(logging.DEBUG)
+    urls = ("/v1/keys", "/v1/me", "/metrics", "/openapi.json", "/docs", "/v1/tenants", "/v1/nothing")
+    texts = [
+        world.send(method, url, key).text
+        for key in world.keys.values()
+        for url in urls
+        for method in ("GET", "POST")
+    ]
+    made = world.send("POST", "/v1/keys", world.keys["good"], json={"name": "new", "scopes": ["infer"]})
+    secrets = [key.split("_")[2] for key in (*world.keys.values(), made.json()["key"]) if key.count("_") == 3]
+    assert secrets[-1] in made.text and made.headers["cache-control"] == "no-store"
+    everything = "\n".join([*texts, caplog.text])
+    assert not [secret for secret in secrets if secret in everything]
+    folder = world.api.settings.data_dir
+    stored = b"".join(path.read_bytes() for path in folder.glob("chorus.db*"))
+    assert made.json()["public"].encode() in stored
+    assert not [secret for secret in secrets if secret.encode() in stored]
