@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from prompts_store import checks
 from prompts_store.base import StoreBase
@@ -50,6 +50,7 @@ class Keys(StoreBase):
         limits: Mapping[str, Any] | None = None,
         expires_at: datetime | None = None,
         created_by: str = "",
+        first_with: Scope | None = None,
     ) -> tuple[Key, str]:
         """Make a key: its record, and the key to hand over, which is not kept.
 
@@ -58,11 +59,13 @@ class Keys(StoreBase):
             tasks: patterns of the tasks and ensembles that it may name; None for any.
             limits: a JSON object, kept as it is.
             expires_at: from when it is refused; None for never.
+            first_with: make it only if no key that lets anybody in, of any tenant, has this scope.
 
         Raises:
             InvalidError: with the field at fault.
             NotFoundError: `unknown_tenant`.
-            ConflictError: `too_many_keys`: two live keys have that name.
+            ConflictError: `too_many_keys`: two live keys have that name. `key_exists`: there is one that has
+                the scope `first_with`.
         """
         check_name(tenant, field="tenant")
         check_name(name, field="name")
@@ -70,6 +73,8 @@ class Keys(StoreBase):
         now = self._clock()
         values = _checked(scopes, tasks, {} if limits is None else limits, expires_at, now)
         with self._database.write() as connection:
+            if first_with is not None:
+                _require_none(connection, first_with, now)
             find_tenant(connection, tenant)
             _require_room(connection, tenant, name, now)
             secret = _unused_key(connection)
@@ -256,13 +261,23 @@ def _checked(
     return values
 
 
+def _is_live(now: datetime) -> ColumnElement[bool]:
+    return and_(keys.c.revoked_at.is_(None), or_(keys.c.expires_at.is_(None), keys.c.expires_at > now))
+
+
+def _require_none(connection: Connection, scope: Scope, now: datetime) -> None:
+    query = select(keys.c.id, keys.c.tenant, keys.c.scopes).join(tenants, tenants.c.name == keys.c.tenant)
+    query = query.where(_is_live(now), tenants.c.status == "active")
+    for row in connection.execute(query):
+        if scope in row.scopes:
+            raise ConflictError(
+                f"There is a live key with the scope {scope} already: {row.id} of the tenant '{row.tenant}'.",
+                code="key_exists",
+            )
+
+
 def _require_room(connection: Connection, tenant: str, name: str, now: datetime) -> None:
-    query = select(func.count()).where(
-        keys.c.tenant == tenant,
-        keys.c.name == name,
-        keys.c.revoked_at.is_(None),
-        or_(keys.c.expires_at.is_(None), keys.c.expires_at > now),
-    )
+    query = select(func.count()).where(keys.c.tenant == tenant, keys.c.name == name, _is_live(now))
     if connection.execute(query).scalar_one() >= LIVE_KEYS_OF_A_NAME:
         raise ConflictError(
             f"Two live keys have the name '{name}', the most that may; revoke one of them first.",

@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -262,3 +264,41 @@ def test_uses_of_many_keys_are_noted_in_few_transactions(store: PromptStore) -> 
         store.touch_keys({})
     assert len(committed) == 3
     assert {key.last_used_at for key in store.list_keys("acme").items} == {minute}
+
+
+def test_the_first_key_with_a_scope_is_made_once(store: PromptStore, clock: FakeClock) -> None:
+    """Over all tenants; keys that let nobody in do not count."""
+    create(store, scopes=["infer", "admin"])
+
+    def first(tenant: str) -> Key:
+        return create(store, tenant, "first", scopes=["operator"], first_with="operator")[0]
+
+    made = first("acme")
+    for tenant in ("acme", "other", "absent"):
+        with pytest.raises(ConflictError, match=made.id) as raised:
+            first(tenant)
+        assert raised.value.code == "key_exists"
+    create(store, "other", scopes=["operator"], expires_at=clock() + timedelta(days=1))
+    store.revoke_key("acme", made.id)
+    with pytest.raises(ConflictError, match="tenant 'other'"):
+        first("acme")
+    clock.advance(86_400)
+    first("acme")
+    store.suspend_tenant("acme")
+    first("other")
+
+
+@pytest.mark.parametrize(("scope", "count"), [("operator", 1), (None, 8)], ids=["first", "control"])
+def test_of_many_at_once_one_makes_the_first(store: PromptStore, scope: Any, count: int) -> None:
+    together = threading.Barrier(8)
+
+    def make(number: int) -> bool:
+        together.wait()
+        try:
+            create(store, name=f"app-{number}", scopes=["operator"], first_with=scope)
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(make, range(8))) == count
