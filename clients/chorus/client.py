@@ -17,8 +17,10 @@ from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
 from chorus.routes.ensembles import EnsembleMethods
 from chorus.routes.inference import InferenceMethods
+from chorus.routes.keys import KeyMethods
 from chorus.routes.service import ServiceMethods
 from chorus.routes.tasks import TaskMethods
+from chorus.routes.tenants import TenantMethods
 from chorus.routes.versions import VersionMethods
 from chorus.transports import AsyncTransport, SyncTransport
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
@@ -38,6 +40,22 @@ class Ensembles(EnsembleMethods, SyncOwner):
 
 class AsyncEnsembles(EnsembleMethods, AsyncOwner):
     """`client.ensembles`: stored ensembles."""
+
+
+class Tenants(TenantMethods, SyncOwner):
+    """`client.tenants`: tenants, for operators."""
+
+
+class AsyncTenants(TenantMethods, AsyncOwner):
+    """`client.tenants`: tenants, for operators."""
+
+
+class Keys(KeyMethods, SyncOwner):
+    """`client.keys`: a tenant's keys."""
+
+
+class AsyncKeys(KeyMethods, AsyncOwner):
+    """`client.keys`: a tenant's keys."""
 
 
 def _connect(
@@ -117,6 +135,8 @@ class Client(InferenceMethods, ServiceMethods, SyncOwner):
         self.ensembles = Ensembles(self._transport)
         self.files = Files(self._transport)
         self.tuning = Tuning(self._transport)
+        self.tenants = Tenants(self._transport)
+        self.keys = Keys(self._transport)
 
     @property
     def statistics(self) -> CallStatistics:
@@ -163,6 +183,8 @@ class AsyncClient(InferenceMethods, ServiceMethods, AsyncOwner):
         self.ensembles = AsyncEnsembles(self._transport)
         self.files = AsyncFiles(self._transport)
         self.tuning = AsyncTuning(self._transport)
+        self.tenants = AsyncTenants(self._transport)
+        self.keys = AsyncKeys(self._transport)
 
     @property
     def statistics(self) -> CallStatistics:

@@ -10,10 +10,10 @@ import pytest
 
 from chorus import cli, errors
 from chorus.cli import root
-from chorus.client import Client, Ensembles, Tasks
+from chorus.client import Client, Ensembles, Keys, Tasks, Tenants
 from chorus.methods import Method, StreamMethod
 from chorus.retries import RetryPolicy
-from chorus.routes import tuning
+from chorus.routes import keys, tuning
 from chorus.routes.inference import Settings
 from chorus.tuning import Files, Tuning
 from chorus.types.events import EVENT_TYPES
@@ -44,6 +44,9 @@ EXPECTED = [
     *(f"{name}(" for name in methods(Client)),
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
     *methods(Files, "files.") + methods(Tuning, "tuning."),
+    *methods(Tenants, "tenants.") + methods(Keys, "keys."),
+    *(f"{name}=" for name in list(inspect.signature(keys.create).parameters)[1:]),
+    "NewKey",
     "tuning.events",
     "tuning.wait",
     *(f"{name}=" for name in list(inspect.signature(tuning.start).parameters)[1:-1]),

@@ -10,7 +10,16 @@ import httpx
 import pytest
 
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
-from chorus.client import AsyncEnsembles, AsyncTasks, Ensembles, Tasks
+from chorus.client import (
+    AsyncEnsembles,
+    AsyncKeys,
+    AsyncTasks,
+    AsyncTenants,
+    Ensembles,
+    Keys,
+    Tasks,
+    Tenants,
+)
 from chorus.methods import Method, StreamMethod
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 from tests.clients.fake_chorus import FakeChorus, parse_upload
@@ -289,6 +298,8 @@ def test_added_fields_are_kept() -> None:
         (Ensembles, AsyncEnsembles),
         (Files, AsyncFiles),
         (Tuning, AsyncTuning),
+        (Tenants, AsyncTenants),
+        (Keys, AsyncKeys),
     ],
 )
 def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> None:
@@ -302,7 +313,7 @@ def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> No
     assert ours == {name for name, _ in inspect.getmembers(awaited) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("owner", [Client, Tasks, Ensembles, Files, Tuning])
+@pytest.mark.parametrize("owner", [Client, Tasks, Ensembles, Files, Tuning, Tenants, Keys])
 def test_methods_tell_what_they_take(owner: type) -> None:
     described = [each for _, each in inspect.getmembers(owner) if isinstance(each, (Method, StreamMethod))]
     assert described

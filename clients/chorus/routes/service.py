@@ -1,9 +1,9 @@
-"""The server itself: its model, its state, its metrics."""
+"""The server itself: its model, its state, its metrics, and how it sees the caller."""
 
 from __future__ import annotations
 
 from chorus.methods import Method
-from chorus.types import Health, ModelInfo, Readiness
+from chorus.types import Health, Me, ModelInfo, Readiness
 from chorus.wire import Answer, Call, Request, model_of
 
 
@@ -23,6 +23,11 @@ def ready() -> Call[Readiness]:
     return Call(request, model_of(Readiness))
 
 
+def me() -> Call[Me]:
+    """Who asks: the tenant, the key, its scopes and the limits of a request."""
+    return Call(Request("GET", "/v1/me", repeatable=True), model_of(Me))
+
+
 def metrics(*, scrape_token: str | None = None) -> Call[str]:
     """The metrics as Prometheus text.
 
@@ -37,9 +42,10 @@ def _text(answer: Answer) -> str:
 
 
 class ServiceMethods:
-    """The methods of the client itself that ask about the server."""
+    """The methods of the client itself that ask about the server, and about the caller."""
 
     model = Method(model)
+    me = Method(me)
     health = Method(health)
     ready = Method(ready)
     metrics = Method(metrics)

@@ -1,0 +1,113 @@
+"""`/v1/tenants`: tenants, for operators."""
+
+from __future__ import annotations
+
+from chorus.methods import Method
+from chorus.routes import references
+from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.types import Tenant, TenantPage
+from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
+
+PATH = "/v1/tenants"
+
+
+def _path(tenant: str, *rest: str) -> str:
+    return "/".join((PATH, references.segment(tenant, "tenant"), *rest))
+
+
+def create(name: str, *, display_name: str | None = None, weight: float | None = None) -> Call[Tenant]:
+    """Make a tenant.
+
+    Args:
+        name: lower-case letters, digits, `.`, `_` and `-`. It stays for ever, and is never given again.
+        display_name: for people.
+        weight: its share of a busy server against the others'; default 1.
+
+    Raises:
+        ConflictError: `tenant_exists`: a tenant has this name, or had it.
+    """
+    body = without_none({"name": name, "display_name": display_name, "weight": weight})
+    return Call(Request("POST", PATH, body=encode_json(body)), model_of(Tenant))
+
+
+def list_page(
+    *,
+    prefix: str | None = None,
+    status: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[TenantPage]:
+    """One page of the tenants, by name.
+
+    Args:
+        prefix: only names that begin with this.
+        status: `active`, `suspended` or `deleted`; by default all but the deleted ones.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
+    """
+    query = query_of(prefix=prefix, status=status, limit=limit, cursor=cursor)
+    return Call(get_page(PATH, query), model_of(TenantPage))
+
+
+def list_all(*, prefix: str | None = None, status: str | None = None) -> Steps[list[Tenant]]:
+    """Every tenant, by name; fetches page after page.
+
+    Args:
+        prefix: only names that begin with this.
+        status: `active`, `suspended` or `deleted`; by default all but the deleted ones.
+    """
+    found: list[Tenant] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = yield from list_page(prefix=prefix, status=status, limit=500, cursor=cursor)
+        found.extend(page.tenants)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def get(tenant: str) -> Call[Tenant]:
+    """Describe one tenant."""
+    return Call(get_page(_path(tenant), ()), model_of(Tenant))
+
+
+def update(tenant: str, *, display_name: str | None = None, weight: float | None = None) -> Call[Tenant]:
+    """Change what is given; the rest stays. Every process on the database follows within a second."""
+    body = without_none({"display_name": display_name, "weight": weight})
+    return Call(Request("PATCH", _path(tenant), body=encode_json(body)), model_of(Tenant))
+
+
+def suspend(tenant: str) -> Call[Tenant]:
+    """Let nobody in with the tenant's keys, and begin none of its jobs, until it is resumed."""
+    return Call(Request("POST", _path(tenant, "suspend")), model_of(Tenant))
+
+
+def resume(tenant: str) -> Call[Tenant]:
+    """Undo a suspension."""
+    return Call(Request("POST", _path(tenant, "resume")), model_of(Tenant))
+
+
+def delete(tenant: str) -> Call[Tenant]:
+    """Delete a tenant. It is absent at once.
+
+    Returns:
+        The deleted tenant: what it had is removed after its `purge_after`.
+
+    Raises:
+        ConflictError: it is the tenant of the server's own settings.
+    """
+    return Call(Request("DELETE", _path(tenant)), model_of(Tenant))
+
+
+class TenantMethods:
+    """The methods of `client.tenants`."""
+
+    create = Method(create)
+    list = Method(list_all)
+    page = Method(list_page)
+    get = Method(get)
+    update = Method(update)
+    suspend = Method(suspend)
+    resume = Method(resume)
+    delete = Method(delete)
