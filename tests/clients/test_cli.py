@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from chorus.cli import root
+from chorus.cli import offered, root, tenants
 from chorus.cli.output import clean, sentence
 from chorus.errors import NotFoundError
 from tests.clients.fake_chorus import FakeChorus, on_loopback, refuse
@@ -289,31 +289,56 @@ class AbsentPoint(EntryPoint):
         raise ModuleNotFoundError("No module named 'jax'", name="jax")
 
 
-def test_a_verb_of_the_server_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = AbsentPoint("serve", "chorus_server.cli:serve", root.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(root, "entry_points", lambda group: [point])
-    result = run("serve", "--model", "x")
+COMMANDS, BELOW_TENANTS = "chorus.commands", "chorus.commands.tenants"
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    """Make these all that is installed."""
+    monkeypatch.setattr(
+        offered, "entry_points", lambda group: [point for point in points if point.group == group]
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "words"), [(COMMANDS, ("serve",)), (BELOW_TENANTS, ("tenants", "bootstrap"))], ids=" ".join
+)
+def test_a_verb_of_the_server_says_what_to_install(
+    run: Run, monkeypatch: pytest.MonkeyPatch, group: str, words: tuple[str, ...]
+) -> None:
+    offer(monkeypatch, AbsentPoint(words[-1], "chorus_server.cli:serve", group))
+    result = run(*words, "--model", "x")
     assert result.exit_code == 1
-    assert "jax is not installed" in result.stderr and "pip install '.[server]'" in result.stderr
-    assert "serve" in run("--help").stdout
+    assert f"`chorus {' '.join(words)}` needs the server, and jax is not installed" in result.stderr
+    assert "pip install '.[server]'" in result.stderr
+    assert words[-1] in run(*words[:-1], "--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("group", "words", "helps"),
+    [(COMMANDS, (), root.SHORT_HELP), (BELOW_TENANTS, ("tenants",), tenants.SHORT_HELP)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_every_verb_of_this_distribution_has_a_line_of_its_own(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, group: str, words: tuple[str, ...], helps: dict[str, str]
 ) -> None:
     """None of them is imported for it; one that nobody here knows is told all the same."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    offered = project["entry-points"][root.ENTRY_POINT_GROUP]
-    points = [AbsentPoint(name, value, root.ENTRY_POINT_GROUP) for name, value in offered.items()]
-    points.append(AbsentPoint("elsewhere", "elsewhere:hello", root.ENTRY_POINT_GROUP))
-    monkeypatch.setattr(root, "entry_points", lambda group: points)
-    told = dict(re.findall(r"^  (\w+) +(\S.*)$", run("--help").stdout.split("Commands:")[1], re.M))
+    named = project["entry-points"][group]
+    points = [AbsentPoint(name, value, group) for name, value in named.items()]
+    offer(monkeypatch, *points, AbsentPoint("elsewhere", "elsewhere:hello", group))
+    listed = run(*words, "--help").stdout.split("Commands:")[1]
+    told = dict(re.findall(r"^  (\w+) +(\S.*)$", listed, re.M))
     assert told.pop("elsewhere") == "An installed extension.", "control"
-    assert set(offered) <= set(told) and "An installed extension." not in told.values()
-    assert len(set(told.values())) == len(told) and set(offered) == set(root.SHORT_HELP)
+    assert set(named) <= set(told) and "An installed extension." not in told.values()
+    assert len(set(told.values())) == len(told) and set(named) == set(helps)
 
 
-def test_a_verb_of_another_part_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("group", "words"), [(COMMANDS, ()), (BELOW_TENANTS, ("tenants",))], ids=lambda value: str(value)
+)
+def test_a_verb_of_another_part_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, group: str, words: tuple[str, ...]
+) -> None:
     @click.command()
     def hello() -> None:
         """Greet."""
@@ -323,6 +348,11 @@ def test_a_verb_of_another_part_runs(run: Run, monkeypatch: pytest.MonkeyPatch) 
         def load(self) -> Any:
             return hello
 
-    monkeypatch.setattr(root, "entry_points", lambda group: [Present("hello", "elsewhere:hello", group)])
-    assert run("hello").stdout == "hello from elsewhere\n"
-    assert run("unheard").exit_code == 2
+    offer(monkeypatch, Present("hello", "elsewhere:hello", group))
+    assert run(*words, "hello").stdout == "hello from elsewhere\n"
+    assert run(*words, "unheard").exit_code == 2
+
+
+def test_an_own_verb_is_not_taken_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, AbsentPoint("delete", "elsewhere:delete", BELOW_TENANTS))
+    assert "Delete TENANT" in run("tenants", "delete", "--help").stdout

@@ -17,6 +17,7 @@ from chorus.routes import keys, tuning
 from chorus.routes.inference import Settings
 from chorus.tuning import Files, Tuning
 from chorus.types.events import EVENT_TYPES
+from chorus_server.tenants_cli import bootstrap
 from tests.places import ROOT
 
 DOCS = ROOT / "docs"
@@ -46,6 +47,7 @@ EXPECTED = [
     *methods(Files, "files.") + methods(Tuning, "tuning."),
     *methods(Tenants, "tenants.") + methods(Keys, "keys."),
     *(f"{name}=" for name in list(inspect.signature(keys.create).parameters)[1:]),
+    "chorus tenants bootstrap",
     "NewKey",
     "tuning.events",
     "tuning.wait",
@@ -75,7 +77,7 @@ def test_something_unheard_of_is_not_there() -> None:
 def test_no_option_is_made_up() -> None:
     known = {
         option
-        for group in every_command(root.chorus)
+        for group in (*every_command(root.chorus), bootstrap)
         for p in group.params
         for option in (*p.opts, *p.secondary_opts)
     }

@@ -40,11 +40,12 @@ def test_heavy_modules_would_be_noticed() -> None:
     assert loaded_by("import numpy, chorus_server.errors") == {"numpy", "chorus_server"}
 
 
-def test_help_imports_no_extension() -> None:
+@pytest.mark.parametrize(("words", "offered"), [([], "serve"), (["tenants"], "bootstrap")])
+def test_help_imports_no_extension(words: list[str], offered: str) -> None:
     statement = (
         "import chorus.cli.root as root\n"
         "from click.testing import CliRunner\n"
-        "answer = CliRunner().invoke(root.chorus, ['--help'])\n"
-        "assert answer.exit_code == 0 and 'serve' in answer.output, answer.output"
+        f"answer = CliRunner().invoke(root.chorus, {[*words, '--help']!r})\n"
+        f"assert answer.exit_code == 0 and {offered!r} in answer.output, answer.output"
     )
     assert loaded_by(statement) == set()

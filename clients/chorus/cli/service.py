@@ -1,4 +1,4 @@
-"""`chorus status`: whether the server is there and ready, and what it holds."""
+"""`chorus status`: whether the server is there and ready, and what it holds. `chorus whoami`: who asks it."""
 
 from __future__ import annotations
 
@@ -35,3 +35,35 @@ def status(session: Session) -> None:
         print_facts(facts)
     if not ready.ready:
         raise SystemExit(1)
+
+
+@click.command()
+@with_session
+def whoami(session: Session) -> None:
+    """Show your tenant, your key and what it may do. Also how much one request may ask for."""
+    with session.client() as client:
+        me = client.me()
+    if session.as_json:
+        print_json(me)
+        return
+    facts: dict[str, object] = {
+        "tenant": me.tenant.tenant,
+        "display name": me.tenant.display_name or None,
+        "weight": me.tenant.weight,
+    }
+    if me.key is None:
+        facts["key"] = "none is needed"
+    else:
+        facts["key"] = me.key.name if me.key.id is None else f"{me.key.name} ({me.key.id})"
+        facts["expires"] = me.key.expires_at or "never"
+        facts["tasks"] = me.key.tasks or "any"
+    facts["scopes"] = me.scopes
+    limits = me.limits
+    facts |= {
+        "largest body": f"{limits.max_body_bytes:,} bytes",
+        "largest upload": f"{limits.max_upload_bytes:,} bytes",
+        "largest batch": f"{limits.max_batch_rows:,} rows",
+        "longest deadline": f"{limits.max_deadline_seconds:g} s",
+        "unfinished jobs": f"at most {limits.max_unfinished_jobs:,}",
+    }
+    print_facts(facts)

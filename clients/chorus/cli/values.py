@@ -1,8 +1,10 @@
-"""Options whose values are JSON, and inputs from the command line."""
+"""Options whose values are JSON or moments, and inputs from the command line."""
 
 from __future__ import annotations
 
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -27,6 +29,40 @@ class JsonObject(click.ParamType[dict[str, Any]]):
         if not isinstance(parsed, dict):
             self.fail(f'{value!r} is not a JSON object such as {{"name": 1}}', param, ctx)
         return parsed
+
+
+_DURATION = re.compile(r"([0-9]+)([mhdw])", re.ASCII)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Moment(click.ParamType[datetime]):
+    """A moment to come: a duration from now, a date, or a date with a time."""
+
+    name = "DURATION|DATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment, with a time zone."""
+        if isinstance(value, datetime):
+            return value
+        now = datetime.now(UTC)
+        duration = _DURATION.fullmatch(value)
+        try:
+            if duration is not None:
+                moment = now + timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+            else:
+                moment = datetime.fromisoformat(value)
+        except (ValueError, OverflowError):
+            reason = "is later than any date" if duration is not None else "is neither a duration nor a date"
+            self.fail(
+                f"{value!r} {reason}: write 90d (m, h, d, w), 2030-01-31 or 2030-01-31T12:00Z.", param, ctx
+            )
+        if re.fullmatch(r"[0-9-]+", value):
+            moment = moment.replace(tzinfo=UTC)
+        if moment.utcoffset() is None:
+            self.fail(f"{value!r} has no time zone: write {value}Z for UTC, or {value}+01:00.", param, ctx)
+        if moment <= now:
+            self.fail(f"{value!r} is not in the future.", param, ctx)
+        return moment
 
 
 def collect_inputs(texts: tuple[str, ...], fields: tuple[str, ...]) -> list[Input]:
