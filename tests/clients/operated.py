@@ -6,8 +6,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from server.model.vocabulary import Vocabulary
-from server.tenants_cli import bootstrap
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenants_cli import bootstrap
 from tests.server.api.api_harness import ApiServer
 
 

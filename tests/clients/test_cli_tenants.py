@@ -16,10 +16,10 @@ from chorus.cli import root
 from chorus.cli.keys import SCOPES
 from chorus.cli.tenants import STATUSES
 from chorus.cli.values import Moment
-from prompts_store.tenants.key_format import public_part
-from prompts_store.tenants.records import TENANT_STATUSES
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.principal import Scope
+from prompts_store.tenants.key_format import public_part
+from prompts_store.tenants.records import TENANT_STATUSES
 from tests.clients.operated import Operated
 
 Run = Callable[..., Result]

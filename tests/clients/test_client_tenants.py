@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from chorus import AsyncClient, Client, Key, NewKey, Tenant, errors
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tenancy.principal import Scope
 from prompts_store.tenants.key_format import public_part
-from server.model.vocabulary import Vocabulary
-from server.tenancy.principal import Scope
 from tests.clients.fake_chorus import FakeChorus
 from tests.clients.operated import Operated
 from tests.server.api.api_harness import prompt

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from chorus_server.tenants_cli import bootstrap
 from prompts_store import PromptStore
 from prompts_store.tenants.key_format import matches, public_part
 from prompts_store.tenants.records import SCOPES
-from chorus_server.tenants_cli import bootstrap
 from tests.places import ROOT
 from tests.postgres_server import PostgresServer
 
