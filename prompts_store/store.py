@@ -121,7 +121,7 @@ class PromptStore(
     def close(self) -> None:
         """Close the database. The store cannot be used afterwards."""
         self._database.close()
-        self._remove_temporary()
+        self._place.close()
 
     def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
         """Remove what nothing has needed for longer than the grace period, and old rows of the change feed.
