@@ -3,12 +3,15 @@ name says."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
+from prompts_store.audit import chain
+from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
 from prompts_store.database import Database, sqlite
@@ -75,6 +78,8 @@ class Checker:
             # Look again under the publish lock: it may have been corrected since, or more may be wrong.
             with self._database.write() as connection:
                 found = self._row_problems(connection, repair=True)
+                if repaired := Counter(problem.kind for problem in found if problem.repaired):
+                    chain.append(connection, "store.repair", OF_THE_STORE, now=self._now, after=repaired)
         self._problems.extend(found)
         temporary = self._blobs.unfinished() + self._files.unfinished()
         problems = tuple(self._problems)
