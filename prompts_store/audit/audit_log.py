@@ -80,15 +80,7 @@ class AuditLog(StoreBase):
         """
         _check_log(tenant)
         with self._database.read() as connection:
-            query = select(audit_heads).where(audit_heads.c.tenant == tenant)
-            row = connection.execute(query).one_or_none()
-            head = None
-            if row is not None:
-                head = AuditHead(row.sequence, row.hash, row.dropped, row.dropped_hash)
-            rows = connection.execute(
-                _rows(tenant, 0, EVERYTHING), execution_options={"yield_per": _READ_AT_ONCE}
-            )
-            return verify(tenant, head, (chain.row_record(row) for row in rows))
+            return verify_log(connection, tenant)
 
     def drop_audit(self, days: int | None = None) -> int:
         """Drop the rows of whole months, UTC, that are longer ago than they are kept; answers with how many.
@@ -133,6 +125,15 @@ class AuditLog(StoreBase):
             gone = {"first": first, "last": last, "last_hash": last_hash}
             chain.append(connection, "audit.drop", tenant, now=now, before=gone)
         return last - first + 1
+
+
+def verify_log(connection: Connection, tenant: str) -> AuditReport:
+    """See `AuditLog.verify_audit`."""
+    query = select(audit_heads).where(audit_heads.c.tenant == tenant)
+    row = connection.execute(query).one_or_none()
+    head = row if row is None else AuditHead(row.sequence, row.hash, row.dropped, row.dropped_hash)
+    rows = connection.execute(_rows(tenant, 0, EVERYTHING), execution_options={"yield_per": _READ_AT_ONCE})
+    return verify(tenant, head, (chain.row_record(row) for row in rows))
 
 
 def _rows(tenant: str, after: int, which: AuditFilter) -> Select[tuple[object, ...]]:

@@ -11,10 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from prompts_store.audit import chain
+from prompts_store.audit.audit_log import verify_log
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
 from prompts_store.database import Database, sqlite
+from prompts_store.database.audit_tables import audit, audit_heads
 from prompts_store.database.tables import (
     aliases,
     ensemble_aliases,
@@ -68,6 +70,7 @@ class Checker:
             if self._database.embedded:
                 for message in sqlite.integrity_problems(connection):
                     self._add("database", "chorus.db", message)
+        self._check_audit()
         number = self._check_versions()
         self._check_blobs()
         self._problems.extend(self._files.file_problems())
@@ -151,6 +154,17 @@ class Checker:
         # A database without an id of its own was never opened as a store.
         if database_id(connection) and (message := self._identity.mismatch(connection)):
             self._add("other_store", "the database and its folders", message)
+
+    def _check_audit(self) -> None:
+        with self._database.read() as connection:
+            # Of the rows too: a log may have lost its head.
+            logs = select(audit_heads.c.tenant).union(select(audit.c.tenant).distinct())
+            names = sorted(connection.execute(logs).scalars())
+        for name in names:
+            with self._database.read() as connection:
+                report = verify_log(connection, name)
+            for problem in report.problems:
+                self._add("audit_log", name or "the store", f"{problem.kind}: {problem.message}")
 
     def _row_problems(self, connection: Connection, *, repair: bool) -> list[Problem]:
         return [
