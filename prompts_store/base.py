@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 import threading
@@ -9,12 +10,16 @@ import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from prompts_store import checks
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.leases import Leases
 from prompts_store.database import Database
 from prompts_store.names import check_name
+from prompts_store.records import Actor
+
+MAX_ADDRESS_CHARACTERS = 64
 
 
 def utc_now() -> datetime:
@@ -45,18 +50,47 @@ class StoreBase:
         self._blobs = blobs
         self._clock = clock
         self._leases = Leases()
-        self._kept_contents = contents
-        self._making = threading.Lock()
-        self._remove_temporary: Callable[[], object] = lambda: None
+        self._place = _Place(contents)
+
+    def acting_for(self, actor: Actor) -> Self:
+        """The same store, whose changes the audit log gives to this actor. It is made in microseconds, and
+        closed with the store.
+
+        Raises:
+            InvalidError: names the field at fault.
+        """
+        checks.check_text(actor.name, field="actor")
+        checks.check_text(actor.address, field="address", limit=MAX_ADDRESS_CHARACTERS)
+        checks.check_text(actor.request_id, field="request_id")
+        view = copy.copy(self)
+        view._database = self._database.acting_for(actor)
+        return view
 
     @property
     def _contents(self) -> LocalContents:
+        return self._place.contents()
+
+
+class _Place:
+    """Where the bytes of data files are: a temporary folder, made with the first of them, if no other is
+    given."""
+
+    def __init__(self, contents: LocalContents | None) -> None:
+        self._contents = contents
+        self._making = threading.Lock()
+        self._remove: Callable[[], object] = lambda: None
+
+    def contents(self) -> LocalContents:
         with self._making:
-            if self._kept_contents is None:
+            if self._contents is None:
                 folder = Path(tempfile.mkdtemp(prefix="chorus-files-"))
-                self._remove_temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-                self._kept_contents = LocalContents(folder)
-            return self._kept_contents
+                self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                self._contents = LocalContents(folder)
+            return self._contents
+
+    def close(self) -> None:
+        """Remove the folder if it is temporary."""
+        self._remove()
 
 
 def check_owner(tenant: str, name: str, actor: str = "", *, field: str = "task") -> None:

@@ -17,6 +17,25 @@ Vote = Literal["majority"]
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes something, as the audit log names them.
+
+    Attributes:
+        name: of a key or a person; `chorus` for what the server does by itself.
+        address: where the request came from; empty where there was none.
+        request_id: the request's; empty where there was none.
+    """
+
+    name: str
+    address: str = ""
+    request_id: str = ""
+
+
+CHORUS = Actor("chorus")
+"""Who acts unless somebody else is named."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """A parsed reference: `tenant/task`, `tenant/task@3`, `tenant/task@alias`; without a suffix, `@live`.
 

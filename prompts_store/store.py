@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from prompts_store.audit.audit_log import AuditLog
 from prompts_store.base import utc_now
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
@@ -51,6 +52,7 @@ class PromptStore(
     Tenants,
     Keys,
     ChangeFeed,
+    AuditLog,
 ):
     """Versioned prompts of many tenants, with the files and jobs that make them. Create one with `open`.
 
@@ -121,10 +123,11 @@ class PromptStore(
     def close(self) -> None:
         """Close the database. The store cannot be used afterwards."""
         self._database.close()
-        self._remove_temporary()
+        self._place.close()
 
     def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
-        """Remove what nothing has needed for longer than the grace period, and old rows of the change feed.
+        """Remove what nothing has needed for longer than the grace period, old rows of the change feed, and
+        months that tenants no longer keep of their audit logs.
 
         Args:
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
@@ -139,6 +142,7 @@ class PromptStore(
         """
         collector = self._collector(grace_seconds)
         self.drop_changes(self._clock() - CHANGES_KEPT)
+        self.drop_audit()
         self._identity.settle()
         return collector.run(allow_mass_removal=allow_mass_removal)
 
@@ -192,7 +196,13 @@ class PromptStore(
                 f"The grace period is {shown(grace_seconds)} seconds; it must be a number of at least 0.",
                 field="grace_seconds",
             )
-        before = self._clock() - timedelta(seconds=grace_seconds)
+        now = self._clock()
         return Collector(
-            self._database, self._blobs, self._leases, self._contents, self._identity, before=before
+            self._database,
+            self._blobs,
+            self._leases,
+            self._contents,
+            self._identity,
+            before=now - timedelta(seconds=grace_seconds),
+            now=now,
         )

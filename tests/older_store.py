@@ -7,6 +7,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection
 
+from prompts_store.audit import chain
 from prompts_store.database import database
 from prompts_store.database.migrate import alembic_config, is_empty
 from prompts_store.tenants import feed, standing
@@ -16,7 +17,8 @@ from prompts_store.tenants import feed, standing
 def older_store(revision: str) -> Iterator[None]:
     """Inside, an empty database gets the tables of a revision before tenants, and none is brought up to date.
 
-    Tasks, versions, aliases, ensembles, files and jobs are written as ever, but nothing of tenants.
+    Tasks, versions, aliases, ensembles, files and jobs are written as ever, but nothing of tenants, and
+    nothing in the audit log.
     """
 
     def upgrade(connection: Connection) -> None:
@@ -26,5 +28,6 @@ def older_store(revision: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "upgrade", upgrade)
         patch.setattr(feed, "record", lambda *told, **now: None)
+        patch.setattr(chain, "append", lambda *told, **facts: None)
         patch.setattr(standing, "require_not_deleted", lambda connection, tenant: None)
         yield

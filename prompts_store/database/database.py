@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -16,6 +17,7 @@ from prompts_store.database import postgresql, sqlite
 from prompts_store.database.migrate import is_empty, upgrade
 from prompts_store.database.privacy import make_private_database
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
+from prompts_store.records import CHORUS, Actor
 from prompts_store.text import shown
 
 LOG = logging.getLogger("chorus.store")
@@ -23,6 +25,7 @@ LOG = logging.getLogger("chorus.store")
 PATIENCE_SECONDS = 30.0
 """How long a change waits for the publish lock before it fails. Readers never wait for a writer."""
 
+_ACTOR_OPTION = "prompts_store_actor"
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
@@ -42,6 +45,7 @@ class Database:
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
         # What a database server says about itself is for the operator, not for callers.
         self._tells = True
+        self._actor = CHORUS
 
     @classmethod
     def open(cls, folder: Path, url: str | None, *, make: bool = True) -> Database:
@@ -86,6 +90,12 @@ class Database:
         database._tells = embedded
         return database
 
+    def acting_for(self, actor: Actor) -> Database:
+        """The same database, with the same connections and locks, whose changes are this actor's."""
+        view = copy.copy(self)
+        view._actor = actor
+        return view
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot: everything read inside the block belongs to the same moment."""
@@ -105,7 +115,8 @@ class Database:
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
         with self._turn(patience) as left_ms, self._translated(), self.engine.connect() as connection:
-            connection = connection.execution_options(**{sqlite.WRITE_OPTION: left_ms})
+            options = {sqlite.WRITE_OPTION: left_ms, _ACTOR_OPTION: self._actor}
+            connection = connection.execution_options(**options)
             with connection.begin():
                 yield connection
 
@@ -145,6 +156,12 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def acting(connection: Connection) -> Actor:
+    """Who makes the changes of a connection that `Database.write` gave."""
+    actor: Actor = connection.get_execution_options()[_ACTOR_OPTION]
+    return actor
 
 
 def _locked() -> StoreError:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
+from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import ensemble_members, ensemble_versions, ensembles
 from prompts_store.digests import canonical_json
@@ -137,6 +138,8 @@ class Ensembles(StoreBase):
             connection.execute(update(ensemble_versions).where(alive).values(deleted_at=now))
             connection.execute(update(ensembles).where(ensembles.c.id == owner.id).values(deleted_at=now))
             feed.record(connection, "ensemble_deleted", tenant, name, now=now)
+            before = {"last_version": owner.last_number}
+            chain.append(connection, "ensemble.delete", tenant, name, now=now, before=before)
 
     def set_ensemble_alias(
         self, tenant: str, name: str, alias: str, number: int, *, moved_by: str = ""
@@ -239,6 +242,8 @@ def _add_version(
         ],
     )
     connection.execute(update(ensembles).where(ensembles.c.id == owner.id).values(last_number=number))
+    facts = {"digest": digest, "members": len(members), "vote": vote}
+    chain.append(connection, "ensemble.publish", tenant, f"{name}@{number}", now=now, after=facts)
     if is_new:
         aliasing.move(connection, aliasing.ENSEMBLES, owner.id, LIVE, number, moved_by=created_by, now=now)
     feed.record(connection, "ensemble_published", tenant, f"{name}@{number}", now=now)

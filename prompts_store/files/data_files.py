@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from prompts_store import checks
+from prompts_store.audit import chain
 from prompts_store.base import StoreBase
 from prompts_store.blobs import ContentWriter
 from prompts_store.database.job_tables import files, job_files, jobs
@@ -66,6 +67,8 @@ class DataFiles(StoreBase):
                     new_id(FILE), tenant, name, content.size_bytes, digest, self._clock(), created_by
                 )
                 _add_file(connection, file)
+                facts = _facts(file)
+                chain.append(connection, "file.create", tenant, file.id, now=file.created_at, after=facts)
             return file
 
         with contents.writer(self._clock()) as content:
@@ -113,11 +116,14 @@ class DataFiles(StoreBase):
                     field="file",
                     code="file_in_use",
                 )
+            now = self._clock()
             connection.execute(
                 update(files)
                 .where(files.c.number == row.number)
-                .values(deleted_at=self._clock(), deleted_by=deleted_by)
+                .values(deleted_at=now, deleted_by=deleted_by)
             )
+            before = _facts(_file_record(row))
+            chain.append(connection, "file.delete", tenant, row.id, now=now, before=before)
 
     def file_path(self, tenant: str, file_id: str) -> Path:
         """Where the bytes of a live file are. Read them, and never write there.
@@ -180,6 +186,11 @@ def _add_file(connection: Connection, file: DataFile) -> None:
             created_by=file.created_by,
         )
     )
+
+
+def _facts(file: DataFile) -> dict[str, Any]:
+    """What the audit log tells of a file."""
+    return {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
 
 
 def _file_record(row: Row[Any]) -> DataFile:

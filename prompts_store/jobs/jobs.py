@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from prompts_store import checks
+from prompts_store.audit import chain
 from prompts_store.base import StoreBase
 from prompts_store.database.job_tables import files as file_table
 from prompts_store.database.job_tables import job_events, job_files, jobs
@@ -104,6 +105,8 @@ class Jobs(StoreBase):
                 rows = [{"job_number": row.number, "file_number": number} for number in sorted(numbers)]
                 connection.execute(insert(job_files), rows)
             add_events(connection, row.number, [(STATUS, {"status": "queued"})], now)
+            facts = {"kind": kind, "files": sorted((files or {}).values())}
+            chain.append(connection, "job.create", tenant, job_id, now=now, after=facts)
             return job_record(row)
 
     def get_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None) -> Job:
@@ -159,9 +162,13 @@ class Jobs(StoreBase):
                     change_job(connection, row.number, {"cancel_requested": True})
                     data = {"status": row.status, "cancel_requested": True, "by": by}
                     add_events(connection, row.number, [(STATUS, data)], now)
+                    asked = {"cancel_requested": True}
+                    chain.append(connection, "job.cancel", tenant, job_id, now=now, after=asked)
                 return job_record(find_job(connection, tenant, job_id))
             # Also if its runner is overdue: if that one wakes up, its lease is gone.
             close_job(connection, row.number, "cancelled", now, data={"by": by})
+            before, after = {"status": row.status}, {"status": "cancelled"}
+            chain.append(connection, "job.cancel", tenant, job_id, now=now, before=before, after=after)
             return job_record(find_job(connection, tenant, job_id))
 
     def resume_job(
@@ -216,6 +223,8 @@ class Jobs(StoreBase):
             }
             change_job(connection, row.number, values)
             add_events(connection, row.number, [(STATUS, {"status": "queued", "by": by})], now)
+            before, after = {"status": row.status}, {"status": "queued"}
+            chain.append(connection, "job.resume", tenant, job_id, now=now, before=before, after=after)
             return job_record(find_job(connection, tenant, job_id))
 
     def job_events(

@@ -3,7 +3,11 @@ over."""
 
 from alembic import context
 
-from prompts_store.database import job_tables, tenant_tables  # noqa: F401 - their tables join the metadata
+from prompts_store.database import (
+    audit_tables,  # noqa: F401 - their tables join the metadata
+    job_tables,  # noqa: F401
+    tenant_tables,  # noqa: F401
+)
 from prompts_store.database.tables import metadata
 
 context.configure(

@@ -19,6 +19,8 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Table, and_, delete, insert, select, update
 
+from prompts_store.audit import chain
+from prompts_store.audit.records import Action
 from prompts_store.database import tables
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.records import AliasMove
@@ -35,6 +37,7 @@ class Family:
         owner: the column of `versions` that says to which name a version belongs.
         noun: the word for it in errors.
         moved, removed: kinds of change in the feed, for an alias that was moved or removed.
+        actions: what the audit log calls a move, a rollback and a removal.
     """
 
     owners: Table
@@ -45,6 +48,7 @@ class Family:
     noun: str
     moved: ChangeKind
     removed: ChangeKind
+    actions: tuple[Action, Action, Action]
 
 
 TASKS = Family(
@@ -56,6 +60,7 @@ TASKS = Family(
     "task",
     "alias_moved",
     "alias_removed",
+    ("alias.move", "alias.rollback", "alias.remove"),
 )
 ENSEMBLES = Family(
     tables.ensembles,
@@ -66,6 +71,7 @@ ENSEMBLES = Family(
     "ensemble",
     "ensemble_alias_moved",
     "ensemble_alias_removed",
+    ("ensemble_alias.move", "ensemble_alias.rollback", "ensemble_alias.remove"),
 )
 
 
@@ -120,7 +126,8 @@ def move(
     last = _last_move(connection, family, owner_id, alias)
     # A removal does not count as a state to go back to; the state before it does.
     back_id = None if last is None else last.id if last.number is not None else last.back_id
-    return _record(connection, family, owner_id, AliasMove(alias, number, previous, now, moved_by), back_id)
+    made = AliasMove(alias, number, previous, now, moved_by)
+    return _record(connection, family, owner_id, made, back_id, family.actions[0])
 
 
 def remove(
@@ -134,7 +141,8 @@ def remove(
     previous = _require(connection, family, owner_id, alias)
     last = _last_move(connection, family, owner_id, alias)
     back_id = last.id if last is not None else None
-    return _record(connection, family, owner_id, AliasMove(alias, None, previous, now, moved_by), back_id)
+    made = AliasMove(alias, None, previous, now, moved_by)
+    return _record(connection, family, owner_id, made, back_id, family.actions[2])
 
 
 def rollback(
@@ -152,7 +160,7 @@ def rollback(
         at = _move_row(connection, family, at.back_id)
         if at.number not in (None, number) and _is_live(connection, family, owner_id, at.number):
             made = AliasMove(alias, at.number, number, now, moved_by)
-            return _record(connection, family, owner_id, made, at.back_id)
+            return _record(connection, family, owner_id, made, at.back_id, family.actions[1])
     raise ConflictError(
         f"There is no earlier version to go back to: '{alias}' has named {number} since it was created, or "
         f"what it named before was deleted.",
@@ -191,7 +199,12 @@ def _move_row(connection: Connection, family: Family, key: int) -> Row[Any]:
 
 
 def _record(
-    connection: Connection, family: Family, owner_id: int, made: AliasMove, back_id: int | None
+    connection: Connection,
+    family: Family,
+    owner_id: int,
+    made: AliasMove,
+    back_id: int | None,
+    action: Action,
 ) -> AliasMove:
     table = family.aliases
     at = and_(table.c.owner_id == owner_id, table.c.alias == made.alias)
@@ -212,5 +225,10 @@ def _record(
     )
     owner = connection.execute(select(family.owners).where(family.owners.c.id == owner_id)).one()
     kind = family.moved if made.version is not None else family.removed
-    feed.record(connection, kind, owner.tenant, f"{owner.name}@{made.alias}", now=made.moved_at)
+    subject = f"{owner.name}@{made.alias}"
+    feed.record(connection, kind, owner.tenant, subject, now=made.moved_at)
+    before, after = (
+        None if number is None else {"version": number} for number in (made.previous, made.version)
+    )
+    chain.append(connection, action, owner.tenant, subject, now=made.moved_at, before=before, after=after)
     return made

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from prompts_store.audit import chain
 from prompts_store.database.tables import tasks, versions
 from prompts_store.names import LIVE
 from prompts_store.records import PromptManifest, PromptVersion, Reference
@@ -67,6 +68,8 @@ def add_version(connection: Connection, draft: Draft, now: datetime) -> PromptVe
         .where(tasks.c.id == task.id)
         .values(last_number=number, live_versions=tasks.c.live_versions + 1)
     )
+    facts = {"digest": draft.manifest.digest, "manifest_digest": draft.manifest_digest}
+    chain.append(connection, "task.publish", draft.tenant, f"{draft.task}@{number}", now=now, after=facts)
     if is_new:
         aliasing.move(connection, aliasing.TASKS, task.id, LIVE, number, moved_by=draft.created_by, now=now)
         refresh_labels(connection, task.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import and_, select, update
 
 from prompts_store import checks
+from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import task_labels, tasks, versions
 from prompts_store.names import check_name, check_prefix
@@ -117,3 +118,5 @@ class Tasks(StoreBase):
                 .values(deleted_at=now, deleted_by=deleted_by, live_versions=0, description="")
             )
             feed.record(connection, "task_deleted", tenant, task, now=now)
+            before = {"versions": row.live_versions}
+            chain.append(connection, "task.delete", tenant, task, now=now, before=before)

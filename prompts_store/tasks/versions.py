@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, select, update
 
+from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import (
     aliases,
@@ -88,6 +89,8 @@ class Versions(StoreBase):
                 update(tasks).where(tasks.c.id == row.task_id).values(live_versions=tasks.c.live_versions - 1)
             )
             feed.record(connection, "version_deleted", tenant, f"{task}@{number}", now=now)
+            before = {"digest": row.digest, "manifest_digest": row.manifest_digest}
+            chain.append(connection, "version.delete", tenant, f"{task}@{number}", now=now, before=before)
 
 
 def resolve(connection: Connection, reference: Reference, *, field: str = "task") -> Row[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from prompts_store import checks
+from prompts_store.audit import chain
 from prompts_store.base import StoreBase
 from prompts_store.database.tenant_tables import keys, tenants
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
@@ -94,6 +95,15 @@ class Keys(StoreBase):
             )
             made = _key_record(_find(connection, tenant, key_id))
             feed.record(connection, "key_created", tenant, made.public, now=now)
+            facts = {
+                "name": name,
+                "public": made.public,
+                "scopes": list(made.scopes),
+                "tasks": made.tasks,
+                "limits": made.limits,
+                "expires_at": made.expires_at,
+            }
+            chain.append(connection, "key.create", tenant, key_id, now=now, after=facts)
         return made, secret
 
     def get_key(self, tenant: str, key_id: str) -> Key:
@@ -149,9 +159,11 @@ class Keys(StoreBase):
                     field="key",
                     code="key_over",
                 )
-            if any(row._mapping[column] != value for column, value in values.items()):
+            before, after = chain.difference(row, values)
+            if after:
                 connection.execute(update(keys).where(keys.c.number == row.number).values(**values))
                 feed.record(connection, "key_updated", tenant, row.public, now=now)
+                chain.append(connection, "key.update", tenant, key_id, now=now, before=before, after=after)
             return _key_record(_find(connection, tenant, key_id))
 
     def revoke_key(self, tenant: str, key_id: str) -> Key:
@@ -167,6 +179,8 @@ class Keys(StoreBase):
             if row.revoked_at is None:
                 connection.execute(update(keys).where(keys.c.number == row.number).values(revoked_at=now))
                 feed.record(connection, "key_revoked", tenant, row.public, now=now)
+                facts = {"name": row.name, "public": row.public}
+                chain.append(connection, "key.revoke", tenant, key_id, now=now, before=facts)
             return _key_record(_find(connection, tenant, key_id))
 
     def find_key(self, public: str) -> FoundKey | None:

@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from prompts_store import checks
+from prompts_store.audit import chain
+from prompts_store.audit.records import Action
 from prompts_store.base import StoreBase
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.errors import ConflictError, InvalidError
@@ -140,7 +142,7 @@ class Tenants(StoreBase):
         """
         check_name(name, field="tenant")
         values = _checked(display_name, weight, limits, retention)
-        return self._change(name, values, "tenant_updated")
+        return self._change(name, values, "tenant_updated", "tenant.update")
 
     def suspend_tenant(self, name: str) -> Tenant:
         """Nobody is let in with its keys, and none of its jobs is begun, until it is resumed.
@@ -149,12 +151,12 @@ class Tenants(StoreBase):
             NotFoundError: `unknown_tenant`.
         """
         values = {"status": "suspended", "suspended_at": self._clock()}
-        return self._change(name, values, "tenant_suspended", already="suspended")
+        return self._change(name, values, "tenant_suspended", "tenant.suspend", already="suspended")
 
     def resume_tenant(self, name: str) -> Tenant:
         """Undo a suspension. NotFoundError: `unknown_tenant`."""
         values = {"status": "active", "suspended_at": None}
-        return self._change(name, values, "tenant_resumed", already="active")
+        return self._change(name, values, "tenant_resumed", "tenant.resume", already="active")
 
     def delete_tenant(self, name: str, *, grace_seconds: float) -> Tenant:
         """Delete a tenant: absent to everybody from now on. What it had goes after the grace period, with
@@ -177,7 +179,7 @@ class Tenants(StoreBase):
             "deleted_at": now,
             "purge_after": now + timedelta(seconds=grace_seconds),
         }
-        return self._change(name, values, "tenant_deleted")
+        return self._change(name, values, "tenant_deleted", "tenant.delete")
 
     def _create(
         self, connection: Connection, name: str, values: Mapping[str, Any], created_by: str
@@ -189,17 +191,27 @@ class Tenants(StoreBase):
             )
         )
         feed.record(connection, "tenant_created", name, now=now)
+        chain.append(connection, "tenant.create", name, now=now, after=values)
         return tenant_record(find_tenant(connection, name))
 
     def _change(
-        self, name: str, values: Mapping[str, Any], kind: ChangeKind, *, already: str | None = None
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        kind: ChangeKind,
+        action: Action,
+        *,
+        already: str | None = None,
     ) -> Tenant:
         check_name(name, field="tenant")
         with self._database.write() as connection:
             row = find_tenant(connection, name)
-            if row.status != already and any(row._mapping[key] != value for key, value in values.items()):
+            before, after = chain.difference(row, values)
+            if row.status != already and after:
                 connection.execute(update(tenants).where(tenants.c.name == name).values(**values))
-                feed.record(connection, kind, name, now=self._clock())
+                now = self._clock()
+                feed.record(connection, kind, name, now=now)
+                chain.append(connection, action, name, now=now, before=before, after=after)
                 row = connection.execute(select(tenants).where(tenants.c.name == name)).one()
             return tenant_record(row)
 

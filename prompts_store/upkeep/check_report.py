@@ -26,6 +26,11 @@ KINDS = {
         "Stop every process that uses the data folder, keep a copy of it, and restore the last backup of "
         "the database.",
     ),
+    "audit_log": Kind(
+        "An audit log is not what the store wrote: rows were changed, removed or moved behind its back.",
+        "Keep a copy of the database, and find out who could write it. Compare the log with the last backup, "
+        "or with rows that were exported; it is not repaired.",
+    ),
     "missing_blob": Kind(
         "Values of live versions are missing. Requests for them get an error.",
         "Publish the same values again, to any task, or restore the file from a backup of blobs/. If many "

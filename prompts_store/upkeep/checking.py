@@ -3,15 +3,20 @@ name says."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
+from prompts_store.audit import chain
+from prompts_store.audit.audit_log import verify_log
+from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
 from prompts_store.database import Database, sqlite
+from prompts_store.database.audit_tables import audit, audit_heads
 from prompts_store.database.tables import (
     aliases,
     ensemble_aliases,
@@ -65,6 +70,7 @@ class Checker:
             if self._database.embedded:
                 for message in sqlite.integrity_problems(connection):
                     self._add("database", "chorus.db", message)
+        self._check_audit()
         number = self._check_versions()
         self._check_blobs()
         self._problems.extend(self._files.file_problems())
@@ -75,6 +81,8 @@ class Checker:
             # Look again under the publish lock: it may have been corrected since, or more may be wrong.
             with self._database.write() as connection:
                 found = self._row_problems(connection, repair=True)
+                if repaired := Counter(problem.kind for problem in found if problem.repaired):
+                    chain.append(connection, "store.repair", OF_THE_STORE, now=self._now, after=repaired)
         self._problems.extend(found)
         temporary = self._blobs.unfinished() + self._files.unfinished()
         problems = tuple(self._problems)
@@ -146,6 +154,17 @@ class Checker:
         # A database without an id of its own was never opened as a store.
         if database_id(connection) and (message := self._identity.mismatch(connection)):
             self._add("other_store", "the database and its folders", message)
+
+    def _check_audit(self) -> None:
+        with self._database.read() as connection:
+            # Of the rows too: a log may have lost its head.
+            logs = select(audit_heads.c.tenant).union(select(audit.c.tenant).distinct())
+            names = sorted(connection.execute(logs).scalars())
+        for name in names:
+            with self._database.read() as connection:
+                report = verify_log(connection, name)
+            for problem in report.problems:
+                self._add("audit_log", name or "the store", f"{problem.kind}: {problem.message}")
 
     def _row_problems(self, connection: Connection, *, repair: bool) -> list[Problem]:
         return [

@@ -14,12 +14,14 @@ operator has looked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import Connection, delete, literal, select, tuple_
 
+from prompts_store.audit import chain
+from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.leases import Leases
 from prompts_store.database import Database
@@ -98,7 +100,9 @@ class Collector:
         identity: Identity,
         *,
         before: datetime,
+        now: datetime,
     ) -> None:
+        self._now = now
         self._database = database
         self._blobs = blobs
         self._leases = leases
@@ -145,7 +149,10 @@ class Collector:
         with self._database.write() as connection:
             self._identity.require(connection)
             temporary = self._blobs.sweep(self._before) + self._contents.sweep(self._before)
-        return CollectReport(removed, freed, orphans, temporary, self._held, files)
+            report = CollectReport(removed, freed, orphans, temporary, self._held, files)
+            if removed or orphans or temporary or files:
+                chain.append(connection, "store.collect", OF_THE_STORE, now=self._now, after=asdict(report))
+        return report
 
     def _counts(self) -> tuple[_Counted, _Counted]:
         blobs = _Counted("blobs", blob_holdings(self._database, self._blobs), self._before)

@@ -21,6 +21,8 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, insert, select
 
+from prompts_store.audit import chain
+from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.database import Database
 from prompts_store.database.tables import store_identity
@@ -135,9 +137,13 @@ class Identity:
             ours = database_id(connection)
             if ours is None:
                 raise RuntimeError("a database that was settled has an id")
-            for folder in self._folders.values():
-                if folder.place.identity() != ours:
-                    folder.place.identify(ours, now=self._clock())
+            now, before = self._clock(), self._carried()
+            # Also where they have it already: an adoption may have died between the folders and its commit.
+            after = dict.fromkeys(before, ours)
+            chain.append(connection, "store.adopt", OF_THE_STORE, now=now, before=before, after=after)
+            for name, carried in before.items():
+                if carried != ours:
+                    self._folders[name].place.identify(ours, now=now)
 
     def require(self, connection: Connection) -> None:
         """Raise ConflictError `other_store` unless all have the same id."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, select, update
 
+from prompts_store.audit import chain
 from prompts_store.database.job_tables import files, jobs
 from prompts_store.database.tables import ensembles, tasks
 from prompts_store.database.tenant_tables import tenants
@@ -83,7 +84,9 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs):
             over = not _has_anything(connection, tenant)
             emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
             if over and connection.execute(emptied.values(purge_after=None)).rowcount:
-                feed.record(connection, "tenant_purged", tenant, now=self._clock())
+                now = self._clock()
+                feed.record(connection, "tenant_purged", tenant, now=now)
+                chain.append(connection, "tenant.purge", tenant, now=now)
         (report.purged if over else report.waiting).append(tenant)
 
 

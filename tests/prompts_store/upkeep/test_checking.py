@@ -97,6 +97,8 @@ _TAMPERED = [
     ("UPDATE aliases SET number = 3 WHERE owner_id = 1", "dangling_alias", False),
     ("UPDATE ensemble_versions SET deleted_at = 1", "dangling_alias", False),
     ("DELETE FROM versions WHERE number = 1", "database", False),
+    ("DROP TRIGGER audit_not_changed; UPDATE audit SET actor = 'bob'", "audit_log", False),
+    ("DROP TRIGGER audit_heads_not_removed; DELETE FROM audit_heads", "audit_log", False),
 ]
 
 

@@ -1,0 +1,22 @@
+"""Statements behind the store's back, as somebody runs them who may do anything with the database."""
+
+from prompts_store import PromptStore
+
+_TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'audit%'"
+
+
+def as_owner(store: PromptStore, *statements: str, triggers: bool = False) -> None:
+    """Run statements on a raw connection; without `triggers`, those that keep the log are out of the way."""
+    raw = store._database.engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        if not triggers and store._database.embedded:
+            for (name,) in cursor.execute(_TRIGGERS).fetchall():
+                cursor.execute(f"DROP TRIGGER {name}")
+        elif not triggers:
+            cursor.execute("SET LOCAL session_replication_role = replica")
+        for statement in statements:
+            cursor.execute(statement)
+        raw.commit()
+    finally:
+        raw.close()
