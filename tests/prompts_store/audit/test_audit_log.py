@@ -155,6 +155,7 @@ READS = {
     "acting_for", "alias_history", "aliases", "audit_rows", "audited", "changes_after", "check_readable",
     "check_writable", "close", "ensemble_alias_history", "every_audit_row", "file_path", "find_key",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
+    "holds_keys",
     "in_memory", "job_events", "last_change", "last_ensemble_number", "last_number", "list_ensembles",
     "list_files", "list_jobs", "list_keys", "list_tasks", "list_tenants", "list_versions", "open", "pairing",
     "plan_collection", "resolve", "resolve_ensemble", "values", "verify_audit",
