@@ -34,6 +34,7 @@ from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
 from prompts_store.upkeep.identity import Identity, Pairing
 from prompts_store.upkeep.purging import TenantPurge
+from prompts_store.usage.usage import Usage
 
 LOG = logging.getLogger("chorus.store")
 
@@ -51,6 +52,7 @@ class PromptStore(
     Tenants,
     Keys,
     ChangeFeed,
+    Usage,
 ):
     """Versioned prompts of many tenants, and the files and jobs that make them. Make one with `open`.
 
@@ -124,7 +126,7 @@ class PromptStore(
         self._remove_temporary()
 
     def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
-        """Free what nothing has needed for longer than the grace period, and forget old changes.
+        """Free what nothing has needed for longer than the grace period, and forget old changes and usage.
 
         Args:
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
@@ -139,6 +141,7 @@ class PromptStore(
         """
         collector = self._collector(grace_seconds)
         self.drop_changes(self._clock() - CHANGES_KEPT)
+        self.drop_usage()
         self._identity.settle()
         return collector.run(allow_mass_removal=allow_mass_removal)
 

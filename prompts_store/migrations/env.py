@@ -3,7 +3,7 @@ over."""
 
 from alembic import context
 
-from prompts_store.database import job_tables, tenant_tables  # noqa: F401 - their tables join the metadata
+from prompts_store.database import job_tables, tenant_tables, usage_tables  # noqa: F401 - their tables join the metadata
 from prompts_store.database.tables import metadata
 
 context.configure(

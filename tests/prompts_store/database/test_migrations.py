@@ -24,7 +24,9 @@ from tests.older_store import older_store
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.usefixtures("real_migrations")
-NEW = {"files", "jobs", "job_files", "job_events", "store_identity", "tenants", "keys", "changes"}
+NEW = {"files", "jobs", "job_files", "job_events", "store_identity", "tenants", "keys", "changes"} | {
+    "usage", "usage_hours",
+}  # fmt: skip
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
