@@ -152,6 +152,7 @@ class Process:
             await self._server.serve(sockets=[listener])
         finally:
             await settle(upkeep, watch)
+        self._app.services.usage.save()  # whatever hangs from here on
         self._served = True
         self._ends.put(time.monotonic() + _CLOSE_SECONDS)
         if self._server.server_state.tasks:  # they wait for a hanging thread and will never answer

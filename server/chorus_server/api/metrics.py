@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chorus_server.engine.metrics import CompileMetrics, EngineMetrics
 from chorus_server.metrics import SECONDS, Counter, Gauge, Histogram, MetricsRegistry
+from chorus_server.tenancy.metrics import UsageMetrics
 from chorus_server.tuning.jobs.attempts.metrics import TuningMetrics
 
 
@@ -78,3 +79,4 @@ class Metrics:
         self.engine = EngineMetrics(self.registry, tenant_series, task_series)
         self.compiles = CompileMetrics(self.registry)
         self.tuning = TuningMetrics(self.registry, self.compiles)
+        self.usage = UsageMetrics(self.registry)

@@ -24,6 +24,7 @@ from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
 from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.usage import UsageRecorder
 
 if TYPE_CHECKING:  # it imports JAX, and the routes are up before that
     from chorus_server.tuning.jobs.worker.service import TuningService
@@ -74,6 +75,7 @@ class Services:
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
         metrics: what `/metrics` shows.
         feeds: the tuning jobs that callers follow.
+        usage: takes what came of each item.
         tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
         bodies: memory for request bodies: four times the largest body that the settings allow.
     """
@@ -85,6 +87,7 @@ class Services:
     text: Offload
     metrics: Metrics
     feeds: JobFeeds
+    usage: UsageRecorder
     serving: Serving | None = None
     tuning: TuningService | None = None
     bodies: BodyBudget = field(init=False)

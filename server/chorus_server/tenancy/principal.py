@@ -28,9 +28,11 @@ class Principal:
         name: the key's name, for `created_by` and logs; never the key itself.
         scopes: what the key may do.
         weight: fair-share weight of the tenant.
+        key: id of the key in the store; None for one from a file, and for a caller without any.
     """
 
     tenant: str
     name: str
     scopes: frozenset[Scope] = ALL_SCOPES
     weight: float = 1.0
+    key: str | None = None
