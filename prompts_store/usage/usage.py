@@ -42,6 +42,7 @@ MAX_SUMS = 50_000
 
 _AT_ONCE = 10_000
 """Rows dropped in one transaction, give or take those of one instant."""
+_FIRST_YEAR, _LAST_YEAR = 1971, 9998
 _HOUR = timedelta(hours=1)
 _DAY_MICROSECONDS = 86_400_000_000
 _MAX_DAYS_OF_A_MONTH = 31
@@ -103,6 +104,10 @@ class Usage(StoreBase):
             InvalidError: with the field at fault; `group_by` if there would be more than `MAX_SUMS`.
         """
         groups = _check_groups(group_by)
+        for moment, field in ((until, "to"), (since, "from")):
+            if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+                message = f"The year must be {_FIRST_YEAR} to {_LAST_YEAR}, not {moment.year}."
+                raise InvalidError(message, field=field)
         if since > until:
             raise InvalidError("The end is before the beginning: swap them.", field="to")
         span = next((name for name in _SPANS if name in groups), None)

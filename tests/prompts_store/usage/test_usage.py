@@ -106,6 +106,11 @@ def test_bad_questions_are_refused(store: PromptStore, monkeypatch: pytest.Monke
     with pytest.raises(InvalidError) as caught:
         store.usage(END, BEGIN, tenant=None)
     assert caught.value.field == "to"
+    for bad, field in ((datetime.min, "from"), (datetime.max, "to")):
+        ends = (bad.replace(tzinfo=UTC), END) if field == "from" else (BEGIN, bad.replace(tzinfo=UTC))
+        with pytest.raises(InvalidError) as caught:
+            store.usage(*ends, tenant=None)
+        assert caught.value.field == field
     store.record_usage(REPLICA, random_rows(4, 50))
     monkeypatch.setattr(usage_module, "MAX_SUMS", 3)
     assert len(everything(store, "month")) == 3
