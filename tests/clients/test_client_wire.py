@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from chorus import types
-from chorus.routes import ensembles, files, inference, service, tasks, tuning, versions
+from chorus.routes import ensembles, files, inference, service, tasks, tuning, usage, versions
 from chorus.types.base import Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
 from chorus.types.inference import ResolvedEnsemble
@@ -62,6 +62,8 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "ErrorEvent": ErrorEvent,
     "DoneEvent": DoneEvent,
     "JobDone": types.JobDone,
+    "UsageSumAnswer": types.UsageSum,
+    "UsageAnswer": types.UsageReport,
 }
 SETTINGS = {
     "GenerateBody": set(inference.Settings.__annotations__)
@@ -203,6 +205,7 @@ REQUESTS = {
     "healthz": first_request(service.health()),
     "readyz": first_request(service.ready()),
     "metrics": first_request(service.metrics()),
+    "usage": first_request(usage.usage()),
 }
 
 
@@ -241,6 +244,7 @@ def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
         "files": first_request(files.list_page(limit=1, cursor="c")),
         "jobs": first_request(tuning.list_page(status="queued", limit=1, cursor="c")),
         "events": tuning.events("t", after=3).request(),
+        "usage": first_request(usage.usage(since="a", until="b", group_by=["task"], tenant="acme")),
         "past events": first_request(tuning.past_events("t", after=3)),
     }
     for what, request in given.items():

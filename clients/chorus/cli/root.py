@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chorus.cli import bench, ensembles, files, inference, service, tasks, tune
+from chorus.cli import bench, ensembles, files, inference, service, tasks, tune, usage
 from chorus.cli.output import print_error
 from chorus.cli.session import merge, session_options
 from chorus.config import URL_VARIABLE
@@ -118,6 +118,7 @@ for command in (
     inference.classify,
     ensembles.ensemble,
     service.status,
+    usage.usage,
     bench.bench,
 ):
     chorus.add_command(command)

@@ -39,6 +39,7 @@ from chorus.types.tuning import (
     JobPage,
     JobSummary,
 )
+from chorus.types.usage import UsageReport, UsageSum
 
 __all__ = [
     "AliasHistoryEntry",
@@ -82,6 +83,8 @@ __all__ = [
     "TokenEvent",
     "TokenLogprobs",
     "Usage",
+    "UsageReport",
+    "UsageSum",
     "Version",
     "VersionPage",
 ]
