@@ -8,7 +8,6 @@ their own. A row that is written again is known by its replica and sequence, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -70,6 +69,7 @@ class Usage(StoreBase):
             StoreError: nothing was written; the same rows can be written again.
         """
         wanted = {row.sequence: row for row in rows}
+        values = {row.sequence: _values(replica, row) for row in rows}  # before anybody waits for the lock
         if not wanted:
             return 0
         known = select(usage.c.sequence).where(
@@ -79,8 +79,7 @@ class Usage(StoreBase):
             for sequence in connection.execute(known).scalars():
                 wanted.pop(sequence, None)
             if wanted:
-                new = [{"replica": replica, **asdict(row)} for row in wanted.values()]
-                connection.execute(insert(usage), new)
+                connection.execute(insert(usage), [values[sequence] for sequence in wanted])
                 _roll_up(connection, wanted.values())
         return len(wanted)
 
@@ -203,6 +202,10 @@ def _hour_of(moment: datetime) -> datetime:
 def _end_of(moment: datetime) -> datetime:
     hour = _hour_of(moment)
     return hour if hour == moment else hour + _HOUR
+
+
+def _values(replica: str, row: UsageRow) -> dict[str, Any]:
+    return {"replica": replica} | {name: getattr(row, name) for name in row.__slots__}
 
 
 def _roll_up(connection: Connection, rows: Iterable[UsageRow]) -> None:
