@@ -35,6 +35,7 @@ from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
 from prompts_store.upkeep.identity import Identity, Pairing
 from prompts_store.upkeep.purging import TenantPurge
+from prompts_store.usage.usage import Usage
 
 LOG = logging.getLogger("chorus.store")
 
@@ -53,6 +54,7 @@ class PromptStore(
     Keys,
     ChangeFeed,
     AuditLog,
+    Usage,
 ):
     """Versioned prompts of many tenants, with the files and jobs that make them. Create one with `open`.
 
@@ -127,7 +129,7 @@ class PromptStore(
 
     def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
         """Remove what nothing has needed for longer than the grace period, old rows of the change feed, and
-        months that tenants no longer keep of their audit logs.
+        months that are no longer kept of audit logs and usage.
 
         Args:
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
@@ -143,6 +145,7 @@ class PromptStore(
         collector = self._collector(grace_seconds)
         self.drop_changes(self._clock() - CHANGES_KEPT)
         self.drop_audit()
+        self.drop_usage()
         self._identity.settle()
         return collector.run(allow_mass_removal=allow_mass_removal)
 

@@ -21,6 +21,7 @@ from chorus.routes.keys import KeyMethods
 from chorus.routes.service import ServiceMethods
 from chorus.routes.tasks import TaskMethods
 from chorus.routes.tenants import TenantMethods
+from chorus.routes.usage import UsageMethods
 from chorus.routes.versions import VersionMethods
 from chorus.transports import AsyncTransport, SyncTransport
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
@@ -89,7 +90,7 @@ def _policy(retries: int | RetryPolicy) -> RetryPolicy:
     return policy
 
 
-class Client(InferenceMethods, ServiceMethods, SyncOwner):
+class Client(InferenceMethods, ServiceMethods, UsageMethods, SyncOwner):
     """A blocking client of a Chorus server; safe to share between threads.
 
     Args:
@@ -156,7 +157,7 @@ class Client(InferenceMethods, ServiceMethods, SyncOwner):
         self.close()
 
 
-class AsyncClient(InferenceMethods, ServiceMethods, AsyncOwner):
+class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, AsyncOwner):
     """A client of a Chorus server whose methods are awaited. It takes the same arguments as `Client`."""
 
     def __init__(

@@ -16,6 +16,9 @@ _MICROSECOND = timedelta(microseconds=1)
 # Lists are ordered by name, so names must sort by their bytes; PostgreSQL's default order depends on the
 # locale.
 NAME = String(MAX_NAME_CHARACTERS).with_variant(String(MAX_NAME_CHARACTERS, collation="C"), "postgresql")
+# `tenant/task`.
+_TASK_CHARACTERS = 2 * MAX_NAME_CHARACTERS + 1
+TASK = String(_TASK_CHARACTERS).with_variant(String(_TASK_CHARACTERS, collation="C"), "postgresql")
 LABEL = String(256).with_variant(String(256, collation="C"), "postgresql")
 DIGEST = String(64)
 # The name by which callers know a data file or a job, see `ids`.

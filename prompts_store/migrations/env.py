@@ -7,6 +7,7 @@ from prompts_store.database import (
     audit_tables,  # noqa: F401 - their tables join the metadata
     job_tables,  # noqa: F401
     tenant_tables,  # noqa: F401
+    usage_tables,  # noqa: F401
 )
 from prompts_store.database.tables import metadata
 

@@ -27,6 +27,7 @@ from prompts_store.pages import MAX_LIMIT
 from prompts_store.records import Page
 from prompts_store.tasks.tasks import Tasks
 from prompts_store.tenants import feed
+from prompts_store.usage.usage import Usage
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class PurgeReport:
         purged: tenants of which nothing is left.
         waiting: tenants that have something left which somebody needs: a version that is a member of
             another tenant's ensemble, a job that is still being run, a file of such a job. Purge again later.
+        usage: rows of it, dropped with the sums of their hours.
     """
 
     jobs: int = 0
@@ -46,13 +48,15 @@ class PurgeReport:
     files: int = 0
     purged: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    usage: int = 0
 
 
-class TenantPurge(Tasks, Ensembles, DataFiles, Jobs):
+class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
     """The end of deleted tenants."""
 
     def purge_tenants(self) -> PurgeReport:
-        """Delete the ensembles, tasks and files, and cancel the jobs, of tenants whose grace period is over.
+        """Delete the ensembles, tasks and files, cancel the jobs and drop the usage of tenants whose grace
+        period is over.
 
         They go as if their tenant had deleted them: tombstones stay, and what nothing names any more goes
         with the next collection.
@@ -80,6 +84,7 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs):
             report.tasks += _done(partial(self.delete_task, tenant, task.name))
         for file in _all(partial(self.list_files, tenant)):
             report.files += _done(partial(self.delete_file, tenant, file.id))
+        report.usage += self.drop_usage_of(tenant)
         with self._database.write() as connection:
             over = not _has_anything(connection, tenant)
             emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))

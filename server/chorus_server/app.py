@@ -34,6 +34,7 @@ from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.log import Say
 from chorus_server.settings import Settings
 from chorus_server.storage import compile_cache
+from chorus_server.tenancy.usage import recorder_of
 from chorus_server.tenancy_wiring import change_reader, make_callers, open_with_keys
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         metrics=metrics,
         feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending),
         changes=change_reader(library, callers),
+        usage=recorder_of(store, settings.data_dir, metrics.usage),
     )
     upkeep = Upkeep(library, metrics.api, settings.collect_interval_seconds, settings.collect_grace_seconds)
     access = AccessLog(metrics.api, settings.access_log)
@@ -118,6 +120,7 @@ def close_app(app: App) -> bool:
     ended = stop_tuning(app)
     if app.services.serving is not None:
         app.services.serving.engine.stop()
+    app.services.usage.close()
     app.services.text.close()
     app.services.callers.last_use.write_rest()
     app.services.changes.close()
@@ -316,7 +319,8 @@ def make_serving(
     config: EngineConfig,
     on_death: Callable[[EngineDeadError], None] | None,
 ) -> Serving:
-    """An engine, to be started, of the executor and the app's store. `host` is what the executor reads."""
+    """An engine, to be started, of the executor and the app's store, whose usage is recorded from now on.
+    `host` is what the executor reads."""
     engine = Engine(
         executor,
         StorePrompts(app.services.library.store),
@@ -325,7 +329,9 @@ def make_serving(
         metrics=app.metrics.engine,
         host_prompts=host,
         on_death=on_death,
+        on_settled=app.services.usage.record,
     )
+    app.services.usage.start()
     app.metrics.engine.watch(engine.stats, base.row_bytes)
     return Serving(engine, vocabulary, base, Limits(executor.ladder))
 

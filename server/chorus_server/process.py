@@ -155,9 +155,11 @@ class Process:
         if self._signalled_at is not None:  # before there was a loop to tell
             self._begin_drain()
         try:
+            await services.changes.read()  # following begins here, while nothing is remembered
             await self._server.serve(sockets=[listener])
         finally:
             await settle(*tasks)
+        self._app.services.usage.save()  # whatever hangs from here on
         self._served = True
         self._ends.put(time.monotonic() + _CLOSE_SECONDS)
         if self._server.server_state.tasks:  # they wait for a hanging thread and will never answer

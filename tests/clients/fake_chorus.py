@@ -269,6 +269,14 @@ class FakeChorus:
     def metrics(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, text="# TYPE chorus_requests_total counter\n")
 
+    def usage(self, request: httpx.Request) -> httpx.Response:
+        groups = request.url.params.get_list("group_by")
+        counts = {"items": 1200, "tokens_in": 7, "tokens_out": 3, "work_units": 10}
+        start = "2026-11-01T00:00:00Z" if {"hour", "day", "month"} & set(groups) else None
+        named = {name: f"a {name}" if name in groups else None for name in ("tenant", "key", "outcome")}
+        first = {"start": start, "task": "acme/sst2" if "task" in groups else None, **named, **counts}
+        return httpx.Response(200, json={"group_by": groups, "usage": [first, first | {"task": None}]})
+
 
 def events(results: list[dict[str, Any]]) -> Iterator[bytes]:
     """The results as a stream: each text in two tokens."""
@@ -305,6 +313,7 @@ ROUTES = (
     (r"/v1/ensembles/([^/]+)/versions", "ensemble_create"),
     (r"/v1/ensembles/([^/]+)", "ensemble_one"),
     (r"/v1/model", "model"),
+    (r"/v1/usage", "usage"),
     (r"/readyz", "readyz"),
     (r"/healthz", "healthz"),
     (r"/metrics", "metrics"),

@@ -219,6 +219,23 @@ def test_classify_and_vote(run: Run) -> None:
     assert "five" in run("ensemble", "list").stdout
 
 
+def test_usage(run: Run) -> None:
+    shown = run("usage", "--by", "task", "--by", "month").stdout
+    heads = ["start", "task", "items", "tokens", "in", "tokens", "out", "work", "units"]
+    assert shown.split()[: len(heads)] == heads
+    assert ["2026-11", "acme/sst2", "1200", "7", "3", "10"] in [line.split() for line in shown.splitlines()]
+    text = run("usage", "--by", "task", "--by", "day", "--csv").stdout
+    assert text.replace("\r", "").splitlines() == [
+        "start,task,items,tokens_in,tokens_out,work_units",
+        "2026-11-01T00:00:00Z,acme/sst2,1200,7,3,10",
+        "2026-11-01T00:00:00Z,,1200,7,3,10",
+    ]
+    assert run("usage", "--csv").stdout.splitlines()[0] == "items,tokens_in,tokens_out,work_units"
+    assert parsed(run("usage", "--json"))["usage"][0]["work_units"] == 10
+    assert run("usage", "--by", "week").exit_code == 2
+    assert run("usage", "--csv", "--json").exit_code == 2
+
+
 def test_status(run: Run, fake: FakeChorus) -> None:
     assert "max input tokens  128" in run("status").stdout
     fake.trouble = {"status": "unwritable", "since_seconds": 12.3, "message": "Changes wait."}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -271,6 +272,20 @@ def test_service(client: Client, fake: FakeChorus) -> None:
     assert (readiness.ready, readiness.done, readiness.total) == (False, 3, 24)
     assert client.metrics(scrape_token="scrape").startswith("# TYPE")
     assert fake.seen[-1].headers["authorization"] == "Bearer scrape"
+
+
+def test_usage(client: Client, fake: FakeChorus) -> None:
+    report = client.usage(
+        since=datetime(2026, 11, 1, tzinfo=UTC), until="2026-12-01", group_by=["task", "day"], tenant="acme"
+    )
+    assert dict(fake.seen[-1].url.params.multi_items()) == {
+        "from": "2026-11-01T00:00:00+00:00", "to": "2026-12-01", "group_by": "day", "tenant": "acme",
+    }  # fmt: skip
+    first, second = report.usage
+    assert (first.start, first.task, first.items) == (datetime(2026, 11, 1, tzinfo=UTC), "acme/sst2", 1200)
+    assert (second.task, second.key, report.group_by) == (None, None, ["task", "day"])
+    client.usage()
+    assert fake.seen[-1].url.query == b""
 
 
 def test_base_path_of_the_url_is_kept(fake: FakeChorus) -> None:

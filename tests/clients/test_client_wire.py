@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from chorus import types
-from chorus.routes import ensembles, files, inference, keys, service, tasks, tenants, tuning, versions
+from chorus.routes import ensembles, files, inference, keys, service, tasks, tenants, tuning, usage, versions
 from chorus.types.base import Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
 from chorus.types.inference import ResolvedEnsemble
@@ -71,6 +71,8 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "OwnTenant": types.OwnTenant,
     "OwnKey": types.OwnKey,
     "RequestLimits": types.RequestLimits,
+    "UsageSumAnswer": types.UsageSum,
+    "UsageAnswer": types.UsageReport,
 }
 SETTINGS = {
     "GenerateBody": set(inference.Settings.__annotations__)
@@ -226,6 +228,7 @@ REQUESTS = {
     "create key": first_request(keys.create("n", scopes=["infer"])),
     "key": first_request(keys.get("t")),
     "revoke key": first_request(keys.revoke("t")),
+    "usage": first_request(usage.usage()),
 }
 
 
@@ -264,6 +267,7 @@ def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
         "files": first_request(files.list_page(limit=1, cursor="c")),
         "jobs": first_request(tuning.list_page(status="queued", limit=1, cursor="c")),
         "events": tuning.events("t", after=3).request(),
+        "usage": first_request(usage.usage(since="a", until="b", group_by=["task"], tenant="acme")),
         "past events": first_request(tuning.past_events("t", after=3)),
         "tenants": first_request(tenants.list_page(prefix="p", status="active", limit=1, cursor="c")),
         "keys": first_request(keys.list_page(tenant="acme", limit=1, cursor="c")),

@@ -32,8 +32,8 @@ class FaultyDatabase(Database):
         self.files = FaultyFiles()
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        with super().write() as connection:
+    def write(self, patience_seconds: float | None = None) -> Iterator[Connection]:
+        with super().write(patience_seconds) as connection:
             yield connection
         if self.files.fault == "die":
             self.files.count()

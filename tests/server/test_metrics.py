@@ -47,6 +47,8 @@ def filled() -> Metrics:
     tuning.compiles.seconds.observe(3.0, "tuning")
     tuning.runs_ended.inc(1, "succeeded")
     api.collections.inc(1, "true")
+    metrics.usage.rows_written.inc(3)
+    metrics.usage.rows_lost.inc(2, "full")
     api.request_seconds.observe(0.01, "/v1/generate", "200")
     return metrics
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chorus.cli import bench, ensembles, files, inference, keys, service, tasks, tenants, tune
+from chorus.cli import bench, ensembles, files, inference, keys, service, tasks, tenants, tune, usage
 from chorus.cli.offered import OfferingGroup
 from chorus.cli.output import print_error
 from chorus.cli.session import merge, session_options
@@ -81,6 +81,7 @@ for command in (
     keys.keys,
     service.status,
     service.whoami,
+    usage.usage,
     bench.bench,
 ):
     chorus.add_command(command)

@@ -50,6 +50,7 @@ from chorus.types.tuning import (
     JobPage,
     JobSummary,
 )
+from chorus.types.usage import UsageReport, UsageSum
 
 __all__ = [
     "AliasHistoryEntry",
@@ -102,6 +103,8 @@ __all__ = [
     "TokenEvent",
     "TokenLogprobs",
     "Usage",
+    "UsageReport",
+    "UsageSum",
     "Version",
     "VersionPage",
 ]

@@ -25,6 +25,7 @@ from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
 from chorus_server.tenancy.callers import Callers
+from chorus_server.tenancy.usage import UsageRecorder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Services:
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
         metrics: what `/metrics` shows.
         feeds: the tuning jobs that callers follow.
+        usage: takes what came of each item.
         tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
         bodies: memory for request bodies: four times the largest body that the settings allow.
     """
@@ -92,6 +94,7 @@ class Services:
     metrics: Metrics
     feeds: JobFeeds
     changes: ChangeReader
+    usage: UsageRecorder
     serving: Serving | None = None
     tuning: TuningService | None = None
     bodies: BodyBudget = field(init=False)

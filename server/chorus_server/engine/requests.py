@@ -28,7 +28,7 @@ InputPart = PromptHandle | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asks. Used for fairness, quotas and metrics.
+    """Who asks. Used for fairness, quotas, metrics and usage.
 
     Attributes:
         request_id: unique within the process; also written to the admission journal.
@@ -37,6 +37,9 @@ class Origin:
         weight: the tenant's fair-share weight, above 0.
         priority: within the tenant, higher goes first.
         deadline_seconds: counted from submission; None waits for ever.
+        key: id of the caller's key; empty without one.
+        digest: of the version that `task` means, for usage.
+        call, item: id of the HTTP request and the item's place in it, for usage.
     """
 
     request_id: str
@@ -45,6 +48,10 @@ class Origin:
     weight: float = 1.0
     priority: int = 0
     deadline_seconds: float | None = None
+    key: str = ""
+    digest: str = ""
+    call: str = ""
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from chorus_server.tenancy.last_use import LastUse
 from chorus_server.tenancy.metrics import TenancyMetrics
 from chorus_server.tenancy.principal import Principal, Scope
 from prompts_store.base import utc_now
-from prompts_store.errors import NotFoundError
+from prompts_store.errors import NotFoundError, StoreError
 from prompts_store.store import PromptStore
 from prompts_store.tenants.key_format import matches, public_part
 from prompts_store.tenants.records import Change, FoundKey, TenantStatus
@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 MOST_KEYS = 1 << 17
 """Keys that are remembered, of a few hundred bytes each."""
+
+ANSWER_SECONDS = 2.0
+"""How long a caller of whom nothing is known waits for the store. A request's deadline is not known yet."""
 
 _MOST_UNKNOWN = 1 << 13
 
@@ -231,7 +234,13 @@ class Callers:
             asked = self._asked[what] = asyncio.ensure_future(ask())
             asked.add_done_callback(lambda _: self._asked.pop(what, None))
             asked.add_done_callback(_see)
-        return await asyncio.shield(asked)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await asyncio.shield(asked)
+        except TimeoutError:
+            raise StoreError(
+                "The database does not say who asks: try again, and check it if this goes on."
+            ) from None
 
     async def _standing(self, public: str, address: str | None) -> _Standing | None:
         """What is known of a key; None where nobody has it."""

@@ -1,8 +1,8 @@
-"""What the checking of keys counts."""
+"""Series about keys and about what tenants use."""
 
 from __future__ import annotations
 
-from chorus_server.metrics import Counter, MetricsRegistry
+from chorus_server.metrics import Counter, Gauge, MetricsRegistry
 
 
 class TenancyMetrics:
@@ -15,3 +15,25 @@ class TenancyMetrics:
             "Keys looked up in the database: `found`, `unknown`, or `refused` for too many unknown ones.",
             ("result",),
         )
+
+
+class UsageMetrics:
+    """How rows of usage come to the database."""
+
+    def __init__(self, registry: MetricsRegistry) -> None:
+        self.rows_written = Counter(
+            registry, "chorus_usage_rows_written_total", "Rows of usage written to the database."
+        )
+        self.rows_lost = Counter(
+            registry,
+            "chorus_usage_rows_lost_total",
+            "Rows of usage that are not counted: `full` came when the spool had no room, `unreadable` were "
+            "cut off or damaged in it.",
+            ("reason",),
+        )
+        self.spool_bytes = Gauge(
+            registry, "chorus_usage_spool_bytes", "Bytes of usage that are not in the database yet."
+        )
+        # An alert on their increase needs to have seen them at 0.
+        for reason in ("full", "unreadable"):
+            self.rows_lost.inc(0, reason)

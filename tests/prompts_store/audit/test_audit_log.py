@@ -149,6 +149,8 @@ UNTOLD = {
     "touch_keys",
     # Of what other processes' caches follow, for an hour.
     "drop_changes",
+    # Usage keeps its own log.
+    "record_usage", "drop_usage", "drop_usage_of",
 }  # fmt: skip
 
 READS = {
@@ -158,7 +160,7 @@ READS = {
     "holds_keys",
     "in_memory", "job_events", "last_change", "last_ensemble_number", "last_number", "list_ensembles",
     "list_files", "list_jobs", "list_keys", "list_tasks", "list_tenants", "list_versions", "open", "pairing",
-    "plan_collection", "resolve", "resolve_ensemble", "values", "verify_audit",
+    "plan_collection", "resolve", "resolve_ensemble", "usage", "values", "verify_audit",
 }  # fmt: skip
 
 

@@ -139,6 +139,8 @@ class ApiServer:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
+        if self.follows:
+            await self.services.changes.read()
         tasks = [asyncio.create_task(each) for each in self.background()]
         try:
             await self.server.serve(sockets=[self._listener])

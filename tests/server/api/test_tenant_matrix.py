@@ -145,6 +145,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ),
     ("POST", "/v1/tuning/jobs/{job}/cancel"): (Case("/v1/tuning/jobs/{job}/cancel"),),
     ("POST", "/v1/tuning/jobs/{job}/resume"): (Case("/v1/tuning/jobs/{job}/resume"),),
+    ("GET", "/v1/usage"): (Case("/v1/usage?tenant={tenant}"),),
     ("POST", "/v1/keys"): (Case("/v1/keys?tenant={tenant}", sent({"name": "x", "scopes": ["infer"]})),),
     ("GET", "/v1/keys"): (Case("/v1/keys?tenant={tenant}"),),
     ("GET", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),

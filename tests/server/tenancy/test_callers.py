@@ -91,6 +91,23 @@ def test_whoever_leaves_takes_no_answer_from_the_others(
     run(scenario)
 
 
+def test_nobody_waits_for_ever_for_a_store_that_hangs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        _, header = house.key()
+        gate, honest = threading.Event(), house.store.find_key
+        monkeypatch.setattr(house.store, "find_key", lambda public: (gate.wait(300), honest(public))[1])
+        for _ in range(2):
+            with pytest.raises(StoreError, match="does not say who asks"):
+                await house.who(header)
+        gate.set()
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 300.0)
+        assert await house.code(header) == "let in" and house.asked == 1
+
+    run(scenario)
+
+
 MALFORMED = [
     "Bearer ck_short",
     "Bearer ",

@@ -86,6 +86,10 @@ class Call:
             task=item.task_name,
             weight=self.principal.weight,
             deadline_seconds=self.left(),
+            key=self.principal.key or "",
+            digest=item.version.manifest.digest if item.version is not None else "",
+            call=self.request_id,
+            item=index,
         )
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from chorus_server.api.door.auth import MayAdminister
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import Cursor, Limit
+from chorus_server.api.http.parameters import Cursor, Limit, tenant_of
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import key_json
@@ -16,7 +16,6 @@ from chorus_server.api.schemas.tenants import KeyAnswer, KeyBody, KeyPage, NewKe
 from chorus_server.api.services import services_of
 from chorus_server.errors import ForbiddenError
 from chorus_server.tenancy.principal import Principal, Scope
-from prompts_store.tenants.standing import unknown_tenant
 
 router = APIRouter(route_class=ChorusRoute, tags=["keys"])
 
@@ -32,7 +31,7 @@ async def create_key(
     request: Request, principal: MayAdminister, body: KeyBody, tenant: Owner = None
 ) -> Response:
     """Make a key. It is in this answer and nowhere else, so keep it now."""
-    owner = _owner(principal, tenant)
+    owner = tenant_of(principal, tenant)
     _check_given(principal, body)
     services = services_of(request)
     made, secret = await services.save_and_see(
@@ -55,7 +54,9 @@ async def list_keys(
 ) -> Response:
     """A tenant's keys, newest first, also those that are over."""
     library = services_of(request).library
-    page = await library.read(library.store.list_keys, _owner(principal, tenant), limit=limit, cursor=cursor)
+    page = await library.read(
+        library.store.list_keys, tenant_of(principal, tenant), limit=limit, cursor=cursor
+    )
     return await list_response("keys", map(key_json, page.items), after={"next_cursor": page.next_cursor})
 
 
@@ -63,7 +64,9 @@ async def list_keys(
 async def show_key(request: Request, principal: MayAdminister, key: KeyId, tenant: Owner = None) -> Response:
     """One key."""
     library = services_of(request).library
-    return json_response(key_json(await library.read(library.store.get_key, _owner(principal, tenant), key)))
+    return json_response(
+        key_json(await library.read(library.store.get_key, tenant_of(principal, tenant), key))
+    )
 
 
 @router.delete("/v1/keys/{key}", response_model=KeyAnswer, responses=WRITE_ERRORS)
@@ -72,17 +75,10 @@ async def revoke_key(
 ) -> Response:
     """Revoke a key, for good. Every process on the database refuses it within a second."""
     services = services_of(request)
-    revoked = await services.save_and_see(services.library.store.revoke_key, _owner(principal, tenant), key)
+    revoked = await services.save_and_see(
+        services.library.store.revoke_key, tenant_of(principal, tenant), key
+    )
     return json_response(key_json(revoked))
-
-
-def _owner(principal: Principal, tenant: str | None) -> str:
-    """Whose keys are meant. StoreError `unknown_tenant`: another's, and the caller is no operator."""
-    if tenant is None or tenant == principal.tenant:
-        return principal.tenant
-    if Scope.OPERATOR not in principal.scopes:
-        raise unknown_tenant(tenant)
-    return tenant
 
 
 def _check_given(principal: Principal, body: KeyBody) -> None:

@@ -31,6 +31,7 @@ from chorus_server.engine.thread.background import Background
 from chorus_server.engine.thread.loader_pool import LoaderPool
 from chorus_server.engine.thread.outcomes import Outcomes
 from chorus_server.engine.thread.watchdog import Watchdog
+from chorus_server.engine.work import Settled
 from chorus_server.errors import ChorusError, DeadlineExceededError, EngineDeadError, shutting_down
 from chorus_server.metrics import MetricsRegistry
 
@@ -58,6 +59,7 @@ class Engine:
         on_death: called once when the engine dies, after every waiting request got its error. The app then
             ends the process.
         journal: where admissions are written; by default made from the configuration.
+        on_settled: see `Outcomes`.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Engine:
         recorder: Callable[[StepPlan], None] | None = None,
         on_death: Callable[[EngineDeadError], None] | None = None,
         journal: Journal | None = None,
+        on_settled: Callable[[Settled], None] | None = None,
     ) -> None:
         host = host_prompts if host_prompts is not None else getattr(executor, "host_prompts", None)
         if not isinstance(host, HostPromptTier):
@@ -85,7 +88,7 @@ class Engine:
         self._clock = clock
         self._metrics = metrics or EngineMetrics(MetricsRegistry())
         self._admission = AdmissionControl(config, self.journal)
-        self._outcomes = Outcomes(self.journal, self._metrics, self._admission, clock)
+        self._outcomes = Outcomes(self.journal, self._metrics, self._admission, clock, on_settled)
         self._deadlines = Deadlines()
         self._numbers = count()
         rows = executor.prompt_row_capacity

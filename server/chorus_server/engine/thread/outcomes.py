@@ -10,10 +10,15 @@ from chorus_server.engine.requests import FailedEvent, FinishedEvent, RequestOut
 from chorus_server.engine.scheduler.admission import AdmissionControl
 from chorus_server.engine.scheduler.journal import Journal
 from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.engine.work import Settled, settled
 
 
 class Outcomes:
-    """Settles outcomes. May be called from any thread."""
+    """Settles outcomes. May be called from any thread.
+
+    Args:
+        on_settled: told what each request came to, before its caller is; it must be quick and never raise.
+    """
 
     def __init__(
         self,
@@ -21,11 +26,13 @@ class Outcomes:
         metrics: EngineMetrics,
         admission: AdmissionControl,
         clock: Callable[[], float],
+        on_settled: Callable[[Settled], None] | None = None,
     ) -> None:
         self._journal = journal
         self._metrics = metrics
         self._admission = admission
         self._clock = clock
+        self._on_settled = on_settled
 
     def over(self, ticket: Ticket, outcome: RequestOutcome | None) -> None:
         """Return the permit of a ticket that holds nothing else; then settle its outcome, unless it has
@@ -49,3 +56,6 @@ class Outcomes:
         tokens = sum(len(sequence.tokens) for sequence in sequences)
         timings = None if ticket.dispatched is None else ticket.timings(self._clock())
         self._metrics.request_done(ticket.origin, ticket.kind, code, timings, ticket.fit.length, tokens)
+        if self._on_settled is not None:
+            produced = None if ticket.dispatched is None else ticket.sequences
+            self._on_settled(settled(ticket.request, outcome, produced))

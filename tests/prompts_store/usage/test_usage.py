@@ -1,0 +1,185 @@
+"""Rows are counted once, whatever is written again, and hours, days and months add up to them."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from prompts_store import PromptStore
+from prompts_store.errors import InvalidError, StoreError
+from prompts_store.tenants.records import Retention
+from prompts_store.testing import FakeClock
+from prompts_store.usage import usage as usage_module
+from prompts_store.usage.records import USAGE_GROUPS, UsageRow, UsageSum
+from prompts_store.usage.usage import month_of
+from tests.prompts_store.usage.usage_rows import BEGIN, REPLICA, added, in_tables, random_rows, row
+
+END = BEGIN + timedelta(days=400)
+STARTS = {
+    "hour": lambda at: at.replace(minute=0, second=0, microsecond=0),
+    "day": lambda at: at.replace(hour=0, minute=0, second=0, microsecond=0),
+    "month": month_of,
+}
+
+
+def everything(store: PromptStore, *groups: str, tenant: str | None = None) -> list[UsageSum]:
+    return store.usage(BEGIN, END, tenant=tenant, group_by=groups)
+
+
+def by_hand(rows: list[UsageRow], groups: tuple[str, ...]) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    span = next((name for name in groups if name in STARTS), None)
+    names = [name for name in ("tenant", "key", "task", "outcome") if name in groups]
+    if span is None:
+        return added(rows, *names)
+    found: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for start in {STARTS[span](each.at) for each in rows}:
+        inside = [each for each in rows if STARTS[span](each.at) == start]
+        found |= {(start, *key): counts for key, counts in added(inside, *names).items()}
+    return found
+
+
+def test_rows_add_up_in_every_group(store: PromptStore) -> None:
+    rows = random_rows(1, 300)
+    for at in range(0, 300, 50):
+        assert store.record_usage(REPLICA, rows[at : at + 50]) == 50
+    for size in range(4):
+        for groups in combinations(USAGE_GROUPS, size):
+            if sum(name in STARTS for name in groups) > 1:
+                continue
+            found = everything(store, *groups)
+            keys = [
+                tuple(part for part in (s.start, s.tenant, s.key, s.task, s.outcome) if part is not None)
+                for s in found
+            ]
+            counts = [(s.items, s.tokens_in, s.tokens_out, s.work_units) for s in found]
+            assert dict(zip(keys, counts, strict=True)) == by_hand(rows, groups), groups
+            assert keys == sorted(keys), "in order"
+
+
+def test_a_row_written_again_counts_once(store: PromptStore) -> None:
+    rows = random_rows(2, 60)
+    assert store.record_usage(REPLICA, rows[:40]) == 40
+    assert store.record_usage(REPLICA, rows[:40]) == 0
+    assert store.record_usage(REPLICA, rows[20:] + rows[20:]) == 20
+    assert in_tables(store) == (added(rows)[()], added(rows)[()])
+    assert store.record_usage("f" * 16, rows[:1]) == 1, "another replica's first row is another row"
+
+
+def test_nothing_is_no_row(store: PromptStore) -> None:
+    assert store.record_usage(REPLICA, []) == 0
+    assert everything(store) == [UsageSum(None, None, None, None, None, 0, 0, 0, 0)]
+    assert everything(store, "task") == []
+
+
+def test_a_tenant_is_told_its_own(store: PromptStore) -> None:
+    rows = random_rows(3, 80)
+    store.record_usage(REPLICA, rows)
+    (mine,) = everything(store, tenant="acme")
+    expected = added([each for each in rows if each.tenant == "acme"])[()]
+    assert (mine.items, mine.tokens_in, mine.tokens_out, mine.work_units) == expected
+    assert everything(store, "tenant", tenant="nobody") == []
+
+
+def test_whole_hours_are_counted(store: PromptStore) -> None:
+    times = [timedelta(0), timedelta(minutes=59, seconds=59), timedelta(hours=1), timedelta(hours=2)]
+    store.record_usage(REPLICA, [row(number, BEGIN + time) for number, time in enumerate(times)])
+
+    def items(since: timedelta, until: timedelta) -> int:
+        (found,) = store.usage(BEGIN + since, BEGIN + until, tenant="acme")
+        return found.items
+
+    assert items(timedelta(0), timedelta(hours=1)) == 2
+    assert items(timedelta(minutes=30), timedelta(hours=1, minutes=1)) == 3
+    assert items(timedelta(hours=1), timedelta(hours=2)) == 1
+    assert items(timedelta(hours=1), timedelta(hours=1)) == 0
+    elsewhere = datetime(2026, 1, 1, 2, tzinfo=UTC).astimezone()
+    assert store.usage(elsewhere, elsewhere + timedelta(hours=1), tenant="acme")[0].items == 1
+
+
+def test_bad_questions_are_refused(store: PromptStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidError) as caught:
+        everything(store, "week")
+    assert caught.value.field == "group_by" and "week" in caught.value.message
+    with pytest.raises(InvalidError, match="hour and day"):
+        everything(store, "day", "hour")
+    with pytest.raises(InvalidError) as caught:
+        store.usage(END, BEGIN, tenant=None)
+    assert caught.value.field == "to"
+    for bad, field in ((datetime.min, "from"), (datetime.max, "to")):
+        ends = (bad.replace(tzinfo=UTC), END) if field == "from" else (BEGIN, bad.replace(tzinfo=UTC))
+        with pytest.raises(InvalidError) as caught:
+            store.usage(*ends, tenant=None)
+        assert caught.value.field == field
+    store.record_usage(REPLICA, random_rows(4, 50))
+    monkeypatch.setattr(usage_module, "MAX_SUMS", 3)
+    assert len(everything(store, "month")) == 3
+    for groups in (("day",), ("month", "task")):
+        with pytest.raises(InvalidError) as caught:
+            everything(store, *groups)
+        assert caught.value.field == "group_by" and "3" in caught.value.message
+
+
+def test_a_lock_is_not_waited_for_longer_than_said(disk_store: PromptStore) -> None:
+    with disk_store._database.engine.connect() as other:
+        other.connection.driver_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
+        with pytest.raises(StoreError, match="locked"):
+            disk_store.record_usage(REPLICA, [row(0)], patience_seconds=0.01)
+        other.connection.driver_connection.execute("ROLLBACK")  # type: ignore[union-attr]
+    assert disk_store.record_usage(REPLICA, [row(0)], patience_seconds=0.01) == 1
+
+
+def test_whole_months_are_dropped(store: PromptStore, clock: FakeClock) -> None:
+    """Now it is 1 January: rows are kept since 1 December, hours as long as each tenant wants."""
+    store.create_tenant("acme", retention=Retention(usage_days=60))
+    store.create_tenant("brief", retention=Retention(usage_days=1))
+    months = [month_of(BEGIN - timedelta(days=30 * back)) for back in range(20)]
+    rows = [
+        row(number, month + timedelta(hours=hour), tenant)
+        for number, (month, hour, tenant) in enumerate(
+            (month, hour, tenant)
+            for month in months
+            for hour in (0, 27 * 24)
+            for tenant in ("acme", "brief", "unknown")
+        )
+    ]
+    store.record_usage(REPLICA, rows)
+    assert store.drop_usage() > 0
+
+    def kept(tenant: str) -> datetime | None:
+        found = store.usage(months[-1], END, tenant=tenant, group_by=["month"])
+        assert all(each.items == 2 for each in found), "no month in part"
+        return found[0].start if found else None
+
+    assert kept("acme") == datetime(2025, 11, 1, tzinfo=UTC)
+    assert kept("brief") == datetime(2025, 12, 1, tzinfo=UTC)
+    assert kept("unknown") == datetime(2024, 11, 1, tzinfo=UTC)
+    single, _ = in_tables(store)
+    recent = [each for each in rows if each.at >= datetime(2025, 12, 1, tzinfo=UTC)]
+    assert single == added(recent)[()]
+    assert store.drop_usage() == 0
+    clock.advance(86_400 * 70)
+    store.collect(grace_seconds=0)
+    assert in_tables(store)[0][0] == 0, "a collection drops too"
+    assert kept("brief") is None and kept("acme") == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_many_rows_are_dropped_in_parts(store: PromptStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_module, "_AT_ONCE", 3)
+    old = BEGIN - timedelta(days=300)
+    store.record_usage(REPLICA, [row(number, old + timedelta(seconds=number // 5)) for number in range(23)])
+    assert store.drop_usage() == 23
+    assert in_tables(store)[0][0] == 0 and in_tables(store)[1][0] == 23
+
+
+def test_a_deleted_tenants_usage_goes_with_the_rest(store: PromptStore, clock: FakeClock) -> None:
+    store.create_tenant("acme")
+    rows = random_rows(5, 40)
+    store.record_usage(REPLICA, rows)
+    store.delete_tenant("acme", grace_seconds=60)
+    assert store.purge_tenants().usage == 0
+    clock.advance(60)
+    mine = [each for each in rows if each.tenant == "acme"]
+    assert store.purge_tenants().usage == len(mine)
+    others = added([each for each in rows if each.tenant != "acme"])[()]
+    assert in_tables(store) == (others, others)
