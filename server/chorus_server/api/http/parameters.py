@@ -7,11 +7,12 @@ from typing import Annotated
 
 from fastapi import Path, Query
 
-from chorus_server.tenancy.principal import Principal
+from chorus_server.tenancy.principal import Principal, Scope
 from prompts_store.ensembles.rows import unknown_ensemble
 from prompts_store.errors import NotFoundError
 from prompts_store.names import check_name
 from prompts_store.tasks.rows import unknown_task
+from prompts_store.tenants.standing import unknown_tenant
 
 TaskName = Annotated[str, Path(max_length=256, description="A task in the key's tenant.")]
 EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble in the key's tenant.")]
@@ -23,6 +24,24 @@ Prefix = Annotated[str | None, Query(max_length=256, description="Only names tha
 TenantName = Annotated[
     str | None, Query(max_length=256, description="Tenant of the task; by default the key's own.")
 ]
+
+OperatedTenant = Annotated[
+    str | None,
+    Query(max_length=256, description="Whose; the caller's own when left out. For operators."),
+]
+
+
+def operated_tenant(principal: Principal, tenant: str | None) -> str:
+    """The tenant that is meant: the caller's own, or for an operator any.
+
+    Raises:
+        NotFoundError: of the store, `unknown_tenant`: another's, and the caller is no operator.
+    """
+    if tenant is None or tenant == principal.tenant:
+        return principal.tenant
+    if Scope.OPERATOR not in principal.scopes:
+        raise unknown_tenant(tenant)
+    return tenant
 
 
 def owner_of_task(principal: Principal, tenant: str | None, task: str) -> str:
