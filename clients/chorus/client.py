@@ -15,6 +15,7 @@ from chorus.errors import InvalidArgumentError
 from chorus.http import MAX_CONNECTIONS, Connection, connection
 from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
+from chorus.routes.audit import AuditMethods
 from chorus.routes.ensembles import EnsembleMethods
 from chorus.routes.inference import InferenceMethods
 from chorus.routes.keys import KeyMethods
@@ -56,6 +57,14 @@ class Keys(KeyMethods, SyncOwner):
 
 class AsyncKeys(KeyMethods, AsyncOwner):
     """`client.keys`: a tenant's keys."""
+
+
+class Audit(AuditMethods, SyncOwner):
+    """`client.audit`: who changed what."""
+
+
+class AsyncAudit(AuditMethods, AsyncOwner):
+    """`client.audit`: who changed what."""
 
 
 def _connect(
@@ -137,6 +146,7 @@ class Client(InferenceMethods, ServiceMethods, SyncOwner):
         self.tuning = Tuning(self._transport)
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
+        self.audit = Audit(self._transport)
 
     @property
     def statistics(self) -> CallStatistics:
@@ -185,6 +195,7 @@ class AsyncClient(InferenceMethods, ServiceMethods, AsyncOwner):
         self.tuning = AsyncTuning(self._transport)
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)
+        self.audit = AsyncAudit(self._transport)
 
     @property
     def statistics(self) -> CallStatistics:
