@@ -34,6 +34,8 @@ from chorus.errors import (
 from chorus.retries import CallStatistics, RetryPolicy
 from chorus.streams import AsyncEventStream, AsyncJobEventStream, EventStream, JobEventStream
 from chorus.types import (
+    AuditPage,
+    AuditRow,
     DataFile,
     DoneEvent,
     ErrorEvent,
@@ -54,6 +56,8 @@ __all__ = [
     "AsyncClient",
     "AsyncEventStream",
     "AsyncJobEventStream",
+    "AuditPage",
+    "AuditRow",
     "CallStatistics",
     "CallTimeoutError",
     "CancelledError",

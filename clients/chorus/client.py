@@ -15,6 +15,7 @@ from chorus.errors import InvalidArgumentError
 from chorus.http import MAX_CONNECTIONS, Connection, connection
 from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
+from chorus.routes.audit import AuditMethods
 from chorus.routes.ensembles import EnsembleMethods
 from chorus.routes.inference import InferenceMethods
 from chorus.routes.keys import KeyMethods
@@ -57,6 +58,14 @@ class Keys(KeyMethods, SyncOwner):
 
 class AsyncKeys(KeyMethods, AsyncOwner):
     """`client.keys`: a tenant's keys."""
+
+
+class Audit(AuditMethods, SyncOwner):
+    """`client.audit`: who changed what."""
+
+
+class AsyncAudit(AuditMethods, AsyncOwner):
+    """`client.audit`: who changed what."""
 
 
 def _connect(
@@ -138,6 +147,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SyncOwner):
         self.tuning = Tuning(self._transport)
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
+        self.audit = Audit(self._transport)
 
     @property
     def statistics(self) -> CallStatistics:
@@ -186,6 +196,7 @@ class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, AsyncOwner):
         self.tuning = AsyncTuning(self._transport)
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)
+        self.audit = AsyncAudit(self._transport)
 
     @property
     def statistics(self) -> CallStatistics:

@@ -10,7 +10,7 @@ import pytest
 
 from chorus import cli, errors
 from chorus.cli import root
-from chorus.client import Client, Ensembles, Keys, Tasks, Tenants
+from chorus.client import Audit, Client, Ensembles, Keys, Tasks, Tenants
 from chorus.methods import Method, StreamMethod
 from chorus.retries import RetryPolicy
 from chorus.routes import keys, tuning
@@ -45,7 +45,7 @@ EXPECTED = [
     *(f"{name}(" for name in methods(Client)),
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
     *methods(Files, "files.") + methods(Tuning, "tuning."),
-    *methods(Tenants, "tenants.") + methods(Keys, "keys."),
+    *methods(Tenants, "tenants.") + methods(Keys, "keys.") + methods(Audit, "audit."),
     *(f"{name}=" for name in list(inspect.signature(keys.create).parameters)[1:]),
     "chorus tenants bootstrap",
     "NewKey",

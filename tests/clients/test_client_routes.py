@@ -12,10 +12,12 @@ import pytest
 
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
 from chorus.client import (
+    AsyncAudit,
     AsyncEnsembles,
     AsyncKeys,
     AsyncTasks,
     AsyncTenants,
+    Audit,
     Ensembles,
     Keys,
     Tasks,
@@ -315,6 +317,7 @@ def test_added_fields_are_kept() -> None:
         (Tuning, AsyncTuning),
         (Tenants, AsyncTenants),
         (Keys, AsyncKeys),
+        (Audit, AsyncAudit),
     ],
 )
 def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> None:
@@ -328,7 +331,7 @@ def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> No
     assert ours == {name for name, _ in inspect.getmembers(awaited) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("owner", [Client, Tasks, Ensembles, Files, Tuning, Tenants, Keys])
+@pytest.mark.parametrize("owner", [Client, Tasks, Ensembles, Files, Tuning, Tenants, Keys, Audit])
 def test_methods_tell_what_they_take(owner: type) -> None:
     described = [each for _, each in inspect.getmembers(owner) if isinstance(each, (Method, StreamMethod))]
     assert described

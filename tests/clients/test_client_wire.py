@@ -10,7 +10,19 @@ import pytest
 from pydantic import BaseModel
 
 from chorus import types
-from chorus.routes import ensembles, files, inference, keys, service, tasks, tenants, tuning, usage, versions
+from chorus.routes import (
+    audit,
+    ensembles,
+    files,
+    inference,
+    keys,
+    service,
+    tasks,
+    tenants,
+    tuning,
+    usage,
+    versions,
+)
 from chorus.types.base import Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
 from chorus.types.inference import ResolvedEnsemble
@@ -67,6 +79,8 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "KeyAnswer": types.Key,
     "NewKeyAnswer": types.NewKey,
     "KeyPage": types.KeyPage,
+    "AuditRowAnswer": types.AuditRow,
+    "AuditPage": types.AuditPage,
     "MeAnswer": types.Me,
     "OwnTenant": types.OwnTenant,
     "OwnKey": types.OwnKey,
@@ -229,6 +243,7 @@ REQUESTS = {
     "key": first_request(keys.get("t")),
     "revoke key": first_request(keys.revoke("t")),
     "usage": first_request(usage.usage()),
+    "audit": first_request(audit.page()),
 }
 
 
@@ -274,6 +289,9 @@ def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
         "create key": first_request(keys.create("n", scopes=["infer"], tenant="acme")),
         "key": first_request(keys.get("t", tenant="acme")),
         "revoke key": first_request(keys.revoke("t", tenant="acme")),
+        "audit": first_request(
+            audit.page(tenant="acme", after=1, limit=1, actor="a", action="b", subject="c")
+        ),
     }
     for what, request in given.items():
         path = "/".join("*" if part in ("t", "e", "1") else part for part in request.path.split("/"))

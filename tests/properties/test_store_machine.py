@@ -225,9 +225,28 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             if self.stores:
                 assert self.stores[0].check().clean
+                self._compare_audit(self.stores[0])
         finally:
             self.close()
             self.folder.cleanup()
+
+    def _compare_audit(self, store: PromptStore) -> None:
+        """The audit log tells of every move of every alias, in order, and of nothing else."""
+        told: dict[str, list[tuple[str, object, object]]] = {name: [] for name in self.tasks}
+        for row in store.every_audit_row("acme"):
+            name, _, alias = row.subject.partition("@")
+            if row.action.startswith("alias."):
+                told[name].append((alias, row.before, row.after))
+        for name, model in self.tasks.items():
+            if model.alive:
+                assert told[name] == [
+                    (
+                        move.alias,
+                        move.previous and {"version": move.previous},
+                        move.version and {"version": move.version},
+                    )
+                    for move in store.alias_history("acme", name)
+                ]
 
     @staticmethod
     def _point(model: ModelTask, alias: str, number: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chorus.cli import bench, ensembles, files, inference, keys, service, tasks, tenants, tune, usage
+from chorus.cli import audit, bench, ensembles, files, inference, keys, service, tasks, tenants, tune, usage
 from chorus.cli.offered import OfferingGroup
 from chorus.cli.output import print_error
 from chorus.cli.session import merge, session_options
@@ -79,6 +79,7 @@ for command in (
     ensembles.ensemble,
     tenants.tenants,
     keys.keys,
+    audit.audit,
     service.status,
     service.whoami,
     usage.usage,

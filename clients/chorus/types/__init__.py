@@ -1,5 +1,6 @@
 """Typed answers, one model for each JSON object of the REST interface."""
 
+from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
 from chorus.types.inference import (
@@ -56,6 +57,8 @@ __all__ = [
     "AliasHistoryEntry",
     "AliasMove",
     "Aliases",
+    "AuditPage",
+    "AuditRow",
     "Batch",
     "Choice",
     "Classification",

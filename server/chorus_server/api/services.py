@@ -26,6 +26,8 @@ from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
 from chorus_server.tenancy.callers import Callers
 from chorus_server.tenancy.usage import UsageRecorder
+from prompts_store.records import Actor
+from prompts_store.store import PromptStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -159,6 +161,16 @@ def services_of(request: Request) -> Services:
     """The container of the app that handles this request."""
     services: Services = request.app.state.services
     return services
+
+
+def acting_store(request: Request) -> PromptStore:
+    """The store, whose changes the audit log gives to the caller of an authorised request."""
+    context = context_of(request)
+    if context.principal is None:
+        raise RuntimeError("nobody changes the store before its key was checked")
+    address = request.client.host if request.client else ""
+    actor = Actor(context.principal.key or context.principal.name, address, context.request_id)
+    return services_of(request).library.store.acting_for(actor)
 
 
 def share_of(request: Request) -> BodyShare:

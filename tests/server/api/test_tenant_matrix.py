@@ -148,6 +148,10 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/usage"): (Case("/v1/usage?tenant={tenant}"),),
     ("POST", "/v1/keys"): (Case("/v1/keys?tenant={tenant}", sent({"name": "x", "scopes": ["infer"]})),),
     ("GET", "/v1/keys"): (Case("/v1/keys?tenant={tenant}"),),
+    ("GET", "/v1/audit"): (
+        Case("/v1/audit?tenant={tenant}"),
+        Case("/v1/audit?tenant={tenant}&format=jsonl"),
+    ),
     ("GET", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
     ("DELETE", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
 }
@@ -338,6 +342,10 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
             answer = world.send("GET", url, world.keys["good"])
             assert answer.status_code == 200
             assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
+    for path in ("/v1/audit", "/v1/audit?format=jsonl"):
+        assert "theirs" in world.send("GET", path, world.keys["theirs"]).text
+        answer = world.send("GET", path, world.keys["good"])
+        assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
     for path in ("/openapi.json", "/docs", "/v1/model", "/v1/me"):
         assert CANARY not in world.send("GET", path, world.keys["good"]).text
     body = {"task": "secret", "input": CANARY, "max_new_tokens": 2}

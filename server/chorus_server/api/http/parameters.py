@@ -25,9 +25,14 @@ TenantName = Annotated[
     str | None, Query(max_length=256, description="Tenant of the task; by default the key's own.")
 ]
 
+OperatedTenant = Annotated[
+    str | None,
+    Query(max_length=256, description="Whose; the caller's own when left out. For operators."),
+]
 
-def tenant_of(principal: Principal, tenant: str | None) -> str:
-    """The tenant that a request is about: the key's own, or any for an operator.
+
+def operated_tenant(principal: Principal, tenant: str | None) -> str:
+    """The tenant that is meant: the caller's own, or for an operator any.
 
     Raises:
         NotFoundError: of the store, `unknown_tenant`: another's, and the caller is no operator.

@@ -11,7 +11,7 @@ from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import history_json, move_json
 from chorus_server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
-from chorus_server.api.services import services_of
+from chorus_server.api.services import acting_store, services_of
 
 router = APIRouter(route_class=ChorusRoute, tags=["aliases"])
 
@@ -41,7 +41,7 @@ async def set_alias(
     library = services_of(request).library
     owner = owner_of_task(principal, tenant, task)
     move = await library.write(
-        library.store.set_alias, owner, task, alias, body.version, moved_by=principal.name
+        acting_store(request).set_alias, owner, task, alias, body.version, moved_by=principal.name
     )
     return json_response(move_json(move))
 
@@ -55,7 +55,7 @@ async def remove_alias(
     """Remove an alias; its history stays."""
     library = services_of(request).library
     owner = owner_of_task(principal, tenant, task)
-    await library.write(library.store.remove_alias, owner, task, alias, moved_by=principal.name)
+    await library.write(acting_store(request).remove_alias, owner, task, alias, moved_by=principal.name)
     return Response(status_code=204)
 
 
@@ -70,7 +70,7 @@ async def rollback(
     """Point an alias at the version that it named before."""
     library = services_of(request).library
     move = await library.write(
-        library.store.rollback,
+        acting_store(request).rollback,
         owner_of_task(principal, tenant, task),
         task,
         body.alias if body else "live",

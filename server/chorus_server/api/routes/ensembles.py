@@ -22,7 +22,7 @@ from chorus_server.api.inference.items import weights_of
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.records import ensemble_json
 from chorus_server.api.schemas.prompts import EnsemblePage, EnsembleVersionBody, StoredEnsemble
-from chorus_server.api.services import services_of
+from chorus_server.api.services import acting_store, services_of
 from chorus_server.errors import InvalidInputError
 from prompts_store.records import EnsembleMember
 
@@ -72,7 +72,7 @@ async def publish_ensemble(
         check_base(version, fingerprint, f"tasks.{index}")
         members.append(EnsembleMember(version.tenant, version.task, version.number, float(weight)))
     made, created = await library.write(
-        library.store.publish_ensemble,
+        acting_store(request).publish_ensemble,
         owner,
         name,
         members,
@@ -113,5 +113,5 @@ async def delete_ensemble(
     """Tombstone an ensemble with all its versions."""
     library = services_of(request).library
     owner = owner_of_ensemble(principal, tenant, name)
-    await library.write(library.store.delete_ensemble, owner, name, deleted_by=principal.name)
+    await library.write(acting_store(request).delete_ensemble, owner, name, deleted_by=principal.name)
     return Response(status_code=204)

@@ -14,7 +14,7 @@ from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.schemas.tuning import FileAnswer, FilePage
-from chorus_server.api.services import services_of, share_of
+from chorus_server.api.services import acting_store, services_of, share_of
 from chorus_server.api.tuning.records import file_json
 from chorus_server.api.tuning.uploads import Sender, receive_file
 from chorus_server.errors import CancelledError, ChorusError, InternalError, ShuttingDownError
@@ -88,7 +88,7 @@ async def show_file(request: Request, principal: MayRead, file: FileId) -> Respo
 async def delete_file(request: Request, principal: MayTune, file: FileId) -> Response:
     """Delete a file, unless an unfinished job needs it."""
     library = services_of(request).library
-    await library.save(library.store.delete_file, principal.tenant, file, deleted_by=principal.name)
+    await library.save(acting_store(request).delete_file, principal.tenant, file, deleted_by=principal.name)
     return Response(status_code=204)
 
 

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from chorus_server.api.door.auth import MayAdminister
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import Cursor, Limit, tenant_of
+from chorus_server.api.http.parameters import Cursor, Limit, OperatedTenant, operated_tenant
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import key_json
 from chorus_server.api.schemas.tenants import KeyAnswer, KeyBody, KeyPage, NewKeyAnswer
-from chorus_server.api.services import services_of
+from chorus_server.api.services import acting_store, services_of
 from chorus_server.errors import ForbiddenError
 from chorus_server.tenancy.principal import Principal, Scope
 
 router = APIRouter(route_class=ChorusRoute, tags=["keys"])
 
 KeyId = Annotated[str, Path(max_length=256, description="Of a key, `key-...`; never the key itself.")]
-Owner = Annotated[
-    str | None,
-    Query(max_length=256, description="Whose keys; the caller's own when left out. For operators."),
-]
 
 
 @router.post("/v1/keys", status_code=201, response_model=NewKeyAnswer, responses=WRITE_ERRORS)
 async def create_key(
-    request: Request, principal: MayAdminister, body: KeyBody, tenant: Owner = None
+    request: Request, principal: MayAdminister, body: KeyBody, tenant: OperatedTenant = None
 ) -> Response:
     """Make a key. It is in this answer and nowhere else, so keep it now."""
-    owner = tenant_of(principal, tenant)
+    owner = operated_tenant(principal, tenant)
     _check_given(principal, body)
     services = services_of(request)
     made, secret = await services.save_and_see(
-        services.library.store.create_key,
+        acting_store(request).create_key,
         owner,
         body.name,
         scopes=[scope.value for scope in body.scopes],
@@ -50,33 +46,39 @@ async def create_key(
 
 @router.get("/v1/keys", response_model=KeyPage, responses=READ_ERRORS)
 async def list_keys(
-    request: Request, principal: MayAdminister, limit: Limit = 50, cursor: Cursor = None, tenant: Owner = None
+    request: Request,
+    principal: MayAdminister,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    tenant: OperatedTenant = None,
 ) -> Response:
     """A tenant's keys, newest first, also those that are over."""
     library = services_of(request).library
     page = await library.read(
-        library.store.list_keys, tenant_of(principal, tenant), limit=limit, cursor=cursor
+        library.store.list_keys, operated_tenant(principal, tenant), limit=limit, cursor=cursor
     )
     return await list_response("keys", map(key_json, page.items), after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/keys/{key}", response_model=KeyAnswer, responses=READ_ERRORS)
-async def show_key(request: Request, principal: MayAdminister, key: KeyId, tenant: Owner = None) -> Response:
+async def show_key(
+    request: Request, principal: MayAdminister, key: KeyId, tenant: OperatedTenant = None
+) -> Response:
     """One key."""
     library = services_of(request).library
     return json_response(
-        key_json(await library.read(library.store.get_key, tenant_of(principal, tenant), key))
+        key_json(await library.read(library.store.get_key, operated_tenant(principal, tenant), key))
     )
 
 
 @router.delete("/v1/keys/{key}", response_model=KeyAnswer, responses=WRITE_ERRORS)
 async def revoke_key(
-    request: Request, principal: MayAdminister, key: KeyId, tenant: Owner = None
+    request: Request, principal: MayAdminister, key: KeyId, tenant: OperatedTenant = None
 ) -> Response:
     """Revoke a key, for good. Every process on the database refuses it within a second."""
     services = services_of(request)
     revoked = await services.save_and_see(
-        services.library.store.revoke_key, tenant_of(principal, tenant), key
+        acting_store(request).revoke_key, operated_tenant(principal, tenant), key
     )
     return json_response(key_json(revoked))
 

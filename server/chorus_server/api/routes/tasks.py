@@ -13,7 +13,7 @@ from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import task_json
 from chorus_server.api.schemas.prompts import TaskAnswer, TaskPage
-from chorus_server.api.services import services_of
+from chorus_server.api.services import acting_store, services_of
 
 router = APIRouter(route_class=ChorusRoute, tags=["tasks"])
 
@@ -60,5 +60,5 @@ async def delete_task(
     """Tombstone a task with its versions and aliases. Requests that already run on them finish."""
     library = services_of(request).library
     owner = owner_of_task(principal, tenant, task)
-    await library.write(library.store.delete_task, owner, task, deleted_by=principal.name)
+    await library.write(acting_store(request).delete_task, owner, task, deleted_by=principal.name)
     return Response(status_code=204)

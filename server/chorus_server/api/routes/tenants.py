@@ -13,7 +13,7 @@ from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import tenant_json
 from chorus_server.api.schemas.tenants import TenantAnswer, TenantBody, TenantChanges, TenantPage
-from chorus_server.api.services import services_of
+from chorus_server.api.services import acting_store, services_of
 from chorus_server.errors import ConflictError
 from prompts_store.tenants.records import TenantStatus
 
@@ -27,7 +27,7 @@ async def create_tenant(request: Request, principal: MayOperate, body: TenantBod
     """Make a tenant. Its name is never given again, also after it was deleted."""
     services = services_of(request)
     made = await services.save_and_see(
-        services.library.store.create_tenant,
+        acting_store(request).create_tenant,
         body.name,
         display_name=body.display_name,
         weight=body.weight,
@@ -70,7 +70,7 @@ async def change_tenant(
     """Change what is sent. Every process on the database goes by it within a second."""
     services = services_of(request)
     changed = await services.save_and_see(
-        services.library.store.update_tenant, tenant, display_name=body.display_name, weight=body.weight
+        acting_store(request).update_tenant, tenant, display_name=body.display_name, weight=body.weight
     )
     return json_response(tenant_json(changed))
 
@@ -79,7 +79,7 @@ async def change_tenant(
 async def suspend_tenant(request: Request, principal: MayOperate, tenant: TenantInPath) -> Response:
     """Let nobody in with the tenant's keys, and begin none of its jobs, until it is resumed."""
     services = services_of(request)
-    suspended = await services.save_and_see(services.library.store.suspend_tenant, tenant)
+    suspended = await services.save_and_see(acting_store(request).suspend_tenant, tenant)
     return json_response(tenant_json(suspended))
 
 
@@ -87,7 +87,7 @@ async def suspend_tenant(request: Request, principal: MayOperate, tenant: Tenant
 async def resume_tenant(request: Request, principal: MayOperate, tenant: TenantInPath) -> Response:
     """Undo a suspension."""
     services = services_of(request)
-    resumed = await services.save_and_see(services.library.store.resume_tenant, tenant)
+    resumed = await services.save_and_see(acting_store(request).resume_tenant, tenant)
     services.wake_tuning()
     return json_response(tenant_json(resumed))
 
@@ -103,6 +103,6 @@ async def delete_tenant(request: Request, principal: MayOperate, tenant: TenantI
             field="tenant",
         )
     deleted = await services.save_and_see(
-        services.library.store.delete_tenant, tenant, grace_seconds=services.settings.tenant_grace_seconds
+        acting_store(request).delete_tenant, tenant, grace_seconds=services.settings.tenant_grace_seconds
     )
     return json_response(tenant_json(deleted))

@@ -12,7 +12,7 @@ from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
-from chorus_server.api.services import services_of
+from chorus_server.api.services import acting_store, services_of
 from chorus_server.api.tuning.jobs import job_of, may_see, queue_job
 from chorus_server.api.tuning.records import job_json, summary_json
 from chorus_server.tuning.document.job import JobDocument
@@ -27,7 +27,7 @@ JobId = Annotated[str, Path(max_length=256, description="Id of a job in the key'
 async def start_job(request: Request, principal: MayTune, body: JobDocument) -> Response:
     """Queue a job. The whole document is checked first; rows of data are checked when the job is prepared."""
     services = services_of(request)
-    job = await queue_job(services, principal, body)
+    job = await queue_job(services, acting_store(request), principal, body)
     services.wake_tuning()
     return json_response(job_json(job), 201)
 
@@ -62,7 +62,7 @@ async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Respon
     library = services.library
     await job_of(services, principal, job)
     found = await library.save(
-        library.store.cancel_job, principal.tenant, job, kind="tuning", by=principal.name
+        acting_store(request).cancel_job, principal.tenant, job, kind="tuning", by=principal.name
     )
     return json_response(job_json(found))
 
@@ -73,7 +73,7 @@ async def resume_job(request: Request, principal: MayTune, job: JobId) -> Respon
     services = services_of(request)
     await job_of(services, principal, job)
     found = await services.library.save(
-        services.library.store.resume_job,
+        acting_store(request).resume_job,
         principal.tenant,
         job,
         kind="tuning",

@@ -24,13 +24,14 @@ from chorus_server.api.inference.servable import faults
 from chorus_server.api.names_of_bases import base_note
 from chorus_server.api.records import version_json
 from chorus_server.api.schemas.prompts import UploadMetadata, VersionAnswer
-from chorus_server.api.services import Services, services_of, share_of
+from chorus_server.api.services import Services, acting_store, services_of, share_of
 from chorus_server.errors import ChorusError, InvalidInputError, ModelMismatchError
 from chorus_server.model.vocabulary import CONTROL_NAME
 from chorus_server.validation import validation_error
 from prompts_store.artifacts import ArtifactLimits, read_artifact
 from prompts_store.errors import StoreError
 from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
+from prompts_store.store import PromptStore
 from prompts_store.tasks.labels import MAX_LABELS, check_labels
 
 router = APIRouter(route_class=UploadRoute, tags=["versions"])
@@ -127,7 +128,7 @@ async def upload(
     with sent.naming():
         limits = artifact_limits(services, sent.metadata)
         published, notes, aliases = await services.library.write(
-            _publish, services, owner, principal.name, task, sent, limits
+            _publish, services, acting_store(request), owner, principal.name, task, sent, limits
         )
     answer = version_json(published.version, aliases)
     answer |= {"created": published.created, "notes": notes}
@@ -154,7 +155,13 @@ def artifact_limits(services: Services, metadata: UploadMetadata) -> ArtifactLim
 
 
 def _publish(
-    services: Services, tenant: str, name: str, task: str, sent: Upload, limits: ArtifactLimits
+    services: Services,
+    store: PromptStore,
+    tenant: str,
+    name: str,
+    task: str,
+    sent: Upload,
+    limits: ArtifactLimits,
 ) -> tuple[Published, list[str], dict[str, int]]:
     """Read, check and publish the prompt. Runs on a thread of the store."""
     artifact = read_artifact(bytes(sent.file), limits=limits)
@@ -185,7 +192,7 @@ def _publish(
             "other text."
         )
     notes += _unservable(services, manifest)
-    published = services.library.store.publish(
+    published = store.publish(
         tenant,
         task,
         artifact.values,
@@ -195,7 +202,7 @@ def _publish(
         metrics=said.metrics,
         description=said.description,
     )
-    return published, notes, services.library.store.aliases(tenant, task)
+    return published, notes, store.aliases(tenant, task)
 
 
 def _unservable(services: Services, manifest: PromptManifest) -> list[str]:

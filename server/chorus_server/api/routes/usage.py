@@ -13,7 +13,7 @@ from pydantic import Field
 
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import tenant_of
+from chorus_server.api.http.parameters import OperatedTenant, operated_tenant
 from chorus_server.api.http.responses import READ_ERRORS
 from chorus_server.api.inference.answers import list_response
 from chorus_server.api.schemas.common import AnswerModel
@@ -70,11 +70,11 @@ async def show_usage(
         list[UsageGroup] | None,
         Query(max_length=8, description="Any of these; of `hour`, `day` and `month`, one."),
     ] = None,
-    tenant: Annotated[str | None, Query(max_length=256, description="By default the key's own.")] = None,
+    tenant: OperatedTenant = None,
 ) -> Response:
     """What the tenant used. With `Accept: text/csv` the answer is CSV, with a column for each group."""
     library = services_of(request).library
-    owner = tenant_of(principal, tenant)
+    owner = operated_tenant(principal, tenant)
     if principal.tasks is not None:
         raise ForbiddenError("A key for some tasks only does not see what its tenant used: use another key.")
     end = datetime.now(UTC) if until is None else _in_utc(until)

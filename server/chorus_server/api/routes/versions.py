@@ -22,7 +22,7 @@ from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.names_of_bases import base_model_name
 from chorus_server.api.records import version_json
 from chorus_server.api.schemas.prompts import VersionAnswer, VersionPage
-from chorus_server.api.services import services_of
+from chorus_server.api.services import acting_store, services_of
 from prompts_store.artifacts import FORMATS, ArtifactFormat, write_artifact
 from prompts_store.records import PromptVersion
 
@@ -66,7 +66,7 @@ async def delete_version(
     """Tombstone a version; 409 while an alias or an ensemble names it."""
     library = services_of(request).library
     owner = owner_of_task(principal, tenant, task)
-    await library.write(library.store.delete_version, owner, task, n, deleted_by=principal.name)
+    await library.write(acting_store(request).delete_version, owner, task, n, deleted_by=principal.name)
     return Response(status_code=204)
 
 

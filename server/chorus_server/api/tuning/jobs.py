@@ -24,11 +24,12 @@ from prompts_store.ensembles.rows import unknown_ensemble
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from prompts_store.jobs.records import Job
 from prompts_store.jobs.rows import unknown_job
+from prompts_store.store import PromptStore
 from prompts_store.tasks.rows import unknown_task
 
 
-async def queue_job(services: Services, principal: Principal, sent: JobDocument) -> Job:
-    """Check a job document against the server, and put the job into the queue.
+async def queue_job(services: Services, store: PromptStore, principal: Principal, sent: JobDocument) -> Job:
+    """Check a job document against the server, and put the job into the queue of the store.
 
     Raises:
         InvalidInputError: the document is not valid; the error names the field.
@@ -55,7 +56,7 @@ async def queue_job(services: Services, principal: Principal, sent: JobDocument)
     files = {field: value for field, kind, value in sources if kind == "file"}
     document = await services.text.run(_written, job.model_copy(update={"prompts": tuple(prompts)}))
     return await services.library.save(
-        services.library.store.create_job,
+        store.create_job,
         principal.tenant,
         "tuning",
         document,

@@ -18,6 +18,7 @@ from fastapi import Request
 from chorus_server.api.http.bodies import BodyShare, declares_more, media_type
 from chorus_server.api.http.multipart import Form
 from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.api.services import acting_store
 from chorus_server.errors import InvalidInputError, TooLargeError
 from prompts_store.files.records import DataFile
 from prompts_store.files.writing import FileWriter
@@ -80,7 +81,7 @@ async def receive_file(
                 field="name",
                 code="missing_field",
             )
-        manager = library.store.write_file(
+        manager = acting_store(request).write_file(
             sender.tenant, name, created_by=sender.created_by, max_bytes=sender.max_bytes
         )
         async with _incoming(library, manager, sender.max_bytes, share) as incoming:
