@@ -54,6 +54,7 @@ STORE_STATUS: dict[str, int] = {
     "job_not_stopped": 409,
     "tenant_exists": 409,
     "too_many_keys": 409,
+    "key_exists": 409,
     "key_over": 409,
     "lease_lost": 409,
     "other_store": 409,

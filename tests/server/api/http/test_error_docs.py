@@ -18,11 +18,8 @@ ROOMS = (
     "prompts_store",
 )
 AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
-OF_OPERATORS = {"mass_removal", "no_store", "other_store"}  # of the collector and `chorus store`: no route
-OF_TENANTS = {  # of tenants and keys: no route yet
-    "invalid_pattern", "invalid_scope", "key_over", "tenant_exists", "too_many_keys", "unknown_key",
-    "unknown_tenant",
-}  # fmt: skip
+# Of the collector, `chorus store` and `chorus tenants bootstrap`: no route.
+OF_OPERATORS = {"key_exists", "mass_removal", "no_store", "other_store"}
 OF_OUR_OWN_CODE = {"invalid_kind"}  # routes name the kind of a job themselves
 NOBODY_LEFT_TO_TELL = {"cancelled"}
 
@@ -56,7 +53,7 @@ def _codes(path: Path) -> set[str]:
 def _seen_by_callers() -> set[str]:
     paths = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     codes = set().union(*map(_codes, [*paths, ROOT / "server" / "chorus_server" / "errors.py"]))
-    others = AT_START_ONLY | OF_OPERATORS | OF_TENANTS | OF_OUR_OWN_CODE | NOBODY_LEFT_TO_TELL
+    others = AT_START_ONLY | OF_OPERATORS | OF_OUR_OWN_CODE | NOBODY_LEFT_TO_TELL
     return codes - set(map(str, REASONS)) - others
 
 
@@ -73,7 +70,7 @@ def test_every_code_of_a_job_is_in_the_reference(code: str) -> None:
     assert f"`{code}`" in (ROOT / "docs" / "rest.md").read_text()
 
 
-@pytest.mark.parametrize("code", sorted(OF_OPERATORS | OF_TENANTS))
+@pytest.mark.parametrize("code", sorted(OF_OPERATORS))
 def test_every_code_without_a_route_is_in_the_page_of_the_store(code: str) -> None:
     assert f"`{code}`" in (ROOT / "docs" / "store.md").read_text()
 

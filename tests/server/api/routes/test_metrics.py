@@ -58,5 +58,8 @@ def ask(api: ApiServer) -> None:
 def test_every_line_after_a_fixed_set_of_requests(tmp_path: Path, vocabulary: Vocabulary) -> None:
     with ApiServer(tmp_path, vocabulary) as api:
         ask(api)
+        # What the recorder's threads do each second.
+        api.services.usage.save()
+        api.services.usage.send()
         shown = lines(api.http.get("/metrics").text)
     assert shown == EXPECTED.read_text().splitlines()
