@@ -108,16 +108,16 @@ def test_nobody_waits_for_ever_for_a_store_that_hangs(house: House, monkeypatch:
     run(scenario)
 
 
-MALFORMED = [
-    "Bearer ck_short",
-    "Bearer ",
-    "Basic x",
-    "Bearer " + make_key()[:-1] + "-",
-    "Bearer " + "x" * 513,
-]
+MALFORMED = {
+    "short": "Bearer ck_short",
+    "empty": "Bearer ",
+    "basic": "Basic x",
+    "mistyped": "Bearer " + make_key()[:-1] + "-",
+    "long": "Bearer " + "x" * 513,
+}
 
 
-@pytest.mark.parametrize("header", MALFORMED)
+@pytest.mark.parametrize("header", MALFORMED.values(), ids=MALFORMED.keys())
 def test_what_is_no_key_is_told_without_asking(house: House, header: str) -> None:
     async def scenario() -> None:
         house.key()
