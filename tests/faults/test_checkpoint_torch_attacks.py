@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus_server.errors import InvalidModelError
-from chorus_server.model.checkpoints.torch_bin import read_torch_file
-from chorus_server.model.checkpoints.torch_pickle import read_state_dict
+from chorus_server.model.checkpoints.torch.restricted_pickle import read_state_dict
+from chorus_server.model.checkpoints.torch_reader import read_torch_file
 from tests.faults.torch_attacks import (
     FLOATS,
     naive_load,

@@ -22,8 +22,8 @@ from chorus_server.errors import InvalidModelError
 from chorus_server.model.checkpoints.added_tokens import TOKENIZER_FILES
 from chorus_server.model.checkpoints.chorus_format import CHECKPOINT_METADATA
 from chorus_server.model.checkpoints.huggingface import SAFETENSORS_FILE, SAFETENSORS_INDEX
-from chorus_server.model.checkpoints.torch_bin import TORCH_FILE as TORCH_SINGLE
-from chorus_server.model.checkpoints.torch_bin import TORCH_INDEX as TORCH_INDEX
+from chorus_server.model.checkpoints.torch_reader import TORCH_FILE as TORCH_SINGLE
+from chorus_server.model.checkpoints.torch_reader import TORCH_INDEX as TORCH_INDEX
 from chorus_server.model.checkpoints.vocabulary_files import VOCABULARY_NAMES as VOCABULARIES
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*)(@(?P<revision>[\w.\-/]+))?")

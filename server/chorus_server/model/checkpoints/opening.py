@@ -14,7 +14,7 @@ from chorus_server.model.checkpoints.huggingface import HuggingFaceReader, is_hu
 from chorus_server.model.checkpoints.reader import CheckpointReader
 from chorus_server.model.checkpoints.t5x import T5XReader, is_t5x, latest_step
 from chorus_server.model.checkpoints.t5x_config import T5XHints
-from chorus_server.model.checkpoints.torch_bin import TorchReader
+from chorus_server.model.checkpoints.torch_reader import TorchReader
 from chorus_server.model.config import Activation
 
 

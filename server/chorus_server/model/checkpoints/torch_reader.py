@@ -15,8 +15,12 @@ from chorus_server.errors import InvalidModelError
 from chorus_server.model.checkpoints.huggingface import HuggingFaceReader, merge_shard, sharded_files
 from chorus_server.model.checkpoints.safetensors_file import FileTensor, read_exactly
 from chorus_server.model.checkpoints.tensors import BFLOAT16, RawTensor
-from chorus_server.model.checkpoints.torch_pickle import MAX_PICKLE_BYTES, TorchTensor, read_state_dict
-from chorus_server.model.checkpoints.torch_zip import Entry, read_directory
+from chorus_server.model.checkpoints.torch.restricted_pickle import (
+    MAX_PICKLE_BYTES,
+    TorchTensor,
+    read_state_dict,
+)
+from chorus_server.model.checkpoints.torch.zip_file import Entry, read_directory
 
 TORCH_FILE = "pytorch_model.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
