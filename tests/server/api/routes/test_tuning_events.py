@@ -125,6 +125,8 @@ def test_events_come_in_order_as_they_are_written_and_end_with_the_job(
             clock.tick()
             seq, name, data = following.event()
             assert (seq, name, data["seq"], data["data"]["step"]) == (3 + number, "step", 3 + number, number)
+        # The feed may still be reading, and would end by itself where it saw the end.
+        eventually(lambda: bool(clock._waiting))
         api.store.finish_job(lease, "succeeded")
         clock.tick()
         assert following.event()[2]["data"]["status"] == "succeeded"
