@@ -3,8 +3,8 @@
 import inspect
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from prompts_store.jobs.records import Lease
 from prompts_store.records import CHORUS, Actor, EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt
 from tests.postgres_server import PostgresServer
+from tests.prompts_store.writers import WRITERS, writing_processes
 
 ANN = Actor("key-of-ann", "192.0.2.7", "request-7")
 SPEC = {"base_fingerprint": "base"}
@@ -372,18 +373,7 @@ def test_a_view_is_the_same_store(store: PromptStore) -> None:
             store.acting_for(wrong)
 
 
-WRITERS, EACH = 3, 15
-
-
-@contextmanager
-def writing_processes(folder: Path, url: str | None) -> Iterator[list[PromptStore]]:
-    """Writers, each with connections and a lock of its own, as other processes have."""
-    stores = [PromptStore.open(folder, database_url=url) for _ in range(WRITERS)]
-    try:
-        yield stores
-    finally:
-        for store in stores:
-            store.close()
+EACH = 15
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

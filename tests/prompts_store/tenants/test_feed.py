@@ -1,6 +1,5 @@
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from prompts_store.tenants import feed
 from prompts_store.tenants.records import Change
 from prompts_store.testing import FakeClock, example_prompt
 from tests.postgres_server import PostgresServer
+from tests.prompts_store.writers import WRITERS, writing_processes
 
 
 def told(store: PromptStore, after: int = 0) -> list[tuple[str, str, str]]:
@@ -166,18 +166,7 @@ def test_the_collector_drops_what_is_older_than_an_hour(store: PromptStore, cloc
     assert store.changes_after(0).behind is True and store.changes_after(2).behind is False
 
 
-WRITERS, CHANGES_EACH = 3, 20
-
-
-@contextmanager
-def writing_processes(folder: Path, url: str | None) -> Iterator[list[PromptStore]]:
-    """Writers, each with connections and a lock of its own, as other processes have."""
-    stores = [PromptStore.open(folder, database_url=url) for _ in range(WRITERS)]
-    try:
-        yield stores
-    finally:
-        for store in stores:
-            store.close()
+CHANGES_EACH = 20
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
