@@ -26,9 +26,10 @@ from prompts_store.pages import (
 from prompts_store.records import Page
 from prompts_store.tenants import feed
 from prompts_store.tenants.key_format import is_public_part, key_digest, make_key, public_part
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from prompts_store.tenants.records import SCOPES, FoundKey, Key, Scope
 from prompts_store.tenants.task_patterns import check_patterns
-from prompts_store.tenants.tenants import MAX_LIMITS_BYTES, find_tenant
+from prompts_store.tenants.tenants import find_tenant
 from prompts_store.text import shown
 
 LIVE_KEYS_OF_A_NAME = 2
@@ -48,7 +49,7 @@ class Keys(StoreBase):
         *,
         scopes: Sequence[Scope],
         tasks: Sequence[str] | None = None,
-        limits: Mapping[str, Any] | None = None,
+        limits: KeyLimits | None = None,
         expires_at: datetime | None = None,
         created_by: str = "",
         first_with: Scope | None = None,
@@ -58,7 +59,6 @@ class Keys(StoreBase):
         Args:
             name: of what uses it. Two live keys may have one name, so that one takes the other's place.
             tasks: patterns of the tasks and ensembles that it may name; None for any.
-            limits: a JSON object, kept as it is.
             expires_at: from when it is refused; None for never.
             first_with: make it only if no key that lets anybody in, of any tenant, has this scope.
 
@@ -72,7 +72,7 @@ class Keys(StoreBase):
         check_name(name, field="name")
         checks.check_text(created_by, field="created_by")
         now = self._clock()
-        values = _checked(scopes, tasks, {} if limits is None else limits, expires_at, now)
+        values = _checked(scopes, tasks, limits or KeyLimits(), expires_at, now)
         with self._database.write() as connection:
             if first_with is not None:
                 _require_none(connection, first_with, now)
@@ -100,7 +100,7 @@ class Keys(StoreBase):
                 "public": made.public,
                 "scopes": list(made.scopes),
                 "tasks": made.tasks,
-                "limits": made.limits,
+                "limits": made.limits.document(),
                 "expires_at": made.expires_at,
             }
             chain.append(connection, "key.create", tenant, key_id, now=now, after=facts)
@@ -135,7 +135,7 @@ class Keys(StoreBase):
         *,
         scopes: Sequence[Scope] | None = None,
         tasks: Sequence[str] | None = None,
-        limits: Mapping[str, Any] | None = None,
+        limits: KeyLimits | None = None,
         expires_at: datetime | None = None,
     ) -> Key:
         """Change what is given, each as a whole; None leaves it. Where it is so already, nothing is written.
@@ -194,7 +194,9 @@ class Keys(StoreBase):
             row = connection.execute(_FOUND.where(keys.c.public == public)).one_or_none()
         if row is None:
             return None
-        return FoundKey(_key_record(row), row.digest, row.status, row.weight, row.tenant_limits)
+        return FoundKey(
+            _key_record(row), row.digest, row.status, row.weight, TenantLimits.read(row.tenant_limits)
+        )
 
     def holds_keys(self) -> bool:
         """Whether there is a key that nobody revoked, of a tenant that is not deleted. An expired one counts
@@ -253,7 +255,7 @@ def check_scopes(scopes: object, *, field: str = "scopes") -> tuple[Scope, ...]:
 def _checked(
     scopes: Sequence[str] | None,
     tasks: Sequence[str] | None,
-    limits: Mapping[str, Any] | None,
+    limits: KeyLimits | None,
     expires_at: datetime | None,
     now: datetime,
 ) -> dict[str, Any]:
@@ -264,7 +266,7 @@ def _checked(
     if tasks is not None:
         values["tasks"] = list(check_patterns(tasks) or ())
     if limits is not None:
-        values["limits"] = checks.check_object(limits, field="limits", limit_bytes=MAX_LIMITS_BYTES)
+        values["limits"] = limits.document()
     if expires_at is not None:
         if not isinstance(expires_at, datetime) or expires_at.utcoffset() is None or expires_at <= now:
             raise InvalidError(
@@ -327,7 +329,7 @@ def _key_record(row: Row[Any]) -> Key:
         name=row.name,
         scopes=tuple(row.scopes),
         tasks=None if row.tasks is None else tuple(row.tasks),
-        limits=row.limits,
+        limits=KeyLimits.read(row.limits),
         created_at=row.created_at,
         created_by=row.created_by,
         expires_at=row.expires_at,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 
 TenantStatus = Literal["active", "suspended", "deleted"]
 TENANT_STATUSES: tuple[TenantStatus, ...] = get_args(TenantStatus)
@@ -51,7 +52,7 @@ class Tenant:
     Attributes:
         display_name: for people; empty where nobody gave one.
         weight: its share of a busy engine against the others'.
-        limits: what it may use, JSON in the words of whoever enforces it.
+        limits: what it may use.
         suspended_at: None unless it is suspended.
         purge_after: when what a deleted tenant had goes; None when it has gone.
     """
@@ -60,7 +61,7 @@ class Tenant:
     display_name: str
     weight: float
     status: TenantStatus
-    limits: Mapping[str, Any]
+    limits: TenantLimits
     retention: Retention
     created_at: datetime
     created_by: str = ""
@@ -90,7 +91,7 @@ class Key:
     name: str
     scopes: tuple[Scope, ...]
     tasks: tuple[str, ...] | None
-    limits: Mapping[str, Any]
+    limits: KeyLimits
     created_at: datetime
     created_by: str = ""
     expires_at: datetime | None = None
@@ -118,7 +119,7 @@ class FoundKey:
     digest: str
     status: TenantStatus
     weight: float
-    tenant_limits: Mapping[str, Any]
+    tenant_limits: TenantLimits
 
 
 @dataclass(frozen=True, slots=True)

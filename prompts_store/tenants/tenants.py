@@ -18,6 +18,7 @@ from prompts_store.names import check_name, check_prefix
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page
 from prompts_store.tenants import feed
+from prompts_store.tenants.limits import TenantLimits
 from prompts_store.tenants.records import (
     TENANT_STATUSES,
     ChangeKind,
@@ -29,7 +30,6 @@ from prompts_store.tenants.standing import unknown_tenant
 from prompts_store.text import has_control_characters, shown
 
 MAX_DISPLAY_NAME_CHARACTERS = 256
-MAX_LIMITS_BYTES = 16_384
 MAX_WEIGHT = 1_000_000
 MAX_RETENTION_DAYS = 36_500
 MAX_GRACE_SECONDS = 10 * 365 * 86_400
@@ -48,14 +48,11 @@ class Tenants(StoreBase):
         *,
         display_name: str = "",
         weight: float = 1.0,
-        limits: Mapping[str, Any] | None = None,
+        limits: TenantLimits | None = None,
         retention: Retention | None = None,
         created_by: str = "",
     ) -> Tenant:
         """Make a tenant.
-
-        Args:
-            limits: a JSON object, kept as it is.
 
         Raises:
             InvalidError: with the field at fault.
@@ -63,7 +60,7 @@ class Tenants(StoreBase):
         """
         checks.check_text(created_by, field="created_by")
         check_name(name, field="tenant")
-        values = _checked(display_name, weight, {} if limits is None else limits, retention or Retention())
+        values = _checked(display_name, weight, limits or TenantLimits(), retention or Retention())
         with self._database.write() as connection:
             found = _row(connection, name)
             if found is not None:
@@ -89,7 +86,9 @@ class Tenants(StoreBase):
         if found is None:
             with self._database.write() as connection:
                 if _row(connection, name) is None:
-                    return self._create(connection, name, _checked("", 1.0, {}, Retention()), created_by)
+                    return self._create(
+                        connection, name, _checked("", 1.0, TenantLimits(), Retention()), created_by
+                    )
         return self.get_tenant(name)
 
     def get_tenant(self, name: str) -> Tenant:
@@ -131,7 +130,7 @@ class Tenants(StoreBase):
         *,
         display_name: str | None = None,
         weight: float | None = None,
-        limits: Mapping[str, Any] | None = None,
+        limits: TenantLimits | None = None,
         retention: Retention | None = None,
     ) -> Tenant:
         """Change what is given, each as a whole; None leaves it. Where it is so already, nothing is written.
@@ -235,7 +234,7 @@ def tenant_record(row: Row[Any]) -> Tenant:
         display_name=row.display_name,
         weight=row.weight,
         status=row.status,
-        limits=row.limits,
+        limits=TenantLimits.read(row.limits),
         retention=Retention(row.usage_days, row.audit_days),
         created_at=row.created_at,
         created_by=row.created_by,
@@ -252,7 +251,7 @@ def _row(connection: Connection, name: str) -> Row[Any] | None:
 def _checked(
     display_name: str | None,
     weight: float | None,
-    limits: Mapping[str, Any] | None,
+    limits: TenantLimits | None,
     retention: Retention | None,
 ) -> dict[str, Any]:
     """The columns of what is given. InvalidError, with the field at fault."""
@@ -270,7 +269,7 @@ def _checked(
             )
         values["weight"] = float(weight)
     if limits is not None:
-        values["limits"] = checks.check_object(limits, field="limits", limit_bytes=MAX_LIMITS_BYTES)
+        values["limits"] = limits.document()
     if retention is not None:
         values["usage_days"] = _check_days(retention.usage_days, "retention.usage_days")
         values["audit_days"] = _check_days(retention.audit_days, "retention.audit_days")

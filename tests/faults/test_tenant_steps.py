@@ -15,6 +15,7 @@ from prompts_store.database.tenant_tables import keys
 from prompts_store.records import EnsembleMember
 from prompts_store.tenants import keys as keys_module
 from prompts_store.tenants.key_format import with_checksum
+from prompts_store.tenants.limits import Amounts, KeyLimits, TenantLimits
 from prompts_store.testing import FakeClock, Fault, example_file, example_prompt
 from prompts_store.upkeep import purging
 from tests.faults.store_faults import MAX_STEPS, attempt, faulty_store, sweep
@@ -63,14 +64,16 @@ def _visible(store: PromptStore) -> object:
 
 
 OPERATIONS: dict[str, Callable[[PromptStore], object]] = {
-    "create": lambda store: store.create_tenant("new", limits={"a": 1}),
+    "create": lambda store: store.create_tenant("new", limits=TenantLimits(per_minute=Amounts(requests=1))),
     "ensure": lambda store: store.ensure_tenant("new"),
     "update": lambda store: store.update_tenant("acme", weight=2.0),
     "suspend": lambda store: store.suspend_tenant("acme"),
     "resume": lambda store: store.resume_tenant("idle"),
     "delete": lambda store: store.delete_tenant("acme", grace_seconds=60),
     "create a key": lambda store: store.create_key("acme", "app", scopes=["tune"]),
-    "update a key": lambda store: store.update_key("acme", _key_id(store), limits={"a": 1}),
+    "update a key": lambda store: store.update_key(
+        "acme", _key_id(store), limits=KeyLimits(per_minute=Amounts(requests=1))
+    ),
     "revoke a key": lambda store: store.revoke_key("acme", _key_id(store)),
     "touch keys": lambda store: store.touch_keys({_key_id(store): store._clock()}),
     "drop changes": lambda store: store.drop_changes(store._clock()),

@@ -22,6 +22,7 @@ from prompts_store.database.tables import tasks
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.jobs.records import Lease
 from prompts_store.records import CHORUS, Actor, EnsembleMember
+from prompts_store.tenants.limits import Amounts, TenantLimits
 from prompts_store.testing import FakeClock, example_file, example_prompt
 from tests.postgres_server import PostgresServer
 from tests.prompts_store.writers import WRITERS, writing_processes
@@ -228,11 +229,11 @@ def test_rows_say_what_was_and_what_is(store: PromptStore, clock: FakeClock) -> 
 
 
 def test_tenants_and_keys_are_told_with_the_fields_that_changed(store: PromptStore, clock: FakeClock) -> None:
-    store.create_tenant("acme", limits={"rate": 1})
-    store.update_tenant("acme", weight=2, limits={"rate": 1})
+    store.create_tenant("acme", limits=TenantLimits(per_minute=Amounts(requests=1)))
+    store.update_tenant("acme", weight=2, limits=TenantLimits(per_minute=Amounts(requests=1)))
     store.delete_tenant("acme", grace_seconds=60)
     made, updated, deleted = store.audit_rows("acme")
-    assert made.after is not None and made.after["limits"] == {"rate": 1}
+    assert made.after is not None and made.after["limits"] == {"per_minute": {"requests": 1}}
     assert (updated.before, updated.after) == ({"weight": 1.0}, {"weight": 2.0})
     assert deleted.after == {
         "status": "deleted",

@@ -21,7 +21,7 @@ def log(store: PromptStore) -> PromptStore:
     """A store whose tenant acme has 8 rows, and birch 2."""
     ann = store.acting_for(Actor("ann", "192.0.2.1", "request-1"))
     for tenant, number in (("acme", ROWS), ("birch", 2)):
-        ann.create_tenant(tenant, limits={"rate": 0.5, "word": "é\U0001f600"})
+        ann.create_tenant(tenant, display_name="é\U0001f600", weight=0.5)
         for weight in range(2, number + 1):
             ann.update_tenant(tenant, weight=weight + 0.25)
     return store

@@ -12,13 +12,14 @@ from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
 from prompts_store.tenants import keys as keys_module
 from prompts_store.tenants.key_format import key_digest, make_key, matches, public_part
+from prompts_store.tenants.limits import Amounts, KeyLimits, TenantLimits
 from prompts_store.tenants.records import Key
 from prompts_store.testing import FakeClock
 
 
 @pytest.fixture(autouse=True)
 def tenants(store: PromptStore) -> None:
-    store.create_tenant("acme", weight=3, limits={"requests": 7})
+    store.create_tenant("acme", weight=3, limits=TenantLimits(per_minute=Amounts(requests=7)))
     store.create_tenant("other")
 
 
@@ -46,7 +47,7 @@ def test_a_new_key_is_shown_once_and_kept_as_its_digest(store: PromptStore, cloc
         store,
         scopes=["tune", "infer", "tune"],
         tasks=["sst2", "eu-*"],
-        limits={"tokens": {"minute": 5}},
+        limits=KeyLimits(per_minute=Amounts(requests=5)),
         expires_at=expires,
         created_by="ann",
     )
@@ -57,7 +58,7 @@ def test_a_new_key_is_shown_once_and_kept_as_its_digest(store: PromptStore, cloc
         name="app",
         scopes=("infer", "tune"),
         tasks=("sst2", "eu-*"),
-        limits={"tokens": {"minute": 5}},
+        limits=KeyLimits(per_minute=Amounts(requests=5)),
         created_at=clock(),
         created_by="ann",
         expires_at=expires,
@@ -79,7 +80,11 @@ def test_a_key_is_found_with_what_lets_it_in(store: PromptStore) -> None:
         found = store.find_key(made.public)
     assert len(sent) == 1, "one query"
     assert found is not None and found.key == made
-    assert (found.status, found.weight, found.tenant_limits) == ("active", 3.0, {"requests": 7})
+    assert (found.status, found.weight, found.tenant_limits) == (
+        "active",
+        3.0,
+        TenantLimits(per_minute=Amounts(requests=7)),
+    )
     assert matches(secret, found.digest) and not matches(make_key(), found.digest)
     store.suspend_tenant("acme")
     found = store.find_key(made.public)
@@ -161,8 +166,14 @@ def test_an_update_changes_what_is_given(store: PromptStore, clock: FakeClock) -
     assert store.update_key("acme", made.id, scopes=["infer"], tasks=["a"]) == made
     assert store.last_change() == last
     moment = clock() + timedelta(hours=1)
-    changed = store.update_key("acme", made.id, scopes=["admin"], limits={"x": 1}, expires_at=moment)
-    assert (changed.scopes, changed.tasks, changed.limits) == (("admin",), ("a",), {"x": 1})
+    changed = store.update_key(
+        "acme", made.id, scopes=["admin"], limits=KeyLimits(per_minute=Amounts(requests=1)), expires_at=moment
+    )
+    assert (changed.scopes, changed.tasks, changed.limits) == (
+        ("admin",),
+        ("a",),
+        KeyLimits(per_minute=Amounts(requests=1)),
+    )
     assert changed.expires_at == moment and store.get_key("acme", made.id) == changed
     assert store.update_key("acme", made.id, tasks=["*"]).tasks == ("*",)
     told = store.changes_after(last).items
@@ -183,8 +194,6 @@ def test_an_update_changes_what_is_given(store: PromptStore, clock: FakeClock) -
         ({"scopes": [["infer"]]}, "scopes.0", "invalid_scope"),
         ({"tasks": []}, "tasks", "invalid_pattern"),
         ({"tasks": ["A"]}, "tasks.0", "invalid_pattern"),
-        ({"limits": 7}, "limits", "invalid_input"),
-        ({"limits": []}, "limits", "invalid_input"),
         ({"expires_at": datetime(2025, 12, 31, tzinfo=UTC)}, "expires_at", "invalid_input"),
         ({"expires_at": datetime(2026, 1, 1, tzinfo=UTC)}, "expires_at", "invalid_input"),
         ({"expires_at": datetime(2027, 1, 1)}, "expires_at", "invalid_input"),

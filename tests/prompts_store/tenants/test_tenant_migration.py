@@ -13,6 +13,7 @@ from sqlalchemy import inspect
 from prompts_store import PromptStore
 from prompts_store.database.migrate import alembic_config
 from prompts_store.records import EnsembleMember
+from prompts_store.tenants.limits import TenantLimits
 from prompts_store.tenants.records import Retention, Tenant
 from prompts_store.testing import FakeClock, example_file, example_prompt
 from tests.older_store import older_store
@@ -30,7 +31,7 @@ OLD_TABLES = (
 
 def tenant(name: str, minutes: int) -> Tenant:
     created_at = BEGUN + timedelta(minutes=minutes)
-    return Tenant(name, "", 1.0, "active", {}, Retention(None, None), created_at)
+    return Tenant(name, "", 1.0, "active", TenantLimits(), Retention(None, None), created_at)
 
 
 def rows(store: PromptStore) -> dict[str, list[Any]]:
