@@ -17,6 +17,8 @@ from prompts_store.blobs.format import decode, encode
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
+from prompts_store.grants import rows as grants
+from prompts_store.grants.records import Right
 from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import check_name
@@ -89,18 +91,25 @@ class Prompts(StoreBase):
         )
         return self._publish(draft, content, lease)
 
-    def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
+    def resolve(
+        self, reference: str | Reference, *, tenant: str, field: str = "task", right: Right = "infer"
+    ) -> PromptVersion:
         """The live version that a reference names.
 
         Args:
-            tenant: the tenant, if the reference does not name one.
+            tenant: who asks, and whose the task is if the reference does not name a tenant.
             field: the field that held the reference, for the error.
+            right: what is needed of another tenant's task.
 
         Raises:
             InvalidError: `invalid_reference`.
-            NotFoundError: `unknown_task`, `unknown_version`, `unknown_alias`.
+            NotFoundError: `unknown_task`, also if it is another tenant's and not granted; `unknown_version`,
+                `unknown_alias`.
         """
         parsed = parsed_reference(reference, tenant, field)
+        grants.require(
+            self._database, "task", parsed.tenant, parsed.task, tenant=tenant, right=right, field=field
+        )
         with self._database.read() as connection:
             return version_record(versions.resolve(connection, parsed, field=field))
 

@@ -20,6 +20,12 @@ def require_not_deleted(connection: Connection, tenant: str) -> None:
         raise unknown_tenant(tenant)
 
 
+def is_active(connection: Connection, tenant: str) -> bool:
+    """Whether it is neither suspended nor deleted. A tenant may have no row."""
+    status = connection.execute(select(tenants.c.status).where(tenants.c.name == tenant)).scalar()
+    return status in (None, "active")
+
+
 def stopped_tenants() -> Select[tuple[str]]:
     """The names of tenants whose jobs are not begun: suspended and deleted ones."""
     return select(tenants.c.name).where(tenants.c.status != "active")
