@@ -18,6 +18,7 @@ from prompts_store.grants.records import EVERYBODY, GRANT_KINDS, RIGHTS, Grant, 
 from prompts_store.names import check_name
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page
+from prompts_store.tenants import standing
 from prompts_store.text import shown
 
 MAX_GRANTS = 100
@@ -47,13 +48,14 @@ class Grants(StoreBase):
 
         Raises:
             InvalidError: with the field at fault; `invalid_right`.
-            NotFoundError: `unknown_task`, `unknown_ensemble`.
+            NotFoundError: `unknown_task`, `unknown_ensemble`; `unknown_tenant`: the owner was deleted.
             ConflictError: `too_many_grants`.
         """
         _check(kind, tenant, name, grantee, created_by)
         given = _check_rights(rights)
         with self._database.write() as connection:
             now = self._clock()
+            standing.require_not_deleted(connection, tenant)
             _require_there(connection, kind, tenant, name)
             which = (*rows.of_one(kind, tenant, name), grants.c.grantee == grantee)
             found = connection.execute(select(grants).where(*which)).one_or_none()

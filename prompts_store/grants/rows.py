@@ -132,4 +132,4 @@ def _log(
 
 
 def _facts(grant: Grant, rights: Sequence[Right]) -> Mapping[str, Any] | None:
-    return {"tenant": grant.grantee, "rights": list(rights)} if rights else None
+    return {"grantee": grant.grantee, "rights": list(rights)} if rights else None

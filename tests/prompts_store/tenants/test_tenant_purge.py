@@ -86,7 +86,7 @@ def test_grants_to_a_tenant_that_is_no_more_end_and_its_owners_are_told(
     assert [grant.grantee for grant in store.list_grants("task", "acme", "task-1")] == ["other"]
     told = [row for row in store.audit_rows("acme", limit=500) if row.action.endswith(".unshare")]
     assert [(row.subject, row.before) for row in told] == [
-        (name, {"tenant": "gone", "rights": ["infer"]}) for name in ("task-1", "task-2", "team")
+        (name, {"grantee": "gone", "rights": ["infer"]}) for name in ("task-1", "task-2", "team")
     ]
 
 
