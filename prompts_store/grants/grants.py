@@ -10,7 +10,6 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, tuple_, up
 
 from prompts_store import checks
 from prompts_store.base import StoreBase, check_owner
-from prompts_store.database.tables import ensembles, tasks
 from prompts_store.database.tenant_tables import grants, tenants
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
 from prompts_store.grants import rows
@@ -196,7 +195,7 @@ def _check_rights(rights: object) -> tuple[Right, ...]:
 
 
 def _require_there(connection: Connection, kind: GrantKind, tenant: str, name: str) -> None:
-    owners = tasks if kind == "task" else ensembles
+    owners = rows.OWNERS[kind]
     query = select(owners.c.id).where(
         owners.c.tenant == tenant, owners.c.name == name, owners.c.deleted_at.is_(None)
     )

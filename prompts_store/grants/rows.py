@@ -6,17 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, exists, select
 
 from prompts_store.audit import chain
 from prompts_store.audit.records import Action
 from prompts_store.database import Database
+from prompts_store.database.tables import ensembles, tasks
 from prompts_store.database.tenant_tables import grants
 from prompts_store.errors import NotFoundError
 from prompts_store.grants.records import EVERYBODY, RIGHTS, Grant, GrantKind, Right
 from prompts_store.records import Actor
 from prompts_store.tenants import feed, standing
 from prompts_store.tenants.records import ChangeKind
+
+OWNERS: dict[GrantKind, Table] = {"task": tasks, "ensemble": ensembles}
+"""The tables of what can be granted."""
 
 _TOLD: dict[GrantKind, tuple[ChangeKind, Action, ChangeKind, Action]] = {
     "task": ("task_shared", "task.share", "task_unshared", "task.unshare"),
@@ -77,6 +81,18 @@ def revoke_to(connection: Connection, grantee: str, *, limit: int, now: datetime
     for row in rows:
         _revoke(connection, _key(row), now)
     return len(rows)
+
+
+def dangling(connection: Connection) -> list[tuple[GrantKind, str, str]]:
+    """Kind, tenant and name of what is granted and is not there, which a store never has."""
+    found: list[tuple[GrantKind, str, str]] = []
+    for kind, owners in OWNERS.items():
+        there = exists().where(
+            owners.c.tenant == grants.c.tenant, owners.c.name == grants.c.name, owners.c.deleted_at.is_(None)
+        )
+        query = select(grants.c.tenant, grants.c.name).where(grants.c.kind == kind, ~there).distinct()
+        found += [(kind, row.tenant, row.name) for row in connection.execute(query)]
+    return found
 
 
 def of_one(kind: GrantKind, tenant: str, name: str) -> tuple[ColumnElement[bool], ...]:

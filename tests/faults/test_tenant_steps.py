@@ -193,9 +193,12 @@ def test_control_a_purge_that_is_marked_before_it_is_done_leaves_something(
     monkeypatch.setattr(purging, "_has_anything", lambda connection, tenant: False)
     clock = FakeClock()
     with closing(PromptStore.open(tmp_path, clock=clock)) as store:
-        _prepare(store)
+        store.create_tenant("gone")
+        file = example_file(store, b"rows", tenant="gone")
+        store.create_job("gone", "tuning", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
         claimed = store.claim_job("tuning", "worker", 60, "base")
         assert claimed is not None
+        store.delete_tenant("gone", grace_seconds=0)
         store.purge_tenants()
         store.finish_job(claimed[1], "cancelled")
         assert store.purge_tenants() == purging.PurgeReport()
