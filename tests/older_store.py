@@ -31,7 +31,6 @@ def older_store(revision: str) -> Iterator[None]:
         patch.setattr(feed, "record", lambda *told, **now: None)
         patch.setattr(chain, "append", lambda *told, **facts: None)
         patch.setattr(grants, "require", lambda *which, **how: None)
-        patch.setattr(grants, "is_granted", lambda *which, **how: True)
         patch.setattr(grants, "revoke_all", lambda *which, **now: None)
         patch.setattr(standing, "require_not_deleted", lambda connection, tenant: None)
         yield

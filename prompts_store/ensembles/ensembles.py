@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
+from prompts_store.database import scoped
 from prompts_store.database.tables import ensemble_members, ensemble_versions, ensembles
 from prompts_store.digests import canonical_json
-from prompts_store.ensembles.members import check_members, find_members, find_shared
+from prompts_store.ensembles.members import check_members, find_members
 from prompts_store.ensembles.rows import (
     ensemble_records,
     find_ensemble,
@@ -72,11 +73,10 @@ class Ensembles(StoreBase):
         """
         check_owner(tenant, name, created_by, field="ensemble")
         checked = check_members(members, vote)
-        shared = find_shared(self._database, tenant, checked)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             if lease is not None:
                 held(connection, lease)
-            found = find_members(connection, tenant, checked, shared)
+            found = find_members(connection, tenant, checked)
             return _add_version(
                 connection, tenant, name, found, vote, created_by=created_by, now=self._clock()
             )
@@ -101,23 +101,24 @@ class Ensembles(StoreBase):
                 `unknown_version`, `unknown_alias`.
         """
         parsed = parsed_reference(reference, tenant, field)
-        grants.require(
-            self._database, "ensemble", parsed.tenant, parsed.task, tenant=tenant, right=right, field=field
-        )
-        with self._database.read() as connection:
-            return resolve(connection, parsed, field=field)
+        with self._database.read(tenant) as connection:
+            grants.require(
+                connection, "ensemble", parsed.tenant, parsed.task, tenant=tenant, right=right, field=field
+            )
+            with scoped(connection, parsed.tenant):
+                return resolve(connection, parsed, field=field)
 
     def get_ensemble(self, tenant: str, name: str) -> EnsembleRecord:
         """An ensemble with its newest version. NotFoundError: `unknown_ensemble`."""
         check_owner(tenant, name, field="ensemble")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return ensemble_records(connection, [find_ensemble(connection, tenant, name)])[0]
 
     def last_ensemble_number(self, tenant: str, name: str) -> int:
         """The highest version number that an ensemble ever had, even if it was deleted; 0 if the name was
         never used."""
         check_owner(tenant, name, field="ensemble")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return last_number(connection, ensembles, tenant, name)
 
     def list_ensembles(
@@ -132,7 +133,7 @@ class Ensembles(StoreBase):
             query = query.where(ensembles.c.name >= prefix, ensembles.c.name < prefix + _AFTER_NAMES)
         if after is not None:
             query = query.where(ensembles.c.name > after)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             rows = connection.execute(query.order_by(ensembles.c.name).limit(limit + 1)).all()
             by_name = {record.name: record for record in ensemble_records(connection, rows[:limit])}
         return make_page(
@@ -143,7 +144,7 @@ class Ensembles(StoreBase):
         """Tombstone an ensemble. Its members may then be deleted. NotFoundError: `unknown_ensemble`."""
         check_owner(tenant, name, deleted_by, field="ensemble")
 
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             owner = find_ensemble(connection, tenant, name)
             for alias in aliasing.current(connection, aliasing.ENSEMBLES, owner.id):
@@ -169,7 +170,7 @@ class Ensembles(StoreBase):
         check_owner(tenant, name, moved_by, field="ensemble")
         check_alias(alias)
         check_version(number)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.move(
                 connection, aliasing.ENSEMBLES, key, alias, number, moved_by=moved_by, now=self._clock()
@@ -179,7 +180,7 @@ class Ensembles(StoreBase):
         """Remove an ensemble's alias. NotFoundError: `unknown_ensemble`, `unknown_alias`."""
         check_owner(tenant, name, moved_by, field="ensemble")
         check_alias(alias)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.remove(
                 connection, aliasing.ENSEMBLES, key, alias, moved_by=moved_by, now=self._clock()
@@ -196,7 +197,7 @@ class Ensembles(StoreBase):
         """
         check_owner(tenant, name, moved_by, field="ensemble")
         check_alias(alias)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.rollback(
                 connection, aliasing.ENSEMBLES, key, alias, moved_by=moved_by, now=self._clock()
@@ -205,7 +206,7 @@ class Ensembles(StoreBase):
     def ensemble_alias_history(self, tenant: str, name: str) -> list[AliasMove]:
         """Every move of an ensemble's aliases, oldest first. NotFoundError: `unknown_ensemble`."""
         check_owner(tenant, name, field="ensemble")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.history(connection, aliasing.ENSEMBLES, key)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from prompts_store.checks import is_finite
-from prompts_store.database import Database
+from prompts_store.database import scoped
 from prompts_store.errors import InvalidError
 from prompts_store.grants import rows as grants
 from prompts_store.names import check_name
 from prompts_store.records import EnsembleMember, Reference
 from prompts_store.tasks.references import check_version
-from prompts_store.tasks.rows import unknown_task
 from prompts_store.tasks.versions import resolve
 from prompts_store.text import shown
 
@@ -48,50 +47,23 @@ def check_members(members: Sequence[EnsembleMember], vote: object) -> tuple[Ense
     return tuple(members)
 
 
-def find_shared(
-    database: Database, tenant: str, members: Sequence[EnsembleMember]
-) -> dict[EnsembleMember, Row[Any]]:
-    """The versions of those members that are other tenants', each read as its owner.
-
-    Raises:
-        NotFoundError: a version does not exist, or the tenant may not ask it; names the member's path.
-    """
-    found: dict[EnsembleMember, Row[Any]] = {}
-    for i, member in enumerate(members):
-        if member.tenant != tenant:
-            field = f"members.{i}"
-            grants.require(
-                database, "task", member.tenant, member.task, tenant=tenant, right="infer", field=field
-            )
-            with database.read() as connection:
-                found[member] = resolve(connection, _reference(member), field=field)
-    return found
-
-
 def find_members(
-    connection: Connection,
-    tenant: str,
-    members: Sequence[EnsembleMember],
-    shared: Mapping[EnsembleMember, Row[Any]],
+    connection: Connection, tenant: str, members: Sequence[EnsembleMember]
 ) -> list[tuple[EnsembleMember, int]]:
     """The members of a tenant's ensemble, with the keys of their versions.
 
-    Args:
-        shared: from `find_shared`. Whether they are still granted is looked at again.
-
     Raises:
-        NotFoundError: a version does not exist; names the member's path.
+        NotFoundError: a version does not exist, or is another tenant's and may not be asked; names the
+            member's path.
         InvalidError: `base_mismatch`: the members have different base models or widths.
     """
     rows: list[Row[Any]] = []
     for i, member in enumerate(members):
-        field = f"members.{i}"
-        if member not in shared:
-            rows.append(resolve(connection, _reference(member), field=field))
-        elif grants.is_granted(connection, "task", member.tenant, member.task, tenant=tenant, right="infer"):
-            rows.append(shared[member])
-        else:
-            raise unknown_task(member.tenant, member.task, field=field)
+        field, owner = f"members.{i}", member.tenant
+        grants.require(connection, "task", owner, member.task, tenant=tenant, right="infer", field=field)
+        reference = Reference(owner, member.task, version=member.version, alias=None)
+        with scoped(connection, owner):
+            rows.append(resolve(connection, reference, field=field))
     known: str | None = None
     for i, row in enumerate(rows):
         known = known or row.base_fingerprint
@@ -103,10 +75,6 @@ def find_members(
                 code="base_mismatch",
             )
     return [(member, row.id) for member, row in zip(members, rows, strict=True)]
-
-
-def _reference(member: EnsembleMember) -> Reference:
-    return Reference(member.tenant, member.task, version=member.version, alias=None)
 
 
 def _check_weight(weight: object, field: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import groupby
 from typing import get_args
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
 
 from prompts_store import checks
 from prompts_store.base import StoreBase, check_owner
-from prompts_store.database.tenant_tables import grants, tenants
+from prompts_store.database.tenant_tables import grants
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
 from prompts_store.grants import rows
 from prompts_store.grants.records import EVERYBODY, GRANT_KINDS, RIGHTS, Grant, GrantKind, Right, Shared
@@ -52,7 +53,7 @@ class Grants(StoreBase):
         """
         _check(kind, tenant, name, grantee, created_by)
         given = _check_rights(rights)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             standing.require_not_deleted(connection, tenant)
             _require_there(connection, kind, tenant, name)
@@ -80,7 +81,7 @@ class Grants(StoreBase):
             NotFoundError: `unknown_task`, `unknown_ensemble`, `unknown_grant`.
         """
         _check(kind, tenant, name, grantee)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             _require_there(connection, kind, tenant, name)
             which = (*rows.of_one(kind, tenant, name), grants.c.grantee == grantee)
             found = connection.execute(select(grants).where(*which)).one_or_none()
@@ -98,7 +99,7 @@ class Grants(StoreBase):
         """The grants of a task or an ensemble, by grantee. NotFoundError: `unknown_task`,
         `unknown_ensemble`."""
         _check(kind, tenant, name, EVERYBODY)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             _require_there(connection, kind, tenant, name)
             query = select(grants).where(*rows.of_one(kind, tenant, name)).order_by(grants.c.grantee)
             return [rows.grant_record(row) for row in connection.execute(query)]
@@ -111,8 +112,8 @@ class Grants(StoreBase):
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
     ) -> Page[Shared]:
-        """A page of what other tenants have granted to a tenant or to everybody, by owner and name; nothing
-        of those who are suspended or deleted.
+        """A page of what other tenants have granted to a tenant or to everybody, by owner and name. What is
+        of suspended and deleted tenants is left out of the page.
 
         Raises:
             InvalidError: a bad kind, limit or cursor.
@@ -121,27 +122,21 @@ class Grants(StoreBase):
         limit = check_limit(limit)
         after = decode_cursor(_CURSOR, cursor, _check_key)
         key = (grants.c.tenant, grants.c.name, grants.c.kind)
-        query = (
-            select(grants)
-            .outerjoin(tenants, tenants.c.name == grants.c.tenant)
-            .where(
-                grants.c.grantee.in_((tenant, EVERYBODY)),
-                grants.c.tenant != tenant,
-                or_(tenants.c.status.is_(None), tenants.c.status == "active"),
-            )
-        )
+        query = select(grants).where(grants.c.grantee.in_((tenant, EVERYBODY)), grants.c.tenant != tenant)
         if kind is not None:
             query = query.where(grants.c.kind == _check_kind(kind))
         if after is not None:
             query = query.where(tuple_(*key) > tuple_(*after))
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             # One to the tenant and one to everybody may be of the same thing.
             found = connection.execute(query.order_by(*key).limit(2 * (limit + 1))).all()
+            stopped = standing.stopped_of(connection, {row.tenant for row in found})
         items = []
         for (owner, name, its_kind), same in groupby(found, lambda row: (row.tenant, row.name, row.kind)):
             given = {right for row in same for right in row.rights}
             items.append(Shared(its_kind, owner, name, tuple(right for right in RIGHTS if right in given)))
-        return make_page(items[: limit + 1], limit, lambda item: item, _cursor_of)
+        page = make_page(items[: limit + 1], limit, lambda item: item, _cursor_of)
+        return replace(page, items=tuple(item for item in page.items if item.tenant not in stopped))
 
     def require_grant(
         self, kind: GrantKind, owner: str, name: str, *, tenant: str, right: Right, field: str | None = None
@@ -153,7 +148,9 @@ class Grants(StoreBase):
             NotFoundError: `unknown_task`, `unknown_ensemble`: as for what is not there.
         """
         _check(kind, owner, name, EVERYBODY)
-        rows.require(self._database, kind, owner, name, tenant=tenant, right=right, field=field or kind)
+        check_name(tenant, field="tenant")
+        with self._database.read(tenant) as connection:
+            rows.require(connection, kind, owner, name, tenant=tenant, right=right, field=field or kind)
 
 
 def _check(kind: object, tenant: str, name: str, grantee: str, by: str = "") -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, delete, exists, se
 
 from prompts_store.audit import chain
 from prompts_store.audit.records import Action
-from prompts_store.database import Database
+from prompts_store.database import scoped
 from prompts_store.database.tables import ensembles, tasks
 from prompts_store.database.tenant_tables import grants
 from prompts_store.errors import NotFoundError
@@ -29,43 +29,29 @@ _TOLD: dict[GrantKind, tuple[ChangeKind, Action, ChangeKind, Action]] = {
 
 
 def require(
-    database: Database, kind: GrantKind, owner: str, name: str, *, tenant: str, right: Right, field: str
+    connection: Connection, kind: GrantKind, owner: str, name: str, *, tenant: str, right: Right, field: str
 ) -> None:
     """Refuse a tenant what another one owns and has not granted to it, or not while that one is suspended or
     deleted. Whether the task or the ensemble exists is not looked at.
 
-    These are two reads, the first as the tenant that asks, the second as the owner.
+    Args:
+        connection: of the tenant that asks.
 
     Raises:
         NotFoundError: `unknown_task` or `unknown_ensemble`.
     """
     if owner == tenant:
         return
-    with database.read() as connection:
-        granted = is_granted(connection, kind, owner, name, tenant=tenant, right=right)
-    if granted:
-        with database.read() as connection:
-            granted = standing.is_active(connection, owner)
-    if not granted:
-        raise unknown(kind, owner, name, field=field)
+    if _is_granted(connection, kind, owner, name, tenant, right):
+        with scoped(connection, owner):
+            if standing.is_active(connection, owner):
+                return
+    raise unknown(kind, owner, name, field=field)
 
 
 def unknown(kind: GrantKind, tenant: str, name: str, *, field: str) -> NotFoundError:
     """The error for a task or an ensemble that is not there, and for one that is not shared."""
     return NotFoundError(f"There is no {kind} {tenant}/{name}.", field=field, code=f"unknown_{kind}")
-
-
-def is_granted(
-    connection: Connection, kind: GrantKind, owner: str, name: str, *, tenant: str, right: Right
-) -> bool:
-    """Whether a grant to the tenant, or to everybody, gives it a right to what another tenant owns."""
-    query = select(grants.c.rights).where(
-        grants.c.tenant == owner,
-        grants.c.kind == kind,
-        grants.c.name == name,
-        grants.c.grantee.in_((tenant, EVERYBODY)),
-    )
-    return any(right in rights for rights in connection.execute(query).scalars())
 
 
 def revoke_all(connection: Connection, kind: GrantKind, tenant: str, name: str, *, now: datetime) -> None:
@@ -74,8 +60,8 @@ def revoke_all(connection: Connection, kind: GrantKind, tenant: str, name: str, 
 
 
 def revoke_to(connection: Connection, grantee: str, *, limit: int, now: datetime) -> int:
-    """End grants to a tenant that is no more, at most `limit`; answers with how many. Its key cannot be used,
-    so the feed need not tell."""
+    """End grants to a tenant that is no more, at most `limit`; answers with how many. Nobody is let in with
+    its keys, so the feed need not tell. The connection is of every tenant."""
     query = select(grants).where(grants.c.grantee == grantee).order_by(grants.c.tenant, grants.c.name)
     rows = connection.execute(query.limit(limit)).all()
     for row in rows:
@@ -116,6 +102,16 @@ def grant_record(row: Row[Any]) -> Grant:
     return Grant(row.kind, row.tenant, row.name, row.grantee, rights, row.created_at, row.created_by)
 
 
+def _is_granted(
+    connection: Connection, kind: GrantKind, owner: str, name: str, tenant: str, right: Right
+) -> bool:
+    """Whether a grant to the tenant, or to everybody, gives it a right to what another tenant owns."""
+    query = select(grants.c.rights).where(
+        *of_one(kind, owner, name), grants.c.grantee.in_((tenant, EVERYBODY))
+    )
+    return any(right in rights for rights in connection.execute(query).scalars())
+
+
 def _revoke(connection: Connection, which: Iterable[ColumnElement[bool]], now: datetime) -> None:
     conditions = tuple(which)
     rows = connection.execute(select(grants).where(*conditions).order_by(grants.c.grantee)).all()
@@ -142,9 +138,10 @@ def _log(
     chain.append(connection, action, grant.tenant, grant.name, now=now, before=was, after=becomes)
     if grant.grantee != EVERYBODY:
         subject, owner = f"{grant.tenant}/{grant.name}", Actor(f"tenant {grant.tenant}")
-        chain.append(
-            connection, action, grant.grantee, subject, now=now, before=was, after=becomes, actor=owner
-        )
+        with scoped(connection, grant.grantee):
+            chain.append(
+                connection, action, grant.grantee, subject, now=now, before=was, after=becomes, actor=owner
+            )
 
 
 def _facts(grant: Grant, rights: Sequence[Right]) -> Mapping[str, Any] | None:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from prompts_store import checks
 from prompts_store.base import StoreBase
 from prompts_store.blobs.format import decode, encode
+from prompts_store.database import EVERY_TENANT, scoped
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
@@ -107,11 +108,12 @@ class Prompts(StoreBase):
                 `unknown_alias`.
         """
         parsed = parsed_reference(reference, tenant, field)
-        grants.require(
-            self._database, "task", parsed.tenant, parsed.task, tenant=tenant, right=right, field=field
-        )
-        with self._database.read() as connection:
-            return version_record(versions.resolve(connection, parsed, field=field))
+        with self._database.read(tenant) as connection:
+            grants.require(
+                connection, "task", parsed.tenant, parsed.task, tenant=tenant, right=right, field=field
+            )
+            with scoped(connection, parsed.tenant):
+                return version_record(versions.resolve(connection, parsed, field=field))
 
     def values(self, digest: str) -> npt.NDArray[np.float32]:
         """The values of a digest, `[P, D]` float32, read-only. They are compared with the digest on every
@@ -154,11 +156,11 @@ class Prompts(StoreBase):
         # Done outside the lock, so that the disk's syncs delay nobody. Also done if the version exists,
         # because that repairs a damaged blob.
         self._blobs.put(digest, content, now=self._clock())
-        with self._database.read() as connection:
+        with self._database.read(draft.tenant) as connection:
             same = find_same(connection, draft)
         if same is not None:
             return Published(same, created=False)
-        with self._database.write() as connection:
+        with self._database.write(draft.tenant) as connection:
             same = find_same(connection, draft)
             if same is not None:
                 return Published(same, created=False)
@@ -176,7 +178,7 @@ class Prompts(StoreBase):
 
     def _no_values(self, digest: str) -> CorruptError | NotFoundError:
         """The error for values that are missing: they were lost, or nothing needs them any more."""
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             query = select(blob_table.c.reference_count).where(blob_table.c.digest == digest)
             needed = connection.execute(query).scalar()
         if needed:

@@ -34,7 +34,7 @@ class Versions(StoreBase):
         """A live version. NotFoundError: `unknown_task`, `unknown_version`."""
         check_owner(tenant, task)
         reference = Reference(tenant, task, version=check_version(number), alias=None)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return version_record(resolve(connection, reference, field="version"))
 
     def list_versions(
@@ -44,7 +44,7 @@ class Versions(StoreBase):
         check_owner(tenant, task)
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_version)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             row = find_task(connection, tenant, task)
             query = _versions().where(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
             if before is not None:
@@ -63,7 +63,7 @@ class Versions(StoreBase):
         check_owner(tenant, task, deleted_by)
         number = check_version(number)
 
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             row = resolve(connection, Reference(tenant, task, version=number, alias=None), field="version")
             named = [

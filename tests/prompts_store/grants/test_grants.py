@@ -12,7 +12,6 @@ from sqlalchemy import event
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
 from prompts_store.grants import grants as grants_module
-from prompts_store.grants import rows
 from prompts_store.grants.records import GrantKind
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_prompt
@@ -108,22 +107,6 @@ def test_members_of_other_tenants_take_a_grant(filled: PromptStore) -> None:
     filled.delete_task("acme", "sst2")  # what birch made of it keeps nobody from that
     assert filled.resolve_ensemble("mix", tenant="birch").members == tuple(members)
     assert filled.check().clean
-
-
-def test_a_grant_that_ends_while_an_ensemble_is_made_is_noticed(
-    filled: PromptStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    filled.share("task", "acme", "sst2", "birch", ["infer"])
-
-    def revoked_meanwhile(*which: Any, **how: Any) -> None:
-        monkeypatch.undo()
-        rows.require(*which, **how)
-        filled.unshare("task", "acme", "sst2", "birch")
-
-    monkeypatch.setattr(rows, "require", revoked_meanwhile)
-    with pytest.raises(NotFoundError):
-        filled.publish_ensemble("birch", "mix", [EnsembleMember("acme", "sst2", 1)])
-    assert filled.list_ensembles("birch").items == ()
 
 
 @contextmanager
