@@ -20,6 +20,7 @@ from prompts_store.database.tables import tasks
 from prompts_store.ensembles.ensembles import Ensembles
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.files.data_files import DataFiles
+from prompts_store.grants.grants import Grants
 from prompts_store.jobs.claims import JobClaims
 from prompts_store.jobs.jobs import Jobs
 from prompts_store.tasks.aliases import Aliases
@@ -47,6 +48,7 @@ class PromptStore(
     Versions,
     Aliases,
     Ensembles,
+    Grants,
     DataFiles,
     Jobs,
     JobClaims,

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from prompts_store.audit import chain
 from prompts_store.database import database
 from prompts_store.database.migrate import alembic_config, is_empty
+from prompts_store.grants import rows as grants
 from prompts_store.tenants import feed, standing
 
 
@@ -29,5 +30,7 @@ def older_store(revision: str) -> Iterator[None]:
         patch.setattr(database, "upgrade", upgrade)
         patch.setattr(feed, "record", lambda *told, **now: None)
         patch.setattr(chain, "append", lambda *told, **facts: None)
+        patch.setattr(grants, "require", lambda *which, **how: None)
+        patch.setattr(grants, "revoke_all", lambda *which, **now: None)
         patch.setattr(standing, "require_not_deleted", lambda connection, tenant: None)
         yield

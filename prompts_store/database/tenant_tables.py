@@ -1,6 +1,7 @@
 """The tables of tenants, their keys and the change feed, beside those of `tables`.
 
     tenants 1---n keys          changes: what other processes must look at again
+                                grants: what a tenant lets others use
 
 Rows of tenants and keys are never removed, so no name and no public part ever means two things. Rows of other
 tables name their tenant by its name and need no row here: a store is also used without tenants.
@@ -82,4 +83,21 @@ changes = Table(
     Column("kind", String(32), nullable=False),
     Column("tenant", NAME, nullable=False),
     Column("subject", Text, nullable=False),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    # The owner. What it grants is named, not pointed to: a grant ends in the transaction that deletes it.
+    Column("tenant", NAME, primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("name", NAME, primary_key=True),
+    # A tenant's name, or * for everybody.
+    Column("grantee", NAME, primary_key=True),
+    Column("rights", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    CheckConstraint("kind IN ('task', 'ensemble')", name="kind"),
+    CheckConstraint("grantee <> tenant", name="grantee"),
+    Index("ix_grants_grantee", "grantee", "tenant", "name"),
 )

@@ -8,6 +8,7 @@ from prompts_store import checks
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import task_labels, tasks, versions
+from prompts_store.grants import rows as grants
 from prompts_store.names import check_name, check_prefix
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page, TaskRecord
@@ -95,7 +96,7 @@ class Tasks(StoreBase):
 
         Raises:
             NotFoundError: `unknown_task`.
-            ConflictError: a live ensemble has one of its versions as a member.
+            ConflictError: a live ensemble of the tenant has one of its versions as a member.
         """
         check_owner(tenant, task, deleted_by)
 
@@ -117,6 +118,7 @@ class Tasks(StoreBase):
                 .where(tasks.c.id == row.id)
                 .values(deleted_at=now, deleted_by=deleted_by, live_versions=0, description="")
             )
+            grants.revoke_all(connection, "task", tenant, task, now=now)
             feed.record(connection, "task_deleted", tenant, task, now=now)
             before = {"versions": row.live_versions}
             chain.append(connection, "task.delete", tenant, task, now=now, before=before)

@@ -33,6 +33,10 @@ ChangeKind = Literal[
     "ensemble_deleted",
     "ensemble_alias_moved",
     "ensemble_alias_removed",
+    "task_shared",
+    "task_unshared",
+    "ensemble_shared",
+    "ensemble_unshared",
 ]
 """A newer process may write others: whoever does not know one takes it as a change of everything."""
 

@@ -65,6 +65,10 @@ KINDS = {
         "Move it to a live version: `chorus tasks promote TASK VERSION --alias ALIAS`. An ensemble's alias "
         "goes when the ensemble is deleted.",
     ),
+    "dangling_grant": Kind(
+        "Something is granted that is not there. What is made under its name would be shared at once.",
+        "`chorus store check --repair` ends the grant.",
+    ),
     "wrong_manifest": Kind(
         "A version's template, labels, settings or base are not the published ones.",
         "Publish the version again from its source, promote that one, and delete this one.",

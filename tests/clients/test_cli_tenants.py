@@ -21,6 +21,7 @@ from chorus_server.tenancy.principal import Scope
 from prompts_store.tenants.key_format import public_part
 from prompts_store.tenants.records import TENANT_STATUSES
 from tests.clients.operated import Operated
+from tests.server.api.api_harness import prompt
 
 Run = Callable[..., Result]
 
@@ -217,6 +218,47 @@ def test_what_is_no_moment_to_come_is_explained(text: str, words: str) -> None:
     with pytest.raises(click.BadParameter) as raised:
         moment(text)
     assert raised.value.message.startswith(f"{text!r} {words}")
+
+
+def test_sharing(operated: Operated, run: Run) -> None:
+    for tenant in ("cli-lender", "cli-borrower"):
+        told(run("tenants", "create", tenant))
+    scopes = [
+        word for scope in ("infer", "prompts:read", "prompts:write", "admin") for word in ("--scope", scope)
+    ]
+    lender, borrower = (
+        told(run("keys", "create", "app", "--tenant", tenant, *scopes)).strip()
+        for tenant in ("cli-lender", "cli-borrower")
+    )
+    with Client(operated.url, lender) as client:
+        client.tasks.push("mood", prompt(2))
+        client.ensembles.create("panel", ["mood"])
+    assert told(run("shared", key=borrower)) == "Nothing is shared with you.\n"
+    assert told(run("tasks", "grants", "mood", key=lender)) == "It is shared with nobody.\n"
+    shared = run("tasks", "share", "mood", "--with", "cli-borrower", key=lender)
+    assert told(shared) == "mood is shared with cli-borrower: infer\n"
+    rights = ("--right", "read", "--right", "infer")
+    assert parsed(run("tasks", "share", "mood", "--with", "*", *rights, "--json", key=lender))["rights"] == [
+        "infer",
+        "read",
+    ]
+    panel = run("ensemble", "share", "panel", "--with", "*", key=lender)
+    assert told(panel) == "panel is shared with all tenants: infer\n"
+    listed = told(run("tasks", "grants", "mood", key=lender)).splitlines()
+    assert listed[0].split() == ["tenant", "rights", "granted", "by"] and listed[1].startswith("all tenants")
+    lines = told(run("shared", key=borrower)).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["cli-lender/mood", "task"],
+        ["cli-lender/panel", "ensemble"],
+    ]
+    found = parsed(run("shared", "--kind", "ensemble", "--json", key=borrower))
+    assert found == {"shared": [{"kind": "ensemble", "reference": "cli-lender/panel", "rights": ["infer"]}]}
+    assert len(parsed(run("ensemble", "grants", "panel", "--json", key=lender))["grants"]) == 1
+    for words in (("tasks", "unshare", "mood"), ("ensemble", "unshare", "panel")):
+        ended = told(run(*words, "--with", "*", key=lender))
+        assert ended == f"{words[2]} is no longer shared with all tenants\n"
+    assert run("tasks", "unshare", "mood", "--with", "*", key=lender).exit_code == 1
+    assert run("tasks", "share", "mood", key=lender).exit_code == 2
 
 
 def test_the_commands_know_the_servers_scopes_and_statuses() -> None:

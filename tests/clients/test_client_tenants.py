@@ -127,6 +127,57 @@ def test_an_admin_keeps_to_its_tenant_and_to_its_scopes(operated: Operated, oper
         assert elsewhere.value.code == "unknown_tenant"
 
 
+def test_a_task_and_an_ensemble_are_shared_used_and_taken_back(operated: Operated, operator: Client) -> None:
+    keys = {}
+    for tenant in ("lender", "borrower"):
+        operator.tenants.create(tenant)
+        scopes = ["infer", "prompts:read", "prompts:write", "admin"]
+        keys[tenant] = operator.keys.create("app", tenant=tenant, scopes=scopes).key
+    with Client(operated.url, keys["lender"]) as lender, Client(operated.url, keys["borrower"]) as borrower:
+        lender.tasks.push("mood", prompt(2))
+        lender.ensembles.create("panel", ["mood"])
+        made = lender.tasks.share("mood", "borrower", ["infer", "read"])
+        assert (made.grantee, made.rights, made.created_by) == ("borrower", ["infer", "read"], "app")
+        assert lender.tasks.grants("mood") == [made]
+        assert lender.ensembles.share("panel", "*").rights == ["infer"]
+        assert [grant.grantee for grant in lender.ensembles.grants("panel")] == ["*"]
+        assert [(item.kind, item.reference) for item in borrower.shared()] == [
+            ("task", "lender/mood"),
+            ("ensemble", "lender/panel"),
+        ]
+        assert [item.reference for item in borrower.shared("ensemble")] == ["lender/panel"]
+        assert borrower.generate("lender/mood", input="x", max_new_tokens=2).one.task == "lender/mood"
+        assert borrower.tasks.get("lender/mood").latest == 1
+        assert borrower.tasks.artifact("lender/mood") == lender.tasks.artifact("mood")
+        assert borrower.ensemble("lender/panel", inputs=["x"]).results[0].members[0].task == "lender/mood"
+        with pytest.raises(errors.NotFoundError):
+            borrower.tasks.delete("lender/mood")
+        lender.tasks.unshare("mood", "borrower")
+        lender.ensembles.unshare("panel", "*")
+        for ask in (
+            lambda: borrower.generate("lender/mood", input="x"),
+            lambda: borrower.tasks.get("lender/mood"),
+        ):
+            with pytest.raises(errors.NotFoundError) as gone:
+                ask()
+            assert gone.value.code == "unknown_task"
+        with pytest.raises(errors.NotFoundError) as none:
+            lender.tasks.unshare("mood", "borrower")
+        assert none.value.code == "unknown_grant" and borrower.shared() == []
+
+    async def awaited() -> None:
+        async with (
+            AsyncClient(operated.url, keys["lender"]) as lender,
+            AsyncClient(operated.url, keys["borrower"]) as borrower,
+        ):
+            await lender.tasks.share("mood", "borrower")
+            assert [item.reference for item in await borrower.shared()] == ["lender/mood"]
+            await lender.tasks.unshare("mood", "borrower")
+            assert await lender.tasks.grants("mood") == []
+
+    asyncio.run(awaited())
+
+
 def test_me(operated: Operated, operator: Client, api: Any) -> None:
     me = operator.me()
     assert me.key is not None and me.tenant.tenant == "default" and me.tenant.status == "active"

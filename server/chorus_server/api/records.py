@@ -7,6 +7,7 @@ from typing import Any
 
 from chorus_server.tuning.document.earlier_names import renamed_version
 from prompts_store.base import utc_now
+from prompts_store.grants.records import Grant, Shared
 from prompts_store.records import AliasMove, EnsembleVersion, PromptVersion, TaskRecord
 from prompts_store.tenants.records import Key, Tenant
 
@@ -71,6 +72,22 @@ def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict
         "created_at": ensemble.created_at,
         "aliases": dict(aliases),
     }
+
+
+def grant_json(grant: Grant) -> dict[str, Any]:
+    """A grant of a task or an ensemble that is known."""
+    return {
+        "grantee": grant.grantee,
+        "rights": list(grant.rights),
+        "created_at": grant.created_at,
+        "created_by": grant.created_by,
+    }
+
+
+def shared_json(shared: Shared) -> dict[str, Any]:
+    """What another tenant shares."""
+    reference = f"{shared.tenant}/{shared.name}"
+    return {"kind": shared.kind, "reference": reference, "rights": list(shared.rights)}
 
 
 def tenant_json(tenant: Tenant) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from prompts_store import PromptStore
 from prompts_store.errors import NotFoundError
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt
+from prompts_store.upkeep import purging
 from prompts_store.upkeep.purging import PurgeReport
 
 SPEC = {"base_fingerprint": "base"}
@@ -61,15 +62,32 @@ def test_more_than_a_page_goes(store: PromptStore, monkeypatch: pytest.MonkeyPat
     assert store.purge_tenants() == PurgeReport(5, 5, 5, 5, ["acme"])
 
 
-def test_what_others_need_stays_until_they_do_not(store: PromptStore) -> None:
+def test_what_was_shared_goes_too_whoever_uses_it(store: PromptStore) -> None:
     fill(store, "acme")
+    store.share("task", "acme", "task-1", "other", ["infer"])
     store.publish_ensemble("other", "borrowed", [EnsembleMember("acme", "task-1", 1)])
     store.delete_tenant("acme", grace_seconds=0)
-    assert store.purge_tenants() == PurgeReport(1, 1, 1, 2, waiting=["acme"])
-    assert left(store, "acme") == (1, 0, 0, 0)
-    assert store.purge_tenants() == PurgeReport(waiting=["acme"])
-    store.delete_ensemble("other", "borrowed")
-    assert store.purge_tenants() == PurgeReport(tasks=1, purged=["acme"])
+    assert store.purge_tenants() == PurgeReport(1, 1, 2, 2, purged=["acme"])
+    assert left(store, "acme") == (0, 0, 0, 0)
+    assert store.list_shared("other").items == ()
+
+
+def test_grants_to_a_tenant_that_is_no_more_end_and_its_owners_are_told(
+    store: PromptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "_GRANTS_AT_ONCE", 2)
+    fill(store, "acme")
+    store.create_tenant("gone")
+    for kind, name in (("task", "task-1"), ("task", "task-2"), ("ensemble", "team")):
+        for grantee in ("gone", "other"):
+            store.share(kind, "acme", name, grantee, ["infer"])  # type: ignore[arg-type]
+    store.delete_tenant("gone", grace_seconds=0)
+    assert store.purge_tenants() == PurgeReport(grants=3, purged=["gone"])
+    assert [grant.grantee for grant in store.list_grants("task", "acme", "task-1")] == ["other"]
+    told = [row for row in store.audit_rows("acme", limit=500) if row.action.endswith(".unshare")]
+    assert [(row.subject, row.before) for row in told] == [
+        (name, {"grantee": "gone", "rights": ["infer"]}) for name in ("task-1", "task-2", "team")
+    ]
 
 
 def test_a_job_that_runs_is_told_to_stop_and_its_file_stays_until_then(store: PromptStore) -> None:

@@ -22,6 +22,8 @@ def filled(disk_store: PromptStore) -> PromptStore:
     disk_store.publish_ensemble(
         "acme", "team", [EnsembleMember("acme", "a", 1), EnsembleMember("acme", "b", 1)]
     )
+    disk_store.share("task", "acme", "a", "*", ["infer"])
+    disk_store.share("ensemble", "acme", "team", "birch", ["infer"])
     disk_store.delete_version("acme", "a", 3)
     return disk_store
 
@@ -97,6 +99,8 @@ _TAMPERED = [
     ("UPDATE versions SET template = 'other {text}' WHERE number = 2", "wrong_manifest", False),
     ("UPDATE aliases SET number = 3 WHERE owner_id = 1", "dangling_alias", False),
     ("UPDATE ensemble_versions SET deleted_at = 1", "dangling_alias", False),
+    ("UPDATE grants SET name = 'c' WHERE kind = 'task'", "dangling_grant", True),
+    ("UPDATE grants SET name = 'c' WHERE kind = 'ensemble'", "dangling_grant", True),
     ("DELETE FROM versions WHERE number = 1", "database", False),
     ("DROP TRIGGER audit_not_changed; UPDATE audit SET actor = 'bob'", "audit_log", False),
     ("DROP TRIGGER audit_heads_not_removed; DELETE FROM audit_heads", "audit_log", False),

@@ -84,6 +84,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/openapi.json"): NONE,
     ("GET", "/v1/model"): NONE,
     ("GET", "/v1/me"): NONE,
+    ("GET", "/v1/shared"): NONE,
     ("GET", "/v1/tasks"): NONE,
     ("GET", "/v1/ensembles"): NONE,
     ("GET", "/v1/files"): NONE,
@@ -128,6 +129,18 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}")
     + anywhere("/v1/ensembles/{ensemble}?alias=live"),
     ("DELETE", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}"),
+    ("GET", "/v1/tasks/{task}/grants"): anywhere(f"{TASK}/grants"),
+    ("PUT", "/v1/tasks/{task}/grants/{grantee}"): anywhere(
+        f"{TASK}/grants/{{grantee}}", sent({"rights": ["infer"]})
+    ),
+    ("DELETE", "/v1/tasks/{task}/grants/{grantee}"): anywhere(f"{TASK}/grants/{{grantee}}"),
+    ("GET", "/v1/ensembles/{name}/grants"): anywhere("/v1/ensembles/{ensemble}/grants"),
+    ("PUT", "/v1/ensembles/{name}/grants/{grantee}"): anywhere(
+        "/v1/ensembles/{ensemble}/grants/{grantee}", sent({"rights": ["infer"]})
+    ),
+    ("DELETE", "/v1/ensembles/{name}/grants/{grantee}"): anywhere(
+        "/v1/ensembles/{ensemble}/grants/{grantee}"
+    ),
     ("GET", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
     ("DELETE", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
     ("POST", "/v1/tuning/jobs"): (
@@ -236,7 +249,9 @@ def stock(world: World) -> None:
     rows = f"text\tlabel\n{CANARY}\tyes\n".encode()
     file = made("POST", f"/v1/files?name={CANARY}.tsv", content=rows, headers=RAW)["id"]
     document = job(task="secret", data={"train": {"file": file}})
-    names |= {"task": "secret", "ensemble": "panel", "alias": "hidden", "file": file}
+    names |= {"task": "secret", "ensemble": "panel", "alias": "hidden", "file": file, "grantee": "friends"}
+    made("PUT", "/v1/tasks/secret/grants/friends", json={"rights": ["infer", "read"]})
+    made("PUT", "/v1/ensembles/panel/grants/friends", json={"rights": ["infer", "read"]})
     names["job"] = made("POST", "/v1/tuning/jobs", json=document)["id"]
     names["key"] = made("GET", "/v1/keys")["keys"][0]["id"]
     good = world.keys["good"]
@@ -249,7 +264,7 @@ def stock(world: World) -> None:
 def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     """Names of what nobody has."""
     ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in ("file", "job", "key")}
-    missing = {"task": "missing", "ensemble": "missing", "alias": "missing"}
+    missing = {"task": "missing", "ensemble": "missing", "alias": "missing", "grantee": "missing"}
     return {**names, **missing, **ids, "tenant": tenant}
 
 
@@ -342,6 +357,8 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
             answer = world.send("GET", url, world.keys["good"])
             assert answer.status_code == 200
             assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
+    answer = world.send("GET", "/v1/shared", world.keys["good"])
+    assert (answer.status_code, answer.json()["shared"]) == (200, [])
     for path in ("/v1/audit", "/v1/audit?format=jsonl"):
         assert "theirs" in world.send("GET", path, world.keys["theirs"]).text
         answer = world.send("GET", path, world.keys["good"])

@@ -104,7 +104,8 @@ def _check_given(principal: Principal, body: KeyBody) -> None:
             "Your key may name some tasks only, so a key that it makes does too: send tasks.", field="tasks"
         )
     for i, pattern in enumerate(body.tasks):
-        if pattern not in principal.tasks and ("*" in pattern or not principal.may_name(pattern)):
+        owner, _, name = pattern.rpartition("/")
+        if pattern not in principal.tasks and ("*" in pattern or not principal.may_name(name, owner or None)):
             raise ForbiddenError(
                 "Your key may not name all of these tasks itself: send its own patterns, or names that they "
                 "fit.",

@@ -48,6 +48,8 @@ ENSEMBLE_VERSION: list[dict[str, Any]] = [{"tasks": ["sst2", "sst2-b"], "vote": 
 
 ALIAS: list[dict[str, Any]] = [{"version": 1}]
 
+GRANT: list[dict[str, Any]] = [{"rights": ["infer"]}, {"rights": ["infer", "read"]}]
+
 ROLLBACK: list[dict[str, Any]] = [{"alias": "live"}]
 
 TENANT: list[dict[str, Any]] = [

@@ -18,7 +18,7 @@ from prompts_store.tenants.task_patterns import MAX_PATTERNS
 
 _Name = Annotated[str, Field(min_length=1, max_length=64)]
 _DisplayName = Annotated[str, Field(max_length=256)]
-_Pattern = Annotated[str, Field(min_length=1, max_length=64)]
+_Pattern = Annotated[str, Field(min_length=1, max_length=129)]
 _Weight = Annotated[float, Field(strict=False, gt=0, le=1e6)]
 
 
@@ -95,7 +95,7 @@ class KeyBody(RequestModel):
         None,
         min_length=1,
         description="Patterns of the tasks and ensembles that it may name: `*` stands for any characters. "
-        "Left out: any.",
+        "What others share is named with its owner, `acme/*`. Left out: any.",
     )
     expires_at: _Moment | None = Field(None, description="From when on it is refused. Left out: never.")
 

@@ -156,7 +156,10 @@ async def _pinned(
     runs."""
     base, field = services.base(), path("initial_prompt")
     reference = prompt.initial_prompt or ""
-    version = await services.library.resolve(reference, principal.tenant, field, patterns=principal.tasks)
+    # Training goes on from its values, so asking it is not enough.
+    version = await services.library.resolve(
+        reference, principal.tenant, field, patterns=principal.tasks, right="read"
+    )
     check_base(version, base.fingerprint, field)
     rows, width = version.manifest.length, version.manifest.width
     if (rows, width) != (prompt.recipe.prompt_length, base.width):
