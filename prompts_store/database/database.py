@@ -161,7 +161,7 @@ class Database:
         """Why tenants are kept apart by the queries' own conditions alone; None if row-level security stands
         behind them."""
         if self.embedded:
-            return "SQLite has no row-level security"
+            return "SQLite has none"
         with self.read(EVERY_TENANT) as connection:
             return postgresql.fence_fault(connection)
 
