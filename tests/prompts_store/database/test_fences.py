@@ -181,7 +181,8 @@ def leaks(store: PromptStore) -> list[str]:
             except NotFoundError:
                 pass
             except StoreError as error:
-                assert error.code == "invalid_cursor", error
+                if error.code != "invalid_cursor":
+                    found.append(f"told {error}")
     assert len(changed) > 20
     return found
 
