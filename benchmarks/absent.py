@@ -8,8 +8,9 @@ has, by turns, in random order. *Uploaded*: values, and bytes of a data file, th
 nobody has. For each, the difference of the two medians, beside the 99.9th percentile of what it is when the
 two of each pair are swapped at random: a difference beyond that is told by the clock.
 
-The control is a server that leaks: it looks for the name among all tenants when the caller has none, and
-stores no blob that is there. There the difference must be found.
+The control is a server that leaks: it looks for a task's name among all tenants when the caller has none, and
+stores no values that are there. There the difference must be found in `task`, `version`, `generate` and
+`upload of values`; files are left as they are.
 Writes benchmarks/results/DATE-MACHINE-absent.json, unless --pairs is given.
 """
 
