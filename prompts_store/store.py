@@ -179,12 +179,19 @@ class PromptStore(
         )
         return checker.run()
 
+    def fence_fault(self) -> str | None:
+        """Why row-level security does not stand behind the store's own conditions; None if it does."""
+        return self._database.fence_fault()
+
     @property
     def _identity(self) -> Identity:
         return Identity(self._database, self._blobs, self._contents, self._clock)
 
     def _begin(self) -> None:
-        """Give ids to what was just created, and log if the database and the folders do not fit."""
+        """Give ids to what was just created, and log if the database and the folders do not fit, or if a
+        server's row-level security does not stand."""
+        if not self._database.embedded and (fault := self._database.fence_fault()):
+            LOG.warning("row-level security is not up: %s; see deploy/postgresql/roles.sql", fault)
         try:
             self._identity.settle()
             with self._database.read(EVERY_TENANT) as connection:

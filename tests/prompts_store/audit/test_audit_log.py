@@ -165,7 +165,8 @@ UNTOLD = {
 
 READS = {
     "acting_for", "alias_history", "aliases", "audit_rows", "audited", "changes_after", "check_readable",
-    "check_writable", "close", "ensemble_alias_history", "every_audit_row", "file_path", "find_key",
+    "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault", "file_path",
+    "find_key",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",
     "in_memory", "job_events", "last_change", "last_ensemble_number", "last_number", "list_ensembles",
@@ -425,7 +426,7 @@ def test_the_head_is_locked_while_a_row_is_appended(
 ) -> None:
     """Also for who writes without the publish lock. Without the head's, the second gets the first one's
     number, and its transaction fails."""
-    url = postgres_server.emptied()
+    url = postgres_server.emptied("chorus")
     if not locked:
         plain = chain._HEAD.with_for_update(read=False)
         plain._for_update_arg = None
