@@ -163,7 +163,7 @@ READS = {
     "in_memory", "job_events", "last_change", "last_ensemble_number", "last_number", "list_ensembles",
     "list_files", "list_jobs", "list_keys", "list_tasks", "list_tenants", "list_versions", "open", "pairing",
     "plan_collection", "resolve", "resolve_ensemble", "usage", "values", "verify_audit",
-    "check_file_room", "check_version_room", "soft_limit", "stored_use",
+    "check_file_room", "check_version_room", "soft_limit", "stored_use", "was_purged",
 }  # fmt: skip
 
 
