@@ -77,7 +77,7 @@ def test_limits_and_retention_are_given_replaced_and_removed(operated: Operated,
             assert me.tenant.limits == LIMITS and me.left["stored"]["prompts"] == 0
             assert me.key is not None and me.key.limits == {"queued": {"requests": 1}}
             with pytest.raises(errors.QuotaExceededError) as full:
-                await client.tasks.upload("sst2", prompt(3))
+                await client.tasks.push("sst2", prompt(3))
             assert full.value.code == "limit_reached"
             assert full.value.limit == {
                 "name": "stored.prompts", "window": None, "limit": 0, "used": 0, "subject": "tenant",
