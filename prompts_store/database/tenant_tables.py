@@ -2,15 +2,18 @@
 
     tenants 1---n keys          changes: what other processes must look at again
                                 grants: what a tenant lets others use
+    stored_use: how much of what is limited each tenant keeps
 
-Rows of tenants and keys are never removed, so no name and no public part ever means two things. Rows of other
-tables name their tenant by its name and need no row here: a store is also used without tenants.
+Rows of tenants are never removed, so no name ever means two things; those of keys go with the purge of their
+tenant. Rows of other tables name their tenant by its name and need no row here: a store is also used without
+tenants.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -72,6 +75,16 @@ keys = Table(
     Column("last_used_at", Instant, nullable=True),
     Index("ix_keys_tenant", "tenant", "number"),
     Index("ix_keys_name", "tenant", "name"),
+)
+
+stored_use = Table(
+    "stored_use",
+    metadata,
+    # Sums over the tenant's rows, kept as these change: to add up 100,000 versions takes too long to publish.
+    Column("tenant", NAME, primary_key=True),
+    Column("prompts", BigInteger, nullable=False),
+    Column("prompt_bytes", BigInteger, nullable=False),
+    Column("file_bytes", BigInteger, nullable=False),
 )
 
 changes = Table(

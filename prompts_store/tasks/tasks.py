@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import BigInteger, and_, cast, func, select, update
 
 from prompts_store import checks
 from prompts_store.audit import chain
@@ -22,7 +22,7 @@ from prompts_store.tasks.rows import (
     unknown_task,
 )
 from prompts_store.tasks.versions import require_no_ensemble
-from prompts_store.tenants import feed
+from prompts_store.tenants import feed, stored
 
 _CURSOR = "tasks"
 # Greater than every character of a name.
@@ -109,6 +109,10 @@ class Tasks(StoreBase):
                 aliasing.remove(connection, aliasing.TASKS, row.id, alias, moved_by=deleted_by, now=now)
             refresh_labels(connection, row.id)
             alive = and_(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
+            values = func.sum(cast(versions.c.length, BigInteger) * versions.c.width)
+            number, size = connection.execute(select(func.count(), values).where(alive)).one()
+            kept = {"prompts": -number, "prompt_bytes": -stored.VALUE_BYTES * int(size or 0)}
+            stored.add(connection, tenant, **kept)
             counts.release_all(connection, alive, now)
             connection.execute(
                 update(versions).where(alive).values(deleted_at=now, deleted_by=deleted_by, blob_digest=None)

@@ -22,7 +22,7 @@ from prompts_store.records import Page, PromptVersion, Reference
 from prompts_store.tasks import aliasing, counts
 from prompts_store.tasks.references import check_version
 from prompts_store.tasks.rows import VERSION_COLUMNS, find_task, version_record
-from prompts_store.tenants import feed
+from prompts_store.tenants import feed, stored
 
 _CURSOR = "versions"
 
@@ -80,6 +80,8 @@ class Versions(StoreBase):
                 connection, tenant, versions.c.id == row.id, f"Version {number}", field="version"
             )
             counts.release(connection, row.digest, now)
+            values_bytes = stored.VALUE_BYTES * row.length * row.width
+            stored.add(connection, tenant, prompts=-1, prompt_bytes=-values_bytes)
             connection.execute(
                 update(versions)
                 .where(versions.c.id == row.id)

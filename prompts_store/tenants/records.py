@@ -50,6 +50,23 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredUse:
+    """What a tenant uses of what it keeps, by the names of `limits.StoredAmounts`.
+
+    Attributes:
+        prompts: live versions of all of its tasks.
+        prompt_bytes: of the values of those.
+        training_steps: of this calendar month, UTC: done, and reserved by unfinished jobs.
+    """
+
+    prompts: int
+    prompt_bytes: int
+    file_bytes: int
+    unfinished_jobs: int
+    training_steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """An owner of tasks, ensembles, files, jobs and keys.
 

@@ -36,6 +36,7 @@ from prompts_store.tasks.rows import VERSION_COLUMNS, refresh_labels, version_re
 from prompts_store.upkeep.check_report import CheckReport, Problem
 from prompts_store.upkeep.file_checking import FileChecker
 from prompts_store.upkeep.identity import Identity, database_id
+from prompts_store.upkeep.tenant_checking import tenant_problems
 
 _PAGE = 500
 # How many versions a finding names.
@@ -175,6 +176,7 @@ class Checker:
             *self._label_problems(connection, repair),
             *self._grant_problems(connection, repair),
             *self._files.job_problems(connection, repair=repair),
+            *tenant_problems(connection, repair=repair, now=self._now),
         ]
 
     def _count_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """Takes away what deleted tenants had, once their grace period is over.
 
-By the operations that everybody uses, one transaction each: whatever a purge had done when it was cut off
-stays done, and the next one goes on. Nothing new can be made in a deleted tenant, so it comes to an end.
+By the operations that everybody uses, one transaction each, and then row by row: whatever a purge had
+done when it was cut off stays done, and the next one goes on. Nothing new can be made in a deleted tenant, so
+it comes to an end. What is left is the tenant's name, by which nobody else is ever called, and its audit log.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from prompts_store.pages import MAX_LIMIT
 from prompts_store.records import Page
 from prompts_store.tasks.tasks import Tasks
 from prompts_store.tenants import feed
+from prompts_store.upkeep.erasing import erase
 from prompts_store.usage.usage import Usage
 
 _GRANTS_AT_ONCE = 50
@@ -64,8 +66,8 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
         """Delete the ensembles, tasks and files, cancel the jobs, drop the usage and end the grants of
         tenants whose grace period is over.
 
-        They go as if their tenant had deleted them: tombstones stay, and what nothing names any more goes
-        with the next collection.
+        They go as if their tenant had deleted them. Once all are gone, so do their tombstones and the keys,
+        and with the next collection what nothing names any more.
 
         Raises:
             StoreError: the database failed; purging again goes on.
@@ -92,14 +94,29 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
             report.files += _done(partial(self.delete_file, tenant, file.id))
         report.usage += self.drop_usage_of(tenant)
         report.grants += self._revoke_grants_to(tenant)
-        with self._database.write(tenant) as connection:
+        with self._database.read(tenant) as connection:
             over = not _has_anything(connection, tenant)
-            emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
-            if over and connection.execute(emptied.values(purge_after=None)).rowcount:
+        if over:
+            erase(self._database, tenant)
+            self._end(tenant)
+        (report.purged if over else report.waiting).append(tenant)
+
+    def was_purged(self, tenant: str) -> bool:
+        """Whether there was a tenant of that name, and nothing of it is left."""
+        query = select(tenants.c.name).where(
+            tenants.c.name == tenant, tenants.c.status == "deleted", tenants.c.purge_after.is_(None)
+        )
+        with self._database.read(tenant) as connection:
+            return connection.execute(query).first() is not None
+
+    def _end(self, tenant: str) -> None:
+        emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
+        with self._database.write(tenant) as connection:
+            nothing: dict[str, Any] = {"purge_after": None, "display_name": "", "limits": {}}
+            if connection.execute(emptied.values(**nothing)).rowcount:
                 now = self._clock()
                 feed.record(connection, "tenant_purged", tenant, now=now)
                 chain.append(connection, "tenant.purge", tenant, now=now)
-        (report.purged if over else report.waiting).append(tenant)
 
     def _revoke_grants_to(self, tenant: str) -> int:
         """End what others granted to a tenant that is no more, few at a time; answers with how many."""

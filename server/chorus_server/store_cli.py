@@ -108,7 +108,7 @@ def migrate(config: Path | None, **flags: Any) -> None:
     "removed.",
 )
 @_as_json
-@config_options(*_PLACES, "collect_grace_seconds")
+@config_options(*_PLACES, "collect_grace_seconds", "audit_days")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
@@ -124,7 +124,9 @@ def collect(
     with _opened(config, flags) as (settings, store):
         if not dry_run:
             report = store.collect(
-                grace_seconds=settings.collect_grace_seconds, allow_mass_removal=allow_mass_removal
+                grace_seconds=settings.collect_grace_seconds,
+                allow_mass_removal=allow_mass_removal,
+                audit_days=settings.audit_days,
             )
             click.echo(json.dumps(asdict(report), indent=2) if as_json else _told(report))
             return

@@ -112,6 +112,26 @@ def test_a_new_key_is_alone_on_standard_output_and_works(run: Run) -> None:
     assert "revoked" in told(run("keys", "show", listed["id"], *of))
 
 
+def test_limits_are_given_as_names_and_numbers(run: Run) -> None:
+    limits = ("--limit", "per_minute.requests=600", "--limit", "per_month.tokens.hard=1000000")
+    told(run("tenants", "create", "tight", *limits, "--retention", "usage_days=90"))
+    shown = facts(run("tenants", "show", "tight"))
+    assert shown["limits"].strip() == "per_minute.requests=600, per_month.tokens.hard=1000000"
+    assert shown["retention"].strip() == "usage_days=90"
+    changed = run("tenants", "update", "tight", "--limit", "stored.prompts=1_000", "--default-retention")
+    assert facts(changed)["limits"].strip() == "stored.prompts=1000", "in place of the others"
+    assert facts(changed)["retention"].strip() == "default"
+    made = parsed(run("keys", "create", "app", "--scope", "infer", "--tenant", "tight", "--json",
+                      "--limit", "in_flight.requests=4"))  # fmt: skip
+    who = facts(run("whoami", key=made["key"]))
+    assert who["limits of the key"].strip() == "in_flight.requests=4"
+    assert who["left"].strip() == "stored.prompts=1000"
+    of = (made["id"], "--tenant", "tight")
+    assert "queued.tokens=9" in told(run("keys", "update", *of, "--limit", "queued.tokens=9"))
+    assert facts(run("keys", "update", *of, "--no-limits"))["limits"].strip() == "none"
+    assert parsed(run("tenants", "update", "tight", "--no-limits", "--json"))["limits"] == {}
+
+
 def test_json_is_what_the_server_said(run: Run, operated: Operated) -> None:
     with Client(operated.url, operated.key) as client:
         made = parsed(run("tenants", "create", "jsons", "--json"))
@@ -132,7 +152,16 @@ def test_json_is_what_the_server_said(run: Run, operated: Operated) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "stderr"),
     [
-        (("tenants", "update", "default"), 2, "There is nothing to change: give --display-name or --weight."),
+        (("tenants", "update", "default"), 2,
+         "There is nothing to change: give --display-name, --weight, --limit or --retention."),
+        (("tenants", "update", "default", "--limit", "a=1", "--no-limits"), 2, "not both"),
+        (("tenants", "update", "default", "--limit", "a.b"), 2, "'a.b' is not NAME=NUMBER: write per_"),
+        (("tenants", "update", "default", "--retention", "usage_days=x"), 2, "write usage_days=90"),
+        (("tenants", "update", "default", "--limit", "a.b=1", "--limit", "a.b=2"), 2, "a.b is given twice"),
+        (("tenants", "update", "default", "--limit", "a=1", "--limit", "a.b=2"), 2, "is a number already"),
+        (("tenants", "update", "default", "--limit", "per_day.requests=1"), 1,
+         "chorus: unknown_field in limits.per_day: "),
+        (("keys", "update", "key-0"), 2, "There is nothing to change: give --limit or --no-limits."),
         (("tenants", "create", "default"), 1, "chorus: tenant_exists in tenant: "),
         (("tenants", "delete", "default", "--yes"), 1, "chorus: conflict in tenant: "),
         (("keys", "create", "app"), 2, "Missing option '--scope'"),

@@ -58,6 +58,41 @@ def test_the_life_of_a_tenant(operator: Client) -> None:
     assert taken.value.code == "tenant_exists"
 
 
+LIMITS = {"per_minute": {"requests": 600}, "stored": {"prompts": 0}}
+
+
+def test_limits_and_retention_are_given_replaced_and_removed(operated: Operated, operator: Client) -> None:
+    made = operator.tenants.create("limited", limits=LIMITS, retention={"usage_days": 90})
+    assert (made.limits, made.retention) == (LIMITS, {"usage_days": 90, "audit_days": None})
+    assert operator.tenants.update("limited", weight=2).limits == LIMITS
+    key = operator.keys.create(
+        "app", scopes=["prompts:write"], limits={"per_minute": {"tokens": 5}}, tenant="limited"
+    )
+    assert key.limits == {"per_minute": {"tokens": 5}}
+    assert operator.keys.update(key, limits={"queued": {"requests": 1}}).limits == {"queued": {"requests": 1}}
+
+    async def use() -> None:
+        async with AsyncClient(operated.url, key.key) as client:
+            me = await client.me()
+            assert me.tenant.limits == LIMITS and me.left["stored"]["prompts"] == 0
+            assert me.key is not None and me.key.limits == {"queued": {"requests": 1}}
+            with pytest.raises(errors.QuotaExceededError) as full:
+                await client.tasks.push("sst2", prompt(3))
+            assert full.value.code == "limit_reached"
+            assert full.value.limit == {
+                "name": "stored.prompts", "window": None, "limit": 0, "used": 0, "subject": "tenant",
+            }  # fmt: skip
+        async with AsyncClient(operated.url, operated.key) as client:
+            changed = await client.tenants.update("limited", limits={}, retention={})
+            assert changed.limits == {} and set(changed.retention.values()) == {None}
+            assert (await client.keys.update(key, limits={})).limits == {}
+
+    asyncio.run(use())
+    with pytest.raises(errors.InvalidInputError) as wrong:
+        operator.tenants.update("limited", limits={"per_month": {"tokens": {"soft": 2, "hard": 1}}})
+    assert wrong.value.field == "limits.per_month.tokens.soft" and wrong.value.limit is None
+
+
 def test_lists_follow_every_page(operator: Client) -> None:
     for number in range(3):
         operator.tenants.create(f"page-{number}")

@@ -7,7 +7,7 @@ has nothing of the kind.
 from alembic import op
 
 revision = "0012"
-down_revision = "0008"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
@@ -27,7 +27,7 @@ $$"""
 
 OWNED = (
     "tasks", "task_labels", "ensembles", "files", "jobs", "keys", "changes", "audit", "audit_heads", "usage",
-    "usage_hours", "grants",
+    "usage_hours", "stored_use", "training_steps", "grants",
 )  # fmt: skip
 # A child is seen by whoever sees its owner, whose own policy says so: the column, the owner and its key.
 CHILDREN = {

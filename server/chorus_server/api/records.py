@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from chorus_server.tuning.document.earlier_names import renamed_version
@@ -97,6 +98,8 @@ def tenant_json(tenant: Tenant) -> dict[str, Any]:
         "display_name": tenant.display_name,
         "weight": tenant.weight,
         "status": tenant.status,
+        "limits": tenant.limits.document(),
+        "retention": asdict(tenant.retention),
         "created_at": tenant.created_at,
         "created_by": tenant.created_by,
         "suspended_at": tenant.suspended_at,
@@ -115,6 +118,7 @@ def key_json(key: Key) -> dict[str, Any]:
         "name": key.name,
         "scopes": list(key.scopes),
         "tasks": None if key.tasks is None else list(key.tasks),
+        "limits": key.limits.document(),
         "status": "live" if key.is_live(utc_now()) else over,
         "created_at": key.created_at,
         "created_by": key.created_by,

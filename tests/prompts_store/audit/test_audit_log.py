@@ -173,6 +173,7 @@ READS = {
     "list_files", "list_grants", "list_jobs", "list_keys", "list_shared", "list_tasks", "list_tenants",
     "list_versions", "open", "pairing", "plan_collection", "require_grant", "resolve",
     "resolve_ensemble", "usage", "values", "verify_audit",
+    "check_file_room", "check_version_room", "soft_limit", "stored_use", "was_purged",
 }  # fmt: skip
 
 

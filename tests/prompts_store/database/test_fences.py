@@ -51,7 +51,13 @@ def fill(store: PromptStore) -> None:
         store.publish_ensemble(tenant, "team", [EnsembleMember(tenant, "sst2", 1)])
         store.share(tenant, "task", "sst2", "dogwood", ["infer"])
         file = example_file(store, b"rows", tenant=tenant)
-        store.create_job(tenant, "tuning", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
+        store.create_job(
+            tenant,
+            "tuning",
+            {"base_fingerprint": "base"},
+            files={"data.train.file": file.id},
+            training_steps=3,
+        )
         row = UsageRow(i, NOW, tenant, "", "", "", "answered", 1, 1, 1, "request", 0)
         store.record_usage("0123456789abcdef", [row])
 

@@ -170,6 +170,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         Case("/v1/audit?tenant={tenant}&format=jsonl"),
     ),
     ("GET", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
+    ("PATCH", "/v1/keys/{key}"): anywhere("/v1/keys/{key}", sent({"limits": {}})),
     ("DELETE", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
 }
 
