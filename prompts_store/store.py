@@ -14,6 +14,7 @@ from prompts_store.audit.audit_log import AuditLog
 from prompts_store.base import utc_now
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
+from prompts_store.budgets.leases import BudgetLeases
 from prompts_store.database import Database
 from prompts_store.database.privacy import make_private_folder
 from prompts_store.database.tables import tasks
@@ -55,6 +56,7 @@ class PromptStore(
     ChangeFeed,
     AuditLog,
     Usage,
+    BudgetLeases,
 ):
     """Versioned prompts of many tenants, with the files and jobs that make them. Create one with `open`.
 
@@ -129,7 +131,7 @@ class PromptStore(
 
     def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
         """Remove what nothing has needed for longer than the grace period, old rows of the change feed, and
-        months that are no longer kept of audit logs and usage.
+        months that are no longer kept of audit logs and usage, and budgets that nobody uses any more.
 
         Args:
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
@@ -146,6 +148,7 @@ class PromptStore(
         self.drop_changes(self._clock() - CHANGES_KEPT)
         self.drop_audit()
         self.drop_usage()
+        self.drop_budgets()
         self._identity.settle()
         return collector.run(allow_mass_removal=allow_mass_removal)
 

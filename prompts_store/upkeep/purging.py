@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, select, update
 
 from prompts_store.audit import chain
+from prompts_store.budgets.leases import BudgetLeases
 from prompts_store.database.job_tables import files, jobs
 from prompts_store.database.tables import ensembles, tasks
 from prompts_store.database.tenant_tables import tenants
@@ -51,7 +52,7 @@ class PurgeReport:
     usage: int = 0
 
 
-class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
+class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage, BudgetLeases):
     """The end of deleted tenants."""
 
     def purge_tenants(self) -> PurgeReport:
@@ -85,6 +86,7 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
         for file in _all(partial(self.list_files, tenant)):
             report.files += _done(partial(self.delete_file, tenant, file.id))
         report.usage += self.drop_usage_of(tenant)
+        self.drop_budgets_of(tenant)
         with self._database.write() as connection:
             over = not _has_anything(connection, tenant)
             emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
