@@ -1,4 +1,5 @@
-"""Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`.
+"""Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`. Where a
+limit is used up, `quota` says which.
 
 The table `STORE_STATUS` gives each error code of the store its status. A test fails if a code is missing
 there.
@@ -102,12 +103,14 @@ def status_of(error: Exception) -> int:
 
 def error_body(error: ChorusError | StoreError, request_id: str) -> dict[str, Any]:
     """The object under `error`."""
-    return {
+    body = {
         "code": error.code,
         "message": clean(error.message),
         "field": clean(error.field) if error.field else None,
         "request_id": request_id,
     }
+    quota = getattr(error, "quota", None)
+    return body if quota is None else body | {"quota": quota}
 
 
 def clean(text: str) -> str:
