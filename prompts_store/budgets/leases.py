@@ -32,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 _AT_ONCE = 2000
 _COUNTED = {
-    "requests": usage_hours.c.items,
+    "requests": usage_hours.c["items"],
     "tokens": usage_hours.c.tokens_in + usage_hours.c.tokens_out,
     "work_units": usage_hours.c.work_units,
 }

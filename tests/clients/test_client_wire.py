@@ -84,7 +84,8 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "MeAnswer": types.Me,
     "OwnTenant": types.OwnTenant,
     "OwnKey": types.OwnKey,
-    "RequestLimits": types.RequestLimits,
+    "LimitLeft": types.LimitLeft,
+    "OwnLimits": types.OwnLimits,
     "UsageSumAnswer": types.UsageSum,
     "UsageAnswer": types.UsageReport,
 }

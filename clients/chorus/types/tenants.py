@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
@@ -100,8 +101,24 @@ class OwnKey(Wire):
     expires_at: datetime | None = None
 
 
-class RequestLimits(Wire):
-    """How much one request may ask for, and how many of the tenant's jobs may be unfinished."""
+class LimitLeft(Wire):
+    """What is left of one limit of the tenant (`of` is `tenant`) or the key. `limit` is its path, such as
+    `per_minute.requests`; `most` and `left` are None for one that only warns.
+    """
+
+    of: str
+    limit: str
+    most: int | None = None
+    soft: int | None = None
+    used: int
+    left: int | None = None
+    full_in_seconds: float
+
+
+class OwnLimits(Wire):
+    """How much one request may ask for, how many of the tenant's jobs may be unfinished, and what the tenant
+    and the key may use over time.
+    """
 
     max_body_bytes: int
     max_upload_bytes: int
@@ -109,6 +126,9 @@ class RequestLimits(Wire):
     max_labels: int
     max_deadline_seconds: float
     max_unfinished_jobs: int
+    tenant: dict[str, Any] = Field(default_factory=dict)
+    key: dict[str, Any] = Field(default_factory=dict)
+    left: list[LimitLeft] = Field(default_factory=list)
 
 
 class Me(Wire):
@@ -117,4 +137,4 @@ class Me(Wire):
     tenant: OwnTenant
     key: OwnKey | None = None
     scopes: list[str]
-    limits: RequestLimits
+    limits: OwnLimits

@@ -30,6 +30,7 @@ class Told:
     Attributes:
         owner: whose it is.
         full_in, window_seconds: until all may be spent again, and in all.
+        now: the moment, on the monotonic clock.
     """
 
     owner: Owner
@@ -37,6 +38,7 @@ class Told:
     remaining: int
     full_in: float
     window_seconds: float
+    now: float
 
     @property
     def policy(self) -> str:
@@ -49,7 +51,7 @@ def told(owner: Owner, line: BudgetLine, now: float, today: datetime) -> Told:
     """How a limit stands."""
     full_in = line.full_in(now, today)
     window = _SECONDS.get(line.window, 0.0)
-    return Told(owner, line, line.remaining(now), full_in, window)
+    return Told(owner, line, line.remaining(now), full_in, window, now)
 
 
 def refusal(owner: Owner, line: BudgetLine, amount: int, now: float, today: datetime) -> QuotaExceededError:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from chorus_server.engine.requests import GenerateRequest, Origin
 from chorus_server.engine.sampling import Sampling
@@ -23,6 +23,7 @@ from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from prompts_store.tenants.limits import KeyLimits, TenantLimits
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 START = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -69,7 +70,7 @@ class Replica:
         found: list[LeaseAnswer] = self._honest(replica, asks, **options)
         return found
 
-    async def run(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    async def run(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
         return function(*args, **options)
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import AnyCaller
@@ -11,6 +13,7 @@ from chorus_server.api.inference.answers import json_response
 from chorus_server.api.schemas.tenants import MeAnswer
 from chorus_server.api.services import services_of
 from chorus_server.tenancy.principal import Scope
+from chorus_server.tenancy.quota import Told
 
 router = APIRouter(route_class=ChorusRoute, tags=["keys"])
 
@@ -24,6 +27,7 @@ async def me(request: Request, principal: AnyCaller) -> Response:
     key = None
     if principal.key is not None:
         key = await library.read(library.store.get_key, principal.tenant, principal.key)
+    await services.budgets.refresh(principal)
     own_key = {
         "id": principal.key,
         "public": None if key is None else key.public,
@@ -48,6 +52,22 @@ async def me(request: Request, principal: AnyCaller) -> Response:
                 "max_labels": settings.max_labels,
                 "max_deadline_seconds": settings.max_deadline_seconds,
                 "max_unfinished_jobs": settings.tuning_max_unfinished_jobs,
+                "tenant": tenant.limits.document(),
+                "key": {} if key is None else key.limits.document(),
+                "left": [_left(each) for each in services.budgets.limits_of(principal)],
             },
         }
     )
+
+
+def _left(limit: Told) -> dict[str, Any]:
+    line = limit.line
+    return {
+        "of": limit.owner,
+        "limit": line.name,
+        "most": line.most,
+        "soft": line.soft,
+        "used": line.used(limit.now),
+        "left": None if line.most is None else limit.remaining,
+        "full_in_seconds": round(limit.full_in, 3),
+    }

@@ -13,6 +13,7 @@ from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import AnswerModel, documented
 from chorus_server.tenancy.principal import Scope
 from chorus_server.validation import Items, RequestModel
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from prompts_store.tenants.records import TenantStatus
 from prompts_store.tenants.task_patterns import MAX_PATTERNS
 
@@ -149,8 +150,20 @@ class OwnKey(AnswerModel):
     expires_at: datetime | None
 
 
-class RequestLimits(AnswerModel):
-    """What one request may ask for, and how many jobs may be unfinished."""
+class LimitLeft(AnswerModel):
+    """What is left of one limit, now."""
+
+    of: Literal["tenant", "key"]
+    limit: str = Field(description="Its path: `per_minute.requests`.")
+    most: int | None = Field(description="Null for one that only warns.")
+    soft: int | None
+    used: int = Field(description="Or reserved, for what is being answered.")
+    left: int | None
+    full_in_seconds: float = Field(description="Until all of it may be used again.")
+
+
+class OwnLimits(AnswerModel):
+    """What one request may ask for, how many jobs may be unfinished, and what may be used over time."""
 
     max_body_bytes: int
     max_upload_bytes: int
@@ -158,6 +171,9 @@ class RequestLimits(AnswerModel):
     max_labels: int
     max_deadline_seconds: float
     max_unfinished_jobs: int
+    tenant: TenantLimits = Field(description="What the tenant may use; empty for no limits.")
+    key: KeyLimits = Field(description="What the key may use of that.")
+    left: list[LimitLeft] = Field(description="Of the limits in requests, tokens and work units.")
 
 
 class MeAnswer(AnswerModel):
@@ -166,4 +182,4 @@ class MeAnswer(AnswerModel):
     tenant: OwnTenant
     key: OwnKey | None = Field(description="Null where no key was needed.")
     scopes: list[Scope]
-    limits: RequestLimits
+    limits: OwnLimits
