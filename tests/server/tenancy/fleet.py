@@ -52,11 +52,10 @@ class Replica:
         ahead_seconds: by how much its clock is ahead of the others'.
     """
 
-    def __init__(self, store: PromptStore, clock: Callable[[], float], lease: Any = None) -> None:
+    def __init__(self, store: PromptStore, clock: Callable[[], float]) -> None:
         self.store = store
         self.asked, self.away, self.ahead_seconds = 0, False, 0.0
         self._clock = clock
-        self._honest = lease or store.lease_budgets
         self.metrics = BudgetMetrics(MetricsRegistry())
         self.budgets = Budgets(self._lease, self, self.metrics, clock=clock, now=self.now)
 
@@ -67,7 +66,7 @@ class Replica:
         self.asked += 1
         if self.away:
             raise StoreError("The database did not answer.")
-        found: list[LeaseAnswer] = self._honest(replica, asks, **options)
+        found: list[LeaseAnswer] = self.store.lease_budgets(replica, asks, **options)
         return found
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
@@ -100,9 +99,9 @@ class Fleet:
         seconds: the time on everybody's clock.
     """
 
-    def __init__(self, stores: Sequence[PromptStore], lease: Any = None) -> None:
+    def __init__(self, stores: Sequence[PromptStore]) -> None:
         self.seconds = 0.0
-        self.replicas = [Replica(store, lambda: self.seconds, lease) for store in stores]
+        self.replicas = [Replica(store, lambda: self.seconds) for store in stores]
         for each in self.replicas:
             each.store._clock = each.now
 
@@ -114,11 +113,14 @@ class Fleet:
 
 
 @contextmanager
-def fleet(folder: Path, count: int, *, url: str | None = None, lease: Any = None) -> Iterator[Fleet]:
-    """So many replicas, each with a store of its own on one database."""
-    stores = [PromptStore.open(folder, database_url=url) for _ in range(count)]
+def fleet(folder: Path, count: int, *, url: str | None = None, apart: bool = False) -> Iterator[Fleet]:
+    """So many replicas, each with a store of its own on one database; or `apart`, and each takes every limit
+    for its own alone."""
+    stores = [
+        PromptStore.in_memory() if apart else PromptStore.open(folder, database_url=url) for _ in range(count)
+    ]
     try:
-        yield Fleet(stores, lease)
+        yield Fleet(stores)
     finally:
         for store in stores:
             store.close()

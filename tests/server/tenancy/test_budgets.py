@@ -6,14 +6,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from chorus_server.changes.memory import STALE_SECONDS
 from chorus_server.tenancy.principal import Principal
 from prompts_store.budgets.leases import LEASE_SECONDS
-from prompts_store.budgets.records import LeaseAnswer, LeaseAsk
 from prompts_store.errors import StoreError
 from tests.postgres_server import PostgresServer
 from tests.server.tenancy.fleet import Fleet, fleet, limited, play
@@ -42,11 +40,6 @@ async def admitted(crowd: Fleet, caller: Principal, a_second: list[int], seconds
 def one_bucket(limit: int, a_second: int, seconds: int = SECONDS) -> float:
     """What one bucket for all would admit."""
     return min(limit + limit * seconds / 60, a_second * seconds)
-
-
-def whole(replica: str, asks: list[LeaseAsk], **_: Any) -> list[LeaseAnswer]:
-    """No leasing: each process takes the limit for its own."""
-    return [LeaseAnswer(ask.need + ask.ahead, 0) for ask in asks]
 
 
 SHAPES: dict[str, Callable[[int], list[int]]] = {
@@ -78,7 +71,7 @@ def test_without_leases_they_admit_too_much(tmp_path: Path) -> None:
     """The control."""
 
     async def scenario() -> None:
-        with fleet(tmp_path, 2, lease=whole) as crowd:
+        with fleet(tmp_path, 2, apart=True) as crowd:
             caller = limited({"per_minute": {"requests": 900}})
             share = await admitted(crowd, caller, SHAPES["even"](2)) / one_bucket(900, 60)
             assert share > MOST
