@@ -13,7 +13,7 @@ from prompts_store.usage.usage import month_of
 SMALL = 60
 """A limit below this is leased one by one: only what requests wait for."""
 
-ASK_SECONDS = 1.0
+LEASE_EVERY_SECONDS = 1.0
 """From an answer that was too little to the next question; and from one round of questions to the next."""
 
 RENEW_SECONDS = 3.0
@@ -111,7 +111,7 @@ class BudgetLine:
             return 60.0 if self.window == "per_minute" else 1.0
         missing = max(0, min(amount, self.most) - max(0, self.left))
         wait = Bucket(self.most).wait(self._full_at, _us(now), missing) / 1e6
-        return max(wait, self.asked_at + ASK_SECONDS - now)
+        return max(wait, self.asked_at + LEASE_EVERY_SECONDS - now)
 
     def fits(self, amount: int) -> bool:
         """Whether so much can be spent of what is leased."""
@@ -126,7 +126,7 @@ class BudgetLine:
         """Whether asking the store now is of no use."""
         if self.most is None or self.fits(amount):
             return False
-        return amount > self.most or (self.short and now < self.asked_at + ASK_SECONDS)
+        return amount > self.most or (self.short and now < self.asked_at + LEASE_EVERY_SECONDS)
 
     def take(self, amount: int) -> None:
         """Spend it."""
@@ -164,7 +164,7 @@ class BudgetLine:
 
     def due(self, now: float) -> bool:
         """Whether the store should be asked without anybody waiting: once a second at most."""
-        if now < self.asked_at + ASK_SECONDS or not self.known:
+        if now < self.asked_at + LEASE_EVERY_SECONDS or not self.known:
             return False
         if self.left < 0 or self.left > self._keep() or (self.rate and self.left < self._ahead()):
             return True

@@ -68,7 +68,7 @@ def refusal(owner: Owner, line: BudgetLine, amount: int, now: float, today: date
     else:
         message = (
             f"{whose} may use {most} {what} {window}, has used {used} and asks for {amount} more: try again "
-            f"in {duration(wait)}."
+            f"in {_duration(wait)}."
         )
     quota: dict[str, Any] = {
         "of": owner,
@@ -93,7 +93,7 @@ def quota_headers(limits: Sequence[Told]) -> Mapping[str, str]:
             tight = min(mine, key=lambda each: each.remaining)
             headers[f"x-ratelimit-limit-{unit}"] = str(tight.line.most)
             headers[f"x-ratelimit-remaining-{unit}"] = str(tight.remaining)
-            headers[f"x-ratelimit-reset-{unit}"] = duration(tight.full_in)
+            headers[f"x-ratelimit-reset-{unit}"] = _duration(tight.full_in)
     if windows:
         headers["RateLimit-Policy"] = ", ".join(
             f"{each.policy};q={each.line.most};w={each.window_seconds:.0f}" for each in windows
@@ -109,7 +109,7 @@ def quota_headers(limits: Sequence[Told]) -> Mapping[str, str]:
     return headers
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """`6m0s`, `1d2h0m0s`, `20ms`, as OpenAI writes it."""
     if seconds < 1:
         return f"{math.ceil(1000 * seconds)}ms"

@@ -28,7 +28,7 @@ def main() -> None:
     folder, vocabulary, *how = sys.argv[1:]
     with Leasing(Path(folder), Vocabulary.load(Path(vocabulary), extra_ids=4)) as server:
         if how == ["apart"]:
-            server.services.budgets._lease = PromptStore.in_memory().lease_budgets
+            server.services.budgets._leasing._ask_store = PromptStore.in_memory().lease_budgets
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         sys.stdin.read()

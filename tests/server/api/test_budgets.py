@@ -42,8 +42,9 @@ class Limited:
     def __init__(self, api: ApiServer) -> None:
         self.api, self.seconds, self.begin = api, 1000.0, datetime(2026, 3, 10, 12, tzinfo=UTC)
         api.push("limited", labels=["no", "yes"])
-        api.services.budgets._clock = lambda: self.seconds
-        api.services.budgets._now = api.store._clock = self.now
+        budgets = api.services.budgets
+        budgets._clock = budgets._leasing._clock = lambda: self.seconds
+        budgets._now = api.store._clock = self.now
 
     def now(self) -> datetime:
         return self.begin + timedelta(seconds=self.seconds)
@@ -284,13 +285,14 @@ def test_places(tmp_path: Path, vocabulary: Vocabulary, gate: Gate, window: Any,
 
 def test_many_at_once_wait_for_one_question(limited: Limited) -> None:
     limited.limit(per_minute={"requests": 40})
-    asked, honest = [], limited.api.services.budgets._lease
+    leasing = limited.api.services.budgets._leasing
+    asked, honest = [], leasing._ask_store
 
     def counting(*args: Any, **options: Any) -> Any:
         asked.append(len(args[1]))
         return honest(*args, **options)
 
-    limited.api.services.budgets._lease = counting
+    leasing._ask_store = counting
 
     async def all_at_once() -> list[int]:
         async with httpx.AsyncClient(base_url=limited.api.url, timeout=300) as client:
