@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from chorus import Client
+from chorus import Client, QuotaExceededError
 from chorus.cli import root
 from chorus.cli.keys import SCOPES
 from chorus.cli.tenants import STATUSES
@@ -19,6 +19,7 @@ from chorus.cli.values import Moment
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.principal import Scope
 from prompts_store.tenants.key_format import public_part
+from prompts_store.tenants.limits import TenantLimits
 from prompts_store.tenants.records import TENANT_STATUSES
 from tests.clients.operated import Operated
 
@@ -222,3 +223,26 @@ def test_what_is_no_moment_to_come_is_explained(text: str, words: str) -> None:
 def test_the_commands_know_the_servers_scopes_and_statuses() -> None:
     assert tuple(scope.value for scope in Scope) == SCOPES
     assert TENANT_STATUSES == STATUSES
+
+
+def test_what_is_left_and_what_refuses(run: Run, operated: Operated) -> None:
+    told(run("tenants", "create", "limited"))
+    of = ("--tenant", "limited", "--scope", "infer", "--json")
+    key = parsed(run("keys", "create", "app", *of))["key"]
+    limits = {"per_minute": {"requests": 2}, "per_month": {"tokens": {"soft": 1_000_000}}}
+    operated.store.update_tenant("limited", limits=TenantLimits.model_validate(limits))
+    operated.services.callers.forget()
+    who = {name: value.strip() for name, value in facts(run("whoami", key=key)).items()}
+    assert who["tenant's per minute, requests"] == "2 of 2 left"
+    assert who["tenant's per month, tokens"] == "0 used, a warning from 1,000,000 on"
+    with Client(operated.url, key, retries=0) as client:
+        with pytest.raises(QuotaExceededError) as refused:
+            client.generate(inputs=["good"] * 3, max_new_tokens=1)
+        assert refused.value.code == "limit_exceeded" and refused.value.retry_after_seconds
+        assert refused.value.quota == {
+            "of": "tenant", "limit": "per_minute.requests", "window": "minute", "most": 2, "used": 0,
+            "asked": 3,
+        }  # fmt: skip
+        me = client.me()
+        assert me.limits.tenant == limits and me.limits.key == {}
+        assert [each.left for each in me.limits.left] == [2, None]
