@@ -41,6 +41,7 @@ from chorus_server.metrics import MetricsRegistry
 from chorus_server.tenancy.budgets import Budgets
 from chorus_server.tenancy.metrics import BudgetMetrics
 from chorus_server.tenancy.principal import Scope
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import keys as key_table
 from prompts_store.database.tenant_tables import tenants as tenant_table
 from prompts_store.store import PromptStore
@@ -64,7 +65,7 @@ async def measure(folder: Path, count: int) -> dict[str, Any]:
     """Warm and cold, in one process."""
     with opened(folder) as (store, callers, reader):
         made = fill(store, count)
-        with store._database.write() as connection:
+        with store._database.write(EVERY_TENANT) as connection:
             connection.execute(update(key_table).values(limits=LIMITS))
             connection.execute(update(tenant_table).values(limits=LIMITS))
         thread = Offload(1, 2, "budgets")

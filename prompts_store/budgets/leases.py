@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 from prompts_store.base import StoreBase, utc_now
 from prompts_store.budgets.bucket import MINUTE_US, Bucket
 from prompts_store.budgets.records import LeaseAnswer, LeaseAsk
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.budget_tables import budget_leases, budget_uses
 from prompts_store.database.usage_tables import usage_hours
 from prompts_store.usage.usage import month_of
@@ -74,7 +75,7 @@ class BudgetLeases(StoreBase):
             StoreError: nothing was changed.
         """
         answers: list[LeaseAnswer] = []
-        with self._database.write(patience_seconds) as connection:
+        with self._database.write(EVERY_TENANT, patience_seconds) as connection:
             now = self._moment(connection)
             for start in range(0, len(asks), _AT_ONCE):
                 some = asks[start : start + _AT_ONCE]
@@ -92,7 +93,7 @@ class BudgetLeases(StoreBase):
         """Forget budgets that nobody has asked for in a long time, and leases of processes that died long
         ago. Returns how many rows went."""
         before = self._clock() - KEPT
-        with self._database.write() as connection:
+        with self._database.write(EVERY_TENANT) as connection:
             old = delete(budget_leases).where(budget_leases.c.expires_at < before)
             dropped: int = connection.execute(old).rowcount
             return (
@@ -102,7 +103,7 @@ class BudgetLeases(StoreBase):
 
     def drop_budgets_of(self, tenant: str) -> int:
         """Forget a tenant's budgets and its keys'. Returns how many rows went."""
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             return sum(
                 connection.execute(delete(table).where(table.c.tenant == tenant)).rowcount
                 for table in (budget_leases, budget_uses)
