@@ -154,6 +154,10 @@ def _answer(
         assert ask.most is not None
         bucket, us = Bucket(ask.most), (now - _EPOCH) // _US
         full_at = us if budget.moment is None else (budget.moment - _EPOCH) // _US
+        if budget.used and budget.used != ask.most:  # the limit was changed: what was spent stays spent
+            spent = max(0, full_at - us) * budget.used // MINUTE_US
+            full_at = bucket.take(us, us, spent)
+        budget.used = ask.most
         if full_at > us + 2 * MINUTE_US:  # only a clock that is wrong puts it there
             full_at = us + MINUTE_US
         if ask.back > 0:
@@ -169,7 +173,7 @@ def _answer(
     if ask.window == "per_month":
         month = month_of(now)
         if budget.moment != month:
-            budget.moment, budget.used = month, _used_before(connection, ask, month)
+            budget.moment, budget.used = month, _used_before(connection, ask, month, now)
             budget.leases.clear()
         if replica not in budget.leases:  # it expired, and what it had was given back
             budget.used += ask.held
@@ -190,10 +194,10 @@ def _granted(free: int, ask: LeaseAsk) -> int:
     return min(free, max(ask.need, min(ask.need + ask.ahead, free // 2)))
 
 
-def _used_before(connection: Connection, ask: LeaseAsk, month: datetime) -> int:
+def _used_before(connection: Connection, ask: LeaseAsk, month: datetime, now: datetime) -> int:
     """What was used in a month before anybody counted it here."""
     counted: Any = func.coalesce(func.sum(_COUNTED[ask.limit.partition(".")[2]]), 0)
-    mine = [usage_hours.c.tenant == ask.tenant, usage_hours.c.hour >= month]
+    mine = [usage_hours.c.tenant == ask.tenant, usage_hours.c.hour.between(month, now)]
     if ask.key:
         mine.append(usage_hours.c.key == ask.key)
     return int(connection.execute(select(counted).where(*mine)).scalar_one())

@@ -21,7 +21,7 @@ budget_uses = Table(
     Column("limit", String(32), primary_key=True),
     # Of a minute: when its bucket will be full again. Of a month: its first moment.
     Column("moment", Instant, nullable=False),
-    # Of a month: what was spent or is leased.
+    # Of a month: what was spent or is leased. Of a minute: the limit by which the moment was worked out.
     Column("used", BigInteger, nullable=False),
     Index("ix_budget_uses_moment", "moment"),
 )

@@ -56,6 +56,7 @@ class BudgetLine:
     asked_at: float = -math.inf
     short: bool = False
     others: int = 0
+    _leased: int = 0
     _free: int = 0
     _full_at: int = 0
     _used: int = 0
@@ -159,13 +160,17 @@ class BudgetLine:
     def turn(self, today: datetime) -> None:
         """Begin the next month, if it has begun."""
         if self.window == "per_month" and (month := month_of(today)) != self.month:
-            self.month, self.left, self._used, self.short = month, 0, 0, False
+            self.month, self.left, self._leased, self._used, self.short = month, 0, 0, 0, False
             self._free = 2**53 if self.most is None else self.most
 
     def due(self, now: float) -> bool:
         """Whether the store should be asked without anybody waiting: once a second at most."""
         if now < self.asked_at + LEASE_EVERY_SECONDS or not self.known:
             return False
+        if (
+            self.window == "per_month" and self._leased > self.left
+        ):  # until it is told, a crash would refund it
+            return True
         if self.left < 0 or self.left > self._keep() or (self.rate and self.left < self._ahead()):
             return True
         return bool(self.left + self.in_use) and now >= self.asked_at + RENEW_SECONDS
@@ -185,6 +190,7 @@ class BudgetLine:
     def answered(self, ask: LeaseAsk, answer: LeaseAnswer, now: float) -> None:
         """The store has answered."""
         self.left += answer.granted
+        self._leased = ask.held + answer.granted
         self.asked_at, self.short, self.others = now, answer.granted < ask.need, answer.others
         self._free, self._used = answer.free, answer.used
         self._full_at = _us(now) + answer.full_in_us

@@ -103,7 +103,11 @@ class Fleet:
         self.seconds = 0.0
         self.replicas = [Replica(store, lambda: self.seconds) for store in stores]
         for each in self.replicas:
-            each.store._clock = each.now
+            each.store._clock = self.now
+
+    def now(self) -> datetime:
+        """By the database's clock."""
+        return START + timedelta(seconds=self.seconds)
 
     async def tick(self, seconds: float = 1.0) -> None:
         """Time passes, and each does what it does once a second."""

@@ -115,8 +115,6 @@ def test_a_month_is_shared_exactly_and_lasts(tmp_path: Path) -> None:
     async def scenario() -> None:
         with fleet(tmp_path, 3) as crowd:
             assert 99 <= await admitted(crowd, caller, [3, 3, 3], 20) <= 100
-            warned = [each.metrics.warnings for each in crowd.replicas]
-            assert warned
             for each in crowd.replicas:
                 each.budgets.close()
         with fleet(tmp_path, 2) as crowd:  # all have started anew
@@ -139,7 +137,8 @@ def test_places_are_shared_and_come_back(tmp_path: Path) -> None:
             assert all(first) and await two.take(caller) and await two.take(caller) is None, "three wait"
             begun = [each.origin.request_id for each in first[0] or ()]
             one.budgets.started(begun)
-            await crowd.tick(2)
+            await crowd.tick()
+            await crowd.tick()
             assert await two.take(caller) and await two.take(caller) is None, "four are in flight"
             for taken in first:
                 one.settle(taken or ())
@@ -158,6 +157,8 @@ def test_one_that_dies_leaves_its_places_and_its_month(tmp_path: Path) -> None:
         with fleet(tmp_path, 2) as crowd:
             one, two = crowd.replicas
             assert await one.take(caller, 4)
+            await crowd.tick()
+            await crowd.tick()
             assert await two.take(caller) is None
             crowd.replicas.remove(one)  # kill -9
             await crowd.tick(LEASE_SECONDS - 1)
@@ -171,13 +172,14 @@ def test_one_that_dies_leaves_its_places_and_its_month(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_is_off_takes_no_more(tmp_path: Path) -> None:
+    """The database's clock counts, and between two questions only how much time passes."""
+
     async def scenario() -> None:
         with fleet(tmp_path, 2) as crowd:
             crowd.replicas[1].ahead_seconds = 3600
             caller = limited({"per_minute": {"requests": 900}})
             share = await admitted(crowd, caller, [30, 30]) / one_bucket(900, 60)
-            # A bucket for each way of counting the time; what refills is had once.
-            assert LEAST <= share <= MOST + 900 / one_bucket(900, 60)
+            assert LEAST <= share <= MOST
 
     play(scenario)
 
@@ -195,7 +197,7 @@ def test_while_the_database_is_away(tmp_path: Path) -> None:
                 assert await replica.take(caller)
                 replica.away = True
             away = await admitted(crowd, caller, [60, 60], int(STALE_SECONDS) - 2)
-            assert 0.4 <= away / one_bucket(600, 120, int(STALE_SECONDS) - 2) <= MOST
+            assert LEAST / 2 <= away / one_bucket(600, 120, int(STALE_SECONDS) - 2) <= MOST
             asked = crowd.replicas[0].asked
             crowd.seconds += 3
             with pytest.raises(StoreError, match="does not say what may still be used"):
@@ -204,10 +206,11 @@ def test_while_the_database_is_away(tmp_path: Path) -> None:
                 replica.away = False
             await crowd.tick()
             assert crowd.replicas[0].asked > asked
-            assert await crowd.replicas[0].take(caller), "and then it is as before"
-            # What was spent meanwhile was posted.
-            (told,) = crowd.replicas[1].budgets.limits_of(caller)
-            assert told.remaining < 600
+            # What was spent meanwhile is counted, and then it is as before.
+            (told,) = crowd.replicas[0].budgets.limits_of(caller)
+            assert told.remaining < 300
+            crowd.seconds += 60
+            assert await crowd.replicas[0].take(caller, 300)
 
     play(scenario)
 
@@ -231,11 +234,11 @@ def test_a_batch_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
             assert await one.take(caller, 30)
             assert await one.take(caller, 30) is None
             assert await one.take(caller, 51) is None
+            tokens = one.budgets.limits_of(caller)[1]
+            assert tokens.line.name == "per_minute.tokens" and tokens.line.used(crowd.seconds) == 300
             crowd.seconds += 1.1
             assert await one.take(caller, 20)
             assert await one.take(caller, 1) is None
-            tokens = one.budgets.limits_of(caller)[1]
-            assert tokens.line.name == "per_minute.tokens" and tokens.line.used(crowd.seconds) == 500
 
     play(scenario)
 
