@@ -167,9 +167,8 @@ class BudgetLine:
         """Whether the store should be asked without anybody waiting: once a second at most."""
         if now < self.asked_at + LEASE_EVERY_SECONDS or not self.known:
             return False
-        if (
-            self.window == "per_month" and self._leased > self.left
-        ):  # until it is told, a crash would refund it
+        # Until it is told what was spent of a month, a crash would give it back.
+        if self.window == "per_month" and self._leased > self.left:
             return True
         if self.left < 0 or self.left > self._keep() or (self.rate and self.left < self._ahead()):
             return True

@@ -100,13 +100,14 @@ class Budgets:
                     return
                 if not rounds_left:
                     raise self._refused(short, cost)
-                for _, line in short:
+                # Of all lines: what is enough must not be given back while the others are asked about.
+                for _, line in every:
                     line.waiting += cost[line.unit]
             try:
                 await self._leasing.ask({subject for subject, _ in short})
             finally:
                 with self._lock:
-                    for _, line in short:
+                    for _, line in every:
                         line.waiting -= cost[line.unit]
 
     def check(self, caller: Principal) -> None:
