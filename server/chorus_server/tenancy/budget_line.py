@@ -204,7 +204,8 @@ class BudgetLine:
         self.last_peak, self.peak = self.peak, self.in_use
 
     def _ahead(self) -> int:
-        recent = max(self.rate, self.spent, self.waiting)
+        # Twice: the next second may want more, and the one after it begins before the store has answered.
+        recent = 2 * max(self.rate, self.spent, self.waiting)
         if not recent or self.places or self.most is None or self.most < SMALL:
             return 0
         return max(recent, self.most // _SHARE) if self.window == "per_minute" else recent
