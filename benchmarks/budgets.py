@@ -141,9 +141,7 @@ def over_http(folder: Path) -> dict[str, Any]:
         tethered(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as server:
         assert server.stdout is not None
-        url = next(
-            found[1] for line in server.stdout if (found := re.search(r"ready at (http://\S+)", line))
-        )
+        url = next(found[1] for line in server.stdout if (found := re.search(r"ready at (http://\S+)", line)))
         result = {
             "one_connection": asyncio.run(refused(url, 1)),
             "at_once": asyncio.run(refused(url, AT_ONCE)),
