@@ -84,11 +84,12 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "MeAnswer": types.Me,
     "OwnTenant": types.OwnTenant,
     "OwnKey": types.OwnKey,
-    "RequestLimits": types.RequestLimits,
     "GrantAnswer": types.Grant,
     "GrantsAnswer": types.GrantList,
     "SharedAnswer": types.Shared,
     "SharedPage": types.SharedPage,
+    "LimitLeft": types.LimitLeft,
+    "OwnLimits": types.OwnLimits,
     "UsageSumAnswer": types.UsageSum,
     "UsageAnswer": types.UsageReport,
 }

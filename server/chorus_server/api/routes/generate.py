@@ -53,6 +53,8 @@ async def _stream(call: Call, body: GenerateBody) -> Response:
     async with AsyncExitStack() as stack:
         items = await stack.enter_async_context(prepared_items(call, generate_items(body)))
         requests = await engine_requests(call, items, stream=True)
+        await call.reserve(requests)
+        stack.callback(call.release, requests)
         # From here the stream owns the held versions and releases them when it ends, however it ends.
         return GenerationStream(call, items, requests, stack.pop_all())
 
