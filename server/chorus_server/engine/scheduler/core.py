@@ -154,10 +154,10 @@ class Scheduler:
 
         Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
         """
+        if self._in_flight and self._policy.waits_for_results():
+            return None
         head = self._queue.head()
         if self._policy.may_prefill(head):
-            if self._in_flight and self._policy.waits_for_results(head):
-                return None
             if (step := self._plan_batch()) is not None:
                 return step
         return self._plan_decode()

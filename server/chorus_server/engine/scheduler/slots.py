@@ -211,12 +211,14 @@ class SlotTable:
             del self._held[held]
         ticket.block, ticket.slots = None, ()
 
-    def held_by_tenant(self) -> Counter[str]:
-        """How many slots each tenant holds, over all shapes."""
-        held: Counter[str] = Counter()
-        for (_, tenant), slots in self._held.items():
-            held[tenant] += slots
-        return held
+    def parts_held(self) -> dict[str, float]:
+        """The part of the slots that each tenant holds, in [0, 1]: of the shape of which it holds the largest
+        part, because slots of other shapes may be of no use to it."""
+        parts: dict[str, float] = {}
+        for (shape, tenant), slots in self._held.items():
+            total = sum(block.shape.slots for block in self._by_shape[shape])
+            parts[tenant] = max(parts.get(tenant, 0.0), slots / total)
+        return parts
 
     def _find(self, ticket: Ticket) -> tuple[Block, tuple[int, ...]] | None:
         shape = ticket.fit.shape
