@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from tenants import Tenants, answers_within, bodies, latency_ms
 ROOT = Path(__file__).parents[2]
 EVERY_SECONDS, WAITING, QUIET = 0.1, 200, (1, 7)
 NEW_TOKENS = 16
+FORGOTTEN_SECONDS = 11.0
+"""After so long the engine has forgotten the quiet tenants."""
 
 
 def main() -> None:
@@ -43,6 +45,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of each run")
     parser.add_argument("--quiet", type=int, nargs="+", default=list(QUIET), help="numbers of quiet tenants")
     parser.add_argument("--tokens", type=int, default=NEW_TOKENS, help="new tokens of an answer, at most")
+    parser.add_argument(
+        "--every", type=float, default=EVERY_SECONDS, help="seconds between a quiet tenant's requests"
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke check: keep no result")
     parser.add_argument(
         "--cache", type=Path, default=ROOT / ".chorus" / "benchmark_cache", help="compile cache"
@@ -54,7 +59,7 @@ def main() -> None:
         tenants = Tenants(Path(name), arguments.model, arguments.cache, {"tuning_enabled": False})
         os.sched_setaffinity(0, {cores[-1]})
         try:
-            figures, detail = measure(tenants, arguments.seconds, arguments.quiet, arguments.tokens)
+            figures, detail = measure(tenants, arguments)
         finally:
             tenants.close()
     sys.stdout.write("".join(f"{line(figure)}\n" for figure in figures))
@@ -66,6 +71,8 @@ def main() -> None:
         "versions": versions(Path(sys.executable)),
         "model": arguments.model.name,
         "seconds": arguments.seconds,
+        "every_seconds": arguments.every,
+        "new_tokens": arguments.tokens,
         "figures": [figure.as_json() for figure in figures],
         **detail,
     }
@@ -75,19 +82,19 @@ def main() -> None:
         (ROOT / f"benchmarks/results/{now:%Y-%m-%d}-{every['name']}-fairness.json").write_text(text)
 
 
-def measure(
-    tenants: Tenants, seconds: float, quiet: Sequence[int], tokens: int
-) -> tuple[list[Figure], dict[str, Any]]:
+def measure(tenants: Tenants, asked: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
     """Everything: figures, and what was seen."""
+    seconds, quiet, tokens = asked.seconds, asked.quiet, asked.tokens
     for name in ("noisy", "heavy", *(f"quiet{n}" for n in range(max(quiet)))):
         tenants.add(name, 3.0 if name == "heavy" else 1.0)
     figures, detail = [], {}
-    asyncio.run(_beside(tenants, 2.0, max(quiet), tokens, "beside"))  # prompts to the device
+    asyncio.run(_beside(tenants, 2.0, max(quiet), asked, "beside"))  # prompts to the device
     for count in quiet:
-        told = {
-            run: _told(asyncio.run(_beside(tenants, seconds, count, tokens, run)), seconds)
-            for run in ("alone", "beside", "one line")
-        }
+        told = {}
+        for run in ("alone", "beside", "one line"):
+            if run == "one line":
+                time.sleep(FORGOTTEN_SECONDS)
+            told[run] = _told(asyncio.run(_beside(tenants, seconds, count, asked, run)), seconds)
         alone, beside, one_line = told["alone"], told["beside"], told["one line"]
         name = f"1 noisy, {count} quiet"
         ratio = beside["quiet_ms"]["p99"] / alone["quiet_ms"]["p99"]
@@ -104,9 +111,10 @@ def measure(
 
 
 async def _beside(
-    tenants: Tenants, seconds: float, quiet: int, tokens: int, run: str
+    tenants: Tenants, seconds: float, quiet: int, asked: argparse.Namespace, run: str
 ) -> tuple[list[Shot], list[Shot]]:
     """Shots of the quiet tenants, and of the noisy one."""
+    tokens = asked.tokens
     names = ["noisy" if run == "one line" else f"quiet{n}" for n in range(quiet)]
     senders = [
         tenants.sender([tenants.payload(name, body) for body in bodies("own", [tokens], tokens)], seed)
@@ -115,12 +123,13 @@ async def _beside(
     lengths = [least for least in range(2, tokens + 1) for _ in range(4)]
     payloads = [tenants.payload("noisy", body) for body in bodies("own", lengths, tokens)]
     loud = tenants.sender(payloads, 99)
-    waits = [sender.regular(EVERY_SECONDS, seconds) for sender in senders]
+    waits = [sender.regular(asked.every, seconds) for sender in senders]
     noise = [] if run == "alone" else [loud.closed_loop(WAITING, seconds)]
     shots = await asyncio.gather(*waits, *noise)
     for sender in (*senders, loud):
         sender.close()
-    return [shot for each in shots[:quiet] for shot in each], [shot for each in shots[quiet:] for shot in each]
+    waited, noise_made = shots[:quiet], shots[quiet:]
+    return [shot for each in waited for shot in each], [shot for each in noise_made for shot in each]
 
 
 def _told(shots: tuple[list[Shot], list[Shot]], seconds: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from chorus_server.api.inference.submit import cancel
 from chorus_server.api.inference.turns import in_turns
 from chorus_server.api.services import Services, Serving, services_of
 from chorus_server.engine.handle import RequestHandle
-from chorus_server.engine.requests import Origin, Request
+from chorus_server.engine.requests import Origin, Priority, Request
 from chorus_server.errors import CancelledError, ChorusError, DeadlineExceededError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.records import PromptVersion
@@ -39,6 +39,7 @@ class Call:
     """The caller, and what the call needs.
 
     Attributes:
+        priority: the class of its requests within the tenant.
         deadline: when the answer must be ready, on the clock; None waits for ever.
         settle: called when the engine has all requests.
         clock: gives monotonic seconds.
@@ -50,6 +51,7 @@ class Call:
     request_id: str
     deadline: float | None
     settle: Callable[[], None]
+    priority: Priority = "interactive"
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
@@ -85,6 +87,7 @@ class Call:
             tenant=self.principal.tenant,
             task=item.task_name,
             weight=self.principal.weight,
+            priority=self.priority,
             deadline_seconds=self.left(),
             key=self.principal.key or "",
             digest=item.version.manifest.digest if item.version is not None else "",
@@ -113,7 +116,9 @@ def _late() -> DeadlineExceededError:
     )
 
 
-def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float | None) -> Call:
+def call_of(
+    request: HttpRequest, principal: Principal, deadline_seconds: float | None, priority: Priority
+) -> Call:
     """The call that an HTTP request makes. Its deadline counts from when the request arrived.
 
     Raises:
@@ -126,7 +131,7 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
     serving = services.ready()
     seconds = deadline_of(deadline_seconds, services.settings)
     deadline = None if seconds is None else context.started + seconds
-    call = Call(services, serving, principal, context.request_id, deadline, context.settle)
+    call = Call(services, serving, principal, context.request_id, deadline, context.settle, priority)
     check_early(services, principal, call.left())
     return call
 

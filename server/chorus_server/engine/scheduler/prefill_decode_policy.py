@@ -20,12 +20,12 @@ class PrefillDecodePolicy:
     costs the same however few of its slots are in use. So while only one tenant has requests, a block delays
     the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
 
-    A tenant is *quiet* while it holds less than half its fair share of the slots of each shape, and *busy* while it holds
-    more than its share. A quiet tenant's request may be encoded before the decode step that is due, once
-    between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
-    a tenant within its share decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode
-    steps after a full prefill step, and for fewer after a smaller one. Then fewer and fuller prefill steps of
-    others come between the quiet tenant's tokens.
+    A tenant is *quiet* while it holds less than half its fair share of the slots of every shape, and *busy*
+    while it holds more than its share of some. A quiet tenant's request may be encoded before the decode step
+    that is due, once between two decode steps. A busy tenant's request waits for one decode step after each
+    prefill step while a tenant within its share decodes. While a quiet tenant decodes, it waits for
+    `protect_rounds` decode steps after a full prefill step, and for fewer after a smaller one. Then fewer and
+    fuller prefill steps of others come between the quiet tenant's tokens.
     """
 
     def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
@@ -52,8 +52,8 @@ class PrefillDecodePolicy:
         return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
 
     def waits_for_results(self) -> bool:
-        """Whether to plan a step only when nothing is in flight. A step that queues behind another would delay
-        a quiet tenant's next request by both, and is planned before it is known which slots come free."""
+        """Whether to plan a step only when nothing is in flight. A step that queues behind another delays a
+        quiet tenant's next request by both, and is planned before it is known which slots come free."""
         if self._shares.alone:
             return False
         held = self._slots.parts_held()

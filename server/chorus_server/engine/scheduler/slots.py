@@ -125,22 +125,19 @@ tenant is below its fair share."""
 class SlotTable:
     """All blocks.
 
-    `kept_free` slots of each shape are kept for tenants for whom `below_share` is true, unless a slot is sure
-    to end within two dispatches of `decode_tokens`. A ticket that finds no place may *reserve* a block for
-    the rest of one planning pass. Tickets behind it in the fair order then leave that block alone, so that it
-    empties (to change its mode) or gathers enough free slots (for a large group).
+    `kept_free` slots of each shape are kept for tenants for whom `below_share` is true. A ticket that finds
+    no place may *reserve* a block for the rest of one planning pass. Tickets behind it in the fair order then
+    leave that block alone, so that it empties (to change its mode) or gathers enough free slots (for a large
+    group).
     """
 
-    def __init__(
-        self, shapes: Sequence[BlockShape], kept_free: int, decode_tokens: int, below_share: MayTakeLast
-    ) -> None:
+    def __init__(self, shapes: Sequence[BlockShape], kept_free: int, below_share: MayTakeLast) -> None:
         self.blocks = [Block(index, shape) for index, shape in enumerate(shapes)]
         self._by_shape: dict[BlockShape, list[Block]] = {}
         for block in self.blocks:
             self._by_shape.setdefault(block.shape, []).append(block)
         self._held: Counter[tuple[BlockShape, str]] = Counter()
         self._kept_free = kept_free
-        self._decode_tokens = decode_tokens
         self._below_share = below_share
         self._reservations: dict[int, _Reservation] = {}
         self._accepted: set[Ticket] = set()
@@ -241,16 +238,7 @@ class SlotTable:
         total = sum(block.shape.slots for block in blocks)
         free = total - sum(len(block.busy) for block in blocks)
         held = self._held[(shape, ticket.origin.tenant)]
-        kept_free = self._kept_free if self._full_for_long(blocks) else 0
-        return free - ticket.fit.slots >= kept_free or self._below_share(ticket, held, total)
-
-    def _full_for_long(self, blocks: Sequence[Block]) -> bool:
-        """Whether no slot is sure to end soon. If one is, no slot needs to be kept free for a quiet
-        tenant."""
-        soon = 2 * self._decode_tokens
-        return all(
-            use.limit - use.planned > soon for block in blocks for use in block.uses.values() if not use.over
-        )
+        return free - ticket.fit.slots >= self._kept_free or self._below_share(ticket, held, total)
 
     def _reserve(self, ticket: Ticket, shape: BlockShape) -> bool:
         """Reserve a block if that helps. False if the ticket may not, because its tenant holds enough."""
