@@ -1,9 +1,9 @@
 """What a busy tenant costs a quiet one, over HTTP: 1 noisy and 1 quiet, and 1 noisy and 7 quiet tenants.
 
-    python benchmarks/serving/fairness.py                     4 minutes
+    python benchmarks/serving/fairness.py                     5 minutes
     python benchmarks/serving/fairness.py --seconds 3 --quick does everything work
 
-The noisy tenant keeps 200 requests waiting; each quiet one sends one about every 100 ms. Measured in turn on
+The noisy tenant keeps 200 requests waiting; each quiet one sends one about every 300 ms. Measured in turn on
 one server: the quiet tenants alone, beside the noisy one, and first come, first served (the control: all use
 the noisy tenant's key, so that one line serves them). Each has a key, a weight of 1 and a task of its own.
 Throughput counts the answers of all, beside the noisy one over first come, first served. Last, two tenants of
@@ -31,7 +31,7 @@ from open_loop import Shot
 from tenants import Tenants, answers_within, bodies, latency_ms
 
 ROOT = Path(__file__).parents[2]
-EVERY_SECONDS, WAITING, QUIET = 0.1, 200, (1, 7)
+EVERY_SECONDS, WAITING, QUIET = 0.3, 200, (1, 7)
 NEW_TOKENS = 16
 FORGOTTEN_SECONDS = 11.0
 """After so long the engine has forgotten the quiet tenants."""
