@@ -30,6 +30,7 @@ class Tenants:
     """
 
     def __init__(self, folder: Path, model: Path, cache: Path, settings: dict[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
         operator = secrets.token_hex(32)
         secret = folder / "operator-key"
         secret.touch(mode=0o600)
@@ -43,6 +44,13 @@ class Tenants:
         self.keys: dict[str, str] = {}
         address = urlsplit(self.server.url)
         self.host, self.port = str(address.hostname), int(address.port or 0)
+
+        self.width = int(_well(self._operator.get("/v1/model"))["config"]["d_model"])
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series."""
+        self.server.http.headers["Authorization"] = self._operator.headers["Authorization"]
+        return self.server.metric(name)
 
     def close(self) -> None:
         """End the server."""
@@ -66,10 +74,9 @@ class Tenants:
     def upload(self, name: str, task: str, *, seed: int, rows: int = PROMPT_ROWS) -> None:
         """Publish a random prompt."""
         with self.client(name) as client:
-            width = client.get("/v1/model").json()["config"]["d_model"]
-            values = np.random.default_rng(seed).normal(0, 5, (rows, width)).astype("<f4")
+            values = np.random.default_rng(seed).normal(0, 5, (rows, self.width)).astype("<f4")
             kind = {"Content-Type": "application/octet-stream"}
-            _well(client.post(f"/v1/tasks/{task}/versions", content=_npy(values), headers=kind))
+            _well(client.post(f"/v1/tasks/{task}/versions", content=npy(values), headers=kind))
 
     def payload(self, name: str, body: dict[str, Any], path: str = "/v1/generate") -> bytes:
         """A POST by the tenant, as bytes."""
@@ -116,7 +123,8 @@ def _well(answer: httpx.Response) -> dict[str, Any]:
     return dict(json.loads(answer.text))
 
 
-def _npy(values: np.ndarray[Any, Any]) -> bytes:
+def npy(values: np.ndarray[Any, Any]) -> bytes:
+    """An array as a file."""
     buffer = io.BytesIO()
     np.save(buffer, values)
     return buffer.getvalue()
