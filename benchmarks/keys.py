@@ -41,6 +41,7 @@ from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.last_use import LastUse
 from chorus_server.tenancy.metrics import TenancyMetrics
 from chorus_server.tenancy.principal import Principal, Scope
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import keys as key_table
 from prompts_store.store import PromptStore
 from prompts_store.tenants.key_format import key_digest, make_key, public_part
@@ -64,7 +65,7 @@ def fill(store: PromptStore, count: int) -> list[str]:
         }
         for n, key in enumerate(made)
     ]  # fmt: skip
-    with store._database.write() as connection:
+    with store._database.write(EVERY_TENANT) as connection:
         for start in range(0, count, 10_000):
             connection.execute(insert(key_table), rows[start : start + 10_000])
     return made

@@ -14,7 +14,7 @@ from prompts_store.audit.audit_log import AuditLog
 from prompts_store.base import utc_now
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
-from prompts_store.database import Database
+from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.privacy import make_private_folder
 from prompts_store.database.tables import tasks
 from prompts_store.ensembles.ensembles import Ensembles
@@ -114,12 +114,12 @@ class PromptStore(
 
     def check_readable(self) -> None:
         """Return once the database has been read. Raises StoreError."""
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             connection.execute(select(tasks.c.id).limit(1))
 
     def check_writable(self, patience_seconds: float) -> None:
         """Return once the publish lock was free for a moment; writes nothing. Raises StoreError."""
-        with self._database.write(patience_seconds):
+        with self._database.write(EVERY_TENANT, patience_seconds):
             pass
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class PromptStore(
         """Give ids to what was just created, and log if the database and the folders do not fit."""
         try:
             self._identity.settle()
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 message = self._identity.refusal(connection)
         except StoreError as error:
             # A full disk must not keep anybody from reading; the collector checks again.

@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import install_import_hook
 from sqlalchemy import Connection, inspect
 
-from prompts_store.database import Database, database
+from prompts_store.database import EVERY_TENANT, Database, database
 from prompts_store.database.migrate import upgrade
 from tests.compiling import QUICKLY, compile_quickly
 from tests.postgres_server import PostgresServer, binaries
@@ -59,7 +59,7 @@ def tables_at_once() -> Iterator[None]:
     make thousands. `real_migrations` is for the tests of them; child processes have no other.
     """
     made = Database.open(Path(), "sqlite://")
-    with made.read() as connection:
+    with made.read(EVERY_TENANT) as connection:
         driver: Any = connection.connection.driver_connection
         script = [line for line in driver.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
     made.close()

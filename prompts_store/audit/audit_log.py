@@ -12,6 +12,7 @@ from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE, AuditFilter, AuditHead, AuditReport, AuditRow
 from prompts_store.audit.verifying import verify
 from prompts_store.base import StoreBase
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.audit_tables import audit, audit_heads
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.errors import InvalidError
@@ -49,7 +50,7 @@ class AuditLog(StoreBase):
                 field="after",
             )
         query = _rows(tenant, after, which).limit(check_limit(limit))
-        with self._database.read() as connection:
+        with self._database.read(_scope(tenant)) as connection:
             return [chain.row_record(row) for row in connection.execute(query)]
 
     def every_audit_row(self, tenant: str, which: AuditFilter = EVERYTHING) -> Iterator[AuditRow]:
@@ -65,7 +66,7 @@ class AuditLog(StoreBase):
 
     def audited(self) -> list[str]:
         """The tenants that have a log, by name; `OF_THE_STORE` is among them."""
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             query = select(audit_heads.c.tenant).order_by(audit_heads.c.tenant)
             return list(connection.execute(query).scalars())
 
@@ -79,7 +80,7 @@ class AuditLog(StoreBase):
             InvalidError: `invalid_name`.
         """
         _check_log(tenant)
-        with self._database.read() as connection:
+        with self._database.read(_scope(tenant)) as connection:
             return verify_log(connection, tenant)
 
     def drop_audit(self, days: int | None = None) -> int:
@@ -100,7 +101,7 @@ class AuditLog(StoreBase):
         now = self._clock()
         kept = func.coalesce(tenants.c.audit_days, days).label("days")
         query = select(audit_heads.c.tenant, kept).outerjoin(tenants, tenants.c.name == audit_heads.c.tenant)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             logs = [(row.tenant, row.days) for row in connection.execute(query) if row.days is not None]
         dropped = 0
         for tenant, kept_days in logs:
@@ -110,10 +111,10 @@ class AuditLog(StoreBase):
         return dropped
 
     def _drop(self, tenant: str, before: datetime, now: datetime) -> int:
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             if _droppable(connection, tenant, before) is None:
                 return 0
-        with self._database.write() as connection:
+        with self._database.write(EVERY_TENANT) as connection:
             found = _droppable(connection, tenant, before)
             if found is None:
                 return 0
@@ -173,6 +174,11 @@ def _droppable(connection: Connection, tenant: str, before: datetime) -> tuple[i
 
 def _month(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _scope(tenant: str) -> str:
+    """Whose rows a log's are. The whole store's belong to no tenant."""
+    return EVERY_TENANT if tenant == OF_THE_STORE else tenant
 
 
 def _check_log(tenant: str) -> None:

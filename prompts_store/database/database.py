@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, make_url
@@ -25,12 +25,18 @@ LOG = logging.getLogger("chorus.store")
 PATIENCE_SECONDS = 30.0
 """How long a change waits for the publish lock before it fails. Readers never wait for a writer."""
 
+EVERY_TENANT = postgresql.EVERY_TENANT
+"""In the place of a tenant: what an operator or the store's upkeep does, which reads and writes all of them.
+A lint lists who may say it."""
+
 _ACTOR_OPTION = "prompts_store_actor"
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
 class Database:
-    """The tables, with two kinds of transaction.
+    """The tables, with two kinds of transaction. Each says whose rows it is about: a tenant's, or
+    `EVERY_TENANT`'s. In PostgreSQL that is a second fence, behind the conditions of the queries: other rows
+    are as if they were not there. SQLite has no such fence.
 
     `write` takes the *publish lock*: one writer at a time, over all threads and processes of one database.
         What its holder sees of the blobs is still true when it commits.
@@ -77,7 +83,7 @@ class Database:
         # it.
         opening = _opening(folder, file) if file else nullcontext()
         try:
-            with opening, database.write() as connection:
+            with opening, database.write(EVERY_TENANT) as connection:
                 if not make and is_empty(connection):
                     raise _no_store("it has no tables")
                 upgrade(connection)
@@ -97,14 +103,17 @@ class Database:
         return view
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """One snapshot: everything read inside the block belongs to the same moment."""
-        with self._readers, self._translated(), self.engine.connect() as connection, connection.begin():
-            yield connection
+    def read(self, tenant: str) -> Iterator[Connection]:
+        """One snapshot of a tenant's rows: everything read inside the block belongs to the same moment."""
+        with self._readers, self._translated(), self.engine.connect() as connection:
+            connection = connection.execution_options(**{postgresql.TENANT_OPTION: tenant})
+            with connection.begin():
+                yield connection
 
     @contextmanager
-    def write(self, patience_seconds: float | None = None) -> Iterator[Connection]:
-        """Take the publish lock and begin a transaction. At the end it commits whole or not at all.
+    def write(self, tenant: str, patience_seconds: float | None = None) -> Iterator[Connection]:
+        """Take the publish lock and begin a transaction on a tenant's rows. At the end it commits whole or
+        not at all.
 
         Args:
             patience_seconds: how long to wait for the lock, here and in the database together; by default the
@@ -116,7 +125,7 @@ class Database:
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
         with self._turn(patience) as left_ms, self._translated(), self.engine.connect() as connection:
             options = {sqlite.WRITE_OPTION: left_ms, _ACTOR_OPTION: self._actor}
-            connection = connection.execution_options(**options)
+            connection = connection.execution_options(**options, **{postgresql.TENANT_OPTION: tenant})
             with connection.begin():
                 yield connection
 
@@ -156,6 +165,31 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+@contextmanager
+def scoped(connection: Connection, tenant: str) -> Iterator[None]:
+    """Within a transaction, read and write another tenant's rows, or `EVERY_TENANT`'s, until the block
+    ends."""
+    before = connection.get_execution_options()[postgresql.TENANT_OPTION]
+    if before == tenant:
+        yield
+        return
+    _move(connection, tenant)
+    try:
+        yield
+    except BaseException:
+        # A failed statement has ended the transaction: then there is nothing to go back to.
+        with suppress(SQLAlchemyError):
+            _move(connection, before)
+        raise
+    _move(connection, before)
+
+
+def _move(connection: Connection, tenant: str) -> None:
+    connection.execution_options(**{postgresql.TENANT_OPTION: tenant})
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(postgresql.scope(connection))
 
 
 def acting(connection: Connection) -> Actor:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from prompts_store.database.sqlite import WRITE_OPTION
 from prompts_store.errors import InvalidError
+from prompts_store.names import check_name
 
 # Only somebody who changes the tables themselves makes a reader wait.
 READ_PATIENCE_MS = 5_000
 CONNECT_TIMEOUT_SECONDS = 10
 # Any number will do, as long as every Chorus uses the same one.
 PUBLISH_LOCK = 0x43_48_4F_52_55_53
+# No tenant's name.
+EVERY_TENANT = "*"
+UPKEEP = "chorus_upkeep"
+# `Database` sets this on its connections: whose rows they are about.
+TENANT_OPTION = "prompts_store_tenant"
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -35,6 +43,7 @@ def make_engine(url: URL) -> Engine:
             field="database_url",
             code="invalid_database_url",
         ) from error
+    event.listen(engine, "connect", _connect)
     event.listen(engine, "begin", _begin)
     return engine
 
@@ -44,13 +53,36 @@ def is_locked(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
+def scope(connection: Connection) -> str:
+    """The statement that says, until the transaction ends, whose rows it is about."""
+    tenant: str = connection.get_execution_options()[TENANT_OPTION]
+    if tenant != EVERY_TENANT:
+        check_name(tenant, field="tenant")  # it becomes a part of the statement
+    role = UPKEEP if tenant == EVERY_TENANT and connection.info[UPKEEP] else "none"
+    return f"SELECT set_config('chorus.tenant', '{tenant}', true), set_config('role', '{role}', true)"
+
+
+def _connect(connection: Any, record: Any) -> None:
+    # The tables' owner needs no other role, and is the only one where there are no tables yet.
+    (record.info[UPKEEP],) = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('tasks') "
+        "AND NOT pg_has_role(session_user, relowner, 'MEMBER')) "
+        f"AND EXISTS (SELECT FROM pg_roles WHERE rolname = '{UPKEEP}' "
+        "AND pg_has_role(session_user, oid, 'MEMBER'))"
+    ).fetchone()
+    connection.rollback()
+
+
 def _begin(connection: Connection) -> None:
-    patience_ms = connection.get_execution_options().get(WRITE_OPTION)
+    options = connection.get_execution_options()
+    patience_ms = options.get(WRITE_OPTION)
+    # Whoever does not say whose rows sees none.
+    whose = scope(connection) if TENANT_OPTION in options else ""
     if patience_ms is None:
         connection.exec_driver_sql(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
-            f"SET LOCAL lock_timeout = {READ_PATIENCE_MS}"
+            f"SET LOCAL lock_timeout = {READ_PATIENCE_MS}; {whose}"
         )
     else:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience_ms}")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience_ms}; {whose}")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})")

@@ -70,7 +70,7 @@ class Ensembles(StoreBase):
         """
         check_owner(tenant, name, created_by, field="ensemble")
         checked = check_members(members, vote)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             if lease is not None:
                 held(connection, lease)
             found = find_members(connection, checked)
@@ -88,20 +88,20 @@ class Ensembles(StoreBase):
             NotFoundError: `unknown_ensemble`, `unknown_version`, `unknown_alias`.
         """
         parsed = parsed_reference(reference, tenant, field)
-        with self._database.read() as connection:
+        with self._database.read(parsed.tenant) as connection:
             return resolve(connection, parsed, field=field)
 
     def get_ensemble(self, tenant: str, name: str) -> EnsembleRecord:
         """An ensemble with its newest version. NotFoundError: `unknown_ensemble`."""
         check_owner(tenant, name, field="ensemble")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return ensemble_records(connection, [find_ensemble(connection, tenant, name)])[0]
 
     def last_ensemble_number(self, tenant: str, name: str) -> int:
         """The highest version number that an ensemble ever had, even if it was deleted; 0 if the name was
         never used."""
         check_owner(tenant, name, field="ensemble")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return last_number(connection, ensembles, tenant, name)
 
     def list_ensembles(
@@ -116,7 +116,7 @@ class Ensembles(StoreBase):
             query = query.where(ensembles.c.name >= prefix, ensembles.c.name < prefix + _AFTER_NAMES)
         if after is not None:
             query = query.where(ensembles.c.name > after)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             rows = connection.execute(query.order_by(ensembles.c.name).limit(limit + 1)).all()
             by_name = {record.name: record for record in ensemble_records(connection, rows[:limit])}
         return make_page(
@@ -127,7 +127,7 @@ class Ensembles(StoreBase):
         """Tombstone an ensemble. Its members may then be deleted. NotFoundError: `unknown_ensemble`."""
         check_owner(tenant, name, deleted_by, field="ensemble")
 
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             owner = find_ensemble(connection, tenant, name)
             for alias in aliasing.current(connection, aliasing.ENSEMBLES, owner.id):
@@ -152,7 +152,7 @@ class Ensembles(StoreBase):
         check_owner(tenant, name, moved_by, field="ensemble")
         check_alias(alias)
         check_version(number)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.move(
                 connection, aliasing.ENSEMBLES, key, alias, number, moved_by=moved_by, now=self._clock()
@@ -162,7 +162,7 @@ class Ensembles(StoreBase):
         """Remove an ensemble's alias. NotFoundError: `unknown_ensemble`, `unknown_alias`."""
         check_owner(tenant, name, moved_by, field="ensemble")
         check_alias(alias)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.remove(
                 connection, aliasing.ENSEMBLES, key, alias, moved_by=moved_by, now=self._clock()
@@ -179,7 +179,7 @@ class Ensembles(StoreBase):
         """
         check_owner(tenant, name, moved_by, field="ensemble")
         check_alias(alias)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.rollback(
                 connection, aliasing.ENSEMBLES, key, alias, moved_by=moved_by, now=self._clock()
@@ -188,7 +188,7 @@ class Ensembles(StoreBase):
     def ensemble_alias_history(self, tenant: str, name: str) -> list[AliasMove]:
         """Every move of an ensemble's aliases, oldest first. NotFoundError: `unknown_ensemble`."""
         check_owner(tenant, name, field="ensemble")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             key = find_ensemble(connection, tenant, name).id
             return aliasing.history(connection, aliasing.ENSEMBLES, key)
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from prompts_store.checks import is_finite
+from prompts_store.database import scoped
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 from prompts_store.records import EnsembleMember, Reference
@@ -57,7 +58,8 @@ def find_members(
     rows: list[Row[Any]] = []
     for i, member in enumerate(members):
         reference = Reference(member.tenant, member.task, version=member.version, alias=None)
-        rows.append(resolve(connection, reference, field=f"members.{i}"))
+        with scoped(connection, member.tenant):
+            rows.append(resolve(connection, reference, field=f"members.{i}"))
     known: str | None = None
     for i, row in enumerate(rows):
         known = known or row.base_fingerprint

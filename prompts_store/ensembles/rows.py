@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
+from prompts_store.database import EVERY_TENANT, scoped
 from prompts_store.database.tables import (
     ensemble_members,
     ensemble_versions,
@@ -111,7 +112,10 @@ def version_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[En
         .order_by(ensemble_members.c.ensemble_version_id, ensemble_members.c.position)
     )
     members: defaultdict[int, list[EnsembleMember]] = defaultdict(list)
-    for row in connection.execute(query):
+    # An ensemble's owner knows whose versions its members are.
+    with scoped(connection, EVERY_TENANT):
+        found = connection.execute(query).all()
+    for row in found:
         members[row.ensemble_version_id].append(EnsembleMember(row.tenant, row.name, row.number, row.weight))
     return [
         EnsembleVersion(

@@ -59,7 +59,7 @@ class DataFiles(StoreBase):
 
         def commit(content: ContentWriter) -> DataFile:
             digest = content.seal(self._clock())
-            with self._database.write() as connection:
+            with self._database.write(tenant) as connection:
                 standing.require_not_deleted(connection, tenant)
                 # Under the lock, so that no collector removes the bytes before their row exists.
                 contents.keep(content, digest)
@@ -77,7 +77,7 @@ class DataFiles(StoreBase):
     def get_file(self, tenant: str, file_id: str) -> DataFile:
         """A live file. NotFoundError: `unknown_file`."""
         check_name(tenant, field="tenant")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return _file_record(find_file(connection, tenant, file_id))
 
     def list_files(
@@ -88,7 +88,7 @@ class DataFiles(StoreBase):
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
         query = select(files).where(files.c.tenant == tenant, files.c.deleted_at.is_(None))
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             rows = newest_rows(connection, query, files, tenant, before, limit)
         return make_page(rows, limit, _file_record, lambda row: encode_cursor(_CURSOR, row.id))
 
@@ -101,7 +101,7 @@ class DataFiles(StoreBase):
         """
         check_name(tenant, field="tenant")
         checks.check_text(deleted_by, field="by")
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             row = find_file(connection, tenant, file_id)
             uses = (
                 select(jobs.c.id)

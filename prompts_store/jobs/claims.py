@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from prompts_store import checks
 from prompts_store.base import StoreBase
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.job_tables import jobs
 from prompts_store.errors import InvalidError
 from prompts_store.jobs.events import STATUS, add_events, check_events
@@ -54,7 +55,7 @@ class JobClaims(StoreBase):
         checks.check_text(owner, field="owner")
         checks.check_fingerprint(base_fingerprint, field="base_fingerprint")
         seconds = _check_seconds(lease_seconds)
-        with self._database.write() as connection:
+        with self._database.write(EVERY_TENANT) as connection:
             now = self._clock()
             row = _next(connection, kind, base_fingerprint, now)
             if row is None:
@@ -77,7 +78,7 @@ class JobClaims(StoreBase):
     def renew_lease(self, lease: Lease, lease_seconds: float) -> Lease:
         """The lease, extended to last this many seconds from now. Raises LeaseLostError."""
         seconds = _check_seconds(lease_seconds)
-        with self._database.write() as connection:
+        with self._database.write(lease.tenant) as connection:
             row = held(connection, lease)
             expires_at = self._clock() + timedelta(seconds=seconds)
             change_job(connection, row.number, {"lease_expires_at": expires_at})
@@ -85,7 +86,7 @@ class JobClaims(StoreBase):
 
     def release_job(self, lease: Lease) -> None:
         """Give a job back unfinished. It keeps its place in the queue. Raises LeaseLostError."""
-        with self._database.write() as connection:
+        with self._database.write(lease.tenant) as connection:
             now = self._clock()
             row = held(connection, lease)
             if row.cancel_requested:
@@ -116,7 +117,7 @@ class JobClaims(StoreBase):
         if status is not None:
             _check_one_of(status, ACTIVE)
         checked = _check_object(progress, field="progress", limit_bytes=MAX_PROGRESS_BYTES)
-        with self._database.write() as connection:
+        with self._database.write(lease.tenant) as connection:
             row = held(connection, lease)
             values: dict[str, Any] = {}
             if checked is not None:
@@ -141,7 +142,7 @@ class JobClaims(StoreBase):
             InvalidError: names the field at fault.
         """
         checked = check_events(events)
-        with self._database.write() as connection:
+        with self._database.write(lease.tenant) as connection:
             row = held(connection, lease)
             add_events(connection, row.number, checked, self._clock())
 
@@ -162,7 +163,7 @@ class JobClaims(StoreBase):
         _check_one_of(status, OVER)
         checked_result = _check_object(result, field="result", limit_bytes=MAX_RESULT_BYTES)
         checked_error = _check_object(error, field="error", limit_bytes=MAX_ERROR_BYTES)
-        with self._database.write() as connection:
+        with self._database.write(lease.tenant) as connection:
             row = held(connection, lease)
             values = {"result": checked_result or {}, "error": checked_error}
             close_job(

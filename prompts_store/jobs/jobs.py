@@ -72,7 +72,7 @@ class Jobs(StoreBase):
             checked.get("base_fingerprint"), field="spec.base_fingerprint"
         )
         checks.check_text(created_by, field="created_by")
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             standing.require_not_deleted(connection, tenant)
             numbers = {
@@ -112,7 +112,7 @@ class Jobs(StoreBase):
     def get_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None) -> Job:
         """A job. NotFoundError: `unknown_job`."""
         check_name(tenant, field="tenant")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return job_record(find_job(connection, tenant, job_id, kind))
 
     def list_jobs(
@@ -135,7 +135,7 @@ class Jobs(StoreBase):
         query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.kind == check_kind(kind))
         if status is not None:
             query = query.where(jobs.c.status == check_status(status))
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             rows = newest_rows(connection, query, jobs, tenant, before, limit)
         return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
 
@@ -148,7 +148,7 @@ class Jobs(StoreBase):
         """
         check_name(tenant, field="tenant")
         checks.check_text(by, field="by")
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             row = find_job(connection, tenant, job_id, kind)
             if row.finished_at is not None:
@@ -189,7 +189,7 @@ class Jobs(StoreBase):
         """
         check_name(tenant, field="tenant")
         checks.check_text(by, field="by")
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             row = find_job(connection, tenant, job_id, kind)
             standing.require_not_deleted(connection, tenant)
@@ -246,7 +246,7 @@ class Jobs(StoreBase):
             InvalidError: the limit or `after` is not valid.
         """
         check_name(tenant, field="tenant")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             job = find_job(connection, tenant, job_id, kind)
             if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**31:
                 raise InvalidError(

@@ -64,6 +64,7 @@ def held(connection: Connection, lease: Lease) -> Row[Any]:
     """
     query = select(jobs).where(
         jobs.c.id == lease.job_id,
+        jobs.c.tenant == lease.tenant,
         jobs.c.lease_token == lease.token,
         jobs.c.lease_owner.is_not(None),
     )

@@ -23,13 +23,13 @@ class Aliases(StoreBase):
     def aliases(self, tenant: str, task: str) -> dict[str, int]:
         """A task's aliases and the versions that they name. NotFoundError: `unknown_task`."""
         check_owner(tenant, task)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return aliasing.current(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
 
     def alias_history(self, tenant: str, task: str) -> list[AliasMove]:
         """Every move of a task's aliases, oldest first. NotFoundError: `unknown_task`."""
         check_owner(tenant, task)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return aliasing.history(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
 
     def set_alias(
@@ -85,7 +85,7 @@ class Aliases(StoreBase):
         """A write to one task's aliases, with the task's key. The list's labels follow `@live`."""
         check_owner(tenant, task, moved_by)
         check_alias(alias)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             key = find_task(connection, tenant, task).id
             yield connection, key
             if alias == LIVE:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from prompts_store import checks
 from prompts_store.base import StoreBase
 from prompts_store.blobs.format import decode, encode
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
@@ -101,7 +102,7 @@ class Prompts(StoreBase):
             NotFoundError: `unknown_task`, `unknown_version`, `unknown_alias`.
         """
         parsed = parsed_reference(reference, tenant, field)
-        with self._database.read() as connection:
+        with self._database.read(parsed.tenant) as connection:
             return version_record(versions.resolve(connection, parsed, field=field))
 
     def values(self, digest: str) -> npt.NDArray[np.float32]:
@@ -145,11 +146,11 @@ class Prompts(StoreBase):
         # Done outside the lock, so that the disk's syncs delay nobody. Also done if the version exists,
         # because that repairs a damaged blob.
         self._blobs.put(digest, content, now=self._clock())
-        with self._database.read() as connection:
+        with self._database.read(draft.tenant) as connection:
             same = find_same(connection, draft)
         if same is not None:
             return Published(same, created=False)
-        with self._database.write() as connection:
+        with self._database.write(draft.tenant) as connection:
             same = find_same(connection, draft)
             if same is not None:
                 return Published(same, created=False)
@@ -167,7 +168,7 @@ class Prompts(StoreBase):
 
     def _no_values(self, digest: str) -> CorruptError | NotFoundError:
         """The error for values that are missing: they were lost, or nothing needs them any more."""
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             query = select(blob_table.c.reference_count).where(blob_table.c.digest == digest)
             needed = connection.execute(query).scalar()
         if needed:

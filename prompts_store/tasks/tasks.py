@@ -34,7 +34,7 @@ class Tasks(StoreBase):
     def get_task(self, tenant: str, task: str) -> TaskRecord:
         """A task. NotFoundError: `unknown_task`."""
         check_owner(tenant, task)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             row = connection.execute(
                 select(*TASK_COLUMNS).where(
                     tasks.c.tenant == tenant, tasks.c.name == task, tasks.c.deleted_at.is_(None)
@@ -48,7 +48,7 @@ class Tasks(StoreBase):
         """The highest version number that a task ever had, even if it was deleted; 0 if the name was never
         used."""
         check_owner(tenant, task)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return last_number(connection, tasks, tenant, task)
 
     def list_tasks(
@@ -83,7 +83,7 @@ class Tasks(StoreBase):
             query = query.where(name >= prefix, name < prefix + _AFTER_NAMES)
         if after is not None:
             query = query.where(name > after)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             rows = connection.execute(query).all()
             by_name = {record.name: record for record in task_records(connection, rows[:limit])}
         return make_page(
@@ -99,7 +99,7 @@ class Tasks(StoreBase):
         """
         check_owner(tenant, task, deleted_by)
 
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             row = find_task(connection, tenant, task)
             which = versions.c.task_id == row.id
             require_no_ensemble(connection, tenant, which, "A version of the task", field="task")

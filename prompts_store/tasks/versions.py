@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, Select, and_, select, update
 
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
+from prompts_store.database import EVERY_TENANT, scoped
 from prompts_store.database.tables import (
     aliases,
     ensemble_members,
@@ -34,7 +35,7 @@ class Versions(StoreBase):
         """A live version. NotFoundError: `unknown_task`, `unknown_version`."""
         check_owner(tenant, task)
         reference = Reference(tenant, task, version=check_version(number), alias=None)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return version_record(resolve(connection, reference, field="version"))
 
     def list_versions(
@@ -44,7 +45,7 @@ class Versions(StoreBase):
         check_owner(tenant, task)
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_version)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             row = find_task(connection, tenant, task)
             query = _versions().where(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
             if before is not None:
@@ -63,7 +64,7 @@ class Versions(StoreBase):
         check_owner(tenant, task, deleted_by)
         number = check_version(number)
 
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             row = resolve(connection, Reference(tenant, task, version=number, alias=None), field="version")
             named = [
@@ -137,7 +138,8 @@ def require_no_ensemble(connection: Connection, tenant: str, which: Any, what: s
         .where(which, ensemble_versions.c.deleted_at.is_(None))
         .limit(1)
     )
-    found = connection.execute(query).one_or_none()
+    with scoped(connection, EVERY_TENANT):
+        found = connection.execute(query).one_or_none()
     if found is not None:
         name = f"the ensemble '{found.name}'" if found.tenant == tenant else "an ensemble of another tenant"
         raise ConflictError(f"{what} is a member of {name}; delete that first.", field=field)

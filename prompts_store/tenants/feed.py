@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, func, insert, literal, select
 
 from prompts_store.base import StoreBase
+from prompts_store.database import EVERY_TENANT, scoped
 from prompts_store.database.tenant_tables import changes
 from prompts_store.errors import InvalidError
 from prompts_store.pages import MAX_LIMIT, check_limit
@@ -29,7 +30,7 @@ class ChangeFeed(StoreBase):
 
     def last_change(self) -> int:
         """The number of the newest change, 0 before the first: where a reader with empty caches begins."""
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             return _last(connection)
 
     def changes_after(self, number: int, limit: int = MAX_LIMIT) -> Changes:
@@ -44,7 +45,7 @@ class ChangeFeed(StoreBase):
                 field="number",
             )
         query = select(changes).where(changes.c.number > number).order_by(changes.c.number)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             rows = connection.execute(query.limit(check_limit(limit))).all()
             # Numbers have no holes, and the newest row is never dropped.
             behind = rows[0].number != number + 1 if rows else _last(connection) != number
@@ -60,11 +61,11 @@ class ChangeFeed(StoreBase):
         """
         dropped = 0
         while True:
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 end = _droppable(connection, before)
             if end is None:
                 return dropped
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 dropped += connection.execute(delete(changes).where(changes.c.number < end)).rowcount
 
 
@@ -79,7 +80,9 @@ def record(
         literal(tenant, changes.c.tenant.type),
         literal(subject, changes.c.subject.type),
     )
-    connection.execute(insert(changes).from_select([column.name for column in changes.c], row))
+    # The numbers count everybody's changes.
+    with scoped(connection, EVERY_TENANT):
+        connection.execute(insert(changes).from_select([column.name for column in changes.c], row))
 
 
 def _last(connection: Connection) -> int:

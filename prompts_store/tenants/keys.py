@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, in
 from prompts_store import checks
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase
+from prompts_store.database import EVERY_TENANT, scoped
 from prompts_store.database.tenant_tables import keys, tenants
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
 from prompts_store.ids import API_KEY, check_cursor_id, is_id, new_id
@@ -73,12 +74,14 @@ class Keys(StoreBase):
         checks.check_text(created_by, field="created_by")
         now = self._clock()
         values = _checked(scopes, tasks, limits or KeyLimits(), expires_at, now)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             if first_with is not None:
-                _require_none(connection, first_with, now)
+                with scoped(connection, EVERY_TENANT):
+                    _require_none(connection, first_with, now)
             find_tenant(connection, tenant)
             _require_room(connection, tenant, name, now)
-            secret = _unused_key(connection)
+            with scoped(connection, EVERY_TENANT):
+                secret = _unused_key(connection)
             key_id = new_id(API_KEY)
             connection.execute(
                 insert(keys).values(
@@ -109,7 +112,7 @@ class Keys(StoreBase):
     def get_key(self, tenant: str, key_id: str) -> Key:
         """A key, also one that is over. NotFoundError: `unknown_tenant`, `unknown_key`."""
         check_name(tenant, field="tenant")
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             return _key_record(_find(connection, tenant, key_id))
 
     def list_keys(self, tenant: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[Key]:
@@ -123,7 +126,7 @@ class Keys(StoreBase):
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
         query = select(keys).where(keys.c.tenant == tenant)
-        with self._database.read() as connection:
+        with self._database.read(tenant) as connection:
             find_tenant(connection, tenant)
             rows = newest_rows(connection, query, keys, tenant, before, limit)
         return make_page(rows, limit, _key_record, lambda row: encode_cursor(_CURSOR, row.id))
@@ -151,7 +154,7 @@ class Keys(StoreBase):
         check_name(tenant, field="tenant")
         now = self._clock()
         values = _checked(scopes, tasks, limits, expires_at, now)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             row = _find(connection, tenant, key_id)
             if not _key_record(row).is_live(now):
                 raise ConflictError(
@@ -173,7 +176,7 @@ class Keys(StoreBase):
             NotFoundError: `unknown_tenant`, `unknown_key`.
         """
         check_name(tenant, field="tenant")
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             now = self._clock()
             row = _find(connection, tenant, key_id)
             if row.revoked_at is None:
@@ -190,7 +193,7 @@ class Keys(StoreBase):
         """
         if not is_public_part(public):
             return None
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             row = connection.execute(_FOUND.where(keys.c.public == public)).one_or_none()
         if row is None:
             return None
@@ -203,7 +206,7 @@ class Keys(StoreBase):
         too, so that no passing of time lets anybody in."""
         found = select(keys.c.number).join(tenants, tenants.c.name == keys.c.tenant)
         found = found.where(keys.c.revoked_at.is_(None), tenants.c.status != "deleted").limit(1)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             return connection.execute(found).first() is not None
 
     def touch_keys(self, used: Mapping[str, datetime]) -> None:
@@ -223,7 +226,7 @@ class Keys(StoreBase):
             .values(last_used_at=bindparam("minute"))
         )
         for start in range(0, len(minutes), _TOUCHED_AT_ONCE):
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 connection.execute(touch, minutes[start : start + _TOUCHED_AT_ONCE])
 
 

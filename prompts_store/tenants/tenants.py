@@ -12,6 +12,7 @@ from prompts_store import checks
 from prompts_store.audit import chain
 from prompts_store.audit.records import Action
 from prompts_store.base import StoreBase
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.errors import ConflictError, InvalidError
 from prompts_store.names import check_name, check_prefix
@@ -61,7 +62,7 @@ class Tenants(StoreBase):
         checks.check_text(created_by, field="created_by")
         check_name(name, field="tenant")
         values = _checked(display_name, weight, limits or TenantLimits(), retention or Retention())
-        with self._database.write() as connection:
+        with self._database.write(name) as connection:
             found = _row(connection, name)
             if found is not None:
                 raise ConflictError(
@@ -81,10 +82,10 @@ class Tenants(StoreBase):
         """
         checks.check_text(created_by, field="created_by")
         check_name(name, field="tenant")
-        with self._database.read() as connection:
+        with self._database.read(name) as connection:
             found = _row(connection, name)
         if found is None:
-            with self._database.write() as connection:
+            with self._database.write(name) as connection:
                 if _row(connection, name) is None:
                     return self._create(
                         connection, name, _checked("", 1.0, TenantLimits(), Retention()), created_by
@@ -94,7 +95,7 @@ class Tenants(StoreBase):
     def get_tenant(self, name: str) -> Tenant:
         """A tenant that is not deleted. NotFoundError: `unknown_tenant`."""
         check_name(name, field="tenant")
-        with self._database.read() as connection:
+        with self._database.read(name) as connection:
             return tenant_record(find_tenant(connection, name))
 
     def list_tenants(
@@ -120,7 +121,7 @@ class Tenants(StoreBase):
             query = query.where(tenants.c.name >= prefix, tenants.c.name < prefix + _AFTER_NAMES)
         if after is not None:
             query = query.where(tenants.c.name > after)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             rows = connection.execute(query.order_by(tenants.c.name).limit(limit + 1)).all()
         return make_page(rows, limit, tenant_record, lambda row: encode_cursor(_CURSOR, row.name))
 
@@ -203,7 +204,7 @@ class Tenants(StoreBase):
         already: str | None = None,
     ) -> Tenant:
         check_name(name, field="tenant")
-        with self._database.write() as connection:
+        with self._database.write(name) as connection:
             row = find_tenant(connection, name)
             before, after = chain.difference(row, values)
             if row.status != already and after:

@@ -15,7 +15,7 @@ from prompts_store.audit.audit_log import verify_log
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.format import decode
-from prompts_store.database import Database, sqlite
+from prompts_store.database import EVERY_TENANT, Database, sqlite
 from prompts_store.database.audit_tables import audit, audit_heads
 from prompts_store.database.tables import (
     aliases,
@@ -65,7 +65,7 @@ class Checker:
 
     def run(self) -> CheckReport:
         """Check everything. Writers wait only for repairs, not for reads."""
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             self._check_identity(connection)
             if self._database.embedded:
                 for message in sqlite.integrity_problems(connection):
@@ -74,12 +74,12 @@ class Checker:
         number = self._check_versions()
         self._check_blobs()
         self._problems.extend(self._files.file_problems())
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             found = self._row_problems(connection, repair=False)
             orphans = self._orphans(connection) + self._files.orphans(connection)
         if found and self._repair:
             # Look again under the publish lock: it may have been corrected since, or more may be wrong.
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 found = self._row_problems(connection, repair=True)
                 if repaired := Counter(problem.kind for problem in found if problem.repaired):
                     chain.append(connection, "store.repair", OF_THE_STORE, now=self._now, after=repaired)
@@ -98,7 +98,7 @@ class Checker:
                 .order_by(versions.c.id)
                 .limit(_PAGE)
             )
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 rows = connection.execute(query).all()
             for row in rows:
                 version = version_record(row)
@@ -115,7 +115,7 @@ class Checker:
             self._rows += 1
             if row.reference_count and self._blob_problem(row.digest):
                 # Look again under the publish lock: it may have been deleted and collected meanwhile.
-                with self._database.write() as connection:
+                with self._database.write(EVERY_TENANT) as connection:
                     query = select(blob_table.c.reference_count).where(blob_table.c.digest == row.digest)
                     problem = connection.execute(query).scalar() and self._blob_problem(row.digest)
                     who = _named_by(connection, row.digest)
@@ -132,7 +132,7 @@ class Checker:
                 .order_by(blob_table.c.digest)
                 .limit(_PAGE)
             )
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 rows = connection.execute(query).all()
             yield from rows
             if len(rows) < _PAGE:
@@ -156,12 +156,12 @@ class Checker:
             self._add("other_store", "the database and its folders", message)
 
     def _check_audit(self) -> None:
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             # Of the rows too: a log may have lost its head.
             logs = select(audit_heads.c.tenant).union(select(audit.c.tenant).distinct())
             names = sorted(connection.execute(logs).scalars())
         for name in names:
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 report = verify_log(connection, name)
             for problem in report.problems:
                 self._add("audit_log", name or "the store", f"{problem.kind}: {problem.message}")

@@ -24,7 +24,7 @@ from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
 from prompts_store.blobs.leases import Leases
-from prompts_store.database import Database
+from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.errors import ConflictError
 from prompts_store.upkeep.file_collector import BATCH, FileCollector, batches
@@ -122,7 +122,7 @@ class Collector:
         removals += [Removal("file", one.digest, self._contents.size(one.digest) or 0) for one in of_files]
         temporary = self._blobs.sweep(self._before, dry_run=True)
         temporary += self._contents.sweep(self._before, dry_run=True)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             refusal = self._identity.refusal(connection)
         if not allow_mass_removal:
             refusal = refusal or of_blobs.refusal or of_files.refusal
@@ -134,7 +134,7 @@ class Collector:
         Raises:
             ConflictError: `other_store`, `mass_removal`; nothing was removed.
         """
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             self._identity.require(connection)
         of_blobs, of_files = self._counts()
         unnamed = [one.digest for one in of_blobs if not one.known]
@@ -146,7 +146,7 @@ class Collector:
         orphans, orphan_bytes = self._collect_orphans(unnamed)
         files, file_bytes = self._files.remove(unneeded)
         freed += orphan_bytes + file_bytes
-        with self._database.write() as connection:
+        with self._database.write(EVERY_TENANT) as connection:
             self._identity.require(connection)
             temporary = self._blobs.sweep(self._before) + self._contents.sweep(self._before)
             report = CollectReport(removed, freed, orphans, temporary, self._held, files)
@@ -162,7 +162,7 @@ class Collector:
         removed = freed = 0
         last: tuple[datetime, str] | None = None
         while True:
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 self._identity.require(connection)
                 rows = self._candidates(connection, after=last)
                 for _, digest, size in rows:
@@ -198,7 +198,7 @@ class Collector:
     def _collect_orphans(self, unnamed: Sequence[str]) -> tuple[int, int]:
         removed = freed = 0
         for batch in batches(unnamed):
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 self._identity.require(connection)
                 named = _named(connection, batch)
                 for digest in batch:

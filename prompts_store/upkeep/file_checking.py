@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, func, select, update
 
 from prompts_store.blobs import LocalContents
-from prompts_store.database import Database
+from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.job_tables import files, job_events, jobs
 from prompts_store.upkeep.check_report import Problem
 
@@ -69,7 +69,7 @@ class FileChecker:
                 .order_by(files.c.sha256)
                 .limit(_PAGE)
             )
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 found = list(connection.execute(query).scalars())
             yield from found
             if len(found) < _PAGE:
@@ -86,5 +86,5 @@ class FileChecker:
 
     def _is_live(self, digest: str) -> bool:
         query = select(files.c.number).where(files.c.sha256 == digest, files.c.deleted_at.is_(None)).limit(1)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             return connection.execute(query).scalar() is not None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from prompts_store.blobs import LocalContents
-from prompts_store.database import Database
+from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.files import data_files
 from prompts_store.upkeep.identity import Identity
 
@@ -37,7 +37,7 @@ class FileCollector:
         """Remove those contents that may still be removed. Returns how many, and their bytes."""
         removed = freed = 0
         for batch in batches(unneeded):
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 self._identity.require(connection)
                 kept = data_files.needed(connection, batch, deleted_after=self._before)
                 for digest in batch:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from prompts_store.blobs import BlobEntry, Blobs, LocalContents
-from prompts_store.database import Database
+from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.job_tables import files
 from prompts_store.database.tables import blobs as blob_table
 
@@ -89,7 +89,7 @@ def _joined(
     holding: Callable[[BlobEntry, Any | None], Holding],
 ) -> Iterator[Holding]:
     while page := list(islice(entries, _PAGE)):
-        with database.read() as connection:
+        with database.read(EVERY_TENANT) as connection:
             found = connection.execute(rows_of([entry.digest for entry in page]))
             rows = {row.digest: row for row in found}
         for entry in page:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, insert, select
 from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import Blobs, LocalContents
-from prompts_store.database import Database
+from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.tables import store_identity
 from prompts_store.errors import ConflictError
 from prompts_store.text import shown
@@ -106,23 +106,23 @@ class Identity:
         Raises:
             StoreError: the disk or the database failed; the next process continues.
         """
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             ours = database_id(connection)
             empty = self._empty_ones(connection) if ours is not None else set()
         if ours is None:
             # Done before taking the lock, so that writers do not wait while folders are listed.
             fitting = {name for name in self._folders if self._look(name).fits}
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 if database_id(connection) is None:
                     self._begin(connection, fitting)
         elif empty:
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 for name in empty & self._empty_ones(connection):
                     self._folders[name].place.identify(ours, now=self._clock())
 
     def pairing(self) -> Pairing:
         """The ids, and the contents of the folders compared with what the database knows."""
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             ours = database_id(connection)
         return Pairing(ours, tuple(self._look(name) for name in self._folders))
 
@@ -133,7 +133,7 @@ class Identity:
             StoreError: the disk or the database failed; adopting again continues.
         """
         self.settle()
-        with self._database.write() as connection:
+        with self._database.write(EVERY_TENANT) as connection:
             ours = database_id(connection)
             if ours is None:
                 raise RuntimeError("a database that was settled has an id")
@@ -201,7 +201,7 @@ class Identity:
         folder, held, known, present = self._folders[name], 0, 0, 0
         for holding in folder.holdings():
             held, known, present = held + 1, known + holding.known, present + holding.needed
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             needed = folder.needed(connection)
         return FolderPairing(name, folder.place.identity(), held, known, needed, present)
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, select, update
 
 from prompts_store.audit import chain
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.job_tables import files, jobs
 from prompts_store.database.tables import ensembles, tasks
 from prompts_store.database.tenant_tables import tenants
@@ -65,7 +66,7 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
             StoreError: the database failed; purging again goes on.
         """
         due = select(tenants.c.name).where(tenants.c.purge_after <= self._clock()).order_by(tenants.c.name)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             names = connection.execute(due).scalars().all()
         report = PurgeReport()
         for name in names:
@@ -85,7 +86,7 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
         for file in _all(partial(self.list_files, tenant)):
             report.files += _done(partial(self.delete_file, tenant, file.id))
         report.usage += self.drop_usage_of(tenant)
-        with self._database.write() as connection:
+        with self._database.write(tenant) as connection:
             over = not _has_anything(connection, tenant)
             emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
             if over and connection.execute(emptied.values(purge_after=None)).rowcount:

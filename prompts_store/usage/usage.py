@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from prompts_store.base import StoreBase
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.database.usage_tables import usage, usage_hours
 from prompts_store.errors import InvalidError
@@ -75,7 +76,7 @@ class Usage(StoreBase):
         known = select(usage.c.sequence).where(
             usage.c.replica == replica, usage.c.sequence.between(min(wanted), max(wanted))
         )
-        with self._database.write(patience_seconds) as connection:
+        with self._database.write(EVERY_TENANT, patience_seconds) as connection:
             for sequence in connection.execute(known).scalars():
                 wanted.pop(sequence, None)
             if wanted:
@@ -121,7 +122,7 @@ class Usage(StoreBase):
         most = MAX_SUMS * (_MAX_DAYS_OF_A_MONTH if span == "month" else 1)
         if columns:
             query = query.group_by(*columns).order_by(*columns).limit(most + 1)
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT if tenant is None else tenant) as connection:
             rows = connection.execute(query).all()
         found = _months(rows) if span == "month" else [_sum_of(row) for row in rows]
         if len(found) > MAX_SUMS or len(rows) > most:
@@ -143,7 +144,7 @@ class Usage(StoreBase):
             .distinct()
             .outerjoin(tenants, tenants.c.name == usage_hours.c.tenant)
         )
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             kept = connection.execute(owners).all()
         for tenant, own in kept:
             days = USAGE_DAYS if own is None else own
@@ -162,13 +163,13 @@ class Usage(StoreBase):
         old = select(usage.c.at).where(usage.c.tenant == tenant, usage.c.at < before).order_by(usage.c.at)
         dropped = 0
         while True:
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 first = connection.execute(old.limit(1)).scalar()
                 last = connection.execute(old.offset(_AT_ONCE - 1).limit(1)).scalar()
             if first is None:
                 return dropped
             some = delete(usage).where(usage.c.tenant == tenant, usage.c.at < before)
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 some = some if last is None else some.where(usage.c.at <= last)
                 dropped += connection.execute(some).rowcount
 
@@ -177,12 +178,12 @@ class Usage(StoreBase):
         mine = usage_hours.c.tenant == tenant
         oldest = select(func.min(usage_hours.c.hour)).where(mine, usage_hours.c.hour < before)
         while True:
-            with self._database.read() as connection:
+            with self._database.read(EVERY_TENANT) as connection:
                 first = connection.execute(oldest).scalar()
             if first is None:
                 return
             end = min(before, _month_after(first))
-            with self._database.write() as connection:
+            with self._database.write(EVERY_TENANT) as connection:
                 connection.execute(delete(usage_hours).where(mine, usage_hours.c.hour < end))
 
 

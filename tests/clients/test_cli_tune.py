@@ -224,6 +224,16 @@ def test_the_test_split_may_choose(run: Run, fake: FakeChorus, train: str) -> No
     assert run("tune", "sst2", train, "--validation-from", "dev").exit_code == 2
 
 
+def test_the_options_of_0_1_0_are_still_taken_and_not_shown(run: Run, fake: FakeChorus, train: str) -> None:
+    old = ("--selection", train, "--report", train, "--selection-rows", "3", "--selection-from", "report")
+    assert run("tune", "sst2", train, *old, "--detach").exit_code == 0
+    data = document(fake)["data"]
+    assert set(data) == {"train", "validation", "test", "validation_rows", "validation_from"}
+    assert (data["validation_rows"], data["validation_from"]) == (3, "test")
+    assert "selection" not in run("tune", "start", "--help").stdout
+    assert run("tune", "sst2", train, "--elections", train).exit_code == 2
+
+
 def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
     run: Run, fake: FakeChorus, train: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

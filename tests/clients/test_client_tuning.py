@@ -154,6 +154,15 @@ def test_starting_uploads_what_is_not_there_and_sends_the_document(
     }
 
 
+def test_the_keywords_of_0_1_0_are_still_taken(client: Client, fake: FakeChorus) -> None:
+    file = "file-" + "a" * 24
+    client.tuning.start("sst2", train=file, selection=file, report=file)  # type: ignore[call-arg]
+    assert set(json.loads(fake.seen[-1].content)["data"]) == {"train", "validation", "test"}
+    with pytest.raises(errors.InvalidArgumentError) as caught:
+        client.tuning.start("sst2", train=file, test=file, report=file)  # type: ignore[call-arg]
+    assert caught.value.field == "report"
+
+
 @pytest.mark.parametrize(
     ("train", "source"),
     [

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from chorus_server.metrics import MetricsRegistry
 from chorus_server.tenancy.metrics import UsageMetrics
 from chorus_server.tenancy.usage import recorder_of
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.usage_tables import usage
 from prompts_store.store import PromptStore
 from tests.end_to_end.drained import Ended, end, served_clients
@@ -53,7 +54,7 @@ def counted(folder: Path, *, replay: bool = False) -> Counter[tuple[str, int, st
             recorder = recorder_of(store, folder, UsageMetrics(MetricsRegistry()))
             recorder.start()
             recorder.close(300)
-        with store._database.read() as connection:
+        with store._database.read(EVERY_TENANT) as connection:
             rows = connection.execute(select(usage.c.request_id, usage.c.item, usage.c.outcome))
             return Counter((request, item, outcome) for request, item, outcome in rows)
 

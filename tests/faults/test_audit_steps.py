@@ -12,6 +12,7 @@ from sqlalchemy import Connection, update
 
 from prompts_store import PromptStore
 from prompts_store.audit import chain
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tables import tasks
 from prompts_store.records import Actor
 from prompts_store.tenants.records import Retention
@@ -33,7 +34,7 @@ def _prepare(store: PromptStore, clock: FakeClock) -> None:
     store.create_tenant("acme")
     for seed in (1, 2):
         store.publish("acme", "sst2", *example_prompt(seed))
-    with store._database.write() as connection:
+    with store._database.write(EVERY_TENANT) as connection:
         connection.execute(update(tasks).values(live_versions=99))
     store.update_tenant("acme", retention=Retention(audit_days=10))
     clock.advance(60 * 86_400)
@@ -89,7 +90,7 @@ def test_control_a_row_in_a_transaction_of_its_own_may_be_missing(
 
     def move(store: PromptStore) -> None:
         OPERATIONS["move"](store)
-        with store._database.write() as connection:
+        with store._database.write(EVERY_TENANT) as connection:
             while waiting:
                 told, facts = waiting.pop()
                 append(connection, *told, **facts)

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from sqlalchemy import select, update
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.job_tables import jobs
 from prompts_store.errors import ConflictError, LeaseLostError, LimitError
 from prompts_store.jobs.records import Job, JobStatus, Lease
@@ -274,7 +275,7 @@ class UnfencedStore(PromptStore):
     """A broken store: whoever has the job's id may write, whatever the token."""
 
     def append_events(self, lease: Lease, events: Any) -> None:
-        with self._database.read() as connection:
+        with self._database.read(EVERY_TENANT) as connection:
             newest = select(jobs.c.lease_token).where(jobs.c.id == lease.job_id)
             token = connection.execute(newest).scalar_one()
         super().append_events(replace(lease, token=token), events)
@@ -306,7 +307,7 @@ class ForgetfulStore(PromptStore):
     """A broken store: a job that is given back forgets that it was to be cancelled."""
 
     def release_job(self, lease: Lease) -> None:
-        with self._database.write() as connection:
+        with self._database.write(EVERY_TENANT) as connection:
             which = jobs.c.id == lease.job_id
             connection.execute(update(jobs).where(which).values(cancel_requested=False))
         super().release_job(lease)

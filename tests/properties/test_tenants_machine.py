@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import ConflictError, NotFoundError, StoreError
 from prompts_store.tenants import feed
 from prompts_store.tenants.key_format import matches, public_part
@@ -378,7 +379,7 @@ class ForgivingStore(PromptStore):
 
     def touch_keys(self, used: Any) -> None:
         super().touch_keys(used)
-        with self._database.write() as connection:
+        with self._database.write(EVERY_TENANT) as connection:
             connection.exec_driver_sql("UPDATE keys SET revoked_at = NULL")
 
 

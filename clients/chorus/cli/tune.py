@@ -13,6 +13,7 @@ from chorus.cli.output import print_json
 from chorus.cli.session import Session, with_session
 from chorus.cli.tune_options import data_of, document_of, pairs, recipe_of
 from chorus.cli.values import JsonObject
+from chorus.routes.tuning import EARLIER_SPLITS
 from chorus.types import Job
 
 
@@ -27,6 +28,12 @@ class Tune(click.Group):
         return super().parse_args(ctx, args)
 
 
+def _present_name(word: str) -> str:
+    """The name of an option, or of its choice, by what 0.1.0 called it: `selection-rows`, say."""
+    first, dash, rest = word.partition("-")
+    return EARLIER_SPLITS.get(first, first) + dash + rest
+
+
 @click.group(cls=Tune, short_help="Tune new prompts, and look after tuning jobs.")
 def tune() -> None:
     """Tune new prompts against the server's frozen model.
@@ -39,7 +46,7 @@ def tune() -> None:
     """
 
 
-@tune.command()
+@tune.command(context_settings={"token_normalize_func": _present_name})
 @click.argument("task", required=False)
 @click.argument("train", required=False)
 @click.option(

@@ -27,6 +27,9 @@ read."""
 _FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 _SOURCES = ({"file"}, {"path"}, {"url"})
 
+EARLIER_SPLITS = {"selection": "validation", "report": "test"}
+"""Names of the splits in 0.1.0, which are still taken."""
+
 
 def _path(job: str | JobSummary, *rest: str) -> str:
     name = job.id if isinstance(job, JobSummary) else job
@@ -63,12 +66,18 @@ def start(
             it.
     """
     whole = dict(document or {})
+    splits: dict[str, Data | None] = {"train": train, "validation": validation, "test": test}
+    for earlier, name in EARLIER_SPLITS.items():
+        if earlier in fields:
+            if splits[name] is not None:
+                raise InvalidArgumentError(f"{earlier} is {name}: give one of them.", field=earlier)
+            splits[name] = fields.pop(earlier)  # type: ignore[misc]
     sent: list[DataFile] = []
     sources: dict[str, Any] = {}
     knobs = {**(whole.get("recipe") or {}), **(recipe or {})} or None
     given_fields = without_none({"task": task, "recipe": knobs, **fields})
     try:
-        for name, given in (("train", train), ("validation", validation), ("test", test)):
+        for name, given in splits.items():
             if given is None:
                 continue
             source = _on_server(given, name)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from prompts_store import PromptStore
 from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE, AuditFilter, AuditRow
-from prompts_store.database import database
+from prompts_store.database import EVERY_TENANT, database
 from prompts_store.database.tables import tasks
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.jobs.records import Lease
@@ -66,7 +66,7 @@ def _claimed(store: PromptStore) -> Lease:
 
 
 def _something_to_repair(store: PromptStore) -> None:
-    with store._database.write() as connection:
+    with store._database.write(EVERY_TENANT) as connection:
         connection.execute(update(tasks).values(live_versions=99))
     store.check(repair=True)
 

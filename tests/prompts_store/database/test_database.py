@@ -10,7 +10,7 @@ from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from prompts_store import PromptStore
-from prompts_store.database import sqlite
+from prompts_store.database import EVERY_TENANT, sqlite
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.testing import example_prompt
 
@@ -31,7 +31,7 @@ def test_sqlite_is_set_to_keep_what_it_acknowledged(disk_store: PromptStore) -> 
     assert pragma(engine, "synchronous") == 2
     assert pragma(engine, "foreign_keys") == 1
     assert pragma(engine, "busy_timeout") == sqlite.READ_PATIENCE_MS
-    with disk_store._database.write(7.0) as connection:
+    with disk_store._database.write(EVERY_TENANT, 7.0) as connection:
         left_ms = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     assert left_ms is not None and 0 < left_ms <= 7000
 
@@ -128,7 +128,7 @@ def test_writers_of_one_process_wait_no_longer_than_those_of_others(disk_store: 
         except StoreError as error:
             told.append(error)
 
-    with disk_store._database.write():
+    with disk_store._database.write(EVERY_TENANT):
         waiting = threading.Thread(target=run)
         waiting.start()
         waiting.join()  # while the lock is still held

@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, column, insert, inspect, null, select, text
 
 from prompts_store import PromptStore
-from prompts_store.database import Database, tables
+from prompts_store.database import EVERY_TENANT, Database, tables
 from prompts_store.database.migrate import alembic_config
 from prompts_store.errors import ConflictError, LeaseLostError
 from prompts_store.jobs.records import ACTIVE, OVER, Lease
@@ -66,7 +66,7 @@ def test_the_first_tables_become_todays_with_what_they_hold(tmp_path: Path, url:
         store.publish("acme", "gone", *example_prompt(3))
         store.delete_task("acme", "gone")
         before = visible(store)
-        with store._database.read() as connection:
+        with store._database.read(EVERY_TENANT) as connection:
             assert not NEW & set(inspect(connection).get_table_names())
     with closing(PromptStore.open(tmp_path, database_url=url)) as store:
         assert visible(store) == before
@@ -132,7 +132,7 @@ def jobs_of_0_1_0(folder: Path, url: str | None, clock: FakeClock) -> None:
     now = FIRST_MOMENT
     with older_store("0004"), closing(PromptStore.open(folder, database_url=url, clock=clock)) as store:
         file = example_file(store, b"rows")
-        with store._database.write() as connection:
+        with store._database.write(EVERY_TENANT) as connection:
             rows = Table("tuning_jobs", MetaData(), autoload_with=connection)
             files = Table("tuning_job_files", MetaData(), autoload_with=connection)
             events = Table("tuning_events", MetaData(), autoload_with=connection)
@@ -187,7 +187,7 @@ OLD_JOBS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def raw_rows(store: PromptStore, *names: str) -> list[Any]:
     """What tables hold, as the database has it; JSON as text."""
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         return [
             sorted(map(str, connection.exec_driver_sql(f"SELECT * FROM {name}").mappings())) for name in names
         ]
@@ -244,7 +244,7 @@ def test_jobs_go_back_to_the_tables_of_tuning_jobs_as_they_were(
     with closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store:
         now = raw_rows(store, "jobs", "job_files", "job_events")
         assert [len(rows) for rows in now] == [len(rows) for rows in before]
-        with store._database.write() as connection:
+        with store._database.write(EVERY_TENANT) as connection:
             connection.exec_driver_sql("UPDATE jobs SET kind = 'batch' WHERE number = 20")
             command.downgrade(alembic_config(connection), "0004")
         after = raw_rows(store, *names)
@@ -257,7 +257,7 @@ def test_jobs_go_back_to_the_tables_of_tuning_jobs_as_they_were(
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path, url: str | None) -> None:
-    with closing(Database.open(tmp_path, url)) as made, made.read() as connection:
+    with closing(Database.open(tmp_path, url)) as made, made.read(EVERY_TENANT) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
         found = {table: _checks(connection, table) for table in ("versions", "blobs", "jobs", "tenants")}
@@ -275,13 +275,13 @@ def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path, url:
 
 
 def test_control_a_column_that_no_migration_makes_is_noticed(tmp_path: Path, url: str | None) -> None:
-    with closing(Database.open(tmp_path, url)) as made, made.write() as connection:
+    with closing(Database.open(tmp_path, url)) as made, made.write(EVERY_TENANT) as connection:
         connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN forgotten TEXT")
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) != []
 
 
 def test_the_migrations_go_back_too(tmp_path: Path, url: str | None) -> None:
-    with closing(Database.open(tmp_path, url)) as made, made.write() as connection:
+    with closing(Database.open(tmp_path, url)) as made, made.write(EVERY_TENANT) as connection:
         for revision, left in (("0001", "tasks"), ("base", None)):
             command.downgrade(alembic_config(connection), revision)
             names = set(inspect(connection).get_table_names())

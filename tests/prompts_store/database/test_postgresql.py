@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event, update
 
 from prompts_store import PromptStore
-from prompts_store.database import postgresql
+from prompts_store.database import EVERY_TENANT, postgresql
 from prompts_store.database.tables import tasks
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.testing import FakeClock, example_prompt
@@ -132,7 +132,7 @@ def test_a_claim_waits_for_one_that_has_chosen(store: PromptStore, url: str, tmp
     def until_another_waits() -> None:
         deadline = time.monotonic() + 30
         while not saw and time.monotonic() < deadline:
-            with store._database.read() as connection:
+            with store._database.read(EVERY_TENANT) as connection:
                 if connection.exec_driver_sql(waiting).scalar():
                     saw.append(True)
 
@@ -159,17 +159,20 @@ def test_control_without_the_publish_lock_both_choose_the_same(
 
 def test_a_reader_sees_one_moment(store: PromptStore) -> None:
     store.publish("acme", "sst2", *example_prompt(1))
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         query = "SELECT count(*) FROM versions"
         assert connection.exec_driver_sql(query).scalar() == 1
         store.publish("acme", "sst2", *example_prompt(2))
         assert connection.exec_driver_sql(query).scalar() == 1
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         assert connection.exec_driver_sql(query).scalar() == 2
 
 
 def test_a_reader_cannot_write(store: PromptStore) -> None:
-    with pytest.raises(StoreError, match="ReadOnlySqlTransaction"), store._database.read() as connection:
+    with (
+        pytest.raises(StoreError, match="ReadOnlySqlTransaction"),
+        store._database.read(EVERY_TENANT) as connection,
+    ):
         connection.exec_driver_sql("DELETE FROM tasks")
 
 
@@ -186,7 +189,7 @@ def test_names_go_by_their_bytes_whatever_the_language(store: PromptStore) -> No
         if (cursor := page.next_cursor) is None:
             break
     assert found == sorted(names)
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         english = [
             row[0]
             for row in connection.exec_driver_sql(
@@ -200,7 +203,10 @@ def test_a_writer_that_waits_too_long_is_told_and_a_reader_does_not_wait(
     store: PromptStore, tmp_path: Path, url: str
 ) -> None:
     store.publish("acme", "sst2", *example_prompt(1))
-    with closing(PromptStore.open(tmp_path, database_url=url)) as other, other._database.write() as lock:
+    with (
+        closing(PromptStore.open(tmp_path, database_url=url)) as other,
+        other._database.write(EVERY_TENANT) as lock,
+    ):
         lock.execute(update(tasks).values(description="half-written"))  # its row is locked as well
         with pytest.raises(StoreError, match="The database is locked") as caught:
             store.check_writable(0.01)
@@ -219,7 +225,7 @@ def test_a_lost_connection_is_made_anew(store: PromptStore, url: str, tmp_path: 
     )
     with (
         closing(PromptStore.open(tmp_path, database_url=url)) as other,
-        other._database.write() as connection,
+        other._database.write(EVERY_TENANT) as connection,
     ):
         connection.exec_driver_sql(kill)
     assert store.resolve("sst2", tenant="acme").number == 1
@@ -227,7 +233,7 @@ def test_a_lost_connection_is_made_anew(store: PromptStore, url: str, tmp_path: 
 
 def test_a_commit_that_died_leaves_nothing(store: PromptStore, tmp_path: Path, url: str) -> None:
     with closing(PromptStore.open(tmp_path, database_url=url)) as other:
-        with pytest.raises(StoreError), store._database.write() as connection:
+        with pytest.raises(StoreError), store._database.write(EVERY_TENANT) as connection:
             connection.exec_driver_sql("DELETE FROM alembic_version")
             connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
         other.publish("acme", "sst2", *example_prompt(1))
@@ -246,7 +252,7 @@ def test_a_server_that_is_away_is_told(tmp_path: Path) -> None:
 def test_what_the_server_says_of_itself_is_logged_and_not_told_to_callers(
     store: PromptStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(StoreError) as caught, store._database.write() as connection:
+    with pytest.raises(StoreError) as caught, store._database.write(EVERY_TENANT) as connection:
         connection.exec_driver_sql("SELECT 1 / 0")
     assert "DivisionByZero" in caught.value.message and "division by zero" not in caught.value.message
     assert "division by zero" in caplog.text

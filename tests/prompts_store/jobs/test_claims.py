@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import InvalidError, LeaseLostError
 from prompts_store.jobs.records import Job, Lease
 from prompts_store.testing import FakeClock
@@ -254,5 +255,5 @@ def test_the_columns_of_a_lease_agree_or_the_database_refuses(disk_store: Prompt
         "status = 'succeeded'",
         "finished_at = 1",
     ):
-        with pytest.raises(Exception, match="CHECK"), disk_store._database.write() as connection:
+        with pytest.raises(Exception, match="CHECK"), disk_store._database.write(EVERY_TENANT) as connection:
             connection.exec_driver_sql(f"UPDATE jobs SET {change}")

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import ConflictError, InvalidError, LimitError, NotFoundError
 from prompts_store.jobs.records import Job, JobEvent
 from prompts_store.testing import FakeClock, example_file
@@ -262,7 +263,7 @@ def test_one_bad_event_refuses_all(store: PromptStore, event: Any, field: str) -
 
 def test_a_count_of_events_that_is_behind_is_found_and_mended(store: PromptStore) -> None:
     job = create(store)
-    with store._database.write() as connection:
+    with store._database.write(EVERY_TENANT) as connection:
         connection.exec_driver_sql("UPDATE jobs SET last_event = 0")
     assert [(found.kind, found.where) for found in store.check().problems] == [("wrong_job", job.id)]
     assert [found.repaired for found in store.check(repair=True).problems] == [True]
@@ -272,7 +273,7 @@ def test_a_count_of_events_that_is_behind_is_found_and_mended(store: PromptStore
 
 def test_a_job_of_another_kind_is_nobodys_tuning_job(store: PromptStore) -> None:
     other, mine = create(store), create(store)
-    with store._database.write() as connection:
+    with store._database.write(EVERY_TENANT) as connection:
         connection.exec_driver_sql(f"UPDATE jobs SET kind = 'batch' WHERE id = '{other.id}'")
     for ask in (store.get_job, store.cancel_job, store.resume_job, store.job_events):
         with pytest.raises(NotFoundError) as caught:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 
 # `{numbers}` are 1 to 100,000, in the database's own way of counting; `{public}` has eight characters.
 TENANTS = """
@@ -40,7 +41,7 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PromptSto
     url = request.getfixturevalue("postgres_server").emptied() if on_server else None
     with closing(PromptStore.open(tmp_path, database_url=url)) as store:
         numbers, public = COUNTING[request.param]
-        with store._database.write() as connection:
+        with store._database.write(EVERY_TENANT) as connection:
             for statement in (TENANTS, KEYS):
                 connection.exec_driver_sql(statement.format(numbers=numbers, public=public))
             connection.exec_driver_sql("ANALYZE")
@@ -60,7 +61,7 @@ def test_a_key_is_found_by_the_index_in_one_query(filled: PromptStore) -> None:
     event.remove(engine, "before_cursor_execute", note)
     assert found is not None and found.digest == "digest-77777" and found.key.tenant == "tenant-777"
     ((statement, parameters),) = sent
-    with filled._database.read() as connection:
+    with filled._database.read(EVERY_TENANT) as connection:
         plan = str(connection.exec_driver_sql(EXPLAIN[engine.dialect.name] + statement, parameters).all())
         control = "SELECT * FROM keys WHERE digest = 'digest-7'"
         scan = str(connection.exec_driver_sql(EXPLAIN[engine.dialect.name] + control).all())

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
 from prompts_store.tenants import keys as keys_module
 from prompts_store.tenants.key_format import key_digest, make_key, matches, public_part
@@ -66,7 +67,7 @@ def test_a_new_key_is_shown_once_and_kept_as_its_digest(store: PromptStore, cloc
     assert public_part(secret) == made.public and made.id.startswith("key-")
     assert store.get_key("acme", made.id) == made
     hidden = secret.split("_")[2]
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         for table in ("tenants", "keys", "changes"):
             rows = str(connection.exec_driver_sql(f"SELECT * FROM {table}").all())
             assert hidden not in rows and (table != "keys" or key_digest(secret) in rows)

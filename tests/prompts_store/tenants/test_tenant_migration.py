@@ -11,6 +11,7 @@ from alembic import command
 from sqlalchemy import inspect
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.migrate import alembic_config
 from prompts_store.records import EnsembleMember
 from prompts_store.tenants.limits import TenantLimits
@@ -35,7 +36,7 @@ def tenant(name: str, minutes: int) -> Tenant:
 
 
 def rows(store: PromptStore) -> dict[str, list[Any]]:
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         return {
             name: sorted(map(str, connection.exec_driver_sql(f"SELECT * FROM {name}").mappings()))
             for name in OLD_TABLES
@@ -45,7 +46,7 @@ def rows(store: PromptStore) -> dict[str, list[Any]]:
 def test_a_folder_of_0_1_0_gets_its_tenants(tmp_path: Path, clock: FakeClock) -> None:
     shutil.unpack_archive(ARCHIVE, tmp_path)
     with older_store("0005"), closing(PromptStore.open(tmp_path, clock=clock)) as store:
-        with store._database.read() as connection:
+        with store._database.read(EVERY_TENANT) as connection:
             assert "tenants" not in inspect(connection).get_table_names()
         before = rows(store)
         assert all(before.values())
@@ -100,7 +101,7 @@ def test_owners_of_any_kind_become_tenants_and_rows_stay(
             key, _ = store.create_key("a", "app", scopes=["infer"])
             assert store.find_key(key.public) is not None and store.last_change() == 1
             # Back, and here again.
-            with store._database.write() as connection:
+            with store._database.write(EVERY_TENANT) as connection:
                 command.downgrade(alembic_config(connection), "0005")
                 left = set(inspect(connection).get_table_names())
             assert not left & {"tenants", "keys", "changes"}

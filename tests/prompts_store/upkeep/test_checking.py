@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import CorruptError, StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import example_prompt
@@ -76,7 +77,7 @@ def test_a_check_does_not_wait_for_writers(filled: PromptStore, tmp_path: Path) 
         raw.executescript("UPDATE tasks SET live_versions = 9 WHERE name = 'a'")
     with closing(PromptStore.open(tmp_path / "data")) as beside:
         beside._database.patience_seconds = 0.01
-        with filled._database.write():
+        with filled._database.write(EVERY_TENANT):
             assert [problem.kind for problem in beside.check().problems] == ["wrong_task"]
             with pytest.raises(StoreError, match="locked"):
                 beside.check(repair=True)

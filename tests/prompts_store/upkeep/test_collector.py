@@ -189,11 +189,11 @@ def test_the_collector_looks_again_under_the_lock(disk_store: PromptStore, tmp_p
         locks = 0
 
         @contextmanager
-        def write(self) -> Iterator[Connection]:
+        def write(self, tenant: str) -> Iterator[Connection]:
             if not self.locks:
                 disk_store.publish("acme", "sst2", values, manifest)
             self.locks += 1
-            with super().write() as connection:
+            with super().write(tenant) as connection:
                 yield connection
 
     blobs = LocalBlobs(tmp_path / "data" / "blobs")

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.testing import FakeClock, example_prompt
 from prompts_store.upkeep import collector
 
@@ -32,7 +33,7 @@ def selects(store: PromptStore) -> Iterator[list[tuple[str, Any]]]:
 
 
 def plan(store: PromptStore, statement: str, parameters: Any) -> str:
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
         return "; ".join(row[3] for row in rows)
 

@@ -221,11 +221,11 @@ class Passing(Database):
         self.locks, self.lock, self.before_lock = 0, lock, before_lock
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, tenant: str) -> Iterator[Connection]:
         self.locks += 1
         if self.locks == getattr(self, "lock", 0):
             self.before_lock()  # type: ignore[operator]
-        with super().write() as connection:
+        with super().write(tenant) as connection:
             yield connection
 
 

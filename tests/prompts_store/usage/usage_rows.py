@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.usage_tables import usage, usage_hours
 from prompts_store.usage.records import USAGE_OUTCOMES, UsageRow
 
@@ -59,7 +60,7 @@ def in_tables(store: PromptStore) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Items, tokens and work units of all rows, and of all hours."""
     rows = [func.count(), *(func.coalesce(func.sum(usage.c[name]), 0) for name in COUNTS)]
     hours = [func.coalesce(func.sum(usage_hours.c[name]), 0) for name in ("items", *COUNTS)]
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         one = connection.execute(select(*rows).select_from(usage)).one()
         other = connection.execute(select(*hours)).one()
     return tuple(map(int, one)), tuple(map(int, other))

@@ -14,6 +14,7 @@ import pytest
 from chorus_server.api.http.offload import Offload
 from chorus_server.changes import reader as module
 from chorus_server.changes.reader import READ_EVERY_SECONDS, ChangeReader
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import changes
 from prompts_store.store import PromptStore
 from prompts_store.tenants.records import Change
@@ -118,7 +119,7 @@ def test_a_kind_that_is_not_known_is_a_change_of_everything(following: Following
     async def scenario() -> None:
         await following.reader.read()
         following.told.take()
-        with following.store._database.write() as connection:
+        with following.store._database.write(EVERY_TENANT) as connection:
             row = {"number": 1, "at": following.time(), "kind": "of tomorrow", "tenant": "a", "subject": ""}
             connection.execute(changes.insert().values(**row))
         await following.reader.read()

@@ -19,6 +19,7 @@ from chorus_server.api.http.offload import Offload
 from chorus_server.api.library import resolve
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.changes.memory import STALE_SECONDS
+from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.store import PromptStore
@@ -216,7 +217,7 @@ def test_a_change_that_failed_leaves_the_spares(library: PromptLibrary) -> None:
     async def scenario() -> None:
         assert await number_of(library) == 1
         library.store._database.patience_seconds = 0.01
-        with library.store._database.write(), pytest.raises(StoreError, match="locked"):
+        with library.store._database.write(EVERY_TENANT), pytest.raises(StoreError, match="locked"):
             await library.write(library.store.set_alias, "acme", "t", "live", 2)
         async with hanging(library):
             assert await number_of(library) == 1  # asked anew, in vain: it might have been changed

@@ -16,6 +16,7 @@ from chorus_server.api.routes.usage import UsageAnswer
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
+from prompts_store.database import EVERY_TENANT
 from prompts_store.database.usage_tables import usage, usage_hours
 from prompts_store.store import PromptStore
 from tests.prompts_store.usage.usage_rows import REPLICA, row
@@ -42,7 +43,7 @@ def asked(api: ApiServer, *groups: str, **query: Any) -> list[dict[str, Any]]:
 
 
 def rows(store: PromptStore) -> list[dict[str, Any]]:
-    with store._database.read() as connection:
+    with store._database.read(EVERY_TENANT) as connection:
         return [dict(each._mapping) for each in connection.execute(usage.select().order_by(usage.c.sequence))]
 
 
@@ -221,7 +222,7 @@ def test_no_row_has_what_was_asked_or_answered(tmp_path: Path, vocabulary: Vocab
             (spool,) = (folder / "usage").glob("*.jsonl")
             spooled = spool.read_text()
         write(api)
-        with api.store._database.read() as connection:
+        with api.store._database.read(EVERY_TENANT) as connection:
             stored = repr([list(connection.execute(table.select())) for table in (usage, usage_hours)])
     assert all("default/mood" in kept and CANARY not in kept for kept in (spooled, stored))
 
