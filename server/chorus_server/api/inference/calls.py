@@ -22,7 +22,7 @@ from chorus_server.api.inference.submit import cancel
 from chorus_server.api.inference.turns import in_turns
 from chorus_server.api.services import Services, Serving, services_of
 from chorus_server.engine.handle import RequestHandle
-from chorus_server.engine.requests import Origin, Request
+from chorus_server.engine.requests import Origin, Priority, Request
 from chorus_server.errors import CancelledError, ChorusError, DeadlineExceededError
 from chorus_server.tenancy.principal import Principal
 from chorus_server.tenancy.quota import quota_headers
@@ -40,6 +40,7 @@ class Call:
     """The caller, and what the call needs.
 
     Attributes:
+        priority: the class of its requests within the tenant.
         deadline: when the answer must be ready, on the clock; None waits for ever.
         settle: called when the engine has all requests.
         headers: of the answer, whatever it is; what may still be used is told there.
@@ -53,6 +54,7 @@ class Call:
     deadline: float | None
     settle: Callable[[], None]
     headers: dict[str, str]
+    priority: Priority = "interactive"
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
@@ -121,6 +123,7 @@ class Call:
             tenant=self.principal.tenant,
             task=item.task_name,
             weight=self.principal.weight,
+            priority=self.priority,
             deadline_seconds=self.left(),
             key=self.principal.key or "",
             digest=item.version.manifest.digest if item.version is not None else "",
@@ -149,7 +152,9 @@ def _late() -> DeadlineExceededError:
     )
 
 
-def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float | None) -> Call:
+def call_of(
+    request: HttpRequest, principal: Principal, deadline_seconds: float | None, priority: Priority
+) -> Call:
     """The call that an HTTP request makes. Its deadline counts from when the request arrived.
 
     Raises:
@@ -162,7 +167,9 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
     serving = services.ready()
     seconds = deadline_of(deadline_seconds, services.settings)
     deadline = None if seconds is None else context.started + seconds
-    call = Call(services, serving, principal, context.request_id, deadline, context.settle, context.headers)
+    call = Call(
+        services, serving, principal, context.request_id, deadline, context.settle, context.headers, priority
+    )
     check_early(services, principal, call.left(), context.headers)
     return call
 

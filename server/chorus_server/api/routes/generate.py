@@ -34,7 +34,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["inference"])
 )
 async def generate(request: Request, body: GenerateBody, principal: MayInfer) -> Response:
     """Generate text. With `stream`, the events are `token`, `result`, `error` and, last, `done`."""
-    call = call_of(request, principal, body.deadline_seconds)
+    call = call_of(request, principal, body.deadline_seconds, body.priority)
     if body.stream:
         return await _stream(call, body)
     return await race(_answer(call, body), request.receive)
