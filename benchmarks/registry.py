@@ -69,6 +69,8 @@ _REST = (
     "SELECT owner_id, alias, number, NULL, NULL, 1.7e15, 'bulk' FROM aliases",
     "INSERT INTO task_labels SELECT tenant, 'positive', name, id FROM tasks",
     "INSERT INTO task_labels SELECT tenant, 'negative', name, id FROM tasks",
+    "INSERT INTO stored_use SELECT tenant, COUNT(*), SUM(4 * length * width), 0 "
+    "FROM versions JOIN tasks ON tasks.id = task_id GROUP BY tenant",
     "ANALYZE",
 )
 

@@ -14,6 +14,7 @@ from chorus.routes import (
     audit,
     ensembles,
     files,
+    grants,
     inference,
     keys,
     service,
@@ -163,8 +164,8 @@ def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     documents = {"JobDocument", "PromptDocument", "DataDocument", "DataSource", "Recipe"}
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
-    documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts"}
-    parts = {"GenerateItem", "TenantChanges"}
+    documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}
+    parts = {"GenerateItem", "TenantChanges", "KeyChanges"}
     requests = {name for name in schemas if name.endswith("Body")} | parts | documents
     assert "GenerateBody" in requests
     frameworks = {"HTTPValidationError", "ValidationError"}  # FastAPI's own, documented but never sent
@@ -250,6 +251,14 @@ REQUESTS = {
     "create key": first_request(keys.create("n", scopes=["infer"])),
     "key": first_request(keys.get("t")),
     "revoke key": first_request(keys.revoke("t")),
+    "update key": first_request(keys.update("t", limits={})),
+    "task grants": first_request(grants.task_grants("t")),
+    "share task": first_request(grants.share_task("t", "t")),
+    "unshare task": first_request(grants.unshare_task("t", "t")),
+    "ensemble grants": first_request(grants.ensemble_grants("e")),
+    "share ensemble": first_request(grants.share_ensemble("e", "t")),
+    "unshare ensemble": first_request(grants.unshare_ensemble("e", "t")),
+    "shared": first_request(grants.shared()),
     "usage": first_request(usage.usage()),
     "audit": first_request(audit.page()),
 }

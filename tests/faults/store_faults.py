@@ -19,7 +19,7 @@ from prompts_store.database import Database
 from prompts_store.errors import StoreError
 from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, PowerCutFiles
 
-MAX_STEPS = 200
+MAX_STEPS = 400
 
 Operation = Callable[[PromptStore], object]
 
@@ -32,8 +32,8 @@ class FaultyDatabase(Database):
         self.files = FaultyFiles()
 
     @contextmanager
-    def write(self, patience_seconds: float | None = None) -> Iterator[Connection]:
-        with super().write(patience_seconds) as connection:
+    def write(self, tenant: str, patience_seconds: float | None = None) -> Iterator[Connection]:
+        with super().write(tenant, patience_seconds) as connection:
             yield connection
         if self.files.fault == "die":
             self.files.count()

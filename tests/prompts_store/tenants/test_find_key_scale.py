@@ -5,11 +5,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import event
 
 from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
+from tests.postgres_server import as_role
 
 # `{numbers}` are 1 to 100,000, in the database's own way of counting; `{public}` has eight characters.
 TENANTS = """
@@ -45,6 +47,9 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PromptSto
             for statement in (TENANTS, KEYS):
                 connection.exec_driver_sql(statement.format(numbers=numbers, public=public))
             connection.exec_driver_sql("ANALYZE")
+        if url is not None:
+            with psycopg.connect(as_role(url, "chorus")) as owner:  # the server's own login may not
+                owner.execute("ANALYZE")
         yield store
 
 

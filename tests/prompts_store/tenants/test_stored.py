@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -167,19 +168,24 @@ def test_control_who_asks_only_before_it_writes_exceeds_it(
         assert race(tmp_path, url) == 2 * PLACES
 
 
-def test_a_migration_counts_what_is_there(store: PromptStore) -> None:
-    for seed in (1, 2):
-        publish(store, seed)
-    publish(store, 1, "gone")
-    store.delete_task("acme", "gone")
-    example_file(store, b"123")
-    example_file(store, b"12", tenant="birch")
-    before = [store.stored_use(name) for name in ("acme", "birch", "cedar")]
-    with store._database.write(EVERY_TENANT) as connection:
-        command.downgrade(alembic_config(connection), "0008")
-        command.upgrade(alembic_config(connection), "head")
-    assert [store.stored_use(name) for name in ("acme", "birch", "cedar")] == before
-    assert before[0] == StoredUse(2, 2 * BYTES, 3, 0, 0)
+@pytest.mark.parametrize("server", [False, True], ids=["sqlite", "postgresql"])
+def test_a_migration_counts_what_is_there(
+    request: pytest.FixtureRequest, tmp_path: Path, server: bool
+) -> None:
+    url = request.getfixturevalue("postgres_server").create() if server else None
+    with closing(PromptStore.open(tmp_path, database_url=url)) as store:
+        for seed in (1, 2):
+            publish(store, seed)
+        publish(store, 1, "gone")
+        store.delete_task("acme", "gone")
+        example_file(store, b"123")
+        example_file(store, b"12", tenant="birch")
+        before = [store.stored_use(name) for name in ("acme", "birch", "cedar")]
+        with store._database.write(EVERY_TENANT) as connection:
+            command.downgrade(alembic_config(connection), "0008")
+            command.upgrade(alembic_config(connection), "head")
+        assert [store.stored_use(name) for name in ("acme", "birch", "cedar")] == before
+        assert before[0] == StoredUse(2, 2 * BYTES, 3, 0, 0)
 
 
 def test_unfinished_jobs_have_the_tenants_own_limit_or_the_default(

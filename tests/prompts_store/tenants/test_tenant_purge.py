@@ -175,6 +175,7 @@ def test_a_purge_leaves_a_tenants_name_and_its_log(
 def test_what_anothers_deleted_ensemble_names_is_emptied(store: PromptStore) -> None:
     store.create_tenant("acme")
     store.publish("acme", "lent", *example_prompt(1, template="said {text}"), lineage={"by": "ann"})
+    store.share("task", "acme", "lent", "other", ["infer"])
     store.publish_ensemble("other", "borrowed", [EnsembleMember("acme", "lent", 1)])
     store.delete_ensemble("other", "borrowed")
     store.delete_tenant("acme", grace_seconds=0)
