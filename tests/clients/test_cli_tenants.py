@@ -252,7 +252,7 @@ def test_what_is_no_moment_to_come_is_explained(text: str, words: str) -> None:
 
 def table_lines(result: Result) -> list[str]:
     """A table's header and rows."""
-    return [line for line in told(result).splitlines() if line.strip("─ ")]
+    return [line.strip() for line in told(result).splitlines() if line.strip("─ ")]
 
 
 def test_sharing(operated: Operated, run: Run) -> None:
