@@ -4,18 +4,19 @@
 
 What each does with a list of requests:
 
-    peft, peft_bf16, _compiled    requests grouped by task, `set_adapter` for each task, its requests batched
+    peft, peft_bf16               requests grouped by task, `set_adapter` for each task, its requests batched
     hf_mixed, _bf16, _compiled    hand-made `inputs_embeds` of mixed tasks, sorted by length, in batches
     one_at_a_time                 the same, one request a call
-    ctranslate2_f32, _int8        prompts as further tokens of the source vocabulary, with the rows as embeddings
+    ctranslate2_f32, _int8        prompts as further tokens of the source vocabulary
 
 CTranslate2 has no soft prompts. Its converted models may have a source vocabulary of their own, and the
 encoder's embedding is a table: so a prompt becomes P more tokens, and the arithmetic is that of the others.
 A new task needs another conversion and another load. Here the warm-up pays for both.
 
 `bf16` is the type of the weights: faster here than autocast. Every contender makes exactly the tokens that a
-request wants. Batches are sorted by text length, since a server does not know how long its answers will be.
-PyTorch's static batch runs until its longest request is done; CTranslate2 takes finished requests out.
+request wants. `compiled` is `torch.compile` of the encoder. Batches are sorted by text length, since a server
+does not know how long its answers will be. PyTorch's static batch runs until its longest request is done;
+CTranslate2 takes finished requests out.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from serve_lines import serve
 from workload import Request, ended, read
 
-BATCH = int(os.environ.get("PEER_BATCH", "8"))
 THREADS = int(os.environ.get("PEER_THREADS", str(os.cpu_count())))
 BF16 = torch.bfloat16
 Tokens = list[list[int]]
@@ -49,7 +49,9 @@ Tokens = list[list[int]]
 class TorchPeer:
     """PEFT or Hugging Face on one model folder and type, loaded when first asked for."""
 
-    def __init__(self, model: str, dtype: torch.dtype, size: int = BATCH, compiled: bool = False) -> None:
+    def __init__(
+        self, model: str, dtype: torch.dtype, size: int | None = None, compiled: bool = False
+    ) -> None:
         self._folder, self._dtype, self._size, self._compiled = model, dtype, size, compiled
         self._model: Any = None
         self._peft: dict[Path, Any] = {}
@@ -123,7 +125,7 @@ class CTranslate2Peer:
         requests, prompts = read(folder)
         translator = self._models[folder] = self._models.get(folder) or self._load(folder, prompts)
         answers: dict[int, list[int]] = {}
-        for batch in _batches(requests, range(len(requests)), BATCH):
+        for batch in _batches(requests, range(len(requests))):
             wanted = [requests[place].new_tokens for place in batch]
             exact = requests[batch[0]].exact
             found = translator.translate_batch(
@@ -187,8 +189,9 @@ def _enough(wanted: list[int], step: Any) -> bool:
     return bool(step.step + 1 >= wanted[step.batch_id])
 
 
-def _batches(requests: list[Request], places: Any, size: int) -> list[list[int]]:
-    """Places of requests, shortest text first."""
+def _batches(requests: list[Request], places: Any, size: int | None = None) -> list[list[int]]:
+    """Places of requests, shortest text first, in batches of the size that was fastest here."""
+    size = size or (8 if max(request.new_tokens for request in requests) <= 8 else 16)
     ordered = sorted(places, key=lambda place: len(requests[place].ids))
     return [ordered[n : n + size] for n in range(0, len(ordered), size)]
 
@@ -223,7 +226,6 @@ def contenders(model: str) -> dict[str, Callable[[Path], dict[str, Any]]]:
     return {
         "peft": f32.peft,
         "peft_bf16": bf16.peft,
-        "peft_bf16_compiled": compiled.peft,
         "hf_mixed": f32.mixed,
         "hf_mixed_bf16": bf16.mixed,
         "hf_mixed_bf16_compiled": compiled.mixed,

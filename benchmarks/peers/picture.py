@@ -19,6 +19,7 @@ NAMES = {
     "chorus_bf16": "Chorus, bf16 matrices",
     "hf_mixed": "Hugging Face f32",
     "hf_mixed_bf16": "Hugging Face bf16",
+    "hf_mixed_bf16_compiled": "HF bf16, compiled",
     "peft": "PEFT f32",
     "peft_bf16": "PEFT bf16",
     "one_at_a_time": "one at a time",

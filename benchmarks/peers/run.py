@@ -1,7 +1,7 @@
 """Chorus beside what people would use instead, each at its best: interleaved rounds, accuracy, pictures.
 
     python benchmarks/peers/run.py                        every load and contender, and their accuracy
-    python benchmarks/peers/run.py --loads labels_64      some loads; results are added to those of today
+    python benchmarks/peers/run.py --loads labels_64      some loads; added to what is kept of today
     python benchmarks/peers/run.py --accuracy --loads     accuracy alone
     python benchmarks/peers/run.py --contenders hf_mixed  ours beside some peers
     python benchmarks/peers/run.py --peers-python PY      an environment with requirements.txt already there
@@ -39,7 +39,7 @@ OURS = {"chorus": "float32", "chorus_bf16": "bfloat16"}
 REFERENCE = "hf_mixed"
 """Hugging Face in f32: what the answers of the others are compared with."""
 PEERS = (
-    REFERENCE, "hf_mixed_bf16", "peft", "peft_bf16",
+    REFERENCE, "hf_mixed_bf16", "hf_mixed_bf16_compiled", "peft", "peft_bf16",
     "ctranslate2_f32", "ctranslate2_bf16", "ctranslate2_int8", "ctranslate2_int8_bf16",
 )  # fmt: skip
 LOADS = {
@@ -59,8 +59,9 @@ SKIPPED = {
 }  # a thousand registered adapters take PEFT longer than the whole benchmark
 SETTINGS = {
     "prompts": "100 untuned rows a task for speed, 20 tuned rows for labels",
-    "hf_mixed, peft": "batches of 8 sorted by length; bf16 is the type of the weights",
-    "ctranslate2": "batches of 8 sorted by length; prompts as tokens of a source vocabulary of its own",
+    "peers": "batches of 8 sorted by text length, of 16 where answers are longer than 8 tokens",
+    "bf16, compiled": "the type of the weights; torch.compile of the encoder, dynamic shapes",
+    "ctranslate2": "prompts as tokens of a source vocabulary of its own",
 }
 
 
@@ -80,16 +81,16 @@ def main() -> None:
             )
             for name, dtype in OURS.items()
         } | {peer: peers for peer in chosen if peer not in OURS}
-        content = _document(python, not_run)
         if arguments.accuracy:
-            content["accuracy"] = _measure_accuracy(model, scratch, chosen, workers)
+            found = _measure_accuracy(model, scratch, chosen, workers)
+            _save({**_document(python, not_run), "accuracy": found}, arguments.out)
         for load in (LOADS[name] for name in arguments.loads):
             _write_work(scratch / load.name, load, model)
             turns = _measure(load, scratch / load.name, chosen, workers, arguments.rounds)
-            content["loads"][load.name] = {"load": vars(load), "turns": turns}
+            loads = {load.name: {"load": vars(load), "turns": turns}}
+            _save({**_document(python, not_run), "loads": loads}, arguments.out)
         for worker in {id(worker): worker for worker in workers.values()}.values():
             worker.close()
-    _save(content, arguments.out)
 
 
 def _arguments() -> argparse.Namespace:
