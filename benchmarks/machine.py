@@ -51,6 +51,13 @@ def versions(python: Path) -> dict[str, str]:
     return dict(line.split() for line in lines.splitlines())
 
 
+def busy_seconds() -> float:
+    """Processor seconds that this machine has spent on anything since it started, all cores together."""
+    words = Path("/proc/stat").read_text().splitlines()[0].split()
+    user, nice, system, _, _, interrupt, soft, steal = map(int, words[1:9])
+    return (user + nice + system + interrupt + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def instruction_sets(cpuinfo: str) -> list[str]:
     """Those of `INSTRUCTION_SETS` that the first processor of `/proc/cpuinfo` has."""
     lines = (line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)

@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 from accuracy import Accuracy
 from comparison import FLOOR_POINTS, best_peer, merged, passing, ratios
 from contenders import SHARED, Worker, peers_environment, real_or_random_model
-from machine import machine, versions
+from machine import busy_seconds, machine, versions
 from picture import draw, rates
 from workload import PROMPT_LENGTH, Load, make_requests, synthetic_ids, texts, write
 
@@ -73,24 +74,31 @@ def main() -> None:
         model = real_or_random_model(scratch)
         peers = Worker([python, HERE / "peer_worker.py", model], scratch / "peers.log")
         not_run = peers.run("unsupported", scratch)["unsupported"]
-        chosen = [*OURS, *(peer for peer in arguments.contenders if peer not in not_run)]
+        chosen = [name for name in arguments.contenders if name not in not_run]
+        peers_chosen = [name for name in chosen if name not in OURS]
         workers = {
             name: Worker(
                 [sys.executable, HERE / "chorus_worker.py", name, model, arguments.cache, dtype],
                 scratch / f"{name}.log",
             )
             for name, dtype in OURS.items()
-        } | {peer: peers for peer in chosen if peer not in OURS}
+            if arguments.loads or name in chosen
+        } | dict.fromkeys([REFERENCE, *peers_chosen], peers)
         if arguments.accuracy:
-            found = _measure_accuracy(model, scratch, chosen, workers)
-            _save({**_document(python, not_run), "accuracy": found}, arguments.out)
+            for found in _measure_accuracy(model, scratch, chosen, workers):
+                target = _save({**_document(python, not_run), "accuracy": found}, arguments.out)
         for load in (LOADS[name] for name in arguments.loads):
             _write_work(scratch / load.name, load, model)
-            turns = _measure(load, scratch / load.name, chosen, workers, arguments.rounds)
-            loads = {load.name: {"load": vars(load), "turns": turns}}
-            _save({**_document(python, not_run), "loads": loads}, arguments.out)
+            for turns in _measure(
+                load, scratch / load.name, [*OURS, *peers_chosen], workers, arguments.rounds
+            ):
+                loads = {load.name: {"load": vars(load), "turns": turns}}
+                target = _save({**_document(python, not_run), "loads": loads}, arguments.out)
         for worker in {id(worker): worker for worker in workers.values()}.values():
             worker.close()
+    draw(target)
+    _print_tables(json.loads(target.read_text()))
+    sys.stdout.write(f"\nkept in {target.relative_to(ROOT) if target.is_relative_to(ROOT) else target}\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -98,10 +106,14 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--loads", nargs="*", default=None, choices=list(LOADS))
-    parser.add_argument("--contenders", nargs="*", default=list(PEERS), choices=[*PEERS, "one_at_a_time"])
     parser.add_argument(
-        "--accuracy", action="store_true", help=f"measure accuracy; needs {REFERENCE} among the contenders"
+        "--contenders",
+        nargs="*",
+        default=[*OURS, *PEERS],
+        choices=[*OURS, *PEERS, "one_at_a_time"],
+        help="loads always have ours as well, accuracy the reference",
     )
+    parser.add_argument("--accuracy", action="store_true", help="measure accuracy (default: without --loads)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default 5)")
     parser.add_argument("--peers-python", type=Path, help="Python of an environment with requirements.txt")
     parser.add_argument(
@@ -115,8 +127,8 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.loads is None:
         arguments.loads, arguments.accuracy = list(LOADS), True
-    if arguments.accuracy and REFERENCE not in arguments.contenders:
-        parser.error(f"--accuracy: add {REFERENCE} to --contenders")
+    if not arguments.loads and not arguments.accuracy:
+        parser.error("--loads: name a load, or ask for --accuracy")
     return arguments
 
 
@@ -159,44 +171,48 @@ def _write_work(folder: Path, load: Load, model: Path) -> None:
 
 def _measure_accuracy(
     model: Path, scratch: Path, chosen: list[str], workers: dict[str, Worker]
-) -> dict[str, dict[str, Any]]:
-    accuracy, found = Accuracy(model, SHARED, scratch / "accuracy"), {}
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """Each contender's, as soon as it is known; the reference's first."""
+    accuracy = Accuracy(model, SHARED, scratch / "accuracy")
     for contender in [REFERENCE, *(name for name in chosen if name != REFERENCE)]:
         worker = workers[contender]
-        found[contender] = accuracy.measure(
+        found = accuracy.measure(
             lambda folder, name=contender, worker=worker: worker.run(name, folder)["answers"]
         )
-        sys.stderr.write(f"{contender}: {found[contender]}\n")
-    return found
+        sys.stderr.write(f"{contender}: {found}\n")
+        yield {contender: found}
 
 
 def _measure(
     load: Load, folder: Path, chosen: list[str], workers: dict[str, Worker], rounds: int
-) -> dict[str, list[dict[str, Any]]]:
+) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """The turns of each round after the warm-up, as soon as it is over."""
     contenders = [name for name in chosen if name not in SKIPPED.get(load.name, ())]
-    turns: dict[str, list[dict[str, Any]]] = {contender: [] for contender in contenders}
     piece = datetime.now(UTC).strftime("%H:%M:%S")
     for number in range(rounds + 1):
+        turns = {}
         for contender in contenders:
+            before = busy_seconds()
             answer = workers[contender].run(contender, folder)
+            others = max(0.0, busy_seconds() - before - answer["processor_seconds"])
+            turns[contender] = [{"round": f"{piece}/{number}", "others_processor_seconds": others, **answer}]
             what = "warm-up" if number == 0 else f"round {number}"
-            sys.stderr.write(f"{load.name} {what} {contender}: {answer['seconds']:.2f} s\n")
-            if number:
-                turns[contender].append({"round": f"{piece}/{number}", **answer})
-    return turns
+            sys.stderr.write(
+                f"{load.name} {what} {contender}: {answer['seconds']:.2f} s, others {others:.2f} s of CPU\n"
+            )
+        if number:
+            yield turns
 
 
-def _save(content: dict[str, Any], out: Path | None) -> None:
+def _save(content: dict[str, Any], out: Path | None) -> Path:
+    """Adds to the kept result, and compares anew."""
     name = f"{content['date']}-{content['machine']['name']}-peers.json"
     target = out or ROOT / "benchmarks" / "results" / name
     if target.exists():
         content = merged(json.loads(target.read_text()), content)
-    content = _compared(content)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content, indent=1) + "\n")
-    draw(target)
-    _print_tables(content)
-    sys.stdout.write(f"\nkept in {target.relative_to(ROOT) if target.is_relative_to(ROOT) else target}\n")
+    target.write_text(json.dumps(_compared(content), indent=1) + "\n")
+    return target
 
 
 def _compared(content: dict[str, Any]) -> dict[str, Any]:
