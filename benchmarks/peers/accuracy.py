@@ -29,7 +29,7 @@ PROMPTS = Path(__file__).parents[1] / "results" / "quality_prompts"
 TUNED = {"sst2": "sst2-one", "trec": "trec-prompts"}
 """The kept prompts by task; the first of several."""
 ANSWERS, ANSWER_TOKENS, LABEL_TOKENS, ROWS = 500, 16, 8, 20
-LONGEST_TEXT = 400
+LONGEST_TEXT = 128
 Answer = Callable[[Path], list[list[int]]]
 
 

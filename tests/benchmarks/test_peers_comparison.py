@@ -100,7 +100,7 @@ def test_the_best_peer_is_the_fastest_that_passes() -> None:
 
 def test_an_answer_is_equal_only_token_by_token() -> None:
     assert equal_answers([[1, 2], [1], [1, 2, 3]], [[1, 2], [1, 2], [1, 2]]) == 1
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         equal_answers([[1]], [[1], [2]])
 
 
