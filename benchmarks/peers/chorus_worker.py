@@ -1,6 +1,6 @@
 """Chorus's own turn: the engine called directly, all requests handed in at once.
 
-python chorus_worker.py MODEL_FOLDER CACHE_FOLDER MATRIX_DTYPE
+python chorus_worker.py CONTENDER MODEL_FOLDER CACHE_FOLDER MATRIX_DTYPE
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 from serve_lines import serve
-from workload import PROMPT_LENGTH, Request, read
+from workload import Request, ended, read
 
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.executor import build_executor, use_persistent_cache
@@ -63,7 +63,10 @@ class Chorus:
         requests, prompts = read(folder)
         self._source.tables[str(folder)] = prompts
         before = self._counted()
-        made = asyncio.run(self._answer(str(folder), requests))
+        answers = asyncio.run(self._answer(str(folder), requests, prompts.shape[1]))
+        if not requests[0].exact:
+            return {"answers": [ended(answer) for answer in answers]}
+        made = [len(answer) for answer in answers]
         assert made == [request.new_tokens for request in requests], "a request got other than its tokens"
         seconds, tokens = (
             {what: now - before[group][what] for what, now in after.items()}
@@ -85,28 +88,28 @@ class Chorus:
             "tokens": {"real": int(of("real_tokens_total")), "padded": int(of("padded_tokens_total"))},
         }
 
-    async def _answer(self, folder: str, requests: list[Request]) -> list[int]:
+    async def _answer(self, folder: str, requests: list[Request], prompt_length: int) -> list[list[int]]:
         handles = [
-            self._engine.submit(self._request(folder, n, request)) for n, request in enumerate(requests)
+            self._engine.submit(_generate(folder, n, request, prompt_length))
+            for n, request in enumerate(requests)
         ]
         finished = [await handle.result() for handle in handles]
-        return [len(event.sequences[0].tokens) for event in finished]  # type: ignore[union-attr]
+        return [list(event.sequences[0].tokens) for event in finished]  # type: ignore[union-attr]
 
-    def _request(self, folder: str, number: int, request: Request) -> GenerateRequest:
-        count = request.new_tokens
-        prompt = PromptHandle(f"{folder}#{request.task}", PROMPT_LENGTH)
-        return GenerateRequest(
-            Origin(f"{number}", task=f"task{request.task}"),
-            (prompt, tuple(request.ids)),
-            Sampling(max_new_tokens=count, min_new_tokens=count),
-        )
+
+def _generate(folder: str, number: int, request: Request, prompt_length: int) -> GenerateRequest:
+    count = request.new_tokens
+    return GenerateRequest(
+        Origin(f"{number}", task=f"task{request.task}"),
+        (PromptHandle(f"{folder}#{request.task}", prompt_length), tuple(request.ids)),
+        Sampling(max_new_tokens=count, min_new_tokens=count if request.exact else 0),
+    )
 
 
 def main() -> None:
-    use_persistent_cache(sys.argv[2])
-    matrix_dtype = sys.argv[3]
-    name = "chorus" if matrix_dtype == "float32" else "chorus_bf16"
-    serve({name: Chorus(sys.argv[1], 110_000, matrix_dtype).run})
+    contender, model, cache, matrix_dtype = sys.argv[1:]
+    use_persistent_cache(cache)
+    serve({contender: Chorus(model, 110_000, matrix_dtype).run})
 
 
 if __name__ == "__main__":

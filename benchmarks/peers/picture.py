@@ -1,4 +1,4 @@
-"""The result of `run.py` as a picture beside it: requests a second of every contender, by load.
+"""The result of `run.py` as pictures beside it, one a load: requests a second of every contender.
 
 python benchmarks/peers/picture.py benchmarks/results/DATE-MACHINE-peers.json
 """
@@ -15,34 +15,46 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from charts import Bars
 
 NAMES = {
-    "chorus": "Chorus",
+    "chorus": "Chorus f32",
     "chorus_bf16": "Chorus, bf16 matrices",
-    "peft": "PEFT, a task at a time",
-    "hf_mixed": "Hugging Face, mixed",
+    "hf_mixed": "Hugging Face f32",
+    "hf_mixed_bf16": "Hugging Face bf16",
+    "hf_mixed_bf16_compiled": "HF bf16, compiled",
+    "peft": "PEFT f32",
+    "peft_bf16": "PEFT bf16",
     "one_at_a_time": "one at a time",
     "ctranslate2_f32": "CTranslate2 f32",
+    "ctranslate2_bf16": "CTranslate2 bf16",
     "ctranslate2_int8": "CTranslate2 int8",
+    "ctranslate2_int8_bf16": "CTranslate2 int8, bf16",
 }
 
 
-def draw(result: Path) -> Path:
-    """Writes the picture and returns its path."""
+def draw(result: Path) -> list[Path]:
+    """Writes the pictures and returns their paths."""
     content: dict[str, Any] = json.loads(result.read_text())
-    machine = content["machine"]
-    groups = {name: _rates(load) for name, load in content["loads"].items()}
-    title = f"{machine['cores']} cores, {content['date']}: labels of 4 tokens, texts of 8 to 128"
-    target = result.with_suffix(".svg")
-    target.write_text(Bars(title, "requests a second, medians of interleaved rounds", groups).svg())
-    return target
+    targets = []
+    for name, load in content["loads"].items():
+        groups: dict[str, dict[str, float | None]] = {
+            NAMES[contender]: {"Chorus" if contender.startswith("chorus") else "peers": rate}
+            for contender, rate in rates(load).items()
+        }
+        title = f"{name}, {content['machine']['cores']} cores, {content['date']}"
+        targets.append(result.with_name(f"{result.stem}-{name}.svg"))
+        targets[-1].write_text(Bars(title, "requests a second, medians of interleaved rounds", groups).svg())
+    return targets
 
 
-def _rates(load: dict[str, Any]) -> dict[str, float | None]:
+def rates(load: dict[str, Any]) -> dict[str, float]:
+    """Requests a second by contender: medians over every round."""
     count, turns = load["load"]["requests"], load["turns"]
     return {
-        label: count / statistics.median(turn["seconds"] for turn in turns[name]) if name in turns else None
-        for name, label in NAMES.items()
+        name: count / statistics.median(turn["seconds"] for turn in turns[name])
+        for name in NAMES
+        if turns.get(name)
     }
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{draw(Path(sys.argv[1]))}\n")
+    for picture in draw(Path(sys.argv[1])):
+        sys.stdout.write(f"{picture}\n")

@@ -5,8 +5,9 @@ Written as one JSON file and one `.npy` of prompts, so that every process reads 
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 PROMPT_LENGTH = 100
+END = 1
+"""The id of `</s>`."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Request:
     Attributes:
         task: index into the prompts.
         ids: token ids of the text with `</s>`.
-        new_tokens: tokens to make, exactly.
+        new_tokens: tokens to make: this many, or at most this many.
+        exact: this many, whatever the model says. False: the answer ends with `</s>`, and is handed back.
     """
 
     task: int
     ids: list[int]
     new_tokens: int
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,13 @@ def _cut(ids: list[int], longest: int) -> list[int]:
     return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
 
 
+def ended(tokens: Iterable[int]) -> list[int]:
+    """An answer's tokens before `</s>`."""
+    return list(itertools.takewhile(lambda token: token != END, tokens))
+
+
 def write(folder: Path, load: Load, requests: list[Request], prompts: np.ndarray[Any, Any]) -> None:
-    """`requests.json` and `prompts.npy` `[tasks, P, D]` f32."""
+    """`requests.json` and `prompts.npy` [tasks, P, D] f32."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "prompts.npy", prompts.astype(np.float32))
     content = {"load": asdict(load), "requests": [asdict(request) for request in requests]}
