@@ -160,9 +160,9 @@ READS = {
     "check_writable", "close", "ensemble_alias_history", "every_audit_row", "file_path", "find_key",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",
-    "in_memory", "job_events", "last_change", "last_ensemble_number", "last_number", "list_ensembles",
-    "list_files", "list_jobs", "list_keys", "list_tasks", "list_tenants", "list_versions", "open", "pairing",
-    "plan_collection", "resolve", "resolve_ensemble", "usage", "values", "verify_audit",
+    "in_memory", "job_events", "jobs_of_other_matrices", "last_change", "last_ensemble_number", "last_number",
+    "list_ensembles", "list_files", "list_jobs", "list_keys", "list_tasks", "list_tenants", "list_versions",
+    "open", "pairing", "plan_collection", "resolve", "resolve_ensemble", "usage", "values", "verify_audit",
 }  # fmt: skip
 
 

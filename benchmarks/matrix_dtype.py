@@ -1,0 +1,247 @@
+"""What the type of the matrices changes on this processor: speed, greedy tokens, accuracy of tuned prompts.
+
+    python benchmarks/matrix_dtype.py speed --model FOLDER
+    python benchmarks/matrix_dtype.py tokens --model FOLDER --texts sentences.tsv
+    python benchmarks/matrix_dtype.py labels --data DATASETS
+
+`speed` measures bare products and the executor's programs in f32 and bf16, in turn. `tokens` compares greedy
+answers, of up to 64 tokens, with those of f32 matrices; the embedded base answers behind its tuned prompts,
+any other model behind an instruction. `labels` is the accuracy of the embedded base's prompts on the tasks'
+report rows (datasets as in `scripts/make_base.py`). Without --model, the embedded base. Each call adds its
+part to benchmarks/results/DATE-MACHINE-matrix_dtype.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from base_stages.tasks import Task, collect, read_tasks  # noqa: E402
+from benchmarks.executor import ANSWER, NEW, PROMPT_ROWS, PROMPTS, SLOTS, Bench, _ladder  # noqa: E402
+from benchmarks.machine import machine  # noqa: E402
+from benchmarks.tuning.base import Base  # noqa: E402
+from chorus_server.embedded import EMBEDDED, embedded_folder, model_source  # noqa: E402
+from chorus_server.engine.executor import build_executor  # noqa: E402
+from chorus_server.engine.executor.testing import MemoryPrompts  # noqa: E402
+from chorus_server.engine.plans import DecodePlan  # noqa: E402
+from chorus_server.engine.sampling import Sampling  # noqa: E402
+from chorus_server.model.checkpoints import load_model  # noqa: E402
+from prompts_store.artifacts import ArtifactLimits, read_artifact  # noqa: E402
+
+TYPES = {"f32": "float32", "bf16": "bfloat16"}
+REFERENCE = "f32"
+PRODUCT = (1024, 512, 2048)
+NEW_TOKENS = 64
+INSTRUCTION = "Review: {}\nWrite a short title for this review."
+
+
+def products() -> dict[str, float]:
+    """GF/s of one product of each kind, all cores; best of several, in turn."""
+    rows, inner, columns = PRODUCT
+    random = np.random.default_rng(0)
+    left, right = random.normal(size=(rows, inner)) * 30, random.normal(size=(inner, columns)) * 30
+    kinds = {
+        "f32": (jnp.float32, jnp.float32),
+        "bf16 to f32": (jnp.bfloat16, jnp.float32),
+        "bf16 to bf16": (jnp.bfloat16, jnp.bfloat16),
+        "int8 to int32": (jnp.int8, jnp.int32),
+    }
+    runs: dict[str, Callable[[], Any]] = {}
+    for name, (operand, sums) in kinds.items():
+        a, b = jnp.asarray(left, operand), jnp.asarray(right, operand)
+        multiply = jax.jit(lambda a, b, sums=sums: jax.lax.dot(a, b, preferred_element_type=sums))
+        runs[name] = lambda a=a, b=b, multiply=multiply: multiply(a, b).block_until_ready()
+    best = in_turn(runs, rounds=40)
+    return {name: round(2 * rows * inner * columns / seconds / 1e9, 1) for name, seconds in best.items()}
+
+
+def in_turn(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Shortest seconds of each; one run of each a round, after one that is not counted."""
+    best = dict.fromkeys(runs, float("inf"))
+    for place in range(rounds + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if place:
+                best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def programs(model: str, rounds: int) -> dict[str, Any]:
+    """Milliseconds of the executor's programs, and requests a second of the labels load, by type."""
+    benches: dict[str, Bench] = {}
+    for name, dtype in TYPES.items():
+        loaded = load_model(model_source(model), matrix_dtype=dtype).model.with_attention("pairs")
+        random = np.random.default_rng(1)
+        width = loaded.config.d_model
+        rows = {str(p): random.normal(size=(PROMPT_ROWS, width)).astype(np.float32) for p in range(PROMPTS)}
+        executor, _ = build_executor(loaded, _ladder(), PROMPTS * PROMPT_ROWS, MemoryPrompts(rows))
+        benches[name] = Bench(executor)
+        benches[name].load_prompts()
+
+    def stepping(bench: Bench) -> Callable[[], float]:
+        def steps() -> float:
+            bench.fill(Sampling(NEW, min_new_tokens=NEW))
+            started = time.perf_counter()
+            bench.run(DecodePlan(0, 0, "plain", 16))
+            return (time.perf_counter() - started) / 16
+
+        return steps
+
+    found: dict[str, dict[str, float]] = {name: {} for name in TYPES}
+    for place in range(rounds):
+        for name, bench in benches.items():
+            labels = bench.labels(4 * SLOTS)
+            measured = {
+                "encode_8x128_ms": bench.encode_seconds() * 1e3,
+                "decode_step_ms": stepping(bench)() * 1e3,
+                "score_8_of_4_ms": bench.score_seconds() * 1e3,
+                "labels_requests_per_second": labels["requests_per_second"],
+            }
+            for what, value in measured.items():
+                better = max if what.endswith("second") else min
+                found[name][what] = better(found[name].get(what, value), value) if place else value
+    ratios = {
+        what: round(
+            found["bf16"][what] / value if what.endswith("second") else value / found["bf16"][what], 2
+        )
+        for what, value in found["f32"].items()
+    }
+    return {"by_type": found, "bf16_is_faster_by": ratios, "answer_tokens": ANSWER}
+
+
+def inputs_of(model: str, base: Base, texts: Sequence[str], data: Path | None) -> Iterator[tuple[Any, Any]]:
+    """(prompts [N, P, D] or None, ids of the inputs), in groups."""
+    if model != EMBEDDED:
+        yield None, [base.ids(INSTRUCTION.format(text), 126) for text in texts]
+        return
+    assert data is not None, "the embedded base answers behind its prompts: give --data"
+    tasks = demo_tasks(data)
+    share = -(-500 // len(tasks))
+    for task in tasks:
+        lines = task.texts(task.report)[:share]
+        yield prompts_of(task.name, base)[:1], [base.ids(line, 120) for line in lines]
+
+
+def tokens(model: str, texts: Sequence[str], data: Path | None) -> dict[str, Any]:
+    """How many greedy answers are the same as with f32 matrices, to the last token."""
+    answers: dict[str, list[str]] = {}
+    for name in TYPES:
+        base = load(model, name)
+        groups = inputs_of(model, base, texts, data)
+        answers[name] = [text for table, ids in groups for text in base.texts(table, ids, NEW_TOKENS)[0]]
+    reference = answers[REFERENCE]
+    same = {
+        name: sum(a == b for a, b in zip(found, reference, strict=True)) for name, found in answers.items()
+    }
+    words = [len(text.split()) for text in reference]
+    return {
+        "inputs": len(reference),
+        "same": same,
+        "share": {name: round(count / len(reference), 4) for name, count in same.items()},
+        "different_answers": len(set(reference)),
+        "mean_words": round(sum(words) / len(words), 1),
+    }
+
+
+def labels(data: Path) -> dict[str, Any]:
+    """Accuracy in percent of each shipped prompt, ranking the labels of its task, by type."""
+    tasks = demo_tasks(data)
+    found: dict[str, dict[str, Any]] = {}
+    for name in TYPES:
+        base = load(EMBEDDED, name)
+        for task in tasks:
+            rows = [base.ids(text, 200) for text in task.texts(task.report)]
+            names = [base.ids(label, 32) for label in task.labels]
+            scores = base.scores(prompts_of(task.name, base), rows, names)
+            wanted = np.array([task.labels.index(label) for _, label in task.report])
+            right = scores.argmax(axis=2) == wanted
+            entry = found.setdefault(task.name, {"rows": len(rows), "prompts": len(scores)})
+            entry[name] = round(float(right.mean() * 100), 3)
+            entry.setdefault("chosen", {})[name] = scores.argmax(axis=2)
+            print(task.name, name, entry[name], flush=True)
+    for entry in found.values():
+        chosen = entry.pop("chosen")
+        entry["same_label"] = round(float((chosen["bf16"] == chosen[REFERENCE]).mean() * 100), 3)
+        entry["difference"] = round(entry["bf16"] - entry[REFERENCE], 3)
+    return found
+
+
+def load(model: str, name: str) -> Base:
+    """The model with matrices of this type."""
+    loaded = load_model(model_source(model), matrix_dtype=TYPES[name])
+    assert loaded.vocabulary is not None
+    of = loaded.model.with_attention("pairs")
+    return Base(of.functions, of.params, loaded.vocabulary, loaded.fingerprint, loaded.name)
+
+
+def demo_tasks(data: Path) -> list[Task]:
+    """The embedded base's tasks whose datasets are below `data`."""
+    import tempfile
+
+    folder = embedded_folder()
+    assert folder is not None
+    names = [task["task"] for task in json.loads((folder / "demo.json").read_text())["tasks"]]
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            try:
+                collect(data, Path(scratch), [name])
+            except SystemExit as missing:
+                print(f"{name} is left out: {missing}")
+        return read_tasks(Path(scratch))
+
+
+def prompts_of(task: str, base: Base) -> Any:
+    """The shipped prompts of a task [N, P, D]."""
+    folder = embedded_folder()
+    assert folder is not None
+    limits = ArtifactLimits(width=base.embedding.shape[1], max_length=4096, base_fingerprint=base.fingerprint)
+    paths = sorted((folder / "prompts").glob(f"{task}-*.safetensors"))
+    return np.stack([np.asarray(read_artifact(path, limits=limits).values, np.float32) for path in paths])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=["speed", "tokens", "labels"])
+    parser.add_argument("--model", default=EMBEDDED)
+    parser.add_argument("--texts", type=Path, help="the first column after the header is used")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    given = parser.parse_args()
+    here = machine()
+    name = given.model if given.model == EMBEDDED else Path(given.model).name
+    if given.part == "speed":
+        part = {"products_gigaflops": products(), "programs": programs(given.model, given.rounds)}
+    elif given.part == "tokens":
+        lines = given.texts.read_text().splitlines()[1 : given.count + 1] if given.texts else []
+        part = tokens(given.model, [line.split("\t")[0].strip() for line in lines], given.data)
+    else:
+        part = labels(given.data)
+    print(json.dumps(part, indent=2))
+    path = given.out / f"{datetime.now(UTC).date().isoformat()}-{here['name']}-matrix_dtype.json"
+    record = json.loads(path.read_text()) if path.exists() else {"what": "matrix_dtype", "models": {}}
+    record |= {"machine": here, "jax": jax.__version__, "jaxlib": jax.lib.__version__}
+    record["models"].setdefault(name, {})[given.part] = part
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
