@@ -16,9 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +35,23 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from base_stages.tasks import Task, collect, read_tasks  # noqa: E402
 from benchmarks.executor import ANSWER, NEW, PROMPT_ROWS, PROMPTS, SLOTS, Bench, _ladder  # noqa: E402
 from benchmarks.machine import machine  # noqa: E402
-from benchmarks.tuning.base import Base  # noqa: E402
 from chorus_server.embedded import EMBEDDED, embedded_folder, model_source  # noqa: E402
 from chorus_server.engine.executor import build_executor  # noqa: E402
 from chorus_server.engine.executor.testing import MemoryPrompts  # noqa: E402
 from chorus_server.engine.plans import DecodePlan  # noqa: E402
 from chorus_server.engine.sampling import Sampling  # noqa: E402
 from chorus_server.model.checkpoints import load_model  # noqa: E402
+from chorus_server.model.matrix_types import processor_flags  # noqa: E402
+from chorus_server.tuning.training.answering import greedy_answers, label_scores  # noqa: E402
 from prompts_store.artifacts import ArtifactLimits, read_artifact  # noqa: E402
 
 TYPES = {"f32": "float32", "bf16": "bfloat16"}
 REFERENCE = "f32"
 PRODUCT = (1024, 512, 2048)
 NEW_TOKENS = 64
+RANKED, LABEL_TOKENS = 6, 8
+BATCH, LENGTHS, MOST_TEXT = 32, (64, 128, 256), 200
+Ids = tuple[int, ...]
 INSTRUCTION = "Review: {}\nWrite a short title for this review."
 
 
@@ -123,55 +130,93 @@ def programs(model: str, rounds: int) -> dict[str, Any]:
     return {"by_type": found, "bf16_is_faster_by": ratios, "answer_tokens": ANSWER}
 
 
-def inputs_of(model: str, base: Base, texts: Sequence[str], data: Path | None) -> Iterator[tuple[Any, Any]]:
-    """(prompts [N, P, D] or None, ids of the inputs), in groups."""
-    if model != EMBEDDED:
-        yield None, [base.ids(INSTRUCTION.format(text), 126) for text in texts]
-        return
-    assert data is not None, "the embedded base answers behind its prompts: give --data"
-    tasks = demo_tasks(data)
-    share = -(-500 // len(tasks))
-    for task in tasks:
-        lines = task.texts(task.report)[:share]
-        yield prompts_of(task.name, base)[:1], [base.ids(line, 120) for line in lines]
+class Answers:
+    """A model with matrices of one type, and its answers. A few shapes, each compiled once."""
+
+    def __init__(self, model: str, name: str) -> None:
+        loaded = load_model(model_source(model), matrix_dtype=TYPES[name])
+        assert loaded.vocabulary is not None
+        of = loaded.model.with_attention("pairs")
+        self.vocabulary, self.fingerprint, self.config = loaded.vocabulary, loaded.fingerprint, of.config
+        self.params, functions = of.params, of.functions
+        self._greedy = jax.jit(partial(greedy_answers, functions, NEW_TOKENS))
+        self._scores = jax.jit(partial(label_scores, functions))
+
+    def ids(self, text: str, longest: int) -> tuple[int, ...]:
+        """A text cut to `longest` ids, and `</s>`."""
+        return (*self.vocabulary.encode(text)[:longest], self.vocabulary.eos_id)
+
+    def greedy(self, prompt: Any, inputs: Sequence[Ids]) -> list[Ids]:
+        """The tokens of each answer, up to `</s>`."""
+        said, eos = self._each(prompt, inputs, self._greedy), self.vocabulary.eos_id
+        rows = [row.tolist() for row in said]
+        return [tuple(row[: row.index(eos)] if eos in row else row) for row in rows]
+
+    def best(self, prompt: Any, inputs: Sequence[Ids], labels: Sequence[Ids]) -> Any:
+        """Index of the likeliest label of each input."""
+        ids, lengths = np.zeros((RANKED, LABEL_TOKENS), np.int32), np.zeros(RANKED, np.int32)
+        for place, label in enumerate(labels):
+            ids[place, : len(label)], lengths[place] = label, len(label)
+        targets = np.broadcast_to(ids, (BATCH, *ids.shape)), np.broadcast_to(lengths, (BATCH, RANKED))
+        return self._each(prompt, inputs, self._scores, *targets)[:, : len(labels)].argmax(axis=1)
+
+    def _each(self, prompt: Any, inputs: Sequence[Ids], compiled: Any, *more: Any) -> Any:
+        table = np.zeros((1, 1, self.config.d_model), np.float32) if prompt is None else prompt[None]
+        P, V = 0 if prompt is None else len(prompt), self.config.padded_vocab_size
+        order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]))
+        found: Any = None
+        for start in range(0, len(order), BATCH):
+            some = order[start : start + BATCH]
+            longest = P + len(inputs[some[-1]])
+            ids = np.zeros((BATCH, next(L for L in LENGTHS if longest <= L)), np.int32)
+            sizes = np.zeros(BATCH, np.int32)
+            for row, place in enumerate(some):
+                sizes[row] = P + len(inputs[place])
+                ids[row, : sizes[row]] = [*range(V, V + P), *inputs[place]]
+            answers = np.asarray(compiled(self.params, table, ids, sizes, *more))
+            if found is None:
+                found = np.zeros((len(inputs), *answers.shape[1:]), answers.dtype)
+            found[some] = answers[: len(some)]
+        return found
 
 
 def tokens(model: str, texts: Sequence[str], data: Path | None) -> dict[str, Any]:
     """How many greedy answers are the same as with f32 matrices, to the last token."""
-    answers: dict[str, list[str]] = {}
+    said: dict[str, list[Ids]] = {}
     for name in TYPES:
-        base = load(model, name)
-        groups = inputs_of(model, base, texts, data)
-        answers[name] = [text for table, ids in groups for text in base.texts(table, ids, NEW_TOKENS)[0]]
-    reference = answers[REFERENCE]
-    same = {
-        name: sum(a == b for a, b in zip(found, reference, strict=True)) for name, found in answers.items()
-    }
-    words = [len(text.split()) for text in reference]
+        answers = Answers(model, name)
+        if model != EMBEDDED:
+            said[name] = answers.greedy(None, [answers.ids(INSTRUCTION.format(text), 126) for text in texts])
+            continue
+        assert data is not None, "the embedded base answers behind its prompts: give --data"
+        said[name], tasks = [], demo_tasks(data)
+        for task in tasks:
+            lines = task.texts(task.report)[: -(-500 // len(tasks))]
+            rows = [answers.ids(line, MOST_TEXT) for line in lines]
+            said[name] += answers.greedy(prompts_of(task.name, answers)[0], rows)
+    reference = said[REFERENCE]
+    same = {name: sum(a == b for a, b in zip(found, reference, strict=True)) for name, found in said.items()}
     return {
         "inputs": len(reference),
         "same": same,
         "share": {name: round(count / len(reference), 4) for name, count in same.items()},
         "different_answers": len(set(reference)),
-        "mean_words": round(sum(words) / len(words), 1),
+        "mean_tokens": round(sum(map(len, reference)) / len(reference), 1),
     }
 
 
 def labels(data: Path) -> dict[str, Any]:
-    """Accuracy in percent of each shipped prompt, ranking the labels of its task, by type."""
+    """Accuracy in percent of the shipped prompts of each task, by type."""
     tasks = demo_tasks(data)
     found: dict[str, dict[str, Any]] = {}
     for name in TYPES:
-        base = load(EMBEDDED, name)
+        answers = Answers(EMBEDDED, name)
         for task in tasks:
-            rows = [base.ids(text, 200) for text in task.texts(task.report)]
-            names = [base.ids(label, 32) for label in task.labels]
-            scores = base.scores(prompts_of(task.name, base), rows, names)
-            wanted = np.array([task.labels.index(label) for _, label in task.report])
-            right = scores.argmax(axis=2) == wanted
-            entry = found.setdefault(task.name, {"rows": len(rows), "prompts": len(scores)})
+            said = _said(answers, task)
+            right = said == np.array([label for _, label in task.report])
+            entry = found.setdefault(task.name, {"rows": said.shape[1], "prompts": len(said)})
             entry[name] = round(float(right.mean() * 100), 3)
-            entry.setdefault("chosen", {})[name] = scores.argmax(axis=2)
+            entry.setdefault("chosen", {})[name] = said
             print(task.name, name, entry[name], flush=True)
     for entry in found.values():
         chosen = entry.pop("chosen")
@@ -180,18 +225,22 @@ def labels(data: Path) -> dict[str, Any]:
     return found
 
 
-def load(model: str, name: str) -> Base:
-    """The model with matrices of this type."""
-    loaded = load_model(model_source(model), matrix_dtype=TYPES[name])
-    assert loaded.vocabulary is not None
-    of = loaded.model.with_attention("pairs")
-    return Base(of.functions, of.params, loaded.vocabulary, loaded.fingerprint, loaded.name)
+def _said(answers: Answers, task: Task) -> Any:
+    """The label, or the text, of each prompt for each report row [N, R]: ranked, or written where there are
+    many labels, as the model card measures them."""
+    rows, table = (
+        [answers.ids(text, MOST_TEXT) for text in task.texts(task.report)],
+        prompts_of(task.name, answers),
+    )
+    if len(task.labels) > RANKED:
+        decode = answers.vocabulary.decode
+        return np.array([[decode(said) for said in answers.greedy(prompt, rows)] for prompt in table])
+    names = [answers.ids(label, LABEL_TOKENS - 1) for label in task.labels]
+    return np.array(task.labels)[np.stack([answers.best(prompt, rows, names) for prompt in table])]
 
 
 def demo_tasks(data: Path) -> list[Task]:
     """The embedded base's tasks whose datasets are below `data`."""
-    import tempfile
-
     folder = embedded_folder()
     assert folder is not None
     names = [task["task"] for task in json.loads((folder / "demo.json").read_text())["tasks"]]
@@ -204,11 +253,13 @@ def demo_tasks(data: Path) -> list[Task]:
         return read_tasks(Path(scratch))
 
 
-def prompts_of(task: str, base: Base) -> Any:
+def prompts_of(task: str, answers: Answers) -> Any:
     """The shipped prompts of a task [N, P, D]."""
     folder = embedded_folder()
     assert folder is not None
-    limits = ArtifactLimits(width=base.embedding.shape[1], max_length=4096, base_fingerprint=base.fingerprint)
+    limits = ArtifactLimits(
+        width=answers.config.d_model, max_length=4096, base_fingerprint=answers.fingerprint
+    )
     paths = sorted((folder / "prompts").glob(f"{task}-*.safetensors"))
     return np.stack([np.asarray(read_artifact(path, limits=limits).values, np.float32) for path in paths])
 
@@ -223,6 +274,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--machine", help="in the result's name; by default its cores")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     here = machine()
@@ -235,9 +287,13 @@ def main() -> None:
     else:
         part = labels(given.data)
     print(json.dumps(part, indent=2))
-    path = given.out / f"{datetime.now(UTC).date().isoformat()}-{here['name']}-matrix_dtype.json"
+    path = (
+        given.out
+        / f"{datetime.now(UTC).date().isoformat()}-{given.machine or here['name']}-matrix_dtype.json"
+    )
     record = json.loads(path.read_text()) if path.exists() else {"what": "matrix_dtype", "models": {}}
-    record |= {"machine": here, "jax": jax.__version__, "jaxlib": jax.lib.__version__}
+    record |= {"machine": here, "jax": jax.__version__, "jaxlib": version("jaxlib")}
+    record["instruction_sets"] = sorted(flag for flag in processor_flags() if flag.startswith(("amx", "avx")))
     record["models"].setdefault(name, {})[given.part] = part
     path.write_text(json.dumps(record, indent=2) + "\n")
     print(path)
