@@ -76,7 +76,7 @@ def _products(text: str) -> list[tuple[str, str, str]]:
 def _lowered() -> dict[str, str]:
     """The executor's programs with matrices in bf16, before XLA's passes: the same on every processor."""
     model = tiny_model(matrix_dtype="bfloat16")
-    every = programs(model_spec(model, 64), tiny_ladder())
+    every = list(programs(model_spec(model, 64), tiny_ladder()))
     names = ("encode", "admit", "decode", "score")
     first = {name: next(each for each in every if each.name.startswith(name)) for name in names}
     return {name: each.jit().lower(*each.arguments).as_text() for name, each in first.items()}
