@@ -42,7 +42,9 @@ def status(session: Session) -> None:
 @click.command()
 @with_session
 def whoami(session: Session) -> None:
-    """Show your tenant, your key and what it may do. Also how much one request may ask for."""
+    """Show your tenant, your key and what it may do. Also how much one request may ask for, and what is left
+    of your limits.
+    """
     with session.client() as client:
         me = client.me()
     if session.as_json:
@@ -68,4 +70,10 @@ def whoami(session: Session) -> None:
         "longest deadline": f"{limits.max_deadline_seconds:g} s",
         "unfinished jobs": f"at most {limits.max_unfinished_jobs:,}",
     }
+    for each in limits.left:
+        name = f"{each.of}'s {each.limit.replace('_', ' ').replace('.', ', ')}"
+        if each.most is None or each.left is None:
+            facts[name] = f"{each.used:,} used, a warning from {each.soft or 0:,} on"
+        else:
+            facts[name] = f"{each.left:,} of {each.most:,} left"
     print_facts(facts)

@@ -3,6 +3,7 @@
 from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
+from chorus.types.grants import Grant, GrantList, Shared, SharedPage
 from chorus.types.inference import (
     Choice,
     Classification,
@@ -33,11 +34,12 @@ from chorus.types.service import Health, ModelInfo, Readiness, StoreTrouble
 from chorus.types.tenants import (
     Key,
     KeyPage,
+    LimitLeft,
     Me,
     NewKey,
     OwnKey,
+    OwnLimits,
     OwnTenant,
-    RequestLimits,
     Tenant,
     TenantPage,
 )
@@ -75,6 +77,8 @@ __all__ = [
     "FilePage",
     "GenerateResponse",
     "Generation",
+    "Grant",
+    "GrantList",
     "Health",
     "Job",
     "JobDone",
@@ -84,6 +88,7 @@ __all__ = [
     "JobSummary",
     "Key",
     "KeyPage",
+    "LimitLeft",
     "Me",
     "Member",
     "MemberVote",
@@ -92,11 +97,13 @@ __all__ = [
     "Neighbors",
     "NewKey",
     "OwnKey",
+    "OwnLimits",
     "OwnTenant",
     "Readiness",
-    "RequestLimits",
     "ResultEvent",
     "RowNeighbors",
+    "Shared",
+    "SharedPage",
     "StoreTrouble",
     "StreamEvent",
     "Task",

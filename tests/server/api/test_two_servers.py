@@ -19,6 +19,7 @@ from chorus_server.changes.memory import Memory
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from tests.server.api.api_harness import ApiServer, error_of
 
 OPERATOR = "an-operator-of-tests-0123456789"
@@ -112,6 +113,35 @@ def test_a_suspended_tenant_is_refused_until_it_is_resumed(pair: Pair) -> None:
         assert pair.ask(key) == after
 
 
+def test_a_grant_and_its_end_are_seen(pair: Pair) -> None:
+    _, key = make_key(pair)
+    pair.one.http.headers["authorization"] = f"Bearer {OPERATOR}"
+    pair.one.push("shared")
+    pair.change("PUT", "/v1/tasks/shared/grants/acme", {"rights": ["infer"]})
+    assert pair.ask(key, "default/shared") == (200, 1)
+    pair.change("DELETE", "/v1/tasks/shared/grants/acme")
+    assert pair.ask(key, "default/shared") == (200, 1)  # control
+    pair.read()
+    assert pair.ask(key, "default/shared") == (404, "unknown_task")
+    pair.change("PUT", "/v1/tasks/shared/grants/*", {"rights": ["infer"]})
+    assert pair.ask(key, "default/shared") == (200, 1)  # what was refused is not remembered
+    pair.change("PUT", "/v1/tasks/shared/grants/*", {"rights": ["read"]})
+    pair.read()
+    assert pair.ask(key, "default/shared") == (404, "unknown_task")
+
+
+def test_what_a_suspended_tenant_shares_is_answered_to_nobody(pair: Pair) -> None:
+    _, owner = make_key(pair, scopes=["admin", "infer", "prompts:write"])
+    pair.one.http.headers["authorization"] = f"Bearer {owner}"
+    pair.one.push("shared")
+    pair.change("PUT", "/v1/tasks/shared/grants/*", {"rights": ["infer"]}, owner)
+    assert pair.ask(OPERATOR, "acme/shared") == (200, 1)
+    pair.change("POST", "/v1/tenants/acme/suspend")
+    assert pair.ask(OPERATOR, "acme/shared") == (200, 1)  # control
+    pair.read()
+    assert pair.ask(OPERATOR, "acme/shared") == (404, "unknown_task")
+
+
 def test_a_deleted_tenants_keys_are_as_unknown(pair: Pair) -> None:
     _, key = make_key(pair)
     assert pair.ask(key) == (200, None)
@@ -129,6 +159,24 @@ def test_an_expiry_needs_no_reading(pair: Pair) -> None:
     now = callers._now
     callers._now = lambda: now() + timedelta(days=40_000)
     assert pair.ask(key) == (401, "unauthenticated")
+
+
+def test_a_changed_limit_counts(pair: Pair) -> None:
+    key_id, key = make_key(pair)
+    store, free = pair.one.store, TenantLimits()
+    none = {"per_minute": {"requests": 0}}
+    assert pair.ask(key) == (200, None)
+    for change in (
+        lambda limits: store.update_tenant("acme", limits=limits),
+        lambda limits: store.update_key("acme", key_id, limits=KeyLimits.model_validate(limits.document())),
+    ):
+        change(TenantLimits.model_validate(none))
+        assert pair.ask(key) == (200, None)  # control
+        pair.read()
+        assert pair.ask(key) == (429, "limit_exceeded")
+        change(free)
+        pair.read()
+        assert pair.ask(key) == (200, None)
 
 
 def test_a_changed_weight_reaches_the_fair_queue(pair: Pair) -> None:

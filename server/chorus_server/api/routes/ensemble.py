@@ -43,7 +43,7 @@ class Panel:
 @router.post("/v1/ensemble", response_model=EnsembleAnswer, responses=INFERENCE_ERRORS)
 async def ensemble(request: Request, body: EnsembleBody, principal: MayInfer) -> Response:
     """Majority vote. Members that share labels vote by ranking them, others by their greedy text."""
-    call = call_of(request, principal, body.deadline_seconds)
+    call = call_of(request, principal, body.deadline_seconds, body.priority)
     return await race(_answer(call, body), request.receive)
 
 
@@ -120,7 +120,8 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
         if body.weights is not None:
             raise InvalidInputError("A stored ensemble has its own weights: remove weights.", field="weights")
         stored = await library.ensemble(body.ensemble, tenant, patterns=patterns)
-        patterns = None  # the caller named the ensemble, and it names its members
+        # The caller named the ensemble, and it names its members: its owner may ask them.
+        tenant, patterns = stored.tenant, None
         references = [f"{member.tenant}/{member.task}@{member.version}" for member in stored.members]
         wanted = [(reference, "ensemble") for reference in references]
         weights = [member.weight for member in stored.members]

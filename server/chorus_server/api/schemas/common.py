@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict, JsonValue
@@ -25,6 +25,16 @@ class AnswerModel(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class QuotaDetail(AnswerModel):
+    """The limit that a request was refused for."""
+
+    of: Literal["tenant", "key"]
+    limit: str = Field(description="Its path in the limits: `per_minute.requests`.")
+    window: Literal["minute", "month"] | None = Field(description="Null for what counts at one time.")
+    most: int
+    used: int = Field(description="By everybody with this tenant or key, before this request.")
+
+
 class ErrorDetail(AnswerModel):
     """What went wrong."""
 
@@ -32,6 +42,7 @@ class ErrorDetail(AnswerModel):
     message: str = Field(description="What was received, what was expected and what to do.")
     field: str | None = Field(description="Dotted path of the field at fault, if there is one.")
     request_id: str
+    quota: QuotaDetail | None = Field(None, description="Only with the code `limit_exceeded`.")
 
 
 class ErrorAnswer(AnswerModel):
