@@ -205,33 +205,30 @@ def tokens(model: str, texts: Sequence[str], data: Path | None) -> dict[str, Any
     }
 
 
-def labels(data: Path) -> dict[str, Any]:
-    """Accuracy in percent of the shipped prompts of each task, by type."""
-    tasks = demo_tasks(data)
+def labels(data: Path, most: int) -> dict[str, Any]:
+    """Accuracy in percent of the first `most` shipped prompts of each task, by type."""
+    every = {name: Answers(EMBEDDED, name) for name in TYPES}
     found: dict[str, dict[str, Any]] = {}
-    for name in TYPES:
-        answers = Answers(EMBEDDED, name)
-        for task in tasks:
-            said = _said(answers, task)
-            right = said == np.array([label for _, label in task.report])
-            entry = found.setdefault(task.name, {"rows": said.shape[1], "prompts": len(said)})
-            entry[name] = round(float(right.mean() * 100), 3)
-            entry.setdefault("chosen", {})[name] = said
-            print(task.name, name, entry[name], flush=True)
-    for entry in found.values():
-        chosen = entry.pop("chosen")
-        entry["same_label"] = round(float((chosen["bf16"] == chosen[REFERENCE]).mean() * 100), 3)
-        entry["difference"] = round(entry["bf16"] - entry[REFERENCE], 3)
+    for task in sorted(demo_tasks(data), key=lambda task: len(task.report)):
+        said = {name: _said(answers, task, most) for name, answers in every.items()}
+        wanted = np.array([label for _, label in task.report])
+        entry: dict[str, Any] = {
+            name: round(float((each == wanted).mean() * 100), 3) for name, each in said.items()
+        }
+        found[task.name] = {
+            "rows": len(wanted), "prompts": len(said[REFERENCE]), **entry,
+            "same_answer": round(float((said["bf16"] == said[REFERENCE]).mean() * 100), 3),
+            "difference": round(entry["bf16"] - entry[REFERENCE], 3),
+        }  # fmt: skip
+        print(task.name, json.dumps(found[task.name]), flush=True)
     return found
 
 
-def _said(answers: Answers, task: Task) -> Any:
+def _said(answers: Answers, task: Task, most: int) -> Any:
     """The label, or the text, of each prompt for each report row [N, R]: ranked, or written where there are
     many labels, as the model card measures them."""
-    rows, table = (
-        [answers.ids(text, MOST_TEXT) for text in task.texts(task.report)],
-        prompts_of(task.name, answers),
-    )
+    rows = [answers.ids(text, MOST_TEXT) for text in task.texts(task.report)]
+    table = prompts_of(task.name, answers)[:most]
     if len(task.labels) > RANKED:
         decode = answers.vocabulary.decode
         return np.array([[decode(said) for said in answers.greedy(prompt, rows)] for prompt in table])
@@ -273,6 +270,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, help="the first column after the header is used")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--prompts", type=int, default=3, help="of each task, for `labels`")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--machine", help="in the result's name; by default its cores")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -285,7 +283,7 @@ def main() -> None:
         lines = given.texts.read_text().splitlines()[1 : given.count + 1] if given.texts else []
         part = tokens(given.model, [line.split("\t")[0].strip() for line in lines], given.data)
     else:
-        part = labels(given.data)
+        part = labels(given.data, given.prompts)
     print(json.dumps(part, indent=2))
     path = (
         given.out
