@@ -93,7 +93,7 @@ class Bench:
         rows = []
         for _ in range(count):
             first = V + PROMPT_ROWS * int(self.random.integers(PROMPTS))
-            text = self.random.integers(3, 32000, size=TEXT - 1).tolist()
+            text = self.random.integers(3, min(32000, V - 192), size=TEXT - 1).tolist()
             rows.append((*range(first, first + PROMPT_ROWS), *text, 1))
         return tuple(rows)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, not_, or_, select
 
 from prompts_store import checks
 from prompts_store.base import StoreBase
@@ -24,7 +24,7 @@ from prompts_store.database import EVERY_TENANT
 from prompts_store.database.job_tables import jobs
 from prompts_store.errors import InvalidError
 from prompts_store.jobs.events import STATUS, add_events, check_events
-from prompts_store.jobs.records import ACTIVE, OVER, Job, JobKind, JobStatus, Lease
+from prompts_store.jobs.records import ACTIVE, MATRIX_DTYPE, OVER, Job, JobKind, JobStatus, Lease
 from prompts_store.jobs.rows import change_job, check_kind, close_job, held, job_record
 from prompts_store.tenants import standing
 from prompts_store.text import shown
@@ -32,13 +32,19 @@ from prompts_store.text import shown
 MAX_PROGRESS_BYTES = 65_536
 MAX_RESULT_BYTES = 1_048_576
 MAX_ERROR_BYTES = 16_384
+_FIRST_MATRIX_DTYPE = "float32"
 
 
 class JobClaims(StoreBase):
     """Running jobs under a lease. Every write names its lease; on LeaseLostError, stop."""
 
     def claim_job(
-        self, kind: JobKind, owner: str, lease_seconds: float, base_fingerprint: str
+        self,
+        kind: JobKind,
+        owner: str,
+        lease_seconds: float,
+        base_fingerprint: str,
+        matrix_dtype: str = _FIRST_MATRIX_DTYPE,
     ) -> tuple[Job, Lease] | None:
         """Take the job whose turn it is, with a lease to run it; None if no job for this base is waiting.
 
@@ -50,14 +56,16 @@ class JobClaims(StoreBase):
         Args:
             owner: who will run it; shown to people.
             lease_seconds: until the lease must be renewed.
+            matrix_dtype: of the base's matrices. A job that was begun with another is left.
         """
         check_kind(kind)
         checks.check_text(owner, field="owner")
+        checks.check_text(matrix_dtype, field="matrix_dtype")
         checks.check_fingerprint(base_fingerprint, field="base_fingerprint")
         seconds = _check_seconds(lease_seconds)
         with self._database.write(EVERY_TENANT) as connection:
             now = self._clock()
-            row = _next(connection, kind, base_fingerprint, now)
+            row = _next(connection, kind, base_fingerprint, matrix_dtype, now)
             if row is None:
                 return None
             token, attempt = row.lease_token + 1, row.attempt + 1
@@ -74,6 +82,16 @@ class JobClaims(StoreBase):
             add_events(connection, row.number, [(STATUS, {"status": "preparing", "attempt": attempt})], now)
             lease = Lease(row.id, row.tenant, owner, token, expires_at)
             return job_record(held(connection, lease)), lease
+
+    def jobs_of_other_matrices(self, kind: JobKind, base_fingerprint: str, matrix_dtype: str) -> list[Job]:
+        """Waiting jobs for this base that `claim_job` leaves, because they were begun with matrices of
+        another type."""
+        check_kind(kind)
+        with self._database.read(EVERY_TENANT) as connection:
+            query = select(jobs).where(
+                *_waiting(kind, base_fingerprint, self._clock()), not_(_goes_on(matrix_dtype))
+            )
+            return [job_record(row) for row in connection.execute(query.order_by(jobs.c.number))]
 
     def renew_lease(self, lease: Lease, lease_seconds: float) -> Lease:
         """The lease, extended to last this many seconds from now. Raises LeaseLostError."""
@@ -197,7 +215,27 @@ def _check_object(value: Mapping[str, Any] | None, *, field: str, limit_bytes: i
     return None if value is None else checks.check_object(value, field=field, limit_bytes=limit_bytes)
 
 
-def _next(connection: Connection, kind: JobKind, base_fingerprint: str, now: datetime) -> Row[Any] | None:
+def _waiting(kind: JobKind, base_fingerprint: str, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Of the jobs for this base, those that nobody runs. One whose lease ran out waits like a queued one."""
+    return (
+        jobs.c.finished_at.is_(None),
+        jobs.c.base_fingerprint == base_fingerprint,
+        jobs.c.kind == kind,
+        or_(jobs.c.status == "queued", jobs.c.lease_expires_at <= now),
+        jobs.c.tenant.not_in(standing.stopped_tenants()),
+    )
+
+
+def _goes_on(matrix_dtype: str) -> ColumnElement[bool]:
+    """Whether a job may go on with matrices of this type: it was begun with them, or not at all."""
+    settled = jobs.c.progress["settled"].as_string()
+    begun_with = jobs.c.progress[("settled", MATRIX_DTYPE)].as_string()
+    return or_(settled.is_(None), func.coalesce(begun_with, _FIRST_MATRIX_DTYPE) == matrix_dtype)
+
+
+def _next(
+    connection: Connection, kind: JobKind, base_fingerprint: str, matrix_dtype: str, now: datetime
+) -> Row[Any] | None:
     """The job whose turn it is: the one that has waited longest, of the tenant with the fewest jobs of this
     kind running.
 
@@ -210,17 +248,10 @@ def _next(connection: Connection, kind: JobKind, base_fingerprint: str, now: dat
         .group_by(jobs.c.tenant)
         .subquery()
     )
-    waiting = or_(jobs.c.status == "queued", jobs.c.lease_expires_at <= now)
     query = (
         select(jobs)
         .outerjoin(busy, busy.c.tenant == jobs.c.tenant)
-        .where(
-            jobs.c.finished_at.is_(None),
-            jobs.c.base_fingerprint == base_fingerprint,
-            jobs.c.kind == kind,
-            waiting,
-            jobs.c.tenant.not_in(standing.stopped_tenants()),
-        )
+        .where(*_waiting(kind, base_fingerprint, now), _goes_on(matrix_dtype))
         .order_by(func.coalesce(busy.c.jobs, 0), jobs.c.queued_at, jobs.c.number)
         .limit(1)
     )

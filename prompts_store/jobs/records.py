@@ -20,6 +20,11 @@ OVER: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 STATUSES: tuple[JobStatus, ...] = (*UNFINISHED, *OVER)
 
 
+MATRIX_DTYPE = "matrix_dtype"
+"""In `settled` of a job's progress: the type of the base's matrices that the job was begun with, and keeps.
+Jobs that were begun before this was kept have float32."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job of any kind.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +29,13 @@ from chorus_server.engine.ladder import PRESETS, ShapeLists, build_ladder, progr
 from chorus_server.engine.limits import Limits
 from chorus_server.engine.plans import Ladder
 from chorus_server.engine.protocols import Executor
+from chorus_server.engine.system_fingerprint import system_fingerprint
 from chorus_server.engine.thread.engine import Engine
 from chorus_server.engine.work import Settled
 from chorus_server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.log import Say
+from chorus_server.model.matrix_types import FLOAT_DTYPES, FloatDtype, choose_matrix_dtype, processor_flags
 from chorus_server.settings import Settings
 from chorus_server.storage import compile_cache
 from chorus_server.tenancy.usage import recorder_of
@@ -232,10 +235,9 @@ def load(settings: Settings, say: Say) -> LoadedModel:
     from chorus_server.model.fused_attention import choose_attention
 
     dtype, mesh = compute_dtype(settings), mesh_of(settings)
+    matrix_dtype, why = matrix_dtype_of(settings)
     shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
-    matrix_dtype = "bfloat16" if settings.matrix_dtype == "bf16" else dtype
-    types = dtype if matrix_dtype == dtype else f"{dtype}, matrices in {matrix_dtype}"
-    say(f"loading {settings.model} ({types}, {settings.layout}{shared})")
+    say(f"loading {settings.model} ({dtype}, {settings.layout}{shared}), matrices in {matrix_dtype}: {why}")
     tenths: set[int] = set()
 
     def progress(what: str, done: int, total: int) -> None:
@@ -258,8 +260,8 @@ def load(settings: Settings, say: Say) -> LoadedModel:
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
         )
     devices = mesh.size if mesh else 1
-    kind, why = choose_attention(settings.attention, loaded.model.dtype, devices=devices)
-    say(f"attention by {kind}: {why}")
+    kind, reason = choose_attention(settings.attention, loaded.model.dtype, devices=devices)
+    say(f"attention by {kind}: {reason}")
     return replace(loaded, model=loaded.model.with_attention(kind))
 
 
@@ -381,20 +383,29 @@ def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
     )
 
 
-def compute_dtype(settings: Settings) -> str:
-    """`float32` or `bfloat16`; for `auto`, the platform decides."""
+def compute_dtype(settings: Settings) -> FloatDtype:
+    """For `auto`, the platform decides."""
     if settings.compute_dtype != "auto":
-        return {"f32": "float32", "bf16": "bfloat16"}[settings.compute_dtype]
+        return FLOAT_DTYPES[settings.compute_dtype]
     import jax
 
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def matrix_dtype_of(settings: Settings) -> tuple[FloatDtype, str]:
+    """The type of the model's matrices, and why; for `auto`, the processor decides."""
+    import jax
+
+    return choose_matrix_dtype(
+        settings.matrix_dtype, compute_dtype(settings), jax.default_backend(), processor_flags()
+    )
 
 
 def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
     """The base model as the API describes it."""
     from chorus_server.model.parameters import parameter_count
 
-    config = loaded.model.config
+    config, dtype, matrix_dtype = loaded.model.config, compute_dtype(settings), loaded.model.matrix_dtype.name
     return BaseModelInfo(
         name=loaded.name,
         fingerprint=loaded.fingerprint,
@@ -402,7 +413,11 @@ def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
         config=_config_json(asdict(config)),
         parameters=parameter_count(config),
         width=config.d_model,
-        compute_dtype=compute_dtype(settings),
+        compute_dtype=dtype,
+        matrix_dtype=matrix_dtype,
+        system_fingerprint=system_fingerprint(
+            loaded.fingerprint, dtype, matrix_dtype, version("jaxlib"), ladder_of(settings)
+        ),
         layout=loaded.model.layout,
         prompt_rows=settings.prompt_rows,
         embeddings=embeddings_of(loaded),

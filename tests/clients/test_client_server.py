@@ -168,6 +168,8 @@ def test_service_routes(real: Client) -> None:
     assert real.health().status == "ok" and real.ready().ready
     model = real.model()
     assert (model.fingerprint, model.name) == (FINGERPRINT, "tiny")
+    assert (model.compute_dtype, model.matrix_dtype) == ("float32", "float32")
+    assert model.system_fingerprint is not None and model.system_fingerprint.startswith("fp_")
     assert "chorus_" in real.metrics()
 
 

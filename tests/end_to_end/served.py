@@ -27,6 +27,8 @@ TINY = {
     "layout": "unrolled",
 }
 """A ladder that compiles in seconds."""
+SAME_NUMBERS = {"matrix_dtype": "f32"}
+"""Whatever the processor."""
 _READY = re.compile(r"ready at (http://\S+)")
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
@@ -50,7 +52,7 @@ class Served:
         self, data_dir: Path, *, command: Sequence[str] = (), stderr: int = subprocess.PIPE, **options: Any
     ) -> None:
         port = 0 if stderr == subprocess.PIPE else free_port()
-        given = {"http_port": port, "data_dir": data_dir, "log_level": "warning"} | options
+        given = {"http_port": port, "data_dir": data_dir, "log_level": "warning", **SAME_NUMBERS} | options
         env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
         env |= {f"CHORUS_{name.upper()}": str(value) for name, value in given.items()}
         env |= {"JAX_PLATFORMS": "cpu"}

@@ -1,5 +1,5 @@
 """Who shares a batch with a request cannot change its answer: the same bits as alone, at one compiled shape
-(CPU, f32).
+(CPU, f32 and matrices in bf16).
 
 A pool of requests (no prompt, one, two, prompts of NaN, infinities and extreme norms; greedy, sampled,
 limits) is run
@@ -31,6 +31,7 @@ from chorus_server.engine.plans import (
     ScorePlan,
 )
 from chorus_server.engine.sampling import Sampling
+from chorus_server.model import layers
 
 B, NEW = 8, 8
 LADDER = Ladder(((B, 12), (B, 24)), (BlockShape(24, NEW, 16),) * 2, ((3, 4),), 32)
@@ -253,6 +254,11 @@ def executor() -> JaxExecutor:
     return _load(tiny_executor(LADDER, _values()))
 
 
+@pytest.fixture(scope="module")
+def in_bf16() -> JaxExecutor:
+    return _load(tiny_executor(LADDER, _values(), model=tiny_model(matrix_dtype="bfloat16")))
+
+
 def _differences(
     executor: JaxExecutor, pool: list[Case], block: int, mode: Any, mixtures: int
 ) -> tuple[int, int]:
@@ -274,11 +280,14 @@ def test_plain_rows_have_the_same_bits_in_every_mixture(executor: JaxExecutor) -
     assert compared > 2 * MIXTURES and different == 0
 
 
-def test_plain_rows_have_the_same_bits_with_matrices_in_bf16() -> None:
-    model = tiny_model(matrix_dtype="bfloat16")
-    executor = _load(tiny_executor(LADDER, _values(), model=model, without=("grouped", "score")))
-    compared, different = _differences(executor, _pool(96), 0, "plain", MIXTURES // 5)
+def test_plain_rows_have_the_same_bits_with_matrices_in_bf16(in_bf16: JaxExecutor) -> None:
+    compared, different = _differences(in_bf16, _pool(96), 0, "plain", MIXTURES // 5)
     assert compared > 2 * MIXTURES // 5 and different == 0
+
+
+def test_beams_and_samples_have_the_same_bits_with_matrices_in_bf16(in_bf16: JaxExecutor) -> None:
+    compared, different = _differences(in_bf16, _grouped_pool(48), 1, "grouped", MIXTURES // 20)
+    assert compared > MIXTURES // 20 and different == 0
 
 
 def test_beams_and_samples_have_the_same_bits_in_every_mixture(executor: JaxExecutor) -> None:
@@ -311,7 +320,9 @@ def _sums(executor: JaxExecutor, cases: list[Case], rows: list[int]) -> list[byt
     return [np.array(result.log_probabilities[row], np.float32).tobytes() for row in rows]
 
 
-def test_scores_have_the_same_bits_in_every_mixture(executor: JaxExecutor) -> None:
+@pytest.mark.parametrize("which", ["executor", "in_bf16"])
+def test_scores_have_the_same_bits_in_every_mixture(which: str, request: pytest.FixtureRequest) -> None:
+    executor = request.getfixturevalue(which)
     V, random = executor.padded_vocab_size, np.random.default_rng(2)
     by_class: dict[int, list[Case]] = {12: [], 24: []}
     for case in _pool(60):
@@ -366,3 +377,22 @@ def test_control_memory_masked_only_in_the_scores_is_caught(monkeypatch: pytest.
     broken = _load(tiny_executor(LADDER, _values(), without=("grouped", "score")))
     _, different = _differences(broken, _pool(96), 0, "plain", 60)
     assert different > 0
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_control_activations_rounded_by_a_scale_of_their_batch_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a careless quantisation would: the largest value of any row decides how the others are rounded."""
+
+    def by_batch(x: Any, weight: Any, dtype: Any) -> Any:
+        matrix = weight[...]
+        largest = jnp.max(jnp.where(jnp.isfinite(x), jnp.abs(x), 0))
+        rounded = (x / jnp.maximum(largest, 1e-6)).astype(matrix.dtype)
+        return jnp.matmul(rounded, matrix, preferred_element_type=dtype) * largest
+
+    monkeypatch.setattr(layers, "multiply", by_batch)
+    model = tiny_model(matrix_dtype="bfloat16")
+    broken = _load(tiny_executor(LADDER, _values(), model=model, without=("grouped", "score")))
+    compared, different = _differences(broken, _pool(96), 0, "plain", 60)
+    assert different > compared // 20

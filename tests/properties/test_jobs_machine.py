@@ -284,11 +284,13 @@ class UnfencedStore(PromptStore):
 class HastyStore(PromptStore):
     """A broken store: a lease that still has a little to run is taken already."""
 
-    def claim_job(self, kind: Any, owner: str, lease_seconds: float, base_fingerprint: str) -> Any:
+    def claim_job(
+        self, kind: Any, owner: str, lease_seconds: float, base_fingerprint: str, *more: Any
+    ) -> Any:
         clock = self._clock
         self._clock = lambda: clock() + timedelta(seconds=4)
         try:
-            return super().claim_job(kind, owner, lease_seconds, base_fingerprint)
+            return super().claim_job(kind, owner, lease_seconds, base_fingerprint, *more)
         finally:
             self._clock = clock
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from chorus_server.app import load
+from chorus_server import app
+from chorus_server.app import base_info, load
 from chorus_server.embedded import embedded_folder, register_demo
 from chorus_server.model.checkpoints import load_model
 from chorus_server.settings import Settings
@@ -43,8 +44,23 @@ def test_a_server_keeps_matrices_in_the_type_that_was_asked_for(base: Path) -> N
     settings = Settings(model=str(base / "model"), compute_dtype="f32", matrix_dtype="bf16")
     model = load(settings, said.append).model
     assert (model.dtype, model.matrix_dtype) == ("float32", "bfloat16")
-    assert "(float32, matrices in bfloat16, unrolled)" in said[0]
-    assert load(Settings(model=str(base / "model")), said.append).model.matrix_dtype == "float32"
+    assert said[0].endswith("(float32, unrolled), matrices in bfloat16: asked for")
+
+
+@pytest.mark.parametrize(("flags", "dtype"), [({"avx512_bf16"}, "bfloat16"), ({"avx512f"}, "float32")])
+def test_a_start_says_which_type_the_processor_chose_and_how_to_choose_otherwise(
+    base: Path, monkeypatch: pytest.MonkeyPatch, flags: set[str], dtype: str
+) -> None:
+    monkeypatch.setattr(app, "processor_flags", lambda: frozenset(flags))
+    said: list[str] = []
+    settings = Settings(model=str(base / "model"), compute_dtype="f32")
+    loaded = load(settings, said.append)
+    assert loaded.model.matrix_dtype == dtype
+    assert f"matrices in {dtype}: this processor" in said[0] and "matrix_dtype=" in said[0]
+    exactly = settings.model_copy(update={"matrix_dtype": "f32"})
+    info, exact = base_info(settings, loaded), base_info(settings, load(exactly, said.append))
+    assert (info.compute_dtype, info.matrix_dtype) == ("float32", dtype)
+    assert (info.system_fingerprint == exact.system_fingerprint) == (dtype == "float32")
 
 
 def test_the_card_tells_data_licences_seed_curve_and_limits(base: Path) -> None:

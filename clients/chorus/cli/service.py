@@ -29,6 +29,8 @@ def status(session: Session) -> None:
                 "model": model.name,
                 "parameters": f"{model.parameters:,}",
                 "dtype": model.compute_dtype,
+                "matrices": model.matrix_dtype,
+                "system": model.system_fingerprint,
             }
             facts |= {"max input tokens": model.max_input_tokens, "max new tokens": model.max_new_tokens}
             facts |= {"fingerprint": model.fingerprint, "version": model.version}

@@ -18,6 +18,8 @@ class ModelInfo(Wire):
     config: dict[str, Any] = Field(default_factory=dict)
     parameters: int
     compute_dtype: str
+    matrix_dtype: str | None = None
+    system_fingerprint: str | None = None
     layout: str | None = None
     max_input_tokens: int
     max_new_tokens: int

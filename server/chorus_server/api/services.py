@@ -53,6 +53,8 @@ class BaseModelInfo:
     parameters: int
     width: int
     compute_dtype: str
+    matrix_dtype: str
+    system_fingerprint: str
     layout: str
     prompt_rows: int
     embeddings: Callable[[], np.ndarray[Any, np.dtype[np.float32]]]

@@ -6,7 +6,7 @@ import pytest
 from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import InvalidError, LeaseLostError
-from prompts_store.jobs.records import Job, Lease
+from prompts_store.jobs.records import MATRIX_DTYPE, Job, Lease
 from prompts_store.testing import FakeClock
 
 SPEC = {"base_fingerprint": "base"}
@@ -40,6 +40,33 @@ def test_jobs_for_another_base_are_left_alone(store: PromptStore) -> None:
     assert claim(store)[0].id == mine
     assert store.claim_job("tuning", "worker", 60, "base") is None
     assert store.claim_job("tuning", "worker", 60, "small") is not None
+
+
+def test_a_begun_job_goes_on_with_matrices_of_its_type_alone(store: PromptStore) -> None:
+    begun = create(store)
+    job, lease = claim(store)
+    assert job.id == begun
+    store.release_job(lease)
+    assert store.jobs_of_other_matrices("tuning", "base", "bfloat16") == [], "nothing is settled yet"
+    settled = {"sizes": {"micro_batch_size": 4}, MATRIX_DTYPE: "bfloat16"}
+    for progress, theirs, others in (
+        ({"settled": settled}, "bfloat16", "float32"),
+        # Begun before types were kept.
+        ({"settled": {"sizes": {}}}, "float32", "bfloat16"),
+    ):
+        claimed = store.claim_job("tuning", "worker", 60, "base")
+        assert claimed is not None
+        store.update_job(claimed[1], progress=progress)
+        assert store.jobs_of_other_matrices("tuning", "base", others) == [], "somebody runs it"
+        store.release_job(claimed[1])
+        assert store.claim_job("tuning", "worker", 60, "base", others) is None
+        assert [each.id for each in store.jobs_of_other_matrices("tuning", "base", others)] == [begun]
+        assert store.jobs_of_other_matrices("tuning", "base", theirs) == []
+        assert store.jobs_of_other_matrices("tuning", "small", others) == []
+        again = store.claim_job("tuning", "worker", 60, "base", theirs)
+        assert again is not None and again[0].id == begun
+        store.update_job(again[1], progress={})
+        store.release_job(again[1])
 
 
 def test_first_come_first_served(store: PromptStore, clock: FakeClock) -> None:

@@ -132,6 +132,8 @@ class ApiServer:
             parameters=1,
             width=WIDTH,
             compute_dtype="float32",
+            matrix_dtype="float32",
+            system_fingerprint="fp_0123456789abcdef",
             layout="unrolled",
             prompt_rows=64,
             embeddings=lambda: self.table,

@@ -27,6 +27,11 @@ class ModelAnswer(AnswerModel):
     config: dict[str, Any]
     parameters: int
     compute_dtype: str
+    matrix_dtype: str = Field(description="Type that the model's matrices are kept and multiplied in.")
+    system_fingerprint: str = Field(
+        description="Short name of base, types, jaxlib and compiled shapes; servers with different ones may "
+        "round differently."
+    )
     layout: str
     max_input_tokens: int
     max_new_tokens: int
@@ -48,6 +53,8 @@ async def model(request: Request, principal: MayRead) -> Response:
             "config": dict(base.config),
             "parameters": base.parameters,
             "compute_dtype": base.compute_dtype,
+            "matrix_dtype": base.matrix_dtype,
+            "system_fingerprint": base.system_fingerprint,
             "layout": base.layout,
             "max_input_tokens": limits.max_input_tokens,
             "max_new_tokens": limits.max_new_tokens,

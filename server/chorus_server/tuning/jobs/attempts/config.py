@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from chorus_server.model.functions import Functions
@@ -78,6 +79,11 @@ class TuningBase:
     def embed(self, ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Rows of the embedding table [n, D], f32."""
         return np.asarray(self.embeddings()[list(ids)], np.float32)
+
+    @property
+    def matrix_dtype(self) -> str:
+        """The type of the matrices, by which a job that was begun goes on."""
+        return str(jnp.dtype(self.functions.matrix_dtype).name)
 
     @property
     def width(self) -> int:

@@ -9,6 +9,7 @@ from chorus_server.tuning.jobs.stages.sizing import Sizer, Sizes
 from chorus_server.tuning.jobs.stages.validate import Validated
 from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import TrainingRun
+from prompts_store.jobs.records import MATRIX_DTYPE
 
 
 def compile_run(attempt: Attempt, validated: Validated) -> tuple[TrainingRun, TuningPrograms]:
@@ -41,6 +42,7 @@ def compile_run(attempt: Attempt, validated: Validated) -> tuple[TrainingRun, Tu
             prompts[0].recipe.micro_batch_size, Sizes(**sizes) if sizes else None
         )
     attempt.progress["settled"] = {
+        MATRIX_DTYPE: attempt.base.matrix_dtype,
         "sizes": asdict(found),
         "initial_prompts": [prompt.initial_prompt for prompt in prompts],
     }

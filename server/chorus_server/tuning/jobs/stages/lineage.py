@@ -36,6 +36,7 @@ def lineage_of(
         "recipe": task.recipe.to_json(),
         "base_fingerprint": base.fingerprint,
         BASE_MODEL_NAME: base.functions.config.name,
+        "matrix_dtype": base.matrix_dtype,
         "initial_prompt": entry.initial_prompt,
         "data": data["data"],
         "columns": dict(entry.columns),

@@ -18,12 +18,14 @@ from chorus_server.tuning.jobs.worker.leftovers import remove_leftovers
 from chorus_server.tuning.jobs.worker.pipeline import make_attempt
 from prompts_store.blobs.files import Files
 from prompts_store.errors import StoreError
+from prompts_store.jobs.records import MATRIX_DTYPE
 from prompts_store.store import PromptStore
 
 logger = logging.getLogger(__name__)
 
 _BEATS_A_LEASE = 3.0
 _SWEEP_SECONDS = 3600.0
+_TELL_SECONDS = 30.0
 
 
 class TuningService:
@@ -62,7 +64,8 @@ class TuningService:
         self._files = files or Files()
         self._held: LeasedJob | None = None
         metrics.running.watch(lambda: self.running is not None)
-        self._sweep_at = 0.0
+        self._sweep_at = self._tell_at = 0.0
+        self._told: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="chorus-tuning", daemon=True)
 
     def start(self) -> None:
@@ -125,8 +128,14 @@ class TuningService:
         config = self._config
         try:
             claimed = self._store.claim_job(
-                "tuning", config.owner, config.lease_seconds, self._base.fingerprint
+                "tuning",
+                config.owner,
+                config.lease_seconds,
+                self._base.fingerprint,
+                self._base.matrix_dtype,
             )
+            if claimed is None:
+                self._tell_of_others()
         except StoreError as error:
             logger.warning("could not ask the store for jobs: %s", error.message)
             return False
@@ -151,6 +160,23 @@ class TuningService:
         if ending != "failed":  # the pipeline has logged why
             self._say(f"{job.id} {ending}")
         return ending != "lost"  # after a lost job pause first: the store may be away
+
+    def _tell_of_others(self) -> None:
+        """Say, once for each, which waiting jobs this process leaves because of its matrices."""
+        if time.monotonic() < self._tell_at:
+            return
+        self._tell_at = time.monotonic() + _TELL_SECONDS
+        ours = self._base.matrix_dtype
+        for job in self._store.jobs_of_other_matrices("tuning", self._base.fingerprint, ours):
+            if job.id not in self._told:
+                self._told.add(job.id)
+                theirs = job.progress["settled"].get(MATRIX_DTYPE, "float32")
+                setting = {"float32": "f32", "bfloat16": "bf16"}.get(theirs, theirs)
+                logger.warning(
+                    "%s waits for another process: it was begun with matrices in %s, and this process has "
+                    "them in %s; `chorus worker --matrix-dtype %s` goes on with it",
+                    job.id, theirs, ours, setting,
+                )  # fmt: skip
 
     def _sweep(self) -> None:
         """Remove old checkpoints, now and then."""

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chorus_server.engine.executor.testing import tiny_model
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.order import _epoch
 from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.jobs.attempts.config import TuningBase
 from prompts_store.blobs.files import Files
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest
@@ -34,6 +36,12 @@ from tests.server.tuning.jobs.service_tools import (
 )
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
+
+
+def in_bf16() -> TuningBase:
+    """The same base, with its matrices in bf16."""
+    model = tiny_model(matrix_dtype="bfloat16")
+    return base(functions=model.functions, params=model.params)
 
 
 @pytest.fixture
@@ -249,6 +257,35 @@ def test_a_job_for_another_base_is_left_alone(store: PromptStore, tmp_path: Path
     with running(store, tmp_path):
         assert finished(store, mine).status == "succeeded"
     assert store.get_job(TENANT, other.id).status == "queued"
+
+
+def test_a_job_goes_on_with_matrices_of_the_type_that_it_was_begun_with(
+    store: PromptStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or its bits would be nobody's. A process with another type says why it leaves the job, and takes the
+    next one."""
+    file, watcher = upload(store, jsonl()), Watcher(hold_after=7)
+    begun = submit(store, document(file, recipe={"checkpoint_every_steps": 1000}))
+    with running(store, tmp_path, watcher=watcher) as service:
+        assert watcher.reached.wait(300)
+        stopping = threading.Thread(target=service.stop, args=(60,))
+        stopping.start()
+        let_go_once_stopped(service, watcher)
+        stopping.join()
+    left = store.get_job(TENANT, begun.id)
+    assert left.status == "queued" and left.progress["settled"]["matrix_dtype"] == "float32"
+    bf16, next_one = in_bf16(), submit(store, document(file, task="next"))
+    with running(store, tmp_path, of_base=bf16):
+        ended = finished(store, next_one)
+        until(store, begun, lambda _: "waits for another process" in caplog.text)
+    assert ended.status == "succeeded" and ended.progress["settled"]["matrix_dtype"] == "bfloat16"
+    assert store.get_version(TENANT, "next", 1).lineage["matrix_dtype"] == "bfloat16"
+    assert f"{begun.id} waits for another process: it was begun with matrices in float32" in caplog.text
+    assert "`chorus worker --matrix-dtype f32` goes on with it" in caplog.text
+    assert store.get_job(TENANT, begun.id) == left
+    with running(store, tmp_path):
+        assert finished(store, begun).status == "succeeded"
+    assert store.get_version(TENANT, "letters", 1).lineage["matrix_dtype"] == "float32"
 
 
 def test_a_lost_store_is_waited_for(tmp_path: Path) -> None:
