@@ -18,6 +18,7 @@ from chorus_server.model.fused_attention import ATTENTION_FUNCTIONS, AttentionKi
 from chorus_server.model.layout import Layout, PyTree
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.network import T5
+from chorus_server.model.tokens import token_rows
 
 TARGET_CHUNK = 256
 """For how many target positions logits exist at once in `target_log_probabilities`."""
@@ -68,6 +69,28 @@ class Functions:
         `dropout` with a key for each of the B rows.
         """
         return self._merge(params).encode(prompt_rows, ids, lengths, self._attend, dropout)
+
+    def encode_tokens(
+        self,
+        params: PyTree,
+        prompt_rows: Float[Array, "P D"],
+        ids: Int[Array, "T"],
+        starts: Int[Array, "R"],
+        lengths: Int[Array, "R"],
+        longest: int,
+    ) -> Float[Array, "T D"]:
+        """`encode` for R rows that lie end to end, none longer than `longest`; 0 where there is no row.
+
+        Args:
+            starts: ascending, where each row begins; T for a row that is not used.
+            lengths: 0 for a row that is not used.
+        """
+        rows = token_rows(starts, lengths, ids.shape[0], longest)
+        return self._merge(params).encode_tokens(prompt_rows, ids, rows, self._attend)
+
+    def token_memory(self, params: PyTree, encoded: Float[Array, "T D"]) -> PyTree:
+        """Cross-attention keys and values by token: leaves [T, H*K] (unrolled) or [N, T, H*K] (scanned)."""
+        return self._merge(params).decoder.token_memory(encoded)
 
     def encoder_memory(
         self, params: PyTree, encoded: Float[Array, "B L D"], lengths: Int[Array, "B"]

@@ -14,6 +14,7 @@ from chorus_server.model.layers import multiply, parameter
 from chorus_server.model.layout import Layout, PyTree
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.stacks import Decoder, Encoder
+from chorus_server.model.tokens import TokenRows
 
 
 class T5(nnx.Module):
@@ -38,6 +39,14 @@ class T5(nnx.Module):
         real = visible(lengths, ids.shape[1])
         drop = None if dropout is None else dropout.at(0)
         return self.encoder(self.embed(prompt_rows, ids, real), real, attend, drop)
+
+    def encode_tokens(
+        self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "T"], rows: TokenRows,
+        attend: Attention = dense_attention,
+    ) -> Float[Array, "T D"]:  # fmt: skip
+        """The encoder's output for rows on the token axis, 0 where there is none."""
+        x = self.embed(prompt_rows, ids[None], rows.real[None])[0]
+        return self.encoder.tokens(self._whole(x), rows, attend)
 
     def embed(
         self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "B L"], real: Bool[Array, "B L"]
