@@ -92,6 +92,28 @@ class Functions:
         """Cross-attention keys and values by token: leaves [T, H*K] (unrolled) or [N, T, H*K] (scanned)."""
         return self._merge(params).decoder.token_memory(encoded)
 
+    def row_memory(
+        self, tokens: PyTree, starts: Int[Array, "R"], lengths: Int[Array, "R"], length: int
+    ) -> PyTree:
+        """Memory of R rows from keys and values by token: leaves [R, H, L, K] (unrolled) or [N, R, H, L, K]
+        (scanned) with L = `length`, 0 beyond lengths."""
+        block = starts[:, None] + jnp.arange(length)
+        block = jnp.where(_before(lengths, length), block, jax.tree.leaves(tokens)[0].shape[-2])
+
+        def gather(leaf: Float[Array, "*N T HK"]) -> Float[Array, "*N R H L K"]:
+            rows = leaf.at[..., block, :].get(mode="fill", fill_value=0)
+            return jnp.swapaxes(rows.reshape(*rows.shape[:-1], self.config.num_heads, -1), -2, -3)
+
+        return jax.tree.map(gather, tokens)
+
+    def init_tokens(self, count: int) -> PyTree:
+        """Zeros in the shape of the keys and values of `count` tokens."""
+        config, layers = self.config, self.config.num_decoder_layers
+        shape = (count, config.inner_width)
+        if self.layout == "unrolled":
+            return tuple({n: jnp.zeros(shape, self.dtype) for n in ("key", "value")} for _ in range(layers))
+        return {n: jnp.zeros((layers, *shape), self.dtype) for n in ("key", "value")}
+
     def encoder_memory(
         self, params: PyTree, encoded: Float[Array, "B L D"], lengths: Int[Array, "B"]
     ) -> PyTree:
@@ -164,6 +186,25 @@ class Functions:
         """
         module = self._merge(params)
         hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets, self._attend)
+        return self._sums(module, hidden, targets, target_lengths)
+
+    def memory_log_probabilities(
+        self,
+        params: PyTree,
+        memory: PyTree,
+        lengths: Int[Array, "B"],
+        targets: Int[Array, "B C T"],
+        target_lengths: Int[Array, "B C"],
+    ) -> Float32[Array, "B C"]:
+        """`target_log_probabilities` of inputs whose encoder memory is there already."""
+        module = self._merge(params)
+        hidden = module.hidden_targets_of_memory(memory, lengths, targets, self._attend)
+        return self._sums(module, hidden, targets, target_lengths)
+
+    def _sums(
+        self, module: T5, hidden: Float[Array, "B C T D"], targets: Int[Array, "B C T"],
+        target_lengths: Int[Array, "B C"],
+    ) -> Float32[Array, "B C"]:  # fmt: skip
         flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         chosen = jax.lax.map(
             lambda row: _log_probability(module.logits(row[0]), row[1]), _chunks(flat, wanted)

@@ -84,11 +84,22 @@ class T5(nnx.Module):
         attend: Attention = dense_attention, dropout: Dropout | None = None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """Teacher forcing: the decoder's output for each target."""
+        drop, real = None if dropout is None else dropout.at(1), visible(lengths, encoded.shape[1])
+        return self.decoder.targets(self._shifted(targets), encoded, real, attend, drop)
+
+    def hidden_targets_of_memory(
+        self, memory: PyTree, lengths: Int[Array, "B"], targets: Int[Array, "B C T"],
+        attend: Attention = dense_attention,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """The same with the inputs' encoder memory."""
+        real = visible(lengths, jax.tree.leaves(memory)[0].shape[-2])
+        return self.decoder.targets_of_memory(self._shifted(targets), memory, real, attend)
+
+    def _shifted(self, targets: Int[Array, "B C T"]) -> Float[Array, "B C T D"]:
+        """What the decoder reads to make these targets."""
         start = jnp.full((*targets.shape[:2], 1), self.config.decoder_start_id, targets.dtype)
         shifted = jnp.concatenate([start, targets[:, :, :-1]], axis=2)
-        x = self._whole(self.embedding[...].at[shifted].get(mode="clip"))
-        drop = None if dropout is None else dropout.at(1)
-        return self.decoder.targets(x, encoded, visible(lengths, encoded.shape[1]), attend, drop)
+        return self._whole(self.embedding[...].at[shifted].get(mode="clip"))
 
     def logits(self, x: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
         """Of every id that may follow."""

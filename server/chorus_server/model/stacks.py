@@ -131,9 +131,9 @@ class DecoderLayer(nnx.Module):
         return x, {"key": key, "value": value}
 
     def targets(
-        self, x: Float[Array, "B C T D"], encoded: Float[Array, "B L D"], memory_visible: Bool[Array, "B L"],
-        causal: Bool[Array, "T T"], bias: Float32[Array, "1 H T T"], attend: Attention,
-        drop: LayerDropout | None,
+        self, x: Float[Array, "B C T D"], memory: dict[str, Float[Array, "B H L K"]],
+        memory_visible: Bool[Array, "B L"], causal: Bool[Array, "T T"], bias: Float32[Array, "1 H T T"],
+        attend: Attention, drop: LayerDropout | None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """Teacher forcing. All C * T queries of an input read its one memory."""
         B, C, T, D = x.shape
@@ -146,7 +146,6 @@ class DecoderLayer(nnx.Module):
 
         wide = flat.reshape(B, C * T, D)
         h = rms_norm(wide, self.cross_attention_norm, self.epsilon)
-        memory = self.memory(encoded)
         context = attend(
             cross.split(h, cross.query),
             memory["key"],
@@ -255,18 +254,39 @@ class Decoder(nnx.Module):
         attend: Attention, dropout: Dropout | None = None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """The stack's output after the final norm, for each target."""
+        ends, inner = self._draw(dropout, x.shape[2], encoded.shape[1])
+
+        def memory(layer: DecoderLayer, drop: LayerDropout | None) -> tuple[PyTree, LayerDropout | None]:
+            return layer.memory(encoded), drop
+
+        x = self._targets(channels(ends, INPUT, x), memory, inner, memory_visible, attend)
+        return channels(ends, OUTPUT, x)
+
+    def targets_of_memory(
+        self, x: Float[Array, "B C T D"], memory: PyTree, memory_visible: Bool[Array, "B L"],
+        attend: Attention,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """The same for keys and values that are there already; without dropout."""
+        return self._targets(x, lambda layer, own: (own, None), memory, memory_visible, attend)
+
+    def _targets(
+        self, x: Float[Array, "B C T D"],
+        memory: Callable[[DecoderLayer, PyTree], tuple[PyTree, LayerDropout | None]], inputs: PyTree,
+        memory_visible: Bool[Array, "B L"], attend: Attention,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """`memory` gives a layer's memory and dropout from the layer's own inputs."""
         T = x.shape[2]
         causal = jnp.tril(jnp.ones((T, T), bool))
         bias = causal_bias(self.relative_bias[...], T, self.config)[None]
 
         def body(
-            layer: DecoderLayer, carry: Float[Array, "B C T D"], drop: LayerDropout | None
+            layer: DecoderLayer, carry: Float[Array, "B C T D"], own: PyTree
         ) -> tuple[Float[Array, "B C T D"], None]:
-            return layer.targets(carry, encoded, memory_visible, causal, bias, attend, drop), None
+            read, drop = memory(layer, own)
+            return layer.targets(carry, read, memory_visible, causal, bias, attend, drop), None
 
-        ends, inner = self._draw(dropout, T, encoded.shape[1])
-        x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
-        return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
+        x, _ = fold(self.layers, body, x, inputs)
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
 
     def _draw(self, dropout: Dropout | None, T: int, L: int) -> tuple[LayerDropout | None, PyTree]:
         if dropout is None:

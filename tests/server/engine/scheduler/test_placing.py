@@ -85,26 +85,34 @@ LADDER = Ladder(((1, 16), (2, 16), (4, 16), (8, 16), (1, 64), (8, 64)), (BlockSh
 
 
 @pytest.mark.parametrize(
-    ("classes", "length", "expected"),
+    ("rows", "length", "axis", "count"),
     [
-        ([16], 16, (1, 1)),
-        ([16] * 3, 16, (4, 3)),
-        ([16] * 5, 16, (4, 4)),
-        ([16] * 6, 16, (8, 6)),
-        ([16] * 20, 16, (8, 8)),
-        ([64] * 3, 64, (1, 1)),
-        ([64] * 7, 64, (8, 7)),
+        ([(16, 16)], 16, (16, 1), 1),
+        ([(16, 16)] * 3, 16, (64, 4), 3),
+        ([(16, 16)] * 5, 16, (64, 4), 4),
+        ([(16, 16)] * 6, 16, (128, 8), 6),
+        ([(16, 16)] * 20, 16, (128, 8), 8),
+        ([(64, 64)] * 2, 64, (64, 1), 1),
+        ([(64, 64)] * 3, 64, (256, 8), 3),
+        ([(64, 64)] * 5, 64, (256, 8), 4),
+        ([(64, 64)] * 7, 64, (512, 8), 7),
+        ([(50, 64)] * 5, 64, (256, 8), 5),
+        ([(20, 64)] * 8, 64, (256, 8), 8),
     ],
 )
-def test_batch_sizes_keep_padding_within_bounds(
-    classes: list[int], length: int, expected: tuple[int, int]
+def test_batches_keep_padding_within_bounds(
+    rows: list[tuple[int, int]], length: int, axis: tuple[int, int], count: int
 ) -> None:
-    assert BucketChooser(LADDER, EngineConfig(max_padding_waste=0.25)).choose(classes, length) == expected
+    """A bucket of 8 rows of 64 has an axis of 512 tokens and one of 256, because a block holds 64."""
+    chooser = BucketChooser(LADDER, EngineConfig(max_padding_waste=0.25))
+    assert chooser.choose(rows, length) == count
+    assert chooser.axis([size for size, _ in rows[:count]], length) == axis
 
 
 def test_an_idle_server_does_not_wait_to_fill_a_batch() -> None:
     ladder = Ladder(((8, 16),), (BlockShape(16, 8, 8),), ((2, 4),))
-    assert BucketChooser(ladder, EngineConfig()).choose([16], 16) == (8, 1)
+    chooser = BucketChooser(ladder, EngineConfig())
+    assert chooser.choose([(16, 16)], 16) == 1 and chooser.axis([16], 16) == (64, 8)
 
 
 def test_the_token_budget_bounds_a_pass() -> None:
