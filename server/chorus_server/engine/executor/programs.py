@@ -199,8 +199,7 @@ def _score_program(
     arguments = (_params(spec), batch.tokens, batch.rows, *wanted)
     sums = Struct((rows, C), jnp.float32, sharding=whole)
     name, function = score_name(rows, length, targets), partial(prefill.score, spec.functions, length)
-    used = reads.targets if spec.functions.slot_axis else reads.decoder
-    return Program(name, function, arguments, sums, reads=used)
+    return Program(name, function, arguments, sums, reads=reads.decoder)
 
 
 def _decode_program(spec: ModelSpec, shape: BlockShape, mode: BlockMode) -> Program:
