@@ -26,7 +26,7 @@ def pack_inputs(
     if len(inputs) > B or any(not 0 < size <= L for size in sizes) or sum(sizes) > tokens:
         raise InternalError(f"a plan puts inputs of lengths {sizes} in [{B}, {L}] of {tokens} tokens")
     ids, starts, lengths = np.zeros((tokens,), np.int32), np.full((most,), tokens, np.int32), _zeros(most)
-    for place, (start, row) in enumerate(zip(np.cumsum([0, *sizes[:-1]]), inputs, strict=True)):
+    for place, (start, row) in enumerate(zip(np.cumsum([0, *sizes]), inputs, strict=False)):
         ids[start : start + len(row)] = row
         starts[place], lengths[place] = start, len(row)
     return ids, starts, lengths
