@@ -4,17 +4,18 @@ StoreError                 store_unavailable
 ├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser)
 │   └── ArtifactError      a reason of `prompts_store.artifacts.REASONS`
 ├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble,
-│                          unknown_file, unknown_job, unknown_tenant, unknown_key, no_store
+│                          unknown_file, unknown_job, unknown_tenant, unknown_key, unknown_grant, no_store
 ├── ConflictError          conflict, file_in_use, file_deleted, job_over, job_not_stopped, tenant_exists,
-│                          too_many_keys, key_over, other_store, mass_removal
+│                          too_many_keys, key_over, too_many_grants, other_store, mass_removal
 │   └── LeaseLostError     lease_lost
-├── LimitError             too_many_jobs
+├── LimitError             limit_reached, too_many_jobs
 └── CorruptError           corrupt_blob, corrupt_file
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 
 class StoreError(Exception):
@@ -66,10 +67,46 @@ class LeaseLostError(ConflictError):
     default_code = "lease_lost"
 
 
+@dataclass(frozen=True, slots=True)
+class ReachedLimit:
+    """A limit that leaves no room.
+
+    Attributes:
+        name: as in the document of limits, `stored.prompts`.
+        window: None for what is kept or under way at one time.
+        used: of `limit`, before what was refused.
+        subject: whose limit it is.
+    """
+
+    name: str
+    window: Literal["minute", "month"] | None
+    limit: int
+    used: int
+    subject: Literal["tenant", "key"] = "tenant"
+
+
 class LimitError(StoreError):
-    """The tenant has as many of these as it may have."""
+    """The tenant has as many of these as it may have.
+
+    Args:
+        limit: which limit of the tenant's own it is; None for a limit of all tenants.
+        retry_after_seconds: when there is room again, if that is known.
+    """
 
     default_code = "limit_reached"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        code: str | None = None,
+        limit: ReachedLimit | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, field=field, code=code)
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds
 
 
 class CorruptError(StoreError):

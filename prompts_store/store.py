@@ -20,6 +20,7 @@ from prompts_store.database.tables import tasks
 from prompts_store.ensembles.ensembles import Ensembles
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.files.data_files import DataFiles
+from prompts_store.grants.grants import Grants
 from prompts_store.jobs.claims import JobClaims
 from prompts_store.jobs.jobs import Jobs
 from prompts_store.tasks.aliases import Aliases
@@ -28,6 +29,7 @@ from prompts_store.tasks.tasks import Tasks
 from prompts_store.tasks.versions import Versions
 from prompts_store.tenants.feed import CHANGES_KEPT, ChangeFeed
 from prompts_store.tenants.keys import Keys
+from prompts_store.tenants.stored import StoredUses
 from prompts_store.tenants.tenants import Tenants
 from prompts_store.text import shown
 from prompts_store.upkeep.check_report import CheckReport
@@ -47,11 +49,13 @@ class PromptStore(
     Versions,
     Aliases,
     Ensembles,
+    Grants,
     DataFiles,
     Jobs,
     JobClaims,
     Tenants,
     Keys,
+    StoredUses,
     ChangeFeed,
     AuditLog,
     Usage,
@@ -127,7 +131,9 @@ class PromptStore(
         self._database.close()
         self._place.close()
 
-    def collect(self, *, grace_seconds: float, allow_mass_removal: bool = False) -> CollectReport:
+    def collect(
+        self, *, grace_seconds: float, allow_mass_removal: bool = False, audit_days: int | None = None
+    ) -> CollectReport:
         """Remove what nothing has needed for longer than the grace period, old rows of the change feed, and
         months that are no longer kept of audit logs and usage.
 
@@ -135,16 +141,17 @@ class PromptStore(
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
             allow_mass_removal: go on even if more than half of the blobs, or of the data files, and more than
                 `collector.MASS_REMOVAL` would be removed.
+            audit_days: how long the audit logs are kept whose tenant has no wish of its own; None for ever.
 
         Raises:
-            InvalidError: the period is negative or not finite.
+            InvalidError: the period is negative or not finite, or the days are none.
             ConflictError: `other_store`: the database and the folders have different ids; or `mass_removal`.
                 Nothing was removed.
             StoreError: the disk or the database failed; what was already collected stays collected.
         """
         collector = self._collector(grace_seconds)
         self.drop_changes(self._clock() - CHANGES_KEPT)
-        self.drop_audit()
+        self.drop_audit(audit_days)
         self.drop_usage()
         self._identity.settle()
         return collector.run(allow_mass_removal=allow_mass_removal)
@@ -177,12 +184,19 @@ class PromptStore(
         )
         return checker.run()
 
+    def fence_fault(self) -> str | None:
+        """Why row-level security does not stand behind the store's own conditions; None if it does."""
+        return self._database.fence_fault()
+
     @property
     def _identity(self) -> Identity:
         return Identity(self._database, self._blobs, self._contents, self._clock)
 
     def _begin(self) -> None:
-        """Give ids to what was just created, and log if the database and the folders do not fit."""
+        """Give ids to what was just created, and log if the database and the folders do not fit, or if a
+        server's row-level security does not stand."""
+        if not self._database.embedded and (fault := self._database.fence_fault()):
+            LOG.warning("row-level security is not up: %s; see deploy/postgresql/roles.sql", fault)
         try:
             self._identity.settle()
             with self._database.read(EVERY_TENANT) as connection:

@@ -133,11 +133,6 @@ class FaultyFiles(Files):
         self.count()
         super().make_folder(path)
 
-    def touch(self, path: Path, seconds: float) -> None:
-        """See `Files`."""
-        self.count()
-        super().touch(path, seconds)
-
     def unlink(self, path: Path) -> None:
         """See `Files`."""
         self.count()

@@ -10,7 +10,10 @@ from sqlalchemy import Connection
 from prompts_store.audit import chain
 from prompts_store.database import database
 from prompts_store.database.migrate import alembic_config, is_empty
-from prompts_store.tenants import feed, standing
+from prompts_store.grants import rows as grants
+from prompts_store.jobs import steps
+from prompts_store.tenants import feed, standing, stored
+from prompts_store.tenants.limits import TenantLimits
 
 
 @contextmanager
@@ -29,5 +32,11 @@ def older_store(revision: str) -> Iterator[None]:
         patch.setattr(database, "upgrade", upgrade)
         patch.setattr(feed, "record", lambda *told, **now: None)
         patch.setattr(chain, "append", lambda *told, **facts: None)
+        patch.setattr(grants, "require", lambda *which, **how: None)
+        patch.setattr(grants, "revoke_all", lambda *which, **now: None)
         patch.setattr(standing, "require_not_deleted", lambda connection, tenant: None)
+        patch.setattr(stored, "add", lambda *of, **more: None)
+        patch.setattr(stored, "limits_of", lambda connection, tenant: TenantLimits())
+        patch.setattr(steps, "reserve", lambda *of: None)
+        patch.setattr(steps, "settle", lambda *of: None)
         yield

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import URL
 
 from prompts_store.database import (
     Database,
@@ -100,21 +101,28 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql://{_USER}@/{name}?host={self._folder}"
 
-    def emptied(self) -> str:
-        """The URL of one and the same database, with the store's tables and nothing in them.
+    def fence(self, url: str) -> None:
+        """Make the roles of row-level security, if there are none yet, and give them a database."""
+        with psycopg.connect(url) as connection:
+            connection.execute(_ROLES.read_bytes())
+
+    def emptied(self, role: str = "chorus_app") -> str:
+        """The URL of one and the same database, with the store's tables and nothing in them, for a role of
+        row-level security or the superuser `chorus`.
 
         Making a database a test takes longer than the tests.
         """
         if self._shared is None:
             self._shared = self.create()
-            Database.open(self._folder, self._shared).close()
+            self.fence(self._shared)
+            Database.open(self._folder, as_role(self._shared, "chorus_migrate")).close()
         # TRUNCATE gives every table a new file, which takes longer than most tests. As a replica, the server
         # runs no triggers, which would keep the audit log.
         empty = [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)]
         begin_anew = "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
         with psycopg.connect(self._shared) as connection:
             connection.execute("; ".join([_AS_REPLICA, *empty, begin_anew]))  # type: ignore[arg-type]
-        return self._shared
+        return as_role(self._shared, role)
 
     def stop(self) -> None:
         """Stop the server and remove everything."""
@@ -138,5 +146,16 @@ class PostgresServer:
             raise RuntimeError(f"{program} failed: {done.stderr and done.stderr.decode()}")
 
 
+def as_role(url: str, role: str) -> str:
+    """The URL of the same database for another login."""
+    return url.replace(f"//{_USER}@", f"//{role}@")
+
+
+def as_superuser(url: URL) -> str:
+    """The URL, for the driver itself, of the same database for the superuser, whom no fence holds."""
+    return url.set(drivername="postgresql", username=_USER).render_as_string()
+
+
+_ROLES = Path(__file__).parents[1] / "deploy" / "postgresql" / "roles.sql"
 _AS_REPLICA = "SET LOCAL session_replication_role = replica"
 _LOCALE = ("--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US")

@@ -17,6 +17,7 @@ from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
 from chorus.routes.audit import AuditMethods
 from chorus.routes.ensembles import EnsembleMethods
+from chorus.routes.grants import EnsembleGrantMethods, SharedMethods, TaskGrantMethods
 from chorus.routes.inference import InferenceMethods
 from chorus.routes.keys import KeyMethods
 from chorus.routes.service import ServiceMethods
@@ -28,19 +29,19 @@ from chorus.transports import AsyncTransport, SyncTransport
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 
 
-class Tasks(TaskMethods, VersionMethods, SyncOwner):
-    """`client.tasks`: tasks, their versions and aliases."""
+class Tasks(TaskMethods, VersionMethods, TaskGrantMethods, SyncOwner):
+    """`client.tasks`: tasks, their versions, aliases and grants."""
 
 
-class AsyncTasks(TaskMethods, VersionMethods, AsyncOwner):
-    """`client.tasks`: tasks, their versions and aliases."""
+class AsyncTasks(TaskMethods, VersionMethods, TaskGrantMethods, AsyncOwner):
+    """`client.tasks`: tasks, their versions, aliases and grants."""
 
 
-class Ensembles(EnsembleMethods, SyncOwner):
+class Ensembles(EnsembleMethods, EnsembleGrantMethods, SyncOwner):
     """`client.ensembles`: stored ensembles."""
 
 
-class AsyncEnsembles(EnsembleMethods, AsyncOwner):
+class AsyncEnsembles(EnsembleMethods, EnsembleGrantMethods, AsyncOwner):
     """`client.ensembles`: stored ensembles."""
 
 
@@ -99,7 +100,7 @@ def _policy(retries: int | RetryPolicy) -> RetryPolicy:
     return policy
 
 
-class Client(InferenceMethods, ServiceMethods, UsageMethods, SyncOwner):
+class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, SyncOwner):
     """A blocking client of a Chorus server; safe to share between threads.
 
     Args:
@@ -167,7 +168,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SyncOwner):
         self.close()
 
 
-class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, AsyncOwner):
+class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, AsyncOwner):
     """A client of a Chorus server whose methods are awaited. It takes the same arguments as `Client`."""
 
     def __init__(

@@ -31,6 +31,9 @@ A code that this version does not know is raised as the class of its status.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ChorusError(Exception):
     """A call to Chorus did not succeed. `str(error)` says why in a sentence."""
@@ -81,6 +84,8 @@ class ApiError(ChorusError):
         request_id: identifies the request in the server's log.
         status: HTTP status, or None for one item of a batch.
         retry_after_seconds: after how long the server asks to be tried again.
+        limit: which limit of the tenant's or the key's was reached: `name`, `window`, `limit`, `used`,
+            `subject`; None for any other error.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class ApiError(ChorusError):
         request_id: str | None = None,
         status: int | None = None,
         retry_after_seconds: float | None = None,
+        limit: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -100,6 +106,7 @@ class ApiError(ChorusError):
         self.request_id = request_id
         self.status = status
         self.retry_after_seconds = retry_after_seconds
+        self.limit = limit
 
 
 class InvalidInputError(ApiError):
@@ -195,6 +202,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "unknown_job": NotFoundError,
     "unknown_tenant": NotFoundError,
     "unknown_key": NotFoundError,
+    "unknown_grant": NotFoundError,
     "conflict": ConflictError,
     "file_in_use": ConflictError,
     "file_deleted": ConflictError,
@@ -204,6 +212,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "tenant_exists": ConflictError,
     "too_many_keys": ConflictError,
     "key_over": ConflictError,
+    "too_many_grants": ConflictError,
     "too_large": TooLargeError,
     "quota_exceeded": QuotaExceededError,
     "too_many_jobs": QuotaExceededError,

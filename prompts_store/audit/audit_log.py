@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Select, delete, func, select, update
 
@@ -16,6 +16,7 @@ from prompts_store.database import EVERY_TENANT
 from prompts_store.database.audit_tables import audit, audit_heads
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.errors import InvalidError
+from prompts_store.months import month_of
 from prompts_store.names import check_name
 from prompts_store.pages import DEFAULT_LIMIT, MAX_LIMIT, check_limit
 from prompts_store.text import shown
@@ -105,7 +106,7 @@ class AuditLog(StoreBase):
             logs = [(row.tenant, row.days) for row in connection.execute(query) if row.days is not None]
         dropped = 0
         for tenant, kept_days in logs:
-            before = _month(now - timedelta(days=kept_days))
+            before = month_of(now - timedelta(days=kept_days))
             while number := self._drop(tenant, before, now):
                 dropped += number
         return dropped
@@ -170,10 +171,6 @@ def _droppable(connection: Connection, tenant: str, before: datetime) -> tuple[i
     going = connection.execute(of_tenant.where(audit.c.sequence <= last).order_by(audit.c.sequence)).all()
     whole = len(going) == last - head.dropped
     return (head.dropped + 1, last, going[-1].hash) if whole else None
-
-
-def _month(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def _scope(tenant: str) -> str:

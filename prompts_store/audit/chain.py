@@ -19,6 +19,7 @@ from prompts_store.audit.records import Action, AuditRow
 from prompts_store.database.audit_tables import audit, audit_heads
 from prompts_store.database.database import acting
 from prompts_store.digests import canonical_json
+from prompts_store.records import Actor
 
 NO_HASH = "0" * 64
 
@@ -43,18 +44,19 @@ def append(
     now: datetime,
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
+    actor: Actor | None = None,
 ) -> None:
-    """Add a row to a tenant's log, in the name of whoever the connection acts for. The caller commits it with
-    the change that it tells.
+    """Add a row to a tenant's log. The caller commits it with the change that it tells.
 
     Args:
+        actor: who did it; by default whoever the connection acts for.
         before, after: JSON values and moments. Nothing that a caller may regard as content.
     """
     head = connection.execute(_HEAD, {"log": tenant}).one_or_none()
     if head is None:
         connection.execute(_FIRST_HEAD, {"log": tenant, "hash": NO_HASH})
         head = connection.execute(_HEAD, {"log": tenant}).one()
-    actor = acting(connection)
+    actor = actor or acting(connection)
     values: dict[str, Any] = {
         "tenant": tenant,
         "sequence": head.sequence + 1,

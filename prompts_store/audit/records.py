@@ -19,6 +19,10 @@ Action = Literal[
     "ensemble_alias.move",
     "ensemble_alias.rollback",
     "ensemble_alias.remove",
+    "task.share",
+    "task.unshare",
+    "ensemble.share",
+    "ensemble.unshare",
     "file.create",
     "file.delete",
     "job.create",
@@ -50,9 +54,11 @@ class AuditRow:
     Attributes:
         tenant: whose log this is.
         sequence: 1, 2, ... without holes in each log.
-        actor, address, request_id: see `records.Actor`.
+        actor, address, request_id: see `records.Actor`; of a grant in the grantee's log, `tenant` and the
+            owner's name, without an address.
         action: an `Action`, or one that this code does not know yet.
-        subject: what was changed: `task@3`, `task@alias`, an id, or nothing where it is the tenant itself.
+        subject: what was changed: `task@3`, `task@alias`, an id, another tenant's `tenant/task`, or nothing
+            where it is the tenant itself.
         before, after: small facts of it; None where there was nothing, or is nothing now.
         previous: the hash of the row before; zeros in the first.
         hash: see `chain.row_hash`.

@@ -82,10 +82,6 @@ class Files:
         """Create a folder, and those above it. It may exist already."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def touch(self, path: Path, seconds: float) -> None:
-        """Set the times of a file by its name, in seconds since 1970."""
-        os.utime(path, (seconds, seconds))
-
     def read(self, path: Path) -> bytes:
         """All bytes of a file."""
         return path.read_bytes()

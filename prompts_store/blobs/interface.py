@@ -30,8 +30,7 @@ class Blobs(Protocol):
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
         """Store a blob. When this returns, it survives a power cut. It is there whole or not at all.
 
-        A blob of that name is replaced if its bytes differ, because then it was damaged; if not, its
-        `stored_at` becomes `now`.
+        A blob of that name is replaced, because it may be damaged. `stored_at` becomes `now`.
         """
 
     def get(self, digest: str) -> bytes | None:

@@ -27,13 +27,15 @@ class LocalBlobs(DigestFolder):
 
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
         """See `Blobs.put`. The bytes are on the disk before the name is, and the name is before this
-        returns."""
+        returns.
+
+        Also written if it is there: it may be damaged, and to be faster would tell an uploader what others
+        have.
+        """
         with translated("write"):
             path = self._path(digest)
             self._make_shard(path.parent)
-            if not self._keep(path, content, now):
-                self._write(path, content, now)
-            # Also for a blob that was there: the process that renamed it may have died before this line.
+            self._write(path, content, now)
             self._files.sync_folder(path.parent)
 
     def get(self, digest: str) -> bytes | None:
@@ -43,13 +45,3 @@ class LocalBlobs(DigestFolder):
                 return self._files.read(self._path(digest))
             except FileNotFoundError:
                 return None
-
-    def _keep(self, path: Path, content: bytes, now: datetime) -> bool:
-        """Whether the blob is there and whole. If so, it counts as stored now."""
-        try:
-            if self._files.read(path) != content:
-                return False
-            self._files.touch(path, now.timestamp())
-        except FileNotFoundError:
-            return False
-        return True

@@ -86,7 +86,7 @@ class Database:
             with opening, database.write(EVERY_TENANT) as connection:
                 if not make and is_empty(connection):
                     raise _no_store("it has no tables")
-                upgrade(connection)
+                _upgrade(connection)
         except (TypeError, ValueError) as error:  # the driver's, about an argument after `?`
             engine.dispose()
             raise _bad_url("The database URL cannot be used") from error
@@ -157,6 +157,14 @@ class Database:
                 f"another program."
             ) from error
 
+    def fence_fault(self) -> str | None:
+        """Why tenants are kept apart by the queries' own conditions alone; None if row-level security stands
+        behind them."""
+        if self.embedded:
+            return "SQLite has none"
+        with self.read(EVERY_TENANT) as connection:
+            return postgresql.fence_fault(connection)
+
     @property
     def embedded(self) -> bool:
         """Whether it is SQLite, whose file we look after; a database server looks after its own files."""
@@ -165,6 +173,24 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    """Make or change the tables, unless this login may not."""
+    try:
+        upgrade(connection)
+    except SQLAlchemyError as error:
+        if not postgresql.is_forbidden(getattr(error, "orig", None) or error):
+            raise
+        raise StoreError(
+            "The database has no tables, or those of an older Chorus, and this login may not change them; "
+            "run `chorus store migrate` with the database URL of one that owns them, such as chorus_migrate."
+        ) from error
+    if connection.dialect.name == "postgresql" and postgresql.sees_nothing(connection):
+        raise StoreError(
+            "This login neither owns the tables nor may be chorus_upkeep, so row-level security would hide "
+            "every row from it; run deploy/postgresql/roles.sql on the database and log in as chorus_app."
+        )
 
 
 @contextmanager

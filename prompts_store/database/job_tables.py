@@ -1,9 +1,10 @@
 """The tables of data files and of jobs. The other tables are in `tables`.
 
     files 1---n job_files n---1 jobs 1---n job_events
+                                jobs 1---n training_steps
 
-Rows of files and jobs are never removed. Keys are numbers in the order of creation, for lists; callers see
-ids.
+Rows of files and jobs go only with the purge of their tenant. Keys are numbers in the order of creation,
+for lists; callers see ids.
 """
 
 from __future__ import annotations
@@ -116,4 +117,16 @@ job_events = Table(
     Column("at", Instant, nullable=False),
     Column("kind", String(64), nullable=False),
     Column("data", JSON, nullable=False),
+)
+
+training_steps = Table(
+    "training_steps",
+    metadata,
+    # What a job takes of its tenant's month: reserved when it is created or resumed, settled when it is over.
+    Column("tenant", NAME, primary_key=True),
+    Column("month", Instant, primary_key=True),
+    Column("job_number", ForeignKey(jobs.c.number), primary_key=True),
+    Column("steps", BigInteger, nullable=False),
+    CheckConstraint("steps >= 0", name="steps"),
+    Index("ix_training_steps_job_number", "job_number"),
 )

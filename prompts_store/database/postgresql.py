@@ -21,6 +21,9 @@ UPKEEP = "chorus_upkeep"
 # `Database` sets this on its connections: whose rows they are about.
 TENANT_OPTION = "prompts_store_tenant"
 _LOCK_NOT_AVAILABLE = "55P03"
+_INSUFFICIENT_PRIVILEGE = "42501"
+# Tables that no tenant owns, so that they have no policies.
+_OPEN = ("alembic_version", "blobs", "store_identity")
 
 
 def make_engine(url: URL) -> Engine:
@@ -51,6 +54,40 @@ def make_engine(url: URL) -> Engine:
 def is_locked(error: BaseException) -> bool:
     """Whether this is PostgreSQL's error for a lock that did not come in time."""
     return getattr(error, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Whether this is PostgreSQL's error for what this login may not do."""
+    return getattr(error, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE
+
+
+def sees_nothing(connection: Connection) -> bool:
+    """Whether even what is done for every tenant would find no rows, because this login may not be
+    `chorus_upkeep`."""
+    if connection.info[UPKEEP]:
+        return False
+    owns = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'tasks'::regclass"
+    return not connection.exec_driver_sql(owns).scalar_one()
+
+
+def fence_fault(connection: Connection) -> str | None:
+    """Why row-level security does not keep this login's queries to one tenant, or could be switched off by
+    it; None if all stands."""
+    login = connection.exec_driver_sql(
+        "SELECT rolname, rolsuper, rolbypassrls, pg_has_role(oid, relowner, 'MEMBER') AS owns "
+        "FROM pg_roles, (SELECT relowner FROM pg_class WHERE oid = 'tasks'::regclass) AS tables "
+        "WHERE rolname = session_user"
+    ).one()
+    if login.rolsuper or login.rolbypassrls:
+        return f"no policy holds the login {login.rolname}, a superuser or one with BYPASSRLS"
+    if login.owns:
+        return f"the login {login.rolname} owns the tables, so it could switch their policies off"
+    bare = connection.exec_driver_sql(
+        "SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class "
+        "WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' "
+        f"AND relname NOT IN {_OPEN} AND NOT (relrowsecurity AND relforcerowsecurity)"
+    ).scalar_one()
+    return bare and f"these tables have no policies: {bare}"
 
 
 def scope(connection: Connection) -> str:

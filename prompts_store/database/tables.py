@@ -1,4 +1,5 @@
-"""The store's tables. Rows of names and versions are never removed; deleting sets `deleted_at`.
+"""The store's tables. Deleting sets `deleted_at`; rows of names and versions go only with the purge of their
+tenant.
 
     tasks 1---n versions n---1 blobs          a live version always has its blob's row (checked by the
       database) |  1---n aliases, alias_moves           an alias names (task, number): it cannot point
@@ -119,6 +120,8 @@ def _aliases(prefix: str, owners: Table, versions: str, owner_column: str) -> tu
         Column("moved_by", Text, nullable=False),
         Index(f"ix_{prefix}alias_moves_owner", "owner_id", "id"),
         Index(f"ix_{prefix}alias_moves_alias", "owner_id", "alias", "id"),
+        # The database looks here whenever a row goes.
+        Index(f"ix_{prefix}alias_moves_back_id", "back_id"),
     )
     return aliases, moves
 

@@ -1,15 +1,19 @@
 """The tables of tenants, their keys and the change feed, beside those of `tables`.
 
     tenants 1---n keys          changes: what other processes must look at again
+                                grants: what a tenant lets others use
+    stored_use: how much of what is limited each tenant keeps
 
-Rows of tenants and keys are never removed, so no name and no public part ever means two things. Rows of other
-tables name their tenant by its name and need no row here: a store is also used without tenants.
+Rows of tenants are never removed, so no name ever means two things; those of keys go with the purge of their
+tenant. Rows of other tables name their tenant by its name and need no row here: a store is also used without
+tenants.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -73,6 +77,16 @@ keys = Table(
     Index("ix_keys_name", "tenant", "name"),
 )
 
+stored_use = Table(
+    "stored_use",
+    metadata,
+    # Sums over the tenant's rows, kept as these change: to add up 100,000 versions takes too long to publish.
+    Column("tenant", NAME, primary_key=True),
+    Column("prompts", BigInteger, nullable=False),
+    Column("prompt_bytes", BigInteger, nullable=False),
+    Column("file_bytes", BigInteger, nullable=False),
+)
+
 changes = Table(
     "changes",
     metadata,
@@ -82,4 +96,21 @@ changes = Table(
     Column("kind", String(32), nullable=False),
     Column("tenant", NAME, nullable=False),
     Column("subject", Text, nullable=False),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    # The owner. What it grants is named, not pointed to: a grant ends in the transaction that deletes it.
+    Column("tenant", NAME, primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("name", NAME, primary_key=True),
+    # A tenant's name, or * for everybody.
+    Column("grantee", NAME, primary_key=True),
+    Column("rights", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    CheckConstraint("kind IN ('task', 'ensemble')", name="kind"),
+    CheckConstraint("grantee <> tenant", name="grantee"),
+    Index("ix_grants_grantee", "grantee", "tenant", "name"),
 )

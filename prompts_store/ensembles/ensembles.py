@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
+from prompts_store.database import scoped
 from prompts_store.database.tables import ensemble_members, ensemble_versions, ensembles
 from prompts_store.digests import canonical_json
 from prompts_store.ensembles.members import check_members, find_members
@@ -21,6 +22,8 @@ from prompts_store.ensembles.rows import (
     resolve,
     version_records,
 )
+from prompts_store.grants import rows as grants
+from prompts_store.grants.records import Right
 from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import LIVE, check_alias, check_name, check_prefix
@@ -66,30 +69,44 @@ class Ensembles(StoreBase):
         Raises:
             LeaseLostError: another process runs the job now.
             InvalidError: `base_mismatch`, or names the field at fault.
-            NotFoundError: a member does not exist.
+            NotFoundError: a member does not exist, or is another tenant's and may not be asked.
         """
         check_owner(tenant, name, created_by, field="ensemble")
         checked = check_members(members, vote)
         with self._database.write(tenant) as connection:
             if lease is not None:
                 held(connection, lease)
-            found = find_members(connection, checked)
+            found = find_members(connection, tenant, checked)
             return _add_version(
                 connection, tenant, name, found, vote, created_by=created_by, now=self._clock()
             )
 
     def resolve_ensemble(
-        self, reference: str | Reference, *, tenant: str, field: str = "ensemble"
+        self,
+        reference: str | Reference,
+        *,
+        tenant: str,
+        field: str = "ensemble",
+        right: Right = "infer",
     ) -> EnsembleVersion:
         """The version of an ensemble that a reference names.
 
+        Args:
+            tenant: who asks, and whose it is if the reference does not name a tenant.
+            right: what is needed of another tenant's.
+
         Raises:
             InvalidError: `invalid_reference`.
-            NotFoundError: `unknown_ensemble`, `unknown_version`, `unknown_alias`.
+            NotFoundError: `unknown_ensemble`, also if it is another tenant's and not granted;
+                `unknown_version`, `unknown_alias`.
         """
         parsed = parsed_reference(reference, tenant, field)
-        with self._database.read(parsed.tenant) as connection:
-            return resolve(connection, parsed, field=field)
+        with self._database.read(tenant) as connection:
+            grants.require(
+                connection, "ensemble", parsed.tenant, parsed.task, tenant=tenant, right=right, field=field
+            )
+            with scoped(connection, parsed.tenant):
+                return resolve(connection, parsed, field=field)
 
     def get_ensemble(self, tenant: str, name: str) -> EnsembleRecord:
         """An ensemble with its newest version. NotFoundError: `unknown_ensemble`."""
@@ -137,6 +154,7 @@ class Ensembles(StoreBase):
             )
             connection.execute(update(ensemble_versions).where(alive).values(deleted_at=now))
             connection.execute(update(ensembles).where(ensembles.c.id == owner.id).values(deleted_at=now))
+            grants.revoke_all(connection, "ensemble", tenant, name, now=now)
             feed.record(connection, "ensemble_deleted", tenant, name, now=now)
             before = {"last_version": owner.last_number}
             chain.append(connection, "ensemble.delete", tenant, name, now=now, before=before)

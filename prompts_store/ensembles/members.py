@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row
 from prompts_store.checks import is_finite
 from prompts_store.database import scoped
 from prompts_store.errors import InvalidError
+from prompts_store.grants import rows as grants
 from prompts_store.names import check_name
 from prompts_store.records import EnsembleMember, Reference
 from prompts_store.tasks.references import check_version
@@ -47,19 +48,22 @@ def check_members(members: Sequence[EnsembleMember], vote: object) -> tuple[Ense
 
 
 def find_members(
-    connection: Connection, members: Sequence[EnsembleMember]
+    connection: Connection, tenant: str, members: Sequence[EnsembleMember]
 ) -> list[tuple[EnsembleMember, int]]:
-    """The members, with the keys of their versions.
+    """The members of a tenant's ensemble, with the keys of their versions.
 
     Raises:
-        NotFoundError: a version does not exist; names the member's path.
+        NotFoundError: a version does not exist, or is another tenant's and may not be asked; names the
+            member's path.
         InvalidError: `base_mismatch`: the members have different base models or widths.
     """
     rows: list[Row[Any]] = []
     for i, member in enumerate(members):
-        reference = Reference(member.tenant, member.task, version=member.version, alias=None)
-        with scoped(connection, member.tenant):
-            rows.append(resolve(connection, reference, field=f"members.{i}"))
+        field, owner = f"members.{i}", member.tenant
+        grants.require(connection, "task", owner, member.task, tenant=tenant, right="infer", field=field)
+        reference = Reference(owner, member.task, version=member.version, alias=None)
+        with scoped(connection, owner):
+            rows.append(resolve(connection, reference, field=field))
     known: str | None = None
     for i, row in enumerate(rows):
         known = known or row.base_fingerprint

@@ -17,6 +17,7 @@ from prompts_store.database.tables import (
     versions,
 )
 from prompts_store.errors import NotFoundError
+from prompts_store.grants import rows as grants
 from prompts_store.records import EnsembleMember, EnsembleRecord, EnsembleVersion, Reference
 from prompts_store.tasks import aliasing
 
@@ -39,7 +40,7 @@ def find_ensemble(connection: Connection, tenant: str, name: str, *, field: str 
 
 def unknown_ensemble(tenant: str, name: str, *, field: str = "ensemble") -> NotFoundError:
     """The error for an ensemble that is not there, or no longer."""
-    return NotFoundError(f"There is no ensemble {tenant}/{name}.", field=field, code="unknown_ensemble")
+    return grants.unknown("ensemble", tenant, name, field=field)
 
 
 def resolve(connection: Connection, reference: Reference, *, field: str = "ensemble") -> EnsembleVersion:

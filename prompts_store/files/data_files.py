@@ -29,7 +29,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import standing
+from prompts_store.tenants import standing, stored
 from prompts_store.text import shown
 
 _CURSOR = "files"
@@ -61,6 +61,8 @@ class DataFiles(StoreBase):
             digest = content.seal(self._clock())
             with self._database.write(tenant) as connection:
                 standing.require_not_deleted(connection, tenant)
+                stored.require_room(connection, tenant, file_bytes=content.size_bytes)
+                stored.add(connection, tenant, file_bytes=content.size_bytes)
                 # Under the lock, so that no collector removes the bytes before their row exists.
                 contents.keep(content, digest)
                 file = DataFile(
@@ -122,6 +124,7 @@ class DataFiles(StoreBase):
                 .where(files.c.number == row.number)
                 .values(deleted_at=now, deleted_by=deleted_by)
             )
+            stored.add(connection, tenant, file_bytes=-row.size_bytes)
             before = _facts(_file_record(row))
             chain.append(connection, "file.delete", tenant, row.id, now=now, before=before)
 

@@ -17,6 +17,8 @@ from prompts_store.text import shown
 MAX_EVENT_BYTES = 65_536
 # The store writes one with every change of a job's status, in the same transaction.
 STATUS = "status"
+# And this one with a job that takes its tenant's month beyond a soft limit.
+SOFT_LIMIT = "soft_limit"
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
@@ -29,10 +31,10 @@ def check_events(events: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[
     """
     checked = []
     for i, (kind, data) in enumerate(events):
-        if not (isinstance(kind, str) and _KIND.fullmatch(kind)) or kind == STATUS:
+        if not (isinstance(kind, str) and _KIND.fullmatch(kind)) or kind in (STATUS, SOFT_LIMIT):
             raise InvalidError(
-                f"{shown(kind)} is not a kind of event: use lower-case letters, digits and '_'; 'status' is "
-                f"reserved for the store.",
+                f"{shown(kind)} is not a kind of event: use lower-case letters, digits and '_'; 'status' and "
+                f"'soft_limit' are reserved for the store.",
                 field=f"events.{i}.kind",
             )
         field = f"events.{i}.data"

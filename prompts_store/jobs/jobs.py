@@ -15,6 +15,7 @@ from prompts_store.database.job_tables import job_events, job_files, jobs
 from prompts_store.errors import ConflictError, InvalidError, LimitError
 from prompts_store.files.data_files import find_file
 from prompts_store.ids import JOB, check_cursor_id, new_id
+from prompts_store.jobs import steps
 from prompts_store.jobs.events import STATUS, add_events
 from prompts_store.jobs.records import ACTIVE, STATUSES, Job, JobEvent, JobKind, JobStatus
 from prompts_store.jobs.rows import change_job, check_kind, close_job, find_job, job_record
@@ -29,7 +30,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import standing
+from prompts_store.tenants import standing, stored
 from prompts_store.text import shown
 
 MAX_SPEC_BYTES = 262_144
@@ -49,6 +50,7 @@ class Jobs(StoreBase):
         created_by: str = "",
         files: Mapping[str, str] | None = None,
         max_unfinished: int | None = None,
+        training_steps: int = 0,
     ) -> Job:
         """Create a job and queue it.
 
@@ -57,16 +59,19 @@ class Jobs(StoreBase):
             spec: a JSON object that says what to do. Its `base_fingerprint` names the base model.
             files: ids of the data files that it reads, by the request field that named each, as in
                 `{"data.train.file": "file-..."}`. They cannot be deleted until the job is over.
-            max_unfinished: how many unfinished jobs of this kind the tenant may have, including this one;
-                None means any number.
+            max_unfinished: how many unfinished jobs of this kind a tenant may have that has no limit of its
+                own, including this one; None means any number.
+            training_steps: the most that it does, over all its prompts. They are taken out of the month's
+                limit, and those that it did not do are given back at its end.
 
         Raises:
             InvalidError: names the field at fault.
             NotFoundError: `unknown_file`, with the field that named it.
-            LimitError: `too_many_jobs`.
+            LimitError: `too_many_jobs`; `limit_reached`: the month has too few training steps left.
         """
         check_name(tenant, field="tenant")
         check_kind(kind)
+        steps.check_steps(training_steps)
         checked = checks.check_object(spec, field="spec", limit_bytes=MAX_SPEC_BYTES)
         base_fingerprint = checks.check_fingerprint(
             checked.get("base_fingerprint"), field="spec.base_fingerprint"
@@ -105,6 +110,7 @@ class Jobs(StoreBase):
                 rows = [{"job_number": row.number, "file_number": number} for number in sorted(numbers)]
                 connection.execute(insert(job_files), rows)
             add_events(connection, row.number, [(STATUS, {"status": "queued"})], now)
+            steps.reserve(connection, tenant, row.number, training_steps, now)
             facts = {"kind": kind, "files": sorted((files or {}).values())}
             chain.append(connection, "job.create", tenant, job_id, now=now, after=facts)
             return job_record(row)
@@ -179,14 +185,19 @@ class Jobs(StoreBase):
         kind: JobKind | None = None,
         by: str = "",
         max_unfinished: int | None = None,
+        training_steps: int = 0,
     ) -> Job:
         """Queue a job again that failed or was cancelled. It goes on from its checkpoint.
+
+        Args:
+            max_unfinished, training_steps: as in `create_job`; what it has done before counts once.
 
         Raises:
             NotFoundError: `unknown_job`.
             ConflictError: `job_not_stopped`; `file_deleted`: one of its files was deleted.
-            LimitError: `too_many_jobs`.
+            LimitError: as in `create_job`.
         """
+        steps.check_steps(training_steps)
         check_name(tenant, field="tenant")
         checks.check_text(by, field="by")
         with self._database.write(tenant) as connection:
@@ -223,6 +234,7 @@ class Jobs(StoreBase):
             }
             change_job(connection, row.number, values)
             add_events(connection, row.number, [(STATUS, {"status": "queued", "by": by})], now)
+            steps.reserve(connection, tenant, row.number, training_steps, now)
             before, after = {"status": row.status}, {"status": "queued"}
             chain.append(connection, "job.resume", tenant, job_id, now=now, before=before, after=after)
             return job_record(find_job(connection, tenant, job_id))
@@ -279,6 +291,13 @@ def check_status(status: object) -> JobStatus:
 
 
 def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int | None) -> None:
+    own = stored.limits_of(connection, tenant).stored
+    if own is not None and own.unfinished_jobs is not None:
+        unfinished = stored.unfinished_jobs(connection, tenant)
+        if unfinished >= own.unfinished_jobs:
+            limit = own.unfinished_jobs
+            raise stored.refusal("unfinished_jobs", limit, unfinished, 1, code="too_many_jobs")
+        return
     if most is None:
         return
     query = select(func.count()).where(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, select, update
 from prompts_store.database.job_tables import jobs
 from prompts_store.errors import InvalidError, LeaseLostError, NotFoundError
 from prompts_store.ids import is_id
+from prompts_store.jobs import steps
 from prompts_store.jobs.events import STATUS, add_events
 from prompts_store.jobs.records import KINDS, Job, JobKind, JobStatus, Lease
 from prompts_store.text import shown
@@ -92,7 +93,7 @@ def close_job(
     values: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """End a job, and its lease with it.
+    """End a job, its lease and what it has reserved.
 
     Args:
         values: further columns to set.
@@ -100,6 +101,7 @@ def close_job(
     """
     over = {"status": status, "finished_at": now, "lease_owner": None, "lease_expires_at": None}
     change_job(connection, number, {**over, **(values or {})})
+    steps.settle(connection, number)
     add_events(connection, number, [(STATUS, {"status": status, **(data or {})})], now)
 
 

@@ -5,25 +5,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, Connection, case, func, literal, null, select, text, update
 
 from prompts_store.database.columns import Instant
 from prompts_store.database.tables import blobs, versions
 
+# One statement whether it is the first or not: two would take longer, and tell what others have.
+_RETAIN = text(
+    "INSERT INTO blobs (digest, size_bytes, reference_count, unreferenced_at) "
+    "VALUES (:digest, :size_bytes, 1, NULL) ON CONFLICT (digest) DO UPDATE "
+    "SET reference_count = blobs.reference_count + 1, unreferenced_at = NULL"
+)
+
 
 def retain(connection: Connection, digest: str, size_bytes: int) -> None:
     """One more version names a blob. It may be the first."""
-    found = connection.execute(
-        update(blobs)
-        .where(blobs.c.digest == digest)
-        .values(reference_count=blobs.c.reference_count + 1, unreferenced_at=None)
-    )
-    if not found.rowcount:
-        connection.execute(
-            insert(blobs).values(
-                digest=digest, size_bytes=size_bytes, reference_count=1, unreferenced_at=None
-            )
-        )
+    connection.execute(_RETAIN, {"digest": digest, "size_bytes": size_bytes})
 
 
 def release(connection: Connection, digest: str, now: datetime) -> None:

@@ -14,10 +14,12 @@ from sqlalchemy import select
 from prompts_store import checks
 from prompts_store.base import StoreBase
 from prompts_store.blobs.format import decode, encode
-from prompts_store.database import EVERY_TENANT
+from prompts_store.database import EVERY_TENANT, scoped
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, NotFoundError
+from prompts_store.grants import rows as grants
+from prompts_store.grants.records import Right
 from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import check_name
@@ -69,6 +71,7 @@ class Prompts(StoreBase):
         Raises:
             InvalidError: names the field at fault.
             LeaseLostError: another process runs the job now.
+            LimitError: `limit_reached`: the tenant may keep no more.
             StoreError: the disk or the database failed.
         """
         digest = check_manifest(manifest)
@@ -90,20 +93,28 @@ class Prompts(StoreBase):
         )
         return self._publish(draft, content, lease)
 
-    def resolve(self, reference: str | Reference, *, tenant: str, field: str = "task") -> PromptVersion:
+    def resolve(
+        self, reference: str | Reference, *, tenant: str, field: str = "task", right: Right = "infer"
+    ) -> PromptVersion:
         """The live version that a reference names.
 
         Args:
-            tenant: the tenant, if the reference does not name one.
+            tenant: who asks, and whose the task is if the reference does not name a tenant.
             field: the field that held the reference, for the error.
+            right: what is needed of another tenant's task.
 
         Raises:
             InvalidError: `invalid_reference`.
-            NotFoundError: `unknown_task`, `unknown_version`, `unknown_alias`.
+            NotFoundError: `unknown_task`, also if it is another tenant's and not granted; `unknown_version`,
+                `unknown_alias`.
         """
         parsed = parsed_reference(reference, tenant, field)
-        with self._database.read(parsed.tenant) as connection:
-            return version_record(versions.resolve(connection, parsed, field=field))
+        with self._database.read(tenant) as connection:
+            grants.require(
+                connection, "task", parsed.tenant, parsed.task, tenant=tenant, right=right, field=field
+            )
+            with scoped(connection, parsed.tenant):
+                return version_record(versions.resolve(connection, parsed, field=field))
 
     def values(self, digest: str) -> npt.NDArray[np.float32]:
         """The values of a digest, `[P, D]` float32, read-only. They are compared with the digest on every

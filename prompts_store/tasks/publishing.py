@@ -16,6 +16,7 @@ from prompts_store.records import PromptManifest, PromptVersion, Reference
 from prompts_store.tasks import aliasing, counts
 from prompts_store.tasks.rows import VERSION_COLUMNS, open_task, refresh_labels, version_record
 from prompts_store.tasks.versions import resolve
+from prompts_store.tenants import stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,16 @@ def find_same(connection: Connection, draft: Draft) -> PromptVersion | None:
 
 
 def add_version(connection: Connection, draft: Draft, now: datetime) -> PromptVersion:
-    """Give a draft the next number, and `@live` if it is the task's first version."""
+    """Give a draft the next number, and `@live` if it is the task's first version.
+
+    Raises:
+        NotFoundError: `unknown_tenant`: the tenant was deleted.
+        LimitError: `limit_reached`.
+    """
     task, is_new = open_task(connection, draft.tenant, draft.task, draft.description, now)
+    kept = {"prompts": 1, "prompt_bytes": stored.VALUE_BYTES * draft.manifest.length * draft.manifest.width}
+    stored.require_room(connection, draft.tenant, **kept)
+    stored.add(connection, draft.tenant, **kept)
     number = task.last_number + 1
     counts.retain(connection, draft.manifest.digest, draft.size_bytes)
     connection.execute(

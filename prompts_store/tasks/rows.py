@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from prompts_store.database.tables import aliases, task_labels, tasks, versions
 from prompts_store.errors import NotFoundError
+from prompts_store.grants import rows as grants
 from prompts_store.names import LIVE
 from prompts_store.records import PromptManifest, PromptVersion, TaskRecord
 from prompts_store.tasks import aliasing
@@ -128,7 +129,7 @@ def find_task(connection: Connection, tenant: str, task: str, *, field: str = "t
 
 def unknown_task(tenant: str, task: str, *, field: str = "task") -> NotFoundError:
     """The error for a task that does not exist, or no longer does."""
-    return NotFoundError(f"There is no task {tenant}/{task}.", field=field, code="unknown_task")
+    return grants.unknown("task", tenant, task, field=field)
 
 
 def open_task(

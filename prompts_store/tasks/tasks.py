@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import BigInteger, and_, cast, func, select, update
 
 from prompts_store import checks
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import task_labels, tasks, versions
+from prompts_store.grants import rows as grants
 from prompts_store.names import check_name, check_prefix
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page, TaskRecord
@@ -21,7 +22,7 @@ from prompts_store.tasks.rows import (
     unknown_task,
 )
 from prompts_store.tasks.versions import require_no_ensemble
-from prompts_store.tenants import feed
+from prompts_store.tenants import feed, stored
 
 _CURSOR = "tasks"
 # Greater than every character of a name.
@@ -95,7 +96,7 @@ class Tasks(StoreBase):
 
         Raises:
             NotFoundError: `unknown_task`.
-            ConflictError: a live ensemble has one of its versions as a member.
+            ConflictError: a live ensemble of the tenant has one of its versions as a member.
         """
         check_owner(tenant, task, deleted_by)
 
@@ -108,6 +109,10 @@ class Tasks(StoreBase):
                 aliasing.remove(connection, aliasing.TASKS, row.id, alias, moved_by=deleted_by, now=now)
             refresh_labels(connection, row.id)
             alive = and_(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
+            values = func.sum(cast(versions.c.length, BigInteger) * versions.c.width)
+            number, size = connection.execute(select(func.count(), values).where(alive)).one()
+            kept = {"prompts": -number, "prompt_bytes": -stored.VALUE_BYTES * int(size or 0)}
+            stored.add(connection, tenant, **kept)
             counts.release_all(connection, alive, now)
             connection.execute(
                 update(versions).where(alive).values(deleted_at=now, deleted_by=deleted_by, blob_digest=None)
@@ -117,6 +122,7 @@ class Tasks(StoreBase):
                 .where(tasks.c.id == row.id)
                 .values(deleted_at=now, deleted_by=deleted_by, live_versions=0, description="")
             )
+            grants.revoke_all(connection, "task", tenant, task, now=now)
             feed.record(connection, "task_deleted", tenant, task, now=now)
             before = {"versions": row.live_versions}
             chain.append(connection, "task.delete", tenant, task, now=now, before=before)

@@ -8,7 +8,6 @@ from sqlalchemy import Connection, Row, Select, and_, select, update
 
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
-from prompts_store.database import EVERY_TENANT, scoped
 from prompts_store.database.tables import (
     aliases,
     ensemble_members,
@@ -23,7 +22,7 @@ from prompts_store.records import Page, PromptVersion, Reference
 from prompts_store.tasks import aliasing, counts
 from prompts_store.tasks.references import check_version
 from prompts_store.tasks.rows import VERSION_COLUMNS, find_task, version_record
-from prompts_store.tenants import feed
+from prompts_store.tenants import feed, stored
 
 _CURSOR = "versions"
 
@@ -59,7 +58,7 @@ class Versions(StoreBase):
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_version`.
-            ConflictError: an alias or a live ensemble names it.
+            ConflictError: an alias or a live ensemble of the tenant names it.
         """
         check_owner(tenant, task, deleted_by)
         number = check_version(number)
@@ -81,6 +80,8 @@ class Versions(StoreBase):
                 connection, tenant, versions.c.id == row.id, f"Version {number}", field="version"
             )
             counts.release(connection, row.digest, now)
+            values_bytes = stored.VALUE_BYTES * row.length * row.width
+            stored.add(connection, tenant, prompts=-1, prompt_bytes=-values_bytes)
             connection.execute(
                 update(versions)
                 .where(versions.c.id == row.id)
@@ -124,25 +125,25 @@ def resolve(connection: Connection, reference: Reference, *, field: str = "task"
 
 
 def require_no_ensemble(connection: Connection, tenant: str, which: Any, what: str, *, field: str) -> None:
-    """Raise ConflictError if some of these versions are members of a live ensemble.
+    """Raise ConflictError if some of these versions are members of a live ensemble of their own tenant.
+
+    Another tenant's ensemble, to whose owner the task was granted, keeps nobody from deleting: it is no
+    longer answered.
 
     Args:
-        tenant: the message may name this tenant's ensembles, but not another tenant's.
         which: a condition on `versions`.
     """
     query = (
-        select(ensembles.c.tenant, ensembles.c.name)
+        select(ensembles.c.name)
         .join(ensemble_versions, ensemble_versions.c.ensemble_id == ensembles.c.id)
         .join(ensemble_members, ensemble_members.c.ensemble_version_id == ensemble_versions.c.id)
         .join(versions, versions.c.id == ensemble_members.c.version_id)
-        .where(which, ensemble_versions.c.deleted_at.is_(None))
+        .where(which, ensembles.c.tenant == tenant, ensemble_versions.c.deleted_at.is_(None))
         .limit(1)
     )
-    with scoped(connection, EVERY_TENANT):
-        found = connection.execute(query).one_or_none()
-    if found is not None:
-        name = f"the ensemble '{found.name}'" if found.tenant == tenant else "an ensemble of another tenant"
-        raise ConflictError(f"{what} is a member of {name}; delete that first.", field=field)
+    name = connection.execute(query).scalar()
+    if name is not None:
+        raise ConflictError(f"{what} is a member of the ensemble '{name}'; delete that first.", field=field)
 
 
 def unknown_version(tenant: str, task: str, number: int, *, field: str = "version") -> NotFoundError:

@@ -33,6 +33,10 @@ ChangeKind = Literal[
     "ensemble_deleted",
     "ensemble_alias_moved",
     "ensemble_alias_removed",
+    "task_shared",
+    "task_unshared",
+    "ensemble_shared",
+    "ensemble_unshared",
 ]
 """A newer process may write others: whoever does not know one takes it as a change of everything."""
 
@@ -43,6 +47,23 @@ class Retention:
 
     usage_days: int | None = None
     audit_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUse:
+    """What a tenant uses of what it keeps, by the names of `limits.StoredAmounts`.
+
+    Attributes:
+        prompts: live versions of all of its tasks.
+        prompt_bytes: of the values of those.
+        training_steps: of this calendar month, UTC: done, and reserved by unfinished jobs.
+    """
+
+    prompts: int
+    prompt_bytes: int
+    file_bytes: int
+    unfinished_jobs: int
+    training_steps: int
 
 
 @dataclass(frozen=True, slots=True)

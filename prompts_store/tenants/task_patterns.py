@@ -1,7 +1,9 @@
-"""Patterns of names: which tasks and ensembles of its tenant a key may name.
+"""Patterns of names: which tasks and ensembles a key may name.
 
 A name in which each `*` stands for any number of any characters, none included: `sst2`, `sentiment-*`,
-`*-v2`, `eu.*.topics`. Nothing else is special. A pattern is of a name without its tenant, version and alias.
+`*-v2`, `eu.*.topics`. Nothing else is special. Without a tenant, a pattern is of names of the key's own, as a
+reference is; what others share is named with its owner: `acme/sst2`, `acme/*`. There are no versions and
+aliases in it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from prompts_store.text import shown
 
 MAX_PATTERNS = 64
 
-_PATTERN = re.compile(r"[a-z0-9._*-]{1,64}", re.ASCII)
+_PATTERN = re.compile(r"([a-z0-9._*-]{1,64}/)?[a-z0-9._*-]{1,64}", re.ASCII)
 
 
 def check_patterns(patterns: object, *, field: str = "tasks") -> tuple[str, ...] | None:
@@ -38,16 +40,27 @@ def check_patterns(patterns: object, *, field: str = "tasks") -> tuple[str, ...]
         if not (isinstance(pattern, str) and _PATTERN.fullmatch(pattern)):
             raise InvalidError(
                 f"{shown(pattern)} is not a pattern of names: use 1 to {MAX_NAME_CHARACTERS} lower-case "
-                f"letters, digits, '.', '_', '-' and '*', which stands for any characters.",
+                f"letters, digits, '.', '_', '-' and '*', which stands for any characters, and before "
+                f"them 'tenant/' for what another tenant shares.",
                 field=f"{field}.{i}",
                 code="invalid_pattern",
             )
     return tuple(dict.fromkeys(patterns))
 
 
-def matches_any(patterns: Iterable[str] | None, name: str) -> bool:
-    """Whether one of the patterns fits a whole name; without patterns, every name does."""
-    return patterns is None or any(_matches(pattern, name) for pattern in patterns)
+def matches_any(patterns: Iterable[str] | None, name: str, *, owner: str = "", tenant: str = "") -> bool:
+    """Whether one of the patterns fits a whole name; without patterns, every name does.
+
+    Args:
+        owner: the tenant whose name it is.
+        tenant: the key's, which a pattern without a tenant means.
+    """
+    return patterns is None or any(_fits(pattern, name, owner, tenant) for pattern in patterns)
+
+
+def _fits(pattern: str, name: str, owner: str, tenant: str) -> bool:
+    of, slash, rest = pattern.rpartition("/")
+    return _matches(rest, name) and (_matches(of, owner) if slash else owner == tenant)
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -60,10 +60,36 @@ KINDS = {
         "A job has more events than its row says, so its next event would be refused.",
         "`chorus store check --repair` counts them again.",
     ),
+    "wrong_use": Kind(
+        "A tenant is counted as keeping more or less than it does, so it reaches its limits too early or too "
+        "late.",
+        "`chorus store check --repair` counts again.",
+    ),
+    "wrong_limits": Kind(
+        "The limits of a tenant or a key cannot be read. Whoever asks with its key gets an error.",
+        "Set them again: `chorus tenants update TENANT --limit ...`, or `--no-limits`.",
+    ),
+    "lost_key": Kind(
+        "A key belongs to a tenant that has no row. It lets nobody in.",
+        "Restore the last backup of the database if the tenant should be there.",
+    ),
+    "wrong_changes": Kind(
+        "The feed of changes has holes, so a process may go by what is no longer true.",
+        "Restart every process on the database. The holes go with the feed's rows, after an hour.",
+    ),
+    "wrong_usage": Kind(
+        "Usage of single items and its sums of hours do not fit each other: rows were changed or removed "
+        "behind the store's back.",
+        "Compare `chorus usage` with the last backup. It is not repaired: nothing tells which is right.",
+    ),
     "dangling_alias": Kind(
         "An alias names a version that was deleted. Requests for it get an error.",
         "Move it to a live version: `chorus tasks promote TASK VERSION --alias ALIAS`. An ensemble's alias "
         "goes when the ensemble is deleted.",
+    ),
+    "dangling_grant": Kind(
+        "Something is granted that is not there. What is made under its name would be shared at once.",
+        "`chorus store check --repair` ends the grant.",
     ),
     "wrong_manifest": Kind(
         "A version's template, labels, settings or base are not the published ones.",

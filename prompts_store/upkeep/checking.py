@@ -29,12 +29,14 @@ from prompts_store.database.tables import (
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.digests import manifest_digest, prompt_digest
 from prompts_store.errors import CorruptError
+from prompts_store.grants.rows import dangling, revoke_all
 from prompts_store.names import LIVE
 from prompts_store.tasks import counts
 from prompts_store.tasks.rows import VERSION_COLUMNS, refresh_labels, version_record
 from prompts_store.upkeep.check_report import CheckReport, Problem
 from prompts_store.upkeep.file_checking import FileChecker
 from prompts_store.upkeep.identity import Identity, database_id
+from prompts_store.upkeep.tenant_checking import tenant_problems
 
 _PAGE = 500
 # How many versions a finding names.
@@ -172,7 +174,9 @@ class Checker:
             *self._alias_problems(connection),
             *self._task_problems(connection, repair),
             *self._label_problems(connection, repair),
+            *self._grant_problems(connection, repair),
             *self._files.job_problems(connection, repair=repair),
+            *tenant_problems(connection, repair=repair, now=self._now),
         ]
 
     def _count_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
@@ -246,6 +250,13 @@ class Checker:
                     refresh_labels(connection, row.id)
                 where = f"{row.tenant}/{row.name}"
                 yield Problem("wrong_labels", where, "the list finds it by other labels", repaired=repair)
+
+    def _grant_problems(self, connection: Connection, repair: bool) -> Iterator[Problem]:
+        for kind, tenant, name in dangling(connection):
+            if repair:
+                revoke_all(connection, kind, tenant, name, now=self._now)
+            message = f"it is shared, but there is no such {kind}"
+            yield Problem("dangling_grant", f"{tenant}/{name}", message, repaired=repair)
 
     def _orphans(self, connection: Connection) -> int:
         named = set(connection.execute(select(blob_table.c.digest)).scalars())

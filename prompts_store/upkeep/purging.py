@@ -1,7 +1,8 @@
 """Takes away what deleted tenants had, once their grace period is over.
 
-By the operations that everybody uses, one transaction each: whatever a purge had done when it was cut off
-stays done, and the next one goes on. Nothing new can be made in a deleted tenant, so it comes to an end.
+By the operations that everybody uses, one transaction each, and then row by row: whatever a purge had
+done when it was cut off stays done, and the next one goes on. Nothing new can be made in a deleted tenant, so
+it comes to an end. What is left is the tenant's name, by which nobody else is ever called, and its audit log.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from prompts_store.database.tenant_tables import tenants
 from prompts_store.ensembles.ensembles import Ensembles
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.files.data_files import DataFiles
+from prompts_store.grants import rows as grants
 from prompts_store.jobs.jobs import Jobs
 from prompts_store.jobs.records import KINDS, UNFINISHED
 from prompts_store.pages import MAX_LIMIT
 from prompts_store.records import Page
 from prompts_store.tasks.tasks import Tasks
 from prompts_store.tenants import feed
+from prompts_store.upkeep.erasing import erase
 from prompts_store.usage.usage import Usage
+
+_GRANTS_AT_ONCE = 50
 
 
 @dataclass(slots=True)
@@ -38,9 +43,10 @@ class PurgeReport:
     Attributes:
         jobs: that were cancelled, or told to stop.
         purged: tenants of which nothing is left.
-        waiting: tenants that have something left which somebody needs: a version that is a member of
-            another tenant's ensemble, a job that is still being run, a file of such a job. Purge again later.
+        waiting: tenants that have something left which somebody needs: a job that is still being run, a file
+            of such a job. Purge again later.
         usage: rows of it, dropped with the sums of their hours.
+        grants: that others had given to it; those of its own go with its tasks and ensembles.
     """
 
     jobs: int = 0
@@ -50,17 +56,18 @@ class PurgeReport:
     purged: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     usage: int = 0
+    grants: int = 0
 
 
 class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
     """The end of deleted tenants."""
 
     def purge_tenants(self) -> PurgeReport:
-        """Delete the ensembles, tasks and files, cancel the jobs and drop the usage of tenants whose grace
-        period is over.
+        """Delete the ensembles, tasks and files, cancel the jobs, drop the usage and end the grants of
+        tenants whose grace period is over.
 
-        They go as if their tenant had deleted them: tombstones stay, and what nothing names any more goes
-        with the next collection.
+        They go as if their tenant had deleted them. Once all are gone, so do their tombstones and the keys,
+        and with the next collection what nothing names any more.
 
         Raises:
             StoreError: the database failed; purging again goes on.
@@ -86,14 +93,40 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
         for file in _all(partial(self.list_files, tenant)):
             report.files += _done(partial(self.delete_file, tenant, file.id))
         report.usage += self.drop_usage_of(tenant)
-        with self._database.write(tenant) as connection:
+        report.grants += self._revoke_grants_to(tenant)
+        with self._database.read(tenant) as connection:
             over = not _has_anything(connection, tenant)
-            emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
-            if over and connection.execute(emptied.values(purge_after=None)).rowcount:
+        if over:
+            erase(self._database, tenant)
+            self._end(tenant)
+        (report.purged if over else report.waiting).append(tenant)
+
+    def was_purged(self, tenant: str) -> bool:
+        """Whether there was a tenant of that name, and nothing of it is left."""
+        query = select(tenants.c.name).where(
+            tenants.c.name == tenant, tenants.c.status == "deleted", tenants.c.purge_after.is_(None)
+        )
+        with self._database.read(tenant) as connection:
+            return connection.execute(query).first() is not None
+
+    def _end(self, tenant: str) -> None:
+        emptied = update(tenants).where(tenants.c.name == tenant, tenants.c.purge_after.is_not(None))
+        with self._database.write(tenant) as connection:
+            nothing: dict[str, Any] = {"purge_after": None, "display_name": "", "limits": {}}
+            if connection.execute(emptied.values(**nothing)).rowcount:
                 now = self._clock()
                 feed.record(connection, "tenant_purged", tenant, now=now)
                 chain.append(connection, "tenant.purge", tenant, now=now)
-        (report.purged if over else report.waiting).append(tenant)
+
+    def _revoke_grants_to(self, tenant: str) -> int:
+        """End what others granted to a tenant that is no more, few at a time; answers with how many."""
+        revoked = 0
+        while True:
+            with self._database.write(EVERY_TENANT) as connection:
+                some = grants.revoke_to(connection, tenant, limit=_GRANTS_AT_ONCE, now=self._clock())
+            revoked += some
+            if some < _GRANTS_AT_ONCE:
+                return revoked
 
 
 def _all(page: Callable[..., Page[Any]]) -> Iterator[Any]:

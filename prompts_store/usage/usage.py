@@ -29,6 +29,7 @@ from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.database.usage_tables import usage, usage_hours
 from prompts_store.errors import InvalidError
+from prompts_store.months import month_after, month_of
 from prompts_store.names import check_name
 from prompts_store.text import shown
 from prompts_store.usage.records import USAGE_GROUPS, UsageRow, UsageSum
@@ -182,18 +183,9 @@ class Usage(StoreBase):
                 first = connection.execute(oldest).scalar()
             if first is None:
                 return
-            end = min(before, _month_after(first))
+            end = min(before, month_after(first))
             with self._database.write(EVERY_TENANT) as connection:
                 connection.execute(delete(usage_hours).where(mine, usage_hours.c.hour < end))
-
-
-def month_of(moment: datetime) -> datetime:
-    """The first moment of a moment's month, in UTC."""
-    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
-def _month_after(moment: datetime) -> datetime:
-    return month_of(month_of(moment) + timedelta(days=_MAX_DAYS_OF_A_MONTH))
 
 
 def _hour_of(moment: datetime) -> datetime:

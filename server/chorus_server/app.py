@@ -105,7 +105,13 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         changes=change_reader(library, callers),
         usage=recorder_of(store, settings.data_dir, metrics.usage),
     )
-    upkeep = Upkeep(library, metrics.api, settings.collect_interval_seconds, settings.collect_grace_seconds)
+    upkeep = Upkeep(
+        library,
+        metrics.api,
+        settings.collect_interval_seconds,
+        settings.collect_grace_seconds,
+        audit_days=settings.audit_days,
+    )
     access = AccessLog(metrics.api, settings.access_log)
     entrance = Entrance(services, access)
     return App(settings, services, metrics, build_api(services, access), entrance, upkeep)

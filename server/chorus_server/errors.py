@@ -20,7 +20,8 @@
     └── DeadlineExceededError  504
 
 The JSON shape is `{"error": {"code", "message", "field", "request_id"}}`; `code` is stable and
-machine-readable, `message` says what was received, what was expected and what to do.
+machine-readable, `message` says what was received, what was expected and what to do. The error for a limit of
+the tenant's or the key's has a `limit` too.
 """
 
 from __future__ import annotations

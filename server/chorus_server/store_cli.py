@@ -56,7 +56,7 @@ def _opened(config: Path | None, flags: dict[str, Any]) -> Iterator[tuple[Settin
 
 @click.group()
 def store() -> None:
-    """Look after the data folder: check it, collect what it does not need, adopt it.
+    """Look after the data folder and the database: check them, collect what is not needed, adopt, migrate.
 
     Run these commands on the server's machine, with its data folder and database. They have the options and
     environment variables of `chorus serve`. Every command works beside a running server.
@@ -73,14 +73,30 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
     Blobs and data files are compared with their digests, and the database's counts, aliases, labels and
     manifests with each other. With --repair, counts, labels and numbers of events are computed again from the
     versions and events. A damaged blob is reported and left in place until the same values are published
-    again.
+    again. It also says whether row-level security stands.
 
     The exit code is 0 if nothing is wrong or everything was repaired, else 1.
     """
     with _opened(config, flags) as (settings, store):
-        report = store.check(repair=repair)
-    (_print_check_json if as_json else _print_check)(report, settings)
+        report, fault = store.check(repair=repair), store.fence_fault()
+    (_print_check_json if as_json else _print_check)(report, settings, fault)
     sys.exit(int(any(not problem.repaired for problem in report.problems)))
+
+
+@store.command(short_help="Make or change the database's tables.")
+@config_options(*_PLACES)
+def migrate(config: Path | None, **flags: Any) -> None:
+    """Make the database's tables, or bring those of an older Chorus up to date.
+
+    A server does this when it starts, unless its login may not: where row-level security stands, run this
+    before it, with the database URL of chorus_migrate. See deploy/postgresql/roles.sql.
+    """
+    from prompts_store.database import Database
+
+    with readable_errors():
+        settings = load_settings(flags, config, listening=False)
+        Database.open(settings.data_dir, settings.database_url).close()
+    click.echo("The tables are up to date.")
 
 
 @store.command(short_help="Remove what nothing needs, now.")
@@ -92,7 +108,7 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
     "removed.",
 )
 @_as_json
-@config_options(*_PLACES, "collect_grace_seconds")
+@config_options(*_PLACES, "collect_grace_seconds", "audit_days")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
@@ -108,7 +124,9 @@ def collect(
     with _opened(config, flags) as (settings, store):
         if not dry_run:
             report = store.collect(
-                grace_seconds=settings.collect_grace_seconds, allow_mass_removal=allow_mass_removal
+                grace_seconds=settings.collect_grace_seconds,
+                allow_mass_removal=allow_mass_removal,
+                audit_days=settings.audit_days,
             )
             click.echo(json.dumps(asdict(report), indent=2) if as_json else _told(report))
             return
@@ -146,7 +164,7 @@ def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
         click.echo("  chorus store collect --dry-run")
 
 
-def _print_check(report: CheckReport, settings: Settings) -> None:
+def _print_check(report: CheckReport, settings: Settings, fence_fault: str | None) -> None:
     from prompts_store.upkeep.check_report import KINDS
 
     click.echo(
@@ -172,12 +190,14 @@ def _print_check(report: CheckReport, settings: Settings) -> None:
         click.echo("Nothing is wrong.")
     else:
         click.echo(f"\n{len(report.problems)} found, {len(report.problems) - left} repaired, {left} left.")
+    click.echo(f"Row-level security: {'not up: ' + fence_fault if fence_fault else 'up'}.")
 
 
-def _print_check_json(report: CheckReport, settings: Settings) -> None:
+def _print_check_json(report: CheckReport, settings: Settings, fence_fault: str | None) -> None:
     from prompts_store.upkeep.check_report import KINDS
 
     content = asdict(report) | {"data_dir": str(settings.data_dir), "clean": report.clean}
+    content["fence_fault"] = fence_fault
     for problem in content["problems"]:
         problem |= KINDS[problem["kind"]]._asdict()
     click.echo(json.dumps(content, indent=2))

@@ -21,6 +21,7 @@ from chorus_server.tenancy.principal import Scope
 from prompts_store.tenants.key_format import public_part
 from prompts_store.tenants.records import TENANT_STATUSES
 from tests.clients.operated import Operated
+from tests.server.api.api_harness import prompt
 
 Run = Callable[..., Result]
 
@@ -111,6 +112,26 @@ def test_a_new_key_is_alone_on_standard_output_and_works(run: Run) -> None:
     assert "revoked" in told(run("keys", "show", listed["id"], *of))
 
 
+def test_limits_are_given_as_names_and_numbers(run: Run) -> None:
+    limits = ("--limit", "per_minute.requests=600", "--limit", "per_month.tokens.hard=1000000")
+    told(run("tenants", "create", "tight", *limits, "--retention", "usage_days=90"))
+    shown = facts(run("tenants", "show", "tight"))
+    assert shown["limits"].strip() == "per_minute.requests=600, per_month.tokens.hard=1000000"
+    assert shown["retention"].strip() == "usage_days=90"
+    changed = run("tenants", "update", "tight", "--limit", "stored.prompts=1_000", "--default-retention")
+    assert facts(changed)["limits"].strip() == "stored.prompts=1000", "in place of the others"
+    assert facts(changed)["retention"].strip() == "default"
+    made = parsed(run("keys", "create", "app", "--scope", "infer", "--tenant", "tight", "--json",
+                      "--limit", "in_flight.requests=4"))  # fmt: skip
+    who = facts(run("whoami", key=made["key"]))
+    assert who["limits of the key"].strip() == "in_flight.requests=4"
+    assert who["left"].strip() == "stored.prompts=1000"
+    of = (made["id"], "--tenant", "tight")
+    assert "queued.tokens=9" in told(run("keys", "update", *of, "--limit", "queued.tokens=9"))
+    assert facts(run("keys", "update", *of, "--no-limits"))["limits"].strip() == "none"
+    assert parsed(run("tenants", "update", "tight", "--no-limits", "--json"))["limits"] == {}
+
+
 def test_json_is_what_the_server_said(run: Run, operated: Operated) -> None:
     with Client(operated.url, operated.key) as client:
         made = parsed(run("tenants", "create", "jsons", "--json"))
@@ -131,7 +152,16 @@ def test_json_is_what_the_server_said(run: Run, operated: Operated) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "stderr"),
     [
-        (("tenants", "update", "default"), 2, "There is nothing to change: give --display-name or --weight."),
+        (("tenants", "update", "default"), 2,
+         "There is nothing to change: give --display-name, --weight, --limit or --retention."),
+        (("tenants", "update", "default", "--limit", "a=1", "--no-limits"), 2, "not both"),
+        (("tenants", "update", "default", "--limit", "a.b"), 2, "'a.b' is not NAME=NUMBER: write per_"),
+        (("tenants", "update", "default", "--retention", "usage_days=x"), 2, "write usage_days=90"),
+        (("tenants", "update", "default", "--limit", "a.b=1", "--limit", "a.b=2"), 2, "a.b is given twice"),
+        (("tenants", "update", "default", "--limit", "a=1", "--limit", "a.b=2"), 2, "is a number already"),
+        (("tenants", "update", "default", "--limit", "per_day.requests=1"), 1,
+         "chorus: unknown_field in limits.per_day: "),
+        (("keys", "update", "key-0"), 2, "There is nothing to change: give --limit or --no-limits."),
         (("tenants", "create", "default"), 1, "chorus: tenant_exists in tenant: "),
         (("tenants", "delete", "default", "--yes"), 1, "chorus: conflict in tenant: "),
         (("keys", "create", "app"), 2, "Missing option '--scope'"),
@@ -217,6 +247,47 @@ def test_what_is_no_moment_to_come_is_explained(text: str, words: str) -> None:
     with pytest.raises(click.BadParameter) as raised:
         moment(text)
     assert raised.value.message.startswith(f"{text!r} {words}")
+
+
+def test_sharing(operated: Operated, run: Run) -> None:
+    for tenant in ("cli-lender", "cli-borrower"):
+        told(run("tenants", "create", tenant))
+    scopes = [
+        word for scope in ("infer", "prompts:read", "prompts:write", "admin") for word in ("--scope", scope)
+    ]
+    lender, borrower = (
+        told(run("keys", "create", "app", "--tenant", tenant, *scopes)).strip()
+        for tenant in ("cli-lender", "cli-borrower")
+    )
+    with Client(operated.url, lender) as client:
+        client.tasks.push("mood", prompt(2))
+        client.ensembles.create("panel", ["mood"])
+    assert told(run("shared", key=borrower)) == "Nothing is shared with you.\n"
+    assert told(run("tasks", "grants", "mood", key=lender)) == "It is shared with nobody.\n"
+    shared = run("tasks", "share", "mood", "--with", "cli-borrower", key=lender)
+    assert told(shared) == "mood is shared with cli-borrower: infer\n"
+    rights = ("--right", "read", "--right", "infer")
+    assert parsed(run("tasks", "share", "mood", "--with", "*", *rights, "--json", key=lender))["rights"] == [
+        "infer",
+        "read",
+    ]
+    panel = run("ensemble", "share", "panel", "--with", "*", key=lender)
+    assert told(panel) == "panel is shared with all tenants: infer\n"
+    listed = told(run("tasks", "grants", "mood", key=lender)).splitlines()
+    assert listed[0].split() == ["tenant", "rights", "granted", "by"] and listed[1].startswith("all tenants")
+    lines = told(run("shared", key=borrower)).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["cli-lender/mood", "task"],
+        ["cli-lender/panel", "ensemble"],
+    ]
+    found = parsed(run("shared", "--kind", "ensemble", "--json", key=borrower))
+    assert found == {"shared": [{"kind": "ensemble", "reference": "cli-lender/panel", "rights": ["infer"]}]}
+    assert len(parsed(run("ensemble", "grants", "panel", "--json", key=lender))["grants"]) == 1
+    for words in (("tasks", "unshare", "mood"), ("ensemble", "unshare", "panel")):
+        ended = told(run(*words, "--with", "*", key=lender))
+        assert ended == f"{words[2]} is no longer shared with all tenants\n"
+    assert run("tasks", "unshare", "mood", "--with", "*", key=lender).exit_code == 1
+    assert run("tasks", "share", "mood", key=lender).exit_code == 2
 
 
 def test_the_commands_know_the_servers_scopes_and_statuses() -> None:

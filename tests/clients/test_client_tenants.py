@@ -58,6 +58,41 @@ def test_the_life_of_a_tenant(operator: Client) -> None:
     assert taken.value.code == "tenant_exists"
 
 
+LIMITS = {"per_minute": {"requests": 600}, "stored": {"prompts": 0}}
+
+
+def test_limits_and_retention_are_given_replaced_and_removed(operated: Operated, operator: Client) -> None:
+    made = operator.tenants.create("limited", limits=LIMITS, retention={"usage_days": 90})
+    assert (made.limits, made.retention) == (LIMITS, {"usage_days": 90, "audit_days": None})
+    assert operator.tenants.update("limited", weight=2).limits == LIMITS
+    key = operator.keys.create(
+        "app", scopes=["prompts:write"], limits={"per_minute": {"tokens": 5}}, tenant="limited"
+    )
+    assert key.limits == {"per_minute": {"tokens": 5}}
+    assert operator.keys.update(key, limits={"queued": {"requests": 1}}).limits == {"queued": {"requests": 1}}
+
+    async def use() -> None:
+        async with AsyncClient(operated.url, key.key) as client:
+            me = await client.me()
+            assert me.tenant.limits == LIMITS and me.left["stored"]["prompts"] == 0
+            assert me.key is not None and me.key.limits == {"queued": {"requests": 1}}
+            with pytest.raises(errors.QuotaExceededError) as full:
+                await client.tasks.push("sst2", prompt(3))
+            assert full.value.code == "limit_reached"
+            assert full.value.limit == {
+                "name": "stored.prompts", "window": None, "limit": 0, "used": 0, "subject": "tenant",
+            }  # fmt: skip
+        async with AsyncClient(operated.url, operated.key) as client:
+            changed = await client.tenants.update("limited", limits={}, retention={})
+            assert changed.limits == {} and set(changed.retention.values()) == {None}
+            assert (await client.keys.update(key, limits={})).limits == {}
+
+    asyncio.run(use())
+    with pytest.raises(errors.InvalidInputError) as wrong:
+        operator.tenants.update("limited", limits={"per_month": {"tokens": {"soft": 2, "hard": 1}}})
+    assert wrong.value.field == "limits.per_month.tokens.soft" and wrong.value.limit is None
+
+
 def test_lists_follow_every_page(operator: Client) -> None:
     for number in range(3):
         operator.tenants.create(f"page-{number}")
@@ -125,6 +160,57 @@ def test_an_admin_keeps_to_its_tenant_and_to_its_scopes(operated: Operated, oper
         with pytest.raises(errors.NotFoundError) as elsewhere:
             admin.keys.list(tenant="default")
         assert elsewhere.value.code == "unknown_tenant"
+
+
+def test_a_task_and_an_ensemble_are_shared_used_and_taken_back(operated: Operated, operator: Client) -> None:
+    keys = {}
+    for tenant in ("lender", "borrower"):
+        operator.tenants.create(tenant)
+        scopes = ["infer", "prompts:read", "prompts:write", "admin"]
+        keys[tenant] = operator.keys.create("app", tenant=tenant, scopes=scopes).key
+    with Client(operated.url, keys["lender"]) as lender, Client(operated.url, keys["borrower"]) as borrower:
+        lender.tasks.push("mood", prompt(2))
+        lender.ensembles.create("panel", ["mood"])
+        made = lender.tasks.share("mood", "borrower", ["infer", "read"])
+        assert (made.grantee, made.rights, made.created_by) == ("borrower", ["infer", "read"], "app")
+        assert lender.tasks.grants("mood") == [made]
+        assert lender.ensembles.share("panel", "*").rights == ["infer"]
+        assert [grant.grantee for grant in lender.ensembles.grants("panel")] == ["*"]
+        assert [(item.kind, item.reference) for item in borrower.shared()] == [
+            ("task", "lender/mood"),
+            ("ensemble", "lender/panel"),
+        ]
+        assert [item.reference for item in borrower.shared("ensemble")] == ["lender/panel"]
+        assert borrower.generate("lender/mood", input="x", max_new_tokens=2).one.task == "lender/mood"
+        assert borrower.tasks.get("lender/mood").latest == 1
+        assert borrower.tasks.artifact("lender/mood") == lender.tasks.artifact("mood")
+        assert borrower.ensemble("lender/panel", inputs=["x"]).results[0].members[0].task == "lender/mood"
+        with pytest.raises(errors.NotFoundError):
+            borrower.tasks.delete("lender/mood")
+        lender.tasks.unshare("mood", "borrower")
+        lender.ensembles.unshare("panel", "*")
+        for ask in (
+            lambda: borrower.generate("lender/mood", input="x"),
+            lambda: borrower.tasks.get("lender/mood"),
+        ):
+            with pytest.raises(errors.NotFoundError) as gone:
+                ask()
+            assert gone.value.code == "unknown_task"
+        with pytest.raises(errors.NotFoundError) as none:
+            lender.tasks.unshare("mood", "borrower")
+        assert none.value.code == "unknown_grant" and borrower.shared() == []
+
+    async def awaited() -> None:
+        async with (
+            AsyncClient(operated.url, keys["lender"]) as lender,
+            AsyncClient(operated.url, keys["borrower"]) as borrower,
+        ):
+            await lender.tasks.share("mood", "borrower")
+            assert [item.reference for item in await borrower.shared()] == ["lender/mood"]
+            await lender.tasks.unshare("mood", "borrower")
+            assert await lender.tasks.grants("mood") == []
+
+    asyncio.run(awaited())
 
 
 def test_me(operated: Operated, operator: Client, api: Any) -> None:

@@ -85,6 +85,10 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "OwnTenant": types.OwnTenant,
     "OwnKey": types.OwnKey,
     "RequestLimits": types.RequestLimits,
+    "GrantAnswer": types.Grant,
+    "GrantsAnswer": types.GrantList,
+    "SharedAnswer": types.Shared,
+    "SharedPage": types.SharedPage,
     "UsageSumAnswer": types.UsageSum,
     "UsageAnswer": types.UsageReport,
 }

@@ -89,7 +89,7 @@ def test_each_key_is_mounted_only_where_it_is_read(compose: dict[str, Any]) -> N
     environment, scraping = services["chorus"]["environment"], _prometheus()["authorization"]
     password = services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
     paths = [
-        ("chorus", environment["CHORUS_API_KEY_FILE"], "keys", "api_key"),
+        ("chorus", environment["CHORUS_OPERATOR_KEY_FILE"], "keys", "operator_key"),
         ("chorus", environment["CHORUS_SCRAPE_TOKEN_FILE"], "scrape_token", "scrape_token"),
         ("prometheus", scraping["credentials_file"], "scrape_token", "scrape_token"),
         ("grafana", password, "grafana_password", "grafana_password"),
@@ -100,7 +100,7 @@ def test_each_key_is_mounted_only_where_it_is_read(compose: dict[str, Any]) -> N
 
 
 def test_keys_are_made_once_and_kept(compose: dict[str, Any], tmp_path: Path) -> None:
-    """The command itself, in a folder in place of the root; also where one volume held all three."""
+    """The command itself, in a folder in place of the root; also from what an earlier composition left."""
     command = compose["services"]["keys"]["command"][0]
     command = command.replace('"/"', repr(str(tmp_path))).replace('"/keys"', repr(str(tmp_path / "keys")))
     command = command.replace("10001, 10001", f"{os.getuid()}, {os.getgid()}")
@@ -116,12 +116,16 @@ def test_keys_are_made_once_and_kept(compose: dict[str, Any], tmp_path: Path) ->
         found.append({str(path.relative_to(tmp_path)): path.read_text() for path in files})
     assert found[0] == found[1]
     assert found[0] == {
-        "keys/api_key": old["api_key"],
+        "keys/operator_key": old["api_key"],
         "grafana_password/grafana_password": old["grafana_password"],
         "scrape_token/scrape_token": found[0]["scrape_token/scrape_token"],
     }
     assert len(found[0]["scrape_token/scrape_token"]) > 40
-    assert (tmp_path / "keys" / "api_key").stat().st_mode & 0o777 == 0o400
+    assert (tmp_path / "keys" / "operator_key").stat().st_mode & 0o777 == 0o400
+
+
+def test_the_api_needs_no_key_file_of_0_1_0(compose: dict[str, Any]) -> None:
+    assert "CHORUS_API_KEY_FILE" not in compose["services"]["chorus"]["environment"]
 
 
 def test_environment_variables_are_settings(compose: dict[str, Any]) -> None:

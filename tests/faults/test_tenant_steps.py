@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from prompts_store import PromptStore
+from prompts_store.audit.records import AuditRow
 from prompts_store.database.tenant_tables import keys
 from prompts_store.records import EnsembleMember
 from prompts_store.tenants import keys as keys_module
@@ -29,10 +30,14 @@ def _prepare(store: PromptStore) -> None:
     store.create_tenant("idle")
     store.suspend_tenant("idle")
     store.create_key("acme", "app", scopes=["infer"])
+    store.publish("acme", "lent", *example_prompt(9))
+    for grantee in ("idle", "gone", "*"):
+        store.share("task", "acme", "lent", grantee, ["infer"])
     store.create_tenant("gone")
     for seed in (1, 2):
         store.publish("gone", f"task-{seed}", *example_prompt(seed, labels=("yes",)))
     store.publish_ensemble("gone", "team", [EnsembleMember("gone", "task-1", 1)])
+    store.share("ensemble", "gone", "team", "acme", ["infer"])
     file = example_file(store, b"rows", tenant="gone")
     store.create_job("gone", "tuning", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
     store.delete_tenant("gone", grace_seconds=0)
@@ -52,6 +57,13 @@ def _visible(store: PromptStore) -> object:
         store.list_tenants(status="deleted").items,
         [(key.public, key.name, key.scopes, key.limits, key.revoked_at, key.last_used_at) for key in listed],
         [each and (each.status, each.digest) for each in found],
+        store.list_shared("idle").items,
+        [
+            grant
+            for task in store.list_tasks("acme").items
+            for grant in store.list_grants("task", "acme", task.name)
+        ],
+        [(row.action, row.subject) for tenant in ("acme", "idle", "gone") for row in _told(store, tenant)],
         store.list_tasks("gone").items,
         store.list_ensembles("gone").items,
         len(store.list_files("gone").items),
@@ -61,6 +73,11 @@ def _visible(store: PromptStore) -> object:
             for change in store.changes_after(0).items
         ],
     )
+
+
+def _told(store: PromptStore, tenant: str) -> list[AuditRow]:
+    """What a log has of grants."""
+    return [row for row in store.every_audit_row(tenant) if row.action.endswith("share")]
 
 
 OPERATIONS: dict[str, Callable[[PromptStore], object]] = {
@@ -75,6 +92,10 @@ OPERATIONS: dict[str, Callable[[PromptStore], object]] = {
         "acme", _key_id(store), limits=KeyLimits(per_minute=Amounts(requests=1))
     ),
     "revoke a key": lambda store: store.revoke_key("acme", _key_id(store)),
+    "share": lambda store: store.share("task", "acme", "lent", "new", ["infer"]),
+    "change a grant": lambda store: store.share("task", "acme", "lent", "idle", ["read"]),
+    "revoke a grant": lambda store: store.unshare("task", "acme", "lent", "idle"),
+    "delete what is shared": lambda store: store.delete_task("acme", "lent"),
     "touch keys": lambda store: store.touch_keys({_key_id(store): store._clock()}),
     "drop changes": lambda store: store.drop_changes(store._clock()),
 }
@@ -149,6 +170,10 @@ def _purge_cut_off_at(folder: Path, clock: FakeClock, step: int, fault: Fault) -
         assert finished <= (rest == purging.PurgeReport())
         assert observer.list_tasks("gone").items == () and observer.list_files("gone").items == ()
         assert observer.list_ensembles("gone").items == ()
+        granted = [grant.grantee for grant in observer.list_grants("task", "acme", "lent")]
+        assert granted == ["*", "idle"]
+        ended = [row.subject for row in _told(observer, "acme") if row.action.endswith("unshare")]
+        assert sorted(ended) == ["gone/team", "lent"]
         (gone,) = observer.list_tenants(status="deleted").items
         assert gone.purge_after is None
         told = [change.kind for change in observer.changes_after(0).items]
@@ -168,9 +193,13 @@ def test_control_a_purge_that_is_marked_before_it_is_done_leaves_something(
     monkeypatch.setattr(purging, "_has_anything", lambda connection, tenant: False)
     clock = FakeClock()
     with closing(PromptStore.open(tmp_path, clock=clock)) as store:
-        _prepare(store)
-        store.publish_ensemble("acme", "borrowed", [EnsembleMember("gone", "task-1", 1)])
+        store.create_tenant("gone")
+        file = example_file(store, b"rows", tenant="gone")
+        store.create_job("gone", "tuning", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
+        claimed = store.claim_job("tuning", "worker", 60, "base")
+        assert claimed is not None
+        store.delete_tenant("gone", grace_seconds=0)
         store.purge_tenants()
-        store.delete_ensemble("acme", "borrowed")
+        store.finish_job(claimed[1], "cancelled")
         assert store.purge_tenants() == purging.PurgeReport()
-        assert store.list_tasks("gone").items != ()
+        assert store.list_files("gone").items != ()

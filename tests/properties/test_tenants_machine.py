@@ -5,6 +5,7 @@ database, and a reader of the change feed that misses nothing.
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class ModelTenant:
     weight: float = 1.0
     purge_after: datetime | None = None
     has_task: bool = False
+    # Of its task, by grantee.
+    grants: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,6 +66,13 @@ class Model:
     keys: list[ModelKey] = field(default_factory=list)
     told: list[tuple[str, str, str, datetime]] = field(default_factory=list)
     dropped: int = 0
+
+    def rights(self, owner: str, asker: str) -> set[str]:
+        """What a tenant may do with another's task now."""
+        model = self.tenants.get(owner)
+        if model is None or owner == asker or model.status != "active":
+            return set()
+        return model.grants.get(asker, set()) | model.grants.get("*", set())
 
     def there(self, name: str) -> ModelTenant | None:
         found = self.tenants.get(name)
@@ -181,12 +191,19 @@ class TenantsMachine(RuleBasedStateMachine):
         ]
         report = self.stores[side].purge_tenants()
         assert (report.purged, report.waiting) == (due, [])
+        # Of those that are purged before it, the grants went with the tasks.
+        assert report.grants <= sum(
+            name in other.grants for name in due for other in self.model.tenants.values()
+        )
         for name in due:
             model = self.model.tenants[name]
             if model.has_task:
                 self.tell("alias_removed", name, "task@live")
                 self.tell("task_deleted", name, "task")
             model.has_task, model.purge_after = False, None
+            model.grants.clear()
+            for other in self.model.tenants.values():
+                other.grants.pop(name, None)
             self.tell("tenant_purged", name)
 
     @rule(tenant=TENANTS, side=SIDES)
@@ -203,6 +220,61 @@ class TenantsMachine(RuleBasedStateMachine):
         if not model.has_task:
             model.has_task = True
             self.tell("alias_moved", tenant, "task@live")
+
+    @rule(
+        tenant=TENANTS,
+        grantee=st.sampled_from(["a", "b", "c", "*"]),
+        rights=st.sets(st.sampled_from(["infer", "read"])),
+        side=SIDES,
+    )
+    def share(self, tenant: str, grantee: str, rights: Any, side: int) -> None:
+        """Without rights, revoke."""
+        model, store = self.model.tenants.get(tenant), self.stores[side]
+        if grantee == tenant:
+            return
+        there = model is not None and model.has_task
+        if rights and not (there and self.model.there(tenant)):
+            with pytest.raises(NotFoundError):
+                store.share("task", tenant, "task", grantee, rights)
+        elif rights:
+            assert model is not None
+            assert set(store.share("task", tenant, "task", grantee, rights).rights) == rights
+            if model.grants.get(grantee) != rights:
+                self.tell("task_shared", tenant, "task")
+            model.grants[grantee] = rights
+        elif model is None or not there or grantee not in model.grants:
+            with pytest.raises(NotFoundError):
+                store.unshare("task", tenant, "task", grantee)
+        else:
+            store.unshare("task", tenant, "task", grantee)
+            del model.grants[grantee]
+            self.tell("task_unshared", tenant, "task")
+
+    @rule(tenant=TENANTS, side=SIDES)
+    def unpublish(self, tenant: str, side: int) -> None:
+        """Its grants go with it."""
+        model = self.model.tenants.get(tenant)
+        if model is None or not model.has_task:
+            with pytest.raises(NotFoundError):
+                self.stores[side].delete_task(tenant, "task")
+            return
+        self.stores[side].delete_task(tenant, "task")
+        model.has_task = False
+        model.grants.clear()
+        self.tell("alias_removed", tenant, "task@live")
+        self.tell("task_deleted", tenant, "task")
+
+    @rule(owner=TENANTS, asker=TENANTS, right=st.sampled_from(["infer", "read"]), side=SIDES)
+    def ask_anothers(self, owner: str, asker: str, right: Any, side: int) -> None:
+        if owner == asker:
+            return
+        ask = partial(self.stores[side].resolve, f"{owner}/task", tenant=asker, right=right)
+        if right in self.model.rights(owner, asker):
+            assert ask().tenant == owner
+        else:
+            with pytest.raises(NotFoundError) as caught:
+                ask()
+            assert caught.value.code == "unknown_task"
 
     @rule(
         tenant=TENANTS,
@@ -325,15 +397,21 @@ class TenantsMachine(RuleBasedStateMachine):
                 self._check_key(store, key)
             for name, model in self.model.tenants.items():
                 assert len(store.list_tasks(name).items) == model.has_task
+                shared = {item.tenant: set(item.rights) for item in store.list_shared(name).items}
+                expected = {owner: self.model.rights(owner, name) for owner in self.model.tenants}
+                assert shared == {owner: rights for owner, rights in expected.items() if rights}
             assert store.last_change() == len(self.model.told)
 
     def _check_key(self, store: PromptStore, key: ModelKey) -> None:
         found = store.find_key(str(public_part(key.secret)))
+        tenant = self.model.tenants[key.tenant]
+        if tenant.status == "deleted" and tenant.purge_after is None:
+            assert found is None, "it went with the purge"
+            return
         assert found is not None and matches(key.secret, found.digest)
         assert (found.key.tenant, found.key.id, found.key.scopes) == (key.tenant, key.id, key.scopes)
         assert found.key.is_live(self.clock()) == key.live(self.clock())
         assert found.key.last_used_at == key.used
-        tenant = self.model.tenants[key.tenant]
         assert (found.status, found.weight) == (tenant.status, tenant.weight)
 
     def teardown(self) -> None:
@@ -392,7 +470,19 @@ class SilentStore(PromptStore):
             return super().suspend_tenant(name)
 
 
-@pytest.mark.parametrize("broken", [ForgettingStore, ForgivingStore, SilentStore])
+class GenerousStore(PromptStore):
+    """A broken store: whoever was granted something has it for ever."""
+
+    def unshare(self, *which: Any) -> None:
+        before = self.list_grants(*which[:3])
+        super().unshare(*which)
+        for grant in before:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(feed, "record", lambda *told, **now: None)
+                self.share(*which[:3], grant.grantee, grant.rights)
+
+
+@pytest.mark.parametrize("broken", [ForgettingStore, ForgivingStore, SilentStore, GenerousStore])
 def test_control_a_broken_store_is_noticed(broken: type[PromptStore]) -> None:
     class BrokenMachine(InMemoryMachine):
         store_type = broken

@@ -21,7 +21,7 @@ from prompts_store import PromptStore
 from prompts_store.testing import example_file, example_prompt
 from prompts_store.upkeep.check_report import KINDS
 from tests.places import ROOT
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import PostgresServer, as_role
 
 MANY = 24
 
@@ -71,8 +71,24 @@ def test_a_sound_store_is_said_to_be_one(served: tuple[PromptStore, Path]) -> No
     result = run(served[1], "check")
     assert result.exit_code == 0
     assert "3 live versions, 3 blobs and 1 data files were checked.\nNothing is wrong." in result.stdout
+    assert result.stdout.endswith("Row-level security: not up: SQLite has none.\n")
     found = json.loads(run(served[1], "check", "--json").stdout)
+    assert found["clean"] and found["fence_fault"] == "SQLite has none"
     assert found["clean"] and found["problems"] == [] and (found["versions"], found["files"]) == (3, 1)
+
+
+def test_the_owner_makes_the_tables_and_the_servers_login_finds_the_fence_up(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.create()
+    postgres_server.fence(url)
+    owner, app = (as_role(url, role) for role in ("chorus_migrate", "chorus_app"))
+    refused = run(tmp_path, "migrate", CHORUS_DATABASE_URL=app)
+    assert refused.exit_code == 1 and "chorus_migrate" in refused.stderr
+    assert run(tmp_path, "migrate", CHORUS_DATABASE_URL=owner).stdout == "The tables are up to date.\n"
+    PromptStore.open(tmp_path, database_url=app).close()
+    assert "Row-level security: up." in run(tmp_path, "check", CHORUS_DATABASE_URL=app).stdout
+    assert "owns the tables" in run(tmp_path, "check", CHORUS_DATABASE_URL=owner).stdout
 
 
 def test_damage_is_explained_and_repaired_where_nothing_is_lost(served: tuple[PromptStore, Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from chorus.cli import grants
 from chorus.cli.output import clean, print_error, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import collect_inputs
@@ -129,3 +130,7 @@ def _tell_votes(session: Session, answer: EnsembleResponse) -> None:
         elif not session.as_json:
             counts = ", ".join(f"{clean(name)} {count:g}" for name, count in item.counts.items())
             click.echo(f"{clean(item.answer)}  (agreement {item.agreement:.0%}: {counts})")
+
+
+for command in (grants.share_ensemble, grants.unshare_ensemble, grants.ensemble_grants):
+    ensemble.add_command(command)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from chorus.cli.limit_options import limit_option, limits_of, pairs_of
 from chorus.cli.output import cell, clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import Moment
@@ -18,7 +19,7 @@ _tenant = click.option("--tenant", help="Whose keys, for operators. [default: th
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke keys. This takes a key with the scope admin."""
+    """Make, list, change and revoke keys. This takes a key with the scope admin."""
 
 
 @keys.command()
@@ -45,6 +46,9 @@ def keys() -> None:
     help="When the key ends: 90d from now (m, h, d, w), 2030-01-31 (its beginning, in UTC) or "
     "2030-01-31T12:00Z. [default: never]",
 )
+@limit_option(
+    "What it may use of what its tenant may, such as per_minute.requests=60. Repeat it for several."
+)
 @_tenant
 @with_session
 def create(
@@ -53,6 +57,7 @@ def create(
     scopes: tuple[str, ...],
     tasks: tuple[str, ...],
     expires: datetime | None,
+    limits: tuple[str, ...],
     tenant: str | None,
 ) -> None:
     """Make a key for what is called NAME, and print the key. It is shown only once.
@@ -63,7 +68,14 @@ def create(
     KEY=$(chorus keys create website --scope infer)
     """
     with session.client() as client:
-        made = client.keys.create(name, scopes=scopes, tasks=tasks or None, expires_at=expires, tenant=tenant)
+        made = client.keys.create(
+            name,
+            scopes=scopes,
+            tasks=tasks or None,
+            limits=limits_of(limits),
+            expires_at=expires,
+            tenant=tenant,
+        )
     if session.as_json:
         print_json(made)
         return
@@ -102,26 +114,22 @@ def list_(session: Session, tenant: str | None) -> None:
 def show(session: Session, key: str, tenant: str | None) -> None:
     """Show KEY, by its id."""
     with session.client() as client:
-        found = client.keys.get(key, tenant=tenant)
-    if session.as_json:
-        print_json(found)
-        return
-    facts: dict[str, object] = {
-        "key": found.id,
-        "tenant": found.tenant,
-        "name": found.name,
-        "begins": _beginning(found),
-        "status": found.status,
-        "scopes": found.scopes,
-        "tasks": found.tasks or "any",
-        "created": found.created_at,
-        "by": found.created_by,
-        "expires": found.expires_at or "never",
-        "last used": found.last_used_at or "never",
-    }
-    if found.revoked_at is not None:
-        facts["revoked"] = found.revoked_at
-    print_facts(facts)
+        _show(session, client.keys.get(key, tenant=tenant))
+
+
+@keys.command()
+@click.argument("key")
+@limit_option("What it may use, in place of all limits that it has. Repeat it for several.")
+@click.option("--no-limits", is_flag=True, help="Let it use all that its tenant may.")
+@_tenant
+@with_session
+def update(session: Session, key: str, limits: tuple[str, ...], no_limits: bool, tenant: str | None) -> None:
+    """Change what KEY may use, by its id. For anything else, make another key."""
+    changed = limits_of(limits, none=no_limits)
+    if changed is None:
+        raise click.UsageError("There is nothing to change: give --limit or --no-limits.")
+    with session.client() as client:
+        _show(session, client.keys.update(key, limits=changed, tenant=tenant))
 
 
 @keys.command()
@@ -140,6 +148,29 @@ def revoke(session: Session, key: str, yes: bool, tenant: str | None) -> None:
         print_json(revoked)
     else:
         click.echo(f"{clean(revoked.id)} revoked")
+
+
+def _show(session: Session, found: Key) -> None:
+    if session.as_json:
+        print_json(found)
+        return
+    facts: dict[str, object] = {
+        "key": found.id,
+        "tenant": found.tenant,
+        "name": found.name,
+        "begins": _beginning(found),
+        "status": found.status,
+        "scopes": found.scopes,
+        "tasks": found.tasks or "any",
+        "limits": list(pairs_of(found.limits)) or "none",
+        "created": found.created_at,
+        "by": found.created_by,
+        "expires": found.expires_at or "never",
+        "last used": found.last_used_at or "never",
+    }
+    if found.revoked_at is not None:
+        facts["revoked"] = found.revoked_at
+    print_facts(facts)
 
 
 def _beginning(key: Key) -> str:

@@ -8,7 +8,20 @@ from typing import Any
 
 import click
 
-from chorus.cli import audit, bench, ensembles, files, inference, keys, service, tasks, tenants, tune, usage
+from chorus.cli import (
+    audit,
+    bench,
+    ensembles,
+    files,
+    grants,
+    inference,
+    keys,
+    service,
+    tasks,
+    tenants,
+    tune,
+    usage,
+)
 from chorus.cli.offered import OfferingGroup
 from chorus.cli.output import print_error
 from chorus.cli.session import merge, session_options
@@ -77,6 +90,7 @@ for command in (
     inference.generate,
     inference.classify,
     ensembles.ensemble,
+    grants.shared,
     tenants.tenants,
     keys.keys,
     audit.audit,

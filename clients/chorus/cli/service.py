@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from chorus.cli.limit_options import pairs_of
 from chorus.cli.output import print_facts, print_json
 from chorus.cli.session import Session, with_session
 
@@ -65,5 +66,9 @@ def whoami(session: Session) -> None:
         "largest batch": f"{limits.max_batch_rows:,} rows",
         "longest deadline": f"{limits.max_deadline_seconds:g} s",
         "unfinished jobs": f"at most {limits.max_unfinished_jobs:,}",
+        "limits": list(pairs_of(me.tenant.limits)) or "none",
+        "left": list(pairs_of(me.left)) or None,
     }
+    if me.key is not None and me.key.limits:
+        facts["limits of the key"] = list(pairs_of(me.key.limits))
     print_facts(facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from chorus.cli import task_files, task_moves
+from chorus.cli import grants, task_files, task_moves
 from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.routes.references import parse
@@ -13,7 +13,7 @@ from chorus.types import Version
 
 @click.group()
 def tasks() -> None:
-    """Push, list, promote, roll back and pull soft prompts."""
+    """Push, list, promote, roll back, pull and share soft prompts."""
 
 
 @tasks.command("list")
@@ -111,5 +111,8 @@ for command in (
     task_moves.rollback,
     task_moves.aliases,
     task_moves.delete,
+    grants.share_task,
+    grants.unshare_task,
+    grants.task_grants,
 ):
     tasks.add_command(command)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from chorus.cli.limit_options import limit_option, limits_of, pairs_of, retention_of, retention_option
 from chorus.cli.offered import OfferingGroup
 from chorus.cli.output import cell, clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
@@ -23,11 +26,23 @@ def tenants() -> None:
 @click.argument("name")
 @click.option("--display-name", help="Name for people.")
 @click.option("--weight", type=float, help="Its share of a busy server against the others'. [default: 1]")
+@limit_option(
+    "What it may use, such as per_minute.requests=600. Repeat it for several. [default: any amount]"
+)
+@retention_option("For how many days usage and audit log are kept: usage_days=90, audit_days=365.")
 @with_session
-def create(session: Session, name: str, display_name: str | None, weight: float | None) -> None:
+def create(
+    session: Session,
+    name: str,
+    display_name: str | None,
+    weight: float | None,
+    limits: tuple[str, ...],
+    retention: tuple[str, ...],
+) -> None:
     """Make the tenant NAME. The name stays for ever, and is never given again."""
+    documents = {"limits": limits_of(limits), "retention": retention_of(retention)}
     with session.client() as client:
-        made = client.tenants.create(name, display_name=display_name, weight=weight)
+        made = client.tenants.create(name, display_name=display_name, weight=weight, **documents)
     _tell(session, made, "created")
 
 
@@ -61,13 +76,34 @@ def show(session: Session, tenant: str) -> None:
 @click.argument("tenant")
 @click.option("--display-name", help="Name for people.")
 @click.option("--weight", type=float, help="Its share of a busy server against the others'.")
+@limit_option("What it may use, in place of all limits that it has. Repeat it for several.")
+@click.option("--no-limits", is_flag=True, help="Let it use any amount.")
+@retention_option("usage_days or audit_days, in place of both that it has. Repeat it for both.")
+@click.option("--default-retention", is_flag=True, help="Keep both as long as everybody's.")
 @with_session
-def update(session: Session, tenant: str, display_name: str | None, weight: float | None) -> None:
+def update(
+    session: Session,
+    tenant: str,
+    display_name: str | None,
+    weight: float | None,
+    limits: tuple[str, ...],
+    no_limits: bool,
+    retention: tuple[str, ...],
+    default_retention: bool,
+) -> None:
     """Change what is given of TENANT; the rest stays."""
-    if display_name is None and weight is None:
-        raise click.UsageError("There is nothing to change: give --display-name or --weight.")
+    changes: dict[str, Any] = {
+        "display_name": display_name,
+        "weight": weight,
+        "limits": limits_of(limits, none=no_limits),
+        "retention": retention_of(retention, default=default_retention),
+    }
+    if all(value is None for value in changes.values()):
+        raise click.UsageError(
+            "There is nothing to change: give --display-name, --weight, --limit or --retention."
+        )
     with session.client() as client:
-        _show(session, client.tenants.update(tenant, display_name=display_name, weight=weight))
+        _show(session, client.tenants.update(tenant, **changes))
 
 
 @tenants.command()
@@ -122,6 +158,8 @@ def _show(session: Session, tenant: Tenant) -> None:
         "display name": tenant.display_name or None,
         "weight": tenant.weight,
         "status": tenant.status,
+        "limits": list(pairs_of(tenant.limits)) or "none",
+        "retention": list(pairs_of(tenant.retention)) or "default",
         "created": tenant.created_at,
         "by": tenant.created_by,
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
@@ -37,6 +38,7 @@ def create(
     *,
     scopes: Sequence[str],
     tasks: Sequence[str] | None = None,
+    limits: Mapping[str, Any] | None = None,
     expires_at: datetime | None = None,
     tenant: str | None = None,
 ) -> Call[NewKey]:
@@ -48,6 +50,7 @@ def create(
             `operator`. None that the caller's own key lacks.
         tasks: patterns of the tasks and ensembles that it may name, in which `*` stands for any characters;
             by default any.
+        limits: what it may use of what its tenant may, such as `{"per_minute": {"requests": 60}}`.
         expires_at: from when on it is refused, with a time zone; by default never.
         tenant: whose key it is, for operators; by default the caller's own tenant.
 
@@ -66,6 +69,7 @@ def create(
         "name": name,
         "scopes": list(scopes),
         "tasks": None if tasks is None else list(tasks),
+        "limits": limits,
         "expires_at": None if expires_at is None else expires_at.isoformat(),
     }
     request = Request("POST", PATH, query_of(tenant=tenant), body=encode_json(without_none(body)))
@@ -116,6 +120,21 @@ def get(key: str | Key, *, tenant: str | None = None) -> Call[Key]:
     return Call(get_page(_path(key), _query(key, tenant)), model_of(Key))
 
 
+def update(key: str | Key, *, limits: Mapping[str, Any], tenant: str | None = None) -> Call[Key]:
+    """Change what a key may use. Every process on the database follows within a second.
+
+    Args:
+        key: its id, `key-...`, or its record; never the key itself.
+        limits: in place of all that it had; `{}` removes them.
+        tenant: whose, for operators; by default the record's tenant, else the caller's own.
+
+    Raises:
+        ConflictError: `key_over`: it was revoked, or has expired.
+    """
+    body = encode_json({"limits": limits})
+    return Call(Request("PATCH", _path(key), _query(key, tenant), body=body), model_of(Key))
+
+
 def revoke(key: str | Key, *, tenant: str | None = None) -> Call[Key]:
     """Revoke a key, for good. Every process on the database refuses it within a second.
 
@@ -133,4 +152,5 @@ class KeyMethods:
     list = Method(list_all)
     page = Method(list_page)
     get = Method(get)
+    update = Method(update)
     revoke = Method(revoke)

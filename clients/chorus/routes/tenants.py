@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page
@@ -15,18 +18,39 @@ def _path(tenant: str, *rest: str) -> str:
     return "/".join((PATH, references.segment(tenant, "tenant"), *rest))
 
 
-def create(name: str, *, display_name: str | None = None, weight: float | None = None) -> Call[Tenant]:
+def _changes(
+    display_name: str | None,
+    weight: float | None,
+    limits: Mapping[str, Any] | None,
+    retention: Mapping[str, int | None] | None,
+) -> dict[str, Any]:
+    changes = {"display_name": display_name, "weight": weight, "limits": limits, "retention": retention}
+    return without_none(changes)
+
+
+def create(
+    name: str,
+    *,
+    display_name: str | None = None,
+    weight: float | None = None,
+    limits: Mapping[str, Any] | None = None,
+    retention: Mapping[str, int | None] | None = None,
+) -> Call[Tenant]:
     """Make a tenant.
 
     Args:
         name: lower-case letters, digits, `.`, `_` and `-`. It stays for ever, and is never given again.
         display_name: for people.
         weight: its share of a busy server against the others'; default 1.
+        limits: what it may use, such as `{"per_minute": {"requests": 600}, "stored": {"prompts": 100}}`; by
+            default any amount.
+        retention: for how many days its `usage_days` and `audit_days` are kept; by default as long as
+            everybody's.
 
     Raises:
         ConflictError: `tenant_exists`: a tenant has this name, or had it.
     """
-    body = without_none({"name": name, "display_name": display_name, "weight": weight})
+    body = {"name": name, **_changes(display_name, weight, limits, retention)}
     return Call(Request("POST", PATH, body=encode_json(body)), model_of(Tenant))
 
 
@@ -72,9 +96,20 @@ def get(tenant: str) -> Call[Tenant]:
     return Call(get_page(_path(tenant), ()), model_of(Tenant))
 
 
-def update(tenant: str, *, display_name: str | None = None, weight: float | None = None) -> Call[Tenant]:
-    """Change what is given; the rest stays. Every process on the database follows within a second."""
-    body = without_none({"display_name": display_name, "weight": weight})
+def update(
+    tenant: str,
+    *,
+    display_name: str | None = None,
+    weight: float | None = None,
+    limits: Mapping[str, Any] | None = None,
+    retention: Mapping[str, int | None] | None = None,
+) -> Call[Tenant]:
+    """Change what is given; the rest stays. Every process on the database follows within a second.
+
+    Args:
+        limits, retention: as in `create`, each in place of all that there was; `{}` removes them.
+    """
+    body = _changes(display_name, weight, limits, retention)
     return Call(Request("PATCH", _path(tenant), body=encode_json(body)), model_of(Tenant))
 
 

@@ -3,6 +3,7 @@
 from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
+from chorus.types.grants import Grant, GrantList, Shared, SharedPage
 from chorus.types.inference import (
     Choice,
     Classification,
@@ -75,6 +76,8 @@ __all__ = [
     "FilePage",
     "GenerateResponse",
     "Generation",
+    "Grant",
+    "GrantList",
     "Health",
     "Job",
     "JobDone",
@@ -97,6 +100,8 @@ __all__ = [
     "RequestLimits",
     "ResultEvent",
     "RowNeighbors",
+    "Shared",
+    "SharedPage",
     "StoreTrouble",
     "StreamEvent",
     "Task",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +24,7 @@ class ErrorDetail(Wire):
     message: str
     field: str | None = None
     request_id: str | None = None
+    limit: dict[str, Any] | None = None
 
     def as_error(self, status: int | None = None, retry_after_seconds: float | None = None) -> ApiError:
         """The exception to raise for this error."""
@@ -34,6 +35,7 @@ class ErrorDetail(Wire):
             request_id=self.request_id,
             status=status,
             retry_after_seconds=retry_after_seconds,
+            limit=self.limit,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
@@ -15,6 +16,9 @@ class Tenant(Wire):
     Attributes:
         weight: its share of a busy server against the others'.
         status: `active`, `suspended` or `deleted`.
+        limits: what it may use, as it was given; empty for any amount.
+        retention: for how many days its usage and its audit log are kept, `usage_days` and `audit_days`; None
+            for as long as everybody's.
         purge_after: when what a deleted tenant had is removed; None if it was removed, or is not deleted.
     """
 
@@ -22,6 +26,8 @@ class Tenant(Wire):
     display_name: str = ""
     weight: float = 1.0
     status: str
+    limits: dict[str, Any] = Field(default_factory=dict)
+    retention: dict[str, int | None] = Field(default_factory=dict)
     created_at: datetime
     created_by: str = ""
     suspended_at: datetime | None = None
@@ -43,6 +49,7 @@ class Key(Wire):
         public: the 8 characters of the key that may be shown: `ck_<public>_...`.
         name: of what uses the key; two live keys may have the same name.
         tasks: patterns of the tasks and ensembles that the key may name; None for any.
+        limits: what it may use of what its tenant may; empty for all of that.
         status: `live`, `expired` or `revoked`.
         last_used_at: to the minute, and a minute or two late; None if it was never used.
     """
@@ -53,6 +60,7 @@ class Key(Wire):
     name: str
     scopes: list[str]
     tasks: list[str] | None = None
+    limits: dict[str, Any] = Field(default_factory=dict)
     status: str
     created_at: datetime
     created_by: str = ""
@@ -88,6 +96,7 @@ class OwnTenant(Wire):
     display_name: str = ""
     weight: float = 1.0
     status: str
+    limits: dict[str, Any] = Field(default_factory=dict)
 
 
 class OwnKey(Wire):
@@ -97,6 +106,7 @@ class OwnKey(Wire):
     public: str | None = None
     name: str
     tasks: list[str] | None = None
+    limits: dict[str, Any] = Field(default_factory=dict)
     expires_at: datetime | None = None
 
 
@@ -112,9 +122,15 @@ class RequestLimits(Wire):
 
 
 class Me(Wire):
-    """Who asks. `key` is None if the server needed no key."""
+    """Who asks.
+
+    Attributes:
+        key: None if the server needed no key.
+        left: how much more the tenant may keep and use, by the names of its limits; None without one.
+    """
 
     tenant: OwnTenant
     key: OwnKey | None = None
     scopes: list[str]
     limits: RequestLimits
+    left: dict[str, Any] = Field(default_factory=dict)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from chorus_server.tuning.document.earlier_names import renamed_version
 from prompts_store.base import utc_now
+from prompts_store.grants.records import Grant, Shared
 from prompts_store.records import AliasMove, EnsembleVersion, PromptVersion, TaskRecord
 from prompts_store.tenants.records import Key, Tenant
 
@@ -73,6 +75,22 @@ def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict
     }
 
 
+def grant_json(grant: Grant) -> dict[str, Any]:
+    """A grant of a task or an ensemble that is known."""
+    return {
+        "grantee": grant.grantee,
+        "rights": list(grant.rights),
+        "created_at": grant.created_at,
+        "created_by": grant.created_by,
+    }
+
+
+def shared_json(shared: Shared) -> dict[str, Any]:
+    """What another tenant shares."""
+    reference = f"{shared.tenant}/{shared.name}"
+    return {"kind": shared.kind, "reference": reference, "rights": list(shared.rights)}
+
+
 def tenant_json(tenant: Tenant) -> dict[str, Any]:
     """A tenant."""
     return {
@@ -80,6 +98,8 @@ def tenant_json(tenant: Tenant) -> dict[str, Any]:
         "display_name": tenant.display_name,
         "weight": tenant.weight,
         "status": tenant.status,
+        "limits": tenant.limits.document(),
+        "retention": asdict(tenant.retention),
         "created_at": tenant.created_at,
         "created_by": tenant.created_by,
         "suspended_at": tenant.suspended_at,
@@ -98,6 +118,7 @@ def key_json(key: Key) -> dict[str, Any]:
         "name": key.name,
         "scopes": list(key.scopes),
         "tasks": None if key.tasks is None else list(key.tasks),
+        "limits": key.limits.document(),
         "status": "live" if key.is_live(utc_now()) else over,
         "created_at": key.created_at,
         "created_by": key.created_by,

@@ -26,6 +26,7 @@ class Upkeep:
         library: its store is collected.
         interval_seconds: from the end of one collection to the start of the next; 0 means never.
         grace_seconds: how long a blob must have been unneeded.
+        audit_days: how long audit logs are kept whose tenant does not say; None for ever.
         sleep: awaited between collections; tests give their own clock.
     """
 
@@ -36,11 +37,14 @@ class Upkeep:
         interval_seconds: float,
         grace_seconds: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        audit_days: int | None = None,
     ) -> None:
         self._library = library
         self._metrics = metrics
         self._interval = interval_seconds
         self._grace = grace_seconds
+        self._audit_days = audit_days
         self._sleep = sleep
         # An alert on its increase needs to have seen it at 0.
         metrics.collections.inc(0, "refused")
@@ -80,7 +84,9 @@ class Upkeep:
         needs an operator, so trying again soon would not help.
         """
         try:
-            report = await self._library.save(self._library.store.collect, grace_seconds=self._grace)
+            report = await self._library.save(
+                self._library.store.collect, grace_seconds=self._grace, audit_days=self._audit_days
+            )
         except ConflictError as error:
             LOG.error("nothing is collected: %s", error.message)
             self._metrics.collections.inc(1, "refused")

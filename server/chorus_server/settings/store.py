@@ -39,3 +39,10 @@ class StoreSettings(SettingsGroup):
         le=10 * YEAR_SECONDS,
         description="How long what a deleted tenant had is kept.",
     )
+    audit_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="How long the audit log of a tenant is kept that has no retention of its own, and the "
+        "store's; whole months go. When left out: for ever.",
+    )

@@ -35,7 +35,7 @@ class Principal:
         scopes: what the key may do.
         weight: fair-share weight of the tenant.
         key: id of the key in the store; None for one from a file, and for a caller without any.
-        tasks: patterns of the tasks and ensembles that the key may name; None for any.
+        tasks: patterns of the tasks and ensembles that the key may name, see `task_patterns`; None for any.
         keyless: whether no key was needed.
     """
 
@@ -47,6 +47,6 @@ class Principal:
     tasks: tuple[str, ...] | None = None
     keyless: bool = False
 
-    def may_name(self, name: str) -> bool:
-        """Whether the key may name this task or ensemble of its tenant."""
-        return matches_any(self.tasks, name)
+    def may_name(self, name: str, owner: str | None = None) -> bool:
+        """Whether the key may name this task or ensemble of its tenant, or of another owner."""
+        return matches_any(self.tasks, name, owner=owner or self.tenant, tenant=self.tenant)

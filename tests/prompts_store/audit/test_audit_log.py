@@ -50,6 +50,7 @@ def prepared(store: PromptStore) -> dict[str, Any]:
         store.publish_ensemble("acme", "team", [EnsembleMember("acme", "sst2", number)])
     store.set_ensemble_alias("acme", "team", "live", 2)
     store.set_ensemble_alias("acme", "team", "canary", 2)
+    store.share("ensemble", "acme", "team", "*", ["read"])
     file, used = example_file(store, b"rows"), example_file(store, b"used")
     waiting = store.create_job("acme", "tuning", SPEC, files={"data.train.file": used.id})
     stopped = store.create_job("acme", "tuning", SPEC)
@@ -105,7 +106,7 @@ WRITES: dict[str, tuple[Write, list[str]]] = {
     ),
     "delete_ensemble": (
         lambda store, ids: store.delete_ensemble("acme", "team"),
-        ["ensemble_alias.remove", "ensemble_alias.remove", "ensemble.delete"],
+        ["ensemble_alias.remove", "ensemble_alias.remove", "ensemble.unshare", "ensemble.delete"],
     ),
     "set_ensemble_alias": (
         lambda store, ids: store.set_ensemble_alias("acme", "team", "live", 1), ["ensemble_alias.move"],
@@ -115,6 +116,13 @@ WRITES: dict[str, tuple[Write, list[str]]] = {
     ),
     "rollback_ensemble": (
         lambda store, ids: store.rollback_ensemble("acme", "team"), ["ensemble_alias.rollback"],
+    ),
+    "share": (
+        lambda store, ids: store.share("task", "acme", "sst2", "birch", ["infer"]),
+        ["task.share", "task.share"],
+    ),
+    "unshare": (
+        lambda store, ids: store.unshare("ensemble", "acme", "team", "*"), ["ensemble.unshare"],
     ),
     "write_file": (lambda store, ids: _write_file(store), ["file.create"]),
     "delete_file": (lambda store, ids: store.delete_file("acme", ids["file"]), ["file.delete"]),
@@ -157,12 +165,15 @@ UNTOLD = {
 
 READS = {
     "acting_for", "alias_history", "aliases", "audit_rows", "audited", "changes_after", "check_readable",
-    "check_writable", "close", "ensemble_alias_history", "every_audit_row", "file_path", "find_key",
+    "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault", "file_path",
+    "find_key",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",
     "in_memory", "job_events", "last_change", "last_ensemble_number", "last_number", "list_ensembles",
-    "list_files", "list_jobs", "list_keys", "list_tasks", "list_tenants", "list_versions", "open", "pairing",
-    "plan_collection", "resolve", "resolve_ensemble", "usage", "values", "verify_audit",
+    "list_files", "list_grants", "list_jobs", "list_keys", "list_shared", "list_tasks", "list_tenants",
+    "list_versions", "open", "pairing", "plan_collection", "require_grant", "resolve",
+    "resolve_ensemble", "usage", "values", "verify_audit",
+    "check_file_room", "check_version_room", "soft_limit", "stored_use", "was_purged",
 }  # fmt: skip
 
 
@@ -192,7 +203,7 @@ def test_every_operation_is_told_with_who_did_it(store: PromptStore, clock: Fake
         if row.sequence > before.get(tenant, 0)
     ]
     assert sorted(row.action for row in rows) == sorted(actions)
-    assert {(row.actor, row.address, row.request_id) for row in rows} == {
+    assert {(row.actor, row.address, row.request_id) for row in rows if row.tenant != "birch"} == {
         (ANN.name, ANN.address, ANN.request_id)
     }
     assert all(store.verify_audit(tenant).clean for tenant in store.audited())
@@ -250,6 +261,7 @@ def test_what_changes_nothing_is_not_told(store: PromptStore) -> None:
     store.publish_ensemble("acme", "team", [EnsembleMember("acme", "sst2", 1)])
     store.update_tenant("acme", weight=1.0)
     store.resume_tenant("acme")
+    store.share("ensemble", "acme", "team", "*", ["read"])
     store.ensure_tenant("acme")
     store.update_key("acme", ids["key"], scopes=["infer"])
     store.collect(grace_seconds=0)
@@ -415,7 +427,7 @@ def test_the_head_is_locked_while_a_row_is_appended(
 ) -> None:
     """Also for who writes without the publish lock. Without the head's, the second gets the first one's
     number, and its transaction fails."""
-    url = postgres_server.emptied()
+    url = postgres_server.emptied("chorus")
     if not locked:
         plain = chain._HEAD.with_for_update(read=False)
         plain._for_update_arg = None

@@ -9,6 +9,7 @@ import pytest
 from prompts_store.blobs import Blobs, Files, LocalBlobs, MemoryBlobs
 from prompts_store.blobs.format import HEADER_BYTES, decode, encode
 from prompts_store.errors import CorruptError, StoreError
+from prompts_store.testing import FaultyFiles
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME, OTHER = "ab" * 32, "cd" * 32
@@ -38,6 +39,22 @@ def test_putting_again_mends_a_damaged_blob(blobs: Blobs) -> None:
     blobs.put(NAME, b"damaged", now=NOW)
     blobs.put(NAME, b"content", now=NOW)
     assert blobs.get(NAME) == b"content"
+
+
+@pytest.mark.parametrize("skipped", [False, True], ids=["always written", "control"])
+def test_a_blob_that_is_there_is_written_like_one_that_is_not(tmp_path: Path, skipped: bool) -> None:
+    """Or an upload's time would tell who else has its content. The control looks first."""
+    files = FaultyFiles()
+    blobs = LocalBlobs(tmp_path, files=files)
+
+    def steps(digest: str) -> int:
+        files.arm("die", 0)
+        if not (skipped and blobs.has(digest)):
+            blobs.put(digest, b"content", now=NOW)
+        return files.step
+
+    steps(NAME)  # its folder is made
+    assert (steps(NAME) == steps("ab" * 31 + "cd")) is not skipped
 
 
 def test_nothing_unfinished_is_left_after_a_put(blobs: Blobs) -> None:

@@ -148,7 +148,8 @@ def test_control_without_the_publish_lock_both_choose_the_same(
     store: PromptStore, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [store.create_job("acme", "tuning", SPEC).id for _ in range(2)]
-    monkeypatch.setattr(postgresql, "_begin", lambda connection: None)
+    whose = lambda connection: connection.exec_driver_sql(postgresql.scope(connection))  # noqa: E731
+    monkeypatch.setattr(postgresql, "_begin", whose)
     with (
         closing(PromptStore.open(tmp_path, database_url=url)) as one,
         closing(PromptStore.open(tmp_path, database_url=url)) as two,
@@ -225,7 +226,7 @@ def test_a_lost_connection_is_made_anew(store: PromptStore, url: str, tmp_path: 
     )
     with (
         closing(PromptStore.open(tmp_path, database_url=url)) as other,
-        other._database.write(EVERY_TENANT) as connection,
+        other._database.write("acme") as connection,
     ):
         connection.exec_driver_sql(kill)
     assert store.resolve("sst2", tenant="acme").number == 1

@@ -31,7 +31,7 @@ def test_an_ensemble_is_versioned_and_addressed_like_a_task(filled: PromptStore,
     assert filled.publish_ensemble("acme", "team", [member(2, 1), member(1, 2.5)]) == (first, False)
     for reference, expected in (("team", first), ("acme/team@2", second), ("team@live", first)):
         assert filled.resolve_ensemble(reference, tenant="acme") == expected
-    assert filled.resolve_ensemble(Reference("acme", "team"), tenant="x") == first
+    assert filled.resolve_ensemble(Reference("acme", "team"), tenant="acme") == first
     record = filled.get_ensemble("acme", "team")
     assert (record.latest, record.aliases) == (second, {"live": 1})
 
@@ -126,7 +126,8 @@ def test_the_list_goes_by_name_in_pages(filled: PromptStore) -> None:
     for name in ("b", "a2", "a1", "c"):
         filled.publish_ensemble("acme", name, [member(1)])
         filled.publish_ensemble("acme", name, [member(2)])
-    filled.publish_ensemble("other", "a3", [member(1)])
+    filled.publish("other", "sst2", *example_prompt(1))
+    filled.publish_ensemble("other", "a3", [member(1, tenant="other")])
     first = filled.list_ensembles("acme", limit=3)
     assert [(item.name, item.latest.number) for item in first.items] == [("a1", 2), ("a2", 2), ("b", 2)]
     rest = filled.list_ensembles("acme", limit=3, cursor=first.next_cursor)

@@ -212,7 +212,7 @@ def test_control_numbers_of_a_bare_sequence_are_skipped(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     """Two writers outside the lock: the one with the later number commits first."""
-    url = postgres_server.emptied()
+    url = postgres_server.emptied("chorus")
     row = "INSERT INTO changes VALUES (nextval('bare'), 0, 'tenant_updated', '{}', '')"
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     with closing(PromptStore.open(tmp_path, database_url=url)) as reader:

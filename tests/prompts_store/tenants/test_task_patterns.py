@@ -35,6 +35,28 @@ def test_patterns_of_names(patterns: list[str] | None, name: str, fits: bool) ->
     assert matches_any(patterns, name) is fits
 
 
+@pytest.mark.parametrize(
+    ("pattern", "owner", "name", "fits"),
+    [
+        ("sst2", "acme", "sst2", False),
+        ("*", "acme", "sst2", False),
+        ("acme/sst2", "acme", "sst2", True),
+        ("acme/sst2", "birch", "sst2", False),
+        ("acme/*", "acme", "anything", True),
+        ("*/sst2", "acme", "sst2", True),
+        ("*/*", "own", "sst2", True),
+        ("own/sst2", "own", "sst2", True),
+        ("acme/sst2", "own", "sst2", False),
+        ("*", "own", "sst2", True),
+    ],
+)
+def test_what_another_tenant_shares_is_named_with_its_owner(
+    pattern: str, owner: str, name: str, fits: bool
+) -> None:
+    assert check_patterns([pattern]) == (pattern,)
+    assert matches_any([pattern], name, owner=owner, tenant="own") is fits
+
+
 def test_many_stars_are_no_trap() -> None:
     """A matcher that goes back would not end."""
     assert not matches_any(["a*" * 31 + "b"], "a" * 64)
@@ -48,7 +70,9 @@ def test_many_stars_are_no_trap() -> None:
         (["a"] * (MAX_PATTERNS + 1), "tasks"),
         (["a", "B"], "tasks.1"),
         (["a?"], "tasks.0"),
-        (["acme/sst2"], "tasks.0"),
+        (["acme/"], "tasks.0"),
+        (["/sst2"], "tasks.0"),
+        (["a/b/c"], "tasks.0"),
         (["sst2@live"], "tasks.0"),
         ([""], "tasks.0"),
         (["a" * 65], "tasks.0"),

@@ -9,12 +9,13 @@ from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import CorruptError, StoreError
 from prompts_store.records import EnsembleMember
-from prompts_store.testing import example_prompt
+from prompts_store.testing import FakeClock, example_prompt
+from tests.prompts_store.usage.usage_rows import REPLICA, row
 
 
 @pytest.fixture
 def filled(disk_store: PromptStore) -> PromptStore:
-    """Two tasks that share content, an ensemble, a tombstone."""
+    """Two tasks that share content, an ensemble, a tombstone; a tenant with a key and usage."""
     for task, seeds in (("a", (1, 2, 3)), ("b", (1,))):
         for seed in seeds:
             values, manifest = example_prompt(seed, labels=("yes", "no"))
@@ -22,7 +23,13 @@ def filled(disk_store: PromptStore) -> PromptStore:
     disk_store.publish_ensemble(
         "acme", "team", [EnsembleMember("acme", "a", 1), EnsembleMember("acme", "b", 1)]
     )
+    disk_store.share("task", "acme", "a", "*", ["infer"])
+    disk_store.share("ensemble", "acme", "team", "birch", ["infer"])
     disk_store.delete_version("acme", "a", 3)
+    disk_store.create_tenant("birch")
+    disk_store.create_key("birch", "app", scopes=["infer"])
+    now = disk_store._clock()
+    disk_store.record_usage(REPLICA, [row(number, at=now, tenant="acme") for number in (1, 2)])
     return disk_store
 
 
@@ -35,6 +42,13 @@ def test_a_sound_store_is_clean(filled: PromptStore) -> None:
     report = filled.check()
     assert report.clean
     assert (report.versions, report.blobs, report.orphans, report.temporary_files) == (3, 3, 0, 0)
+
+
+def test_usage_of_which_rows_were_dropped_is_sound(filled: PromptStore, clock: FakeClock) -> None:
+    clock.advance(100 * 86_400)
+    filled.record_usage(REPLICA, [row(3, at=clock(), tenant="acme")])
+    assert filled.drop_usage() == 2
+    assert filled.check().clean
 
 
 def _flip_last_bit(content: bytes) -> bytes:
@@ -97,9 +111,21 @@ _TAMPERED = [
     ("UPDATE versions SET template = 'other {text}' WHERE number = 2", "wrong_manifest", False),
     ("UPDATE aliases SET number = 3 WHERE owner_id = 1", "dangling_alias", False),
     ("UPDATE ensemble_versions SET deleted_at = 1", "dangling_alias", False),
+    ("UPDATE grants SET name = 'c' WHERE kind = 'task'", "dangling_grant", True),
+    ("UPDATE grants SET name = 'c' WHERE kind = 'ensemble'", "dangling_grant", True),
     ("DELETE FROM versions WHERE number = 1", "database", False),
     ("DROP TRIGGER audit_not_changed; UPDATE audit SET actor = 'bob'", "audit_log", False),
     ("DROP TRIGGER audit_heads_not_removed; DELETE FROM audit_heads", "audit_log", False),
+    ("UPDATE stored_use SET prompts = 9 WHERE tenant = 'acme'", "wrong_use", True),
+    ("UPDATE stored_use SET file_bytes = -1", "wrong_use", True),
+    ("DELETE FROM stored_use", "wrong_use", True),
+    ("UPDATE tenants SET limits = '[]'", "wrong_limits", False),
+    ("UPDATE keys SET limits = '{'", "wrong_limits", False),
+    ("UPDATE keys SET tenant = 'nobody'", "lost_key", False),
+    ("DELETE FROM changes WHERE number = 2", "wrong_changes", False),
+    ("DELETE FROM usage WHERE sequence = 1", "wrong_usage", False),
+    ("UPDATE usage_hours SET tokens_in = 0", "wrong_usage", False),
+    ("DELETE FROM usage_hours", "wrong_usage", False),
 ]
 
 

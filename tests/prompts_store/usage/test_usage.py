@@ -8,11 +8,11 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import InvalidError, StoreError
+from prompts_store.months import month_of
 from prompts_store.tenants.records import Retention
 from prompts_store.testing import FakeClock
 from prompts_store.usage import usage as usage_module
 from prompts_store.usage.records import USAGE_GROUPS, UsageRow, UsageSum
-from prompts_store.usage.usage import month_of
 from tests.prompts_store.usage.usage_rows import BEGIN, REPLICA, added, in_tables, random_rows, row
 
 END = BEGIN + timedelta(days=400)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.principal import ALL_SCOPES, TENANT_SCOPES, Scope
@@ -24,6 +26,8 @@ from tests.server.api.api_harness import ApiServer, artifact, error_of
 from tests.server.api.route_table import ROUTES
 
 CANARY = "zzcanaryzz"
+# The change feed, a key that is looked up anew, its last use, usage; and how a transaction begins.
+BY_THE_CLOCK = ("changes.number", "WHERE keys.public", "last_used_at=", "usage", "BEGIN")
 RAW = {"content-type": "application/octet-stream"}
 GUARDED = {route: door for route, door in ROUTES.items() if door is not None}
 
@@ -84,6 +88,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/openapi.json"): NONE,
     ("GET", "/v1/model"): NONE,
     ("GET", "/v1/me"): NONE,
+    ("GET", "/v1/shared"): NONE,
     ("GET", "/v1/tasks"): NONE,
     ("GET", "/v1/ensembles"): NONE,
     ("GET", "/v1/files"): NONE,
@@ -128,6 +133,18 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}")
     + anywhere("/v1/ensembles/{ensemble}?alias=live"),
     ("DELETE", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}"),
+    ("GET", "/v1/tasks/{task}/grants"): anywhere(f"{TASK}/grants"),
+    ("PUT", "/v1/tasks/{task}/grants/{grantee}"): anywhere(
+        f"{TASK}/grants/{{grantee}}", sent({"rights": ["infer"]})
+    ),
+    ("DELETE", "/v1/tasks/{task}/grants/{grantee}"): anywhere(f"{TASK}/grants/{{grantee}}"),
+    ("GET", "/v1/ensembles/{name}/grants"): anywhere("/v1/ensembles/{ensemble}/grants"),
+    ("PUT", "/v1/ensembles/{name}/grants/{grantee}"): anywhere(
+        "/v1/ensembles/{ensemble}/grants/{grantee}", sent({"rights": ["infer"]})
+    ),
+    ("DELETE", "/v1/ensembles/{name}/grants/{grantee}"): anywhere(
+        "/v1/ensembles/{ensemble}/grants/{grantee}"
+    ),
     ("GET", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
     ("DELETE", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
     ("POST", "/v1/tuning/jobs"): (
@@ -153,6 +170,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         Case("/v1/audit?tenant={tenant}&format=jsonl"),
     ),
     ("GET", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
+    ("PATCH", "/v1/keys/{key}"): anywhere("/v1/keys/{key}", sent({"limits": {}})),
     ("DELETE", "/v1/keys/{key}"): anywhere("/v1/keys/{key}"),
 }
 
@@ -236,7 +254,9 @@ def stock(world: World) -> None:
     rows = f"text\tlabel\n{CANARY}\tyes\n".encode()
     file = made("POST", f"/v1/files?name={CANARY}.tsv", content=rows, headers=RAW)["id"]
     document = job(task="secret", data={"train": {"file": file}})
-    names |= {"task": "secret", "ensemble": "panel", "alias": "hidden", "file": file}
+    names |= {"task": "secret", "ensemble": "panel", "alias": "hidden", "file": file, "grantee": "friends"}
+    made("PUT", "/v1/tasks/secret/grants/friends", json={"rights": ["infer", "read"]})
+    made("PUT", "/v1/ensembles/panel/grants/friends", json={"rights": ["infer", "read"]})
     names["job"] = made("POST", "/v1/tuning/jobs", json=document)["id"]
     names["key"] = made("GET", "/v1/keys")["keys"][0]["id"]
     good = world.keys["good"]
@@ -249,7 +269,7 @@ def stock(world: World) -> None:
 def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     """Names of what nobody has."""
     ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in ("file", "job", "key")}
-    missing = {"task": "missing", "ensemble": "missing", "alias": "missing"}
+    missing = {"task": "missing", "ensemble": "missing", "alias": "missing", "grantee": "missing"}
     return {**names, **missing, **ids, "tenant": tenant}
 
 
@@ -313,12 +333,63 @@ CASES = [(route, case) for route, cases in ROWS.items() for case in cases]
 def test_what_another_tenant_has_answers_like_what_nobody_has(
     world: World, route: tuple[str, str], case: Case
 ) -> None:
-    method, answers = route[0], []
+    method, answers, asked = route[0], [], []
     for names in (world.theirs, absent(world.theirs, "theirs"), absent(world.theirs, "nobody")):
-        answer = world.send(method, filled(case.url, names), world.keys["good"], **case.content(names))
+        with statements(world.api.store) as executed:
+            answer = world.send(method, filled(case.url, names), world.keys["good"], **case.content(names))
         assert CANARY not in answer.text
         answers.append(told(answer, names))
+        asked.append(executed)
     assert answers[0][0] == 404 and len(set(answers)) == 1, answers
+    assert asked[0] == asked[1] == asked[2]
+
+
+def test_control_what_is_there_takes_other_statements_than_what_is_not(world: World) -> None:
+    asked = []
+    for names in (world.theirs, absent(world.theirs, "theirs")):
+        with statements(world.api.store) as executed:
+            world.send("GET", filled(f"{TASK}/aliases", names), world.keys["theirs"])
+        asked.append(executed)
+    assert asked[0] != asked[1]
+    assert len(asked[1]) == 1
+
+
+def test_equal_content_of_two_tenants_tells_neither_of_the_other(world: World) -> None:
+    """What `theirs` published and uploaded, and what nobody did, get the same answers by the same
+    statements."""
+    rows = [f"text\tlabel\n{word}\tyes\n".encode() for word in (CANARY, "zzfreshhzz")]
+    for url, contents in (
+        ("/v1/tasks/{}/versions", [artifact(3, 1), artifact(3, 77)]),
+        ("/v1/files?name={}.tsv", rows),
+    ):
+        told_of = []
+        for content in contents:
+            name = f"equal-{len(told_of)}"
+            with statements(world.api.store) as executed:
+                answer = world.send(
+                    "POST", url.format(name), world.keys["good"], content=content, headers=RAW
+                )
+            facts = answer.json()
+            same = [facts.get(part) for part in ("created", "size_bytes", "number", "version")]
+            told_of.append((answer.status_code, sorted(facts), same, executed))
+        assert told_of[0] == told_of[1]
+        assert told_of[0][0] == 201
+
+
+@contextmanager
+def statements(store: PromptStore) -> Iterator[list[str]]:
+    """What the database was asked meanwhile, without what the process asks by the clock."""
+    found: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        if not any(word in statement for word in BY_THE_CLOCK):
+            found.append(statement)
+
+    event.listen(store._database.engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(store._database.engine, "before_cursor_execute", note)
 
 
 def test_control_the_owner_of_what_was_named_is_let_to_it(world: World) -> None:
@@ -342,6 +413,8 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
             answer = world.send("GET", url, world.keys["good"])
             assert answer.status_code == 200
             assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
+    answer = world.send("GET", "/v1/shared", world.keys["good"])
+    assert (answer.status_code, answer.json()["shared"]) == (200, [])
     for path in ("/v1/audit", "/v1/audit?format=jsonl"):
         assert "theirs" in world.send("GET", path, world.keys["theirs"]).text
         answer = world.send("GET", path, world.keys["good"])

@@ -112,6 +112,35 @@ def test_a_suspended_tenant_is_refused_until_it_is_resumed(pair: Pair) -> None:
         assert pair.ask(key) == after
 
 
+def test_a_grant_and_its_end_are_seen(pair: Pair) -> None:
+    _, key = make_key(pair)
+    pair.one.http.headers["authorization"] = f"Bearer {OPERATOR}"
+    pair.one.push("shared")
+    pair.change("PUT", "/v1/tasks/shared/grants/acme", {"rights": ["infer"]})
+    assert pair.ask(key, "default/shared") == (200, 1)
+    pair.change("DELETE", "/v1/tasks/shared/grants/acme")
+    assert pair.ask(key, "default/shared") == (200, 1)  # control
+    pair.read()
+    assert pair.ask(key, "default/shared") == (404, "unknown_task")
+    pair.change("PUT", "/v1/tasks/shared/grants/*", {"rights": ["infer"]})
+    assert pair.ask(key, "default/shared") == (200, 1)  # what was refused is not remembered
+    pair.change("PUT", "/v1/tasks/shared/grants/*", {"rights": ["read"]})
+    pair.read()
+    assert pair.ask(key, "default/shared") == (404, "unknown_task")
+
+
+def test_what_a_suspended_tenant_shares_is_answered_to_nobody(pair: Pair) -> None:
+    _, owner = make_key(pair, scopes=["admin", "infer", "prompts:write"])
+    pair.one.http.headers["authorization"] = f"Bearer {owner}"
+    pair.one.push("shared")
+    pair.change("PUT", "/v1/tasks/shared/grants/*", {"rights": ["infer"]}, owner)
+    assert pair.ask(OPERATOR, "acme/shared") == (200, 1)
+    pair.change("POST", "/v1/tenants/acme/suspend")
+    assert pair.ask(OPERATOR, "acme/shared") == (200, 1)  # control
+    pair.read()
+    assert pair.ask(OPERATOR, "acme/shared") == (404, "unknown_task")
+
+
 def test_a_deleted_tenants_keys_are_as_unknown(pair: Pair) -> None:
     _, key = make_key(pair)
     assert pair.ask(key) == (200, None)

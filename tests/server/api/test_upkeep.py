@@ -107,12 +107,13 @@ def test_it_runs_on_a_thread_of_the_store(
 ) -> None:
     threads: list[str] = []
 
-    def collect(*, grace_seconds: float) -> CollectReport:
+    def collect(*, grace_seconds: float, audit_days: int | None) -> CollectReport:
         threads.append(threading.current_thread().name)
+        assert audit_days == 30
         return CollectReport()
 
     monkeypatch.setattr(library.store, "collect", collect)
-    assert asyncio.run(Upkeep(library, metrics.api, HOUR, 0.0).collect())
+    assert asyncio.run(Upkeep(library, metrics.api, HOUR, 0.0, audit_days=30).collect())
     assert threads[0].startswith("chorus-prompt-store")
 
 
@@ -126,7 +127,7 @@ def test_a_failure_is_logged_counted_and_tried_again_soon(
 ) -> None:
     outcomes: list[CollectReport | Exception] = [error, CollectReport()]
 
-    def collect(*, grace_seconds: float) -> CollectReport:
+    def collect(*, grace_seconds: float, audit_days: int | None) -> CollectReport:
         outcome = outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -204,7 +205,7 @@ def test_the_end_waits_for_a_collection_under_way(
 ) -> None:
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def collect(*, grace_seconds: float) -> CollectReport:
+    def collect(*, grace_seconds: float, audit_days: int | None) -> CollectReport:
         begun.set()
         assert may_end.wait(300)
         ended.set()

@@ -92,8 +92,13 @@ async def body_chunks(request: Request, limit: int, share: BodyShare) -> AsyncIt
 
 def declares_more(request: Request, limit: int) -> bool:
     """Whether the Content-Length is above `limit` bytes."""
+    return declared_bytes(request) > limit
+
+
+def declared_bytes(request: Request) -> int:
+    """The Content-Length, at most 10^18; 0 if there is none."""
     declared = request.headers.get("content-length", "")
-    return declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit)
+    return int(declared.lstrip("0")[:19] or 0) if declared.isascii() and declared.isdigit() else 0
 
 
 def media_type(request: Request) -> str:

@@ -10,6 +10,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -31,7 +32,7 @@ from chorus_server.errors import (
     ShuttingDownError,
 )
 from chorus_server.validation import input_error
-from prompts_store.errors import ArtifactError, InvalidError, StoreError
+from prompts_store.errors import ArtifactError, InvalidError, LimitError, StoreError
 
 LOG = logging.getLogger("chorus.api")
 
@@ -46,6 +47,7 @@ STORE_STATUS: dict[str, int] = {
     "unknown_job": 404,
     "unknown_tenant": 404,
     "unknown_key": 404,
+    "unknown_grant": 404,
     "no_store": 404,
     "conflict": 409,
     "file_in_use": 409,
@@ -56,6 +58,7 @@ STORE_STATUS: dict[str, int] = {
     "too_many_keys": 409,
     "key_exists": 409,
     "key_over": 409,
+    "too_many_grants": 409,
     "lease_lost": 409,
     "other_store": 409,
     "mass_removal": 409,
@@ -68,9 +71,9 @@ STORE_STATUS: dict[str, int] = {
 """HTTP status by error code. Any other code of an InvalidError, such as an ArtifactError's reason, is a
 400."""
 
-RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0}
-"""Seconds until a retry, by error code; one second for others. A job takes minutes, and nobody knows how
-many."""
+RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0, "limit_reached": 60.0}
+"""Seconds until a retry, by error code; one second for others. A job takes minutes, and somebody has to
+delete what is stored: nobody knows when."""
 
 _MESSAGE_CHARACTERS = 600
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
@@ -80,7 +83,7 @@ class StoreAnswerError(ChorusError):
     """An error of the store, with the status that its code has in `STORE_STATUS`."""
 
     def __init__(self, error: StoreError, field: str | None = None) -> None:
-        retry = RETRY_SECONDS.get(error.code, 1.0) if status_of(error) in (429, 503) else None
+        retry = _retry_seconds(error) if status_of(error) in (429, 503) else None
         super().__init__(
             error.message, field=field or error.field, code=error.code, retry_after_seconds=retry
         )
@@ -101,12 +104,14 @@ def status_of(error: Exception) -> int:
 
 
 def error_body(error: ChorusError | StoreError, request_id: str) -> dict[str, Any]:
-    """The object under `error`."""
+    """The object under `error`; with `limit`, if a limit of the tenant's or the key's was reached."""
+    limit = {"limit": asdict(error.limit)} if isinstance(error, LimitError) and error.limit else {}
     return {
         "code": error.code,
         "message": clean(error.message),
         "field": clean(error.field) if error.field else None,
         "request_id": request_id,
+        **limit,
     }
 
 
@@ -127,14 +132,18 @@ def error_response(
     """
     status = status_of(error)
     headers = dict(more or {})
-    retry = getattr(error, "retry_after_seconds", RETRY_SECONDS.get(error.code))
     if status in (429, 503):
-        headers["Retry-After"] = str(max(1, math.ceil(1.0 if retry is None else retry)))
+        headers["Retry-After"] = str(max(1, math.ceil(_retry_seconds(error))))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(
         to_json({"error": error_body(error, request_id)}), status, headers, media_type="application/json"
     )
+
+
+def _retry_seconds(error: ChorusError | StoreError) -> float:
+    known: float | None = getattr(error, "retry_after_seconds", None)
+    return RETRY_SECONDS.get(error.code, 1.0) if known is None else known
 
 
 def install_error_handlers(app: FastAPI) -> None:

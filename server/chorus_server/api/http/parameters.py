@@ -14,15 +14,20 @@ from prompts_store.names import check_name
 from prompts_store.tasks.rows import unknown_task
 from prompts_store.tenants.standing import unknown_tenant
 
-TaskName = Annotated[str, Path(max_length=256, description="A task in the key's tenant.")]
-EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble in the key's tenant.")]
+TaskName = Annotated[str, Path(max_length=256, description="A task, without its tenant.")]
+EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble, without its tenant.")]
 AliasName = Annotated[str, Path(max_length=256, description="Starts with a letter.")]
 VersionInPath = Annotated[int, Path(ge=1, le=2_147_483_647, description="A version's number.")]
 Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
 Cursor = Annotated[str | None, Query(max_length=1024, description="`next_cursor` of the previous page.")]
 Prefix = Annotated[str | None, Query(max_length=256, description="Only names that begin with this.")]
 TenantName = Annotated[
-    str | None, Query(max_length=256, description="Tenant of the task; by default the key's own.")
+    str | None,
+    Query(
+        max_length=256,
+        description="Whose it is; by default the key's own tenant's. Another's can be read with the right "
+        "`read`, and is not changed.",
+    ),
 ]
 
 OperatedTenant = Annotated[
@@ -45,11 +50,11 @@ def operated_tenant(principal: Principal, tenant: str | None) -> str:
 
 
 def owner_of_task(principal: Principal, tenant: str | None, task: str) -> str:
-    """The tenant whose task a request reads or changes.
+    """The tenant whose task a request changes, which is the caller's own; see `task_to_read` for others.
 
     Raises:
-        NotFoundError: of the store, `unknown_task`: another tenant's, for nothing is shared yet, or one that
-            the key may not name. Both answer as one that is not there.
+        NotFoundError: of the store, `unknown_task`: another tenant's, or one that the key may not name. Both
+            answer as one that is not there.
         InvalidError: of the store: no name.
     """
     return _owner(principal, tenant, task, "task", unknown_task)

@@ -17,6 +17,7 @@ from chorus_server.changes.memory import SEEN_SECONDS, Memory
 from chorus_server.errors import ModelMismatchError, OverloadedError
 from prompts_store.ensembles.rows import unknown_ensemble
 from prompts_store.errors import NotFoundError, StoreError
+from prompts_store.grants.records import Right
 from prompts_store.records import EnsembleVersion, PromptVersion, Reference
 from prompts_store.store import PromptStore
 from prompts_store.tasks.references import parse_reference
@@ -27,8 +28,11 @@ from prompts_store.tenants.task_patterns import matches_any
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_OF_TASKS = frozenset({"alias_moved", "alias_removed", "task_deleted", "version_deleted"})
-_OF_TENANTS = frozenset({"tenant_deleted", "tenant_purged"})
+_OF_TASKS = frozenset(
+    {"alias_moved", "alias_removed", "task_deleted", "version_deleted", "task_shared", "task_unshared"}
+)
+# What a suspended tenant has shared is answered to nobody.
+_OF_TENANTS = frozenset({"tenant_suspended", "tenant_deleted", "tenant_purged"})
 
 ASK_SECONDS = 0.5
 """How long a caller who has a spare answer waits for the store's answer."""
@@ -73,7 +77,7 @@ class PromptLibrary:
         self.health = StoreHealth(store, clock)
         self._readers = readers
         self._writers = writers
-        # By the tenant that a bare name means, and the reference.
+        # By the tenant that asks, which a bare name means, and the reference.
         self._versions: Memory[tuple[str, str], PromptVersion] = Memory(clock, fresh_seconds=fresh_seconds)
         self._ensembles: Memory[tuple[str, str], EnsembleVersion] = Memory(clock, fresh_seconds=fresh_seconds)
 
@@ -143,7 +147,7 @@ class PromptLibrary:
 
         Args:
             wanted: `(reference, field)` pairs; the field is named when the reference is bad.
-            tenant: that a bare name means.
+            tenant: that asks, and that a bare name means.
             fingerprint: of the resident base model.
             patterns: of the names that the caller may use; None for any.
 
@@ -178,10 +182,19 @@ class PromptLibrary:
             yield grip.versions
 
     async def resolve(
-        self, reference: str, tenant: str, field: str = "task", *, patterns: Sequence[str] | None = None
+        self,
+        reference: str,
+        tenant: str,
+        field: str = "task",
+        *,
+        patterns: Sequence[str] | None = None,
+        right: Right = "infer",
     ) -> PromptVersion:
-        """The version that a reference names now. Raises StoreAnswerError with `field`."""
-        return await self.read(self._resolve, reference, tenant, field, patterns)
+        """The version that a reference names now; another tenant's only with a right to it.
+
+        Raises StoreAnswerError with `field`.
+        """
+        return await self.read(self._resolve, reference, tenant, field, patterns, right)
 
     async def ensemble(
         self, reference: str, tenant: str, field: str = "ensemble", *, patterns: Sequence[str] | None = None
@@ -260,11 +273,16 @@ class PromptLibrary:
         return grip
 
     def _resolve(
-        self, reference: str, tenant: str, field: str, patterns: Sequence[str] | None = None
+        self,
+        reference: str,
+        tenant: str,
+        field: str,
+        patterns: Sequence[str] | None = None,
+        right: Right = "infer",
     ) -> PromptVersion:
         try:
             parsed = _parsed(reference, tenant, field, patterns, unknown_task)
-            return self.store.resolve(parsed, tenant=tenant, field=field)
+            return self.store.resolve(parsed, tenant=tenant, field=field, right=right)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
 
@@ -303,14 +321,13 @@ def _parsed(
     patterns: Sequence[str] | None,
     unknown: Callable[..., NotFoundError],
 ) -> Reference:
-    """A reference. Nothing is shared between tenants yet: another tenant's object, and one that the caller
-    may not name, answer as one that is not there.
+    """A reference. What the caller may not name answers as what is not there.
 
     Raises StoreAnswerError with `field`.
     """
     try:
         parsed = parse_reference(reference, tenant=tenant, field=field)
-        if parsed.tenant != tenant or not matches_any(patterns, parsed.task):
+        if not matches_any(patterns, parsed.task, owner=parsed.tenant, tenant=tenant):
             raise unknown(parsed.tenant, parsed.task, field=field)
     except StoreError as error:
         raise StoreAnswerError(error, field) from None

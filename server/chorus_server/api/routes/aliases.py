@@ -9,6 +9,7 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import AliasName, TaskName, TenantName, owner_of_task
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.library.shared import task_to_read
 from chorus_server.api.records import history_json, move_json
 from chorus_server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
 from chorus_server.api.services import acting_store, services_of
@@ -22,7 +23,7 @@ async def list_aliases(
 ) -> Response:
     """Where the aliases point now, and every move."""
     library = services_of(request).library
-    owner = owner_of_task(principal, tenant, task)
+    owner = await task_to_read(library, principal, tenant, task)
     aliases = await library.read(library.store.aliases, owner, task)
     history = await library.read(library.store.alias_history, owner, task)
     return await list_response("history", map(history_json, history), before={"aliases": dict(aliases)})

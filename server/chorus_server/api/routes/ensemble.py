@@ -120,7 +120,8 @@ async def _panel(call: Call, body: EnsembleBody) -> AsyncIterator[Panel]:
         if body.weights is not None:
             raise InvalidInputError("A stored ensemble has its own weights: remove weights.", field="weights")
         stored = await library.ensemble(body.ensemble, tenant, patterns=patterns)
-        patterns = None  # the caller named the ensemble, and it names its members
+        # The caller named the ensemble, and it names its members: its owner may ask them.
+        tenant, patterns = stored.tenant, None
         references = [f"{member.tenant}/{member.task}@{member.version}" for member in stored.members]
         wanted = [(reference, "ensemble") for reference in references]
         weights = [member.weight for member in stored.members]

@@ -20,6 +20,7 @@ from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.inference.items import weights_of
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.library.shared import ensemble_to_read
 from chorus_server.api.records import ensemble_json
 from chorus_server.api.schemas.prompts import EnsemblePage, EnsembleVersionBody, StoredEnsemble
 from chorus_server.api.services import acting_store, services_of
@@ -96,7 +97,7 @@ async def show_ensemble(
     if version is not None and alias is not None:
         raise InvalidInputError("Send one of version and alias.", field="alias")
     library = services_of(request).library
-    owner = owner_of_ensemble(principal, tenant, name)
+    owner = await ensemble_to_read(library, principal, tenant, name)
     record = await library.read(library.store.get_ensemble, owner, name)
     found = record.latest
     if version is not None or alias is not None:

@@ -1,4 +1,4 @@
-"""`/v1/keys`: make, list, show, revoke. An admin does so in its own tenant, an operator in any."""
+"""`/v1/keys`: make, list, show, change, revoke. An admin does so in its own tenant, an operator in any."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chorus_server.api.http.parameters import Cursor, Limit, OperatedTenant, ope
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import key_json
-from chorus_server.api.schemas.tenants import KeyAnswer, KeyBody, KeyPage, NewKeyAnswer
+from chorus_server.api.schemas.tenants import KeyAnswer, KeyBody, KeyChanges, KeyPage, NewKeyAnswer
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.errors import ForbiddenError
 from chorus_server.tenancy.principal import Principal, Scope
@@ -36,6 +36,7 @@ async def create_key(
         body.name,
         scopes=[scope.value for scope in body.scopes],
         tasks=body.tasks,
+        limits=body.limits,
         expires_at=body.expires_at,
         created_by=principal.name,
     )
@@ -71,6 +72,22 @@ async def show_key(
     )
 
 
+@router.patch("/v1/keys/{key}", response_model=KeyAnswer, responses=WRITE_ERRORS)
+async def change_key(
+    request: Request,
+    principal: MayAdminister,
+    key: KeyId,
+    body: KeyChanges,
+    tenant: OperatedTenant = None,
+) -> Response:
+    """Change what a key may use. Every process on the database goes by it within a second."""
+    services = services_of(request)
+    changed = await services.save_and_see(
+        acting_store(request).update_key, operated_tenant(principal, tenant), key, limits=body.limits
+    )
+    return json_response(key_json(changed))
+
+
 @router.delete("/v1/keys/{key}", response_model=KeyAnswer, responses=WRITE_ERRORS)
 async def revoke_key(
     request: Request, principal: MayAdminister, key: KeyId, tenant: OperatedTenant = None
@@ -104,7 +121,8 @@ def _check_given(principal: Principal, body: KeyBody) -> None:
             "Your key may name some tasks only, so a key that it makes does too: send tasks.", field="tasks"
         )
     for i, pattern in enumerate(body.tasks):
-        if pattern not in principal.tasks and ("*" in pattern or not principal.may_name(pattern)):
+        owner, _, name = pattern.rpartition("/")
+        if pattern not in principal.tasks and ("*" in pattern or not principal.may_name(name, owner or None)):
             raise ForbiddenError(
                 "Your key may not name all of these tasks itself: send its own patterns, or names that they "
                 "fit.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import AnyCaller
@@ -11,24 +13,30 @@ from chorus_server.api.inference.answers import json_response
 from chorus_server.api.schemas.tenants import MeAnswer
 from chorus_server.api.services import services_of
 from chorus_server.tenancy.principal import Scope
+from prompts_store.tenants.limits import StoredAmounts, TenantLimits
+from prompts_store.tenants.records import StoredUse
+from prompts_store.tenants.stored import steps_budget
 
 router = APIRouter(route_class=ChorusRoute, tags=["keys"])
 
 
 @router.get("/v1/me", response_model=MeAnswer, responses=READ_ERRORS)
 async def me(request: Request, principal: AnyCaller) -> Response:
-    """The caller's tenant, key, scopes and limits."""
+    """The caller's tenant, key, scopes and limits, and what is left of these."""
     services = services_of(request)
     library, settings = services.library, services.settings
     tenant = await library.read(library.store.get_tenant, principal.tenant)
+    use = await library.read(library.store.stored_use, principal.tenant)
     key = None
     if principal.key is not None:
         key = await library.read(library.store.get_key, principal.tenant, principal.key)
+    most_jobs = tenant.limits.stored and tenant.limits.stored.unfinished_jobs
     own_key = {
         "id": principal.key,
         "public": None if key is None else key.public,
         "name": principal.name,
         "tasks": None if principal.tasks is None else list(principal.tasks),
+        "limits": {} if key is None else key.limits.document(),
         "expires_at": None if key is None else key.expires_at,
     }
     return json_response(
@@ -38,6 +46,7 @@ async def me(request: Request, principal: AnyCaller) -> Response:
                 "display_name": tenant.display_name,
                 "weight": tenant.weight,
                 "status": tenant.status,
+                "limits": tenant.limits.document(),
             },
             "key": None if principal.keyless else own_key,
             "scopes": [scope for scope in Scope if scope in principal.scopes],
@@ -47,7 +56,22 @@ async def me(request: Request, principal: AnyCaller) -> Response:
                 "max_batch_rows": settings.max_batch_rows,
                 "max_labels": settings.max_labels,
                 "max_deadline_seconds": settings.max_deadline_seconds,
-                "max_unfinished_jobs": settings.tuning_max_unfinished_jobs,
+                "max_unfinished_jobs": settings.tuning_max_unfinished_jobs
+                if most_jobs is None
+                else most_jobs,
             },
+            "left": _left(tenant.limits, use),
         }
     )
+
+
+def _left(limits: TenantLimits, use: StoredUse) -> dict[str, Any]:
+    """What is left of the limits on what is kept."""
+    most = limits.stored or StoredAmounts()
+    stored = {name: _rest(getattr(most, name), getattr(use, name)) for name in StoredAmounts.model_fields}
+    steps = _rest(steps_budget(limits).hard, use.training_steps)
+    return {"stored": stored, "per_month": {"training_steps": steps}}
+
+
+def _rest(most: int | None, used: int) -> int | None:
+    return None if most is None else max(0, most - used)

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import TaskName, TenantName, VersionInPath, owner_of_task
+from chorus_server.api.http.parameters import TaskName, TenantName, VersionInPath
 from chorus_server.api.http.responses import READ_ERRORS
 from chorus_server.api.inference.answers import list_response
 from chorus_server.api.library.resolve import PromptLibrary, check_base
+from chorus_server.api.library.shared import task_to_read
 from chorus_server.api.schemas.common import AnswerModel
 from chorus_server.api.services import services_of
 from chorus_server.errors import ModelMismatchError
@@ -63,7 +64,8 @@ async def neighbors(
     services = services_of(request)
     serving = services.ready()
     library = services.library
-    version = await library.read(library.store.get_version, owner_of_task(principal, tenant, task), task, n)
+    owner = await task_to_read(library, principal, tenant, task)
+    version = await library.read(library.store.get_version, owner, task, n)
     check_base(version, serving.base.fingerprint, "n")
     if version.manifest.width != serving.base.width:
         raise ModelMismatchError(

@@ -11,6 +11,7 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit, Prefix, TaskName, TenantName, owner_of_task
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.library.shared import task_to_read
 from chorus_server.api.records import task_json
 from chorus_server.api.schemas.prompts import TaskAnswer, TaskPage
 from chorus_server.api.services import acting_store, services_of
@@ -49,7 +50,8 @@ async def show_task(
 ) -> Response:
     """One task."""
     library = services_of(request).library
-    record = await library.read(library.store.get_task, owner_of_task(principal, tenant, task), task)
+    owner = await task_to_read(library, principal, tenant, task)
+    record = await library.read(library.store.get_task, owner, task)
     return json_response(task_json(record))
 
 

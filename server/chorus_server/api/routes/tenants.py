@@ -15,7 +15,7 @@ from chorus_server.api.records import tenant_json
 from chorus_server.api.schemas.tenants import TenantAnswer, TenantBody, TenantChanges, TenantPage
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.errors import ConflictError
-from prompts_store.tenants.records import TenantStatus
+from prompts_store.tenants.records import Retention, TenantStatus
 
 router = APIRouter(route_class=ChorusRoute, tags=["tenants"])
 
@@ -31,6 +31,8 @@ async def create_tenant(request: Request, principal: MayOperate, body: TenantBod
         body.name,
         display_name=body.display_name,
         weight=body.weight,
+        limits=body.limits,
+        retention=Retention(body.retention.usage_days, body.retention.audit_days),
         created_by=principal.name,
     )
     return json_response(tenant_json(made), 201)
@@ -68,9 +70,14 @@ async def change_tenant(
     request: Request, principal: MayOperate, tenant: TenantInPath, body: TenantChanges
 ) -> Response:
     """Change what is sent. Every process on the database goes by it within a second."""
-    services = services_of(request)
+    services, kept = services_of(request), body.retention
     changed = await services.save_and_see(
-        acting_store(request).update_tenant, tenant, display_name=body.display_name, weight=body.weight
+        acting_store(request).update_tenant,
+        tenant,
+        display_name=body.display_name,
+        weight=body.weight,
+        limits=body.limits,
+        retention=None if kept is None else Retention(kept.usage_days, kept.audit_days),
     )
     return json_response(tenant_json(changed))
 

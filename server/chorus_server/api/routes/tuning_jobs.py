@@ -12,11 +12,11 @@ from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
-from chorus_server.api.services import acting_store, services_of
-from chorus_server.api.tuning.jobs import job_of, may_see, queue_job
+from chorus_server.api.services import Services, acting_store, services_of
+from chorus_server.api.tuning.jobs import job_of, may_see, queue_job, steps_of
 from chorus_server.api.tuning.records import job_json, summary_json
 from chorus_server.tuning.document.job import JobDocument
-from prompts_store.jobs.records import JobStatus
+from prompts_store.jobs.records import Job, JobStatus
 
 router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 
@@ -29,7 +29,7 @@ async def start_job(request: Request, principal: MayTune, body: JobDocument) -> 
     services = services_of(request)
     job = await queue_job(services, acting_store(request), principal, body)
     services.wake_tuning()
-    return json_response(job_json(job), 201)
+    return await _queued(services, job, 201)
 
 
 @router.get("/v1/tuning/jobs", response_model=JobPage, responses=READ_ERRORS)
@@ -71,7 +71,7 @@ async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Respon
 async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Queue a job again that failed or was cancelled. It goes on from its last checkpoint."""
     services = services_of(request)
-    await job_of(services, principal, job)
+    known = await job_of(services, principal, job)
     found = await services.library.save(
         acting_store(request).resume_job,
         principal.tenant,
@@ -79,6 +79,16 @@ async def resume_job(request: Request, principal: MayTune, job: JobId) -> Respon
         kind="tuning",
         by=principal.name,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        training_steps=await services.text.run(steps_of, known),
     )
     services.wake_tuning()
-    return json_response(job_json(found))
+    return await _queued(services, found)
+
+
+async def _queued(services: Services, job: Job, status: int = 200) -> Response:
+    """A job that was queued, with a header once its tenant's month is beyond a soft limit."""
+    answer = json_response(job_json(job), status)
+    passed = await services.library.read(services.library.store.soft_limit, job.tenant)
+    if passed is not None:
+        answer.headers["X-Chorus-Soft-Limit"] = passed.name
+    return answer

@@ -124,10 +124,12 @@ async def upload(
         "metrics": _json_object(metrics, "metrics"),
         "description": description,
     }
+    library = services.library
+    await library.read(library.store.check_version_room, owner, task)
     sent = await _read(request, {name: value for name, value in query.items() if value is not None})
     with sent.naming():
         limits = artifact_limits(services, sent.metadata)
-        published, notes, aliases = await services.library.write(
+        published, notes, aliases = await library.write(
             _publish, services, acting_store(request), owner, principal.name, task, sent, limits
         )
     answer = version_json(published.version, aliases)

@@ -19,9 +19,9 @@ from chorus_server.api.inference.answers import list_response
 from chorus_server.api.schemas.common import AnswerModel
 from chorus_server.api.services import services_of
 from chorus_server.errors import ForbiddenError
+from prompts_store.months import month_of
 from prompts_store.store import PromptStore
 from prompts_store.usage.records import UsageGroup, UsageOutcome, UsageSum
-from prompts_store.usage.usage import month_of
 
 router = APIRouter(route_class=ChorusRoute, tags=["usage"])
 

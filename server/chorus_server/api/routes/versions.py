@@ -19,6 +19,7 @@ from chorus_server.api.http.parameters import (
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.resolve import PromptLibrary
+from chorus_server.api.library.shared import task_to_read
 from chorus_server.api.names_of_bases import base_model_name
 from chorus_server.api.records import version_json
 from chorus_server.api.schemas.prompts import VersionAnswer, VersionPage
@@ -40,7 +41,7 @@ async def list_versions(
 ) -> Response:
     """A task's versions, newest first."""
     library = services_of(request).library
-    owner = owner_of_task(principal, tenant, task)
+    owner = await task_to_read(library, principal, tenant, task)
     page = await library.read(library.store.list_versions, owner, task, limit=limit, cursor=cursor)
     aliases = await library.read(library.store.aliases, owner, task)
     versions = (version_json(version, aliases) for version in page.items)
@@ -53,7 +54,7 @@ async def show_version(
 ) -> Response:
     """One version."""
     library = services_of(request).library
-    owner = owner_of_task(principal, tenant, task)
+    owner = await task_to_read(library, principal, tenant, task)
     version = await library.read(library.store.get_version, owner, task, n)
     aliases = await library.read(library.store.aliases, owner, task)
     return json_response(version_json(version, aliases))
@@ -94,7 +95,8 @@ async def download(
     """The prompt as a file."""
     services = services_of(request)
     library = services.library
-    version = await library.read(library.store.get_version, owner_of_task(principal, tenant, task), task, n)
+    owner = await task_to_read(library, principal, tenant, task)
+    version = await library.read(library.store.get_version, owner, task, n)
     name = base_model_name(version, None if services.serving is None else services.serving.base)
     content = await library.read(_artifact, library, version, format, name)
     known = FORMATS[format]

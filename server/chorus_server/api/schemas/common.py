@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict, JsonValue
@@ -25,6 +25,18 @@ class AnswerModel(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class LimitReached(AnswerModel):
+    """A limit of the caller's that leaves no room."""
+
+    name: str = Field(description="As in the limits of a tenant: `stored.prompts`.")
+    window: Literal["minute", "month"] | None = Field(
+        description="Null for what is kept or under way at one time."
+    )
+    limit: int
+    used: int = Field(description="Of the limit, before what was refused.")
+    subject: Literal["tenant", "key"] = Field(description="Whose limit it is.")
+
+
 class ErrorDetail(AnswerModel):
     """What went wrong."""
 
@@ -32,6 +44,7 @@ class ErrorDetail(AnswerModel):
     message: str = Field(description="What was received, what was expected and what to do.")
     field: str | None = Field(description="Dotted path of the field at fault, if there is one.")
     request_id: str
+    limit: LimitReached | None = Field(None, description="Only with the limit of a tenant or a key.")
 
 
 class ErrorAnswer(AnswerModel):

@@ -48,13 +48,22 @@ ENSEMBLE_VERSION: list[dict[str, Any]] = [{"tasks": ["sst2", "sst2-b"], "vote": 
 
 ALIAS: list[dict[str, Any]] = [{"version": 1}]
 
+GRANT: list[dict[str, Any]] = [{"rights": ["infer"]}, {"rights": ["infer", "read"]}]
+
 ROLLBACK: list[dict[str, Any]] = [{"alias": "live"}]
 
 TENANT: list[dict[str, Any]] = [
     {"name": "acme", "display_name": "Acme Corporation", "weight": 2.0},
+    {"name": "birch", "limits": {"per_minute": {"requests": 600}, "stored": {"prompts": 100}}},
 ]
 
-TENANT_CHANGES: list[dict[str, Any]] = [{"weight": 3.0}]
+TENANT_CHANGES: list[dict[str, Any]] = [
+    {"weight": 3.0},
+    {"limits": {"per_month": {"tokens": {"soft": 800_000, "hard": 1_000_000}}}},
+    {"retention": {"usage_days": 90}},
+]
+
+KEY_CHANGES: list[dict[str, Any]] = [{"limits": {"per_minute": {"requests": 60}}}, {"limits": {}}]
 
 KEY: list[dict[str, Any]] = [
     {"name": "website", "scopes": ["infer", "prompts:read"], "tasks": ["sst2*"]},

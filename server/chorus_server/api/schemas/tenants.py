@@ -13,12 +13,14 @@ from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import AnswerModel, documented
 from chorus_server.tenancy.principal import Scope
 from chorus_server.validation import Items, RequestModel
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from prompts_store.tenants.records import TenantStatus
 from prompts_store.tenants.task_patterns import MAX_PATTERNS
+from prompts_store.tenants.tenants import MAX_RETENTION_DAYS
 
 _Name = Annotated[str, Field(min_length=1, max_length=64)]
 _DisplayName = Annotated[str, Field(max_length=256)]
-_Pattern = Annotated[str, Field(min_length=1, max_length=64)]
+_Pattern = Annotated[str, Field(min_length=1, max_length=129)]
 _Weight = Annotated[float, Field(strict=False, gt=0, le=1e6)]
 
 
@@ -41,6 +43,17 @@ _Moment = Annotated[
 _Scope = Annotated[Scope, Field(strict=False)]
 
 
+_Days = Annotated[int, Field(ge=1, le=MAX_RETENTION_DAYS)]
+
+
+class RetentionDays(RequestModel):
+    """How long what is written down of a tenant is kept, in days. Whole months (UTC) go, once their end is
+    longer ago."""
+
+    usage_days: _Days | None = Field(None, description="Usage. Left out: 400 days.")
+    audit_days: _Days | None = Field(None, description="The audit log. Left out: as the server is set up.")
+
+
 class TenantBody(RequestModel):
     """A new tenant."""
 
@@ -49,6 +62,8 @@ class TenantBody(RequestModel):
     name: _Name = Field(description="Lower-case letters, digits, '.', '_' and '-'; for ever.")
     display_name: _DisplayName = Field("", description="For people.")
     weight: _Weight = Field(1.0, description="Its share of a busy engine against the others'.")
+    limits: TenantLimits = Field(TenantLimits(), description="What it may use. Left out: any amount.")
+    retention: RetentionDays = Field(RetentionDays(), description="Left out: as for everybody.")
 
 
 class TenantChanges(RequestModel):
@@ -58,6 +73,8 @@ class TenantChanges(RequestModel):
 
     display_name: _DisplayName | None = None
     weight: _Weight | None = None
+    limits: TenantLimits | None = Field(None, description="In place of all that it had; `{}` removes them.")
+    retention: RetentionDays | None = Field(None, description="In place of both that it had.")
 
 
 class TenantAnswer(AnswerModel):
@@ -67,6 +84,8 @@ class TenantAnswer(AnswerModel):
     display_name: str
     weight: float
     status: TenantStatus
+    limits: TenantLimits
+    retention: RetentionDays
     created_at: datetime
     created_by: str
     suspended_at: datetime | None
@@ -95,9 +114,20 @@ class KeyBody(RequestModel):
         None,
         min_length=1,
         description="Patterns of the tasks and ensembles that it may name: `*` stands for any characters. "
-        "Left out: any.",
+        "What others share is named with its owner, `acme/*`. Left out: any.",
+    )
+    limits: KeyLimits = Field(
+        KeyLimits(), description="What it may use of what its tenant may. Left out: all of that."
     )
     expires_at: _Moment | None = Field(None, description="From when on it is refused. Left out: never.")
+
+
+class KeyChanges(RequestModel):
+    """What changes of a key. For anything else, make another."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.KEY_CHANGES))
+
+    limits: KeyLimits = Field(description="In place of all that it had; `{}` removes them.")
 
 
 class KeyAnswer(AnswerModel):
@@ -109,6 +139,7 @@ class KeyAnswer(AnswerModel):
     name: str
     scopes: list[Scope]
     tasks: list[str] | None
+    limits: KeyLimits
     status: Literal["live", "expired", "revoked"]
     created_at: datetime
     created_by: str
@@ -137,6 +168,7 @@ class OwnTenant(AnswerModel):
     display_name: str
     weight: float
     status: TenantStatus
+    limits: TenantLimits
 
 
 class OwnKey(AnswerModel):
@@ -146,6 +178,7 @@ class OwnKey(AnswerModel):
     public: str | None
     name: str
     tasks: list[str] | None
+    limits: KeyLimits
     expires_at: datetime | None
 
 
@@ -160,6 +193,28 @@ class RequestLimits(AnswerModel):
     max_unfinished_jobs: int
 
 
+class StoredLeft(AnswerModel):
+    """How much more the tenant may keep; null without a limit."""
+
+    prompts: int | None
+    prompt_bytes: int | None
+    file_bytes: int | None
+    unfinished_jobs: int | None
+
+
+class MonthLeft(AnswerModel):
+    """How much more the tenant may use in this calendar month, UTC; null without a hard limit."""
+
+    training_steps: int | None
+
+
+class Left(AnswerModel):
+    """What is left of the tenant's limits."""
+
+    stored: StoredLeft
+    per_month: MonthLeft
+
+
 class MeAnswer(AnswerModel):
     """Who asks."""
 
@@ -167,3 +222,4 @@ class MeAnswer(AnswerModel):
     key: OwnKey | None = Field(description="Null where no key was needed.")
     scopes: list[Scope]
     limits: RequestLimits
+    left: Left

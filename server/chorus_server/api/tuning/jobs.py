@@ -34,7 +34,9 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
     Raises:
         InvalidInputError: the document is not valid; the error names the field.
         ForbiddenError: it moves an alias, and the key may not write prompts.
-        StoreAnswerError: a file or an `initial_prompt` does not exist, or there are too many jobs.
+        StoreAnswerError: an `initial_prompt` does not exist.
+        StoreError: a file does not exist, there are too many jobs, or the month has too few training steps
+            left.
         NotReadyError: the base model is not loaded yet.
     """
     job = await services.text.run(_completed, sent)
@@ -63,7 +65,17 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
         created_by=principal.name,
         files=files,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        training_steps=job.training_steps,
     )
+
+
+def steps_of(job: Job) -> int:
+    """The most training steps of a stored job; 0 if its document can be read no longer, so that it will
+    fail."""
+    try:
+        return JobDocument.from_json(job.spec).training_steps
+    except InvalidInputError:
+        return 0
 
 
 async def job_of(services: Services, principal: Principal, job: str) -> Job:
@@ -156,7 +168,10 @@ async def _pinned(
     runs."""
     base, field = services.base(), path("initial_prompt")
     reference = prompt.initial_prompt or ""
-    version = await services.library.resolve(reference, principal.tenant, field, patterns=principal.tasks)
+    # Training goes on from its values, so asking it is not enough.
+    version = await services.library.resolve(
+        reference, principal.tenant, field, patterns=principal.tasks, right="read"
+    )
     check_base(version, base.fingerprint, field)
     rows, width = version.manifest.length, version.manifest.width
     if (rows, width) != (prompt.recipe.prompt_length, base.width):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from chorus_server.api.http.bodies import BodyShare, declares_more, media_type
+from chorus_server.api.http.bodies import BodyShare, declared_bytes, declares_more, media_type
 from chorus_server.api.http.multipart import Form
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.services import acting_store
@@ -59,6 +59,7 @@ async def receive_file(
         TooLargeError: it is larger than `max_bytes`, by its Content-Length or in fact.
         InvalidInputError: the file has no name, there is no file, or the content type is neither bytes nor a
             form.
+        LimitError: the tenant may keep no more; before the file comes, if its Content-Length says so.
         StoreError: the name is not valid, or the disk failed.
         ClientDisconnect: the caller left.
     """
@@ -72,6 +73,8 @@ async def receive_file(
     form = Form(request.headers["content-type"], ("file",)) if kind == "multipart/form-data" else None
     if declares_more(request, sender.max_bytes + (_FORM_BYTES if form else 0)):
         raise _too_large(sender.max_bytes)
+    least = max(1, declared_bytes(request) - (_FORM_BYTES if form else 0))
+    await library.read(library.store.check_file_room, sender.tenant, least)
     async with aclosing(_pieces(request, form, sender.max_bytes)) as pieces:
         first = await anext(pieces, b"")
         name = sender.name if sender.name is not None else form.filename if form else None

@@ -133,6 +133,11 @@ class JobDocument(PromptDocument):
         return tuple(first.model_copy(update={"index": first.index + n}) for n in range(self.ensemble))
 
     @property
+    def training_steps(self) -> int:
+        """The most training steps that it does, over all of its prompts: each step trains each of them."""
+        return sum(member.recipe.steps for member in self.members)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that get new versions, without repetition."""
         return tuple(dict.fromkeys(prompt.task for prompt in self.prompts))

@@ -37,6 +37,7 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/tenants"): {"name": "nobody"},
     ("PATCH", "/v1/tenants/{tenant}"): {"weight": 2.0},
     ("POST", "/v1/keys"): {"name": "No Name", "scopes": ["infer"]},
+    ("PATCH", "/v1/keys/{key}"): {"limits": {"per_minute": {"requests": 1}}},
     ("POST", "/v1/tuning/jobs"): {"task": "a", "data": {"train": {"file": "file-0"}}},
 }
 """Routes with a JSON body, and one that they take or refuse for what is in it."""

@@ -162,6 +162,7 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/tenants/{tenant}/resume", None),
     ("DELETE", "/v1/tenants/{tenant}", None),
     ("POST", "/v1/keys", {"name": "new", "scopes": ["infer"]}),
+    ("PATCH", "/v1/keys/{key}", {"limits": {"in_flight": {"requests": 1}}}),
     ("DELETE", "/v1/keys/{key}", None),
 ]
 

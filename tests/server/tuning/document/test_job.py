@@ -78,6 +78,7 @@ def test_an_ensemble_is_the_same_prompt_with_other_indices() -> None:
     spec = JobDocument.from_json(but(ensemble=3, index=4))
     assert [member.index for member in spec.members] == [4, 5, 6]
     assert spec.ensemble_name == "sst2-ensemble" and spec.tasks == ("sst2",)
+    assert spec.training_steps == 3 * spec.prompts[0].recipe.steps
 
 
 def test_sources_are_named_by_the_fields_that_were_sent() -> None:

@@ -84,7 +84,8 @@ def submit(store: PromptStore, sent: Mapping[str, Any], tenant: str = TENANT) ->
     """Make a job, as the route does."""
     asked = JobDocument.read(sent)
     files = {field: value for field, kind, value in asked.sources if kind == "file"}
-    return store.create_job(tenant, "tuning", asked.completed().for_base(FINGERPRINT).to_json(), files=files)
+    job = asked.completed().for_base(FINGERPRINT)
+    return store.create_job(tenant, "tuning", job.to_json(), files=files, training_steps=job.training_steps)
 
 
 def attempt(

@@ -10,6 +10,7 @@ from typing import Any
 from chorus_server.jobs.leased import LeasedJob
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.training.events import Evaluated, PromptStopped, StepFinished, TrainingEvent
+from prompts_store.jobs.steps import DONE
 
 _STEP_SECONDS = 2.0
 _RATE_SECONDS = 60.0
@@ -45,7 +46,7 @@ class Reporter:
 
     def begin(self, step: int) -> None:
         """Say that the job trains now, from this step on."""
-        self.progress |= {"phase": "training", "step": step, "steps": self._steps}
+        self.progress |= {"phase": "training", "steps": self._steps, **self._done(step)}
         self._recent.append((self._clock(), step))
         self._held.update(status="running", progress=self.progress)
 
@@ -110,11 +111,15 @@ class Reporter:
         (since, first), steps = self._recent[0], event.step
         rate = (steps - first) / (now - since) if now > since and steps > first else None
         self.progress |= {
-            "step": steps,
+            **self._done(steps),
             "losses": _short(event.losses),
             "steps_per_second": None if rate is None else round(rate, 4),
             "seconds_left": None if rate is None else round((self._steps - steps) / rate, 1),
         }
+
+    def _done(self, step: int) -> dict[str, int]:
+        """How far the job is, and what of its tenant's training steps it has used."""
+        return {"step": step, DONE: step * len(self._members)}
 
     def _evaluated(self, event: Evaluated) -> dict[str, Any]:
         who, metrics = self._who(event.prompt), dict(event.metrics)

@@ -23,7 +23,6 @@ from chorus_server.tuning.jobs.stages.datasets import Dataset, load_dataset
 from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 from prompts_store.digests import canonical_json
-from prompts_store.errors import NotFoundError
 from prompts_store.records import Reference
 from prompts_store.tasks.references import format_reference, parse_reference
 
@@ -182,10 +181,7 @@ def _existing(entry: PromptDocument, attempt: Attempt, field: str) -> tuple[Prom
         return entry, None
     tenant, store = attempt.job.tenant, attempt.store
     reference = parse_reference(entry.initial_prompt, tenant=tenant, field=field)
-    if reference.tenant != tenant:  # the same answer as for a task that does not exist
-        message = f"There is no task {reference.tenant}/{reference.task}."
-        raise NotFoundError(message, field=field, code="unknown_task")
-    version = store.resolve(reference, tenant=tenant, field=field)
+    version = store.resolve(reference, tenant=tenant, field=field, right="read")
     if version.manifest.base_fingerprint not in (None, attempt.base.fingerprint):
         message = f"{entry.initial_prompt} was tuned on another base model"
         raise InvalidInputError(message, field=field, code="base_mismatch")

@@ -67,6 +67,16 @@ def test_a_resumed_job_keeps_its_checkpoint(store: PromptStore, tmp_path: Path) 
     assert remove_leftovers(root, store, KEEP, datetime.now(UTC) + 2 * KEEP) == 0 and place.exists()
 
 
+def test_what_a_purged_tenant_left_goes(store: PromptStore, tmp_path: Path) -> None:
+    root = tmp_path / "tuning"
+    store.create_tenant(TENANT)
+    place = folder_of(root, ended(store, "failed"))
+    store.delete_tenant(TENANT, grace_seconds=0)
+    assert remove_leftovers(root, store, KEEP) == 0 and place.exists()
+    store.purge_tenants()
+    assert remove_leftovers(root, store, KEEP) == 1 and not place.exists()
+
+
 def test_a_store_that_is_away_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Away:
         def get_job(self, tenant: str, job_id: str) -> Job:

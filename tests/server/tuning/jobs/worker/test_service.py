@@ -141,11 +141,13 @@ def test_a_cancelled_job_keeps_its_state_and_resumed_ends_with_the_same_bits(
         let_go_once_stopped(service, watcher)
         cancelled = finished(store, job)
     assert cancelled.status == "cancelled" and cancelled.progress["checkpoint_step"] == 10
-    store.resume_job(TENANT, job.id)
+    assert store.stored_use(TENANT).training_steps == 50, "of both, what they did"
+    store.resume_job(TENANT, job.id, training_steps=40)
     with running(store, tmp_path, watcher=watcher):
         over = finished(store, job)
     assert over.status == "succeeded" and watcher.endings == ["cancelled", "succeeded"]
     assert watcher.made == 40, "no step is made twice"
+    assert store.stored_use(TENANT).training_steps == 80
     assert over.result["prompts"][0]["digest"] == whole.result["prompts"][0]["digest"]
 
 

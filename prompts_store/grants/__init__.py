@@ -1,0 +1,1 @@
+"""Grants: what a tenant lets others use of its tasks and ensembles."""
