@@ -8,7 +8,7 @@ StoreError                 store_unavailable
 ├── ConflictError          conflict, file_in_use, file_deleted, job_over, job_not_stopped, tenant_exists,
 │                          too_many_keys, key_over, too_many_grants, other_store, mass_removal
 │   └── LeaseLostError     lease_lost
-├── LimitError             limit_reached, too_many_jobs
+├── LimitError             limit_exceeded, too_many_jobs
 └── CorruptError           corrupt_blob, corrupt_file
 """
 
@@ -68,32 +68,32 @@ class LeaseLostError(ConflictError):
 
 
 @dataclass(frozen=True, slots=True)
-class ReachedLimit:
-    """A limit that leaves no room.
+class Quota:
+    """A limit of a tenant's that leaves no room.
 
     Attributes:
-        name: as in the document of limits, `stored.prompts`.
-        window: None for what is kept or under way at one time.
-        used: of `limit`, before what was refused.
-        subject: whose limit it is.
+        limit: its path in the document of limits, `stored.prompts`.
+        window: None for what is kept at one time.
+        used: of `most`, before what was refused.
+        of: whose limit it is.
     """
 
-    name: str
+    limit: str
     window: Literal["minute", "month"] | None
-    limit: int
+    most: int
     used: int
-    subject: Literal["tenant", "key"] = "tenant"
+    of: Literal["tenant", "key"] = "tenant"
 
 
 class LimitError(StoreError):
     """The tenant has as many of these as it may have.
 
     Args:
-        limit: which limit of the tenant's own it is; None for a limit of all tenants.
+        quota: which limit of the tenant's own it is; None for a limit of all tenants.
         retry_after_seconds: when there is room again, if that is known.
     """
 
-    default_code = "limit_reached"
+    default_code = "limit_exceeded"
 
     def __init__(
         self,
@@ -101,11 +101,11 @@ class LimitError(StoreError):
         *,
         field: str | None = None,
         code: str | None = None,
-        limit: ReachedLimit | None = None,
+        quota: Quota | None = None,
         retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message, field=field, code=code)
-        self.limit = limit
+        self.quota = quota
         self.retry_after_seconds = retry_after_seconds
 
 

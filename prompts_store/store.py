@@ -14,6 +14,7 @@ from prompts_store.audit.audit_log import AuditLog
 from prompts_store.base import utc_now
 from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
+from prompts_store.budgets.leases import BudgetLeases
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.privacy import make_private_folder
 from prompts_store.database.tables import tasks
@@ -59,6 +60,7 @@ class PromptStore(
     ChangeFeed,
     AuditLog,
     Usage,
+    BudgetLeases,
 ):
     """Versioned prompts of many tenants, with the files and jobs that make them. Create one with `open`.
 
@@ -135,7 +137,7 @@ class PromptStore(
         self, *, grace_seconds: float, allow_mass_removal: bool = False, audit_days: int | None = None
     ) -> CollectReport:
         """Remove what nothing has needed for longer than the grace period, old rows of the change feed, and
-        months that are no longer kept of audit logs and usage.
+        months that are no longer kept of audit logs and usage, and budgets that nobody uses any more.
 
         Args:
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
@@ -153,6 +155,7 @@ class PromptStore(
         self.drop_changes(self._clock() - CHANGES_KEPT)
         self.drop_audit(audit_days)
         self.drop_usage()
+        self.drop_budgets()
         self._identity.settle()
         return collector.run(allow_mass_removal=allow_mass_removal)
 

@@ -51,6 +51,7 @@ REASONS = {
     "prompts_store/audit/audit_log.py:AuditLog._drop": _UPKEEP,
     "prompts_store/audit/audit_log.py:_scope": "the whole store's log belongs to no tenant",
     "prompts_store/audit/chain.py:_FIRST_HEAD": "ON CONFLICT DO NOTHING is a text; it names the log",
+    "prompts_store/budgets/leases.py": "one question for all tenants that wait; rows name their own",
     "prompts_store/ensembles/rows.py:live_versions": _FINISHED,
     "prompts_store/ensembles/rows.py:version_records": "members may be another tenant's; by their ensemble",
     "prompts_store/files/data_files.py:needed": "equal bytes are stored once for all tenants",

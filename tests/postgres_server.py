@@ -16,6 +16,7 @@ from sqlalchemy import URL
 from prompts_store.database import (
     Database,
     audit_tables,  # noqa: F401 - their tables join the metadata
+    budget_tables,  # noqa: F401
     job_tables,  # noqa: F401
 )
 from prompts_store.database.tables import metadata

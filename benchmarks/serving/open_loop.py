@@ -133,6 +133,23 @@ class Sender:
         await self._wait(shots, drain)
         return shots
 
+    async def regular(self, every: float, seconds: float) -> list[Shot]:
+        """One request about `every` so many seconds, whatever the server does; then the last answers."""
+        choose = random.Random(self.seed)
+        shots: list[Shot] = []
+        at = every * choose.random()
+        while at < seconds:
+            shots.append(Shot(at))
+            at += every * (1 + 0.04 * choose.random())
+        await self._open(4)
+        self._begin()
+        for shot in shots:
+            if (wait := shot.due - self._clock()) > 0:
+                await asyncio.sleep(wait)
+            self._fire(shot, choose.choice(self.payloads))
+        await self._wait(shots, 60.0)
+        return shots
+
     async def closed_loop(self, in_flight: int, seconds: float) -> list[Shot]:
         """So many requests in flight for so long."""
         choose = random.Random(self.seed)
@@ -194,11 +211,12 @@ class Sender:
             await asyncio.sleep(0.05)
 
 
-def payload(host: str, port: int, path: str, body: dict[str, Any]) -> bytes:
+def payload(host: str, port: int, path: str, body: dict[str, Any], key: str | None = None) -> bytes:
     """A POST as bytes."""
     content = json.dumps(body).encode()
+    who = "" if key is None else f"Authorization: Bearer {key}\r\n"
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: */*\r\nUser-Agent: chorus-overload\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        f"{who}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content

@@ -84,8 +84,8 @@ class ApiError(ChorusError):
         request_id: identifies the request in the server's log.
         status: HTTP status, or None for one item of a batch.
         retry_after_seconds: after how long the server asks to be tried again.
-        limit: which limit of the tenant's or the key's was reached: `name`, `window`, `limit`, `used`,
-            `subject`; None for any other error.
+        quota: the limit that is used up, with the code `limit_exceeded`: `of` (`tenant` or `key`), `limit`
+            (`per_minute.requests`), `window`, `most` and `used`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ApiError(ChorusError):
         request_id: str | None = None,
         status: int | None = None,
         retry_after_seconds: float | None = None,
-        limit: Mapping[str, Any] | None = None,
+        quota: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -106,7 +106,7 @@ class ApiError(ChorusError):
         self.request_id = request_id
         self.status = status
         self.retry_after_seconds = retry_after_seconds
-        self.limit = limit
+        self.quota = quota
 
 
 class InvalidInputError(ApiError):
@@ -146,7 +146,7 @@ class TooLargeError(ApiError):
 
 
 class QuotaExceededError(ApiError):
-    """Your own quota is used up."""
+    """Your own quota is used up; `quota` says which limit of your tenant or key, if it is one of those."""
 
 
 class CancelledError(ApiError):
@@ -216,7 +216,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "too_large": TooLargeError,
     "quota_exceeded": QuotaExceededError,
     "too_many_jobs": QuotaExceededError,
-    "limit_reached": QuotaExceededError,
+    "limit_exceeded": QuotaExceededError,
     "too_many_unknown_keys": QuotaExceededError,
     "cancelled": CancelledError,
     "internal": InternalError,

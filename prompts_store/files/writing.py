@@ -53,7 +53,7 @@ class FileWriter:
         """Make it a file. When this returns, the file survives a power cut; if it raises, there is no file.
 
         Raises:
-            LimitError: `limit_reached`: the tenant may keep no more.
+            LimitError: `limit_exceeded`: the tenant may keep no more.
             StoreError: the disk or the database failed.
         """
         return self._commit(self._content)

@@ -67,7 +67,7 @@ class Jobs(StoreBase):
         Raises:
             InvalidError: names the field at fault.
             NotFoundError: `unknown_file`, with the field that named it.
-            LimitError: `too_many_jobs`; `limit_reached`: the month has too few training steps left.
+            LimitError: `too_many_jobs`; `limit_exceeded`: the month has too few training steps left.
         """
         check_name(tenant, field="tenant")
         check_kind(kind)

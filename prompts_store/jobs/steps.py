@@ -43,7 +43,7 @@ def reserve(connection: Connection, tenant: str, job_number: int, steps: int, no
         steps: the most that the job does in all, with what it has done before.
 
     Raises:
-        LimitError: `limit_reached`: the month has no room for them.
+        LimitError: `limit_exceeded`: the month has no room for them.
     """
     of_job = training_steps.c.job_number == job_number
     counted = select(func.coalesce(func.sum(training_steps.c.steps), 0)).where(of_job)
@@ -58,7 +58,7 @@ def reserve(connection: Connection, tenant: str, job_number: int, steps: int, no
             f"The job may take {more} training steps, and {max(0, hard - used)} of the month's {hard} are "
             "left: send fewer steps or prompts, wait for the next month (UTC), or ask whoever operates this "
             "server for a higher limit.",
-            limit=stored.steps_limit(hard, used),
+            quota=stored.steps_limit(hard, used),
             retry_after_seconds=(month_after(now) - now).total_seconds(),
         )
     kept = connection.execute(

@@ -5,6 +5,7 @@ from alembic import context
 
 from prompts_store.database import (
     audit_tables,  # noqa: F401 - their tables join the metadata
+    budget_tables,  # noqa: F401
     job_tables,  # noqa: F401
     tenant_tables,  # noqa: F401
     usage_tables,  # noqa: F401

@@ -71,7 +71,7 @@ class Prompts(StoreBase):
         Raises:
             InvalidError: names the field at fault.
             LeaseLostError: another process runs the job now.
-            LimitError: `limit_reached`: the tenant may keep no more.
+            LimitError: `limit_exceeded`: the tenant may keep no more.
             StoreError: the disk or the database failed.
         """
         digest = check_manifest(manifest)

@@ -61,7 +61,7 @@ def add_version(connection: Connection, draft: Draft, now: datetime) -> PromptVe
 
     Raises:
         NotFoundError: `unknown_tenant`: the tenant was deleted.
-        LimitError: `limit_reached`.
+        LimitError: `limit_exceeded`.
     """
     task, is_new = open_task(connection, draft.tenant, draft.task, draft.description, now)
     kept = {"prompts": 1, "prompt_bytes": stored.VALUE_BYTES * draft.manifest.length * draft.manifest.width}

@@ -14,7 +14,7 @@ from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.job_tables import jobs, training_steps
 from prompts_store.database.tables import tasks
 from prompts_store.database.tenant_tables import stored_use, tenants
-from prompts_store.errors import LimitError, ReachedLimit
+from prompts_store.errors import LimitError, Quota
 from prompts_store.months import month_of
 from prompts_store.names import check_name
 from prompts_store.tenants.limits import Budget, TenantLimits
@@ -51,7 +51,7 @@ class StoredUses(StoreBase):
         where a task has versions already, because the prompt may be one of them.
 
         Raises:
-            LimitError: `limit_reached`.
+            LimitError: `limit_exceeded`.
         """
         check_owner(tenant, task)
         live = select(tasks.c.live_versions).where(tasks.c.tenant == tenant, tasks.c.name == task)
@@ -63,13 +63,13 @@ class StoredUses(StoreBase):
         """Refuse a file early of which it is known that it has this many bytes or more.
 
         Raises:
-            LimitError: `limit_reached`.
+            LimitError: `limit_exceeded`.
         """
         check_name(tenant, field="tenant")
         with self._database.read(tenant) as connection:
             require_room(connection, tenant, file_bytes=size_bytes)
 
-    def soft_limit(self, tenant: str) -> ReachedLimit | None:
+    def soft_limit(self, tenant: str) -> Quota | None:
         """The soft limit of training steps, once this month's go beyond it."""
         check_name(tenant, field="tenant")
         with self._database.read(tenant) as connection:
@@ -104,7 +104,7 @@ def require_room(
         prompts, prompt_bytes, file_bytes: how much more it would keep.
 
     Raises:
-        LimitError: `limit_reached`.
+        LimitError: `limit_exceeded`.
     """
     most = limits_of(connection, tenant).stored
     if most is None:
@@ -127,7 +127,7 @@ def refusal(name: str, limit: int, used: int, more: int, *, code: str | None = N
         f"The tenant has {used} {what} and may have {limit}, and this would be {more} more: {remedy}, or ask "
         "whoever operates this server for a higher limit.",
         code=code,
-        limit=ReachedLimit(f"stored.{name}", None, limit, used),
+        quota=Quota(f"stored.{name}", None, limit, used),
     )
 
 
@@ -151,7 +151,7 @@ def steps_of_month(connection: Connection, tenant: str, now: datetime) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def over_soft(connection: Connection, tenant: str, now: datetime) -> ReachedLimit | None:
+def over_soft(connection: Connection, tenant: str, now: datetime) -> Quota | None:
     """See `StoredUses.soft_limit`."""
     soft = steps_budget(limits_of(connection, tenant)).soft
     if soft is None:
@@ -166,9 +166,9 @@ def steps_budget(limits: TenantLimits) -> Budget:
     return (month and month.training_steps) or Budget()
 
 
-def steps_limit(limit: int, used: int) -> ReachedLimit:
+def steps_limit(limit: int, used: int) -> Quota:
     """A soft or hard limit of a month's training steps."""
-    return ReachedLimit("per_month.training_steps", "month", limit, used)
+    return Quota("per_month.training_steps", "month", limit, used)
 
 
 def _kept(connection: Connection, tenant: str) -> dict[str, int]:

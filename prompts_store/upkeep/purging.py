@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, select, update
 
 from prompts_store.audit import chain
+from prompts_store.budgets.leases import BudgetLeases
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.job_tables import files, jobs
 from prompts_store.database.tables import ensembles, tasks
@@ -59,7 +60,7 @@ class PurgeReport:
     grants: int = 0
 
 
-class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
+class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage, BudgetLeases):
     """The end of deleted tenants."""
 
     def purge_tenants(self) -> PurgeReport:
@@ -94,6 +95,7 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage):
             report.files += _done(partial(self.delete_file, tenant, file.id))
         report.usage += self.drop_usage_of(tenant)
         report.grants += self._revoke_grants_to(tenant)
+        self.drop_budgets_of(tenant)
         with self._database.read(tenant) as connection:
             over = not _has_anything(connection, tenant)
         if over:

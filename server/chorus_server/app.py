@@ -29,13 +29,14 @@ from chorus_server.engine.limits import Limits
 from chorus_server.engine.plans import Ladder
 from chorus_server.engine.protocols import Executor
 from chorus_server.engine.thread.engine import Engine
+from chorus_server.engine.work import Settled
 from chorus_server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.log import Say
 from chorus_server.settings import Settings
 from chorus_server.storage import compile_cache
 from chorus_server.tenancy.usage import recorder_of
-from chorus_server.tenancy_wiring import change_reader, make_callers, open_with_keys
+from chorus_server.tenancy_wiring import change_reader, make_budgets, make_callers, open_with_keys
 
 if TYPE_CHECKING:
     from chorus_server.engine.executor import CompileWatch
@@ -104,6 +105,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         feeds=JobFeeds(library.store, library.read, lambda: lifecycle.ending),
         changes=change_reader(library, callers),
         usage=recorder_of(store, settings.data_dir, metrics.usage),
+        budgets=make_budgets(library, metrics),
     )
     upkeep = Upkeep(
         library,
@@ -127,6 +129,7 @@ def close_app(app: App) -> bool:
     if app.services.serving is not None:
         app.services.serving.engine.stop()
     app.services.usage.close()
+    app.services.budgets.close()
     app.services.text.close()
     app.services.callers.last_use.write_rest()
     app.services.changes.close()
@@ -327,6 +330,12 @@ def make_serving(
 ) -> Serving:
     """An engine, to be started, of the executor and the app's store, whose usage is recorded from now on.
     `host` is what the executor reads."""
+    usage, budgets = app.services.usage, app.services.budgets
+
+    def settle(settled: Settled) -> None:
+        usage.record(settled)
+        budgets.settle(settled)
+
     engine = Engine(
         executor,
         StorePrompts(app.services.library.store),
@@ -335,9 +344,10 @@ def make_serving(
         metrics=app.metrics.engine,
         host_prompts=host,
         on_death=on_death,
-        on_settled=app.services.usage.record,
+        on_settled=settle,
+        on_started=budgets.started,
     )
-    app.services.usage.start()
+    usage.start()
     app.metrics.engine.watch(engine.stats, base.row_bytes)
     return Serving(engine, vocabulary, base, Limits(executor.ladder))
 

@@ -20,13 +20,14 @@
     └── DeadlineExceededError  504
 
 The JSON shape is `{"error": {"code", "message", "field", "request_id"}}`; `code` is stable and
-machine-readable, `message` says what was received, what was expected and what to do. The error for a limit of
-the tenant's or the key's has a `limit` too.
+machine-readable, `message` says what was received, what was expected and what to do. With the code
+`limit_exceeded` there is a `quota` too.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class ChorusError(Exception):
@@ -37,6 +38,7 @@ class ChorusError(Exception):
         field: the request field or setting at fault, as a dotted path (`requests.3.task`), if there is one.
         code: a narrower code, in place of the class's own.
         retry_after_seconds: when to try again, for errors that go away by themselves.
+        quota: the limit that is used up: whose it is, its name, window, and use.
     """
 
     status: ClassVar[int] = 500
@@ -49,12 +51,14 @@ class ChorusError(Exception):
         field: str | None = None,
         code: str | None = None,
         retry_after_seconds: float | None = None,
+        quota: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.code = code or self.default_code
         self.retry_after_seconds = retry_after_seconds
+        self.quota = quota
 
 
 class InvalidInputError(ChorusError):

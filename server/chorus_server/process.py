@@ -150,6 +150,7 @@ class Process:
             services.library.health.watch(),
             services.changes.follow(),
             services.callers.last_use.run(),
+            services.budgets.follow(),
         )
         tasks = [asyncio.create_task(each) for each in beside]
         if self._signalled_at is not None:  # before there was a loop to tell

@@ -8,6 +8,7 @@ from chorus_server.api.metrics import Metrics
 from chorus_server.changes.reader import ChangeReader
 from chorus_server.settings import Settings, check_bind
 from chorus_server.storage import open_storage
+from chorus_server.tenancy.budgets import Budgets
 from chorus_server.tenancy.callers import Callers
 from chorus_server.tenancy.keys import KeyRing, load_keys
 from chorus_server.tenancy.last_use import LastUse
@@ -42,6 +43,11 @@ def make_callers(settings: Settings, ring: KeyRing, library: PromptLibrary, metr
     keyless = settings.is_loopback or settings.insecure_bind
     last_use = LastUse(library.store, library.save)
     return Callers(library.store, ring, library.ask, last_use, metrics.tenancy, keyless=keyless)
+
+
+def make_budgets(library: PromptLibrary, metrics: Metrics) -> Budgets:
+    """What each may use, leased of the library's store on a thread of its own."""
+    return Budgets(library.store.lease_budgets, Offload(1, 2, "budgets"), metrics.budgets)
 
 
 def change_reader(library: PromptLibrary, callers: Callers) -> ChangeReader:

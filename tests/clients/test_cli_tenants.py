@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from chorus import Client
+from chorus import Client, QuotaExceededError
 from chorus.cli import root
 from chorus.cli.keys import SCOPES
 from chorus.cli.tenants import STATUSES
@@ -19,6 +19,7 @@ from chorus.cli.values import Moment
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.principal import Scope
 from prompts_store.tenants.key_format import public_part
+from prompts_store.tenants.limits import TenantLimits
 from prompts_store.tenants.records import TENANT_STATUSES
 from tests.clients.operated import Operated
 from tests.server.api.api_harness import prompt
@@ -124,8 +125,8 @@ def test_limits_are_given_as_names_and_numbers(run: Run) -> None:
     made = parsed(run("keys", "create", "app", "--scope", "infer", "--tenant", "tight", "--json",
                       "--limit", "in_flight.requests=4"))  # fmt: skip
     who = facts(run("whoami", key=made["key"]))
-    assert who["limits of the key"].strip() == "in_flight.requests=4"
-    assert who["left"].strip() == "stored.prompts=1000"
+    assert who["key's in flight, requests"].strip() == "4 of 4 left"
+    assert who["tenant's stored, prompts"].strip() == "1,000 of 1,000 left"
     of = (made["id"], "--tenant", "tight")
     assert "queued.tokens=9" in told(run("keys", "update", *of, "--limit", "queued.tokens=9"))
     assert facts(run("keys", "update", *of, "--no-limits"))["limits"].strip() == "none"
@@ -293,3 +294,25 @@ def test_sharing(operated: Operated, run: Run) -> None:
 def test_the_commands_know_the_servers_scopes_and_statuses() -> None:
     assert tuple(scope.value for scope in Scope) == SCOPES
     assert TENANT_STATUSES == STATUSES
+
+
+def test_what_is_left_and_what_refuses(run: Run, operated: Operated) -> None:
+    told(run("tenants", "create", "limited"))
+    of = ("--tenant", "limited", "--scope", "infer", "--json")
+    key = parsed(run("keys", "create", "app", *of))["key"]
+    limits = {"per_minute": {"requests": 2}, "per_month": {"tokens": {"soft": 1_000_000}}}
+    operated.store.update_tenant("limited", limits=TenantLimits.model_validate(limits))
+    operated.services.callers.forget()
+    who = {name: value.strip() for name, value in facts(run("whoami", key=key)).items()}
+    assert who["tenant's per minute, requests"] == "2 of 2 left"
+    assert who["tenant's per month, tokens"] == "0 used, a warning from 1,000,000 on"
+    with Client(operated.url, key, retries=0) as client:
+        with pytest.raises(QuotaExceededError) as refused:
+            client.generate(inputs=["good"] * 3, max_new_tokens=1)
+        assert refused.value.code == "limit_exceeded" and refused.value.retry_after_seconds
+        assert refused.value.quota == {
+            "of": "tenant", "limit": "per_minute.requests", "window": "minute", "most": 2, "used": 0,
+        }  # fmt: skip
+        me = client.me()
+        assert me.limits.tenant == limits and me.limits.key == {}
+        assert [each.left for each in me.limits.left] == [2, None]

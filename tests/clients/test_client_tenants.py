@@ -74,13 +74,13 @@ def test_limits_and_retention_are_given_replaced_and_removed(operated: Operated,
     async def use() -> None:
         async with AsyncClient(operated.url, key.key) as client:
             me = await client.me()
-            assert me.tenant.limits == LIMITS and me.left["stored"]["prompts"] == 0
-            assert me.key is not None and me.key.limits == {"queued": {"requests": 1}}
+            assert me.limits.tenant == LIMITS and me.limits.left[-2].left == 0
+            assert me.limits.key == {"queued": {"requests": 1}}
             with pytest.raises(errors.QuotaExceededError) as full:
                 await client.tasks.push("sst2", prompt(3))
-            assert full.value.code == "limit_reached"
-            assert full.value.limit == {
-                "name": "stored.prompts", "window": None, "limit": 0, "used": 0, "subject": "tenant",
+            assert full.value.code == "limit_exceeded"
+            assert full.value.quota == {
+                "of": "tenant", "limit": "stored.prompts", "window": None, "most": 0, "used": 0,
             }  # fmt: skip
         async with AsyncClient(operated.url, operated.key) as client:
             changed = await client.tenants.update("limited", limits={}, retention={})

@@ -84,11 +84,12 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "MeAnswer": types.Me,
     "OwnTenant": types.OwnTenant,
     "OwnKey": types.OwnKey,
-    "RequestLimits": types.RequestLimits,
     "GrantAnswer": types.Grant,
     "GrantsAnswer": types.GrantList,
     "SharedAnswer": types.Shared,
     "SharedPage": types.SharedPage,
+    "LimitLeft": types.LimitLeft,
+    "OwnLimits": types.OwnLimits,
     "UsageSumAnswer": types.UsageSum,
     "UsageAnswer": types.UsageReport,
 }
@@ -160,6 +161,9 @@ def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     named = document["components"]["schemas"]
     schemas = {name for name, schema in named.items() if "enum" not in schema}
     documents = {"JobDocument", "PromptDocument", "DataDocument", "DataSource", "Recipe"}
+    # Of limits and quotas, which the client gives as they are sent.
+    documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
+    documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts"}
     parts = {"GenerateItem", "TenantChanges"}
     requests = {name for name in schemas if name.endswith("Body")} | parts | documents
     assert "GenerateBody" in requests

@@ -56,7 +56,7 @@ def inputs(draw: st.DrawFn) -> tuple[Any, ...]:
 def arrivals(draw: st.DrawFn) -> Arrival:
     rest: dict[str, Any] = {
         "tenant": draw(st.sampled_from("abc")),
-        "priority": draw(st.integers(0, 2)),
+        "priority": draw(st.sampled_from(("interactive", "batch"))),
         "weight": draw(st.sampled_from((0.5, 1.0, 3.0))),
         "deadline_seconds": draw(st.sampled_from((None, None, None, 0.02, 0.2))),
     }

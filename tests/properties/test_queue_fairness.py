@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chorus_server.engine.scheduler.fair_queue import FairQueue
+from chorus_server.engine.requests import Priority
+from chorus_server.engine.scheduler.fair_queue import BATCH_SHARE, FairQueue
 
+CLASSES: tuple[Priority, ...] = ("interactive", "batch")
 TENANTS = {"a": 1.0, "b": 1.0, "c": 2.5}
 
 requests = st.lists(
-    st.tuples(st.sampled_from(sorted(TENANTS)), st.integers(0, 2), st.integers(1, 50)),
+    st.tuples(st.sampled_from(sorted(TENANTS)), st.sampled_from(CLASSES), st.integers(1, 50)),
     min_size=1,
     max_size=80,
 )
 
 
-def fill(queue: FairQueue[int], work: list[tuple[str, int, int]], first: int = 0) -> None:
+def fill(queue: FairQueue[int], work: list[tuple[str, Priority, int]], first: int = 0) -> None:
     for number, (tenant, priority, cost) in enumerate(work, start=first):
         queue.push(
             number,
@@ -32,7 +35,7 @@ def fill(queue: FairQueue[int], work: list[tuple[str, int, int]], first: int = 0
         )
 
 
-def worst_gap(order: list[int], work: list[tuple[str, int, int]]) -> float:
+def worst_gap(order: list[int], work: list[tuple[str, Priority, int]]) -> float:
     """The largest difference of normalised service between two tenants over any span in which both wait."""
     left = defaultdict(int)
     for tenant, _, _ in work:
@@ -55,7 +58,7 @@ def worst_gap(order: list[int], work: list[tuple[str, int, int]]) -> float:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(requests)
 def test_two_waiting_tenants_are_served_within_twice_the_largest_request(
-    work: list[tuple[str, int, int]],
+    work: list[tuple[str, Priority, int]],
 ) -> None:
     queue: FairQueue[int] = FairQueue()
     fill(queue, work)
@@ -70,25 +73,72 @@ def test_two_waiting_tenants_are_served_within_twice_the_largest_request(
 
 
 def test_first_come_first_served_breaks_that_promise() -> None:
-    work = [("a", 0, 10)] * 30 + [("b", 0, 10)] * 30
+    work = [("a", "interactive", 10)] * 30 + [("b", "interactive", 10)] * 30
     assert worst_gap(list(range(60)), work) > 20
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(requests)
-def test_within_a_tenant_priority_then_first_come(work: list[tuple[str, int, int]]) -> None:
+def test_a_class_is_served_in_order_and_batch_gets_its_share(work: list[tuple[str, Priority, int]]) -> None:
     queue: FairQueue[int] = FairQueue()
     fill(queue, work)
-    by_tenant: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for waiting in queue.in_order():
-        by_tenant[waiting.tenant].append((-waiting.priority, waiting.number))
-    assert all(places == sorted(places) for places in by_tenant.values())
+    left = Counter((tenant, priority) for tenant, priority, _ in work)
+    served: dict[tuple[str, Priority], list[int]] = defaultdict(list)
+    while (head := queue.head()) is not None:
+        queue.take(head.key)
+        tenant, priority, _ = work[head.item]
+        served[(tenant, priority)].append(head.item)
+        left[(tenant, priority)] -= 1
+        if left[(tenant, "interactive")] and left[(tenant, "batch")]:
+            first, rest = (
+                sum(work[number][2] for number in served[(tenant, name)]) for name in ("interactive", "batch")
+            )
+            largest = max(cost for _, _, cost in work)
+            assert first / (1 - BATCH_SHARE) - rest / BATCH_SHARE <= 2 * largest / BATCH_SHARE
+            assert rest <= BATCH_SHARE * (first + rest) + 2 * largest, "interactive requests go first"
+    assert all(numbers == sorted(numbers) for numbers in served.values())
+
+
+def place_of_an_interactive_request(priority: Priority) -> int:
+    """How many of 1,000 requests that were there before it are served before it."""
+    queue: FairQueue[int] = FairQueue()
+    fill(queue, [("a", priority, 10)] * 1000)
+    for number in range(20):
+        queue.take(str(number))
+    fill(queue, [("a", "interactive", 10)], first=1000)
+    return [waiting.item for waiting in queue.in_order()].index(1000)
+
+
+def test_an_interactive_request_goes_before_a_backlog_of_batch() -> None:
+    assert place_of_an_interactive_request("batch") <= 1
+    assert place_of_an_interactive_request("interactive") == 980, "without classes it waits for all"
+
+
+def test_batch_is_served_while_interactive_requests_never_end() -> None:
+    queue: FairQueue[int] = FairQueue()
+    fill(queue, [("a", "batch", 10)] * 20)
+    taken = []
+    for number in range(20, 220):
+        fill(queue, [("a", "interactive", 10)], first=number)
+        head = queue.head()
+        assert head is not None
+        taken.append(queue.take(head.key))
+    batch = [place for place, number in enumerate(taken) if number < 20]
+    assert len(batch) >= 18
+    assert max(after - before for before, after in pairwise(batch)) <= 11
+
+
+def test_a_tenant_gains_nothing_from_calling_its_work_batch() -> None:
+    queue: FairQueue[int] = FairQueue()
+    fill(queue, [("a", "batch", 10)] * 40 + [("b", "interactive", 10)] * 40)
+    owners = ["a" if waiting.item < 40 else "b" for waiting in queue.in_order()]
+    assert owners[:40].count("a") == 20, "classes count within a tenant only"
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(requests, st.data())
 def test_any_mix_of_operations_keeps_the_queue_whole(
-    work: list[tuple[str, int, int]], data: st.DataObject
+    work: list[tuple[str, Priority, int]], data: st.DataObject
 ) -> None:
     queue: FairQueue[int] = FairQueue()
     fill(queue, work)
@@ -115,7 +165,7 @@ def test_any_mix_of_operations_keeps_the_queue_whole(
         assert tags == sorted(tags)
 
 
-def fill_one(queue: FairQueue[int], number: int, request: tuple[str, int, int]) -> None:
+def fill_one(queue: FairQueue[int], number: int, request: tuple[str, Priority, int]) -> None:
     tenant, priority, cost = request
     queue.push(
         number,
@@ -130,10 +180,10 @@ def fill_one(queue: FairQueue[int], number: int, request: tuple[str, int, int]) 
 
 def test_a_tenant_that_was_away_saves_up_nothing() -> None:
     queue: FairQueue[int] = FairQueue()
-    fill(queue, [("a", 0, 10)] * 40)
+    fill(queue, [("a", "interactive", 10)] * 40)
     for number in range(20):
         queue.take(str(number))
-    fill(queue, [("b", 0, 10)] * 20, first=40)
+    fill(queue, [("b", "interactive", 10)] * 20, first=40)
     owners = ["a" if waiting.item < 40 else "b" for waiting in queue.in_order()]
     assert owners[:10].count("b") in (5, 6), "from now on they take turns"
 

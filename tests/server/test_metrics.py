@@ -114,6 +114,20 @@ def test_series_that_clients_choose_are_capped(
     assert value(samples, "chorus_tenant_requests_total", tenant=OTHER, outcome="ok") == 4
 
 
+@pytest.mark.parametrize(("capped", "most"), [(True, 800), (False, 1e9)])
+def test_ten_thousand_tasks_of_a_thousand_tenants_stay_a_short_page(capped: bool, most: float) -> None:
+    """The control has no cap: its page has a line for each task and tenant."""
+    metrics = Metrics() if capped else Metrics(tenant_series=10**6, task_series=10**6)
+    metrics.engine.watch(EngineStats, 0)
+    before = len(lines(metrics))
+    for number in range(10_000):
+        tenant = f"t{number % 1000}"
+        origin = Origin(f"r{number}", tenant=tenant, task=f"{tenant}/task{number}")
+        metrics.engine.request_done(origin, "generate", "ok", Timings(0.1, 0.1, 0.1, 0.1), 10, 4)
+    more = len(lines(metrics)) - before
+    assert (50 + 200 < more <= most) if capped else more > 10_000
+
+
 def test_a_cap_of_zero_shows_only_other() -> None:
     assert LabelCap(0)("a") == OTHER
     cap = LabelCap(1)

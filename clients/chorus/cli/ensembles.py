@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from chorus.cli import grants
+from chorus.cli.inference import priority_option
 from chorus.cli.output import clean, print_error, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import collect_inputs
+from chorus.routes.inference import Priority
 from chorus.types import Ensemble, EnsembleResponse, FailedItem
 
 
@@ -92,6 +94,7 @@ def delete(session: Session, name: str, yes: bool) -> None:
     "--label", "labels", multiple=True, help="A label to choose from; repeat. [default: the members' own]"
 )
 @click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long.")
+@priority_option
 @with_session
 def vote(
     session: Session,
@@ -101,6 +104,7 @@ def vote(
     fields: tuple[str, ...],
     labels: tuple[str, ...],
     truncate: bool | None,
+    priority: Priority | None,
 ) -> None:
     """Ask a stored ENSEMBLE, or the prompts given with --task, about each TEXT."""
     name = None if tasks or not words else words[0]
@@ -115,6 +119,7 @@ def vote(
             weights=_weights(weights),
             labels=list(labels) or None,
             truncate=truncate,
+            priority=priority,
         )
     _tell_votes(session, answer)
     if answer.failures:

@@ -13,7 +13,14 @@ from chorus.cli.mixed import ask_file
 from chorus.cli.output import clean
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import collect_inputs
+from chorus.routes.inference import Priority
 from chorus.types import FailedItem
+
+priority_option = click.option(
+    "--priority",
+    type=click.Choice(["interactive", "batch"]),
+    help="batch lets your tenant's other requests go first. [default: interactive]",
+)
 
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,6 +45,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--logprobs", is_flag=True, default=None, help="Show each token's log probability."),
         click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long."),
         click.option("--deadline-seconds", type=float, help="Give up after this many seconds."),
+        priority_option,
     )
     for option in reversed(options):
         command = option(command)
@@ -116,6 +124,7 @@ def generate(
     "--label", "labels", multiple=True, help="A label to choose from; repeat. [default: the task's own]"
 )
 @click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long.")
+@priority_option
 @with_session
 def classify(
     session: Session,
@@ -123,11 +132,14 @@ def classify(
     fields: tuple[str, ...],
     labels: tuple[str, ...],
     truncate: bool | None,
+    priority: Priority | None,
 ) -> None:
     """Rank the labels of TASK for each TEXT. If TEXT is `-`, lines are read from standard input."""
     inputs = collect_inputs(words[1:], fields)
     with session.client() as client:
-        answer = client.classify(words[0], inputs=inputs, labels=list(labels) or None, truncate=truncate)
+        answer = client.classify(
+            words[0], inputs=inputs, labels=list(labels) or None, truncate=truncate, priority=priority
+        )
     if not session.as_json:
         for item in answer.results:
             if isinstance(item, FailedItem):

@@ -59,7 +59,7 @@ def told(event: JobEvent, names: Sequence[str] = ()) -> str | None:
         case "warning":
             return f"warning: {data.get('message', '')}"
         case "soft_limit":
-            return f"beyond a soft limit: {data.get('used')} training steps of {data.get('limit')} this month"
+            return f"beyond a soft limit: {data.get('used')} training steps of {data.get('most')} this month"
         case "program":
             return f"compiled {data.get('name', 'a program')} in {data.get('seconds', 0):g} s"
         case "step":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from chorus.cli.limit_options import pairs_of
 from chorus.cli.output import print_facts, print_json
 from chorus.cli.session import Session, with_session
 
@@ -41,7 +40,9 @@ def status(session: Session) -> None:
 @click.command()
 @with_session
 def whoami(session: Session) -> None:
-    """Show your tenant, your key and what it may do. Also how much one request may ask for."""
+    """Show your tenant, your key and what it may do. Also how much one request may ask for, and what is left
+    of your limits.
+    """
     with session.client() as client:
         me = client.me()
     if session.as_json:
@@ -66,9 +67,11 @@ def whoami(session: Session) -> None:
         "largest batch": f"{limits.max_batch_rows:,} rows",
         "longest deadline": f"{limits.max_deadline_seconds:g} s",
         "unfinished jobs": f"at most {limits.max_unfinished_jobs:,}",
-        "limits": list(pairs_of(me.tenant.limits)) or "none",
-        "left": list(pairs_of(me.left)) or None,
     }
-    if me.key is not None and me.key.limits:
-        facts["limits of the key"] = list(pairs_of(me.key.limits))
+    for each in limits.left:
+        name = f"{each.of}'s {each.limit.replace('_', ' ').replace('.', ', ')}"
+        if each.most is None or each.left is None:
+            facts[name] = f"{each.used:,} used, a warning from {each.soft or 0:,} on"
+        else:
+            facts[name] = f"{each.left:,} of {each.most:,} left"
     print_facts(facts)

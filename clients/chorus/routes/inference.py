@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Required, TypedDict, Unpack
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method, StreamMethod
 from chorus.types import ClassifyResponse, EnsembleResponse, GenerateResponse
 from chorus.wire import Call, Request, encode_json, model_of, without_none
+
+Priority = Literal["interactive", "batch"]
+"""The classes of a tenant's requests."""
 
 Input = str | Mapping[str, str]
 """A text, or the fields of the version's template."""
@@ -48,11 +51,13 @@ class Settings(Sampling, total=False):
         logprobs: return each token's log probability.
         truncate: cut a text that is too long instead of refusing it.
         deadline_seconds: give up after this many seconds.
+        priority: `batch` lets the tenant's other requests go first.
     """
 
     logprobs: bool
     truncate: bool
     deadline_seconds: float
+    priority: Priority
 
 
 class GenerateItem(Sampling, total=False):
@@ -166,6 +171,7 @@ def classify(
     labels: Sequence[str] | None = None,
     truncate: bool | None = None,
     deadline_seconds: float | None = None,
+    priority: Priority | None = None,
 ) -> Call[ClassifyResponse]:
     """Rank labels by their probability after the input.
 
@@ -176,6 +182,7 @@ def classify(
         labels: the labels to choose from; by default the version's own.
         truncate: cut a text that is too long instead of refusing it.
         deadline_seconds: give up after this many seconds.
+        priority: `batch` lets the tenant's other requests go first.
 
     Returns:
         One label with all probabilities for each input, in the order of the inputs.
@@ -184,6 +191,7 @@ def classify(
         "labels": None if labels is None else list(labels),
         "truncate": truncate,
         "deadline_seconds": deadline_seconds,
+        "priority": priority,
     }
     body = {"task": task, **one_or_many(input, inputs), **without_none(optional)}
     return Call(Request("POST", "/v1/classify", body=encode_json(body)), model_of(ClassifyResponse))
@@ -201,6 +209,7 @@ def ensemble(
     max_new_tokens: int | None = None,
     truncate: bool | None = None,
     deadline_seconds: float | None = None,
+    priority: Priority | None = None,
 ) -> Call[EnsembleResponse]:
     """Ask several prompts and let them vote.
 
@@ -215,6 +224,7 @@ def ensemble(
         max_new_tokens: for members that answer with free text.
         truncate: cut a text that is too long instead of refusing it.
         deadline_seconds: give up after this many seconds.
+        priority: `batch` lets the tenant's other requests go first.
 
     Returns:
         For each input the common answer, the counts and every member's answer.
@@ -229,6 +239,7 @@ def ensemble(
         "max_new_tokens": max_new_tokens,
         "truncate": truncate,
         "deadline_seconds": deadline_seconds,
+        "priority": priority,
     }
     body = {**who, **one_or_many(input, inputs), **without_none(optional)}
     return Call(Request("POST", "/v1/ensemble", body=encode_json(body)), model_of(EnsembleResponse))

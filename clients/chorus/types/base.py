@@ -24,7 +24,7 @@ class ErrorDetail(Wire):
     message: str
     field: str | None = None
     request_id: str | None = None
-    limit: dict[str, Any] | None = None
+    quota: dict[str, Any] | None = None
 
     def as_error(self, status: int | None = None, retry_after_seconds: float | None = None) -> ApiError:
         """The exception to raise for this error."""
@@ -35,7 +35,7 @@ class ErrorDetail(Wire):
             request_id=self.request_id,
             status=status,
             retry_after_seconds=retry_after_seconds,
-            limit=self.limit,
+            quota=self.quota,
         )
 
 

@@ -96,7 +96,6 @@ class OwnTenant(Wire):
     display_name: str = ""
     weight: float = 1.0
     status: str
-    limits: dict[str, Any] = Field(default_factory=dict)
 
 
 class OwnKey(Wire):
@@ -106,12 +105,28 @@ class OwnKey(Wire):
     public: str | None = None
     name: str
     tasks: list[str] | None = None
-    limits: dict[str, Any] = Field(default_factory=dict)
     expires_at: datetime | None = None
 
 
-class RequestLimits(Wire):
-    """How much one request may ask for, and how many of the tenant's jobs may be unfinished."""
+class LimitLeft(Wire):
+    """What is left of one limit of the tenant (`of` is `tenant`) or the key. `limit` is its path, such as
+    `per_minute.requests`; `most` and `left` are None for one that only warns, `full_in_seconds` for what is
+    kept.
+    """
+
+    of: str
+    limit: str
+    most: int | None = None
+    soft: int | None = None
+    used: int
+    left: int | None = None
+    full_in_seconds: float | None = None
+
+
+class OwnLimits(Wire):
+    """How much one request may ask for, how many of the tenant's jobs may be unfinished, and what the tenant
+    and the key may use over time.
+    """
 
     max_body_bytes: int
     max_upload_bytes: int
@@ -119,6 +134,9 @@ class RequestLimits(Wire):
     max_labels: int
     max_deadline_seconds: float
     max_unfinished_jobs: int
+    tenant: dict[str, Any] = Field(default_factory=dict)
+    key: dict[str, Any] = Field(default_factory=dict)
+    left: list[LimitLeft] = Field(default_factory=list)
 
 
 class Me(Wire):
@@ -126,11 +144,9 @@ class Me(Wire):
 
     Attributes:
         key: None if the server needed no key.
-        left: how much more the tenant may keep and use, by the names of its limits; None without one.
     """
 
     tenant: OwnTenant
     key: OwnKey | None = None
     scopes: list[str]
-    limits: RequestLimits
-    left: dict[str, Any] = Field(default_factory=dict)
+    limits: OwnLimits

@@ -27,7 +27,8 @@ $$"""
 
 OWNED = (
     "tasks", "task_labels", "ensembles", "files", "jobs", "keys", "changes", "audit", "audit_heads", "usage",
-    "usage_hours", "stored_use", "training_steps", "grants",
+    "usage_hours", "stored_use", "training_steps", "grants", "budget_uses",
+    "budget_leases",
 )  # fmt: skip
 # A child is seen by whoever sees its owner, whose own policy says so: the column, the owner and its key.
 CHILDREN = {

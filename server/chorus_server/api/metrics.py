@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chorus_server.engine.metrics import CompileMetrics, EngineMetrics
 from chorus_server.metrics import SECONDS, Counter, Gauge, Histogram, MetricsRegistry
-from chorus_server.tenancy.metrics import TenancyMetrics, UsageMetrics
+from chorus_server.tenancy.metrics import BudgetMetrics, TenancyMetrics, UsageMetrics
 from chorus_server.tuning.jobs.attempts.metrics import TuningMetrics
 
 
@@ -81,3 +81,4 @@ class Metrics:
         self.tenancy = TenancyMetrics(self.registry)
         self.tuning = TuningMetrics(self.registry, self.compiles)
         self.usage = UsageMetrics(self.registry)
+        self.budgets = BudgetMetrics(self.registry)

@@ -24,6 +24,7 @@ from chorus_server.engine.thread.engine import Engine
 from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
+from chorus_server.tenancy.budgets import Budgets
 from chorus_server.tenancy.callers import Callers
 from chorus_server.tenancy.usage import UsageRecorder
 from prompts_store.records import Actor
@@ -84,6 +85,7 @@ class Services:
         metrics: what `/metrics` shows.
         feeds: the tuning jobs that callers follow.
         usage: takes what came of each item.
+        budgets: what each may still use.
         tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
         bodies: memory for request bodies: four times the largest body that the settings allow.
     """
@@ -97,6 +99,7 @@ class Services:
     feeds: JobFeeds
     changes: ChangeReader
     usage: UsageRecorder
+    budgets: Budgets
     serving: Serving | None = None
     tuning: TuningService | None = None
     bodies: BodyBudget = field(init=False)

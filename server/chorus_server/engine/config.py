@@ -15,7 +15,7 @@ class EngineConfig:
     Attributes:
         max_queued_requests: how many requests may wait (loading or queued); beyond that, new ones are refused
             with
-            `overloaded`. A tenant with nothing waiting may still enter, up to an eighth more.
+            `overloaded`. A tenant with little waiting may still enter, up to an eighth more.
         max_queued_per_tenant: how many requests of one tenant may wait; beyond that, its new ones are refused
             with
             `quota_exceeded`. With None, only the bound above applies.

@@ -26,6 +26,11 @@ InputPart = PromptHandle | tuple[int, ...]
 """A prompt, or ordinary token ids. A request's input is a tuple of parts, which are joined without gaps."""
 
 
+Priority = Literal["interactive", "batch"]
+"""The two classes of a tenant's requests. Interactive ones go first; batch ones get the rest of the tenant's
+share, and at least a tenth of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Who asks. Used for fairness, quotas, metrics and usage.
@@ -35,7 +40,7 @@ class Origin:
         tenant: the owner whose share of the engine pays for the request.
         task: `tenant/task`, or empty for the base model; only a metric label.
         weight: the tenant's fair-share weight, above 0.
-        priority: within the tenant, higher goes first.
+        priority: its class within the tenant.
         deadline_seconds: counted from submission; None waits for ever.
         key: id of the caller's key; empty without one.
         digest: of the version that `task` means, for usage.
@@ -46,7 +51,7 @@ class Origin:
     tenant: str = "default"
     task: str = ""
     weight: float = 1.0
-    priority: int = 0
+    priority: Priority = "interactive"
     deadline_seconds: float | None = None
     key: str = ""
     digest: str = ""

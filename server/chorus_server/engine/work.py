@@ -56,6 +56,12 @@ def work_units(request: Request, produced: Sequence[Produced] | None = None) -> 
     return _input_tokens(request) + _after_input(request, produced)
 
 
+def most_tokens(request: Request) -> int:
+    """The most tokens that it may read and make; see `Settled`."""
+    made = 0 if isinstance(request, ScoreRequest) else request.sampling.n * request.sampling.max_new_tokens
+    return _input_tokens(request) + made
+
+
 def settled(request: Request, outcome: RequestOutcome, produced: Sequence[Produced] | None) -> Settled:
     """What a request with this outcome used.
 

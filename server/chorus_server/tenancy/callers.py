@@ -25,9 +25,11 @@ from prompts_store.base import utc_now
 from prompts_store.errors import NotFoundError, StoreError
 from prompts_store.store import PromptStore
 from prompts_store.tenants.key_format import matches, public_part
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from prompts_store.tenants.records import Change, FoundKey, TenantStatus
 
 T = TypeVar("T")
+L = TypeVar("L", bound=KeyLimits)
 
 MOST_KEYS = 1 << 17
 """Keys that are remembered, of a few hundred bytes each."""
@@ -71,6 +73,7 @@ class _TenantState:
 
     status: TenantStatus
     weight: float
+    limits: TenantLimits | None = None
 
 
 class _MustAskError(Exception):
@@ -172,8 +175,8 @@ class Callers:
             tenant = await self._ask("tenant", self._tenants, caller.tenant, question, address)
         # Whoever runs the machine must be able to resume its tenant.
         runs_it = caller.key is None and not caller.keyless and Scope.OPERATOR in caller.scopes
-        if tenant.weight != caller.weight:
-            caller = replace(caller, weight=tenant.weight)
+        if tenant.weight != caller.weight or tenant.limits is not None:
+            caller = replace(caller, weight=tenant.weight, tenant_limits=tenant.limits)
         return self._let_in(caller, "active" if runs_it else tenant.status, scope)
 
     def _is_good(self, standing: _Standing, secret: str) -> bool:
@@ -207,7 +210,7 @@ class Callers:
             found = self._store.get_tenant(tenant)
         except NotFoundError:
             return _TenantState("deleted", 1.0)
-        return _TenantState(found.status, found.weight)
+        return _TenantState(found.status, found.weight, _some(found.limits))
 
     async def _ask(
         self, what: str, memory: Memory[str, T], key: str, question: Callable[[], T], address: str | None
@@ -273,7 +276,8 @@ class Callers:
         self._guesses.found(address, public)
         found, standing = said.found, _standing_of(said.found)
         self._keys.keep({public: standing}, asked)
-        self._tenants.keep({found.key.tenant: _TenantState(found.status, found.weight)}, asked_tenant)
+        tenant = _TenantState(found.status, found.weight, _some(found.tenant_limits))
+        self._tenants.keep({found.key.tenant: tenant}, asked_tenant)
         return standing
 
     def changed(self, changes: Sequence[Change]) -> None:
@@ -322,8 +326,15 @@ def _bearer(authorization: str | None) -> str | None:
 def _standing_of(found: FoundKey) -> _Standing:
     key = found.key
     scopes = frozenset(Scope(scope) for scope in key.scopes)
-    principal = Principal(key.tenant, key.name, scopes, found.weight, key.id, key.tasks)
+    principal = Principal(
+        key.tenant, key.name, scopes, found.weight, key.id, key.tasks, limits=_some(key.limits)
+    )
     return _Standing(principal, found.digest, key.revoked_at is not None, key.expires_at)
+
+
+def _some(limits: L) -> L | None:
+    """Limits, where there are any."""
+    return limits if limits.document() else None
 
 
 def _see(asked: asyncio.Task[Any]) -> None:

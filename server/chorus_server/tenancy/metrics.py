@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chorus_server.metrics import Counter, Gauge, MetricsRegistry
+from prompts_store.budgets.records import LIMIT_NAMES
 
 
 class TenancyMetrics:
@@ -15,6 +16,31 @@ class TenancyMetrics:
             "Keys looked up in the database: `found`, `unknown`, or `refused` for too many unknown ones.",
             ("result",),
         )
+
+
+class BudgetMetrics:
+    """What limits refuse, and how leasing goes."""
+
+    def __init__(self, registry: MetricsRegistry) -> None:
+        self.refused = Counter(
+            registry,
+            "chorus_budget_refusals_total",
+            "Requests refused by a limit of their tenant or key, by the limit.",
+            ("limit",),
+        )
+        self.warnings = Counter(
+            registry,
+            "chorus_budget_warnings_total",
+            "Soft limits that were passed: once a month for each in each process.",
+            ("limit",),
+        )
+        self.failures = Counter(
+            registry,
+            "chorus_budget_lease_failures_total",
+            "Times that the database could not be asked for budgets.",
+        )
+        for name in LIMIT_NAMES:
+            self.refused.inc(0, name)
 
 
 class UsageMetrics:

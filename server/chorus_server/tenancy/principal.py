@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from prompts_store.tenants.task_patterns import matches_any
 
 
@@ -37,6 +38,7 @@ class Principal:
         key: id of the key in the store; None for one from a file, and for a caller without any.
         tasks: patterns of the tasks and ensembles that the key may name, see `task_patterns`; None for any.
         keyless: whether no key was needed.
+        limits, tenant_limits: what the key may use, and what its tenant; None for no limit.
     """
 
     tenant: str
@@ -46,6 +48,8 @@ class Principal:
     key: str | None = None
     tasks: tuple[str, ...] | None = None
     keyless: bool = False
+    limits: KeyLimits | None = None
+    tenant_limits: TenantLimits | None = None
 
     def may_name(self, name: str, owner: str | None = None) -> bool:
         """Whether the key may name this task or ensemble of its tenant, or of another owner."""

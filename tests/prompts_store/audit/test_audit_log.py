@@ -161,6 +161,8 @@ UNTOLD = {
     "drop_changes",
     # Usage keeps its own log.
     "record_usage", "drop_usage", "drop_usage_of",
+    # What processes may spend; usage says what they spent.
+    "lease_budgets", "drop_budgets", "drop_budgets_of",
 }  # fmt: skip
 
 READS = {

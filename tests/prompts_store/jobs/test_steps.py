@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prompts_store import PromptStore
-from prompts_store.errors import InvalidError, LimitError, ReachedLimit
+from prompts_store.errors import InvalidError, LimitError, Quota
 from prompts_store.jobs.records import Job, Lease
 from prompts_store.tenants.limits import Budget, TenantLimits, TenantMonthlyAmounts
 from prompts_store.testing import FakeClock
@@ -46,8 +46,8 @@ def test_a_job_takes_its_steps_and_gives_back_what_it_did_not_do(store: PromptSt
     assert used(store) == 60, "before it has done anything"
     with pytest.raises(LimitError) as caught:
         create(store, 41)
-    assert caught.value.code == "limit_reached"
-    assert caught.value.limit == ReachedLimit("per_month.training_steps", "month", 100, 60)
+    assert caught.value.code == "limit_exceeded"
+    assert caught.value.quota == Quota("per_month.training_steps", "month", 100, 60)
     assert caught.value.retry_after_seconds == 2 * DAY, "from January 30th until February"
     assert len(store.list_jobs("acme", "tuning").items) == 1
     lease = begun(store, 25)
@@ -128,14 +128,14 @@ def test_beyond_the_soft_limit_a_job_is_made_and_says_so(store: PromptStore) -> 
     assert [event.kind for event in store.job_events("acme", first.id)] == ["status"]
     _, told = store.job_events("acme", second.id)
     limit = {
-        "name": "per_month.training_steps",
+        "limit": "per_month.training_steps",
         "window": "month",
-        "limit": 50,
+        "most": 50,
         "used": 51,
-        "subject": "tenant",
+        "of": "tenant",
     }
     assert (told.kind, told.data) == ("soft_limit", limit)
-    assert store.soft_limit("acme") == ReachedLimit(**limit)  # type: ignore[arg-type]
+    assert store.soft_limit("acme") == Quota(**limit)  # type: ignore[arg-type]
     store.cancel_job("acme", second.id)
     assert store.soft_limit("acme") is None
 

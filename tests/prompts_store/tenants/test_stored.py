@@ -12,7 +12,7 @@ from alembic import command
 from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.migrate import alembic_config
-from prompts_store.errors import LimitError, ReachedLimit
+from prompts_store.errors import LimitError, Quota
 from prompts_store.tenants import stored
 from prompts_store.tenants.limits import StoredAmounts, TenantLimits
 from prompts_store.tenants.records import StoredUse
@@ -66,8 +66,8 @@ def test_a_full_tenant_gets_no_new_version(
     for task in ("sst2", "new"):
         with pytest.raises(LimitError) as caught:
             publish(store, 3, task)
-        assert caught.value.code == "limit_reached"
-        assert caught.value.limit == ReachedLimit(f"stored.{name}", None, limit, used)
+        assert caught.value.code == "limit_exceeded"
+        assert caught.value.quota == Quota(f"stored.{name}", None, limit, used)
     assert store.stored_use("acme") == before and len(store.list_tasks("acme").items) == 1
     assert not publish(store, 2), "the same manifest again is no new version"
     store.delete_version("acme", "sst2", 2)
@@ -86,7 +86,7 @@ def test_an_upload_is_refused_before_it_comes_unless_it_may_be_a_repetition(stor
     store.check_file_room("acme", 10)
     with pytest.raises(LimitError) as caught:
         store.check_file_room("acme", 11)
-    assert caught.value.limit == ReachedLimit("stored.file_bytes", None, 10, 0)
+    assert caught.value.quota == Quota("stored.file_bytes", None, 10, 0)
 
 
 def test_a_file_that_does_not_fit_leaves_nothing(store: PromptStore) -> None:
@@ -94,7 +94,7 @@ def test_a_file_that_does_not_fit_leaves_nothing(store: PromptStore) -> None:
     example_file(store, b"123456")
     with pytest.raises(LimitError) as caught:
         example_file(store, b"12345")
-    assert caught.value.limit == ReachedLimit("stored.file_bytes", None, 10, 6)
+    assert caught.value.quota == Quota("stored.file_bytes", None, 10, 6)
     example_file(store, b"1234")
     assert [file.size_bytes for file in store.list_files("acme").items] == [4, 6]
     report = store.check()
@@ -193,7 +193,7 @@ def test_unfinished_jobs_have_the_tenants_own_limit_or_the_default(
     with pytest.raises(LimitError) as caught:
         create()
     assert caught.value.code == "too_many_jobs"
-    assert caught.value.limit == ReachedLimit("stored.unfinished_jobs", None, 3, 3)
+    assert caught.value.quota == Quota("stored.unfinished_jobs", None, 3, 3)
     store.cancel_job("acme", first)
     create()
     with pytest.raises(LimitError):
@@ -201,4 +201,4 @@ def test_unfinished_jobs_have_the_tenants_own_limit_or_the_default(
     store.update_tenant("acme", limits=TenantLimits())
     with pytest.raises(LimitError, match="2 is the limit") as caught:
         create()
-    assert caught.value.limit is None, "the default is nobody's own"
+    assert caught.value.quota is None, "the default is nobody's own"

@@ -244,7 +244,8 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     """The error of an answer, after checking its shape."""
     body = answer.json()
     assert set(body) == {"error"}, body
-    assert set(body["error"]) == {"code", "message", "field", "request_id"}
+    quota = {"quota"} if body["error"]["code"] == "limit_exceeded" else set()
+    assert set(body["error"]) == {"code", "message", "field", "request_id"} | quota
     assert body["error"]["request_id"] == answer.headers["x-request-id"]
     error: dict[str, Any] = body["error"]
     return error

@@ -19,6 +19,7 @@ from chorus_server.changes.memory import Memory
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from tests.server.api.api_harness import ApiServer, error_of
 
 OPERATOR = "an-operator-of-tests-0123456789"
@@ -158,6 +159,24 @@ def test_an_expiry_needs_no_reading(pair: Pair) -> None:
     now = callers._now
     callers._now = lambda: now() + timedelta(days=40_000)
     assert pair.ask(key) == (401, "unauthenticated")
+
+
+def test_a_changed_limit_counts(pair: Pair) -> None:
+    key_id, key = make_key(pair)
+    store, free = pair.one.store, TenantLimits()
+    none = {"per_minute": {"requests": 0}}
+    assert pair.ask(key) == (200, None)
+    for change in (
+        lambda limits: store.update_tenant("acme", limits=limits),
+        lambda limits: store.update_key("acme", key_id, limits=KeyLimits.model_validate(limits.document())),
+    ):
+        change(TenantLimits.model_validate(none))
+        assert pair.ask(key) == (200, None)  # control
+        pair.read()
+        assert pair.ask(key) == (429, "limit_exceeded")
+        change(free)
+        pair.read()
+        assert pair.ask(key) == (200, None)
 
 
 def test_a_changed_weight_reaches_the_fair_queue(pair: Pair) -> None:

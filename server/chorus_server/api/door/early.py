@@ -10,18 +10,29 @@ from fastapi import Request
 
 from chorus_server.api.http.context import context_of
 from chorus_server.api.services import Services, services_of
-from chorus_server.errors import InvalidInputError
+from chorus_server.errors import InvalidInputError, QuotaExceededError
 from chorus_server.settings import Settings
 from chorus_server.tenancy.principal import Principal, Scope
+from chorus_server.tenancy.quota import quota_headers
 
 
-def check_early(services: Services, caller: Principal, deadline_seconds: float | None) -> None:
-    """Refuse any request that the engine would refuse from this caller, whatever its content; see
-    `Engine.check`.
+def check_early(
+    services: Services, caller: Principal, deadline_seconds: float | None, headers: dict[str, str]
+) -> None:
+    """Refuse any request that the caller's limits or the engine would refuse, whatever its content; see
+    `Budgets.check` and `Engine.check`.
+
+    Args:
+        headers: of the answer; how the limits stand is added if one refuses.
 
     Raises:
         OverloadedError, QuotaExceededError: these say when to try again.
     """
+    try:
+        services.budgets.check(caller)
+    except QuotaExceededError:
+        headers.update(quota_headers(services.budgets.limits_of(caller)))
+        raise
     if services.serving is not None and services.serving.engine.crowded:
         services.serving.engine.check(caller.tenant, caller.weight, deadline_seconds)
 
@@ -46,4 +57,5 @@ def refuse_early(request: Request, scope: Scope | None) -> None:
     """
     caller, services = context_of(request).principal, services_of(request)
     if scope is Scope.INFER and caller is not None:
-        check_early(services, caller, services.settings.max_deadline_seconds)
+        seconds = services.settings.max_deadline_seconds
+        check_early(services, caller, seconds, context_of(request).headers)

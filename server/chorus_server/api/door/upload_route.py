@@ -18,7 +18,7 @@ from prompts_store.errors import StoreError
 _API_CODES = """
     invalid_input invalid_json unknown_field unsupported_media_type too_large unauthenticated forbidden
     foreign_origin unknown_host unknown_task not_ready shutting_down overloaded internal
-    invalid_name invalid_template invalid_labels conflict store_unavailable limit_reached
+    invalid_name invalid_template invalid_labels conflict store_unavailable limit_exceeded
 """
 
 UPLOAD_REASONS: frozenset[str] = frozenset([*map(str, REASONS), *_API_CODES.split(), OTHER])

@@ -88,7 +88,10 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = context.request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = context.request_id
+                for name, value in context.headers.items():
+                    headers[name] = value
             await send(message)
 
         try:

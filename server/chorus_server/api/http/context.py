@@ -58,6 +58,7 @@ class RequestContext:
         principal: the caller; None until authorised.
         body: the memory that its body takes; None if no body was read.
         settle: the one of its `Arrival`.
+        headers: that its answer has besides its own.
     """
 
     request_id: str = field(default_factory=new_request_id)
@@ -65,6 +66,7 @@ class RequestContext:
     principal: Principal | None = None
     body: BodyShare | None = None
     settle: Callable[[], None] = _nothing
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def open_context(scope: Scope) -> RequestContext:

@@ -1,4 +1,5 @@
-"""Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`.
+"""Every failure becomes one JSON shape: `{"error": {"code", "message", "field", "request_id"}}`. Where a
+limit is used up, `quota` says which.
 
 The table `STORE_STATUS` gives each error code of the store its status. A test fails if a code is missing
 there.
@@ -32,7 +33,7 @@ from chorus_server.errors import (
     ShuttingDownError,
 )
 from chorus_server.validation import input_error
-from prompts_store.errors import ArtifactError, InvalidError, LimitError, StoreError
+from prompts_store.errors import ArtifactError, InvalidError, Quota, StoreError
 
 LOG = logging.getLogger("chorus.api")
 
@@ -65,13 +66,13 @@ STORE_STATUS: dict[str, int] = {
     "corrupt_blob": 500,
     "corrupt_file": 500,
     "too_large": 413,
-    "limit_reached": 429,
+    "limit_exceeded": 429,
     "too_many_jobs": 429,
 }
 """HTTP status by error code. Any other code of an InvalidError, such as an ArtifactError's reason, is a
 400."""
 
-RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0, "limit_reached": 60.0}
+RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0, "limit_exceeded": 60.0}
 """Seconds until a retry, by error code; one second for others. A job takes minutes, and somebody has to
 delete what is stored: nobody knows when."""
 
@@ -104,15 +105,17 @@ def status_of(error: Exception) -> int:
 
 
 def error_body(error: ChorusError | StoreError, request_id: str) -> dict[str, Any]:
-    """The object under `error`; with `limit`, if a limit of the tenant's or the key's was reached."""
-    limit = {"limit": asdict(error.limit)} if isinstance(error, LimitError) and error.limit else {}
-    return {
+    """The object under `error`; with `quota`, if a limit of the tenant's or the key's was reached."""
+    body = {
         "code": error.code,
         "message": clean(error.message),
         "field": clean(error.field) if error.field else None,
         "request_id": request_id,
-        **limit,
     }
+    quota = getattr(error, "quota", None)
+    if quota is None:
+        return body
+    return body | {"quota": asdict(quota) if isinstance(quota, Quota) else quota}
 
 
 def clean(text: str) -> str:

@@ -22,9 +22,10 @@ from chorus_server.api.inference.submit import cancel
 from chorus_server.api.inference.turns import in_turns
 from chorus_server.api.services import Services, Serving, services_of
 from chorus_server.engine.handle import RequestHandle
-from chorus_server.engine.requests import Origin, Request
+from chorus_server.engine.requests import Origin, Priority, Request
 from chorus_server.errors import CancelledError, ChorusError, DeadlineExceededError
 from chorus_server.tenancy.principal import Principal
+from chorus_server.tenancy.quota import quota_headers
 from prompts_store.records import PromptVersion
 
 LONG_TEXT_BYTES = 20_000
@@ -39,8 +40,10 @@ class Call:
     """The caller, and what the call needs.
 
     Attributes:
+        priority: the class of its requests within the tenant.
         deadline: when the answer must be ready, on the clock; None waits for ever.
         settle: called when the engine has all requests.
+        headers: of the answer, whatever it is; what may still be used is told there.
         clock: gives monotonic seconds.
     """
 
@@ -50,13 +53,48 @@ class Call:
     request_id: str
     deadline: float | None
     settle: Callable[[], None]
+    headers: dict[str, str]
+    priority: Priority = "interactive"
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
+        """`reserve` and `submit_reserved`."""
+        await self.reserve(requests)
+        return await self.submit_reserved(requests)
+
+    async def reserve(self, requests: Sequence[Request]) -> None:
+        """Take what the requests may cost out of what the caller may use.
+
+        Raises:
+            QuotaExceededError: it is too much.
+            DeadlineExceededError: the database did not say in time.
+        """
+        budgets = self.services.budgets
+        try:
+            async with self.in_time():
+                await budgets.reserve(self.principal, requests)
+        finally:
+            self.headers.update(quota_headers(budgets.limits_of(self.principal)))
+
+    def release(self, requests: Sequence[Request]) -> None:
+        """Give back what was reserved for requests that the engine never had."""
+        self.services.budgets.release(request.origin.request_id for request in requests)
+
+    async def submit_reserved(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
         """Submit requests to the engine, all at the same instant. Many are submitted off the event loop.
 
         Raises OverloadedError if too many calls wait for the text threads.
         """
+        try:
+            answers = await self._submit_all(requests)
+        except BaseException:
+            self.release(requests)
+            raise
+        pairs = zip(requests, answers, strict=True)
+        self.release([request for request, answer in pairs if isinstance(answer, ChorusError)])
+        return answers
+
+    async def _submit_all(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
         submit_all = self.serving.engine.submit_all
         try:
             if len(requests) <= FEW_ITEMS:
@@ -85,6 +123,7 @@ class Call:
             tenant=self.principal.tenant,
             task=item.task_name,
             weight=self.principal.weight,
+            priority=self.priority,
             deadline_seconds=self.left(),
             key=self.principal.key or "",
             digest=item.version.manifest.digest if item.version is not None else "",
@@ -113,7 +152,9 @@ def _late() -> DeadlineExceededError:
     )
 
 
-def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float | None) -> Call:
+def call_of(
+    request: HttpRequest, principal: Principal, deadline_seconds: float | None, priority: Priority
+) -> Call:
     """The call that an HTTP request makes. Its deadline counts from when the request arrived.
 
     Raises:
@@ -126,8 +167,10 @@ def call_of(request: HttpRequest, principal: Principal, deadline_seconds: float 
     serving = services.ready()
     seconds = deadline_of(deadline_seconds, services.settings)
     deadline = None if seconds is None else context.started + seconds
-    call = Call(services, serving, principal, context.request_id, deadline, context.settle)
-    check_early(services, principal, call.left())
+    call = Call(
+        services, serving, principal, context.request_id, deadline, context.settle, context.headers, priority
+    )
+    check_early(services, principal, call.left(), context.headers)
     return call
 
 

@@ -26,7 +26,7 @@ class GenerationStream(EventResponse):
     Args:
         call: the call that it answers.
         items: prepared, in order.
-        requests: the engine's request for each item.
+        requests: the engine's request for each item, for which the caller's limits have room.
         held: closed when the stream ends.
     """
 
@@ -47,7 +47,7 @@ class GenerationStream(EventResponse):
         """Send every item's events as they come. Handles merge unread events, so a slow caller uses no more
         memory."""
         async with (
-            submitted(self._call.submit, self._requests) as handles,
+            submitted(self._call.submit_reserved, self._requests) as handles,
             asyncio.TaskGroup() as group,
         ):
             for index, handle in enumerate(handles):

@@ -26,7 +26,8 @@ router = APIRouter(route_class=ChorusRoute, tags=["inference"])
 @router.post("/v1/classify", response_model=ClassifyAnswer, responses=INFERENCE_ERRORS)
 async def classify(request: Request, body: ClassifyBody, principal: MayInfer) -> Response:
     """Rank labels: a softmax over the sums of their tokens' log probabilities, `</s>` included."""
-    return await race(_answer(call_of(request, principal, body.deadline_seconds), body), request.receive)
+    call = call_of(request, principal, body.deadline_seconds, body.priority)
+    return await race(_answer(call, body), request.receive)
 
 
 async def _answer(call: Call, body: ClassifyBody) -> Response:

@@ -43,7 +43,7 @@ class Panel:
 @router.post("/v1/ensemble", response_model=EnsembleAnswer, responses=INFERENCE_ERRORS)
 async def ensemble(request: Request, body: EnsembleBody, principal: MayInfer) -> Response:
     """Majority vote. Members that share labels vote by ranking them, others by their greedy text."""
-    call = call_of(request, principal, body.deadline_seconds)
+    call = call_of(request, principal, body.deadline_seconds, body.priority)
     return await race(_answer(call, body), request.receive)
 
 

@@ -34,7 +34,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["inference"])
 )
 async def generate(request: Request, body: GenerateBody, principal: MayInfer) -> Response:
     """Generate text. With `stream`, the events are `token`, `result`, `error` and, last, `done`."""
-    call = call_of(request, principal, body.deadline_seconds)
+    call = call_of(request, principal, body.deadline_seconds, body.priority)
     if body.stream:
         return await _stream(call, body)
     return await race(_answer(call, body), request.receive)
@@ -53,6 +53,8 @@ async def _stream(call: Call, body: GenerateBody) -> Response:
     async with AsyncExitStack() as stack:
         items = await stack.enter_async_context(prepared_items(call, generate_items(body)))
         requests = await engine_requests(call, items, stream=True)
+        await call.reserve(requests)
+        stack.callback(call.release, requests)
         # From here the stream owns the held versions and releases them when it ends, however it ends.
         return GenerationStream(call, items, requests, stack.pop_all())
 

@@ -90,5 +90,7 @@ async def _queued(services: Services, job: Job, status: int = 200) -> Response:
     answer = json_response(job_json(job), status)
     passed = await services.library.read(services.library.store.soft_limit, job.tenant)
     if passed is not None:
-        answer.headers["X-Chorus-Soft-Limit"] = passed.name
+        answer.headers["Chorus-Budget-Warning"] = (
+            f'"tenant-training-steps-month";used={passed.used};soft={passed.most}'
+        )
     return answer

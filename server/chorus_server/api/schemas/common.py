@@ -25,16 +25,14 @@ class AnswerModel(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class LimitReached(AnswerModel):
-    """A limit of the caller's that leaves no room."""
+class QuotaDetail(AnswerModel):
+    """The limit that a request was refused for."""
 
-    name: str = Field(description="As in the limits of a tenant: `stored.prompts`.")
-    window: Literal["minute", "month"] | None = Field(
-        description="Null for what is kept or under way at one time."
-    )
-    limit: int
-    used: int = Field(description="Of the limit, before what was refused.")
-    subject: Literal["tenant", "key"] = Field(description="Whose limit it is.")
+    of: Literal["tenant", "key"]
+    limit: str = Field(description="Its path in the limits: `per_minute.requests`.")
+    window: Literal["minute", "month"] | None = Field(description="Null for what counts at one time.")
+    most: int
+    used: int = Field(description="By everybody with this tenant or key, before this request.")
 
 
 class ErrorDetail(AnswerModel):
@@ -44,7 +42,7 @@ class ErrorDetail(AnswerModel):
     message: str = Field(description="What was received, what was expected and what to do.")
     field: str | None = Field(description="Dotted path of the field at fault, if there is one.")
     request_id: str
-    limit: LimitReached | None = Field(None, description="Only with the limit of a tenant or a key.")
+    quota: QuotaDetail | None = Field(None, description="Only with the code `limit_exceeded`.")
 
 
 class ErrorAnswer(AnswerModel):

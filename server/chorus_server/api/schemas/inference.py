@@ -19,6 +19,7 @@ from chorus_server.api.schemas.common import (
     Weight,
     documented,
 )
+from chorus_server.engine.requests import Priority
 from chorus_server.engine.sampling import SETTINGS, Setting
 from chorus_server.validation import Items, RequestModel
 
@@ -33,6 +34,14 @@ Deadline = Annotated[
 Truncate = Annotated[
     bool | None,
     Field(default=None, description="Cut a text that is too long, and say so, instead of refusing it."),
+]
+PriorityClass = Annotated[
+    Priority,
+    Field(
+        default="interactive",
+        description="`interactive` goes first among the tenant's requests; `batch` gets the rest of its "
+        "share, and at least a tenth.",
+    ),
 ]
 Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
 
@@ -81,6 +90,7 @@ class GenerateBody(GenerationSettings):
     truncate: Truncate
     stream: bool = Field(False, description="Answer with server-sent events.")
     deadline_seconds: Deadline
+    priority: PriorityClass
 
 
 class ClassifyBody(RequestModel):
@@ -96,6 +106,7 @@ class ClassifyBody(RequestModel):
     labels: Labels | None = Field(None, description="By default the version's own labels.")
     truncate: Truncate
     deadline_seconds: Deadline
+    priority: PriorityClass
 
 
 class EnsembleBody(RequestModel):
@@ -122,6 +133,7 @@ class EnsembleBody(RequestModel):
     max_new_tokens: int | None = Field(None, ge=1)
     truncate: Truncate
     deadline_seconds: Deadline
+    priority: PriorityClass
 
 
 class Usage(AnswerModel):

@@ -168,7 +168,6 @@ class OwnTenant(AnswerModel):
     display_name: str
     weight: float
     status: TenantStatus
-    limits: TenantLimits
 
 
 class OwnKey(AnswerModel):
@@ -178,12 +177,25 @@ class OwnKey(AnswerModel):
     public: str | None
     name: str
     tasks: list[str] | None
-    limits: KeyLimits
     expires_at: datetime | None
 
 
-class RequestLimits(AnswerModel):
-    """What one request may ask for, and how many jobs may be unfinished."""
+class LimitLeft(AnswerModel):
+    """What is left of one limit, now."""
+
+    of: Literal["tenant", "key"]
+    limit: str = Field(description="Its path: `per_minute.requests`.")
+    most: int | None = Field(description="Null for one that only warns.")
+    soft: int | None
+    used: int = Field(description="Or reserved, for what is being answered.")
+    left: int | None
+    full_in_seconds: float | None = Field(
+        description="Until all of it may be used again; null for what is kept."
+    )
+
+
+class OwnLimits(AnswerModel):
+    """What one request may ask for, how many jobs may be unfinished, and what may be used over time."""
 
     max_body_bytes: int
     max_upload_bytes: int
@@ -191,28 +203,9 @@ class RequestLimits(AnswerModel):
     max_labels: int
     max_deadline_seconds: float
     max_unfinished_jobs: int
-
-
-class StoredLeft(AnswerModel):
-    """How much more the tenant may keep; null without a limit."""
-
-    prompts: int | None
-    prompt_bytes: int | None
-    file_bytes: int | None
-    unfinished_jobs: int | None
-
-
-class MonthLeft(AnswerModel):
-    """How much more the tenant may use in this calendar month, UTC; null without a hard limit."""
-
-    training_steps: int | None
-
-
-class Left(AnswerModel):
-    """What is left of the tenant's limits."""
-
-    stored: StoredLeft
-    per_month: MonthLeft
+    tenant: TenantLimits = Field(description="What the tenant may use; empty for no limits.")
+    key: KeyLimits = Field(description="What the key may use of that.")
+    left: list[LimitLeft] = Field(description="Of each limit that there is.")
 
 
 class MeAnswer(AnswerModel):
@@ -221,5 +214,4 @@ class MeAnswer(AnswerModel):
     tenant: OwnTenant
     key: OwnKey | None = Field(description="Null where no key was needed.")
     scopes: list[Scope]
-    limits: RequestLimits
-    left: Left
+    limits: OwnLimits

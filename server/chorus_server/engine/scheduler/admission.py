@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.requests import Priority
+from chorus_server.engine.scheduler.fair_queue import BATCH_SHARE
 from chorus_server.engine.scheduler.journal import Journal
 from chorus_server.engine.scheduler.rates import ServiceRate
 from chorus_server.engine.scheduler.tickets import Ticket
@@ -19,11 +21,31 @@ for what an estimate cannot know. Under overload, every admitted request waits a
 
 @dataclass(slots=True)
 class _Queued:
-    """The waiting requests of one tenant."""
+    """The waiting requests of one tenant. `urgent` counts those of class `interactive`, and `batch` is the
+    work of the others."""
 
     weight: float = 1.0
     requests: int = 0
+    urgent: int = 0
     work: float = 0.0
+    batch: float = 0.0
+
+    def count(self, ticket: Ticket, sign: int) -> None:
+        """Add (1) or take away (-1) a request."""
+        self.requests += sign
+        self.work += sign * ticket.work
+        if ticket.origin.priority == "batch":
+            self.batch += sign * ticket.work
+        else:
+            self.urgent += sign
+
+    def before(self, priority: Priority, work: float, beside: float) -> float:
+        """The tenant's work that is done before a request of a class that asks for `work`; `beside` of what
+        waits came with it."""
+        if priority == "batch":
+            return self.work - beside
+        mine = self.work - self.batch - beside
+        return mine + min(self.batch, (mine + work) * BATCH_SHARE / (1 - BATCH_SHARE))
 
 
 class AdmissionControl:
@@ -82,8 +104,7 @@ class AdmissionControl:
             self._waiting.add(ticket.key)
             line = self._lines.setdefault(ticket.origin.tenant, _Queued())
             line.weight = ticket.origin.weight
-            line.requests += 1
-            line.work += ticket.work
+            line.count(ticket, 1)
             self._work += ticket.work
 
     def check(
@@ -95,7 +116,7 @@ class AdmissionControl:
         coming: int = 0,
         steps: int = 1,
     ) -> None:
-        """Refuse what `admit` would refuse from this tenant, whatever the request is.
+        """Refuse what `admit` would refuse from this tenant, whatever the request is and of whichever class.
 
         Args:
             seconds: from the request's arrival to its deadline.
@@ -107,10 +128,11 @@ class AdmissionControl:
         """
         with self._lock:
             line = self._lines.get(tenant) or _Queued()
-            self._check_bounds(line, coming)
+            self._check_bounds(line, "interactive", coming)
             if seconds is not None:
                 each = self._work / max(1, len(self._waiting))
-                ahead = self._ahead(line.work, weight, 0.0, line) + coming * each
+                mine = line.before("interactive", 0.0, 0.0)
+                ahead = self._ahead(mine, weight, 0.0, line) + coming * each
                 self._check_deadline(ahead, steps, seconds, now)
 
     def dispatched(self, tickets: Sequence[Ticket], now: float) -> None:
@@ -162,8 +184,7 @@ class AdmissionControl:
         self._waiting.remove(ticket.key)
         self._work -= ticket.work
         line = self._lines[ticket.origin.tenant]
-        line.requests -= 1
-        line.work -= ticket.work
+        line.count(ticket, -1)
         if not line.requests:
             del self._lines[ticket.origin.tenant]
 
@@ -177,12 +198,13 @@ class AdmissionControl:
         if origin.request_id in self._permits:
             raise ConflictError(f"A request with id {origin.request_id} is under way.", field="request_id")
         line = self._lines.get(origin.tenant) or _Queued()
-        self._check_bounds(line)
+        self._check_bounds(line, origin.priority)
         if ticket.deadline is not None:
-            ahead = self._ahead(line.work - beside, origin.weight, ticket.work, line)
+            mine = line.before(origin.priority, ticket.work, beside)
+            ahead = self._ahead(mine, origin.weight, ticket.work, line)
             self._check_deadline(ahead, ticket.steps, ticket.deadline - now, now)
 
-    def _check_bounds(self, line: _Queued, coming: int = 0) -> None:
+    def _check_bounds(self, line: _Queued, priority: Priority, coming: int = 0) -> None:
         mine, bound = line.requests, self._config.max_queued_per_tenant
         if bound is not None and mine >= bound:
             raise QuotaExceededError(
@@ -190,9 +212,11 @@ class AdmissionControl:
                 retry_after_seconds=self._rate.retry_after(line.work),
             )
         most = self._config.max_queued_requests
-        # A full queue must not lock out a tenant that has nothing in it.
-        if not mine:
-            most += max(1, most // 8) if self._waiting else 0
+        # A full queue must not lock out a tenant with little in it, nor interactive requests behind batch.
+        spare = max(1, most // 8) if self._waiting else 0
+        before = line.urgent if priority == "interactive" else mine
+        if before < max(1, spare // (len(self._lines) + 1)):
+            most += spare
         waiting = len(self._waiting) + coming
         if waiting >= most:
             raise OverloadedError(

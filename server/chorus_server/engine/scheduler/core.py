@@ -82,9 +82,7 @@ class Scheduler:
         self._queue: FairQueue[Ticket] = queue if queue is not None else FairQueue()
         self._rows = PromptRows(prompt_row_capacity)
         self._shares = Shares(config.tenant_memory_seconds, ports.clock)
-        self._slots = SlotTable(
-            ladder.blocks, config.reserved_slots, config.decode_tokens_per_dispatch, self._shares.below
-        )
+        self._slots = SlotTable(ladder.blocks, config.reserved_slots, self._shares.below)
         buckets = BucketChooser(ladder, config)
         self._batcher = Batcher(config, self._queue, self._rows, self._slots, host, buckets, vocab_size)
         self._loading = Loading(host, ports.fetch, config.loader_threads, self._enqueue)
@@ -154,12 +152,11 @@ class Scheduler:
 
         Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
         """
+        if self._in_flight and self._policy.waits_for_results():
+            return None
         head = self._queue.head()
-        if self._policy.may_prefill(head):
-            if self._in_flight and self._policy.waits_for_results(head):
-                return None
-            if (step := self._plan_batch()) is not None:
-                return step
+        if self._policy.may_prefill(head) and (step := self._plan_batch()) is not None:
+            return step
         return self._plan_decode()
 
     def dispatched(self, step: Step) -> None:

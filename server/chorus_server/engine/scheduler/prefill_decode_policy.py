@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from chorus_server.engine.scheduler.fair_queue import Waiting
 from chorus_server.engine.scheduler.shares import Shares
@@ -20,12 +20,12 @@ class PrefillDecodePolicy:
     costs the same however few of its slots are in use. So while only one tenant has requests, a block delays
     the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
 
-    A tenant is *quiet* while it holds less than half its fair share of all slots, and *busy* while it holds
-    more than its share. A quiet tenant's request may be encoded before the decode step that is due, once
-    between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
-    a tenant within its share decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode
-    steps after a full prefill step, and for fewer after a smaller one. Then fewer and fuller prefill steps of
-    others come between the quiet tenant's tokens.
+    A tenant is *quiet* while it holds less than half its fair share of the slots of every shape, and *busy*
+    while it holds more than its share of some. A quiet tenant's request may be encoded before the decode step
+    that is due, once between two decode steps. A busy tenant's request waits for one decode step after each
+    prefill step while a tenant within its share decodes. While a quiet tenant decodes, it waits for
+    `protect_rounds` decode steps after a full prefill step, and for fewer after a smaller one. Then fewer and
+    fuller prefill steps of others come between the quiet tenant's tokens.
     """
 
     def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
@@ -51,14 +51,15 @@ class PrefillDecodePolicy:
             return not any(self._due(block) for block in wanting)
         return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
 
-    def waits_for_results(self, head: Waiting[Ticket] | None) -> bool:
-        """Whether to plan a prefill step of `head` only when nothing is in flight. A busy tenant's prefill
-        step that queues behind another step would delay a quiet tenant's next request by both."""
-        if head is None or self._shares.alone:
+    def waits_for_results(self) -> bool:
+        """Whether to plan a step only when nothing is in flight. A step that queues behind another delays a
+        quiet tenant's next request by both, and is planned before it is known which slots come free."""
+        if self._shares.alone:
             return False
-        held, total = self._slots.held_by_tenant(), self._slots.total
-        quiet = any(2 * held[name] < self._shares.fair(name, total) for name in self._shares.tenants)
-        return quiet and held[head.tenant] > self._shares.fair(head.tenant, total)
+        held = self._slots.parts_held()
+        return any(self._quiet(name, held) for name in self._shares.tenants) and any(
+            part > self._shares.fair(name, 1) for name, part in held.items()
+        )
 
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
         """The block that decodes now: one that delays the next prefill step, else the one that has waited
@@ -92,13 +93,15 @@ class PrefillDecodePolicy:
 
     def _owed(self, head: Waiting[Ticket]) -> int:
         """How many decode steps are due before the next prefill step, if there are several tenants."""
-        held, total = self._slots.held_by_tenant(), self._slots.total
-        fair = {name: self._shares.fair(name, total) for name in (*held, head.tenant)}
-        if 2 * held[head.tenant] < fair[head.tenant]:
+        held = self._slots.parts_held()
+        if self._quiet(head.tenant, held):
             # A score holds no slot, so its tenant would always look quiet.
             return 1 if self._jumped or head.item.kind == "score" else 0
-        within = [name for name, count in held.items() if count <= fair[name]]
-        if held[head.tenant] <= fair[head.tenant] or not within:
+        within = [name for name, part in held.items() if part <= self._shares.fair(name, 1)]
+        if held.get(head.tenant, 0.0) <= self._shares.fair(head.tenant, 1) or not within:
             return int(self._share)
-        quiet = any(2 * held[name] < fair[name] for name in within)
+        quiet = any(self._quiet(name, held) for name in within)
         return max(1, int(self._share * (self._protect_rounds if quiet else 1)))
+
+    def _quiet(self, tenant: str, held: Mapping[str, float]) -> bool:
+        return 2 * held.get(tenant, 0.0) < self._shares.fair(tenant, 1)

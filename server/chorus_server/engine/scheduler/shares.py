@@ -31,7 +31,7 @@ class Shares:
             self._seen = {name: at for name, at in self._seen.items() if now - at[0] <= self._memory}
             self._weights = sum(weight for _, weight in self._seen.values())
 
-    def fair(self, tenant: str, total: int) -> float:
+    def fair(self, tenant: str, total: float) -> float:
         """The tenant's fair part of `total`."""
         mine = self._seen.get(tenant, (0.0, 1.0))[1]
         return total * mine / max(self._weights, mine)

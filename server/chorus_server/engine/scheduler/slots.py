@@ -125,22 +125,19 @@ tenant is below its fair share."""
 class SlotTable:
     """All blocks.
 
-    `kept_free` slots of each shape are kept for tenants for whom `below_share` is true, unless a slot is sure
-    to end within two dispatches of `decode_tokens`. A ticket that finds no place may *reserve* a block for
-    the rest of one planning pass. Tickets behind it in the fair order then leave that block alone, so that it
-    empties (to change its mode) or gathers enough free slots (for a large group).
+    `kept_free` slots of each shape are kept for tenants for whom `below_share` is true. A ticket that finds
+    no place may *reserve* a block for the rest of one planning pass. Tickets behind it in the fair order then
+    leave that block alone, so that it empties (to change its mode) or gathers enough free slots (for a large
+    group).
     """
 
-    def __init__(
-        self, shapes: Sequence[BlockShape], kept_free: int, decode_tokens: int, below_share: MayTakeLast
-    ) -> None:
+    def __init__(self, shapes: Sequence[BlockShape], kept_free: int, below_share: MayTakeLast) -> None:
         self.blocks = [Block(index, shape) for index, shape in enumerate(shapes)]
         self._by_shape: dict[BlockShape, list[Block]] = {}
         for block in self.blocks:
             self._by_shape.setdefault(block.shape, []).append(block)
         self._held: Counter[tuple[BlockShape, str]] = Counter()
         self._kept_free = kept_free
-        self._decode_tokens = decode_tokens
         self._below_share = below_share
         self._reservations: dict[int, _Reservation] = {}
         self._accepted: set[Ticket] = set()
@@ -211,12 +208,14 @@ class SlotTable:
             del self._held[held]
         ticket.block, ticket.slots = None, ()
 
-    def held_by_tenant(self) -> Counter[str]:
-        """How many slots each tenant holds, over all shapes."""
-        held: Counter[str] = Counter()
-        for (_, tenant), slots in self._held.items():
-            held[tenant] += slots
-        return held
+    def parts_held(self) -> dict[str, float]:
+        """The part of the slots that each tenant holds, in [0, 1]: of the shape of which it holds the largest
+        part, because slots of other shapes may be of no use to it."""
+        parts: dict[str, float] = {}
+        for (shape, tenant), slots in self._held.items():
+            total = sum(block.shape.slots for block in self._by_shape[shape])
+            parts[tenant] = max(parts.get(tenant, 0.0), slots / total)
+        return parts
 
     def _find(self, ticket: Ticket) -> tuple[Block, tuple[int, ...]] | None:
         shape = ticket.fit.shape
@@ -239,16 +238,7 @@ class SlotTable:
         total = sum(block.shape.slots for block in blocks)
         free = total - sum(len(block.busy) for block in blocks)
         held = self._held[(shape, ticket.origin.tenant)]
-        kept_free = self._kept_free if self._full_for_long(blocks) else 0
-        return free - ticket.fit.slots >= kept_free or self._below_share(ticket, held, total)
-
-    def _full_for_long(self, blocks: Sequence[Block]) -> bool:
-        """Whether no slot is sure to end soon. If one is, no slot needs to be kept free for a quiet
-        tenant."""
-        soon = 2 * self._decode_tokens
-        return all(
-            use.limit - use.planned > soon for block in blocks for use in block.uses.values() if not use.over
-        )
+        return free - ticket.fit.slots >= self._kept_free or self._below_share(ticket, held, total)
 
     def _reserve(self, ticket: Ticket, shape: BlockShape) -> bool:
         """Reserve a block if that helps. False if the ticket may not, because its tenant holds enough."""

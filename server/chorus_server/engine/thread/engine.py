@@ -60,6 +60,8 @@ class Engine:
             ends the process.
         journal: where admissions are written; by default made from the configuration.
         on_settled: see `Outcomes`.
+        on_started: told the ids of requests that wait no more, because their prefill step is planned. It must
+            be quick and never raise.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Engine:
         on_death: Callable[[EngineDeadError], None] | None = None,
         journal: Journal | None = None,
         on_settled: Callable[[Settled], None] | None = None,
+        on_started: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         host = host_prompts if host_prompts is not None else getattr(executor, "host_prompts", None)
         if not isinstance(host, HostPromptTier):
             raise TypeError("pass the HostPromptTier that the executor reads as host_prompts")
         self.on_death = on_death
         self.recorder = recorder
+        self._on_started = on_started
         self.journal = journal or Journal(config.journal_path, config.journal_entries)
         self._executor = executor
         self._config = config
@@ -96,7 +100,7 @@ class Engine:
         self._loaders = LoaderPool(prompts, host.dtype, config.loader_threads, clock, self._on_loaded)
         ports = SchedulerPorts(
             fetch=self._loaders.fetch,
-            leaving_queue=self._admission.dispatched,
+            leaving_queue=self._leaving_queue,
             over=self._outcomes.over,
             service_seconds=self._admission.service_seconds,
             clock=clock,
@@ -375,6 +379,11 @@ class Engine:
                 self._background.run()
             elif not self._wait():
                 return
+
+    def _leaving_queue(self, tickets: Sequence[Ticket], now: float) -> None:
+        self._admission.dispatched(tickets, now)
+        if self._on_started is not None:
+            self._on_started([ticket.key for ticket in tickets])
 
     def _read_inbox(self) -> None:
         with self._state:

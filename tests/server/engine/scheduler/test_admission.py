@@ -11,7 +11,7 @@ import pytest
 
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.handle import RequestHandle
-from chorus_server.engine.requests import Origin
+from chorus_server.engine.requests import Origin, Priority
 from chorus_server.engine.scheduler.admission import AdmissionControl
 from chorus_server.engine.scheduler.fitting import Fit
 from chorus_server.engine.scheduler.journal import Journal
@@ -107,19 +107,25 @@ def test_an_unwritable_journal_accepts_nothing(caplog: pytest.LogCaptureFixture)
     assert "No space left" in caplog.text and "Traceback" not in caplog.text
 
 
-def ticket(clock: FakeClock, name: str, tenant: str = "a", deadline: float | None = None) -> Ticket:
+def ticket(
+    clock: FakeClock,
+    name: str,
+    tenant: str = "a",
+    deadline: float | None = None,
+    priority: Priority = "interactive",
+) -> Ticket:
     """One that takes one step and is 16 units of work."""
     request = score((4, 1), targets=[(5, 1)], tenant=tenant)
-    object.__setattr__(request, "origin", Origin(name, tenant, deadline_seconds=deadline))
+    object.__setattr__(request, "origin", Origin(name, tenant, priority=priority, deadline_seconds=deadline))
     fit = Fit(2, (), 16, None, 0, "plain", (2, 4), 16.0)
     due = None if deadline is None else clock() + deadline
     return Ticket(request, fit, RequestHandle(name, lambda error: None), 0, clock(), due)
 
 
-def standing(clock: FakeClock) -> tuple[AdmissionControl, list[Ticket]]:
+def standing(clock: FakeClock, priority: Priority = "interactive") -> tuple[AdmissionControl, list[Ticket]]:
     """A queue of 100 that has stood for a second, in which 10 were taken in passes of one."""
     admission = AdmissionControl(EngineConfig(max_queued_requests=120), Journal())
-    queue = [ticket(clock, f"w{number}") for number in range(111)]
+    queue = [ticket(clock, f"w{number}", priority=priority) for number in range(111)]
     for each in queue:
         each.queued = clock()
         admission.admit(each, clock())
@@ -138,6 +144,33 @@ def test_a_deadline_that_the_queue_cannot_meet_is_refused_early() -> None:
     assert refused.value.retry_after_seconds == pytest.approx(5.0, rel=0.1)
     admission.admit(ticket(clock, "patient", deadline=18.0), clock())
     admission.admit(ticket(clock, "quiet", tenant="b", deadline=2.0), clock())
+
+
+def test_a_backlog_of_batch_refuses_no_interactive_request_because_of_its_deadline() -> None:
+    clock = FakeClock()
+    admission, _ = standing(clock, "batch")
+    admission.check("a", 1.0, 2.0, clock())
+    admission.admit(ticket(clock, "urgent", deadline=2.0), clock())
+    with pytest.raises(OverloadedError, match="too much for the deadline"):
+        admission.admit(ticket(clock, "batch", deadline=12.0, priority="batch"), clock())
+    control, _ = standing(FakeClock(), "interactive")
+    with pytest.raises(OverloadedError, match="too much for the deadline"):
+        control.admit(ticket(clock, "urgent", deadline=2.0), clock())
+
+
+@pytest.mark.parametrize(("tenant", "priority"), [("a", "interactive"), ("b", "batch")])
+def test_a_queue_full_of_batch_lets_in_those_who_have_little_in_it(tenant: str, priority: Priority) -> None:
+    clock = FakeClock()
+    admission = AdmissionControl(EngineConfig(max_queued_requests=64), Journal())
+    for number in range(64):
+        admission.admit(ticket(clock, f"w{number}", priority="batch"), clock())
+    with pytest.raises(OverloadedError):
+        admission.admit(ticket(clock, "more", priority="batch"), clock())
+    for number in range(2):  # more than one, as a caller with two questions at once has
+        admission.admit(ticket(clock, f"little{number}", tenant, priority=priority), clock())
+    with pytest.raises(OverloadedError):
+        for number in range(64):
+            admission.admit(ticket(clock, f"much{number}", tenant, priority=priority), clock())
 
 
 def test_the_check_before_a_request_is_read_refuses_what_would_be_refused_anyway() -> None:

@@ -18,7 +18,7 @@ LADDER = Ladder(
     blocks=(BlockShape(32, 32, 16),),
     score_buckets=((2, 4),),
 )
-SECONDS = 8.0
+SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def test_a_quiet_tenant_hardly_notices_a_busy_one(quiet_tenants: int) -> None:
     control = measure(noisy=True, quiet_tenants=quiet_tenants, know_tenants=False)
     assert shared.quiet_p99 <= 1.5 * alone.quiet_p99
     assert control.quiet_p99 > 5 * alone.quiet_p99, "one line for all must fail this test"
-    if quiet_tenants == 1:
-        assert shared.answers >= 0.97 * control.answers
+    assert shared.answers >= 0.97 * control.answers
 
 
 def test_a_quiet_tenant_finds_a_slot_when_all_others_started_together() -> None:

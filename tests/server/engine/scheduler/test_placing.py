@@ -232,7 +232,7 @@ def test_pinned_prompts_stay() -> None:
 def test_a_reservation_from_behind_does_not_turn_away_those_accepted_before_it() -> None:
     sim = Simulation()
     shape = BlockShape(16, 8, 8)
-    table = SlotTable([shape], 0, 4, lambda ticket, held, total: True)
+    table = SlotTable([shape], 0, lambda ticket, held, total: True)
 
     def ticket(number: int, **settings: Any) -> Ticket:
         request = generate((4, 1), max_new_tokens=8, **settings)

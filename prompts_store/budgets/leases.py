@@ -1,0 +1,271 @@
+"""Budgets shared by the processes of one database: each leases what it will spend in the next second.
+
+Of a minute (a bucket) and of a month (a count), a lease is taken out when it is given, so that it can be
+spent without a query; what a process does not need it gives back. Of what is in flight or queued, the leases
+themselves are the count. The lease of a process that died expires: what it had of a month comes back, and
+what it had in flight is over. Of a minute nothing comes back, as it refills by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, tuple_, update
+
+from prompts_store.base import StoreBase, utc_now
+from prompts_store.budgets.bucket import MINUTE_US, Bucket
+from prompts_store.budgets.records import LeaseAnswer, LeaseAsk
+from prompts_store.database import EVERY_TENANT
+from prompts_store.database.budget_tables import budget_leases, budget_uses
+from prompts_store.database.usage_tables import usage_hours
+from prompts_store.months import month_of
+
+LEASE_SECONDS = 10.0
+"""After this time without a word from its process a lease is over."""
+
+KEPT = timedelta(days=62)
+"""How long a budget that nobody asks for is remembered."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_US = timedelta(microseconds=1)
+_AT_ONCE = 2000
+_COUNTED = {
+    "requests": usage_hours.c["items"],
+    "tokens": usage_hours.c.tokens_in + usage_hours.c.tokens_out,
+    "work_units": usage_hours.c.work_units,
+}
+
+_Name = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Budget:
+    """One budget inside a transaction.
+
+    Attributes:
+        moment, used: as in its row; None and 0 where there is no row yet.
+        leases: amount by replica, of those that are not over.
+        over: replicas whose leases are.
+    """
+
+    moment: datetime | None = None
+    used: int = 0
+    stored: bool = False
+    leases: dict[str, int] = field(default_factory=dict)
+    over: list[str] = field(default_factory=list)
+
+
+class BudgetLeases(StoreBase):
+    """Leases of what tenants and keys may use."""
+
+    def lease_budgets(
+        self, replica: str, asks: Sequence[LeaseAsk], *, patience_seconds: float | None = None
+    ) -> list[LeaseAnswer]:
+        """Give back, take and lease, for as many budgets as there are asks, in one transaction.
+
+        Args:
+            replica: 16 hexadecimal digits, drawn by the process.
+            asks: at most one for each budget.
+            patience_seconds: how long to wait for the publish lock.
+
+        Raises:
+            StoreError: nothing was changed.
+        """
+        answers: list[LeaseAnswer] = []
+        with self._database.write(EVERY_TENANT, patience_seconds) as connection:
+            now = self._moment(connection)
+            for start in range(0, len(asks), _AT_ONCE):
+                some = asks[start : start + _AT_ONCE]
+                found = _found(connection, some, now)
+                held: dict[_Name, tuple[LeaseAsk, int]] = {}
+                for ask in some:
+                    budget = found[_name(ask)]
+                    answer = _answer(connection, budget, replica, ask, now)
+                    answers.append(answer)
+                    held[_name(ask)] = (ask, ask.held + answer.granted)
+                _write(connection, found, replica, held, now)
+        return answers
+
+    def drop_budgets(self) -> int:
+        """Forget budgets that nobody has asked for in a long time, and leases of processes that died long
+        ago. Returns how many rows went."""
+        before = self._clock() - KEPT
+        with self._database.write(EVERY_TENANT) as connection:
+            old = delete(budget_leases).where(budget_leases.c.expires_at < before)
+            dropped: int = connection.execute(old).rowcount
+            return (
+                dropped
+                + connection.execute(delete(budget_uses).where(budget_uses.c.moment < before)).rowcount
+            )
+
+    def drop_budgets_of(self, tenant: str) -> int:
+        """Forget a tenant's budgets and its keys'. Returns how many rows went."""
+        with self._database.write(tenant) as connection:
+            return sum(
+                connection.execute(delete(table).where(table.c.tenant == tenant)).rowcount
+                for table in (budget_leases, budget_uses)
+            )
+
+    def _moment(self, connection: Connection) -> datetime:
+        """Now, by the database server's clock: its processes' own may differ. Those on one SQLite file
+        share a clock anyway; a test's own is taken as it is."""
+        if self._database.embedded or self._clock is not utc_now:
+            return self._clock()
+        now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return now.astimezone(UTC)
+
+
+def _name(ask: LeaseAsk) -> _Name:
+    return ask.tenant, ask.key, ask.limit
+
+
+def _found(connection: Connection, asks: Sequence[LeaseAsk], now: datetime) -> dict[_Name, _Budget]:
+    found = {_name(ask): _Budget() for ask in asks}
+    names = list(found)
+    uses, leases = budget_uses.c, budget_leases.c
+    rows = select(budget_uses).where(tuple_(uses.tenant, uses.key, uses.limit).in_(names))
+    for row in connection.execute(rows):
+        budget = found[row.tenant, row.key, row.limit]
+        budget.moment, budget.used, budget.stored = row.moment, row.used, True
+    month = month_of(now)
+    rows = select(budget_leases).where(tuple_(leases.tenant, leases.key, leases.limit).in_(names))
+    for row in connection.execute(rows):
+        budget = found[row.tenant, row.key, row.limit]
+        monthly = row.limit.startswith("per_month")
+        if monthly and row.window != month:  # what was left of last month is worth nothing
+            budget.over.append(row.replica)
+        elif row.expires_at <= now:
+            budget.over.append(row.replica)
+            if monthly and budget.moment == month:
+                budget.used -= row.amount
+        else:
+            budget.leases[row.replica] = row.amount
+    return found
+
+
+def _answer(
+    connection: Connection, budget: _Budget, replica: str, ask: LeaseAsk, now: datetime
+) -> LeaseAnswer:
+    others = {name: amount for name, amount in budget.leases.items() if name != replica}
+    if ask.window == "per_minute":
+        assert ask.most is not None
+        bucket, us = Bucket(ask.most), (now - _EPOCH) // _US
+        full_at = us if budget.moment is None else (budget.moment - _EPOCH) // _US
+        if budget.used and budget.used != ask.most:  # the limit was changed: what was spent stays spent
+            spent = max(0, full_at - us) * budget.used // MINUTE_US
+            full_at = bucket.take(us, us, spent)
+        budget.used = ask.most
+        if full_at > us + 2 * MINUTE_US:  # only a clock that is wrong puts it there
+            full_at = us + MINUTE_US
+        if ask.back > 0:
+            full_at = bucket.give(full_at, ask.back)
+        elif ask.back < 0:
+            full_at = bucket.take(full_at, us, -ask.back)
+        granted = _granted(bucket.free(full_at, us), ask)
+        if granted:
+            full_at = bucket.take(full_at, us, granted)
+        budget.moment = _EPOCH + max(full_at, us) * _US
+        free, full_in = bucket.free(full_at, us), max(0, full_at - us)
+        return LeaseAnswer(granted, free, full_in_us=full_in, others=len(others))
+    if ask.window == "per_month":
+        month = month_of(now)
+        if budget.moment != month:
+            budget.moment, budget.used = month, _used_before(connection, ask, month, now)
+            budget.leases.clear()
+        if replica not in budget.leases:  # it expired, and what it had was given back
+            budget.used += ask.held
+        budget.used = max(0, budget.used - ask.back)
+        free = 2**53 if ask.most is None else max(0, ask.most - budget.used)
+        granted = _granted(free, ask)
+        budget.used += granted
+        unspent = sum(others.values())
+        return LeaseAnswer(granted, free - granted, used=max(0, budget.used - unspent), others=len(others))
+    assert ask.most is not None
+    free = max(0, ask.most - ask.held - sum(others.values()))
+    granted = _granted(free, ask)
+    return LeaseAnswer(granted, free - granted, others=len(others))
+
+
+def _granted(free: int, ask: LeaseAsk) -> int:
+    """What is needed, as far as there is; and besides that, never more than half of what is there."""
+    return min(free, max(ask.need, min(ask.need + ask.ahead, free // 2)))
+
+
+def _used_before(connection: Connection, ask: LeaseAsk, month: datetime, now: datetime) -> int:
+    """What was used in a month before anybody counted it here."""
+    counted: Any = func.coalesce(func.sum(_COUNTED[ask.limit.partition(".")[2]]), 0)
+    mine = [usage_hours.c.tenant == ask.tenant, usage_hours.c.hour.between(month, now)]
+    if ask.key:
+        mine.append(usage_hours.c.key == ask.key)
+    return int(connection.execute(select(counted).where(*mine)).scalar_one())
+
+
+def _write(
+    connection: Connection,
+    found: dict[_Name, _Budget],
+    replica: str,
+    held: dict[_Name, tuple[LeaseAsk, int]],
+    now: datetime,
+) -> None:
+    uses = {name: budget for name, budget in found.items() if budget.moment is not None}
+    _put(
+        connection,
+        budget_uses,
+        [_columns(name) | {"moment": each.moment, "used": each.used} for name, each in uses.items()],
+        {name for name, budget in uses.items() if budget.stored},
+        ("moment", "used"),
+    )
+    gone = [(*name, each) for name, budget in found.items() for each in budget.over]
+    gone += [(*name, replica) for name, (_, amount) in held.items() if amount <= 0]
+    if gone:
+        leases = budget_leases.c
+        its = tuple_(leases.tenant, leases.key, leases.limit, leases.replica)
+        connection.execute(delete(budget_leases).where(its.in_(gone)))
+    rows, known = [], set()
+    for name, (ask, amount) in held.items():
+        if amount <= 0:
+            continue
+        window = month_of(now) if ask.window == "per_month" else _EPOCH
+        expires_at = now + timedelta(seconds=LEASE_SECONDS)
+        rows.append(
+            _columns(name)
+            | {"replica": replica, "window": window, "amount": amount, "expires_at": expires_at}
+        )
+        if replica in found[name].leases:
+            known.add(name)
+    _put(connection, budget_leases, rows, known, ("window", "amount", "expires_at"))
+
+
+def _put(
+    connection: Connection,
+    table: Any,
+    rows: Iterable[dict[str, Any]],
+    known: set[_Name],
+    values: Sequence[str],
+) -> None:
+    """Update the rows that are there, insert the others."""
+    old: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
+    for row in rows:
+        (old if (row["tenant"], row["key"], row["limit"]) in known else new).append(row)
+    if new:
+        connection.execute(insert(table), new)
+    if old:
+        keys = [column for column in table.primary_key if column.name in old[0]]
+        these = [column == bindparam(f"its_{column.name}") for column in keys]
+        changed = update(table).where(*these).values({name: bindparam(f"new_{name}") for name in values})
+        connection.execute(
+            changed,
+            [
+                {f"its_{column.name}": row[column.name] for column in keys}
+                | {f"new_{name}": row[name] for name in values}
+                for row in old
+            ],
+        )
+
+
+def _columns(name: _Name) -> dict[str, str]:
+    return dict(zip(("tenant", "key", "limit"), name, strict=True))

@@ -1,0 +1,83 @@
+"""Two real server processes on one database: together they admit what one bucket would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from prompts_store.store import PromptStore
+from prompts_store.tenants.limits import TenantLimits
+from tests.places import IMPORTS, python_module
+from tests.server.api.api_harness import train_vocabulary
+from tether import tethered
+
+LIMIT, SENT = 120, 150
+
+
+@contextmanager
+def serving(folder: Path, vocabulary: Path, *how: str) -> Iterator[str]:
+    """The URL of a process."""
+    command = [*tethered(python_module("tests.server.api.budgets_child")), str(folder), str(vocabulary), *how]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=os.environ | IMPORTS, **pipes) as child:  # type: ignore[call-overload]
+        assert child.stdout is not None and child.stdin is not None
+        yield child.stdout.readline().strip()
+        child.stdin.close()
+        assert child.wait(300) == 0
+
+
+def admitted(urls: list[str]) -> tuple[int, float]:
+    """How many were, of `SENT` requests to each in turn, and what one bucket would have admitted."""
+    count, begin = 0, time.monotonic()
+    with httpx.Client(timeout=300) as client:
+        for n in range(SENT * len(urls)):
+            body = {"task": None, "input": "good", "max_new_tokens": 1}
+            answer = client.post(f"{urls[n % len(urls)]}/v1/generate", json=body)
+            assert answer.status_code in (200, 429), answer.text
+            count += answer.status_code == 200
+    seconds = time.monotonic() - begin
+    return count, min(LIMIT * (1 + seconds / 60), SENT * len(urls))
+
+
+@pytest.fixture(scope="module")
+def spiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_vocabulary(tmp_path_factory.mktemp("vocabulary"))
+
+
+def limited(folder: Path) -> Path:
+    with closing(PromptStore.open(folder)) as store:
+        limits = TenantLimits.model_validate({"per_minute": {"requests": LIMIT}})
+        store.create_tenant("default", limits=limits)
+    return folder
+
+
+@pytest.mark.parametrize("sides", ["even", "one-sided"])
+def test_two_processes_share_a_limit(tmp_path: Path, spiece: Path, sides: str) -> None:
+    folder = limited(tmp_path)
+    with serving(folder, spiece) as one, serving(folder, spiece) as two:
+        count, ideal = admitted([one, two] if sides == "even" else [one])
+        assert 0.9 * ideal <= count <= 1.1 * ideal
+
+
+def test_without_leases_each_takes_all(tmp_path: Path, spiece: Path) -> None:
+    """The control."""
+    folder = limited(tmp_path)
+    with serving(folder, spiece, "apart") as one, serving(folder, spiece, "apart") as two:
+        count, ideal = admitted([one, two])
+        assert count > 1.1 * ideal
+
+
+def test_a_restart_gives_nothing_anew(tmp_path: Path, spiece: Path) -> None:
+    folder = limited(tmp_path)
+    with serving(folder, spiece) as one:
+        admitted([one])
+    with serving(folder, spiece) as again, httpx.Client(timeout=300) as client:
+        left = client.get(f"{again}/v1/me").json()["limits"]["left"][0]
+        assert left["left"] < LIMIT / 2
