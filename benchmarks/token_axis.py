@@ -23,13 +23,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from benchmarks.machine import machine
 from chorus_server.model.checkpoints import load_model
 from chorus_server.model.fused_attention import choose_attention
-from chorus_server.model.layers import project, rms_norm
-from chorus_server.model.relative import encoder_bias
 from chorus_server.model.t5 import Model
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,32 +45,7 @@ def encode_tokens(
         starts: [R], ascending, where each row begins; T for a row that is not used.
         lengths: [R], at most `length`; 0 for a row that is not used.
     """
-    module: Any = nnx.merge(model.functions.graph, params)
-    config, (T,), (R,) = model.config, ids.shape, starts.shape
-    place = jnp.arange(T)
-    row = jnp.maximum(jnp.searchsorted(starts, place, side="right") - 1, 0)
-    real = (place >= starts[row]) & (place < starts[row] + lengths[row])
-    visible = jnp.arange(length) < lengths[:, None]
-    block = jnp.where(visible, starts[:, None] + jnp.arange(length), T)
-    back = row * length + jnp.clip(place - starts[row], 0, length - 1)
-    bias = encoder_bias(module.encoder.relative_bias[...], length, config)[None]
-
-    def split(h: Any, weight: Any) -> Any:
-        """Each head's part of h times weight, in blocks [R, H, L, K], 0 beyond a row's length."""
-        gathered = project(h, weight).at[block].get(mode="fill", fill_value=0)
-        return gathered.reshape(R, length, config.num_heads, -1).transpose(0, 2, 1, 3)
-
-    x = module.embed(table, ids[None], real[None])[0]
-    for layer in module.encoder.layers:
-        matrices = layer.attention
-        h = rms_norm(x, layer.attention_norm, layer.epsilon)
-        heads = (split(h, weight) for weight in (matrices.query, matrices.key, matrices.value))
-        context = model.functions._attend(*heads, visible[:, None, None, :], bias, None)
-        flat = context.transpose(0, 2, 1, 3).reshape(R * length, -1).at[back].get(mode="clip")
-        # As in the padded form, this one select keeps what belongs to no row at 0.
-        x = x + jnp.where(real[:, None], project(flat, matrices.output), 0)
-        x = x + layer.feed_forward(rms_norm(x, layer.feed_forward_norm, layer.epsilon))
-    return rms_norm(x, module.encoder.final_norm, config.norm_epsilon)
+    return model.functions.encode_tokens(params, table, ids, starts, lengths, length)
 
 
 def pack_tokens(rows: Rows, bucket: Bucket, offset: int = 0) -> tuple[Any, Any, Any]:

@@ -8,8 +8,9 @@ import numpy as np
 from scale import Scale
 from setting import OUTPUT_WIDTH, compiled, stopwatch
 
-from chorus_server.engine.executor.packing import pack_admissions
-from chorus_server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
+from chorus_server.engine.executor.packing import pack_admissions, pack_inputs
+from chorus_server.engine.executor.prefill import Rows
+from chorus_server.engine.executor.programs import admit_name, decode_name, encode_name
 from chorus_server.engine.plans import Admission, BlockShape, Ladder
 from chorus_server.engine.sampling import Sampling
 from chorus_server.model.t5 import Model
@@ -21,18 +22,19 @@ def measure(scale: Scale, model: Model) -> dict[str, Any]:
     B, L, T = scale.base_batch, scale.base_input, scale.base_new_tokens
     assert T <= OUTPUT_WIDTH
     shape = BlockShape(L, T, B)
-    names = encode_name((B, L)), admit_name((B, L), shape), decode_name(shape, "plain"), empty_name(shape)
+    names = encode_name((B, L), B * L), admit_name(shape), decode_name(shape, "plain")
     ladder = Ladder(((B, L),), (shape,), (), 8)
-    spec, program = compiled(model, ladder, 8, lambda name: name in (*names, "empty_rows"))
-    encode, admit, decode, empty = (program[name] for name in names)
-    table, lengths = program["empty_rows"](), np.full(B, L, np.int32)
+    spec, program = compiled(model, ladder, 8, lambda name: name in (*names, "empty"))
+    encode, admit, decode = (program[name] for name in names)
     ids = np.random.default_rng(0).integers(100, model.config.vocab_size - 100, (B, L)).astype(np.int32)
+    packed = pack_inputs(ids.tolist(), (B, L), B * L, B)
     admissions = [Admission(row, 0, (row,), Sampling(T, T)) for row in range(B)]
     admitted = pack_admissions(admissions, B, shape, model.config.decoder_start_id)
 
     def whole() -> Any:
-        encoded, finite = encode(spec.params, table, ids, lengths)
-        state = admit(spec.params, empty(), encoded, lengths, finite, admitted)
+        table, tokens, (state,) = program["empty"]()
+        tokens, finite = encode(spec.params, table, tokens, *packed)
+        state = admit(state, tokens, Rows(*packed[1:], finite), admitted)
         return decode(spec.params, state, np.zeros(B, bool), np.int32(T))[1]
 
     taken, output = stopwatch(whole, scale.repeats), whole()

@@ -10,7 +10,7 @@ import numpy as np
 from scale import Scale
 from setting import compiled, stopwatch
 
-from chorus_server.engine.executor.programs import decode_name, empty_name
+from chorus_server.engine.executor.programs import decode_name
 from chorus_server.engine.executor.state import BlockState
 from chorus_server.engine.plans import BlockShape, Ladder
 from chorus_server.engine.step_bytes import decode_step_bytes
@@ -43,19 +43,20 @@ def measure(scale: Scale, model: Model, gigabytes_per_second: float) -> list[dic
 def _measure(scale: Scale, model: Model, mean: int, longest: int, bandwidth: float) -> dict[str, Any]:
     shape = BlockShape(longest, scale.new_tokens, scale.slots)
     ladder = Ladder(((1, longest),), (shape,), (), 8)
-    name, empty = decode_name(shape, "plain"), empty_name(shape)
-    spec, program = compiled(model, ladder, 8, lambda each: each in (name, empty))
+    name = decode_name(shape, "plain")
+    spec, program = compiled(model, ladder, 8, lambda each: each in (name, "empty"))
     lengths = lengths_around(mean, longest, scale.slots)
     release, steps = np.zeros(scale.slots, bool), np.int32(scale.dispatch)
 
+    def empty() -> Any:
+        return program["empty"]()[2][0]
+
     def call() -> Any:
         """The state is donated, so each call begins with a block of its own; making it is measured apart."""
-        return program[name](
-            spec.params, occupied(program[empty](), lengths, scale.new_tokens), release, steps
-        )
+        return program[name](spec.params, occupied(empty(), lengths, scale.new_tokens), release, steps)
 
     whole = stopwatch(call, scale.repeats)
-    setting_up = stopwatch(lambda: occupied(program[empty](), lengths, scale.new_tokens), scale.repeats)
+    setting_up = stopwatch(lambda: occupied(empty(), lengths, scale.new_tokens), scale.repeats)
     _, output = call()
     assert int(output.steps) == scale.dispatch, "a slot ended early"
     step = (whole["median"] - setting_up["median"]) / scale.dispatch

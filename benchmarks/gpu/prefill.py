@@ -9,8 +9,9 @@ import numpy as np
 from scale import Scale
 from setting import compiled, stopwatch, weight_products
 
-from chorus_server.engine.executor.packing import pack_admissions
-from chorus_server.engine.executor.programs import admit_name, decode_name, empty_name, encode_name
+from chorus_server.engine.executor.packing import pack_admissions, pack_inputs
+from chorus_server.engine.executor.prefill import Rows
+from chorus_server.engine.executor.programs import admit_name, decode_name, encode_name
 from chorus_server.engine.plans import Admission, BlockShape, Ladder
 from chorus_server.engine.sampling import Sampling
 from chorus_server.model.t5 import Model
@@ -31,25 +32,36 @@ def measure(scale: Scale, model: Model, teraflops: float) -> dict[str, Any]:
     rows, length = scale.prefill
     shape = BlockShape(length, LABEL_STEPS, rows)
     ladder = Ladder(((rows, length),), (shape,), (), 8)
-    encode, admit = encode_name((rows, length)), admit_name((rows, length), shape)
-    decode, empty = decode_name(shape, "plain"), empty_name(shape)
+    encode, admit = encode_name((rows, length), rows * length), admit_name(shape)
+    decode = decode_name(shape, "plain")
     table_rows = scale.residents * scale.prompt
-    wanted = {"empty_rows", encode, admit, decode, empty}
+    wanted = {"empty", encode, admit, decode}
     spec, program = compiled(model, ladder, table_rows, lambda name: name in wanted)
-    table, lengths = program["empty_rows"](), np.full(rows, length, np.int32)
     admissions = [Admission(row, 0, (row,), Sampling(LABEL_STEPS, LABEL_STEPS)) for row in range(rows)]
     admitted = pack_admissions(admissions, rows, shape, model.config.decoder_start_id)
-    many, one = (_ids(scale, model, spread) for spread in (True, False))
+    many, one = (
+        pack_inputs(_ids(scale, model, spread).tolist(), (rows, length), rows * length, rows)
+        for spread in (True, False)
+    )
+    table, tokens, state = program["empty"]()
+    held = {"tokens": tokens, "state": state[0]}
 
-    def batch(ids: Any, steps: int) -> Any:
+    def encoded(packed: Any) -> Any:
+        """Whether each row is finite; the tokens' memory is donated from call to call, like the state."""
+        held["tokens"], finite = program[encode](spec.params, table, held["tokens"], *packed)
+        return finite
+
+    def batch(packed: Any, steps: int) -> Any:
         """What a batch of labels costs: encode, admit, decode."""
-        encoded, finite = program[encode](spec.params, table, ids, lengths)
-        state = program[admit](spec.params, program[empty](), encoded, lengths, finite, admitted)
+        where = Rows(*packed[1:], encoded(packed))
+        held["state"] = program[admit](held["state"], held["tokens"], where, admitted)
         if not steps:
-            return state
-        return program[decode](spec.params, state, np.zeros(rows, bool), np.int32(steps))[1].tokens
+            return held["state"]
+        release = np.zeros(rows, bool)
+        held["state"], output = program[decode](spec.params, held["state"], release, np.int32(steps))
+        return output.tokens
 
-    alone = stopwatch(lambda: program[encode](spec.params, table, many, lengths), scale.repeats)
+    alone = stopwatch(lambda: encoded(many), scale.repeats)
     admitting = stopwatch(lambda: batch(many, 0), scale.repeats)
     flops, memory_flops = products(model, rows, length)
     share = (flops + memory_flops) / admitting["median"] / 1e12 / teraflops

@@ -85,6 +85,7 @@ class DevicePlan:
             ("weights", memory.weights),
             ("prompt rows", memory.prompt_rows),
             ("encoder memory", memory.encoder_memory),
+            ("tokens", memory.tokens),
             ("slots (self-attention, beams)", memory.slots),
         ]
         passes = [

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -152,6 +153,7 @@ class Mixer:
         ids = [self.pool[case].ids(V) for case in wanted]
         length = max(len(row) for row in ids)
         bucket = min((b for b in self.executor.ladder.input_buckets if b[1] >= length), key=lambda b: b[1])
+        # Rows of two tokens before, between and behind them move every one to another offset.
         rows = self.random.permutation(bucket[0])[: len(wanted)].tolist()
         inputs: list[tuple[int, ...]] = [(int(self.random.integers(2, 160)), 1)] * (max(rows) + 1)
         admissions = []
@@ -369,11 +371,12 @@ def test_control_seeds_folded_with_the_slot_are_caught(monkeypatch: pytest.Monke
 def test_control_memory_masked_only_in_the_scores_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without zeros beyond a row's length, a former occupant's NaN reaches the next one: 0 x NaN."""
 
-    def careless(functions: Any, old: Any, new: Any, targets: Any) -> Any:
-        return old.at[targets, :, : new.shape[2]].set(new, mode="drop")
+    def careless(functions: Any, memory: Any, tokens: Any, rows: Any, admitted: Any, apart: bool) -> Any:
+        starts, most = rows.starts[admitted.rows], jax.tree.leaves(memory)[0].shape[2]
+        new = functions.row_memory(tokens, starts, jnp.full_like(starts, most), most)
+        return jax.tree.map(lambda old, each: old.at[admitted.targets].set(each, mode="drop"), memory, new)
 
     monkeypatch.setattr(prefill, "_write_memory", careless)
-    monkeypatch.setattr(prefill, "_only_finite", lambda encoded, finite: encoded)
     broken = _load(tiny_executor(LADDER, _values(), without=("grouped", "score")))
     _, different = _differences(broken, _pool(96), 0, "plain", 60)
     assert different > 0

@@ -219,16 +219,14 @@ class FakeExecutor:
         return self._uncollected.pop(0).result
 
     def _prefill(self, plan: PrefillPlan) -> PrefillResult:
-        inputs = self._encode(plan.bucket, plan.inputs, plan.loads)
+        inputs = self._encode(plan)
         if sorted(admission.row for admission in plan.admissions) != list(range(len(plan.inputs))):
             raise PlanError(f"step {plan.step}: every row is admitted once")
         failed = []
         for admission in plan.admissions:
             total, finite = inputs[admission.row]
-            if plan.bucket[1] > self._ladder.blocks[admission.block].input_length:
-                raise PlanError(
-                    f"step {plan.step}: bucket {plan.bucket} is longer than block {admission.block}"
-                )
+            if len(plan.inputs[admission.row]) > self._ladder.blocks[admission.block].input_length:
+                raise PlanError(f"step {plan.step}: row {admission.row} is longer than its block")
             if finite:
                 self._admit(admission, total)
             else:
@@ -241,7 +239,7 @@ class FakeExecutor:
             raise PlanError(f"step {plan.step}: no score bucket {plan.score_bucket}")
         if any(len(target) > plan.score_bucket[1] for targets in plan.targets for target in targets):
             raise PlanError(f"step {plan.step}: a target is longer than {plan.score_bucket[1]}")
-        inputs = self._encode(plan.bucket, plan.inputs, plan.loads)
+        inputs = self._encode(plan)
         return ScoreResult(
             plan.step,
             tuple(
@@ -250,14 +248,17 @@ class FakeExecutor:
             ),
         )
 
-    def _encode(
-        self, bucket: tuple[int, int], inputs: Sequence[Sequence[int]], loads: Sequence[RowLoad]
-    ) -> list[tuple[int, bool]]:
+    def _encode(self, plan: PrefillPlan | ScorePlan) -> list[tuple[int, bool]]:
+        bucket, inputs = plan.bucket, plan.inputs
         if bucket not in self._ladder.input_buckets:
             raise PlanError(f"no bucket {bucket}")
         if not inputs or len(inputs) > bucket[0] or any(not 0 < len(ids) <= bucket[1] for ids in inputs):
             raise PlanError(f"{len(inputs)} inputs do not fit bucket {bucket}")
-        for load in loads:
+        counts = self._ladder.token_counts(bucket)
+        tokens = plan.tokens or counts[-1]
+        if tokens not in counts or sum(map(len, inputs)) > tokens:
+            raise PlanError(f"{[len(ids) for ids in inputs]} tokens in {tokens} of {counts}")
+        for load in plan.loads:
             self._load(load)
         return [self._read(ids) for ids in inputs]
 

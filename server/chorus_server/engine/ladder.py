@@ -71,10 +71,12 @@ def program_count(ladder: Ladder) -> int:
     """How many programs a start compiles: the length of `executor.programs.programs`, without needing a
     model."""
     shapes = set(ladder.blocks)
-    admissions = sum(length <= shape.input_length for _, length in ladder.input_buckets for shape in shapes)
-    encoders = len(ladder.input_buckets) * (1 + len(ladder.score_buckets))
-    decoders = len(shapes) * (1 + len(get_args(BlockMode)))
-    return 2 + encoders + admissions + decoders
+    encoders = sum(len(ladder.token_counts(bucket)) for bucket in ladder.input_buckets)
+    scored = {(rows, ladder.memory_length(length)) for rows, length in ladder.input_buckets}
+    # For each block shape: admit, and decode in each mode. Beside them: an empty state, and rows to load.
+    return (
+        2 + encoders + len(scored) * len(ladder.score_buckets) + len(shapes) * (1 + len(get_args(BlockMode)))
+    )
 
 
 def tiny_ladder() -> Ladder:

@@ -26,6 +26,7 @@ class MemoryPlan:
     """Bytes of one device, by use. `temporaries` is 0 until programs are compiled.
 
     Attributes:
+        tokens: encoder memory of the last prefill step, by token, from which slots take theirs.
         activations: the largest prefill step, estimated; part of `temporaries` once those are known.
         limit: bytes that may be used.
     """
@@ -33,6 +34,7 @@ class MemoryPlan:
     weights: int
     prompt_rows: int
     encoder_memory: int
+    tokens: int
     slots: int
     activations: int
     limit: int
@@ -41,7 +43,7 @@ class MemoryPlan:
     @property
     def resident(self) -> int:
         """Bytes that are held all the time."""
-        return self.weights + self.prompt_rows + self.encoder_memory + self.slots
+        return self.weights + self.prompt_rows + self.encoder_memory + self.tokens + self.slots
 
     @property
     def total(self) -> int:
@@ -67,6 +69,7 @@ class MemoryPlan:
             ),
             ("prompt rows", self.prompt_rows, "prompt_rows"),
             ("encoder memory", self.encoder_memory, "blocks (fewer slots, shorter inputs)"),
+            ("tokens (of a prefill step)", self.tokens, "input_lengths, batch_rows"),
             ("slots (self-attention, beams)", self.slots, "blocks (fewer slots, fewer new tokens)"),
             ("encoder activations (estimate)", self.activations, "input_lengths, batch_rows"),
             ("XLA temporaries (compiled)", self.temporaries, "input_lengths, batch_rows, blocks"),
@@ -125,10 +128,12 @@ def plan_memory(
         + weight_bytes(config, size, mesh, lambda name: not is_matrix(name)),
         prompt_rows=prompt_rows * config.d_model * size // model,
         encoder_memory=sum(b.slots * b.input_length for b in ladder.blocks) * position // (data * model),
+        tokens=ladder.max_tokens * position // model,
         slots=sum(b.slots * b.new_tokens for b in ladder.blocks) * position // (data * model) + small,
         activations=max(
-            _activations(config, B // data if B % data == 0 else B, L, size, model)
+            _activations(config, T, B, L, size, model)
             for B, L in ladder.input_buckets
+            for T in ladder.token_counts((B, L))
         ),
         limit=limit,
     )
@@ -158,13 +163,13 @@ def _slot_bytes(new_tokens: int) -> int:
     return settings + memory_length + live + members + scores + lengths + ended + sequences
 
 
-def _activations(config: T5Config, B: int, L: int, size: int, model: int) -> int:
+def _activations(config: T5Config, T: int, B: int, L: int, size: int, model: int) -> int:
     """One encoder layer at its widest: the residual and its norm, and either attention (query, key, value and
     f32 scores with their softmax) or the feed-forward (two wide products if gated)."""
     inner = config.num_heads * config.d_kv
-    attention = 4 * B * L * inner * size + 2 * B * config.num_heads * L * L * 4
-    wide = (3 if config.gated else 2) * B * L * config.d_ff * size
-    return 2 * B * L * config.d_model * size + max(attention, wide) // model
+    attention = 4 * (T + B * L) * inner * size + 2 * B * config.num_heads * L * L * 4
+    wide = (3 if config.gated else 2) * T * config.d_ff * size
+    return 2 * T * config.d_model * size + max(attention, wide) // model
 
 
 def device_limit(mesh: DeviceMesh | None = None, share: float = 0.9) -> int:

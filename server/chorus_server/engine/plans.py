@@ -3,7 +3,9 @@ left open.
 
 Replaying a recorded list of plans on an executor with the same weights and prompts gives the same tokens.
 
-Shapes. An *input bucket* is `(B, L)`: rows and positions of one prefill step. A *block* is a fixed group of
+Shapes. An *input bucket* is `(B, L)`: how many rows a prefill step may have, and how long each may be. Its
+rows lie end to end on an axis of tokens, whose size the plan says; the ladder has one or two for a bucket. A
+*block* is a fixed group of
 `slots` slots that decode together, with buffers of their own: encoder memory for `input_length` positions and
 self-attention state for `new_tokens` positions of each slot. Blocks of one `BlockShape` share compiled
 programs. A block runs either its `plain` decode program (slot s reads encoder memory s) or its `grouped` one
@@ -21,6 +23,9 @@ from typing import Literal
 from chorus_server.engine.sampling import Sampling
 
 BlockMode = Literal["plain", "grouped"]
+
+LEAST_TOKENS = 3
+"""A product of one or two rows has other bits than the same rows in a larger one, with bf16 operands."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +60,30 @@ class Ladder:
     blocks: tuple[BlockShape, ...]
     score_buckets: tuple[tuple[int, int], ...]
     rows_per_load: int = 256
+
+    def token_counts(self, bucket: tuple[int, int]) -> tuple[int, ...]:
+        """Sizes of the token axis that are compiled for a bucket, ascending. The last holds B rows of L.
+
+        A bucket as long as some block's inputs has one of half the size too, for rows that are shorter.
+        """
+        B, L = bucket
+        full = max(LEAST_TOKENS, B * L)
+        halved = B > 2 and any(block.input_length == L for block in self.blocks)
+        return (full // 2, full) if halved and full // 2 >= LEAST_TOKENS else (full,)
+
+    @property
+    def max_tokens(self) -> int:
+        """The largest token axis."""
+        return max(max(self.token_counts(bucket)) for bucket in self.input_buckets)
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows of a prefill step."""
+        return max(rows for rows, _ in self.input_buckets)
+
+    def memory_length(self, length: int) -> int:
+        """The shortest block that holds an input bucket of this length: to this length, targets see it."""
+        return min(block.input_length for block in self.blocks if length <= block.input_length)
 
     @property
     def max_input_tokens(self) -> int:
@@ -98,18 +127,23 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """Encode a batch and admit its rows to slots. Unused rows of the bucket are padding."""
+    """Encode a batch and admit its rows to slots.
+
+    Attributes:
+        tokens: size of the token axis, one of `Ladder.token_counts`; 0 means the largest.
+    """
 
     step: int
     bucket: tuple[int, int]
     inputs: tuple[tuple[int, ...], ...]
     admissions: tuple[Admission, ...]
     loads: tuple[RowLoad, ...] = ()
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
-    """Encode a batch and sum the log probabilities of each input's targets."""
+    """Encode a batch and sum the log probabilities of each input's targets; `tokens` as in `PrefillPlan`."""
 
     step: int
     bucket: tuple[int, int]
@@ -117,6 +151,7 @@ class ScorePlan:
     inputs: tuple[tuple[int, ...], ...]
     targets: tuple[tuple[tuple[int, ...], ...], ...]
     loads: tuple[RowLoad, ...] = ()
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

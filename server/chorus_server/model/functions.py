@@ -18,6 +18,7 @@ from chorus_server.model.fused_attention import ATTENTION_FUNCTIONS, AttentionKi
 from chorus_server.model.layout import Layout, PyTree
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.network import T5
+from chorus_server.model.tokens import token_rows
 
 TARGET_CHUNK = 256
 """For how many target positions logits exist at once in `target_log_probabilities`."""
@@ -68,6 +69,50 @@ class Functions:
         `dropout` with a key for each of the B rows.
         """
         return self._merge(params).encode(prompt_rows, ids, lengths, self._attend, dropout)
+
+    def encode_tokens(
+        self,
+        params: PyTree,
+        prompt_rows: Float[Array, "P D"],
+        ids: Int[Array, "T"],
+        starts: Int[Array, "R"],
+        lengths: Int[Array, "R"],
+        longest: int,
+    ) -> Float[Array, "T D"]:
+        """`encode` for R rows that lie end to end, none longer than `longest`; 0 where there is no row.
+
+        Args:
+            starts: ascending, where each row begins; T for a row that is not used.
+            lengths: 0 for a row that is not used.
+        """
+        rows = token_rows(starts, lengths, ids.shape[0], longest)
+        return self._merge(params).encode_tokens(prompt_rows, ids, rows, self._attend)
+
+    def token_memory(self, params: PyTree, encoded: Float[Array, "T D"]) -> PyTree:
+        """Cross-attention keys and values by token: leaves [T, H*K] (unrolled) or [N, T, H*K] (scanned)."""
+        return self._merge(params).decoder.token_memory(encoded)
+
+    def row_memory(
+        self, tokens: PyTree, starts: Int[Array, "R"], lengths: Int[Array, "R"], length: int
+    ) -> PyTree:
+        """Memory of R rows from keys and values by token: leaves [R, H, L, K] (unrolled) or [N, R, H, L, K]
+        (scanned) with L = `length`, 0 beyond lengths."""
+        block = starts[:, None] + jnp.arange(length)
+        block = jnp.where(_before(lengths, length), block, jax.tree.leaves(tokens)[0].shape[-2])
+
+        def gather(leaf: Float[Array, "*N T HK"]) -> Float[Array, "*N R H L K"]:
+            rows = leaf.at[..., block, :].get(mode="fill", fill_value=0)
+            return jnp.swapaxes(rows.reshape(*rows.shape[:-1], self.config.num_heads, -1), -2, -3)
+
+        return jax.tree.map(gather, tokens)
+
+    def init_tokens(self, count: int) -> PyTree:
+        """Zeros in the shape of the keys and values of `count` tokens."""
+        config, layers = self.config, self.config.num_decoder_layers
+        shape = (count, config.inner_width)
+        if self.layout == "unrolled":
+            return tuple({n: jnp.zeros(shape, self.dtype) for n in ("key", "value")} for _ in range(layers))
+        return {n: jnp.zeros((layers, *shape), self.dtype) for n in ("key", "value")}
 
     def encoder_memory(
         self, params: PyTree, encoded: Float[Array, "B L D"], lengths: Int[Array, "B"]
@@ -141,6 +186,25 @@ class Functions:
         """
         module = self._merge(params)
         hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets, self._attend)
+        return self._sums(module, hidden, targets, target_lengths)
+
+    def memory_log_probabilities(
+        self,
+        params: PyTree,
+        memory: PyTree,
+        lengths: Int[Array, "B"],
+        targets: Int[Array, "B C T"],
+        target_lengths: Int[Array, "B C"],
+    ) -> Float32[Array, "B C"]:
+        """`target_log_probabilities` of inputs whose encoder memory is there already."""
+        module = self._merge(params)
+        hidden = module.hidden_targets_of_memory(memory, lengths, targets, self._attend)
+        return self._sums(module, hidden, targets, target_lengths)
+
+    def _sums(
+        self, module: T5, hidden: Float[Array, "B C T D"], targets: Int[Array, "B C T"],
+        target_lengths: Int[Array, "B C"],
+    ) -> Float32[Array, "B C"]:  # fmt: skip
         flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         chosen = jax.lax.map(
             lambda row: _log_probability(module.logits(row[0]), row[1]), _chunks(flat, wanted)

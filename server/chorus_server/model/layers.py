@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from chorus_server.model.attention import precision
 from chorus_server.model.config import T5Config
 from chorus_server.model.dropout import LayerDropout, channels
+from chorus_server.model.tokens import TokenRows
 
 INNER = 0
 """Place of the feed-forward's own dropout; see `dropout`."""
@@ -89,6 +90,16 @@ class Projections(nnx.Module):
         batch, heads, length, width = context.shape
         flat = context.transpose(0, 2, 1, 3).reshape(batch, length, heads * width)
         return project(flat, self.output)
+
+    def split_tokens(
+        self, x: Float[Array, "T D"], weight: nnx.Param, rows: TokenRows
+    ) -> Float[Array, "R H L K"]:
+        """`split` for rows on the token axis."""
+        return rows.blocks(project(x, weight), self.heads)
+
+    def join_tokens(self, context: Float[Array, "R H L K"], rows: TokenRows) -> Float[Array, "T D"]:
+        """`join` for rows on the token axis."""
+        return project(rows.tokens(context), self.output)
 
     def split_step(self, x: Float[Array, "S D"], weight: nnx.Param) -> Float[Array, "S H K"]:
         """`split` for one token a slot."""

@@ -14,6 +14,7 @@ from chorus_server.model.layers import multiply, parameter
 from chorus_server.model.layout import Layout, PyTree
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.stacks import Decoder, Encoder
+from chorus_server.model.tokens import TokenRows
 
 
 class T5(nnx.Module):
@@ -38,6 +39,14 @@ class T5(nnx.Module):
         real = visible(lengths, ids.shape[1])
         drop = None if dropout is None else dropout.at(0)
         return self.encoder(self.embed(prompt_rows, ids, real), real, attend, drop)
+
+    def encode_tokens(
+        self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "T"], rows: TokenRows,
+        attend: Attention = dense_attention,
+    ) -> Float[Array, "T D"]:  # fmt: skip
+        """The encoder's output for rows on the token axis, 0 where there is none."""
+        x = self.embed(prompt_rows, ids[None], rows.real[None])[0]
+        return self.encoder.tokens(self._whole(x), rows, attend)
 
     def embed(
         self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "B L"], real: Bool[Array, "B L"]
@@ -75,11 +84,22 @@ class T5(nnx.Module):
         attend: Attention = dense_attention, dropout: Dropout | None = None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """Teacher forcing: the decoder's output for each target."""
+        drop, real = None if dropout is None else dropout.at(1), visible(lengths, encoded.shape[1])
+        return self.decoder.targets(self._shifted(targets), encoded, real, attend, drop)
+
+    def hidden_targets_of_memory(
+        self, memory: PyTree, lengths: Int[Array, "B"], targets: Int[Array, "B C T"],
+        attend: Attention = dense_attention,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """The same with the inputs' encoder memory."""
+        real = visible(lengths, jax.tree.leaves(memory)[0].shape[-2])
+        return self.decoder.targets_of_memory(self._shifted(targets), memory, real, attend)
+
+    def _shifted(self, targets: Int[Array, "B C T"]) -> Float[Array, "B C T D"]:
+        """What the decoder reads to make these targets."""
         start = jnp.full((*targets.shape[:2], 1), self.config.decoder_start_id, targets.dtype)
         shifted = jnp.concatenate([start, targets[:, :, :-1]], axis=2)
-        x = self._whole(self.embedding[...].at[shifted].get(mode="clip"))
-        drop = None if dropout is None else dropout.at(1)
-        return self.decoder.targets(x, encoded, visible(lengths, encoded.shape[1]), attend, drop)
+        return self._whole(self.embedding[...].at[shifted].get(mode="clip"))
 
     def logits(self, x: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
         """Of every id that may follow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from chorus_server.model.attention import Attention, WeightDropout, step_attention
 from chorus_server.model.config import T5Config
 from chorus_server.model.dropout import Dropout, LayerDropout, channels
-from chorus_server.model.layers import FeedForward, Projections, parameter, rms_norm
+from chorus_server.model.layers import FeedForward, Projections, parameter, project, rms_norm
 from chorus_server.model.layout import Layout, PyTree, fold, make_layers
 from chorus_server.model.relative import causal_bias, encoder_bias, step_bias
+from chorus_server.model.tokens import TokenRows
 
 # Places of a stack's own dropout. Those of a layer are in the order of `_draw`: INNER of the feed-forward,
 # then the output of each block.
@@ -35,14 +37,38 @@ class EncoderLayer(nnx.Module):
         attend: Attention, drop: LayerDropout | None,
     ) -> Float[Array, "B L D"]:  # fmt: skip
         """The layer's output; positions that are not real stay 0."""
-        block = self.attention
+
+        def attended(h: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+            block = self.attention
+            query, key, value = (block.split(h, weight) for weight in (block.query, block.key, block.value))
+            return block.join(attend(query, key, value, real[:, None, None, :], bias, _weights(drop, 0)))
+
+        return self._around(x, real, attended, drop)
+
+    def tokens(
+        self, x: Float[Array, "T D"], rows: TokenRows, bias: Float32[Array, "1 H L L"], attend: Attention
+    ) -> Float[Array, "T D"]:
+        """The layer's output for rows on the token axis; what belongs to no row stays 0."""
+
+        def attended(h: Float[Array, "T D"]) -> Float[Array, "T D"]:
+            block = self.attention
+            query, key, value = (
+                block.split_tokens(h, weight, rows) for weight in (block.query, block.key, block.value)
+            )
+            context = attend(query, key, value, rows.visible[:, None, None, :], bias, None)
+            return block.join_tokens(context, rows)
+
+        return self._around(x, rows.real, attended, None)
+
+    def _around(
+        self, x: Float[Array, "*places D"], real: Bool[Array, "*places"],
+        attended: Callable[[Float[Array, "*places D"]], Float[Array, "*places D"]], drop: LayerDropout | None,
+    ) -> Float[Array, "*places D"]:  # fmt: skip
         h = rms_norm(x, self.attention_norm, self.epsilon)
-        query, key, value = (block.split(h, weight) for weight in (block.query, block.key, block.value))
-        context = block.join(attend(query, key, value, real[:, None, None, :], bias, _weights(drop, 0)))
-        context = channels(drop, 1, context)
+        context = channels(drop, 1, attended(h))
         # Everything else turns 0 into 0, so this one select keeps padding at 0 through the whole stack,
         # whatever the row holds. Inside the residual add it costs nothing.
-        x = x + jnp.where(real[:, :, None], context, 0)
+        x = x + jnp.where(real[..., None], context, 0)
         h = rms_norm(x, self.feed_forward_norm, self.epsilon)
         return x + channels(drop, 2, self.feed_forward(h, drop))
 
@@ -63,6 +89,11 @@ class DecoderLayer(nnx.Module):
         """Cross-attention key and value; 0 where encoded is 0."""
         block = self.cross_attention
         return {"key": block.split(encoded, block.key), "value": block.split(encoded, block.value)}
+
+    def token_memory(self, encoded: Float[Array, "T D"]) -> dict[str, Float[Array, "T HK"]]:
+        """The same by token, each head's part beside the others."""
+        block = self.cross_attention
+        return {"key": project(encoded, block.key), "value": project(encoded, block.value)}
 
     def step(
         self,
@@ -100,9 +131,9 @@ class DecoderLayer(nnx.Module):
         return x, {"key": key, "value": value}
 
     def targets(
-        self, x: Float[Array, "B C T D"], encoded: Float[Array, "B L D"], memory_visible: Bool[Array, "B L"],
-        causal: Bool[Array, "T T"], bias: Float32[Array, "1 H T T"], attend: Attention,
-        drop: LayerDropout | None,
+        self, x: Float[Array, "B C T D"], memory: dict[str, Float[Array, "B H L K"]],
+        memory_visible: Bool[Array, "B L"], causal: Bool[Array, "T T"], bias: Float32[Array, "1 H T T"],
+        attend: Attention, drop: LayerDropout | None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """Teacher forcing. All C * T queries of an input read its one memory."""
         B, C, T, D = x.shape
@@ -115,7 +146,6 @@ class DecoderLayer(nnx.Module):
 
         wide = flat.reshape(B, C * T, D)
         h = rms_norm(wide, self.cross_attention_norm, self.epsilon)
-        memory = self.memory(encoded)
         context = attend(
             cross.split(h, cross.query),
             memory["key"],
@@ -156,6 +186,18 @@ class Encoder(nnx.Module):
         x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
         return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
 
+    def tokens(self, x: Float[Array, "T D"], rows: TokenRows, attend: Attention) -> Float[Array, "T D"]:
+        """The same for rows on the token axis, without dropout."""
+        bias = encoder_bias(self.relative_bias[...], rows.visible.shape[1], self.config)[None]
+
+        def body(
+            layer: EncoderLayer, carry: Float[Array, "T D"], _: None
+        ) -> tuple[Float[Array, "T D"], None]:
+            return layer.tokens(carry, rows, bias, attend), None
+
+        x, _ = fold(self.layers, body, x)
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
+
     def _draw(self, dropout: Dropout | None, L: int) -> tuple[LayerDropout | None, PyTree]:
         if dropout is None:
             return None, None
@@ -184,6 +226,14 @@ class Decoder(nnx.Module):
 
         return fold(self.layers, body, None)[1]
 
+    def token_memory(self, encoded: Float[Array, "T D"]) -> PyTree:
+        """Keys and values [T, H*K] for each layer."""
+
+        def body(layer: DecoderLayer, carry: None, _: None) -> tuple[None, PyTree]:
+            return carry, layer.token_memory(encoded)
+
+        return fold(self.layers, body, None)[1]
+
     def step(
         self, x: Float[Array, "S D"], cache: PyTree, memory: PyTree, memory_visible: Bool[Array, "S L"],
         positions: Int[Array, "S"], new_tokens: int, memory_index: Int[Array, "S"] | None,
@@ -204,18 +254,39 @@ class Decoder(nnx.Module):
         attend: Attention, dropout: Dropout | None = None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """The stack's output after the final norm, for each target."""
+        ends, inner = self._draw(dropout, x.shape[2], encoded.shape[1])
+
+        def memory(layer: DecoderLayer, drop: LayerDropout | None) -> tuple[PyTree, LayerDropout | None]:
+            return layer.memory(encoded), drop
+
+        x = self._targets(channels(ends, INPUT, x), memory, inner, memory_visible, attend)
+        return channels(ends, OUTPUT, x)
+
+    def targets_of_memory(
+        self, x: Float[Array, "B C T D"], memory: PyTree, memory_visible: Bool[Array, "B L"],
+        attend: Attention,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """The same for keys and values that are there already; without dropout."""
+        return self._targets(x, lambda layer, own: (own, None), memory, memory_visible, attend)
+
+    def _targets(
+        self, x: Float[Array, "B C T D"],
+        memory: Callable[[DecoderLayer, PyTree], tuple[PyTree, LayerDropout | None]], inputs: PyTree,
+        memory_visible: Bool[Array, "B L"], attend: Attention,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        """`memory` gives a layer's memory and dropout from the layer's own inputs."""
         T = x.shape[2]
         causal = jnp.tril(jnp.ones((T, T), bool))
         bias = causal_bias(self.relative_bias[...], T, self.config)[None]
 
         def body(
-            layer: DecoderLayer, carry: Float[Array, "B C T D"], drop: LayerDropout | None
+            layer: DecoderLayer, carry: Float[Array, "B C T D"], own: PyTree
         ) -> tuple[Float[Array, "B C T D"], None]:
-            return layer.targets(carry, encoded, memory_visible, causal, bias, attend, drop), None
+            read, drop = memory(layer, own)
+            return layer.targets(carry, read, memory_visible, causal, bias, attend, drop), None
 
-        ends, inner = self._draw(dropout, T, encoded.shape[1])
-        x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
-        return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
+        x, _ = fold(self.layers, body, x, inputs)
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
 
     def _draw(self, dropout: Dropout | None, T: int, L: int) -> tuple[LayerDropout | None, PyTree]:
         if dropout is None:

@@ -36,8 +36,7 @@ def step_seconds(plan: StepPlan) -> float:
     """A small T5 on a few cores: encoding costs by padded token, a decode step by the block, used or not."""
     if isinstance(plan, DecodePlan):
         return 0.002 * plan.tokens
-    B, L = plan.bucket
-    return 0.001 + 0.00002 * B * L
+    return 0.001 + 0.00002 * (plan.tokens or plan.bucket[0] * plan.bucket[1])
 
 
 @dataclass

@@ -13,6 +13,7 @@ from chorus_server.engine.executor import programs as names
 from chorus_server.engine.executor.compiling import CompiledPrograms
 from chorus_server.engine.executor.decode import DecodeOutput
 from chorus_server.engine.executor.lanes import ENCODING, Lanes, run_apart
+from chorus_server.engine.executor.prefill import Rows
 from chorus_server.engine.executor.programs import ModelSpec
 from chorus_server.engine.executor.state import BlockState
 from chorus_server.engine.plans import (
@@ -69,8 +70,8 @@ class JaxExecutor:
         self._prompts = prompts
         self._padded_vocab_size = padded_vocab_size
         self._start_id = decoder_start_id
-        self._table = compiled["empty_rows"]()
-        self._blocks = [_Block(compiled[names.empty_name(shape)]()) for shape in ladder.blocks]
+        self._table, self._tokens, states = compiled["empty"]()
+        self._blocks = [_Block(state) for state in states]
         self._lanes = Lanes([ENCODING, *range(len(ladder.blocks))], run_apart(spec.places))
 
     @property
@@ -126,35 +127,40 @@ class JaxExecutor:
             program = self._programs["load_rows"]
             self._table = self._lanes.start(ENCODING, program, self._table, numbers, values)
 
-    def _encode(self, bucket: tuple[int, int], inputs: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
-        """(encoded, lengths, finite) of a batch."""
-        if bucket not in self._ladder.input_buckets:
-            raise InternalError(
-                f"a plan uses input bucket {bucket}; compiled are {self._ladder.input_buckets}"
-            )
-        ids, lengths = packing.pack_inputs(inputs, bucket)
-        program = self._programs[names.encode_name(bucket)]
-        encoded, finite = self._lanes.start(ENCODING, program, self._spec.params, self._table, ids, lengths)
-        return encoded, lengths, finite
+    def _encode(self, plan: PrefillPlan | ScorePlan) -> Rows:
+        """Put the batch's encoder memory in `_tokens`; say where its rows are."""
+        bucket, ladder = plan.bucket, self._ladder
+        if bucket not in ladder.input_buckets:
+            raise InternalError(f"a plan uses input bucket {bucket}; compiled are {ladder.input_buckets}")
+        counts = ladder.token_counts(bucket)
+        tokens = plan.tokens or counts[-1]
+        if tokens not in counts:
+            raise InternalError(f"a plan uses {tokens} tokens of bucket {bucket}; compiled are {counts}")
+        ids, starts, lengths = packing.pack_inputs(plan.inputs, bucket, tokens, ladder.max_rows)
+        self._load(plan.loads)
+        program = self._programs[names.encode_name(bucket, tokens)]
+        self._tokens, finite = self._lanes.start(
+            ENCODING, program, self._spec.params, self._table, self._tokens, ids, starts, lengths
+        )
+        where: dict[str, Any] = {"starts": starts, "lengths": lengths}
+        return Rows(finite=finite, **where)
 
     def _prefill(self, plan: PrefillPlan) -> Dispatched:
         packed = []
         for index, group in packing.rounds(plan.admissions):
             shape = self._ladder.blocks[index]
-            if not names.admits(plan.bucket, shape):
+            if any(len(plan.inputs[each.row]) > shape.input_length for each in group):
                 raise InternalError(f"a plan admits rows of bucket {plan.bucket} to the shorter {shape}")
-            packed.append((index, packing.pack_admissions(group, plan.bucket[0], shape, self._start_id)))
-        self._load(plan.loads)
-        encoded, lengths, finite = self._encode(plan.bucket, plan.inputs)
+            most = self._ladder.max_rows
+            packed.append((index, packing.pack_admissions(group, most, shape, self._start_id)))
+        rows = self._encode(plan)
         for index, admitted in packed:
             block, shape = self._blocks[index], self._ladder.blocks[index]
-            program = self._programs[names.admit_name(plan.bucket, shape)]
-            block.state = self._lanes.start(
-                index, program, self._spec.params, block.state, encoded, lengths, finite, admitted
-            )
+            program = self._programs[names.admit_name(shape)]
+            block.state = self._lanes.start(index, program, block.state, self._tokens, rows, admitted)
         for admission in plan.admissions:
             self._note_search(admission.block, admission.slots, admission.sampling.num_beams > 1)
-        return Dispatched(plan, _start_copy(finite), {})
+        return Dispatched(plan, _start_copy(rows.finite), {})
 
     def _note_search(self, block: int, slots: tuple[int, ...], is_search: bool) -> None:
         searches = self._blocks[block].searches
@@ -171,14 +177,12 @@ class JaxExecutor:
         chunks = [
             packing.pack_targets(plan.targets, at, B, plan.score_bucket) for at in range(0, max(most, 1), C)
         ]
-        self._load(plan.loads)
-        encoded, lengths, finite = self._encode(plan.bucket, plan.inputs)
-        program = self._programs[names.score_name(plan.bucket, plan.score_bucket)]
+        rows = self._encode(plan)
+        length = self._ladder.memory_length(plan.bucket[1])
+        program = self._programs[names.score_name(B, length, plan.score_bucket)]
         sums = [
-            self._lanes.start(
-                ENCODING, program, self._spec.params, encoded, lengths, finite, tokens, target_lengths
-            )
-            for tokens, target_lengths in chunks
+            self._lanes.start(ENCODING, program, self._spec.params, self._tokens, rows, *chunk)
+            for chunk in chunks
         ]
         return Dispatched(plan, [_start_copy(chunk) for chunk in sums], {})
 

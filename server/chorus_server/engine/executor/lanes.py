@@ -18,7 +18,7 @@ import jax
 
 from chorus_server.engine.executor.compiling import CompiledPrograms
 from chorus_server.engine.executor.places import Places
-from chorus_server.engine.executor.programs import MODES, admit_name, admits, decode_name
+from chorus_server.engine.executor.programs import MODES, admit_name, decode_name
 from chorus_server.engine.plans import Ladder
 
 ENCODING = "encoding"
@@ -68,9 +68,7 @@ def temporaries_at_once(compiled: CompiledPrograms, ladder: Ladder, apart: bool)
     if not apart:
         return max(needed.values(), default=0)
     of_blocks = [
-        [decode_name(shape, mode) for mode in MODES]
-        + [admit_name(bucket, shape) for bucket in ladder.input_buckets if admits(bucket, shape)]
-        for shape in ladder.blocks
+        [decode_name(shape, mode) for mode in MODES] + [admit_name(shape)] for shape in ladder.blocks
     ]
     theirs = {name for names in of_blocks for name in names}
     encoding = max((size for name, size in needed.items() if name not in theirs), default=0)

@@ -18,20 +18,22 @@ from chorus_server.errors import InternalError
 
 
 def pack_inputs(
-    inputs: Sequence[Sequence[int]], bucket: tuple[int, int]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Ids `[B, L]` i32 and lengths `[B]` i32. A padding row has one pad token, because a length of 0 would be
-    a special case."""
+    inputs: Sequence[Sequence[int]], bucket: tuple[int, int], tokens: int, most: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Ids `[T]` of rows end to end, and the rows' starts and lengths, `[most]` i32: T and 0 if not used."""
     B, L = bucket
-    if len(inputs) > B or any(not 0 < len(row) <= L for row in inputs):
-        raise InternalError(
-            f"a plan puts {len(inputs)} inputs of lengths {[len(r) for r in inputs]} in [{B}, {L}]"
-        )
-    ids, lengths = np.zeros((B, L), np.int32), np.ones((B,), np.int32)
-    for place, row in enumerate(inputs):
-        ids[place, : len(row)] = row
-        lengths[place] = len(row)
-    return ids, lengths
+    sizes = [len(row) for row in inputs]
+    if len(inputs) > B or any(not 0 < size <= L for size in sizes) or sum(sizes) > tokens:
+        raise InternalError(f"a plan puts inputs of lengths {sizes} in [{B}, {L}] of {tokens} tokens")
+    ids, starts, lengths = np.zeros((tokens,), np.int32), np.full((most,), tokens, np.int32), _zeros(most)
+    for place, (start, row) in enumerate(zip(np.cumsum([0, *sizes]), inputs, strict=False)):
+        ids[start : start + len(row)] = row
+        starts[place], lengths[place] = start, len(row)
+    return ids, starts, lengths
+
+
+def _zeros(count: int) -> NDArray[Any]:
+    return np.zeros((count,), np.int32)
 
 
 def pack_targets(
@@ -93,13 +95,13 @@ def pack_admissions(
 ) -> Admitted:
     """The arguments with which `prefill.admit` puts these groups into a block."""
     S = shape.slots
-    targets = np.full((batch,), S, np.int32)
+    rows, targets = _zeros(batch), np.full((batch,), S, np.int32)
     fresh, sources = np.zeros((S,), np.bool_), np.zeros((S,), np.int32)
     members = np.repeat(np.arange(S, dtype=np.int32)[:, None], MAX_BEAMS, axis=1)
-    for admission in admissions:
+    for place, admission in enumerate(admissions):
         _check(admission, shape)
         group = admission.slots
-        targets[admission.row] = group[0]
+        rows[place], targets[place] = admission.row, group[0]
         if admission.sampling.num_beams > 1:
             members[group[0], : len(group)] = group
     slots = np.array([slot for each in admissions for slot in each.slots])
@@ -110,7 +112,14 @@ def pack_admissions(
     state.tokens[slots] = start_id
     state.leader[slots] = [each.slots[0] for each in admissions for _ in each.slots]
     state.place[slots] = [place for each in admissions for place in range(len(each.slots))]
-    arrays: dict[str, Any] = {"targets": targets, "fresh": fresh, "sources": sources, "members": members}
+    arrays: dict[str, Any] = {
+        "count": np.int32(len(admissions)),
+        "rows": rows,
+        "targets": targets,
+        "fresh": fresh,
+        "sources": sources,
+        "members": members,
+    }
     return Admitted(slots=state, **arrays)
 
 

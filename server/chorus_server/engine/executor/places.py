@@ -10,7 +10,7 @@ import jax
 from chorus_server.engine.executor.state import BlockState
 from chorus_server.engine.plans import BlockShape
 from chorus_server.errors import InvalidInputError
-from chorus_server.model.mesh import DeviceMesh
+from chorus_server.model.mesh import MODEL, DeviceMesh
 
 Where = jax.sharding.Sharding | None
 
@@ -36,6 +36,10 @@ class Places:
     def batch(self, rows: int, after: int) -> Where:
         """Sharding of an array over the rows of a batch."""
         return None if self.mesh is None else self.mesh.rows(rows, after)
+
+    def tokens(self, slot_axis: int) -> Where:
+        """Sharding of keys and values by token, which the model axis splits by heads."""
+        return None if self.mesh is None else self.mesh.sharding(*(None,) * (slot_axis + 1), MODEL)
 
     def state(self, shape: BlockShape, slot_axis: int) -> Any:
         """Shardings of all parts of a block's state.

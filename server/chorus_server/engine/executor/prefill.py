@@ -19,11 +19,52 @@ def load_rows(table: Array, rows: Array, values: Array) -> Array:
 
 
 def encode(
-    functions: ModelFunctions, params: Any, table: Array, ids: Array, lengths: Array
-) -> tuple[Array, Array]:
-    """Encoded inputs `[B, L, D]`, and whether each row is finite, `[B]` bool."""
-    encoded = functions.encode(params, table, ids, lengths)
-    return encoded, jnp.all(jnp.isfinite(encoded), axis=(1, 2))
+    functions: ModelFunctions,
+    bucket: tuple[int, int],
+    params: Any,
+    table: Array,
+    tokens: Any,
+    ids: Array,
+    starts: Array,
+    lengths: Array,
+) -> tuple[Any, Array]:
+    """`tokens` (donated) with the encoder memory of rows that lie end to end in `ids [T]`, from place 0 on.
+
+    Args:
+        bucket: B and L: rows from B on are not used, and no row is longer than L.
+        starts, lengths: as in `Rows`.
+
+    Returns:
+        The tokens' keys and values, and whether each row is finite.
+    """
+    B, L = bucket
+    encoded = functions.encode_tokens(params, table, ids, starts[:B], lengths[:B], L)
+    broken = ~jnp.isfinite(encoded).all(axis=1)
+    place = jnp.arange(ids.shape[0])
+    own = (place >= starts[:, None]) & (place < (starts + lengths)[:, None])
+    finite = ~(own & broken).any(axis=1)
+    new = functions.token_memory(params, encoded)
+
+    def write(old: Array, leaf: Array) -> Array:
+        return jax.lax.dynamic_update_slice(old, leaf.astype(old.dtype), (0,) * old.ndim)
+
+    return jax.tree.map(write, tokens, new), finite
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of an encoded batch. They are as many as the ladder's largest bucket has, whatever the bucket.
+
+    Attributes:
+        starts: `[B]` i32, where each begins on the token axis.
+        lengths: `[B]` i32; 0 for a row that is not used.
+        finite: `[B]` bool.
+    """
+
+    starts: Array
+    lengths: Array
+    finite: Array
 
 
 @jax.tree_util.register_dataclass
@@ -32,13 +73,17 @@ class Admitted:
     """Slots to occupy.
 
     Attributes:
-        targets: `[B]` i32, the slot that takes each row's encoder memory; S or more drops the row.
+        count: i32, how many rows of the batch are admitted.
+        rows: `[B]` i32, these rows; the first `count` are read.
+        targets: `[B]` i32, the slot that takes each row's encoder memory; S where there is none.
         fresh: `[S]` bool, whether something is admitted to the slot.
         sources: `[S]` i32, the batch row of each fresh slot.
         slots: new slot state, read where `fresh`.
         members: `[S, W]` i32, as `BeamState.members`.
     """
 
+    count: Array
+    rows: Array
     targets: Array
     fresh: Array
     sources: Array
@@ -50,19 +95,29 @@ def _rows_like(mask: Array, leaf: Array, axis: int) -> Array:
     return mask.reshape((1,) * axis + (-1,) + (1,) * (leaf.ndim - axis - 1))
 
 
-def _only_finite(encoded: Array, finite: Array) -> Array:
-    """Replace failed rows by zeros. A NaN would reach a later occupant of the slot, because 0 x NaN is
-    NaN."""
-    return jnp.where(finite[:, None, None], encoded, jnp.zeros((), encoded.dtype))
+def _write_memory(
+    functions: ModelFunctions, memory: Any, tokens: Any, rows: Rows, admitted: Admitted, apart: bool
+) -> Any:
+    """The memory with admitted rows in their slots: whole, 0 beyond each row's length. A failed row is all 0,
+    because a NaN would reach a later occupant of the slot: 0 x NaN is NaN."""
+    axis = functions.slot_axis
+    length = jax.tree.leaves(memory)[0].shape[functions.memory_length_axis]
+    starts = rows.starts[admitted.rows]
+    lengths = jnp.where(rows.finite, rows.lengths, 0)[admitted.rows]
+    if apart:  # the slots of a mesh: one scatter, which each device does for its own
+        new = functions.row_memory(tokens, starts, lengths, length)
+        place = (slice(None),) * axis + (admitted.targets,)
+        return jax.tree.map(lambda old, leaf: old.at[place].set(leaf, mode="drop"), memory, new)
 
+    def put(index: Array, memory: Any) -> Any:
+        one = functions.row_memory(tokens, starts[index][None], lengths[index][None], length)
+        return jax.tree.map(
+            lambda old, leaf: jax.lax.dynamic_update_slice_in_dim(old, leaf, admitted.targets[index], axis),
+            memory,
+            one,
+        )
 
-def _write_memory(functions: ModelFunctions, old: Array, new: Array, targets: Array) -> Array:
-    """`old` with the rows of `new`, zero-padded to its length, at slots `targets`."""
-    axis, position = functions.slot_axis, functions.memory_length_axis
-    widths = [(0, 0)] * new.ndim
-    widths[position] = (0, old.shape[position] - new.shape[position])
-    new = jnp.pad(new, widths).astype(old.dtype)
-    return old.at[(slice(None),) * axis + (targets,)].set(new, mode="drop")
+    return jax.lax.fori_loop(0, admitted.count, put, memory)
 
 
 def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
@@ -83,26 +138,23 @@ def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
 
 
 def admit(
-    functions: ModelFunctions,
-    params: Any,
-    state: BlockState,
-    encoded: Array,
-    lengths: Array,
-    finite: Array,
-    admitted: Admitted,
+    functions: ModelFunctions, apart: bool, state: BlockState, tokens: Any, rows: Rows, admitted: Admitted
 ) -> BlockState:
     """The block (donated) with rows of an encoded batch in fresh slots. Nothing of a former occupant
-    remains."""
-    # Positions beyond each row's length are zero too: the model promises it.
-    memory = functions.encoder_memory(params, _only_finite(encoded, finite), lengths)
+    remains.
+
+    Args:
+        tokens: as `encode` leaves them.
+        apart: whether the slots are on several devices.
+    """
     fresh = admitted.fresh
     chosen: SlotState = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), admitted.slots, state.slots)
-    usable = finite[admitted.sources]
+    usable = rows.finite[admitted.sources]
     return BlockState(
-        memory=jax.tree.map(
-            lambda old, new: _write_memory(functions, old, new, admitted.targets), state.memory, memory
+        memory=_write_memory(functions, state.memory, tokens, rows, admitted, apart),
+        memory_lengths=state.memory_lengths.at[admitted.targets].set(
+            rows.lengths[admitted.rows], mode="drop"
         ),
-        memory_lengths=state.memory_lengths.at[admitted.targets].set(lengths, mode="drop"),
         cache=jax.tree.map(
             lambda leaf: jnp.where(
                 _rows_like(fresh, leaf, functions.slot_axis), jnp.zeros((), leaf.dtype), leaf
@@ -116,13 +168,18 @@ def admit(
 
 def score(
     functions: ModelFunctions,
+    length: int,
     params: Any,
-    encoded: Array,
-    lengths: Array,
-    finite: Array,
+    tokens: Any,
+    rows: Rows,
     targets: Array,
     target_lengths: Array,
 ) -> Array:
-    """Sums of the targets' log probabilities, `[B, C]` f32; NaN in failed rows."""
-    sums = functions.target_log_probabilities(params, encoded, lengths, targets, target_lengths)
+    """Sums of the targets' log probabilities, `[B, C]` f32; NaN in failed rows. No row is longer than
+    `length`."""
+    B = targets.shape[0]
+    starts, finite = rows.starts[:B], rows.finite[:B]
+    lengths = jnp.where(finite, rows.lengths[:B], 0)
+    memory = functions.row_memory(tokens, starts, lengths, length)
+    sums = functions.memory_log_probabilities(params, memory, lengths, targets, target_lengths)
     return jnp.where(finite[:, None], sums, jnp.nan)

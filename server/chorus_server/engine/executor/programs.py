@@ -78,33 +78,24 @@ class Program:
         return jax.jit(self.function, donate_argnums=self.donate, out_shardings=places_of(self.results))
 
 
-def encode_name(bucket: tuple[int, int]) -> str:
-    return f"encode[{bucket[0]},{bucket[1]}]"
+def encode_name(bucket: tuple[int, int], tokens: int) -> str:
+    return f"encode[{tokens},{bucket[0]},{bucket[1]}]"
 
 
-def admit_name(bucket: tuple[int, int], shape: BlockShape) -> str:
-    return f"admit[{bucket[0]},{bucket[1]}->{block_name(shape)}]"
+def admit_name(shape: BlockShape) -> str:
+    return f"admit[{block_name(shape)}]"
 
 
 def decode_name(shape: BlockShape, mode: BlockMode) -> str:
     return f"decode[{block_name(shape)},{mode}]"
 
 
-def score_name(bucket: tuple[int, int], targets: tuple[int, int]) -> str:
-    return f"score[{bucket[0]},{bucket[1]},{targets[0]},{targets[1]}]"
-
-
-def empty_name(shape: BlockShape) -> str:
-    return f"empty[{block_name(shape)}]"
+def score_name(rows: int, length: int, targets: tuple[int, int]) -> str:
+    return f"score[{rows},{length},{targets[0]},{targets[1]}]"
 
 
 def block_name(shape: BlockShape) -> str:
     return f"{shape.input_length}x{shape.new_tokens}x{shape.slots}"
-
-
-def admits(bucket: tuple[int, int], shape: BlockShape) -> bool:
-    """Whether rows of this input bucket can be admitted to blocks of this shape."""
-    return bucket[1] <= shape.input_length
 
 
 def _struct(leaf: Any) -> Any:
@@ -120,37 +111,37 @@ def state_struct(functions: ModelFunctions, shape: BlockShape) -> BlockState:
 def programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
     """Every program of a ladder. Their number is the number of compiles at a start."""
     shapes = sorted(set(ladder.blocks))
-    yield from _row_programs(spec, ladder)
+    batch = _Batch.of(spec, ladder)
+    yield from _load_programs(spec, ladder, batch)
     for bucket in ladder.input_buckets:
-        batch = _Batch.of(spec, bucket)
-        yield _encode_program(spec, batch)
-        for shape in shapes:
-            if admits(bucket, shape):
-                yield _admit_program(spec, batch, shape)
+        for tokens in ladder.token_counts(bucket):
+            yield _encode_program(spec, batch, bucket, tokens)
+    scored = sorted({(rows, ladder.memory_length(length)) for rows, length in ladder.input_buckets})
+    for rows, length in scored:
         for targets in ladder.score_buckets:
-            yield _score_program(spec, batch, targets)
+            yield _score_program(spec, batch, rows, length, targets)
     for shape in shapes:
-        state = _state(spec, shape)
-        yield Program(empty_name(shape), partial(initial_state, spec.functions, shape), (), state)
+        yield _admit_program(spec, batch, shape)
         for mode in MODES:
             yield _decode_program(spec, shape, mode)
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Shapes of an encoded batch, which every program after the encoder takes."""
+    """Shapes of an encoded batch, which every program after the encoder takes: the same for every bucket."""
 
-    bucket: tuple[int, int]
-    encoded: Any
-    lengths: Any
-    finite: Any
+    tokens: Any
+    rows: prefill.Rows
 
     @staticmethod
-    def of(spec: ModelSpec, bucket: tuple[int, int]) -> _Batch:
-        (B, L), places = bucket, spec.places
-        encoded = Struct((B, L, spec.width), spec.dtype, sharding=places.batch(B, 2))
-        lengths = Struct((B,), jnp.int32, sharding=places.whole)
-        return _Batch(bucket, encoded, lengths, Struct((B,), jnp.bool_, sharding=places.whole))
+    def of(spec: ModelSpec, ladder: Ladder) -> _Batch:
+        places, most = spec.places, ladder.max_rows
+        tokens = jax.eval_shape(partial(spec.functions.init_tokens, ladder.max_tokens))
+        number: Any = Struct((most,), jnp.int32, sharding=places.whole)
+        finite: Any = Struct((most,), jnp.bool_, sharding=places.whole)
+        return _Batch(
+            placed(tokens, places.tokens(spec.functions.slot_axis)), prefill.Rows(number, number, finite)
+        )
 
 
 def _table(spec: ModelSpec) -> Any:
@@ -168,38 +159,47 @@ def _state(spec: ModelSpec, shape: BlockShape) -> BlockState:
     return state
 
 
-def _row_programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
+def _load_programs(spec: ModelSpec, ladder: Ladder, batch: _Batch) -> Iterator[Program]:
     table, n = _table(spec), ladder.rows_per_load
     values = Struct((n, spec.width), spec.dtype, sharding=spec.places.prompt_rows)
     rows = Struct((n,), jnp.int32, sharding=spec.places.whole)
-    yield Program("empty_rows", partial(jnp.zeros, table.shape, table.dtype), (), table)
+    states = tuple(_state(spec, shape) for shape in ladder.blocks)
+
+    def empty() -> tuple[Any, Any, Any]:
+        blocks = tuple(initial_state(spec.functions, shape) for shape in ladder.blocks)
+        return jnp.zeros(table.shape, table.dtype), spec.functions.init_tokens(ladder.max_tokens), blocks
+
+    yield Program("empty", empty, (), (table, batch.tokens, states))
     yield Program("load_rows", prefill.load_rows, (table, rows, values), table, donate=(0,))
 
 
-def _encode_program(spec: ModelSpec, batch: _Batch) -> Program:
-    B, L = batch.bucket
-    ids = Struct((B, L), jnp.int32, sharding=spec.places.batch(B, 1))
-    arguments = (_params(spec), _table(spec), ids, batch.lengths)
-    function, results = partial(prefill.encode, spec.functions), (batch.encoded, batch.finite)
-    return Program(encode_name(batch.bucket), function, arguments, results, reads=reads.encoder)
+def _encode_program(spec: ModelSpec, batch: _Batch, bucket: tuple[int, int], tokens: int) -> Program:
+    ids = Struct((tokens,), jnp.int32, sharding=spec.places.whole)
+    arguments = (_params(spec), _table(spec), batch.tokens, ids, batch.rows.starts, batch.rows.lengths)
+    function, results = partial(prefill.encode, spec.functions, bucket), (batch.tokens, batch.rows.finite)
+    return Program(
+        encode_name(bucket, tokens), function, arguments, results, donate=(2,), reads=reads.encoder
+    )
 
 
 def _admit_program(spec: ModelSpec, batch: _Batch, shape: BlockShape) -> Program:
     state = _state(spec, shape)
-    admitted = placed(_admitted(batch.bucket[0], shape.slots), spec.places.whole)
-    arguments = (_params(spec), state, batch.encoded, batch.lengths, batch.finite, admitted)
-    name, function = admit_name(batch.bucket, shape), partial(prefill.admit, spec.functions)
-    return Program(name, function, arguments, state, donate=(1,), reads=reads.admission)
+    admitted = placed(_admitted(batch.rows.starts.shape[0], shape.slots), spec.places.whole)
+    apart = spec.places.mesh is not None and spec.places.mesh.data > 1
+    function = partial(prefill.admit, spec.functions, apart)
+    arguments = (state, batch.tokens, batch.rows, admitted)
+    return Program(admit_name(shape), function, arguments, state, donate=(0,), reads=reads.admission(apart))
 
 
-def _score_program(spec: ModelSpec, batch: _Batch, targets: tuple[int, int]) -> Program:
-    B, (C, T) = batch.bucket[0], targets
-    whole = spec.places.whole
-    wanted = placed((Struct((B, C, T), jnp.int32), Struct((B, C), jnp.int32)), whole)
-    arguments = (_params(spec), batch.encoded, batch.lengths, batch.finite, *wanted)
-    sums = Struct((B, C), jnp.float32, sharding=whole)
-    name, function = score_name(batch.bucket, targets), partial(prefill.score, spec.functions)
-    return Program(name, function, arguments, sums, reads=reads.targets)
+def _score_program(
+    spec: ModelSpec, batch: _Batch, rows: int, length: int, targets: tuple[int, int]
+) -> Program:
+    (C, T), whole = targets, spec.places.whole
+    wanted = placed((Struct((rows, C, T), jnp.int32), Struct((rows, C), jnp.int32)), whole)
+    arguments = (_params(spec), batch.tokens, batch.rows, *wanted)
+    sums = Struct((rows, C), jnp.float32, sharding=whole)
+    name, function = score_name(rows, length, targets), partial(prefill.score, spec.functions, length)
+    return Program(name, function, arguments, sums, reads=reads.decoder)
 
 
 def _decode_program(spec: ModelSpec, shape: BlockShape, mode: BlockMode) -> Program:
@@ -215,7 +215,10 @@ def _decode_program(spec: ModelSpec, shape: BlockShape, mode: BlockMode) -> Prog
 def _admitted(B: int, S: int) -> prefill.Admitted:
     whole: Any = Struct((S,), jnp.int32)
     slots: Any = jax.tree.map(lambda leaf: Struct(leaf.shape, leaf.dtype), initial_slots(S))
-    targets: Any = Struct((B,), jnp.int32)
+    numbers: Any = Struct((B,), jnp.int32)
+    count: Any = Struct((), jnp.int32)
     fresh: Any = Struct((S,), jnp.bool_)
     members: Any = Struct((S, MAX_BEAMS), jnp.int32)
-    return prefill.Admitted(targets=targets, fresh=fresh, sources=whole, slots=slots, members=members)
+    return prefill.Admitted(
+        count=count, rows=numbers, targets=numbers, fresh=fresh, sources=whole, slots=slots, members=members
+    )

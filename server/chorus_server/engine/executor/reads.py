@@ -7,20 +7,26 @@ XLA.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 Path = tuple[str, ...]
 _MEMORY = ("key", "value")
 
 
 def encoder(path: Path) -> bool:
-    """The embedding, the encoder, and all of the other arguments."""
-    return path[0] != "0" or path[1] in ("embedding", "encoder")
+    """The embedding, the encoder, the layers that make encoder memory, and all of the other arguments."""
+    return path[0] != "0" or path[1] in ("embedding", "encoder") or _makes_memory(path)
 
 
-def admission(path: Path) -> bool:
-    """The layers that make encoder memory. Whether a slot starts active is computed from the encodings."""
-    if path[0] == "0":
-        return _makes_memory(path)
-    return path[0] != "5" or path[-2:] != ("slots", "active")
+def admission(apart: bool) -> Callable[[Path], bool]:
+    """Everything. Whether a slot starts active is computed from the rows, and a scatter needs no count."""
+
+    def reads(path: Path) -> bool:
+        if path[0] != "3":
+            return True
+        return path[-2:] != ("slots", "active") and not (apart and path[-1] == "count")
+
+    return reads
 
 
 def targets(path: Path) -> bool:

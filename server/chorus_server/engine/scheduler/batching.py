@@ -102,8 +102,9 @@ class Batcher:
             return None
         for ticket, _ in placed:
             self._queue.take(ticket.key, turn=found.turn)
-        B = next(B for B in self._batch_sizes(L) if len(placed) <= B)
-        return self._step(step, (B, L), placed, now)
+        # Some may have found no prompt rows, so the smallest axis for those that did may be a smaller one.
+        T, B = self._buckets.axis([ticket.fit.length for ticket, _ in placed], L)
+        return self._step(step, (B, L), T, placed, now)
 
     def most_rows(self, length: int) -> int:
         """The most rows of a prefill step of L = `length`."""
@@ -116,14 +117,11 @@ class Batcher:
         may have counted on the same one.
         """
         seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
-        rows = self._buckets.choose([t.fit.input_class for t in seated], length)[1] if seated else 0
+        sizes = [(ticket.fit.length, ticket.fit.input_class) for ticket in seated]
+        rows = self._buckets.choose(sizes, length) if seated else 0
         for ticket in seated[rows:]:
             self._slots.leave(ticket, inactive=True)
         return seated[:rows]
-
-    def _batch_sizes(self, length: int) -> list[int]:
-        sizes = self._buckets.batch_sizes(length)
-        return sizes[-1:] if self._config.batch_invariant else sizes
 
     def _consider(self, found: Gathered, waiting: Waiting[Ticket]) -> None:
         if not found.tickets:
@@ -162,7 +160,12 @@ class Batcher:
         return all(p.digest in self._rows or p.digest in held for p in ticket.fit.prompts)
 
     def _step(
-        self, step: int, bucket: tuple[int, int], placed: list[tuple[Ticket, Acquired]], now: float
+        self,
+        step: int,
+        bucket: tuple[int, int],
+        tokens: int,
+        placed: list[tuple[Ticket, Acquired]],
+        now: float,
     ) -> PrefillStep:
         tickets = tuple(ticket for ticket, _ in placed)
         acquired = tuple(rows for _, rows in placed)
@@ -171,11 +174,13 @@ class Batcher:
         head = tickets[0]
         if head.fit.score_bucket is not None:
             targets = tuple(t.request.targets for t in tickets if isinstance(t.request, ScoreRequest))
-            score = ScorePlan(step, bucket, head.fit.score_bucket, inputs, targets, loads)
+            score = ScorePlan(step, bucket, head.fit.score_bucket, inputs, targets, loads, tokens)
             return PrefillStep(score, tickets, acquired, now)
         admissions = tuple(
             Admission(row, ticket.block, ticket.slots, ticket.generate.sampling.on_device())
             for row, ticket in enumerate(tickets)
             if ticket.block is not None
         )
-        return PrefillStep(PrefillPlan(step, bucket, inputs, admissions, loads), tickets, acquired, now)
+        return PrefillStep(
+            PrefillPlan(step, bucket, inputs, admissions, loads, tokens), tickets, acquired, now
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chorus_server.engine.config import EngineConfig
@@ -32,21 +33,28 @@ class BucketChooser:
             return input_class == bucket_length
         return length <= bucket_length and length >= (1 - self.config.max_padding_waste) * bucket_length
 
-    def choose(self, classes: list[int], bucket_length: int) -> tuple[int, int]:
-        """(B, rows): how many candidates of these input classes run now, in the queue's order, and with which
-        B.
+    def choose(self, rows: Sequence[tuple[int, int]], bucket_length: int) -> int:
+        """How many of these candidates, at least one, run now, in the queue's order.
 
-        All of them run if the padding stays within bounds, else as many as fill the next smaller batch size.
-        Padding up to a row's own class does not count as waste, because it cannot be avoided.
+        As many run as keep the padding at the axis' end within bounds. Padding up to a row's own class does
+        not count as waste, because alone it could not be avoided.
+
+        Args:
+            rows: (length, input class) of each candidate.
         """
-        sizes, rows = self.batch_sizes(bucket_length), len(classes)
+        most = self.most_rows(bucket_length)
         if self.config.batch_invariant:
-            return sizes[-1], min(rows, sizes[-1])
-        roomy = next((B for B in sizes if rows <= B), None)
-        full = max((B for B in sizes if rows >= B), default=None)
-        if roomy is None:
-            return sizes[-1], sizes[-1]
-        waste = 1 - sum(classes) / (roomy * bucket_length)
-        if full is None or waste <= self.config.max_padding_waste:
-            return roomy, rows
-        return full, full
+            return min(len(rows), most)
+        for count in range(min(len(rows), most), 1, -1):
+            lengths, classes = zip(*rows[:count], strict=True)
+            if 1 - sum(classes) / self.axis(lengths, bucket_length)[0] <= self.config.max_padding_waste:
+                return count
+        return 1
+
+    def axis(self, lengths: Sequence[int], bucket_length: int) -> tuple[int, int]:
+        """(T, B): the smallest token axis for rows of these lengths, and its B."""
+        sizes = self.batch_sizes(bucket_length)
+        if self.config.batch_invariant:
+            return self.ladder.token_counts((sizes[-1], bucket_length))[-1], sizes[-1]
+        axes = sorted((T, B) for B in sizes for T in self.ladder.token_counts((B, bucket_length)))
+        return next((T, B) for T, B in axes if len(lengths) <= B and sum(lengths) <= T)

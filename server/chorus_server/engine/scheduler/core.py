@@ -241,8 +241,8 @@ class Scheduler:
             ticket.phase, ticket.dispatched = TicketPhase.PREFILLING, now
             self._prefilling.add(ticket)
         self._ports.leaving_queue(step.tickets, now)
-        B, L = step.plan.bucket
-        self._policy.encoded(B * L, self._batcher.most_rows(L) * L)
+        L = step.plan.bucket[1]
+        self._policy.encoded(step.plan.tokens, self._batcher.most_rows(L) * L)
         return step
 
     def _clear_way(self, found: Gathered) -> None:
@@ -312,7 +312,7 @@ class Scheduler:
                 self._end(ticket, ScoredEvent(tuple(values), ticket.fit.length, ticket.timings(now)))
 
     def _count_batch(self, step: PrefillStep, now: float) -> None:
-        tickets, (B, L), metrics = step.tickets, step.plan.bucket, self._metrics
+        tickets, metrics = step.tickets, self._metrics
         metrics.prompt_hits.inc(sum(acquired.hits for acquired in step.acquired))
         metrics.prompt_loads.inc(sum(len(acquired.loads) for acquired in step.acquired))
         metrics.prompt_evictions.inc(sum(acquired.evictions for acquired in step.acquired))
@@ -321,7 +321,7 @@ class Scheduler:
             rows=len(tickets),
             tasks=len({ticket.origin.task for ticket in tickets}),
             real_tokens=sum(ticket.fit.length for ticket in tickets),
-            padded_tokens=B * L,
+            padded_tokens=step.plan.tokens,
             seconds=now - step.planned,
         )
 

@@ -162,7 +162,7 @@ def on_mesh(source: str, layout: str, data: int, model_axis: int, trains: bool) 
     training = [*table(model.functions, model.params, shapes, dropping=False)] if trains else []
     compiled, trained = compile_all(every), compile_all(training)
     plan = plan_memory(model.config, ladder, 16, model.dtype, 2**40, mesh)
-    state = [compiled[program.name]() for program in every if program.name.startswith("empty[")]
+    rows, tokens, state = compiled["empty"]()
     return {
         "mesh": [data, model_axis],
         "answers": serve(model, ladder, compiled),
@@ -171,13 +171,13 @@ def on_mesh(source: str, layout: str, data: int, model_axis: int, trains: bool) 
         | {f"tuning {each.name}": sizes(each, trained[each.name]) for each in training},
         "plan": {
             "weights": plan.weights,
-            "state": plan.encoder_memory + plan.slots,
+            "state": plan.encoder_memory + plan.tokens + plan.slots,
             "rows": plan.prompt_rows,
         },
         "allocated": {
             "weights": tree_bytes(model.params),
-            "state": 2 * tree_bytes(state),
-            "rows": tree_bytes(compiled["empty_rows"]()),
+            "state": tree_bytes((tokens, state)),
+            "rows": tree_bytes(rows),
         },
         "largest_exchange": largest_exchange(compiled["decode[16x8x4,plain]"]),
         "control_exchange": control_exchange(every) if model_axis == 8 else None,

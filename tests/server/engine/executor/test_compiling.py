@@ -17,7 +17,7 @@ from chorus_server.engine.executor import (
     programs,
     use_persistent_cache,
 )
-from chorus_server.engine.executor.programs import MODES, Program, admits
+from chorus_server.engine.executor.programs import MODES, Program
 from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor
 from chorus_server.engine.ladder import PRESETS, build_ladder
 from chorus_server.engine.plans import Admission, DecodePlan, Ladder, PrefillPlan, RowLoad, ScorePlan
@@ -37,16 +37,17 @@ def _program(name: str, size: int) -> Program:
 
 def _count(ladder: Ladder) -> int:
     shapes = set(ladder.blocks)
-    admitting = sum(admits(bucket, shape) for bucket in ladder.input_buckets for shape in shapes)
-    encoding = len(ladder.input_buckets) * (1 + len(ladder.score_buckets))
-    return 2 + encoding + admitting + len(shapes) * (1 + len(MODES))
+    encoding = sum(len(ladder.token_counts(bucket)) for bucket in ladder.input_buckets)
+    lengths = {(rows, ladder.memory_length(length)) for rows, length in ladder.input_buckets}
+    scoring = len(lengths) * len(ladder.score_buckets)
+    return 2 + encoding + scoring + len(shapes) * (1 + len(MODES))
 
 
 @pytest.mark.parametrize(
     ("ladder", "expected"),
     [
         (SMALL, 8),
-        (build_ladder(), 73),
+        (build_ladder(), 36),
         (build_ladder((64,), (8,), ((64, 16, 8),) * 3, ()), 7),  # equal blocks share programs
     ],
 )
