@@ -51,7 +51,10 @@ def require(
 
 def unknown(kind: GrantKind, tenant: str, name: str, *, field: str) -> NotFoundError:
     """The error for a task or an ensemble that is not there, and for one that is not shared."""
-    return NotFoundError(f"There is no {kind} {tenant}/{name}.", field=field, code=f"unknown_{kind}")
+    message = f"There is no {kind} {tenant}/{name}."
+    if kind == "task":
+        return NotFoundError(message, field=field, code="unknown_task")
+    return NotFoundError(message, field=field, code="unknown_ensemble")
 
 
 def revoke_all(connection: Connection, kind: GrantKind, tenant: str, name: str, *, now: datetime) -> None:

@@ -200,7 +200,7 @@ def test_settings_come_from_the_file_too_and_a_bad_one_is_named(served: tuple[Pr
 def test_every_kind_of_problem_is_explained() -> None:
     source = (ROOT / "prompts_store" / "upkeep").glob("*check*.py")
     text = "".join(path.read_text() for path in source if path.name != "check_report.py")
-    found = set(re.findall(r'(?:Problem\(|_add\(|return )"([a-z_]+)"', text))
+    found = set(re.findall(r'(?:Problem\(\s*|_add\(|return )"([a-z_]+)"', text))
     assert found == set(KINDS)
 
 

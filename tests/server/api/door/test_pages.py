@@ -100,6 +100,13 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("PUT", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {"json": {"version": 1}}),
         ("DELETE", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {}),
         ("POST", "/v1/ensembles/{name}/versions"): ("/v1/ensembles/e/versions", {"json": {"tasks": ["a"]}}),
+        ("PUT", tasks + "/grants/{grantee}"): ("/v1/tasks/a/grants/acme", {"json": {"rights": ["infer"]}}),
+        ("DELETE", tasks + "/grants/{grantee}"): ("/v1/tasks/a/grants/acme", {}),
+        ("PUT", "/v1/ensembles/{name}/grants/{grantee}"): (
+            "/v1/ensembles/e/grants/*",
+            {"json": {"rights": ["infer"]}},
+        ),
+        ("DELETE", "/v1/ensembles/{name}/grants/{grantee}"): ("/v1/ensembles/e/grants/*", {}),
         ("DELETE", "/v1/ensembles/{name}"): ("/v1/ensembles/e", {}),
         ("DELETE", versions + "/{n}"): ("/v1/tasks/a/versions/2", {}),
         ("DELETE", tasks): ("/v1/tasks/b", {}),

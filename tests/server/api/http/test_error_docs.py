@@ -20,7 +20,7 @@ ROOMS = (
 AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
 # Of the collector, `chorus store` and `chorus tenants bootstrap`: no route.
 OF_OPERATORS = {"key_exists", "mass_removal", "no_store", "other_store"}
-OF_OUR_OWN_CODE = {"invalid_kind"}  # routes name the kind of a job themselves
+OF_OUR_OWN_CODE = {"invalid_kind", "invalid_right"}  # routes name them, and check rights
 NOBODY_LEFT_TO_TELL = {"cancelled"}
 
 

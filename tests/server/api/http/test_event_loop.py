@@ -38,6 +38,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/v1/tenants/{tenant}"): {"weight": 2.0},
     ("POST", "/v1/keys"): {"name": "No Name", "scopes": ["infer"]},
     ("PATCH", "/v1/keys/{key}"): {"limits": {"per_minute": {"requests": 1}}},
+    ("PUT", "/v1/tasks/{task}/grants/{grantee}"): {"rights": ["infer"]},
+    ("PUT", "/v1/ensembles/{name}/grants/{grantee}"): {"rights": ["infer"]},
     ("POST", "/v1/tuning/jobs"): {"task": "a", "data": {"train": {"file": "file-0"}}},
 }
 """Routes with a JSON body, and one that they take or refuse for what is in it."""
@@ -53,7 +55,13 @@ def routes() -> list[APIRoute]:
 def path_of(template: str) -> str:
     for name, value in (("{n}", "1"), ("{task}", "a"), ("{alias}", "live"), ("{name}", "x")):
         template = template.replace(name, value)
-    for name, value in (("{file}", "file-0"), ("{job}", "job-0"), ("{key}", "key-0"), ("{tenant}", "nobody")):
+    for name, value in (
+        ("{file}", "file-0"),
+        ("{job}", "job-0"),
+        ("{key}", "key-0"),
+        ("{tenant}", "nobody"),
+        ("{grantee}", "acme"),
+    ):
         template = template.replace(name, value)
     return template
 

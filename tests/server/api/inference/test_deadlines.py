@@ -167,9 +167,8 @@ class Clock:
 def call_at(api: ApiServer, deadline: float | None, clock: Clock) -> Call:
     serving = api.services.serving
     assert serving is not None
-    return Call(
-        api.services, serving, Principal("default", "test"), "req_test", deadline, lambda: None, clock
-    )
+    caller = Principal("default", "test")
+    return Call(api.services, serving, caller, "req_test", deadline, lambda: None, {}, clock=clock)
 
 
 @pytest.mark.parametrize("text", ["good", LONG], ids=["on the loop", "on a thread"])

@@ -62,7 +62,7 @@ def ask_all(api: ApiServer, gate: Gate, calls: list[tuple[str, dict[str, Any]]])
     for thread in threads:
         thread.join(300)
     assert answers == [200] * len(calls)
-    ended = [line["request_id"] for line in api.engine.journal.entries() if "outcome" in line]
+    ended = [line["id"] for line in api.engine.journal.entries() if "outcome" in line]
     return [each.split(".")[0] for each in ended]
 
 

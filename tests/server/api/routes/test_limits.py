@@ -52,7 +52,7 @@ def reached(answer: httpx.Response) -> dict[str, Any]:
     """The limit in a 429, after a look at the rest of it."""
     assert answer.status_code == 429, answer.text
     found = ErrorAnswer.model_validate(answer.json()).error
-    assert found.limit is not None and int(answer.headers["retry-after"]) >= 60
+    assert found.quota is not None and int(answer.headers["retry-after"]) >= 60
     told: dict[str, Any] = answer.json()["error"]["quota"]
     return told
 
@@ -89,7 +89,7 @@ def test_a_keys_limits_are_set_shown_replaced_and_removed(api: ApiServer) -> Non
     path, secret = f"/v1/keys/{made['id']}", made["key"]
     me = send(api, "GET", "/v1/me", secret).json()
     MeAnswer.model_validate(me)
-    assert me["key"]["limits"] == limits
+    assert me["limits"]["key"] == limits
     changed = send(api, "PATCH", path, MEMBER, json={"limits": {"queued": {"tokens": 7}}})
     KeyAnswer.model_validate(changed.json())
     assert changed.json()["limits"] == {"queued": {"tokens": 7}}

@@ -89,7 +89,7 @@ def test_every_json_body_has_an_example() -> None:
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
     assert with_body == {(method, path) for method, path, _ in posted()}
-    assert len(with_body) == 11
+    assert len(with_body) == 13
 
 
 @pytest.mark.parametrize(("method", "path", "example"), posted())
@@ -102,8 +102,15 @@ def test_every_example_works_when_pasted(
     if path.endswith("/rollback"):
         stocked.push("sst2", seed=50)
         stocked.http.put("/v1/tasks/sst2/aliases/live", json={"version": 2})
-    url = path.replace("{task}", "sst2").replace("{alias}", "canary").replace("{name}", "panel")
+    url = (
+        path.replace("{task}", "sst2")
+        .replace("{alias}", "canary")
+        .replace("{name}", "panel")
+        .replace("{grantee}", "acme")
+    )
     url = url.replace("{tenant}", "default")
+    if path.startswith("/v1/ensembles/{name}/grants"):
+        stocked.http.post("/v1/ensembles/panel/versions", json={"tasks": ["sst2"]})
     if "{key}" in url:
         key, _ = stocked.store.create_key("default", f"of-{method}-{len(text)}", scopes=["infer"])
         url = url.replace("{key}", key.id)
