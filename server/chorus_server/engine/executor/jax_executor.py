@@ -13,7 +13,7 @@ from chorus_server.engine.executor import programs as names
 from chorus_server.engine.executor.compiling import CompiledPrograms
 from chorus_server.engine.executor.decode import DecodeOutput
 from chorus_server.engine.executor.lanes import ENCODING, Lanes, run_apart
-from chorus_server.engine.executor.prefill import Rows
+from chorus_server.engine.executor.prefill import EncodedRows
 from chorus_server.engine.executor.programs import ModelSpec
 from chorus_server.engine.executor.state import BlockState
 from chorus_server.engine.plans import (
@@ -127,7 +127,7 @@ class JaxExecutor:
             program = self._programs["load_rows"]
             self._table = self._lanes.start(ENCODING, program, self._table, numbers, values)
 
-    def _encode(self, plan: PrefillPlan | ScorePlan) -> Rows:
+    def _encode(self, plan: PrefillPlan | ScorePlan) -> EncodedRows:
         """Put the batch's encoder memory in `_tokens`; say where its rows are."""
         bucket, ladder = plan.bucket, self._ladder
         if bucket not in ladder.input_buckets:
@@ -143,7 +143,7 @@ class JaxExecutor:
             ENCODING, program, self._spec.params, self._table, self._tokens, ids, starts, lengths
         )
         where: dict[str, Any] = {"starts": starts, "lengths": lengths}
-        return Rows(finite=finite, **where)
+        return EncodedRows(finite=finite, **where)
 
     def _prefill(self, plan: PrefillPlan) -> Dispatched:
         packed = []

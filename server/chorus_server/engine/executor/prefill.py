@@ -32,7 +32,7 @@ def encode(
 
     Args:
         bucket: B and L: rows from B on are not used, and no row is longer than L.
-        starts, lengths: as in `Rows`.
+        starts, lengths: as in `EncodedRows`.
 
     Returns:
         The tokens' keys and values, and whether each row is finite.
@@ -53,7 +53,7 @@ def encode(
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
-class Rows:
+class EncodedRows:
     """Rows of an encoded batch. They are as many as the ladder's largest bucket has, whatever the bucket.
 
     Attributes:
@@ -96,7 +96,7 @@ def _rows_like(mask: Array, leaf: Array, axis: int) -> Array:
 
 
 def _write_memory(
-    functions: ModelFunctions, memory: Any, tokens: Any, rows: Rows, admitted: Admitted, apart: bool
+    functions: ModelFunctions, memory: Any, tokens: Any, rows: EncodedRows, admitted: Admitted, apart: bool
 ) -> Any:
     """The memory with admitted rows in their slots: whole, 0 beyond each row's length. A failed row is all 0,
     because a NaN would reach a later occupant of the slot: 0 x NaN is NaN."""
@@ -138,7 +138,12 @@ def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
 
 
 def admit(
-    functions: ModelFunctions, apart: bool, state: BlockState, tokens: Any, rows: Rows, admitted: Admitted
+    functions: ModelFunctions,
+    apart: bool,
+    state: BlockState,
+    tokens: Any,
+    rows: EncodedRows,
+    admitted: Admitted,
 ) -> BlockState:
     """The block (donated) with rows of an encoded batch in fresh slots. Nothing of a former occupant
     remains.
@@ -171,7 +176,7 @@ def score(
     length: int,
     params: Any,
     tokens: Any,
-    rows: Rows,
+    rows: EncodedRows,
     targets: Array,
     target_lengths: Array,
 ) -> Array:

@@ -131,7 +131,7 @@ class _Batch:
     """Shapes of an encoded batch, which every program after the encoder takes: the same for every bucket."""
 
     tokens: Any
-    rows: prefill.Rows
+    rows: prefill.EncodedRows
 
     @staticmethod
     def of(spec: ModelSpec, ladder: Ladder) -> _Batch:
@@ -140,7 +140,8 @@ class _Batch:
         number: Any = Struct((most,), jnp.int32, sharding=places.whole)
         finite: Any = Struct((most,), jnp.bool_, sharding=places.whole)
         return _Batch(
-            placed(tokens, places.tokens(spec.functions.slot_axis)), prefill.Rows(number, number, finite)
+            placed(tokens, places.tokens(spec.functions.slot_axis)),
+            prefill.EncodedRows(number, number, finite),
         )
 
 
