@@ -9,7 +9,7 @@ from scale import Scale
 from setting import OUTPUT_WIDTH, compiled, stopwatch
 
 from chorus_server.engine.executor.packing import pack_admissions, pack_inputs
-from chorus_server.engine.executor.prefill import Rows
+from chorus_server.engine.executor.prefill import EncodedRows
 from chorus_server.engine.executor.programs import admit_name, decode_name, encode_name
 from chorus_server.engine.plans import Admission, BlockShape, Ladder
 from chorus_server.engine.sampling import Sampling
@@ -34,7 +34,7 @@ def measure(scale: Scale, model: Model) -> dict[str, Any]:
     def whole() -> Any:
         table, tokens, (state,) = program["empty"]()
         tokens, finite = encode(spec.params, table, tokens, *packed)
-        state = admit(state, tokens, Rows(*packed[1:], finite), admitted)
+        state = admit(state, tokens, EncodedRows(*packed[1:], finite), admitted)
         return decode(spec.params, state, np.zeros(B, bool), np.int32(T))[1]
 
     taken, output = stopwatch(whole, scale.repeats), whole()

@@ -10,7 +10,7 @@ from scale import Scale
 from setting import compiled, stopwatch, weight_products
 
 from chorus_server.engine.executor.packing import pack_admissions, pack_inputs
-from chorus_server.engine.executor.prefill import Rows
+from chorus_server.engine.executor.prefill import EncodedRows
 from chorus_server.engine.executor.programs import admit_name, decode_name, encode_name
 from chorus_server.engine.plans import Admission, BlockShape, Ladder
 from chorus_server.engine.sampling import Sampling
@@ -53,7 +53,7 @@ def measure(scale: Scale, model: Model, teraflops: float) -> dict[str, Any]:
 
     def batch(packed: Any, steps: int) -> Any:
         """What a batch of labels costs: encode, admit, decode."""
-        where = Rows(*packed[1:], encoded(packed))
+        where = EncodedRows(*packed[1:], encoded(packed))
         held["state"] = program[admit](held["state"], held["tokens"], where, admitted)
         if not steps:
             return held["state"]

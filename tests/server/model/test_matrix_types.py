@@ -77,7 +77,7 @@ def _lowered() -> dict[str, str]:
     """The executor's programs with matrices in bf16, before XLA's passes: the same on every processor."""
     model = tiny_model(matrix_dtype="bfloat16")
     every = list(programs(model_spec(model, 64), tiny_ladder()))
-    names = ("encode", "admit", "decode", "score")
+    names = ("encode", "decode", "score")  # admission only copies
     first = {name: next(each for each in every if each.name.startswith(name)) for name in names}
     return {name: each.jit().lower(*each.arguments).as_text() for name, each in first.items()}
 
@@ -114,7 +114,7 @@ def _widened(x: Any, weight: Any, dtype: Any) -> Any:
 @pytest.mark.parametrize("careless", [_summed_in_bf16, _widened])
 def test_control_products_of_another_kind_are_caught(monkeypatch: pytest.MonkeyPatch, careless: Any) -> None:
     monkeypatch.setattr(layers, "multiply", careless)
-    assert set(_faults(_lowered())) >= {"encode", "admit", "decode", "score"}
+    assert set(_faults(_lowered())) >= {"encode", "decode", "score"}
 
 
 def test_a_product_of_bf16_is_that_of_its_rounded_operands() -> None:
