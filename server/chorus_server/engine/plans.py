@@ -64,11 +64,15 @@ class Ladder:
     def token_counts(self, bucket: tuple[int, int]) -> tuple[int, ...]:
         """Sizes of the token axis that are compiled for a bucket, ascending. The last holds B rows of L.
 
-        A bucket as long as some block's inputs has one of half the size too, for rows that are shorter.
+        The shortest buckets have one of half the size too, for rows that are shorter still, so that a few
+        short inputs of a request, or the members of an ensemble, are one pass. So have those as long as a
+        block's inputs, but for the longest.
         """
         B, L = bucket
         full = max(LEAST_TOKENS, B * L)
-        halved = B > 2 and any(block.input_length == L for block in self.blocks)
+        blocks = {block.input_length for block in self.blocks}
+        shortest = min(length for _, length in self.input_buckets)
+        halved = B > 2 and (shortest == L or L in blocks - {max(blocks)})
         return (full // 2, full) if halved and full // 2 >= LEAST_TOKENS else (full,)
 
     @property

@@ -81,7 +81,11 @@ def test_score_buckets(targets: int, bucket: tuple[int, int]) -> None:
     assert FITTER.fit(score((4, 1), targets=[(3, 1)] * targets)).score_bucket == bucket
 
 
-LADDER = Ladder(((1, 16), (2, 16), (4, 16), (8, 16), (1, 64), (8, 64)), (BlockShape(64, 8, 8),), ((2, 4),))
+LADDER = Ladder(
+    ((1, 16), (2, 16), (4, 16), (8, 16), (1, 64), (8, 64)),
+    (BlockShape(64, 8, 8), BlockShape(128, 8, 8)),
+    ((2, 4),),
+)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +107,8 @@ LADDER = Ladder(((1, 16), (2, 16), (4, 16), (8, 16), (1, 64), (8, 64)), (BlockSh
 def test_batches_keep_padding_within_bounds(
     rows: list[tuple[int, int]], length: int, axis: tuple[int, int], count: int
 ) -> None:
-    """A bucket of 8 rows of 64 has an axis of 512 tokens and one of 256, because a block holds 64."""
+    """A bucket of 8 rows of 64 has an axis of 512 tokens and one of 256, because 64 is a block's length, and
+    another block is longer."""
     chooser = BucketChooser(LADDER, EngineConfig(max_padding_waste=0.25))
     assert chooser.choose(rows, length) == count
     assert chooser.axis([size for size, _ in rows[:count]], length) == axis
