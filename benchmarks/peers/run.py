@@ -134,10 +134,11 @@ def _arguments() -> argparse.Namespace:
 
 def shipped() -> str:
     """The contender that the server's defaults are."""
+    from chorus_server.model.matrix_types import choose_matrix_dtype, processor_flags
     from chorus_server.settings import Settings
 
     wanted = Settings.model_fields["matrix_dtype"].default
-    dtype = {"auto": "float32", "bf16": "bfloat16"}[wanted]  # `auto` is the compute type, f32 on a CPU
+    dtype, _ = choose_matrix_dtype(wanted, "float32", "cpu", processor_flags())
     return next(name for name, theirs in OURS.items() if theirs == dtype)
 
 
