@@ -241,7 +241,8 @@ def main() -> None:
         "settings": SETTINGS,
         "quiet_ms": told,
     }
-    text = json.dumps(content, indent=1) + "\n"
+    # JSON has no infinity, which stands where nothing was answered.
+    text = json.dumps(content, indent=1).replace("Infinity", "null") + "\n"
     sys.stdout.write(text)
     if not arguments.quick:
         (ROOT / f"benchmarks/results/{now:%Y-%m-%d}-{every['name']}-neighbours.json").write_text(text)
