@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import re
@@ -23,7 +22,6 @@ import sys
 import tempfile
 import time
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,7 @@ from sqlalchemy import update
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).parent))
-from keys import fill, opened, told
-from machine import machine
+from keys import fill, keep, opened, told
 
 from chorus_server.api.http.offload import Offload
 from chorus_server.engine.requests import GenerateRequest, Origin
@@ -159,12 +156,7 @@ def main() -> None:
         result = asyncio.run(measure(Path(folder), count or KEYS))
     with tempfile.TemporaryDirectory() as folder:
         result["refused_over_http"] = over_http(Path(folder))
-    here, now = machine(), datetime.now(UTC)
-    document = {"what": "budgets", "date": f"{now:%Y-%m-%d}", "machine": here, **result}
-    text = json.dumps(document, indent=1) + "\n"
-    sys.stdout.write(text)
-    if count is None:
-        (ROOT / f"benchmarks/results/{now:%Y-%m-%d}-{here['name']}-budgets.json").write_text(text)
+    keep("budgets", result, trial=count is not None)
 
 
 if __name__ == "__main__":

@@ -183,18 +183,23 @@ async def let_in(callers: Callers, header: str) -> bool:
     return True
 
 
+def keep(what: str, result: dict[str, Any], *, trial: bool) -> None:
+    """Print a result with its machine, and unless it is a trial, write it among the others."""
+    here, now = machine(), datetime.now(UTC)
+    document = {"what": what, "date": f"{now:%Y-%m-%d}", "machine": here, **result}
+    text = json.dumps(document, indent=1) + "\n"
+    sys.stdout.write(text)
+    if not trial:
+        (ROOT / f"benchmarks/results/{now:%Y-%m-%d}-{here['name']}-{what}.json").write_text(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--keys", type=int, help=f"in place of {KEYS:,}; a trial")
     count = parser.parse_args().keys
     with tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(measure(Path(folder), count or KEYS))
-    here, now = machine(), datetime.now(UTC)
-    document = {"what": "keys", "date": f"{now:%Y-%m-%d}", "machine": here, **result}
-    text = json.dumps(document, indent=1) + "\n"
-    sys.stdout.write(text)
-    if count is None:
-        (ROOT / f"benchmarks/results/{now:%Y-%m-%d}-{here['name']}-keys.json").write_text(text)
+    keep("keys", result, trial=count is not None)
 
 
 if __name__ == "__main__":
