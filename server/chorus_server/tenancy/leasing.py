@@ -194,7 +194,9 @@ class Leasing:
         self._failures.inc()
         if self.away_since is None:
             known = isinstance(error, StoreError | ChorusError)
-            message = "budgets cannot be leased; what is known of them serves for %.0f s: %s"
+            message = (
+                "the database does not say what may still be used; what it said last serves for %.0f s: %s"
+            )
             LOG.warning(message, STALE_SECONDS, error, exc_info=None if known else error)
             self.away_since = self._clock()
 
