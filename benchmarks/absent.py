@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -90,7 +90,7 @@ def leak() -> None:
 
 
 @contextmanager
-def serving(folder: Path, cache: Path, kind: str) -> Iterator[httpx.Client]:
+def serving(folder: Path, cache: Path, kind: str) -> Iterator[httpx2.Client]:
     """`chorus serve` in a process of its own."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
     (folder / "operator").write_text(OPERATOR)
@@ -112,7 +112,7 @@ def serving(folder: Path, cache: Path, kind: str) -> Iterator[httpx.Client]:
             if process.poll() is not None:
                 raise RuntimeError(log.read_text()[-2000:])
             time.sleep(0.2)
-        with httpx.Client(base_url=found.group(1), timeout=60) as client:
+        with httpx2.Client(base_url=found.group(1), timeout=60) as client:
             yield client
     finally:
         process.terminate()
@@ -122,7 +122,7 @@ def serving(folder: Path, cache: Path, kind: str) -> Iterator[httpx.Client]:
 class Callers:
     """Two tenants on one server: `ours` asks, `theirs` has."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx2.Client) -> None:
         self._client = client
         operator = {"authorization": f"Bearer {OPERATOR}"}
         self._keys = {}
@@ -136,17 +136,17 @@ class Callers:
     def key(self, tenant: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self._keys[tenant]}"}
 
-    def publish(self, tenant: str, task: str, seed: int) -> tuple[float, httpx.Response]:
+    def publish(self, tenant: str, task: str, seed: int) -> tuple[float, httpx2.Response]:
         values = np.random.default_rng(seed).standard_normal((20, self.width)).astype(np.float32)
         held = io.BytesIO()
         np.save(held, values)
         return self.timed("POST", f"/v1/tasks/{task}/versions", tenant, content=held.getvalue(), headers=RAW)
 
-    def upload(self, tenant: str, seed: int) -> tuple[float, httpx.Response]:
+    def upload(self, tenant: str, seed: int) -> tuple[float, httpx2.Response]:
         rows = f"text\tlabel\n{seed}\tyes\n".encode() * 500
         return self.timed("POST", "/v1/files?name=rows.tsv", tenant, content=rows, headers=RAW)
 
-    def timed(self, method: str, url: str, tenant: str, **options: Any) -> tuple[float, httpx.Response]:
+    def timed(self, method: str, url: str, tenant: str, **options: Any) -> tuple[float, httpx2.Response]:
         options["headers"] = self.key(tenant) | options.get("headers", {})
         request = self._client.build_request(method, url, **options)
         begun = time.perf_counter()
@@ -154,7 +154,7 @@ class Callers:
         return time.perf_counter() - begun, answer
 
     @staticmethod
-    def _made(answer: httpx.Response) -> Any:
+    def _made(answer: httpx2.Response) -> Any:
         answer.raise_for_status()
         return answer.json()
 
@@ -185,7 +185,7 @@ def compare(ask: Callable[[bool, int], float], pairs: int) -> dict[str, Any]:
     }
 
 
-def measure(client: httpx.Client, named: int, uploaded: int) -> dict[str, Any]:
+def measure(client: httpx2.Client, named: int, uploaded: int) -> dict[str, Any]:
     callers = Callers(client)
     _, version = callers.publish("theirs", "secret", 10**6)
     assert version.status_code == 201, version.text

@@ -25,7 +25,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from sqlalchemy import update
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -114,14 +114,14 @@ async def refused(url: str, at_once: int) -> dict[str, float]:
     samples: list[float] = []
     body = {"task": None, "inputs": ["a warm and funny film"] * 8, "max_new_tokens": 4}
 
-    async def ask(client: httpx.AsyncClient, count: int) -> None:
+    async def ask(client: httpx2.AsyncClient, count: int) -> None:
         for _ in range(count):
             begun = time.perf_counter()
             answer = await client.post(f"{url}/v1/generate", json=body)
             if answer.status_code == 429:
                 samples.append(time.perf_counter() - begun)
 
-    async with httpx.AsyncClient(timeout=60) as client:
+    async with httpx2.AsyncClient(timeout=60) as client:
         await ask(client, 20)
         samples.clear()
         await asyncio.gather(*(ask(client, REFUSED // at_once) for _ in range(at_once)))

@@ -38,7 +38,7 @@ ROUNDS, REQUESTS = 5, 10_000
 BODY = b'{"task": "sst2", "input": "' + b"a warm and funny film " * 12 + b'"}'
 REQUEST = (
     b"POST /v1/generate HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n"
-    b"Connection: keep-alive\r\nUser-Agent: python-httpx/0.28.1\r\nContent-Type: application/json\r\n"
+    b"Connection: keep-alive\r\nUser-Agent: python-httpx2/0.28.1\r\nContent-Type: application/json\r\n"
     b"Authorization: Bearer ck_00000000_00000000000000000000000000000000_000000\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 )

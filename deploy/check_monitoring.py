@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 from chorus import Client, InvalidInputError
@@ -137,8 +137,8 @@ def wait_until(ready: Any, process: subprocess.Popen[bytes], log: Path, what: st
 def answers(url: str) -> bool:
     """Whether a GET returns 200."""
     try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.HTTPError:
+        return httpx2.get(url, timeout=5).status_code == 200
+    except httpx2.HTTPError:
         return False
 
 
@@ -238,7 +238,7 @@ def tune(client: Client) -> None:
 
 def instant(prometheus: str, expression: str, default: float) -> float:
     """One number from Prometheus."""
-    result = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()["data"]["result"]
+    result = httpx2.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()["data"]["result"]
     return float(result[0]["value"][1]) if result else default
 
 
@@ -252,7 +252,7 @@ def queries() -> Iterator[tuple[str, str]]:
 def check_queries(prometheus: str, wanted: Iterable[tuple[str, str]]) -> Iterator[Problem]:
     """A problem for every query that fails, is empty or gives only NaN."""
     for title, expression in wanted:
-        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
+        answer = httpx2.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
         if answer["status"] != "success":
             yield Problem(title, expression, answer["error"])
         elif not answer["data"]["result"]:
@@ -270,7 +270,7 @@ def check_controls(prometheus: str) -> Iterator[Problem]:
 
 def check_rules(prometheus: str) -> Iterator[Problem]:
     """A problem for every rule that Prometheus could not evaluate, or that fires on a healthy server."""
-    groups = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+    groups = httpx2.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     if not rules:
         yield Problem("rules", str(RULES), "Prometheus loaded none")

@@ -47,7 +47,7 @@ def modules_with_shapes() -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def certificates_once() -> Iterator[None]:
-    """httpx reads the machine's certificates for every client, in 20 ms, even if nothing is encrypted."""
+    """httpx2 reads the machine's certificates for every client, in 20 ms, even if nothing is encrypted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
         yield

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -203,14 +203,14 @@ async def _upload(tenants: Tenants, name: str, prefix: str, count: int, rows: in
     left = iter(range(count))
     headers = {"Authorization": f"Bearer {tenants.keys[name]}", "Content-Type": "application/octet-stream"}
 
-    async def work(client: httpx.AsyncClient) -> None:
+    async def work(client: httpx2.AsyncClient) -> None:
         for n in left:
             values = np.random.default_rng(n).normal(0, 5, (rows, width)).astype("<f4")
             answer = await client.post(f"/v1/tasks/{prefix}{n}/versions", content=npy(values))
             if answer.status_code != 201:
                 raise RuntimeError(f"an upload was answered with {answer.status_code}: {answer.text}")
 
-    async with httpx.AsyncClient(base_url=tenants.server.url, headers=headers, timeout=300.0) as client:
+    async with httpx2.AsyncClient(base_url=tenants.server.url, headers=headers, timeout=300.0) as client:
         await asyncio.gather(*(work(client) for _ in range(8)))
 
 

@@ -17,7 +17,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 from chorus.load.connections import SpreadTransport
@@ -52,8 +52,8 @@ class Served:
             tethered([Path(sys.executable).parent / "chorus", "serve"]), env=env, stderr=self._log.open("w")
         )
         self.url = self._wait_ready()
-        self.http = httpx.Client(base_url=self.url, timeout=_CALL_SECONDS)
-        address = httpx.URL(self.url)
+        self.http = httpx2.Client(base_url=self.url, timeout=_CALL_SECONDS)
+        address = httpx2.URL(self.url)
         self._line = HTTPConnection(address.host, address.port, timeout=_CALL_SECONDS)
         self._used = time.monotonic()
 
@@ -125,13 +125,15 @@ class Served:
         waiting = deque(enumerate(bodies))
         answers: list[Any] = [None] * len(bodies)
 
-        async def work(client: httpx.AsyncClient) -> None:
+        async def work(client: httpx2.AsyncClient) -> None:
             while waiting:
                 number, body = waiting.popleft()
                 answers[number] = await client.post("/v1/generate", json=body)
 
         transport = SpreadTransport(connections)
-        async with httpx.AsyncClient(base_url=self.url, timeout=_CALL_SECONDS, transport=transport) as client:
+        async with httpx2.AsyncClient(
+            base_url=self.url, timeout=_CALL_SECONDS, transport=transport
+        ) as client:
             # Connections are opened before the clock starts, as a client that stays would have them.
             await asyncio.gather(*(client.get("/healthz") for _ in range(connections)))
             started = time.perf_counter()

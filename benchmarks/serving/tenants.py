@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import numpy as np
 from figures import percentile
 from open_loop import Sender, Shot, payload
@@ -38,7 +38,7 @@ class Tenants:
         self.server = Served(
             folder / "data", model, cache, {"operator_key_file": secret, "log_level": "warning"} | settings
         )
-        self._operator = httpx.Client(
+        self._operator = httpx2.Client(
             base_url=self.server.url, headers={"Authorization": f"Bearer {operator}"}, timeout=300.0
         )
         self.keys: dict[str, str] = {}
@@ -65,9 +65,9 @@ class Tenants:
         self.keys[name] = _well(made)["key"]
         self.upload(name, "own", seed=len(self.keys))
 
-    def client(self, name: str) -> httpx.Client:
+    def client(self, name: str) -> httpx2.Client:
         """A client with the tenant's key."""
-        return httpx.Client(
+        return httpx2.Client(
             base_url=self.server.url, headers={"Authorization": f"Bearer {self.keys[name]}"}, timeout=300.0
         )
 
@@ -117,7 +117,7 @@ def answers_within(shots: Sequence[Shot], seconds: float) -> int:
     return sum(shot.status == 200 and shot.due + shot.seconds <= seconds for shot in shots)
 
 
-def _well(answer: httpx.Response) -> dict[str, Any]:
+def _well(answer: httpx2.Response) -> dict[str, Any]:
     if answer.status_code not in (200, 201):
         raise RuntimeError(f"{answer.request.url} answered {answer.status_code}: {answer.text}")
     return dict(json.loads(answer.text))

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from tether import tethered
@@ -63,7 +63,7 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def run_job(http: httpx.Client, file: str, steps: int, process: int) -> dict[str, Any]:
+def run_job(http: httpx2.Client, file: str, steps: int, process: int) -> dict[str, Any]:
     """One job to its end, and what it cost."""
     started, cpu = time.monotonic(), cpu_seconds(process)
     job = http.post("/v1/tuning/jobs", json=document(file, steps)).raise_for_status().json()
@@ -87,7 +87,7 @@ def run_job(http: httpx.Client, file: str, steps: int, process: int) -> dict[str
     }
 
 
-def _events(http: httpx.Client, job: str) -> list[dict[str, Any]]:
+def _events(http: httpx2.Client, job: str) -> list[dict[str, Any]]:
     """Every event of a job that is over."""
     asked = http.get(f"/v1/tuning/jobs/{job}/events", params={"follow": "false", "limit": 500})
     found: list[dict[str, Any]] = asked.raise_for_status().json()["events"]
@@ -118,7 +118,7 @@ def main() -> None:
             address = next(
                 found[1] for line in server.stderr if (found := re.search(r"ready at (http://\S+)", line))
             )
-            with httpx.Client(base_url=address, timeout=600) as http:
+            with httpx2.Client(base_url=address, timeout=600) as http:
                 sent = http.post("/v1/files", files={"file": ("train.tsv", content)}).raise_for_status()
                 file = sent.json()["id"]
                 for _ in range(options.jobs):

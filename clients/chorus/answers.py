@@ -1,11 +1,11 @@
-"""From httpx's responses and exceptions to Chorus's: the rules that both transports share."""
+"""From httpx2's responses and exceptions to Chorus's: the rules that both transports share."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 
 from chorus.errors import (
@@ -66,18 +66,18 @@ def _detail(content: bytes) -> ErrorDetail | None:
         return None
 
 
-def failure_of(error: httpx.HTTPError, url: httpx.URL, deadline: Deadline) -> ChorusError:
+def failure_of(error: httpx2.HTTPError, url: httpx2.URL, deadline: Deadline) -> ChorusError:
     """The exception for a request that got no answer."""
     if deadline.over:
         return deadline.error()
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
     reason = str(error) or type(error).__name__
     match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
+        case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError():
             return ConnectionFailedError(f"No connection to {where}: {reason}. Is the server running there?")
-        case httpx.PoolTimeout():
+        case httpx2.PoolTimeout():
             return CallTimeoutError("Every connection of this client stayed busy; raise max_connections.")
-        case httpx.TimeoutException():
+        case httpx2.TimeoutException():
             return CallTimeoutError(f"{where} did not answer in time; raise timeout_seconds or ask for less.")
         case _:
             return ConnectionLostError(

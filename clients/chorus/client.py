@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-import httpx
+import httpx2
 
 from chorus import config
 from chorus.errors import InvalidArgumentError
@@ -88,7 +88,7 @@ def _connect(
             raise InvalidArgumentError(f"{name} must be 1 or more.", field=name)
     url = config.parse_url(config.find_url(base_url))
     made = connection(url, config.find_key(api_key), timeout_seconds, total_seconds, max_answer_bytes)
-    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+    limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
     # A proxy that the environment names is not meant for this machine's own ports.
     return made, {"limits": limits, "trust_env": not config.is_loopback(url), "follow_redirects": False}
 
@@ -114,7 +114,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, Sync
             limit.
         retries: how often to try again, or a whole `RetryPolicy`.
         max_connections: how many connections may be open at once.
-        transport: an httpx transport in place of the network, for tests.
+        transport: an httpx2 transport in place of the network, for tests.
         sleep: called to wait between attempts, in seconds; for tests.
         clock: gives monotonic seconds, for the retry budget and the limit of a call; for tests.
 
@@ -132,7 +132,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, Sync
         max_answer_bytes: int | None = config.MAX_ANSWER_BYTES,
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -140,7 +140,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, Sync
             base_url, api_key, timeout_seconds, total_seconds, max_answer_bytes, max_connections
         )
         policy = _policy(retries)
-        http = httpx.Client(transport=transport, **options)  # type: ignore[arg-type]
+        http = httpx2.Client(transport=transport, **options)  # type: ignore[arg-type]
         super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep, clock))
         self.tasks = Tasks(self._transport)
         self.ensembles = Ensembles(self._transport)
@@ -181,7 +181,7 @@ class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods,
         max_answer_bytes: int | None = config.MAX_ANSWER_BYTES,
         retries: int | RetryPolicy = 3,
         max_connections: int = MAX_CONNECTIONS,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -189,7 +189,7 @@ class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods,
             base_url, api_key, timeout_seconds, total_seconds, max_answer_bytes, max_connections
         )
         policy = _policy(retries)
-        http = httpx.AsyncClient(transport=transport, **options)  # type: ignore[arg-type]
+        http = httpx2.AsyncClient(transport=transport, **options)  # type: ignore[arg-type]
         super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep, clock))
         self.tasks = AsyncTasks(self._transport)
         self.ensembles = AsyncEnsembles(self._transport)

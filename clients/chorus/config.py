@@ -6,7 +6,7 @@ import ipaddress
 import os
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from chorus.errors import ConfigurationError
 
@@ -27,7 +27,7 @@ def find_url(base_url: str | None) -> str:
     return base_url if base_url is not None else os.environ.get(URL_VARIABLE) or DEFAULT_URL
 
 
-def parse_url(base_url: str) -> httpx.URL:
+def parse_url(base_url: str) -> httpx2.URL:
     """A base URL that requests can be sent to.
 
     Raises:
@@ -35,8 +35,8 @@ def parse_url(base_url: str) -> httpx.URL:
             fragment.
     """
     try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError) as error:
+        url = httpx2.URL(base_url)
+    except (httpx2.InvalidURL, TypeError) as error:
         raise ConfigurationError(f"The URL {base_url!r} cannot be read: {error}.") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigurationError(
@@ -47,7 +47,7 @@ def parse_url(base_url: str) -> httpx.URL:
     return url
 
 
-def is_loopback(url: httpx.URL) -> bool:
+def is_loopback(url: httpx2.URL) -> bool:
     """Whether the host is this machine."""
     if url.host == "localhost" or url.host.endswith(".localhost"):
         return True

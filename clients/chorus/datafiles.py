@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from chorus.errors import InvalidArgumentError
 
@@ -21,7 +21,7 @@ DataSource = str | os.PathLike[str] | bytes | Rows
 """A path, the bytes of a file, or rows."""
 
 
-class Content(httpx.SyncByteStream, httpx.AsyncByteStream):
+class Content(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """A body of known length, read in pieces, and again if it must be sent again.
 
     Attributes:

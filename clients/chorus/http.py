@@ -1,4 +1,4 @@
-"""From a plain `Request` to an httpx one."""
+"""From a plain `Request` to an httpx2 one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import httpx
+import httpx2
 
 from chorus.limits import Deadline
 from chorus.wire import Request
@@ -24,14 +24,14 @@ class Connection:
         max_answer_bytes: limit of one answer, or of one event in a stream; None means no limit.
     """
 
-    base_url: httpx.URL
-    headers: httpx.Headers
-    timeout: httpx.Timeout
+    base_url: httpx2.URL
+    headers: httpx2.Headers
+    timeout: httpx2.Timeout
     total_seconds: float | None
     max_answer_bytes: int | None
 
-    def build(self, request: Request, deadline: Deadline) -> httpx.Request:
-        """The httpx request. Its body can be sent more than once."""
+    def build(self, request: Request, deadline: Deadline) -> httpx2.Request:
+        """The httpx2 request. Its body can be sent more than once."""
         arguments: dict[str, Any] = {}
         headers = self.headers.copy()
         if request.token is not None:
@@ -42,14 +42,14 @@ class Connection:
         if request.content is not None:
             headers["Content-Type"] = "application/octet-stream"
             headers["Content-Length"] = str(request.content.size)
-            # httpx adds this header to requests whose body it makes itself.
+            # httpx2 adds this header to requests whose body it makes itself.
             headers["Host"] = self.base_url.netloc.decode("ascii")
             arguments["stream"] = request.content
         if request.upload is not None:
             upload = request.upload
             arguments["files"] = {"file": (upload.filename, upload.content, "application/octet-stream")}
             arguments["data"] = {"metadata": upload.metadata}
-        return httpx.Request(
+        return httpx2.Request(
             request.method,
             self.base_url.copy_with(
                 raw_path=self.base_url.raw_path.rstrip(b"/") + request.path.encode("ascii")
@@ -64,7 +64,7 @@ class Connection:
 
 
 def connection(
-    base_url: httpx.URL,
+    base_url: httpx2.URL,
     key: str | None,
     timeout_seconds: float | None,
     total_seconds: float | None,
@@ -73,13 +73,13 @@ def connection(
     """Settings of a connection. The timeout applies to each wait on the network; connecting takes at most 10
     seconds.
     """
-    headers = httpx.Headers(
+    headers = httpx2.Headers(
         {"User-Agent": f"chorus-client/{_version()}", "Accept": "*/*", "Accept-Encoding": "identity"}
     )
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     connect = 10.0 if timeout_seconds is None else min(10.0, timeout_seconds)
-    timeout = httpx.Timeout(timeout_seconds, connect=connect)
+    timeout = httpx2.Timeout(timeout_seconds, connect=connect)
     return Connection(base_url, headers, timeout, total_seconds, max_answer_bytes)
 
 

@@ -1,6 +1,6 @@
 """Limits of one call: its total time, and the bytes of its answer.
 
-httpx limits each wait on the network. A server that sends a byte now and then keeps every wait short, so a
+httpx2 limits each wait on the network. A server that sends a byte now and then keeps every wait short, so a
 call also has a `Deadline`. In the awaiting client `asyncio.timeout` enforces it. In the blocking client, each
 wait of a connection is cut to the time that is left for the call of its thread.
 """
@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from chorus.errors import CallTimeoutError, UnexpectedAnswerError
 
@@ -68,7 +68,7 @@ class Deadline:
         )
 
 
-def check_encoding(response: httpx.Response) -> None:
+def check_encoding(response: httpx2.Response) -> None:
     """Refuse a compressed body before reading it, because a few bytes of it may unpack to any size. Every
     request asks for plain bytes.
 
@@ -81,7 +81,7 @@ def check_encoding(response: httpx.Response) -> None:
         )
 
 
-def check_length(response: httpx.Response, most_bytes: int | None) -> None:
+def check_length(response: httpx2.Response, most_bytes: int | None) -> None:
     """Refuse a body that declares itself too long, before reading it. Raises like `check_size`."""
     length = response.headers.get("content-length", "")
     if length.isascii() and length.isdigit():
@@ -119,13 +119,13 @@ async def awaited(deadline: Deadline) -> AsyncIterator[None]:
         raise deadline.error() from error
 
 
-def watch(client: httpx.Client) -> None:
-    """Cut the waits of a client's connections to what `timed` says. A transport that is not httpx's own is
+def watch(client: httpx2.Client) -> None:
+    """Cut the waits of a client's connections to what `timed` says. A transport that is not httpx2's own is
     left alone: its waits are checked after they end."""
     for transport in (client._transport, *client._mounts.values()):
         pool = getattr(transport, "_pool", None)
         backend = getattr(pool, "_network_backend", None)
-        if isinstance(backend, httpcore.NetworkBackend):
+        if isinstance(backend, httpcore2.NetworkBackend):
             pool._network_backend = _TimedBackend(backend)  # type: ignore[union-attr]
 
 
@@ -139,37 +139,37 @@ def _within(timeout: float | None, error: type[Exception]) -> float | None:
     return deadline.within(timeout)
 
 
-class _TimedStream(httpcore.NetworkStream):
+class _TimedStream(httpcore2.NetworkStream):
     """A connection whose waits end at the call's deadline."""
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, _within(timeout, httpcore2.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for at in range(0, len(buffer), _PIECE_BYTES):  # a slow reader also keeps each wait short
             piece = buffer[at : at + _PIECE_BYTES]
-            self._stream.write(piece, _within(timeout, httpcore.WriteTimeout))
+            self._stream.write(piece, _within(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
 
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        left = _within(timeout, httpcore.ConnectTimeout)
+    ) -> httpcore2.NetworkStream:
+        left = _within(timeout, httpcore2.ConnectTimeout)
         return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, left))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class _TimedBackend(httpcore.NetworkBackend):
+class _TimedBackend(httpcore2.NetworkBackend):
     """Makes connections whose waits end at the call's deadline."""
 
-    def __init__(self, backend: httpcore.NetworkBackend) -> None:
+    def __init__(self, backend: httpcore2.NetworkBackend) -> None:
         self._backend = backend
 
     def connect_tcp(
@@ -179,14 +179,14 @@ class _TimedBackend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        left = _within(timeout, httpcore.ConnectTimeout)
+    ) -> httpcore2.NetworkStream:
+        left = _within(timeout, httpcore2.ConnectTimeout)
         return _TimedStream(self._backend.connect_tcp(host, port, left, local_address, socket_options))
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.NetworkStream:
-        left = _within(timeout, httpcore.ConnectTimeout)
+    ) -> httpcore2.NetworkStream:
+        left = _within(timeout, httpcore2.ConnectTimeout)
         return _TimedStream(self._backend.connect_unix_socket(path, left, socket_options))
 
     def sleep(self, seconds: float) -> None:

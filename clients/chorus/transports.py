@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import replace
 from typing import TypeVar
 
-import httpx
+import httpx2
 
 from chorus import answers
 from chorus.errors import ChorusError
@@ -30,7 +30,7 @@ class SyncTransport:
 
     def __init__(
         self,
-        http: httpx.Client,
+        http: httpx2.Client,
         connection: Connection,
         policy: RetryPolicy,
         budget: RetryBudget,
@@ -65,7 +65,12 @@ class SyncTransport:
         return Deadline(self._connection.total_seconds, self._clock)
 
     def _repeat(
-        self, request: Request, deadline: Deadline, take: Callable[[httpx.Response], T], *, once: bool = False
+        self,
+        request: Request,
+        deadline: Deadline,
+        take: Callable[[httpx2.Response], T],
+        *,
+        once: bool = False,
     ) -> T:
         """What `take` makes of a successful answer, whose body was not read before. With `once`, there is one
         attempt."""
@@ -78,13 +83,13 @@ class SyncTransport:
                 if answers.is_answer(request, response.status_code):
                     return take(response)
                 status, error = response.status_code, answers.error_of(self._read(response, deadline))
-            except httpx.HTTPError as failure:
+            except httpx2.HTTPError as failure:
                 error = answers.failure_of(failure, self._connection.base_url, deadline)
                 error.__cause__ = failure
             again = answers.may_repeat(request, error, status)
             self._sleep(attempts.pause_after(error, again, deadline.left()))
 
-    def _read(self, response: httpx.Response, deadline: Deadline) -> Answer:
+    def _read(self, response: httpx2.Response, deadline: Deadline) -> Answer:
         most, body = self._connection.max_answer_bytes, bytearray()
         with contextlib.closing(response):
             check_length(response, most)
@@ -93,7 +98,7 @@ class SyncTransport:
                 body += chunk
         return Answer(response.status_code, response.headers, bytes(body))
 
-    def _chunks(self, response: httpx.Response, deadline: Deadline) -> Generator[bytes, None, None]:
+    def _chunks(self, response: httpx2.Response, deadline: Deadline) -> Generator[bytes, None, None]:
         check_encoding(response)
         chunks = response.iter_bytes()
         while True:
@@ -114,7 +119,7 @@ class SyncTransport:
                     for event in decoder.feed(chunk):
                         yield event
                         deadline.restart()
-            except httpx.HTTPError as failure:
+            except httpx2.HTTPError as failure:
                 raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             decoder.finish()
 
@@ -139,7 +144,7 @@ class SyncTransport:
                         deadline.restart()
                     if following.lives(chunk):
                         deadline.restart()
-            except httpx.HTTPError as failure:
+            except httpx2.HTTPError as failure:
                 raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             following.finish()
 
@@ -153,7 +158,7 @@ class AsyncTransport:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         connection: Connection,
         policy: RetryPolicy,
         budget: RetryBudget,
@@ -192,7 +197,7 @@ class AsyncTransport:
         self,
         request: Request,
         deadline: Deadline,
-        take: Callable[[httpx.Response], Awaitable[T]],
+        take: Callable[[httpx2.Response], Awaitable[T]],
         *,
         once: bool = False,
     ) -> T:
@@ -208,19 +213,19 @@ class AsyncTransport:
                         return await take(response)
                     status, whole = response.status_code, await self._read(response, deadline)
                 error = answers.error_of(whole)
-            except httpx.HTTPError as failure:
+            except httpx2.HTTPError as failure:
                 error = answers.failure_of(failure, self._connection.base_url, deadline)
                 error.__cause__ = failure
             again = answers.may_repeat(request, error, status)
             await self._sleep(attempts.pause_after(error, again, deadline.left()))
 
-    async def _open(self, request: Request, deadline: Deadline, *, once: bool = False) -> httpx.Response:
-        async def unread(response: httpx.Response) -> httpx.Response:
+    async def _open(self, request: Request, deadline: Deadline, *, once: bool = False) -> httpx2.Response:
+        async def unread(response: httpx2.Response) -> httpx2.Response:
             return response
 
         return await self._repeat(request, deadline, unread, once=once)
 
-    async def _read(self, response: httpx.Response, deadline: Deadline) -> Answer:
+    async def _read(self, response: httpx2.Response, deadline: Deadline) -> Answer:
         most, body = self._connection.max_answer_bytes, bytearray()
         async with contextlib.aclosing(response):
             check_encoding(response)
@@ -231,7 +236,7 @@ class AsyncTransport:
                 body += chunk
         return Answer(response.status_code, response.headers, bytes(body))
 
-    async def _chunks(self, response: httpx.Response, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, response: httpx2.Response, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         check_encoding(response)
         chunks = response.aiter_bytes()
         while True:
@@ -252,7 +257,7 @@ class AsyncTransport:
                     for event in decoder.feed(chunk):
                         yield event
                         deadline.restart()
-            except httpx.HTTPError as failure:
+            except httpx2.HTTPError as failure:
                 raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             decoder.finish()
 
@@ -277,7 +282,7 @@ class AsyncTransport:
                         deadline.restart()
                     if following.lives(chunk):
                         deadline.restart()
-            except httpx.HTTPError as failure:
+            except httpx2.HTTPError as failure:
                 raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
             following.finish()
 

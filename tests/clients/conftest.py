@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from chorus import Client
@@ -30,7 +30,7 @@ def fake() -> FakeChorus:
 @pytest.fixture
 def client(fake: FakeChorus) -> Iterator[Client]:
     """A client whose requests the fake answers, without a socket."""
-    with Client(transport=httpx.MockTransport(fake)) as made:
+    with Client(transport=httpx2.MockTransport(fake)) as made:
         yield made
 
 

@@ -13,23 +13,23 @@ from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.clients.fake_tuning import TUNING_ROUTES, FakeTuning
 
 NOW = "2026-01-01T00:00:00Z"
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
-def refuse(status: int, code: str, message: str, field: str | None = None, **headers: str) -> httpx.Response:
+def refuse(status: int, code: str, message: str, field: str | None = None, **headers: str) -> httpx2.Response:
     """An error answer in the one shape."""
     body = {"error": {"code": code, "message": message, "field": field, "request_id": "req_1"}}
-    return httpx.Response(
+    return httpx2.Response(
         status, json=body, headers={name.replace("_", "-"): v for name, v in headers.items()}
     )
 
 
-def parse_upload(request: httpx.Request) -> tuple[bytes, dict[str, Any]]:
+def parse_upload(request: httpx2.Request) -> tuple[bytes, dict[str, Any]]:
     """File and metadata of a multipart upload."""
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
     parsed = email.message_from_bytes(head + request.content, policy=HTTP)
@@ -47,24 +47,24 @@ class FakeChorus:
         self.aliases: dict[str, dict[str, int]] = {}
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.ensembles: dict[str, list[dict[str, Any]]] = {}
-        self.seen: list[httpx.Request] = []
+        self.seen: list[httpx2.Request] = []
         self.ready = True
         self.trouble: dict[str, Any] | None = None
         self.tuning = FakeTuning()
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         """Answer one request."""
         self.seen.append(request)
         path = request.url.path
         for pattern, method in ROUTES:
             match = re.fullmatch(pattern, path)
             if match is not None:
-                answer: httpx.Response = getattr(self, method)(request, *match.groups())
+                answer: httpx2.Response = getattr(self, method)(request, *match.groups())
                 return answer
         for pattern, method in TUNING_ROUTES:
             match = re.fullmatch(pattern, path)
             if match is not None:
-                found: httpx.Response = getattr(self.tuning, method)(request, *match.groups())
+                found: httpx2.Response = getattr(self.tuning, method)(request, *match.groups())
                 return found
         return refuse(404, "not_found", f"There is no {path}.")
 
@@ -77,33 +77,35 @@ class FakeChorus:
         names = [alias for alias, at in self.aliases[name].items() if at == number]
         return {**self.tasks[name][number - 1], "aliases": names}
 
-    def list_tasks(self, request: httpx.Request) -> httpx.Response:
+    def list_tasks(self, request: httpx2.Request) -> httpx2.Response:
         names = sorted(n for n in self.tasks if n.startswith(request.url.params.get("prefix", "")))
         start = int(request.url.params.get("cursor", "0"))
         end = start + min(int(request.url.params.get("limit", "50")), 2)
         more = str(end) if end < len(names) else None
-        return httpx.Response(
+        return httpx2.Response(
             200, json={"tasks": [self._task(n) for n in names[start:end]], "next_cursor": more}
         )
 
-    def task(self, request: httpx.Request, name: str) -> httpx.Response:
+    def task(self, request: httpx2.Request, name: str) -> httpx2.Response:
         if name not in self.tasks:
             return refuse(404, "unknown_task", f"There is no task {name!r}.", "task")
         if request.method == "DELETE":
             del self.tasks[name]
-            return httpx.Response(204)
-        return httpx.Response(200, json=self._task(name))
+            return httpx2.Response(204)
+        return httpx2.Response(200, json=self._task(name))
 
-    def versions(self, request: httpx.Request, name: str) -> httpx.Response:
+    def versions(self, request: httpx2.Request, name: str) -> httpx2.Response:
         if request.method == "GET":
             shown = [self._version(name, v["version"]) for v in reversed(self.tasks[name])]
-            return httpx.Response(200, json={"versions": shown, "next_cursor": None})
+            return httpx2.Response(200, json={"versions": shown, "next_cursor": None})
         content, metadata = parse_upload(request)
         digest = hashlib.sha256(content + json.dumps(metadata).encode()).hexdigest()
         known = self.tasks.setdefault(name, [])
         for version in known:
             if version["manifest_digest"] == digest:
-                return httpx.Response(200, json={**self._version(name, version["version"]), "created": False})
+                return httpx2.Response(
+                    200, json={**self._version(name, version["version"]), "created": False}
+                )
         number = len(known) + 1
         described = {"template": "{text}", "labels": [], "settings": {}, **metadata}
         known.append(
@@ -117,23 +119,23 @@ class FakeChorus:
         self.history.setdefault(name, [])
         if number == 1:
             self.aliases[name] = {"live": 1}
-        return httpx.Response(
+        return httpx2.Response(
             201, json={**self._version(name, number), "created": True, "notes": ["as it was"]}
         )
 
-    def version(self, request: httpx.Request, name: str, number: str) -> httpx.Response:
+    def version(self, request: httpx2.Request, name: str, number: str) -> httpx2.Response:
         if int(number) > len(self.tasks.get(name, [])):
             return refuse(404, "unknown_version", f"{name} has no version {number}.", "version")
         if request.method == "DELETE":
             if int(number) in self.aliases[name].values():
                 return refuse(409, "conflict", "The alias live names it.", "version")
-            return httpx.Response(204)
-        return httpx.Response(200, json=self._version(name, int(number)))
+            return httpx2.Response(204)
+        return httpx2.Response(200, json=self._version(name, int(number)))
 
-    def artifact(self, request: httpx.Request, name: str, number: str) -> httpx.Response:
-        return httpx.Response(200, content=self.files[name, int(number)])
+    def artifact(self, request: httpx2.Request, name: str, number: str) -> httpx2.Response:
+        return httpx2.Response(200, content=self.files[name, int(number)])
 
-    def neighbors(self, request: httpx.Request, name: str, number: str) -> httpx.Response:
+    def neighbors(self, request: httpx2.Request, name: str, number: str) -> httpx2.Response:
         count = int(request.url.params.get("top_k", "5"))
         near = [{"piece": f"▁p{i}", "id": i, "cosine": 0.5} for i in range(count)]
         body = {
@@ -141,36 +143,36 @@ class FakeChorus:
             "version": int(number),
             "rows": [{"row": 0, "norm": 1.5, "neighbors": near}],
         }
-        return httpx.Response(200, json=body)
+        return httpx2.Response(200, json=body)
 
-    def show_aliases(self, request: httpx.Request, name: str) -> httpx.Response:
-        return httpx.Response(200, json={"aliases": self.aliases[name], "history": self.history[name]})
+    def show_aliases(self, request: httpx2.Request, name: str) -> httpx2.Response:
+        return httpx2.Response(200, json={"aliases": self.aliases[name], "history": self.history[name]})
 
-    def alias(self, request: httpx.Request, name: str, alias: str) -> httpx.Response:
+    def alias(self, request: httpx2.Request, name: str, alias: str) -> httpx2.Response:
         if request.method == "DELETE":
             del self.aliases[name][alias]
-            return httpx.Response(204)
+            return httpx2.Response(204)
         return self._move(name, alias, json.loads(request.content)["version"])
 
-    def _move(self, name: str, alias: str, version: int) -> httpx.Response:
+    def _move(self, name: str, alias: str, version: int) -> httpx2.Response:
         moved = {"alias": alias, "version": version, "previous": self.aliases[name].get(alias)}
         self.aliases[name][alias] = version
         self.history[name].append({**moved, "moved_at": NOW, "moved_by": "me"})
-        return httpx.Response(200, json=moved)
+        return httpx2.Response(200, json=moved)
 
-    def rollback(self, request: httpx.Request, name: str) -> httpx.Response:
+    def rollback(self, request: httpx2.Request, name: str) -> httpx2.Response:
         alias = json.loads(request.content)["alias"]
         moves = [m for m in self.history[name] if m["alias"] == alias and m["previous"] is not None]
         if not moves:
             return refuse(409, "conflict", "There is nothing to go back to.", "alias")
         return self._move(name, alias, moves[-1]["previous"])
 
-    def ensemble_list(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(
+    def ensemble_list(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(
             200, json={"ensembles": [v[-1] for v in self.ensembles.values()], "next_cursor": None}
         )
 
-    def ensemble_create(self, request: httpx.Request, name: str) -> httpx.Response:
+    def ensemble_create(self, request: httpx2.Request, name: str) -> httpx2.Response:
         asked = json.loads(request.content)
         made = self.ensembles.setdefault(name, [])
         weights = asked["weights"] or [1.0] * len(asked["tasks"])
@@ -184,15 +186,15 @@ class FakeChorus:
             "members": members,
         }
         made.append({**shown, "digest": "d" * 64, "created_at": NOW, "aliases": {"live": 1}})
-        return httpx.Response(201, json=made[-1])
+        return httpx2.Response(201, json=made[-1])
 
-    def ensemble_one(self, request: httpx.Request, name: str) -> httpx.Response:
+    def ensemble_one(self, request: httpx2.Request, name: str) -> httpx2.Response:
         if name not in self.ensembles:
             return refuse(404, "unknown_ensemble", f"There is no ensemble {name!r}.", "ensemble")
         if request.method == "DELETE":
             del self.ensembles[name]
-            return httpx.Response(204)
-        return httpx.Response(200, json=self.ensembles[name][-1])
+            return httpx2.Response(204)
+        return httpx2.Response(200, json=self.ensembles[name][-1])
 
     def _items(self, body: dict[str, Any]) -> list[tuple[str | None, Any]]:
         if "requests" in body:
@@ -212,7 +214,7 @@ class FakeChorus:
         }
         return {**who, "text": text.upper(), "finish_reason": "stop", "truncated": False, "usage": usage}
 
-    def generate(self, request: httpx.Request) -> httpx.Response:
+    def generate(self, request: httpx2.Request) -> httpx2.Response:
         body = json.loads(request.content)
         items = self._items(body)
         known = {None, *(f"default/{name}" for name in self.tasks), *self.tasks}
@@ -221,22 +223,22 @@ class FakeChorus:
                 return refuse(404, "unknown_task", f"There is no task {task!r}.", f"requests.{index}.task")
         results = [self._generation(*item) for item in items]
         if body.get("stream"):
-            return httpx.Response(
+            return httpx2.Response(
                 200, headers={"content-type": "text/event-stream"}, content=b"".join(events(results))
             )
         failed = all("error" in item for item in results)
-        return httpx.Response(500 if failed else 200, json={"id": "req_1", "results": results})
+        return httpx2.Response(500 if failed else 200, json={"id": "req_1", "results": results})
 
-    def classify(self, request: httpx.Request) -> httpx.Response:
+    def classify(self, request: httpx2.Request) -> httpx2.Response:
         body = json.loads(request.content)
         labels = body.get("labels") or ["no", "yes"]
         shares = {label: 1.0 / len(labels) for label in labels}
         usage = {"input_tokens": 5, "prompt_tokens": 2, "output_tokens": 0}
         who = {"task": body["task"], "version": 1, "digest": "d" * 64, "label": labels[-1], "usage": usage}
         one = {**who, "probabilities": shares, "log_probabilities": shares, "truncated": False}
-        return httpx.Response(200, json={"id": "req_1", "results": [one for _ in self._items(body)]})
+        return httpx2.Response(200, json={"id": "req_1", "results": [one for _ in self._items(body)]})
 
-    def ensemble(self, request: httpx.Request) -> httpx.Response:
+    def ensemble(self, request: httpx2.Request) -> httpx2.Response:
         body = json.loads(request.content)
         members = [
             {"task": t, "version": 1, "digest": "d", "answer": "yes", "log_probability": -0.1, "weight": 1.0}
@@ -245,9 +247,9 @@ class FakeChorus:
         stored = None if "tasks" in body else {"task": body["ensemble"], "version": 1}
         one = {"answer": "yes", "counts": {"yes": len(members)}, "agreement": 1.0, "ensemble": stored}
         results = [{**one, "truncated": False, "members": members} for _ in self._items(body)]
-        return httpx.Response(200, json={"id": "req_1", "results": results})
+        return httpx2.Response(200, json={"id": "req_1", "results": results})
 
-    def model(self, request: httpx.Request) -> httpx.Response:
+    def model(self, request: httpx2.Request) -> httpx2.Response:
         names = {
             "name": "tiny",
             "fingerprint": "f" * 64,
@@ -256,26 +258,26 @@ class FakeChorus:
             "layout": "unrolled",
         }
         sizes = {"parameters": 7, "max_input_tokens": 128, "max_new_tokens": 32, "prompt_rows": 64}
-        return httpx.Response(200, json={**names, **sizes, "compute_dtype": "float32", "version": "0.1.0"})
+        return httpx2.Response(200, json={**names, **sizes, "compute_dtype": "float32", "version": "0.1.0"})
 
-    def readyz(self, request: httpx.Request) -> httpx.Response:
+    def readyz(self, request: httpx2.Request) -> httpx2.Response:
         if self.ready:
-            return httpx.Response(200, json={"status": "ready", "store": self.trouble})
-        return httpx.Response(503, json={"status": "compiling", "done": 3, "total": 24})
+            return httpx2.Response(200, json={"status": "ready", "store": self.trouble})
+        return httpx2.Response(503, json={"status": "compiling", "done": 3, "total": 24})
 
-    def healthz(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"status": "ok"})
+    def healthz(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={"status": "ok"})
 
-    def metrics(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, text="# TYPE chorus_requests_total counter\n")
+    def metrics(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, text="# TYPE chorus_requests_total counter\n")
 
-    def usage(self, request: httpx.Request) -> httpx.Response:
+    def usage(self, request: httpx2.Request) -> httpx2.Response:
         groups = request.url.params.get_list("group_by")
         counts = {"items": 1200, "tokens_in": 7, "tokens_out": 3, "work_units": 10}
         start = "2026-11-01T00:00:00Z" if {"hour", "day", "month"} & set(groups) else None
         named = {name: f"a {name}" if name in groups else None for name in ("tenant", "key", "outcome")}
         first = {"start": start, "task": "acme/sst2" if "task" in groups else None, **named, **counts}
-        return httpx.Response(200, json={"group_by": groups, "usage": [first, first | {"task": None}]})
+        return httpx2.Response(200, json={"group_by": groups, "usage": [first, first | {"task": None}]})
 
 
 def events(results: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -329,7 +331,7 @@ def on_loopback(handler: Handler) -> Iterator[str]:
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            request = httpx.Request(
+            request = httpx2.Request(
                 self.command,
                 f"http://{self.headers['host']}{self.path}",
                 headers=list(self.headers.items()),

@@ -6,15 +6,15 @@ import hashlib
 import json
 from typing import Any
 
-import httpx
+import httpx2
 
 NOW = "2026-01-01T00:00:00Z"
 
 
-def refuse(status: int, code: str, message: str, field: str | None = None) -> httpx.Response:
+def refuse(status: int, code: str, message: str, field: str | None = None) -> httpx2.Response:
     """An error answer in the one shape."""
     body = {"error": {"code": code, "message": message, "field": field, "request_id": "req_1"}}
-    return httpx.Response(status, json=body)
+    return httpx2.Response(status, json=body)
 
 
 def happened(seq: int, kind: str, data: dict[str, Any], at: str = NOW) -> dict[str, Any]:
@@ -44,9 +44,9 @@ class FakeTuning:
         self.script: list[dict[str, Any]] = [happened(2, "status", {"status": "succeeded"})]
         self.result: dict[str, Any] = {"prompts": [], "ensemble": None}
         self.error: dict[str, Any] | None = None
-        self.refusal: httpx.Response | None = None
+        self.refusal: httpx2.Response | None = None
 
-    def files(self, request: httpx.Request) -> httpx.Response:
+    def files(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":
             return _page("files", [*self.records.values()][::-1], request)
         identity = f"file-{len(self.records):024x}"
@@ -60,17 +60,17 @@ class FakeTuning:
             "created_at": NOW,
             "created_by": "me",
         }
-        return httpx.Response(201, json=self.records[identity])
+        return httpx2.Response(201, json=self.records[identity])
 
-    def file(self, request: httpx.Request, identity: str) -> httpx.Response:
+    def file(self, request: httpx2.Request, identity: str) -> httpx2.Response:
         if identity not in self.records:
             return refuse(404, "unknown_file", f"There is no file {identity!r}.", "file")
         if request.method == "DELETE":
             del self.records[identity], self.data[identity]
-            return httpx.Response(204)
-        return httpx.Response(200, json=self.records[identity])
+            return httpx2.Response(204)
+        return httpx2.Response(200, json=self.records[identity])
 
-    def tuning_jobs(self, request: httpx.Request) -> httpx.Response:
+    def tuning_jobs(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":
             status = request.url.params.get("status")
             found = [job for job in self.jobs.values() if status in (None, job["status"])][::-1]
@@ -88,14 +88,14 @@ class FakeTuning:
             **{"spec": body, "result": {}},
         }
         self.events[identity] = [happened(1, "status", {"status": "queued"}), *self.script]
-        return httpx.Response(201, json=self.jobs[identity])
+        return httpx2.Response(201, json=self.jobs[identity])
 
-    def tuning_job(self, request: httpx.Request, identity: str) -> httpx.Response:
+    def tuning_job(self, request: httpx2.Request, identity: str) -> httpx2.Response:
         if identity not in self.jobs:
             return refuse(404, "unknown_job", f"There is no job {identity!r}.", "job")
-        return httpx.Response(200, json=self.jobs[identity])
+        return httpx2.Response(200, json=self.jobs[identity])
 
-    def change(self, request: httpx.Request, identity: str, verb: str) -> httpx.Response:
+    def change(self, request: httpx2.Request, identity: str, verb: str) -> httpx2.Response:
         job = self.jobs[identity]
         over = job["status"] not in ("queued", "preparing", "running")
         if verb == "cancel" and over:
@@ -103,17 +103,17 @@ class FakeTuning:
         if verb == "resume" and job["status"] not in ("failed", "cancelled"):
             return refuse(409, "job_not_stopped", "The job did not stop.", "job")
         job["status"] = "cancelled" if verb == "cancel" else "queued"
-        return httpx.Response(200, json=job)
+        return httpx2.Response(200, json=job)
 
-    def job_events(self, request: httpx.Request, identity: str) -> httpx.Response:
+    def job_events(self, request: httpx2.Request, identity: str) -> httpx2.Response:
         if identity not in self.jobs:
             return refuse(404, "unknown_job", f"There is no job {identity!r}.", "job")
         after = int(request.url.params.get("after", "0"))
         found = [event for event in self.events[identity] if event["seq"] > after]
         if request.url.params.get("follow") == "false":
             limit = int(request.url.params.get("limit", "500"))
-            return httpx.Response(200, json={"events": found[:limit]})
-        return httpx.Response(
+            return httpx2.Response(200, json={"events": found[:limit]})
+        return httpx2.Response(
             200,
             headers={"content-type": "text/event-stream"},
             content=b": keep-alive\n\n" + b"".join(map(sent, found)) + self._end(identity),
@@ -127,11 +127,11 @@ class FakeTuning:
         return f"event: done\ndata: {json.dumps({'id': identity, 'status': job['status']})}\n\n".encode()
 
 
-def _page(name: str, items: list[dict[str, Any]], request: httpx.Request) -> httpx.Response:
+def _page(name: str, items: list[dict[str, Any]], request: httpx2.Request) -> httpx2.Response:
     """Two of them, whatever was asked, so that tests see pages."""
     start = int(request.url.params.get("cursor", "0"))
     more = str(start + 2) if start + 2 < len(items) else None
-    return httpx.Response(200, json={name: items[start : start + 2], "next_cursor": more})
+    return httpx2.Response(200, json={name: items[start : start + 2], "next_cursor": more})
 
 
 TUNING_ROUTES = (

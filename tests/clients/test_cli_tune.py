@@ -268,7 +268,7 @@ def test_following_listing_showing_cancelling_resuming(run: Run, fake: FakeChoru
 
 def test_a_running_job_is_cancelled_at_its_next_step(run: Run, fake: FakeChorus, train: str) -> None:
     job = run("tune", "sst2", train, "--detach").stdout.strip()
-    fake.tuning.change = lambda request, identity, verb: __import__("httpx").Response(  # type: ignore[method-assign]
+    fake.tuning.change = lambda request, identity, verb: __import__("httpx2").Response(  # type: ignore[method-assign]
         200, json=fake.tuning.jobs[identity] | {"status": "running", "cancel_requested": True}
     )
     assert run("tune", "cancel", job).stdout == f"{job} is running and will stop at its next step\n"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 import chorus
@@ -70,8 +70,8 @@ def test_every_error_is_public() -> None:
     assert public <= set(chorus.__all__)
 
 
-def failing(response: httpx.Response) -> Client:
-    return Client(transport=httpx.MockTransport(lambda request: response), retries=0)
+def failing(response: httpx2.Response) -> Client:
+    return Client(transport=httpx2.MockTransport(lambda request: response), retries=0)
 
 
 def test_an_error_says_all_that_the_server_said() -> None:
@@ -88,7 +88,7 @@ def test_a_batch_that_failed_whole_is_raised_as_its_first_item() -> None:
     detail = {"code": "deadline_exceeded", "message": "Too late.", "field": None, "request_id": "req_9"}
     body = {"id": "req_9", "results": [{"task": None, "error": detail}, {"task": None, "error": detail}]}
     with (
-        failing(httpx.Response(504, json=body)) as client,
+        failing(httpx2.Response(504, json=body)) as client,
         pytest.raises(errors.DeadlineExceededError, match="Too late"),
     ):
         client.generate(inputs=["a", "b"])
@@ -97,43 +97,43 @@ def test_a_batch_that_failed_whole_is_raised_as_its_first_item() -> None:
 @pytest.mark.parametrize(
     "response",
     [
-        httpx.Response(200, text="<html>welcome</html>"),
-        httpx.Response(200, json=[1, 2]),
-        httpx.Response(200, json={"id": "r"}),
-        httpx.Response(302, headers={"location": "http://elsewhere/"}),
-        httpx.Response(404, text="nginx"),
-        httpx.Response(500, json={"error": "text"}),
-        httpx.Response(500, content=b"[" * 100_000),
-        httpx.Response(418, json={"error": {"code": 5}}),
+        httpx2.Response(200, text="<html>welcome</html>"),
+        httpx2.Response(200, json=[1, 2]),
+        httpx2.Response(200, json={"id": "r"}),
+        httpx2.Response(302, headers={"location": "http://elsewhere/"}),
+        httpx2.Response(404, text="nginx"),
+        httpx2.Response(500, json={"error": "text"}),
+        httpx2.Response(500, content=b"[" * 100_000),
+        httpx2.Response(418, json={"error": {"code": 5}}),
     ],
 )
-def test_what_is_not_chorus_is_said_to_be_so(response: httpx.Response) -> None:
+def test_what_is_not_chorus_is_said_to_be_so(response: httpx2.Response) -> None:
     with failing(response) as client, pytest.raises(errors.UnexpectedAnswerError):
         client.generate(input="x")
 
 
 def test_a_proxy_may_refuse_in_its_own_words() -> None:
-    with failing(httpx.Response(503, text="busy")) as client, pytest.raises(errors.OverloadedError):
+    with failing(httpx2.Response(503, text="busy")) as client, pytest.raises(errors.OverloadedError):
         client.generate(input="x")
 
 
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
-        (httpx.ConnectError("refused"), errors.ConnectionFailedError),
-        (httpx.ConnectTimeout("slow"), errors.ConnectionFailedError),
-        (httpx.ReadTimeout("slow"), errors.CallTimeoutError),
-        (httpx.WriteTimeout("slow"), errors.CallTimeoutError),
-        (httpx.PoolTimeout("busy"), errors.CallTimeoutError),
-        (httpx.ReadError("reset"), errors.ConnectionLostError),
-        (httpx.RemoteProtocolError("closed"), errors.ConnectionLostError),
+        (httpx2.ConnectError("refused"), errors.ConnectionFailedError),
+        (httpx2.ConnectTimeout("slow"), errors.ConnectionFailedError),
+        (httpx2.ReadTimeout("slow"), errors.CallTimeoutError),
+        (httpx2.WriteTimeout("slow"), errors.CallTimeoutError),
+        (httpx2.PoolTimeout("busy"), errors.CallTimeoutError),
+        (httpx2.ReadError("reset"), errors.ConnectionLostError),
+        (httpx2.RemoteProtocolError("closed"), errors.ConnectionLostError),
     ],
 )
-def test_failures_on_the_way(failure: httpx.TransportError, kind: type[Exception]) -> None:
-    def fail(request: httpx.Request) -> httpx.Response:
+def test_failures_on_the_way(failure: httpx2.TransportError, kind: type[Exception]) -> None:
+    def fail(request: httpx2.Request) -> httpx2.Response:
         raise failure
 
-    with Client(transport=httpx.MockTransport(fail), retries=0) as client, pytest.raises(kind) as raised:
+    with Client(transport=httpx2.MockTransport(fail), retries=0) as client, pytest.raises(kind) as raised:
         client.generate(input="x")
     assert raised.value.__cause__ is failure
     assert isinstance(raised.value, errors.ChorusError)
@@ -148,12 +148,12 @@ def test_bad_urls(url: str) -> None:
 def test_the_url_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def look(request: httpx.Request) -> httpx.Response:
+    def look(request: httpx2.Request) -> httpx2.Response:
         seen.append(str(request.url))
-        return httpx.Response(200, json={"status": "ok"})
+        return httpx2.Response(200, json={"status": "ok"})
 
     def show(url: str | None = None) -> None:
-        with Client(url, transport=httpx.MockTransport(look)) as client:
+        with Client(url, transport=httpx2.MockTransport(look)) as client:
             client.health()
 
     show()
@@ -166,12 +166,12 @@ def test_the_url_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_is_found(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
 
-    def look(request: httpx.Request) -> httpx.Response:
+    def look(request: httpx2.Request) -> httpx2.Response:
         seen.append(request.headers.get("authorization"))
-        return httpx.Response(200, json={"status": "ok"})
+        return httpx2.Response(200, json={"status": "ok"})
 
     def show(key: str | None = None) -> None:
-        with Client(api_key=key, transport=httpx.MockTransport(look)) as client:
+        with Client(api_key=key, transport=httpx2.MockTransport(look)) as client:
             client.health()
 
     show()
@@ -210,11 +210,11 @@ def test_bad_key_files_are_refused_without_showing_them(
 def test_a_key_is_in_no_error_and_no_repr() -> None:
     canary = "canary-5f0e"
 
-    def refuse_all(request: httpx.Request) -> httpx.Response:
+    def refuse_all(request: httpx2.Request) -> httpx2.Response:
         assert canary in request.headers["authorization"]
         return refuse(401, "unauthenticated", "No valid key came with the request.")
 
-    with Client(api_key=canary, transport=httpx.MockTransport(refuse_all)) as client:
+    with Client(api_key=canary, transport=httpx2.MockTransport(refuse_all)) as client:
         with pytest.raises(errors.UnauthenticatedError) as raised:
             client.model()
         shown = [

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, errors
@@ -28,22 +28,22 @@ def done(status: str = "succeeded") -> bytes:
 class Line:
     """A transport that answers each connection with the next part of a script."""
 
-    def __init__(self, *parts: bytes | httpx.Response | Exception) -> None:
+    def __init__(self, *parts: bytes | httpx2.Response | Exception) -> None:
         self.parts = list(parts)
         self.after: list[str | None] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.after.append(request.url.params.get("after"))
         part = self.parts.pop(0)
         if isinstance(part, Exception):
             raise part
-        if isinstance(part, httpx.Response):
+        if isinstance(part, httpx2.Response):
             return part
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=part)
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=part)
 
 
 def follow(line: Line, waits: list[float], **options: Any) -> list[JobEvent]:
-    client = Client(transport=httpx.MockTransport(line), sleep=waits.append)
+    client = Client(transport=httpx2.MockTransport(line), sleep=waits.append)
     with client, client.tuning.events("job-1", **options) as events:
         found = list(events)
         assert events.done is not None and events.done.status == "succeeded"
@@ -52,12 +52,12 @@ def follow(line: Line, waits: list[float], **options: Any) -> list[JobEvent]:
 
 LOST = refuse(503, "store_unavailable", "The database is locked.").content
 
-BREAKS: dict[str, Callable[[], bytes | httpx.Response | Exception]] = {
+BREAKS: dict[str, Callable[[], bytes | httpx2.Response | Exception]] = {
     "cut": lambda: part(1, 2) + part(3)[:-9],
     "cut at an event's end": lambda: part(1, 2),
-    "no connection": lambda: httpx.ConnectError("refused"),
-    "reset": lambda: httpx.ReadError("reset"),
-    "silence": lambda: httpx.ReadTimeout("nothing came"),
+    "no connection": lambda: httpx2.ConnectError("refused"),
+    "reset": lambda: httpx2.ReadError("reset"),
+    "silence": lambda: httpx2.ReadTimeout("nothing came"),
     "a server that starts": lambda: refuse(503, "not_ready", "The server is starting."),
     "a lost store": lambda: part(1) + b"event: error\ndata: " + LOST + b"\n\n",
 }
@@ -79,7 +79,7 @@ def test_an_awaiting_client_takes_it_up_again_too() -> None:
         waits.append(seconds)
 
     async def read() -> list[int]:
-        line = httpx.MockTransport(Line(part(1), part(2), done()))
+        line = httpx2.MockTransport(Line(part(1), part(2), done()))
         async with (
             AsyncClient(transport=line, sleep=sleep) as client,
             client.tuning.events("job-1") as events,
@@ -94,9 +94,9 @@ def test_an_awaiting_client_takes_it_up_again_too() -> None:
 
 @pytest.mark.parametrize("error", [
     refuse(404, "unknown_job", "There is none."), refuse(401, "unauthenticated", "No key."),
-    httpx.Response(200, content=b"event: step\ndata: nonsense\n\n"),
+    httpx2.Response(200, content=b"event: step\ndata: nonsense\n\n"),
 ])  # fmt: skip
-def test_what_will_not_pass_is_raised_at_once(error: httpx.Response) -> None:
+def test_what_will_not_pass_is_raised_at_once(error: httpx2.Response) -> None:
     waits: list[float] = []
     with pytest.raises((errors.ApiError, errors.UnexpectedAnswerError)):
         follow(Line(error), waits)
@@ -105,7 +105,7 @@ def test_what_will_not_pass_is_raised_at_once(error: httpx.Response) -> None:
 
 def test_patience_ends_and_each_event_gives_it_back() -> None:
     waits: list[float] = []
-    gone = [httpx.ConnectError("refused") for _ in range(100)]
+    gone = [httpx2.ConnectError("refused") for _ in range(100)]
     with pytest.raises(errors.ConnectionFailedError):
         follow(Line(*gone), waits, patience_seconds=30)
     assert 15 < sum(waits) <= 30
@@ -125,7 +125,7 @@ def test_a_quiet_line_that_is_cut_now_and_then_costs_no_patience() -> None:
 
 
 def test_a_server_that_names_a_time_is_not_asked_before() -> None:
-    busy = httpx.Response(429, headers={"retry-after": "7"}, json=json.loads(
+    busy = httpx2.Response(429, headers={"retry-after": "7"}, json=json.loads(
         refuse(429, "quota_exceeded", "Too many follow.").content))  # fmt: skip
     waits: list[float] = []
     follow(Line(busy, done()), waits)
@@ -145,7 +145,7 @@ def test_the_waits_grow_and_are_spread() -> None:
 def test_leaving_early_closes_the_connection() -> None:
     closed: list[bool] = []
 
-    class Endless(httpx.SyncByteStream):
+    class Endless(httpx2.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             yield part(1)
             yield part(2)
@@ -154,7 +154,7 @@ def test_leaving_early_closes_the_connection() -> None:
         def close(self) -> None:
             closed.append(True)
 
-    transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless()))
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, stream=Endless()))
     with Client(transport=transport) as client, client.tuning.events("job-1") as events:
         assert next(events).seq == 1
         assert closed == []

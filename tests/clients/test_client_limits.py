@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, errors, saving
@@ -177,11 +177,11 @@ def test_events_that_come_restart_the_limit() -> None:
     events = [json.dumps({"index": 0, "choice": 0, "text": "a", "tokens": [1]})] * 9
     body = b"".join(b"event: token\ndata: %s\n\n" % each.encode() for each in events)
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=body + b'event: done\ndata: {"id": "r"}\n\n')
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, content=body + b'event: done\ndata: {"id": "r"}\n\n')
 
     with (
-        Client(transport=httpx.MockTransport(answer), total_seconds=30.0, clock=lambda: seconds) as client,
+        Client(transport=httpx2.MockTransport(answer), total_seconds=30.0, clock=lambda: seconds) as client,
         client.stream(None, input="x") as stream,
     ):
         for _ in stream:
@@ -204,7 +204,7 @@ def test_retries_and_their_waits_count(kind: str) -> None:
     seconds = 0.0
     asked: list[float] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(seconds)
         return refuse(503, "overloaded", "Wait.", None, Retry_After="4")
 
@@ -214,7 +214,7 @@ def test_retries_and_their_waits_count(kind: str) -> None:
         return asyncio.sleep(0) if kind == AWAITING else None
 
     options: dict[str, Any] = {
-        "transport": httpx.MockTransport(answer), "retries": 100, "sleep": sleep, "clock": lambda: seconds,
+        "transport": httpx2.MockTransport(answer), "retries": 100, "sleep": sleep, "clock": lambda: seconds,
     }  # fmt: skip
     with pytest.raises(errors.OverloadedError) as caught:
         call(kind, "http://127.0.0.1:1", lambda client: client.health(), total_seconds=10.0, **options)
@@ -230,13 +230,13 @@ def test_all_pages_of_a_list_are_one_call() -> None:
     """A server that has always one more page."""
     seconds = 0.0
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         nonlocal seconds
         seconds += 4.0
-        return httpx.Response(200, json={"files": [], "next_cursor": "more"})
+        return httpx2.Response(200, json={"files": [], "next_cursor": "more"})
 
     with (
-        Client(transport=httpx.MockTransport(answer), total_seconds=30.0, clock=lambda: seconds) as client,
+        Client(transport=httpx2.MockTransport(answer), total_seconds=30.0, clock=lambda: seconds) as client,
         pytest.raises(errors.CallTimeoutError),
     ):
         client.files.list()
@@ -318,7 +318,7 @@ def test_a_bomb_is_not_unpacked(encoding: str, kind: str) -> None:
 
 
 def test_the_control_is_unpacked() -> None:
-    with serving(whole(bomb(), b"Content-Encoding: gzip")) as url, httpx.Client() as careless:
+    with serving(whole(bomb(), b"Content-Encoding: gzip")) as url, httpx2.Client() as careless:
         assert len(careless.get(f"{url}/healthz").content) == 128 << 20
 
 
@@ -326,11 +326,11 @@ def test_the_control_is_unpacked() -> None:
 def test_plain_bytes_are_asked_for(kind: str) -> None:
     asked: list[str] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(request.headers["accept-encoding"])
-        return httpx.Response(200, content=READY, headers={"content-encoding": "identity"})
+        return httpx2.Response(200, content=READY, headers={"content-encoding": "identity"})
 
-    transport = httpx.MockTransport(answer)
+    transport = httpx2.MockTransport(answer)
     assert (
         call(kind, "http://127.0.0.1:1", lambda client: client.health(), transport=transport).status == "ok"
     )
@@ -365,7 +365,7 @@ def test_a_zip_that_unpacks_to_more_than_a_prompt_is_refused(
         archive.writestr("adapter_model.safetensors", bytes(1 << 21))
     packed = target.getvalue()
     assert len(packed) < 1 << 14
-    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=packed))
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=packed))
     with (
         Client(transport=transport) as client,
         pytest.raises(errors.UnexpectedAnswerError, match="unpacks to more than"),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,29 +27,29 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Script:
     """Answers one after the other; keeps what was asked and how long the client slept."""
 
-    def __init__(self, *answers: httpx.Response | httpx.TransportError) -> None:
+    def __init__(self, *answers: httpx2.Response | httpx2.TransportError) -> None:
         self.answers = list(answers)
         self.asked = 0
         self.slept: list[float] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.asked += 1
         answer = self.answers.pop(0)
-        if isinstance(answer, httpx.TransportError):
+        if isinstance(answer, httpx2.TransportError):
             raise answer
         return answer
 
     def client(self, retries: int | RetryPolicy = 3) -> Client:
         return Client(
-            transport=httpx.MockTransport(self), retries=retries, sleep=self.slept.append, clock=lambda: 0.0
+            transport=httpx2.MockTransport(self), retries=retries, sleep=self.slept.append, clock=lambda: 0.0
         )
 
 
-def ok() -> httpx.Response:
-    return httpx.Response(200, json={"status": "ok"})
+def ok() -> httpx2.Response:
+    return httpx2.Response(200, json={"status": "ok"})
 
 
-def overloaded(retry_after: str | None = None) -> httpx.Response:
+def overloaded(retry_after: str | None = None) -> httpx2.Response:
     headers = {} if retry_after is None else {"Retry_After": retry_after}
     return refuse(503, "overloaded", "The queue is full.", None, **headers)
 
@@ -108,21 +108,21 @@ def test_other_statuses_are_not_tried_again(status: int) -> None:
 @pytest.mark.parametrize(
     ("failure", "repeatable", "asked"),
     [
-        (httpx.ConnectError("refused"), False, 2),
-        (httpx.ConnectError("refused"), True, 2),
-        (httpx.ConnectTimeout("slow"), False, 2),
-        (httpx.ReadError("reset"), False, 1),
-        (httpx.ReadError("reset"), True, 2),
-        (httpx.RemoteProtocolError("closed"), False, 1),
-        (httpx.RemoteProtocolError("closed"), True, 2),
-        (httpx.ReadTimeout("slow"), True, 1),
+        (httpx2.ConnectError("refused"), False, 2),
+        (httpx2.ConnectError("refused"), True, 2),
+        (httpx2.ConnectTimeout("slow"), False, 2),
+        (httpx2.ReadError("reset"), False, 1),
+        (httpx2.ReadError("reset"), True, 2),
+        (httpx2.RemoteProtocolError("closed"), False, 1),
+        (httpx2.RemoteProtocolError("closed"), True, 2),
+        (httpx2.ReadTimeout("slow"), True, 1),
     ],
 )
 def test_what_may_have_been_done_is_not_done_twice(
-    failure: httpx.TransportError, repeatable: bool, asked: int
+    failure: httpx2.TransportError, repeatable: bool, asked: int
 ) -> None:
     """A rollback moves an alias again each time; an upload is addressed by its content."""
-    moved = httpx.Response(200, json={"alias": "live", "version": 1, "previous": 2})
+    moved = httpx2.Response(200, json={"alias": "live", "version": 1, "previous": 2})
     uploaded = {
         "task": "default/a",
         "version": 1,
@@ -131,7 +131,7 @@ def test_what_may_have_been_done_is_not_done_twice(
         "length": 1,
         "width": 1,
     }
-    script = Script(failure, httpx.Response(201, json={**uploaded, "created_at": "2026-01-01T00:00:00Z"}))
+    script = Script(failure, httpx2.Response(201, json={**uploaded, "created_at": "2026-01-01T00:00:00Z"}))
     if not repeatable:
         script.answers[1] = moved
     with script.client() as client:
@@ -143,14 +143,14 @@ def test_what_may_have_been_done_is_not_done_twice(
 
 
 def test_readiness_is_asked_once() -> None:
-    script = Script(httpx.Response(503, json={"status": "draining"}, headers={"retry-after": "1"}))
+    script = Script(httpx2.Response(503, json={"status": "draining"}, headers={"retry-after": "1"}))
     with script.client() as client:
         assert client.ready().status == "draining"
     assert script.asked == 1
 
 
 def test_streams_are_opened_again() -> None:
-    stream = httpx.Response(200, content=b'event: done\ndata: {"id": "r"}\n\n')
+    stream = httpx2.Response(200, content=b'event: done\ndata: {"id": "r"}\n\n')
     script = Script(overloaded("1"), stream)
     with script.client() as client, client.stream(input="x") as events:
         assert [event.id for event in events if hasattr(event, "id")] == ["r"]
@@ -250,13 +250,13 @@ def test_threads_share_a_budget() -> None:
 
 
 def test_the_async_client_retries_alike() -> None:
-    script = Script(overloaded("4"), httpx.ConnectError("refused"), ok())
+    script = Script(overloaded("4"), httpx2.ConnectError("refused"), ok())
 
     async def sleep(seconds: float) -> None:
         script.slept.append(seconds)
 
     async def ask() -> None:
-        async with AsyncClient(transport=httpx.MockTransport(script), sleep=sleep) as client:
+        async with AsyncClient(transport=httpx2.MockTransport(script), sleep=sleep) as client:
             assert (await client.health()).status == "ok"
             assert client.statistics.retries == 2
 

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
@@ -292,7 +292,7 @@ def test_usage(client: Client, fake: FakeChorus) -> None:
 
 def test_base_path_of_the_url_is_kept(fake: FakeChorus) -> None:
     with (
-        Client("http://localhost/prefix/", transport=httpx.MockTransport(fake)) as client,
+        Client("http://localhost/prefix/", transport=httpx2.MockTransport(fake)) as client,
         pytest.raises(NotFoundError),
     ):
         client.model()
@@ -300,10 +300,10 @@ def test_base_path_of_the_url_is_kept(fake: FakeChorus) -> None:
 
 
 def test_added_fields_are_kept() -> None:
-    def newer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"status": "ok", "colour": "blue"})
+    def newer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={"status": "ok", "colour": "blue"})
 
-    with Client(transport=httpx.MockTransport(newer)) as client:
+    with Client(transport=httpx2.MockTransport(newer)) as client:
         assert client.health().model_dump() == {"status": "ok", "colour": "blue"}
 
 

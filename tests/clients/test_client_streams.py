@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,18 +156,18 @@ def test_leaving_early_closes_the_connection_async() -> None:
 
 
 def test_a_connection_that_breaks_in_the_middle() -> None:
-    class Broken(httpx.SyncByteStream):
+    class Broken(httpx2.SyncByteStream):
         def __iter__(self):  # type: ignore[no-untyped-def]
             yield STREAM[:60]
-            raise httpx.ReadError("reset")
+            raise httpx2.ReadError("reset")
 
-    asked: list[httpx.Request] = []
+    asked: list[httpx2.Request] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(request)
-        return httpx.Response(200, stream=Broken())
+        return httpx2.Response(200, stream=Broken())
 
-    client = Client(transport=httpx.MockTransport(answer))
+    client = Client(transport=httpx2.MockTransport(answer))
     with client, client.stream(input="x") as events, pytest.raises(errors.ConnectionLostError):
         list(events)
     assert len(asked) == 1, "tokens were seen: the request must not be sent again"

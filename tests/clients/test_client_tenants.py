@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, Key, NewKey, Tenant, errors
@@ -327,7 +327,7 @@ def test_a_new_key_is_in_one_field_and_in_no_text_of_the_answer() -> None:
 @pytest.mark.parametrize(("kind", "shown"), [(NewKey, False), (Tenant, True)])
 def test_an_answer_that_cannot_be_read_does_not_show_the_key(kind: type, shown: bool) -> None:
     """The second one is the control: another answer's values are in the traceback."""
-    answer = httpx.MockTransport(lambda request: httpx.Response(201, content=json.dumps({"key": SECRET})))
+    answer = httpx2.MockTransport(lambda request: httpx2.Response(201, content=json.dumps({"key": SECRET})))
     with Client(transport=answer) as client, pytest.raises(errors.UnexpectedAnswerError) as raised:
         client.keys.create("a", scopes=["infer"]) if kind is NewKey else client.tenants.create("a")
     told = "".join(traceback.format_exception(raised.value))

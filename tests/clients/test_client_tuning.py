@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, errors
@@ -198,7 +198,7 @@ def test_a_document_is_sent_with_what_is_given_over_it(client: Client, fake: Fak
 @pytest.mark.parametrize("awaited", [False, True])
 def test_a_refused_job_leaves_no_file_behind(fake: FakeChorus, awaited: bool) -> None:
     fake.tuning.refusal = refuse(400, "invalid_template", "It has no end.", "template")
-    transport = httpx.MockTransport(fake)
+    transport = httpx2.MockTransport(fake)
 
     async def start() -> None:
         async with AsyncClient(transport=transport) as client:

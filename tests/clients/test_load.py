@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,7 +150,7 @@ def run(spec: LoadSpec, handler: Any, **options: Any) -> tuple[Recorder, CallSta
     recorder = Recorder()
 
     async def go() -> CallStatistics:
-        async with AsyncClient(transport=httpx.MockTransport(handler), **options) as client:
+        async with AsyncClient(transport=httpx2.MockTransport(handler), **options) as client:
             await run_load(client, spec, recorder)
             return client.statistics
 
@@ -186,7 +186,7 @@ class Gate:
         self.most = 0
         self.open = asyncio.Event()
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.waiting += 1
         self.most = max(self.most, self.waiting)
         try:
@@ -207,7 +207,7 @@ def test_requests_in_flight_are_bounded(arrivals: Any) -> None:
     async def go() -> tuple[Recorder, int]:
         gate, recorder = Gate(), Recorder()
         spec = spec_of(arrivals=arrivals, concurrency=4, requests=20, rate_per_second=10_000.0)
-        async with AsyncClient(transport=httpx.MockTransport(gate)) as client:
+        async with AsyncClient(transport=httpx2.MockTransport(gate)) as client:
             running = asyncio.create_task(run_load(client, spec, recorder))
             await until(lambda: gate.waiting == 4)
             assert recorder.in_flight == 4
@@ -232,7 +232,7 @@ def test_a_server_that_never_answers_does_not_hold_the_run(arrivals: Any) -> Non
             duration_seconds=0.05,
             drain_seconds=0.05,
         )
-        async with AsyncClient(transport=httpx.MockTransport(Gate())) as client, asyncio.timeout(300):
+        async with AsyncClient(transport=httpx2.MockTransport(Gate())) as client, asyncio.timeout(300):
             await run_load(client, spec, recorder)
         return recorder
 
@@ -246,7 +246,7 @@ def test_a_server_that_never_answers_does_not_hold_the_run(arrivals: Any) -> Non
 def test_a_cancelled_run_leaves_nothing_behind() -> None:
     async def go() -> tuple[int, int]:
         gate, recorder = Gate(), Recorder()
-        async with AsyncClient(transport=httpx.MockTransport(gate)) as client:
+        async with AsyncClient(transport=httpx2.MockTransport(gate)) as client:
             spec = spec_of(arrivals="open", rate_per_second=10_000.0, requests=5)
             running = asyncio.create_task(run_load(client, spec, recorder))
             await until(lambda: gate.waiting == 5)
@@ -259,7 +259,7 @@ def test_a_cancelled_run_leaves_nothing_behind() -> None:
 
 
 def test_a_defect_is_not_an_outcome() -> None:
-    def broken(request: httpx.Request) -> httpx.Response:
+    def broken(request: httpx2.Request) -> httpx2.Response:
         raise AssertionError("a defect of the test's server")
 
     for arrivals in ("open", "closed"):
@@ -275,7 +275,7 @@ def test_latency_counts_from_the_moment_a_request_was_due() -> None:
     def worst_share(arrivals: Any) -> float:
         first = True
 
-        async def stalls_once(request: httpx.Request) -> httpx.Response:
+        async def stalls_once(request: httpx2.Request) -> httpx2.Response:
             nonlocal first
             if first:
                 first = False
@@ -294,7 +294,7 @@ def test_retries_stay_under_a_fifth_when_everything_is_refused() -> None:
     async def instantly(seconds: float) -> None:
         pass
 
-    def refusing(request: httpx.Request) -> httpx.Response:
+    def refusing(request: httpx2.Request) -> httpx2.Response:
         return refuse(503, "overloaded", "The queue is full.", None, Retry_After="1")
 
     spec = spec_of(arrivals="open", rate_per_second=5000.0, requests=200)
@@ -338,8 +338,8 @@ def test_bad_input_files(tmp_path: Path, name: str, content: bytes, why: str) ->
 def test_a_stream_that_fails_is_a_failure() -> None:
     detail = {"code": "deadline_exceeded", "message": "Late.", "field": None, "request_id": "r"}
 
-    def late(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(
+    def late(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(
             200, content=event("error", {"index": 0, "error": detail}) + event("done", {"id": "r"})
         )
 

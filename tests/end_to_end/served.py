@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from tether import tethered
 
@@ -68,7 +68,7 @@ class Served:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300)
+        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300)
 
     def _read(self) -> None:
         for line in self.process.stderr or ():
@@ -99,7 +99,7 @@ class Served:
     def wait_ready(self) -> None:
         """Until requests are taken."""
         if self.process.stderr is not None:
-            self.http.base_url = httpx.URL(self.wait_for(_READY))
+            self.http.base_url = httpx2.URL(self.wait_for(_READY))
             return
         pause = threading.Event()
         while not self._is_ready():
@@ -109,7 +109,7 @@ class Served:
     def _is_ready(self) -> bool:
         try:
             return self.http.get("/readyz").status_code == 200
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return False
 
     def post(self, path: str, body: Any) -> Any:

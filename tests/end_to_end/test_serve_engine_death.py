@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.end_to_end.served import TINY, Served
@@ -45,8 +45,8 @@ def test_a_dead_engine_ends_the_process(
     started = time.monotonic()
     answer = server.http.post("/v1/generate", json={"task": None, "input": "x"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
-    with contextlib.suppress(httpx.TransportError):  # a socket that has closed already is not ready either
-        assert httpx.get(f"{server.http.base_url}/readyz", timeout=300).status_code == 503
+    with contextlib.suppress(httpx2.TransportError):  # a socket that has closed already is not ready either
+        assert httpx2.get(f"{server.http.base_url}/readyz", timeout=300).status_code == 503
     code = server.process.wait(1200)
     assert code == 1
     assert time.monotonic() - started < 5 + 1

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -131,7 +131,7 @@ def test_neighbors_name_pieces_of_the_vocabulary(stocked: Served) -> None:
 def test_many_clients_at_once_leave_every_gauge_at_zero(stocked: Served) -> None:
     def one(index: int) -> int:
         body = {"task": f"task-{index % 6}", "input": "good film", "max_new_tokens": 4}
-        return httpx.post(f"{stocked.http.base_url}/v1/generate", json=body, timeout=300).status_code
+        return httpx2.post(f"{stocked.http.base_url}/v1/generate", json=body, timeout=300).status_code
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(one, range(64))) == {200}
@@ -156,7 +156,7 @@ def test_a_database_that_another_process_has_locked_is_told_and_holds_up_no_requ
 
     def move(alias: int) -> int:
         url = f"{stocked.http.base_url}/v1/tasks/task-0/aliases/a{alias}"
-        return httpx.put(url, json={"version": 1}, timeout=300).status_code
+        return httpx2.put(url, json={"version": 1}, timeout=300).status_code
 
     def trouble() -> Any:
         return stocked.http.get("/readyz").raise_for_status().json().get("store")
@@ -196,7 +196,7 @@ def test_readiness_comes_after_compiling_and_prompts_survive_a_restart(
     options: dict[str, Any] = {"model": tiny_model, **TINY, "input_lengths": "48", "batch_rows": "1"}
     states = []
     with Served(tmp_path, **options) as server:
-        server.http.base_url = httpx.URL(server.wait_listening())
+        server.http.base_url = httpx2.URL(server.wait_listening())
         pause = threading.Event()
         while True:
             answer = server.http.get("/readyz")
@@ -237,7 +237,7 @@ def test_keys_from_files_guard_a_served_model(tmp_path: Path, tiny_model: Path, 
         **dict(TINY),
     ) as server:  # fmt: skip
         server.wait_ready()
-        server.http.base_url = httpx.URL(f"http://127.0.0.1:{server.http.base_url.port}")
+        server.http.base_url = httpx2.URL(f"http://127.0.0.1:{server.http.base_url.port}")
         body = {"task": None, "input": "x"}
         assert server.http.post("/v1/generate", json=body).status_code == 401
         headers = {"authorization": "Bearer " + "k" * 40}

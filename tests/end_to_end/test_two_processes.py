@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.end_to_end.served import TINY, Served
@@ -28,7 +28,7 @@ class Two:
     def operate(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """At the first one."""
         headers = {"authorization": f"Bearer {OPERATOR}"}
-        answer = httpx.request(method, self.urls[0] + path, json=body, headers=headers, timeout=300)
+        answer = httpx2.request(method, self.urls[0] + path, json=body, headers=headers, timeout=300)
         assert answer.status_code in (200, 201), answer.text
         found: dict[str, Any] = answer.json()
         return found
@@ -36,7 +36,7 @@ class Two:
     def status(self, key: str) -> int:
         """What the second one says to a key."""
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.get(f"{self.urls[1]}/v1/me", headers=headers, timeout=300).status_code
+        return httpx2.get(f"{self.urls[1]}/v1/me", headers=headers, timeout=300).status_code
 
     def key(self, name: str, **body: Any) -> dict[str, Any]:
         return self.operate("POST", "/v1/keys?tenant=acme", {"name": name, "scopes": ["infer"], **body})

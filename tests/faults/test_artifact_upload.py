@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.api.services import BaseModelInfo
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield server
 
 
-def upload(server: ApiServer, task: str, content: bytes) -> httpx.Response:
+def upload(server: ApiServer, task: str, content: bytes) -> httpx2.Response:
     return server.http.post(f"/v1/tasks/{task}/versions", content=content, headers=BINARY)
 
 

@@ -1,37 +1,37 @@
 """Many connections without the cost of one large pool.
 
-httpcore scans its whole pool whenever a request begins or ends, so with hundreds of connections the generator
-would measure itself. Here they are spread over small pools, and a request takes the least busy one.
+httpcore2 scans its whole pool whenever a request begins or ends, so with hundreds of connections the
+generator would measure itself. Here they are spread over small pools, and a request takes the least busy one.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-import httpx
+import httpx2
 
 CONNECTIONS_A_POOL = 8
 
 
-class SpreadTransport(httpx.AsyncBaseTransport):
+class SpreadTransport(httpx2.AsyncBaseTransport):
     """At most `connections` connections, in pools of a few each. It uses no proxies."""
 
     def __init__(self, connections: int) -> None:
-        context = httpx.create_ssl_context()
+        context = httpx2.create_ssl_context()
         sizes = [CONNECTIONS_A_POOL] * (connections // CONNECTIONS_A_POOL)
         if connections % CONNECTIONS_A_POOL:
             sizes.append(connections % CONNECTIONS_A_POOL)
         self._pools = [
-            httpx.AsyncHTTPTransport(
+            httpx2.AsyncHTTPTransport(
                 verify=context,
                 trust_env=False,
-                limits=httpx.Limits(max_connections=size, max_keepalive_connections=size),
+                limits=httpx2.Limits(max_connections=size, max_keepalive_connections=size),
             )
             for size in sizes
         ]
         self._free = sizes
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send over the pool with the most free connections, and occupy one until the body is closed."""
         index = max(range(len(self._pools)), key=self._free.__getitem__)
         self._free[index] -= 1
@@ -48,7 +48,7 @@ class SpreadTransport(httpx.AsyncBaseTransport):
         except BaseException:
             release()
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _Released(response.stream, release)
         return response
 
@@ -58,10 +58,10 @@ class SpreadTransport(httpx.AsyncBaseTransport):
             await pool.aclose()
 
 
-class _Released(httpx.AsyncByteStream):
+class _Released(httpx2.AsyncByteStream):
     """A body that reports when it is closed."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, release: Callable[[], None]) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, release: Callable[[], None]) -> None:
         self._stream = stream
         self._release = release
 

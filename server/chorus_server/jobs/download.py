@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urljoin
 
-import httpx
+import httpx2
 
 from chorus_server.errors import InvalidInputError
 
@@ -106,14 +106,14 @@ class _Transfer(threading.Thread):
 
     def run(self) -> None:
         try:
-            with httpx.Client(timeout=_SILENCE_SECONDS, follow_redirects=False) as client:
+            with httpx2.Client(timeout=_SILENCE_SECONDS, follow_redirects=False) as client:
                 self._follow(client, self._url)
             with self._lock:
                 self._check()
                 self._partial.replace(self._target)
         except (InvalidInputError, OSError) as error:
             self.failed = error
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             # ValueError: from the socket or URL library, for an address that it cannot express.
             reason = str(error)[:120] or type(error).__name__
             self.failed = _refusal(self._field, f"could not be fetched: {reason}")
@@ -124,7 +124,7 @@ class _Transfer(threading.Thread):
                 self._partial.unlink(missing_ok=True)
             self.over.set()
 
-    def _follow(self, client: httpx.Client, url: str) -> None:
+    def _follow(self, client: httpx2.Client, url: str) -> None:
         for _ in range(_REDIRECTS + 1):
             self._allowed(url)
             # Uncompressed, so that the bytes counted are the bytes kept.
@@ -139,7 +139,7 @@ class _Transfer(threading.Thread):
                 return
         _refuse(self._field, f"could not be fetched: more than {_REDIRECTS} redirects")
 
-    def _write(self, answer: httpx.Response) -> None:
+    def _write(self, answer: httpx2.Response) -> None:
         size = 0
         with self._partial.open("xb") as file:
             for piece in answer.iter_bytes():  # as they come
@@ -153,7 +153,7 @@ class _Transfer(threading.Thread):
             os.fsync(file.fileno())
 
     def _connected(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Called by httpcore at each step. Keeps the connection, plain or TLS, for `abandon` to cut."""
+        """Called by httpcore2 at each step. Keeps the connection, plain or TLS, for `abandon` to cut."""
         with self._lock:
             stream = facts.get("return_value")
             if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
@@ -164,7 +164,7 @@ class _Transfer(threading.Thread):
 
     def _check(self) -> None:
         if self._abandoned:
-            raise httpx.ReadError("the download was given up")
+            raise httpx2.ReadError("the download was given up")
 
 
 def _refuse(field: str, message: str, code: str = "data_unreachable") -> NoReturn:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import sentencepiece
 
@@ -121,7 +121,7 @@ class ApiServer:
         self.server = BoundedServer(uvicorn_config(self.app), ConnectionLimits(), self.entrance.look)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self.http = httpx.Client(base_url=self.url, timeout=300)
+        self.http = httpx2.Client(base_url=self.url, timeout=300)
 
     def _base(self, vocabulary: Vocabulary) -> BaseModelInfo:
         return BaseModelInfo(
@@ -179,7 +179,7 @@ class ApiServer:
         result: dict[str, Any] = answer.json()
         return result
 
-    def post(self, path: str, body: Any) -> httpx.Response:
+    def post(self, path: str, body: Any) -> httpx2.Response:
         """Post JSON."""
         return self.http.post(path, json=body)
 
@@ -242,7 +242,7 @@ def artifact(rows: int = 3, seed: int = 0, width: int = WIDTH) -> bytes:
     return write_artifact(prompt(rows, seed, width), "safetensors")
 
 
-def error_of(answer: httpx.Response) -> dict[str, Any]:
+def error_of(answer: httpx2.Response) -> dict[str, Any]:
     """The error of an answer, after checking its shape."""
     body = answer.json()
     assert set(body) == {"error"}, body

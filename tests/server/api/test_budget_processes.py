@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from prompts_store.store import PromptStore
@@ -36,7 +36,7 @@ def serving(folder: Path, vocabulary: Path, *how: str) -> Iterator[str]:
 def admitted(urls: list[str]) -> tuple[int, float]:
     """How many were, of `SENT` requests to each in turn, and what one bucket would have admitted."""
     count, begin = 0, time.monotonic()
-    with httpx.Client(timeout=300) as client:
+    with httpx2.Client(timeout=300) as client:
         for n in range(SENT * len(urls)):
             body = {"task": None, "input": "good", "max_new_tokens": 1}
             answer = client.post(f"{urls[n % len(urls)]}/v1/generate", json=body)
@@ -78,6 +78,6 @@ def test_a_restart_gives_nothing_anew(tmp_path: Path, spiece: Path) -> None:
     folder = limited(tmp_path)
     with serving(folder, spiece) as one:
         admitted([one])
-    with serving(folder, spiece) as again, httpx.Client(timeout=300) as client:
+    with serving(folder, spiece) as again, httpx2.Client(timeout=300) as client:
         left = client.get(f"{again}/v1/me").json()["limits"]["left"][0]
         assert left["left"] < LIMIT / 2

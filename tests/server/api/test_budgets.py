@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.errors import OverloadedError
@@ -54,7 +54,7 @@ class Limited:
         self.api.store.update_tenant(tenant, limits=TenantLimits.model_validate(limits))
         self.api.services.callers.forget()
 
-    def ask(self, name: str = "generate", key: str | None = None, **more: Any) -> httpx.Response:
+    def ask(self, name: str = "generate", key: str | None = None, **more: Any) -> httpx2.Response:
         path, body, _ = BODIES[name]
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         return self.api.http.post(path, json=body | more, headers=headers)
@@ -73,7 +73,7 @@ def limited(tmp_path: Path, vocabulary: Vocabulary) -> Iterator[Limited]:
         yield Limited(api)
 
 
-def refused_for(answer: httpx.Response) -> dict[str, Any]:
+def refused_for(answer: httpx2.Response) -> dict[str, Any]:
     """The quota of a refusal."""
     assert answer.status_code == 429, answer.text
     error = error_of(answer)
@@ -162,7 +162,7 @@ def test_what_is_refused_costs_nothing(limited: Limited, monkeypatch: pytest.Mon
 def test_it_is_refused_before_its_body_is_read(limited: Limited) -> None:
     limited.limit(per_minute={"requests": 1})
 
-    def broken() -> httpx.Response:
+    def broken() -> httpx2.Response:
         return limited.api.http.post(
             "/v1/generate", content=b"{", headers={"content-type": "application/json"}
         )
@@ -294,7 +294,7 @@ def test_many_at_once_wait_for_one_question(limited: Limited) -> None:
     leasing._ask_store = counting
 
     async def all_at_once() -> list[int]:
-        async with httpx.AsyncClient(base_url=limited.api.url, timeout=300) as client:
+        async with httpx2.AsyncClient(base_url=limited.api.url, timeout=300) as client:
             path, body, _ = BODIES["generate"]
             answers = await asyncio.gather(*(client.post(path, json=body) for _ in range(50)))
             return [answer.status_code for answer in answers]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.model.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ class Use:
     url: str
     body: Callable[[str], Any] | None = None
 
-    def of(self, world: World, tenant: str, task: str, key: str = "good") -> httpx.Response:
+    def of(self, world: World, tenant: str, task: str, key: str = "good") -> httpx2.Response:
         content = {} if self.body is None else sent(self.body(f"{tenant}/{task}"))(world.theirs)
         url = self.url.format(tenant=tenant, task=task)
         return world.send(self.method, url, world.keys[key], **content)
@@ -77,7 +77,7 @@ def grant(world: World, grantee: str = "ours", rights: tuple[str, ...] = BOTH, u
     assert (answer.json()["grantee"], answer.json()["rights"]) == (grantee, list(rights))
 
 
-def revoke(world: World, grantee: str = "ours", url: str = GRANTS) -> httpx.Response:
+def revoke(world: World, grantee: str = "ours", url: str = GRANTS) -> httpx2.Response:
     return world.send("DELETE", f"{url}/{grantee}", world.keys["theirs"])
 
 
@@ -186,7 +186,7 @@ def test_nothing_is_changed_by_those_it_is_shared_with(world: World, change: str
     assert world.send("GET", "/v1/tasks/secret", world.keys["theirs"]).json() == before
 
 
-def vote(world: World, ensemble: str, key: str = "good") -> httpx.Response:
+def vote(world: World, ensemble: str, key: str = "good") -> httpx2.Response:
     return world.send(
         "POST", "/v1/ensemble", world.keys[key], json={"ensemble": ensemble, "input": "x", "labels": LABELS}
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import event
 
@@ -183,11 +183,11 @@ class World:
     keys: dict[str, str]
     theirs: dict[str, str]
 
-    def send(self, method: str, url: str, key: str | None, **content: Any) -> httpx.Response:
+    def send(self, method: str, url: str, key: str | None, **content: Any) -> httpx2.Response:
         headers = dict(content.pop("headers", {}))
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
-        return httpx.request(method, self.api.url + url, headers=headers, timeout=300, **content)
+        return httpx2.request(method, self.api.url + url, headers=headers, timeout=300, **content)
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     return {**names, **missing, **ids, "tenant": tenant}
 
 
-def told(answer: httpx.Response, names: Mapping[str, str]) -> tuple[int, str]:
+def told(answer: httpx2.Response, names: Mapping[str, str]) -> tuple[int, str]:
     """Status and error, without the request's id and with every name that was sent taken out."""
     error = error_of(answer)
     text = json.dumps({part: error[part] for part in ("code", "message", "field")})

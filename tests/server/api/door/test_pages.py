@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi.routing import APIRoute
 
@@ -147,7 +147,9 @@ def state(api: ApiServer) -> dict[str, Any]:
     return {page: api.http.get(page).json() for page in pages} | {"steps": api.engine.stats().steps}
 
 
-def ask(api: ApiServer, method: str, url: str, sent: dict[str, Any], added: dict[str, str]) -> httpx.Response:
+def ask(
+    api: ApiServer, method: str, url: str, sent: dict[str, Any], added: dict[str, str]
+) -> httpx2.Response:
     return api.http.request(method, url, **{**sent, "headers": {**sent.get("headers", {}), **added}})
 
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.api.http.context import RequestContext
@@ -75,7 +75,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def assert_late(api: ApiServer, answer: httpx.Response, before: int) -> None:
+def assert_late(api: ApiServer, answer: httpx2.Response, before: int) -> None:
     assert (answer.status_code, error_of(answer)["code"]) == (504, "deadline_exceeded")
     assert "before the engine had the request" in error_of(answer)["message"]
     assert submitted(api) == before
@@ -112,7 +112,7 @@ def test_control_without_it_a_request_waits_for_the_thread(
         yield
 
     monkeypatch.setattr(Call, "in_time", for_ever)
-    answers: list[httpx.Response] = []
+    answers: list[httpx2.Response] = []
     body = {"task": "t", "input": LONG, "truncate": True, "deadline_seconds": 1.0}
     waiting = threading.Thread(target=lambda: answers.append(api.post("/v1/classify", body)))
     with held_up(api.services.text):

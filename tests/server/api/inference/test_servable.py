@@ -6,7 +6,7 @@ import json
 from string import ascii_lowercase
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from prompts_store.artifacts import write_artifact
@@ -45,12 +45,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def push(api: ApiServer, task: str, said: dict[str, Any]) -> httpx.Response:
+def push(api: ApiServer, task: str, said: dict[str, Any]) -> httpx2.Response:
     form = {"files": {"file": ("p", artifact())}, "data": {"metadata": json.dumps(said)}}
     return api.http.post(f"/v1/tasks/{task}/versions", **form)  # type: ignore[arg-type]
 
 
-def job(api: ApiServer, said: dict[str, Any], **changes: Any) -> httpx.Response:
+def job(api: ApiServer, said: dict[str, Any], **changes: Any) -> httpx2.Response:
     file = api.http.post(
         "/v1/files", params={"name": "a.tsv"}, content=b"text\tlabel\na\tyes\n", headers=BINARY
     )
@@ -59,7 +59,7 @@ def job(api: ApiServer, said: dict[str, Any], **changes: Any) -> httpx.Response:
     return api.post("/v1/tuning/jobs", {**body, **said, **changes})
 
 
-def ask(api: ApiServer, task: str, said: dict[str, Any]) -> httpx.Response:
+def ask(api: ApiServer, task: str, said: dict[str, Any]) -> httpx2.Response:
     """The version as it stands, with the shortest text."""
     return api.post("/v1/classify" if "labels" in said else "/v1/generate", {"task": task, "input": "a"})
 

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi.routing import APIRoute
 
@@ -72,7 +72,7 @@ def in_background(api: ApiServer, calls: list[tuple[str, str, Any]]) -> Iterator
     answered: list[int] = []
 
     def run(method: str, path: str, body: Any) -> None:
-        answered.append(httpx.request(method, api.url + path, json=body, timeout=300).status_code)
+        answered.append(httpx2.request(method, api.url + path, json=body, timeout=300).status_code)
 
     threads = [threading.Thread(target=run, args=call) for call in calls]
     for thread in threads:

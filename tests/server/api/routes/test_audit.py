@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.api.schemas.audit import AuditPage
@@ -38,7 +38,7 @@ def key_of(store: PromptStore, tenant: str, *scopes: Scope) -> tuple[str, str]:
     return made.id, secret
 
 
-def send(api: ApiServer, method: str, path: str, key: str, **content: Any) -> httpx.Response:
+def send(api: ApiServer, method: str, path: str, key: str, **content: Any) -> httpx2.Response:
     headers = content.pop("headers", {}) | {"authorization": f"Bearer {key}"}
     return api.http.request(method, path, headers=headers, **content)
 

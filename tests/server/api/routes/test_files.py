@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.api.schemas.tuning import FileAnswer, FilePage
@@ -37,7 +37,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> 
         yield server
 
 
-def push(api: ApiServer, content: Any, name: str | None = "train.tsv", **headers: str) -> httpx.Response:
+def push(api: ApiServer, content: Any, name: str | None = "train.tsv", **headers: str) -> httpx2.Response:
     query = {} if name is None else {"name": name}
     return api.http.post("/v1/files", params=query, content=content, headers=BINARY | headers)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.api.schemas.tenants import (
@@ -40,7 +40,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
         yield server
 
 
-def send(api: ApiServer, method: str, path: str, key: str = OPERATOR, **content: Any) -> httpx.Response:
+def send(api: ApiServer, method: str, path: str, key: str = OPERATOR, **content: Any) -> httpx2.Response:
     headers = content.pop("headers", {}) | {"authorization": f"Bearer {key}"}
     return api.http.request(method, path, headers=headers, **content)
 
@@ -53,7 +53,7 @@ def make(api: ApiServer, name: str, key: str = OPERATOR, tenant: str = "acme", *
     return found
 
 
-def refusal(answer: httpx.Response) -> tuple[int, str, str | None]:
+def refusal(answer: httpx2.Response) -> tuple[int, str, str | None]:
     error = error_of(answer)
     return answer.status_code, error["code"], error["field"]
 
@@ -169,7 +169,7 @@ def test_only_an_operator_lets_anybody_read_the_metrics_of_all(api: ApiServer) -
 def test_a_key_with_patterns_gives_only_its_own(api: ApiServer) -> None:
     admin = make(api, "some", scopes=["infer", "admin"], tasks=["s*", "exact"])["key"]
 
-    def attempt(**body: Any) -> httpx.Response:
+    def attempt(**body: Any) -> httpx2.Response:
         sent = {"name": "sub", "scopes": ["infer"]} | body
         answer = send(api, "POST", "/v1/keys", admin, json=sent)
         if answer.status_code == 201:
@@ -254,7 +254,7 @@ def named(task: str, ensemble: str, made: str, file: str) -> list[tuple[str, str
     ]
 
 
-def asked(api: ApiServer, method: str, path: str, body: Any, key: str) -> httpx.Response:
+def asked(api: ApiServer, method: str, path: str, body: Any, key: str) -> httpx2.Response:
     if isinstance(body, bytes):
         return send(api, method, path, key, content=body, headers=RAW)
     return send(api, method, path, key, **({} if body is None else {"json": body}))

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.api.schemas.common import ErrorAnswer
@@ -38,7 +38,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
         yield server
 
 
-def send(api: ApiServer, method: str, path: str, key: str = OPERATOR, **content: Any) -> httpx.Response:
+def send(api: ApiServer, method: str, path: str, key: str = OPERATOR, **content: Any) -> httpx2.Response:
     headers = content.pop("headers", {}) | {"authorization": f"Bearer {key}"}
     return api.http.request(method, path, headers=headers, **content)
 
@@ -48,7 +48,7 @@ def limit(api: ApiServer, limits: dict[str, Any]) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def reached(answer: httpx.Response) -> dict[str, Any]:
+def reached(answer: httpx2.Response) -> dict[str, Any]:
     """The limit in a 429, after a look at the rest of it."""
     assert answer.status_code == 429, answer.text
     found = ErrorAnswer.model_validate(answer.json()).error
@@ -137,7 +137,7 @@ def test_a_retention_that_cannot_be_is_refused(api: ApiServer, retention: dict[s
     assert (answer.status_code, error_of(answer)["field"]) == (400, field)
 
 
-def upload(api: ApiServer, task: str, seed: int) -> httpx.Response:
+def upload(api: ApiServer, task: str, seed: int) -> httpx2.Response:
     path = f"/v1/tasks/{task}/versions"
     return send(api, "POST", path, MEMBER, content=artifact(3, seed), headers=RAW)
 
@@ -148,7 +148,7 @@ def kept(api: ApiServer) -> dict[str, int]:
     return {each["limit"]: each["left"] for each in limits}
 
 
-def push(api: ApiServer, content: bytes) -> httpx.Response:
+def push(api: ApiServer, content: bytes) -> httpx2.Response:
     return send(api, "POST", "/v1/files?name=rows.tsv", MEMBER, content=content, headers=RAW)
 
 
@@ -174,7 +174,7 @@ def test_a_full_tenant_is_told_what_is_full_and_what_is_left(api: ApiServer) -> 
 
 def first_line(api: ApiServer, path: str, size: int) -> str:
     """The first line of an answer to a request whose body waits for `100 Continue`."""
-    with socket.create_connection(("127.0.0.1", httpx.URL(api.url).port or 0), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", httpx2.URL(api.url).port or 0), timeout=60) as connection:
         connection.sendall(
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {MEMBER}\r\n"
             f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n"
@@ -208,7 +208,7 @@ def test_a_months_training_steps_are_reserved_given_back_and_left(api: ApiServer
     limit(api, {"per_month": {"training_steps": {"soft": 50, "hard": 100}}, "stored": {"unfinished_jobs": 2}})
     file = push(api, b"text\tlabel\ngood\tyes\nbad\tno\n").json()["id"]
 
-    def start(steps: int, **changes: Any) -> httpx.Response:
+    def start(steps: int, **changes: Any) -> httpx2.Response:
         return send(api, "POST", "/v1/tuning/jobs", MEMBER, json=job(file, steps, **changes))
 
     def left() -> int:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.jobs import feeds
@@ -70,7 +70,7 @@ def claim(api: ApiServer) -> Lease:
 class Following:
     """One connection that follows a job; blocks are read one at a time."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         assert response.status_code == 200
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
         self._chunks = response.iter_text()

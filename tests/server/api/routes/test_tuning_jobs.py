@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,7 +76,7 @@ def document(file: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def start(api: ApiServer, body: dict[str, Any], key: str = OURS) -> httpx.Response:
+def start(api: ApiServer, body: dict[str, Any], key: str = OURS) -> httpx2.Response:
     return api.http.post("/v1/tuning/jobs", json=body, headers={"authorization": f"Bearer {key}"})
 
 

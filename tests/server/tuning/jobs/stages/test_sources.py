@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus_server.errors import InvalidInputError
@@ -213,7 +213,7 @@ def test_a_connection_that_is_made_when_nobody_waits_any_more_is_closed(tmp_path
     transfer = _Transfer(1, lambda url: None, "data", "http://127.0.0.1/", tmp_path / "x")
     transfer._abandoned = True
     ours, theirs = socket.socketpair()
-    with theirs, pytest.raises(httpx.ReadError, match="given up"):
+    with theirs, pytest.raises(httpx2.ReadError, match="given up"):
         transfer._connected("connection.connect_tcp.complete", {"return_value": ours})
     assert ours.fileno() == -1
 
@@ -290,7 +290,7 @@ def test_the_control_of_stalling_does_not_end(tmp_path: Path) -> None:
         ended = threading.Event()
 
         def careless() -> None:
-            with suppress(httpx.HTTPError), httpx.Client(timeout=60) as client:
+            with suppress(httpx2.HTTPError), httpx2.Client(timeout=60) as client:
                 client.get(f"{url}/x.csv")
             ended.set()
 
