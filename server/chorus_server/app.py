@@ -178,7 +178,7 @@ class Compiled:
 
     Attributes:
         programs: how many were compiled.
-        from_cache: how many of them came from the persistent cache.
+        from_cache: how many of them came from the compile cache.
         seconds: until the last one was ready.
     """
 
@@ -287,7 +287,7 @@ def start_engine(
     app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
 ) -> tuple[Serving, Compiled, MemoryPlan]:
     """Plan memory, compile, start. Raises InvalidInputError if the plan does not fit the device."""
-    from chorus_server.engine.executor import build_executor
+    from chorus_server.engine.executor import KeptPrograms, build_executor
     from chorus_server.engine.memory_plan import device_limit, plan_memory
 
     settings, vocabulary = app.settings, loaded.vocabulary
@@ -301,18 +301,26 @@ def start_engine(
         model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh, model.matrix_dtype
     )
     say("memory plan\n" + arithmetic.table())
+    kept = KeptPrograms(compile_cache(settings), say)
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 
     def progress(done: int, total: int, name: str, seconds: float) -> None:
         nonlocal compiled
-        compiled = Compiled(total, watch.from_cache - cached, time.monotonic() - started)
+        compiled = Compiled(total, kept.found + watch.from_cache - cached, time.monotonic() - started)
         app.services.lifecycle.compiling(done, total)
         app.metrics.compiles.seconds.observe(seconds, "startup")
         say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
         check_compile_time(compiled, done)
 
     executor, plan = build_executor(
-        model, ladder, settings.prompt_rows, host, memory_limit_bytes=limit, watch=watch, progress=progress
+        model,
+        ladder,
+        settings.prompt_rows,
+        host,
+        memory_limit_bytes=limit,
+        watch=watch,
+        progress=progress,
+        kept=kept,
     )
     say(f"compiled {compiled}; {_mib(plan.total)} of device memory")
     base, config = base_info(settings, loaded), engine_config(settings, model.config.eos_id)

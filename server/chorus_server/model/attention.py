@@ -91,6 +91,10 @@ def dense_attention(
 PAIR = 2
 """How many rows `paired_attention` multiplies together."""
 
+SHORT = 16
+"""Up to this many keys, as labels have, products are too small to gain from running beside each other, and
+each pair is one more part of the program to compile."""
+
 
 def paired_attention(
     query: Float[Array, "B H Q K"],
@@ -106,7 +110,7 @@ def paired_attention(
     other, so XLA runs one pair's products beside those of the next.
     """
     batch = query.shape[0]
-    if drop is not None or batch <= PAIR or batch % PAIR:
+    if drop is not None or batch <= PAIR or batch % PAIR or key.shape[2] <= SHORT:
         return dense_attention(query, key, value, visible, bias, drop)
     masks = _pairs(visible) if visible.shape[0] == batch else [visible] * (batch // PAIR)
     parts = zip(_pairs(query), _pairs(key), _pairs(value), masks, strict=True)

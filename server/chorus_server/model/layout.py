@@ -43,9 +43,12 @@ def fold(layers: nnx.Module, body: Body, carry: PyTree, inputs: PyTree = None) -
         The last carry, and the outputs of each layer in the same form as `inputs`.
     """
     if isinstance(layers, nnx.List):
+        # Layers of one shape are one function, traced once and called by each; XLA inlines the calls.
+        called = jax.jit(lambda graph, *rest: body(nnx.merge(graph, rest[0]), *rest[1:]), static_argnums=0)
         outputs = []
         for index, layer in enumerate(layers):
-            carry, output = body(layer, carry, None if inputs is None else inputs[index])
+            graph, parameters = nnx.split(layer)
+            carry, output = called(graph, parameters, carry, None if inputs is None else inputs[index])
             outputs.append(output)
         return carry, tuple(outputs)
     graph, state = nnx.split(layers)

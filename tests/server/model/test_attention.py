@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chorus_server.model.attention import dense_attention, paired_attention
+from chorus_server.model.attention import SHORT, dense_attention, paired_attention
+
+LONG = 2 * SHORT
 
 
 def _inputs(batch: int, dtype: Any = jnp.float32, queries: int = 9, length: int = 9) -> tuple[Any, ...]:
@@ -49,8 +52,8 @@ def test_where_nothing_is_visible_values_are_averaged() -> None:
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 8])
 def test_pairs_of_rows_give_the_same_bits(batch: int, dtype: Any) -> None:
-    *heads, visible, bias = _inputs(batch, dtype)
-    causal = jnp.tril(jnp.ones((9, 9), bool))[None, None]  # one mask for all rows
+    *heads, visible, bias = _inputs(batch, dtype, LONG, LONG)
+    causal = jnp.tril(jnp.ones((LONG, LONG), bool))[None, None]  # one mask for all rows
     for mask, given in ((visible, bias), (visible, None), (causal, bias)):
         whole = jax.jit(dense_attention)(*heads, mask, given)
         pairs = jax.jit(paired_attention)(*heads, mask, given)
@@ -60,11 +63,21 @@ def test_pairs_of_rows_give_the_same_bits(batch: int, dtype: Any) -> None:
 
 def test_only_an_even_batch_of_more_than_a_pair_is_cut_and_none_under_dropout() -> None:
     def products(batch: int, **dropped: Any) -> int:
-        lowered = jax.jit(partial(paired_attention, **dropped)).lower(*_inputs(batch))
-        return str(lowered.as_text()).count("dot_general")
+        return _products(partial(paired_attention, **dropped), _inputs(batch, length=LONG))
 
     assert {batch: products(batch) for batch in (1, 2, 3, 4, 8)} == {1: 2, 2: 2, 3: 2, 4: 4, 8: 8}
     assert products(8, drop=lambda weights: weights * 0.5) == 2
+
+
+def test_rows_of_few_keys_are_not_cut() -> None:
+    assert {n: _products(paired_attention, _inputs(8, length=n)) for n in (SHORT, LONG)} == {
+        SHORT: 2,
+        LONG: 8,
+    }
+
+
+def _products(attention: Callable[..., Any], inputs: tuple[Any, ...]) -> int:
+    return str(jax.jit(attention).lower(*inputs).as_text()).count("dot_general")
 
 
 def test_dropped_weights_are_dropped_before_the_division() -> None:

@@ -8,6 +8,7 @@ from chorus_server.engine.executor.choosing import TokenRules
 from chorus_server.engine.executor.compile_watch import CompileWatch
 from chorus_server.engine.executor.compiling import CompileProgress, compile_all
 from chorus_server.engine.executor.jax_executor import JaxExecutor
+from chorus_server.engine.executor.kept import KeptPrograms
 from chorus_server.engine.executor.lanes import run_apart, temporaries_at_once
 from chorus_server.engine.executor.places import Places
 from chorus_server.engine.executor.programs import DEFAULT_OUTPUT_WIDTH, ModelSpec, programs
@@ -69,6 +70,7 @@ def build_executor(
     watch: CompileWatch | None = None,
     progress: CompileProgress | None = None,
     output_width: int = DEFAULT_OUTPUT_WIDTH,
+    kept: KeptPrograms | None = None,
 ) -> tuple[JaxExecutor, MemoryPlan]:
     """Plan memory, compile every program of the ladder, allocate the state.
 
@@ -77,6 +79,7 @@ def build_executor(
         memory_limit_bytes: if None, the device is asked (on a CPU, the host).
         watch: counts compiles; it has been started.
         progress: called after each program.
+        kept: programs of earlier starts.
 
     Returns:
         The executor, and its memory plan with the temporaries that XLA asked for. Print the plan with
@@ -93,7 +96,7 @@ def build_executor(
         model.config, ladder, prompt_row_capacity, model.dtype, limit, model.mesh, model.matrix_dtype
     )
     plan.check()
-    compiled = compile_all(programs(spec, ladder), watch, progress)
+    compiled = compile_all(programs(spec, ladder), watch, progress, kept)
     plan = plan.with_temporaries(temporaries_at_once(compiled, ladder, run_apart(spec.places)))
     plan.check()
     executor = JaxExecutor(

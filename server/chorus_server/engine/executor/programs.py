@@ -165,13 +165,20 @@ def _load_programs(spec: ModelSpec, ladder: Ladder, batch: _Batch) -> Iterator[P
     values = Struct((n, spec.width), spec.dtype, sharding=spec.places.prompt_rows)
     rows = Struct((n,), jnp.int32, sharding=spec.places.whole)
     states = tuple(_state(spec, shape) for shape in ladder.blocks)
-
-    def empty() -> tuple[Any, Any, Any]:
-        blocks = tuple(initial_state(spec.functions, shape) for shape in ladder.blocks)
-        return jnp.zeros(table.shape, table.dtype), spec.functions.init_tokens(ladder.max_tokens), blocks
-
+    empty = partial(_empty, spec.functions, ladder.blocks, ladder.max_tokens, table.shape, table.dtype)
     yield Program("empty", empty, (), (table, batch.tokens, states))
     yield Program("load_rows", prefill.load_rows, (table, rows, values), table, donate=(0,))
+
+
+def _empty(
+    functions: ModelFunctions,
+    shapes: tuple[BlockShape, ...],
+    tokens: int,
+    table: tuple[int, int],
+    dtype: Any,
+) -> tuple[Any, Any, Any]:
+    blocks = tuple(initial_state(functions, shape) for shape in shapes)
+    return jnp.zeros(table, dtype), functions.init_tokens(tokens), blocks
 
 
 def _encode_program(spec: ModelSpec, batch: _Batch, bucket: tuple[int, int], tokens: int) -> Program:

@@ -1,0 +1,198 @@
+"""Compiled programs kept in a folder under what they depend on, so that the next start traces nothing.
+
+JAX's own compile cache is asked with the lowered program: to find out what it has, each program must be
+traced and lowered, which takes longer than reading it. Here the question is asked without tracing:
+
+    digest( code of model and engine, versions, JAX's configuration, processor, the program's functions,
+            shapes of its arguments and results )
+
+An entry is one file, written beside its place and then renamed, with a checksum in front. What is damaged
+counts as missing. The folder must be as trusted as JAX's: both hold machine code that is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.experimental import serialize_executable
+
+import chorus_server.engine
+import chorus_server.model
+from chorus_server.engine.executor.programs import Program
+from chorus_server.model.matrix_types import processor_flags
+
+_MAGIC = b"chorus program 1\n"
+_SUFFIX = ".program"
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy")
+_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+_PLACES_ONLY = ("jax_compilation_cache_dir",)
+"""Settings of JAX that say where something is kept, not what a program is."""
+
+_FAST = 1
+"""zlib's level: machine code shrinks to a third, and reading it back is what must be quick."""
+
+
+class KeptPrograms:
+    """A folder of compiled programs. Used from several threads.
+
+    Args:
+        folder: created if it does not exist.
+        tell: called with a sentence about an entry that cannot be used.
+        code: digest of everything that programs are made from.
+    """
+
+    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda line: None, code: str = "") -> None:
+        self._folder = folder
+        self._tell = tell
+        self._around = f"{code or code_digest()}\n{_surroundings()}"
+        self._lock = threading.Lock()
+        self._found = 0
+
+    @property
+    def found(self) -> int:
+        """How many programs came from the folder so far."""
+        return self._found
+
+    def load(self, program: Program) -> Any | None:
+        """The executable of a program; None if it is not kept, or damaged."""
+        path = self._path(program)
+        if path is None:
+            return None
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        try:
+            executable = _restored(content, program)
+        except Exception as error:  # whatever is wrong with it, it can be compiled again
+            self._tell(f"compiling {program.name} anew: its entry in the compile cache is damaged ({error})")
+            return None
+        with self._lock:
+            self._found += 1
+        return executable
+
+    def keep(self, program: Program, executable: Any) -> None:
+        """Write an executable, if that is possible; a start does not depend on it."""
+        path = self._path(program)
+        if path is None:
+            return
+        try:
+            payload = zlib.compress(serialize_executable.serialize(executable)[0], _FAST)
+        except Exception:  # not every platform, nor every program, can be written down
+            return
+        with contextlib.suppress(OSError):  # a full disk costs the next start some time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+
+    def _path(self, program: Program) -> Path | None:
+        described = description(program)
+        if described is None:
+            return None
+        key = hashlib.sha256(f"{self._around}\n{described}".encode()).hexdigest()
+        return self._folder / f"{key}{_SUFFIX}"
+
+
+def description(program: Program) -> str | None:
+    """Everything of a program that its code and surroundings do not say; equal for equal programs, in every
+    process. None where that cannot be told: a function with variables of its own, or several devices."""
+    leaves = jax.tree.leaves((program.arguments, program.results))
+    devices = set().union(
+        *(where.device_set for leaf in leaves if (where := getattr(leaf, "sharding", None)))
+    )
+    function = _described(program.function)
+    if function is None or len(devices) > 1:
+        return None
+    trees = [jax.tree.structure(tree) for tree in (program.arguments, program.results)]
+    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in leaves]
+    return "\n".join(map(str, (program.name, function, *trees, shapes, program.donate)))
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """SHA-256 of all source files that a program can be made from."""
+    digest = hashlib.sha256()
+    for package in (chorus_server.model, chorus_server.engine):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _surroundings() -> str:
+    """What else decides how a program is compiled, and whether it runs here."""
+    device = jax.devices()[0]
+    values: Any = jax.config.values
+    said: Iterable[object] = (
+        sys.version,
+        platform.machine(),
+        *(f"{name} {version(name)}" for name in _PACKAGES),
+        *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),
+        *(f"{name}={value}" for name, value in sorted(values.items()) if name not in _PLACES_ONLY),
+        (device.platform, device.device_kind, device.client.platform_version),
+        (len(jax.devices()), _cores()),
+        sorted(processor_flags()),
+    )  # fmt: skip
+    return "\n".join(map(str, said))
+
+
+def _cores() -> int:
+    """Cores that this process may use: XLA divides a program's work among those that it saw."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _described(value: Any) -> str | None:
+    """A function, and what it was given beforehand, in words that are the same in every process."""
+    if isinstance(value, partial):
+        parts = [_described(each) for each in (value.func, *value.args, *value.keywords.values())]
+        return None if None in parts else f"partial({parts}, {list(value.keywords)})"
+    if isinstance(value, nnx.GraphDef):
+        return "graph"  # made by our code from the config and layout beside it
+    if isinstance(value, FunctionType):
+        plain = value.__closure__ is None and "<" not in value.__qualname__
+        return f"{value.__module__}.{value.__qualname__}" if plain else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {each.name: _described(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return None if None in fields.values() else f"{type(value).__qualname__}({fields})"
+    text = repr(value)
+    return None if " at 0x" in text else text
+
+
+def _restored(content: bytes, program: Program) -> Any:
+    start = len(_MAGIC) + hashlib.sha256().digest_size
+    payload = content[start:]
+    if content[:start] != _MAGIC + hashlib.sha256(payload).digest():
+        raise ValueError("its checksum differs")
+    inside = jax.tree.structure((program.arguments, {}))
+    return serialize_executable.deserialize_and_load(
+        zlib.decompress(payload), inside, jax.tree.structure(program.results),
+        execution_devices=jax.devices()[:1],
+    )  # fmt: skip
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A reader sees the whole file or none. It is not synced: the checksum finds what a power cut tears."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

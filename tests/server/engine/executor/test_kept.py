@@ -1,0 +1,194 @@
+"""A second start reads its programs and traces none; what is damaged, or of other code, is compiled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chorus_server.engine.executor import (
+    CompileWatch,
+    KeptPrograms,
+    Program,
+    compile_all,
+    model_spec,
+    programs,
+)
+from chorus_server.engine.executor.kept import description
+from chorus_server.engine.executor.testing import tiny_executor, tiny_model
+from chorus_server.engine.ladder import build_ladder
+from chorus_server.engine.plans import Admission, DecodePlan, PrefillPlan, ScorePlan
+from chorus_server.engine.sampling import Sampling
+from tests.places import ROOT
+
+Struct: Any = jax.ShapeDtypeStruct
+SMALL = build_ladder((16,), (4,), ((16, 8, 4),), ((2, 3),), rows_per_load=5)
+"""Rows that no other test loads at once: JAX remembers programs of a function that stays the same."""
+MADE = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
+"""What JAX reports when it makes a program: traced, lowered, compiled."""
+
+
+@contextmanager
+def events() -> Iterator[Counter[str]]:
+    """JAX's own events, counted by the last part of their names."""
+    seen: Counter[str] = Counter()
+
+    def hear(event: str, duration_secs: float, **details: Any) -> None:
+        seen[event.rsplit("/", 1)[-1]] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+
+
+def scaled(by: Any, x: Any) -> Any:
+    return x * by + 1
+
+
+def _program(size: int = 3, by: float = 2.0, name: str = "scaled") -> Program:
+    vector: Any = Struct((size,), jnp.float32)
+    return Program(name, partial(scaled, by), (vector,), vector)
+
+
+def _answers(compiled: Any) -> list[Any]:
+    """Everything that one step of each kind gives."""
+    executor = tiny_executor(SMALL, compiled=compiled)
+    admissions = (
+        Admission(0, 0, (0,), Sampling(4)),
+        Admission(1, 0, (1,), Sampling(4, seed=3, temperature=0.9)),
+    )
+    plans: list[Any] = [
+        PrefillPlan(1, (4, 16), ((3, 5, 1), (4, 1)), admissions, ()),
+        DecodePlan(2, 0, "plain", 4),
+        ScorePlan(3, (4, 16), (2, 3), ((3, 1),), (((4, 1), (5, 1)),)),
+    ]
+    return [executor.collect(executor.dispatch(plan)) for plan in plans]
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_a_second_start_traces_and_compiles_nothing_and_answers_with_the_same_bits(tmp_path: Path) -> None:
+    wanted = list(programs(model_spec(tiny_model(), 64, 8), SMALL))
+    with events() as seen:
+        first = compile_all(wanted, kept=KeptPrograms(tmp_path))
+    assert all(seen[name] >= len(wanted) for name in MADE)
+    answers = repr(_answers(first))
+
+    jax.clear_caches()  # type: ignore[no-untyped-call]
+    again = KeptPrograms(tmp_path)
+    with events() as seen, CompileWatch() as watch:
+        second = compile_all(wanted, watch, kept=again)
+    assert again.found == len(wanted) == len(second.executables)
+    assert not any(seen[name] for name in MADE) and watch.counts() == {}
+    assert second.temporary_bytes == first.temporary_bytes
+    assert repr(_answers(second)) == answers
+
+    jax.clear_caches()  # type: ignore[no-untyped-call]
+    other = KeptPrograms(tmp_path, code="of another version")  # the control: nothing of it is kept
+    with events() as seen:
+        compile_all(wanted[:2], kept=other)
+    assert other.found == 0 and all(seen[name] >= 2 for name in MADE)
+
+
+@pytest.mark.parametrize("left", [0, 7, 40, -1])
+def test_what_a_kill_left_half_written_is_compiled_anew_with_one_line(tmp_path: Path, left: int) -> None:
+    compile_all([_program()], kept=KeptPrograms(tmp_path))
+    (entry,) = tmp_path.iterdir()
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[:left])
+    told: list[str] = []
+    kept = KeptPrograms(tmp_path, told.append)
+    compiled = compile_all([_program()], kept=kept)
+    np.testing.assert_array_equal(compiled["scaled"](np.ones(3, np.float32)), np.full(3, 3.0))
+    assert kept.found == 0 and len(told) == 1
+    assert told[0].startswith("compiling scaled anew: its entry in the compile cache is damaged")
+    assert KeptPrograms(tmp_path).load(_program()) is not None  # written again, whole
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    compile_all([_program()], kept=KeptPrograms(tmp_path))
+    (entry,) = tmp_path.iterdir()
+    whole = bytearray(entry.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    entry.write_bytes(whole)
+    told: list[str] = []
+    assert KeptPrograms(tmp_path, told.append).load(_program()) is None and len(told) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_next_start(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    compiled = compile_all([_program()], kept=KeptPrograms(blocked / "programs"))
+    np.testing.assert_array_equal(compiled["scaled"](np.ones(3, np.float32)), np.full(3, 3.0))
+
+
+def test_no_two_programs_share_an_entry() -> None:
+    spec = model_spec(tiny_model(), 64, 8)
+    ours = list(programs(spec, SMALL))
+    others = list(programs(model_spec(tiny_model(matrix_dtype="bfloat16"), 64, 8), SMALL))
+    more = [_program(), _program(4), _program(by=3.0), _program(name="other")]
+    described = [description(each) for each in (*ours, *others, *more)]
+    pairs = zip(ours, others, strict=True)
+    same = [one.name for one, other in pairs if description(one) == description(other)]
+    assert same == ["load_rows"]  # it reads no matrix, so their type does not matter to it
+    assert None not in described and len(set(described)) == len(described) - 1
+
+
+def test_a_function_with_variables_of_its_own_is_not_kept(tmp_path: Path) -> None:
+    by, thing, vector = 5.0, object(), Struct((3,), jnp.float32)
+    functions: list[Any] = [lambda x: x + 1, lambda x: x * by, partial(scaled, thing)]
+    for function in functions:
+        program = Program("unknown", function, (vector,), vector)
+        assert description(program) is None
+        kept = KeptPrograms(tmp_path)
+        if not isinstance(function, partial):
+            compile_all([program], kept=kept)
+        assert kept.load(program) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_how_jax_is_configured_is_part_of_the_question(tmp_path: Path) -> None:
+    compile_all([_program()], kept=KeptPrograms(tmp_path))
+    update: Any = jax.config.update
+    config: Any = jax.config
+    before = config.jax_default_matmul_precision
+    update("jax_default_matmul_precision", "highest")
+    try:
+        assert KeptPrograms(tmp_path).load(_program()) is None
+    finally:
+        update("jax_default_matmul_precision", before)
+    assert KeptPrograms(tmp_path).load(_program()) is not None
+
+
+def test_every_process_asks_in_the_same_words() -> None:
+    script = """
+import hashlib
+from chorus_server.engine.executor import model_spec, programs
+from chorus_server.engine.executor.kept import description
+from chorus_server.engine.executor.testing import tiny_model
+from chorus_server.engine.ladder import tiny_ladder
+said = [description(each) for each in programs(model_spec(tiny_model(), 64, 8), tiny_ladder())]
+print(hashlib.sha256("".join(said).encode()).hexdigest())
+"""
+    seeds = ("1", "2")
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, text=True,
+            env={"PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+        )
+        for seed in seeds
+    ]  # fmt: skip
+    said = [child.communicate()[0] for child in children]
+    assert said[0] == said[1] and len(said[0].strip()) == 64
