@@ -51,7 +51,8 @@ def test_where_nothing_is_visible_values_are_averaged() -> None:
 def test_pairs_of_rows_give_the_same_bits(batch: int, dtype: Any) -> None:
     *heads, visible, bias = _inputs(batch, dtype)
     causal = jnp.tril(jnp.ones((9, 9), bool))[None, None]  # one mask for all rows
-    for mask, given in ((visible, bias), (visible, None), (causal, bias)):
+    own = bias * jnp.arange(1, batch + 1)[:, None, None, None]  # each row has its own, as a tree has
+    for mask, given in ((visible, bias), (visible, None), (causal, bias), (visible, own)):
         whole = jax.jit(dense_attention)(*heads, mask, given)
         pairs = jax.jit(paired_attention)(*heads, mask, given)
         assert pairs.dtype == dtype
