@@ -19,7 +19,7 @@ class ShapeLists(NamedTuple):
 
 
 _LENGTHS = (64, 128, 160, 192, 256, 320, 384, 512)
-_TREES = ((1, 16), (8, 16), (1, 128))
+_TREES = ((1, 16), (8, 16), (1, 64), (8, 64))
 
 PRESETS: Mapping[str, ShapeLists] = {
     "small": ShapeLists((64, 128, 192, 256), (1, 8), ((256, 64, 16),), _TREES),
@@ -28,7 +28,7 @@ PRESETS: Mapping[str, ShapeLists] = {
         _LENGTHS,
         (1, 8, 32),
         ((128, 64, 64), (256, 64, 64), (512, 256, 32)),
-        ((1, 16), (32, 16), (8, 128)),
+        ((1, 16), (32, 16), (1, 64), (8, 64)),
     ),
 }
 """Lists by the names that the setting `shapes` has for them."""

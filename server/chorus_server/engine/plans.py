@@ -89,14 +89,11 @@ class Ladder:
     def score_lengths(self, bucket: tuple[int, int]) -> tuple[int, ...]:
         """Lengths of encoder memory that a score bucket `(R, J)` is compiled with, ascending.
 
-        Several inputs have one for each block's length. The memory of one input is small beside what a tree
-        computes, so it has the shortest and the longest; larger trees than the smallest only the longest.
+        For several inputs the shortest block's and the longest's; the memory of one is small beside what a
+        tree computes, so it has the longest's alone.
         """
-        rows, nodes = bucket
-        held = sorted({self._block_length(length) for _, length in self.input_buckets})
-        if rows > 1:
-            return tuple(held)
-        return tuple(sorted({held[0], held[-1]})) if nodes == self.tree_sizes[0] else (held[-1],)
+        held = {self._block_length(length) for _, length in self.input_buckets}
+        return tuple(sorted({min(held) if bucket[0] > 1 else max(held), max(held)}))
 
     def memory_length(self, bucket: tuple[int, int], length: int) -> int:
         """To how many places the targets of a score bucket see an input of a bucket of this length."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Targets = tuple[tuple[int, ...], ...]
 
-MOST_TREES = 64
+MOST_TREES = 128
 """In how many trees the targets of one request may be scored. It bounds the time of a step."""
 
 EDGES_PER_NODE = 2

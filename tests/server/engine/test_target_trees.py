@@ -22,7 +22,7 @@ def _beginnings(tree: TargetTree) -> list[tuple[int, ...]]:
 
 def _way(tree: TargetTree, place: int) -> list[int]:
     ends = [*tree.starts[1:], len(tree.edges)]
-    return tree.edges[tree.starts[place] : ends[place]].tolist()
+    return list(map(int, tree.edges[tree.starts[place] : ends[place]]))
 
 
 @given(_TARGETS, st.sampled_from([(6,), (3, 8), (4, 16, 64)]))

@@ -39,10 +39,13 @@ def _alone(model: Model, encoded: Any) -> list[NDArray[Any]]:
     """Each target in a row of its own."""
     found = []
     for row, targets in enumerate(_targets()):
-        ids, lengths = np.zeros((1, len(targets), T), np.int32), np.array([[len(t) for t in targets]])
+        ids, lengths = (
+            np.zeros((1, len(targets), T), np.int32),
+            np.array([[len(t) for t in targets]], np.int32),
+        )
         for place, target in enumerate(targets):
             ids[0, place, : len(target)] = target
-        sums = model.functions.target_log_probabilities(
+        sums = jax.jit(model.functions.target_log_probabilities)(
             model.params, encoded[row : row + 1], LENGTHS[row : row + 1], ids, lengths
         )
         found.append(np.asarray(sums)[0])
@@ -54,7 +57,7 @@ def _in_trees(model: Model, encoded: Any, nodes: int) -> list[NDArray[Any]]:
     parts = [(row, tree) for row, several in enumerate(trees) for tree in several]
     start = model.config.decoder_start_id
     chosen, packed = pack_trees(parts, (len(parts), nodes), start, 3)
-    memory = model.functions.encoder_memory(model.params, encoded[chosen], LENGTHS[chosen])
+    memory = jax.jit(model.functions.encoder_memory)(model.params, encoded[chosen], LENGTHS[chosen])
     each = jax.jit(model.functions.tree_log_probabilities)(model.params, memory, LENGTHS[chosen], packed)
     found: list[NDArray[Any]] = [np.zeros(len(targets)) for targets in _targets()]
     for place, (row, tree) in enumerate(parts):

@@ -172,8 +172,10 @@ class JaxExecutor:
 
     def _score(self, plan: ScorePlan) -> Dispatched:
         """Trees of one size run together, whatever their rows; each has the same bits wherever it runs."""
-        if not self._ladder.score_buckets:
-            raise InternalError("a plan scores targets, and no score bucket is compiled")
+        most = max(self._ladder.tree_sizes, default=0)
+        for size in {len(target) for targets in plan.targets for target in targets}:
+            if not 0 < size <= most:
+                raise InternalError(f"a plan scores a target of {size} tokens in trees of {most} nodes")
         by_size: dict[int, list[tuple[int, TargetTree]]] = {}
         for row, targets in enumerate(plan.targets):
             for tree in target_trees(targets, self._ladder.tree_sizes) if targets else ():

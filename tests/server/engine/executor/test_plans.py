@@ -226,7 +226,7 @@ def test_a_score_is_the_sum_of_what_decoding_reports(executor: JaxExecutor) -> N
         _prefill([TEXT], Admission(0, 0, (0,), Sampling(9))),
         _prefill([TEXT], Admission(0, 0, (0, 1), Sampling(3, num_beams=4))),
         _prefill([TEXT], loads=(RowLoad("p", (1, 2)),)),
-        ScorePlan(0, (4, 16), (3, 3), (TEXT,), (((3,),),)),
+        ScorePlan(0, (4, 16), (TEXT,), (((3,), ()),)),
         ScorePlan(0, (4, 16), (TEXT,), (((3, 4, 5, 6),),)),
     ],
 )
