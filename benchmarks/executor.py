@@ -34,7 +34,7 @@ LENGTH, NEW, SLOTS, B = 128, 64, 16, 8
 
 
 def _ladder() -> Ladder:
-    return build_ladder((LENGTH,), (1, B), ((LENGTH, NEW, SLOTS),), ((4, 4),))
+    return build_ladder((LENGTH,), (1, B), ((LENGTH, NEW, SLOTS),), ((B, 16),))
 
 
 def _seconds(work: Callable[[], Any], repeats: int = 5) -> float:
@@ -153,7 +153,7 @@ class Bench:
     def score_seconds(self) -> float:
         """A full batch of four labels of two tokens, encoding included."""
         rows, targets = self.inputs(B), (((5, 1), (6, 1), (7, 1), (8, 1)),) * B
-        return _seconds(lambda: self.run(ScorePlan(0, (B, LENGTH), (4, 4), rows, targets)))
+        return _seconds(lambda: self.run(ScorePlan(0, (B, LENGTH), rows, targets)))
 
     def step_milliseconds(self, mode: Any, width: int = 1, **settings: Any) -> float:
         """One decode step of a full block."""

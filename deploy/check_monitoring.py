@@ -51,7 +51,7 @@ SERVER = {
     "CHORUS_INPUT_LENGTHS": "64",
     "CHORUS_BATCH_ROWS": "4",
     "CHORUS_BLOCKS": "64x16x8",
-    "CHORUS_SCORE_BUCKETS": "4x8",
+    "CHORUS_SCORE_BUCKETS": "4x16",
     "CHORUS_PROMPT_ROWS": "256",
     "CHORUS_TUNING_SHARE": "0.3",
     # The versions that the load deletes are collected while Prometheus watches.

@@ -60,7 +60,7 @@ QUICK = Sizes(
         "input_lengths": (32, 64),
         "batch_rows": (1, 4),
         "blocks": ((64, 64, 4), (64, 128, 4)),
-        "score_buckets": ((2, 8),),
+        "score_buckets": ((2, 16),),
     },
     requests=12,
     rounds=1,

@@ -146,6 +146,10 @@ def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
     return tuning is None or tuning.stop(min(seconds, _TUNING_STOP_SECONDS))
 
 
+LEAST_LARGEST_TREE = 16
+"""Nodes of the largest tree that a server may score labels in."""
+
+
 def ladder_of(settings: Settings) -> Ladder:
     """The shapes that are compiled.
 
@@ -160,6 +164,13 @@ def ladder_of(settings: Settings) -> Ladder:
         settings.score_buckets or preset.score_buckets,
     )
     ladder = build_ladder(*lists)
+    if settings.score_buckets and max(ladder.tree_sizes) < LEAST_LARGEST_TREE:
+        raise InvalidInputError(
+            f"score_buckets has no tree of {LEAST_LARGEST_TREE} or more nodes: a bucket is INPUTSxNODES "
+            f"(8x{LEAST_LARGEST_TREE}), no longer LABELSxTOKENS. A label has at most as many tokens as the "
+            "largest tree has nodes",
+            field="score_buckets",
+        )
     count, shapes = program_count(ladder), len(set(ladder.blocks))
     if count > settings.max_programs:
         raise InvalidInputError(

@@ -22,7 +22,7 @@ TINY = {
     "input_lengths": "48",
     "batch_rows": "1,4",
     "blocks": "48x8x4",
-    "score_buckets": "2x8",
+    "score_buckets": "2x16",
     "prompt_rows": 64,
     "layout": "unrolled",
 }

@@ -23,7 +23,7 @@ LADDER = {
     "input_lengths": "64,256",
     "batch_rows": "1,8",
     "blocks": "256x16x8",
-    "score_buckets": "4x8",
+    "score_buckets": "4x16",
     "prompt_rows": 1024,
 }
 BINARY = {"content-type": "application/octet-stream"}

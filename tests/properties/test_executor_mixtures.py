@@ -35,8 +35,8 @@ from chorus_server.engine.sampling import Sampling
 from chorus_server.model import layers
 
 B, NEW = 8, 8
-LADDER = Ladder(((B, 12), (B, 24)), (BlockShape(24, NEW, 16),) * 2, ((3, 4),), 32)
-OTHER_SHAPES = Ladder(((3, 16), (3, 40)), (BlockShape(40, 12, 5),) * 2, ((2, 6),), 32)
+LADDER = Ladder(((B, 12), (B, 24)), (BlockShape(24, NEW, 16),) * 2, ((4, 8), (1, 16)), 32)
+OTHER_SHAPES = Ladder(((3, 16), (3, 40)), (BlockShape(40, 12, 5),) * 2, ((2, 8),), 32)
 MIXTURES = 2000
 PROMPTS = {"a": 5, "b": 1, "c": 9, "nan": 4, "inf": 3, "huge": 4}
 PLACES = {name: tuple(range(10 * i, 10 * i + rows)) for i, (name, rows) in enumerate(PROMPTS.items())}
@@ -75,8 +75,8 @@ def _pool(count: int) -> list[Case]:
         names = [str(name) for name in random.choice([*PROMPTS], size=int(random.choice([0, 1, 1, 2])))]
         text = random.integers(2, 160, size=int(random.integers(1, 6))).tolist()
         parts = (*names, *text, 1) if index % 3 else (*text[:1], *names, *text, 1)
-        targets = tuple(
-            tuple(random.integers(2, 160, size=int(random.integers(1, 5))).tolist()) for _ in range(index % 5)
+        targets = tuple(  # of few pieces, so that they share what they begin with; some take several trees
+            tuple(random.integers(2, 12, size=int(random.integers(1, 8))).tolist()) for _ in range(index % 7)
         )
         sampling = Sampling(
             max_new_tokens=int(random.integers(1, NEW + 1)),
@@ -317,7 +317,7 @@ def _sums(executor: JaxExecutor, cases: list[Case], rows: list[int]) -> list[byt
     for case, row in zip(cases, rows, strict=True):
         inputs[row], targets[row] = case.ids(V), case.targets
     bucket = (B, max(_class(executor.ladder, len(row)) for row in inputs))
-    plan = ScorePlan(1, bucket, (3, 4), tuple(inputs), tuple(targets))
+    plan = ScorePlan(1, bucket, tuple(inputs), tuple(targets))
     result: Any = executor.collect(executor.dispatch(plan))
     return [np.array(result.log_probabilities[row], np.float32).tobytes() for row in rows]
 

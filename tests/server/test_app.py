@@ -31,11 +31,11 @@ from chorus_server.settings import Settings
 
 LADDERS: list[dict[str, Any]] = [
     {},
-    {"input_lengths": (48,), "batch_rows": (1, 4), "blocks": ((48, 8, 4),), "score_buckets": ((2, 8),)},
+    {"input_lengths": (48,), "batch_rows": (1, 4), "blocks": ((48, 8, 4),), "score_buckets": ((2, 16),)},
     {
         "input_lengths": (8, 16),
         "blocks": ((16, 4, 2), (16, 4, 2), (8, 4, 2)),
-        "score_buckets": ((2, 2), (3, 2)),
+        "score_buckets": ((1, 4), (2, 4), (1, 16)),
     },
 ]
 
@@ -87,10 +87,17 @@ def test_shapes_are_those_of_the_preset_but_for_the_lists_that_are_given() -> No
     assert ladder_of(Settings(model="x")) == build_ladder()
     for name, preset in PRESETS.items():
         assert ladder_of(Settings(shapes=name)) == build_ladder(*preset), name
-    few = Settings(shapes="large", batch_rows=(2,), score_buckets=((3, 4),))
+    few = Settings(shapes="large", batch_rows=(2,), score_buckets=((3, 16),))
     large = PRESETS["large"]
-    assert ladder_of(few) == build_ladder(large.input_lengths, (2,), large.blocks, ((3, 4),))
+    assert ladder_of(few) == build_ladder(large.input_lengths, (2,), large.blocks, ((3, 16),))
     assert set(get_args(Settings.model_fields["shapes"].annotation)) == set(PRESETS)
+
+
+def test_score_buckets_of_labels_and_tokens_are_refused_with_their_new_meaning() -> None:
+    with pytest.raises(InvalidInputError, match=r"INPUTSxNODES.*no longer LABELSxTOKENS") as caught:
+        ladder_of(Settings(score_buckets=((8, 8),)))
+    assert caught.value.field == "score_buckets"
+    assert ladder_of(Settings(score_buckets=((8, 8), (1, 16)))).tree_sizes == (8, 16)
 
 
 def test_every_compiled_pass_may_run() -> None:

@@ -49,7 +49,7 @@ _MODULUS = 1_000_003
 TINY_LADDER = Ladder(
     input_buckets=((1, 16), (4, 16), (1, 64), (4, 64)),
     blocks=(BlockShape(16, 8, 8), BlockShape(64, 32, 8), BlockShape(64, 32, 8)),
-    score_buckets=((2, 4), (4, 8)),
+    score_buckets=((1, 4), (4, 8)),
     rows_per_load=16,
 )
 
@@ -235,10 +235,9 @@ class FakeExecutor:
         return PrefillResult(plan.step, tuple(failed))
 
     def _score(self, plan: ScorePlan) -> ScoreResult:
-        if plan.score_bucket not in self._ladder.score_buckets:
-            raise PlanError(f"step {plan.step}: no score bucket {plan.score_bucket}")
-        if any(len(target) > plan.score_bucket[1] for targets in plan.targets for target in targets):
-            raise PlanError(f"step {plan.step}: a target is longer than {plan.score_bucket[1]}")
+        longest = max(self._ladder.tree_sizes, default=0)
+        if any(not 0 < len(target) <= longest for targets in plan.targets for target in targets):
+            raise PlanError(f"step {plan.step}: a target is empty, or longer than {longest}")
         inputs = self._encode(plan)
         return ScoreResult(
             plan.step,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, get_args
 
-from chorus_server.engine.plans import BlockMode, BlockShape, Ladder
+from chorus_server.engine.plans import LEAST_TOKENS, BlockMode, BlockShape, Ladder
 from chorus_server.errors import InvalidInputError
 
 
@@ -19,11 +19,17 @@ class ShapeLists(NamedTuple):
 
 
 _LENGTHS = (64, 128, 160, 192, 256, 320, 384, 512)
+_TREES = ((1, 16), (8, 16), (1, 64), (8, 64))
 
 PRESETS: Mapping[str, ShapeLists] = {
-    "small": ShapeLists((64, 128, 192, 256), (1, 8), ((256, 64, 16),), ((8, 8),)),
-    "medium": ShapeLists(_LENGTHS, (1, 8), ((128, 64, 16), (256, 64, 16), (512, 256, 8)), ((8, 8),)),
-    "large": ShapeLists(_LENGTHS, (1, 8, 32), ((128, 64, 64), (256, 64, 64), (512, 256, 32)), ((8, 8),)),
+    "small": ShapeLists((64, 128, 192, 256), (1, 8), ((256, 64, 16),), _TREES),
+    "medium": ShapeLists(_LENGTHS, (1, 8), ((128, 64, 16), (256, 64, 16), (512, 256, 8)), _TREES),
+    "large": ShapeLists(
+        _LENGTHS,
+        (1, 8, 32),
+        ((128, 64, 64), (256, 64, 64), (512, 256, 32)),
+        ((1, 16), (32, 16), (1, 64), (8, 64)),
+    ),
 }
 """Lists by the names that the setting `shapes` has for them."""
 
@@ -43,7 +49,7 @@ def build_ladder(
         input_lengths: L of the input buckets, in tokens.
         batch_rows: B of the input buckets. Every length gets each of them.
         blocks: `(input tokens, new tokens, slots)` of each block; repeat an entry to have two such blocks.
-        score_buckets: `(targets of an input, tokens of a target)`.
+        score_buckets: `(inputs of a dispatch, nodes of the tree of each one's targets)`.
         rows_per_load: prompt rows that one scatter writes.
 
     Raises:
@@ -53,9 +59,13 @@ def build_ladder(
     _check_numbers("batch_rows", batch_rows)
     _check_numbers("rows_per_load", (rows_per_load,))
     shapes = tuple(BlockShape(*_tuple("blocks", i, block, 3)) for i, block in enumerate(blocks))
-    targets = tuple(
-        (c, t) for c, t in (_tuple("score_buckets", i, pair, 2) for i, pair in enumerate(score_buckets))
+    trees = tuple(
+        (r, m) for r, m in (_tuple("score_buckets", i, pair, 2) for i, pair in enumerate(score_buckets))
     )
+    if (least := min((nodes for _, nodes in trees), default=LEAST_TOKENS)) < LEAST_TOKENS:
+        raise InvalidInputError(
+            f"score_buckets needs trees of at least {LEAST_TOKENS} nodes, got {least}", field="score_buckets"
+        )
     longest = max(input_lengths)
     if not any(shape.input_length >= longest for shape in shapes):
         raise InvalidInputError(
@@ -64,7 +74,7 @@ def build_ladder(
             field="blocks",
         )
     buckets = sorted((length, rows) for length in set(input_lengths) for rows in set(batch_rows))
-    return Ladder(tuple((rows, length) for length, rows in buckets), shapes, targets, rows_per_load)
+    return Ladder(tuple((rows, length) for length, rows in buckets), shapes, trees, rows_per_load)
 
 
 def program_count(ladder: Ladder) -> int:
@@ -72,16 +82,14 @@ def program_count(ladder: Ladder) -> int:
     model."""
     shapes = set(ladder.blocks)
     encoders = sum(len(ladder.token_counts(bucket)) for bucket in ladder.input_buckets)
-    scored = {(rows, ladder.memory_length(length)) for rows, length in ladder.input_buckets}
+    scores = sum(len(ladder.score_lengths(bucket)) for bucket in set(ladder.score_buckets))
     # For each block shape: admit, and decode in each mode. Beside them: an empty state, and rows to load.
-    return (
-        2 + encoders + len(scored) * len(ladder.score_buckets) + len(shapes) * (1 + len(get_args(BlockMode)))
-    )
+    return 2 + encoders + scores + len(shapes) * (1 + len(get_args(BlockMode)))
 
 
 def tiny_ladder() -> Ladder:
     """A ladder that compiles in seconds, for tests and for models of test size."""
-    return build_ladder((16, 32), (4,), ((16, 8, 4), (32, 16, 8)), ((3, 4),), rows_per_load=16)
+    return build_ladder((16, 32), (4,), ((16, 8, 4), (32, 16, 8)), ((4, 8),), rows_per_load=16)
 
 
 def _check_numbers(setting: str, values: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from chorus_server.engine.plans import BlockShape, Ladder
 from chorus_server.engine.sampling import UnfitSettingsError
+from chorus_server.engine.target_trees import MOST_TREES, Targets, target_trees
 
 
 class Limits:
@@ -19,12 +20,24 @@ class Limits:
         self._shapes = sorted(set(ladder.blocks))
         self.max_input_tokens = ladder.max_input_tokens
         self.max_new_tokens = ladder.max_new_tokens
-        self.max_target_tokens = max((tokens for _, tokens in ladder.score_buckets), default=0)
+        self._tree_sizes = ladder.tree_sizes
+        self.max_target_tokens = max(self._tree_sizes, default=0)
 
     def input_class(self, input_tokens: int) -> int | None:
         """The shortest input bucket length that holds the input; None if there is none."""
         place = bisect_left(self._lengths, input_tokens)
         return self._lengths[place] if place < len(self._lengths) else None
+
+    def too_many_targets(self, targets: Targets) -> str | None:
+        """What is wrong with targets that are too many and too long together; it follows their name. None if
+        nothing is."""
+        trees = len(target_trees(targets, self._tree_sizes))
+        if trees <= MOST_TREES:
+            return None
+        return (
+            f"have about {trees * self._tree_sizes[-1]} different beginnings together, the limit is "
+            f"{MOST_TREES * self._tree_sizes[-1]}: send fewer or shorter ones"
+        )
 
     def shapes(self, input_tokens: int, slots: int = 1, new_tokens: int = 1) -> list[BlockShape]:
         """Blocks in which a group of `slots` can make `new_tokens` tokens after an input of this length."""

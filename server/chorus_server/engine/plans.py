@@ -51,8 +51,8 @@ class Ladder:
     Attributes:
         input_buckets: `(B, L)` pairs of the encoder, in ascending order of L, then B.
         blocks: the blocks that exist, by index. Equal shapes share programs.
-        score_buckets: `(C, T)`: targets of an input and tokens of a target in one score dispatch. More
-            targets take more dispatches over the same encoded input.
+        score_buckets: `(R, J)`: inputs of one score dispatch, and nodes of the tree of targets that each has
+            there (`target_trees`). More targets take more trees over the same encoded input.
         rows_per_load: prompt rows that one scatter writes.
     """
 
@@ -76,6 +76,30 @@ class Ladder:
         return (full // 2, full) if halved and full // 2 >= LEAST_TOKENS else (full,)
 
     @property
+    def tree_sizes(self) -> tuple[int, ...]:
+        """J of the trees that are compiled, ascending."""
+        return tuple(sorted({nodes for _, nodes in self.score_buckets}))
+
+    def score_rows(self, nodes: int, rows: int) -> int:
+        """R of the dispatches that score trees of J = `nodes` for a batch of B = `rows`: the fewest that hold
+        it, else the most that there are."""
+        compiled = sorted(R for R, J in self.score_buckets if nodes == J)
+        return next((R for R in compiled if rows <= R), compiled[-1])
+
+    def score_lengths(self, bucket: tuple[int, int]) -> tuple[int, ...]:
+        """Lengths of encoder memory that a score bucket `(R, J)` is compiled with, ascending.
+
+        For several inputs the shortest block's and the longest's; the memory of one is small beside what a
+        tree computes, so it has the longest's alone.
+        """
+        held = {self._block_length(length) for _, length in self.input_buckets}
+        return tuple(sorted({min(held) if bucket[0] > 1 else max(held), max(held)}))
+
+    def memory_length(self, bucket: tuple[int, int], length: int) -> int:
+        """To how many places the targets of a score bucket see an input of a bucket of this length."""
+        return next(each for each in self.score_lengths(bucket) if length <= each)
+
+    @property
     def max_tokens(self) -> int:
         """The largest token axis."""
         return max(max(self.token_counts(bucket)) for bucket in self.input_buckets)
@@ -85,8 +109,8 @@ class Ladder:
         """The most rows of a prefill step."""
         return max(rows for rows, _ in self.input_buckets)
 
-    def memory_length(self, length: int) -> int:
-        """The shortest block that holds an input bucket of this length: to this length, targets see it."""
+    def _block_length(self, length: int) -> int:
+        """The shortest block that holds an input bucket of this length."""
         return min(block.input_length for block in self.blocks if length <= block.input_length)
 
     @property
@@ -147,11 +171,13 @@ class PrefillPlan:
 
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
-    """Encode a batch and sum the log probabilities of each input's targets; `tokens` as in `PrefillPlan`."""
+    """Encode a batch and sum the log probabilities of each input's targets; `tokens` as in `PrefillPlan`.
+
+    The trees in which they are scored follow from the targets and the ladder: see `target_trees`.
+    """
 
     step: int
     bucket: tuple[int, int]
-    score_bucket: tuple[int, int]
     inputs: tuple[tuple[int, ...], ...]
     targets: tuple[tuple[tuple[int, ...], ...], ...]
     loads: tuple[RowLoad, ...] = ()

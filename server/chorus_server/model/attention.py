@@ -113,8 +113,9 @@ def paired_attention(
     if drop is not None or batch <= PAIR or batch % PAIR or key.shape[2] <= SHORT:
         return dense_attention(query, key, value, visible, bias, drop)
     masks = _pairs(visible) if visible.shape[0] == batch else [visible] * (batch // PAIR)
-    parts = zip(_pairs(query), _pairs(key), _pairs(value), masks, strict=True)
-    return jnp.concatenate([dense_attention(q, k, v, mask, bias) for q, k, v, mask in parts])
+    own = _pairs(bias) if bias is not None and bias.shape[0] == batch else [bias] * (batch // PAIR)
+    parts = zip(_pairs(query), _pairs(key), _pairs(value), masks, own, strict=True)
+    return jnp.concatenate([dense_attention(*part) for part in parts])
 
 
 def _pairs(x: Shaped[Array, "B ..."]) -> list[Shaped[Array, "_ ..."]]:

@@ -19,9 +19,10 @@ from chorus_server.model.layout import Layout, PyTree
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.network import T5
 from chorus_server.model.tokens import token_rows
+from chorus_server.model.trees import Trees
 
 TARGET_CHUNK = 256
-"""For how many target positions logits exist at once in `target_log_probabilities`."""
+"""For how many target positions, or nodes of trees, logits exist at once."""
 
 
 @dataclass(frozen=True)
@@ -186,31 +187,39 @@ class Functions:
         """
         module = self._merge(params)
         hidden = module.hidden_targets(self._clean(encoded, lengths), lengths, targets, self._attend)
-        return self._sums(module, hidden, targets, target_lengths)
-
-    def memory_log_probabilities(
-        self,
-        params: PyTree,
-        memory: PyTree,
-        lengths: Int[Array, "B"],
-        targets: Int[Array, "B C T"],
-        target_lengths: Int[Array, "B C"],
-    ) -> Float32[Array, "B C"]:
-        """`target_log_probabilities` of inputs whose encoder memory is there already."""
-        module = self._merge(params)
-        hidden = module.hidden_targets_of_memory(memory, lengths, targets, self._attend)
-        return self._sums(module, hidden, targets, target_lengths)
-
-    def _sums(
-        self, module: T5, hidden: Float[Array, "B C T D"], targets: Int[Array, "B C T"],
-        target_lengths: Int[Array, "B C"],
-    ) -> Float32[Array, "B C"]:  # fmt: skip
         flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         chosen = jax.lax.map(
             lambda row: _log_probability(module.logits(row[0]), row[1]), _chunks(flat, wanted)
         )
         each = chosen.reshape(-1)[: wanted.shape[0]].reshape(targets.shape)
         return jnp.where(_before(target_lengths, targets.shape[2]), each, 0).sum(axis=-1)
+
+    def tree_log_probabilities(
+        self, params: PyTree, memory: PyTree, lengths: Int[Array, "B"], trees: Trees
+    ) -> Float32[Array, "B E"]:
+        """log p(piece) of each edge of trees, from their inputs' encoder memory; any number where there is no
+        edge.
+
+        Logits exist for only `TARGET_CHUNK` nodes at a time, or for one tree if it has more.
+        """
+        module = self._merge(params)
+        hidden = module.hidden_trees(memory, lengths, trees, self._attend)
+
+        def of_some(part: tuple[Array, Array, Array]) -> Float32[Array, "some E"]:
+            nodes, sources, pieces = part
+            some, J, _ = nodes.shape
+            logits = module.logits(nodes.reshape(some * J, -1))
+            place = jnp.arange(some)[:, None] * J + sources
+            picked = logits.at[place, pieces].get(mode="clip")
+            return picked - jax.nn.logsumexp(logits, axis=1).at[place].get(mode="clip")
+
+        B, J, _ = hidden.shape
+        together = max(n for n in range(1, B + 1) if B % n == 0 and (n == 1 or n * J <= TARGET_CHUNK))
+        parts = (hidden, trees.sources, trees.pieces)
+        if together == B:
+            return of_some(parts)
+        groups = jax.tree.map(lambda leaf: leaf.reshape(-1, together, *leaf.shape[1:]), parts)
+        return jax.lax.map(of_some, groups).reshape(B, -1)
 
     @property
     def _attend(self) -> Attention:

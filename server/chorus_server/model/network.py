@@ -15,6 +15,7 @@ from chorus_server.model.layout import Layout, PyTree
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.stacks import Decoder, Encoder
 from chorus_server.model.tokens import TokenRows
+from chorus_server.model.trees import Trees
 
 
 class T5(nnx.Module):
@@ -87,13 +88,13 @@ class T5(nnx.Module):
         drop, real = None if dropout is None else dropout.at(1), visible(lengths, encoded.shape[1])
         return self.decoder.targets(self._shifted(targets), encoded, real, attend, drop)
 
-    def hidden_targets_of_memory(
-        self, memory: PyTree, lengths: Int[Array, "B"], targets: Int[Array, "B C T"],
-        attend: Attention = dense_attention,
-    ) -> Float[Array, "B C T D"]:  # fmt: skip
-        """The same with the inputs' encoder memory."""
+    def hidden_trees(
+        self, memory: PyTree, lengths: Int[Array, "B"], trees: Trees, attend: Attention = dense_attention
+    ) -> Float[Array, "B J D"]:
+        """The decoder's output at each node of trees, from their inputs' encoder memory."""
         real = visible(lengths, jax.tree.leaves(memory)[0].shape[-2])
-        return self.decoder.targets_of_memory(self._shifted(targets), memory, real, attend)
+        x = self._whole(self.embedding[...].at[trees.tokens].get(mode="clip"))
+        return self.decoder.trees(x, trees, memory, real, attend)
 
     def _shifted(self, targets: Int[Array, "B C T"]) -> Float[Array, "B C T D"]:
         """What the decoder reads to make these targets."""

@@ -16,6 +16,7 @@ from chorus_server.model.layers import FeedForward, Projections, parameter, proj
 from chorus_server.model.layout import Layout, PyTree, fold, make_layers
 from chorus_server.model.relative import causal_bias, encoder_bias, step_bias
 from chorus_server.model.tokens import TokenRows
+from chorus_server.model.trees import Trees
 
 # Places of a stack's own dropout. Those of a layer are in the order of `_draw`: INNER of the feed-forward,
 # then the output of each block.
@@ -132,8 +133,8 @@ class DecoderLayer(nnx.Module):
 
     def targets(
         self, x: Float[Array, "B C T D"], memory: dict[str, Float[Array, "B H L K"]],
-        memory_visible: Bool[Array, "B L"], causal: Bool[Array, "T T"], bias: Float32[Array, "1 H T T"],
-        attend: Attention, drop: LayerDropout | None,
+        memory_visible: Bool[Array, "B L"], visible: Bool[Array, "#BC 1 T T"],
+        bias: Float32[Array, "#BC H T T"], attend: Attention, drop: LayerDropout | None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """Teacher forcing. All C * T queries of an input read its one memory."""
         B, C, T, D = x.shape
@@ -141,7 +142,7 @@ class DecoderLayer(nnx.Module):
         flat = x.reshape(B * C, T, D)
         h = rms_norm(flat, self.self_attention_norm, self.epsilon)
         query, key, value = (own.split(h, weight) for weight in (own.query, own.key, own.value))
-        context = own.join(attend(query, key, value, causal[None, None], bias, _weights(drop, 0)))
+        context = own.join(attend(query, key, value, visible, bias, _weights(drop, 0)))
         flat = flat + channels(drop, 1, context)
 
         wide = flat.reshape(B, C * T, D)
@@ -259,31 +260,37 @@ class Decoder(nnx.Module):
         def memory(layer: DecoderLayer, drop: LayerDropout | None) -> tuple[PyTree, LayerDropout | None]:
             return layer.memory(encoded), drop
 
-        x = self._targets(channels(ends, INPUT, x), memory, inner, memory_visible, attend)
+        T = x.shape[2]
+        causal = jnp.tril(jnp.ones((T, T), bool))[None, None]
+        bias = causal_bias(self.relative_bias[...], T, self.config)[None]
+        x = self._targets(channels(ends, INPUT, x), memory, inner, memory_visible, causal, bias, attend)
         return channels(ends, OUTPUT, x)
 
-    def targets_of_memory(
-        self, x: Float[Array, "B C T D"], memory: PyTree, memory_visible: Bool[Array, "B L"],
+    def trees(
+        self, x: Float[Array, "B J D"], trees: Trees, memory: PyTree, memory_visible: Bool[Array, "B L"],
         attend: Attention,
-    ) -> Float[Array, "B C T D"]:  # fmt: skip
-        """The same for keys and values that are there already; without dropout."""
-        return self._targets(x, lambda layer, own: (own, None), memory, memory_visible, attend)
+    ) -> Float[Array, "B J D"]:  # fmt: skip
+        """The stack's output after the final norm at each node of trees, from encoder memory."""
+        visible, bias = trees.visible(), trees.bias(self.relative_bias[...], self.config)
+
+        def own(layer: DecoderLayer, read: PyTree) -> tuple[PyTree, None]:
+            return read, None
+
+        return self._targets(x[:, None], own, memory, memory_visible, visible, bias, attend)[:, 0]
 
     def _targets(
         self, x: Float[Array, "B C T D"],
         memory: Callable[[DecoderLayer, PyTree], tuple[PyTree, LayerDropout | None]], inputs: PyTree,
-        memory_visible: Bool[Array, "B L"], attend: Attention,
+        memory_visible: Bool[Array, "B L"], visible: Bool[Array, "#BC 1 T T"],
+        bias: Float32[Array, "#BC H T T"], attend: Attention,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """`memory` gives a layer's memory and dropout from the layer's own inputs."""
-        T = x.shape[2]
-        causal = jnp.tril(jnp.ones((T, T), bool))
-        bias = causal_bias(self.relative_bias[...], T, self.config)[None]
 
         def body(
             layer: DecoderLayer, carry: Float[Array, "B C T D"], own: PyTree
         ) -> tuple[Float[Array, "B C T D"], None]:
             read, drop = memory(layer, own)
-            return layer.targets(carry, read, memory_visible, causal, bias, attend, drop), None
+            return layer.targets(carry, read, memory_visible, visible, bias, attend, drop), None
 
         x, _ = fold(self.layers, body, x, inputs)
         return rms_norm(x, self.final_norm, self.config.norm_epsilon)

@@ -76,8 +76,8 @@ class EngineSettings(SettingsGroup):
     )
     score_buckets: ShapeList | None = Field(
         None,
-        description="Label ranking as LABELSxTOKENS of one dispatch, instead of those of `shapes`; more "
-        "labels take more dispatches.",
+        description="Label ranking as INPUTSxNODES of one dispatch, instead of those of `shapes`: what an "
+        "input's labels begin with are the nodes of a tree, and more labels take more trees.",
     )
     batch_invariant: bool = Field(
         False,

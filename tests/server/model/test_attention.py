@@ -54,7 +54,8 @@ def test_where_nothing_is_visible_values_are_averaged() -> None:
 def test_pairs_of_rows_give_the_same_bits(batch: int, dtype: Any) -> None:
     *heads, visible, bias = _inputs(batch, dtype, LONG, LONG)
     causal = jnp.tril(jnp.ones((LONG, LONG), bool))[None, None]  # one mask for all rows
-    for mask, given in ((visible, bias), (visible, None), (causal, bias)):
+    own = bias * jnp.arange(1, batch + 1)[:, None, None, None]  # each row has its own, as a tree has
+    for mask, given in ((visible, bias), (visible, None), (causal, bias), (visible, own)):
         whole = jax.jit(dense_attention)(*heads, mask, given)
         pairs = jax.jit(paired_attention)(*heads, mask, given)
         assert pairs.dtype == dtype

@@ -40,6 +40,11 @@ async def score_requests(
         for start in dict.fromkeys(starts)
     }
 
+    for targets in by_start.values():
+        if problem := call.serving.limits.too_many_targets(targets):
+            whose = "" if sent else " of the version"
+            raise InvalidInputError(f"The labels{whose} {problem}.", field=field)
+
     def request(index: int, item: Item, start: tuple[int, ...]) -> ScoreRequest:
         return ScoreRequest(call.origin(index, item), item.input, by_start[start])
 

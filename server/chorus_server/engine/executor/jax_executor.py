@@ -26,6 +26,7 @@ from chorus_server.engine.plans import (
     StepResult,
 )
 from chorus_server.engine.protocols import HostPrompts, PendingStep
+from chorus_server.engine.target_trees import TargetTree, target_trees
 from chorus_server.errors import InternalError
 
 
@@ -170,21 +171,25 @@ class JaxExecutor:
             searches[slots[0]] = slots
 
     def _score(self, plan: ScorePlan) -> Dispatched:
-        B, (C, _) = plan.bucket[0], plan.score_bucket
-        if plan.score_bucket not in self._ladder.score_buckets:
-            raise InternalError(f"a plan uses score bucket {plan.score_bucket}, which is not compiled")
-        most = max((len(targets) for targets in plan.targets), default=0)
-        chunks = [
-            packing.pack_targets(plan.targets, at, B, plan.score_bucket) for at in range(0, max(most, 1), C)
-        ]
-        rows = self._encode(plan)
-        length = self._ladder.memory_length(plan.bucket[1])
-        program = self._programs[names.score_name(B, length, plan.score_bucket)]
-        sums = [
-            self._lanes.start(ENCODING, program, self._spec.params, self._tokens, rows, *chunk)
-            for chunk in chunks
-        ]
-        return Dispatched(plan, [_start_copy(chunk) for chunk in sums], {})
+        """Trees of one size run together, whatever their rows; each has the same bits wherever it runs."""
+        most = max(self._ladder.tree_sizes, default=0)
+        for size in {len(target) for targets in plan.targets for target in targets}:
+            if not 0 < size <= most:
+                raise InternalError(f"a plan scores a target of {size} tokens in trees of {most} nodes")
+        by_size: dict[int, list[tuple[int, TargetTree]]] = {}
+        for row, targets in enumerate(plan.targets):
+            for tree in target_trees(targets, self._ladder.tree_sizes) if targets else ():
+                by_size.setdefault(tree.nodes, []).append((row, tree))
+        rows, (B, L), scored = self._encode(plan), plan.bucket, []
+        for J, trees in sorted(by_size.items()):
+            R = self._ladder.score_rows(J, B)
+            program = self._programs[names.score_name(R, J, self._ladder.memory_length((R, J), L))]
+            for at in range(0, len(trees), R):
+                part = trees[at : at + R]
+                packed = packing.pack_trees(part, (R, J), self._start_id, self._ladder.max_rows)
+                found = self._lanes.start(ENCODING, program, self._spec.params, self._tokens, rows, *packed)
+                scored.append((part, _start_copy(found)))
+        return Dispatched(plan, scored, {})
 
     def _decode(self, plan: DecodePlan) -> Dispatched:
         block, shape = self._blocks[plan.block], self._ladder.blocks[plan.block]

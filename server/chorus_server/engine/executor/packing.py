@@ -14,7 +14,9 @@ from chorus_server.engine.executor.state import MAX_BEAMS, initial_slots
 from chorus_server.engine.plans import Admission, BlockShape, RowLoad
 from chorus_server.engine.protocols import HostPrompts
 from chorus_server.engine.sampling import DEVICE_DTYPES, device_values
+from chorus_server.engine.target_trees import EDGES_PER_NODE, TargetTree
 from chorus_server.errors import InternalError
+from chorus_server.model.trees import Trees
 
 
 def pack_inputs(
@@ -36,20 +38,23 @@ def _zeros(count: int) -> NDArray[Any]:
     return np.zeros((count,), np.int32)
 
 
-def pack_targets(
-    targets: Sequence[Sequence[Sequence[int]]], first: int, batch: int, shape: tuple[int, int]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Targets `first` to `first + C` of each input: `[B, C, T]` i32, and lengths `[B, C]` i32, 0 if there is
-    none."""
-    C, T = shape
-    tokens, lengths = np.zeros((batch, C, T), np.int32), np.zeros((batch, C), np.int32)
-    for row, wanted in enumerate(targets):
-        for place, target in enumerate(wanted[first : first + C]):
-            if len(target) > T:
-                raise InternalError(f"a plan puts a target of {len(target)} tokens in a bucket of {T}")
-            tokens[row, place, : len(target)] = target
-            lengths[row, place] = len(target)
-    return tokens, lengths
+def pack_trees(
+    part: Sequence[tuple[int, TargetTree]], shape: tuple[int, int], start_id: int, most: int
+) -> tuple[NDArray[Any], Trees]:
+    """(row of the batch, tree) of one dispatch as `prefill.score` takes them: rows `[R]` i32, `most` where
+    there is none, and the trees."""
+    R, J = shape
+    chosen, places = np.full((R,), most, np.int32), np.arange(1, J + 1, dtype=np.int32)
+    tokens, depths, ends = np.zeros((R, J), np.int32), np.zeros((R, J), np.int32), np.tile(places, (R, 1))
+    sources, pieces = (np.zeros((R, EDGES_PER_NODE * J), np.int32) for _ in range(2))
+    for place, (row, tree) in enumerate(part):
+        count, edges = len(tree.tokens), len(tree.pieces)
+        chosen[place] = row
+        tokens[place, :count], tokens[place, 0] = tree.tokens, start_id
+        depths[place, :count], ends[place, :count] = tree.depths, tree.ends
+        sources[place, :edges], pieces[place, :edges] = tree.sources, tree.pieces
+    arrays: Any = (tokens, depths, ends, sources, pieces)
+    return chosen, Trees(*arrays)
 
 
 def pack_loads(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from chorus_server.engine.executor.state import BeamState, BlockState, ModelFunctions, SlotState
+from chorus_server.model.trees import Trees
 
 
 def load_rows(table: Array, rows: Array, values: Array) -> Array:
@@ -177,14 +178,21 @@ def score(
     params: Any,
     tokens: Any,
     rows: EncodedRows,
-    targets: Array,
-    target_lengths: Array,
+    chosen: Array,
+    trees: Trees,
 ) -> Array:
-    """Sums of the targets' log probabilities, `[B, C]` f32; NaN in failed rows. No row is longer than
-    `length`."""
-    B = targets.shape[0]
-    starts, finite = rows.starts[:B], rows.finite[:B]
-    lengths = jnp.where(finite, rows.lengths[:B], 0)
-    memory = functions.row_memory(tokens, starts, lengths, length)
-    sums = functions.memory_log_probabilities(params, memory, lengths, targets, target_lengths)
-    return jnp.where(finite[:, None], sums, jnp.nan)
+    """Log probabilities of the edges of trees, `[R, E]` f32; NaN in failed rows.
+
+    Args:
+        length: no row is longer.
+        chosen: `[R]` i32, the row of the batch that each tree follows; B or more for none.
+    """
+
+    def of(leaf: Array, missing: Any) -> Array:
+        return leaf.at[chosen].get(mode="fill", fill_value=missing)
+
+    finite = of(rows.finite, True)
+    lengths = jnp.where(finite, of(rows.lengths, 0), 0)
+    memory = functions.row_memory(tokens, of(rows.starts, 0), lengths, length)
+    found = functions.tree_log_probabilities(params, memory, lengths, trees)
+    return jnp.where(finite[:, None], found, jnp.nan)

@@ -23,6 +23,8 @@ from chorus_server.engine.executor.state import (
     initial_state,
 )
 from chorus_server.engine.plans import BlockMode, BlockShape, Ladder
+from chorus_server.engine.target_trees import EDGES_PER_NODE
+from chorus_server.model.trees import Trees
 
 Struct: Any = jax.ShapeDtypeStruct
 MODES: tuple[BlockMode, ...] = ("plain", "grouped")
@@ -90,8 +92,8 @@ def decode_name(shape: BlockShape, mode: BlockMode) -> str:
     return f"decode[{block_name(shape)},{mode}]"
 
 
-def score_name(rows: int, length: int, targets: tuple[int, int]) -> str:
-    return f"score[{rows},{length},{targets[0]},{targets[1]}]"
+def score_name(rows: int, nodes: int, length: int) -> str:
+    return f"score[{rows},{nodes},{length}]"
 
 
 def block_name(shape: BlockShape) -> str:
@@ -116,10 +118,9 @@ def programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
     for bucket in ladder.input_buckets:
         for tokens in ladder.token_counts(bucket):
             yield _encode_program(spec, batch, bucket, tokens)
-    scored = sorted({(rows, ladder.memory_length(length)) for rows, length in ladder.input_buckets})
-    for rows, length in scored:
-        for targets in ladder.score_buckets:
-            yield _score_program(spec, batch, rows, length, targets)
+    for rows, nodes in sorted(set(ladder.score_buckets)):
+        for length in ladder.score_lengths((rows, nodes)):
+            yield _score_program(spec, batch, rows, nodes, length)
     for shape in shapes:
         yield _admit_program(spec, batch, shape)
         for mode in MODES:
@@ -199,15 +200,15 @@ def _admit_program(spec: ModelSpec, batch: _Batch, shape: BlockShape) -> Program
     return Program(admit_name(shape), function, arguments, state, donate=(0,), reads=reads.admission(apart))
 
 
-def _score_program(
-    spec: ModelSpec, batch: _Batch, rows: int, length: int, targets: tuple[int, int]
-) -> Program:
-    (C, T), whole = targets, spec.places.whole
-    wanted = placed((Struct((rows, C, T), jnp.int32), Struct((rows, C), jnp.int32)), whole)
-    arguments = (_params(spec), batch.tokens, batch.rows, *wanted)
-    sums = Struct((rows, C), jnp.float32, sharding=whole)
-    name, function = score_name(rows, length, targets), partial(prefill.score, spec.functions, length)
-    return Program(name, function, arguments, sums, reads=reads.decoder)
+def _score_program(spec: ModelSpec, batch: _Batch, rows: int, nodes: int, length: int) -> Program:
+    whole, edges = spec.places.whole, (rows, EDGES_PER_NODE * nodes)
+    of_nodes, of_edges = Struct((rows, nodes), jnp.int32), Struct(edges, jnp.int32)
+    trees = placed(Trees(of_nodes, of_nodes, of_nodes, of_edges, of_edges), whole)
+    chosen = Struct((rows,), jnp.int32, sharding=whole)
+    arguments = (_params(spec), batch.tokens, batch.rows, chosen, trees)
+    found = Struct(edges, jnp.float32, sharding=whole)
+    function = partial(prefill.score, spec.functions, length)
+    return Program(score_name(rows, nodes, length), function, arguments, found, reads=reads.decoder)
 
 
 def _decode_program(spec: ModelSpec, shape: BlockShape, mode: BlockMode) -> Program:

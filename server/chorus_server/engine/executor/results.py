@@ -19,6 +19,7 @@ from chorus_server.engine.plans import (
     ScoreResult,
     SlotTokens,
 )
+from chorus_server.engine.target_trees import TargetTree
 
 Group = tuple[int, ...]
 
@@ -28,10 +29,18 @@ def prefill_result(plan: PrefillPlan, finite: Any) -> PrefillResult:
     return PrefillResult(plan.step, tuple(row for row in range(len(plan.inputs)) if not healthy[row]))
 
 
-def score_result(plan: ScorePlan, chunks: Sequence[Any]) -> ScoreResult:
-    sums = np.concatenate([np.asarray(chunk) for chunk in chunks], axis=1)
-    rows = (tuple(float(v) for v in sums[row, : len(targets)]) for row, targets in enumerate(plan.targets))
-    return ScoreResult(plan.step, tuple(rows))
+Scored = tuple[Sequence[tuple[int, TargetTree]], Any]
+"""(row of the plan, tree) of a dispatch, and the log probabilities of their edges."""
+
+
+def score_result(plan: ScorePlan, dispatches: Sequence[Scored]) -> ScoreResult:
+    """Each target's sum, in the plan's order."""
+    sums = [np.zeros(len(targets), np.float32) for targets in plan.targets]
+    for part, found in dispatches:
+        each = np.asarray(found)
+        for place, (row, tree) in enumerate(part):
+            sums[row][tree.targets] = tree.sums(each[place])
+    return ScoreResult(plan.step, tuple(tuple(row.tolist()) for row in sums))
 
 
 def decode_result(plan: DecodePlan, output: DecodeOutput, searches: dict[int, Group]) -> DecodeResult:

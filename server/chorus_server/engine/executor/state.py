@@ -14,6 +14,7 @@ from jax import Array
 
 from chorus_server.engine.plans import BlockShape
 from chorus_server.engine.sampling import DEVICE_DTYPES, SETTINGS
+from chorus_server.model.trees import Trees
 
 MAX_BEAMS = 8
 
@@ -52,9 +53,7 @@ class ModelFunctions(Protocol):
         memory_index: Array | None = None,
     ) -> tuple[Array, Any]: ...
 
-    def memory_log_probabilities(
-        self, params: Any, memory: Any, lengths: Array, targets: Array, target_lengths: Array
-    ) -> Array: ...
+    def tree_log_probabilities(self, params: Any, memory: Any, lengths: Array, trees: Trees) -> Array: ...
 
 
 @jax.tree_util.register_dataclass

@@ -147,7 +147,7 @@ class Batcher:
         L = head.fit.input_class
         return (
             ticket.kind == head.kind
-            and fit.score_bucket == head.fit.score_bucket
+            and sum(each.fit.nodes for each in found.tickets) + fit.nodes <= self._config.prefill_token_budget
             and (fit.shape is None or fit.shape.input_length >= L)
             and self._buckets.joins(fit.length, fit.input_class, L)
         )
@@ -172,9 +172,9 @@ class Batcher:
         loads = tuple(load for rows in acquired for load in rows.loads)
         inputs = tuple(input_ids(ticket.request.input, self._rows, self._vocab_size) for ticket in tickets)
         head = tickets[0]
-        if head.fit.score_bucket is not None:
+        if head.kind == "score":
             targets = tuple(t.request.targets for t in tickets if isinstance(t.request, ScoreRequest))
-            score = ScorePlan(step, bucket, head.fit.score_bucket, inputs, targets, loads, tokens)
+            score = ScorePlan(step, bucket, inputs, targets, loads, tokens)
             return PrefillStep(score, tickets, acquired, now)
         admissions = tuple(
             Admission(row, ticket.block, ticket.slots, ticket.generate.sampling.on_device())

@@ -9,9 +9,8 @@ from chorus_server.engine.limits import Limits, input_too_long, target_too_long
 from chorus_server.engine.plans import BlockMode, BlockShape, Ladder
 from chorus_server.engine.requests import InputPart, PromptHandle, Request, ScoreRequest
 from chorus_server.engine.sampling import Sampling, UnfitSettingsError
+from chorus_server.engine.target_trees import Targets, target_trees
 from chorus_server.errors import InputTooLongError, InternalError, InvalidInputError
-
-Targets = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Fit:
         shape: the decode blocks that it may use; None for a score.
         slots: how many decode slots it needs.
         mode: the block mode in which it decodes.
-        score_bucket: None for a generate request.
+        nodes: of the compiled trees that its targets are scored in; 0 for a generate request.
         cost: padded tokens of work, for fair queueing.
     """
 
@@ -35,7 +34,7 @@ class Fit:
     shape: BlockShape | None
     slots: int
     mode: BlockMode
-    score_bucket: tuple[int, int] | None
+    nodes: int
     cost: float
 
 
@@ -49,11 +48,11 @@ class Fitter:
 
     def __init__(self, ladder: Ladder, vocab_size: int, prompt_rows: int) -> None:
         self._limits = Limits(ladder)
-        self._score_buckets = ladder.score_buckets
+        self._tree_sizes = ladder.tree_sizes
         self._vocab_size = vocab_size
         self._prompt_rows = prompt_rows
-        self._last_targets: tuple[Targets, tuple[int, int], int] | None = None
-        """The last targets, their bucket and number of tokens: the items of one call share them."""
+        self._last_targets: tuple[Targets, int] | None = None
+        """The last targets and the nodes of their trees: the items of one call share them."""
 
     def fit(self, request: Request) -> Fit:
         """The shapes for `request`.
@@ -68,14 +67,12 @@ class Fitter:
         if input_class is None:
             raise InputTooLongError(input_too_long(str(length), most), field="input")
         if isinstance(request, ScoreRequest):
-            bucket, tokens = self._score_bucket(request.targets)
-            return Fit(length, prompts, input_class, None, 0, "plain", bucket, float(input_class + tokens))
+            nodes = self._nodes(request.targets)
+            return Fit(length, prompts, input_class, None, 0, "plain", nodes, float(input_class + nodes))
         shape = self._shape(request.sampling, length)
         slots = request.sampling.slots
         cost = float(input_class + slots * request.sampling.max_new_tokens)
-        return Fit(
-            length, prompts, input_class, shape, slots, "plain" if slots == 1 else "grouped", None, cost
-        )
+        return Fit(length, prompts, input_class, shape, slots, "plain" if slots == 1 else "grouped", 0, cost)
 
     def _length(self, parts: Sequence[InputPart]) -> int:
         length = 0
@@ -117,28 +114,25 @@ class Fitter:
             raise InvalidInputError(unfit.message, field=unfit.names[0]) from None
         raise InternalError("no block holds a request, and none of its settings is too high")
 
-    def _score_bucket(self, targets: Targets) -> tuple[tuple[int, int], int]:
-        """The bucket, and the total number of target tokens."""
+    def _nodes(self, targets: Targets) -> int:
+        """Nodes of the compiled trees that these targets are scored in."""
         last = self._last_targets
         if last is None or last[0] is not targets:
-            tokens = sum(len(target) for target in targets)
-            last = self._last_targets = (targets, self._bucket_of(targets), tokens)
-        return last[1:]
+            last = self._last_targets = (targets, self._nodes_of(targets))
+        return last[1]
 
-    def _bucket_of(self, targets: Targets) -> tuple[int, int]:
+    def _nodes_of(self, targets: Targets) -> int:
         if not targets or not all(targets):
             raise InvalidInputError("A score needs at least one target and no empty one.", field="targets")
-        longest = max(len(target) for target in targets)
+        longest = self._limits.max_target_tokens
         for place, target in enumerate(targets):
             if min(target) < 0 or max(target) >= self._vocab_size:
                 raise InvalidInputError(
                     f"Token ids must be in [0, {self._vocab_size}).", field=f"targets.{place}"
                 )
-        fitting = sorted((T, C) for C, T in self._score_buckets if longest <= T)
-        if not fitting:
-            place = max(range(len(targets)), key=lambda index: len(targets[index]))
-            message = target_too_long(str(longest), self._limits.max_target_tokens)
-            raise InputTooLongError(f"Target {place} {message}: shorten it.", field=f"targets.{place}")
-        enough = [(T, C) for T, C in fitting if len(targets) <= C]
-        T, C = enough[0] if enough else max(fitting, key=lambda bucket: (bucket[1], -bucket[0]))
-        return C, T
+            if len(target) > longest:
+                message = target_too_long(str(len(target)), longest)
+                raise InputTooLongError(f"Target {place} {message}: shorten it.", field=f"targets.{place}")
+        if problem := self._limits.too_many_targets(targets):
+            raise InputTooLongError(f"The targets {problem}.", field="targets")
+        return sum(tree.nodes for tree in target_trees(targets, self._tree_sizes))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -55,6 +56,19 @@ def test_bad_labels_are_named(api: ApiServer, extra: dict[str, Any], field: str)
     answer = api.post("/v1/classify", {"task": None, "input": "good", **extra})
     assert answer.status_code == 400
     assert error_of(answer)["field"] == field
+
+
+def test_labels_that_are_too_many_and_too_long_together_are_refused(
+    api: ApiServer, vocabulary: Vocabulary
+) -> None:
+    """Trees have at most 8 nodes here, and a request's targets at most 128 trees."""
+    words = ["".join(letters) for letters in permutations("abcdefgh", 6)][::40]
+    labels = [word for word in words if len(vocabulary.encode(word)) < 8][:256]
+    answer = api.post("/v1/classify", {"task": None, "input": "good", "labels": labels})
+    assert answer.status_code == 400, len(labels)
+    error = error_of(answer)
+    assert error["field"] == "labels" and "send fewer or shorter ones" in error["message"]
+    assert api.post("/v1/classify", {"task": None, "input": "good", "labels": labels[:40]}).status_code == 200
 
 
 def test_softmax_of_extremes() -> None:

@@ -38,8 +38,7 @@ def _program(name: str, size: int) -> Program:
 def _count(ladder: Ladder) -> int:
     shapes = set(ladder.blocks)
     encoding = sum(len(ladder.token_counts(bucket)) for bucket in ladder.input_buckets)
-    lengths = {(rows, ladder.memory_length(length)) for rows, length in ladder.input_buckets}
-    scoring = len(lengths) * len(ladder.score_buckets)
+    scoring = sum(len(ladder.score_lengths(bucket)) for bucket in ladder.score_buckets)
     return 2 + encoding + scoring + len(shapes) * (1 + len(MODES))
 
 
@@ -108,7 +107,7 @@ def test_no_plan_compiles_after_readiness_and_a_stray_compile_is_seen() -> None:
             executor.dispatch(DecodePlan(2, 0, "grouped", 3)),
             executor.dispatch(DecodePlan(3, 0, "grouped", 3, release=(1,))),
             executor.dispatch(DecodePlan(4, 0, "plain", 2)),
-            executor.dispatch(ScorePlan(5, (4, 16), (2, 3), ((3, 1),), (((4, 1), (5, 1), (6, 1)),))),
+            executor.dispatch(ScorePlan(5, (4, 16), ((3, 1),), (((4, 1), (5, 1), (6, 1)),))),
         ]
         for step in pending:
             executor.collect(step)

@@ -96,6 +96,7 @@ def test_the_table_names_every_use_and_the_sum() -> None:
         ({"blocks": ((8, 4, -1),)}, "blocks.0"),
         ({"input_lengths": (64, 1024)}, "blocks"),
         ({"score_buckets": ((1, 2, 3),)}, "score_buckets.0"),
+        ({"score_buckets": ((1, 2),)}, "score_buckets"),
         ({"rows_per_load": 0}, "rows_per_load"),
     ],
 )

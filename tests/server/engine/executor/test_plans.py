@@ -65,7 +65,7 @@ def _plans(V: int) -> list[StepPlan]:
         DecodePlan(2, 1, "grouped", 5),
         _prefill([(V + 7, 1)], Admission(0, 0, (0,), Sampling(5))),
         DecodePlan(4, 0, "plain", 8, release=(2,)),
-        ScorePlan(5, (4, 16), (2, 3), (TEXT, (5, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
+        ScorePlan(5, (4, 16), (TEXT, (5, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
         DecodePlan(6, 1, "grouped", 8),
     ]
 
@@ -194,11 +194,11 @@ def test_a_search_fails_with_any_of_its_beams_and_its_neighbour_does_not(executo
     assert (failed.leader, failed.failed, failed.beams) == (3, True, ())
 
 
-def test_more_targets_than_the_bucket_has_take_more_dispatches(executor: JaxExecutor) -> None:
+def test_more_targets_than_a_tree_has_take_more_dispatches(executor: JaxExecutor) -> None:
     targets = tuple((token, 1) for token in range(2, 9))
-    (together,) = _run(executor, ScorePlan(0, (4, 16), (2, 3), (TEXT,), (targets,))).log_probabilities
+    (together,) = _run(executor, ScorePlan(0, (4, 16), (TEXT,), (targets,))).log_probabilities
     apart = [
-        _run(executor, ScorePlan(0, (4, 16), (2, 3), (TEXT,), ((target,),))).log_probabilities[0][0]
+        _run(executor, ScorePlan(0, (4, 16), (TEXT,), ((target,),))).log_probabilities[0][0]
         for target in targets
     ]
     np.testing.assert_allclose(together, apart, rtol=1e-5)
@@ -209,7 +209,7 @@ def test_a_score_is_the_sum_of_what_decoding_reports(executor: JaxExecutor) -> N
     _run(executor, _prefill([TEXT], Admission(0, 0, (0,), Sampling(3, temperature=2.0, top_k=5, seed=3))))
     (slot,) = _run(executor, DecodePlan(1, 0, "plain", 3)).slots
     assert len(slot.tokens) > 1  # sampled under settings, reported under the unmodified distribution
-    ((score,),) = _run(executor, ScorePlan(0, (4, 16), (2, 3), (TEXT,), ((slot.tokens,),))).log_probabilities
+    ((score,),) = _run(executor, ScorePlan(0, (4, 16), (TEXT,), ((slot.tokens,),))).log_probabilities
     np.testing.assert_allclose(score, sum(slot.log_probabilities), rtol=1e-5)
 
 
@@ -226,8 +226,8 @@ def test_a_score_is_the_sum_of_what_decoding_reports(executor: JaxExecutor) -> N
         _prefill([TEXT], Admission(0, 0, (0,), Sampling(9))),
         _prefill([TEXT], Admission(0, 0, (0, 1), Sampling(3, num_beams=4))),
         _prefill([TEXT], loads=(RowLoad("p", (1, 2)),)),
-        ScorePlan(0, (4, 16), (3, 3), (TEXT,), (((3,),),)),
-        ScorePlan(0, (4, 16), (2, 3), (TEXT,), (((3, 4, 5, 6),),)),
+        ScorePlan(0, (4, 16), (TEXT,), (((3,), ()),)),
+        ScorePlan(0, (4, 16), (TEXT,), (((3, 4, 5, 6),),)),
     ],
 )
 def test_a_plan_that_does_not_fit_is_refused_and_nothing_is_lost(

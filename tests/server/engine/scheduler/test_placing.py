@@ -20,6 +20,7 @@ from chorus_server.engine.scheduler.fitting import Fitter
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from chorus_server.engine.scheduler.slots import SlotTable
 from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.engine.target_trees import MOST_TREES
 from chorus_server.errors import InputTooLongError, InvalidInputError
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation
@@ -74,11 +75,19 @@ def test_a_text_id_cannot_name_a_prompt_row() -> None:
         FITTER.fit(generate((1003, 1)))
 
 
-@pytest.mark.parametrize(
-    ("targets", "bucket"), [(1, (2, 4)), (2, (2, 4)), (3, (4, 8)), (4, (4, 8)), (9, (4, 8))]
-)
-def test_score_buckets(targets: int, bucket: tuple[int, int]) -> None:
-    assert FITTER.fit(score((4, 1), targets=[(3, 1)] * targets)).score_bucket == bucket
+@pytest.mark.parametrize(("targets", "nodes"), [(1, 4), (3, 4), (4, 8), (7, 8), (8, 12), (15, 20)])
+def test_targets_are_priced_by_the_trees_that_they_take(targets: int, nodes: int) -> None:
+    """Trees have 4 or 8 nodes here; a target of one piece and its end adds one to the root."""
+    fit = FITTER.fit(score((4, 1), targets=[(3 + place, 1) for place in range(targets)]))
+    assert (fit.nodes, fit.cost) == (nodes, 16 + nodes)
+
+
+def test_targets_that_take_too_many_trees_together_are_refused() -> None:
+    most = [(first, second, 1) for first in range(3, 67) for second in range(3, 6)]
+    assert FITTER.fit(score((4, 1), targets=most)).nodes <= MOST_TREES * 8
+    with pytest.raises(InputTooLongError, match="send fewer or shorter ones") as refused:
+        FITTER.fit(score((4, 1), targets=[(n,) * 6 + (1,) for n in range(3, 200)]))
+    assert refused.value.field == "targets"
 
 
 LADDER = Ladder(
