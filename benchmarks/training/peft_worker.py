@@ -2,9 +2,9 @@
 
 python peft_worker.py MODEL_FOLDER [f32 | bf16 | bf16_compiled]
 
-bf16 is torch's autocast with the frozen weights in bf16 as well, which is faster than casting them at each step; the prompt and its
-optimiser stay f32. The optimiser is transformers' Adafactor with the settings that Chorus uses; it costs next to
-nothing.
+bf16 is torch's autocast with the frozen weights in bf16 as well, which is faster than casting them at each
+step; the prompt and its optimiser stay f32. The optimiser is transformers' Adafactor with the settings that
+Chorus uses; it costs next to nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Trainer:
         return {"loss": float(loss.detach()), "steps": work["steps"]}
 
     def tune(self, folder: Path) -> dict[str, Any]:
-        """Train on the batches of `work.json` from the first values on; the prompt goes to `peft.npy` [P, D]."""
+        """Train on the batches of `work.json` from the first values on, and write `peft.npy` [P, D]."""
         work, model, optimiser = self._make(folder)
         losses = [float(self._step(work, model, optimiser, chosen).detach()) for chosen in work["batches"]]
         prompt = model.prompt_encoder["default"].embedding.weight.detach().numpy()
@@ -92,8 +92,8 @@ class Trainer:
 
 
 def _batches(work: dict[str, Any]) -> list[Any]:
-    """Examples of each step: drawn at random where all are padded alike, else grouped by length as the Hugging Face
-    trainer's `group_by_length` does, which saves torch all but a few positions of padding."""
+    """Examples of each step: drawn at random where all are padded alike, else grouped by length as the Hugging
+    Face trainer's `group_by_length` does, which saves torch all but a few positions of padding."""
     count, size, generator = len(work["inputs"]), work["batch"], np.random.default_rng(0)
     if work["padded"]:
         return [generator.choice(count, size, replace=False) for _ in range(work["steps"])]

@@ -1,11 +1,12 @@
-"""Quality of prompts after 300 steps: Chorus beside PEFT in bf16 autocast, three seeds each, every prediction kept.
+"""Quality of prompts after 300 steps: Chorus beside PEFT in bf16 autocast, three seeds each.
 
     python -m benchmarks.training.quality peft --peers-python PY    train PEFT's prompts
     python -m benchmarks.training.quality chorus                    train ours
     python -m benchmarks.training.quality measure                   measure both, and write the result
 
-Both start at the same rows and see the same batches in the same order, with dropout; then one program measures both on the
-published dev or test split, in f32. What is done stays in `--folder`, so each part can be run again.
+Both start at the same rows and see the same batches in the same order, with dropout; then one program measures
+both on the published dev or test split, in f32, and keeps every prediction. What is done stays in `--folder`, so
+each part can be run again.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _predictions(job: TrainingRun, prompt: Any) -> list[int]:
     found: list[int] = []
     for start in range(0, len(task.test), ROWS):
         some = task.test[start : start + ROWS]
-        ids = np.zeros((ROWS, RECIPE.prompt_length + RECIPE.max_input_tokens), np.int32)
+        ids = np.zeros((ROWS, RECIPE.max_input_tokens), np.int32)
         long = np.zeros(ROWS, np.int32)
         for row, example in enumerate(some):
             whole = [*range(V, V + RECIPE.prompt_length), *example.input_ids]
@@ -150,7 +151,9 @@ def _measure(folder: Path, out: Path, python: Path | None) -> None:
             for who, runs in found.items():
                 said = _predictions(job, np.load(folder / f"{name}-{seed}" / f"{who}.npy"))
                 right = [int(a == b) for a, b in zip(said, answers, strict=True)]
-                runs.append({"seed": seed, "accuracy": float(np.mean(right)), "predictions": said, "right": right})
+                runs.append(
+                    {"seed": seed, "accuracy": float(np.mean(right)), "predictions": said, "right": right}
+                )
                 sys.stdout.write(f"{name} seed {seed} {who}: {100 * runs[-1]['accuracy']:.1f}\n")
         rights = {who: np.array([run.pop("right") for run in runs]) for who, runs in found.items()}
         tasks[name] = {
@@ -171,11 +174,15 @@ def _measure(folder: Path, out: Path, python: Path | None) -> None:
 
 def main() -> None:
     """Run one part."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=("peft", "chorus", "measure"))
     parser.add_argument("--folder", type=Path, default=ROOT / ".chorus" / "training_quality")
     parser.add_argument("--peers-python", type=Path, help="Python of an environment with the peers")
-    parser.add_argument("--out", type=Path, help="result file (default: results/DATE-MACHINE-training_quality.json)")
+    parser.add_argument(
+        "--out", type=Path, help="result file (default: results/DATE-MACHINE-training_quality.json)"
+    )
     options = parser.parse_args()
     if options.part == "measure":
         name = f"{datetime.now(UTC).date().isoformat()}-{machine()['name']}-training_quality.json"

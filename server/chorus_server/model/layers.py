@@ -42,15 +42,13 @@ def multiply(x: Float[Array, "*lead I"], weight: nnx.Param, dtype: jnp.dtype) ->
 def narrow_product(x: Float[Array, "*lead I"], matrix: BFloat16[Array, "I O"]) -> Float32[Array, "*lead O"]:
     """x [..., I] rounded to bf16, times matrix [I, O], with sums in f32.
 
-    Its gradients are products of the same kind. JAX's own rule multiplies the f32 gradient with the matrix, for which XLA
-    widens the whole matrix.
+    Its gradients are products of the same kind. JAX's own rule multiplies the f32 gradient with the matrix,
+    for which XLA widens the whole matrix.
     """
     return _sum_wide("...i,io->...o", x, matrix)
 
 
-def _sum_wide(
-    axes: str, left: Float[Array, "..."], right: Float[Array, "..."]
-) -> Float32[Array, "..."]:
+def _sum_wide(axes: str, left: Float[Array, "..."], right: Float[Array, "..."]) -> Float32[Array, "..."]:
     narrow = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
     return jnp.einsum(axes, *narrow, preferred_element_type=jnp.float32)
 
