@@ -92,13 +92,15 @@ class Trainer:
 
 
 def _batches(work: dict[str, Any]) -> list[Any]:
-    """Examples of each step: drawn at random where all are padded alike, else grouped by length as the Hugging
-    Face trainer's `group_by_length` does, which saves torch all but a few positions of padding."""
+    """Examples of each step: drawn at random where all are padded alike, else grouped by length as the
+    Hugging Face trainer's `group_by_length` does, which saves torch all but a few positions of padding."""
     count, size, generator = len(work["inputs"]), work["batch"], np.random.default_rng(0)
     if work["padded"]:
         return [generator.choice(count, size, replace=False) for _ in range(work["steps"])]
     order = sorted(range(count), key=lambda n: -len(work["inputs"][n]))
-    return [order[start : start + size] for start in range(0, count - size + 1, size)]
+    batches = [order[start : start + size] for start in range(0, count - size + 1, size)]
+    # As many as a turn has steps, evenly from the longest to the shortest.
+    return [batches[(2 * n + 1) * len(batches) // (2 * work["steps"])] for n in range(work["steps"])]
 
 
 def _batch(work: dict[str, Any], chosen: Any) -> dict[str, torch.Tensor]:

@@ -4,9 +4,9 @@
     python -m benchmarks.training.quality chorus                    train ours
     python -m benchmarks.training.quality measure                   measure both, and write the result
 
-Both start at the same rows and see the same batches in the same order, with dropout; then one program measures
-both on the published dev or test split, in f32, and keeps every prediction. What is done stays in `--folder`, so
-each part can be run again.
+Both start at the same rows and see the same batches in the same order, with dropout; then one program
+measures both on the published dev or test split, in f32, and keeps every prediction. What is done stays in
+`--folder`, so each part can be run again.
 """
 
 from __future__ import annotations
