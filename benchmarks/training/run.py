@@ -1,10 +1,13 @@
 """Training steps a second: Chorus beside PEFT prompt tuning in torch, interleaved rounds, medians, JSON.
 
-    python benchmarks/training/run.py                     every setting
+    python benchmarks/training/run.py                     every setting, both in bf16
+    python benchmarks/training/run.py --contenders chorus peft
     python benchmarks/training/run.py --peers-python PY   an environment made before
 
-Same model, data, batch, padded lengths, dropout and cores; a round is a turn of each, the first is a warm-up.
-Ratios are medians over rounds of (their seconds / our seconds): above 1, Chorus is faster.
+Same model, data, batch, dropout and cores; a round is a turn of each, the first is a warm-up. Lengths are
+padded alike, or each does its best: Chorus lays the rows end to end, PEFT gets batches grouped by length. Ratios
+are medians over rounds of (their seconds / our seconds): above 1, Chorus is faster. A run keeps what the result
+file has of other settings and contenders.
 """
 
 from __future__ import annotations
@@ -30,10 +33,22 @@ ROOT = HERE.parents[1]
 SETTINGS: dict[str, dict[str, Any]] = {
     # 100 prompt rows and 64 positions of text: the shape of the paper's prompts on short sentences.
     "164_positions": {"prompt_length": 100, "padded": 64, "micro_batch": 32, "dropout": 0.1},
+    # The same prompt on sentences of any length: no padding but what each cannot leave out.
+    "100_rows_any_length": {"prompt_length": 100, "padded": None, "micro_batch": 32, "dropout": 0.1},
+    "20_rows_any_length": {"prompt_length": 20, "padded": None, "micro_batch": 32, "dropout": 0.1},
     "164_positions_no_dropout": {"prompt_length": 100, "padded": 64, "micro_batch": 32, "dropout": 0.0},
     # As a job runs inside a server: dispatches short enough for requests to go between.
     "164_positions_micro_batch_2": {"prompt_length": 100, "padded": 64, "micro_batch": 2, "dropout": 0.1},
     "48_positions": {"prompt_length": 20, "padded": 28, "micro_batch": 32, "dropout": 0.1},
+}
+LONGEST = 64
+"""Positions of text where lengths are not padded alike."""
+CONTENDERS = {
+    "chorus": ("chorus_worker.py", "f32"),
+    "chorus_bf16": ("chorus_worker.py", "bf16"),
+    "peft": ("peft_worker.py", "f32"),
+    "peft_bf16": ("peft_worker.py", "bf16"),
+    "peft_bf16_compiled": ("peft_worker.py", "bf16_compiled"),
 }
 
 
@@ -44,17 +59,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         model = real_or_random_model(scratch)
-        workers = {
-            "chorus": Worker([sys.executable, HERE / "chorus_worker.py", model], scratch / "ours.log"),
-            "peft": Worker([python, HERE / "peft_worker.py", model], scratch / "peft.log"),
-        }
+        workers = {}
+        for name in arguments.contenders:
+            script, precision = CONTENDERS[name]
+            runs = sys.executable if script == "chorus_worker.py" else python
+            command = [runs, HERE / script, model, precision]
+            workers[name] = Worker(command, scratch / f"{name}.log")
         for setting in arguments.settings:
             folder = scratch / setting
             _write_work(folder, SETTINGS[setting], model, arguments.batch, arguments.steps)
             results[setting] = _measure(setting, folder, workers, arguments.rounds)
+            _save(results, python, arguments)
         for worker in workers.values():
             worker.close()
-    _save(results, python, arguments)
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,6 +79,9 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument(
+        "--contenders", nargs="+", default=["chorus_bf16", "peft_bf16"], choices=list(CONTENDERS)
+    )
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default 5)")
     parser.add_argument("--steps", type=int, default=3, help="optimiser steps a turn (default 3)")
     parser.add_argument("--batch", type=int, default=32, help="examples a step (default 32)")
@@ -82,7 +102,7 @@ def _write_work(folder: Path, setting: dict[str, Any], model: Path, batch: int, 
     else:
         rows = [generator.integers(100, 30_000, generator.integers(8, 200)).tolist() for _ in range(512)]
         labels = [[1465, 1], [2841, 1]]
-    inputs = [[*ids[: setting["padded"] - 1], 1] for ids in rows]
+    inputs = [[*ids[: (setting["padded"] or LONGEST) - 1], 1] for ids in rows]
     targets = [labels[n] for n in generator.integers(0, 2, len(inputs))]
     width = json.loads((model / "config.json").read_text())["d_model"]
     work = {
@@ -104,26 +124,30 @@ def _measure(setting: str, folder: Path, workers: dict[str, Worker], rounds: int
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
     for number in range(rounds + 1):
         for name, worker in workers.items():
-            answer = worker.run(name, folder)
+            answer = worker.run("run", folder)
             each = answer["seconds"] / answer["steps"]
             what = "warm-up" if number == 0 else f"round {number}"
             sys.stderr.write(f"{setting} {what} {name}: {each:.2f} s a step, loss {answer['loss']:.3f}\n")
             if number:
                 turns[name].append(answer)
-    ratios = [
-        theirs["seconds"] / ours["seconds"]
-        for ours, theirs in zip(turns["chorus"], turns["peft"], strict=True)
-    ]
+    ratios = {
+        f"{ours} over {theirs}": [
+            their["seconds"] / our["seconds"] for our, their in zip(turns[ours], turns[theirs], strict=True)
+        ]
+        for ours in turns
+        for theirs in turns
+        if ours.startswith("chorus") and theirs.startswith("peft")
+    }
     found = {
         "setting": SETTINGS[setting],
         "seconds_a_step": {
             name: round(statistics.median(turn["seconds"] / turn["steps"] for turn in answers), 4)
             for name, answers in turns.items()
         },
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
+        "ratios": {pair: round(statistics.median(each), 3) for pair, each in ratios.items()},
+        "by_round": {pair: [round(ratio, 3) for ratio in each] for pair, each in ratios.items()},
     }
-    sys.stdout.write(f"{setting}: {found['seconds_a_step']}, Chorus is {found['ratio']:.2f} x PEFT\n")
+    sys.stdout.write(f"{setting}: {found['seconds_a_step']}, {found['ratios']}\n")
     sys.stdout.flush()
     return found
 
@@ -142,6 +166,12 @@ def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) 
     target = (
         arguments.out or ROOT / "benchmarks" / "results" / f"{content['date']}-{where['name']}-training.json"
     )
+    if target.exists():
+        before = json.loads(target.read_text())["settings"]
+        for setting, found in results.items():
+            for name in ("seconds_a_step", "ratios", "by_round"):
+                found[name] = before.get(setting, {}).get(name, {}) | found[name]
+        content["settings"] = before | results
     target.write_text(json.dumps(content, indent=1) + "\n")
     sys.stdout.write(f"kept in {target.name}\n")
 

@@ -15,7 +15,7 @@ from chorus_server.model.t5 import tensors_of
 from chorus_server.tuning.data.examples import TextRow, make_examples
 from chorus_server.tuning.training.loop import TuningLoop
 from chorus_server.tuning.training.objective import LossConfig, TuningBatch, TuningSums
-from chorus_server.tuning.training.packing import pack_batch, row_key
+from chorus_server.tuning.training.packing import pack_batch, pack_training_inputs, row_key
 from chorus_server.tuning.training.programs import empty_sums
 from chorus_server.tuning.training.run import TrainingRun
 from tests.server.tuning.tuning_tools import LABELS, RECIPE, VOCABULARY, model, programs, task
@@ -68,8 +68,8 @@ def test_control_a_row_that_names_another_prompt_is_seen() -> None:
     """The property above can fail: a row of prompt 0 that names prompt 1's values changes its gradient."""
     batch = _batch([[0, 1, 2, 3]] * 2)
     V, P = programs(JOB).vocab_rows, RECIPE.prompt_length
-    wrong = batch.ids.copy()
-    wrong[0] = np.where(wrong[0] >= V, wrong[0] + P, wrong[0])
+    wrong, row = batch.ids.copy(), slice(batch.starts[0], batch.starts[1])
+    wrong[row] = np.where(wrong[row] >= V, wrong[row] + P, wrong[row])
     right, crossed = _sums(PROMPTS, batch), _sums(PROMPTS, replace(batch, ids=wrong))
     assert not np.array_equal(right.gradients[1], crossed.gradients[1])
 
@@ -119,7 +119,8 @@ def test_the_loss_is_the_cross_entropy_of_the_target_and_its_slope_the_gradient(
 
     found = sums(TASKS[0].initial)
     functions, resident = model().functions, model()
-    encoded = jax.jit(functions.encode)(resident.params, TASKS[0].initial, batch.ids, batch.lengths)
+    ids, _ = pack_training_inputs(built.vocab_rows, built.shapes, [(0, each) for each in examples], 4)
+    encoded = jax.jit(functions.encode)(resident.params, TASKS[0].initial, ids, batch.lengths)
     known = jax.jit(functions.target_log_probabilities)(
         resident.params, encoded, batch.lengths, batch.targets[:, None], batch.target_lengths[:, None]
     )

@@ -9,11 +9,11 @@ because a separate draw for each place would multiply compile time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Key
+from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from chorus_server.model.layout import Layout, PyTree
 
@@ -24,17 +24,18 @@ class LayerDropout:
     """The masks of one layer, of all N layers of a scanned stack, or of the two ends of a stack.
 
     Attributes:
-        channel: for each place, which of D or F channels each row keeps.
+        channel: for each place, which of D or F channels each row keeps, or each token of a token axis.
         attention: for each place, which keys each row keeps.
         rate: share of values that are dropped.
     """
 
-    channel: tuple[Bool[Array, "*N B _"], ...]
+    channel: tuple[Bool[Array, "*N BT _"], ...]
     attention: tuple[Bool[Array, "*N B H _"], ...]
     rate: Float32[Array, "*N"]
 
     def channels(self, place: int, x: Float[Array, "BC *rest D"]) -> Float[Array, "BC *rest D"]:
-        """x [B * C, ..., D] with channels dropped: one mask [D] for each row and all its C targets."""
+        """x [B * C, ..., D] with channels dropped: one mask [D] for each row and all its C targets, or for
+        each token of an axis."""
         mask = self.channel[place]
         return self._dropped(x, mask.reshape(mask.shape[0], *(1,) * (x.ndim - 2), -1))
 
@@ -42,6 +43,10 @@ class LayerDropout:
         """Attention weights [B * C, H, Q, L] with keys dropped: one mask [H, L] for each row, all its queries
         and all its C targets."""
         return self._dropped(weights, self.attention[place][:, :, None, :])
+
+    def by_token(self, row: Int[Array, "T"]) -> LayerDropout:
+        """The same for rows on a token axis: each token has the channels of its row."""
+        return replace(self, channel=tuple(mask[row] for mask in self.channel))
 
     def _dropped(self, x: Float[Array, "BC *rest"], keep: Bool[Array, "B ..."]) -> Float[Array, "BC *rest"]:
         if keep.shape[0] != x.shape[0]:

@@ -79,15 +79,17 @@ class Functions:
         starts: Int[Array, "R"],
         lengths: Int[Array, "R"],
         longest: int,
+        dropout: Dropout | None = None,
     ) -> Float[Array, "T D"]:
         """`encode` for R rows that lie end to end, none longer than `longest`; 0 where there is no row.
 
         Args:
-            starts: ascending, where each row begins; T for a row that is not used.
+            starts: ascending, where each row begins; at or after the end of the rows before it for a row that
+                is not used.
             lengths: 0 for a row that is not used.
         """
         rows = token_rows(starts, lengths, ids.shape[0], longest)
-        return self._merge(params).encode_tokens(prompt_rows, ids, rows, self._attend)
+        return self._merge(params).encode_tokens(prompt_rows, ids, rows, self._attend, dropout)
 
     def token_memory(self, params: PyTree, encoded: Float[Array, "T D"]) -> PyTree:
         """Cross-attention keys and values by token: leaves [T, H*K] (unrolled) or [N, T, H*K] (scanned)."""
@@ -172,6 +174,23 @@ class Functions:
         hidden = module.hidden_targets(clean, lengths, targets, self._attend, dropout)
         logits = module.logits(hidden)
         return jnp.where(_before(target_lengths, targets.shape[2])[..., None], logits, 0)
+
+    def decode_token_targets(
+        self,
+        params: PyTree,
+        encoded: Float[Array, "tokens D"],
+        starts: Int[Array, "R"],
+        lengths: Int[Array, "R"],
+        longest: int,
+        targets: Int[Array, "R C T"],
+        target_lengths: Int[Array, "R C"],
+        dropout: Dropout | None = None,
+    ) -> Float32[Array, "R C T V"]:
+        """`decode_targets` for inputs that `encode_tokens` encoded."""
+        module = self._merge(params)
+        rows = token_rows(starts, lengths, encoded.shape[0], longest)
+        hidden = module.hidden_targets_of_tokens(encoded, rows, targets, self._attend, dropout)
+        return jnp.where(_before(target_lengths, targets.shape[2])[..., None], module.logits(hidden), 0)
 
     def target_log_probabilities(
         self,

@@ -43,11 +43,12 @@ class T5(nnx.Module):
 
     def encode_tokens(
         self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "T"], rows: TokenRows,
-        attend: Attention = dense_attention,
+        attend: Attention = dense_attention, dropout: Dropout | None = None,
     ) -> Float[Array, "T D"]:  # fmt: skip
         """The encoder's output for rows on the token axis, 0 where there is none."""
         x = self.embed(prompt_rows, ids[None], rows.real[None])[0]
-        return self.encoder.tokens(self._whole(x), rows, attend)
+        drop = None if dropout is None else dropout.at(0)
+        return self.encoder.tokens(self._whole(x), rows, attend, drop)
 
     def embed(
         self, prompt_rows: Float[Array, "R D"], ids: Int[Array, "B L"], real: Bool[Array, "B L"]
@@ -87,6 +88,14 @@ class T5(nnx.Module):
         """Teacher forcing: the decoder's output for each target."""
         drop, real = None if dropout is None else dropout.at(1), visible(lengths, encoded.shape[1])
         return self.decoder.targets(self._shifted(targets), encoded, real, attend, drop)
+
+    def hidden_targets_of_tokens(
+        self, encoded: Float[Array, "tokens D"], rows: TokenRows, targets: Int[Array, "R C T"],
+        attend: Attention = dense_attention, dropout: Dropout | None = None,
+    ) -> Float[Array, "R C T D"]:  # fmt: skip
+        """The same for inputs on the token axis."""
+        drop = None if dropout is None else dropout.at(1)
+        return self.decoder.targets_of_tokens(self._shifted(targets), encoded, rows, attend, drop)
 
     def hidden_trees(
         self, memory: PyTree, lengths: Int[Array, "B"], trees: Trees, attend: Attention = dense_attention

@@ -47,8 +47,9 @@ class EncoderLayer(nnx.Module):
         return self._around(x, real, attended, drop)
 
     def tokens(
-        self, x: Float[Array, "T D"], rows: TokenRows, bias: Float32[Array, "1 H L L"], attend: Attention
-    ) -> Float[Array, "T D"]:
+        self, x: Float[Array, "T D"], rows: TokenRows, bias: Float32[Array, "1 H L L"], attend: Attention,
+        drop: LayerDropout | None,
+    ) -> Float[Array, "T D"]:  # fmt: skip
         """The layer's output for rows on the token axis; what belongs to no row stays 0."""
 
         def attended(h: Float[Array, "T D"]) -> Float[Array, "T D"]:
@@ -56,10 +57,10 @@ class EncoderLayer(nnx.Module):
             query, key, value = (
                 block.split_tokens(h, weight, rows) for weight in (block.query, block.key, block.value)
             )
-            context = attend(query, key, value, rows.visible[:, None, None, :], bias, None)
-            return block.join_tokens(context, rows)
+            visible = rows.visible[:, None, None, :]
+            return block.join_tokens(attend(query, key, value, visible, bias, _weights(drop, 0)), rows)
 
-        return self._around(x, rows.real, attended, None)
+        return self._around(x, rows.real, attended, None if drop is None else drop.by_token(rows.row))
 
     def _around(
         self, x: Float[Array, "*places D"], real: Bool[Array, "*places"],
@@ -95,6 +96,13 @@ class DecoderLayer(nnx.Module):
         """The same by token, each head's part beside the others."""
         block = self.cross_attention
         return {"key": project(encoded, block.key), "value": project(encoded, block.value)}
+
+    def block_memory(
+        self, encoded: Float[Array, "T D"], rows: TokenRows
+    ) -> dict[str, Float[Array, "R H L K"]]:
+        """`memory` of rows on the token axis."""
+        heads = self.cross_attention.heads
+        return {name: rows.blocks(leaf, heads) for name, leaf in self.token_memory(encoded).items()}
 
     def step(
         self,
@@ -187,17 +195,21 @@ class Encoder(nnx.Module):
         x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
         return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
 
-    def tokens(self, x: Float[Array, "T D"], rows: TokenRows, attend: Attention) -> Float[Array, "T D"]:
-        """The same for rows on the token axis, without dropout."""
+    def tokens(
+        self, x: Float[Array, "T D"], rows: TokenRows, attend: Attention, dropout: Dropout | None = None
+    ) -> Float[Array, "T D"]:
+        """The same for rows on the token axis."""
         bias = encoder_bias(self.relative_bias[...], rows.visible.shape[1], self.config)[None]
 
         def body(
-            layer: EncoderLayer, carry: Float[Array, "T D"], _: None
+            layer: EncoderLayer, carry: Float[Array, "T D"], drop: LayerDropout | None
         ) -> tuple[Float[Array, "T D"], None]:
-            return layer.tokens(carry, rows, bias, attend), None
+            return layer.tokens(carry, rows, bias, attend, drop), None
 
-        x, _ = fold(self.layers, body, x)
-        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
+        ends, inner = self._draw(dropout, rows.visible.shape[1])
+        ends = None if ends is None else ends.by_token(rows.row)
+        x, _ = fold(self.layers, body, channels(ends, INPUT, x), inner)
+        return channels(ends, OUTPUT, rms_norm(x, self.final_norm, self.config.norm_epsilon))
 
     def _draw(self, dropout: Dropout | None, L: int) -> tuple[LayerDropout | None, PyTree]:
         if dropout is None:
@@ -255,15 +267,33 @@ class Decoder(nnx.Module):
         attend: Attention, dropout: Dropout | None = None,
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """The stack's output after the final norm, for each target."""
-        ends, inner = self._draw(dropout, x.shape[2], encoded.shape[1])
+        return self._targets_and_memory(
+            x, lambda layer: layer.memory(encoded), memory_visible, attend, dropout
+        )
 
-        def memory(layer: DecoderLayer, drop: LayerDropout | None) -> tuple[PyTree, LayerDropout | None]:
-            return layer.memory(encoded), drop
+    def targets_of_tokens(
+        self, x: Float[Array, "R C T D"], encoded: Float[Array, "tokens D"], rows: TokenRows,
+        attend: Attention, dropout: Dropout | None = None,
+    ) -> Float[Array, "R C T D"]:  # fmt: skip
+        """The same for inputs on the token axis."""
+        return self._targets_and_memory(
+            x, lambda layer: layer.block_memory(encoded, rows), rows.visible, attend, dropout
+        )
 
+    def _targets_and_memory(
+        self, x: Float[Array, "B C T D"], memory: Callable[[DecoderLayer], PyTree],
+        memory_visible: Bool[Array, "B L"], attend: Attention, dropout: Dropout | None,
+    ) -> Float[Array, "B C T D"]:  # fmt: skip
+        ends, inner = self._draw(dropout, x.shape[2], memory_visible.shape[1])
+        x = channels(ends, INPUT, x)
         T = x.shape[2]
         causal = jnp.tril(jnp.ones((T, T), bool))[None, None]
         bias = causal_bias(self.relative_bias[...], T, self.config)[None]
-        x = self._targets(channels(ends, INPUT, x), memory, inner, memory_visible, causal, bias, attend)
+
+        def own(layer: DecoderLayer, drop: LayerDropout | None) -> tuple[PyTree, LayerDropout | None]:
+            return memory(layer), drop
+
+        x = self._targets(x, own, inner, memory_visible, causal, bias, attend)
         return channels(ends, OUTPUT, x)
 
     def trees(

@@ -99,7 +99,7 @@ def programs(
     job: TrainingRun, layout: Any = "unrolled", shapes: TrainingShapes | None = None
 ) -> TuningPrograms:
     """Compiled once for jobs of the same shapes."""
-    wanted = shapes or replace(shapes_for(job, rungs=1), input_lengths=(24,))
+    wanted = shapes or replace(shapes_for(job, rungs=1), input_lengths=(24,), tokens_by_length=())
     # Those of a module with `compiled_quickly` are others, in their last bits too.
     quickly = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS")
     return _compiled(wanted, job.recipe.dropout_rate > 0, layout, quickly)

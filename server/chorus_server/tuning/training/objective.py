@@ -1,6 +1,7 @@
 """The training objective: cross-entropy of the target tokens, plus the z-loss of the released code.
 
-A batch is laid out prompt by prompt: M rows of prompt 0, M of prompt 1, and so on. The values of prompt n
+A batch is laid out prompt by prompt: M rows of prompt 0, M of prompt 1, and so on, end to end on one axis of
+tokens. The values of prompt n
 begin at row n * P of the table in which `functions.encode` looks ids up. The ids of a batch row name rows of
 its own prompt only, so its gradient reaches no other prompt.
 """
@@ -24,14 +25,17 @@ from chorus_server.tuning.training.optimiser import StepSettings, update
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TuningBatch:
-    """One micro-batch: B = N * M rows.
+    """One micro-batch: B = N * M rows on an axis of L tokens.
 
     Attributes:
-        ids: prompt rows, text and `</s>`.
+        ids: of each row prompt rows, text and `</s>`.
+        starts: where each row begins.
+        lengths: 0 for a row that is not used, whose target has length 0 too.
         keys: each row's own key for dropout.
     """
 
-    ids: Int32[Any, "B L"]
+    ids: Int32[Any, "L"]
+    starts: Int32[Any, "B"]
     lengths: Int32[Any, "B"]
     targets: Int32[Any, "B T"]
     target_lengths: Int32[Any, "B"]
@@ -66,6 +70,7 @@ class LossConfig:
 
 def accumulate(
     functions: Functions,
+    longest: int,
     dropping: bool,
     params: PyTree,
     prompts: Float32[Array, "N P D"],
@@ -76,9 +81,10 @@ def accumulate(
     """Add one micro-batch to the sums. Gradients are taken for prompts alone.
 
     Args:
+        longest: static; no row is longer.
         dropping: static; if False, the program has no dropout in it.
     """
-    objective = partial(_objective, functions, dropping, params)
+    objective = partial(_objective, functions, longest, dropping, params)
     gradients, losses = jax.grad(objective, has_aux=True)(prompts, batch, loss)
     N = prompts.shape[0]
     return TuningSums(
@@ -117,6 +123,7 @@ def apply(
 
 def _objective(
     functions: Functions,
+    longest: int,
     dropping: bool,
     params: PyTree,
     prompts: Float32[Array, "N P D"],
@@ -129,9 +136,10 @@ def _objective(
         keys = jax.random.wrap_key_data(batch.keys, impl="threefry2x32")
         dropout = Dropout(keys, loss.dropout_rate)
     table = prompts.reshape(-1, prompts.shape[-1])
-    encoded = functions.encode(params, table, batch.ids, batch.lengths, dropout)
+    rows = batch.starts, batch.lengths, longest
+    encoded = functions.encode_tokens(params, table, batch.ids, *rows, dropout)
     targets, lengths = batch.targets[:, None, :], batch.target_lengths[:, None]
-    logits = functions.decode_targets(params, encoded, batch.lengths, targets, lengths, dropout)[:, 0]
+    logits = functions.decode_token_targets(params, encoded, *rows, targets, lengths, dropout)[:, 0]
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, batch.targets[:, :, None], axis=-1, mode="clip")[:, :, 0]
     real = jnp.arange(batch.targets.shape[1])[None, :] < batch.target_lengths[:, None]

@@ -49,26 +49,39 @@ def pack_training_inputs(
 
 
 def dispatches(shapes: TrainingShapes, run: TrainingRun, chosen: Sequence[Sequence[int]]) -> list[Dispatch]:
-    """Divides a step's examples into dispatches, in order. Each dispatch takes the smallest rung into which
-    as many of the next examples fit as the rung has rows, so that a long example does not pad the short ones.
+    """Divides a step's examples into dispatches, in order. Each takes as many of the next examples as fit
+    into a rung: the one with the fewest tokens, padding included, for each example.
 
     Args:
         chosen: for each prompt, the indices of its train examples, the shortest first.
     """
     found: list[Dispatch] = []
-    count, start = len(chosen[0]), 0
-    tasks = list(zip(run.tasks, chosen, strict=True))
-    while start < count:
-        for length in shapes.input_lengths:
-            end = start + shapes.rows_at(length)
-            if end > count:
-                continue
-            longest = max(len(task.train[some[end - 1]].input_ids) for task, some in tasks)
-            if shapes.prompt_length + longest <= length:
-                break
+    P = shapes.prompt_length
+    lengths = [
+        [P + len(task.train[index].input_ids) for index in some]
+        for task, some in zip(run.tasks, chosen, strict=True)
+    ]
+    columns = list(zip(*lengths, strict=True))  # the next example of every prompt
+    start = 0
+    while start < len(columns):
+        fitting = {length: _fitting(shapes, length, columns[start:]) for length in shapes.input_lengths}
+        costs = {length: shapes.tokens_at(length) / count for length, count in fitting.items() if count}
+        length = min(costs, key=lambda each: (costs[each], each))
+        end = start + fitting[length]
         found.append((length, [some[start:end] for some in chosen]))
         start = end
     return found
+
+
+def _fitting(shapes: TrainingShapes, length: int, columns: Sequence[Sequence[int]]) -> int:
+    """How many of the next examples of each prompt, by their lengths, fit into a dispatch of this rung."""
+    tokens = count = 0
+    for column in columns[: shapes.rows_at(length)]:
+        tokens += sum(column)
+        if max(column) > length or tokens > shapes.tokens_at(length):
+            break
+        count += 1
+    return count
 
 
 def pack_batch(
@@ -83,17 +96,29 @@ def pack_batch(
 
     Args:
         chosen: for each prompt, the indices of its train examples.
-        length: see `pack_training_inputs`.
+        length: of the rung; the smallest that holds every example if left out.
     """
-    places = [(n, run.tasks[n].train[i]) for n, indices in enumerate(chosen) for i in indices]
-    ids, lengths = pack_training_inputs(vocab_rows, shapes, places, len(places), length)
-    targets, target_lengths = pack_training_targets(
-        [example.target_ids for _, example in places], shapes.target_length
-    )
-    keys = [
-        row_key(run.seed, run.tasks[n].index, step, i) for n, indices in enumerate(chosen) for i in indices
-    ]
-    return TuningBatch(ids, lengths, targets, target_lengths, np.stack(keys))
+    P = shapes.prompt_length
+    if length is None:
+        texts = (run.tasks[n].train[i].input_ids for n, indices in enumerate(chosen) for i in indices)
+        length = shapes.input_length(P + max(map(len, texts)))
+    rows, used = shapes.rows_at(length), 0
+    B = len(chosen) * rows
+    ids, starts, lengths = np.zeros(shapes.tokens_at(length), np.int32), *np.zeros((2, B), np.int32)
+    targets, target_lengths = np.zeros((B, shapes.target_length), np.int32), np.zeros(B, np.int32)
+    keys = np.zeros((B, 2), np.uint32)
+    for n, indices in enumerate(chosen):
+        for row, i in enumerate(indices, start=n * rows):
+            example, first = run.tasks[n].train[i], vocab_rows + n * P
+            whole = (*range(first, first + P), *example.input_ids)
+            ids[used : used + len(whole)] = whole
+            lengths[row] = len(whole)
+            target_lengths[row] = len(example.target_ids)
+            targets[row, : target_lengths[row]] = example.target_ids
+            keys[row] = row_key(run.seed, run.tasks[n].index, step, i)
+            used += len(whole)
+            starts[row + 1 :] = used
+    return TuningBatch(ids, starts, lengths, targets, target_lengths, keys)
 
 
 def pack_training_targets(

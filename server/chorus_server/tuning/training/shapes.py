@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.order import batch_indices
 from chorus_server.tuning.training.run import TrainingRun
 
 ROUNDING = 8
 """Input lengths are multiples of this."""
 WORTH = 0.2
 """A rung must save this share of the padded tokens, because each costs a compile."""
+_FORESEEN = 32
+"""Steps whose batches say how many tokens a dispatch has: hardly any later one has more, and takes fewer rows
+then."""
 _TRIED = 24
 """Most lengths that are considered as rungs, since all pairs of them are tried."""
 
@@ -28,7 +32,8 @@ class TrainingShapes:
         width: D.
         rows_per_prompt: M, rows of each prompt in a micro-batch.
         input_lengths: L of each rung, ascending, prompt and `</s>` included.
-        rows_by_length: rows of each prompt in a dispatch of each rung; each divides M.
+        rows_by_length: most rows of each prompt in a dispatch of each rung.
+        tokens_by_length: tokens of all rows of a dispatch of each rung, at least one row's of each prompt.
         target_length: T.
         evaluation_rows: rows of an evaluation dispatch.
         labels: C, most labels of a task; 0 if no task has any.
@@ -47,12 +52,25 @@ class TrainingShapes:
     label_length: int
     new_tokens: int
     rows_by_length: tuple[int, ...] = ()
+    tokens_by_length: tuple[int, ...] = ()
+
+    def tokens_at(self, length: int) -> int:
+        """Tokens of a dispatch of the rung of this length: of whole rows unless the shapes say otherwise."""
+        if not self.tokens_by_length:
+            return self.prompts * self.rows_at(length) * length
+        return self.tokens_by_length[self.input_lengths.index(length)]
 
     def rows_at(self, length: int) -> int:
-        """Rows of each prompt in a dispatch of the rung of this length."""
+        """Most rows of each prompt in a dispatch of the rung of this length."""
         if not self.rows_by_length:
             return self.rows_per_prompt
         return self.rows_by_length[self.input_lengths.index(length)]
+
+    @property
+    def longest_rung(self) -> TrainingShapes:
+        """The same with the longest rung alone."""
+        ends = (self.input_lengths[-1:], self.rows_by_length[-1:], self.tokens_by_length[-1:])
+        return replace(self, input_lengths=ends[0], rows_by_length=ends[1], tokens_by_length=ends[2])
 
     def input_length(self, longest: int) -> int:
         """The smallest rung that holds an input of `longest` tokens."""
@@ -89,13 +107,15 @@ def shapes_for(
     free = [task for task in run.tasks if not task.labels]
     labels = [ids for task in run.tasks for ids in task.label_ids]
     lengths = _rungs([P + len(example.input_ids) for example in every], rungs)
+    rows = tuple(rows_within(dispatch_tokens, length, M) for length in lengths)
     return TrainingShapes(
         prompts=N,
         prompt_length=P,
         width=run.width,
         rows_per_prompt=M,
         input_lengths=lengths,
-        rows_by_length=tuple(rows_within(dispatch_tokens, length, M) for length in lengths),
+        rows_by_length=rows,
+        tokens_by_length=_tokens_needed(run, lengths, rows),
         target_length=max(len(example.target_ids) for example in every),
         evaluation_rows=evaluation_rows or N * M,
         labels=max((len(task.labels) for task in run.tasks), default=0),
@@ -117,6 +137,27 @@ def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
             break
         best, fewest = list(found), tokens
     return tuple(best)
+
+
+def _tokens_needed(run: TrainingRun, lengths: Sequence[int], rows: Sequence[int]) -> tuple[int, ...]:
+    """Tokens that the longest rows of a rung have together, the most in the first steps of the run."""
+    most = [len(run.tasks) * length for length in lengths]
+    size, P = run.recipe.batch_size, run.recipe.prompt_length
+    for step in range(_FORESEEN):
+        batches = [
+            sorted(
+                (
+                    P + len(task.train[index].input_ids)
+                    for index in batch_indices(run.seed, task.index, step, size, len(task.train))
+                ),
+                reverse=True,
+            )
+            for task in run.tasks
+        ]
+        for place, (length, many) in enumerate(zip(lengths, rows, strict=True)):
+            fitting = ([each for each in batch if each <= length][:many] for batch in batches)
+            most[place] = max(most[place], sum(map(sum, fitting)))
+    return tuple(-(-tokens // ROUNDING) * ROUNDING for tokens in most)
 
 
 def _tokens(inputs: Mapping[int, int], rungs: Sequence[int]) -> int:

@@ -28,10 +28,10 @@ def test_a_training_step_lowers_for_accelerators(platform: str, layout: Layout) 
     N, P, D, M, L, T = 2, 3, config.d_model, 2, 16, 4
     ints = partial(_shape, dtype=jnp.int32)
     batch = TuningBatch(
-        ints(N * M, L), ints(N * M), ints(N * M, T), ints(N * M), _shape(N * M, 2, dtype=jnp.uint32)
+        ints(N * M * L), *(ints(N * M),) * 2, ints(N * M, T), ints(N * M), _shape(N * M, 2, dtype=jnp.uint32)
     )
     sums = TuningSums(_shape(N, P, D), _shape(N), _shape(N))
-    step = jax.jit(partial(accumulate, model.functions, True))
+    step = jax.jit(partial(accumulate, model.functions, L, True))
     exported = export.export(step, platforms=[platform])(
         model.params, _shape(N, P, D), sums, batch, LossConfig(_shape(), _shape())
     )

@@ -162,9 +162,7 @@ class Sizer:
         self.interrupt()
         job = self.job(size)
         shapes = shapes_for(job, evaluation_rows=1)
-        only = replace(
-            shapes, input_lengths=shapes.input_lengths[-1:], labels=0, label_length=0, new_tokens=0
-        )
+        only = replace(shapes.longest_rung, labels=0, label_length=0, new_tokens=0)
         try:
             programs = self._compile(job, only)
         except InvalidInputError:
@@ -177,7 +175,10 @@ class Sizer:
 
     def _measure_training(self, job: TrainingRun, programs: TuningPrograms) -> float:
         shapes, size = programs.shapes, job.micro_batch_size
-        batch = pack_batch(programs.vocab_rows, shapes, job, 0, [[0] * size for _ in job.tasks])
+        # The shortest example fits in any number; what rows hold does not change the time.
+        lengths = [[len(example.input_ids) for example in task.train] for task in job.tasks]
+        rows = [[each.index(min(each))] * size for each in lengths]
+        batch = pack_batch(programs.vocab_rows, shapes, job, 0, rows, shapes.input_lengths[-1])
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
         loss = LossConfig(np.float32(job.recipe.dropout_rate), np.float32(job.recipe.z_loss))
         program = programs.accumulate[shapes.input_lengths[-1]]
@@ -227,8 +228,7 @@ class Sizer:
 
     def _foretold(self, job: TrainingRun) -> float | None:
         """Seconds to score the labels of one row, estimated from its operations and the speed of training."""
-        shapes = shapes_for(job, evaluation_rows=1)
-        only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
+        only = shapes_for(job, evaluation_rows=1).longest_rung
         functions, params = self.base.functions, self.base.params
         for program in table(functions, params, only, dropping=False, training=False):
             if program.name.startswith("score"):
@@ -239,8 +239,7 @@ class Sizer:
 
     def _evaluation_seconds(self, job: TrainingRun, rows: int) -> float:
         self.interrupt()
-        shapes = shapes_for(job, evaluation_rows=rows)
-        only = replace(shapes, input_lengths=shapes.input_lengths[-1:])
+        only = shapes_for(job, evaluation_rows=rows).longest_rung
         programs = self._compile(job, only, training=False)
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
         evaluator = Evaluator(job, programs, lambda ids: "")
