@@ -79,6 +79,25 @@ class Template:
                 )
 
 
+def around_field(
+    rendered: AnyStr, template: Template, fields: Mapping[str, AnyStr], name: str
+) -> tuple[AnyStr, AnyStr, AnyStr]:
+    """What stands before a field in the rendered text, the field, and what stands after it.
+
+    Args:
+        fields: those that the text was rendered from.
+        name: a field that the template uses once.
+    """
+    start = 0
+    for text, field in template.pieces:
+        start += len(text.encode() if isinstance(rendered, bytes) else text)
+        if field == name or field is None:
+            break
+        start += len(fields[field])
+    end = start + len(fields[name])
+    return rendered[:start], rendered[start:end], rendered[end:]
+
+
 def parse_template(text: str) -> Template:
     """Parse a template. The result is cached, so a template is parsed once rather than for every request.
 

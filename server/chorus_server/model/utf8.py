@@ -25,5 +25,10 @@ def first_characters(text: bytes, count: int) -> bytes:
     return text[:end]
 
 
+def last_characters(text: bytes, count: int) -> bytes:
+    """The last characters of a text; the text itself where it has no more."""
+    return text[len(first_characters(text, max(0, characters(text) - count))) :]
+
+
 def _starts(text: bytes) -> int:
     return len(text.translate(None, _LATER_BYTES))

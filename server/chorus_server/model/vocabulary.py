@@ -10,16 +10,17 @@ import codecs
 import hashlib
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sentencepiece
 
 from chorus_server.errors import InputTooLongError, InvalidInputError, InvalidModelError
-from chorus_server.model.utf8 import first_characters
+from chorus_server.model.utf8 import first_characters, last_characters
 
 _SENTINEL = re.compile(r"<extra_id_(\d{1,6})>")
+_SENTINEL_BYTES = re.compile(rb"<extra_id_(\d{1,6})>")
 CONTROL_NAME = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d{1,6}>")
 """Texts that look like a control token. They are spelled out instead of becoming one."""
 _SPACE = "\u2581"
@@ -29,6 +30,10 @@ LONGEST_WORD = 65_536
 """A word of up to this many characters is always encoded at once."""
 
 _CHARACTERS_AN_ID = 8  # English text has about 4.5
+
+
+Side = Literal["left", "right"]
+"""Where a text is cut: at its start or at its end."""
 
 
 class Vocabulary:
@@ -106,7 +111,9 @@ class Vocabulary:
                 start = match.end()
         return ids + self._encode_plain(text[start:])
 
-    def encode_start(self, text: bytes, most: int) -> tuple[list[int], bool]:
+    def encode_start(
+        self, text: bytes, most: int, *, allow_sentinels: bool = False
+    ) -> tuple[list[int], bool]:
         """The first ids of a text in UTF-8, exactly as `encode` gives them, and whether they are all. If not,
         there are more than `most`; a long text is then not encoded whole.
 
@@ -115,6 +122,8 @@ class Vocabulary:
                 begins with a word of `LONGEST_WORD` characters, or with as many characters that are almost
                 all blank.
         """
+        if allow_sentinels:
+            return self._encode_start_with_sentinels(text, most)
         size = _CHARACTERS_AN_ID * (most + 2)
         while len(start := first_characters(text, size)) < len(text):
             ids = self._encode_pieces(start)
@@ -131,10 +140,54 @@ class Vocabulary:
             size *= 4
         return self._encode_plain(text), True
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids. Control ids, sentinels and padding rows have none, and spaces at both ends are
-        removed, like in the reference implementation's decoding without special tokens."""
-        stream = StreamDecoder(self)
+    def encode_around(
+        self,
+        before: bytes,
+        value: bytes,
+        after: bytes,
+        most: int,
+        side: Side,
+        *,
+        allow_sentinels: bool = False,
+    ) -> list[int] | None:
+        """At most `most` ids of three texts joined, by leaving out ids of `value`, at its start or its end.
+
+        They are the ids of the whole text without some. A value of more than `LONGEST_WORD` characters is cut
+        to as many first.
+
+        Args:
+            side: where the value is cut.
+
+        Returns:
+            None if there are too many ids even without the value.
+
+        Raises:
+            InputTooLongError: as `encode_start`, about the two other texts.
+        """
+        if not self.encode_start(before + b" " + after, most, allow_sentinels=allow_sentinels)[1]:
+            return None
+        value = (
+            last_characters(value, LONGEST_WORD) if side == "left" else first_characters(value, LONGEST_WORD)
+        )
+        # The blank before a word is part of its piece, so the value's first piece may begin before it.
+        first, last = len(before.rstrip()), len(before) + len(value)
+        pieces = self._places(before + value + after, allow_sentinels)
+        inside = [
+            place
+            for place, (_, begin, end) in enumerate(pieces)
+            if first <= begin and len(before) < end <= last
+        ]
+        excess = max(0, len(pieces) - most)
+        if excess > len(inside):
+            return None
+        cut = set(inside[:excess] if side == "left" else inside[len(inside) - excess :])
+        return [id for place, (id, _, _) in enumerate(pieces) if place not in cut]
+
+    def decode(self, ids: Iterable[int], *, show_sentinels: bool = False) -> str:
+        """Text of ids. Control ids, padding rows and, unless they are to be shown, sentinels have none, and
+        spaces at both ends are removed, like in the reference implementation's decoding without special
+        tokens."""
+        stream = StreamDecoder(self, show_sentinels)
         return stream.push(ids) + stream.finish()
 
     def piece(self, id: int) -> str:
@@ -188,8 +241,50 @@ class Vocabulary:
         piece: str = self._processor.id_to_piece(id)
         return int(piece[3:-1], 16) if self._processor.is_byte(id) else piece.replace(_SPACE, " ")
 
+    def sentinel_text(self, id: int) -> str | None:
+        """`<extra_id_0>` for that sentinel's id; None for an id that is no sentinel."""
+        inside = next((index for index, own in self._inside.items() if own == id), None)
+        if inside is not None:
+            return f"<extra_id_{inside}>"
+        return self.piece(id) if self._pieces <= id < self.size else None
+
     def _encode_plain(self, text: str | bytes) -> list[int]:
         return self._spell_sentinels(self._encode_pieces(text))
+
+    def _encode_start_with_sentinels(self, text: bytes, most: int) -> tuple[list[int], bool]:
+        ids: list[int] = []
+        for part, _, sentinel in self._parts(text):
+            if len(ids) > most:
+                return ids, False
+            more, whole = self.encode_start(part, most - len(ids))
+            ids += more
+            if not whole:
+                return ids, False
+            ids += () if sentinel is None else (sentinel,)
+        return ids, True
+
+    def _parts(self, text: bytes) -> Iterator[tuple[bytes, int, int | None]]:
+        """The text between sentinels: each part, where it begins, and the sentinel after it."""
+        start = 0
+        for match in _SENTINEL_BYTES.finditer(text):
+            sentinel = self._sentinel_or_none(int(match[1]))
+            if sentinel is not None:
+                yield text[start : match.start()], start, sentinel
+                start = match.end()
+        yield text[start:], start, None
+
+    def _places(self, text: bytes, allow_sentinels: bool) -> list[tuple[int, int, int]]:
+        """Every id with the bytes of the text, from and to, that it stands for."""
+        parts = self._parts(text) if allow_sentinels else [(text, 0, None)]
+        found: list[tuple[int, int, int]] = []
+        for part, start, sentinel in parts:
+            end = start + len(part)
+            for piece in self._processor.encode(part, return_type="proto").pieces:
+                spelled = self._spell_sentinels([piece.id])
+                found += [(id, start + piece.begin, start + piece.end) for id in spelled]
+            if sentinel is not None:
+                found.append((sentinel, end, end + 1))
+        return found
 
     def _encode_pieces(self, text: str | bytes) -> list[int]:
         try:
@@ -243,8 +338,9 @@ class StreamDecoder:
         text; and the first bytes of a character that several byte pieces spell.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, show_sentinels: bool = False) -> None:
         self._vocabulary = vocabulary
+        self._show_sentinels = show_sentinels
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._spaces = ""
         self._started = False
@@ -258,6 +354,11 @@ class StreamDecoder:
         return self._emit(self._bytes.decode(b"", final=True))
 
     def _text(self, token: int) -> str:
+        sentinel = self._vocabulary.sentinel_text(token) if self._show_sentinels else None
+        if sentinel is not None:
+            broken = self._bytes.decode(b"", final=True)
+            self._bytes.reset()
+            return f"{broken} {sentinel}"
         spelling = self._vocabulary.spelling(token)
         if spelling is None:
             return ""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus_server.errors import InvalidInputError, InvalidModelError
-from chorus_server.model.vocabulary import StreamDecoder, Vocabulary
+from chorus_server.model.vocabulary import Side, StreamDecoder, Vocabulary
 
 SENTENCE = "the river was cold and the boat was old so they went home to read a book about the sea"
 
@@ -142,3 +142,44 @@ def test_an_unfinished_character_is_replaced_at_the_end(vocabulary: Vocabulary) 
     stream = StreamDecoder(vocabulary)
     assert stream.push([start]) == ""
     assert stream.finish() == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    "text", ["<extra_id_0> the boat <extra_id_1> sea", "the <extra_id_99>", "<extra_id_7>"]
+)
+def test_sentinels_come_back_where_they_are_shown(vocabulary: Vocabulary, text: str) -> None:
+    ids = vocabulary.encode(text, allow_sentinels=True)
+    assert vocabulary.decode(ids, show_sentinels=True) == text
+    assert "<" not in vocabulary.decode(ids)
+    stream = StreamDecoder(vocabulary, show_sentinels=True)
+    assert "".join([*(stream.push([id]) for id in ids), stream.finish()]) == text
+
+
+@given(
+    words=st.lists(st.sampled_from(SENTENCE.split()), max_size=30),
+    most=st.integers(0, 90),
+    side=st.sampled_from(["left", "right"]),
+    sentinels=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_ids_around_a_field_are_those_of_the_whole_text_without_some(
+    vocabulary: Vocabulary, words: list[str], most: int, side: Side, sentinels: bool
+) -> None:
+    before, value, after = "read: ", " ".join([*words, "<extra_id_3>"]), " about the sea"
+    whole = vocabulary.encode(before + value + after, allow_sentinels=sentinels)
+    parts = before.encode(), value.encode(), after.encode()
+    ids = vocabulary.encode_around(*parts, most, side, allow_sentinels=sentinels)
+    start, end = vocabulary.encode(before), vocabulary.encode(after)
+    if ids is None:
+        assert most < len(start) + len(end)
+        return
+    kept = min(len(whole), most)
+    assert len(ids) == kept and ids[: len(start)] == start and ids[kept - len(end) :] == end
+    cut = whole[len(start) : len(whole) - len(end)]
+    inside = kept - len(start) - len(end)
+    if kept == len(whole):
+        assert ids == whole
+    elif side == "right":
+        assert ids[len(start) : len(start) + inside] == cut[:inside]
+    else:
+        assert ids[len(start) : len(start) + inside] == cut[len(cut) - inside :]
