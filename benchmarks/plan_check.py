@@ -73,7 +73,7 @@ def main() -> None:
     shapes = {name: value for name, value in vars(options).items() if name != "size"}
     found: dict[str, Any] = {}
     for layout in LAYOUTS:
-        wanted = Wanted(layout=layout, **shapes)
+        wanted = Wanted(layout=layout, matrix_dtype=options.dtype, **shapes)
         found[layout] = {"plan": document(plan_devices(config, wanted)), "programs": {}}
         for program in planned_programs(config, wanted, mesh):
             found[layout]["programs"][program.name] = compared = compare(program)

@@ -25,7 +25,7 @@ from chorus_server.api.upkeep import Upkeep
 from chorus_server.embedded import model_source, register_prompts
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.host_prompts import HostPromptTier
-from chorus_server.engine.ladder import PRESETS, ShapeLists, build_ladder, program_count
+from chorus_server.engine.ladder import DEFAULT_PROMPT_ROWS, build_ladder, lists_of, program_count
 from chorus_server.engine.limits import Limits
 from chorus_server.engine.plans import Ladder
 from chorus_server.engine.protocols import Executor
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from chorus_server.engine.executor import CompileWatch
     from chorus_server.engine.memory_plan import MemoryPlan
     from chorus_server.model.checkpoints import LoadedModel
+    from chorus_server.model.config import T5Config
     from chorus_server.model.mesh import DeviceMesh
     from chorus_server.model.vocabulary import Vocabulary
 
@@ -151,17 +152,17 @@ LEAST_LARGEST_TREE = 16
 
 
 def ladder_of(settings: Settings) -> Ladder:
-    """The shapes that are compiled.
+    """The shapes that are compiled; those of a CPU where `auto` has not chosen yet.
 
     Raises:
         InvalidInputError: a shape is not valid, or there are too many shapes. The error names the setting.
     """
-    preset = PRESETS[settings.shapes]
-    lists = ShapeLists(
-        settings.input_lengths or preset.input_lengths,
-        settings.batch_rows or preset.batch_rows,
-        settings.blocks or preset.blocks,
-        settings.score_buckets or preset.score_buckets,
+    lists = lists_of(
+        settings.shapes,
+        settings.input_lengths,
+        settings.batch_rows,
+        settings.blocks,
+        settings.score_buckets,
     )
     ladder = build_ladder(*lists)
     if settings.score_buckets and max(ladder.tree_sizes) < LEAST_LARGEST_TREE:
@@ -241,9 +242,14 @@ def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: Memor
 
 
 def load(settings: Settings, say: Say) -> LoadedModel:
-    """Load the base model. Raises InvalidModelError, also when the model has no vocabulary."""
+    """Load the base model. Raises InvalidModelError, also when the model has no vocabulary, and
+    InvalidInputError if its weights do not fit the devices."""
+    import jax
+
+    from chorus_server.engine.memory_plan import device_limit
     from chorus_server.model.checkpoints import load_model
     from chorus_server.model.fused_attention import choose_attention
+    from chorus_server.shapes import Deployment
 
     dtype, mesh = compute_dtype(settings), mesh_of(settings)
     matrix_dtype, why = matrix_dtype_of(settings)
@@ -257,6 +263,10 @@ def load(settings: Settings, say: Say) -> LoadedModel:
             tenths.add(tenth)
             say(f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
 
+    def accept(config: T5Config) -> None:
+        limit = settings.memory_limit_bytes or device_limit(mesh)
+        Deployment(config, jax.default_backend(), limit, dtype, matrix_dtype, mesh).check_weights()
+
     source = model_source(settings.model)
     loaded = load_model(
         source,
@@ -265,6 +275,7 @@ def load(settings: Settings, say: Say) -> LoadedModel:
         matrix_dtype=matrix_dtype,
         mesh=mesh,
         progress=progress,
+        accept=accept,
     )
     if loaded.vocabulary is None:
         raise InvalidModelError(
@@ -285,12 +296,15 @@ def mesh_of(settings: Settings) -> DeviceMesh | None:
     """
     if settings.data_devices * settings.model_devices == 1:
         return None
+    import jax
+
     from chorus_server.engine.executor.places import Places
     from chorus_server.model.mesh import device_mesh
 
     mesh = device_mesh(settings.data_devices, settings.model_devices)
-    for shape in set(ladder_of(settings).blocks):
-        Places(mesh).state(shape, 0)
+    if settings.shapes != "auto" or settings.blocks or jax.default_backend() == "cpu":
+        for shape in set(ladder_of(settings).blocks):  # what `auto` chooses divides
+            Places(mesh).state(shape, 0)
     return mesh
 
 
@@ -298,19 +312,24 @@ def start_engine(
     app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
 ) -> tuple[Serving, Compiled, MemoryPlan]:
     """Plan memory, compile, start. Raises InvalidInputError if the plan does not fit the device."""
+    import jax
+
     from chorus_server.engine.executor import KeptPrograms, build_executor
-    from chorus_server.engine.memory_plan import device_limit, plan_memory
+    from chorus_server.engine.memory_plan import device_limit
+    from chorus_server.shapes import Deployment, cost_table, shapes_of
 
     settings, vocabulary = app.settings, loaded.vocabulary
     assert vocabulary is not None
-    ladder = ladder_of(settings)
-    model = loaded.model
-    config = engine_config(settings, model.config.eos_id)
-    host = HostPromptTier(config.host_prompt_bytes, config.compute_dtype)
-    limit = settings.memory_limit_bytes or device_limit(model.mesh)
-    arithmetic = plan_memory(
-        model.config, ladder, settings.prompt_rows, model.dtype, limit, model.mesh, model.matrix_dtype
+    model, limit = loaded.model, settings.memory_limit_bytes or device_limit(loaded.model.mesh)
+    deployment = Deployment(
+        model.config, jax.default_backend(), limit, model.dtype, model.matrix_dtype, model.mesh
     )
+    shapes = shapes_of(settings, deployment)
+    settings = settings.model_copy(update=shapes.settings)
+    ladder, config = ladder_of(settings), engine_config(settings, model.config.eos_id)
+    host = HostPromptTier(config.host_prompt_bytes, config.compute_dtype)
+    arithmetic = deployment.plan(ladder, shapes.prompt_rows)
+    say(cost_table(shapes, arithmetic))
     say("memory plan\n" + arithmetic.table())
     kept = KeptPrograms(compile_cache(settings), say)
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
@@ -326,7 +345,7 @@ def start_engine(
     executor, plan = build_executor(
         model,
         ladder,
-        settings.prompt_rows,
+        shapes.prompt_rows,
         host,
         memory_limit_bytes=limit,
         watch=watch,
@@ -386,11 +405,12 @@ def check_compile_time(compiled: Compiled, done: int) -> None:
 def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
     """The settings that concern the engine."""
     largest = max(rows * length for rows, length in ladder_of(settings).input_buckets)
+    tokens = settings.decode_tokens_per_dispatch or EngineConfig().decode_tokens_per_dispatch
     return EngineConfig(
         max_queued_requests=settings.max_queued_requests,
         # Every compiled shape may run.
         prefill_token_budget=max(EngineConfig().prefill_token_budget, largest),
-        decode_tokens_per_dispatch=settings.decode_tokens_per_dispatch,
+        decode_tokens_per_dispatch=tokens,
         step_timeout_seconds=settings.step_timeout_seconds or None,
         batch_invariant=settings.batch_invariant,
         background_share=settings.tuning_share,
@@ -438,7 +458,7 @@ def base_info(settings: Settings, loaded: LoadedModel) -> BaseModelInfo:
             loaded.fingerprint, dtype, matrix_dtype, version("jaxlib"), ladder_of(settings)
         ),
         layout=loaded.model.layout,
-        prompt_rows=settings.prompt_rows,
+        prompt_rows=settings.prompt_rows or DEFAULT_PROMPT_ROWS,
         embeddings=embeddings_of(loaded),
     )
 

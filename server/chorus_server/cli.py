@@ -4,7 +4,7 @@ runs."""
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -24,6 +24,7 @@ from chorus_server.settings import (
     title_of,
     variable_of,
 )
+from chorus_server.settings.values import written
 from prompts_store.errors import StoreError
 
 _HELP = """Serve one frozen T5 and its soft prompts over HTTP.
@@ -90,11 +91,6 @@ def shown_default(field: FieldInfo) -> str:
     if isinstance(value, tuple):
         return written(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def written(value: Iterable[Any]) -> str:
-    """A list of numbers or shapes in command-line form."""
-    return ",".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
 
 
 def _metavar(field: FieldInfo) -> str:

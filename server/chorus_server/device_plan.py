@@ -18,6 +18,7 @@ from chorus_server.model.config import T5Config
 from chorus_server.model.layout import Layout
 from chorus_server.model.mesh import DeviceMesh, abstract_mesh
 from chorus_server.model.t5 import build
+from chorus_server.shapes import Shapes
 from chorus_server.tuning.training.programs import table
 from chorus_server.tuning.training.shapes import TrainingShapes
 
@@ -31,18 +32,22 @@ class Wanted:
 
     Attributes:
         devices: in all. `data_devices` groups share the rows; the devices of one group share the tensors.
-        dtype: `float32` or `bfloat16`.
+        dtype: `float32` or `bfloat16`, of everything but matrices.
+        matrix_dtype: the same, of the matrices.
         slots: of one block; each holds `input_tokens` and `new_tokens`.
         batch_rows: rows of a prefill step.
         prompt_rows: rows of the device table.
         tuning_prompts: how many train together; 0 means no training. On several devices nothing trains.
         tuning_rows: rows of each prompt in a micro-batch.
         prompt_length: rows of a prompt that is trained.
+        ladder: what a server would compile, where its shapes were chosen; None is one block and one prefill
+            step of these sizes.
     """
 
     devices: int
     data_devices: int
     dtype: str
+    matrix_dtype: str
     layout: Layout
     slots: int
     input_tokens: int
@@ -52,6 +57,18 @@ class Wanted:
     tuning_prompts: int
     tuning_rows: int
     prompt_length: int
+    ladder: Ladder | None = None
+
+    @property
+    def mesh(self) -> DeviceMesh:
+        """The devices, without devices. Raises InvalidInputError if the groups do not divide them."""
+        if self.devices % self.data_devices:
+            raise InvalidInputError(
+                f"{self.data_devices} data devices do not divide {self.devices} devices: a group would be "
+                "smaller than the others",
+                field="data_devices",
+            )
+        return abstract_mesh(self.data_devices, self.devices // self.data_devices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +122,9 @@ def plan_devices(config: T5Config, wanted: Wanted) -> DevicePlan:
         InvalidInputError: the numbers of devices do not divide the model, the slots or each other; names the
             setting.
     """
-    if wanted.devices % wanted.data_devices:
-        raise InvalidInputError(
-            f"{wanted.data_devices} data devices do not divide {wanted.devices} devices: a group would be "
-            "smaller than the others",
-            field="data_devices",
-        )
     if wanted.devices > 1:
         wanted = replace(wanted, tuning_prompts=0)
-    mesh = abstract_mesh(wanted.data_devices, wanted.devices // wanted.data_devices)
+    mesh = wanted.mesh
     every = planned_programs(config, wanted, mesh)
     stepping = [each.arguments for each in every if each.name == "tuning apply"]
     kept = _backward_bytes(config, wanted, mesh) + tree_bytes(stepping) if stepping else 0
@@ -121,11 +132,19 @@ def plan_devices(config: T5Config, wanted: Wanted) -> DevicePlan:
         config=config,
         wanted=wanted,
         model_devices=mesh.model,
-        memory=plan_memory(config, _ladder(wanted), wanted.prompt_rows, wanted.dtype, 0, mesh),
+        memory=plan_memory(
+            config, _ladder(wanted), wanted.prompt_rows, wanted.dtype, 0, mesh, wanted.matrix_dtype
+        ),
         logits=wanted.slots // mesh.data * config.padded_vocab_size * 4,
         training=kept,
         step=decode_step_bytes(
-            config, wanted.dtype, wanted.slots, wanted.input_tokens, wanted.new_tokens - 1, mesh
+            config,
+            wanted.dtype,
+            wanted.slots,
+            wanted.input_tokens,
+            wanted.new_tokens - 1,
+            mesh,
+            wanted.matrix_dtype,
         ),
         programs={each.name: program_bytes(each) for each in every},
     )
@@ -137,12 +156,27 @@ def planned_programs(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> list
     Raises:
         InvalidInputError: the mesh does not divide the model or the slots; names the setting.
     """
-    model = build(config, wanted.layout, wanted.dtype, mesh)
+    model = build(config, wanted.layout, wanted.dtype, mesh, wanted.matrix_dtype)
     every = [*programs(model_spec(model, wanted.prompt_rows), _ladder(wanted))]
     if wanted.tuning_prompts:
         training = table(model.functions, model.params, _tuning_shapes(config, wanted), dropping=True)
         every += [replace(each, name=f"tuning {each.name}") for each in training]
     return every
+
+
+def wanted_of(shapes: Shapes, wanted: Wanted) -> Wanted:
+    """The same with these shapes; a decode step is one of the block whose step moves most."""
+    ladder = shapes.ladder
+    block = max(ladder.blocks, key=lambda each: each.slots * (each.input_length + each.new_tokens))
+    return replace(
+        wanted,
+        slots=block.slots,
+        input_tokens=block.input_length,
+        new_tokens=block.new_tokens,
+        batch_rows=ladder.max_rows,
+        prompt_rows=shapes.prompt_rows,
+        ladder=ladder,
+    )
 
 
 def document(plan: DevicePlan) -> dict[str, Any]:
@@ -152,7 +186,7 @@ def document(plan: DevicePlan) -> dict[str, Any]:
         "name": plan.config.name,
         "devices": wanted.devices,
         "mesh": {"data": wanted.data_devices, "model": plan.model_devices},
-        "shapes": {k: v for k, v in asdict(wanted).items() if k not in ("devices", "data_devices")},
+        "shapes": {k: v for k, v in asdict(wanted).items() if k not in ("devices", "data_devices", "ladder")},
         "device_bytes": {use.split(" (")[0].replace(" ", "_"): count for use, count in plan.uses()},
         "decode_step_bytes": {**asdict(plan.step), "total": plan.step.total},
         "programs": {name: asdict(each) for name, each in plan.programs.items()},
@@ -160,6 +194,8 @@ def document(plan: DevicePlan) -> dict[str, Any]:
 
 
 def _ladder(wanted: Wanted) -> Ladder:
+    if wanted.ladder is not None:
+        return wanted.ladder
     block = BlockShape(wanted.input_tokens, wanted.new_tokens, wanted.slots)
     return Ladder(((wanted.batch_rows, wanted.input_tokens),), (block,), (_TARGETS,))
 

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from chorus_server.cli import shown_default, written
+from chorus_server.cli import shown_default
 from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
 from chorus_server.settings import GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
+from chorus_server.settings.values import written
 from chorus_server.tuning.document.data import DataDocument, DataSource
 from chorus_server.tuning.document.fields import DocumentModel
 from chorus_server.tuning.document.job import JobDocument
@@ -35,7 +36,7 @@ operator_key_file = "/etc/chorus/operator-key"
 
 [engine]
 model = "google/flan-t5-small"
-shapes = "medium"
+shapes = "small"
 
 [store]
 data_dir = "/var/lib/chorus"
@@ -50,7 +51,7 @@ CHANGE_FIRST = {
     "data_dir": "It holds everything that must last: put it on a disk that is backed up.",
     "http_host": "By default only this machine reaches the server; any other address needs a key.",
     "operator_key_file": "A file of one line, 16 characters or more: the key that makes tenants and keys.",
-    "shapes": "Short inputs start sooner with `small`; an accelerator serves more at once with `large`.",
+    "shapes": "Short inputs start sooner with `small`; on a GPU or TPU `auto` fills the device.",
     "prompt_rows": "All prompts in use at once should fit: tasks in use times the rows of a prompt.",
     "tuning_share": "Tuning runs only when no request waits; give it a share if jobs must go on under load.",
     "drain_seconds": "Keep it below the time after which your supervisor kills the process.",

@@ -80,7 +80,7 @@ def serve_tuning(
         loaded,
         serving.base.embeddings,
         memory_room=plan.room,
-        max_prompt_rows=longest_prompt(services.settings, limits),
+        max_prompt_rows=longest_prompt(serving.base.prompt_rows, limits),
         max_label_tokens=limits.max_target_tokens,
     )
     service = TuningService(

@@ -160,6 +160,7 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
     """
     from chorus_server.api.services import longest_prompt
     from chorus_server.app import embeddings_of, ladder_of
+    from chorus_server.engine.ladder import DEFAULT_PROMPT_ROWS
     from chorus_server.engine.limits import Limits
     from chorus_server.engine.memory_plan import device_limit
     from chorus_server.tuning_wiring import tuning_base
@@ -181,7 +182,7 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
         loaded,
         embeddings_of(loaded),
         memory_room=room,
-        max_prompt_rows=longest_prompt(settings, limits),
+        max_prompt_rows=longest_prompt(settings.prompt_rows or DEFAULT_PROMPT_ROWS, limits),
         max_label_tokens=limits.max_target_tokens,
     )
 

@@ -18,6 +18,7 @@ from chorus_server.app import (
     close_app,
     engine_config,
     ladder_of,
+    load,
     mesh_of,
 )
 from chorus_server.engine.config import EngineConfig
@@ -90,7 +91,7 @@ def test_shapes_are_those_of_the_preset_but_for_the_lists_that_are_given() -> No
     few = Settings(shapes="large", batch_rows=(2,), score_buckets=((3, 16),))
     large = PRESETS["large"]
     assert ladder_of(few) == build_ladder(large.input_lengths, (2,), large.blocks, ((3, 16),))
-    assert set(get_args(Settings.model_fields["shapes"].annotation)) == set(PRESETS)
+    assert set(get_args(Settings.model_fields["shapes"].annotation)) == {"auto", *PRESETS}
 
 
 def test_score_buckets_of_labels_and_tokens_are_refused_with_their_new_meaning() -> None:
@@ -128,6 +129,24 @@ def test_the_settings_defaults_are_the_engines() -> None:
         "step_timeout_seconds",
     ):
         assert getattr(config, name) == getattr(default, name), name
+
+
+def test_slots_are_checked_before_loading_only_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chorus_server.model.mesh.device_mesh", abstract_mesh)
+    with pytest.raises(InvalidInputError, match="does not divide the"):
+        mesh_of(Settings(model="x", data_devices=3))  # a CPU: the slots are those of `medium`
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert mesh_of(Settings(model="x", data_devices=3)) is not None  # `auto` will choose multiples of 3
+    with pytest.raises(InvalidInputError, match="does not divide the"):
+        mesh_of(Settings(model="x", data_devices=3, shapes="medium"))
+
+
+def test_a_model_too_large_for_its_device_is_refused_before_it_is_read() -> None:
+    said: list[str] = []
+    with pytest.raises(InvalidInputError, match=r"The weights of .* take") as caught:
+        load(Settings(memory_limit_bytes=1_000_000), said.append)
+    assert caught.value.code == "memory_plan"
+    assert not [line for line in said if "MiB" in line]  # nothing was read
 
 
 def test_the_ready_line_tells_what_compiling_cost() -> None:

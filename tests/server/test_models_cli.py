@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from click.testing import CliRunner
 from chorus_server.engine.memory_plan import weight_bytes
 from chorus_server.engine.step_bytes import decode_step_bytes
 from chorus_server.model.config import named_config
+from chorus_server.model.matrix_types import choose_matrix_dtype, processor_flags
 from chorus_server.model.mesh import abstract_mesh
-from chorus_server.model.parameters import parameter_count
+from chorus_server.model.parameters import is_matrix, parameter_count, parameter_shapes
 from chorus_server.models_cli import models
 
 XXL = ["plan", "--size", "xxl", "--devices", "8", "--dtype", "bf16", "--slots", "64"]
@@ -69,6 +71,40 @@ def test_a_step_moves_what_is_there_not_what_there_is_room_for() -> None:
     assert weight_bytes(config, 4, mesh) < weight_bytes(config, 4) / 3.9
 
 
+def test_a_platform_shows_what_a_server_would_choose() -> None:
+    found = _json("plan", "--size", "xxl", "--platform", "gpu", "--device-memory", "60")
+    assert found["settings"]["blocks"] == [[256, 64, 48], [512, 256, 24]]
+    assert found["shapes"]["slots"] == 24 and found["shapes"]["batch_rows"] == 8
+    costs = {each["setting"]: each for each in found["costs"]}
+    served = [name for name in found["programs"] if not name.startswith("tuning")]
+    assert sum(each["programs"] for each in costs.values()) == len(served) == 30
+    device = found["device_bytes"]
+    assert costs["blocks"]["bytes"] == device["encoder_memory"] + device["slots"]
+    assert costs["prompt_rows"]["bytes"] == device["prompt_rows"] == 65_536 * 4096 * 2
+    card = ("plan", "--size", "xxl", "--device-memory")
+    spread = _json(*card, "16", "--platform", "tpu", "--devices", "8", "--data-devices", "2")
+    assert spread["settings"]["blocks"] == [[256, 64, 112], [512, 256, 48]]
+    given = _json(*card, "60", "--platform", "gpu", "--prompt-rows", "100")
+    assert given["settings"]["prompt_rows"] == 100
+    shown = CliRunner().invoke(models, ["plan", "--size", "small", "--platform", "cpu"])
+    assert shown.exit_code == 0 and "medium, chosen for cpu" in shown.output, shown.output
+
+
+def test_matrices_count_in_their_own_type() -> None:
+    wide, narrow = (
+        _json("plan", "--size", "base", "--dtype", "f32", "--matrix-dtype", each) for each in ("f32", "bf16")
+    )
+    sizes = parameter_shapes(named_config("base"))
+    matrices = sum(math.prod(shape) for name, shape in sizes.items() if is_matrix(name))
+    assert wide["device_bytes"]["weights"] - narrow["device_bytes"]["weights"] == 2 * matrices
+    assert narrow["decode_step_bytes"]["weights"] < 0.51 * wide["decode_step_bytes"]["weights"]
+    assert narrow["shapes"]["matrix_dtype"] == "bfloat16"
+    # On a CPU the default is what its processor gets, elsewhere the compute type.
+    chosen = choose_matrix_dtype("auto", "float32", "cpu", processor_flags())[0]
+    cpu = _json("plan", "--size", "base", "--platform", "cpu")["shapes"]
+    assert (cpu["dtype"], cpu["matrix_dtype"]) == ("float32", chosen)
+
+
 def test_the_table_is_for_people() -> None:
     result = CliRunner().invoke(models, [*XXL, "--bandwidth", "3350"])
     assert result.exit_code == 0, result.output
@@ -90,6 +126,15 @@ def test_the_table_is_for_people() -> None:
         (["--size", "base", "--devices", "6", "--data-devices", "4"], "4 data devices do not divide 6"),
         (["--size", "base", "--devices", "2", "--data-devices", "2", "--slots", "3"], "3 slots of block"),
         ([], "either MODEL or --size"),
+        (["--size", "xxl", "--platform", "gpu"], "--platform gpu needs --device-memory"),
+        (["--size", "xxl", "--device-memory", "60"], "--device-memory needs --platform"),
+        (
+            ["--size", "xxl", "--platform", "tpu", "--device-memory", "16", "--slots", "4"],
+            "leave out --slots",
+        ),
+        (["--size", "xxl", "--platform", "tpu", "--device-memory", "16"], "weights takes 21,239.0 MiB"),
+        (["--size", "base", "--platform", "cpu", "--devices", "3", "--data-devices", "3"], "16 slots"),
+        (["--size", "xxl", "--platform", "metal"], "'cpu', 'gpu', 'tpu'"),
         (["--size", "small", "small"], "either MODEL or --size"),
     ],
 )

@@ -137,7 +137,8 @@ class Services:
 
     def max_prompt_rows(self) -> int:
         """The longest prompt that can be used."""
-        return longest_prompt(self.settings, self._served().limits)
+        served = self._served()
+        return longest_prompt(served.base.prompt_rows, served.limits)
 
     async def save_and_see(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of the store that changes tenants or keys; this process goes by it from now on."""
@@ -156,10 +157,10 @@ class Services:
         return self.serving
 
 
-def longest_prompt(settings: Settings, limits: Limits) -> int:
+def longest_prompt(table_rows: int, limits: Limits) -> int:
     """Rows of the longest prompt that can be used: it fits the table, and leaves room for one token and
     `</s>`."""
-    return max(1, min(limits.max_input_tokens - 2, settings.prompt_rows))
+    return max(1, min(limits.max_input_tokens - 2, table_rows))
 
 
 def services_of(request: Request) -> Services:

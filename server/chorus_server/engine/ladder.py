@@ -33,7 +33,28 @@ PRESETS: Mapping[str, ShapeLists] = {
 }
 """Lists by the names that the setting `shapes` has for them."""
 
+DEFAULT_PROMPT_ROWS = 8192
+"""Rows of the prompt table where nothing says otherwise, and the fewest that `auto` chooses."""
+
 _MEDIUM = PRESETS["medium"]
+
+
+def lists_of(
+    shapes: str,
+    input_lengths: Sequence[int] | None = None,
+    batch_rows: Sequence[int] | None = None,
+    blocks: Sequence[Sequence[int]] | None = None,
+    score_buckets: Sequence[Sequence[int]] | None = None,
+) -> ShapeLists:
+    """The lists of a preset, but for those that are given. For `auto` they are those of `medium`, which it
+    chooses on a CPU; whatever it chooses elsewhere has their longest input, most new tokens and targets."""
+    preset = PRESETS["medium" if shapes == "auto" else shapes]
+    return ShapeLists(
+        input_lengths or preset.input_lengths,
+        batch_rows or preset.batch_rows,
+        blocks or preset.blocks,
+        score_buckets or preset.score_buckets,
+    )
 
 
 def build_ladder(
@@ -77,14 +98,21 @@ def build_ladder(
     return Ladder(tuple((rows, length) for length, rows in buckets), shapes, trees, rows_per_load)
 
 
+def program_counts(ladder: Ladder) -> dict[str, int]:
+    """How many programs a start compiles, by the setting that each belongs to."""
+    return {
+        "batch_rows": sum(len(ladder.token_counts(bucket)) for bucket in ladder.input_buckets),
+        "score_buckets": sum(len(ladder.score_lengths(bucket)) for bucket in set(ladder.score_buckets)),
+        # For each shape: admit, and decode in each mode.
+        "blocks": len(set(ladder.blocks)) * (1 + len(get_args(BlockMode))),
+        # An empty state, and rows to load.
+        "prompt_rows": 2,
+    }
+
+
 def program_count(ladder: Ladder) -> int:
-    """How many programs a start compiles: the length of `executor.programs.programs`, without needing a
-    model."""
-    shapes = set(ladder.blocks)
-    encoders = sum(len(ladder.token_counts(bucket)) for bucket in ladder.input_buckets)
-    scores = sum(len(ladder.score_lengths(bucket)) for bucket in set(ladder.score_buckets))
-    # For each block shape: admit, and decode in each mode. Beside them: an empty state, and rows to load.
-    return 2 + encoders + scores + len(shapes) * (1 + len(get_args(BlockMode)))
+    """How many that is: the length of `executor.programs.programs`, without needing a model."""
+    return sum(program_counts(ladder).values())
 
 
 def tiny_ladder() -> Ladder:

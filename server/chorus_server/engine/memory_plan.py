@@ -126,8 +126,7 @@ def plan_memory(
     position = 2 * config.num_decoder_layers * config.num_heads * config.d_kv * size
     small = sum(b.slots * _slot_bytes(b.new_tokens) for b in ladder.blocks)
     return MemoryPlan(
-        weights=weight_bytes(config, matrix, mesh, is_matrix)
-        + weight_bytes(config, size, mesh, lambda name: not is_matrix(name)),
+        weights=model_bytes(config, size, matrix, mesh),
         prompt_rows=prompt_rows * config.d_model * size // model,
         encoder_memory=sum(b.slots * b.input_length for b in ladder.blocks) * position // (data * model),
         tokens=ladder.max_tokens * position // model,
@@ -156,6 +155,12 @@ def weight_bytes(
     return total
 
 
+def model_bytes(config: T5Config, size: int, matrix_size: int, mesh: DeviceMesh | None = None) -> int:
+    """Bytes of the weights on one device: `matrix_size` for each value of a matrix, `size` for any other."""
+    others = weight_bytes(config, size, mesh, lambda name: not is_matrix(name))
+    return weight_bytes(config, matrix_size, mesh, is_matrix) + others
+
+
 def _slot_bytes(new_tokens: int) -> int:
     """What a slot has besides keys and values: flags, settings, memory length, beams. Every device has a
     copy."""
@@ -175,7 +180,11 @@ def _activations(config: T5Config, T: int, B: int, L: int, size: int, model: int
     return 2 * T * config.d_model * size + max(attention, wide) // model
 
 
-def device_limit(mesh: DeviceMesh | None = None, share: float = 0.9) -> int:
+DEVICE_SHARE = 0.9
+"""Part of a device's memory that the server plans with."""
+
+
+def device_limit(mesh: DeviceMesh | None = None, share: float = DEVICE_SHARE) -> int:
     """Bytes of one device that may be used: this share of what it reports. On a CPU it is a share of the
     host's memory within its control group's limit, which simulated devices divide among themselves."""
     stats = jax.devices()[0].memory_stats() or {}

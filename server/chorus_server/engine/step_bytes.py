@@ -10,6 +10,7 @@ import numpy as np
 from chorus_server.engine.memory_plan import weight_bytes
 from chorus_server.model.config import T5Config
 from chorus_server.model.mesh import DeviceMesh
+from chorus_server.model.parameters import is_matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ def decode_step_bytes(
     input_tokens: float,
     tokens_so_far: float,
     mesh: DeviceMesh | None = None,
+    matrix_dtype: Any = None,
 ) -> StepBytes:
     """The bytes of one step with `slots` slots in use.
 
@@ -52,13 +54,17 @@ def decode_step_bytes(
         input_tokens: mean number of encoder positions of an input.
         tokens_so_far: mean number of decoder positions before the step.
         mesh: the devices that share the model; slots are shared over its data axis.
+        matrix_dtype: dtype of the model's matrices; None means `dtype`.
     """
     size = np.dtype(dtype).itemsize
+    matrix = size if matrix_dtype is None else np.dtype(matrix_dtype).itemsize
     data, model = (mesh.data, mesh.model) if mesh else (1, 1)
     own = slots / data
     position = 2 * config.num_decoder_layers * config.num_heads * config.d_kv * size / model
     return StepBytes(
-        weights=weight_bytes(config, size, mesh, _in_a_step) + _tied_head(config, size, model),
+        weights=weight_bytes(config, matrix, mesh, lambda name: _in_a_step(name) and is_matrix(name))
+        + weight_bytes(config, size, mesh, lambda name: _in_a_step(name) and not is_matrix(name))
+        + _tied_head(config, size, model),
         encoder_memory=round(own * input_tokens * position),
         self_attention=round(own * (tokens_so_far + 1) * position),
         logits=round(own * config.padded_vocab_size * 4),

@@ -50,14 +50,19 @@ class EngineSettings(SettingsGroup):
         ge=1,
         description="Device memory that may be used; by default nine tenths of what the device has.",
     )
-    prompt_rows: int = Field(8192, ge=1, description="Rows of the device-resident prompt table.")
+    prompt_rows: int | None = Field(
+        None,
+        ge=1,
+        description="Rows of the device-resident prompt table. By default 8192, or what `auto` chooses.",
+    )
     host_prompts_bytes: int = Field(
         512 * MIB, ge=0, description="Prompt values kept in host memory, in bytes."
     )
-    shapes: Literal["small", "medium", "large"] = Field(
-        "medium",
+    shapes: Literal["auto", "small", "medium", "large"] = Field(
+        "auto",
         description="Shapes that are compiled: `small` for inputs of up to 256 tokens, which is ready "
-        "soonest; `medium` for up to 512; `large` with more rows and slots, for an accelerator.",
+        "soonest; `medium` for up to 512; `large` with more rows and slots. `auto` is `medium` on a CPU; on "
+        "a GPU or TPU it chooses rows and slots by device memory and model. The start prints them.",
     )
     input_lengths: NumberList | None = Field(
         None,
@@ -84,11 +89,11 @@ class EngineSettings(SettingsGroup):
         description="Use one compiled shape for each input length, so that load cannot change an answer's "
         "rounding.",
     )
-    decode_tokens_per_dispatch: int = Field(
-        4,
+    decode_tokens_per_dispatch: int | None = Field(
+        None,
         ge=1,
         description="Tokens decoded in one device step for each sequence: more is faster, but answers "
-        "arrive later.",
+        "arrive later. By default 4, or what `auto` chooses.",
     )
     step_timeout_seconds: float = Field(
         120.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,11 @@ YEAR_SECONDS = 31_536_000
 """The longest time that any setting may give: clocks and locks cannot wait for ever longer."""
 
 _LARGEST = 2**53
+
+
+def written(value: Iterable[Any]) -> str:
+    """A list of numbers or shapes in command-line form."""
+    return ",".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
 
 
 def _numbers(value: Any) -> Any:

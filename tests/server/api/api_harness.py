@@ -24,6 +24,7 @@ from chorus_server.connections.registry import ConnectionLimits
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.fake_executor import TINY_LADDER, FakeExecutor
 from chorus_server.engine.host_prompts import HostPromptTier
+from chorus_server.engine.ladder import DEFAULT_PROMPT_ROWS
 from chorus_server.engine.plans import Ladder, StepPlan
 from chorus_server.errors import EngineDeadError
 from chorus_server.jobs.feeds import FeedLimits, Pause
@@ -135,7 +136,7 @@ class ApiServer:
             matrix_dtype="float32",
             system_fingerprint="fp_0123456789abcdef",
             layout="unrolled",
-            prompt_rows=64,
+            prompt_rows=DEFAULT_PROMPT_ROWS,
             embeddings=lambda: self.table,
         )
 

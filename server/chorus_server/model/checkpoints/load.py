@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from chorus_server.model.checkpoints.fingerprint_cache import cached_fingerprint
 from chorus_server.model.checkpoints.opening import OpenOptions, open_checkpoint
 from chorus_server.model.checkpoints.reader import CheckpointReader, WeightSharding
 from chorus_server.model.checkpoints.tensors import TensorProgress, target_dtype
+from chorus_server.model.config import T5Config
 from chorus_server.model.fingerprint import Fingerprinter
 from chorus_server.model.layout import Layout
 from chorus_server.model.mesh import DeviceMesh, check_division
@@ -47,6 +48,7 @@ def load_model(
     mesh: DeviceMesh | None = None,
     progress: TensorProgress | None = None,
     options: OpenOptions | None = None,
+    accept: Callable[[T5Config], None] = lambda config: None,
 ) -> LoadedModel:
     """Load a base model, tensor by tensor, straight into its dtype and sharding.
 
@@ -57,6 +59,7 @@ def load_model(
         sharding, mesh: as in `chorus_server.model.t5.assemble`.
         progress: called after each tensor.
         options: facts that the source does not give.
+        accept: called with what the model looks like before a tensor is read; may raise.
 
     Raises:
         InvalidModelError: there is nothing to load, or a tensor is wrong, missing, extra or misshapen; names
@@ -68,6 +71,7 @@ def load_model(
     if mesh is not None:
         check_division(reader.config, mesh.model)
         sharding = sharding or mesh.weight
+    accept(reader.config)
     fingerprint = reader.fingerprint or cached_fingerprint(reader)
     collector = Fingerprinter(reader.config)
     tensors: Iterable[tuple[str, Any]]
