@@ -17,6 +17,8 @@ from prompts_store.records import LEAST_TEMPERATURE, MOST_TEMPERATURE
 HOLD = 1.0
 _ROUNDS = 200
 _STILL = 1e-6
+_ENOUGH = 1e-4
+"""Where rounds of both end: a change of a ten-thousandth of a nat is of no use to anybody."""
 _FAR = 2.0
 
 Scores = Sequence[Sequence[float]]
@@ -63,7 +65,7 @@ def fit(scores: Scores, truth: Sequence[int], *, with_prior: bool = False) -> Sc
         if not with_prior:
             break
         _shift(shifted, right, scale, offsets)
-        if max(abs(now - then) for now, then in zip([scale, *offsets], before, strict=True)) < _STILL:
+        if max(abs(now - then) for now, then in zip([scale, *offsets], before, strict=True)) < _ENOUGH:
             break
     if not with_prior:
         return Scaling(1 / scale)

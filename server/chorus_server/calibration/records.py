@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from chorus_server.calibration.fitting import Scores, fit
 from chorus_server.calibration.measuring import Measures, measure_held_out, measure_raw
 from prompts_store.records import LEAST_CALIBRATION_ROWS, FittedCalibration
+
+T = TypeVar("T")
 
 MOST_ROWS = 2_000
 """Of more rows, so many are taken, evenly spaced: they give one number or a few, and time is better spent."""
@@ -37,8 +39,7 @@ def calibration_of(
     ]
     if len(pairs) < LEAST_CALIBRATION_ROWS:
         return None
-    step = max(1.0, len(pairs) / MOST_ROWS)
-    taken = [pairs[int(n * step)] for n in range(min(len(pairs), MOST_ROWS))]
+    taken = spread(pairs, MOST_ROWS)
     known, right = [row for row, _ in taken], [place for _, place in taken]
     found = fit(known, right, with_prior=with_prior)
     measures = {
@@ -54,6 +55,13 @@ def calibration_of(
         measures=measures,
         source=dict(source),
     )
+
+
+def spread(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of the items, evenly spaced."""
+    if len(items) <= most:
+        return items
+    return [items[n * len(items) // most] for n in range(most)]
 
 
 def measures_json(measures: Measures) -> dict[str, Any]:
