@@ -16,8 +16,8 @@ T = TypeVar("T")
 MOST_ROWS = 2_000
 """Of more rows, so many are taken, evenly spaced: they give one number or a few, and time is better spent."""
 
-WITH_PRIOR = False
-"""Which of the two measured better: see docs/quality.md."""
+WITH_PRIOR = True
+"""What measured better: see docs/quality.md."""
 
 
 def calibration_of(

@@ -3,7 +3,7 @@
     validate  fetch, read, check, tokenise
     compile   measure how large a dispatch may be, and compile off the device's thread
     train     slices on the device's thread, checkpoints on the writer's
-    publish   versions, ensemble, aliases
+    publish   calibrations, versions, ensemble, aliases
 
 A stage is a function of the attempt and of what the stages before it found.
 """
@@ -39,5 +39,5 @@ def _stages(attempt: Attempt) -> AttemptEnding:
     if not any(map(is_good, state.standings)):
         result = result_of(validated, state)
         return end_job(attempt.held, attempt.progress, "failed", diverged(state), result)
-    publish(attempt, validated, run, state)
+    publish(attempt, validated, run, programs, state)
     return "succeeded"
