@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 
+from chorus_server.api.calibration.work import calibrate_version
 from chorus_server.api.jobs.engine_jobs import EngineJobs, Work
 from chorus_server.api.services import Services
 from chorus_server.jobs.runner import RunnerConfig
@@ -14,7 +15,7 @@ from prompts_store.jobs.records import JobKind
 FOLDER_OF_JOBS = "jobs"
 """Folder of what these jobs have worked off, in the data folder."""
 
-WORK_OF_KINDS: Mapping[JobKind, Work] = {}
+WORK_OF_KINDS: Mapping[JobKind, Work] = {"calibration": calibrate_version}
 
 
 def this_process() -> str:

@@ -2,6 +2,15 @@
 
 from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
+from chorus.types.calibrations import (
+    BothMeasures,
+    Calibration,
+    CalibrationJob,
+    CalibrationMeasures,
+    CalibrationPage,
+    CoveragePoint,
+    ReliabilityBin,
+)
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
 from chorus.types.grants import Grant, GrantList, Shared, SharedPage
 from chorus.types.inference import (
@@ -62,9 +71,15 @@ __all__ = [
     "AuditPage",
     "AuditRow",
     "Batch",
+    "BothMeasures",
+    "Calibration",
+    "CalibrationJob",
+    "CalibrationMeasures",
+    "CalibrationPage",
     "Choice",
     "Classification",
     "ClassifyResponse",
+    "CoveragePoint",
     "DataFile",
     "DoneEvent",
     "Ensemble",
@@ -100,6 +115,7 @@ __all__ = [
     "OwnLimits",
     "OwnTenant",
     "Readiness",
+    "ReliabilityBin",
     "ResultEvent",
     "RowNeighbors",
     "Shared",
