@@ -13,7 +13,7 @@ from prompts_store.records import LEAST_CALIBRATION_ROWS, FittedCalibration
 
 T = TypeVar("T")
 
-MOST_ROWS = 2_000
+FITTED_ROWS = 2_000
 """Of more rows, so many are taken, evenly spaced: they give one number or a few, and time is better spent."""
 
 WITH_PRIOR = True
@@ -39,7 +39,7 @@ def calibration_of(
     ]
     if len(pairs) < LEAST_CALIBRATION_ROWS:
         return None
-    taken = spread(pairs, MOST_ROWS)
+    taken = spread(pairs, FITTED_ROWS)
     known, right = [row for row, _ in taken], [place for _, place in taken]
     found = fit(known, right, with_prior=with_prior)
     measures = {

@@ -12,14 +12,14 @@ from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.jobs.attempt import EngineAttempt
 from chorus_server.api.jobs.patience import patient_outcomes
-from chorus_server.calibration.records import MOST_ROWS, WITH_PRIOR, calibration_of, spread
+from chorus_server.calibration.records import FITTED_ROWS, WITH_PRIOR, calibration_of, spread
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tuning.data.columns import answers_of, template_values
 from chorus_server.tuning.data.readers import ReadOptions, read_rows
 from chorus_server.tuning.document.calibration import CalibrationDocument
 from prompts_store.records import LEAST_CALIBRATION_ROWS
 
-ROWS_AT_ONCE = 64
+_BLOCK_ROWS = 64
 _MOST_READ = 1_000_000
 _ROWS_A_LOOK = 1_000
 
@@ -60,7 +60,7 @@ def calibrate_version(attempt: EngineAttempt) -> Mapping[str, Any]:
         scores = attempt.ask(lambda call: _scored(call, reference, document.labels, some))
         return b"".join(json.dumps(row).encode() + b"\n" for row in scores)
 
-    blocks = b"".join(attempt.work_off(len(rows), ROWS_AT_ONCE, answer))
+    blocks = b"".join(attempt.work_off(len(rows), _BLOCK_ROWS, answer))
     attempt.progress["phase"] = "fitting"
     attempt.save_progress()
     fitted = calibration_of(
@@ -132,7 +132,7 @@ def calibration_rows(
         )
     if not attempt.progress.get("rows"):
         attempt.warn(odd)
-    return spread(rows, MOST_ROWS)
+    return spread(rows, FITTED_ROWS)
 
 
 async def _scored(
