@@ -76,6 +76,49 @@ class PromptManifest:
     kind: PromptKind = "soft_prompt"
 
 
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.05, 20.0
+LEAST_CALIBRATION_ROWS = 50
+"""Rows whose answers are known that a calibration is fitted to, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedCalibration:
+    """What makes probabilities of a version's labels mean what they say: `softmax((log p - prior) /
+    temperature)`.
+
+    Attributes:
+        labels: it was fitted for these; others are answered without it.
+        matrix_dtype: type of the base's matrices that it was fitted with; another one's log probabilities
+            differ.
+        prior: for each label, in nats; None if there is none.
+        rows: how many rows it was fitted to.
+        measures: `raw` and `calibrated`, with the names of docs/rest.md.
+        source: the job and the data that it was fitted from.
+    """
+
+    labels: tuple[str, ...]
+    matrix_dtype: str
+    temperature: float
+    prior: tuple[float, ...] | None
+    rows: int
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One immutable record of a version.
+
+    Attributes:
+        number: 1, 2, ... for each version. The newest serves.
+    """
+
+    number: int
+    fitted: FittedCalibration
+    created_at: datetime
+    created_by: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptVersion:
     """One immutable version of a task.
@@ -87,6 +130,7 @@ class PromptVersion:
             form.
         metrics: values by name, as measured when it was made.
         deleted_at: set by a tombstone.
+        calibration: the newest; not part of what the version is.
     """
 
     tenant: str
@@ -99,6 +143,7 @@ class PromptVersion:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     deleted_at: datetime | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)

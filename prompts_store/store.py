@@ -25,6 +25,7 @@ from prompts_store.grants.grants import Grants
 from prompts_store.jobs.claims import JobClaims
 from prompts_store.jobs.jobs import Jobs
 from prompts_store.tasks.aliases import Aliases
+from prompts_store.tasks.calibrations import Calibrations
 from prompts_store.tasks.prompts import Prompts
 from prompts_store.tasks.tasks import Tasks
 from prompts_store.tasks.versions import Versions
@@ -48,6 +49,7 @@ class PromptStore(
     Prompts,
     Tasks,
     Versions,
+    Calibrations,
     Aliases,
     Ensembles,
     Grants,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from prompts_store.blobs import Files
 from prompts_store.digests import prompt_digest
 from prompts_store.files.records import DataFile
-from prompts_store.records import PromptManifest
+from prompts_store.records import FittedCalibration, PromptManifest
 from prompts_store.store import PromptStore
 
 Fault = Literal["die", "EIO", "ENOSPC", "short"]
@@ -47,6 +47,16 @@ def example_prompt(
     """
     values = np.random.default_rng(seed).standard_normal((length, width), dtype=np.float32)
     return values, PromptManifest(prompt_digest(values), length, width, **manifest)
+
+
+def example_calibration(temperature: float = 2.0, **fields: Any) -> FittedCalibration:
+    """What might have been fitted for two labels.
+
+    Args:
+        fields: values for further fields of `FittedCalibration`.
+    """
+    known = {"labels": ("no", "yes"), "matrix_dtype": "float32", "prior": None, "rows": 50} | fields
+    return FittedCalibration(temperature=temperature, **known)
 
 
 def example_file(

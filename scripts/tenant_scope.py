@@ -21,12 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BUILDERS = {"select", "insert", "update", "delete", "exists"}
 # Begin a query that whoever calls them finishes.
-BEGINNINGS = {"live_versions", "_versions"}
+BEGINNINGS = {"live_versions", "select_versions"}
 # Give a condition on the tenant.
 CONDITIONS = {"of_one"}
 # What finds a row is a tenant's condition; these name that row, or the one that it belongs to.
 ROW_KEYS = {
     "id", "number", "task_id", "owner_id", "ensemble_id", "ensemble_version_id", "job_number", "file_number",
+    "version_id",
 }  # fmt: skip
 OPEN_TABLES = {"blobs", "blob_table", "store_identity"}
 RAW = {"text", "exec_driver_sql"}
@@ -66,7 +67,7 @@ REASONS = {
     "prompts_store/tasks/counts.py:recount": _UPKEEP,
     "prompts_store/tasks/prompts.py:Prompts._no_values": "of blobs, which belong to no tenant",
     "prompts_store/tasks/rows.py:_LATEST": _FINISHED,
-    "prompts_store/tasks/versions.py:_versions": _FINISHED,
+    "prompts_store/tasks/rows.py:_NEWEST": _FINISHED,
     "prompts_store/tenants/feed.py": "one feed tells every process of all tenants' changes",
     "prompts_store/tenants/keys.py:Keys.create_key": "no two tenants' keys have one public part",
     "prompts_store/tenants/keys.py:Keys.find_key": "who asks is not known before the key is found",

@@ -2,18 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select, null, select
 
 from prompts_store.audit import chain
 from prompts_store.database import database
 from prompts_store.database.migrate import alembic_config, is_empty
+from prompts_store.database.tables import tasks
+from prompts_store.database.tables import versions as versions_table
 from prompts_store.grants import rows as grants
 from prompts_store.jobs import steps
+from prompts_store.tasks import publishing, versions
+from prompts_store.tasks.rows import VERSION_COLUMNS
 from prompts_store.tenants import feed, standing, stored
 from prompts_store.tenants.limits import TenantLimits
+from prompts_store.upkeep import checking
 
 
 @contextmanager
@@ -21,14 +27,20 @@ def older_store(revision: str) -> Iterator[None]:
     """Inside, an empty database gets the tables of a revision before tenants, and none is brought up to date.
 
     Tasks, versions, aliases, ensembles, files and jobs are written as ever, but nothing of tenants, and
-    nothing in the audit log.
+    nothing in the audit log. Versions have no calibration.
     """
 
     def upgrade(connection: Connection) -> None:
         if is_empty(connection):
             command.upgrade(alembic_config(connection), revision)
 
+    def select_versions() -> Select[Any]:
+        source = versions_table.join(tasks, tasks.c.id == versions_table.c.task_id)
+        return select(*VERSION_COLUMNS, null().label("calibration_number")).select_from(source)
+
     with pytest.MonkeyPatch.context() as patch:
+        for module in (checking, publishing, versions):
+            patch.setattr(module, "select_versions", select_versions)
         patch.setattr(database, "upgrade", upgrade)
         patch.setattr(feed, "record", lambda *told, **now: None)
         patch.setattr(chain, "append", lambda *told, **facts: None)

@@ -81,15 +81,21 @@ def run_prompts(base: Base, run: dict[str, Any], say: Any) -> dict[str, Any]:
         run: `name`, `task`, and `recipes`: one mapping a prompt, or `seeds` and one `recipe`.
     """
     rows = load_rows(run["task"], DATA)
+    job, state, clock = train_prompts(base, run, say)
+    answers = measure_prompts(base, rows, state.best)
+    clock.stop()
+    return {**_facts(base, rows, job, state), **clock.document(), **answers.document()}
+
+
+def train_prompts(base: Base, run: dict[str, Any], say: Any) -> tuple[TrainingRun, TrainingState, _Clock]:
+    """Train (or go on), and keep the chosen prompts where `trained_prompts` finds them."""
+    rows = load_rows(run["task"], DATA)
     job = make_job(base, rows, recipes_of(run, rows.task))
     folder = PARTS / run["name"]
     clock = _Clock(run["name"])
     state = _train(base, job, folder / "checkpoint", clock, say)
-    prompts = state.best
-    save_file({"prompts": np.ascontiguousarray(prompts)}, folder / "prompts.safetensors")
-    answers = measure_prompts(base, rows, prompts)
-    clock.stop()
-    return {**_facts(base, rows, job, state), **clock.document(), **answers.document()}
+    save_file({"prompts": np.ascontiguousarray(state.best)}, folder / "prompts.safetensors")
+    return job, state, clock
 
 
 def trained_prompts(run: str) -> PromptValues:

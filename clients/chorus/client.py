@@ -16,6 +16,7 @@ from chorus.http import MAX_CONNECTIONS, Connection, connection
 from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
 from chorus.routes.audit import AuditMethods
+from chorus.routes.calibrations import CalibrationMethods
 from chorus.routes.ensembles import EnsembleMethods
 from chorus.routes.grants import EnsembleGrantMethods, SharedMethods, TaskGrantMethods
 from chorus.routes.inference import InferenceMethods
@@ -29,12 +30,12 @@ from chorus.transports import AsyncTransport, SyncTransport
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 
 
-class Tasks(TaskMethods, VersionMethods, TaskGrantMethods, SyncOwner):
-    """`client.tasks`: tasks, their versions, aliases and grants."""
+class Tasks(TaskMethods, VersionMethods, CalibrationMethods, TaskGrantMethods, SyncOwner):
+    """`client.tasks`: tasks, their versions, calibrations, aliases and grants."""
 
 
-class AsyncTasks(TaskMethods, VersionMethods, TaskGrantMethods, AsyncOwner):
-    """`client.tasks`: tasks, their versions, aliases and grants."""
+class AsyncTasks(TaskMethods, VersionMethods, CalibrationMethods, TaskGrantMethods, AsyncOwner):
+    """`client.tasks`: tasks, their versions, calibrations, aliases and grants."""
 
 
 class Ensembles(EnsembleMethods, EnsembleGrantMethods, SyncOwner):

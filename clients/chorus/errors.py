@@ -197,6 +197,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "unknown_task": NotFoundError,
     "unknown_version": NotFoundError,
     "unknown_alias": NotFoundError,
+    "unknown_calibration": NotFoundError,
     "unknown_ensemble": NotFoundError,
     "unknown_file": NotFoundError,
     "unknown_job": NotFoundError,

@@ -11,6 +11,7 @@ Action = Literal[
     "task.publish",
     "task.delete",
     "version.delete",
+    "version.calibrate",
     "alias.move",
     "alias.rollback",
     "alias.remove",

@@ -15,8 +15,10 @@ from pathlib import Path
 
 LOG = logging.getLogger("chorus.store")
 
-# The names in a data folder: those of the store, the server, its tuning jobs and its container.
-_OURS = frozenset({"open.lock", "blobs", "files", "usage", "compile_cache", "tuning", "cache", "lost+found"})
+# The names in a data folder: those of the store, the server, its jobs and its container.
+_OURS = frozenset(
+    {"open.lock", "blobs", "files", "usage", "compile_cache", "tuning", "jobs", "cache", "lost+found"}
+)
 
 
 def make_private_folder(folder: Path) -> None:

@@ -172,6 +172,25 @@ versions = Table(
     ),
 )
 
+calibrations = Table(
+    "calibrations",
+    metadata,
+    Column("version_id", ForeignKey(versions.c.id), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("labels", JSON, nullable=False),
+    Column("matrix_dtype", String(32), nullable=False),
+    Column("temperature", Float, nullable=False),
+    Column("prior", JSON(none_as_null=True), nullable=True),
+    # How many rows it was fitted to.
+    Column("rows", Integer, nullable=False),
+    Column("measures", JSON, nullable=False),
+    Column("source", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    CheckConstraint("number >= 1", name="number"),
+    CheckConstraint("temperature >= 0.05 AND temperature <= 20", name="temperature"),
+)
+
 task_labels = Table(
     "task_labels",
     metadata,

@@ -114,7 +114,7 @@ class DataFiles(StoreBase):
             job_id = connection.execute(uses).scalar()
             if job_id is not None:
                 raise ConflictError(
-                    f"The unfinished {job_id} learns from this file; wait for the job, or cancel it first.",
+                    f"The unfinished {job_id} reads this file; wait for the job, or cancel it first.",
                     field="file",
                     code="file_in_use",
                 )

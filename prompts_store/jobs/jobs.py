@@ -220,7 +220,7 @@ class Jobs(StoreBase):
             file_id = connection.execute(gone).scalar()
             if file_id is not None:
                 raise ConflictError(
-                    f"The job learns from {file_id}, which was deleted; upload it again and start a new job.",
+                    f"The job reads {file_id}, which was deleted; upload it again and start a new job.",
                     field="job",
                     code="file_deleted",
                 )

@@ -23,8 +23,15 @@ from prompts_store.grants.records import Right
 from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import check_name
-from prompts_store.records import PromptManifest, PromptVersion, Published, Reference
+from prompts_store.records import (
+    FittedCalibration,
+    PromptManifest,
+    PromptVersion,
+    Published,
+    Reference,
+)
 from prompts_store.tasks import versions
+from prompts_store.tasks.calibrations import check_fitted
 from prompts_store.tasks.manifests import (
     MAX_DESCRIPTION_CHARACTERS,
     MAX_LINEAGE_BYTES,
@@ -33,7 +40,7 @@ from prompts_store.tasks.manifests import (
     check_metrics,
     check_values,
 )
-from prompts_store.tasks.publishing import Draft, add_version, find_same
+from prompts_store.tasks.publishing import Draft, add_version, calibrated, find_same
 from prompts_store.tasks.references import parsed_reference
 from prompts_store.tasks.rows import version_record
 from prompts_store.text import shown
@@ -55,17 +62,20 @@ class Prompts(StoreBase):
         lineage: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         description: str | None = None,
+        calibration: FittedCalibration | None = None,
         lease: Lease | None = None,
     ) -> Published:
         """Make a version. The first version of a task gets `@live`; later ones do not move it.
 
-        If the task has a live version with the same manifest, that version is returned and nothing changes.
+        If the task has a live version with the same manifest, that version is returned and nothing changes
+        but its calibration.
         When this returns, the version survives a power cut; if it raises, there is no version.
 
         Args:
             values: `[P, D]` finite float32.
             lineage: where it came from, in any JSON form.
             description: description of the task; None leaves it unchanged.
+            calibration: what was fitted to it; None leaves that of a version which is there.
             lease: lease of the job that makes it. A job that lost its lease makes none.
 
         Raises:
@@ -90,7 +100,10 @@ class Prompts(StoreBase):
             else checks.check_text(description, field="description", limit=MAX_DESCRIPTION_CHARACTERS),
             created_by=checks.check_text(created_by, field="created_by"),
             size_bytes=len(content),
+            calibration=calibration,
         )
+        if calibration is not None:
+            check_fitted(calibration)
         return self._publish(draft, content, lease)
 
     def resolve(
@@ -159,14 +172,15 @@ class Prompts(StoreBase):
         self._blobs.put(digest, content, now=self._clock())
         with self._database.read(draft.tenant) as connection:
             same = find_same(connection, draft)
-        if same is not None:
+        if same is not None and draft.calibration in (None, _fitted(same)):
             return Published(same, created=False)
         with self._database.write(draft.tenant) as connection:
-            same = find_same(connection, draft)
-            if same is not None:
-                return Published(same, created=False)
             if lease is not None:
                 held(connection, lease)
+            same = find_same(connection, draft)
+            if same is not None:
+                found = calibrated(connection, draft, same.number, self._clock())
+                return Published(found, created=False)
             # A collector may have removed it since; from here on it cannot.
             if not self._blobs.has(digest):
                 self._blobs.put(digest, content, now=self._clock())
@@ -187,3 +201,7 @@ class Prompts(StoreBase):
                 f"Blob {digest} is missing, and live versions name it; restore it from a backup."
             )
         return NotFoundError(f"There are no values with the digest {shown(digest)}.", field="digest")
+
+
+def _fitted(version: PromptVersion) -> FittedCalibration | None:
+    return None if version.calibration is None else version.calibration.fitted

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, update
 
 from prompts_store.audit import chain
 from prompts_store.database.tables import tasks, versions
 from prompts_store.names import LIVE
-from prompts_store.records import PromptManifest, PromptVersion, Reference
+from prompts_store.records import FittedCalibration, PromptManifest, PromptVersion, Reference
 from prompts_store.tasks import aliasing, counts
-from prompts_store.tasks.rows import VERSION_COLUMNS, open_task, refresh_labels, version_record
+from prompts_store.tasks.calibrations import add_calibration
+from prompts_store.tasks.rows import open_task, refresh_labels, select_versions, version_record
 from prompts_store.tasks.versions import resolve
 from prompts_store.tenants import stored
 
@@ -26,6 +27,7 @@ class Draft:
     Attributes:
         size_bytes: size of its blob.
         description: description of the task; None leaves it unchanged.
+        calibration: what was fitted to it; None if nothing was.
     """
 
     tenant: str
@@ -38,19 +40,16 @@ class Draft:
     description: str | None
     created_by: str
     size_bytes: int
+    calibration: FittedCalibration | None = None
 
 
 def find_same(connection: Connection, draft: Draft) -> PromptVersion | None:
     """The task's live version with the same manifest."""
-    query = (
-        select(*VERSION_COLUMNS)
-        .join(tasks, tasks.c.id == versions.c.task_id)
-        .where(
-            tasks.c.tenant == draft.tenant,
-            tasks.c.name == draft.task,
-            versions.c.manifest_digest == draft.manifest_digest,
-            versions.c.deleted_at.is_(None),
-        )
+    query = select_versions().where(
+        tasks.c.tenant == draft.tenant,
+        tasks.c.name == draft.task,
+        versions.c.manifest_digest == draft.manifest_digest,
+        versions.c.deleted_at.is_(None),
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else version_record(row)
@@ -82,8 +81,18 @@ def add_version(connection: Connection, draft: Draft, now: datetime) -> PromptVe
     if is_new:
         aliasing.move(connection, aliasing.TASKS, task.id, LIVE, number, moved_by=draft.created_by, now=now)
         refresh_labels(connection, task.id)
+    return calibrated(connection, draft, number, now)
+
+
+def calibrated(connection: Connection, draft: Draft, number: int, now: datetime) -> PromptVersion:
+    """The version, with what was fitted to it, unless it has that already."""
     reference = Reference(draft.tenant, draft.task, version=number, alias=None)
-    return version_record(resolve(connection, reference))
+    row = resolve(connection, reference)
+    version = version_record(row)
+    if draft.calibration is None:
+        return version
+    made = add_calibration(connection, row, draft.calibration, draft.created_by, now)
+    return replace(version, calibration=made)
 
 
 def _columns(draft: Draft) -> dict[str, Any]:

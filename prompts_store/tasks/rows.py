@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     Table,
     and_,
     delete,
@@ -20,11 +21,11 @@ from sqlalchemy import (
     update,
 )
 
-from prompts_store.database.tables import aliases, task_labels, tasks, versions
+from prompts_store.database.tables import aliases, calibrations, task_labels, tasks, versions
 from prompts_store.errors import NotFoundError
 from prompts_store.grants import rows as grants
 from prompts_store.names import LIVE
-from prompts_store.records import PromptManifest, PromptVersion, TaskRecord
+from prompts_store.records import Calibration, FittedCalibration, PromptManifest, PromptVersion, TaskRecord
 from prompts_store.tasks import aliasing
 from prompts_store.tenants import standing
 
@@ -50,6 +51,17 @@ VERSION_COLUMNS: tuple[ColumnElement[Any], ...] = (
     versions.c.deleted_at,
 )
 
+CALIBRATION_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(
+    column.label(f"calibration_{column.name}") for column in calibrations.c
+)
+
+_NEWEST = (
+    select(func.max(calibrations.c.number))
+    .where(calibrations.c.version_id == versions.c.id)
+    .correlate(versions)
+    .scalar_subquery()
+)
+
 # One step in an index, rather than a count.
 _LATEST = (
     select(func.max(versions.c.number))
@@ -69,8 +81,33 @@ TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
 )
 
 
+def select_versions() -> Select[Any]:
+    """Versions of every task, each with its newest calibration."""
+    newest = and_(calibrations.c.version_id == versions.c.id, calibrations.c.number == _NEWEST)
+    source = versions.join(tasks, tasks.c.id == versions.c.task_id).outerjoin(calibrations, newest)
+    return select(*VERSION_COLUMNS, *CALIBRATION_COLUMNS).select_from(source)
+
+
+def calibration_record(row: Row[Any]) -> Calibration:
+    """A calibration, from `CALIBRATION_COLUMNS`."""
+    return Calibration(
+        number=row.calibration_number,
+        fitted=FittedCalibration(
+            labels=tuple(row.calibration_labels),
+            matrix_dtype=row.calibration_matrix_dtype,
+            temperature=row.calibration_temperature,
+            prior=None if row.calibration_prior is None else tuple(row.calibration_prior),
+            rows=row.calibration_rows,
+            measures=row.calibration_measures,
+            source=row.calibration_source,
+        ),
+        created_at=row.calibration_created_at,
+        created_by=row.calibration_created_by,
+    )
+
+
 def version_record(row: Row[Any]) -> PromptVersion:
-    """A version, from `VERSION_COLUMNS`."""
+    """A version, from `select_versions`."""
     return PromptVersion(
         tenant=row.tenant,
         task=row.name,
@@ -91,6 +128,7 @@ def version_record(row: Row[Any]) -> PromptVersion:
         lineage=row.lineage,
         metrics=row.metrics,
         deleted_at=row.deleted_at,
+        calibration=None if row.calibration_number is None else calibration_record(row),
     )
 
 

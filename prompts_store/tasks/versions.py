@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, select, update
+from sqlalchemy import Connection, Row, and_, select, update
 
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
@@ -21,7 +21,7 @@ from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encod
 from prompts_store.records import Page, PromptVersion, Reference
 from prompts_store.tasks import aliasing, counts
 from prompts_store.tasks.references import check_version
-from prompts_store.tasks.rows import VERSION_COLUMNS, find_task, version_record
+from prompts_store.tasks.rows import find_task, select_versions, version_record
 from prompts_store.tenants import feed, stored
 
 _CURSOR = "versions"
@@ -46,7 +46,7 @@ class Versions(StoreBase):
         before = decode_cursor(_CURSOR, cursor, check_version)
         with self._database.read(tenant) as connection:
             row = find_task(connection, tenant, task)
-            query = _versions().where(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
+            query = select_versions().where(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
             if before is not None:
                 query = query.where(versions.c.number < before)
             rows = connection.execute(query.order_by(versions.c.number.desc()).limit(limit + 1)).all()
@@ -101,7 +101,7 @@ def resolve(connection: Connection, reference: Reference, *, field: str = "task"
     Raises:
         NotFoundError: `unknown_task`, `unknown_version` or `unknown_alias`.
     """
-    query = _versions().where(
+    query = select_versions().where(
         tasks.c.tenant == reference.tenant,
         tasks.c.name == reference.task,
         tasks.c.deleted_at.is_(None),
@@ -153,10 +153,6 @@ def unknown_version(tenant: str, task: str, number: int, *, field: str = "versio
         field=field,
         code="unknown_version",
     )
-
-
-def _versions() -> Select[Any]:
-    return select(*VERSION_COLUMNS).select_from(versions.join(tasks, tasks.c.id == versions.c.task_id))
 
 
 def _quoted(names: list[str]) -> str:

@@ -29,6 +29,7 @@ ChangeKind = Literal[
     "alias_removed",
     "task_deleted",
     "version_deleted",
+    "version_calibrated",
     "ensemble_published",
     "ensemble_deleted",
     "ensemble_alias_moved",

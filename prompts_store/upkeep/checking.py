@@ -32,7 +32,7 @@ from prompts_store.errors import CorruptError
 from prompts_store.grants.rows import dangling, revoke_all
 from prompts_store.names import LIVE
 from prompts_store.tasks import counts
-from prompts_store.tasks.rows import VERSION_COLUMNS, refresh_labels, version_record
+from prompts_store.tasks.rows import refresh_labels, select_versions, version_record
 from prompts_store.upkeep.check_report import CheckReport, Problem
 from prompts_store.upkeep.file_checking import FileChecker
 from prompts_store.upkeep.identity import Identity, database_id
@@ -94,8 +94,7 @@ class Checker:
         total = last = 0
         while True:
             query = (
-                select(*VERSION_COLUMNS)
-                .join(tasks, tasks.c.id == versions.c.task_id)
+                select_versions()
                 .where(versions.c.id > last, versions.c.deleted_at.is_(None))
                 .order_by(versions.c.id)
                 .limit(_PAGE)

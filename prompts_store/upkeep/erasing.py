@@ -17,6 +17,7 @@ from prompts_store.database.job_tables import files, job_events, job_files, jobs
 from prompts_store.database.tables import (
     alias_moves,
     aliases,
+    calibrations,
     ensemble_alias_moves,
     ensemble_aliases,
     ensemble_members,
@@ -44,6 +45,8 @@ def erase(database: Database, tenant: str) -> None:
     empty = {"template": "", "labels": [], "settings": {}, "lineage": {}, "metrics": {}}
     with database.write(EVERY_TENANT) as connection:
         connection.execute(update(versions).where(versions.c.task_id.in_(named)).values(**empty))
+        kept = select(versions.c.id).where(versions.c.task_id.in_(named))
+        connection.execute(delete(calibrations).where(calibrations.c.version_id.in_(kept)))
         connection.execute(delete(stored_use).where(stored_use.c.tenant == tenant))
 
 
@@ -81,6 +84,8 @@ def _erase_ensembles(connection: Connection, found: Sequence[int]) -> None:
 
 
 def _erase_tasks(connection: Connection, found: Sequence[int]) -> None:
+    own = select(versions.c.id).where(versions.c.task_id.in_(found))
+    connection.execute(delete(calibrations).where(calibrations.c.version_id.in_(own)))
     for column in (
         task_labels.c.task_id,
         aliases.c.owner_id,

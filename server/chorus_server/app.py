@@ -34,6 +34,7 @@ from chorus_server.engine.thread.engine import Engine
 from chorus_server.engine.work import Settled
 from chorus_server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from chorus_server.jobs.feeds import JobFeeds
+from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.log import Say
 from chorus_server.model.matrix_types import FLOAT_DTYPES, FloatDtype, choose_matrix_dtype, processor_flags
 from chorus_server.settings import Settings
@@ -56,7 +57,7 @@ _STORE_THREADS = 4
 _TEXT_THREADS = 2
 _CALLS_WAITING = 512
 _WORTH_TELLING_BYTES = 64 << 20
-_TUNING_STOP_SECONDS = 10.0
+_JOBS_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,12 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
 
 
 def close_app(app: App) -> bool:
-    """Stop tuning, the engine, the threads and the store. Requests still under way fail with `shutting_down`.
+    """Stop jobs, the engine, the threads and the store. Requests still under way fail with `shutting_down`.
 
     Returns:
         False if a tuning job is still compiling: the process had better end without waiting for it.
     """
-    ended = stop_tuning(app)
+    ended = stop_jobs(app)
     if app.services.serving is not None:
         app.services.serving.engine.stop()
     app.services.usage.close()
@@ -141,10 +142,15 @@ def close_app(app: App) -> bool:
     return ended
 
 
-def stop_tuning(app: App, seconds: float = _TUNING_STOP_SECONDS) -> bool:
-    """Save the running tuning job and give it back. False if it is still compiling after `seconds`."""
-    tuning = app.services.tuning
-    return tuning is None or tuning.stop(min(seconds, _TUNING_STOP_SECONDS))
+def stop_jobs(app: App, seconds: float = _JOBS_STOP_SECONDS) -> bool:
+    """Save the running jobs and give them back. False if one does not stop within `seconds`, because it still
+    compiles."""
+    services, until = app.services, time.monotonic() + min(seconds, _JOBS_STOP_SECONDS)
+    runners = [runner for runner in (services.tuning, *services.engine_jobs) if runner is not None]
+    for runner in runners:
+        runner.begin_to_stop()
+    ended = [runner.stop(max(0.0, until - time.monotonic())) for runner in runners]  # every one
+    return all(ended)
 
 
 LEAST_LARGEST_TREE = 16
@@ -226,6 +232,7 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     start_tuning(app, loaded, watch, plan, say)
     spare_collections()
     services.lifecycle.ready()
+    start_engine_jobs(services)
     return compiled
 
 

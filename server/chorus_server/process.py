@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from chorus_server.api.http.disconnect import settle
 from chorus_server.api.services import Services
-from chorus_server.app import App, bring_up, close_app, stop_tuning
+from chorus_server.app import App, bring_up, close_app, stop_jobs
 from chorus_server.connections.listener import BoundedServer, uvicorn_config
 from chorus_server.connections.pausing import PausingSelector
 from chorus_server.connections.registry import ConnectionLimits
@@ -41,7 +41,7 @@ _DEATH_SECONDS = 4.0
 """Time from the engine's death, or from a failed start, to the end of the process."""
 
 _CLOSE_SECONDS = 4.0
-"""Time to close tuning, engine, threads and store once the sockets are closed."""
+"""Time to close jobs, engine, threads and store once the sockets are closed."""
 
 _LAST_SECONDS = 3.0
 """The last part of `drain_seconds`, for answering the requests that are given up and for closing; never
@@ -141,7 +141,7 @@ class Process:
         exit_now(self._code if self._served else self._code or 1)
 
     async def _serve(self, listener: socket.socket) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = self._app.services.loop = asyncio.get_running_loop()
         self._say(f"listening on {url_of(listener)}")
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
         services = self._app.services
@@ -211,18 +211,18 @@ class Process:
         self._stop(self._code, until + 3 * _TELL_SECONDS)
 
     async def _answer(self, until: float) -> None:
-        """Answer the requests under way until then, in monotonic seconds. Meanwhile give back the tuning
-        job."""
+        """Answer the requests under way until then, in monotonic seconds. Meanwhile give back the
+        jobs."""
 
         def left() -> float:
             return max(0.0, until - time.monotonic())
 
         await asyncio.sleep(min(self._app.settings.drain_notice_ms / 1000, left()))
         told = 2 * _TELL_SECONDS
-        tuning = asyncio.create_task(asyncio.to_thread(stop_tuning, self._app, left() + told))
+        jobs = asyncio.create_task(asyncio.to_thread(stop_jobs, self._app, left() + told))
         if given_up := await answer_requests(self._app.services, left(), _TELL_SECONDS):
             LOG.warning("gave up %d unfinished requests", given_up)
-        await asyncio.wait({tuning}, timeout=max(0.0, until + told - time.monotonic()))
+        await asyncio.wait({jobs}, timeout=max(0.0, until + told - time.monotonic()))
 
     def _on_death(self, error: EngineDeadError) -> None:
         """Called on the engine's thread or on the watchdog's."""

@@ -3,8 +3,6 @@ worker`."""
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ import numpy as np
 from chorus_server.api.services import Services, longest_prompt
 from chorus_server.api.version import VERSION
 from chorus_server.engine.thread.engine import Engine
+from chorus_server.jobs_wiring import this_process
 from chorus_server.settings import Settings
 from chorus_server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
 from chorus_server.tuning.jobs.worker.service import TuningService
@@ -31,7 +30,7 @@ def service_config(settings: Settings, slice_seconds: float | None = None) -> Se
     """The settings that concern the service."""
     return ServiceConfig(
         folder=settings.data_dir / FOLDER,
-        owner=f"{socket.gethostname()[:64]} process {os.getpid()}",
+        owner=this_process(),
         slice_seconds=slice_seconds or settings.tuning_slice_ms / 1000,
         keep_seconds=86_400 * settings.tuning_keep_days,
         max_file_bytes=settings.tuning_max_file_bytes,

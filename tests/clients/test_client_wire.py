@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from chorus import types
 from chorus.routes import (
     audit,
+    calibrations,
     ensembles,
     files,
     grants,
@@ -49,6 +50,13 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "ErrorDetail": types.ErrorDetail,
     "VersionAnswer": types.Version,
     "VersionPage": types.VersionPage,
+    "CalibrationAnswer": types.Calibration,
+    "CalibrationPage": types.CalibrationPage,
+    "CalibrationMeasures": types.CalibrationMeasures,
+    "BothMeasures": types.BothMeasures,
+    "CoveragePoint": types.CoveragePoint,
+    "ReliabilityBin": types.ReliabilityBin,
+    "CalibrationJobAnswer": types.CalibrationJob,
     "TaskAnswer": types.Task,
     "TaskPage": types.TaskPage,
     "AliasMoveAnswer": types.AliasMove,
@@ -162,7 +170,14 @@ def test_answers_have_the_servers_fields(document: dict[str, Any], name: str) ->
 def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     named = document["components"]["schemas"]
     schemas = {name for name, schema in named.items() if "enum" not in schema}
-    documents = {"JobDocument", "PromptDocument", "DataDocument", "DataSource", "Recipe"}
+    documents = {
+        "CalibrationDocument",
+        "JobDocument",
+        "PromptDocument",
+        "DataDocument",
+        "DataSource",
+        "Recipe",
+    }
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
     documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}
@@ -218,6 +233,11 @@ REQUESTS = {
     "delete_version": first_request(versions.delete("t", 1)),
     "artifact": first_request(versions.artifact("t", 1)),
     "neighbors": first_request(tasks.neighbors("t", 1)),
+    "calibrate": first_request(calibrations.calibrate("t@1", "file-" + "0" * 24)),
+    "calibrations": first_request(calibrations.list_page("t", 1)),
+    "calibration": first_request(calibrations.get("t@1", 1)),
+    "calibration job": first_request(calibrations.get_job("t", "t")),
+    "cancel calibration": first_request(calibrations.cancel_job("t", "t")),
     "aliases": first_request(tasks.aliases("t")),
     "promote": first_request(tasks.promote("t", 1)),
     "remove_alias": first_request(tasks.remove_alias("t", "live")),
@@ -293,6 +313,7 @@ def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
         "versions": first_request(versions.list_versions("acme/t", limit=1, cursor="c")),
         "artifact": first_request(versions.artifact("t", 1, format="npy")),
         "neighbors": first_request(tasks.neighbors("t", 1, top_k=3)),
+        "calibrations": first_request(calibrations.list_page("acme/t", 1, limit=1, cursor="c")),
         "ensembles": first_request(ensembles.list_page(prefix="p", limit=1, cursor="c")),
         "by version": first_request(ensembles.get("e@1")),
         "by alias": first_request(ensembles.get("e@live")),

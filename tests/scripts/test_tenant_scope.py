@@ -22,7 +22,7 @@ def test_every_query_says_whose_rows_it_is_about() -> None:
         ("return update(tasks).values(description='x')", "asks without the tenant"),
         # A join says nothing about whose the rows are.
         ("return select(versions).join(tasks, versions.c.task_id == tasks.c.id)", "asks without the tenant"),
-        ("return _versions().where(versions.c.number > 1)", "asks without the tenant"),
+        ("return select_versions().where(versions.c.number > 1)", "asks without the tenant"),
         ("with database.read(EVERY_TENANT) as connection: pass", "is about every tenant"),
         ("connection.exec_driver_sql('DELETE FROM tasks')", "SQL as a text"),
         ("connection.execute(text('DELETE FROM tasks'))", "SQL as a text"),
@@ -45,7 +45,7 @@ def test_a_query_that_forgets_the_tenant_is_refused(body: str, what: str) -> Non
     [
         "return select(tasks).where(tasks.c.tenant == tenant, tasks.c.name == name)",
         "return select(versions).where(versions.c.task_id == row.id)",
-        "return _versions().where(tasks.c.tenant == tenant)",
+        "return select_versions().where(tasks.c.tenant == tenant)",
         "with database.read(tenant) as connection: pass",
     ],
 )

@@ -11,6 +11,7 @@ import click
 from chorus.cli import (
     audit,
     bench,
+    calibrate,
     ensembles,
     files,
     grants,
@@ -87,6 +88,7 @@ for command in (
     tasks.tasks,
     files.files,
     tune.tune,
+    calibrate.calibrate,
     inference.generate,
     inference.classify,
     ensembles.ensemble,

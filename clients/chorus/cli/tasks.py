@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from chorus.cli import grants, task_files, task_moves
+from chorus.cli import calibrate, grants, task_files, task_moves
 from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.routes.references import parse
@@ -97,6 +97,7 @@ def version_facts(version: Version) -> dict[str, object]:
         "labels": version.labels,
         "settings": version.settings,
         "metrics": version.metrics,
+        "calibration": version.calibration,
         "base": version.base_fingerprint,
         "base model": version.lineage.get("base_model_name"),
         "digest": version.digest,
@@ -111,6 +112,7 @@ for command in (
     task_moves.rollback,
     task_moves.aliases,
     task_moves.delete,
+    calibrate.calibrations,
     grants.share_task,
     grants.unshare_task,
     grants.task_grants,

@@ -2,6 +2,15 @@
 
 from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
+from chorus.types.calibrations import (
+    BothMeasures,
+    Calibration,
+    CalibrationJob,
+    CalibrationMeasures,
+    CalibrationPage,
+    CoveragePoint,
+    ReliabilityBin,
+)
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
 from chorus.types.grants import Grant, GrantList, Shared, SharedPage
 from chorus.types.inference import (
@@ -63,9 +72,15 @@ __all__ = [
     "AuditPage",
     "AuditRow",
     "Batch",
+    "BothMeasures",
+    "Calibration",
+    "CalibrationJob",
+    "CalibrationMeasures",
+    "CalibrationPage",
     "Choice",
     "Classification",
     "ClassifyResponse",
+    "CoveragePoint",
     "DataFile",
     "DoneEvent",
     "Ensemble",
@@ -101,6 +116,7 @@ __all__ = [
     "OwnLimits",
     "OwnTenant",
     "Readiness",
+    "ReliabilityBin",
     "ResultEvent",
     "RowNeighbors",
     "Shared",

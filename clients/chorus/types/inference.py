@@ -71,7 +71,10 @@ class Classification(Wire):
     """The likeliest label and each label's share.
 
     Attributes:
-        probabilities: softmax over the labels' summed token log probabilities.
+        probabilities: softmax over the labels' summed token log probabilities, as the version's newest
+            calibration corrects them.
+        calibrated: whether there is one for these labels and the server's type of matrices.
+        calibration: its number.
         log_probabilities: natural logarithms before the softmax, including `</s>`; None means minus infinity.
     """
 
@@ -80,6 +83,8 @@ class Classification(Wire):
     digest: str | None = None
     label: str
     probabilities: dict[str, float]
+    calibrated: bool = False
+    calibration: int | None = None
     log_probabilities: dict[str, float | None]
     truncated: bool = False
     usage: Usage
@@ -109,6 +114,9 @@ class MemberVote(Wire):
     digest: str | None = None
     answer: str | None = None
     log_probability: float | None = None
+    probability: float | None = None
+    calibrated: bool | None = None
+    calibration: int | None = None
     weight: float = 1.0
     error: ErrorDetail | None = None
 
@@ -126,12 +134,16 @@ class EnsembleAnswer(Wire):
     Attributes:
         counts: votes for each answer; if weights were given, sums of weights.
         agreement: the winner's share, between 0 and 1.
+        probabilities: the members' means, where they rank labels.
+        calibrated: whether every member that answered is calibrated.
         ensemble: None if tasks were listed.
     """
 
     answer: str
     counts: dict[str, float]
     agreement: float
+    probabilities: dict[str, float] | None = None
+    calibrated: bool = False
     members: list[MemberVote]
     ensemble: ResolvedEnsemble | None = None
     truncated: bool = False

@@ -17,6 +17,7 @@ class Version(Wire):
         digest: SHA-256 of the prompt's values, whatever file format they came in.
         manifest_digest: this also covers template, labels, settings and base.
         length, width: the prompt's shape is `[length, width]`.
+        calibration: number of the newest one, which serves; None if there is none.
         created: only in the answer to an upload: False if the same manifest was there already.
         notes: what was converted when the file was read.
     """
@@ -37,6 +38,7 @@ class Version(Wire):
     created_at: datetime
     created_by: str = ""
     aliases: list[str] = Field(default_factory=list)
+    calibration: int | None = None
     created: bool | None = None
     notes: Annotated[list[str], BeforeValidator(lambda notes: notes or [])] = Field(default_factory=list)
 

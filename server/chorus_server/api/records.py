@@ -9,7 +9,8 @@ from typing import Any
 from chorus_server.tuning.document.earlier_names import renamed_version
 from prompts_store.base import utc_now
 from prompts_store.grants.records import Grant, Shared
-from prompts_store.records import AliasMove, EnsembleVersion, PromptVersion, TaskRecord
+from prompts_store.jobs.records import Job
+from prompts_store.records import AliasMove, Calibration, EnsembleVersion, PromptVersion, TaskRecord
 from prompts_store.tenants.records import Key, Tenant
 
 
@@ -34,6 +35,47 @@ def version_json(version: PromptVersion, aliases: Mapping[str, int]) -> dict[str
         "created_at": version.created_at,
         "created_by": version.created_by,
         "aliases": sorted(alias for alias, number in aliases.items() if number == version.number),
+        "calibration": None if version.calibration is None else version.calibration.number,
+    }
+
+
+def calibration_json(task: str, version: int, made: Calibration) -> dict[str, Any]:
+    """One calibration of a version."""
+    fitted = made.fitted
+    prior = None if fitted.prior is None else dict(zip(fitted.labels, fitted.prior, strict=True))
+    return {
+        "task": task,
+        "version": version,
+        "calibration": made.number,
+        "labels": list(fitted.labels),
+        "matrix_dtype": fitted.matrix_dtype,
+        "temperature": fitted.temperature,
+        "prior": prior,
+        "rows": fitted.rows,
+        "measures": dict(fitted.measures),
+        "source": dict(fitted.source),
+        "created_at": made.created_at,
+        "created_by": made.created_by,
+    }
+
+
+def calibration_job_json(job: Job) -> dict[str, Any]:
+    """A job that calibrates a version."""
+    return {
+        "id": job.id,
+        "task": f"{job.tenant}/{job.spec['task']}",
+        "version": job.spec["version"],
+        "status": job.status,
+        "spec": job.spec["document"],
+        "created_at": job.created_at,
+        "created_by": job.created_by,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "error": job.error,
+        "progress": job.progress,
+        "result": job.result,
+        "cancel_requested": job.cancel_requested,
+        "attempt": job.attempt,
     }
 
 

@@ -5,6 +5,7 @@ It is built in `server/chorus_server/app.py` or by a test, and is never global.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -22,6 +23,7 @@ from chorus_server.changes.reader import ChangeReader
 from chorus_server.engine.limits import Limits
 from chorus_server.engine.thread.engine import Engine
 from chorus_server.jobs.feeds import JobFeeds
+from chorus_server.jobs.runner import JobRunner
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
 from chorus_server.tenancy.budgets import Budgets
@@ -89,6 +91,8 @@ class Services:
         usage: takes what came of each item.
         budgets: what each may still use.
         tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
+        engine_jobs: run jobs whose work is requests to the engine; none until the engine runs.
+        loop: the event loop that serves; None before it does.
         bodies: memory for request bodies: four times the largest body that the settings allow.
     """
 
@@ -104,6 +108,8 @@ class Services:
     budgets: Budgets
     serving: Serving | None = None
     tuning: TuningService | None = None
+    engine_jobs: tuple[JobRunner, ...] = ()
+    loop: asyncio.AbstractEventLoop | None = None
     bodies: BodyBudget = field(init=False)
 
     def __post_init__(self) -> None:
@@ -146,10 +152,11 @@ class Services:
         await self.changes.read()
         return saved
 
-    def wake_tuning(self) -> None:
+    def wake_jobs(self) -> None:
         """A job was queued: look for it now."""
-        if self.tuning is not None:
-            self.tuning.wake()
+        for runner in (self.tuning, *self.engine_jobs):
+            if runner is not None:
+                runner.wake()
 
     def _served(self) -> Serving:
         if self.serving is None:

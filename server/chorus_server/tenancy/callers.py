@@ -150,6 +150,28 @@ class Callers:
         """
         return await self._decide(authorization, scope, address)
 
+    async def of_job(self, tenant: str, name: str, key: str | None) -> Principal:
+        """Who a job's requests are charged to: its tenant, and the key that made it, if that is still there.
+
+        Args:
+            name: the key's name.
+            key: its id in the store; None for one from a file, and for no key.
+
+        Raises:
+            ForbiddenError, UnauthenticatedError: the tenant was suspended or deleted.
+            StoreError: the store does not answer, and nothing that is remembered serves.
+        """
+        limits: KeyLimits | None = None
+        if key is not None:
+            limits = await self._ask_store(partial(self._limits_of_key, tenant, key), spared=False)
+        return await self._of_tenant(Principal(tenant, name, frozenset(), key=key, limits=limits), None, "")
+
+    def _limits_of_key(self, tenant: str, key: str) -> KeyLimits | None:
+        try:
+            return _some(self._store.get_key(tenant, key).limits)
+        except NotFoundError:
+            return None
+
     async def _decide(self, authorization: str | None, scope: Scope | None, address: str | None) -> Principal:
         """Without an address nothing is asked: `_MustAskError` where that would be needed."""
         secret = _bearer(authorization)

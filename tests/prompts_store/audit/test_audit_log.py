@@ -23,7 +23,7 @@ from prompts_store.errors import InvalidError, StoreError
 from prompts_store.jobs.records import Lease
 from prompts_store.records import CHORUS, Actor, EnsembleMember
 from prompts_store.tenants.limits import Amounts, TenantLimits
-from prompts_store.testing import FakeClock, example_file, example_prompt
+from prompts_store.testing import FakeClock, example_calibration, example_file, example_prompt
 from tests.postgres_server import PostgresServer
 from tests.prompts_store.writers import WRITERS, writing_processes
 
@@ -97,6 +97,9 @@ WRITES: dict[str, tuple[Write, list[str]]] = {
     ),
     "delete_task": (lambda store, ids: store.delete_task("acme", "single"), ["alias.remove", "task.delete"]),
     "delete_version": (lambda store, ids: store.delete_version("acme", "sst2", 3), ["version.delete"]),
+    "calibrate": (
+        lambda store, ids: store.calibrate("acme", "sst2", 3, example_calibration()), ["version.calibrate"],
+    ),
     "set_alias": (lambda store, ids: store.set_alias("acme", "sst2", "live", 3), ["alias.move"]),
     "remove_alias": (lambda store, ids: store.remove_alias("acme", "sst2", "canary"), ["alias.remove"]),
     "rollback": (lambda store, ids: store.rollback("acme", "sst2"), ["alias.rollback"]),
@@ -169,10 +172,11 @@ READS = {
     "acting_for", "alias_history", "aliases", "audit_rows", "audited", "changes_after", "check_readable",
     "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault", "file_path",
     "find_key",
+    "get_calibration",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",
     "in_memory", "job_events", "jobs_of_other_matrices", "last_change", "last_ensemble_number", "last_number",
-    "list_ensembles",
+    "list_calibrations", "list_ensembles",
     "list_files", "list_grants", "list_jobs", "list_keys", "list_shared", "list_tasks", "list_tenants",
     "list_versions", "open", "pairing", "plan_collection", "require_grant", "resolve",
     "resolve_ensemble", "usage", "values", "verify_audit",

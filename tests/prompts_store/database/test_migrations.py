@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("real_migrations")
 NEW = {
     "files", "jobs", "job_files", "job_events", "store_identity", "tenants", "keys", "changes", "audit",
     "audit_heads",
-    "usage", "usage_hours", "grants", "stored_use", "training_steps",
+    "usage", "usage_hours", "grants", "stored_use", "training_steps", "calibrations",
 }  # fmt: skip
 
 

@@ -141,7 +141,7 @@ class ApiServer:
         )
 
     async def _serve(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop = self.services.loop = asyncio.get_running_loop()
         if self.follows:
             await self.services.changes.read()
         tasks = [asyncio.create_task(each) for each in self.background()]

@@ -122,6 +122,22 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("DELETE", "/v1/tasks/{task}/versions/{n}"): anywhere(VERSION),
     ("GET", "/v1/tasks/{task}/versions/{n}/artifact"): anywhere(f"{VERSION}/artifact"),
     ("GET", "/v1/tasks/{task}/versions/{n}/neighbors"): anywhere(f"{VERSION}/neighbors"),
+    ("GET", "/v1/tasks/{task}/versions/{n}/calibrations"): anywhere(f"{VERSION}/calibrations"),
+    ("GET", "/v1/tasks/{task}/versions/{n}/calibrations/{calibration}"): anywhere(
+        f"{VERSION}/calibrations/1"
+    ),
+    ("POST", "/v1/tasks/{task}/versions/{n}/calibrations"): (
+        *anywhere(f"{VERSION}/calibrations", sent({"file": "<own_file>", "labels": ["no", "yes"]})),
+        Case("/v1/tasks/own/versions/1/calibrations", sent({"file": "<file>", "labels": ["no", "yes"]})),
+    ),
+    ("GET", "/v1/tasks/{task}/calibration_jobs/{job}"): (
+        *anywhere(f"{TASK}/calibration_jobs/{{calibration_job}}"),
+        Case("/v1/tasks/own/calibration_jobs/{calibration_job}"),
+    ),
+    ("POST", "/v1/tasks/{task}/calibration_jobs/{job}/cancel"): (
+        *anywhere(f"{TASK}/calibration_jobs/{{calibration_job}}/cancel"),
+        Case("/v1/tasks/own/calibration_jobs/{calibration_job}/cancel"),
+    ),
     ("GET", "/v1/tasks/{task}/aliases"): anywhere(f"{TASK}/aliases"),
     ("PUT", "/v1/tasks/{task}/aliases/{alias}"): anywhere(f"{TASK}/aliases/{{alias}}", sent({"version": 1})),
     ("DELETE", "/v1/tasks/{task}/aliases/{alias}"): anywhere(f"{TASK}/aliases/{{alias}}"),
@@ -258,6 +274,8 @@ def stock(world: World) -> None:
     made("PUT", "/v1/tasks/secret/grants/friends", json={"rights": ["infer", "read"]})
     made("PUT", "/v1/ensembles/panel/grants/friends", json={"rights": ["infer", "read"]})
     names["job"] = made("POST", "/v1/tuning/jobs", json=document)["id"]
+    rows_of = {"file": file, "labels": [CANARY, "no"]}
+    names["calibration_job"] = made("POST", "/v1/tasks/secret/versions/1/calibrations", json=rows_of)["id"]
     names["key"] = made("GET", "/v1/keys")["keys"][0]["id"]
     good = world.keys["good"]
     own = made("POST", "/v1/files?name=own.tsv", good, content=b"text\tlabel\nx\tyes\n", headers=RAW)
@@ -268,7 +286,10 @@ def stock(world: World) -> None:
 
 def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     """Names of what nobody has."""
-    ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in ("file", "job", "key")}
+    ids = {
+        name: names[name].partition("-")[0] + "-" + "0" * 24
+        for name in ("file", "job", "calibration_job", "key")
+    }
     missing = {"task": "missing", "ensemble": "missing", "alias": "missing", "grantee": "missing"}
     return {**names, **missing, **ids, "tenant": tenant}
 
@@ -283,7 +304,7 @@ def told(answer: httpx2.Response, names: Mapping[str, str]) -> tuple[int, str]:
 
 
 def filled(path: str, names: Mapping[str, str]) -> str:
-    return path.format(**{"n": 1, "name": names["ensemble"], **names})
+    return path.format(**{"n": 1, "calibration": 1, "name": names["ensemble"], **names})
 
 
 def test_every_route_has_a_row() -> None:

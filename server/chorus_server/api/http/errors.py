@@ -43,6 +43,7 @@ STORE_STATUS: dict[str, int] = {
     "unknown_task": 404,
     "unknown_version": 404,
     "unknown_alias": 404,
+    "unknown_calibration": 404,
     "unknown_ensemble": 404,
     "unknown_file": 404,
     "unknown_job": 404,

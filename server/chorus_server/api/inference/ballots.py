@@ -8,9 +8,10 @@ from typing import Any
 
 from chorus_server.api.http.errors import error_body
 from chorus_server.api.inference.answers import unexpected
+from chorus_server.api.inference.calibrated import Ranked, ranked
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.inference.items import Item
-from chorus_server.api.inference.ranking import best, score_requests, scores_of
+from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.sampling import sampling_for
 from chorus_server.api.inference.submit import SubmitResult
 from chorus_server.api.inference.text import final_text
@@ -20,28 +21,38 @@ from chorus_server.engine.requests import FinishedEvent, GenerateRequest, Reques
 from chorus_server.errors import ChorusError
 
 Read = Callable[[SubmitResult, Item], tuple[str, float] | ChorusError]
+Rank = Callable[[SubmitResult, Item], Ranked | ChorusError]
 
 
 @dataclass(frozen=True, slots=True)
 class Poll:
     """One engine request for each member and input, and a function that reads an answer: `(answer, log
-    probability)`."""
+    probability)`.
+
+    Attributes:
+        labels, rank: where members rank labels.
+    """
 
     requests: list[Request]
     read: Read
+    labels: Sequence[str] = ()
+    rank: Rank | None = None
 
 
 async def label_poll(call: Call, items: Sequence[Item], labels: list[str], *, sent: bool) -> Poll:
     """Members rank the same labels: those in the request, or those that they all share."""
 
-    def read(outcome: SubmitResult, item: Item) -> tuple[str, float] | ChorusError:
-        scores = scores_of(outcome)
-        if isinstance(scores, ChorusError):
-            return scores
-        place = best(scores)
-        return labels[place], scores[place]
+    matrix_dtype = call.serving.base.matrix_dtype
 
-    return Poll([*await score_requests(call, items, labels, sent=sent)], read)
+    def rank(outcome: SubmitResult, item: Item) -> Ranked | ChorusError:
+        scores = scores_of(outcome)
+        return scores if isinstance(scores, ChorusError) else ranked(item, labels, scores, matrix_dtype)
+
+    def read(outcome: SubmitResult, item: Item) -> tuple[str, float] | ChorusError:
+        found = rank(outcome, item)
+        return found if isinstance(found, ChorusError) else (labels[found.place], found.log_probability)
+
+    return Poll([*await score_requests(call, items, labels, sent=sent)], read, labels, rank)
 
 
 async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
@@ -80,14 +91,22 @@ def voted(
 ) -> dict[str, Any] | ChorusError:
     """The answer for one input: the vote of the members that answered, or the first error if none did."""
     ballots: list[Ballot] = []
+    pooled: list[tuple[Ranked, float]] = []
     members: list[dict[str, Any]] = []
     failures: list[ChorusError] = []
     for item, weight, outcome in zip(items, weights, outcomes, strict=True):
         member = item.identity | {"weight": weight}
-        said = poll.read(outcome, item)
+        said = poll.read(outcome, item) if poll.rank is None else poll.rank(outcome, item)
         if isinstance(said, ChorusError):
             failures.append(said)
             member["error"] = error_body(said, request_id)
+        elif isinstance(said, Ranked):
+            pooled.append((said, weight))
+            answer = poll.labels[said.place]
+            # As the model gives it: no calibration changes who wins a tie.
+            ballots.append(Ballot(answer, said.log_probability, weight))
+            member |= {"answer": answer, "log_probability": said.log_probability}
+            member |= {"probability": said.probabilities[said.place], **said.facts}
         else:
             answer, log_probability = said
             ballots.append(Ballot(answer, log_probability, weight))
@@ -101,6 +120,20 @@ def voted(
         "answer": result.answer,
         "counts": result.counts,
         "agreement": result.agreement,
+        **_pooled(poll.labels, pooled),
         "truncated": any(item.truncated for item in items),
         "members": members,
     }
+
+
+def _pooled(labels: Sequence[str], ranked: Sequence[tuple[Ranked, float]]) -> dict[str, Any]:
+    """The members' mean probability of each label, by weight; nothing where members answered freely."""
+    if not ranked:
+        return {}
+    total = sum(weight for _, weight in ranked)
+    means = [
+        sum(weight * found.probabilities[place] for found, weight in ranked) / total
+        for place in range(len(labels))
+    ]
+    calibrated = all(found.calibration is not None for found, _ in ranked)
+    return {"probabilities": dict(zip(labels, means, strict=True)), "calibrated": calibrated}

@@ -11,6 +11,7 @@ from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import answer_start, label_targets
 from chorus_server.api.inference.submit import SubmitResult
 from chorus_server.api.inference.turns import in_turns
+from chorus_server.calibration.applying import softmax as softmax
 from chorus_server.engine.requests import ScoredEvent, ScoreRequest
 from chorus_server.errors import ChorusError, InternalError, InvalidInputError
 
@@ -67,13 +68,3 @@ def scores_of(outcome: SubmitResult) -> Sequence[float] | ChorusError:
 def best(scores: Sequence[float]) -> int:
     """The position of the highest score; of equal ones, the first."""
     return max(range(len(scores)), key=scores.__getitem__)
-
-
-def softmax(scores: Sequence[float]) -> list[float]:
-    """Probabilities from log probabilities; equal shares if all are minus infinity."""
-    top = max(scores)
-    if top == -math.inf:
-        return [1 / len(scores)] * len(scores)
-    weights = [math.exp(score - top) for score in scores]
-    total = sum(weights)
-    return [weight / total for weight in weights]

@@ -29,7 +29,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OF_TASKS = frozenset(
-    {"alias_moved", "alias_removed", "task_deleted", "version_deleted", "task_shared", "task_unshared"}
+    {
+        "alias_moved",
+        "alias_removed",
+        "task_deleted",
+        "version_deleted",
+        "version_calibrated",
+        "task_shared",
+        "task_unshared",
+    }
 )
 # What a suspended tenant has shared is answered to nobody.
 _OF_TENANTS = frozenset({"tenant_suspended", "tenant_deleted", "tenant_purged"})

@@ -13,9 +13,10 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.disconnect import race
 from chorus_server.api.http.responses import INFERENCE_ERRORS
 from chorus_server.api.inference.answers import batch_response
+from chorus_server.api.inference.calibrated import ranked
 from chorus_server.api.inference.calls import Call, call_of, prepared_items
 from chorus_server.api.inference.items import Item, classify_items
-from chorus_server.api.inference.ranking import best, score_requests, scores_of, softmax
+from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.submit import SubmitResult, outcomes
 from chorus_server.api.schemas.inference import ClassifyAnswer, ClassifyBody
 from chorus_server.errors import ChorusError, InvalidInputError
@@ -25,7 +26,8 @@ router = APIRouter(route_class=ChorusRoute, tags=["inference"])
 
 @router.post("/v1/classify", response_model=ClassifyAnswer, responses=INFERENCE_ERRORS)
 async def classify(request: Request, body: ClassifyBody, principal: MayInfer) -> Response:
-    """Rank labels: a softmax over the sums of their tokens' log probabilities, `</s>` included."""
+    """Rank labels: a softmax over the sums of their tokens' log probabilities, `</s>` included, as the newest
+    calibration of the version corrects them."""
     call = call_of(request, principal, body.deadline_seconds, body.priority)
     return await race(_answer(call, body), request.receive)
 
@@ -35,7 +37,7 @@ async def _answer(call: Call, body: ClassifyBody) -> Response:
         labels = _labels(body, items[0])
         requests = await score_requests(call, items, labels, sent=body.labels is not None)
         results = await outcomes(call.submit, requests)
-        answers = map(partial(_classified, labels), items, results)
+        answers = map(partial(_classified, labels, call.serving.base.matrix_dtype), items, results)
         names = (item.identity for item in items)
         return await batch_response(call.request_id, zip(names, answers, strict=True))
 
@@ -51,14 +53,18 @@ def _labels(body: ClassifyBody, item: Item) -> list[str]:
     return labels
 
 
-def _classified(labels: Sequence[str], item: Item, outcome: SubmitResult) -> dict[str, Any] | ChorusError:
+def _classified(
+    labels: Sequence[str], matrix_dtype: str, item: Item, outcome: SubmitResult
+) -> dict[str, Any] | ChorusError:
     scores = scores_of(outcome)
     if isinstance(scores, ChorusError):
         return scores
+    found = ranked(item, labels, scores, matrix_dtype)
     return {
         **item.identity,
-        "label": labels[best(scores)],
-        "probabilities": dict(zip(labels, softmax(scores), strict=True)),
+        "label": labels[found.place],
+        "probabilities": dict(zip(labels, found.probabilities, strict=True)),
+        **found.facts,
         "log_probabilities": dict(zip(labels, scores, strict=True)),
         "truncated": item.truncated,
         "usage": item.usage(0),

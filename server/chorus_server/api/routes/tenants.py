@@ -95,7 +95,7 @@ async def resume_tenant(request: Request, principal: MayOperate, tenant: TenantI
     """Undo a suspension."""
     services = services_of(request)
     resumed = await services.save_and_see(acting_store(request).resume_tenant, tenant)
-    services.wake_tuning()
+    services.wake_jobs()
     return json_response(tenant_json(resumed))
 
 

@@ -28,7 +28,7 @@ async def start_job(request: Request, principal: MayTune, body: JobDocument) -> 
     """Queue a job. The whole document is checked first; rows of data are checked when the job is prepared."""
     services = services_of(request)
     job = await queue_job(services, acting_store(request), principal, body)
-    services.wake_tuning()
+    services.wake_jobs()
     return await _queued(services, job, 201)
 
 
@@ -81,7 +81,7 @@ async def resume_job(request: Request, principal: MayTune, job: JobId) -> Respon
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
         training_steps=await services.text.run(steps_of, known),
     )
-    services.wake_tuning()
+    services.wake_jobs()
     return await _queued(services, found)
 
 

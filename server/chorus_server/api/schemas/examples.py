@@ -98,3 +98,12 @@ TUNING_JOB: list[dict[str, Any]] = [
         ],
     },
 ]
+
+CALIBRATION: list[dict[str, Any]] = [
+    {
+        "file": "file-0123456789abcdef01234567",
+        "format": "tsv",
+        "columns": {"text": "sentence"},
+        "target_texts": {"0": "negative", "1": "positive"},
+    },
+]

@@ -217,7 +217,13 @@ class ClassifyResult(AnswerModel):
     digest: str | None = None
     label: str | None = None
     probabilities: dict[str, float | None] | None = None
-    log_probabilities: dict[str, float | None] | None = None
+    calibrated: bool | None = Field(
+        None, description="Whether a calibration of the version made the probabilities."
+    )
+    calibration: int | None = Field(None, description="The number of that calibration.")
+    log_probabilities: dict[str, float | None] | None = Field(
+        None, description="As the model gives them, whatever the calibration."
+    )
     truncated: bool | None = None
     usage: Usage | None = None
     error: ErrorDetail | None = None
@@ -239,6 +245,9 @@ class MemberAnswer(AnswerModel):
     weight: float
     answer: str | None = None
     log_probability: float | None = None
+    probability: float | None = Field(None, description="Of its answer, where members rank labels.")
+    calibrated: bool | None = Field(None, description="Whether a calibration made the probability.")
+    calibration: int | None = Field(None, description="The number of that calibration.")
     error: ErrorDetail | None = None
 
 
@@ -256,6 +265,10 @@ class EnsembleResult(AnswerModel):
     answer: str | None = None
     counts: dict[str, float] | None = None
     agreement: float | None = None
+    probabilities: dict[str, float | None] | None = Field(
+        None, description="Where members rank labels: the mean of theirs, by weight. The vote decides."
+    )
+    calibrated: bool | None = Field(None, description="Whether every member that answered is calibrated.")
     truncated: bool | None = None
     members: list[MemberAnswer] | None = None
     error: ErrorDetail | None = None

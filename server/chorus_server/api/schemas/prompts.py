@@ -75,6 +75,7 @@ class VersionAnswer(AnswerModel):
     created_at: datetime
     created_by: str
     aliases: list[str]
+    calibration: int | None = Field(None, description="The number of the newest, which serves.")
     created: bool | None = Field(
         None, description="Only in the answer to an upload: false if it was there already."
     )

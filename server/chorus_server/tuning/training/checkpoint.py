@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.jobs.blocks import write_whole
 from chorus_server.strict_json import parse_strictly
 from chorus_server.tuning.document.earlier_names import renamed_facts
 from chorus_server.tuning.training.run import TrainingRun
@@ -63,9 +63,9 @@ def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: 
         "standings": [asdict(standing) for standing in state.standings],
         "random": _random_facts(run),
     }
-    _replace(files, folder / name, content)
+    write_whole(files, folder / name, content)
     document = {"digest": hashlib.sha256(canonical_json(body)).hexdigest(), "body": body}
-    _replace(files, folder / "job.json", json.dumps(document, indent=1, allow_nan=False).encode())
+    write_whole(files, folder / "job.json", json.dumps(document, indent=1, allow_nan=False).encode())
     _sweep(files, folder, keep=name)
 
 
@@ -163,25 +163,6 @@ def _broken(name: str) -> InvalidInputError:
         "same document"
     )
     return InvalidInputError(message, field="checkpoint", code="corrupt_checkpoint")
-
-
-def _replace(files: Files, path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    descriptor = files.create(temporary)
-    try:
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[files.write(descriptor, rest) :]
-            files.sync(descriptor)
-        finally:
-            files.close(descriptor)
-        files.rename(temporary, path)
-    except BaseException:
-        with suppress(OSError):  # raise the first error; the next write sweeps
-            files.unlink(temporary)
-        raise
-    files.sync_folder(path.parent)
 
 
 def _sweep(files: Files, folder: Path, keep: str) -> None:

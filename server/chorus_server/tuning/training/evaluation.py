@@ -61,8 +61,37 @@ class Evaluator:
                 yield
             found.append(_measured(task, split, said[n]) if split else None)
 
+    def score(
+        self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[list[list[float]]]
+    ) -> Iterator[None]:
+        """Log probabilities of each labelled prompt's labels on its split. Yields after each dispatch.
+
+        Args:
+            prompts: [N, P, D] f32.
+            splits: one for each prompt; of one without labels it must be empty.
+            found: for each prompt a list with a place for each example, which gets its scores.
+        """
+        places = sorted(
+            ((n, place) for n, split in enumerate(splits) for place in range(len(split))),
+            key=lambda each: len(splits[each[0]][each[1]].input_ids),
+        )
+        rows = self.programs.shapes.evaluation_rows
+        for start in range(0, len(places), rows):
+            some = places[start : start + rows]
+            scores = self._scores(prompts, [(n, splits[n][place]) for n, place in some])
+            for (n, place), row in zip(some, scores, strict=True):
+                found[n][place] = row
+            yield
+
     def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
-        """The most likely label of each example."""
+        """The most likely label of each example; of equal ones, the first."""
+        scores = self._scores(prompts, places)
+        return [
+            self.run.tasks[n].labels[int(np.argmax(row))] for (n, _), row in zip(places, scores, strict=True)
+        ]
+
+    def _scores(self, prompts: Any, places: Sequence[PlacedExample]) -> list[list[float]]:
+        """Log probability of each label of each example's task."""
         shapes, programs = self.programs.shapes, self.programs
         ids, lengths = self._inputs(places)
         labels = np.zeros((len(ids), shapes.labels, shapes.label_length), np.int32)
@@ -73,10 +102,7 @@ class Evaluator:
         scored = programs.score[ids.shape[1]](programs.params, prompts, ids, lengths, labels, label_lengths)
         scores = np.asarray(scored)
         tasks = [self.run.tasks[n] for n, _ in places]
-        return [
-            task.labels[int(row[: len(task.labels)].argmax())]
-            for task, row in zip(tasks, scores, strict=False)
-        ]
+        return [row[: len(task.labels)].tolist() for task, row in zip(tasks, scores, strict=False)]
 
     def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
         """The greedy text of each example."""

@@ -90,6 +90,8 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         "recipe": {"prompt_length": 3, "steps": 10, "batch_size": 4},
     }
     made = api.post("/v1/tuning/jobs", job).json()["id"]
+    calibration = {"file": files[0], "labels": ["no", "yes"]}
+    calibrated = api.post("/v1/tasks/a/versions/1/calibrations", calibration).json()["id"]
     tasks, versions = "/v1/tasks/{task}", "/v1/tasks/{task}/versions"
     return {
         ("POST", "/v1/generate"): ("/v1/generate", {"json": {"task": "a", "input": "x"}}),
@@ -112,6 +114,14 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("DELETE", tasks): ("/v1/tasks/b", {}),
         ("POST", "/v1/files"): ("/v1/files?name=c.tsv", {"content": content, "headers": BINARY}),
         ("DELETE", "/v1/files/{file}"): (f"/v1/files/{files[1]}", {}),
+        ("POST", versions + "/{n}/calibrations"): (
+            "/v1/tasks/a/versions/1/calibrations",
+            {"json": calibration},
+        ),
+        ("POST", tasks + "/calibration_jobs/{job}/cancel"): (
+            f"/v1/tasks/a/calibration_jobs/{calibrated}/cancel",
+            {},
+        ),
         ("POST", "/v1/tuning/jobs"): ("/v1/tuning/jobs", {"json": job}),
         ("POST", "/v1/tuning/jobs/{job}/cancel"): (f"/v1/tuning/jobs/{made}/cancel", {}),
         ("POST", "/v1/tuning/jobs/{job}/resume"): (f"/v1/tuning/jobs/{made}/resume", {}),

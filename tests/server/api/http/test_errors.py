@@ -81,6 +81,7 @@ def test_the_scan_finds_the_codes() -> None:
         "unknown_task",
         "unknown_version",
         "unknown_alias",
+        "unknown_calibration",
         "unknown_ensemble",
         "invalid_template",
     } <= codes

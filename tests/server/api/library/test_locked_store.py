@@ -36,10 +36,13 @@ def named(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> I
         file = api.http.post("/v1/files", params={"name": "train.jsonl"}, content=b"{}\n", headers=RAW)
         job = api.post("/v1/tuning/jobs", job_document(file.json()["id"]))
         assert job.status_code == 201, job.text
+        calibration = api.post("/v1/tasks/t/versions/1/calibrations", {"file": file.json()["id"]})
+        assert calibration.status_code == 201, calibration.text
         api.store.create_tenant("acme")
         key, _ = api.store.create_key("default", "revoked", scopes=["infer"])
         api.store.revoke_key("default", key.id)  # so that nobody needs one
         places = {"task": "t", "n": 1, "alias": "live", "name": "e", "tenant": "acme", "key": key.id}
+        places["calibration_job"] = calibration.json()["id"]
         yield {"api": api, "file": file.json()["id"], "job": job.json()["id"], **places}
 
 
@@ -157,6 +160,8 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("DELETE", "/v1/ensembles/e", None),
     ("POST", "/v1/files?name=new.jsonl", b"{}\n"),
     ("DELETE", "/v1/files/{file}", None),
+    ("POST", "/v1/tasks/t/versions/1/calibrations", "calibration"),
+    ("POST", "/v1/tasks/t/calibration_jobs/{calibration_job}/cancel", None),
     ("POST", "/v1/tuning/jobs", "job"),
     ("POST", "/v1/tuning/jobs/{job}/cancel", None),
     ("POST", "/v1/tuning/jobs/{job}/resume", None),
@@ -189,6 +194,8 @@ def test_every_change_is_told_when_its_patience_ends(
             content = {"content": body, "headers": RAW} if isinstance(body, bytes) else {"json": body}
             if body == "job":
                 content = {"json": job_document(named["file"])}
+            if body == "calibration":
+                content = {"json": {"file": named["file"]}}
             answer = api.http.request(method, path.format(**named), **content)
             assert answer.status_code == 503, (method, path, answer.text)
             assert int(answer.headers["retry-after"]) >= 1

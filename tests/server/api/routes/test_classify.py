@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chorus_server.api.inference.ranking import softmax
 from chorus_server.api.schemas.inference import ClassifyAnswer
+from chorus_server.calibration.applying import softmax
 from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, error_of
 

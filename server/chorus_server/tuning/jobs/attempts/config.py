@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from chorus_server.jobs.runner import RunnerConfig
 from chorus_server.model.functions import Functions
 from chorus_server.model.layout import PyTree
 from chorus_server.model.vocabulary import Vocabulary
@@ -20,18 +21,12 @@ Because = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceConfig:
-    """How jobs are run.
+class ServiceConfig(RunnerConfig):
+    """How tuning jobs are run; `folder` has their checkpoints and downloads.
 
     Attributes:
-        folder: of checkpoints and downloads, with one folder for each job.
-        owner: name of whoever claims jobs, for people.
         slice_seconds: longest device dispatch to aim for.
         longest_seconds: a job with a longer dispatch is refused; None where nobody waits for the device.
-        lease_seconds: after this long without a renewal, another process may take the job.
-        poll_seconds: time between two looks for new jobs, or for a cancellation.
-        keep_seconds: how long the checkpoint of a failed or cancelled job is kept for a resumption.
-        patience_seconds: how long to retry a store that does not answer before giving up the job.
         max_file_bytes: of a download.
         max_row_bytes: of one row of a dataset.
         data_paths: folders and files that jobs may read.
@@ -40,14 +35,8 @@ class ServiceConfig:
         code_version: for the lineage.
     """
 
-    folder: Path
-    owner: str
     slice_seconds: float = 0.06
     longest_seconds: float | None = None
-    lease_seconds: float = 30.0
-    poll_seconds: float = 1.0
-    keep_seconds: float = 14 * 86_400.0
-    patience_seconds: float = 300.0
     max_file_bytes: int = 256 << 20
     max_row_bytes: int = 1 << 20
     data_paths: tuple[Path, ...] = ()

@@ -14,13 +14,21 @@ import numpy as np
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
+from chorus_server.tuning.jobs.stages.calibrate import calibrate
 from chorus_server.tuning.jobs.stages.lineage import lineage_of
 from chorus_server.tuning.jobs.stages.validate import Validated
+from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import TrainingRun
 from chorus_server.tuning.training.state import PromptProgress, TrainingState
 from prompts_store.digests import prompt_digest
 from prompts_store.names import LIVE
-from prompts_store.records import EnsembleMember, PromptManifest, Published
+from prompts_store.records import (
+    Calibration,
+    EnsembleMember,
+    FittedCalibration,
+    PromptManifest,
+    Published,
+)
 
 
 def is_good(standing: PromptProgress) -> bool:
@@ -28,8 +36,15 @@ def is_good(standing: PromptProgress) -> bool:
     return standing.status in ("finished", "stopped_early") and standing.best_step is not None
 
 
-def publish(attempt: Attempt, validated: Validated, run: TrainingRun, state: TrainingState) -> None:
-    """Register every good prompt, then the ensemble, then promote; each only while the lease holds.
+def publish(
+    attempt: Attempt,
+    validated: Validated,
+    run: TrainingRun,
+    programs: TuningPrograms,
+    state: TrainingState,
+) -> None:
+    """Calibrate and register every good prompt, then the ensemble, then promote; each only while the lease
+    holds.
 
     Raises:
         LeaseLostError: another process has, or had, the job.
@@ -38,16 +53,19 @@ def publish(attempt: Attempt, validated: Validated, run: TrainingRun, state: Tra
     held = attempt.held
     attempt.begin("publishing")
     held.check()
+    good = [is_good(standing) for standing in state.standings]
+    fitted = calibrate(attempt, run, programs, state.best, good)
     result = result_of(validated, state)
     events: list[tuple[str, dict[str, Any]]] = []
-    for place, standing in enumerate(state.standings):
-        if is_good(standing):
-            version = _publish_one(attempt, validated, run, state, place).version
+    for place, ok in enumerate(good):
+        if ok:
+            version = _publish_one(attempt, validated, run, state, place, fitted[place]).version
             found = result["prompts"][place]
             found |= {
                 "version": version.number,
                 "digest": version.manifest.digest,
                 "reference": f"{version.tenant}/{version.task}@{version.number}",
+                "calibration": calibration_facts(version.calibration),
             }
             events.append(("published", {"prompt": place, **found}))
     result["ensemble"] = _ensemble(attempt, validated.document, result["prompts"])
@@ -88,8 +106,27 @@ def metrics_of(standing: PromptProgress) -> dict[str, float]:
     return found
 
 
+def calibration_facts(made: Calibration | None) -> dict[str, Any] | None:
+    """What a job says of a calibration: all of it stands beside the version."""
+    if made is None:
+        return None
+    measures = made.fitted.measures
+    return {
+        "calibration": made.number,
+        "temperature": made.fitted.temperature,
+        "rows": made.fitted.rows,
+        "ece_raw": measures["raw"]["ece"],
+        "ece": measures["calibrated"]["ece"],
+    }
+
+
 def _publish_one(
-    attempt: Attempt, validated: Validated, run: TrainingRun, state: TrainingState, place: int
+    attempt: Attempt,
+    validated: Validated,
+    run: TrainingRun,
+    state: TrainingState,
+    place: int,
+    fitted: FittedCalibration | None,
 ) -> Published:
     member = validated.document.members[place]
     values = np.ascontiguousarray(state.best[place], np.float32)
@@ -116,6 +153,7 @@ def _publish_one(
         lineage=lineage_of(attempt, validated, run, state, place),
         metrics=metrics_of(state.standings[place]),
         description=member.description,
+        calibration=fitted,
         lease=attempt.held.lease,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chorus_server.tuning.jobs.stages.lineage import fitting
-from chorus_server.tuning.jobs.worker.failures import failure_of
+from chorus_server.tuning.jobs.worker.failures import tuning_failure_of
 from prompts_store.checks import check_object
 from prompts_store.errors import InvalidError
 
@@ -22,7 +22,7 @@ LINEAGE = {
     "error", [ValueError("no /srv/secret/folder"), OSError(5, "Input/output error", "/srv/secret")]
 )
 def test_a_defect_does_not_say_where_the_server_keeps_what(error: Exception) -> None:
-    told = failure_of(error)
+    told = tuning_failure_of(error)
     assert "secret" not in str(told) and told["message"]
     assert told["code"] == ("disk_failed" if isinstance(error, OSError) else "internal")
 

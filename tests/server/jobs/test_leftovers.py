@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chorus_server.tuning.jobs.worker.leftovers import remove_leftovers
+from chorus_server.jobs.leftovers import remove_leftovers
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore

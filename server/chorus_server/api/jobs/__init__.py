@@ -1,0 +1,1 @@
+"""Jobs whose work is requests to the engine of a serving process."""

@@ -1,0 +1,172 @@
+"""One attempt at a job whose work is requests to the engine: block by block, as an inference request's."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import secrets
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from chorus_server.api.inference.calls import Call
+from chorus_server.api.services import Services
+from chorus_server.errors import ChorusError, EngineDeadError, NotReadyError
+from chorus_server.jobs.blocks import Blocks
+from chorus_server.jobs.endings import count_attempt
+from chorus_server.jobs.leased import LeasedJob, ServiceStoppingError
+from prompts_store.errors import StoreError
+from prompts_store.jobs.records import MATRIX_DTYPE, Job
+from prompts_store.store import PromptStore
+
+T = TypeVar("T")
+
+AskBlock = Callable[[Call], Coroutine[Any, Any, T]]
+"""Asks the engine about one block of a job. Runs on the event loop, like the code of a route."""
+
+_LOOK_SECONDS = 0.1
+_PIECE_BYTES = 1 << 20
+_TOLD_TIMES = 100
+
+
+@dataclass(slots=True)
+class EngineAttempt:
+    """What a kind of job works with. Used by one thread.
+
+    Attributes:
+        held: the job, under this attempt's lease.
+        loop: the event loop that serves, on which the engine is asked.
+        folder: where an attempt finds what earlier ones left.
+        progress: the job's, as `save_progress` stores it.
+    """
+
+    held: LeasedJob
+    services: Services
+    loop: asyncio.AbstractEventLoop
+    folder: Path
+    progress: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = dict(self.held.job.progress)
+
+    @property
+    def job(self) -> Job:
+        """The job as it was claimed."""
+        return self.held.job
+
+    @property
+    def store(self) -> PromptStore:
+        """The store, with calls that outlast a short outage."""
+        return self.held.store
+
+    def begin(self) -> None:
+        """Count the attempt, and fix what later ones must have too.
+
+        Raises:
+            GaveUpError: attempts ended too often at this row.
+        """
+        count_attempt(self.progress, self.progress.get("rows", 0), "row")
+        self.progress.setdefault("settled", {MATRIX_DTYPE: self.services.base().matrix_dtype})
+        self.save_progress()
+
+    def save_progress(self) -> None:
+        """Store the progress."""
+        self.held.update(progress=self.progress)
+
+    def warn(self, messages: Sequence[str]) -> None:
+        """Tell warnings, as events of the job."""
+        self.held.tell([("warning", {"message": message}) for message in messages])
+
+    def ask(self, block: AskBlock[T]) -> T:
+        """What a block of requests comes to.
+
+        They go through the same code, limits and usage as a caller's requests, in class `batch`. Whatever
+        this process cannot do now is tried again.
+
+        Raises:
+            LeaseLostError, JobCancelledError, ServiceStoppingError: the work may not go on; what was asked is
+                cancelled.
+            ChorusError: the block cannot be asked.
+        """
+        return self.held.asking(lambda: self._ask_once(block))
+
+    def work_off(self, rows: int, block_rows: int, answer: Callable[[range], bytes]) -> Iterator[bytes]:
+        """Work off all rows, a block at a time, without those that earlier attempts finished, and give the
+        contents of all blocks.
+
+        Args:
+            answer: the content of the block of these rows, counted from 0. The same rows must give the same
+                content.
+        """
+        blocks = Blocks(self.folder)
+        count = -(-rows // block_rows)
+        self.progress |= {"phase": "asking", "rows_in_all": rows}
+        self.held.update(status="running", progress=self.progress)
+        told = -1
+        for number in range(count):
+            self.held.check()
+            done = min(rows, (number + 1) * block_rows)
+            if not blocks.have(number):
+                blocks.keep(number, answer(range(number * block_rows, done)))
+                self.progress["rows"] = done
+                self.save_progress()  # also asks whether the lease still holds
+            if (share := done * _TOLD_TIMES // rows) > told:
+                told = share
+                self.held.tell([("rows", {"rows": done, "rows_in_all": rows})])
+        return blocks.finished(count)
+
+    def save_file(self, name: str, contents: Iterator[bytes]) -> str:
+        """Store a result as a data file of the job's tenant: its id. A file that an earlier attempt stored
+        just before it ended serves.
+
+        Args:
+            name: begins with the job's id, so that no other file has it.
+
+        Raises:
+            LeaseLostError: another process has the job.
+            LimitError: the tenant may keep no more.
+        """
+        store, tenant = self.store, self.job.tenant
+        self.save_progress()  # asks whether the lease still holds
+        for file in store.list_files(tenant, limit=500).items:
+            if file.name == name:
+                return file.id
+        most = self.services.settings.tuning_max_file_bytes
+        with store.write_file(tenant, name, created_by=self.job.created_by, max_bytes=most) as writer:
+            for content in contents:
+                for start in range(0, len(content), _PIECE_BYTES):
+                    writer.write(content[start : start + _PIECE_BYTES])
+            self.held.check()
+            return writer.commit().id
+
+    def _ask_once(self, block: AskBlock[T]) -> T:
+        async def asked() -> T:
+            return await block(await self._call())
+
+        work = asked()
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        except RuntimeError:  # the loop is closed
+            work.close()
+            raise ServiceStoppingError from None
+        try:
+            while not concurrent.futures.wait([future], _LOOK_SECONDS).done:
+                self.held.check()
+            return future.result()
+        except (NotReadyError, EngineDeadError, concurrent.futures.CancelledError):
+            raise ServiceStoppingError from None
+        except ChorusError as error:
+            if error.code == StoreError.default_code:
+                raise StoreError(error.message) from None
+            raise
+        finally:
+            future.cancel()
+
+    async def _call(self) -> Call:
+        job, services = self.job, self.services
+        serving = services.ready()
+        key = job.spec.get("key")
+        caller = await services.callers.of_job(job.tenant, job.created_by, key)
+        request_id = f"{job.id}.{secrets.token_hex(4)}"
+        return Call(services, serving, caller, request_id, None, lambda: None, {}, "batch")

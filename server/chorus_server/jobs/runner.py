@@ -1,0 +1,202 @@
+"""Takes jobs of one kind from the store and runs them, one at a time, for as long as the process lives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from chorus_server.jobs.endings import AttemptEnding
+from chorus_server.jobs.leased import LeasedJob
+from chorus_server.jobs.leftovers import remove_leftovers
+from prompts_store.errors import StoreError
+from prompts_store.jobs.records import MATRIX_DTYPE, JobKind
+from prompts_store.store import PromptStore
+
+logger = logging.getLogger(__name__)
+
+_BEATS_A_LEASE = 3.0
+_SWEEP_SECONDS = 3600.0
+_TELL_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerConfig:
+    """How jobs of any kind are run.
+
+    Attributes:
+        folder: of what attempts leave for later ones, with one folder for each job.
+        owner: name of whoever claims jobs, for people.
+        lease_seconds: after this long without a renewal, another process may take the job.
+        poll_seconds: time between two looks for new jobs, or for a cancellation.
+        keep_seconds: how long what a failed or cancelled job left is kept for a resumption.
+        patience_seconds: how long to retry a store that does not answer before giving up the job.
+    """
+
+    folder: Path
+    owner: str
+    lease_seconds: float = 30.0
+    poll_seconds: float = 1.0
+    keep_seconds: float = 14 * 86_400.0
+    patience_seconds: float = 300.0
+
+
+class JobRunner(ABC):
+    """Runs jobs on a thread of its own. While a job runs, one more thread keeps its lease.
+
+    Args:
+        kind: the jobs that it takes.
+        fingerprint, matrix_dtype: of the base model in this process; jobs of others are left.
+        alive: whether the device's owner still works; if not, no further job is taken.
+        say: called with one line at the start and the end of each attempt.
+    """
+
+    def __init__(
+        self,
+        store: PromptStore,
+        kind: JobKind,
+        fingerprint: str,
+        matrix_dtype: str,
+        config: RunnerConfig,
+        *,
+        alive: Callable[[], bool] = lambda: True,
+        say: Callable[[str], None] = logger.info,
+    ) -> None:
+        self._store = store
+        self._kind: JobKind = kind
+        self._fingerprint = fingerprint
+        self._matrix_dtype = matrix_dtype
+        self._config = config
+        self._alive = alive
+        self._say = say
+        self._stopping = threading.Event()
+        self._stopped = False
+        self._look = threading.Event()
+        self._held: LeasedJob | None = None
+        self._sweep_at = self._tell_at = 0.0
+        self._told: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name=f"chorus-{kind}", daemon=True)
+
+    @abstractmethod
+    def attempt(self, held: LeasedJob) -> AttemptEnding:
+        """Run a job as far as it gets. Never raises."""
+
+    def start(self) -> None:
+        """Start to take jobs."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for a job now, since one was made."""
+        self._look.set()
+
+    @property
+    def running(self) -> str | None:
+        """Id of the job that is running."""
+        held = self._held
+        return None if held is None else held.job.id
+
+    def begin_to_stop(self) -> None:
+        """Have the running job end soon, and take no other. Returns at once."""
+        self._stopping.set()
+        self._look.set()
+
+    def stop(self, seconds: float) -> bool:
+        """Save the state of the running job, give the job back and end the thread.
+
+        Returns:
+            False if the thread still runs after so many seconds, because it compiles. The job is then given
+            back all the same, and the process should end without waiting. A second call does not wait.
+        """
+        first, self._stopped = not self._stopped, True
+        self.begin_to_stop()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(seconds if first else 0)
+        ended = not self._thread.is_alive()
+        held = self._held
+        if first and not ended and held is not None:
+            held.lost.set()
+            try:
+                held.release()
+            except StoreError as error:
+                logger.warning("%s could not be given back: %s", held.job.id, error.message)
+        return ended
+
+    def _run(self) -> None:
+        while not self._stopping.is_set() and self._alive():
+            self._unharmed(self._sweep)
+            self._look.clear()
+            if not self._unharmed(self._run_one):
+                self._look.wait(self._config.poll_seconds)
+
+    def _unharmed(self, part: Callable[[], bool | None]) -> bool:
+        """The result of `part`. If it raises, that is logged, and the runner goes on to the next job."""
+        try:
+            return bool(part())
+        except (StoreError, OSError) as error:
+            logger.warning("could not take jobs, will try again: %s", error)
+            return False
+        except Exception:
+            logger.exception("could not take jobs, will try again")
+            return False
+
+    def _run_one(self) -> bool:
+        """Take a job and run it; whether to look for the next one at once."""
+        config = self._config
+        try:
+            claimed = self._store.claim_job(
+                self._kind, config.owner, config.lease_seconds, self._fingerprint, self._matrix_dtype
+            )
+            if claimed is None:
+                self._tell_of_others()
+        except StoreError as error:
+            logger.warning("could not ask the store for jobs: %s", error.message)
+            return False
+        if claimed is None:
+            return False
+        job, lease = claimed
+        held = LeasedJob(
+            self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping
+        )
+        self._say(f"{job.id} begins (attempt {job.attempt})")
+        self._held = held
+        try:
+            with held.kept(min(config.poll_seconds, config.lease_seconds / _BEATS_A_LEASE)):
+                ending = self.attempt(held)
+        finally:
+            self._held = None
+        if ending != "failed":  # why was logged
+            self._say(f"{job.id} {ending}")
+        return ending != "lost"  # after a lost job pause first: the store may be away
+
+    def _tell_of_others(self) -> None:
+        """Say, once for each, which waiting jobs this process leaves because of its matrices."""
+        if time.monotonic() < self._tell_at:
+            return
+        self._tell_at = time.monotonic() + _TELL_SECONDS
+        ours = self._matrix_dtype
+        for job in self._store.jobs_of_other_matrices(self._kind, self._fingerprint, ours):
+            if job.id not in self._told:
+                self._told.add(job.id)
+                theirs = job.progress["settled"].get(MATRIX_DTYPE, "float32")
+                setting = {"float32": "f32", "bfloat16": "bf16"}.get(theirs, theirs)
+                who = "chorus worker" if self._kind == "tuning" else "chorus serve"
+                logger.warning(
+                    "%s waits for another process: it was begun with matrices in %s, and this process has "
+                    "them in %s; `%s --matrix-dtype %s` goes on with it",
+                    job.id, theirs, ours, who, setting,
+                )  # fmt: skip
+
+    def _sweep(self) -> None:
+        """Remove what old jobs left, now and then."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + _SWEEP_SECONDS
+        keep = timedelta(seconds=self._config.keep_seconds)
+        if removed := remove_leftovers(self._config.folder, self._store, keep):
+            logger.info("removed what %d ended jobs had left", removed)

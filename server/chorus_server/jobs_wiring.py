@@ -1,0 +1,36 @@
+"""Wiring of the jobs whose work is requests to the engine of a serving process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+from chorus_server.api.calibration.work import calibrate_version
+from chorus_server.api.jobs.engine_jobs import EngineJobs, JobWork
+from chorus_server.api.services import Services
+from chorus_server.jobs.runner import RunnerConfig
+from prompts_store.jobs.records import JobKind
+
+FOLDER_OF_JOBS = "jobs"
+"""Folder of what these jobs have worked off, in the data folder."""
+
+WORK_OF_KINDS: Mapping[JobKind, JobWork] = {"calibration": calibrate_version}
+
+
+def this_process() -> str:
+    """The name of this process, for people."""
+    return f"{socket.gethostname()[:64]} process {os.getpid()}"
+
+
+def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WORK_OF_KINDS) -> None:
+    """Take jobs of these kinds from now on, one of each kind at a time."""
+    settings = services.settings
+    config = RunnerConfig(
+        folder=settings.data_dir / FOLDER_OF_JOBS,
+        owner=this_process(),
+        keep_seconds=86_400 * settings.tuning_keep_days,
+    )
+    services.engine_jobs = tuple(EngineJobs(kind, work, services, config) for kind, work in kinds.items())
+    for runner in services.engine_jobs:
+        runner.start()
