@@ -6,7 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
-from chorus_server.api.jobs.engine_jobs import EngineJobs, Work
+from chorus_server.api.evaluation.work import evaluate
+from chorus_server.api.jobs.engine_jobs import EngineJobs, JobWork
 from chorus_server.api.services import Services
 from chorus_server.jobs.runner import RunnerConfig
 from prompts_store.jobs.records import JobKind
@@ -14,7 +15,7 @@ from prompts_store.jobs.records import JobKind
 FOLDER_OF_JOBS = "jobs"
 """Folder of what these jobs have worked off, in the data folder."""
 
-WORK_OF_KINDS: Mapping[JobKind, Work] = {}
+WORK_OF_KINDS: Mapping[JobKind, JobWork] = {"evaluation": evaluate}
 
 
 def this_process() -> str:
@@ -22,7 +23,7 @@ def this_process() -> str:
     return f"{socket.gethostname()[:64]} process {os.getpid()}"
 
 
-def start_engine_jobs(services: Services, kinds: Mapping[JobKind, Work] = WORK_OF_KINDS) -> None:
+def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WORK_OF_KINDS) -> None:
     """Take jobs of these kinds from now on, one of each kind at a time."""
     settings = services.settings
     config = RunnerConfig(

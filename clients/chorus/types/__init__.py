@@ -2,6 +2,7 @@
 
 from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
+from chorus.types.evaluations import Evaluation, EvaluationPage, EvaluationSummary
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
 from chorus.types.grants import Grant, GrantList, Shared, SharedPage
 from chorus.types.inference import (
@@ -73,6 +74,9 @@ __all__ = [
     "EnsembleResponse",
     "ErrorDetail",
     "ErrorEvent",
+    "Evaluation",
+    "EvaluationPage",
+    "EvaluationSummary",
     "FailedItem",
     "FilePage",
     "GenerateResponse",

@@ -49,8 +49,7 @@ async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
     stops: dict[int, tuple[str, ...]] = {}
 
     def request(index: int, item: Item) -> GenerateRequest:
-        assert item.version is not None
-        own = item.version.manifest.settings
+        own = item.version.manifest.settings if item.version is not None else {}
         defaults = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
         sampling = sampling_for(call, item, {**defaults, "seed": 0})
         stops[id(item)] = sampling.stop

@@ -14,7 +14,7 @@ from chorus_server.jobs.leased import LeasedJob, ServiceStoppingError
 from chorus_server.jobs.runner import JobRunner, RunnerConfig
 from prompts_store.jobs.records import JobKind
 
-Work = Callable[[EngineAttempt], Mapping[str, Any]]
+JobWork = Callable[[EngineAttempt], Mapping[str, Any]]
 """Does a job of one kind: its result. Raises what `run_to_end` makes an ending of."""
 
 
@@ -26,7 +26,7 @@ class EngineJobs(JobRunner):
         services: of the process, whose event loop and engine serve.
     """
 
-    def __init__(self, kind: JobKind, work: Work, services: Services, config: RunnerConfig) -> None:
+    def __init__(self, kind: JobKind, work: JobWork, services: Services, config: RunnerConfig) -> None:
         base, lifecycle = services.base(), services.lifecycle
         super().__init__(
             services.library.store,

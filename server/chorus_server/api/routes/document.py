@@ -23,6 +23,7 @@ _EXAMPLES = {
     "AliasBody": examples.ALIAS,
     "RollbackBody": examples.ROLLBACK,
     "JobDocument": examples.TUNING_JOB,
+    "EvaluationDocument": examples.EVALUATION,
     "TenantBody": examples.TENANT,
     "TenantChanges": examples.TENANT_CHANGES,
     "KeyBody": examples.KEY,

@@ -21,17 +21,29 @@ def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, fie
         InvalidInputError: a column is missing, a value is empty or nested, or `target_texts` lacks an answer.
             The message names the row.
     """
-    template, place = parse_template(prompt.template), f"row {row}"
-    values = {name: _text(record, prompt.columns.get(name, name), place, field) for name in template.fields}
+    values = template_values(prompt, row, record, field=field)
     try:
-        text = template.render(values)
+        text = parse_template(prompt.template).render(values)
     except InvalidError as error:
-        raise _refused(f"{place}: {error.message}", field) from error
-    return TextRow(row, text, _answers(prompt, record, place, field))
+        raise _refused(f"row {row}: {error.message}", field) from error
+    return TextRow(row, text, answers_of(prompt, row, record, field=field))
 
 
-def _answers(prompt: PromptDocument, record: Mapping[str, Any], place: str, field: str) -> tuple[str, ...]:
-    target, target_texts = prompt.target, prompt.target_texts
+def template_values(
+    prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str
+) -> dict[str, str]:
+    """The fields of the prompt's template, from one row of a file.
+
+    Raises:
+        InvalidInputError: a column is missing, or a value is empty or nested. The message names the row.
+    """
+    fields = parse_template(prompt.template).fields
+    return {name: _text(record, prompt.columns.get(name, name), f"row {row}", field) for name in fields}
+
+
+def answers_of(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str) -> tuple[str, ...]:
+    """The accepted answers of one row of a file, the target first. Raises as `text_row` does."""
+    target, target_texts, place = prompt.target, prompt.target_texts, f"row {row}"
     value = _value(record, target, place, field)
     several = list(value) if isinstance(value, list | tuple) else [value]
     if not several:
