@@ -64,6 +64,11 @@ def tune() -> None:
     "text]",
 )
 @click.option(
+    "--answer-by",
+    type=click.Choice(["ranked", "greedy"]),
+    help="Measure the most probable label, or the text that the prompt writes. [default: ranked]",
+)
+@click.option(
     "--recipe",
     multiple=True,
     metavar="KNOB=VALUE",

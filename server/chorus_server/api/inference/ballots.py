@@ -15,9 +15,9 @@ from chorus_server.api.inference.sampling import sampling_for
 from chorus_server.api.inference.submit import SubmitResult
 from chorus_server.api.inference.text import final_text
 from chorus_server.api.inference.turns import in_turns
-from chorus_server.api.inference.vote import Ballot, majority
 from chorus_server.engine.requests import FinishedEvent, GenerateRequest, Request
 from chorus_server.errors import ChorusError
+from chorus_server.tuning.vote import Ballot, majority
 
 Read = Callable[[SubmitResult, Item], tuple[str, float] | ChorusError]
 
