@@ -12,6 +12,7 @@ import httpx2
 
 from chorus import config
 from chorus.errors import InvalidArgumentError
+from chorus.evaluations import AsyncEvaluations, Evaluations
 from chorus.http import MAX_CONNECTIONS, Connection, connection
 from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
@@ -147,6 +148,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, Sync
         self.ensembles = Ensembles(self._transport)
         self.files = Files(self._transport)
         self.tuning = Tuning(self._transport)
+        self.evaluations = Evaluations(self._transport)
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
         self.audit = Audit(self._transport)
@@ -196,6 +198,7 @@ class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods,
         self.ensembles = AsyncEnsembles(self._transport)
         self.files = AsyncFiles(self._transport)
         self.tuning = AsyncTuning(self._transport)
+        self.evaluations = AsyncEvaluations(self._transport)
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)
         self.audit = AsyncAudit(self._transport)

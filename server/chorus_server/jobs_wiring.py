@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 
 from chorus_server.api.calibration.work import calibrate_version
+from chorus_server.api.evaluation.work import evaluate
 from chorus_server.api.jobs.engine_jobs import EngineJobs, JobWork
 from chorus_server.api.services import Services
 from chorus_server.jobs.runner import RunnerConfig
@@ -15,7 +16,7 @@ from prompts_store.jobs.records import JobKind
 FOLDER_OF_JOBS = "jobs"
 """Folder of what these jobs have worked off, in the data folder."""
 
-WORK_OF_KINDS: Mapping[JobKind, JobWork] = {"calibration": calibrate_version}
+WORK_OF_KINDS: Mapping[JobKind, JobWork] = {"calibration": calibrate_version, "evaluation": evaluate}
 
 
 def this_process() -> str:

@@ -20,6 +20,7 @@ from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
 from chorus_server.settings import GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
 from chorus_server.settings.values import written
 from chorus_server.tuning.document.data import DataDocument, DataSource
+from chorus_server.tuning.document.evaluation import BaseSubject, EvaluationDocument, EvaluationSubject
 from chorus_server.tuning.document.fields import DocumentModel
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
@@ -196,8 +197,17 @@ def openapi_page() -> str:
 
 def tuning_page() -> str:
     """docs/tuning.md, with the fields of a job document between its markers."""
-    page = (DOCS / "tuning.md").read_text(encoding="utf-8")
-    for model in (JobDocument, PromptDocument, DataDocument, DataSource, Recipe):
+    return _with_tables("tuning.md", (JobDocument, PromptDocument, DataDocument, DataSource, Recipe))
+
+
+def evaluation_page() -> str:
+    """docs/evaluation.md, with the fields of an evaluation's document between its markers."""
+    return _with_tables("evaluation.md", (EvaluationDocument, EvaluationSubject, BaseSubject))
+
+
+def _with_tables(name: str, models: tuple[type[DocumentModel], ...]) -> str:
+    page = (DOCS / name).read_text(encoding="utf-8")
+    for model in models:
         begin, end = (
             f"<!-- {model.__name__}: made by python -m chorus_server.reference -->\n",
             "<!-- end -->\n",
@@ -270,6 +280,8 @@ def _written_type(kind: Any) -> str:
         return f"Mapping[{', '.join(map(_written_type, get_args(kind)))}]"
     if isinstance(kind, type) and issubclass(kind, DocumentModel):
         return "Mapping[str, Any]"
+    if get_origin(kind) is Literal:
+        return "str"
     return "Any" if kind is Any else str(kind.__name__)
 
 
@@ -278,6 +290,7 @@ GENERATED = {
     "docs/metrics.md": metrics_page,
     "docs/openapi.json": openapi_page,
     "docs/tuning.md": tuning_page,
+    "docs/evaluation.md": evaluation_page,
     "clients/chorus/types/job_fields.py": job_fields_module,
 }
 """Path in the repository, and the function that makes the content."""

@@ -11,9 +11,10 @@ import pytest
 from chorus import cli, errors
 from chorus.cli import root
 from chorus.client import Audit, Client, Ensembles, Keys, Tasks, Tenants
+from chorus.evaluations import Evaluations
 from chorus.methods import Method, StreamMethod
 from chorus.retries import RetryPolicy
-from chorus.routes import keys, tuning
+from chorus.routes import evaluations, keys, tuning
 from chorus.routes.inference import Settings
 from chorus.tuning import Files, Tuning
 from chorus.types.events import EVENT_TYPES
@@ -44,7 +45,10 @@ EXPECTED = [
     *verbs(root.chorus),
     *(f"{name}(" for name in methods(Client)),
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
-    *methods(Files, "files.") + methods(Tuning, "tuning."),
+    *methods(Files, "files.") + methods(Tuning, "tuning.") + methods(Evaluations, "evaluations."),
+    "evaluations.events",
+    "evaluations.wait",
+    *(f"{name}=" for name in list(inspect.signature(evaluations.start).parameters)[2:]),
     *methods(Tenants, "tenants.") + methods(Keys, "keys.") + methods(Audit, "audit."),
     *(f"{name}=" for name in list(inspect.signature(keys.create).parameters)[1:]),
     "chorus tenants bootstrap",

@@ -23,6 +23,7 @@ from chorus.client import (
     Tasks,
     Tenants,
 )
+from chorus.evaluations import AsyncEvaluations, Evaluations
 from chorus.methods import Method, StreamMethod
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 from tests.clients.fake_chorus import FakeChorus, parse_upload
@@ -315,6 +316,7 @@ def test_added_fields_are_kept() -> None:
         (Ensembles, AsyncEnsembles),
         (Files, AsyncFiles),
         (Tuning, AsyncTuning),
+        (Evaluations, AsyncEvaluations),
         (Tenants, AsyncTenants),
         (Keys, AsyncKeys),
         (Audit, AsyncAudit),
@@ -331,7 +333,9 @@ def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> No
     assert ours == {name for name, _ in inspect.getmembers(awaited) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("owner", [Client, Tasks, Ensembles, Files, Tuning, Tenants, Keys, Audit])
+@pytest.mark.parametrize(
+    "owner", [Client, Tasks, Ensembles, Files, Tuning, Evaluations, Tenants, Keys, Audit]
+)
 def test_methods_tell_what_they_take(owner: type) -> None:
     described = [each for _, each in inspect.getmembers(owner) if isinstance(each, (Method, StreamMethod))]
     assert described

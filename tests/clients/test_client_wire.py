@@ -14,6 +14,7 @@ from chorus.routes import (
     audit,
     calibrations,
     ensembles,
+    evaluations,
     files,
     grants,
     inference,
@@ -75,6 +76,9 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "FileAnswer": types.DataFile,
     "FilePage": types.FilePage,
     "JobSummary": types.JobSummary,
+    "EvaluationSummary": types.EvaluationSummary,
+    "EvaluationAnswer": types.Evaluation,
+    "EvaluationPage": types.EvaluationPage,
     "JobAnswer": types.Job,
     "JobPage": types.JobPage,
     "JobEventAnswer": types.JobEvent,
@@ -170,14 +174,8 @@ def test_answers_have_the_servers_fields(document: dict[str, Any], name: str) ->
 def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     named = document["components"]["schemas"]
     schemas = {name for name, schema in named.items() if "enum" not in schema}
-    documents = {
-        "CalibrationDocument",
-        "JobDocument",
-        "PromptDocument",
-        "DataDocument",
-        "DataSource",
-        "Recipe",
-    }
+    documents = {"JobDocument", "PromptDocument", "DataDocument", "DataSource", "Recipe"}
+    documents |= {"CalibrationDocument", "EvaluationDocument", "EvaluationSubject", "BaseSubject"}
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
     documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}
@@ -250,6 +248,13 @@ REQUESTS = {
     "files": first_request(files.list_page()),
     "file": first_request(files.get("t")),
     "delete file": first_request(files.delete("t")),
+    "content": first_request(files.content("t")),
+    "start evaluation": first_request(evaluations.start("t", "file-" + "0" * 24)),
+    "evaluations": first_request(evaluations.list_page()),
+    "evaluation": first_request(evaluations.get("t")),
+    "evaluation events": evaluations.events("t").request(),
+    "cancel evaluation": first_request(evaluations.cancel("t")),
+    "resume evaluation": first_request(evaluations.resume("t")),
     "start": first_request(tuning.start("t", train={"path": "/x"})),
     "jobs": first_request(tuning.list_page()),
     "job": first_request(tuning.get("t")),
@@ -321,6 +326,9 @@ def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
         "files": first_request(files.list_page(limit=1, cursor="c")),
         "jobs": first_request(tuning.list_page(status="queued", limit=1, cursor="c")),
         "events": tuning.events("t", after=3).request(),
+        "evaluations": first_request(evaluations.list_page(status="queued", limit=1, cursor="c")),
+        "evaluation events": evaluations.events("t", after=3).request(),
+        "past evaluation events": first_request(evaluations.past_events("t", after=3)),
         "usage": first_request(usage.usage(since="a", until="b", group_by=["task"], tenant="acme")),
         "past events": first_request(tuning.past_events("t", after=3)),
         "tenants": first_request(tenants.list_page(prefix="p", status="active", limit=1, cursor="c")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import click
 from rich.console import Console
@@ -94,9 +94,8 @@ def tell_end(job: Job, view: JobView) -> None:
             click.echo(clean(f"{prompt['reference']}{name}  {_measured(prompt)}").rstrip())
     ensemble = job.result.get("ensemble")
     if ensemble:
-        click.echo(
-            f"{clean(str(ensemble.get('reference')))}  an ensemble of {len(ensemble.get('members') or [])}"
-        )
+        name, members = clean(str(ensemble.get("reference"))), len(ensemble.get("members") or [])
+        click.echo(clean(f"{name}  an ensemble of {members}  {_measured(ensemble)}").rstrip())
         click.echo(f'\nTry it:  chorus ensemble vote {clean(str(ensemble.get("name")))} "TEXT"')
     elif made:
         verb = "classify" if _has_labels(job, made[0]) else "generate"
@@ -110,7 +109,7 @@ def _has_labels(job: Job, place: int) -> bool:
     return bool(entries[min(place, len(entries) - 1)].get("labels"))  # an ensemble has a single entry
 
 
-def _measured(prompt: dict[str, object]) -> str:
+def _measured(prompt: Mapping[str, object]) -> str:
     """Metrics of the chosen checkpoint: `validation_accuracy` is shown as `accuracy 0.9 (validation)`."""
     metrics = prompt.get("metrics")
     found: dict[str, dict[str, float]] = {}

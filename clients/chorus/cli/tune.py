@@ -11,21 +11,11 @@ from chorus.cli import tune_jobs
 from chorus.cli.job_following import follow_to_end
 from chorus.cli.output import print_json
 from chorus.cli.session import Session, with_session
+from chorus.cli.start_group import StartGroup
 from chorus.cli.tune_options import data_of, document_of, pairs, recipe_of
 from chorus.cli.values import JsonObject
 from chorus.routes.tuning import EARLIER_SPLITS
 from chorus.types import Job
-
-
-class Tune(click.Group):
-    """`chorus tune TASK TRAIN` means `chorus tune start TASK TRAIN`: a first word that is not a command is a
-    task."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert `start` if the first word is not a command."""
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["start", *args]
-        return super().parse_args(ctx, args)
 
 
 def _present_name(word: str) -> str:
@@ -34,7 +24,7 @@ def _present_name(word: str) -> str:
     return EARLIER_SPLITS.get(first, first) + dash + rest
 
 
-@click.group(cls=Tune, short_help="Tune new prompts, and look after tuning jobs.")
+@click.group(cls=StartGroup, short_help="Tune new prompts, and look after tuning jobs.")
 def tune() -> None:
     """Tune new prompts against the server's frozen model.
 
@@ -72,6 +62,11 @@ def tune() -> None:
     multiple=True,
     help="Metric; the mean of all chooses the checkpoint; repeat. [default: accuracy; exact_match for free "
     "text]",
+)
+@click.option(
+    "--answer-by",
+    type=click.Choice(["ranked", "greedy"]),
+    help="Measure the most probable label, or the text that the prompt writes. [default: ranked]",
 )
 @click.option(
     "--recipe",

@@ -62,6 +62,12 @@ def get(file: str | DataFile) -> Call[DataFile]:
     return Call(get_page(_path(file), ()), model_of(DataFile))
 
 
+def content(file: str | DataFile) -> Call[bytes]:
+    """The bytes of a file."""
+    request = Request("GET", f"{_path(file)}/content", repeatable=True)
+    return Call(request, lambda answer: answer.content)
+
+
 def delete(file: str | DataFile) -> Call[None]:
     """Delete a file.
 
@@ -78,4 +84,5 @@ class FileMethods:
     list = Method(list_all)
     page = Method(list_page)
     get = Method(get)
+    content = Method(content)
     delete = Method(delete)

@@ -11,6 +11,7 @@ from chorus.types.calibrations import (
     CoveragePoint,
     ReliabilityBin,
 )
+from chorus.types.evaluations import Evaluation, EvaluationPage, EvaluationSummary
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, StreamEvent, TokenEvent
 from chorus.types.grants import Grant, GrantList, Shared, SharedPage
 from chorus.types.inference import (
@@ -89,6 +90,9 @@ __all__ = [
     "EnsembleResponse",
     "ErrorDetail",
     "ErrorEvent",
+    "Evaluation",
+    "EvaluationPage",
+    "EvaluationSummary",
     "FailedItem",
     "FilePage",
     "GenerateResponse",

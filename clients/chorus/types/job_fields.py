@@ -33,6 +33,10 @@ class JobFields(TypedDict, total=False):
     """Metrics whose mean chooses the checkpoint. When left out: `accuracy` with labels, `exact_match`
     without."""
 
+    answer_by: str | None
+    """How labels are answered on validation and test: `ranked`, the most probable one; `greedy`, the text
+    that the model writes, as in the paper. Without labels always `greedy`."""
+
     description: str | None
     """Description of the task."""
 

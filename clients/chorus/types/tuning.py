@@ -30,20 +30,18 @@ class FilePage(Wire):
     next_cursor: str | None = None
 
 
-class JobSummary(Wire):
-    """A tuning job as a list shows it.
+class AnyJob(Wire):
+    """What is known of a job of any kind.
 
     Attributes:
         status: `queued`, `preparing`, `running`, `succeeded`, `failed` or `cancelled`.
-        tasks: the tasks that get new versions.
         error: why it failed: `code`, `message`, sometimes `field`.
-        progress: how far it is: `step` of `steps`, and more.
+        progress: how far it is.
         attempt: how many times a process started to run it.
     """
 
     id: str
     status: str
-    tasks: list[str] = Field(default_factory=list)
     created_at: datetime
     created_by: str = ""
     started_at: datetime | None = None
@@ -62,6 +60,17 @@ class JobSummary(Wire):
     def succeeded(self) -> bool:
         """Whether it succeeded."""
         return self.status == "succeeded"
+
+
+class JobSummary(AnyJob):
+    """A tuning job as a list shows it.
+
+    Attributes:
+        tasks: the tasks that get new versions.
+        progress: `step` of `steps`, and more.
+    """
+
+    tasks: list[str] = Field(default_factory=list)
 
 
 class Job(JobSummary):

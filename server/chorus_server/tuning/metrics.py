@@ -94,8 +94,8 @@ def matthews(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
 def pearson(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
     """Pearson correlation of numbers; a text that is no finite number up to 1e70 counts as -1. 0 where
     undefined."""
-    x = [_number(said) for said in predictions]
-    y = [_number(known[0]) for known in answers]
+    x = [number_of(said) for said in predictions]
+    y = [number_of(known[0]) for known in answers]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     spread = math.sqrt(sum((a - mean_x) ** 2 for a in x) * sum((b - mean_y) ** 2 for b in y))
@@ -172,7 +172,8 @@ def _word_f1(said: str, known: str) -> float:
     return 2 * common / (len(a) + len(b)) if common else 0.0
 
 
-def _number(text: str) -> float:
+def number_of(text: str) -> float:
+    """The number that a text is, as `pearson` reads it: -1 if it is none, or beyond 1e70."""
     try:
         value = float(text)
     except ValueError:

@@ -77,6 +77,10 @@ def job(**changes: Any) -> dict[str, Any]:
     }
 
 
+def evaluation(subject: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"subjects": [subject], "file": "<own_file>", **changes}
+
+
 NONE: tuple[Case, ...] = ()
 """Nothing of a tenant's can be named; or the route is an operator's, for all tenants alike."""
 
@@ -94,6 +98,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/files"): NONE,
     ("POST", "/v1/files"): NONE,
     ("GET", "/v1/tuning/jobs"): NONE,
+    ("GET", "/v1/evaluations"): NONE,
     ("POST", "/v1/tenants"): NONE,
     ("GET", "/v1/tenants"): NONE,
     ("GET", "/v1/tenants/{tenant}"): NONE,
@@ -162,6 +167,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         "/v1/ensembles/{ensemble}/grants/{grantee}"
     ),
     ("GET", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
+    ("GET", "/v1/files/{file}/content"): (Case("/v1/files/{file}/content"),),
     ("DELETE", "/v1/files/{file}"): (Case("/v1/files/{file}"),),
     ("POST", "/v1/tuning/jobs"): (
         Case("/v1/tuning/jobs", sent(job(data={"train": {"file": "<file>"}}))),
@@ -178,6 +184,23 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ),
     ("POST", "/v1/tuning/jobs/{job}/cancel"): (Case("/v1/tuning/jobs/{job}/cancel"),),
     ("POST", "/v1/tuning/jobs/{job}/resume"): (Case("/v1/tuning/jobs/{job}/resume"),),
+    ("POST", "/v1/evaluations"): (
+        Case("/v1/evaluations", sent(evaluation({"task": "own"}, file="<file>"))),
+        Case(
+            "/v1/evaluations",
+            sent(evaluation({"base": {"few_shot": 1}}, examples="<file>", labels=["no", "yes"])),
+        ),
+        *references(lambda task: evaluation({"task": task}), "/v1/evaluations"),
+        Case("/v1/evaluations", sent(evaluation({"ensemble": "<tenant>/<ensemble>"}))),
+        Case("/v1/evaluations", sent(evaluation({"ensemble": "<ensemble>"}))),
+    ),
+    ("GET", "/v1/evaluations/{evaluation}"): (Case("/v1/evaluations/{evaluation}"),),
+    ("GET", "/v1/evaluations/{evaluation}/events"): (
+        Case("/v1/evaluations/{evaluation}/events?follow=false"),
+        Case("/v1/evaluations/{evaluation}/events"),
+    ),
+    ("POST", "/v1/evaluations/{evaluation}/cancel"): (Case("/v1/evaluations/{evaluation}/cancel"),),
+    ("POST", "/v1/evaluations/{evaluation}/resume"): (Case("/v1/evaluations/{evaluation}/resume"),),
     ("GET", "/v1/usage"): (Case("/v1/usage?tenant={tenant}"),),
     ("POST", "/v1/keys"): (Case("/v1/keys?tenant={tenant}", sent({"name": "x", "scopes": ["infer"]})),),
     ("GET", "/v1/keys"): (Case("/v1/keys?tenant={tenant}"),),
@@ -276,6 +299,8 @@ def stock(world: World) -> None:
     names["job"] = made("POST", "/v1/tuning/jobs", json=document)["id"]
     rows_of = {"file": file, "labels": [CANARY, "no"]}
     names["calibration_job"] = made("POST", "/v1/tasks/secret/versions/1/calibrations", json=rows_of)["id"]
+    body = {"subjects": [{"task": "secret"}], "file": file}
+    names["evaluation"] = made("POST", "/v1/evaluations", json=body)["id"]
     names["key"] = made("GET", "/v1/keys")["keys"][0]["id"]
     good = world.keys["good"]
     own = made("POST", "/v1/files?name=own.tsv", good, content=b"text\tlabel\nx\tyes\n", headers=RAW)
@@ -284,12 +309,12 @@ def stock(world: World) -> None:
         made("POST", "/v1/tasks/own/versions", good, content=artifact(3, seed), headers=RAW)
 
 
+IDS = ("file", "job", "calibration_job", "evaluation", "key")
+
+
 def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     """Names of what nobody has."""
-    ids = {
-        name: names[name].partition("-")[0] + "-" + "0" * 24
-        for name in ("file", "job", "calibration_job", "key")
-    }
+    ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in IDS}
     missing = {"task": "missing", "ensemble": "missing", "alias": "missing", "grantee": "missing"}
     return {**names, **missing, **ids, "tenant": tenant}
 
@@ -428,7 +453,7 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    for path in ("/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs", "/v1/keys"):
+    for path in ("/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations", "/v1/keys"):
         cursor = world.send("GET", f"{path}?limit=1", world.keys["theirs"]).json()["next_cursor"]
         for url in (path, *([f"{path}?cursor={cursor}"] if cursor else [])):
             answer = world.send("GET", url, world.keys["good"])

@@ -16,9 +16,9 @@ from chorus_server.api.inference.sampling import sampling_for
 from chorus_server.api.inference.submit import SubmitResult
 from chorus_server.api.inference.text import final_text
 from chorus_server.api.inference.turns import in_turns
-from chorus_server.api.inference.vote import Ballot, majority
 from chorus_server.engine.requests import FinishedEvent, GenerateRequest, Request
 from chorus_server.errors import ChorusError
+from chorus_server.tuning.vote import Ballot, majority
 
 Read = Callable[[SubmitResult, Item], tuple[str, float] | ChorusError]
 Rank = Callable[[SubmitResult, Item], Ranked | ChorusError]
@@ -60,8 +60,7 @@ async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
     stops: dict[int, tuple[str, ...]] = {}
 
     def request(index: int, item: Item) -> GenerateRequest:
-        assert item.version is not None
-        own = item.version.manifest.settings
+        own = item.version.manifest.settings if item.version is not None else {}
         defaults = {name: own[name] for name in ("max_new_tokens", "min_new_tokens", "stop") if own.get(name)}
         sampling = sampling_for(call, item, {**defaults, "seed": 0})
         stops[id(item)] = sampling.stop

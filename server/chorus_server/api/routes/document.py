@@ -24,6 +24,7 @@ _EXAMPLES = {
     "RollbackBody": examples.ROLLBACK,
     "JobDocument": examples.TUNING_JOB,
     "CalibrationDocument": examples.CALIBRATION,
+    "EvaluationDocument": examples.EVALUATION,
     "TenantBody": examples.TENANT,
     "TenantChanges": examples.TENANT_CHANGES,
     "KeyBody": examples.KEY,

@@ -1,18 +1,21 @@
-"""`/v1/files`: training data, uploaded as a stream."""
+"""`/v1/files`: training data, uploaded as a stream, and what jobs made, as a stream back."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.schemas.tuning import FileAnswer, FilePage
 from chorus_server.api.services import acting_store, services_of, share_of
 from chorus_server.api.tuning.records import file_json
@@ -24,6 +27,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["files"])
 
 FileId = Annotated[str, Path(max_length=256, description="Id of a file in the key's tenant.")]
 
+_PIECE_BYTES = 256 << 10
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
@@ -82,6 +86,30 @@ async def show_file(request: Request, principal: MayRead, file: FileId) -> Respo
     """Describe a file, without its bytes."""
     library = services_of(request).library
     return json_response(file_json(await library.read(library.store.get_file, principal.tenant, file)))
+
+
+@router.get(
+    "/v1/files/{file}/content",
+    response_model=None,
+    responses={**READ_ERRORS, 200: {"content": {"application/octet-stream": _BINARY}}},
+)
+async def file_content(request: Request, principal: MayRead, file: FileId) -> Response:
+    """The bytes of a file."""
+    library = services_of(request).library
+    found = await library.read(library.store.get_file, principal.tenant, file)
+    path = await library.read(library.store.file_path, principal.tenant, file)
+    # Opened already, so that a file that is deleted meanwhile is sent whole.
+    opened = await library.read(path.open, "rb")
+    headers = {"content-length": str(found.size_bytes)}
+    return StreamingResponse(_pieces(library, opened), media_type="application/octet-stream", headers=headers)
+
+
+async def _pieces(library: PromptLibrary, opened: BinaryIO) -> AsyncIterator[bytes]:
+    try:
+        while piece := await library.read(opened.read, _PIECE_BYTES):
+            yield piece
+    finally:
+        opened.close()
 
 
 @router.delete("/v1/files/{file}", status_code=204, response_model=None, responses=WRITE_ERRORS)

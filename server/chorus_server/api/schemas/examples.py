@@ -75,6 +75,17 @@ FILES: dict[str, str] = {
 }
 """Files that the examples name, as TSV."""
 
+EVALUATION: list[dict[str, Any]] = [
+    {
+        "subjects": [{"task": "sst2"}, {"base": {"instruction": "Is the review positive or negative?"}}],
+        "file": "file-0123456789abcdef01234567",
+        "format": "tsv",
+        "columns": {"text": "sentence"},
+        "target_texts": {"0": "negative", "1": "positive"},
+        "labels": ["negative", "positive"],
+    },
+]
+
 TUNING_JOB: list[dict[str, Any]] = [
     {
         "task": "sst2",

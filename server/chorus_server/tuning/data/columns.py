@@ -24,7 +24,7 @@ def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, fie
     """
     template, values = parse_template(prompt.template), template_values(prompt, row, record, field=field)
     try:
-        text = template.render(values)
+        text = parse_template(prompt.template).render(values)
     except InvalidError as error:
         raise _refused(f"row {row}: {error.message}", field) from error
     truncation = Truncation.of(prompt.settings)

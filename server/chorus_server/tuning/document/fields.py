@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,9 @@ from pydantic_core import PydanticCustomError
 from chorus_server.errors import InvalidInputError
 from chorus_server.validation import RequestModel, validation_error
 from prompts_store.text import has_control_characters, is_unicode
+
+AnswerBy = Literal["ranked", "greedy"]
+"""How a label becomes the answer: it is the most probable one, or it is the text that the model writes."""
 
 MAX_TEXT_CHARACTERS = 16_384
 MAX_ITEMS = 512

@@ -11,6 +11,7 @@ from pydantic import Field
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.document.data import DataDocument
 from chorus_server.tuning.document.fields import (
+    AnswerBy,
     DocumentModel,
     FieldPaths,
     Paragraph,
@@ -75,6 +76,11 @@ class PromptDocument(DocumentModel):
         max_length=16,
         description="Metrics whose mean chooses the checkpoint. When left out: `accuracy` with labels, "
         "`exact_match` without.",
+    )
+    answer_by: AnswerBy = Field(
+        "ranked",
+        description="How labels are answered on validation and test: `ranked`, the most probable one; "
+        "`greedy`, the text that the model writes, as in the paper. Without labels always `greedy`.",
     )
     recipe: Recipe = Field(
         default_factory=Recipe, description="The knobs whose values differ from the paper's."

@@ -59,6 +59,7 @@ def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: 
         "step": state.step,
         "evaluated_step": state.evaluated_step,
         "tested": state.tested,
+        "ensemble_metrics": state.ensemble_metrics,
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
         "random": _random_facts(run),
@@ -95,6 +96,7 @@ def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
         best=tensors["best"],
         losses=list(tensors["losses"]),
         standings=[_standing(standing) for standing in body["standings"]],
+        ensemble_metrics=body.get("ensemble_metrics"),
     )
 
 

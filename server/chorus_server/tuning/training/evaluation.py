@@ -13,6 +13,10 @@ from chorus_server.tuning.metrics import measure
 from chorus_server.tuning.training.packing import PlacedExample, pack_training_inputs, pack_training_targets
 from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
+from chorus_server.tuning.vote import Ballot, majority
+
+_NOTHING = Ballot("", 0.0)
+_VOTES_AT_ONCE = 1_000
 
 Decode = Callable[..., str]
 """Ids -> text, without control ids and, but for `show_sentinels=True`, sentinels."""
@@ -27,7 +31,11 @@ class Evaluator:
     decode: Decode
 
     def measure(
-        self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[dict[str, float] | None]
+        self,
+        prompts: Any,
+        splits: Sequence[Sequence[Example]],
+        found: list[dict[str, float] | None],
+        ballots: list[list[Ballot]] | None = None,
     ) -> Iterator[None]:
         """Measure each prompt on its split. Yields after each dispatch, and between the metrics of two
         prompts, which take as long as a dispatch if a split is large.
@@ -36,15 +44,16 @@ class Evaluator:
             prompts: [N, P, D] f32.
             splits: one for each prompt; a prompt with an empty one is left out.
             found: gets each prompt's metrics; None if its split is empty.
+            ballots: gets each prompt's answers in the order of its split, to be voted among.
         """
-        said: list[list[str]] = [[""] * len(split) for split in splits]
+        said: list[list[Ballot]] = [[_NOTHING] * len(split) for split in splits]
         for labelled in (True, False):
             # The shortest first, so that dispatches of similar lengths take small rungs.
             places = sorted(
                 (
                     (n, place)
                     for n, split in enumerate(splits)
-                    if bool(self.run.tasks[n].labels) == labelled
+                    if self.run.tasks[n].ranks == labelled
                     for place in range(len(split))
                 ),
                 key=lambda each: len(splits[each[0]][each[1]].input_ids),
@@ -59,7 +68,9 @@ class Evaluator:
         for n, (task, split) in enumerate(zip(self.run.tasks, splits, strict=True)):
             if found and found[-1] is not None and split:
                 yield
-            found.append(_measured(task, split, said[n]) if split else None)
+            found.append(_measured(task, split, [each.answer for each in said[n]]) if split else None)
+        if ballots is not None:
+            ballots.extend(said)
 
     def score(
         self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[list[list[float]]]
@@ -83,11 +94,30 @@ class Evaluator:
                 found[n][place] = row
             yield
 
-    def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
+    def vote(
+        self, ballots: Sequence[Sequence[Ballot]], split: Sequence[Example], found: list[dict[str, float]]
+    ) -> Iterator[None]:
+        """Measure the vote of an ensemble's members, as `POST /v1/ensemble` holds it; of texts, ties go to
+        the earlier member. Yields now and then.
+
+        Args:
+            ballots: of each member that has been measured, in order.
+            found: gets the metrics.
+        """
+        said = []
+        for place, each in enumerate(zip(*ballots, strict=True)):
+            said.append(majority(each).answer)
+            if place % _VOTES_AT_ONCE == 0:
+                yield
+        found.append(_measured(self.run.tasks[0], split, said))
+
+    def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[Ballot]:
         """The most likely label of each example; of equal ones, the first."""
         scores = self._scores(prompts, places)
+        tasks = [self.run.tasks[n] for n, _ in places]
         return [
-            self.run.tasks[n].labels[int(np.argmax(row))] for (n, _), row in zip(places, scores, strict=True)
+            Ballot(task.labels[int(np.argmax(row))], max(row))
+            for task, row in zip(tasks, scores, strict=True)
         ]
 
     def _scores(self, prompts: Any, places: Sequence[PlacedExample]) -> list[list[float]]:
@@ -104,7 +134,7 @@ class Evaluator:
         tasks = [self.run.tasks[n] for n, _ in places]
         return [row[: len(task.labels)].tolist() for task, row in zip(tasks, scores, strict=False)]
 
-    def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[str]:
+    def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[Ballot]:
         """The greedy text of each example."""
         programs, eos = self.programs, self.programs.functions.config.eos_id
         ids, lengths = self._inputs(places)
@@ -114,7 +144,7 @@ class Evaluator:
             recipe = self.run.tasks[n].recipe
             row = row[: recipe.max_target_tokens]
             shown = {"show_sentinels": True} if recipe.special_tokens else {}
-            texts.append(self.decode(row[: row.index(eos)] if eos in row else row, **shown))
+            texts.append(Ballot(self.decode(row[: row.index(eos)] if eos in row else row, **shown), 0.0))
         return texts
 
     def _inputs(self, places: Sequence[PlacedExample]) -> tuple[Any, Any]:

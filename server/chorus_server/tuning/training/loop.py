@@ -33,6 +33,7 @@ from chorus_server.tuning.training.packing import dispatches, pack_batch
 from chorus_server.tuning.training.programs import TuningPrograms, empty_sums
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 from chorus_server.tuning.training.state import TrainingState
+from chorus_server.tuning.vote import Ballot
 
 Save = Callable[[TrainingState], None]
 """Writes a state durably, or raises: see `checkpoint.write_state`. To write it later, take a `snapshot` of
@@ -201,10 +202,16 @@ class TuningLoop:
             chosen = [standing.best_step is not None for standing in state.standings]
             splits = [task.test if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
             found: list[dict[str, float] | None] = []
-            yield from self._evaluator.measure(jnp.asarray(state.best), splits, found)
+            ballots: list[list[Ballot]] = []
+            yield from self._evaluator.measure(jnp.asarray(state.best), splits, found, ballots)
             for n, metrics in enumerate(found):
                 if metrics is not None:
                     self._tell(n, "test", state.standings[n].best_step or 0, metrics, False)
+            voters = [n for n, each in enumerate(state.standings) if each.status != "diverged" and splits[n]]
+            if self.run.ensemble and len(voters) > 1:
+                voted: list[dict[str, float]] = []
+                yield from self._evaluator.vote([ballots[n] for n in voters], splits[voters[0]], voted)
+                state.ensemble_metrics = voted[0]
             state.tested = True
             self.save()
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.examples import Example
+from chorus_server.tuning.document.fields import AnswerBy
 from chorus_server.tuning.document.recipe import SHARED, Recipe
 from chorus_server.tuning.metrics import check_metrics
 from chorus_server.tuning.training.initialisers import PromptValues
@@ -32,6 +33,7 @@ class PromptTask:
         metrics: names of `metrics.METRICS`; their mean chooses.
         labels: answers of a classification task, in order; empty for free text.
         label_ids: each label as it is scored; see `examples.target_ids`.
+        answer_by: how labels are answered when the prompt is measured.
     """
 
     index: int
@@ -43,11 +45,20 @@ class PromptTask:
     metrics: tuple[str, ...] = ("accuracy",)
     labels: tuple[str, ...] = ()
     label_ids: tuple[tuple[int, ...], ...] = ()
+    answer_by: AnswerBy = "ranked"
+
+    @property
+    def ranks(self) -> bool:
+        """Whether an answer is the most probable label; if not, it is greedy text."""
+        return bool(self.labels) and self.answer_by == "ranked"
 
 
 @dataclass(frozen=True)
 class TrainingRun:
     """The prompts that one job trains, checked together. A `TrainingState` says how far it is.
+
+    Attributes:
+        ensemble: whether they will vote: their vote is then measured on the test split too.
 
     Raises:
         InvalidInputError: there is nothing to train on, two prompts have one index, recipes differ in a
@@ -57,6 +68,7 @@ class TrainingRun:
 
     seed: int
     tasks: tuple[PromptTask, ...]
+    ensemble: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -87,6 +99,7 @@ class TrainingRun:
     def digest(self) -> str:
         """SHA-256 (hex) of everything that decides the outcome: a checkpoint continues this run only."""
         known: dict[int, str] = {}  # by identity: all prompts of an ensemble have the same splits
+        # Not whether they are an ensemble: that changes no prompt.
         document = [self.seed, *(_facts(task, known) for task in self.tasks)]
         return hashlib.sha256(canonical_json(document)).hexdigest()
 
@@ -113,7 +126,9 @@ def _facts(task: PromptTask, known: dict[int, str]) -> dict[str, object]:
     for split in splits:
         if id(split) not in known:
             known[id(split)] = _split_digest(split)
+    greedy = {"answer_by": "greedy"} if task.labels and not task.ranks else {}  # as checkpoints lack it
     return {
+        **greedy,
         "index": task.index,
         "recipe": task.recipe.to_json(),
         "initial": prompt_digest(np.asarray(task.initial, np.float32)),

@@ -36,9 +36,9 @@ class TrainingShapes:
         tokens_by_length: tokens of all rows of a dispatch of each rung, at least one row's of each prompt.
         target_length: T.
         evaluation_rows: rows of an evaluation dispatch.
-        labels: C, most labels of a task; 0 if no task has any.
+        labels: C, most labels of a task; 0 if no task ranks any.
         label_length: T of a label.
-        new_tokens: most tokens of a free text; 0 if every task has labels.
+        new_tokens: most tokens of a free text; 0 if every task ranks labels.
     """
 
     prompts: int
@@ -104,8 +104,9 @@ def shapes_for(
         for split in (task.train, task.validation, task.test)
         for example in split
     ]
-    free = [task for task in run.tasks if not task.labels]
-    labels = [ids for task in run.tasks for ids in task.label_ids]
+    free = [task for task in run.tasks if not task.ranks]
+    ranked = [task for task in run.tasks if task.ranks]
+    labels = [ids for task in ranked for ids in task.label_ids]
     lengths = _rungs([P + len(example.input_ids) for example in every], rungs)
     rows = tuple(rows_within(dispatch_tokens, length, M) for length in lengths)
     return TrainingShapes(
@@ -118,7 +119,7 @@ def shapes_for(
         tokens_by_length=_tokens_needed(run, lengths, rows),
         target_length=max(len(example.target_ids) for example in every),
         evaluation_rows=evaluation_rows or N * M,
-        labels=max((len(task.labels) for task in run.tasks), default=0),
+        labels=max((len(task.labels) for task in ranked), default=0),
         label_length=max((len(ids) for ids in labels), default=0),
         new_tokens=max((task.recipe.max_target_tokens for task in free), default=0),
     )

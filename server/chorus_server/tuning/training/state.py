@@ -43,6 +43,7 @@ class TrainingState:
         prompts, second_moment, best: [N, P, D] f32.
         losses: f32 [N] for each step done.
         standings: one for each prompt.
+        ensemble_metrics: of the prompts' vote on the test split, once it was measured.
     """
 
     step: int
@@ -53,6 +54,7 @@ class TrainingState:
     best: PromptValues
     losses: list[PromptValues]
     standings: list[PromptProgress]
+    ensemble_metrics: dict[str, float] | None = None
 
     @staticmethod
     def start(run: TrainingRun) -> TrainingState:

@@ -92,6 +92,8 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     made = api.post("/v1/tuning/jobs", job).json()["id"]
     calibration = {"file": files[0], "labels": ["no", "yes"]}
     calibrated = api.post("/v1/tasks/a/versions/1/calibrations", calibration).json()["id"]
+    evaluation = {"subjects": [{"task": "a"}], "file": files[0], "labels": ["no", "yes"]}
+    evaluated = api.post("/v1/evaluations", evaluation).json()["id"]
     tasks, versions = "/v1/tasks/{task}", "/v1/tasks/{task}/versions"
     return {
         ("POST", "/v1/generate"): ("/v1/generate", {"json": {"task": "a", "input": "x"}}),
@@ -125,6 +127,9 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("POST", "/v1/tuning/jobs"): ("/v1/tuning/jobs", {"json": job}),
         ("POST", "/v1/tuning/jobs/{job}/cancel"): (f"/v1/tuning/jobs/{made}/cancel", {}),
         ("POST", "/v1/tuning/jobs/{job}/resume"): (f"/v1/tuning/jobs/{made}/resume", {}),
+        ("POST", "/v1/evaluations"): ("/v1/evaluations", {"json": evaluation}),
+        ("POST", "/v1/evaluations/{evaluation}/cancel"): (f"/v1/evaluations/{evaluated}/cancel", {}),
+        ("POST", "/v1/evaluations/{evaluation}/resume"): (f"/v1/evaluations/{evaluated}/resume", {}),
         ("POST", "/v1/tenants"): ("/v1/tenants", {"json": {"name": "acme"}}),
         ("PATCH", "/v1/tenants/{tenant}"): ("/v1/tenants/acme", {"json": {"weight": 2.0}}),
         ("POST", "/v1/tenants/{tenant}/suspend"): ("/v1/tenants/acme/suspend", {}),
@@ -152,7 +157,7 @@ def revoke_all(api: ApiServer) -> None:
 
 def state(api: ApiServer) -> dict[str, Any]:
     """Everything that is kept, and how much work was done."""
-    pages = ["/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs"]
+    pages = ["/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations"]
     pages += [f"/v1/tasks/{task}/{part}" for task in "ab" for part in ("versions", "aliases")]
     return {page: api.http.get(page).json() for page in pages} | {"steps": api.engine.stats().steps}
 

@@ -42,6 +42,7 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/v1/ensembles/{name}/grants/{grantee}"): {"rights": ["infer"]},
     ("POST", "/v1/tasks/{task}/versions/{n}/calibrations"): {"file": "file-0"},
     ("POST", "/v1/tuning/jobs"): {"task": "a", "data": {"train": {"file": "file-0"}}},
+    ("POST", "/v1/evaluations"): {"subjects": [{"task": "a"}], "file": "file-0"},
 }
 """Routes with a JSON body, and one that they take or refuse for what is in it."""
 
@@ -60,6 +61,7 @@ def path_of(template: str) -> str:
         ("{file}", "file-0"),
         ("{job}", "job-0"),
         ("{calibration}", "1"),
+        ("{evaluation}", "job-0"),
         ("{key}", "key-0"),
         ("{tenant}", "nobody"),
         ("{grantee}", "acme"),

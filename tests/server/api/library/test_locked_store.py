@@ -38,12 +38,18 @@ def named(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> I
         assert job.status_code == 201, job.text
         calibration = api.post("/v1/tasks/t/versions/1/calibrations", {"file": file.json()["id"]})
         assert calibration.status_code == 201, calibration.text
+        evaluation = api.post("/v1/evaluations", evaluation_document(file.json()["id"]))
+        assert evaluation.status_code == 201, evaluation.text
         api.store.create_tenant("acme")
         key, _ = api.store.create_key("default", "revoked", scopes=["infer"])
         api.store.revoke_key("default", key.id)  # so that nobody needs one
         places = {"task": "t", "n": 1, "alias": "live", "name": "e", "tenant": "acme", "key": key.id}
-        places["calibration_job"] = calibration.json()["id"]
+        places |= {"calibration_job": calibration.json()["id"], "evaluation": evaluation.json()["id"]}
         yield {"api": api, "file": file.json()["id"], "job": job.json()["id"], **places}
+
+
+def evaluation_document(file: str) -> dict[str, Any]:
+    return {"subjects": [{"task": "t"}], "file": file}
 
 
 def job_document(file: str) -> dict[str, Any]:
@@ -165,6 +171,9 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/tuning/jobs", "job"),
     ("POST", "/v1/tuning/jobs/{job}/cancel", None),
     ("POST", "/v1/tuning/jobs/{job}/resume", None),
+    ("POST", "/v1/evaluations", "evaluation"),
+    ("POST", "/v1/evaluations/{evaluation}/cancel", None),
+    ("POST", "/v1/evaluations/{evaluation}/resume", None),
     ("POST", "/v1/tenants", {"name": "new"}),
     ("PATCH", "/v1/tenants/{tenant}", {"weight": 2.0}),
     ("POST", "/v1/tenants/{tenant}/suspend", None),
@@ -196,6 +205,8 @@ def test_every_change_is_told_when_its_patience_ends(
                 content = {"json": job_document(named["file"])}
             if body == "calibration":
                 content = {"json": {"file": named["file"]}}
+            if body == "evaluation":
+                content = {"json": evaluation_document(named["file"])}
             answer = api.http.request(method, path.format(**named), **content)
             assert answer.status_code == 503, (method, path, answer.text)
             assert int(answer.headers["retry-after"]) >= 1

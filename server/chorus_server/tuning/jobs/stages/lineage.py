@@ -43,6 +43,7 @@ def lineage_of(
         "target": entry.target,
         "target_texts": dict(entry.target_texts),
         "chosen_on": data["chosen_on"],
+        "answer_by": "ranked" if task.ranks else "greedy",
         "status": standing.status,
         "steps": state.step,
         "best_step": standing.best_step,

@@ -68,7 +68,7 @@ def publish(
                 "calibration": calibration_facts(version.calibration),
             }
             events.append(("published", {"prompt": place, **found}))
-    result["ensemble"] = _ensemble(attempt, validated.document, result["prompts"])
+    result["ensemble"] = _ensemble(attempt, validated.document, result["prompts"], state)
     if result["ensemble"] is not None:
         events.append(("published", {"ensemble": result["ensemble"]}))
     _promote(attempt, validated.document, result["prompts"])
@@ -159,9 +159,10 @@ def _publish_one(
 
 
 def _ensemble(
-    attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]]
+    attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]], state: TrainingState
 ) -> dict[str, Any] | None:
-    """The ensemble of the versions that were made, if at least two of them differ."""
+    """The ensemble of the versions that were made, if at least two of them differ, with its metrics on the
+    test split."""
     name, tenant = document.ensemble_name, attempt.job.tenant
     numbers = dict.fromkeys((each["task"], each["version"]) for each in prompts if "version" in each)
     if name is None or len(numbers) < 2:
@@ -175,6 +176,7 @@ def _ensemble(
         "version": made.number,
         "members": [f"{member.tenant}/{member.task}@{member.version}" for member in members],
         "reference": f"{tenant}/{name}@{made.number}",
+        "metrics": {f"test_{metric}": value for metric, value in (state.ensemble_metrics or {}).items()},
     }
 
 

@@ -208,7 +208,7 @@ class Sizer:
         most = max((len(task.validation) + len(task.test) for task in job.tasks), default=0)
         if not most:
             return rows, 0.0
-        one = self._foretold(job) if all(task.labels for task in job.tasks) else None
+        one = self._foretold(job) if all(task.ranks for task in job.tasks) else None
         if one is not None:
             found = _power_below(min(int(self.slice_seconds / one), 4 * rows, most))
             return found, found * one

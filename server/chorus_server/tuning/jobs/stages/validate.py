@@ -47,7 +47,8 @@ class Validated:
         """The run, with a fixed micro-batch size."""
         settled = [task.recipe.changed(micro_batch_size=micro_batch_size) for task in self.tasks]
         tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
-        return TrainingRun(self.document.seed, tuple(tasks))
+        voting = self.document.ensemble is not None
+        return TrainingRun(self.document.seed, tuple(tasks), voting)
 
 
 def validate(attempt: Attempt, document: JobDocument) -> Validated:
@@ -130,6 +131,7 @@ def _task(
         metrics=entry.metrics,
         labels=entry.labels,
         label_ids=label_ids,
+        answer_by=entry.answer_by,
     )
     return task, tuple(said)
 

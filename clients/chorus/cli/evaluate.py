@@ -1,0 +1,265 @@
+"""`chorus evaluate`: how good answers are on a file, and how sure that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chorus.cli.evaluation_chart import evaluation_svg
+from chorus.cli.evaluation_tables import print_evaluation
+from chorus.cli.job_following import DETACHED
+from chorus.cli.output import clean, print_facts, print_json, print_table
+from chorus.cli.session import Session, with_session
+from chorus.cli.start_group import StartGroup
+from chorus.cli.tune_jobs import STATUSES
+from chorus.cli.tune_options import document_of, pairs
+from chorus.client import Client
+from chorus.saving import require_folder, write_file
+from chorus.types import Evaluation, EvaluationSummary
+
+ENSEMBLE = "ensemble:"
+BASE = "base"
+
+
+@click.group(cls=StartGroup, short_help="Evaluate prompts, ensembles and the base model on a file.")
+def evaluate() -> None:
+    """Evaluate prompts, ensembles and the base model on the rows of a file.
+
+    \b
+    chorus evaluate sst2 test.tsv
+    chorus evaluate sst2@3 sst2@4 ensemble:sst2-ensemble test.tsv --chart sst2.svg
+
+    `chorus evaluate REFERENCE FILE` is short for `chorus evaluate start REFERENCE FILE`.
+    """
+
+
+@evaluate.command()
+@click.argument("references", nargs=-1, metavar="REFERENCE... FILE")
+@click.option("--instruction", help="Text before each input of `base`.")
+@click.option("--template", help='How columns become the text of `base`, "{sentence}". [default: {text}]')
+@click.option("--few-shot", type=click.IntRange(0, 32), help="Rows of --examples that `base` is shown.")
+@click.option("--examples", metavar="DATA", help="File from which --few-shot takes rows.")
+@click.option(
+    "--answer-by",
+    type=click.Choice(["ranked", "greedy"]),
+    help="The most probable label, or the text that the model writes. [default: ranked with labels]",
+)
+@click.option(
+    "--label", "labels", multiple=True, help="A possible answer; repeat. [default: the prompts' own]"
+)
+@click.option("--metric", "metrics", multiple=True, help="A metric of tuning; repeat.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Column of a template field; repeat."
+)
+@click.option("--target", metavar="COLUMN", help="Column of the answer. [default: label]")
+@click.option(
+    "--target-text", "target_texts", multiple=True, metavar="VALUE=ANSWER", help="0=negative; repeat."
+)
+@click.option("--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]")
+@click.option("--seed", type=int, help="Seed of resamples, and of the choice of examples. [default: 0]")
+@click.option(
+    "--document",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Further fields of the document in JSON; options override them.",
+)
+@click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture here (SVG).")
+@click.option(
+    "--predictions",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what was said to each row here (JSON Lines).",
+)
+@click.option("--follow/--detach", default=True, help="Wait for the result. [default: follow]")
+@with_session
+def start(
+    session: Session,
+    references: tuple[str, ...],
+    chart: Path | None,
+    predictions: Path | None,
+    follow: bool,
+    **given: Any,
+) -> None:
+    """Evaluate each REFERENCE on FILE. Later ones are compared with the first. Ctrl-C leaves it running.
+
+    REFERENCE is a prompt's, such as sst2@3; ensemble:NAME; or base, the model without a prompt. FILE is a
+    local JSONL, CSV, TSV or Parquet file, which is uploaded, or the id of an uploaded one.
+    """
+    if len(references) < 2:
+        raise click.UsageError("Name what to evaluate, and then the file: chorus evaluate sst2 test.tsv")
+    for path in (chart, predictions):
+        if path is not None:
+            require_folder(path)
+    *names, file = references
+    base = {name: given.pop(name) for name in ("instruction", "template", "few_shot")}
+    if BASE not in names and any(value is not None for value in base.values()):
+        raise click.UsageError("--instruction, --template and --few-shot go with the reference base.")
+    arguments = _arguments(given)
+    with session.client() as client:
+        subjects = [_subject(name, base) for name in names]
+        job = client.evaluations.start(subjects, file, **arguments)
+        if not follow:
+            _tell(session, job, f"Follow it: chorus evaluate follow {job.id}")
+            return
+        click.echo(f"{job.id} started", err=True)
+        _finish(session, client, job, chart, predictions)
+
+
+@evaluate.command()
+@click.argument("job")
+@click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture here (SVG).")
+@click.option("--predictions", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON Lines here.")
+@with_session
+def follow(session: Session, job: str, chart: Path | None, predictions: Path | None) -> None:
+    """Wait for JOB and show its result. Exits with 1 if it failed or was cancelled."""
+    with session.client() as client:
+        _finish(session, client, client.evaluations.get(job), chart, predictions)
+
+
+@evaluate.command("list")
+@click.option("--status", type=click.Choice(STATUSES), help="Only evaluations with this status.")
+@with_session
+def list_(session: Session, status: str | None) -> None:
+    """List evaluations, newest first."""
+    with session.client() as client:
+        found = client.evaluations.list(status=status)
+    if session.as_json:
+        print_json({"evaluations": found})
+        return
+    rows = (
+        (
+            job.id,
+            job.status,
+            [name_of(each) for each in job.subjects],
+            rows_of(job),
+            job.created_at,
+            job.created_by,
+        )
+        for job in found
+    )
+    columns = ("job", "status", "subjects", "rows", "created", "by")
+    print_table(columns, rows, empty="There are no evaluations.")
+
+
+@evaluate.command()
+@click.argument("job")
+@with_session
+def show(session: Session, job: str) -> None:
+    """Show JOB: what it evaluates, how far it is, what it found."""
+    with session.client() as client:
+        found = client.evaluations.get(job)
+    if session.as_json:
+        print_json(found)
+        return
+    facts: dict[str, object] = {
+        "job": found.id,
+        "status": found.status,
+        "subjects": [name_of(each) for each in found.subjects],
+        "rows": rows_of(found),
+        "created": found.created_at,
+        "finished": found.finished_at,
+    }
+    if found.error is not None:
+        facts["error"] = f"{found.error.get('code')}: {found.error.get('message')}"
+    print_facts(facts)
+    if found.succeeded:
+        print_evaluation(found)
+
+
+@evaluate.command()
+@click.argument("job")
+@with_session
+def cancel(session: Session, job: str) -> None:
+    """Cancel JOB. What it has done is kept, so that it can be resumed."""
+    with session.client() as client:
+        _tell(session, client.evaluations.cancel(job))
+
+
+@evaluate.command()
+@click.argument("job")
+@with_session
+def resume(session: Session, job: str) -> None:
+    """Queue JOB again after it failed or was cancelled."""
+    with session.client() as client:
+        _tell(session, client.evaluations.resume(job))
+
+
+def name_of(subject: dict[str, Any]) -> str:
+    """What people call a subject."""
+    return str(subject.get("task") or subject.get("ensemble") or BASE)
+
+
+def rows_of(job: EvaluationSummary) -> str | None:
+    """How far an evaluation is."""
+    rows, in_all = job.progress.get("rows"), job.progress.get("rows_in_all")
+    return None if in_all is None else f"{rows or 0} of {in_all}"
+
+
+def _subject(name: str, base: dict[str, Any]) -> dict[str, Any]:
+    if name == BASE:
+        return {BASE: {key: value for key, value in base.items() if value is not None}}
+    if name.startswith(ENSEMBLE):
+        return {"ensemble": name.removeprefix(ENSEMBLE)}
+    return {"task": name}
+
+
+def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `client.evaluations.start` that were given."""
+    path = given.pop("document")
+    document = document_of(path) if path is not None else {}
+    if (format_ := given.pop("format")) is not None:
+        document["format"] = format_
+    found: dict[str, Any] = {
+        "labels": list(given.pop("labels")),
+        "metrics": list(given.pop("metrics")),
+        "columns": pairs(given.pop("columns"), "--column"),
+        "target_texts": pairs(given.pop("target_texts"), "--target-text"),
+        "document": document,
+    }
+    return {name: value for name, value in {**found, **given}.items() if value not in (None, [], {})}
+
+
+def _finish(
+    session: Session, client: Client, job: Evaluation, chart: Path | None, predictions: Path | None
+) -> None:
+    """Wait for the end, and show it."""
+    try:
+        with client.evaluations.events(job) as events:
+            for event in events:
+                if session.as_json:
+                    facts = {"seq": event.seq, "at": event.at.isoformat(), "data": event.data}
+                    print_json({"event": event.kind, **facts}, one_line=True)
+                elif event.kind == "rows":
+                    told = f"{event.data.get('rows')} of {event.data.get('rows_in_all')} rows"
+                    click.echo(clean(told), err=True)
+                elif event.kind == "warning":
+                    click.echo(clean(f"warning: {event.data.get('message')}"), err=True)
+    except KeyboardInterrupt:
+        click.echo(f"\n{job.id} goes on by itself: chorus evaluate follow {job.id}", err=True)
+        raise SystemExit(DETACHED) from None
+    ended = client.evaluations.get(job)
+    if session.as_json:
+        print_json({"event": "done", "job": ended}, one_line=True)
+    elif not ended.succeeded:
+        error = ended.error or {}
+        why = f"{error.get('code', '')}: {error.get('message', '')}" if error else ""
+        click.echo(" ".join(clean(f"chorus: {ended.id} {ended.status} {why}").split()), err=True)
+    else:
+        print_evaluation(ended)
+    if not ended.succeeded:
+        raise SystemExit(1)
+    if chart is not None:
+        write_file(chart, evaluation_svg(ended).encode())
+        click.echo(f"{chart} written", err=True)
+    if predictions is not None:
+        write_file(predictions, client.evaluations.predictions(ended))
+        click.echo(f"{predictions} written", err=True)
+
+
+def _tell(session: Session, job: Evaluation, advice: str = "") -> None:
+    if session.as_json:
+        print_json(job)
+        return
+    click.echo(f"{clean(job.id)} is {clean(job.status)}")
+    if advice:
+        click.echo(advice, err=True)

@@ -1,0 +1,72 @@
+"""The result of an evaluation as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from chorus.cli.output import clean, print_table
+from chorus.types import Evaluation
+
+MOST_SHOWN_LABELS = 12
+
+
+def print_evaluation(job: Evaluation) -> None:
+    """Print the metrics of each subject, how they compare, and where labels were confused."""
+    result = job.result
+    subjects = result.get("subjects") or []
+    names = metrics_of(job)
+    click.echo(f"{result.get('rows')} rows")
+    columns = ("subject", *(f"#{name}" for name in names), "#legal", "#ECE")
+    print_table(columns, (_measures(each, names) for each in subjects))
+    for comparison in result.get("comparisons") or []:
+        _print_comparison(comparison, subjects, names)
+    for each in subjects:
+        _print_confusion(each)
+    click.echo(clean(f"predictions: {result.get('predictions')}"))
+
+
+def metrics_of(job: Evaluation) -> list[str]:
+    """The names of the metrics, without the mean of them, which only tuning needs."""
+    subjects = job.result.get("subjects") or []
+    return list(dict.fromkeys(name for each in subjects for name in each["metrics"] if name != "mean"))
+
+
+def _measures(subject: Mapping[str, Any], names: list[str]) -> tuple[object, ...]:
+    values = (_figure(subject["metrics"].get(name)) for name in names)
+    reliability = subject.get("reliability") or {}
+    return subject["name"], *values, _figure(subject.get("legal")), _figure(reliability.get("ece"))
+
+
+def _print_comparison(comparison: Mapping[str, Any], subjects: list[Any], names: list[str]) -> None:
+    first, second = (subjects[comparison[place]]["name"] for place in ("first", "second"))
+    click.echo(clean(f"{second} less {first}, {comparison['resamples']} paired resamples"))
+    rows = []
+    for name in names:
+        found = comparison["metrics"][name]
+        interval = f"{found['low']:+.4f} to {found['high']:+.4f}"
+        rows.append((name, f"{found['difference']:+.4f}", interval, _figure(found["p_value"])))
+    print_table(("metric", "#difference", "95 % interval", "#p"), rows)
+    test = comparison["mcnemar"]
+    click.echo(
+        f"right only by the first: {test['only_first']}, only by the second: {test['only_second']} "
+        f"(McNemar p {test['p_value']:.4f})\n"
+    )
+
+
+def _print_confusion(subject: Mapping[str, Any]) -> None:
+    confusion = subject.get("confusion")
+    if not confusion or len(confusion["labels"]) > MOST_SHOWN_LABELS:
+        return
+    labels, counts = confusion["labels"], confusion["counts"]
+    others = any(row[-1] for row in counts)
+    click.echo(clean(f"{subject['name']}: answers (rows) and what was said (columns)"))
+    columns = ("", *(f"#{label}" for label in labels), *(("#none of them",) if others else ()))
+    cells = ((label, *(row if others else row[:-1])) for label, row in zip(labels, counts, strict=True))
+    print_table(columns, cells)
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"

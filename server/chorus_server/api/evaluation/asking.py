@@ -1,0 +1,168 @@
+"""Asks one subject about a block of rows, as an inference request would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from chorus_server.api.evaluation.rows import EvaluationRow, with_text
+from chorus_server.api.inference.ballots import label_poll, text_poll, voted
+from chorus_server.api.inference.calls import Call, prepare_all
+from chorus_server.api.inference.items import Item
+from chorus_server.api.inference.ranking import best, score_requests, scores_of, softmax
+from chorus_server.api.jobs.patience import patient_outcomes
+from chorus_server.errors import ChorusError, InvalidInputError
+from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
+from prompts_store.records import EnsembleVersion, PromptVersion
+
+ROWS_AT_ONCE = 64
+"""Rows of a block; an ensemble's members share as many requests."""
+
+_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a subject said to one row.
+
+    Attributes:
+        text: the answer.
+        confidence: from 0 to 1: the probability of the label among the labels, or of the written text; for
+            an ensemble, the winner's share of the votes.
+        log_probabilities: of the labels in order, of one prompt that ranks them.
+    """
+
+    text: str
+    confidence: float
+    truncated: bool = False
+    log_probabilities: tuple[float, ...] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As a line of the predictions has it. Rounded, so that the last bits, which depend on the shape of
+        a batch, do not show."""
+        found: dict[str, Any] = {"said": self.text, "confidence": round(self.confidence, _DIGITS)}
+        if self.log_probabilities is not None:
+            found["log_probabilities"] = [round(value, _DIGITS) for value in self.log_probabilities]
+        if self.truncated:
+            found["truncated"] = True
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One subject, ready to be asked.
+
+    Attributes:
+        place: of the subject in the document.
+        template: of its inputs; a prompt's own.
+        before: what stands before each input of the base model.
+        ensemble: the pinned version, for an ensemble.
+    """
+
+    document: EvaluationDocument
+    subject: EvaluationSubject
+    place: int
+    template: str
+    before: str = ""
+    ensemble: EnsembleVersion | None = None
+
+    async def ask(self, call: Call, rows: Sequence[EvaluationRow]) -> list[Said]:
+        """What the subject says to each row.
+
+        Raises:
+            InvalidInputError: a row that cannot be asked, by its number.
+        """
+        members = len(self.ensemble.members) if self.ensemble is not None else 1
+        at_once = max(1, ROWS_AT_ONCE // members)
+        said: list[Said] = []
+        try:
+            for start in range(0, len(rows), at_once):
+                said += await self._ask(call, rows[start : start + at_once])
+        except ChorusError as error:
+            if error.field is None or not error.field.startswith("row "):
+                raise
+            row = " ".join(error.field.split(".")[0].split()[:2])
+            raise InvalidInputError(f"{row}: {error.message}", field="file", code=error.code) from error
+        return said
+
+    async def _ask(self, call: Call, rows: Sequence[EvaluationRow]) -> list[Said]:
+        async with AsyncExitStack() as stack:
+            versions = await self._versions(call, stack)
+            pairs = [(self._item(row), version) for row in rows for version in versions]
+            items = await prepare_all(call, pairs)
+            if self.ensemble is not None:
+                return await self._vote(call, items, rows)
+            if self.document.answer_by == "ranked":
+                return await self._rank(call, items, rows)
+            return await self._write(call, items, rows)
+
+    async def _versions(self, call: Call, stack: AsyncExitStack) -> list[PromptVersion | None]:
+        if self.subject.kind == "base":
+            return [None]
+        library, fingerprint = call.services.library, call.serving.base.fingerprint
+        field = f"subjects.{self.place}.{self.subject.kind}"
+        if self.ensemble is None:
+            assert self.subject.task is not None
+            names, tenant = [self.subject.task], call.principal.tenant
+        else:
+            # The caller named the ensemble, and it names its members: its owner may ask them.
+            names = [f"{each.tenant}/{each.task}@{each.version}" for each in self.ensemble.members]
+            tenant = self.ensemble.tenant
+        held = library.held([(name, field) for name in names], tenant, fingerprint)
+        versions = await stack.enter_async_context(held)
+        return [versions[name] for name in names]
+
+    def _item(self, row: EvaluationRow) -> Item:
+        document, field = self.document, f"row {row.row}"
+        most = {} if document.max_new_tokens is None else {"max_new_tokens": document.max_new_tokens}
+        if self.subject.kind == "base":
+            value: Any = with_text(row, self.place, self.template, self.before)
+        else:
+            value = {name: text.encode() for name, text in row.values[self.place].items()}
+        paths = dict.fromkeys(most, "max_new_tokens")
+        return Item(self.subject.task, value, field, truncate=document.truncate, settings=most, paths=paths)
+
+    async def _rank(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
+        labels = self.document.labels
+        requests = await score_requests(call, items, labels, sent=True)
+        said = []
+        for item, row, outcome in zip(items, rows, await patient_outcomes(call, requests), strict=True):
+            scores = _sound(scores_of(outcome), row)
+            shares = softmax(scores)
+            said.append(Said(labels[best(scores)], max(shares), item.truncated, tuple(scores)))
+        return said
+
+    async def _write(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
+        poll = await text_poll(call, items)
+        said = []
+        for item, row, outcome in zip(items, rows, await patient_outcomes(call, poll.requests), strict=True):
+            text, score = _sound(poll.read(outcome, item), row)
+            said.append(Said(text, min(1.0, math.exp(score)), item.truncated))
+        return said
+
+    async def _vote(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
+        assert self.ensemble is not None
+        weights = [member.weight for member in self.ensemble.members]
+        if self.document.answer_by == "ranked":
+            poll = await label_poll(call, items, list(self.document.labels), sent=True)
+        else:
+            poll = await text_poll(call, items)
+        found = await patient_outcomes(call, poll.requests)
+        said, size = [], len(weights)
+        for place, row in enumerate(rows):
+            of_row = slice(place * size, (place + 1) * size)
+            for outcome in found[of_row]:
+                _sound(outcome, row)
+            vote = _sound(voted({}, items[of_row], weights, poll, found[of_row], call.request_id), row)
+            said.append(Said(vote["answer"], vote["agreement"], vote["truncated"]))
+        return said
+
+
+def _sound(found: Any, row: EvaluationRow) -> Any:
+    """What was found, unless it is an error: then the job ends, and says at which row."""
+    if isinstance(found, ChorusError):
+        raise type(found)(f"row {row.row}: {found.message}", field="file", code=found.code)
+    return found

@@ -1,0 +1,80 @@
+"""What an evaluation measures beside the metrics: confusion, legal answers, reliability. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from chorus_server.tuning.metrics import Answers, measure
+
+MOST_CONFUSED = 128
+"""Labels of the largest confusion matrix that is kept with a job."""
+
+BINS_OF_CONFIDENCE = 15
+"""Of equal width (Naeini et al. 2015)."""
+
+
+def measured(
+    metrics: Sequence[str],
+    predictions: Sequence[str],
+    confidences: Sequence[float],
+    answers: Answers,
+    labels: Sequence[str],
+) -> dict[str, Any]:
+    """All that is measured of one subject.
+
+    Args:
+        metrics: of tuning; `mean` of them is added, as there.
+        predictions, confidences: one a row.
+        answers: accepted answers of each row, the target first.
+        labels: empty for free text.
+    """
+    right = [
+        said.strip() in {each.strip() for each in known}
+        for said, known in zip(predictions, answers, strict=True)
+    ]
+    return {
+        "metrics": measure(metrics, predictions, answers, labels),
+        "legal": legal_share(predictions, labels) if labels else None,
+        "confusion": confusion(predictions, answers, labels) if 0 < len(labels) <= MOST_CONFUSED else None,
+        "reliability": reliability(confidences, right),
+    }
+
+
+def legal_share(predictions: Sequence[str], labels: Sequence[str]) -> float:
+    """Share of the answers that are, but for spaces at the ends, one of the labels."""
+    known = {label.strip() for label in labels}
+    return sum(said.strip() in known for said in predictions) / len(predictions)
+
+
+def confusion(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> dict[str, Any]:
+    """`counts[t][s]`: rows whose answer is label t and that were given label s; in the last column, those
+    that were given none of the labels."""
+    places = {label.strip(): place for place, label in enumerate(labels)}
+    counts = [[0] * (len(labels) + 1) for _ in labels]
+    for said, known in zip(predictions, answers, strict=True):
+        counts[places[known[0].strip()]][places.get(said.strip(), len(labels))] += 1
+    return {"labels": list(labels), "counts": counts}
+
+
+def reliability(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
+    """Whether confidence is how often an answer is right: `ece`, the mean distance of the two, weighted by
+    rows, over bins of equal width, and the bins that have rows."""
+    groups: dict[int, list[tuple[float, bool]]] = {}
+    for confidence, hit in zip(confidences, right, strict=True):
+        place = min(int(confidence * BINS_OF_CONFIDENCE), BINS_OF_CONFIDENCE - 1)
+        groups.setdefault(place, []).append((confidence, hit))
+    bins = []
+    for place in sorted(groups):
+        group = groups[place]
+        bins.append(
+            {
+                "from": place / BINS_OF_CONFIDENCE,
+                "to": (place + 1) / BINS_OF_CONFIDENCE,
+                "rows": len(group),
+                "confidence": sum(confidence for confidence, _ in group) / len(group),
+                "accuracy": sum(hit for _, hit in group) / len(group),
+            }
+        )
+    distances = (each["rows"] * abs(each["confidence"] - each["accuracy"]) for each in bins)
+    return {"ece": sum(distances) / len(right), "bins": bins}

@@ -1,0 +1,147 @@
+"""From a document of an evaluation to a job: validated whole, its references pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chorus_server.api.library.resolve import check_base
+from chorus_server.api.services import Services
+from chorus_server.errors import ForbiddenError, InvalidInputError
+from chorus_server.tenancy.principal import Principal, Scope
+from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
+from chorus_server.tuning.document.fields import refuse
+from prompts_store.jobs.records import Job
+from prompts_store.jobs.rows import unknown_job
+from prompts_store.records import PromptVersion
+from prompts_store.store import PromptStore
+from prompts_store.tasks.references import parse_reference
+from prompts_store.tasks.template import parse_template
+
+
+async def queue_evaluation(
+    services: Services, store: PromptStore, principal: Principal, sent: EvaluationDocument
+) -> Job:
+    """Check a document against the server, and put the job into the queue of the store.
+
+    Raises:
+        InvalidInputError: the document is not valid; the error names the field.
+        ForbiddenError: the key may not ask prompts.
+        StoreAnswerError: a reference does not exist.
+        StoreError: a file does not exist, or there are too many jobs.
+        NotReadyError: the base model is not loaded yet.
+    """
+    if Scope.INFER not in principal.scopes:
+        raise ForbiddenError(
+            f"An evaluation asks prompts, and the key lacks the scope {Scope.INFER.value!r}: use another key."
+        )
+    sent.check()
+    base = services.base()
+    if sent.base_fingerprint not in (None, base.fingerprint):
+        message = "is of another base model; leave it out, or send the job to a server of that model"
+        refuse(message, "base_fingerprint", code="base_mismatch")
+    subjects, labels = [], []
+    for place, subject in enumerate(sent.subjects):
+        pinned, versions = await _pinned(services, principal, subject, f"subjects.{place}")
+        subjects.append(pinned)
+        labels.append(_shared(versions))
+        _check_columns(sent, pinned, versions, place)
+    document = sent.completed(_common(sent, labels)).model_copy(
+        update={"subjects": tuple(subjects), "base_fingerprint": base.fingerprint}
+    )
+    files = {"file": document.file}
+    if document.examples is not None:
+        files["examples"] = document.examples
+    return await services.library.save(
+        store.create_job,
+        principal.tenant,
+        "evaluation",
+        {**document.to_json(), "key": principal.key},
+        created_by=principal.name,
+        files=files,
+        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+    )
+
+
+async def evaluation_of(services: Services, principal: Principal, job: str) -> Job:
+    """An evaluation of the caller's tenant. One of what the caller's key may not name is answered as one that
+    is not there.
+
+    Raises:
+        NotFoundError: of the store, `unknown_job`.
+    """
+    store = services.library.store
+    found = await services.library.read(store.get_job, principal.tenant, job, kind="evaluation")
+    if not may_see_evaluation(principal, found):
+        raise unknown_job(job, "evaluation")
+    return found
+
+
+def may_see_evaluation(principal: Principal, job: Job) -> bool:
+    """Whether the caller's key may name all that a job evaluates."""
+    names = [each.get("task") or each.get("ensemble") for each in job.spec.get("subjects", ())]
+    references = [parse_reference(name, tenant=job.tenant) for name in names if name]
+    return all(principal.may_name(each.task, each.tenant) for each in references)
+
+
+async def _pinned(
+    services: Services, principal: Principal, subject: EvaluationSubject, path: str
+) -> tuple[EvaluationSubject, list[PromptVersion]]:
+    """The subject with its reference pinned, because an alias may move before the job runs; and its
+    versions."""
+    library, base = services.library, services.base()
+    if subject.task is not None:
+        field = f"{path}.task"
+        version = await library.resolve(subject.task, principal.tenant, field, patterns=principal.tasks)
+        check_base(version, base.fingerprint, field)
+        name = f"{version.tenant}/{version.task}@{version.number}"
+        return subject.model_copy(update={"task": name}), [version]
+    if subject.ensemble is not None:
+        field = f"{path}.ensemble"
+        made = await library.ensemble(subject.ensemble, principal.tenant, field, patterns=principal.tasks)
+        # The caller named the ensemble, and it names its members: its owner may ask them.
+        members = [
+            await library.resolve(f"{each.tenant}/{each.task}@{each.version}", made.tenant, field)
+            for each in made.members
+        ]
+        for version in members:
+            check_base(version, base.fingerprint, field)
+        name = f"{made.tenant}/{made.name}@{made.number}"
+        return subject.model_copy(update={"ensemble": name}), members
+    return subject, []
+
+
+def _shared(versions: Sequence[PromptVersion]) -> tuple[str, ...]:
+    """The labels that all versions have, in the first one's order; empty if they differ."""
+    if not versions:
+        return ()
+    first = versions[0].manifest.labels
+    same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
+    return tuple(first) if same else ()
+
+
+def _common(sent: EvaluationDocument, labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The labels that all subjects have. The base model takes those of the others."""
+    if sent.labels:
+        return sent.labels
+    prompted = [each for each, subject in zip(labels, sent.subjects, strict=True) if subject.kind != "base"]
+    if not prompted:
+        return ()
+    if any(set(each) != set(prompted[0]) for each in prompted):
+        raise InvalidInputError(
+            "The subjects have different labels: send labels, the ones to evaluate all of them with.",
+            field="labels",
+        )
+    return prompted[0]
+
+
+def _check_columns(
+    sent: EvaluationDocument, subject: EvaluationSubject, versions: Sequence[PromptVersion], place: int
+) -> None:
+    """Refuse members of an ensemble that would need different inputs."""
+    templates = {version.manifest.template for version in versions}
+    fields = {parse_template(template).fields for template in templates}
+    if len({frozenset(each) for each in fields}) > 1:
+        raise InvalidInputError(
+            "The members of the ensemble have templates with different fields: evaluate them one by one.",
+            field=f"subjects.{place}.ensemble",
+        )

@@ -1,0 +1,144 @@
+"""From a data file to rows that every subject can be asked about, checked before anything runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chorus_server.api.jobs.attempt import EngineAttempt
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.columns import answers_of, template_values, text_row
+from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.readers import ReadOptions, read_rows
+from chorus_server.tuning.data.splits import check_rows
+from chorus_server.tuning.document.evaluation import MOST_ROWS, BaseSubject, EvaluationDocument
+from chorus_server.tuning.document.prompt import PromptDocument
+from prompts_store.tasks.template import parse_template
+
+_ROWS_A_LOOK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRow:
+    """One row of the file.
+
+    Attributes:
+        row: its number in the file, from 1, without a header.
+        answers: accepted answers; the first is the target.
+        values: the fields of each subject's template.
+    """
+
+    row: int
+    answers: tuple[str, ...]
+    values: tuple[Mapping[str, str], ...]
+
+
+def evaluation_rows(
+    attempt: EngineAttempt, document: EvaluationDocument, templates: Sequence[str]
+) -> tuple[list[EvaluationRow], tuple[str, ...]]:
+    """The rows of the file, and warnings.
+
+    Args:
+        templates: of each subject.
+
+    Raises:
+        InvalidInputError: a bad row, by its number, field `file`.
+        StoreError: the file is not there.
+    """
+    prompts = [_prompt(document, template) for template in templates]
+    rows: list[EvaluationRow] = []
+    texts: list[TextRow] = []
+    for row, record in _records(attempt, document, document.file, "file"):
+        answers = answers_of(prompts[0], row, record, field="file")
+        values = tuple(template_values(prompt, row, record, field="file") for prompt in prompts)
+        rows.append(EvaluationRow(row, answers, values))
+        texts.append(TextRow(row, parse_template(templates[0]).render(values[0]), answers))
+    try:
+        warnings = check_rows("test", texts, document.labels)
+    except InvalidInputError as error:
+        raise InvalidInputError(error.message, field="file", code=error.code) from error
+    return rows, warnings
+
+
+def few_shot_text(attempt: EngineAttempt, document: EvaluationDocument, subject: BaseSubject) -> str:
+    """What stands before each input of a base subject: the instruction, and examples with their answers.
+
+    The seed chooses the examples, from each label in turn where there are labels.
+
+    Raises:
+        InvalidInputError: a bad row, or too few rows, field `examples`.
+    """
+    parts = [subject.instruction] if subject.instruction else []
+    if subject.few_shot:
+        assert document.examples is not None
+        prompt = _prompt(document, subject.template)
+        found = [
+            text_row(prompt, row, record, field="examples")
+            for row, record in _records(attempt, document, document.examples, "examples")
+        ]
+        chosen = choose_examples(found, document.labels, subject.few_shot, document.seed)
+        parts += [f"{row.text} {row.answers[0]}" for row in chosen]
+    return "".join(f"{part}\n\n" for part in parts)
+
+
+def choose_examples(rows: Sequence[TextRow], labels: Sequence[str], count: int, seed: int) -> list[TextRow]:
+    """So many rows, from each label in turn, in an order that the seed decides.
+
+    Raises:
+        InvalidInputError: there are too few, field `examples`.
+    """
+    if len(rows) < count:
+        message = f"examples has {len(rows)} rows, and few_shot asks for {count}"
+        raise InvalidInputError(message, field="examples")
+    chance = random.Random(seed)
+    groups = [[row for row in rows if row.answers[0] == label] for label in labels] or [list(rows)]
+    others = [row for row in rows if labels and row.answers[0] not in labels]
+    if others:
+        message = f"row {others[0].row}: the answer {ascii(others[0].answers[0])[:60]} is none of the labels"
+        raise InvalidInputError(message, field="examples", code="unknown_label")
+    for group in groups:
+        chance.shuffle(group)
+    chosen: list[TextRow] = []
+    while len(chosen) < count:
+        for group in groups:
+            if group and len(chosen) < count:
+                chosen.append(group.pop())
+    chance.shuffle(chosen)
+    return chosen
+
+
+def _records(
+    attempt: EngineAttempt, document: EvaluationDocument, file_id: str, field: str
+) -> list[tuple[int, dict[str, Any]]]:
+    store, tenant = attempt.store, attempt.job.tenant
+    most = attempt.services.settings.tuning_max_file_bytes
+    options = ReadOptions(
+        format=document.format,
+        column_names=document.column_names or None,
+        max_rows=MOST_ROWS,
+        max_bytes=most,
+        name=store.get_file(tenant, file_id).name,
+    )
+    warnings: list[str] = []
+    found: list[tuple[int, dict[str, Any]]] = []
+    for record in read_rows(store.file_path(tenant, file_id), options, field=field, warn=warnings.append):
+        if len(found) % _ROWS_A_LOOK == 0:
+            attempt.held.check()
+        found.append(record)
+    attempt.warn(warnings)
+    return found
+
+
+def _prompt(document: EvaluationDocument, template: str) -> PromptDocument:
+    """How tuning reads such a file."""
+    known = set(parse_template(template).fields)
+    prompt = PromptDocument(template=template, target=document.target, target_texts=document.target_texts)
+    columns = {name: column for name, column in document.columns.items() if name in known}
+    return prompt.model_copy(update={"columns": columns})
+
+
+def with_text(row: EvaluationRow, place: int, template: str, before: str) -> bytes:
+    """The whole input of a base subject, in UTF-8."""
+    return (before + parse_template(template).render(row.values[place])).encode()

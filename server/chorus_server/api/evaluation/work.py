@@ -1,0 +1,113 @@
+"""Does an evaluation: asks every subject about every row, then measures and compares what they said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chorus_server.api.evaluation.asking import ROWS_AT_ONCE, Asking, Said
+from chorus_server.api.evaluation.comparing import PairedRows, compared
+from chorus_server.api.evaluation.measures import measured
+from chorus_server.api.evaluation.rows import EvaluationRow, evaluation_rows, few_shot_text
+from chorus_server.api.inference.calls import Call
+from chorus_server.api.jobs.attempt import EngineAttempt
+from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
+
+
+def evaluate(attempt: EngineAttempt) -> Mapping[str, Any]:
+    """The result of an evaluation; its predictions become a data file of the tenant.
+
+    The result is a function of the document and the answers, and a row's answers of the row: an attempt that
+    goes on where another was killed ends with the same file.
+    """
+    document = stored_document(attempt.job.spec)
+    subjects = [_asking(attempt, document, place) for place in range(len(document.subjects))]
+    rows, warnings = evaluation_rows(attempt, document, [subject.template for subject in subjects])
+    if not attempt.progress.get("rows"):
+        attempt.warn(warnings)
+
+    def answer(places: range) -> bytes:
+        some = rows[places.start : places.stop]
+        said = [attempt.ask(lambda call, each=subject: _ask(each, call, some)) for subject in subjects]  # type: ignore[misc]
+        return b"".join(map(_line, some, zip(*said, strict=True)))
+
+    blocks = list(attempt.work_off(len(rows), ROWS_AT_ONCE, answer))
+    attempt.progress["phase"] = "measuring"
+    attempt.save_progress()
+    result = _result(attempt, document, rows, [json.loads(line) for line in b"".join(blocks).splitlines()])
+    result["predictions"] = attempt.save_file(f"{attempt.job.id}-predictions.jsonl", iter(blocks))
+    attempt.held.tell([("evaluated", _summary(result))])
+    return result
+
+
+def stored_document(spec: Mapping[str, Any]) -> EvaluationDocument:
+    """The document of a job, without what was stored beside it."""
+    return EvaluationDocument.read({name: value for name, value in spec.items() if name != "key"})
+
+
+def _asking(attempt: EngineAttempt, document: EvaluationDocument, place: int) -> Asking:
+    """A subject, with what it needs beside the rows.
+
+    Raises:
+        ChorusError: a version is no longer there.
+    """
+    subject = document.subjects[place]
+    if subject.base is not None:
+        before = few_shot_text(attempt, document, subject.base)
+        return Asking(document, subject, place, subject.base.template, before)
+    tenant, field = attempt.job.tenant, f"subjects.{place}.{subject.kind}"
+    if subject.task is not None:
+        version = attempt.store.resolve(subject.task, tenant=tenant, field=field)
+        return Asking(document, subject, place, version.manifest.template)
+    assert subject.ensemble is not None
+    made = attempt.store.resolve_ensemble(subject.ensemble, tenant=tenant, field=field)
+    first = made.members[0]
+    member = attempt.store.get_version(first.tenant, first.task, first.version)
+    return Asking(document, subject, place, member.manifest.template, ensemble=made)
+
+
+async def _ask(subject: Asking, call: Call, rows: Sequence[EvaluationRow]) -> list[Said]:
+    return await subject.ask(call, rows)
+
+
+def _line(row: EvaluationRow, said: Sequence[Said]) -> bytes:
+    found = {"row": row.row, "answers": row.answers, "subjects": [each.document() for each in said]}
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _result(
+    attempt: EngineAttempt,
+    document: EvaluationDocument,
+    rows: Sequence[EvaluationRow],
+    lines: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    answers = [row.answers for row in rows]
+    predictions = [
+        [line["subjects"][place]["said"] for line in lines] for place in range(len(document.subjects))
+    ]
+    subjects, comparisons = [], []
+    for place, subject in enumerate(document.subjects):
+        attempt.held.check()
+        confidences = [line["subjects"][place]["confidence"] for line in lines]
+        said = predictions[place]
+        found = measured(document.metrics, said, confidences, answers, document.labels)
+        cut = sum("truncated" in line["subjects"][place] for line in lines)
+        subjects.append({**_named(subject), "answer_by": document.answer_by, "truncated": cut, **found})
+        if place:
+            paired = PairedRows(document.metrics, (predictions[0], said), answers, document.labels)
+            comparison = compared(paired, document.seed, interrupt=attempt.held.check)
+            comparisons.append({"first": 0, "second": place, **comparison})
+    return {"rows": len(rows), "subjects": subjects, "comparisons": comparisons}
+
+
+def _named(subject: EvaluationSubject) -> dict[str, Any]:
+    return {"kind": subject.kind, "name": subject.name}
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result without its long parts, as an event of the job."""
+    subjects = [
+        {name: each[name] for name in ("kind", "name", "metrics", "legal")} for each in result["subjects"]
+    ]
+    return {"rows": result["rows"], "subjects": subjects, "predictions": result["predictions"]}

@@ -1,0 +1,115 @@
+"""`chorus evaluate` on what a server might answer: its tables, its picture, and what it sends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from chorus.cli.evaluate import _arguments, _subject
+from chorus.cli.evaluation_chart import evaluation_svg
+from chorus.cli.evaluation_tables import print_evaluation
+from chorus.cli.root import chorus
+from chorus.types import Evaluation
+
+HOSTILE = "acme/<script>&\x1b[31m@1"
+
+
+def subject(name: str, accuracy: float) -> dict[str, Any]:
+    bins = [{"from": 0.4, "to": 0.47, "rows": 3, "confidence": 0.45, "accuracy": 0.33}]
+    return {
+        "kind": "task",
+        "name": name,
+        "answer_by": "greedy",
+        "truncated": 0,
+        "metrics": {"accuracy": accuracy, "matthews": -0.2, "mean": 0.1},
+        "legal": 0.75,
+        "confusion": {"labels": ["no", "yes"], "counts": [[1, 0, 1], [0, 2, 0]]},
+        "reliability": {"ece": 0.12, "bins": bins},
+    }
+
+
+def evaluation() -> Evaluation:
+    figures = {"difference": 0.25, "low": -0.1, "high": 0.5, "p_value": 0.04}
+    comparison = {
+        "first": 0,
+        "second": 1,
+        "resamples": 10_000,
+        "metrics": {"accuracy": figures, "matthews": figures, "mean": figures},
+        "mcnemar": {"only_first": 0, "only_second": 1, "p_value": 1.0},
+    }
+    return Evaluation(
+        id="job-1",
+        status="succeeded",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        spec={"file": "file-<1>"},
+        result={
+            "rows": 4,
+            "subjects": [subject(HOSTILE, 0.5), subject("base", 0.75)],
+            "comparisons": [comparison],
+            "predictions": "file-2",
+        },
+    )
+
+
+def test_the_tables_have_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    print_evaluation(evaluation())
+    shown = capsys.readouterr().out
+    for figure in (
+        "4 rows",
+        "0.5000",
+        "-0.2000",
+        "0.7500",
+        "0.1200",
+        "+0.2500",
+        "-0.1000 to +0.5000",
+        "0.0400",
+    ):
+        assert figure in shown
+    assert "none of them" in shown and "McNemar p 1.0000" in shown and "file-2" in shown
+    assert "\x1b" not in shown, "a name cannot control the terminal"
+
+
+def test_the_picture_is_well_formed_whatever_the_names() -> None:
+    text = evaluation_svg(evaluation())
+    root = ElementTree.fromstring(text)
+    assert root.tag.endswith("svg") and "<script>" not in text
+    words = " ".join(root.itertext())
+    assert "accuracy" in words and "ECE 0.120" in words and "0.750" in words
+
+
+def test_references_become_subjects() -> None:
+    assert _subject("sst2@3", {}) == {"task": "sst2@3"}
+    assert _subject("ensemble:panel", {}) == {"ensemble": "panel"}
+    assert _subject("base", {"instruction": "x", "few_shot": None}) == {"base": {"instruction": "x"}}
+
+
+def test_options_become_arguments() -> None:
+    given = {
+        "document": None, "format": "tsv", "labels": ("a", "b"), "metrics": (), "columns": ("text=sentence",),
+        "target_texts": (), "target": None, "seed": 3, "answer_by": None, "examples": None,
+    }  # fmt: skip
+    assert _arguments(given) == {
+        "labels": ["a", "b"], "columns": {"text": "sentence"}, "document": {"format": "tsv"}, "seed": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["evaluate", "sst2"], "then the file"),
+        (["evaluate", "sst2", "x.tsv", "--instruction", "good?"], "go with the reference base"),
+        (["evaluate", "sst2", "x.tsv", "--column", "text"], "NAME=VALUE"),
+    ],
+)
+def test_a_command_that_was_not_understood_sends_nothing(
+    arguments: list[str], told: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(chorus, arguments)
+    assert result.exit_code == 2 and told in result.output, result.output
+    missing = CliRunner().invoke(chorus, ["evaluate", "a", "b", "--chart", str(tmp_path / "no" / "x.svg")])
+    assert missing.exit_code == 2 and "does not exist" in missing.output

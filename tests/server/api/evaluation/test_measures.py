@@ -1,0 +1,48 @@
+"""What is measured beside the metrics, on rows that can be counted by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from chorus_server.api.evaluation.measures import confusion, legal_share, measured, reliability
+from chorus_server.tuning.metrics import METRICS, measure
+
+LABELS = ["no", "yes"]
+ANSWERS = [("no",), ("yes",), ("yes",), ("no",), ("yes",)]
+SAID = ["no", "yes ", "no", "maybe", "yes"]
+
+
+def test_metrics_are_those_of_tuning() -> None:
+    names = [name for name in METRICS if name != "pearson"]
+    found = measured(names, SAID, [1.0] * 5, ANSWERS, LABELS)
+    assert found["metrics"] == measure(names, SAID, ANSWERS, LABELS)
+    numbers = measured(["pearson"], ["1", "x", "3"], [1.0] * 3, [("2",), ("1",), ("4",)], ())
+    assert numbers["metrics"] == measure(["pearson"], ["1", "x", "3"], [("2",), ("1",), ("4",)])
+    assert numbers["legal"] is None and numbers["confusion"] is None
+
+
+def test_confusion_and_legal_answers() -> None:
+    assert confusion(SAID, ANSWERS, LABELS) == {"labels": LABELS, "counts": [[1, 0, 1], [1, 2, 0]]}
+    assert legal_share(SAID, LABELS) == 0.8
+    many = [str(n) for n in range(129)]
+    assert measured(["accuracy"], ["0"], [1.0], [("0",)], many)["confusion"] is None
+    assert measured(["accuracy"], ["0"], [1.0], [("0",)], many[:128])["confusion"] is not None
+
+
+def test_reliability_is_the_expected_calibration_error() -> None:
+    chance = np.random.default_rng(7)
+    confidences = chance.uniform(size=500)
+    right = chance.uniform(size=500) < confidences**2
+    found = reliability(confidences.tolist(), right.tolist())
+    edges = np.linspace(0, 1, 16)
+    expected = 0.0
+    for low, high in pairwise(edges):
+        some = (confidences >= low) & (confidences < high)
+        if some.any():
+            expected += some.mean() * abs(confidences[some].mean() - right[some].mean())
+    assert found["ece"] == pytest.approx(expected)
+    assert sum(each["rows"] for each in found["bins"]) == 500
+    assert reliability([1.0, 0.0], [True, False])["ece"] == 0.0
