@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from chorus_server.api.decisions.models import DecisionModel, model_of
 from chorus_server.api.decisions.zero_shot import zero_shot_labels, zero_shot_text
@@ -16,7 +17,7 @@ from chorus_server.api.inference.calls import Call, prepare_all
 from chorus_server.api.inference.items import Item, Value
 from chorus_server.api.inference.prepare import answer_start, label_targets
 from chorus_server.api.inference.ranking import scores_of, softmax
-from chorus_server.api.inference.submit import outcomes
+from chorus_server.api.inference.submit import SubmitResult, outcomes
 from chorus_server.api.inference.turns import in_turns, turns
 from chorus_server.api.schemas.decisions import DecisionInput
 from chorus_server.api.schemas.questions import Question
@@ -76,14 +77,10 @@ async def decide(
             found = await stack.enter_async_context(held)
             versions = [None if reference is None else found[reference] for reference in references]
             items = await _items(call, state, questions, versions, truncate=truncate)
-            requests = await _requests(call, model, questions, items)
+            labels = await in_turns(partial(_labels, model), questions, versions)
+            requests = await _requests(call, questions, items, labels)
         results = await outcomes(call.submit, requests)
-    probabilities: list[list[float]] = []
-    async for outcome in turns(results):
-        scores = scores_of(outcome)
-        if isinstance(scores, ChorusError):
-            raise scores
-        probabilities.append(softmax(scores))
+        probabilities = await in_turns(_probabilities, results)
     used = sum(item.tokens for item in items)
     return Decided(_shown(call, model, versions), questions, probabilities, used)
 
@@ -157,19 +154,25 @@ def _value(question: Question, state: DecisionInput, version: PromptVersion | No
 
 
 async def _requests(
-    call: Call, model: DecisionModel, questions: Sequence[Question], items: Sequence[Item]
+    call: Call, questions: Sequence[Question], items: Sequence[Item], labels: Sequence[tuple[str, ...]]
 ) -> list[ScoreRequest]:
     known: dict[tuple[tuple[str, ...], tuple[int, ...]], LabelTargets] = {}
 
-    def request(at: int, question: Question, item: Item) -> ScoreRequest:
-        labels = _labels(model, question, item.version)
+    def request(at: int, question: Question, item: Item, own: tuple[str, ...]) -> ScoreRequest:
         start = answer_start(call.serving.vocabulary, item.version)
-        if (labels, start) not in known:
-            known[labels, start] = _targets(call, question, labels, start)
-        named = replace(item, input_field="", task_field="model")
-        return ScoreRequest(call.origin(at, named), item.input, known[labels, start], fixed_shape=True)
+        if (own, start) not in known:
+            known[own, start] = _targets(call, question, own, start)
+        return ScoreRequest(call.origin(at, item), item.input, known[own, start], fixed_shape=True)
 
-    return await in_turns(request, range(len(questions)), questions, items)
+    return await in_turns(request, range(len(questions)), questions, items, labels)
+
+
+def _probabilities(outcome: SubmitResult) -> list[float]:
+    """Of a question's options, in their order; as `/v1/classify` has them."""
+    scores = scores_of(outcome)
+    if isinstance(scores, ChorusError):
+        raise scores
+    return softmax(scores)
 
 
 def _labels(model: DecisionModel, question: Question, version: PromptVersion | None) -> tuple[str, ...]:
