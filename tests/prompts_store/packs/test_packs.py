@@ -145,3 +145,24 @@ def test_pages(filled: PromptStore) -> None:
     rest = filled.list_packs("acme", limit=2, cursor=page.next_cursor)
     assert [record.name for record in rest.items] == ["c"]
     assert [record.name for record in filled.list_packs("acme", prefix="b").items] == ["b"]
+
+
+def test_other_processes_are_told(filled: PromptStore) -> None:
+    last = filled.last_change()
+    filled.publish_pack("acme", "desk", [entry("refund")])
+    filled.publish_pack("acme", "desk", [entry("refund")])
+    filled.publish_pack("acme", "desk", [entry("refund")], "base")
+    filled.set_pack_alias("acme", "desk", "live", 2)
+    filled.share("pack", "acme", "desk", "birch", ["infer"])
+    filled.unshare("pack", "acme", "desk", "birch")
+    filled.delete_pack("acme", "desk")
+    assert [(change.kind, change.subject) for change in filled.changes_after(last).items] == [
+        ("pack_alias_moved", "desk@live"),
+        ("pack_published", "desk@1"),
+        ("pack_published", "desk@2"),
+        ("pack_alias_moved", "desk@live"),
+        ("pack_shared", "desk"),
+        ("pack_unshared", "desk"),
+        ("pack_alias_removed", "desk@live"),
+        ("pack_deleted", "desk"),
+    ]

@@ -223,3 +223,39 @@ def test_a_long_state_is_not_copied_for_every_question(stocked: ApiServer) -> No
     assert refused.status_code == 422 and "fewer questions" in error_of(refused)["message"]
     few = {**body, "questions": {"q": NOUL}}
     assert stocked.post("/v1/systemone", few).status_code == 200
+
+
+def test_a_shared_pack_vouches_for_its_versions(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    owner, friend = "a-key-of-acme-0123456789", "a-key-of-birch-0123456789"
+    ring = KeyRing({owner: Principal("acme", "app"), friend: Principal("birch", "app")}, None)
+    with ApiServer(tmp_path, vocabulary, keys=ring) as api:
+        api.http.headers["authorization"] = f"Bearer {owner}"
+        api.push("mood", labels=["good", "bad"])
+        body = {"questions": {"happy": {"task": "mood", "values": MAPPED}}}
+        assert api.post("/v1/packs/desk/versions", body).status_code == 201
+
+        def friends(model: str) -> int:
+            asking = {"model": model, "state": STATE, "questions": {"happy": NOUL}}
+            headers = {"authorization": f"Bearer {friend}"}
+            return api.http.post("/v1/systemone", json=asking, headers=headers).status_code
+
+        assert friends("acme/desk") == 404
+        assert api.http.put("/v1/packs/desk/grants/birch", json={"rights": ["infer"]}).status_code == 200
+        assert friends("acme/desk") == 200
+        assert friends("acme/mood") == 404, "the task itself is not shared"
+        assert api.http.delete("/v1/packs/desk/grants/birch").status_code == 204
+        assert friends("acme/desk") == 404
+
+
+def test_a_task_goes_before_a_pack_of_its_name(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    with ApiServer(tmp_path, vocabulary) as api:
+        api.push("mood", labels=["good", "bad"])
+        body = {"questions": {"q": {"task": "mood", "values": MAPPED}}, "unknown_questions": "base"}
+        assert api.post("/v1/packs/other/versions", body).status_code == 201
+        assert asked(api, {"new": NOUL}, "other")["model"] == "default/other@1"
+        api.push("other", labels=["good", "bad"], seed=1)
+        assert asked(api, {"new": NOUL}, "other")["model"] == "default/other@1"
+        assert (
+            asked(api, {"q": NOUL}, "other")["answers"]["q"]["noul"]
+            == ranked(api, "other", ["true", "false"])["true"]
+        )
