@@ -78,6 +78,17 @@ def canonical_json(value: Any) -> bytes:
     )
 
 
+def canonical_text(value: Any) -> str:
+    """The same value as a text to be read: canonical JSON, with other characters than ASCII as they are.
+
+    Raises:
+        ValueError: JSON cannot express the value.
+    """
+    return json.dumps(
+        _canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
+
+
 def _canonical(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value

@@ -14,6 +14,7 @@ BASE_MODEL_NAME = "base_model_name"
 
 PromptKind = Literal["soft_prompt"]
 Vote = Literal["majority"]
+UnknownQuestions = Literal["refuse", "base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,51 @@ class EnsembleRecord:
     name: str
     created_at: datetime
     latest: EnsembleVersion
+    aliases: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PackEntry:
+    """A question of a pack, and the version that answers it.
+
+    Attributes:
+        question: its id, as requests name it.
+        labels: the version's label of each value of the question that is not a label itself.
+    """
+
+    question: str
+    tenant: str
+    task: str
+    version: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PackVersion:
+    """One immutable version of a decision pack, addressed like a task's version.
+
+    Attributes:
+        unknown_questions: what happens to a question that it has no entry for.
+    """
+
+    tenant: str
+    name: str
+    number: int
+    entries: tuple[PackEntry, ...]
+    unknown_questions: UnknownQuestions
+    digest: str
+    created_at: datetime
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PackRecord:
+    """A pack with its newest version and aliases."""
+
+    tenant: str
+    name: str
+    created_at: datetime
+    latest: PackVersion
     aliases: Mapping[str, int]
 
 

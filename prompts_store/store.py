@@ -24,6 +24,7 @@ from prompts_store.files.data_files import DataFiles
 from prompts_store.grants.grants import Grants
 from prompts_store.jobs.claims import JobClaims
 from prompts_store.jobs.jobs import Jobs
+from prompts_store.packs.packs import Packs
 from prompts_store.tasks.aliases import Aliases
 from prompts_store.tasks.calibrations import Calibrations
 from prompts_store.tasks.prompts import Prompts
@@ -52,6 +53,7 @@ class PromptStore(
     Calibrations,
     Aliases,
     Ensembles,
+    Packs,
     Grants,
     DataFiles,
     Jobs,

@@ -26,8 +26,8 @@ BEGINNINGS = {"live_versions", "select_versions"}
 CONDITIONS = {"of_one"}
 # What finds a row is a tenant's condition; these name that row, or the one that it belongs to.
 ROW_KEYS = {
-    "id", "number", "task_id", "owner_id", "ensemble_id", "ensemble_version_id", "job_number", "file_number",
-    "version_id",
+    "id", "number", "task_id", "owner_id", "ensemble_id", "ensemble_version_id", "pack_id", "pack_version_id",
+    "job_number", "file_number", "version_id",
 }  # fmt: skip
 OPEN_TABLES = {"blobs", "blob_table", "store_identity"}
 RAW = {"text", "exec_driver_sql"}
@@ -55,6 +55,8 @@ REASONS = {
     "prompts_store/budgets/leases.py": "one question for all tenants that wait; rows name their own",
     "prompts_store/ensembles/rows.py:live_versions": _FINISHED,
     "prompts_store/ensembles/rows.py:version_records": "members may be another tenant's; by their ensemble",
+    "prompts_store/packs/rows.py:live_packs": _FINISHED,
+    "prompts_store/packs/rows.py:read_packs": "versions may be another tenant's; by their pack",
     "prompts_store/files/data_files.py:needed": "equal bytes are stored once for all tenants",
     "prompts_store/grants/rows.py:revoke_to": "whoever granted something to a tenant that is no more",
     "prompts_store/grants/rows.py:dangling": _UPKEEP,
@@ -174,7 +176,7 @@ def _says_whose(node: ast.AST) -> bool:
                 return True
         if isinstance(inner, ast.Dict):
             keys = {key.value for key in inner.keys if isinstance(key, ast.Constant)}
-            if {"tenant", "job_number", "ensemble_version_id"} & keys:
+            if {"tenant", "job_number", "ensemble_version_id", "pack_version_id"} & keys:
                 return True
     return False
 

@@ -18,10 +18,12 @@ from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
 from chorus.routes.audit import AuditMethods
 from chorus.routes.calibrations import CalibrationMethods
+from chorus.routes.decisions import DecisionMethods
 from chorus.routes.ensembles import EnsembleMethods
-from chorus.routes.grants import EnsembleGrantMethods, SharedMethods, TaskGrantMethods
+from chorus.routes.grants import EnsembleGrantMethods, PackGrantMethods, SharedMethods, TaskGrantMethods
 from chorus.routes.inference import InferenceMethods
 from chorus.routes.keys import KeyMethods
+from chorus.routes.packs import PackMethods
 from chorus.routes.service import ServiceMethods
 from chorus.routes.tasks import TaskMethods
 from chorus.routes.tenants import TenantMethods
@@ -45,6 +47,14 @@ class Ensembles(EnsembleMethods, EnsembleGrantMethods, SyncOwner):
 
 class AsyncEnsembles(EnsembleMethods, EnsembleGrantMethods, AsyncOwner):
     """`client.ensembles`: stored ensembles."""
+
+
+class Packs(PackMethods, PackGrantMethods, SyncOwner):
+    """`client.packs`: decision packs."""
+
+
+class AsyncPacks(PackMethods, PackGrantMethods, AsyncOwner):
+    """`client.packs`: decision packs."""
 
 
 class Tenants(TenantMethods, SyncOwner):
@@ -102,7 +112,7 @@ def _policy(retries: int | RetryPolicy) -> RetryPolicy:
     return policy
 
 
-class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, SyncOwner):
+class Client(InferenceMethods, DecisionMethods, ServiceMethods, UsageMethods, SharedMethods, SyncOwner):
     """A blocking client of a Chorus server; safe to share between threads.
 
     Args:
@@ -146,6 +156,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, Sync
         super().__init__(SyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep, clock))
         self.tasks = Tasks(self._transport)
         self.ensembles = Ensembles(self._transport)
+        self.packs = Packs(self._transport)
         self.files = Files(self._transport)
         self.tuning = Tuning(self._transport)
         self.evaluations = Evaluations(self._transport)
@@ -171,7 +182,7 @@ class Client(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, Sync
         self.close()
 
 
-class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods, AsyncOwner):
+class AsyncClient(InferenceMethods, DecisionMethods, ServiceMethods, UsageMethods, SharedMethods, AsyncOwner):
     """A client of a Chorus server whose methods are awaited. It takes the same arguments as `Client`."""
 
     def __init__(
@@ -196,6 +207,7 @@ class AsyncClient(InferenceMethods, ServiceMethods, UsageMethods, SharedMethods,
         super().__init__(AsyncTransport(http, connection, policy, RetryBudget(policy, clock), sleep, clock))
         self.tasks = AsyncTasks(self._transport)
         self.ensembles = AsyncEnsembles(self._transport)
+        self.packs = AsyncPacks(self._transport)
         self.files = AsyncFiles(self._transport)
         self.tuning = AsyncTuning(self._transport)
         self.evaluations = AsyncEvaluations(self._transport)

@@ -199,6 +199,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "unknown_alias": NotFoundError,
     "unknown_calibration": NotFoundError,
     "unknown_ensemble": NotFoundError,
+    "unknown_pack": NotFoundError,
     "unknown_file": NotFoundError,
     "unknown_job": NotFoundError,
     "unknown_tenant": NotFoundError,

@@ -6,6 +6,8 @@ tenant.
       outside its task |  1---n task_labels                    labels of the `@live` version, for the list's
     filter ensembles 1---n ensemble_versions 1---n ensemble_members n---1 versions
       |       1---n ensemble_aliases, ensemble_alias_moves
+    packs 1---n pack_versions 1---n pack_entries n---1 versions
+      |       1---n pack_aliases, pack_alias_moves
 
 `migrations/` creates them; a test compares the two.
 """
@@ -76,7 +78,7 @@ blobs = Table(
 
 
 def _owners(name: str, *columns: Column[object]) -> Table:
-    """A table of names in tenants: tasks or ensembles. A name has one row, tombstoned or not."""
+    """A table of names in tenants: tasks, ensembles or packs. A name has one row, tombstoned or not."""
     return Table(
         name,
         metadata,
@@ -238,3 +240,42 @@ ensemble_members = Table(
 )
 
 ensemble_aliases, ensemble_alias_moves = _aliases("ensemble_", ensembles, "ensemble_versions", "ensemble_id")
+
+packs = _owners("packs")
+
+pack_versions = Table(
+    "pack_versions",
+    metadata,
+    Column("id", KEY, primary_key=True),
+    Column("pack_id", ForeignKey(packs.c.id), nullable=False),
+    Column("number", Integer, nullable=False),
+    # What happens to a question that the pack does not know: `refuse` or `base`.
+    Column("unknown_questions", String(16), nullable=False),
+    Column("digest", DIGEST, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("deleted_at", Instant, nullable=True),
+    UniqueConstraint("pack_id", "number"),
+    Index(
+        "ix_pack_versions_digest",
+        "pack_id",
+        "digest",
+        unique=True,
+        sqlite_where=_ALIVE,
+        postgresql_where=_ALIVE,
+    ),
+)
+
+pack_entries = Table(
+    "pack_entries",
+    metadata,
+    Column("pack_version_id", ForeignKey(pack_versions.c.id), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("question", Text, nullable=False),
+    Column("version_id", ForeignKey(versions.c.id), nullable=False),
+    # The version's label of each value of the question that is not one itself.
+    Column("labels", JSON, nullable=False),
+    Index("ix_pack_entries_version_id", "version_id"),
+)
+
+pack_aliases, pack_alias_moves = _aliases("pack_", packs, "pack_versions", "pack_id")

@@ -110,7 +110,7 @@ grants = Table(
     Column("rights", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("created_by", Text, nullable=False),
-    CheckConstraint("kind IN ('task', 'ensemble')", name="kind"),
+    CheckConstraint("kind IN ('task', 'ensemble', 'pack')", name="kind"),
     CheckConstraint("grantee <> tenant", name="grantee"),
     Index("ix_grants_grantee", "grantee", "tenant", "name"),
 )

@@ -1,1 +1,1 @@
-"""Grants: what a tenant lets others use of its tasks and ensembles."""
+"""Grants: what a tenant lets others use of its tasks, ensembles and packs."""

@@ -22,7 +22,7 @@ from prompts_store.tenants import standing
 from prompts_store.text import shown
 
 MAX_GRANTS = 100
-"""Of one task or ensemble."""
+"""Of one task, ensemble or pack."""
 
 _CURSOR = "shared"
 
@@ -40,15 +40,16 @@ class Grants(StoreBase):
         *,
         created_by: str = "",
     ) -> Grant:
-        """Grant rights to a task or an ensemble, in place of those that the grantee had. Where it is so
-        already, nothing is written.
+        """Grant rights to a task, an ensemble or a pack, in place of those that the grantee had. Where it is
+        so already, nothing is written.
 
         Args:
             grantee: a tenant's name, whether there is such a tenant or not; or `EVERYBODY`.
 
         Raises:
             InvalidError: with the field at fault; `invalid_right`.
-            NotFoundError: `unknown_task`, `unknown_ensemble`; `unknown_tenant`: the owner was deleted.
+            NotFoundError: `unknown_task`, `unknown_ensemble`, `unknown_pack`; `unknown_tenant`: the owner was
+                deleted.
             ConflictError: `too_many_grants`.
         """
         _check(kind, tenant, name, grantee, created_by)
@@ -78,7 +79,7 @@ class Grants(StoreBase):
 
         Raises:
             InvalidError: with the field at fault.
-            NotFoundError: `unknown_task`, `unknown_ensemble`, `unknown_grant`.
+            NotFoundError: `unknown_task`, `unknown_ensemble`, `unknown_pack`, `unknown_grant`.
         """
         _check(kind, tenant, name, grantee)
         with self._database.write(tenant) as connection:
@@ -96,8 +97,7 @@ class Grants(StoreBase):
             rows.told(connection, grant, grant.rights, (), self._clock())
 
     def list_grants(self, kind: GrantKind, tenant: str, name: str) -> list[Grant]:
-        """The grants of a task or an ensemble, by grantee. NotFoundError: `unknown_task`,
-        `unknown_ensemble`."""
+        """The grants of a task, an ensemble or a pack, by grantee. NotFoundError: as `share`."""
         _check(kind, tenant, name, EVERYBODY)
         with self._database.read(tenant) as connection:
             _require_there(connection, kind, tenant, name)
@@ -145,7 +145,7 @@ class Grants(StoreBase):
 
         Raises:
             InvalidError: a bad name.
-            NotFoundError: `unknown_task`, `unknown_ensemble`: as for what is not there.
+            NotFoundError: `unknown_task`, `unknown_ensemble`, `unknown_pack`: as for what is not there.
         """
         _check(kind, owner, name, EVERYBODY)
         check_name(tenant, field="tenant")
@@ -170,7 +170,7 @@ def _check_kind(kind: object) -> GrantKind:
     for known in GRANT_KINDS:
         if kind == known:
             return known
-    raise InvalidError(f"{shown(kind)} is neither 'task' nor 'ensemble'.", field="kind")
+    raise InvalidError(f"{shown(kind)} is none of 'task', 'ensemble' and 'pack'.", field="kind")
 
 
 def _check_rights(rights: object) -> tuple[Right, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
-GrantKind = Literal["task", "ensemble"]
+GrantKind = Literal["task", "ensemble", "pack"]
 GRANT_KINDS: tuple[GrantKind, ...] = get_args(GrantKind)
 
 Right = Literal["infer", "read"]
@@ -19,7 +19,7 @@ EVERYBODY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one tenant, or everybody, may do with a task or an ensemble of another tenant.
+    """What one tenant, or everybody, may do with a task, an ensemble or a pack of another tenant.
 
     Attributes:
         tenant, name: whose, and which.
@@ -38,7 +38,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A task or an ensemble of another tenant that a tenant may use.
+    """A task, an ensemble or a pack of another tenant that a tenant may use.
 
     Attributes:
         tenant, name: whose, and which.

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, delete, exists, se
 from prompts_store.audit import chain
 from prompts_store.audit.records import Action
 from prompts_store.database import scoped
-from prompts_store.database.tables import ensembles, tasks
+from prompts_store.database.tables import ensembles, packs, tasks
 from prompts_store.database.tenant_tables import grants
 from prompts_store.errors import NotFoundError
 from prompts_store.grants.records import EVERYBODY, RIGHTS, Grant, GrantKind, Right
@@ -19,12 +19,13 @@ from prompts_store.records import Actor
 from prompts_store.tenants import feed, standing
 from prompts_store.tenants.records import ChangeKind
 
-OWNERS: dict[GrantKind, Table] = {"task": tasks, "ensemble": ensembles}
+OWNERS: dict[GrantKind, Table] = {"task": tasks, "ensemble": ensembles, "pack": packs}
 """The tables of what can be granted."""
 
 _TOLD: dict[GrantKind, tuple[ChangeKind, Action, ChangeKind, Action]] = {
     "task": ("task_shared", "task.share", "task_unshared", "task.unshare"),
     "ensemble": ("ensemble_shared", "ensemble.share", "ensemble_unshared", "ensemble.unshare"),
+    "pack": ("pack_shared", "pack.share", "pack_unshared", "pack.unshare"),
 }
 
 
@@ -32,13 +33,13 @@ def require(
     connection: Connection, kind: GrantKind, owner: str, name: str, *, tenant: str, right: Right, field: str
 ) -> None:
     """Refuse a tenant what another one owns and has not granted to it, or not while that one is suspended or
-    deleted. Whether the task or the ensemble exists is not looked at.
+    deleted. Whether there is anything of that name is not looked at.
 
     Args:
         connection: of the tenant that asks.
 
     Raises:
-        NotFoundError: `unknown_task` or `unknown_ensemble`.
+        NotFoundError: `unknown_task`, `unknown_ensemble` or `unknown_pack`.
     """
     if owner == tenant:
         return
@@ -50,15 +51,17 @@ def require(
 
 
 def unknown(kind: GrantKind, tenant: str, name: str, *, field: str) -> NotFoundError:
-    """The error for a task or an ensemble that is not there, and for one that is not shared."""
+    """The error for what is not there, and for one that is not shared."""
     message = f"There is no {kind} {tenant}/{name}."
     if kind == "task":
         return NotFoundError(message, field=field, code="unknown_task")
-    return NotFoundError(message, field=field, code="unknown_ensemble")
+    if kind == "ensemble":
+        return NotFoundError(message, field=field, code="unknown_ensemble")
+    return NotFoundError(message, field=field, code="unknown_pack")
 
 
 def revoke_all(connection: Connection, kind: GrantKind, tenant: str, name: str, *, now: datetime) -> None:
-    """End every grant of a task or an ensemble, because it is deleted. The caller tells the feed."""
+    """End every grant of one task, ensemble or pack, because it is deleted. The caller tells the feed."""
     _revoke(connection, of_one(kind, tenant, name), now)
 
 
@@ -85,7 +88,7 @@ def dangling(connection: Connection) -> list[tuple[GrantKind, str, str]]:
 
 
 def of_one(kind: GrantKind, tenant: str, name: str) -> tuple[ColumnElement[bool], ...]:
-    """The condition for the grants of one task or ensemble."""
+    """The condition for the grants of one task, ensemble or pack."""
     return grants.c.tenant == tenant, grants.c.kind == kind, grants.c.name == name
 
 

@@ -1,4 +1,4 @@
-"""Aliases: movable names for versions, with a history. Tasks and ensembles share this code.
+"""Aliases: movable names for versions, with a history. Tasks, ensembles and packs share this code.
 
 History is never rewritten. Every move also records to which earlier move a rollback goes (`back_id`), so that
 going back twice goes back two steps instead of there and back again:
@@ -72,6 +72,18 @@ ENSEMBLES = Family(
     "ensemble_alias_moved",
     "ensemble_alias_removed",
     ("ensemble_alias.move", "ensemble_alias.rollback", "ensemble_alias.remove"),
+)
+
+PACKS = Family(
+    tables.packs,
+    tables.pack_versions,
+    tables.pack_versions.c.pack_id,
+    tables.pack_aliases,
+    tables.pack_alias_moves,
+    "pack",
+    "pack_alias_moved",
+    "pack_alias_removed",
+    ("pack_alias.move", "pack_alias.rollback", "pack_alias.remove"),
 )
 
 

@@ -21,7 +21,7 @@ from prompts_store.tasks.rows import (
     task_records,
     unknown_task,
 )
-from prompts_store.tasks.versions import require_no_ensemble
+from prompts_store.tasks.versions import require_unused
 from prompts_store.tenants import feed, stored
 
 _CURSOR = "tasks"
@@ -96,14 +96,14 @@ class Tasks(StoreBase):
 
         Raises:
             NotFoundError: `unknown_task`.
-            ConflictError: a live ensemble of the tenant has one of its versions as a member.
+            ConflictError: a live ensemble or pack of the tenant has one of its versions.
         """
         check_owner(tenant, task, deleted_by)
 
         with self._database.write(tenant) as connection:
             row = find_task(connection, tenant, task)
             which = versions.c.task_id == row.id
-            require_no_ensemble(connection, tenant, which, "A version of the task", field="task")
+            require_unused(connection, tenant, which, "A version of the task", field="task")
             now = self._clock()
             for alias in aliasing.current(connection, aliasing.TASKS, row.id):
                 aliasing.remove(connection, aliasing.TASKS, row.id, alias, moved_by=deleted_by, now=now)

@@ -13,6 +13,9 @@ from prompts_store.database.tables import (
     ensemble_members,
     ensemble_versions,
     ensembles,
+    pack_entries,
+    pack_versions,
+    packs,
     tasks,
     versions,
 )
@@ -58,7 +61,7 @@ class Versions(StoreBase):
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_version`.
-            ConflictError: an alias or a live ensemble of the tenant names it.
+            ConflictError: an alias, a live ensemble or a live pack of the tenant names it.
         """
         check_owner(tenant, task, deleted_by)
         number = check_version(number)
@@ -76,9 +79,7 @@ class Versions(StoreBase):
                     f"Version {number} is named by {_quoted(named)}; move or remove that first.",
                     field="version",
                 )
-            require_no_ensemble(
-                connection, tenant, versions.c.id == row.id, f"Version {number}", field="version"
-            )
+            require_unused(connection, tenant, versions.c.id == row.id, f"Version {number}", field="version")
             counts.release(connection, row.digest, now)
             values_bytes = stored.VALUE_BYTES * row.length * row.width
             stored.add(connection, tenant, prompts=-1, prompt_bytes=-values_bytes)
@@ -124,26 +125,33 @@ def resolve(connection: Connection, reference: Reference, *, field: str = "task"
     raise unknown_version(reference.tenant, reference.task, reference.version, field=field)
 
 
-def require_no_ensemble(connection: Connection, tenant: str, which: Any, what: str, *, field: str) -> None:
-    """Raise ConflictError if some of these versions are members of a live ensemble of their own tenant.
+def require_unused(connection: Connection, tenant: str, which: Any, what: str, *, field: str) -> None:
+    """Raise ConflictError if a live ensemble or pack of their own tenant has some of these versions.
 
-    Another tenant's ensemble, to whose owner the task was granted, keeps nobody from deleting: it is no
-    longer answered.
+    Another tenant's, to whose owner the task was granted, keeps nobody from deleting: it is no longer
+    answered.
 
     Args:
         which: a condition on `versions`.
     """
-    query = (
+    ensemble = (
         select(ensembles.c.name)
         .join(ensemble_versions, ensemble_versions.c.ensemble_id == ensembles.c.id)
         .join(ensemble_members, ensemble_members.c.ensemble_version_id == ensemble_versions.c.id)
         .join(versions, versions.c.id == ensemble_members.c.version_id)
         .where(which, ensembles.c.tenant == tenant, ensemble_versions.c.deleted_at.is_(None))
-        .limit(1)
     )
-    name = connection.execute(query).scalar()
-    if name is not None:
-        raise ConflictError(f"{what} is a member of the ensemble '{name}'; delete that first.", field=field)
+    pack = (
+        select(packs.c.name)
+        .join(pack_versions, pack_versions.c.pack_id == packs.c.id)
+        .join(pack_entries, pack_entries.c.pack_version_id == pack_versions.c.id)
+        .join(versions, versions.c.id == pack_entries.c.version_id)
+        .where(which, packs.c.tenant == tenant, pack_versions.c.deleted_at.is_(None))
+    )
+    for query, role in ((ensemble, "is a member of the ensemble"), (pack, "answers a question of the pack")):
+        name = connection.execute(query.limit(1)).scalar()
+        if name is not None:
+            raise ConflictError(f"{what} {role} '{name}'; delete that first.", field=field)
 
 
 def unknown_version(tenant: str, task: str, number: int, *, field: str = "version") -> NotFoundError:

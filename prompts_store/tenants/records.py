@@ -34,10 +34,16 @@ ChangeKind = Literal[
     "ensemble_deleted",
     "ensemble_alias_moved",
     "ensemble_alias_removed",
+    "pack_published",
+    "pack_deleted",
+    "pack_alias_moved",
+    "pack_alias_removed",
     "task_shared",
     "task_unshared",
     "ensemble_shared",
     "ensemble_unshared",
+    "pack_shared",
+    "pack_unshared",
 ]
 """A newer process may write others: whoever does not know one takes it as a change of everything."""
 

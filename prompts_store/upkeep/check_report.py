@@ -85,7 +85,7 @@ KINDS = {
     "dangling_alias": Kind(
         "An alias names a version that was deleted. Requests for it get an error.",
         "Move it to a live version: `chorus tasks promote TASK VERSION --alias ALIAS`. An ensemble's alias "
-        "goes when the ensemble is deleted.",
+        "or a pack's goes when that is deleted.",
     ),
     "dangling_grant": Kind(
         "Something is granted that is not there. What is made under its name would be shared at once.",

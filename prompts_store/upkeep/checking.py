@@ -22,6 +22,9 @@ from prompts_store.database.tables import (
     ensemble_aliases,
     ensemble_versions,
     ensembles,
+    pack_aliases,
+    pack_versions,
+    packs,
     task_labels,
     tasks,
     versions,
@@ -197,6 +200,7 @@ class Checker:
         for table, owners, family, owner in (
             (aliases, tasks, versions, versions.c.task_id),
             (ensemble_aliases, ensembles, ensemble_versions, ensemble_versions.c.ensemble_id),
+            (pack_aliases, packs, pack_versions, pack_versions.c.pack_id),
         ):
             query = (
                 select(table, owners.c.tenant, owners.c.name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, delete, exists, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, delete, exists, or_, select, update
 
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.job_tables import files, job_events, job_files, jobs, training_steps
@@ -23,6 +23,11 @@ from prompts_store.database.tables import (
     ensemble_members,
     ensemble_versions,
     ensembles,
+    pack_alias_moves,
+    pack_aliases,
+    pack_entries,
+    pack_versions,
+    packs,
     task_labels,
     tasks,
     versions,
@@ -35,8 +40,9 @@ _AT_ONCE = 200
 def erase(database: Database, tenant: str) -> None:
     """Remove every row of a tenant, except its own, its audit log's, and those that other tenants' rows
     refer to, which are emptied. Everything that it had was deleted before, and its usage dropped."""
-    # Ensembles before the versions that they name, jobs before the files that they read.
+    # Ensembles and packs before the versions that they name, jobs before the files that they read.
     _some(database, select(ensembles.c.id).where(ensembles.c.tenant == tenant), _erase_ensembles)
+    _some(database, select(packs.c.id).where(packs.c.tenant == tenant), _erase_packs)
     _some(database, select(tasks.c.id).where(tasks.c.tenant == tenant, ~_is_named()), _erase_tasks)
     _some(database, select(jobs.c.number).where(jobs.c.tenant == tenant), _erase_jobs)
     for number, owner in ((files.c.number, files.c.tenant), (keys.c.number, keys.c.tenant)):
@@ -67,8 +73,12 @@ def _remove(column: Column[int], connection: Connection, found: Sequence[int]) -
 
 
 def _is_named() -> ColumnElement[bool]:
-    """Whether a version of a task is, or was, a member of an ensemble that still has rows."""
-    return exists().where(versions.c.task_id == tasks.c.id, ensemble_members.c.version_id == versions.c.id)
+    """Whether a version of a task is, or was, in an ensemble or a pack that still has rows."""
+    members, entries = (
+        exists().where(versions.c.task_id == tasks.c.id, table.c.version_id == versions.c.id)
+        for table in (ensemble_members, pack_entries)
+    )
+    return or_(members, entries)
 
 
 def _erase_ensembles(connection: Connection, found: Sequence[int]) -> None:
@@ -79,6 +89,18 @@ def _erase_ensembles(connection: Connection, found: Sequence[int]) -> None:
         ensemble_alias_moves.c.owner_id,
         ensemble_versions.c.ensemble_id,
         ensembles.c.id,
+    ):
+        _remove(column, connection, found)
+
+
+def _erase_packs(connection: Connection, found: Sequence[int]) -> None:
+    own = select(pack_versions.c.id).where(pack_versions.c.pack_id.in_(found))
+    connection.execute(delete(pack_entries).where(pack_entries.c.pack_version_id.in_(own)))
+    for column in (
+        pack_aliases.c.owner_id,
+        pack_alias_moves.c.owner_id,
+        pack_versions.c.pack_id,
+        packs.c.id,
     ):
         _remove(column, connection, found)
 

@@ -19,7 +19,7 @@ from prompts_store.audit import chain
 from prompts_store.budgets.leases import BudgetLeases
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.job_tables import files, jobs
-from prompts_store.database.tables import ensembles, tasks
+from prompts_store.database.tables import ensembles, packs, tasks
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.ensembles.ensembles import Ensembles
 from prompts_store.errors import ConflictError, NotFoundError
@@ -27,6 +27,7 @@ from prompts_store.files.data_files import DataFiles
 from prompts_store.grants import rows as grants
 from prompts_store.jobs.jobs import Jobs
 from prompts_store.jobs.records import KINDS, UNFINISHED
+from prompts_store.packs.packs import Packs
 from prompts_store.pages import MAX_LIMIT
 from prompts_store.records import Page
 from prompts_store.tasks.tasks import Tasks
@@ -47,11 +48,12 @@ class PurgeReport:
         waiting: tenants that have something left which somebody needs: a job that is still being run, a file
             of such a job. Purge again later.
         usage: rows of it, dropped with the sums of their hours.
-        grants: that others had given to it; those of its own go with its tasks and ensembles.
+        grants: that others had given to it; those of its own go with what they are of.
     """
 
     jobs: int = 0
     ensembles: int = 0
+    packs: int = 0
     tasks: int = 0
     files: int = 0
     purged: list[str] = field(default_factory=list)
@@ -60,11 +62,11 @@ class PurgeReport:
     grants: int = 0
 
 
-class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage, BudgetLeases):
+class TenantPurge(Tasks, Ensembles, Packs, DataFiles, Jobs, Usage, BudgetLeases):
     """The end of deleted tenants."""
 
     def purge_tenants(self) -> PurgeReport:
-        """Delete the ensembles, tasks and files, cancel the jobs, drop the usage and end the grants of
+        """Delete the ensembles, packs, tasks and files, cancel the jobs, drop the usage and end the grants of
         tenants whose grace period is over.
 
         They go as if their tenant had deleted them. Once all are gone, so do their tombstones and the keys,
@@ -82,13 +84,15 @@ class TenantPurge(Tasks, Ensembles, DataFiles, Jobs, Usage, BudgetLeases):
         return report
 
     def _purge(self, tenant: str, report: PurgeReport) -> None:
-        # Members after the ensembles that need them, files after the jobs.
+        # Versions after the ensembles and packs that need them, files after the jobs.
         for kind in KINDS:
             for status in UNFINISHED:
                 for job in _all(partial(self.list_jobs, tenant, kind, status=status)):
                     report.jobs += _done(partial(self.cancel_job, tenant, job.id))
         for ensemble in _all(partial(self.list_ensembles, tenant)):
             report.ensembles += _done(partial(self.delete_ensemble, tenant, ensemble.name))
+        for pack in _all(partial(self.list_packs, tenant)):
+            report.packs += _done(partial(self.delete_pack, tenant, pack.name))
         for task in _all(partial(self.list_tasks, tenant)):
             report.tasks += _done(partial(self.delete_task, tenant, task.name))
         for file in _all(partial(self.list_files, tenant)):
@@ -154,6 +158,7 @@ def _has_anything(connection: Connection, tenant: str) -> bool:
     left = [
         exists().where(tasks.c.tenant == tenant, tasks.c.deleted_at.is_(None)),
         exists().where(ensembles.c.tenant == tenant, ensembles.c.deleted_at.is_(None)),
+        exists().where(packs.c.tenant == tenant, packs.c.deleted_at.is_(None)),
         exists().where(files.c.tenant == tenant, files.c.deleted_at.is_(None)),
         exists().where(jobs.c.tenant == tenant, jobs.c.finished_at.is_(None)),
     ]

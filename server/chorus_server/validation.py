@@ -31,10 +31,12 @@ class RequestModel(BaseModel):
         long_texts: names of the fields, anywhere in the body, whose texts may be long. A long text in one of
             them comes as UTF-8, in bytes. In any other field, a text is cut at a length that is too long for
             the field anyway. If None, every text comes whole.
+        others: the most items of every list or object that `most` does not name.
     """
 
     most: ClassVar[Mapping[str, int | str]] = {}
     long_texts: ClassVar[Collection[str] | None] = ()
+    others: ClassVar[int] = 64
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()

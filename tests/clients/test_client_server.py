@@ -274,3 +274,51 @@ def test_load_on_the_server(api: ApiServer, real: Client, route: Any) -> None:
     assert dict(recorder.errors) == {}
     assert len(recorder.outcomes) == 60
     assert api.engine.wait_idle(300)
+
+
+def test_packs_and_decisions(real: Client) -> None:
+    for seed in (1, 2):
+        real.tasks.push("feeling", prompt(3, seed=seed), labels=["good", "bad"])
+    mapped = {"task": "feeling", "values": {"true": "good", "false": "bad"}}
+    first = real.packs.create("desk", {"happy": mapped, "mood": "feeling@2"})
+    assert (first.version, first.questions["mood"].version) == (1, 2)
+    second = real.packs.create("desk", {"happy": mapped}, unknown_questions="base")
+    assert real.packs.promote("desk", second.version).previous == 1
+    assert real.packs.get("desk@live").unknown_questions == "base"
+    assert real.packs.rollback("default/desk").version == 1
+    real.packs.promote("desk", 2, "next")
+    real.packs.remove_alias("desk", "next")
+    assert [pack.pack for pack in real.packs.list()] == ["default/desk"]
+    assert real.packs.share("desk", "birch").rights == ["infer"]
+    assert [grant.grantee for grant in real.packs.grants("desk")] == ["birch"]
+    real.packs.unshare("desk", "birch")
+
+    asked = [{"type": "predicate", "name": "happy", "instructions": "Is it?"}]
+    decided = real.decide("desk", "good film", asked)
+    assert (decided.model, decided.answers[0].name) == ("default/desk@1", "happy")
+    one = real.system_one("desk", "good film", {"happy": {"type": "noul", "instructions": "Is it?"}})
+    assert one.answers["happy"].noul == decided.answers[0].probability
+    assert {"base", "desk", "feeling"} <= {model.name for model in real.models().models}
+    with pytest.raises(errors.InvalidInputError, match="'other'"):
+        real.decide("desk", "x", [{**asked[0], "name": "other"}])
+    real.packs.delete("desk")
+    with pytest.raises(errors.NotFoundError):
+        real.packs.get("desk")
+
+
+def test_packs_on_the_command_line(api: ApiServer, real: Client) -> None:
+    real.tasks.push("cli-mood", prompt(3, seed=5), labels=["good", "bad"])
+    made = command(
+        api, "packs", "create", "cli-desk", "--question", "happy=cli-mood",
+        "--map", "happy:true=good", "--map", "happy:false=bad",
+    ).stdout  # fmt: skip
+    assert "default/cli-desk@1" in made and "true=good" in made
+    command(api, "packs", "create", "cli-desk", "--question", "happy=cli-mood", "--unknown", "base")
+    assert command(api, "packs", "promote", "cli-desk", "2").stdout == (
+        "cli-desk@live is now version 2 (was 1)\n"
+    )
+    assert "version 1" in command(api, "packs", "rollback", "cli-desk").stdout
+    assert "default/cli-desk" in command(api, "packs", "list").stdout
+    assert "refuse" in command(api, "packs", "show", "cli-desk@1").stdout
+    assert "birch" in command(api, "packs", "share", "cli-desk", "--with", "birch").stdout
+    assert command(api, "packs", "delete", "cli-desk", "--yes").stdout == "cli-desk deleted\n"

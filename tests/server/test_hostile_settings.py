@@ -127,6 +127,8 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "a tenant that is no name": ("tenant", "No Name", "is not a name"),
     "a database URL with a port of letters": ("database_url", "postgresql://u:p@h:x/n", "postgresql://USER"),
     "a database URL with an odd argument": ("database_url", "sqlite:///{dir}/f?timeout=x", "sqlite:///FILE"),
+    "a pair that is none": ("decision_models", "jev-latest", "pairs"),
+    "a name given twice": ("decision_models", "a=x,a=y", "once"),
     "a beginning of a URL that is none": ("tuning_data_urls", "host/folder", "must begin with http"),
     "a host that no socket takes": ("http_host", "a..b", "that is not a host name"),
 }  # fmt: skip

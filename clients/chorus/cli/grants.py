@@ -1,4 +1,4 @@
-"""`share`, `unshare` and `grants` of tasks and of ensembles, and `chorus shared`."""
+"""`share`, `unshare` and `grants` of tasks, ensembles and packs, and `chorus shared`."""
 
 from __future__ import annotations
 
@@ -86,8 +86,39 @@ def ensemble_grants(session: Session, name: str) -> None:
         _table(session, client.ensembles.grants(name))
 
 
+@click.command("share")
+@click.argument("name")
+@_with
+@_right
+@with_session
+def share_pack(session: Session, name: str, grantee: str, rights: Sequence[str]) -> None:
+    """Let another tenant use the pack NAME with its versions. This takes the scope admin."""
+    with session.client() as client:
+        _tell(session, name, client.packs.share(name, grantee, rights))
+
+
+@click.command("unshare")
+@click.argument("name")
+@_with
+@with_session
+def unshare_pack(session: Session, name: str, grantee: str) -> None:
+    """Take back what another tenant was granted of the pack NAME. Within a second it goes everywhere."""
+    with session.client() as client:
+        client.packs.unshare(name, grantee)
+    _tell_end(session, name, grantee)
+
+
+@click.command("grants")
+@click.argument("name")
+@with_session
+def pack_grants(session: Session, name: str) -> None:
+    """Show which tenants may use the pack NAME, and how."""
+    with session.client() as client:
+        _table(session, client.packs.grants(name))
+
+
 @click.command()
-@click.option("--kind", type=click.Choice(("task", "ensemble")), help="Only tasks, or only ensembles.")
+@click.option("--kind", type=click.Choice(("task", "ensemble", "pack")), help="Only those of one kind.")
 @with_session
 def shared(session: Session, kind: str | None) -> None:
     """List what other tenants share with yours."""

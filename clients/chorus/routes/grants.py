@@ -1,4 +1,4 @@
-"""Grants of tasks and ensembles, and `/v1/shared`."""
+"""Grants of tasks, ensembles and packs, and `/v1/shared`."""
 
 from __future__ import annotations
 
@@ -62,11 +62,36 @@ def ensemble_grants(name: str) -> Steps[list[Grant]]:
     return (yield from _grants("ensemble", name))
 
 
+def share_pack(name: str, grantee: str, rights: Sequence[str] = ("infer",)) -> Call[Grant]:
+    """Let another tenant use a pack with its versions, in place of what it might do before. This takes a key
+    with the scope `admin`.
+
+    Args:
+        grantee: a tenant's name, whether there is such a tenant or not; `*` for all.
+        rights: `infer`, to ask it; `read`, to see its questions.
+    """
+    return _share("pack", name, grantee, rights)
+
+
+def unshare_pack(name: str, grantee: str) -> Call[None]:
+    """Revoke a grant. Every process on the database goes by it within a second; what runs is finished.
+
+    Raises:
+        NotFoundError: `unknown_grant`: there is none.
+    """
+    return _unshare("pack", name, grantee)
+
+
+def pack_grants(name: str) -> Steps[list[Grant]]:
+    """Which tenants may use a pack, and how."""
+    return (yield from _grants("pack", name))
+
+
 def shared(kind: str | None = None) -> Steps[list[Shared]]:
     """What other tenants share with yours, by owner and name; fetches page after page.
 
     Args:
-        kind: `task` or `ensemble`; by default both.
+        kind: `task`, `ensemble` or `pack`; by default all.
     """
     found: list[Shared] = []
     cursor: str | None = None
@@ -119,6 +144,14 @@ class EnsembleGrantMethods:
     share = Method(share_ensemble)
     unshare = Method(unshare_ensemble)
     grants = Method(ensemble_grants)
+
+
+class PackGrantMethods:
+    """The methods of `client.packs` for grants."""
+
+    share = Method(share_pack)
+    unshare = Method(unshare_pack)
+    grants = Method(pack_grants)
 
 
 class SharedMethods:

@@ -8,7 +8,7 @@ from chorus.types.base import Wire
 
 
 class Grant(Wire):
-    """What a tenant may do with a task or an ensemble of another.
+    """What a tenant may do with a task, an ensemble or a pack of another.
 
     Attributes:
         grantee: a tenant's name, or `*` for all.
@@ -22,16 +22,16 @@ class Grant(Wire):
 
 
 class GrantList(Wire):
-    """The grants of a task or an ensemble, by grantee."""
+    """The grants of a task, an ensemble or a pack, by grantee."""
 
     grants: list[Grant]
 
 
 class Shared(Wire):
-    """A task or an ensemble of another tenant that the caller's tenant may use.
+    """A task, an ensemble or a pack of another tenant that the caller's tenant may use.
 
     Attributes:
-        kind: `task` or `ensemble`.
+        kind: `task`, `ensemble` or `pack`.
         reference: as requests name it: `acme/sst2`.
     """
 

@@ -134,6 +134,38 @@ class Ensemble(Wire):
     aliases: dict[str, int] = Field(default_factory=dict)
 
 
+class PackQuestion(Wire):
+    """The version that answers a question of a pack. `values` has its label of each value that is none
+    itself."""
+
+    task: str
+    version: int
+    values: dict[str, str] = Field(default_factory=dict)
+
+
+class Pack(Wire):
+    """One immutable version of a decision pack.
+
+    Attributes:
+        unknown_questions: what happens to others: `refuse` or `base`.
+    """
+
+    pack: str
+    version: int
+    questions: dict[str, PackQuestion]
+    unknown_questions: str = "refuse"
+    digest: str
+    created_at: datetime
+    aliases: dict[str, int] = Field(default_factory=dict)
+
+
+class PackPage(Wire):
+    """Part of the list of packs."""
+
+    packs: list[Pack]
+    next_cursor: str | None = None
+
+
 class EnsemblePage(Wire):
     """Part of the list of ensembles."""
 

@@ -10,7 +10,14 @@ from chorus_server.tuning.document.earlier_names import renamed_version
 from prompts_store.base import utc_now
 from prompts_store.grants.records import Grant, Shared
 from prompts_store.jobs.records import Job
-from prompts_store.records import AliasMove, Calibration, EnsembleVersion, PromptVersion, TaskRecord
+from prompts_store.records import (
+    AliasMove,
+    Calibration,
+    EnsembleVersion,
+    PackVersion,
+    PromptVersion,
+    TaskRecord,
+)
 from prompts_store.tenants.records import Key, Tenant
 
 
@@ -117,8 +124,28 @@ def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict
     }
 
 
+def pack_json(pack: PackVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
+    """One version of a pack."""
+    return {
+        "pack": f"{pack.tenant}/{pack.name}",
+        "version": pack.number,
+        "questions": {
+            entry.question: {
+                "task": f"{entry.tenant}/{entry.task}",
+                "version": entry.version,
+                "values": dict(entry.labels),
+            }
+            for entry in pack.entries
+        },
+        "unknown_questions": pack.unknown_questions,
+        "digest": pack.digest,
+        "created_at": pack.created_at,
+        "aliases": dict(aliases),
+    }
+
+
 def grant_json(grant: Grant) -> dict[str, Any]:
-    """A grant of a task or an ensemble that is known."""
+    """A grant of a task, an ensemble or a pack that is known."""
     return {
         "grantee": grant.grantee,
         "rights": list(grant.rights),

@@ -76,11 +76,15 @@ class ScoreRequest:
 
     Attributes:
         targets: token ids of each target, including `</s>`.
+        fixed_shape: answer in one shape that the input's length alone decides, as `batch_invariant` does with
+            every request: then not even the rounding depends on what else is in the batch. Alone it costs a
+            full batch.
     """
 
     origin: Origin
     input: tuple[InputPart, ...]
     targets: tuple[tuple[int, ...], ...]
+    fixed_shape: bool = False
 
 
 Request = GenerateRequest | ScoreRequest

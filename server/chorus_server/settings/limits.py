@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from chorus_server.settings.values import MIB, YEAR_SECONDS, SettingsGroup
+from chorus_server.settings.values import MIB, YEAR_SECONDS, PairList, SettingsGroup
 
 
 class LimitSettings(SettingsGroup):
@@ -21,6 +21,11 @@ class LimitSettings(SettingsGroup):
         1024, ge=1, description="Most inputs in one request; for an ensemble, inputs times members."
     )
     max_labels: int = Field(256, ge=2, description="Most labels of one classification.")
+    decision_models: PairList = Field(
+        (),
+        description="Names that clients of the decision routes have fixed, and the pack, the task or `base` "
+        "that each means, as in `jev-latest=sentiment,gpt-6-luna=acme/desk@live`.",
+    )
     default_max_new_tokens: int = Field(
         32, ge=1, description="New tokens if neither the request nor the version sets a number."
     )

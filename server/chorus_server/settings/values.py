@@ -50,8 +50,21 @@ def _http_urls(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _pairs(value: tuple[str, ...]) -> tuple[str, ...]:
+    names = []
+    for pair in value:
+        name, _, meaning = pair.partition("=")
+        if not (name.strip() and meaning.strip()):
+            raise ValueError("must be pairs as in NAME=REFERENCE,OTHER=REFERENCE")
+        names.append(name.strip())
+    if len(set(names)) != len(names):
+        raise ValueError("must give each name once")
+    return value
+
+
 _Number = Annotated[int, Field(ge=1, le=65_536)]
 NumberList = Annotated[tuple[_Number, ...], BeforeValidator(_numbers), Field(min_length=1)]
+PairList = Annotated[tuple[str, ...], BeforeValidator(_numbers), AfterValidator(_pairs)]
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_numbers), AfterValidator(_http_urls)]
 PathList = Annotated[tuple[Path, ...], BeforeValidator(_numbers)]
 ShapeList = Annotated[tuple[tuple[_Number, ...], ...], BeforeValidator(_shapes), Field(min_length=1)]

@@ -21,7 +21,8 @@ from prompts_store.database import EVERY_TENANT, database
 from prompts_store.database.tables import tasks
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.jobs.records import Lease
-from prompts_store.records import CHORUS, Actor, EnsembleMember
+from prompts_store.packs.entries import UNKNOWN_QUESTIONS
+from prompts_store.records import CHORUS, Actor, EnsembleMember, PackEntry
 from prompts_store.tenants.limits import Amounts, TenantLimits
 from prompts_store.testing import FakeClock, example_calibration, example_file, example_prompt
 from tests.postgres_server import PostgresServer
@@ -51,6 +52,12 @@ def prepared(store: PromptStore) -> dict[str, Any]:
     store.set_ensemble_alias("acme", "team", "live", 2)
     store.set_ensemble_alias("acme", "team", "canary", 2)
     store.share("ensemble", "acme", "team", "*", ["read"])
+    store.publish("acme", "mood", *example_prompt(9, labels=("good", "bad")))
+    for policy in UNKNOWN_QUESTIONS:
+        store.publish_pack("acme", "desk", [PackEntry("mood", "acme", "mood", 1)], policy)
+    store.set_pack_alias("acme", "desk", "live", 2)
+    store.set_pack_alias("acme", "desk", "canary", 2)
+    store.share("pack", "acme", "desk", "*", ["infer"])
     file, used = example_file(store, b"rows"), example_file(store, b"used")
     waiting = store.create_job("acme", "tuning", SPEC, files={"data.train.file": used.id})
     stopped = store.create_job("acme", "tuning", SPEC)
@@ -120,6 +127,21 @@ WRITES: dict[str, tuple[Write, list[str]]] = {
     "rollback_ensemble": (
         lambda store, ids: store.rollback_ensemble("acme", "team"), ["ensemble_alias.rollback"],
     ),
+    "publish_pack": (
+        lambda store, ids: store.publish_pack("acme", "new", [PackEntry("mood", "acme", "mood", 1)]),
+        ["pack.publish", "pack_alias.move"],
+    ),
+    "delete_pack": (
+        lambda store, ids: store.delete_pack("acme", "desk"),
+        ["pack_alias.remove", "pack_alias.remove", "pack.unshare", "pack.delete"],
+    ),
+    "set_pack_alias": (
+        lambda store, ids: store.set_pack_alias("acme", "desk", "live", 1), ["pack_alias.move"],
+    ),
+    "remove_pack_alias": (
+        lambda store, ids: store.remove_pack_alias("acme", "desk", "canary"), ["pack_alias.remove"],
+    ),
+    "rollback_pack": (lambda store, ids: store.rollback_pack("acme", "desk"), ["pack_alias.rollback"]),
     "share": (
         lambda store, ids: store.share("task", "acme", "sst2", "birch", ["infer"]),
         ["task.share", "task.share"],
@@ -176,7 +198,8 @@ READS = {
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",
     "in_memory", "job_events", "jobs_of_other_matrices", "last_change", "last_ensemble_number", "last_number",
-    "list_calibrations", "list_ensembles",
+    "list_calibrations", "list_ensembles", "get_pack", "last_pack_number", "list_packs", "pack_alias_history",
+    "resolve_pack",
     "list_files", "list_grants", "list_jobs", "list_keys", "list_shared", "list_tasks", "list_tenants",
     "list_versions", "open", "pairing", "plan_collection", "require_grant", "resolve",
     "resolve_ensemble", "usage", "values", "verify_audit",

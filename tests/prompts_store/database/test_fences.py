@@ -27,7 +27,7 @@ from prompts_store.database import (
 from prompts_store.database.tables import metadata
 from prompts_store.errors import NotFoundError, StoreError
 from prompts_store.pages import encode_cursor
-from prompts_store.records import EnsembleMember
+from prompts_store.records import EnsembleMember, PackEntry
 from prompts_store.testing import example_calibration, example_file, example_prompt
 from prompts_store.usage.records import UsageRow
 from tests.postgres_server import PostgresServer, as_role
@@ -51,6 +51,7 @@ def fill(store: PromptStore) -> None:
         store.publish(tenant, "sst2", *example_prompt(8, labels=("yes", "no")))
         store.calibrate(tenant, "sst2", 1, example_calibration())
         store.publish_ensemble(tenant, "team", [EnsembleMember(tenant, "sst2", 1)])
+        store.publish_pack(tenant, "desk", [PackEntry("mood", tenant, "sst2", 2)])
         store.share("task", tenant, "sst2", "dogwood", ["infer"])
         file = example_file(store, b"rows", tenant=tenant)
         store.create_job(

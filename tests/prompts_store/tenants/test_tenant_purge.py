@@ -5,7 +5,7 @@ from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tables import metadata
 from prompts_store.errors import NotFoundError
-from prompts_store.records import EnsembleMember
+from prompts_store.records import EnsembleMember, PackEntry
 from prompts_store.testing import FakeClock, example_file, example_prompt
 from prompts_store.upkeep import purging
 from prompts_store.upkeep.purging import PurgeReport
@@ -14,22 +14,23 @@ SPEC = {"base_fingerprint": "base"}
 
 
 def fill(store: PromptStore, tenant: str, seed: int = 0) -> None:
-    """Two tasks, an ensemble of them, two files, and a job that waits with one of these."""
+    """Two tasks, an ensemble of them, a pack of one, two files, and a job that waits with one of these."""
     store.create_tenant(tenant)
     for number in (1, 2):
-        store.publish(tenant, f"task-{number}", *example_prompt(seed + number))
+        store.publish(tenant, f"task-{number}", *example_prompt(seed + number, labels=("yes", "no")))
     members = [EnsembleMember(tenant, f"task-{number}", 1) for number in (1, 2)]
     store.publish_ensemble(tenant, "team", members)
+    store.publish_pack(tenant, "desk", [PackEntry("mood", tenant, "task-1", 1)])
     example_file(store, f"spare rows {seed}".encode(), tenant=tenant)
     file = example_file(store, f"rows {seed}".encode(), tenant=tenant)
     store.create_job(tenant, "tuning", SPEC, files={"data.train.file": file.id})
 
 
 def left(store: PromptStore, tenant: str) -> tuple[int, ...]:
-    """Tasks, ensembles, files, unfinished jobs."""
+    """Tasks, ensembles, packs, files, unfinished jobs."""
     jobs = [job for job in store.list_jobs(tenant, "tuning").items if job.finished_at is None]
-    lists = (store.list_tasks(tenant), store.list_ensembles(tenant), store.list_files(tenant))
-    return (*(len(found.items) for found in lists), len(jobs))
+    lists = (store.list_tasks, store.list_ensembles, store.list_packs, store.list_files)
+    return (*(len(of(tenant).items) for of in lists), len(jobs))
 
 
 def test_what_a_deleted_tenant_had_goes_after_the_grace_period(store: PromptStore, clock: FakeClock) -> None:
@@ -38,18 +39,19 @@ def test_what_a_deleted_tenant_had_goes_after_the_grace_period(store: PromptStor
     store.delete_tenant("acme", grace_seconds=60)
     clock.advance(59)
     assert store.purge_tenants() == PurgeReport()
-    assert left(store, "acme") == (2, 1, 2, 1)
+    assert left(store, "acme") == (2, 1, 1, 2, 1)
     clock.advance(1)
-    assert store.purge_tenants() == PurgeReport(jobs=1, ensembles=1, tasks=2, files=2, purged=["acme"])
-    assert left(store, "acme") == (0, 0, 0, 0)
-    assert left(store, "other") == (2, 1, 2, 1)
+    report = store.purge_tenants()
+    assert report == PurgeReport(jobs=1, ensembles=1, packs=1, tasks=2, files=2, purged=["acme"])
+    assert left(store, "acme") == (0, 0, 0, 0, 0)
+    assert left(store, "other") == (2, 1, 1, 2, 1)
     (gone,) = store.list_tenants(status="deleted").items
     assert (gone.name, gone.purge_after) == ("acme", None)
     assert store.changes_after(store.last_change() - 1).items[0].kind == "tenant_purged"
     assert store.purge_tenants() == PurgeReport(), "once"
     clock.advance(60)
-    report = store.collect(grace_seconds=0)
-    assert (report.blobs, report.files) == (2, 2)
+    collected = store.collect(grace_seconds=0)
+    assert (collected.blobs, collected.files) == (2, 2)
     assert store.check().clean
 
 

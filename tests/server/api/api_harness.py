@@ -244,8 +244,17 @@ def artifact(rows: int = 3, seed: int = 0, width: int = WIDTH) -> bytes:
 
 
 def error_of(answer: httpx2.Response) -> dict[str, Any]:
-    """The error of an answer, after checking its shape."""
+    """The error of an answer, after checking its shape: our own, OpenAI's or TypeSafe's."""
     body = answer.json()
+    identity = answer.headers["x-request-id"]
+    if "x-typesafe-request-id" in answer.headers:
+        return _system_one_error(answer, identity)
+    if set(body["error"]) == {"message", "type", "param", "code"}:
+        said = body["error"]
+        return {name: said[name] for name in ("code", "message")} | {
+            "field": said["param"],
+            "request_id": identity,
+        }
     assert set(body) == {"error"}, body
     quota = {"quota"} if body["error"]["code"] == "limit_exceeded" else set()
     assert set(body["error"]) == {"code", "message", "field", "request_id"} | quota
@@ -260,3 +269,15 @@ def eventually(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         pause.wait(0.001)  # lets the other thread run
+
+
+def _system_one_error(answer: httpx2.Response, identity: str) -> dict[str, Any]:
+    assert answer.headers["x-typesafe-request-id"] == identity
+    (detail,) = answer.json().values()
+    if answer.status_code != 422:
+        assert set(detail) == {"error_type", "message", "x_code"}
+        return {"code": detail["x_code"], "message": detail["message"], "field": None, "request_id": identity}
+    (problem,) = detail
+    assert set(problem) == {"loc", "msg", "type"} and problem["loc"][0] == "body"
+    field = ".".join(map(str, problem["loc"][1:])) or "body"
+    return {"code": problem["type"], "message": problem["msg"], "field": field, "request_id": identity}

@@ -81,6 +81,14 @@ def evaluation(subject: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"subjects": [subject], "file": "<own_file>", **changes}
 
 
+def decision(**changes: Any) -> dict[str, Any]:
+    return {"input": "x", "questions": [{"type": "predicate", "instructions": "?", "name": "q"}], **changes}
+
+
+def system_one(**changes: Any) -> dict[str, Any]:
+    return {"state": "x", "questions": {"q": {"type": "noul", "instructions": "?"}}, **changes}
+
+
 NONE: tuple[Case, ...] = ()
 """Nothing of a tenant's can be named; or the route is an operator's, for all tenants alike."""
 
@@ -95,6 +103,8 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/shared"): NONE,
     ("GET", "/v1/tasks"): NONE,
     ("GET", "/v1/ensembles"): NONE,
+    ("GET", "/v1/packs"): NONE,
+    ("GET", "/v1/models"): NONE,
     ("GET", "/v1/files"): NONE,
     ("POST", "/v1/files"): NONE,
     ("GET", "/v1/tuning/jobs"): NONE,
@@ -116,6 +126,16 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         Case("/v1/ensemble", sent({"ensemble": "<tenant>/<ensemble>", "input": "x"})),
         Case("/v1/ensemble", sent({"ensemble": "<tenant>/<ensemble>@1", "input": "x"})),
         Case("/v1/ensemble", sent({"ensemble": "<ensemble>", "input": "x"})),
+    ),
+    ("POST", "/v1/decisions"): (
+        *references(lambda name: decision(model=name), "/v1/decisions"),
+        Case("/v1/decisions", sent(decision(model="<tenant>/<pack>"))),
+        Case("/v1/decisions", sent(decision(model="<tenant>/<pack>@1"))),
+        Case("/v1/decisions", sent(decision(model="<pack>"))),
+    ),
+    ("POST", "/v1/systemone"): (
+        *references(lambda name: system_one(model=name), "/v1/systemone"),
+        Case("/v1/systemone", sent(system_one(model="<tenant>/<pack>"))),
     ),
     ("GET", "/v1/tasks/{task}"): anywhere(TASK),
     ("DELETE", "/v1/tasks/{task}"): anywhere(TASK),
@@ -154,6 +174,22 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}")
     + anywhere("/v1/ensembles/{ensemble}?alias=live"),
     ("DELETE", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}"),
+    ("POST", "/v1/packs/{name}/versions"): (
+        *references(lambda task: {"questions": {"q": {"task": task}}}, "/v1/packs/new/versions"),
+        Case("/v1/packs/{pack}/versions?tenant={tenant}", sent({"questions": {"q": {"task": "own"}}})),
+    ),
+    ("GET", "/v1/packs/{name}"): anywhere("/v1/packs/{pack}") + anywhere("/v1/packs/{pack}?alias=live"),
+    ("DELETE", "/v1/packs/{name}"): anywhere("/v1/packs/{pack}"),
+    ("PUT", "/v1/packs/{name}/aliases/{alias}"): anywhere(
+        "/v1/packs/{pack}/aliases/{alias}", sent({"version": 1})
+    ),
+    ("DELETE", "/v1/packs/{name}/aliases/{alias}"): anywhere("/v1/packs/{pack}/aliases/{alias}"),
+    ("POST", "/v1/packs/{name}/rollback"): anywhere("/v1/packs/{pack}/rollback", sent({"alias": "<alias>"})),
+    ("GET", "/v1/packs/{name}/grants"): anywhere("/v1/packs/{pack}/grants"),
+    ("PUT", "/v1/packs/{name}/grants/{grantee}"): anywhere(
+        "/v1/packs/{pack}/grants/{grantee}", sent({"rights": ["infer"]})
+    ),
+    ("DELETE", "/v1/packs/{name}/grants/{grantee}"): anywhere("/v1/packs/{pack}/grants/{grantee}"),
     ("GET", "/v1/tasks/{task}/grants"): anywhere(f"{TASK}/grants"),
     ("PUT", "/v1/tasks/{task}/grants/{grantee}"): anywhere(
         f"{TASK}/grants/{{grantee}}", sent({"rights": ["infer"]})
@@ -290,12 +326,16 @@ def stock(world: World) -> None:
         made("POST", "/v1/tasks/secret/versions", content=artifact(3, seed), headers=RAW, params=query)
     made("PUT", "/v1/tasks/secret/aliases/hidden", json={"version": 1})
     made("POST", "/v1/ensembles/panel/versions", json={"tasks": ["secret"]})
+    made("POST", "/v1/packs/desk/versions", json={"questions": {"q": {"task": "secret"}}})
+    made("PUT", "/v1/packs/desk/aliases/hidden", json={"version": 1})
     rows = f"text\tlabel\n{CANARY}\tyes\n".encode()
     file = made("POST", f"/v1/files?name={CANARY}.tsv", content=rows, headers=RAW)["id"]
     document = job(task="secret", data={"train": {"file": file}})
-    names |= {"task": "secret", "ensemble": "panel", "alias": "hidden", "file": file, "grantee": "friends"}
+    names |= {"task": "secret", "ensemble": "panel", "pack": "desk", "alias": "hidden"}
+    names |= {"file": file, "grantee": "friends"}
     made("PUT", "/v1/tasks/secret/grants/friends", json={"rights": ["infer", "read"]})
     made("PUT", "/v1/ensembles/panel/grants/friends", json={"rights": ["infer", "read"]})
+    made("PUT", "/v1/packs/desk/grants/friends", json={"rights": ["infer", "read"]})
     names["job"] = made("POST", "/v1/tuning/jobs", json=document)["id"]
     rows_of = {"file": file, "labels": [CANARY, "no"]}
     names["calibration_job"] = made("POST", "/v1/tasks/secret/versions/1/calibrations", json=rows_of)["id"]
@@ -315,7 +355,13 @@ IDS = ("file", "job", "calibration_job", "evaluation", "key")
 def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     """Names of what nobody has."""
     ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in IDS}
-    missing = {"task": "missing", "ensemble": "missing", "alias": "missing", "grantee": "missing"}
+    missing = {
+        "task": "missing",
+        "ensemble": "missing",
+        "pack": "missing",
+        "alias": "missing",
+        "grantee": "missing",
+    }
     return {**names, **missing, **ids, "tenant": tenant}
 
 

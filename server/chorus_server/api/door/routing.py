@@ -78,13 +78,13 @@ class BodyType:
             name: getattr(settings, limit) if isinstance(limit, str) else limit
             for name, limit in self.model.most.items()
         }
-        long_texts = self.model.long_texts
+        counts, long_texts = Counts(most, self.model.others), self.model.long_texts
         if long_texts is None:
             check_texts(body, settings.max_body_bytes)
         if long_texts is None or len(body) <= SHORT_BYTES:
-            value = parse_json(body, counts=Counts(most))
+            value = parse_json(body, counts=counts)
         else:
-            value = parse_long(body, Counts(most), long_texts)
+            value = parse_long(body, counts, long_texts)
         try:
             return self._adapter.validate_python(value)
         except ValidationError as error:

@@ -45,6 +45,7 @@ STORE_STATUS: dict[str, int] = {
     "unknown_alias": 404,
     "unknown_calibration": 404,
     "unknown_ensemble": 404,
+    "unknown_pack": 404,
     "unknown_file": 404,
     "unknown_job": 404,
     "unknown_tenant": 404,
@@ -127,22 +128,34 @@ def clean(text: str) -> str:
 
 
 def error_response(
-    error: ChorusError | StoreError, request_id: str, more: Mapping[str, str] | None = None
+    error: ChorusError | StoreError,
+    request_id: str,
+    more: Mapping[str, str] | None = None,
+    *,
+    body: Mapping[str, Any] | None = None,
+    status: int | None = None,
 ) -> Response:
     """The answer to a failed request, with `Retry-After` if trying again can help.
 
     Args:
         more: further headers.
+        body, status: of another API's shape, in place of our own.
     """
-    status = status_of(error)
+    status = status_of(error) if status is None else status
     headers = dict(more or {})
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(_retry_seconds(error))))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(
-        to_json({"error": error_body(error, request_id)}), status, headers, media_type="application/json"
-    )
+    shape = {"error": error_body(error, request_id)} if body is None else body
+    return Response(to_json(shape), status, headers, media_type="application/json")
+
+
+def _answer(request: Request, error: ChorusError | StoreError) -> Response:
+    """The answer to a failed request in the shape of its route, which may be another API's."""
+    shape = getattr(request.scope.get("route"), "error_answer", error_response)
+    response: Response = shape(error, request_id_of(request))
+    return response
 
 
 def _retry_seconds(error: ChorusError | StoreError) -> float:
@@ -175,21 +188,19 @@ async def _known(request: Request, error: Exception) -> Response:
             error.code,
             clean(error.message),
         )
-    return error_response(error, request_id_of(request))
+    return _answer(request, error)
 
 
 async def _left(request: Request, error: Exception) -> Response:
     """Nobody reads this answer, but the access log and the metrics record it."""
-    return error_response(
-        CancelledError("The caller left before the body was whole."), request_id_of(request)
-    )
+    return _answer(request, CancelledError("The caller left before the body was whole."))
 
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     located = problem | {"loc": problem["loc"][1:]}  # the first part says query, path or header
-    return error_response(input_error(located), request_id_of(request))
+    return _answer(request, input_error(located))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -205,13 +216,13 @@ async def _http(request: Request, error: Exception) -> Response:
         known = InvalidInputError(
             f"The route does not take this method; it takes {allowed}.", code="method_not_allowed"
         )
-        response = error_response(known, request_id_of(request))
+        response = _answer(request, known)
         response.status_code = 405
         response.headers["Allow"] = allowed
         return response
     else:
         known = InvalidInputError("The request is malformed.", field="body")
-    return error_response(known, request_id_of(request))
+    return _answer(request, known)
 
 
 def _methods_at(request: Request) -> list[str]:
@@ -230,9 +241,7 @@ def _methods_at(request: Request) -> list[str]:
 async def _unexpected(request: Request, error: Exception) -> Response:
     """Answer an exception that passed every middleware."""
     LOG.error("request %s failed unexpectedly", request_id_of(request), exc_info=error)
-    response = error_response(
-        InternalError("The server failed: look up the request id in its log to find the cause."),
-        request_id_of(request),
-    )
+    failed = InternalError("The server failed: look up the request id in its log to find the cause.")
+    response = _answer(request, failed)
     response.headers["X-Request-Id"] = request_id_of(request)
     return response

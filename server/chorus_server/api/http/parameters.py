@@ -11,11 +11,13 @@ from chorus_server.tenancy.principal import Principal, Scope
 from prompts_store.ensembles.rows import unknown_ensemble
 from prompts_store.errors import NotFoundError
 from prompts_store.names import check_name
+from prompts_store.packs.rows import unknown_pack
 from prompts_store.tasks.rows import unknown_task
 from prompts_store.tenants.standing import unknown_tenant
 
 TaskName = Annotated[str, Path(max_length=256, description="A task, without its tenant.")]
 EnsembleName = Annotated[str, Path(max_length=256, description="An ensemble, without its tenant.")]
+PackName = Annotated[str, Path(max_length=256, description="A decision pack, without its tenant.")]
 AliasName = Annotated[str, Path(max_length=256, description="Starts with a letter.")]
 VersionInPath = Annotated[int, Path(ge=1, le=2_147_483_647, description="A version's number.")]
 Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
@@ -63,6 +65,11 @@ def owner_of_task(principal: Principal, tenant: str | None, task: str) -> str:
 def owner_of_ensemble(principal: Principal, tenant: str | None, name: str) -> str:
     """The same for an ensemble: `unknown_ensemble`."""
     return _owner(principal, tenant, name, "ensemble", unknown_ensemble)
+
+
+def owner_of_pack(principal: Principal, tenant: str | None, name: str) -> str:
+    """The same for a pack: `unknown_pack`."""
+    return _owner(principal, tenant, name, "pack", unknown_pack)
 
 
 def _owner(

@@ -18,7 +18,8 @@ from chorus_server.errors import ModelMismatchError, OverloadedError
 from prompts_store.ensembles.rows import unknown_ensemble
 from prompts_store.errors import NotFoundError, StoreError
 from prompts_store.grants.records import Right
-from prompts_store.records import EnsembleVersion, PromptVersion, Reference
+from prompts_store.packs.rows import unknown_pack
+from prompts_store.records import EnsembleVersion, PackVersion, PromptVersion, Reference
 from prompts_store.store import PromptStore
 from prompts_store.tasks.references import parse_reference
 from prompts_store.tasks.rows import unknown_task
@@ -88,6 +89,7 @@ class PromptLibrary:
         # By the tenant that asks, which a bare name means, and the reference.
         self._versions: Memory[tuple[str, str], PromptVersion] = Memory(clock, fresh_seconds=fresh_seconds)
         self._ensembles: Memory[tuple[str, str], EnsembleVersion] = Memory(clock, fresh_seconds=fresh_seconds)
+        self._packs: Memory[tuple[str, str], PackVersion] = Memory(clock, fresh_seconds=fresh_seconds)
 
     def close(self) -> None:
         """Stop the threads and close the store."""
@@ -115,6 +117,7 @@ class PromptLibrary:
         except BaseException:
             self._versions.doubt()
             self._ensembles.doubt()
+            self._packs.doubt()
             raise
         self.forget()
         return answer
@@ -132,15 +135,22 @@ class PromptLibrary:
                 lambda _, made: made.tenant in tenants or (made.tenant, made.name) in named
             )
 
+        if any(change.kind.startswith("pack_") or change.kind in _OF_TASKS for change in changes) or tenants:
+            self._packs.drop_where(
+                lambda _, made: made.tenant in tenants or (made.tenant, made.name) in named
+            )
+
     def forget(self) -> None:
         """Drop every resolved reference."""
         self._versions.forget()
         self._ensembles.forget()
+        self._packs.forget()
 
     def confirm(self, at: float) -> None:
         """At that time all else was as it was resolved."""
         self._versions.confirm(at)
         self._ensembles.confirm(at)
+        self._packs.confirm(at)
 
     @asynccontextmanager
     async def held(
@@ -227,6 +237,42 @@ class PromptLibrary:
         assert spare is not None
         return spare
 
+    async def pack(
+        self, reference: str, tenant: str, field: str = "model", *, patterns: Sequence[str] | None = None
+    ) -> PackVersion | None:
+        """The pack version that a reference names, as fresh as `held` has it; None if it names a task, or
+        nothing that the caller may name.
+
+        Raises StoreAnswerError with `field`: the reference is malformed; the pack has no such version.
+        """
+        try:
+            parsed = parse_reference(reference, tenant=tenant, field=field)
+        except StoreError as error:
+            raise StoreAnswerError(error, field) from None
+        if not matches_any(patterns, parsed.task, owner=parsed.tenant, tenant=tenant):
+            return None
+        cache, asked, key = self._packs, self._packs.asking(), (tenant, reference)
+        if self._versions.fresh(key) is not None:
+            return None
+        found = cache.fresh(key)
+        if found is not None:
+            return found
+        spare = cache.spare(key)
+        said = await self.ask(
+            lambda: self._no_task_but_pack(parsed, tenant, field),
+            spared=spare is not None or self._versions.spare(key) is not None,
+        )
+        if said is None:
+            return spare
+        for made in said:
+            cache.keep({key: made}, asked)
+            return made
+        return None
+
+    async def resolve_pack(self, reference: str, tenant: str, field: str = "pack") -> PackVersion:
+        """The pack version that a reference names now. Raises StoreAnswerError with `field`."""
+        return await self.read(self._resolve_pack, reference, tenant, field)
+
     async def resolve_ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
         """The ensemble version that a reference names now. Raises StoreAnswerError with `field`."""
         return await self.read(self._resolve_ensemble, reference, tenant, field)
@@ -291,6 +337,28 @@ class PromptLibrary:
         try:
             parsed = _parsed(reference, tenant, field, patterns, unknown_task)
             return self.store.resolve(parsed, tenant=tenant, field=field, right=right)
+        except StoreError as error:
+            raise StoreAnswerError(error, field) from None
+
+    def _no_task_but_pack(self, reference: Reference, tenant: str, field: str) -> tuple[PackVersion, ...]:
+        """The version of the pack; nothing if it is a task's name, or nobody's."""
+        try:
+            self.store.resolve(reference, tenant=tenant, field=field)
+            return ()
+        except StoreError as error:
+            if error.code != "unknown_task":
+                return ()  # there is a task of that name: who asks for it is told what is wrong
+        try:
+            return (self.store.resolve_pack(reference, tenant=tenant, field=field),)
+        except StoreError as error:
+            if error.code == "unknown_pack":
+                return ()
+            raise StoreAnswerError(error, field) from None
+
+    def _resolve_pack(self, reference: str, tenant: str, field: str) -> PackVersion:
+        try:
+            parsed = _parsed(reference, tenant, field, None, unknown_pack)
+            return self.store.resolve_pack(parsed, tenant=tenant, field=field)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
 

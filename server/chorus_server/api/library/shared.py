@@ -1,4 +1,4 @@
-"""Whose task or ensemble a request reads: the caller's own, or one that its owner lets the caller read."""
+"""Whose task, ensemble or pack a request reads: the caller's own, or one that its owner lets it read."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ async def ensemble_to_read(
 ) -> str:
     """The same for an ensemble: `unknown_ensemble`."""
     return await _owner(library, principal, "ensemble", tenant, name)
+
+
+async def pack_to_read(library: PromptLibrary, principal: Principal, tenant: str | None, name: str) -> str:
+    """The same for a pack: `unknown_pack`."""
+    return await _owner(library, principal, "pack", tenant, name)
 
 
 async def _owner(

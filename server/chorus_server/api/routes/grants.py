@@ -1,4 +1,4 @@
-"""`/v1/tasks/{task}/grants`, the same of ensembles, and `/v1/shared`: what tenants let others use."""
+"""`/v1/tasks/{task}/grants`, the same of ensembles and packs, and `/v1/shared`: what tenants share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from chorus_server.api.http.parameters import (
     Cursor,
     EnsembleName,
     Limit,
+    PackName,
     TaskName,
     TenantName,
     owner_of_ensemble,
+    owner_of_pack,
     owner_of_task,
 )
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
@@ -41,7 +43,7 @@ async def list_shared(
     principal: MayRead,
     limit: Limit = 50,
     cursor: Cursor = None,
-    kind: Annotated[GrantKind | None, Query(description="Only tasks, or only ensembles.")] = None,
+    kind: Annotated[GrantKind | None, Query(description="Only tasks, ensembles or packs.")] = None,
 ) -> Response:
     """What other tenants share with the caller's, by owner and name."""
     library = services_of(request).library
@@ -119,6 +121,38 @@ async def unshare_ensemble(
 ) -> Response:
     """Revoke a grant. Every process on the database goes by it within a second; what runs is finished."""
     return await _unshare(request, "ensemble", owner_of_ensemble(principal, tenant, name), name, grantee)
+
+
+@router.get("/v1/packs/{name}/grants", response_model=GrantsAnswer, responses=READ_ERRORS)
+async def list_pack_grants(
+    request: Request, principal: MayRead, name: PackName, tenant: TenantName = None
+) -> Response:
+    """Who may use a pack, and how."""
+    return await _list(request, "pack", owner_of_pack(principal, tenant, name), name)
+
+
+@router.put("/v1/packs/{name}/grants/{grantee}", response_model=GrantAnswer, responses=WRITE_ERRORS)
+async def share_pack(
+    request: Request,
+    principal: MayAdminister,
+    name: PackName,
+    grantee: Grantee,
+    body: GrantBody,
+    tenant: TenantName = None,
+) -> Response:
+    """Let a tenant, or all, use a pack with its versions, in place of what it might do before."""
+    owner = owner_of_pack(principal, tenant, name)
+    return await _share(request, principal, "pack", owner, name, grantee, body)
+
+
+@router.delete(
+    "/v1/packs/{name}/grants/{grantee}", status_code=204, response_model=None, responses=WRITE_ERRORS
+)
+async def unshare_pack(
+    request: Request, principal: MayAdminister, name: PackName, grantee: Grantee, tenant: TenantName = None
+) -> Response:
+    """Revoke a grant. Every process on the database goes by it within a second; what runs is finished."""
+    return await _unshare(request, "pack", owner_of_pack(principal, tenant, name), name, grantee)
 
 
 async def _list(request: Request, kind: GrantKind, owner: str, name: str) -> Response:

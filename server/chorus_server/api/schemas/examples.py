@@ -46,6 +46,46 @@ ENSEMBLE: list[dict[str, Any]] = [
 
 ENSEMBLE_VERSION: list[dict[str, Any]] = [{"tasks": ["sst2", "sst2-b"], "vote": "majority"}]
 
+PACK_VERSION: list[dict[str, Any]] = [
+    {
+        "questions": {
+            "happy": {"task": "sst2", "values": {"true": "positive", "false": "negative"}},
+            "mood": {"task": "sst2-b"},
+        },
+        "unknown_questions": "base",
+    }
+]
+
+DECISIONS: list[dict[str, Any]] = [
+    {
+        "model": "sst2",
+        "input": "a gripping, funny and moving film",
+        "questions": [
+            {
+                "type": "choice",
+                "name": "mood",
+                "instructions": "How does the writer feel about it?",
+                "choices": [{"value": "positive"}, {"value": "negative"}],
+            }
+        ],
+    }
+]
+
+SYSTEM_ONE: list[dict[str, Any]] = [
+    {
+        "model": "sst2",
+        "state": "a gripping, funny and moving film",
+        "questions": {
+            "mood": {
+                "type": "choice",
+                "instructions": "How does the writer feel about it?",
+                "criteria": {"positive": None, "negative": None},
+            },
+            "warmth": {"type": "score", "criteria": ["cold", "warm", "hot"]},
+        },
+    }
+]
+
 ALIAS: list[dict[str, Any]] = [{"version": 1}]
 
 GRANT: list[dict[str, Any]] = [{"rights": ["infer"]}, {"rights": ["infer", "read"]}]

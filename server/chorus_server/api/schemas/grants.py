@@ -15,7 +15,7 @@ from prompts_store.grants.records import RIGHTS, GrantKind, Right
 
 
 class GrantBody(RequestModel):
-    """What a tenant may do from now on with the task or the ensemble."""
+    """What a tenant may do from now on with the task, the ensemble or the pack."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.GRANT))
     most: ClassVar[Mapping[str, int | str]] = {"rights": len(RIGHTS)}
@@ -35,13 +35,13 @@ class GrantAnswer(AnswerModel):
 
 
 class GrantsAnswer(AnswerModel):
-    """The grants of a task or an ensemble, by grantee."""
+    """The grants of a task, an ensemble or a pack, by grantee."""
 
     grants: list[GrantAnswer]
 
 
 class SharedAnswer(AnswerModel):
-    """A task or an ensemble of another tenant that the caller's tenant may use."""
+    """A task, an ensemble or a pack of another tenant that the caller's tenant may use."""
 
     kind: GrantKind
     reference: str = Field(description="As requests name it: `acme/sst2`.")

@@ -1,4 +1,4 @@
-"""Bodies of the routes of tasks, versions, aliases and ensembles."""
+"""Bodies of the routes of tasks, versions, aliases, ensembles and packs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pydantic import ConfigDict, Field
 
 from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import MAX_MEMBERS, AnswerModel, Reference, Weight, documented
+from chorus_server.api.schemas.question_models import MAX_CHOICES
+from chorus_server.api.schemas.questions import MAX_QUESTIONS
 from chorus_server.validation import Items, RequestModel
 
+Label = Annotated[str, Field(min_length=1, max_length=512)]
 VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
 
 
@@ -54,6 +57,28 @@ class EnsembleVersionBody(RequestModel):
     tasks: Items[Reference] = Field(min_length=1)
     vote: Literal["majority"] = "majority"
     weights: Items[Weight] | None = Field(None, description="One weight for each of `tasks`.")
+
+
+class PackQuestion(RequestModel):
+    """What answers a question of a pack."""
+
+    task: Reference
+    values: dict[Label, Label] = Field(
+        default_factory=dict,
+        description="The version's label of each value of the question; not needed where they are equal.",
+    )
+
+
+class PackVersionBody(RequestModel):
+    """A new version of a decision pack. Questions are pinned to the versions that the references name now."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.PACK_VERSION))
+    most: ClassVar[Mapping[str, int | str]] = {"questions": MAX_QUESTIONS, "values": MAX_CHOICES}
+
+    questions: dict[str, PackQuestion] = Field(min_length=1, description="By the ids that requests use.")
+    unknown_questions: Literal["refuse", "base"] = Field(
+        "refuse", description="What happens to a question that is not in the pack."
+    )
 
 
 class VersionAnswer(AnswerModel):
@@ -147,6 +172,33 @@ class StoredEnsemble(AnswerModel):
     digest: str
     created_at: datetime
     aliases: dict[str, int]
+
+
+class PinnedQuestion(AnswerModel):
+    """What answers a question of a pack."""
+
+    task: str
+    version: int
+    values: dict[str, str]
+
+
+class StoredPack(AnswerModel):
+    """One version of a decision pack."""
+
+    pack: str
+    version: int
+    questions: dict[str, PinnedQuestion]
+    unknown_questions: Literal["refuse", "base"]
+    digest: str
+    created_at: datetime
+    aliases: dict[str, int]
+
+
+class PackPage(AnswerModel):
+    """Packs by name, the newest version of each."""
+
+    packs: list[StoredPack]
+    next_cursor: str | None
 
 
 class EnsemblePage(AnswerModel):

@@ -103,7 +103,8 @@ class Batcher:
         for ticket, _ in placed:
             self._queue.take(ticket.key, turn=found.turn)
         # Some may have found no prompt rows, so the smallest axis for those that did may be a smaller one.
-        T, B = self._buckets.axis([ticket.fit.length for ticket, _ in placed], L)
+        lengths, fixed = [ticket.fit.length for ticket, _ in placed], self._is_fixed(found.tickets[0])
+        T, B = self._buckets.axis(lengths, L, fixed=fixed)
         return self._step(step, (B, L), T, placed, now)
 
     def most_rows(self, length: int) -> int:
@@ -118,7 +119,7 @@ class Batcher:
         """
         seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
         sizes = [(ticket.fit.length, ticket.fit.input_class) for ticket in seated]
-        rows = self._buckets.choose(sizes, length) if seated else 0
+        rows = self._buckets.choose(sizes, length, fixed=self._is_fixed(tickets[0])) if seated else 0
         for ticket in seated[rows:]:
             self._slots.leave(ticket, inactive=True)
         return seated[:rows]
@@ -147,10 +148,23 @@ class Batcher:
         L = head.fit.input_class
         return (
             ticket.kind == head.kind
+            and self._one_shape(ticket) == self._one_shape(head)
             and sum(each.fit.nodes for each in found.tickets) + fit.nodes <= self._config.prefill_token_budget
             and (fit.shape is None or fit.shape.input_length >= L)
             and self._buckets.joins(fit.length, fit.input_class, L)
         )
+
+    def _one_shape(self, ticket: Ticket) -> tuple[int, ...]:
+        """The one shape that the request may be answered in; empty if that may be any."""
+        if not self._is_fixed(ticket):
+            return ()
+        fit = ticket.fit
+        return (*self._buckets.fixed_axis(fit.length, fit.input_class), fit.input_class)
+
+    def _is_fixed(self, ticket: Ticket) -> bool:
+        """Whether the request is answered in one shape, whatever else is in it."""
+        request = ticket.request
+        return self._config.batch_invariant or (isinstance(request, ScoreRequest) and request.fixed_shape)
 
     def _has_slots(self, ticket: Ticket) -> bool:
         return ticket.kind == "score" or self._slots.has_place(ticket)

@@ -33,7 +33,16 @@ class BucketChooser:
             return input_class == bucket_length
         return length <= bucket_length and length >= (1 - self.config.max_padding_waste) * bucket_length
 
-    def choose(self, rows: Sequence[tuple[int, int]], bucket_length: int) -> int:
+    def fixed_axis(self, length: int, bucket_length: int) -> tuple[int, int]:
+        """(T, B) of the one shape for inputs of fixed shape of `length`, in their own class. Its axis always
+        has room for B rows that are no longer than those it is for; `batch_invariant` has one for all."""
+        B = self.most_rows(bucket_length)
+        counts = self.ladder.token_counts((B, bucket_length))
+        if self.config.batch_invariant:
+            return counts[-1], B
+        return next(T for T in counts if B * length <= T), B
+
+    def choose(self, rows: Sequence[tuple[int, int]], bucket_length: int, *, fixed: bool) -> int:
         """How many of these candidates, at least one, run now, in the queue's order.
 
         As many run as keep the padding at the axis' end within bounds. Padding up to a row's own class does
@@ -41,20 +50,23 @@ class BucketChooser:
 
         Args:
             rows: (length, input class) of each candidate.
+            fixed: whether the step has one shape whatever is in it.
         """
         most = self.most_rows(bucket_length)
-        if self.config.batch_invariant:
+        if fixed:
             return min(len(rows), most)
         for count in range(min(len(rows), most), 1, -1):
             lengths, classes = zip(*rows[:count], strict=True)
-            if 1 - sum(classes) / self.axis(lengths, bucket_length)[0] <= self.config.max_padding_waste:
+            T, _ = self.axis(lengths, bucket_length, fixed=False)
+            if 1 - sum(classes) / T <= self.config.max_padding_waste:
                 return count
         return 1
 
-    def axis(self, lengths: Sequence[int], bucket_length: int) -> tuple[int, int]:
-        """(T, B): the smallest token axis for rows of these lengths, and its B."""
+    def axis(self, lengths: Sequence[int], bucket_length: int, *, fixed: bool) -> tuple[int, int]:
+        """(T, B): the smallest token axis for rows of these lengths, and its B; the one of their shape if
+        that is `fixed`."""
+        if fixed:
+            return self.fixed_axis(lengths[0], bucket_length)
         sizes = self.batch_sizes(bucket_length)
-        if self.config.batch_invariant:
-            return self.ladder.token_counts((sizes[-1], bucket_length))[-1], sizes[-1]
         axes = sorted((T, B) for B in sizes for T in self.ladder.token_counts((B, bucket_length)))
         return next((T, B) for T, B in axes if len(lengths) <= B and sum(lengths) <= T)

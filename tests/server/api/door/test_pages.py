@@ -78,6 +78,9 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         api.push("a", seed=seed, labels=["good", "bad"])
         api.push("b", seed=seed, labels=["good", "bad"])
     api.http.put("/v1/tasks/a/aliases/live", json={"version": 2})
+    for policy in ("refuse", "base"):
+        api.post("/v1/packs/p/versions", {"questions": {"q": {"task": "a"}}, "unknown_questions": policy})
+    api.http.put("/v1/packs/p/aliases/live", json={"version": 2})
     content = b"text\tlabel\ngood\tyes\nbad\tno\n"
     files = [
         api.http.post("/v1/files", params={"name": f"{n}.tsv"}, content=content, headers=BINARY).json()["id"]
@@ -104,6 +107,39 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("PUT", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {"json": {"version": 1}}),
         ("DELETE", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {}),
         ("POST", "/v1/ensembles/{name}/versions"): ("/v1/ensembles/e/versions", {"json": {"tasks": ["a"]}}),
+        ("POST", "/v1/decisions"): (
+            "/v1/decisions",
+            {
+                "json": {
+                    "model": "base",
+                    "input": "x",
+                    "questions": [{"type": "predicate", "instructions": "?"}],
+                }
+            },
+        ),
+        ("POST", "/v1/systemone"): (
+            "/v1/systemone",
+            {
+                "json": {
+                    "model": "base",
+                    "state": "x",
+                    "questions": {"q": {"type": "noul", "instructions": "?"}},
+                }
+            },
+        ),
+        ("POST", "/v1/packs/{name}/versions"): (
+            "/v1/packs/p/versions",
+            {"json": {"questions": {"new": {"task": "a"}}}},
+        ),
+        ("PUT", "/v1/packs/{name}/aliases/{alias}"): ("/v1/packs/p/aliases/new", {"json": {"version": 1}}),
+        ("DELETE", "/v1/packs/{name}/aliases/{alias}"): ("/v1/packs/p/aliases/new", {}),
+        ("POST", "/v1/packs/{name}/rollback"): ("/v1/packs/p/rollback", {}),
+        ("PUT", "/v1/packs/{name}/grants/{grantee}"): (
+            "/v1/packs/p/grants/*",
+            {"json": {"rights": ["infer"]}},
+        ),
+        ("DELETE", "/v1/packs/{name}/grants/{grantee}"): ("/v1/packs/p/grants/*", {}),
+        ("DELETE", "/v1/packs/{name}"): ("/v1/packs/p", {}),
         ("PUT", tasks + "/grants/{grantee}"): ("/v1/tasks/a/grants/acme", {"json": {"rights": ["infer"]}}),
         ("DELETE", tasks + "/grants/{grantee}"): ("/v1/tasks/a/grants/acme", {}),
         ("PUT", "/v1/ensembles/{name}/grants/{grantee}"): (
@@ -157,7 +193,7 @@ def revoke_all(api: ApiServer) -> None:
 
 def state(api: ApiServer) -> dict[str, Any]:
     """Everything that is kept, and how much work was done."""
-    pages = ["/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations"]
+    pages = ["/v1/tasks", "/v1/ensembles", "/v1/packs", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations"]
     pages += [f"/v1/tasks/{task}/{part}" for task in "ab" for part in ("versions", "aliases")]
     return {page: api.http.get(page).json() for page in pages} | {"steps": api.engine.stats().steps}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, Evaluation, NotFoundError
@@ -54,7 +54,7 @@ def file(api: ApiServer) -> str:
     return upload(api, ROWS)
 
 
-def start(api: ApiServer, file: str, *subjects: dict[str, Any], **fields: Any) -> httpx.Response:
+def start(api: ApiServer, file: str, *subjects: dict[str, Any], **fields: Any) -> httpx2.Response:
     return api.post("/v1/evaluations", {"subjects": list(subjects), "file": file, **fields})
 
 

@@ -32,6 +32,22 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/classify"): {"task": None, "input": "good", "labels": ["good", "bad"]},
     ("POST", "/v1/ensemble"): {"tasks": ["a"], "input": "good"},
     ("POST", "/v1/ensembles/{name}/versions"): {"tasks": ["a"]},
+    ("POST", "/v1/decisions"): {
+        "model": "a",
+        "input": "good",
+        "questions": [
+            {"type": "choice", "instructions": "?", "choices": [{"value": "good"}, {"value": "bad"}]}
+        ],
+    },
+    ("POST", "/v1/systemone"): {
+        "model": "a",
+        "state": "good",
+        "questions": {"q": {"type": "choice", "criteria": {"good": None, "bad": None}}},
+    },
+    ("POST", "/v1/packs/{name}/versions"): {"questions": {"q": {"task": "a"}}},
+    ("PUT", "/v1/packs/{name}/aliases/{alias}"): {"version": 1},
+    ("POST", "/v1/packs/{name}/rollback"): {"alias": "live"},
+    ("PUT", "/v1/packs/{name}/grants/{grantee}"): {"rights": ["infer"]},
     ("PUT", "/v1/tasks/{task}/aliases/{alias}"): {"version": 1},
     ("POST", "/v1/tasks/{task}/rollback"): {"alias": "live"},
     ("POST", "/v1/tenants"): {"name": "nobody"},

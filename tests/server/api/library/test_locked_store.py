@@ -33,6 +33,10 @@ def named(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> I
         api.push("t", labels=["no", "yes"])
         api.push("uncached", seed=1, labels=["no", "yes"])
         assert api.post("/v1/ensembles/e/versions", {"tasks": ["t", "uncached"]}).status_code == 201
+        mapped = {"true": "yes", "false": "no"}
+        for name in ("e", "p"):
+            pack = {"questions": {"q": {"task": "t", "values": mapped}}}
+            assert api.post(f"/v1/packs/{name}/versions", pack).status_code == 201
         file = api.http.post("/v1/files", params={"name": "train.jsonl"}, content=b"{}\n", headers=RAW)
         job = api.post("/v1/tuning/jobs", job_document(file.json()["id"]))
         assert job.status_code == 201, job.text
@@ -97,6 +101,8 @@ def waiting(api: ApiServer) -> int:
 
 
 MOVES = [("PUT", "/v1/tasks/t/aliases/a", {"version": 1})] * WRITERS
+NOULS = {"q": {"type": "noul", "instructions": "?"}}
+QUESTIONS = [{"type": "predicate", "name": "q", "instructions": "?"}]
 INPUT = {"input": "good film", "deadline_seconds": 20}
 INFERENCE: list[tuple[str, dict[str, Any]]] = [
     ("/v1/classify", {"task": "t", **INPUT}),
@@ -104,6 +110,12 @@ INFERENCE: list[tuple[str, dict[str, Any]]] = [
     ("/v1/generate", {"task": "default/t", "max_new_tokens": 2, "stream": True, **INPUT}),
     ("/v1/ensemble", {"tasks": ["t", "uncached"], **INPUT}),
     ("/v1/ensemble", {"ensemble": "e", **INPUT}),
+    ("/v1/decisions", {"model": "p", "input": "good film", "questions": QUESTIONS}),
+    (
+        "/v1/systemone",
+        {"model": "t", "state": "good film", "questions": {"q": {"type": "noul", "instructions": "?"}}},
+    ),
+    ("/v1/decisions", {"model": "t", "input": "good film", "questions": QUESTIONS}),
 ]
 
 
@@ -159,6 +171,13 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("DELETE", "/v1/tasks/t/grants/other", None),
     ("PUT", "/v1/ensembles/e/grants/*", {"rights": ["infer"]}),
     ("DELETE", "/v1/ensembles/e/grants/*", None),
+    ("PUT", "/v1/packs/p/grants/*", {"rights": ["infer"]}),
+    ("DELETE", "/v1/packs/p/grants/*", None),
+    ("PUT", "/v1/packs/p/aliases/b", {"version": 1}),
+    ("DELETE", "/v1/packs/p/aliases/live", None),
+    ("POST", "/v1/packs/p/rollback", {}),
+    ("POST", "/v1/packs/new/versions", {"questions": {"q": {"task": "t"}}}),
+    ("DELETE", "/v1/packs/p", None),
     ("DELETE", "/v1/tasks/t/versions/1", None),
     ("DELETE", "/v1/tasks/t", None),
     ("POST", "/v1/tasks/other/versions", artifact(seed=9)),

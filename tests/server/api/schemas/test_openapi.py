@@ -89,7 +89,7 @@ def test_every_json_body_has_an_example() -> None:
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
     assert with_body == {(method, path) for method, path, _ in posted()}
-    assert len(with_body) == 14
+    assert len(with_body) == 21
 
 
 @pytest.mark.parametrize(("method", "path", "example"), posted())
@@ -100,7 +100,7 @@ def test_every_example_works_when_pasted(
     for named, real in files.items():
         text = text.replace(named, real)
     if path.endswith("/rollback"):
-        stocked.push("sst2", seed=50)
+        stocked.push("sst2", seed=50, labels=["negative", "positive"])
         stocked.http.put("/v1/tasks/sst2/aliases/live", json={"version": 2})
     url = (
         path.replace("{task}", "sst2")
@@ -111,6 +111,11 @@ def test_every_example_works_when_pasted(
     url = url.replace("{tenant}", "default").replace("{n}", "1")
     if path.startswith("/v1/ensembles/{name}/grants"):
         stocked.http.post("/v1/ensembles/panel/versions", json={"tasks": ["sst2"]})
+    if path.startswith("/v1/packs/{name}/") and not path.endswith("/versions"):
+        for policy in ("base", "refuse"):
+            pack = {"questions": {"mood": {"task": "sst2"}}, "unknown_questions": policy}
+            stocked.http.post("/v1/packs/panel/versions", json=pack)
+        stocked.http.put("/v1/packs/panel/aliases/live", json={"version": 2})
     if "{key}" in url:
         key, _ = stocked.store.create_key("default", f"of-{method}-{len(text)}", scopes=["infer"])
         url = url.replace("{key}", key.id)

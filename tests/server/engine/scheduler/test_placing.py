@@ -119,14 +119,14 @@ def test_batches_keep_padding_within_bounds(
     """A bucket of 8 rows of 64 has an axis of 512 tokens and one of 256, because 64 is a block's length, and
     another block is longer."""
     chooser = BucketChooser(LADDER, EngineConfig(max_padding_waste=0.25))
-    assert chooser.choose(rows, length) == count
-    assert chooser.axis([size for size, _ in rows[:count]], length) == axis
+    assert chooser.choose(rows, length, fixed=False) == count
+    assert chooser.axis([size for size, _ in rows[:count]], length, fixed=False) == axis
 
 
 def test_an_idle_server_does_not_wait_to_fill_a_batch() -> None:
     ladder = Ladder(((8, 16),), (BlockShape(16, 8, 8),), ((2, 4),))
     chooser = BucketChooser(ladder, EngineConfig())
-    assert chooser.choose([(16, 16)], 16) == 1 and chooser.axis([16], 16) == (64, 8)
+    assert chooser.choose([(16, 16)], 16, fixed=False) == 1 and chooser.axis([16], 16, fixed=False) == (64, 8)
 
 
 def test_the_token_budget_bounds_a_pass() -> None:
@@ -151,6 +151,23 @@ def test_batch_invariant_passes_have_one_shape_a_class() -> None:
 
     assert shapes(batch_invariant=True) == {((4, 16), 64), ((4, 64), 256)}
     assert len(shapes(batch_invariant=False)) > 2
+
+
+def test_requests_of_fixed_shape_have_one_by_their_length_and_no_batch_with_others() -> None:
+    usual = [score((4,) * (1 + 7 * i % 40), targets=[(3, 1)]) for i in range(40)]
+    fixed = [replace(score((5,) * (1 + 7 * i % 40), targets=[(3, 1)]), fixed_shape=True) for i in range(40)]
+    sim = Simulation(config=EngineConfig())
+    sim.run([(0.001 * (i // 7), request) for i, request in enumerate([*usual, *fixed])])
+    assert len(sim.served) == 80
+    plans = [plan for plan in sim.executor.plans if isinstance(plan, ScorePlan)]
+    of_fixed = [plan for plan in plans if any(ids[0] == 5 for ids in plan.inputs)]
+    assert all(ids[0] == 5 for plan in of_fixed for ids in plan.inputs)
+    shapes = {len(ids): (plan.bucket, plan.tokens) for plan in of_fixed for ids in plan.inputs}
+    assert all(shapes[len(ids)] == (plan.bucket, plan.tokens) for plan in of_fixed for ids in plan.inputs)
+    # Four rows of up to 8 tokens fit half of the axis of those of up to 16.
+    assert set(shapes.values()) == {((4, 16), 32), ((4, 16), 64), ((4, 64), 256)}
+    assert {n for n, shape in shapes.items() if shape == ((4, 16), 32)} == {n for n in shapes if n <= 8}
+    assert len({(plan.bucket, plan.tokens) for plan in plans}) > 2, "control: the usual ones take what fits"
 
 
 def rounds_of_short_answers(prefill_token_budget: int, tenants: int = 1) -> int:

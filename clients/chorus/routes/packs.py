@@ -1,0 +1,122 @@
+"""`/v1/packs`: decision packs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chorus.errors import InvalidArgumentError
+from chorus.methods import Method
+from chorus.routes import references
+from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.types import AliasMove, Pack, PackPage
+from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
+
+
+def _path(named: references.Named, *rest: str) -> str:
+    return "/".join(("/v1/packs", references.segment(named.name, "pack"), *rest))
+
+
+def create_pack(
+    name: str, questions: Mapping[str, str | Mapping[str, Any]], *, unknown_questions: str = "refuse"
+) -> Call[Pack]:
+    """Make the next version of a pack. Its questions are pinned to the versions that the references name now.
+
+    Args:
+        name: the pack; it is created if it does not exist.
+        questions: by id, a reference; or an object with `task`, and `values`: the version's label of each
+            value of the question that is not a label itself.
+        unknown_questions: `refuse`, or `base` to let the base model answer a question that is not here.
+    """
+    named = references.parse_whole(name, "pack")
+    if not questions:
+        raise InvalidArgumentError("questions has one question or more, by id.", field="questions")
+    entries = {
+        question: {"task": each} if isinstance(each, str) else dict(each)
+        for question, each in questions.items()
+    }
+    body = {"questions": entries, "unknown_questions": unknown_questions}
+    request = Request("POST", _path(named, "versions"), named.query, body=encode_json(body))
+    return Call(request, model_of(Pack))
+
+
+def list_pack_page(
+    *, prefix: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[PackPage]:
+    """One page of the packs.
+
+    Args:
+        prefix: only names that begin with this.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
+    """
+    query = query_of(prefix=prefix, limit=limit, cursor=cursor)
+    return Call(get_page("/v1/packs", query), model_of(PackPage))
+
+
+def list_packs(*, prefix: str | None = None) -> Steps[list[Pack]]:
+    """Every pack; fetches page after page."""
+    found: list[Pack] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = yield from list_pack_page(prefix=prefix, limit=500, cursor=cursor)
+        found.extend(page.packs)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def get_pack(name: str) -> Call[Pack]:
+    """One pack: `name`, `name@3` or `name@alias`."""
+    named = references.parse(name, "pack")
+    query = named.query
+    if named.suffix is not None:
+        kind = "version" if named.suffix.isdigit() else "alias"
+        query += ((kind, named.suffix),)
+    return Call(get_page(_path(named), query), model_of(Pack))
+
+
+def delete_pack(name: str) -> Call[None]:
+    """Delete a pack with all its versions."""
+    named = references.parse_whole(name, "pack")
+    return Call(Request("DELETE", _path(named), named.query), nothing)
+
+
+def promote_pack(name: str, version: int | str, alias: str = "live") -> Call[AliasMove]:
+    """Point an alias of a pack at a version. Everybody sees it at once."""
+    named = references.parse_whole(name, "pack")
+    path = _path(named, "aliases", references.segment(alias, "alias"))
+    body = encode_json({"version": references.version_number(version)})
+    return Call(Request("PUT", path, named.query, body=body), model_of(AliasMove))
+
+
+def remove_pack_alias(name: str, alias: str) -> Call[None]:
+    """Remove an alias of a pack. The version that it named stays."""
+    named = references.parse_whole(name, "pack")
+    path = _path(named, "aliases", references.segment(alias, "alias"))
+    return Call(Request("DELETE", path, named.query), nothing)
+
+
+def rollback_pack(name: str, alias: str = "live") -> Call[AliasMove]:
+    """Point an alias of a pack back to the version that it named before its last move.
+
+    Raises:
+        ConflictError: there is nothing to go back to.
+    """
+    named = references.parse_whole(name, "pack")
+    request = Request("POST", _path(named, "rollback"), named.query, body=encode_json({"alias": alias}))
+    return Call(request, model_of(AliasMove))
+
+
+class PackMethods:
+    """The methods of `client.packs`."""
+
+    create = Method(create_pack)
+    list = Method(list_packs)
+    page = Method(list_pack_page)
+    get = Method(get_pack)
+    delete = Method(delete_pack)
+    promote = Method(promote_pack)
+    remove_alias = Method(remove_pack_alias)
+    rollback = Method(rollback_pack)

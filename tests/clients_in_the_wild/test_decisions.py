@@ -1,0 +1,121 @@
+"""The decision routes on the base that ships and a task that ships, before clients that others wrote,
+unmodified: jevcompat's suite, OpenAI's client and TypeSafe's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.served import Served, free_port
+from tests.places import ROOT
+from tether import tethered
+
+HERE = Path(__file__).parent
+SHAPES = {
+    "input_lengths": "256",
+    "batch_rows": "4",
+    "blocks": "256x8x4",
+    "score_buckets": "64x8,8x32",
+    "layout": "scanned",
+}
+"""What decisions need: room for a long state, and labels."""
+FAULT = "choice-second"
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> Iterator[Served]:
+    data = tmp_path_factory.mktemp("data")
+    names = "jev-latest=sentiment"
+    with Served(data, compile_cache_dir=compiled_folder, decision_models=names, **SHAPES) as server:
+        server.wait_ready()
+        yield server
+
+
+def url_of(server: Served) -> str:
+    return str(server.http.base_url).rstrip("/")
+
+
+def asked(python: Path, script: str, url: str) -> Any:
+    done = subprocess.run([python, HERE / script, url], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def judged(python: Path, url: str, report: Path, *more: str) -> dict[str, Any]:
+    """The report of jevcompat's suite."""
+    command = [python, "-m", "jevcompat.cli", "test", url, "--json", report, "--timeout", "600", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert report.exists(), done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(report.read_text())
+    return found
+
+
+def broken(report: dict[str, Any]) -> dict[str, str]:
+    """Requirements that do not hold or could not be tested, and why."""
+    return {
+        result["id"]: "; ".join(finding["message"] for finding in result["findings"]) or result["reason"]
+        for result in report["results"]
+        if result["status"] != "pass"
+    }
+
+
+def test_jevcompat_finds_nothing(clients: Path, shipped: Served, tmp_path: Path) -> None:
+    """Every MUST and every SHOULD, without keys and with one."""
+    url = url_of(shipped)
+    keyless = broken(judged(clients, url, tmp_path / "keyless.json"))
+    assert set(keyless) == {"auth.bearer", "auth.missing", "auth.invalid"}, keyless
+    made = shipped.http.post("/v1/keys", json={"name": "jevcompat", "scopes": ["infer", "prompts:read"]})
+    assert made.status_code == 201, made.text
+    key = broken(judged(clients, url, tmp_path / "keyed.json", "--key", made.json()["key"]))
+    assert set(key) == {"auth.ignored-when-off"}, key
+
+
+def test_control_jevcompat_finds_a_fault(clients: Path, tmp_path: Path) -> None:
+    """Its own server with one fault: the suite that passes ours would not pass any."""
+    port = free_port()
+    command = [clients, "-m", "jevcompat.cli", "mock", "--port", str(port), "--fault", FAULT]
+    mock = subprocess.Popen(tethered(command), stderr=subprocess.PIPE, text=True)
+    try:
+        assert mock.stderr is not None and "mock on" in mock.stderr.readline()
+        report = judged(clients, f"http://127.0.0.1:{port}", tmp_path / "mock.json")
+    finally:
+        mock.terminate()
+        mock.wait()
+        assert mock.stderr is not None
+        mock.stderr.close()
+    assert "choice.argmax" in broken(report)
+
+
+def test_openais_client(clients: Path, shipped: Served) -> None:
+    said = asked(clients, "openai_decisions.py", url_of(shipped))
+    assert said["model"] == "default/sentiment@3"
+    kind, name, probability = said["predicate"]
+    assert (kind, name) == ("predicate", "praise") and 0 <= probability <= 1
+    assert said["choice"][:3] == ["choice", None, "positive"]
+    assert said["values"] == ["negative", "positive", True]
+    assert said["score"][3] == ["cold", "hot"]
+    assert said["usage"] > 0 and said["request_id"].startswith("req_")
+    assert "'bad'" in said["refused"]["message"] and said["refused"]["param"] == "questions.0.choices"
+    assert said["refused"]["type"] == "invalid_request_error" and said["refused"]["id"]
+    assert said["missing"] == "unknown_task"
+    assert {"jev-latest", "base", "sentiment"} <= set(said["models"])
+
+
+def test_typesafes_client(clients: Path, shipped: Served) -> None:
+    said = asked(clients, "typesafe_system_one.py", url_of(shipped))
+    assert said["model"] == "default/sentiment@3"
+    assert 0 <= said["noul"] <= 1
+    assert said["choice"][0] == "positive"
+    assert said["score"][1] == [0, 1]
+    assert said["usage"] > 0
+    assert "\uc9c8\ubb38" in said["refused"]["message"] and said["refused"]["id"].startswith("req_")
+    assert "sentiment" in said["models"]
+
+
+def test_ci_does_not_skip_them() -> None:
+    assert "CHORUS_CLIENTS_REQUIRED=1" in (ROOT / ".ci" / "run").read_text()
