@@ -60,6 +60,7 @@ def path_of(template: str) -> str:
         ("{file}", "file-0"),
         ("{job}", "job-0"),
         ("{calibration}", "1"),
+        ("{calibration_job}", "job-0"),
         ("{key}", "key-0"),
         ("{tenant}", "nobody"),
         ("{grantee}", "acme"),
