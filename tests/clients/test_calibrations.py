@@ -14,7 +14,7 @@ from chorus import AsyncClient, Client, errors
 from chorus.cli import calibrate
 from chorus.cli.root import chorus
 from chorus_server.model.vocabulary import Vocabulary
-from tests.server.api.api_harness import ApiServer, prompt
+from tests.server.api.api_harness import ApiServer, artifact, eventually
 from tests.server.api.calibration.test_work import LABELS, ROWS, working
 
 NAMES = {"0": "no", "1": "yes"}
@@ -24,7 +24,7 @@ NAMES = {"0": "no", "1": "yes"}
 def real(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
     with ApiServer(tmp_path_factory.mktemp("calibrations"), vocabulary) as api, working(api):
         with Client(api.url) as client:
-            client.tasks.push("t", prompt(3, seed=1), labels=LABELS)
+            client.tasks.push("t", artifact(3, seed=1), labels=LABELS)
         yield api
 
 
@@ -44,8 +44,8 @@ def test_the_clients_start_follow_and_list(real: ApiServer, file: Path) -> None:
         data = client.files.push(file)
         job = client.tasks.calibrate("t@live", data, columns={"text": "said"}, target_texts=NAMES)
         assert (job.task, job.version, job.over) == ("default/t", 1, False)
-        while not (job := client.tasks.calibration_job("t", job)).over:
-            pass
+        eventually(lambda: client.tasks.calibration_job("t", job).over)
+        job = client.tasks.calibration_job("t", job)
         assert job.status == "succeeded", job.error
         (made,) = client.tasks.calibrations("t")
         assert made == client.tasks.calibration("t@1", job.result["calibration"])
@@ -53,7 +53,7 @@ def test_the_clients_start_follow_and_list(real: ApiServer, file: Path) -> None:
         assert client.tasks.version("t").calibration == 1
         answer = client.classify("t", input="good").one
         assert (answer.calibrated, answer.calibration) == (True, 1)
-        vote = client.ensemble(["t", "t"], input="good").one
+        vote = client.ensemble(tasks=["t", "t"], input="good").one
         assert vote.calibrated and vote.probabilities == pytest.approx(answer.probabilities)
         with pytest.raises(errors.NotFoundError) as caught:
             client.tasks.calibration("t", 9)

@@ -54,12 +54,12 @@ def calibrate(
 ) -> None:
     """Calibrate TASK (TASK@3, TASK@live) on rows whose answers are known, and wait for it.
 
+    \b
+    chorus calibrate sst2 dev.tsv --column text=sentence --target-text 0=negative --target-text 1=positive
+
     FILE_OR_ID is a JSONL, CSV, TSV or Parquet file of 50 rows or more, or the id of an uploaded one. No
     prompt should have learned from its rows. Tuning jobs calibrate what they make; this is for prompts that
     were uploaded.
-
-    \b
-    chorus calibrate sst2 dev.tsv --column text=sentence --target-text 0=negative --target-text 1=positive
     """
     with session.client() as client:
         path = Path(file)

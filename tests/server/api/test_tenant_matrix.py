@@ -155,11 +155,11 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         *anywhere(f"{VERSION}/calibrations", sent({"file": "<own_file>", "labels": ["no", "yes"]})),
         Case("/v1/tasks/own/versions/1/calibrations", sent({"file": "<file>", "labels": ["no", "yes"]})),
     ),
-    ("GET", "/v1/tasks/{task}/calibration_jobs/{job}"): (
+    ("GET", "/v1/tasks/{task}/calibration_jobs/{calibration_job}"): (
         *anywhere(f"{TASK}/calibration_jobs/{{calibration_job}}"),
         Case("/v1/tasks/own/calibration_jobs/{calibration_job}"),
     ),
-    ("POST", "/v1/tasks/{task}/calibration_jobs/{job}/cancel"): (
+    ("POST", "/v1/tasks/{task}/calibration_jobs/{calibration_job}/cancel"): (
         *anywhere(f"{TASK}/calibration_jobs/{{calibration_job}}/cancel"),
         Case("/v1/tasks/own/calibration_jobs/{calibration_job}/cancel"),
     ),

@@ -94,24 +94,26 @@ async def start_calibration(
 
 
 @router.get(
-    "/v1/tasks/{task}/calibration_jobs/{job}", response_model=CalibrationJobAnswer, responses=READ_ERRORS
+    "/v1/tasks/{task}/calibration_jobs/{calibration_job}",
+    response_model=CalibrationJobAnswer,
+    responses=READ_ERRORS,
 )
 async def show_calibration_job(
     request: Request,
     principal: MayRead,
     task: TaskName,
-    job: JobOfVersion,
+    calibration_job: JobOfVersion,
     tenant: TenantName = None,
 ) -> Response:
     """One job that calibrates a version of the task."""
     owner_of_task(principal, tenant, task)
     return json_response(
-        calibration_job_json(await calibration_job_of(services_of(request), principal, task, job))
+        calibration_job_json(await calibration_job_of(services_of(request), principal, task, calibration_job))
     )
 
 
 @router.post(
-    "/v1/tasks/{task}/calibration_jobs/{job}/cancel",
+    "/v1/tasks/{task}/calibration_jobs/{calibration_job}/cancel",
     response_model=CalibrationJobAnswer,
     responses=WRITE_ERRORS,
 )
@@ -119,14 +121,18 @@ async def cancel_calibration_job(
     request: Request,
     principal: MayTune,
     task: TaskName,
-    job: JobOfVersion,
+    calibration_job: JobOfVersion,
     tenant: TenantName = None,
 ) -> Response:
     """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
     services = services_of(request)
     owner_of_task(principal, tenant, task)
-    await calibration_job_of(services, principal, task, job)
+    await calibration_job_of(services, principal, task, calibration_job)
     found = await services.library.save(
-        acting_store(request).cancel_job, principal.tenant, job, kind="calibration", by=principal.name
+        acting_store(request).cancel_job,
+        principal.tenant,
+        calibration_job,
+        kind="calibration",
+        by=principal.name,
     )
     return json_response(calibration_job_json(found))

@@ -156,7 +156,7 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
             "/v1/tasks/a/versions/1/calibrations",
             {"json": calibration},
         ),
-        ("POST", tasks + "/calibration_jobs/{job}/cancel"): (
+        ("POST", tasks + "/calibration_jobs/{calibration_job}/cancel"): (
             f"/v1/tasks/a/calibration_jobs/{calibrated}/cancel",
             {},
         ),

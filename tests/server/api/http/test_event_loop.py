@@ -78,6 +78,7 @@ def path_of(template: str) -> str:
         ("{job}", "job-0"),
         ("{calibration}", "1"),
         ("{evaluation}", "job-0"),
+        ("{calibration_job}", "job-0"),
         ("{key}", "key-0"),
         ("{tenant}", "nobody"),
         ("{grantee}", "acme"),

@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 
 from chorus_server.api.routes.asgi import ROUTERS
 from chorus_server.model.vocabulary import Vocabulary
+from prompts_store.testing import example_calibration
 from tests.server.api.api_harness import ApiServer, artifact, error_of, eventually
 
 WRITERS = 5  # more than a server has threads for them
@@ -44,11 +45,13 @@ def named(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> I
         assert calibration.status_code == 201, calibration.text
         evaluation = api.post("/v1/evaluations", evaluation_document(file.json()["id"]))
         assert evaluation.status_code == 201, evaluation.text
+        api.store.calibrate("default", "t", 1, example_calibration())
         api.store.create_tenant("acme")
         key, _ = api.store.create_key("default", "revoked", scopes=["infer"])
         api.store.revoke_key("default", key.id)  # so that nobody needs one
         places = {"task": "t", "n": 1, "alias": "live", "name": "e", "tenant": "acme", "key": key.id}
-        places |= {"calibration_job": calibration.json()["id"], "evaluation": evaluation.json()["id"]}
+        places |= {"calibration_job": calibration.json()["id"], "calibration": 1}
+        places["evaluation"] = evaluation.json()["id"]
         yield {"api": api, "file": file.json()["id"], "job": job.json()["id"], **places}
 
 
