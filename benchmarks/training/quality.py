@@ -23,12 +23,10 @@ from typing import Any
 import jax
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
-for folder in ("benchmarks", "benchmarks/peers"):
-    sys.path.insert(0, str(ROOT / folder))
+sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 from contenders import SHARED, Worker, peers_environment
-from machine import machine, versions
 
+from benchmarks.machine import machine, versions
 from benchmarks.tuning.rows import load_rows
 from benchmarks.tuning.statistics import paired_bootstrap
 from chorus_server.model.checkpoints import load_model
@@ -44,6 +42,7 @@ from chorus_server.tuning.training.programs import compile_programs
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 from chorus_server.tuning.training.shapes import shapes_for
 
+ROOT = Path(__file__).parents[2]
 MODEL = SHARED / "models" / "flan-t5-small-title"
 TASKS = ("sst2", "trec")
 SEEDS = (0, 1, 2)

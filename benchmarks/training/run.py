@@ -5,9 +5,9 @@
     python benchmarks/training/run.py --peers-python PY   an environment made before
 
 Same model, data, batch, dropout and cores; a round is a turn of each, the first is a warm-up. Lengths are
-padded alike, or each does its best: Chorus lays the rows end to end, PEFT gets batches grouped by length. Ratios
-are medians over rounds of (their seconds / our seconds): above 1, Chorus is faster. A run keeps what the result
-file has of other settings and contenders.
+padded alike, or each does its best: Chorus lays the rows end to end, PEFT gets batches grouped by length.
+Ratios are medians over rounds of (their seconds / our seconds): above 1, Chorus is faster. A run keeps what
+the result file has of other settings and contenders.
 """
 
 from __future__ import annotations
