@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scale import Scale
+from scale import Scale, chosen_shapes
 from setting import compiled, stopwatch
 
 from chorus_server.engine.executor.programs import decode_name
@@ -35,33 +35,43 @@ def occupied(state: BlockState, lengths: Any, new_tokens: int) -> BlockState:
 
 
 def measure(scale: Scale, model: Model, gigabytes_per_second: float) -> list[dict[str, Any]]:
+    """The issue's blocks, then those of the chosen shapes at two thirds of their lengths."""
+    issue = [
+        (mean, BlockShape(longest, scale.new_tokens, scale.slots), True)
+        for mean, longest in scale.decode_means
+    ]
+    chosen = [
+        (block.input_length * 2 // 3, block, False)
+        for block in dict.fromkeys(chosen_shapes(scale, model).ladder.blocks)
+    ]
     return [
-        _measure(scale, model, mean, longest, gigabytes_per_second) for mean, longest in scale.decode_means
+        _measure(scale, model, mean, shape, gigabytes_per_second) | ({} if goal else {"chosen": True})
+        for mean, shape, goal in issue + chosen
     ]
 
 
-def _measure(scale: Scale, model: Model, mean: int, longest: int, bandwidth: float) -> dict[str, Any]:
-    shape = BlockShape(longest, scale.new_tokens, scale.slots)
+def _measure(scale: Scale, model: Model, mean: int, shape: BlockShape, bandwidth: float) -> dict[str, Any]:
+    longest = shape.input_length
     ladder = Ladder(((1, longest),), (shape,), (), 8)
     name = decode_name(shape, "plain")
     spec, program = compiled(model, ladder, 8, lambda each: each in (name, "empty"))
-    lengths = lengths_around(mean, longest, scale.slots)
-    release, steps = np.zeros(scale.slots, bool), np.int32(scale.dispatch)
+    lengths = lengths_around(mean, longest, shape.slots)
+    release, steps = np.zeros(shape.slots, bool), np.int32(scale.dispatch)
 
     def empty() -> Any:
         return program["empty"]()[2][0]
 
     def call() -> Any:
         """The state is donated, so each call begins with a block of its own; making it is measured apart."""
-        return program[name](spec.params, occupied(empty(), lengths, scale.new_tokens), release, steps)
+        return program[name](spec.params, occupied(empty(), lengths, shape.new_tokens), release, steps)
 
     whole = stopwatch(call, scale.repeats)
-    setting_up = stopwatch(lambda: occupied(empty(), lengths, scale.new_tokens), scale.repeats)
+    setting_up = stopwatch(lambda: occupied(empty(), lengths, shape.new_tokens), scale.repeats)
     _, output = call()
     assert int(output.steps) == scale.dispatch, "a slot ended early"
     step = (whole["median"] - setting_up["median"]) / scale.dispatch
     least = decode_step_bytes(
-        model.config, model.dtype, scale.slots, float(lengths.mean()), (scale.dispatch - 1) / 2
+        model.config, model.dtype, shape.slots, float(lengths.mean()), (scale.dispatch - 1) / 2
     )
     # Weights, keys and values only: that logits are written too is ours to pay.
     bound = replace(least, logits=0).milliseconds(bandwidth) / 1e3

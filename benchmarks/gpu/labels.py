@@ -6,11 +6,12 @@ import asyncio
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scale import Scale
+from scale import Scale, chosen_shapes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 from workload import PROMPT_LENGTH, Load, Request, make_requests, read, synthetic_ids, write
@@ -18,7 +19,6 @@ from workload import PROMPT_LENGTH, Load, Request, make_requests, read, syntheti
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.executor import build_executor
 from chorus_server.engine.host_prompts import HostPromptTier
-from chorus_server.engine.plans import BlockShape, Ladder
 from chorus_server.engine.requests import GenerateRequest, Origin, PromptHandle
 from chorus_server.engine.sampling import Sampling
 from chorus_server.engine.thread.engine import Engine
@@ -46,13 +46,13 @@ class _Prompts:
 
 def measure(scale: Scale, model: Model, folder: Path) -> dict[str, Any]:
     requests, prompts = read(folder)
-    longest = max(scale.label_lengths)
-    buckets = tuple((scale.label_rows, length) for length in scale.label_lengths)
-    ladder = Ladder(buckets, (BlockShape(longest, 2 * NEW_TOKENS, scale.slots),), ())
+    shapes = chosen_shapes(scale, model)
+    ladder = replace(shapes.ladder, score_buckets=())
     host = HostPromptTier(2 * prompts.nbytes, "bfloat16")
     executor, plan = build_executor(model, ladder, scale.label_tasks * PROMPT_LENGTH, host)
     config = EngineConfig(
-        max_queued_requests=1 << 20, prefill_token_budget=scale.label_rows * longest,
+        max_queued_requests=1 << 20, prefill_token_budget=ladder.max_tokens,
+        decode_tokens_per_dispatch=shapes.decode_tokens_per_dispatch,
         compute_dtype="bfloat16", step_timeout_seconds=None,
     )  # fmt: skip
     engine = Engine(executor, _Prompts(prompts), config=config, detokenise=lambda ids: "", host_prompts=host)
@@ -64,6 +64,7 @@ def measure(scale: Scale, model: Model, folder: Path) -> dict[str, Any]:
     return {
         "requests": len(requests), "tasks": scale.label_tasks, "seconds": taken,
         "requests_per_second": len(requests) / statistics.median(taken), "device_bytes_planned": plan.total,
+        "shapes": shapes.settings,
     }  # fmt: skip
 
 

@@ -1,18 +1,23 @@
 """One card, measured: its two ceilings, then what Chorus makes of them. One command, one JSON file.
 
     python benchmarks/gpu/run.py                           everything, T5-XXL in bf16 on a card of 80 GB
+    python benchmarks/gpu/run.py --minutes 20              longer than the usual 8
     python benchmarks/gpu/run.py --only ceilings decode    some of it
     python benchmarks/gpu/run.py --toy                     the same code at toy size, on any machine
     python benchmarks/gpu/run.py --peers-python PY         PEFT and Hugging Face from that environment
 
     ceilings   bytes a second of a copy, bf16 products a second: what the others are held against
-    decode     a step of 64 slots against (weights and the keys and values of actual lengths) / copy bandwidth
+    decode     a step of 64 slots against weights and keys and values of actual lengths at copy bandwidth;
+               then a step of each block that `shapes = auto` chooses for the card
     prefill    64 x 256 positions, encoded and admitted, against the matmul rate; 2,000 resident prompts and 1
-    labels     requests a second through the engine, beside PEFT and Hugging Face where torch is there
     base       T5 1.1 base, greedy, batch 128
+    labels     requests a second through the engine in the shapes chosen for the card, beside PEFT and
+               Hugging Face where torch is there
 
-Each part runs in a process of its own, so that it has the card's whole memory. `--command-buffers LIST` is
-XLA's list of what goes into CUDA graphs; the result keeps it, so that two runs can be compared.
+Each part runs in a process of its own, so that it has the card's whole memory. All of them together end
+within `--minutes`: a part that is not done by then is stopped and said to be. The result is kept after each
+part, and so are compiled programs: a second run gets further. `--command-buffers LIST` is XLA's list of
+what goes into CUDA graphs; the result keeps it, so that two runs can be compared.
 """
 
 from __future__ import annotations
@@ -31,7 +36,10 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
-PARTS = ("ceilings", "decode", "prefill", "labels", "base")
+PARTS = ("ceilings", "decode", "prefill", "base", "labels")
+LEAST_SECONDS = 15.0
+"""With less time left, a part is not begun."""
+
 LABEL_GOALS = {"peft": 10.0, "hf_mixed": 3.0}
 sys.path.insert(0, str(HERE.parent))
 
@@ -42,6 +50,7 @@ def main() -> None:
         _write_part(options)
         return
     found: dict[str, Any] = {}
+    options.end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         for part in [each for each in PARTS if each in options.only]:
@@ -49,11 +58,15 @@ def main() -> None:
             run = _here if options.toy and part != "ceilings" else _child
             found[part] = run(part, options, scratch, found.get("ceilings", {}))
             _say(part, found[part])
+            _save(options, found)
         if "labels" in found:
             found["labels"]["peers"] = peers = _peers(options, scratch)
             found["labels"]["ratios"] = _ratios(found["labels"], peers)
             _say("labels beside peers", {"peers": peers, "ratios": found["labels"]["ratios"]})
     _save(options, found)
+    failed = [part for part, each in found.items() if "error" in each]
+    if failed:
+        sys.exit(f"FAILED: {', '.join(failed)}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--layout", choices=("unrolled", "scanned"), default="unrolled")
     parser.add_argument("--attention", choices=("auto", "xla", "cudnn"), default="auto")
     parser.add_argument("--command-buffers", default="", help="value of --xla_gpu_enable_command_buffer")
@@ -88,12 +102,29 @@ def _child(part: str, options: argparse.Namespace, scratch: Path, ceilings: dict
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()
     started = time.perf_counter()
     command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--scratch", scratch]
-    done = subprocess.run(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True)
+    done = _within(command, options, env=environment)
+    if done is None:
+        return {"error": f"no time was left of {options.minutes:g} minutes"}
     answer = scratch / f"{part}.json"
     if done.returncode or not answer.exists():
         return {"error": done.stderr[-2000:], "exit_code": done.returncode}
     found: dict[str, Any] = json.loads(answer.read_text())
     return found | {"process_seconds": round(time.perf_counter() - started, 1)}
+
+
+def _within(
+    command: list[Any], options: argparse.Namespace, **environment: Any
+) -> subprocess.CompletedProcess[str] | None:
+    """A command that ends when the time is up; None if it did not end by itself."""
+    left = options.end - time.monotonic()
+    if left < LEAST_SECONDS:
+        return None
+    try:
+        return subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, timeout=left, **environment
+        )
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _here(part: str, options: argparse.Namespace, scratch: Path, ceilings: dict[str, Any]) -> dict[str, Any]:
@@ -157,10 +188,13 @@ def _peers(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     for contender in LABEL_GOALS:
         command = [python, HERE / "peer_labels.py", scratch / "work", config, contender, device]
         command += [options.peer_batch, scale.repeats]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        found[contender] = (
-            {"error": done.stderr[-1000:]} if done.returncode else json.loads(done.stdout.splitlines()[-1])
-        )
+        done = _within(command, options)
+        if done is None:
+            found[contender] = {"missing": f"no time was left of {options.minutes:g} minutes"}
+        elif done.returncode:
+            found[contender] = {"error": done.stderr[-1000:]}
+        else:
+            found[contender] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -196,16 +230,15 @@ def _save(options: argparse.Namespace, found: dict[str, Any]) -> None:
     record = {
         "what": "gpu", "date": datetime.now(UTC).date().isoformat(), "machine": where | {"card": name},
         "versions": versions(Path(sys.executable)), "toy": options.toy, "layout": options.layout,
-        "xla_flags": os.environ.get("XLA_FLAGS", ""), "command_buffers": options.command_buffers,
+        "minutes": options.minutes, "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "command_buffers": options.command_buffers,
         "parts": found,
     }  # fmt: skip
     toy = "-toy" if options.toy else ""
     target = options.out or RESULTS / f"{record['date']}-{name}-gpu{toy}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
-    failed = [part for part, each in found.items() if "error" in each]
-    print(f"kept in {target.name}" + (f"; FAILED: {', '.join(failed)}" if failed else ""))
-    sys.exit(bool(failed))
+    print(f"kept in {target.name}", flush=True)
 
 
 if __name__ == "__main__":
