@@ -219,7 +219,8 @@ class Functions:
         if together == B:
             return of_some(parts)
         groups = jax.tree.map(lambda leaf: leaf.reshape(-1, together, *leaf.shape[1:]), parts)
-        return jax.lax.map(of_some, groups).reshape(B, -1)
+        found: Array = jax.lax.map(of_some, groups)
+        return found.reshape(B, -1)
 
     @property
     def _attend(self) -> Attention:
