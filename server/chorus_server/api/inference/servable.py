@@ -99,8 +99,8 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
         problem = target_too_long(str(tokens), longest_label, "<extra_id_0> and " if start else "")
         message = f"Label {place} {problem}: shorten it, or the operator raises score_buckets."
         found.append(Fault(f"labels.{place}", message, "score_buckets"))
-    elif labels and (many := services.limits().too_many_targets(tuple(first_with))):
-        message = f"The labels {many}, or the operator raises score_buckets."
+    elif labels and (together := services.limits().too_many_targets(tuple(first_with))):
+        message = f"The labels {together}, or the operator raises score_buckets."
         found.append(Fault("labels", message, "score_buckets"))
     most = services.settings.max_labels
     if len(labels) > most:
