@@ -114,6 +114,7 @@ class Recipe(DocumentModel):
     )
     special_tokens: bool = Field(
         False,
+        exclude_if=lambda asked: not asked,  # checkpoints of before it are of recipes without it
         description="`<extra_id_0>` and so on in the template, texts and targets are sentinels; the version "
         "then has the setting `special_tokens`.",
     )
