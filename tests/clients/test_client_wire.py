@@ -36,6 +36,7 @@ CHECKED_IN = ROOT / "docs" / "openapi.json"
 ANSWERS: dict[str, type[BaseModel]] = {
     "Usage": Usage,
     "Logprobs": types.TokenLogprobs,
+    "TopLogprob": types.TopLogprob,
     "Choice": types.Choice,
     "GenerateResult": types.Generation,
     "GenerateAnswer": types.GenerateResponse,

@@ -21,13 +21,14 @@ from tests.places import FIXTURES
 
 GOLDEN: dict[str, Any] = json.loads((FIXTURES / "parity" / "t5x_beams.json").read_text())
 EOS, LIMIT = GOLDEN["eos"], GOLDEN["limit"]
-_advance = jax.jit(advance, static_argnums=4)
+_advance = jax.jit(advance, static_argnums=6)
 Found = list[tuple[tuple[int, ...], float]]
 
 
 def _search(logits: Any, width: int, alpha: float) -> Found:
     """Finished hypotheses of one search in slots 0 to width - 1, best first."""
     log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32) / 8)
+    nothing = jnp.zeros((width, 1))
     place = np.arange(width, dtype=np.int32)
     slots = initial_slots(width)
     slots = replace(
@@ -48,7 +49,8 @@ def _search(logits: Any, width: int, alpha: float) -> Found:
     tokens, running = jnp.zeros(width, jnp.int32), np.ones(width, np.bool_)
     for position in range(LIMIT):
         slots = replace(slots, positions=np.full(width, position, np.int32))
-        step = _advance(log_probs[position][tokens], slots, beams, running, EOS)
+        rows = log_probs[position][tokens]
+        step = _advance(rows, rows, (nothing, nothing), slots, beams, running, EOS)
         beams, tokens = step.beams, step.tokens
         if bool(step.over[0]):
             break
@@ -72,9 +74,15 @@ def test_the_penalised_search_is_t5xs(case: int) -> None:
 
 
 def test_golden_penalties() -> None:
-    """`((5 + n) / 6) ** alpha`: 2 to the 0.6 at seven tokens, 3 to the 0.6 at thirteen."""
-    got = penalty(jnp.array([1, 7, 13, 7]), jnp.array([0.6, 0.6, 0.6, 1.0]))
-    np.testing.assert_allclose(got, [1.0, 1.5157166, 1.9331820, 2.0], rtol=1e-6)
+    """`((5 + n) / 6) ** alpha`: 2 to the 0.6 at seven tokens, 3 to the 0.6 at thirteen. Hugging Face's: 9 to
+    the 0.5."""
+    own: Any = {
+        "length_penalty": np.array([0.6, 0.6, 0.6, 1.0, 0.5], np.float32),
+        "length_penalty_rule": np.array([0, 0, 0, 0, 1], np.int32),
+    }
+    slots = replace(initial_slots(5), settings=initial_slots(5).settings | own)
+    got = penalty(jnp.array([1, 7, 13, 7, 9]), slots)
+    np.testing.assert_allclose(got, [1.0, 1.5157166, 1.9331820, 2.0, 3.0], rtol=1e-6)
 
 
 def test_control_another_alpha_is_caught() -> None:

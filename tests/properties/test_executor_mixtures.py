@@ -68,6 +68,20 @@ def _values() -> MemoryPrompts:
     return MemoryPrompts(values)
 
 
+def _changes(index: int) -> dict[str, Any]:
+    """Settings that change logits or tell of the likeliest ids; three rows in four have none."""
+    if index % 4 != 1:
+        return {"top_logprobs": 5} if index % 8 == 3 else {}
+    return {
+        "repetition_penalty": (1.0, 1.3, 0.8)[index % 3],
+        "frequency_penalty": (0.0, 0.7)[index % 2],
+        "presence_penalty": (-0.5, 0.0, 0.4, 0.0)[index // 4 % 4],
+        "no_repeat_ngram_size": (0, 1, 2, 3)[index // 8 % 4],
+        "logit_bias": ((), ((2 + index % 150, 6.0), (160, -4.0)))[index // 16 % 2],
+        "top_logprobs": (0, 20)[index // 4 % 2],
+    }
+
+
 def _pool(count: int) -> list[Case]:
     random = np.random.default_rng(1)
     cases = []
@@ -85,23 +99,26 @@ def _pool(count: int) -> list[Case]:
             top_k=[0, 0, 0, 7, 20][index % 5],
             top_p=[1.0, 1.0, 0.8][index % 3],
             seed=index // 8,
+            **_changes(index),
         )
         cases.append(Case(parts, sampling, targets=targets))
     return cases
 
 
 def _grouped_pool(count: int) -> list[Case]:
-    """Searches of 2, 4 and 8 beams and groups of samples."""
+    """Searches of 2, 4, 7 and 10 beams and groups of samples."""
     cases = []
     for index, case in enumerate(_pool(count)):
-        width = (2, 4, 8)[index % 3]
-        samples = index % 4 == 3
+        width = (2, 4, 7, 10)[index % 4]
+        samples = index % 5 == 3
         settings = Sampling(
             case.sampling.max_new_tokens,
             num_beams=1 if samples else width,
             temperature=1.0 if samples else 0.0,
             length_penalty=(0.0, 0.6, 1.5)[index % 3],
+            length_penalty_rule=("t5x", "huggingface")[index // 3 % 2],
             seed=index,
+            **_changes(index // 2),
         )
         cases.append(Case(case.parts, settings, width))
     return cases
@@ -113,6 +130,7 @@ class _Running:
     slots: tuple[int, ...]
     tokens: dict[int, list[int]]
     log_probs: dict[int, list[float]]
+    top: dict[int, list[Any]]
     failed: dict[int, bool] = field(default_factory=dict)
     beams: BeamsDone | None = None
     left: set[int] = field(default_factory=set)
@@ -122,16 +140,28 @@ class _Running:
         if self.beams is not None:
             return (
                 self.beams.failed,
-                tuple((b.tokens, np.float32(b.score).tobytes(), b.ended) for b in self.beams.beams),
+                tuple(
+                    (
+                        b.tokens,
+                        np.array([b.score, *b.log_probabilities], np.float32).tobytes(),
+                        b.ended,
+                        b.top,
+                    )
+                    for b in self.beams.beams
+                ),
             )
         return tuple(
             (
                 tuple(self.tokens[s]),
-                np.array(self.log_probs[s], np.float32).tobytes(),
+                np.array([*self.log_probs[s], *_values_of(self.top[s])], np.float32).tobytes(),
                 self.failed.get(s, False),
             )
             for s in self.slots
         )
+
+
+def _values_of(top: list[Any]) -> list[float]:
+    return [float(each) for place in top for pair in place for each in pair]
 
 
 class Mixer:
@@ -163,8 +193,8 @@ class Mixer:
             self.free -= set(slots)
             inputs[row] = row_ids
             admissions.append(Admission(row, self.block, slots, self.pool[case].sampling))
-            empty: Any = {slot: [] for slot in slots}
-            self.running.append(_Running(case, slots, empty, {s: [] for s in slots}, left=set(slots)))
+            tokens, log_probs, top = ({slot: list[Any]() for slot in slots} for _ in range(3))
+            self.running.append(_Running(case, slots, tokens, log_probs, top, left=set(slots)))
         self.step += 1
         plan = PrefillPlan(self.step, bucket, tuple(inputs), tuple(admissions))
         result = self.executor.collect(self.executor.dispatch(plan))
@@ -188,6 +218,7 @@ class Mixer:
                 if slot in by_slot:
                     running.tokens[slot] += by_slot[slot].tokens
                     running.log_probs[slot] += by_slot[slot].log_probabilities
+                    running.top[slot] += by_slot[slot].top
                     running.failed[slot] = by_slot[slot].failed
                     if by_slot[slot].done:
                         running.left.discard(slot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from chorus.cli import grants
-from chorus.cli.inference import priority_option
+from chorus.cli.inference import priority_option, special_tokens_option
 from chorus.cli.output import clean, print_error, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.cli.values import collect_inputs
@@ -94,6 +94,7 @@ def delete(session: Session, name: str, yes: bool) -> None:
     "--label", "labels", multiple=True, help="A label to choose from; repeat. [default: the members' own]"
 )
 @click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long.")
+@special_tokens_option
 @priority_option
 @with_session
 def vote(
@@ -104,6 +105,7 @@ def vote(
     fields: tuple[str, ...],
     labels: tuple[str, ...],
     truncate: bool | None,
+    special_tokens: bool | None,
     priority: Priority | None,
 ) -> None:
     """Ask a stored ENSEMBLE, or the prompts given with --task, about each TEXT."""
@@ -119,6 +121,7 @@ def vote(
             weights=_weights(weights),
             labels=list(labels) or None,
             truncate=truncate,
+            special_tokens=special_tokens,
             priority=priority,
         )
     _tell_votes(session, answer)

@@ -23,6 +23,26 @@ priority_option = click.option(
 )
 
 
+special_tokens_option = click.option(
+    "--special-tokens", is_flag=True, default=None, help="Make sentinels of <extra_id_0> and so on."
+)
+
+
+def _biases(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float] | None:
+    biases = {}
+    for value in values:
+        id, equals, bias = value.partition("=")
+        try:
+            biases[id] = float(bias)
+        except ValueError:
+            equals = ""
+        if not equals or not id.isdecimal():
+            raise click.BadParameter(f"{value!r} is not a token id and a bias, such as 1234=-5.")
+    return biases or None
+
+
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each setting of generation. Settings that are not given are left to the task."""
     options = (
@@ -38,12 +58,42 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Sample among the likeliest tokens with this probability in all; 1 is off.",
         ),
         click.option("--seed", type=int, help="The same seed and input give the same text."),
-        click.option("--num-beams", type=int, help="Beams of a beam search: 1, 2, 4 or 8."),
-        click.option("--length-penalty", type=float, help="T5X's alpha."),
+        click.option("--num-beams", type=int, help="Beams of a beam search: 1 to 10."),
+        click.option("--length-penalty", type=float, help="The exponent of its rule."),
+        click.option(
+            "--length-penalty-rule",
+            type=click.Choice(["t5x", "huggingface"]),
+            help="How beams of different lengths are compared.",
+        ),
+        click.option(
+            "--repetition-penalty", type=float, help="Makes generated tokens less likely; 1 is off."
+        ),
+        click.option(
+            "--frequency-penalty", type=float, help="Subtracted from a logit for each time; 0 is off."
+        ),
+        click.option(
+            "--presence-penalty", type=float, help="Subtracted from a generated token's logit; 0 is off."
+        ),
+        click.option(
+            "--no-repeat-ngram-size",
+            type=int,
+            help="No sequence of this many tokens is generated twice; 0 is off.",
+        ),
+        click.option(
+            "--logit-bias",
+            multiple=True,
+            metavar="ID=BIAS",
+            callback=_biases,
+            help="Added to the logit of a token id; repeat.",
+        ),
+        click.option(
+            "--top-logprobs", type=int, help="Show this many likeliest tokens at each place, with --json."
+        ),
         click.option("--stop", multiple=True, help="Text that ends the generation; repeat."),
         click.option("-n", "n", type=int, help="Sequences for each text."),
         click.option("--logprobs", is_flag=True, default=None, help="Show each token's log probability."),
         click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long."),
+        special_tokens_option,
         click.option("--deadline-seconds", type=float, help="Give up after this many seconds."),
         priority_option,
     )
@@ -124,6 +174,7 @@ def generate(
     "--label", "labels", multiple=True, help="A label to choose from; repeat. [default: the task's own]"
 )
 @click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long.")
+@special_tokens_option
 @priority_option
 @with_session
 def classify(
@@ -132,13 +183,19 @@ def classify(
     fields: tuple[str, ...],
     labels: tuple[str, ...],
     truncate: bool | None,
+    special_tokens: bool | None,
     priority: Priority | None,
 ) -> None:
     """Rank the labels of TASK for each TEXT. If TEXT is `-`, lines are read from standard input."""
     inputs = collect_inputs(words[1:], fields)
     with session.client() as client:
         answer = client.classify(
-            words[0], inputs=inputs, labels=list(labels) or None, truncate=truncate, priority=priority
+            words[0],
+            inputs=inputs,
+            labels=list(labels) or None,
+            truncate=truncate,
+            special_tokens=special_tokens,
+            priority=priority,
         )
     if not session.as_json:
         for item in answer.results:

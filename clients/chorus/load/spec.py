@@ -13,7 +13,7 @@ Arrivals = Literal["open", "closed"]
 Mix = Literal["uniform", "zipf"]
 Route = Literal["generate", "stream", "classify"]
 
-CLASSIFY_SETTINGS = frozenset({"labels", "truncate", "deadline_seconds", "priority"})
+CLASSIFY_SETTINGS = frozenset({"labels", "truncate", "special_tokens", "deadline_seconds", "priority"})
 MAX_DURATION_SECONDS = 3600.0
 MAX_REQUESTS = 1_000_000
 MAX_RATE_PER_SECOND = 100_000.0

@@ -26,8 +26,14 @@ class Sampling(TypedDict, total=False):
         top_k: 0 switches it off.
         top_p: 1 switches it off.
         seed: the same seed and input give the same text.
-        num_beams: 1, 2, 4 or 8.
-        length_penalty: T5X's alpha.
+        num_beams: 1 to 10.
+        length_penalty: the exponent of its rule.
+        length_penalty_rule: `t5x` or `huggingface`.
+        repetition_penalty: 1 switches it off.
+        frequency_penalty, presence_penalty: 0 switches them off.
+        no_repeat_ngram_size: 0 switches it off.
+        logit_bias: a bias for each of at most 64 token ids.
+        top_logprobs: how many of the likeliest tokens to tell at each place; 0 switches it off.
         stop: texts that end the generation.
         n: how many sequences to return.
     """
@@ -40,6 +46,13 @@ class Sampling(TypedDict, total=False):
     seed: int
     num_beams: int
     length_penalty: float
+    length_penalty_rule: Literal["t5x", "huggingface"]
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    no_repeat_ngram_size: int
+    logit_bias: Mapping[int, float] | Mapping[str, float]
+    top_logprobs: int
     stop: str | Sequence[str]
     n: int
 
@@ -50,12 +63,14 @@ class Settings(Sampling, total=False):
     Attributes:
         logprobs: return each token's log probability.
         truncate: cut a text that is too long instead of refusing it.
+        special_tokens: make sentinels of `<extra_id_0>` and so on.
         deadline_seconds: give up after this many seconds.
         priority: `batch` lets the tenant's other requests go first.
     """
 
     logprobs: bool
     truncate: bool
+    special_tokens: bool
     deadline_seconds: float
     priority: Priority
 
@@ -67,6 +82,7 @@ class GenerateItem(Sampling, total=False):
     input: Required[Input]
     logprobs: bool
     truncate: bool
+    special_tokens: bool
 
 
 def one_or_many(input: Input | None, inputs: Sequence[Input] | None) -> dict[str, Any]:
@@ -170,6 +186,7 @@ def classify(
     inputs: Sequence[Input] | None = None,
     labels: Sequence[str] | None = None,
     truncate: bool | None = None,
+    special_tokens: bool | None = None,
     deadline_seconds: float | None = None,
     priority: Priority | None = None,
 ) -> Call[ClassifyResponse]:
@@ -181,6 +198,7 @@ def classify(
         inputs: a list of inputs.
         labels: the labels to choose from; by default the version's own.
         truncate: cut a text that is too long instead of refusing it.
+        special_tokens: make sentinels of `<extra_id_0>` and so on.
         deadline_seconds: give up after this many seconds.
         priority: `batch` lets the tenant's other requests go first.
 
@@ -190,6 +208,7 @@ def classify(
     optional = {
         "labels": None if labels is None else list(labels),
         "truncate": truncate,
+        "special_tokens": special_tokens,
         "deadline_seconds": deadline_seconds,
         "priority": priority,
     }
@@ -208,6 +227,7 @@ def ensemble(
     labels: Sequence[str] | None = None,
     max_new_tokens: int | None = None,
     truncate: bool | None = None,
+    special_tokens: bool | None = None,
     deadline_seconds: float | None = None,
     priority: Priority | None = None,
 ) -> Call[EnsembleResponse]:
@@ -223,6 +243,7 @@ def ensemble(
         labels: labels to choose from, in place of the members' own.
         max_new_tokens: for members that answer with free text.
         truncate: cut a text that is too long instead of refusing it.
+        special_tokens: make sentinels of `<extra_id_0>` and so on.
         deadline_seconds: give up after this many seconds.
         priority: `batch` lets the tenant's other requests go first.
 
@@ -238,6 +259,7 @@ def ensemble(
         "labels": None if labels is None else list(labels),
         "max_new_tokens": max_new_tokens,
         "truncate": truncate,
+        "special_tokens": special_tokens,
         "deadline_seconds": deadline_seconds,
         "priority": priority,
     }

@@ -14,6 +14,7 @@ from chorus.types.inference import (
     Generation,
     MemberVote,
     TokenLogprobs,
+    TopLogprob,
 )
 from chorus.types.prompts import (
     Aliases,
@@ -112,6 +113,7 @@ __all__ = [
     "TenantPage",
     "TokenEvent",
     "TokenLogprobs",
+    "TopLogprob",
     "Usage",
     "UsageReport",
     "UsageSum",

@@ -5,11 +5,24 @@ from __future__ import annotations
 from chorus.types.base import Batch, ErrorDetail, Usage, Wire
 
 
+class TopLogprob(Wire):
+    """One of the likeliest tokens in a place."""
+
+    token: str
+    id: int
+    logprob: float
+
+
 class TokenLogprobs(Wire):
-    """Natural logarithm of each output token's probability under the model's own distribution."""
+    """Natural logarithm of each output token's probability under the model's own distribution.
+
+    Attributes:
+        top_logprobs: for each token, the likeliest in its place; only if `top_logprobs` was requested.
+    """
 
     tokens: list[str]
     token_logprobs: list[float]
+    top_logprobs: list[list[TopLogprob]] | None = None
 
 
 class Choice(Wire):

@@ -29,6 +29,7 @@ from chorus_server.engine.plans import (
     DecodePlan,
     DecodeResult,
     Ladder,
+    Likeliest,
     PrefillPlan,
     PrefillResult,
     RowLoad,
@@ -98,6 +99,16 @@ def log_probability(token: int) -> float:
     return -0.125 if token == EOS else -(token % 10 + 1) / 8
 
 
+def log_probabilities_near(token: int, most: int) -> Likeliest:
+    """The `most` likeliest in a place where `token` was chosen: it and the ids below it, each an eighth
+    less."""
+    return tuple((token - rank, log_probability(token) - rank / 8) for rank in range(most))
+
+
+def _told(tokens: Sequence[int], most: int) -> tuple[Likeliest, ...]:
+    return tuple(log_probabilities_near(token, most) for token in tokens) if most else ()
+
+
 def _target_score(total: int, target: Sequence[int]) -> float:
     return -((total + sum(target)) % 1000) / 100
 
@@ -114,6 +125,7 @@ def _tokens(total: int, place: int, seed: int, sampling: Sampling, vocab_size: i
 @dataclass(slots=True)
 class _Slot:
     tokens: tuple[int, ...]
+    top: int
     at: int = 0
     failed: bool = False
 
@@ -303,17 +315,19 @@ class FakeExecutor:
         ]
         if sampling.num_beams == 1:
             for slot, tokens in zip(admission.slots, hypotheses, strict=True):
-                block.slots[slot] = _Slot(tokens)
+                block.slots[slot] = _Slot(tokens, sampling.top_logprobs)
             return
         if sampling.num_beams != len(admission.slots):
             raise PlanError(f"{sampling.num_beams} beams were given {len(admission.slots)} slots")
         beams = tuple(
-            Beam(
-                tuple(token for token in tokens if token != EOS), -place - (total % 7) / 8, tokens[-1] == EOS
-            )
+            self._beam(tokens, -place - (total % 7) / 8, sampling.top_logprobs)
             for place, tokens in enumerate(hypotheses)
         )
         block.beams[admission.slots[0]] = _Beams(beams, admission.slots, max(len(h) for h in hypotheses))
+
+    def _beam(self, tokens: tuple[int, ...], score: float, top: int) -> Beam:
+        text = tuple(token for token in tokens if token != EOS)
+        return Beam(text, score, tokens[-1] == EOS, tuple(map(log_probability, text)), _told(text, top))
 
     def _decode(self, plan: DecodePlan) -> DecodeResult:
         block = self._blocks[plan.block]
@@ -327,7 +341,9 @@ class FakeExecutor:
             tokens = slot.tokens[slot.at : slot.at + plan.tokens]
             slot.at += len(tokens)
             done = slot.at >= len(slot.tokens)
-            slots.append(SlotTokens(index, tokens, tuple(map(log_probability, tokens)), done))
+            log_probabilities = tuple(map(log_probability, tokens))
+            told = _told(tokens, slot.top)
+            slots.append(SlotTokens(index, tokens, log_probabilities, done, top=told))
             if done:
                 del block.slots[index]
         beams = self._search(block, plan.tokens)

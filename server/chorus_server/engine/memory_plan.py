@@ -13,12 +13,14 @@ import jax
 import numpy as np
 
 from chorus_server.engine.plans import Ladder
+from chorus_server.engine.sampling import DEVICE_DTYPES, MAX_LOGIT_BIASES, SETTINGS
 from chorus_server.errors import InvalidInputError
 from chorus_server.model.config import T5Config
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.parameters import is_matrix, parameter_axes, parameter_shapes
 
-_MAX_BEAMS = 8
+_MAX_BEAMS = int(SETTINGS["num_beams"].bounds["le"])
+_MAX_TOP = int(SETTINGS["top_logprobs"].bounds["le"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +159,11 @@ def weight_bytes(
 def _slot_bytes(new_tokens: int) -> int:
     """What a slot has besides keys and values: flags, settings, memory length, beams. Every device has a
     copy."""
-    settings, memory_length, live = 1 + 6 * 4 + 6 * 4, 4, 4 + 4 * new_tokens
+    settings, memory_length = 1 + 4 * 4 + 4 * len(DEVICE_DTYPES) + 8 * MAX_LOGIT_BIASES, 4
+    live = 4 + 3 * 4 * new_tokens
     members, scores, lengths, ended = 4 * _MAX_BEAMS, 4 * _MAX_BEAMS, 4 * _MAX_BEAMS, _MAX_BEAMS
-    sequences = 4 * _MAX_BEAMS * new_tokens
-    return settings + memory_length + live + members + scores + lengths + ended + sequences
+    sequences, likeliest = 3 * 4 * _MAX_BEAMS * new_tokens, 8 * _MAX_TOP * new_tokens
+    return settings + memory_length + live + members + scores + lengths + ended + sequences + likeliest
 
 
 def _activations(config: T5Config, T: int, B: int, L: int, size: int, model: int) -> int:

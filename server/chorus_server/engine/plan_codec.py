@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chorus_server.engine.plans import Admission, DecodePlan, PrefillPlan, RowLoad, ScorePlan, StepPlan
-from chorus_server.engine.sampling import DEVICE_DTYPES, Sampling
+from chorus_server.engine.sampling import DEVICE_SETTINGS, Sampling
 from chorus_server.errors import InvalidInputError
 from chorus_server.strict_json import parse_strictly
 
@@ -23,7 +23,7 @@ def encode_plan(plan: StepPlan) -> str:
     """One line of JSON."""
     fields = asdict(plan)
     for admission in fields.get("admissions", ()):
-        admission["sampling"] = {name: admission["sampling"][name] for name in DEVICE_DTYPES}
+        admission["sampling"] = {name: admission["sampling"][name] for name in DEVICE_SETTINGS}
     return json.dumps({"kind": _KINDS[type(plan)], **fields}, separators=(",", ":"), allow_nan=False)
 
 
@@ -63,7 +63,7 @@ def _loads(fields: dict[str, Any]) -> tuple[RowLoad, ...]:
 
 
 def _admission(fields: dict[str, Any]) -> Admission:
-    sampling = Sampling(**fields["sampling"])
+    sampling = Sampling(**_plain(fields["sampling"]))
     return Admission(fields["row"], fields["block"], tuple(fields["slots"]), sampling)
 
 

@@ -194,6 +194,11 @@ class ScoreResult:
     log_probabilities: tuple[tuple[float, ...], ...]
 
 
+Likeliest = tuple[tuple[int, float], ...]
+"""The likeliest ids in one place with their log probabilities under the unmodified distribution, likeliest
+first."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotTokens:
     """What one slot of a plain or sampled group did in a decode step.
@@ -201,6 +206,7 @@ class SlotTokens:
     Attributes:
         tokens: new tokens, including `</s>` if it was chosen.
         log_probabilities: one for each of those tokens.
+        top: for each of those tokens, what was likeliest in its place; empty if the slot did not ask.
         done: whether the slot is inactive after this step, because of `</s>` or its `max_new_tokens`.
         failed: whether its logits were not finite; `done` is then true.
     """
@@ -210,15 +216,19 @@ class SlotTokens:
     log_probabilities: tuple[float, ...]
     done: bool
     failed: bool = False
+    top: tuple[Likeliest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """One finished hypothesis: tokens without `</s>`, its penalised score, and whether `</s>` ended it."""
+    """One finished hypothesis: tokens without `</s>`, its penalised score, and whether `</s>` ended it;
+    `log_probabilities` and `top` as in `SlotTokens`."""
 
     tokens: tuple[int, ...]
     score: float
     ended: bool
+    log_probabilities: tuple[float, ...] = ()
+    top: tuple[Likeliest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

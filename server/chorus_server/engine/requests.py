@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from chorus_server.engine.plans import Likeliest
 from chorus_server.engine.sampling import Sampling
 from chorus_server.errors import ChorusError
 
@@ -104,15 +105,17 @@ class SequenceOutput:
     Attributes:
         tokens: without `</s>`.
         log_probabilities: natural logarithms for each token in `tokens`, under the unmodified distribution;
-            empty for beams.
+            beams too.
         score: sum of the log probabilities, including `</s>`, or the beam's penalised score.
         finish_reason: `stop` (`</s>`), `stop_string` or `length`.
+        top: what was likeliest in the place of each token; empty unless `top_logprobs` asked.
     """
 
     tokens: tuple[int, ...]
     log_probabilities: tuple[float, ...]
     score: float
     finish_reason: str
+    top: tuple[Likeliest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

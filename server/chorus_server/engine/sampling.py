@@ -28,6 +28,9 @@ class UnfitSettingsError(Exception):
         self.names = names
 
 
+LENGTH_PENALTY_RULES = ("t5x", "huggingface")
+MAX_LOGIT_BIASES = 64
+
 Refusal = Callable[[Any, int], str | None]
 """The reason why a search with this many beams cannot have this value, or None."""
 
@@ -40,8 +43,9 @@ class Setting:
         kind: its type.
         description: a sentence for callers.
         bounds: bounds of a value that a caller sends, by Pydantic's names (`ge`, `gt`, `le`).
-        dtype: type of the executor's array; None for a setting that only the host reads.
+        dtype: type of the executor's array, which has one number a row; None for a setting without one.
         with_beams: called if there is more than one beam.
+        choices: the only values of a text; the executor's number is the place of one.
     """
 
     name: str
@@ -51,10 +55,18 @@ class Setting:
     bounds: Mapping[str, float]
     dtype: str | None
     with_beams: Refusal | None
+    choices: tuple[str, ...]
 
     def read(self, value: Any) -> Any:
-        """A value from its JSON form: 2 for 2.0; a list of texts, or a single text."""
+        """A value from its JSON form: 2 for 2.0; a list of texts, or a single text; an object of biases by
+        id."""
+        if isinstance(value, Mapping):
+            return tuple(sorted((int(id), float(bias)) for id, bias in value.items()))
         return (value,) if self.kind is tuple and isinstance(value, str) else self.kind(value)
+
+    def number(self, value: Any) -> Any:
+        """What the executor's array holds for a value."""
+        return self.choices.index(value) if self.choices else value
 
 
 def _setting(
@@ -62,9 +74,16 @@ def _setting(
     description: str | None = None,
     dtype: str | None = None,
     with_beams: Refusal | None = None,
+    choices: tuple[str, ...] = (),
     **bounds: float,
 ) -> Any:
-    declared = {"description": description, "dtype": dtype, "with_beams": with_beams, "bounds": bounds}
+    declared = {
+        "description": description,
+        "dtype": dtype,
+        "with_beams": with_beams,
+        "choices": choices,
+        "bounds": bounds,
+    }
     return field(default=default, metadata=declared)
 
 
@@ -78,8 +97,18 @@ class Sampling:
         top_k: 0 switches it off.
         top_p: 1.0 switches it off.
         seed: the same seed, input and compiled shape give the same tokens, whoever the neighbours are.
-        num_beams: 1 (no beam search), 2, 4 or 8.
-        length_penalty: a finished beam's score is log probability / ((5 + length) / 6) ** length_penalty.
+        num_beams: 1 (no beam search) to 10.
+        length_penalty: exponent of the rule's length, by which a finished beam's log probability is divided.
+        length_penalty_rule: `t5x` divides by ((5 + length) / 6) ** length_penalty, `huggingface` by length **
+            length_penalty; `</s>` counts. `executor/beams.py` says what else differs.
+        repetition_penalty: logits of tokens already generated are divided by it if positive, else multiplied
+            (Keskar et al. 2019, "CTRL", and Hugging Face); 1.0 switches it off.
+        frequency_penalty, presence_penalty: a generated token's logit is lowered by the first times its count
+            and by the second once (OpenAI's formula); 0.0 switches them off.
+        no_repeat_ngram_size: no sequence of so many tokens is generated twice; 0 switches it off.
+        logit_bias: `(id, bias)` pairs in order of ids; each bias is added to the id's logit.
+        top_logprobs: how many of the likeliest tokens are told at each place, under the unmodified
+            distribution.
         n: how many sequences to return; with beams at most `num_beams`, best first.
         stop: texts; generation ends with the first token that completes one of them.
     """
@@ -107,9 +136,51 @@ class Sampling:
         le=1,
     )
     seed: int = _setting(0, "A 32-bit number; random if left out.", "uint32", ge=0, le=4_294_967_295)
-    num_beams: int = _setting(1, "Number of beams of a beam search, which needs temperature 0.", "int32")
+    num_beams: int = _setting(
+        1, "Number of beams of a beam search, which needs temperature 0.", "int32", ge=1, le=10
+    )
     length_penalty: float = _setting(
-        0.6, "Length penalty of a beam search (T5X's alpha).", "float32", ge=0, le=10
+        0.6, "Length penalty of a beam search: the exponent of its rule.", "float32", ge=-10, le=10
+    )
+    length_penalty_rule: str = _setting(
+        "t5x",
+        "`t5x` divides beams' log probabilities by ((5 + length) / 6) ^ length_penalty, `huggingface` by "
+        "length ^ length_penalty.",
+        "int32",
+        choices=LENGTH_PENALTY_RULES,
+    )
+    repetition_penalty: float = _setting(
+        1.0,
+        "Makes generated tokens less likely: divides their positive logits and multiplies the others; 1 is "
+        "off.",
+        "float32",
+        ge=0.01,
+        le=100,
+    )
+    frequency_penalty: float = _setting(
+        0.0,
+        "Subtracted from a token's logit as often as the token was generated; 0 is off.",
+        "float32",
+        ge=-2,
+        le=2,
+    )
+    presence_penalty: float = _setting(
+        0.0,
+        "Subtracted from the logit of every token that was generated; 0 is off.",
+        "float32",
+        ge=-2,
+        le=2,
+    )
+    no_repeat_ngram_size: int = _setting(
+        0, "No sequence of this many tokens is generated twice; 0 is off.", "int32", ge=0, le=10
+    )
+    logit_bias: tuple[tuple[int, float], ...] = _setting(())
+    top_logprobs: int = _setting(
+        0,
+        "Answer with log probabilities, and with those of this many likeliest tokens at each place.",
+        "int32",
+        ge=0,
+        le=20,
     )
     n: int = _setting(
         1,
@@ -148,7 +219,7 @@ class Sampling:
         """The settings that a step plan carries. The executor never reads the host's settings."""
         if _host_values(self) == _HOST_DEFAULTS:
             return self
-        return Sampling(**dict(zip(DEVICE_DTYPES, device_values(self), strict=True)))
+        return Sampling(**{name: getattr(self, name) for name in DEVICE_SETTINGS})
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -162,12 +233,21 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
 DEVICE_DTYPES: Mapping[str, str] = MappingProxyType(
     {name: each.dtype for name, each in SETTINGS.items() if each.dtype is not None}
 )
-"""The settings that the executor reads, by name, in order."""
+"""The settings of which the executor reads one number a row, by name, in order."""
 
-device_values: Callable[[Sampling], tuple[Any, ...]] = attrgetter(*DEVICE_DTYPES)
-"""Their default values, in order."""
+DEVICE_SETTINGS = (*DEVICE_DTYPES, "logit_bias")
+"""Every setting that the executor reads."""
 
-_HOST_ONLY = [name for name in SETTINGS if name not in DEVICE_DTYPES]
+_numbers = attrgetter(*DEVICE_DTYPES)
+
+
+def device_values(sampling: Sampling) -> tuple[Any, ...]:
+    """The numbers of `DEVICE_DTYPES`, in order."""
+    named = zip(DEVICE_DTYPES, _numbers(sampling), strict=True)
+    return tuple(SETTINGS[name].number(value) for name, value in named)
+
+
+_HOST_ONLY = [name for name in SETTINGS if name not in DEVICE_SETTINGS]
 _HOST_DEFAULTS = tuple(SETTINGS[name].default for name in _HOST_ONLY)
 _host_values = attrgetter(*_HOST_ONLY)
 _WITH_BEAMS = {name: each.with_beams for name, each in SETTINGS.items() if each.with_beams is not None}
@@ -194,6 +274,13 @@ def check_together(settings: Mapping[str, Any]) -> None:
         UnfitSettingsError: says which values.
     """
     beams, n = settings.get("num_beams", 1), settings.get("n", 1)
+    if settings.get("length_penalty", 0) < 0 and settings.get("length_penalty_rule", "t5x") == "t5x":
+        raise UnfitSettingsError(
+            "length_penalty is below 0, which only length_penalty_rule huggingface has: set that rule, or a "
+            "penalty from 0 to 10.",
+            "length_penalty",
+            "length_penalty_rule",
+        )
     if beams > 1:
         for name, refusal in _WITH_BEAMS.items():
             message = refusal(settings.get(name, SETTINGS[name].default), beams)

@@ -103,7 +103,7 @@ class ApiServer:
         self.services.feeds._pause = pause
         self.services.feeds.limits = feed_limits or self.services.feeds.limits
         host = HostPromptTier(1 << 20)
-        executor = FakeExecutor(
+        self.executor = executor = FakeExecutor(
             host,
             ladder=ladder,
             vocab_size=vocabulary.size,

@@ -33,13 +33,15 @@ class Letters:
     pad_id, eos_id = 0, 1
     size = 163
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, allow_sentinels: bool = False) -> list[int]:
         return [3 + ord(letter) % 60 for letter in text if not letter.isspace()]
 
-    def encode_start(self, text: bytes, most: int) -> tuple[list[int], bool]:
+    def encode_start(
+        self, text: bytes, most: int, *, allow_sentinels: bool = False
+    ) -> tuple[list[int], bool]:
         return self.encode(text.decode()), True
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, show_sentinels: bool = False) -> str:
         return "".join(chr(97 + (id - 3 - 97 % 60) % 60) for id in ids if 3 <= id < 63)
 
     def sentinel(self, index: int) -> int:

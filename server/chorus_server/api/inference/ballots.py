@@ -62,7 +62,10 @@ async def text_poll(call: Call, items: Sequence[Item]) -> Poll:
         if not isinstance(outcome, FinishedEvent):
             return unexpected(outcome)
         sequence = outcome.sequences[0]
-        return final_text(call.serving.vocabulary, sequence.tokens, stops[id(item)]), sequence.score
+        text = final_text(
+            call.serving.vocabulary, sequence.tokens, stops[id(item)], bool(item.special_tokens)
+        )
+        return text, sequence.score
 
     return Poll([*await in_turns(request, range(len(items)), items)], read)
 

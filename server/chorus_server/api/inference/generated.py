@@ -22,7 +22,8 @@ def generated(
     if not isinstance(outcome, FinishedEvent):
         return unexpected(outcome)
     stop = request.sampling.stop
-    texts = [final_text(vocabulary, sequence.tokens, stop) for sequence in outcome.sequences]
+    shown = bool(item.special_tokens)
+    texts = [final_text(vocabulary, sequence.tokens, stop, shown) for sequence in outcome.sequences]
     first = outcome.sequences[0]
     answer = {
         **item.identity,
@@ -31,9 +32,10 @@ def generated(
         "truncated": item.truncated,
         "usage": item.usage(sum(len(sequence.tokens) for sequence in outcome.sequences)),
     }
-    if request.sampling.n > 1 or item.logprobs:
+    logprobs = item.logprobs or request.sampling.top_logprobs > 0
+    if request.sampling.n > 1 or logprobs:
         answer["choices"] = [
-            _choice(vocabulary, text, sequence, item.logprobs)
+            _choice(vocabulary, text, sequence, logprobs)
             for text, sequence in zip(texts, outcome.sequences, strict=True)
         ]
     return answer
@@ -46,4 +48,9 @@ def _choice(vocabulary: Vocabulary, text: str, sequence: SequenceOutput, logprob
             "tokens": [vocabulary.piece(token) for token in sequence.tokens],
             "token_logprobs": list(sequence.log_probabilities),
         }
+        if sequence.top:
+            choice["logprobs"]["top_logprobs"] = [
+                [{"token": vocabulary.piece(id), "id": id, "logprob": value} for id, value in place]
+                for place in sequence.top
+            ]
     return choice

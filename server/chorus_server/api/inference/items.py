@@ -31,6 +31,8 @@ class Item:
         input_field, task_field: dotted paths of `value` and of the field that named the version.
         truncate: whether to cut a text that is too long.
         logprobs: whether the answer has token log probabilities.
+        special_tokens: whether `<extra_id_N>` is a sentinel; None until the item is prepared, if the version
+            decides.
         settings: the sampling settings that the request gives this item, by name.
         paths: dotted path of each of these settings.
         version: the version that `task` means; filled in, like the next two, when the item is prepared.
@@ -46,6 +48,7 @@ class Item:
     logprobs: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
+    special_tokens: bool | None = None
     version: PromptVersion | None = None
     input: tuple[InputPart, ...] = ()
     truncated: bool = False
@@ -91,7 +94,7 @@ def generate_items(body: GenerateBody) -> list[Item]:
             )
         truncate, logprobs = bool(body.truncate), bool(body.logprobs)
         return [
-            Item(body.task, value, field, "task", truncate, logprobs, settings, paths)
+            Item(body.task, value, field, "task", truncate, logprobs, settings, paths, body.special_tokens)
             for value, field in inputs_of(body)
         ]
     if body.input is not None or body.inputs is not None:
@@ -120,6 +123,7 @@ def _mixed_item(
         bool(item.logprobs if item.logprobs is not None else body.logprobs),
         {**settings, **own},
         {**paths, **own_paths},
+        item.special_tokens if item.special_tokens is not None else body.special_tokens,
     )
 
 
@@ -132,7 +136,11 @@ def _sent(said: GenerationSettings, prefix: str) -> tuple[dict[str, Any], dict[s
 
 def classify_items(body: ClassifyBody) -> list[Item]:
     """The items of a classify body, in order."""
-    return [Item(body.task, value, field, truncate=bool(body.truncate)) for value, field in inputs_of(body)]
+    truncate, special = bool(body.truncate), body.special_tokens
+    return [
+        Item(body.task, value, field, truncate=truncate, special_tokens=special)
+        for value, field in inputs_of(body)
+    ]
 
 
 def inputs_of(body: GenerateBody | ClassifyBody | EnsembleBody) -> Sequence[tuple[Value, str]]:

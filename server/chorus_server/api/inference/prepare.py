@@ -12,10 +12,11 @@ from chorus_server.engine.requests import PromptHandle
 from chorus_server.errors import InputTooLongError, InvalidInputError
 from chorus_server.model.utf8 import characters
 from chorus_server.model.vocabulary import Vocabulary
-from chorus_server.tuning.document.recipe import SENTINEL_SETTING
+from chorus_server.tuning.data.cutting import Truncation
+from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from prompts_store.errors import StoreError
 from prompts_store.records import PromptVersion
-from prompts_store.tasks.template import render_input
+from prompts_store.tasks.template import parse_template, render_input
 
 MAX_INPUT_CHARACTERS = 1_000_000
 """Most characters of one input; a longer one is refused before it is tokenised."""
@@ -42,6 +43,10 @@ def prepare_item(
         InvalidInputError: the fields do not fit the template.
         InputTooLongError: there are too many characters or tokens; the error gives both numbers.
     """
+    settings = version.manifest.settings if version is not None else {}
+    special = item.special_tokens
+    if special is None:
+        special = settings.get(SPECIAL_TOKENS_SETTING) is True
     text = _render(version, item.value, item.input_field)
     rows = version.manifest.length if version is not None else 0
     room = max_tokens - rows - 1
@@ -51,13 +56,13 @@ def prepare_item(
             field=item.input_field,
         )
     try:
-        ids, whole = vocabulary.encode_start(text, room)
+        ids, whole = vocabulary.encode_start(text, room, allow_sentinels=special)
     except InputTooLongError as error:
         raise InputTooLongError(error.message, field=item.input_field) from None
     truncated = len(ids) > room
     if truncated and not item.truncate:
         if not whole and characters(text) <= _COUNTED_CHARACTERS:
-            ids, whole = vocabulary.encode(text.decode()), True
+            ids, whole = vocabulary.encode(text.decode(), allow_sentinels=special), True
         more, count = "" if whole else "more than ", len(ids)
         raise InputTooLongError(
             input_too_long(
@@ -67,9 +72,37 @@ def prepare_item(
             ),
             field=item.input_field,
         )
+    truncation = Truncation.of(settings) if truncated else None
+    if truncation is not None and version is not None:
+        ids = _cut(item, version, truncation, vocabulary, text, room, special)
     body = (*ids[:room], vocabulary.eos_id)
     prompt = (PromptHandle(version.manifest.digest, rows),) if version is not None else ()
-    return replace(item, version=version, input=(*prompt, body), truncated=truncated)
+    return replace(item, version=version, input=(*prompt, body), truncated=truncated, special_tokens=special)
+
+
+def _cut(
+    item: Item,
+    version: PromptVersion,
+    truncation: Truncation,
+    vocabulary: Vocabulary,
+    text: bytes,
+    room: int,
+    special: bool,
+) -> list[int]:
+    """Ids of a text that is too long, cut as its version says."""
+    template = parse_template(version.manifest.template)
+    fields = {template.fields[0]: item.value} if isinstance(item.value, bytes) else item.value
+    try:
+        ids = truncation.ids(vocabulary, template, text, fields, room, allow_sentinels=special)
+    except InputTooLongError as error:
+        raise InputTooLongError(error.message, field=item.input_field) from None
+    if ids is None:
+        raise InputTooLongError(
+            f"The version cuts only the field {truncation.field}, and without it the text still has more "
+            f"than the {room} tokens that fit: shorten the other fields.",
+            field=item.input_field,
+        )
+    return ids
 
 
 def _render(version: PromptVersion | None, value: Value, field: str) -> bytes:
@@ -112,6 +145,7 @@ def label_targets(
     start: tuple[int, ...] = (),
     *,
     sent: bool = True,
+    special_tokens: bool = False,
 ) -> list[tuple[int, ...]]:
     """Token ids of each label, including `</s>`.
 
@@ -120,6 +154,7 @@ def label_targets(
             version.
         start: tokens that each label begins with; see `answer_start`.
         sent: whether the request sent the labels, so that an error can name one by its position.
+        special_tokens: whether `<extra_id_N>` is a sentinel.
 
     Raises:
         InvalidInputError: a label is empty, too long or the same as another.
@@ -133,7 +168,7 @@ def label_targets(
         return InvalidInputError(message, field=field)
 
     for index, label in enumerate(labels):
-        ids, whole = vocabulary.encode_start(label.encode(), max_tokens)
+        ids, whole = vocabulary.encode_start(label.encode(), max_tokens, allow_sentinels=special_tokens)
         if not ids:
             raise refused(index, "has no tokens", "give it a text")
         target = (*start, *ids, vocabulary.eos_id)

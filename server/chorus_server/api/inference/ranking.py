@@ -34,13 +34,15 @@ async def score_requests(
         raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)
     longest = call.serving.limits.max_target_tokens
     vocabulary = call.serving.vocabulary
-    starts = [answer_start(vocabulary, item.version) for item in items]
+    starts = [(answer_start(vocabulary, item.version), bool(item.special_tokens)) for item in items]
     by_start = {
-        start: tuple(label_targets(vocabulary, labels, longest, field, start, sent=sent))
-        for start in dict.fromkeys(starts)
+        (start, special): tuple(
+            label_targets(vocabulary, labels, longest, field, start, sent=sent, special_tokens=special)
+        )
+        for start, special in dict.fromkeys(starts)
     }
 
-    def request(index: int, item: Item, start: tuple[int, ...]) -> ScoreRequest:
+    def request(index: int, item: Item, start: tuple[tuple[int, ...], bool]) -> ScoreRequest:
         return ScoreRequest(call.origin(index, item), item.input, by_start[start])
 
     return await in_turns(request, range(len(items)), items, starts)

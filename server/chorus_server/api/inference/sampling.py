@@ -14,7 +14,12 @@ from chorus_server.api.inference.prepare import answer_start
 from chorus_server.api.schemas.inference import GenerationSettings
 from chorus_server.engine.sampling import Sampling, UnfitSettingsError, check_together, over_defaults
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.document.recipe import SENTINEL_SETTING
+from chorus_server.tuning.data.cutting import check_truncation
+from chorus_server.tuning.document.recipe import (
+    SENTINEL_SETTING,
+    SPECIAL_TOKENS_SETTING,
+    TRUNCATION_SETTING,
+)
 from chorus_server.validation import validation_error
 
 
@@ -23,6 +28,12 @@ def check_default_settings(settings: Mapping[str, Any], field: str = "settings")
     own = dict(settings)
     if not isinstance(own.pop(SENTINEL_SETTING, False), bool):
         raise InvalidInputError(f"{SENTINEL_SETTING} is true or false.", field=f"{field}.{SENTINEL_SETTING}")
+    if not isinstance(own.pop(SPECIAL_TOKENS_SETTING, False), bool):
+        raise InvalidInputError(
+            f"{SPECIAL_TOKENS_SETTING} is true or false.", field=f"{field}.{SPECIAL_TOKENS_SETTING}"
+        )
+    if TRUNCATION_SETTING in own:
+        check_truncation(own.pop(TRUNCATION_SETTING), f"{field}.{TRUNCATION_SETTING}")
     try:
         parsed = GenerationSettings.model_validate(own)
     except ValidationError as error:
@@ -54,6 +65,7 @@ def sampling_for(call: Call, item: Item, defaults: Mapping[str, Any]) -> Samplin
         new_tokens, room = call.serving.limits.new_tokens_for(settings, item.tokens, usual)
     except UnfitSettingsError as unfit:
         raise _refused(item, unfit) from None
+    _check_ids(settings.get("logit_bias", {}), call.serving.vocabulary.size, item)
     start = len(answer_start(call.serving.vocabulary, item.version))
     most, floor = min(new_tokens + start, room), settings.get("min_new_tokens", 0)
     settings["max_new_tokens"] = most
@@ -61,6 +73,18 @@ def sampling_for(call: Call, item: Item, defaults: Mapping[str, Any]) -> Samplin
     if "seed" not in settings:
         settings["seed"] = secrets.randbits(32)
     return Sampling.of(settings)
+
+
+def _check_ids(bias: Mapping[str, Any], size: int, item: Item) -> None:
+    for id in bias:
+        if int(id) >= size:
+            raise _refused(
+                item,
+                UnfitSettingsError(
+                    f"logit_bias names token {id}, and the vocabulary has ids from 0 to {size - 1}.",
+                    "logit_bias",
+                ),
+            )
 
 
 def _refused(item: Item, unfit: UnfitSettingsError) -> InvalidInputError:

@@ -9,7 +9,12 @@ from typing import Any
 from chorus_server.api.services import Services
 from chorus_server.engine.limits import target_too_long
 from chorus_server.engine.sampling import SETTINGS, UnfitSettingsError
-from chorus_server.tuning.document.recipe import SENTINEL_SETTING
+from chorus_server.tuning.data.cutting import Truncation, misplaced
+from chorus_server.tuning.document.recipe import (
+    SENTINEL_SETTING,
+    SPECIAL_TOKENS_SETTING,
+    TRUNCATION_SETTING,
+)
 from prompts_store.tasks.template import parse_template
 
 
@@ -42,10 +47,19 @@ def faults(
     Raises:
         NotReadyError: the base model is not loaded yet.
     """
-    limits = services.limits()
+    limits, special = services.limits(), settings.get(SPECIAL_TOKENS_SETTING) is True
     text = "".join(literal for literal, _ in parse_template(template).pieces)
-    shortest = rows + len(services.vocabulary().encode(text)) + 1
+    shortest = rows + len(services.vocabulary().encode(text, allow_sentinels=special)) + 1
     found = _of_labels(services, labels, settings)
+    truncation = Truncation.of(settings)
+    if truncation is not None and (problem := misplaced(template, truncation)) is not None:
+        found.append(Fault(f"settings.{TRUNCATION_SETTING}.field", problem))
+    last = max(map(int, settings.get("logit_bias") or {}), default=0)
+    if last >= services.vocabulary().size:
+        problem = (
+            f"There is no token {last}: the vocabulary has ids from 0 to {services.vocabulary().size - 1}."
+        )
+        found.append(Fault("settings.logit_bias", problem))
     if shortest > limits.max_input_tokens:
         message = (
             f"The template alone makes an input of {shortest} tokens, and this server takes "
@@ -63,11 +77,12 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
         message = "One label leaves no choice: send two or more, or none for free text."
         return [Fault("labels", message)]
     vocabulary, longest_label = services.vocabulary(), services.limits().max_target_tokens
+    special = settings.get(SPECIAL_TOKENS_SETTING) is True
     found: list[Fault] = []
     first_with: dict[tuple[int, ...], int] = {}
     longest, place = 0, 0
     for index, label in enumerate(labels):
-        ids = tuple(vocabulary.encode(label))
+        ids = tuple(vocabulary.encode(label, allow_sentinels=special))
         if not ids:
             message = "The label has no tokens in the model's vocabulary: give it a text."
             found.append(Fault(f"labels.{index}", message))

@@ -59,7 +59,8 @@ class GenerationStream(EventResponse):
             await self._send_error(index, handle, emit)
             return
         vocabulary, request = self._call.serving.vocabulary, self._requests[index]
-        streams = [TextStream(vocabulary, request.sampling.stop) for _ in range(request.sampling.n)]
+        stop, shown = request.sampling.stop, bool(self._items[index].special_tokens)
+        streams = [TextStream(vocabulary, stop, shown) for _ in range(request.sampling.n)]
         async for step in handle:
             if isinstance(step, TokensEvent):
                 text = streams[step.index].push(step.tokens)

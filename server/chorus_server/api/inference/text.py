@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from chorus_server.model.vocabulary import StreamDecoder, Vocabulary
 
 
-def final_text(vocabulary: Vocabulary, tokens: Sequence[int], stop: Sequence[str]) -> str:
+def final_text(
+    vocabulary: Vocabulary, tokens: Sequence[int], stop: Sequence[str], show_sentinels: bool = False
+) -> str:
     """The answer's text, cut before the first stop string."""
-    return cut_at_stop(vocabulary.decode(list(tokens)), stop)
+    return cut_at_stop(vocabulary.decode(list(tokens), show_sentinels=show_sentinels), stop)
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
@@ -25,9 +27,10 @@ class TextStream:
     A piece that may be the beginning of a stop string is held back until later tokens decide.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str]) -> None:
+    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str], show_sentinels: bool = False) -> None:
         self._vocabulary = vocabulary
-        self._decoder = StreamDecoder(vocabulary)
+        self._show_sentinels = show_sentinels
+        self._decoder = StreamDecoder(vocabulary, show_sentinels)
         self._stop = stop
         self._seen = ""
         self._sent = 0
@@ -39,7 +42,7 @@ class TextStream:
 
     def finish(self, tokens: Sequence[int]) -> str:
         """The rest of the text, given all tokens of the sequence."""
-        self._seen = final_text(self._vocabulary, tokens, self._stop)
+        self._seen = final_text(self._vocabulary, tokens, self._stop, self._show_sentinels)
         return self._advance(len(self._seen))
 
     def _advance(self, end: int) -> str:

@@ -64,7 +64,16 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
             paths = dict.fromkeys(settings, "max_new_tokens")
             pairs = [
                 (
-                    Item(None, value, field, named_by, bool(body.truncate), settings=settings, paths=paths),
+                    Item(
+                        None,
+                        value,
+                        field,
+                        named_by,
+                        bool(body.truncate),
+                        settings=settings,
+                        paths=paths,
+                        special_tokens=body.special_tokens,
+                    ),
                     version,
                 )
                 for value, field in inputs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
+
+from chorus_server.engine.sampling import MAX_LOGIT_BIASES
 
 MAX_REFERENCE_CHARACTERS = 256
 
@@ -114,14 +117,30 @@ Stop = Annotated[
 ]
 
 
-def _check_beams(value: Any) -> Any:
-    if isinstance(value, bool) or value not in (1, 2, 4, 8) or not isinstance(value, int):
-        raise PydanticCustomError("beams", "num_beams is 1 (no beam search), 2, 4 or 8")
+def _check_logit_bias(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise PydanticCustomError("bias_type", "logit_bias is an object: a bias for each token id")
+    if len(value) > MAX_LOGIT_BIASES:
+        raise PydanticCustomError("bias_count", f"logit_bias takes at most {MAX_LOGIT_BIASES} token ids")
+    if not all(isinstance(id, str) and re.fullmatch(r"0|[1-9][0-9]{0,8}", id) for id in value):
+        raise PydanticCustomError("bias_id", 'The names in logit_bias are token ids from 0, such as "1234"')
+    for bias in value.values():
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise PydanticCustomError("bias_range", "Every bias in logit_bias is a number from -100 to 100")
     return value
 
 
-NumBeams = Annotated[
-    int, BeforeValidator(_check_beams), WithJsonSchema({"type": "integer", "enum": [1, 2, 4, 8]})
+LogitBias = Annotated[
+    Any,
+    BeforeValidator(_check_logit_bias),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "maxProperties": MAX_LOGIT_BIASES,
+            "description": "A bias for each of some token ids, added to the id's logit.",
+        }
+    ),
 ]
 
 Weight = Annotated[float, Field(gt=0, le=1e6, strict=False)]

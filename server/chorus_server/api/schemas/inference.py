@@ -13,7 +13,7 @@ from chorus_server.api.schemas.common import (
     AnswerModel,
     ErrorDetail,
     Input,
-    NumBeams,
+    LogitBias,
     Reference,
     Stop,
     Weight,
@@ -35,6 +35,14 @@ Truncate = Annotated[
     bool | None,
     Field(default=None, description="Cut a text that is too long, and say so, instead of refusing it."),
 ]
+SpecialTokens = Annotated[
+    bool | None,
+    Field(
+        default=None,
+        description="`<extra_id_0>` and so on become sentinels, in templates, inputs, labels and answers. By "
+        "default the version decides, else they are plain text.",
+    ),
+]
 PriorityClass = Annotated[
     Priority,
     Field(
@@ -48,7 +56,11 @@ Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], F
 
 INPUTS = ("input", "inputs")
 
-_JSON_FORMS: Mapping[str, Any] = {"num_beams": NumBeams, "stop": Stop}
+_JSON_FORMS: Mapping[str, Any] = {
+    "stop": Stop,
+    "logit_bias": LogitBias,
+    **{name: Literal[each.choices] for name, each in SETTINGS.items() if each.choices},
+}
 """Settings whose JSON form differs from Python's, or that accept only some values."""
 
 
@@ -73,6 +85,7 @@ class GenerateItem(GenerationSettings):
     input: Input
     logprobs: bool | None = Field(None, description="Answer with the tokens' log probabilities.")
     truncate: Truncate
+    special_tokens: SpecialTokens
 
 
 class GenerateBody(GenerationSettings):
@@ -88,6 +101,7 @@ class GenerateBody(GenerationSettings):
     requests: Items[GenerateItem] | None = Field(None, min_length=1, description="Items of mixed tasks.")
     logprobs: bool | None = Field(None, description="Answer with the tokens' log probabilities.")
     truncate: Truncate
+    special_tokens: SpecialTokens
     stream: bool = Field(False, description="Answer with server-sent events.")
     deadline_seconds: Deadline
     priority: PriorityClass
@@ -105,6 +119,7 @@ class ClassifyBody(RequestModel):
     inputs: Items[Input] | None = Field(None, min_length=1)
     labels: Labels | None = Field(None, description="By default the version's own labels.")
     truncate: Truncate
+    special_tokens: SpecialTokens
     deadline_seconds: Deadline
     priority: PriorityClass
 
@@ -132,6 +147,7 @@ class EnsembleBody(RequestModel):
     )
     max_new_tokens: int | None = Field(None, ge=1)
     truncate: Truncate
+    special_tokens: SpecialTokens
     deadline_seconds: Deadline
     priority: PriorityClass
 
@@ -145,11 +161,22 @@ class Usage(AnswerModel):
     output_tokens: int
 
 
+class TopLogprob(AnswerModel):
+    """One of the likeliest tokens in a place."""
+
+    token: str
+    id: int
+    logprob: float
+
+
 class Logprobs(AnswerModel):
-    """Log probabilities of the chosen tokens under the unmodified distribution; empty for beams."""
+    """Log probabilities of the chosen tokens under the unmodified distribution."""
 
     tokens: list[str]
     token_logprobs: list[float]
+    top_logprobs: list[list[TopLogprob]] | None = Field(
+        None, description="For each token, the likeliest tokens in its place; only if `top_logprobs` asks."
+    )
 
 
 class Choice(AnswerModel):

@@ -18,7 +18,7 @@ from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.document.fields import FieldPaths
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
-from chorus_server.tuning.document.recipe import SENTINEL_SETTING
+from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
 from prompts_store.ensembles.rows import unknown_ensemble
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
@@ -154,7 +154,11 @@ async def _check_servable(services: Services, prompt: PromptDocument, path: Fiel
         rows=prompt.recipe.prompt_length,
         template=prompt.template,
         labels=prompt.labels,
-        settings={**prompt.settings, SENTINEL_SETTING: prompt.recipe.sentinel_before_target},
+        settings={
+            **prompt.settings,
+            SENTINEL_SETTING: prompt.recipe.sentinel_before_target,
+            SPECIAL_TOKENS_SETTING: prompt.recipe.special_tokens,
+        },
     )
     for fault in found:
         name, dot, rest = fault.field.partition(".")

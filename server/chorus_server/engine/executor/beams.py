@@ -3,15 +3,17 @@
 The rules are those of T5X `decoding.beam_search`; the penalty is from Wu et al. 2016, section 7. Each step
 takes the 2 x width best continuations of a search. Those that end in `</s>` compete for the finished set by
 log probability / penalty(tokens, including `</s>`); the best of the others live on. A search is over at its
-token limit, or when its finished set is full and no live beam could still beat the worst in it, even at the
-longest length. `penalty(n) = ((5 + n) / 6) ** alpha`.
+token limit, or when its finished set is full and no live beam could still beat the worst in it.
 
-Two rules depend on alpha. With alpha = 0 (no penalty) the sequences are those of Hugging Face's beam search,
-with any other alpha those of T5X:
+The rules are T5X's, or with `length_penalty_rule` huggingface those of its beam search with
+`early_stopping=False`, whose estimate of what a live beam could reach is lower. Without a penalty (alpha = 0)
+they are Hugging Face's too, because the two estimates are then the same:
 
 =================================== ============================= =======================================
-                                     alpha = 0 (Hugging Face)      otherwise (T5X)
+                                     Hugging Face, or alpha = 0    T5X
 =================================== ============================= =======================================
+`penalty(n)`                         `n ** alpha`                  `((5 + n) / 6) ** alpha`
+a live beam can reach its score at   its length now                the token limit
 `</s>` counts when it ranks among    the `width` best              all 2 x `width`
 unfinished beams at the token limit  compete with finished ones    come after every finished one
 =================================== ============================= =======================================
@@ -27,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from chorus_server.engine.executor.choosing import Normaliser
 from chorus_server.engine.executor.state import MAX_BEAMS, BeamState, SlotState
 
 _CANDIDATES = 2 * MAX_BEAMS
@@ -63,11 +66,18 @@ class _Candidates:
     ended: Array
     lengths: Array
     sequences: Array
+    log_probs: Array
+    paths: Array
 
 
-def penalty(tokens: Array, alpha: Array) -> Array:
-    """T5X's length penalty of `tokens` generated tokens."""
-    return ((5.0 + tokens.astype(jnp.float32)) / 6.0) ** alpha
+def penalty(tokens: Array, slots: SlotState) -> Array:
+    """Each slot's length penalty of `tokens [S, ...]` generated tokens."""
+    alpha, hf = (
+        each.reshape((-1,) + (1,) * (tokens.ndim - 1)) for each in (slots.alpha, slots.as_huggingface)
+    )
+    length = tokens.astype(jnp.float32)
+    base = jnp.where(hf, length, (5.0 + length) / 6.0)
+    return base**alpha
 
 
 def _pick(values: Array, index: Array) -> Array:
@@ -76,7 +86,9 @@ def _pick(values: Array, index: Array) -> Array:
     return jnp.take_along_axis(values, shaped, axis=1)
 
 
-def _candidates(log_probs: Array, slots: SlotState, beams: BeamState, eos_id: int) -> _Candidates:
+def _candidates(
+    log_probs: Array, logits: Array, normal: Normaliser, slots: SlotState, beams: BeamState, eos_id: int
+) -> _Candidates:
     """The top 2 x width continuations over the beams of each search. Ties go to the earlier beam, then to the
     smaller id."""
     S, V = log_probs.shape
@@ -94,15 +106,24 @@ def _candidates(log_probs: Array, slots: SlotState, beams: BeamState, eos_id: in
     ended = tokens == eos_id
     place = lax.broadcasted_iota(jnp.int32, (1, 1, T), 2)
     here = (place == slots.positions[:, None, None]) & ~ended[:, :, None]
-    sequences = jnp.where(here, tokens[:, :, None], beams.live_tokens[parents])
+    own = logits[parents, tokens] - normal[0][parents, 0] - normal[1][parents, 0]
     lengths = slots.positions[:, None] + (~ended).astype(jnp.int32)
-    return _Candidates(top, tokens, parents, ended, lengths, sequences)
+    return _Candidates(
+        top,
+        tokens,
+        parents,
+        ended,
+        lengths,
+        sequences=jnp.where(here, tokens[:, :, None], beams.live_tokens[parents]),
+        log_probs=jnp.where(here, own[:, :, None], beams.live_log_probs[parents]),
+        paths=jnp.where(here, parents[:, :, None], beams.live_paths[parents]),
+    )
 
 
 def _merge_finished(found: _Candidates, counts: Array, slots: SlotState, beams: BeamState) -> BeamState:
     """The finished sets after the candidates marked in `counts [S, C]` have competed for a place."""
     made = (slots.positions + 1)[:, None]
-    scores = jnp.where(counts, found.values / penalty(made, slots.alpha[:, None]), _NOTHING)
+    scores = jnp.where(counts, found.values / penalty(made, slots), _NOTHING)
     top, index = lax.top_k(jnp.concatenate([beams.scores, scores], axis=1), MAX_BEAMS)
     place = lax.broadcasted_iota(jnp.int32, top.shape, 1)
     return replace(
@@ -111,6 +132,8 @@ def _merge_finished(found: _Candidates, counts: Array, slots: SlotState, beams: 
         lengths=_pick(jnp.concatenate([beams.lengths, found.lengths], axis=1), index),
         ended=_pick(jnp.concatenate([beams.ended, found.ended], axis=1), index),
         sequences=_pick(jnp.concatenate([beams.sequences, found.sequences], axis=1), index),
+        log_probs=_pick(jnp.concatenate([beams.log_probs, found.log_probs], axis=1), index),
+        paths=_pick(jnp.concatenate([beams.paths, found.paths], axis=1), index),
     )
 
 
@@ -123,7 +146,7 @@ def _fill_with_live(
     finished = jnp.sum(beams.scores > _NOTHING, axis=1, dtype=jnp.int32)[:, None]
     from_live = wanted[:, None] & (place >= finished) & (place < slots.width[:, None])
     index = jnp.take_along_axis(live, jnp.clip(place - finished, 0, MAX_BEAMS - 1), axis=1)
-    scores = _pick(found.values, index) / penalty(_pick(found.lengths, index), slots.alpha[:, None])
+    scores = _pick(found.values, index) / penalty(_pick(found.lengths, index), slots)
     scores = jnp.where(_pick(found.ended, index), _NOTHING, scores)
     return replace(
         beams,
@@ -131,28 +154,41 @@ def _fill_with_live(
         lengths=jnp.where(from_live, _pick(found.lengths, index), beams.lengths),
         ended=beams.ended & ~from_live,
         sequences=jnp.where(from_live[:, :, None], _pick(found.sequences, index), beams.sequences),
+        log_probs=jnp.where(from_live[:, :, None], _pick(found.log_probs, index), beams.log_probs),
+        paths=jnp.where(from_live[:, :, None], _pick(found.paths, index), beams.paths),
     )
 
 
 def _is_over(beams: BeamState, best_live: Array, slots: SlotState) -> Array:
-    """`[S]` bool: the finished set is full, and no live beam can beat the worst in it at any later length."""
+    """`[S]` bool: the finished set is full, and no live beam can beat the worst in it."""
     place = lax.broadcasted_iota(jnp.int32, beams.scores.shape, 1)
     inside = place < slots.width[:, None]
     worst = jnp.min(jnp.where(inside, beams.scores, jnp.inf), axis=1)
     longest_length = slots.settings["max_new_tokens"] + 1  # T5X counts the start token here
-    longest = penalty(longest_length, slots.alpha)
-    return (worst > _NOTHING) & (worst > best_live / longest)
+    reach = best_live / penalty(jnp.where(slots.as_huggingface, slots.positions + 1, longest_length), slots)
+    beaten = jnp.where(slots.as_huggingface, worst >= reach, worst > reach)
+    return (worst > _NOTHING) & beaten
 
 
-def advance(log_probs: Array, slots: SlotState, beams: BeamState, running: Array, eos_id: int) -> BeamStep:
+def advance(
+    log_probs: Array,
+    logits: Array,
+    normal: Normaliser,
+    slots: SlotState,
+    beams: BeamState,
+    running: Array,
+    eos_id: int,
+) -> BeamStep:
     """Take one step of every search.
 
     Args:
-        log_probs: `[S, V]` f32 for each slot's next token, minus infinity where a token is forbidden.
+        log_probs: `[S, V]` f32 for each slot's next token, as the settings change them; minus infinity where
+            a token is forbidden.
+        logits, normal: `[S, V]` f32 as the model gives them, and what makes log probabilities of them.
         running: `[S]` bool, whether the slot belongs to a search under way; other slots keep their state.
     """
-    found = _candidates(log_probs, slots, beams, eos_id)
-    plain = slots.alpha == 0.0
+    found = _candidates(log_probs, logits, normal, slots, beams, eos_id)
+    plain = slots.as_huggingface | (slots.alpha == 0.0)
     at_limit = slots.positions + 1 >= slots.settings["max_new_tokens"]
     rank = lax.broadcasted_iota(jnp.int32, found.values.shape, 1)
     width = slots.width[:, None]
@@ -169,6 +205,8 @@ def advance(log_probs: Array, slots: SlotState, beams: BeamState, running: Array
         finished,
         live_scores=live_values[leader, own],
         live_tokens=found.sequences[leader, index],
+        live_log_probs=found.log_probs[leader, index],
+        live_paths=found.paths[leader, index],
     )
     kept = jax.tree.map(
         lambda new, old: jnp.where(running.reshape((-1,) + (1,) * (new.ndim - 1)), new, old), moved, beams

@@ -14,12 +14,14 @@ block, so noise for the whole vocabulary is never generated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from chorus_server.engine.executor.penalties import change_logits, changes_logits
+from chorus_server.engine.executor.state import MAX_TOP_LOGPROBS, SettingArrays
 
 _LANES = 128
 
@@ -33,15 +35,19 @@ class TokenRules:
     eos_id: int
 
 
-SettingArrays = Mapping[str, Array]
-"""Each row's settings by the names of `engine.sampling.Sampling`; `[S]`, with the types in
-`DEVICE_DTYPES`."""
+Normaliser = tuple[Array, Array]
 
 
-def log_softmax(logits: Array) -> Array:
-    """Log probabilities `[S, V]` f32 of logits `[S, V]` f32 under the unmodified distribution."""
-    centred = logits - jnp.max(logits, axis=-1, keepdims=True)
-    return centred - jnp.log(jnp.sum(jnp.exp(centred), axis=-1, keepdims=True))
+def normaliser(logits: Array) -> Normaliser:
+    """What has to be subtracted from logits `[S, V]` f32, one after the other, for log probabilities: the
+    largest logit and the logarithm of the sum of the others' exponentials; both `[S, 1]`."""
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    return largest, jnp.log(jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True))
+
+
+def log_probabilities(logits: Array, normal: Normaliser) -> Array:
+    """Log probabilities under the unmodified distribution, of some or all logits `[S, n]`."""
+    return logits - normal[0] - normal[1]
 
 
 def forbid(values: Array, rules: TokenRules, made: Array, min_new_tokens: Array) -> Array:
@@ -153,7 +159,13 @@ def _sample(values: Array, settings: SettingArrays, place: Array, made: Array, a
 
 
 def choose(
-    logits: Array, rules: TokenRules, settings: SettingArrays, place: Array, made: Array, active: Array
+    logits: Array,
+    rules: TokenRules,
+    settings: SettingArrays,
+    place: Array,
+    made: Array,
+    active: Array,
+    history: Array,
 ) -> Array:
     """The next id of each row, `[S]` i32.
 
@@ -161,17 +173,62 @@ def choose(
         logits: `[S, V]` f32.
         place: `[S]` i32, the row's place in its group.
         made: `[S]` i32, how many tokens the row has made.
-        active: `[S]` bool; the costly part runs only if an active row samples.
+        active: `[S]` bool; a costly part runs only if an active row needs it.
+        history: `[S, T]` i32, the tokens that each row has made.
     """
-    allowed = forbid(logits, rules, made, settings["min_new_tokens"])
-    greedy = argmax(allowed)
     sampled = settings["temperature"] > 0
 
-    def mixed(values: Array) -> Array:
+    def mixed(values: Array, greedy: Array) -> Array:
         return jnp.where(sampled, _sample(values, settings, place, made, active), greedy)
 
-    def plain(values: Array) -> Array:
-        return greedy
+    def general(logits: Array) -> Array:
+        allowed = changed_and_allowed(logits, rules, settings, made, active, history)
+        greedy = argmax(allowed)
+        chosen: Array = lax.cond(
+            jnp.any(active & sampled), mixed, lambda values, greedy: greedy, allowed, greedy
+        )
+        return chosen
 
-    chosen: Array = lax.cond(jnp.any(active & sampled), mixed, plain, allowed)
-    return chosen
+    def plain(logits: Array) -> Array:
+        # The same as `general` gives: a maximum has no rounding. It needs no copy of the logits.
+        return argmax(forbid(logits, rules, made, settings["min_new_tokens"]))
+
+    needed = active & (sampled | changes_logits(settings))
+    result: Array = lax.cond(jnp.any(needed), general, plain, logits)
+    return result
+
+
+def changed_and_allowed(
+    values: Array, rules: TokenRules, settings: SettingArrays, made: Array, active: Array, history: Array
+) -> Array:
+    """Logits or log probabilities `[S, V]` as the rows' settings change them, minus infinity where an id may
+    not be chosen."""
+
+    def changed(values: Array) -> Array:
+        return forbid(change_logits(values, settings, history, made), rules, made, settings["min_new_tokens"])
+
+    def unchanged(values: Array) -> Array:
+        return forbid(values, rules, made, settings["min_new_tokens"])
+
+    result: Array = lax.cond(jnp.any(active & changes_logits(settings)), changed, unchanged, values)
+    return result
+
+
+def likeliest(
+    logits: Array, normal: Normaliser, settings: SettingArrays, active: Array
+) -> tuple[Array, Array]:
+    """The K = `MAX_TOP_LOGPROBS` likeliest ids of each row and their log probabilities, `[S, K]`; ties go to
+    the smaller id. Zeros if no active row asks for them."""
+
+    def find(logits: Array) -> tuple[Array, Array]:
+        largest, ids = lax.top_k(logits, MAX_TOP_LOGPROBS)
+        return ids, log_probabilities(largest, normal)
+
+    def skip(logits: Array) -> tuple[Array, Array]:
+        empty = (logits.shape[0], MAX_TOP_LOGPROBS)
+        return jnp.zeros(empty, jnp.int32), jnp.zeros(empty, logits.dtype)
+
+    result: tuple[Array, Array] = lax.cond(
+        jnp.any(active & (settings["top_logprobs"] > 0)), find, skip, logits
+    )
+    return result

@@ -3,7 +3,7 @@ active."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
@@ -11,9 +11,42 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from chorus_server.engine.executor import beams as beam_search
-from chorus_server.engine.executor.choosing import TokenRules, choose, forbid, log_softmax
-from chorus_server.engine.executor.state import BeamState, BlockState, ModelFunctions, SlotState
+from chorus_server.engine.executor.choosing import (
+    Normaliser,
+    TokenRules,
+    changed_and_allowed,
+    choose,
+    likeliest,
+    log_probabilities,
+    normaliser,
+)
+from chorus_server.engine.executor.state import (
+    MAX_TOP_LOGPROBS,
+    BeamState,
+    BlockState,
+    ModelFunctions,
+    SlotState,
+)
 from chorus_server.engine.plans import BlockMode
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Hypotheses:
+    """Fields of `BeamState`, for the host to read once a search is over."""
+
+    scores: Array
+    lengths: Array
+    ended: Array
+    sequences: Array
+    log_probs: Array
+    paths: Array
+    top_ids: Array
+    top_log_probs: Array
+
+    @staticmethod
+    def of(beams: BeamState) -> Hypotheses:
+        return Hypotheses(**{each.name: getattr(beams, each.name) for each in fields(Hypotheses)})
 
 
 @jax.tree_util.register_dataclass
@@ -23,23 +56,28 @@ class DecodeOutput:
 
     Attributes:
         tokens, log_probs: `[S, n]`; only the first `counts` of each row are valid.
+        top_ids, top_log_probs: `[S, n, K]` i32 and f32, the likeliest at each of those places; zeros if no
+            slot asked for them.
+        top: `[S]` i32, how many of the K the slot asked for.
         counts: `[S]` i32.
         started: `[S]` bool, the slot was active when the dispatch began.
         done: `[S]` bool, the slot was active and no longer is.
         failed: `[S]` bool, the slot's logits (or those of a beam of its group) were not finite.
         steps: i32, how many decode steps ran.
-        hypotheses: finished sets of the grouped program (`BeamState` without live beams); None in the plain
-            one.
+        hypotheses: finished sets of the grouped program; None in the plain one.
     """
 
     tokens: Array
     log_probs: Array
+    top_ids: Array
+    top_log_probs: Array
+    top: Array
     counts: Array
     started: Array
     done: Array
     failed: Array
     steps: Array
-    hypotheses: tuple[Array, Array, Array, Array] | None
+    hypotheses: Hypotheses | None
 
 
 def output_struct(S: int, width: int, beams: BeamState, mode: BlockMode) -> DecodeOutput:
@@ -48,16 +86,18 @@ def output_struct(S: int, width: int, beams: BeamState, mode: BlockMode) -> Deco
     def struct(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
-    found = (beams.scores, beams.lengths, beams.ended, beams.sequences)
     return DecodeOutput(
         tokens=struct(jnp.int32, S, width),
         log_probs=struct(jnp.float32, S, width),
+        top_ids=struct(jnp.int32, S, width, MAX_TOP_LOGPROBS),
+        top_log_probs=struct(jnp.float32, S, width, MAX_TOP_LOGPROBS),
+        top=struct(jnp.int32, S),
         counts=struct(jnp.int32, S),
         started=struct(jnp.bool_, S),
         done=struct(jnp.bool_, S),
         failed=struct(jnp.bool_, S),
         steps=struct(jnp.int32),
-        hypotheses=found if mode == "grouped" else None,
+        hypotheses=Hypotheses.of(beams) if mode == "grouped" else None,
     )
 
 
@@ -72,6 +112,8 @@ class _Loop:
     beams: BeamState
     tokens: Array
     log_probs: Array
+    top_ids: Array
+    top_log_probs: Array
     counts: Array
     failed: Array
 
@@ -80,8 +122,21 @@ def _reorder(cache: Any, parents: Array, axis: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.take(leaf, parents, axis=axis, mode="clip"), cache)
 
 
+def _at_place(history: Array, new: Array, place: Array, rows: Array) -> Array:
+    """`history [S, T, ...]` with `new [S, ...]` at each row's own place, in the rows marked."""
+    T = history.shape[1]
+    here = (lax.broadcasted_iota(jnp.int32, history.shape[:2], 1) == place[:, None]) & rows[:, None]
+    return jnp.where(here.reshape((-1, T) + (1,) * (history.ndim - 2)), new[:, None], history)
+
+
 def _beam_step(
-    functions: ModelFunctions, rules: TokenRules, loop: _Loop, logits: Array, healthy: Array, cache: Any
+    functions: ModelFunctions,
+    rules: TokenRules,
+    loop: _Loop,
+    logits: Array,
+    normal: Normaliser,
+    healthy: Array,
+    cache: Any,
 ) -> tuple[Any, BeamState, Array, Array]:
     """(cache, beams, tokens, over) after one step of the searches under way. A block without any skips the
     work."""
@@ -89,8 +144,15 @@ def _beam_step(
     running = slots.active & (slots.width > 1) & healthy
 
     def search(cache: Any) -> tuple[Any, BeamState, Array, Array]:
-        log_probs = forbid(log_softmax(logits), rules, slots.positions, slots.settings["min_new_tokens"])
-        step = beam_search.advance(log_probs, slots, beams, running, rules.eos_id)
+        log_probs = changed_and_allowed(
+            log_probabilities(logits, normal),
+            rules,
+            slots.settings,
+            slots.positions,
+            running,
+            beams.live_tokens,
+        )
+        step = beam_search.advance(log_probs, logits, normal, slots, beams, running, rules.eos_id)
         return _reorder(cache, step.parents, functions.slot_axis), step.beams, step.tokens, step.over
 
     def skip(cache: Any) -> tuple[Any, BeamState, Array, Array]:
@@ -121,23 +183,36 @@ def _one_step(
         slots.leader if mode == "grouped" else None,
     )
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    beams = loop.beams
+    beams, made = loop.beams, slots.positions
     if mode == "grouped":
         # A search fails if any of its beams fails; independent samples fail one by one.
         finite = jnp.where(slots.width > 1, jnp.all(finite[beams.members], axis=1)[slots.leader], finite)
     working = slots.active & finite
     alone = slots.active & (slots.width == 1)
-    chosen = choose(logits, rules, slots.settings, slots.place, slots.positions, alone)
-    picked = jnp.take_along_axis(log_softmax(logits), chosen[:, None], axis=1)[:, 0]
+    chosen = choose(logits, rules, slots.settings, slots.place, made, alone, beams.live_tokens)
+    normal = normaliser(logits)
+    picked = log_probabilities(jnp.take_along_axis(logits, chosen[:, None], axis=1), normal)[:, 0]
+    top = likeliest(logits, normal, slots.settings, working)
     over = chosen == rules.eos_id
     if mode == "grouped":
         is_beam = slots.width > 1
-        cache, beams, beam_tokens, beam_over = _beam_step(functions, rules, loop, logits, finite, cache)
+        cache, beams, beam_tokens, beam_over = _beam_step(
+            functions, rules, loop, logits, normal, finite, cache
+        )
         chosen = jnp.where(is_beam, beam_tokens, chosen)
         over = jnp.where(is_beam, beam_over, over)
-    positions = slots.positions + working.astype(jnp.int32)
+        beams = replace(
+            beams,
+            top_ids=_at_place(beams.top_ids, top[0], made, working & is_beam),
+            top_log_probs=_at_place(beams.top_log_probs, top[1], made, working & is_beam),
+        )
+        working_alone = working & ~is_beam
+    else:
+        working_alone = working
+    beams = replace(beams, live_tokens=_at_place(beams.live_tokens, chosen, made, working_alone))
+    positions = made + working.astype(jnp.int32)
     over = over | (positions >= limit) | ~finite
-    at = (jnp.int32(0), loop.step)
+    at, top_at = (jnp.int32(0), loop.step), (jnp.int32(0), loop.step, jnp.int32(0))
     return _Loop(
         step=loop.step + 1,
         cache=cache,
@@ -150,6 +225,8 @@ def _one_step(
         beams=beams,
         tokens=lax.dynamic_update_slice(loop.tokens, jnp.where(working, chosen, 0)[:, None], at),
         log_probs=lax.dynamic_update_slice(loop.log_probs, jnp.where(working, picked, 0.0)[:, None], at),
+        top_ids=lax.dynamic_update_slice(loop.top_ids, top[0][:, None], top_at),
+        top_log_probs=lax.dynamic_update_slice(loop.top_log_probs, top[1][:, None], top_at),
         counts=loop.counts + working.astype(jnp.int32),
         failed=loop.failed | (slots.active & ~finite),
     )
@@ -183,6 +260,8 @@ def decode(
         beams=state.beams,
         tokens=jnp.zeros((S, width), jnp.int32),
         log_probs=jnp.zeros((S, width), jnp.float32),
+        top_ids=jnp.zeros((S, width, MAX_TOP_LOGPROBS), jnp.int32),
+        top_log_probs=jnp.zeros((S, width, MAX_TOP_LOGPROBS), jnp.float32),
         counts=jnp.zeros((S,), jnp.int32),
         failed=jnp.zeros((S,), jnp.bool_),
     )
@@ -194,15 +273,17 @@ def decode(
         return _one_step(functions, rules, mode, params, state.memory, state.memory_lengths, loop)
 
     last = lax.while_loop(more, body, first)
-    found = last.beams
     output = DecodeOutput(
         tokens=last.tokens,
         log_probs=last.log_probs,
+        top_ids=last.top_ids,
+        top_log_probs=last.top_log_probs,
+        top=slots.settings["top_logprobs"],
         counts=last.counts,
         started=started,
         done=started & ~last.slots.active,
         failed=last.failed,
         steps=last.step,
-        hypotheses=(found.scores, found.lengths, found.ended, found.sequences) if mode == "grouped" else None,
+        hypotheses=Hypotheses.of(last.beams) if mode == "grouped" else None,
     )
     return replace(state, cache=last.cache, slots=last.slots, beams=last.beams), output

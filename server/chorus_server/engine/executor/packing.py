@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chorus_server.engine.executor.prefill import Admitted
-from chorus_server.engine.executor.state import MAX_BEAMS, initial_slots
+from chorus_server.engine.executor.state import MAX_BEAMS, initial_slots, no_logit_bias
 from chorus_server.engine.plans import Admission, BlockShape, RowLoad
 from chorus_server.engine.protocols import HostPrompts
 from chorus_server.engine.sampling import DEVICE_DTYPES, device_values
@@ -124,11 +124,16 @@ def pack_admissions(
 
 
 def _settings(admissions: Sequence[Admission], slots: NDArray[Any], S: int) -> dict[str, NDArray[Any]]:
-    """Each setting by name, `[S]`, in the groups' slots. A double can hold every value exactly."""
+    """`SettingArrays` with the groups' settings in their slots. A double can hold every value exactly."""
     table = np.zeros((S, len(DEVICE_DTYPES)))
     table[slots] = [device_values(each.sampling) for each in admissions for _ in each.slots]
     columns = zip(DEVICE_DTYPES.items(), table.T, strict=True)
-    return {name: column.astype(dtype) for (name, dtype), column in columns}
+    settings = {name: column.astype(dtype) for (name, dtype), column in columns} | no_logit_bias(S)
+    for each in admissions:
+        for place, (id, bias) in enumerate(each.sampling.logit_bias):
+            settings["logit_bias_ids"][list(each.slots), place] = id
+            settings["logit_bias_values"][list(each.slots), place] = bias
+    return settings
 
 
 def _check(admission: Admission, shape: BlockShape) -> None:

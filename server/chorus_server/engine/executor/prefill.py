@@ -126,10 +126,16 @@ def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
         members=admitted.members,
         live_scores=jnp.where(first, 0.0, -jnp.inf),
         live_tokens=jnp.zeros_like(beams.live_tokens),
+        live_log_probs=jnp.zeros_like(beams.live_log_probs),
+        live_paths=jnp.zeros_like(beams.live_paths),
         scores=jnp.full_like(beams.scores, -jnp.inf),
         lengths=jnp.zeros_like(beams.lengths),
         ended=jnp.zeros_like(beams.ended),
         sequences=jnp.zeros_like(beams.sequences),
+        log_probs=jnp.zeros_like(beams.log_probs),
+        paths=jnp.zeros_like(beams.paths),
+        top_ids=jnp.zeros_like(beams.top_ids),
+        top_log_probs=jnp.zeros_like(beams.top_log_probs),
     )
     reset: BeamState = jax.tree.map(
         lambda new, old: jnp.where(_rows_like(admitted.fresh, new, 0), new, old), fresh, beams
@@ -153,7 +159,9 @@ def admit(
         apart: whether the slots are on several devices.
     """
     fresh = admitted.fresh
-    chosen: SlotState = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), admitted.slots, state.slots)
+    chosen: SlotState = jax.tree.map(
+        lambda new, old: jnp.where(_rows_like(fresh, new, 0), new, old), admitted.slots, state.slots
+    )
     usable = rows.finite[admitted.sources]
     return BlockState(
         memory=_write_memory(functions, state.memory, tokens, rows, admitted, apart),

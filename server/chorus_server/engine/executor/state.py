@@ -3,7 +3,7 @@ place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,9 +13,17 @@ import numpy as np
 from jax import Array
 
 from chorus_server.engine.plans import BlockShape
-from chorus_server.engine.sampling import DEVICE_DTYPES, SETTINGS
+from chorus_server.engine.sampling import DEVICE_DTYPES, LENGTH_PENALTY_RULES, MAX_LOGIT_BIASES, SETTINGS
 
-MAX_BEAMS = 8
+MAX_BEAMS = int(SETTINGS["num_beams"].bounds["le"])
+MAX_TOP_LOGPROBS = int(SETTINGS["top_logprobs"].bounds["le"])
+
+NO_ID = 2**31 - 1
+"""Marks an unused place among ids: a scatter drops it."""
+
+SettingArrays = Mapping[str, Array]
+"""Each row's settings by the names of `engine.sampling.Sampling`; `[S]`, with the types in `DEVICE_DTYPES`.
+The logit bias is `logit_bias_ids` and `logit_bias_values`, both `[S, 64]`."""
 
 
 class ModelFunctions(Protocol):
@@ -60,8 +68,8 @@ class ModelFunctions(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """The state of the slots; all arrays are `[S]`. An admission writes them whole. `active`, `tokens` and
-    `positions` advance with each decode step.
+    """The state of the slots; all arrays are `[S]` but for two of the settings. An admission writes them
+    whole. `active`, `tokens` and `positions` advance with each decode step.
 
     Attributes:
         active: bool; whether the slot makes tokens.
@@ -69,7 +77,7 @@ class SlotState:
         positions: i32, tokens made so far, which is the position of the next decoder input.
         leader: i32, slot of the group's leader, whose encoder memory the group reads.
         place: i32, place in the group.
-        settings: the request's sampling settings; see `choosing.SettingArrays`.
+        settings: the request's sampling settings; see `SettingArrays`.
     """
 
     active: Array
@@ -89,32 +97,50 @@ class SlotState:
         """Length penalty of a beam search."""
         return self.settings["length_penalty"]
 
+    @property
+    def as_huggingface(self) -> Array:
+        """Whether a beam search has Hugging Face's rules."""
+        return self.settings["length_penalty_rule"] == LENGTH_PENALTY_RULES.index("huggingface")
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class BeamState:
-    """Beam searches of a block; W = 8 is the widest. A search's finished set is in its leader's row, best
-    first.
+    """Beam searches of a block, W = 10 being the widest, and the tokens that every slot has made. A search's
+    finished set is in its leader's row, best first.
+
+    A token's log probability is that of the unmodified distribution. A *path* is the slot whose logits a
+    token was chosen from, because a beam moves from slot to slot.
 
     Attributes:
         members: `[S, W]` i32; in a leader's row the slots of its group in order, and the leader in the other
             places.
         live_scores: `[S]` f32, log probability of the slot's live beam; minus infinity for a beam that has
             not begun.
-        live_tokens: `[S, T]` i32, its tokens.
+        live_tokens: `[S, T]` i32, the slot's tokens, whether it is a beam or not.
+        live_log_probs, live_paths: `[S, T]` f32 and i32, of a live beam's tokens.
         scores: `[S, W]` f32, penalised scores of finished hypotheses; minus infinity if there is none.
         lengths: `[S, W]` i32, number of tokens of each, without `</s>`.
         ended: `[S, W]` bool, whether it ended in `</s>`.
         sequences: `[S, W, T]` i32.
+        log_probs, paths: `[S, W, T]` f32 and i32, of the tokens in `sequences`.
+        top_ids, top_log_probs: `[S, T, K]` i32 and f32, what was likeliest in each slot at each place, if a
+            search asked for it.
     """
 
     members: Array
     live_scores: Array
     live_tokens: Array
+    live_log_probs: Array
+    live_paths: Array
     scores: Array
     lengths: Array
     ended: Array
     sequences: Array
+    log_probs: Array
+    paths: Array
+    top_ids: Array
+    top_log_probs: Array
 
 
 @jax.tree_util.register_dataclass
@@ -141,7 +167,10 @@ def initial_slots(S: int, settings: Any = None) -> SlotState:
         settings: becomes `SlotState.settings`; by default a request's defaults.
     """
     if settings is None:
-        settings = {name: np.full((S,), SETTINGS[name].default, each) for name, each in DEVICE_DTYPES.items()}
+        settings = {
+            name: np.full((S,), SETTINGS[name].number(SETTINGS[name].default), each)
+            for name, each in DEVICE_DTYPES.items()
+        } | no_logit_bias(S)
     return SlotState(
         active=_zeros((S,), np.bool_),
         tokens=_zeros((S,), np.int32),
@@ -152,16 +181,30 @@ def initial_slots(S: int, settings: Any = None) -> SlotState:
     )
 
 
+def no_logit_bias(S: int) -> dict[str, Any]:
+    """The two arrays of `SettingArrays` for slots without a bias."""
+    return {
+        "logit_bias_ids": np.full((S, MAX_LOGIT_BIASES), NO_ID, np.int32),
+        "logit_bias_values": _zeros((S, MAX_LOGIT_BIASES), np.float32),
+    }
+
+
 def initial_beams(S: int, T: int) -> BeamState:
     """A state without searches, as host arrays."""
     return BeamState(
         members=np.repeat(np.arange(S, dtype=np.int32)[:, None], MAX_BEAMS, axis=1),  # type: ignore[arg-type]
         live_scores=_zeros((S,), np.float32),
         live_tokens=_zeros((S, T), np.int32),
+        live_log_probs=_zeros((S, T), np.float32),
+        live_paths=_zeros((S, T), np.int32),
         scores=np.full((S, MAX_BEAMS), -np.inf, np.float32),  # type: ignore[arg-type]
         lengths=_zeros((S, MAX_BEAMS), np.int32),
         ended=_zeros((S, MAX_BEAMS), np.bool_),
         sequences=_zeros((S, MAX_BEAMS, T), np.int32),
+        log_probs=_zeros((S, MAX_BEAMS, T), np.float32),
+        paths=_zeros((S, MAX_BEAMS, T), np.int32),
+        top_ids=_zeros((S, T, MAX_TOP_LOGPROBS), np.int32),
+        top_log_probs=_zeros((S, T, MAX_TOP_LOGPROBS), np.float32),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from chorus_server.engine.metrics import EngineMetrics
-from chorus_server.engine.plans import BeamsDone, DecodeResult, SlotTokens
+from chorus_server.engine.plans import Beam, BeamsDone, DecodeResult, SlotTokens
 from chorus_server.engine.requests import (
     FailedEvent,
     FinishedEvent,
@@ -65,7 +66,7 @@ class Collector:
             self._end(ticket, FailedEvent(not_finite()))
             return
         self._note_first(ticket, now)
-        kept = sequence.extend(slot.tokens, slot.log_probabilities, slot.done)
+        kept = sequence.extend(slot.tokens, slot.log_probabilities, slot.done, slot.top)
         if ticket.generate.stream and kept:
             event = TokensEvent(
                 use.place, tuple(sequence.tokens[-kept:]), tuple(sequence.log_probabilities[-kept:])
@@ -86,17 +87,15 @@ class Collector:
             self._end(ticket, FailedEvent(not_finite()))
             return
         sampling = ticket.generate.sampling
-        outputs = tuple(
-            self._beam(sampling, beam.tokens, beam.score, beam.ended) for beam in search.beams[: sampling.n]
-        )
+        outputs = tuple(self._beam(sampling, beam) for beam in search.beams[: sampling.n])
         self._end(ticket, FinishedEvent(outputs, ticket.fit.length, ticket.timings(now)))
 
-    def _beam(self, sampling: Sampling, tokens: tuple[int, ...], score: float, ended: bool) -> SequenceOutput:
+    def _beam(self, sampling: Sampling, beam: Beam) -> SequenceOutput:
         """A hypothesis, cut after the token that completes a stop string."""
         cut = self._builder(sampling)
-        cut.extend(tokens, (0.0,) * len(tokens), False)
-        reason = cut.finish_reason or ("stop" if ended else "length")
-        return SequenceOutput(tuple(cut.tokens), (), score, reason)
+        cut.extend(beam.tokens, beam.log_probabilities, False, beam.top)
+        reason = cut.finish_reason or ("stop" if beam.ended else "length")
+        return replace(cut.output(), score=beam.score, finish_reason=reason)
 
     def _note_first(self, ticket: Ticket, now: float) -> None:
         if ticket.first_token is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from chorus_server.engine.plans import Likeliest
 from chorus_server.engine.requests import SequenceOutput
 
 Detokenise = Callable[[Sequence[int]], str]
@@ -26,8 +27,15 @@ class SequenceBuilder:
     log_probabilities: list[float] = field(default_factory=list)
     score: float = 0.0
     finish_reason: str | None = None
+    top: list[Likeliest] = field(default_factory=list)
 
-    def extend(self, tokens: Sequence[int], log_probabilities: Sequence[float], done: bool) -> int:
+    def extend(
+        self,
+        tokens: Sequence[int],
+        log_probabilities: Sequence[float],
+        done: bool,
+        top: Sequence[Likeliest] = (),
+    ) -> int:
         """Add the tokens of one dispatch; those after a stop string are dropped. Returns how many were kept,
         without `</s>`."""
         before = len(self.tokens)
@@ -41,6 +49,7 @@ class SequenceBuilder:
             if self.stop and self._stopped():
                 self.finish_reason = "stop_string"
                 break
+        self.top += top[: len(self.tokens) - before]
         if done and self.finish_reason is None:
             self.finish_reason = "length"
         return len(self.tokens) - before
@@ -48,7 +57,11 @@ class SequenceBuilder:
     def output(self) -> SequenceOutput:
         """The finished sequence."""
         return SequenceOutput(
-            tuple(self.tokens), tuple(self.log_probabilities), self.score, self.finish_reason or "length"
+            tuple(self.tokens),
+            tuple(self.log_probabilities),
+            self.score,
+            self.finish_reason or "length",
+            tuple(self.top),
         )
 
     def _stopped(self) -> bool:

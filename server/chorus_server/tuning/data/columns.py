@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.data.examples import TextRow
 from chorus_server.tuning.document.prompt import PromptDocument
 from prompts_store.errors import InvalidError
@@ -27,7 +28,9 @@ def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, fie
         text = template.render(values)
     except InvalidError as error:
         raise _refused(f"{place}: {error.message}", field) from error
-    return TextRow(row, text, _answers(prompt, record, place, field))
+    truncation = Truncation.of(prompt.settings)
+    cut = None if truncation is None else (truncation, template, values)
+    return TextRow(row, text, _answers(prompt, record, place, field), cut)
 
 
 def _answers(prompt: PromptDocument, record: Mapping[str, Any], place: str, field: str) -> tuple[str, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.model.vocabulary import CONTROL_NAME, Vocabulary
+from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.document.recipe import Recipe
+from prompts_store.tasks.template import Template
 from prompts_store.text import shown
 
 
@@ -21,11 +23,14 @@ class TextRow:
         row: its number in the file, from 1, without a header.
         text: the filled template.
         answers: accepted answers; the first is the target.
+        cut: how the prompt's settings cut a text that is too long, and the template's fields; None cuts its
+            end.
     """
 
     row: int
     text: str
     answers: tuple[str, ...]
+    cut: tuple[Truncation, Template, Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,12 @@ def make_examples(
     for count, row in enumerate(rows):
         if count % _ROWS_A_LOOK == 0:
             interrupt()
-        ids = [ones.setdefault(each, each) for each in vocabulary.encode(row.text)]
-        if len(ids) > room:
+        encoded = vocabulary.encode(row.text, allow_sentinels=recipe.special_tokens)
+        if len(encoded) > room:
             cut.append(row.row)
-        if "<" in row.text and CONTROL_NAME.search(row.text):
+            encoded = _cut(row, vocabulary, recipe, room) if row.cut is not None else encoded
+        ids = [ones.setdefault(each, each) for each in encoded]
+        if "<" in row.text and _named(row.text, recipe):
             named_in_text.append(row.row)
         target, answers = targets.ids(row), ones.setdefault(row.answers, row.answers)
         examples.append(Example(row.row, (*ids[:room], vocabulary.eos_id), target, answers))
@@ -94,6 +101,16 @@ def make_examples(
             f"<extra_id_0> (rows {row_numbers(named_in_text)}): it is spelled out like any other text"
         )
     return tuple(examples), tuple(warnings)
+
+
+def _cut(row: TextRow, vocabulary: Vocabulary, recipe: Recipe, room: int) -> list[int]:
+    """Ids of a text that is too long, cut as serving would; at its end if its field does not suffice."""
+    assert row.cut is not None
+    truncation, template, fields = row.cut
+    values = {name: value.encode() for name, value in fields.items()}
+    special = recipe.special_tokens
+    ids = truncation.ids(vocabulary, template, row.text.encode(), values, room, allow_sentinels=special)
+    return vocabulary.encode(row.text, allow_sentinels=special) if ids is None else ids
 
 
 class _Targets:
@@ -114,7 +131,7 @@ class _Targets:
             self._ids[text] = self._checked(row, text)
         if text in self._unwritable:
             self._unwritable_rows.append(row.row)
-        if "<" in text and CONTROL_NAME.search(text):
+        if "<" in text and _named(text, self._recipe):
             self._named.append(row.row)
         return self._ids[text]
 
@@ -127,7 +144,7 @@ class _Targets:
                 field=self._field,
                 code="target_too_long",
             )
-        wanted, written = _plain(text), _plain(self._vocabulary.decode(ids))
+        wanted, written = _plain(text), _plain(self._written(ids))
         if wanted != written:
             self._unwritable[text] = "".join(c for c in dict.fromkeys(wanted) if c not in written)
         first = self._first.setdefault(ids, row)
@@ -141,6 +158,9 @@ class _Targets:
                 code="same_target",
             )
         return ids
+
+    def _written(self, ids: Sequence[int]) -> str:
+        return self._vocabulary.decode(ids, show_sentinels=self._recipe.special_tokens)
 
     def warnings(self) -> list[str]:
         found = []
@@ -162,6 +182,12 @@ class _Targets:
         return found
 
 
+def _named(text: str, recipe: Recipe) -> bool:
+    """Whether a text names a control token that stays text."""
+    names = (match[0] for match in CONTROL_NAME.finditer(text))
+    return any(not (recipe.special_tokens and name.startswith("<extra_id_")) for name in names)
+
+
 def _plain(text: str) -> str:
     """A text as SentencePiece normalises it: compatibility forms replaced, runs of blanks joined."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
@@ -175,7 +201,7 @@ def row_numbers(rows: Sequence[int]) -> str:
 def target_ids(text: str, vocabulary: Vocabulary, recipe: Recipe) -> tuple[int, ...]:
     """Ids of a target, or of a label to be scored: `<extra_id_0>` if the recipe asks for it, text, `</s>`."""
     start = (vocabulary.sentinel(0),) if recipe.sentinel_before_target else ()
-    return (*start, *vocabulary.encode(text), vocabulary.eos_id)
+    return (*start, *vocabulary.encode(text, allow_sentinels=recipe.special_tokens), vocabulary.eos_id)
 
 
 def _cut_warning(cut: Sequence[int], room: int) -> tuple[str, ...]:

@@ -19,6 +19,12 @@ Initialiser = Literal["class_labels", "sampled_vocabulary", "uniform", "text", "
 SENTINEL_SETTING = "sentinel_before_target"
 """In a version's settings: its answers follow `<extra_id_0>`."""
 
+SPECIAL_TOKENS_SETTING = "special_tokens"
+"""In a version's settings: `<extra_id_N>` in its template, inputs and targets is a sentinel."""
+
+TRUNCATION_SETTING = "truncation"
+"""In a version's settings: which field of a text that is too long is cut, and on which side."""
+
 SHARED = (
     "steps",
     "batch_size",
@@ -106,6 +112,12 @@ class Recipe(DocumentModel):
         description="Put `<extra_id_0>` before every target, as the base model saw in span corruption "
         "(section 2.2).",
     )
+    special_tokens: bool = Field(
+        False,
+        exclude_if=lambda asked: not asked,  # checkpoints of before it are of recipes without it
+        description="`<extra_id_0>` and so on in the template, texts and targets are sentinels; the version "
+        "then has the setting `special_tokens`.",
+    )
     max_input_tokens: int = Field(
         512,
         ge=1,
@@ -157,6 +169,9 @@ class Recipe(DocumentModel):
         if (self.decay_factor == 1.0) != (self.steps_per_decay == 0):
             message = "goes with decay_factor: give both, or neither (1 and 0) for a constant learning rate"
             _refuse("steps_per_decay", message)
+        if self.special_tokens and self.sentinel_before_target:
+            message = "has no use beside special_tokens: write <extra_id_0> into the targets"
+            _refuse("sentinel_before_target", message)
         if self.max_input_tokens < self.prompt_length + 2:
             message = f"must leave room for text and </s> after {self.prompt_length} prompt tokens"
             _refuse("max_input_tokens", message)

@@ -14,8 +14,8 @@ from chorus_server.tuning.training.packing import PlacedExample, pack_training_i
 from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 
-Decode = Callable[[Sequence[int]], str]
-"""Ids -> text, without control ids and sentinels."""
+Decode = Callable[..., str]
+"""Ids -> text, without control ids and, but for `show_sentinels=True`, sentinels."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ class Evaluator:
         tokens = np.asarray(programs.greedy[ids.shape[1]](programs.params, prompts, ids, lengths)).tolist()
         texts = []
         for (n, _), row in zip(places, tokens, strict=False):
-            row = row[: self.run.tasks[n].recipe.max_target_tokens]
-            texts.append(self.decode(row[: row.index(eos)] if eos in row else row))
+            recipe = self.run.tasks[n].recipe
+            row = row[: recipe.max_target_tokens]
+            shown = {"show_sentinels": True} if recipe.special_tokens else {}
+            texts.append(self.decode(row[: row.index(eos)] if eos in row else row, **shown))
         return texts
 
     def _inputs(self, places: Sequence[PlacedExample]) -> tuple[Any, Any]:

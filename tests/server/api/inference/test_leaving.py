@@ -132,11 +132,13 @@ class GatedVocabulary(Vocabulary):
         self.begun, self.open = threading.Event(), threading.Event()
         self.texts = 0
 
-    def encode_start(self, text: bytes, most: int) -> tuple[list[int], bool]:
+    def encode_start(
+        self, text: bytes, most: int, *, allow_sentinels: bool = False
+    ) -> tuple[list[int], bool]:
         self.texts += 1
         self.begun.set()
         assert self.open.wait(300)
-        return super().encode_start(text, most)
+        return super().encode_start(text, most, allow_sentinels=allow_sentinels)
 
 
 @pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "control"])

@@ -44,6 +44,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "labels of the same tokens": ({"labels": ["yes", "no \u4e00", "no \u4e01"]}, "labels.2"),
 }
 
+REFUSED_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "a field to cut that is nowhere": (
+        {"template": "{text} {text}", "settings": {"truncation": {"field": "title", "side": "left"}}},
+        "settings.truncation.field",
+    ),
+    "a field to cut that is there twice": (
+        {"template": "{text} {text}", "settings": {"truncation": {"field": "text", "side": "left"}}},
+        "settings.truncation.field",
+    ),
+    "a bias of no token": ({"settings": {"logit_bias": {"123456789": 1}}}, "settings.logit_bias"),
+}
+
 
 def push(api: ApiServer, task: str, said: dict[str, Any]) -> httpx.Response:
     form = {"files": {"file": ("p", artifact())}, "data": {"metadata": json.dumps(said)}}
@@ -120,3 +132,12 @@ def test_the_field_is_where_the_prompt_says_it(api: ApiServer) -> None:
     assert error_of(answer)["field"] == "prompts.1.labels.1"
     answer = job(api, {"labels": ["yes", LONG]}, prompts=[{"task": "one"}, {"task": "two"}])
     assert error_of(answer)["field"] == "labels.1"
+
+
+@pytest.mark.parametrize("name", REFUSED_SETTINGS)
+def test_settings_that_no_server_could_serve_are_refused(api: ApiServer, name: str) -> None:
+    said, field = REFUSED_SETTINGS[name]
+    answer = push(api, "refused", said)
+    assert (answer.status_code, error_of(answer)["field"]) == (400, f"metadata.{field}"), answer.text
+    trained = job(api, said)
+    assert (trained.status_code, error_of(trained)["field"]) == (400, field), trained.text

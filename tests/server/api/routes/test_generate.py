@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from chorus_server.api.schemas.inference import GenerateAnswer
-from chorus_server.engine.fake_executor import FakeExecutor  # noqa: F401  (the rule of its output is in its docstring)
+from chorus_server.engine.fake_executor import log_probabilities_near, log_probability
+from chorus_server.engine.plans import PrefillPlan
+from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, error_of
 
 
@@ -172,10 +174,77 @@ def test_a_failure_after_validation_is_per_item(api: ApiServer) -> None:
     assert alone.status_code == 500 and error_of(alone)["code"] == "corrupt_blob"
 
 
+def test_top_logprobs_tells_the_likeliest_at_each_place_as_many_as_were_asked_for(
+    api: ApiServer, vocabulary: Vocabulary
+) -> None:
+    body = {"input": "good", "max_new_tokens": 8, "min_new_tokens": 3}
+    requests = [{"task": None, **body, "top_logprobs": most} for most in (2, 0, 5)]
+    two, none, five = generate(api, requests=requests)["results"]
+    assert "choices" not in none
+    for result, most in ((two, 2), (five, 5)):
+        said = result["choices"][0]["logprobs"]
+        tokens = [place[0]["id"] for place in said["top_logprobs"]]
+        assert said["tokens"] == [vocabulary.piece(token) for token in tokens] and len(tokens) > 2
+        assert said["token_logprobs"] == [log_probability(token) for token in tokens]
+        for token, place in zip(tokens, said["top_logprobs"], strict=True):
+            assert [(each["id"], each["logprob"]) for each in place] == list(
+                log_probabilities_near(token, most)
+            )
+            assert all(each["token"] == vocabulary.piece(each["id"]) for each in place)
+
+
+def test_beams_have_log_probabilities_too(api: ApiServer) -> None:
+    asked = {"num_beams": 3, "n": 3, "max_new_tokens": 8, "length_penalty_rule": "huggingface"}
+    choices = generate(api, task=None, input="good", top_logprobs=4, **asked)["results"][0]["choices"]
+    assert len(choices) == 3
+    for choice in choices:
+        said = choice["logprobs"]
+        assert len(said["tokens"]) == len(said["token_logprobs"]) == len(said["top_logprobs"]) > 0
+        assert all(len(place) == 4 for place in said["top_logprobs"])
+
+
+def test_settings_that_change_logits_reach_the_plan(api: ApiServer) -> None:
+    asked = {
+        "repetition_penalty": 1.5,
+        "frequency_penalty": -0.5,
+        "presence_penalty": 1,
+        "no_repeat_ngram_size": 10,
+        "logit_bias": {"12": -3, "7": 2.5},
+    }
+    api.push("biased", settings=json.dumps(asked))
+    generate(api, task="biased", input="good", max_new_tokens=4, no_repeat_ngram_size=2)
+    sampling = [
+        admission.sampling
+        for plan in api.executor.plans
+        if isinstance(plan, PrefillPlan)
+        for admission in plan.admissions
+    ][-1]
+    assert (sampling.repetition_penalty, sampling.frequency_penalty) == (1.5, -0.5)
+    assert (sampling.presence_penalty, sampling.no_repeat_ngram_size) == (1.0, 2)
+    assert sampling.logit_bias == ((7, 2.5), (12, -3.0))
+
+
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"num_beams": 3}, "num_beams"),
+        ({"num_beams": 11}, "num_beams"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"num_beams": 9}, "num_beams"),
+        ({"num_beams": 2, "length_penalty": -1}, "length_penalty"),
+        ({"num_beams": 2, "length_penalty_rule": "hf"}, "length_penalty_rule"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"presence_penalty": -2.5}, "presence_penalty"),
+        ({"no_repeat_ngram_size": 11}, "no_repeat_ngram_size"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": [1]}, "logit_bias"),
+        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"5": True}}, "logit_bias"),
+        ({"logit_bias": {str(id): 1 for id in range(65)}}, "logit_bias"),
+        ({"logit_bias": {"900000000": 1}}, "logit_bias"),
+        ({"special_tokens": "yes"}, "special_tokens"),
         ({"num_beams": 2, "temperature": 0.5}, "temperature"),
         ({"num_beams": 2, "n": 4}, "n"),
         ({"num_beams": 2, "stop": "x"}, "stop"),

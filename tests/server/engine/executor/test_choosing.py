@@ -23,7 +23,7 @@ keep_p = jax.jit(choosing.keep_top_p)
 draw = jax.jit(choosing.draw)
 choose = jax.jit(
     lambda logits, settings, made, active: choosing.choose(
-        logits, RULES, settings, settings["place"], made, active
+        logits, RULES, settings, settings["place"], made, active, jnp.zeros((logits.shape[0], 8), jnp.int32)
     )
 )
 

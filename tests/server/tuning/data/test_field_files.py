@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.model.vocabulary import Side, Vocabulary
+from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.data.examples import TextRow, make_examples
 from chorus_server.tuning.data.readers import ReadOptions, read_rows
 from chorus_server.tuning.data.splits import Split, load_split
 from chorus_server.tuning.document.prompt import PromptDocument
+from prompts_store.tasks.template import parse_template
 from tests.server.api.api_harness import train_vocabulary
 from tests.server.tuning.tuning_tools import RECIPE
 
@@ -135,3 +137,32 @@ def test_names_of_control_tokens_get_a_note(vocabulary: Vocabulary) -> None:
     assert warning.startswith("1 texts, or their template, name a control token") and "(rows 1)" in warning
     warnings = said(vocabulary, "x</s>")
     assert any("1 targets name a control token" in w and "sentinel_before_target" in w for w in warnings)
+
+
+def test_texts_and_targets_may_hold_sentinels(vocabulary: Vocabulary) -> None:
+    recipe = RECIPE.from_json({**RECIPE.to_json(), "special_tokens": True})
+    (example,), warnings = make_examples(
+        [TextRow(1, "a <extra_id_0> b", ("<extra_id_0> d",))], vocabulary, recipe
+    )
+    sentinel = vocabulary.sentinel(0)
+    assert example.input_ids == (*vocabulary.encode("a"), sentinel, *vocabulary.encode("b"), 1)
+    assert example.target_ids == (sentinel, *vocabulary.encode("d"), 1) and warnings == ()
+    (warning,) = make_examples([TextRow(1, "a </s> <extra_id_0>", ("d",))], vocabulary, recipe)[1]
+    assert "name a control token" in warning  # </s> stays text
+    with pytest.raises(InvalidInputError, match="special_tokens"):
+        RECIPE.from_json({**recipe.to_json(), "sentinel_before_target": True})
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_field_is_cut_as_serving_will_cut_it(vocabulary: Vocabulary, side: Side) -> None:
+    template = parse_template("{first} b {last}")
+    values = {"first": "a " * 60, "last": "d d d"}
+    text = template.render(values)
+    row = TextRow(1, text, ("d",), (Truncation("first", side), template, values))
+    ((example,), warnings) = make_examples([row], vocabulary, RECIPE)
+    room = RECIPE.max_input_tokens - RECIPE.prompt_length - 1
+    end = vocabulary.encode("b d d d")
+    assert len(example.input_ids) == room + 1 and list(example.input_ids[-len(end) - 1 : -1]) == end
+    assert warnings == (f"1 texts have more than {room} tokens and were cut (rows 1)",)
+    cut = make_examples([TextRow(1, text, ("d",))], vocabulary, RECIPE)[0][0]
+    assert list(cut.input_ids[-len(end) - 1 : -1]) != end  # the control: without a truncation

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from chorus_server.tuning.document.job import JobDocument
-from chorus_server.tuning.document.recipe import SENTINEL_SETTING
+from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.lineage import lineage_of
 from chorus_server.tuning.jobs.stages.validate import Validated
@@ -96,6 +96,8 @@ def _publish_one(
     settings = dict(member.settings)
     if member.recipe.sentinel_before_target:
         settings[SENTINEL_SETTING] = True
+    if member.recipe.special_tokens:
+        settings[SPECIAL_TOKENS_SETTING] = True
     manifest = PromptManifest(
         prompt_digest(values),
         length=values.shape[0],

@@ -16,7 +16,7 @@ from chorus_server.tuning.data.examples import Example, make_examples, target_id
 from chorus_server.tuning.data.splits import Split
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
-from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.document.recipe import TRUNCATION_SETTING, Recipe
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.attempts.config import TuningBase
 from chorus_server.tuning.jobs.stages.datasets import Dataset, load_dataset
@@ -156,7 +156,7 @@ def _label_ids(entry: PromptDocument, base: TuningBase, at: str) -> tuple[tuple[
     found: list[tuple[int, ...]] = []
     for number, label in enumerate(entry.labels):
         field = f"{at}labels.{number}"
-        if not base.vocabulary.encode(label):
+        if not base.vocabulary.encode(label, allow_sentinels=entry.recipe.special_tokens):
             raise InvalidInputError("the label has no token in the model's vocabulary", field=field)
         ids = target_ids(label, base.vocabulary, entry.recipe)
         if ids in found:
@@ -204,7 +204,8 @@ class _Reader:
 
     def dataset(self, entry: PromptDocument, path: str) -> Dataset:
         """See `load_dataset`."""
-        key = canonical_json(entry.model_dump(mode="json", include=_READ_BY))
+        own = {TRUNCATION_SETTING: entry.settings.get(TRUNCATION_SETTING)}
+        key = canonical_json(entry.model_dump(mode="json", include=_READ_BY) | own)
         if key not in self._datasets:
             self._datasets[key] = load_dataset(self._attempt, entry, self._seed, path)
         return self._datasets[key]
@@ -214,7 +215,7 @@ class _Reader:
     ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
         """See `make_examples`. Splits live as long as this reader, so their ids are unique."""
         limits = (recipe.prompt_length, recipe.max_input_tokens, recipe.max_target_tokens)
-        key = (id(split), *limits, recipe.sentinel_before_target)
+        key = (id(split), *limits, recipe.sentinel_before_target, recipe.special_tokens)
         if key not in self._examples:
             self._examples[key] = make_examples(
                 split.rows,

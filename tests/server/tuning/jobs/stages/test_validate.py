@@ -58,7 +58,7 @@ def test_equal_ids_are_one_object(tmp_path: Path) -> None:
     store = PromptStore.open(tmp_path)
 
     class Fresh(type(base().vocabulary)):  # type: ignore[misc]
-        def encode(self, text: str) -> list[int]:
+        def encode(self, text: str, *, allow_sentinels: bool = False) -> list[int]:
             return [each + 1000 for each in super().encode(text)]
 
     rows = [TextRow(n, "ab", ("y",)) for n in range(2)]
