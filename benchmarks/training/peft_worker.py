@@ -38,7 +38,8 @@ class Trainer:
     def run(self, folder: Path) -> dict[str, Any]:
         """The steps of a turn."""
         work, model, optimiser = self._made(folder)
-        batches, loss = _batches(work), None
+        batches = _batches(work)
+        loss: Any = None
         for number in range(work["steps"]):
             loss = self._step(work, model, optimiser, batches[number % len(batches)])
         return {"loss": float(loss.detach()), "steps": work["steps"]}

@@ -65,7 +65,7 @@ def _forward(
 def _backward(operands: _Operands, gradient: Float32[Array, "*lead O"]) -> _Operands:
     x, matrix = operands
     by_x = _sum_wide("...o,io->...i", gradient, matrix)
-    # Without a use, as in tuning, XLA leaves it out.
+    # Where nothing reads it, as in tuning, it is not in the program.
     by_matrix = _sum_wide("...i,...o->io", x, gradient)
     return by_x.astype(x.dtype), by_matrix.astype(matrix.dtype)
 
