@@ -12,6 +12,7 @@ from prompts_store.database import database
 from prompts_store.database.migrate import alembic_config, is_empty
 from prompts_store.grants import rows as grants
 from prompts_store.jobs import steps
+from prompts_store.tasks import versions
 from prompts_store.tenants import feed, standing, stored
 from prompts_store.tenants.limits import TenantLimits
 
@@ -37,6 +38,7 @@ def older_store(revision: str) -> Iterator[None]:
         patch.setattr(standing, "require_not_deleted", lambda connection, tenant: None)
         patch.setattr(stored, "add", lambda *of, **more: None)
         patch.setattr(stored, "limits_of", lambda connection, tenant: TenantLimits())
+        patch.setattr(versions, "pack_with", lambda connection, tenant, which: None)
         patch.setattr(steps, "reserve", lambda *of: None)
         patch.setattr(steps, "settle", lambda *of: None)
         yield
