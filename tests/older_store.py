@@ -49,6 +49,7 @@ def older_store(revision: str) -> Iterator[None]:
         patch.setattr(standing, "require_not_deleted", lambda connection, tenant: None)
         patch.setattr(stored, "add", lambda *of, **more: None)
         patch.setattr(stored, "limits_of", lambda connection, tenant: TenantLimits())
+        patch.setattr(versions, "pack_with", lambda connection, tenant, which: None)
         patch.setattr(steps, "reserve", lambda *of: None)
         patch.setattr(steps, "settle", lambda *of: None)
         yield

@@ -141,17 +141,32 @@ def require_unused(connection: Connection, tenant: str, which: Any, what: str, *
         .join(versions, versions.c.id == ensemble_members.c.version_id)
         .where(which, ensembles.c.tenant == tenant, ensemble_versions.c.deleted_at.is_(None))
     )
-    pack = (
+    name = connection.execute(ensemble.limit(1)).scalar()
+    if name is not None:
+        raise ConflictError(f"{what} is a member of the ensemble '{name}'; delete that first.", field=field)
+    name = pack_with(connection, tenant, which)
+    if name is not None:
+        raise ConflictError(
+            f"{what} answers a question of the pack '{name}'; delete that first.", field=field
+        )
+
+
+def pack_with(connection: Connection, tenant: str, which: Any) -> str | None:
+    """A live pack of the tenant that has some of these versions.
+
+    Args:
+        which: a condition on `versions`.
+    """
+    query = (
         select(packs.c.name)
         .join(pack_versions, pack_versions.c.pack_id == packs.c.id)
         .join(pack_entries, pack_entries.c.pack_version_id == pack_versions.c.id)
         .join(versions, versions.c.id == pack_entries.c.version_id)
         .where(which, packs.c.tenant == tenant, pack_versions.c.deleted_at.is_(None))
+        .limit(1)
     )
-    for query, role in ((ensemble, "is a member of the ensemble"), (pack, "answers a question of the pack")):
-        name = connection.execute(query.limit(1)).scalar()
-        if name is not None:
-            raise ConflictError(f"{what} {role} '{name}'; delete that first.", field=field)
+    name: str | None = connection.execute(query).scalar()
+    return name
 
 
 def unknown_version(tenant: str, task: str, number: int, *, field: str = "version") -> NotFoundError:

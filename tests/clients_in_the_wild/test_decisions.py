@@ -69,10 +69,16 @@ def test_jevcompat_finds_nothing(clients: Path, shipped: Served, tmp_path: Path)
     url = url_of(shipped)
     keyless = broken(judged(clients, url, tmp_path / "keyless.json"))
     assert set(keyless) == {"auth.bearer", "auth.missing", "auth.invalid"}, keyless
-    made = shipped.http.post("/v1/keys", json={"name": "jevcompat", "scopes": ["infer", "prompts:read"]})
+    scopes = ["infer", "prompts:read", "admin"]
+    made = shipped.http.post("/v1/keys", json={"name": "jevcompat", "scopes": scopes})
     assert made.status_code == 201, made.text
-    key = broken(judged(clients, url, tmp_path / "keyed.json", "--key", made.json()["key"]))
-    assert set(key) == {"auth.ignored-when-off"}, key
+    key = made.json()["key"]
+    try:
+        keyed = broken(judged(clients, url, tmp_path / "keyed.json", "--key", key))
+    finally:  # without a key that lives, the server is open to the tests that follow
+        own = {"authorization": f"Bearer {key}"}
+        assert shipped.http.delete(f"/v1/keys/{made.json()['id']}", headers=own).status_code == 200
+    assert set(keyed) == {"auth.ignored-when-off"}, keyed
 
 
 def test_control_jevcompat_finds_a_fault(clients: Path, tmp_path: Path) -> None:
