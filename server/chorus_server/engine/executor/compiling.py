@@ -80,8 +80,8 @@ def _compile(program: Program, watch: CompileWatch | None, kept: KeptPrograms | 
 
 
 def _options() -> dict[str, Any] | None:
-    """XLA's options. On a CPU, LLVM's level 1 gives programs as fast as level 2, the default, in a tenth less
-    time: products are a library's, and XLA vectorises its own loops."""
+    """XLA's options. On a CPU, LLVM's level 1 compiles in less time than level 2, the default, and costs
+    large programs no speed that was found (benchmarks/README.md): products are a library's."""
     config: Any = jax.config
     if jax.default_backend() != "cpu" or config.read("jax_disable_most_optimizations"):
         return None
