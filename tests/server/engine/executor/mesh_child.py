@@ -92,7 +92,7 @@ def plans(V: int, alone: tuple[int, int]) -> list[StepPlan]:
         DecodePlan(2, 1, "grouped", 8),
         PrefillPlan(3, alone, ((*prompt, 30, 1),), (Admission(0, 0, (0,), Sampling(5)),)),
         DecodePlan(4, 0, "plain", 8, release=(1,)),
-        ScorePlan(5, (4, 16), (2, 3), (TEXT, (*prompt, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
+        ScorePlan(5, (4, 16), (TEXT, (*prompt, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
         DecodePlan(6, 1, "grouped", 8),
     ]
 

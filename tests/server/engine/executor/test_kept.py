@@ -33,7 +33,7 @@ from chorus_server.engine.sampling import Sampling
 from tests.places import ROOT
 
 Struct: Any = jax.ShapeDtypeStruct
-SMALL = build_ladder((16,), (4,), ((16, 8, 4),), ((2, 3),), rows_per_load=5)
+SMALL = build_ladder((16,), (4,), ((16, 8, 4),), ((4, 8),), rows_per_load=5)
 """Rows that no other test loads at once: JAX remembers programs of a function that stays the same."""
 MADE = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
 """What JAX reports when it makes a program: traced, lowered, compiled."""
@@ -73,7 +73,7 @@ def _answers(compiled: Any) -> list[Any]:
     plans: list[Any] = [
         PrefillPlan(1, (4, 16), ((3, 5, 1), (4, 1)), admissions, ()),
         DecodePlan(2, 0, "plain", 4),
-        ScorePlan(3, (4, 16), (2, 3), ((3, 1),), (((4, 1), (5, 1)),)),
+        ScorePlan(3, (4, 16), ((3, 1),), (((4, 1), (5, 1)),)),
     ]
     return [executor.collect(executor.dispatch(plan)) for plan in plans]
 
