@@ -43,8 +43,9 @@ def evaluate() -> None:
 @click.option("--examples", metavar="DATA", help="File from which --few-shot takes rows.")
 @click.option(
     "--answer-by",
-    type=click.Choice(["ranked", "greedy"]),
-    help="The most probable label, or the text that the model writes. [default: ranked with labels]",
+    type=click.Choice(["ranked", "calibrated", "greedy"]),
+    help="The most probable label; the same by calibrated probabilities; or the text that the model writes. "
+    "[default: ranked with labels]",
 )
 @click.option(
     "--label", "labels", multiple=True, help="A possible answer; repeat. [default: the prompts' own]"

@@ -62,7 +62,7 @@ def start(
         examples: rows that a base subject with `few_shot` is shown, from another file.
         labels: the possible answers; by default those that all subjects have.
         metrics: any of tuning's.
-        answer_by: `ranked` or `greedy`; by default `ranked` where there are labels.
+        answer_by: `ranked`, `calibrated` or `greedy`; by default `ranked` where there are labels.
         columns: column of each template field whose name differs from its column's.
         target: column of the answer.
         target_texts: answer for each value of that column.

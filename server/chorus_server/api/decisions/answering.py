@@ -13,10 +13,11 @@ from functools import partial
 
 from chorus_server.api.decisions.models import DecisionModel, model_of
 from chorus_server.api.decisions.zero_shot import zero_shot_labels, zero_shot_text
+from chorus_server.api.inference.calibrated import ranked
 from chorus_server.api.inference.calls import Call, prepare_all
 from chorus_server.api.inference.items import Item, Value
 from chorus_server.api.inference.prepare import answer_start, label_targets
-from chorus_server.api.inference.ranking import scores_of, softmax
+from chorus_server.api.inference.ranking import scores_of
 from chorus_server.api.inference.submit import SubmitResult, outcomes
 from chorus_server.api.inference.turns import in_turns, turns
 from chorus_server.api.schemas.decisions import DecisionInput
@@ -80,7 +81,8 @@ async def decide(
             labels = await in_turns(partial(_labels, model), questions, versions)
             requests = await _requests(call, questions, items, labels)
         results = await outcomes(call.submit, requests)
-        probabilities = await in_turns(_probabilities, results)
+        read = partial(_probabilities, call.serving.base.matrix_dtype)
+        probabilities = await in_turns(read, items, labels, results)
     used = sum(item.tokens for item in items)
     return Decided(_shown(call, model, versions), questions, probabilities, used)
 
@@ -167,12 +169,15 @@ async def _requests(
     return await in_turns(request, range(len(questions)), questions, items, labels)
 
 
-def _probabilities(outcome: SubmitResult) -> list[float]:
-    """Of a question's options, in their order; as `/v1/classify` has them."""
+def _probabilities(
+    matrix_dtype: str, item: Item, labels: Sequence[str], outcome: SubmitResult
+) -> Sequence[float]:
+    """Of a question's options, in their order; as `/v1/classify` has them, calibrated where the labels are
+    exactly those of the version's calibration."""
     scores = scores_of(outcome)
     if isinstance(scores, ChorusError):
         raise scores
-    return softmax(scores)
+    return ranked(item, labels, scores, matrix_dtype).probabilities
 
 
 def _labels(model: DecisionModel, question: Question, version: PromptVersion | None) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from chorus_server.api.evaluation.rows import EvaluationRow, with_text
 from chorus_server.api.inference.ballots import label_poll, text_poll, voted
+from chorus_server.api.inference.calibrated import calibration_for, ranked, uncalibrated
 from chorus_server.api.inference.calls import Call, prepare_all
 from chorus_server.api.inference.items import Item
-from chorus_server.api.inference.ranking import best, score_requests, scores_of, softmax
+from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.jobs.patience import patient_outcomes
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
@@ -31,8 +32,9 @@ class Said:
     Attributes:
         text: the answer.
         confidence: from 0 to 1: the probability of the label among the labels, or of the written text; for
-            an ensemble, the winner's share of the votes.
-        log_probabilities: of the labels in order, of one prompt that ranks them.
+            an ensemble, the winner's share of the votes, or, of calibrated answers, the members' mean
+            probability of it.
+        log_probabilities: of the labels in order, of one prompt that ranks them, as the model gives them.
     """
 
     text: str
@@ -91,13 +93,16 @@ class Asking:
     async def _ask(self, call: Call, rows: Sequence[EvaluationRow]) -> list[Said]:
         async with AsyncExitStack() as stack:
             versions = await self._versions(call, stack)
+            if self.document.answer_by == "calibrated":
+                path = f"subjects.{self.place}.{self.subject.kind}"
+                check_calibrated(versions, self.document.labels, call.serving.base.matrix_dtype, path)
             pairs = [(self._item(row), version) for row in rows for version in versions]
             items = await prepare_all(call, pairs)
             if self.ensemble is not None:
                 return await self._vote(call, items, rows)
-            if self.document.answer_by == "ranked":
-                return await self._rank(call, items, rows)
-            return await self._write(call, items, rows)
+            if self.document.answer_by == "greedy":
+                return await self._write(call, items, rows)
+            return await self._rank(call, items, rows)
 
     async def _versions(self, call: Call, stack: AsyncExitStack) -> list[PromptVersion | None]:
         if self.subject.kind == "base":
@@ -126,13 +131,15 @@ class Asking:
         return Item(self.subject.task, value, field, truncate=document.truncate, settings=most, paths=paths)
 
     async def _rank(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
-        labels = self.document.labels
+        labels, matrix_dtype = self.document.labels, call.serving.base.matrix_dtype
+        calibrated = self.document.answer_by == "calibrated"
         requests = await score_requests(call, items, labels, sent=True)
         said = []
         for item, row, outcome in zip(items, rows, await patient_outcomes(call, requests), strict=True):
             scores = _sound(scores_of(outcome), row)
-            shares = softmax(scores)
-            said.append(Said(labels[best(scores)], max(shares), item.truncated, tuple(scores)))
+            found = ranked(item, labels, scores, matrix_dtype) if calibrated else uncalibrated(scores)
+            confidence = found.probabilities[found.place]
+            said.append(Said(labels[found.place], confidence, item.truncated, found.log_probabilities))
         return said
 
     async def _write(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
@@ -146,10 +153,12 @@ class Asking:
     async def _vote(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
         assert self.ensemble is not None
         weights = [member.weight for member in self.ensemble.members]
-        if self.document.answer_by == "ranked":
-            poll = await label_poll(call, items, list(self.document.labels), sent=True)
-        else:
+        calibrated = self.document.answer_by == "calibrated"
+        if self.document.answer_by == "greedy":
             poll = await text_poll(call, items)
+        else:
+            labels = list(self.document.labels)
+            poll = await label_poll(call, items, labels, sent=True, calibrated=calibrated)
         found = await patient_outcomes(call, poll.requests)
         said, size = [], len(weights)
         for place, row in enumerate(rows):
@@ -157,8 +166,28 @@ class Asking:
             for outcome in found[of_row]:
                 _sound(outcome, row)
             vote = _sound(voted({}, items[of_row], weights, poll, found[of_row], call.request_id), row)
-            said.append(Said(vote["answer"], vote["agreement"], vote["truncated"]))
+            confidence = vote["probabilities"][vote["answer"]] if calibrated else vote["agreement"]
+            said.append(Said(vote["answer"], confidence, vote["truncated"]))
         return said
+
+
+def check_calibrated(
+    versions: Sequence[PromptVersion | None], labels: Sequence[str], matrix_dtype: str, path: str
+) -> None:
+    """Refuse a subject of which a version has no calibration for these labels.
+
+    Args:
+        path: of the subject.
+    """
+    for version in versions:
+        if calibration_for(version, labels, matrix_dtype) is None:
+            who = "the base model" if version is None else f"{version.tenant}/{version.task}@{version.number}"
+            remedy = "" if version is None else "calibrate it with them, or "
+            raise InvalidInputError(
+                f"answer_by is calibrated, and {who} has no calibration for these labels with {matrix_dtype} "
+                f"matrices: {remedy}send answer_by ranked.",
+                field=path,
+            )
 
 
 def _sound(found: Any, row: EvaluationRow) -> Any:

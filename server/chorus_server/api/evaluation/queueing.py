@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chorus_server.api.evaluation.asking import check_calibrated
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
@@ -39,15 +40,20 @@ async def queue_evaluation(
     if sent.base_fingerprint not in (None, base.fingerprint):
         message = "is of another base model; leave it out, or send the job to a server of that model"
         refuse(message, "base_fingerprint", code="base_mismatch")
-    subjects, labels = [], []
+    subjects, labels, asked = [], [], list[list[PromptVersion]]()
     for place, subject in enumerate(sent.subjects):
         pinned, versions = await _pinned(services, principal, subject, f"subjects.{place}")
         subjects.append(pinned)
         labels.append(_shared(versions))
+        asked.append(versions)
         _check_columns(sent, pinned, versions, place)
     document = sent.completed(_common(sent, labels)).model_copy(
         update={"subjects": tuple(subjects), "base_fingerprint": base.fingerprint}
     )
+    if document.answer_by == "calibrated":
+        for place, (subject, versions) in enumerate(zip(subjects, asked, strict=True)):
+            path = f"subjects.{place}.{subject.kind}"
+            check_calibrated(versions or [None], document.labels, base.matrix_dtype, path)
     files = {"file": document.file}
     if document.examples is not None:
         files["examples"] = document.examples

@@ -8,7 +8,7 @@ from typing import Any
 
 from chorus_server.api.http.errors import error_body
 from chorus_server.api.inference.answers import unexpected
-from chorus_server.api.inference.calibrated import Ranked, ranked
+from chorus_server.api.inference.calibrated import Ranked, ranked, uncalibrated
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
@@ -39,14 +39,22 @@ class Poll:
     rank: Rank | None = None
 
 
-async def label_poll(call: Call, items: Sequence[Item], labels: list[str], *, sent: bool) -> Poll:
-    """Members rank the same labels: those in the request, or those that they all share."""
+async def label_poll(
+    call: Call, items: Sequence[Item], labels: list[str], *, sent: bool, calibrated: bool = True
+) -> Poll:
+    """Members rank the same labels: those in the request, or those that they all share.
+
+    Args:
+        calibrated: whether the members' calibrations serve.
+    """
 
     matrix_dtype = call.serving.base.matrix_dtype
 
     def rank(outcome: SubmitResult, item: Item) -> Ranked | ChorusError:
         scores = scores_of(outcome)
-        return scores if isinstance(scores, ChorusError) else ranked(item, labels, scores, matrix_dtype)
+        if isinstance(scores, ChorusError):
+            return scores
+        return ranked(item, labels, scores, matrix_dtype) if calibrated else uncalibrated(scores)
 
     def read(outcome: SubmitResult, item: Item) -> tuple[str, float] | ChorusError:
         found = rank(outcome, item)

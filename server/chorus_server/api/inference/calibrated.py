@@ -10,10 +10,7 @@ from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import best
 from chorus_server.calibration.applying import scaled, softmax
 from chorus_server.calibration.fitting import Scaling
-from prompts_store.records import Calibration
-
-RAW = Scaling(1.0)
-"""What answers where no calibration does: the softmax of the log probabilities."""
+from prompts_store.records import Calibration, PromptVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +47,26 @@ def ranked(item: Item, labels: Sequence[str], scores: Sequence[float], matrix_dt
         scores: log probability of each label.
         matrix_dtype: the server's.
     """
-    made = None if item.version is None else item.version.calibration
+    made = calibration_for(item.version, labels, matrix_dtype)
+    if made is None:
+        return uncalibrated(scores)
+    logits = scaled(scores, _scaling_of(made, labels))
+    return Ranked(best(logits), tuple(softmax(logits)), tuple(scores), made.number)
+
+
+def uncalibrated(scores: Sequence[float]) -> Ranked:
+    """Rank labels by the plain softmax of their log probabilities."""
+    return Ranked(best(scores), tuple(softmax(scores)), tuple(scores), None)
+
+
+def calibration_for(
+    version: PromptVersion | None, labels: Sequence[str], matrix_dtype: str
+) -> Calibration | None:
+    """The newest calibration of a version, if it serves for these labels; the base model has none."""
+    made = None if version is None else version.calibration
     if made is None or made.fitted.matrix_dtype != matrix_dtype or set(made.fitted.labels) != set(labels):
-        made = None
-    logits = scaled(scores, RAW if made is None else _scaling_of(made, labels))
-    number = None if made is None else made.number
-    return Ranked(best(logits), tuple(softmax(logits)), tuple(scores), number)
+        return None
+    return made
 
 
 def _scaling_of(made: Calibration, labels: Sequence[str]) -> Scaling:

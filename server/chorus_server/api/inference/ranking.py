@@ -11,7 +11,6 @@ from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import answer_start, label_targets
 from chorus_server.api.inference.submit import SubmitResult
 from chorus_server.api.inference.turns import in_turns
-from chorus_server.calibration.applying import softmax as softmax
 from chorus_server.engine.requests import ScoredEvent, ScoreRequest
 from chorus_server.errors import ChorusError, InternalError, InvalidInputError
 

@@ -11,7 +11,6 @@ from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.document.data import Format
 from chorus_server.tuning.document.fields import (
     MAX_ITEMS,
-    AnswerBy,
     DocumentModel,
     Paragraph,
     ShortText,
@@ -28,6 +27,9 @@ from prompts_store.tasks.template import parse_template
 MOST_SUBJECTS = 8
 MOST_EXAMPLES = 32
 MOST_ROWS = 1_000_000
+
+EvaluatedBy = Literal["ranked", "calibrated", "greedy"]
+"""How answers are made: as tuning measures them, or as the versions' calibrations correct them."""
 
 _OF_LABELS = ("accuracy", "f1_macro", "matthews")
 _OF_TEXTS = ("exact_match", "squad_em", "squad_f1")
@@ -128,10 +130,11 @@ class EvaluationDocument(DocumentModel):
         description="Any metrics of tuning. When left out: `accuracy`, `f1_macro` and `matthews` with "
         "labels, `exact_match`, `squad_em` and `squad_f1` without.",
     )
-    answer_by: AnswerBy | None = Field(
+    answer_by: EvaluatedBy | None = Field(
         None,
-        description="`ranked`: the most probable label; `greedy`: the text that the model writes, which may "
-        "be none of the labels. When left out: `ranked` with labels.",
+        description="`ranked`: the most probable label; `calibrated`: the same by calibrated probabilities; "
+        "`greedy`: the text that the model writes, which may be none of the labels. When left out: `ranked` "
+        "with labels.",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, le=65_536, description="Most tokens of a greedy answer; by default the version's own."
@@ -181,16 +184,17 @@ class EvaluationDocument(DocumentModel):
             raise InvalidInputError(error.message, field="labels", code=error.code) from error
         if len(labels) == 1:
             refuse("has only one label: name two or more, or none for free text", "labels")
-        if self.answer_by == "ranked" and not labels:
-            refuse("is ranked, and there are no labels that all subjects have: send labels", "answer_by")
+        if self.answer_by in ("ranked", "calibrated") and not labels:
+            message = f"is {self.answer_by}, and there are no labels that all subjects have: send labels"
+            refuse(message, "answer_by")
         for key, text in self.target_texts.items():
             if labels and text not in labels:
                 refuse("is none of the labels", f"target_texts.{key}", code="unknown_label")
         metrics = self.metrics or (_OF_LABELS if labels else _OF_TEXTS)
         check_metrics(metrics, labels)
-        answer_by: AnswerBy = self.answer_by or ("ranked" if labels else "greedy")
-        if self.max_new_tokens is not None and answer_by == "ranked":
-            refuse("is for greedy answers: ranked ones generate no text", "max_new_tokens")
+        answer_by: EvaluatedBy = self.answer_by or ("ranked" if labels else "greedy")
+        if self.max_new_tokens is not None and answer_by != "greedy":
+            refuse(f"is for greedy answers: {answer_by} ones generate no text", "max_new_tokens")
         return self.model_copy(update={"labels": labels, "metrics": metrics, "answer_by": answer_by})
 
 

@@ -75,15 +75,22 @@ class Evaluator:
     def score(
         self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[list[list[float]]]
     ) -> Iterator[None]:
-        """Log probabilities of each labelled prompt's labels on its split. Yields after each dispatch.
+        """Log probabilities of the labels of each prompt that ranks them, on its split. Yields after each
+        dispatch.
 
         Args:
             prompts: [N, P, D] f32.
-            splits: one for each prompt; of one without labels it must be empty.
+            splits: one for each prompt; one that ranks no labels is left out, since the job may have no
+                program for it.
             found: for each prompt a list with a place for each example, which gets its scores.
         """
         places = sorted(
-            ((n, place) for n, split in enumerate(splits) for place in range(len(split))),
+            (
+                (n, place)
+                for n, split in enumerate(splits)
+                if self.run.tasks[n].ranks
+                for place in range(len(split))
+            ),
             key=lambda each: len(splits[each[0]][each[1]].input_ids),
         )
         rows = self.programs.shapes.evaluation_rows

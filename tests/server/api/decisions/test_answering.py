@@ -12,7 +12,8 @@ from chorus_server.api.schemas.decisions import DecisionsAnswer, SystemOneAnswer
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal
-from tests.server.api.api_harness import ApiServer, error_of
+from prompts_store.testing import example_calibration
+from tests.server.api.api_harness import ApiServer, error_of, eventually
 
 STATE = "a good film"
 CHOICE = {"type": "choice", "instructions": "Which?", "criteria": {"good": "It is", "bad": None}}
@@ -96,6 +97,26 @@ def test_a_pack_maps_values_to_labels(stocked: ApiServer) -> None:
     assert found["model"] == "default/desk@1"
     assert found["answers"]["happy"]["noul"] == labels["good"]
     assert found["answers"]["mood"]["probabilities"] == labels
+
+
+def test_exactly_the_labels_of_a_calibration_are_calibrated(stocked: ApiServer) -> None:
+    stocked.push("sure", seed=5, labels=["no", "yes"])
+    entry = {"task": "sure", "values": {"true": "yes", "false": "no"}}
+    assert stocked.post("/v1/packs/surely/versions", {"questions": {"is": entry}}).status_code == 201
+    questions = {"own": choice("yes", "no"), "more": choice("yes", "no", "maybe"), "other": NOUL}
+    raw = asked(stocked, questions, "sure")["answers"]
+    mapped = asked(stocked, {"is": NOUL}, "surely")["answers"]["is"]
+    assert mapped["noul"] == raw["own"]["probabilities"]["yes"]
+
+    stocked.store.calibrate("default", "sure", 1, example_calibration(4.0, prior=(0.5, -0.5)))
+    eventually(lambda: ranked(stocked, "sure", ["yes", "no"]) != raw["own"]["probabilities"])
+    found = asked(stocked, questions, "sure")["answers"]
+    shares = found["own"]["probabilities"]
+    distance = math.log(raw["own"]["probabilities"]["yes"] / raw["own"]["probabilities"]["no"])
+    assert math.log(shares["yes"] / shares["no"]) == pytest.approx((distance + 1.0) / 4)
+    assert shares == ranked(stocked, "sure", ["yes", "no"])
+    assert asked(stocked, {"is": NOUL}, "surely")["answers"]["is"]["noul"] == shares["yes"]
+    assert (found["more"], found["other"]) == (raw["more"], raw["other"])
 
 
 def test_a_question_that_a_pack_does_not_know_goes_to_the_base_or_is_refused(stocked: ApiServer) -> None:

@@ -18,7 +18,9 @@ from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.document.evaluation import EvaluationDocument
 from chorus_server.tuning.metrics import measure
+from prompts_store.testing import example_calibration
 from tests.server.api.api_harness import ApiServer, error_of, eventually
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -139,6 +141,63 @@ def test_greedy_answers_may_be_none_of_the_labels(api: ApiServer, file: str) -> 
     assert result["legal"] < 1 and any(row[-1] for row in result["confusion"]["counts"])
 
 
+def test_calibrated_answers_are_those_that_requests_get(api: ApiServer, file: str) -> None:
+    # Far enough from the log probabilities to turn labels.
+    for seed, task in enumerate(("warm", "cool")):
+        api.push(task, seed=5 + seed, labels=LABELS)
+        for temperature in (9.0, 3.0):
+            fitted = example_calibration(temperature, prior=(2.0, -2.0))
+            api.store.calibrate("default", task, 1, fitted)
+    made = api.post("/v1/ensembles/sure/versions", {"tasks": ["warm", "cool"]})
+    assert made.status_code == 201, made.text
+    texts = [row["text"] for row in ROWS]
+    one = {"ensemble": "sure", "inputs": texts[:1]}
+
+    def numbers() -> list[int | None]:
+        members = api.post("/v1/ensemble", one).json()["results"][0]["members"]
+        return [each["calibration"] for each in members]
+
+    eventually(lambda: numbers() == [2, 2])
+    subjects = ({"task": "warm"}, {"ensemble": "sure"})
+    found = succeeded(api, file, *subjects, answer_by="calibrated")
+    assert [each["answer_by"] for each in found["result"]["subjects"]] == ["calibrated"] * 2
+    lines = predictions(api, found)
+    alone = api.post("/v1/classify", {"task": "warm", "inputs": texts}).json()["results"]
+    votes = api.post("/v1/ensemble", {"ensemble": "sure", "inputs": texts}).json()["results"]
+    raw = predictions(api, succeeded(api, file, *subjects, answer_by="ranked"))
+    for line, classified, vote, plain in zip(lines, alone, votes, raw, strict=True):
+        mine, voted = line["subjects"]
+        assert mine["said"] == classified["label"] and voted["said"] == vote["answer"]
+        assert mine["confidence"] == pytest.approx(max(classified["probabilities"].values()), abs=1e-4)
+        assert voted["confidence"] == pytest.approx(vote["probabilities"][vote["answer"]], abs=1e-4)
+        assert mine["log_probabilities"] == plain["subjects"][0]["log_probabilities"]
+        best = max(range(2), key=mine["log_probabilities"].__getitem__)
+        assert plain["subjects"][0]["said"] == LABELS[best], "ranked is by log probabilities"
+        assert plain["subjects"][1]["confidence"] in (0.5, 1.0), "a share of two votes"
+    assert [line["subjects"][0]["said"] for line in lines] != [line["subjects"][0]["said"] for line in raw]
+
+
+def test_a_calibration_that_no_longer_fits_ends_the_job(api: ApiServer, file: str) -> None:
+    api.push("lost", seed=7, labels=LABELS)
+    spec = {
+        "subjects": [{"task": "default/lost@1"}],
+        "file": file,
+        "labels": LABELS,
+        "answer_by": "calibrated",
+    }
+    document = EvaluationDocument.read(spec)
+    document = document.completed(tuple(LABELS)).model_copy(
+        update={"base_fingerprint": api.services.base().fingerprint}
+    )
+    job = api.store.create_job(
+        "default", "evaluation", {**document.to_json(), "key": ""}, files={"file": file}
+    )
+    path = f"/v1/evaluations/{job.id}"
+    eventually(lambda: api.http.get(path).json()["finished_at"] is not None)
+    error = api.http.get(path).json()["error"]
+    assert error["field"] == "subjects.0.task" and "default/lost@1 has no calibration" in error["message"]
+
+
 def test_a_task_without_labels_is_measured_as_text(api: ApiServer, file: str) -> None:
     found = succeeded(api, file, {"task": "free"}, max_new_tokens=2)
     assert found["spec"]["answer_by"] == "greedy" and found["spec"]["labels"] == []
@@ -201,6 +260,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "few-shot without examples": ({"subjects": [{"base": {"few_shot": 2}}]}, "subjects.0.base.few_shot"),
     "examples for nobody": ({"examples": "file-" + "0" * 24}, "examples"),
     "ranked without labels": ({"subjects": [{"task": "free"}], "answer_by": "ranked"}, "answer_by"),
+    "calibrated without labels": ({"subjects": [{"task": "free"}], "answer_by": "calibrated"}, "answer_by"),
+    "a base that is calibrated": (
+        {"subjects": [{"base": {}}], "labels": LABELS, "answer_by": "calibrated"},
+        "subjects.0.base",
+    ),
+    "one that is not calibrated": ({"answer_by": "calibrated"}, "subjects.0.task"),
+    "members that are not": (
+        {"subjects": [{"ensemble": "panel"}], "answer_by": "calibrated"},
+        "subjects.0.ensemble",
+    ),
     "labels that differ": ({"subjects": [{"task": "first"}, {"task": "other"}]}, "labels"),
     "one label": ({"labels": ["no"]}, "labels"),
     "a metric for two labels": ({"labels": ["a", "b", "c"], "metrics": ["f1_binary"]}, "metrics"),

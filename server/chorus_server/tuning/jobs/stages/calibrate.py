@@ -30,15 +30,20 @@ def calibrate(
     prompts: Any,
     good: Sequence[bool],
 ) -> list[FittedCalibration | None]:
-    """What was fitted to each prompt; None for one that is not good, has no labels that the job's programs
-    rank, or has too few validation rows, which is told as a warning.
+    """What was fitted to each prompt; None for one that is not good or has no labels, and, with a warning,
+    for one whose labels are answered by greedy text or that has too few validation rows.
 
     Args:
         prompts: the chosen values [N, P, D].
         good: which of them become versions.
     """
-    ranked = programs.shapes.labels
-    wanted = [ok and 1 < len(task.labels) <= ranked for ok, task in zip(good, run.tasks, strict=True)]
+    wanted = [ok and task.ranks for ok, task in zip(good, run.tasks, strict=True)]
+    attempt.warn(
+        f"prompt {place} is not calibrated: its labels are answered by greedy text, and a calibration is "
+        "fitted to ranked ones"
+        for place, (ok, task) in enumerate(zip(good, run.tasks, strict=True))
+        if ok and task.labels and not task.ranks
+    )
     enough = [len(task.validation) >= LEAST_CALIBRATION_ROWS for task in run.tasks]
     attempt.warn(
         f"prompt {place} is not calibrated: it has {len(run.tasks[place].validation)} validation rows, and a "

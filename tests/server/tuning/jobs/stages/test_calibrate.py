@@ -69,3 +69,15 @@ def test_too_few_rows_are_told_and_do_not_keep_the_version(store: PromptStore, t
         if kind == "warning" and "calibrat" in data["message"]
     ]
     assert "10 validation rows" in warning and "50 or more" in warning
+
+
+def test_labels_that_are_answered_by_greedy_text_are_left_out(store: PromptStore, tmp_path: Path) -> None:
+    file = upload(store, jsonl(100))
+    data = {"train": {"file": file}, "validation_rows": 60}
+    prompts = [{"task": "a", "answer_by": "greedy"}, {"task": "b"}]
+    job = done(store, tmp_path, document(file, data=data, prompts=prompts))
+    assert job.status == "succeeded", job.error
+    greedy, ranked = (store.resolve(made["reference"], tenant=TENANT) for made in job.result["prompts"])
+    assert greedy.calibration is None and ranked.calibration is not None
+    warnings = [data["message"] for kind, data in events(store, job) if kind == "warning"]
+    assert ["prompt 0" in each and "greedy" in each for each in warnings if "calibrat" in each] == [True]
