@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from chorus.cli.evaluate import _arguments, _subject
+from chorus.cli.evaluate import _arguments, _subject, name_of
 from chorus.cli.evaluation_chart import evaluation_svg
 from chorus.cli.evaluation_tables import print_evaluation
 from chorus.cli.root import chorus
@@ -85,6 +85,11 @@ def test_the_picture_is_well_formed_whatever_the_names() -> None:
 def test_references_become_subjects() -> None:
     assert _subject("sst2@3", {}) == {"task": "sst2@3"}
     assert _subject("ensemble:panel", {}) == {"ensemble": "panel"}
+    assert _subject("pack:acme/desk@2:refund: all/some", {}) == {
+        "pack": "acme/desk@2",
+        "question": "refund: all/some",
+    }
+    assert name_of({"pack": "acme/desk@2", "question": "refund"}) == "acme/desk@2:refund"
     assert _subject("base", {"instruction": "x", "few_shot": None}) == {"base": {"instruction": "x"}}
 
 
@@ -104,6 +109,7 @@ def test_options_become_arguments() -> None:
         (["evaluate", "sst2"], "then the file"),
         (["evaluate", "sst2", "x.tsv", "--instruction", "good?"], "go with the reference base"),
         (["evaluate", "sst2", "x.tsv", "--column", "text"], "NAME=VALUE"),
+        (["evaluate", "pack:desk", "x.tsv"], "pack:NAME:QUESTION"),
     ],
 )
 def test_a_command_that_was_not_understood_sends_nothing(

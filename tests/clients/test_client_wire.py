@@ -284,6 +284,9 @@ REQUESTS = {
     "delete file": first_request(files.delete("t")),
     "content": first_request(files.content("t")),
     "start evaluation": first_request(evaluations.start("t", "file-" + "0" * 24)),
+    "start evaluation of a pack": first_request(
+        evaluations.start({"pack": "p", "question": "q"}, "file-" + "0" * 24)
+    ),
     "evaluations": first_request(evaluations.list_page()),
     "evaluation": first_request(evaluations.get("t")),
     "evaluation events": evaluations.events("t").request(),

@@ -20,12 +20,13 @@ from chorus.saving import require_folder, write_file
 from chorus.types import Evaluation, EvaluationSummary
 
 ENSEMBLE = "ensemble:"
+PACK = "pack:"
 BASE = "base"
 
 
-@click.group(cls=StartGroup, short_help="Evaluate prompts, ensembles and the base model on a file.")
+@click.group(cls=StartGroup, short_help="Evaluate prompts, ensembles, packs and the base model on a file.")
 def evaluate() -> None:
-    """Evaluate prompts, ensembles and the base model on the rows of a file.
+    """Evaluate prompts, ensembles, questions of packs and the base model on the rows of a file.
 
     \b
     chorus evaluate sst2 test.tsv
@@ -83,8 +84,9 @@ def start(
 ) -> None:
     """Evaluate each REFERENCE on FILE. Later ones are compared with the first. Ctrl-C leaves it running.
 
-    REFERENCE is a prompt's, such as sst2@3; ensemble:NAME; or base, the model without a prompt. FILE is a
-    local JSONL, CSV, TSV or Parquet file, which is uploaded, or the id of an uploaded one.
+    REFERENCE is a prompt's, such as sst2@3; ensemble:NAME; pack:NAME:QUESTION, a question of a decision
+    pack; or base, the model without a prompt. FILE is a local JSONL, CSV, TSV or Parquet file, which is
+    uploaded, or the id of an uploaded one.
     """
     if len(references) < 2:
         raise click.UsageError("Name what to evaluate, and then the file: chorus evaluate sst2 test.tsv")
@@ -96,8 +98,8 @@ def start(
     if BASE not in names and any(value is not None for value in base.values()):
         raise click.UsageError("--instruction, --template and --few-shot go with the reference base.")
     arguments = _arguments(given)
+    subjects = [_subject(name, base) for name in names]
     with session.client() as client:
-        subjects = [_subject(name, base) for name in names]
         job = client.evaluations.start(subjects, file, **arguments)
         if not follow:
             _tell(session, job, f"Follow it: chorus evaluate follow {job.id}")
@@ -187,6 +189,8 @@ def resume(session: Session, job: str) -> None:
 
 def name_of(subject: dict[str, Any]) -> str:
     """What people call a subject."""
+    if "pack" in subject:
+        return f"{subject['pack']}:{subject.get('question')}"
     return str(subject.get("task") or subject.get("ensemble") or BASE)
 
 
@@ -201,6 +205,11 @@ def _subject(name: str, base: dict[str, Any]) -> dict[str, Any]:
         return {BASE: {key: value for key, value in base.items() if value is not None}}
     if name.startswith(ENSEMBLE):
         return {"ensemble": name.removeprefix(ENSEMBLE)}
+    if name.startswith(PACK):
+        pack, _, question = name.removeprefix(PACK).partition(":")
+        if not question:
+            raise click.UsageError(f"{name} names no question of the pack: pack:NAME:QUESTION")
+        return {"pack": pack, "question": question}
     return {"task": name}
 
 

@@ -1,4 +1,4 @@
-"""`/v1/evaluations`: how good the answers of prompts, ensembles and the base model are on a file."""
+"""`/v1/evaluations`: how good the answers of prompts, ensembles, packs and the base model are on a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, w
 PATH_OF_EVALUATIONS = "/v1/evaluations"
 
 Asked = str | Mapping[str, Any]
-"""A prompt's reference; or `{"task": ...}`, `{"ensemble": ...}` or `{"base": {...}}`."""
+"""A prompt's reference; or `{"task": ...}`, `{"ensemble": ...}`, `{"pack": ..., "question": ...}` or
+`{"base": {...}}`."""
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 
@@ -50,8 +51,8 @@ def start(
     seed: int | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> Steps[Evaluation]:
-    """Evaluate prompts, ensembles or the base model on a file: upload what is not on the server yet, and
-    queue the job.
+    """Evaluate prompts, ensembles, questions of packs or the base model on a file: upload what is not on the
+    server yet, and queue the job.
 
     Follow it with `events`, or wait for its end with `wait`. If it is refused, all files that were uploaded
     for it are deleted again.

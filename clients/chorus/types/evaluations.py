@@ -14,7 +14,8 @@ class EvaluationSummary(AnyJob):
     """An evaluation as a list shows it.
 
     Attributes:
-        subjects: what it evaluates, each `{"task": ...}`, `{"ensemble": ...}` or `{"base": {...}}`.
+        subjects: what it evaluates, each `{"task": ...}`, `{"ensemble": ...}`,
+            `{"pack": ..., "question": ...}` or `{"base": {...}}`.
         progress: how far it is: `rows` of `rows_in_all`.
     """
 

@@ -229,6 +229,9 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         *references(lambda task: evaluation({"task": task}), "/v1/evaluations"),
         Case("/v1/evaluations", sent(evaluation({"ensemble": "<tenant>/<ensemble>"}))),
         Case("/v1/evaluations", sent(evaluation({"ensemble": "<ensemble>"}))),
+        Case("/v1/evaluations", sent(evaluation({"pack": "<tenant>/<pack>", "question": "q"}))),
+        Case("/v1/evaluations", sent(evaluation({"pack": "<tenant>/<pack>@1", "question": "none"}))),
+        Case("/v1/evaluations", sent(evaluation({"pack": "<pack>", "question": "q"}))),
     ),
     ("GET", "/v1/evaluations/{evaluation}"): (Case("/v1/evaluations/{evaluation}"),),
     ("GET", "/v1/evaluations/{evaluation}/events"): (

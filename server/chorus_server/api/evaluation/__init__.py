@@ -1,1 +1,1 @@
-"""Evaluations: how good the answers of prompts, ensembles and the base model are on a data file."""
+"""Evaluations: how good the answers of prompts, ensembles, packs and the base model are on a data file."""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from chorus_server.api.evaluation.questions import value_said, version_of
 from chorus_server.api.evaluation.rows import EvaluationRow, with_text
 from chorus_server.api.inference.ballots import label_poll, text_poll, voted
 from chorus_server.api.inference.calibrated import calibration_for, ranked, uncalibrated
@@ -17,7 +18,7 @@ from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.jobs.patience import patient_outcomes
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
-from prompts_store.records import EnsembleVersion, PromptVersion
+from prompts_store.records import EnsembleVersion, PackEntry, PackVersion, PromptVersion
 
 ROWS_AT_ONCE = 64
 """Rows of a block; an ensemble's members share as many requests."""
@@ -61,15 +62,20 @@ class Asking:
         place: of the subject in the document.
         template: of its inputs; a prompt's own.
         before: what stands before each input of the base model.
+        labels: of its versions, in the order of the document's, which for a pack are the question's values.
         ensemble: the pinned version, for an ensemble.
+        pack, entry: the pinned version, and what it says of the question, for a pack.
     """
 
     document: EvaluationDocument
     subject: EvaluationSubject
     place: int
     template: str
+    labels: tuple[str, ...]
     before: str = ""
     ensemble: EnsembleVersion | None = None
+    pack: PackVersion | None = None
+    entry: PackEntry | None = None
 
     async def ask(self, call: Call, rows: Sequence[EvaluationRow]) -> list[Said]:
         """What the subject says to each row.
@@ -95,7 +101,7 @@ class Asking:
             versions = await self._versions(call, stack)
             if self.document.answer_by == "calibrated":
                 path = f"subjects.{self.place}.{self.subject.kind}"
-                check_calibrated(versions, self.document.labels, call.serving.base.matrix_dtype, path)
+                check_calibrated(versions, self.labels, call.serving.base.matrix_dtype, path)
             pairs = [(self._item(row), version) for row in rows for version in versions]
             items = await prepare_all(call, pairs)
             if self.ensemble is not None:
@@ -109,13 +115,15 @@ class Asking:
             return [None]
         library, fingerprint = call.services.library, call.serving.base.fingerprint
         field = f"subjects.{self.place}.{self.subject.kind}"
-        if self.ensemble is None:
-            assert self.subject.task is not None
-            names, tenant = [self.subject.task], call.principal.tenant
-        else:
-            # The caller named the ensemble, and it names its members: its owner may ask them.
+        # The caller named the ensemble or the pack, and it names its versions: its owner may ask them.
+        if self.ensemble is not None:
             names = [f"{each.tenant}/{each.task}@{each.version}" for each in self.ensemble.members]
             tenant = self.ensemble.tenant
+        elif self.pack is not None and self.entry is not None:
+            names, tenant = [version_of(self.entry)], self.pack.tenant
+        else:
+            assert self.subject.task is not None
+            names, tenant = [self.subject.task], call.principal.tenant
         held = library.held([(name, field) for name in names], tenant, fingerprint)
         versions = await stack.enter_async_context(held)
         return [versions[name] for name in names]
@@ -131,15 +139,15 @@ class Asking:
         return Item(self.subject.task, value, field, truncate=document.truncate, settings=most, paths=paths)
 
     async def _rank(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
-        labels, matrix_dtype = self.document.labels, call.serving.base.matrix_dtype
+        labels, matrix_dtype = self.labels, call.serving.base.matrix_dtype
         calibrated = self.document.answer_by == "calibrated"
         requests = await score_requests(call, items, labels, sent=True)
         said = []
         for item, row, outcome in zip(items, rows, await patient_outcomes(call, requests), strict=True):
             scores = _sound(scores_of(outcome), row)
             found = ranked(item, labels, scores, matrix_dtype) if calibrated else uncalibrated(scores)
-            confidence = found.probabilities[found.place]
-            said.append(Said(labels[found.place], confidence, item.truncated, found.log_probabilities))
+            answer, confidence = self.document.labels[found.place], found.probabilities[found.place]
+            said.append(Said(answer, confidence, item.truncated, found.log_probabilities))
         return said
 
     async def _write(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
@@ -147,7 +155,8 @@ class Asking:
         said = []
         for item, row, outcome in zip(items, rows, await patient_outcomes(call, poll.requests), strict=True):
             text, score = _sound(poll.read(outcome, item), row)
-            said.append(Said(text, min(1.0, math.exp(score)), item.truncated))
+            answer = text if self.entry is None else value_said(self.entry, text)
+            said.append(Said(answer, min(1.0, math.exp(score)), item.truncated))
         return said
 
     async def _vote(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
@@ -157,8 +166,7 @@ class Asking:
         if self.document.answer_by == "greedy":
             poll = await text_poll(call, items)
         else:
-            labels = list(self.document.labels)
-            poll = await label_poll(call, items, labels, sent=True, calibrated=calibrated)
+            poll = await label_poll(call, items, list(self.labels), sent=True, calibrated=calibrated)
         found = await patient_outcomes(call, poll.requests)
         said, size = [], len(weights)
         for place, row in enumerate(rows):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from chorus_server.api.evaluation.asking import check_calibrated
+from chorus_server.api.evaluation.questions import entry_of, labels_of, values_of, version_of
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
@@ -13,10 +15,26 @@ from chorus_server.tuning.document.evaluation import EvaluationDocument, Evaluat
 from chorus_server.tuning.document.fields import refuse
 from prompts_store.jobs.records import Job
 from prompts_store.jobs.rows import unknown_job
-from prompts_store.records import PromptVersion
+from prompts_store.records import PackEntry, PromptVersion
 from prompts_store.store import PromptStore
 from prompts_store.tasks.references import parse_reference
 from prompts_store.tasks.template import parse_template
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """A subject with its reference pinned, because an alias may move before the job runs.
+
+    Attributes:
+        versions: none for the base model.
+        labels: that all versions have, or the values of a pack's question; empty if they differ.
+        entry: what a pack says of its question.
+    """
+
+    subject: EvaluationSubject
+    versions: Sequence[PromptVersion]
+    labels: tuple[str, ...]
+    entry: PackEntry | None = None
 
 
 async def queue_evaluation(
@@ -40,20 +58,24 @@ async def queue_evaluation(
     if sent.base_fingerprint not in (None, base.fingerprint):
         message = "is of another base model; leave it out, or send the job to a server of that model"
         refuse(message, "base_fingerprint", code="base_mismatch")
-    subjects, labels, asked = [], [], list[list[PromptVersion]]()
+    pinned: list[_Pinned] = []
     for place, subject in enumerate(sent.subjects):
-        pinned, versions = await _pinned(services, principal, subject, f"subjects.{place}")
-        subjects.append(pinned)
-        labels.append(_shared(versions))
-        asked.append(versions)
-        _check_columns(sent, pinned, versions, place)
-    document = sent.completed(_common(sent, labels)).model_copy(
-        update={"subjects": tuple(subjects), "base_fingerprint": base.fingerprint}
+        found = await _pinned(services, principal, subject, f"subjects.{place}")
+        pinned.append(found)
+        _check_columns(found.versions, place)
+    document = sent.completed(_common(sent, [each.labels for each in pinned])).model_copy(
+        update={
+            "subjects": tuple(each.subject for each in pinned),
+            "base_fingerprint": base.fingerprint,
+        }
     )
-    if document.answer_by == "calibrated":
-        for place, (subject, versions) in enumerate(zip(subjects, asked, strict=True)):
-            path = f"subjects.{place}.{subject.kind}"
-            check_calibrated(versions or [None], document.labels, base.matrix_dtype, path)
+    for place, each in enumerate(pinned):
+        labels = document.labels
+        if each.entry is not None:
+            labels = labels_of(each.entry, each.versions[0].manifest.labels, labels)
+        if document.answer_by == "calibrated":
+            path = f"subjects.{place}.{each.subject.kind}"
+            check_calibrated(each.versions or [None], labels, base.matrix_dtype, path)
     files = {"file": document.file}
     if document.examples is not None:
         files["examples"] = document.examples
@@ -84,23 +106,30 @@ async def evaluation_of(services: Services, principal: Principal, job: str) -> J
 
 def may_see_evaluation(principal: Principal, job: Job) -> bool:
     """Whether the caller's key may name all that a job evaluates."""
-    names = [each.get("task") or each.get("ensemble") for each in job.spec.get("subjects", ())]
+    subjects = job.spec.get("subjects", ())
+    names = [each.get("task") or each.get("ensemble") or each.get("pack") for each in subjects]
     references = [parse_reference(name, tenant=job.tenant) for name in names if name]
     return all(principal.may_name(each.task, each.tenant) for each in references)
 
 
-async def _pinned(
-    services: Services, principal: Principal, subject: EvaluationSubject, path: str
-) -> tuple[EvaluationSubject, list[PromptVersion]]:
-    """The subject with its reference pinned, because an alias may move before the job runs; and its
-    versions."""
+async def _pinned(services: Services, principal: Principal, subject: EvaluationSubject, path: str) -> _Pinned:
     library, base = services.library, services.base()
     if subject.task is not None:
         field = f"{path}.task"
         version = await library.resolve(subject.task, principal.tenant, field, patterns=principal.tasks)
         check_base(version, base.fingerprint, field)
         name = f"{version.tenant}/{version.task}@{version.number}"
-        return subject.model_copy(update={"task": name}), [version]
+        return _Pinned(subject.model_copy(update={"task": name}), [version], _shared([version]))
+    if subject.pack is not None and subject.question is not None:
+        field = f"{path}.pack"
+        pack = await library.resolve_pack(subject.pack, principal.tenant, field, patterns=principal.tasks)
+        entry = entry_of(pack, subject.question, f"{path}.question")
+        # The caller named the pack, and it names its versions: its owner may ask them.
+        version = await library.resolve(version_of(entry), pack.tenant, field)
+        check_base(version, base.fingerprint, field)
+        name = f"{pack.tenant}/{pack.name}@{pack.number}"
+        values = values_of(entry, version.manifest.labels)
+        return _Pinned(subject.model_copy(update={"pack": name}), [version], values, entry)
     if subject.ensemble is not None:
         field = f"{path}.ensemble"
         made = await library.ensemble(subject.ensemble, principal.tenant, field, patterns=principal.tasks)
@@ -112,8 +141,8 @@ async def _pinned(
         for version in members:
             check_base(version, base.fingerprint, field)
         name = f"{made.tenant}/{made.name}@{made.number}"
-        return subject.model_copy(update={"ensemble": name}), members
-    return subject, []
+        return _Pinned(subject.model_copy(update={"ensemble": name}), members, _shared(members))
+    return _Pinned(subject, [], ())
 
 
 def _shared(versions: Sequence[PromptVersion]) -> tuple[str, ...]:
@@ -140,9 +169,7 @@ def _common(sent: EvaluationDocument, labels: Sequence[tuple[str, ...]]) -> tupl
     return prompted[0]
 
 
-def _check_columns(
-    sent: EvaluationDocument, subject: EvaluationSubject, versions: Sequence[PromptVersion], place: int
-) -> None:
+def _check_columns(versions: Sequence[PromptVersion], place: int) -> None:
     """Refuse members of an ensemble that would need different inputs."""
     templates = {version.manifest.template for version in versions}
     fields = {parse_template(template).fields for template in templates}

@@ -9,6 +9,7 @@ from typing import Any
 from chorus_server.api.evaluation.asking import ROWS_AT_ONCE, Asking, Said
 from chorus_server.api.evaluation.comparing import PairedRows, compared
 from chorus_server.api.evaluation.measures import measured
+from chorus_server.api.evaluation.questions import entry_of, labels_of
 from chorus_server.api.evaluation.rows import EvaluationRow, evaluation_rows, few_shot_text
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.jobs.attempt import EngineAttempt
@@ -55,16 +56,22 @@ def _asking(attempt: EngineAttempt, document: EvaluationDocument, place: int) ->
     subject = document.subjects[place]
     if subject.base is not None:
         before = few_shot_text(attempt, document, subject.base)
-        return Asking(document, subject, place, subject.base.template, before)
+        return Asking(document, subject, place, subject.base.template, document.labels, before)
     tenant, field = attempt.job.tenant, f"subjects.{place}.{subject.kind}"
     if subject.task is not None:
         version = attempt.store.resolve(subject.task, tenant=tenant, field=field)
-        return Asking(document, subject, place, version.manifest.template)
+        return Asking(document, subject, place, version.manifest.template, document.labels)
+    if subject.pack is not None and subject.question is not None:
+        pack = attempt.store.resolve_pack(subject.pack, tenant=tenant, field=field)
+        entry = entry_of(pack, subject.question, f"subjects.{place}.question")
+        manifest = attempt.store.get_version(entry.tenant, entry.task, entry.version).manifest
+        labels = labels_of(entry, manifest.labels, document.labels)
+        return Asking(document, subject, place, manifest.template, labels, pack=pack, entry=entry)
     assert subject.ensemble is not None
     made = attempt.store.resolve_ensemble(subject.ensemble, tenant=tenant, field=field)
     first = made.members[0]
     member = attempt.store.get_version(first.tenant, first.task, first.version)
-    return Asking(document, subject, place, member.manifest.template, ensemble=made)
+    return Asking(document, subject, place, member.manifest.template, document.labels, ensemble=made)
 
 
 async def _ask(subject: Asking, call: Call, rows: Sequence[EvaluationRow]) -> list[Said]:

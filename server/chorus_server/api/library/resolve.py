@@ -269,9 +269,11 @@ class PromptLibrary:
             return made
         return None
 
-    async def resolve_pack(self, reference: str, tenant: str, field: str = "pack") -> PackVersion:
+    async def resolve_pack(
+        self, reference: str, tenant: str, field: str = "pack", *, patterns: Sequence[str] | None = None
+    ) -> PackVersion:
         """The pack version that a reference names now. Raises StoreAnswerError with `field`."""
-        return await self.read(self._resolve_pack, reference, tenant, field)
+        return await self.read(self._resolve_pack, reference, tenant, field, patterns)
 
     async def resolve_ensemble(self, reference: str, tenant: str, field: str = "ensemble") -> EnsembleVersion:
         """The ensemble version that a reference names now. Raises StoreAnswerError with `field`."""
@@ -355,9 +357,11 @@ class PromptLibrary:
                 return ()
             raise StoreAnswerError(error, field) from None
 
-    def _resolve_pack(self, reference: str, tenant: str, field: str) -> PackVersion:
+    def _resolve_pack(
+        self, reference: str, tenant: str, field: str, patterns: Sequence[str] | None
+    ) -> PackVersion:
         try:
-            parsed = _parsed(reference, tenant, field, None, unknown_pack)
+            parsed = _parsed(reference, tenant, field, patterns, unknown_pack)
             return self.store.resolve_pack(parsed, tenant=tenant, field=field)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None

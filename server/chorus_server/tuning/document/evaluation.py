@@ -52,29 +52,37 @@ class BaseSubject(DocumentModel):
 
 
 class EvaluationSubject(DocumentModel):
-    """What is evaluated: exactly one of these."""
+    """What is evaluated: a task, an ensemble, a question of a pack, or the base model."""
 
     task: ShortText | None = Field(None, description="Reference of a prompt: `sst2`, `sst2@3`, `sst2@live`.")
     ensemble: ShortText | None = Field(None, description="Reference of an ensemble.")
+    pack: ShortText | None = Field(None, description="Reference of a decision pack; with `question`.")
+    question: ShortText | None = Field(
+        None, description="Id of the pack's question. Its values are the answers and the labels."
+    )
     base: BaseSubject | None = Field(None, description="The base model without a prompt.")
 
     @property
-    def kind(self) -> Literal["task", "ensemble", "base"]:
-        """Which of the three it is."""
+    def kind(self) -> Literal["task", "ensemble", "pack", "base"]:
+        """Which of them it is."""
         if self.task is not None:
             return "task"
+        if self.pack is not None:
+            return "pack"
         return "ensemble" if self.ensemble is not None else "base"
 
     @property
     def name(self) -> str:
         """What people call it."""
-        return self.task or self.ensemble or "base"
+        pack = None if self.pack is None else f"{self.pack}:{self.question}"
+        return self.task or self.ensemble or pack or "base"
 
     @model_serializer
     def _written(self) -> dict[str, Any]:
-        """Only the one that was given."""
+        """Only what was given."""
         base = None if self.base is None else self.base.model_dump(mode="json")
-        named = {"task": self.task, "ensemble": self.ensemble, "base": base}
+        of_pack = {"pack": self.pack, "question": self.question}
+        named = {"task": self.task, "ensemble": self.ensemble, **of_pack, "base": base}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -199,9 +207,18 @@ class EvaluationDocument(DocumentModel):
 
 
 def _check_subject(subject: EvaluationSubject, path: str) -> None:
-    given = [name for name in ("task", "ensemble", "base") if getattr(subject, name) is not None]
-    if len(given) != 1:
-        refuse('must be one of {"task": "sst2@3"}, {"ensemble": "sst2-ensemble"} and {"base": {...}}', path)
+    names = ("task", "ensemble", "pack", "base")
+    if sum(getattr(subject, name) is not None for name in names) != 1:
+        refuse(
+            'must be one of {"task": "sst2@3"}, {"ensemble": "sst2-ensemble"}, '
+            '{"pack": "desk", "question": "refund"} and {"base": {...}}',
+            path,
+        )
+    if subject.pack is not None and subject.question is None:
+        message = "is required: name the question of the pack by its id"
+        refuse(message, f"{path}.question", code="missing_field")
+    if subject.question is not None and subject.pack is None:
+        refuse("is for a pack", f"{path}.question")
     if subject.base is not None:
         try:
             parse_template(subject.base.template)

@@ -25,6 +25,7 @@ from tests.server.api.api_harness import ApiServer, error_of, eventually
 
 BINARY = {"content-type": "application/octet-stream"}
 LABELS = ["no", "yes"]
+MEANT = {"true": "yes", "false": "no"}
 TEXTS = ["good film", "bad movie", "a funny movie", "waste of two hours", "moving", "the sky is warm"] * 15
 ROWS = [{"text": f"{text} {n % 7}", "label": LABELS[n % 2]} for n, text in enumerate(TEXTS)]
 
@@ -39,9 +40,15 @@ def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Ite
         server.push("free", seed=3)
         made = server.post("/v1/ensembles/panel/versions", {"tasks": ["first", "second"]})
         assert made.status_code == 201, made.text
+        pack(server, {"good": {"task": "first", "values": MEANT}, "kind": {"task": "other"}})
         start_engine_jobs(server.services)
         yield server
         assert server.engine.wait_idle(300)
+
+
+def pack(api: ApiServer, questions: dict[str, Any], name: str = "desk") -> None:
+    made = api.post(f"/v1/packs/{name}/versions", {"questions": questions})
+    assert made.status_code == 201, made.text
 
 
 def upload(api: ApiServer, rows: list[dict[str, Any]] | bytes, name: str = "rows.jsonl") -> str:
@@ -256,6 +263,31 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown task": ({"subjects": [{"task": "first"}, {"task": "nobody"}]}, "subjects.1.task"),
     "an unknown ensemble": ({"subjects": [{"ensemble": "first"}]}, "subjects.0.ensemble"),
     "no file": ({"file": None}, "file"),
+    "an unknown pack": ({"subjects": [{"pack": "first", "question": "good"}]}, "subjects.0.pack"),
+    "an unknown version": ({"subjects": [{"pack": "desk@9", "question": "good"}]}, "subjects.0.pack"),
+    "an unknown question": ({"subjects": [{"pack": "desk", "question": "x"}]}, "subjects.0.question"),
+    "a pack without a question": ({"subjects": [{"pack": "desk"}]}, "subjects.0.question"),
+    "a question without a pack": ({"subjects": [{"task": "first", "question": "x"}]}, "subjects.0.question"),
+    "a pack and a task": (
+        {"subjects": [{"task": "first", "pack": "desk", "question": "good"}]},
+        "subjects.0",
+    ),
+    "labels in place of values": (
+        {"subjects": [{"pack": "desk", "question": "good"}], "labels": ["true", "maybe"]},
+        "labels",
+    ),
+    "two values of one label": (
+        {"subjects": [{"pack": "desk", "question": "good"}], "labels": ["true", "yes"]},
+        "labels",
+    ),
+    "a pack that is not calibrated": (
+        {"subjects": [{"pack": "desk", "question": "good"}], "answer_by": "calibrated"},
+        "subjects.0.pack",
+    ),
+    "a pack and a task of other labels": (
+        {"subjects": [{"pack": "desk", "question": "good"}, {"task": "first"}]},
+        "labels",
+    ),
     "an unknown file": ({"file": "file-" + "0" * 24}, "file"),
     "few-shot without examples": ({"subjects": [{"base": {"few_shot": 2}}]}, "subjects.0.base.few_shot"),
     "examples for nobody": ({"examples": "file-" + "0" * 24}, "examples"),
@@ -366,6 +398,14 @@ def test_keys_see_what_they_may_name(tmp_path: Path, vocabulary: Vocabulary) -> 
         body = {"subjects": [{"task": "second"}], "file": file}
         refused = api.http.post("/v1/evaluations", json=body, headers=mine)
         assert refused.status_code == 404 and error_of(refused)["field"] == "subjects.0.task"
+        # A key's patterns are of the pack's name.
+        pack(api, {"good": {"task": "second"}})
+        body["subjects"] = [{"pack": "desk", "question": "good"}]
+        of_pack = api.http.post("/v1/evaluations", json=body).json()["id"]
+        assert api.http.get(f"/v1/evaluations/{of_pack}", headers=mine).status_code == 404
+        refused = api.http.post("/v1/evaluations", json=body, headers=mine)
+        assert refused.status_code == 404 and error_of(refused)["field"] == "subjects.0.pack"
+        assert error_of(refused)["code"] == "unknown_pack"
         body["subjects"] = [{"task": "first"}]
         only = api.http.post("/v1/evaluations", json=body, headers={"authorization": f"Bearer {tuner}"})
         assert only.status_code == 403 and "infer" in error_of(only)["message"]
