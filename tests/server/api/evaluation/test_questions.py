@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from chorus.cli.root import chorus
 from chorus_server.api.evaluation.questions import labels_of, value_said, values_of
 from chorus_server.errors import InvalidInputError
 from chorus_server.jobs_wiring import start_engine_jobs
@@ -159,12 +161,19 @@ def test_an_unknown_question_is_told_those_that_there_are(api: ApiServer, file: 
     assert "'q7' and 22 more" in error_of(many)["message"] and "q8" not in error_of(many)["message"]
 
 
+def test_the_command_shows_a_packs_question_in_its_values(api: ApiServer, file: str) -> None:
+    result = CliRunner().invoke(chorus, ["--url", api.url, "evaluate", "pack:desk:good", file])
+    assert result.exit_code == 0, result.output
+    assert "default/desk@1:good: answers (rows)" in result.output and "yes" not in result.output
+    assert " false " in result.output and " true " in result.output
+    listed = CliRunner().invoke(chorus, ["--url", api.url, "evaluate", "list"])
+    assert "default/desk@1:good" in listed.output
+
+
 def test_a_grant_of_a_pack_lets_another_tenant_evaluate_it(tmp_path: Path, vocabulary: Vocabulary) -> None:
     owner, guest = ("canary-owner-0123456789", "canary-guest-0123456789")
-    ring = KeyRing(
-        {owner: Principal("acme", "o"), guest: Principal("ours", "g")}, Principal("ours", "anonymous")
-    )
-    with ApiServer(tmp_path, vocabulary, keys=ring) as api:
+    keys = {owner: Principal("acme", "o"), guest: Principal("ours", "g")}
+    with ApiServer(tmp_path, vocabulary, keys=KeyRing(keys, Principal("ours", "anonymous"))) as api:
         api.http.headers["authorization"] = f"Bearer {owner}"
         api.push("first", labels=BOTH)
         pack(api, {"good": {"task": "first", "values": MEANT}})
@@ -177,7 +186,5 @@ def test_a_grant_of_a_pack_lets_another_tenant_evaluate_it(tmp_path: Path, vocab
         api.store.share("pack", "acme", "desk", "ours", ["infer"])
         found = succeeded(api, file, subject)
         assert found["result"]["subjects"][0]["name"] == "acme/desk@1:good"
-        assert start(api, file, {"task": "acme/first"}).status_code == 404, (
-            "the pack was shared, not its task"
-        )
+        assert start(api, file, {"task": "acme/first"}).status_code == 404, "only the pack was shared"
         assert api.engine.wait_idle(300)
