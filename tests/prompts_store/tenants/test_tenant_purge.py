@@ -64,7 +64,7 @@ def test_more_than_a_page_goes(store: PromptStore, monkeypatch: pytest.MonkeyPat
         example_file(store, f"rows {number}".encode())
         store.create_job("acme", "tuning", SPEC)
     store.delete_tenant("acme", grace_seconds=0)
-    assert store.purge_tenants() == PurgeReport(5, 5, 5, 5, ["acme"])
+    assert store.purge_tenants() == PurgeReport(jobs=5, ensembles=5, tasks=5, files=5, purged=["acme"])
 
 
 def test_what_was_shared_goes_too_whoever_uses_it(store: PromptStore) -> None:
@@ -72,8 +72,10 @@ def test_what_was_shared_goes_too_whoever_uses_it(store: PromptStore) -> None:
     store.share("task", "acme", "task-1", "other", ["infer"])
     store.publish_ensemble("other", "borrowed", [EnsembleMember("acme", "task-1", 1)])
     store.delete_tenant("acme", grace_seconds=0)
-    assert store.purge_tenants() == PurgeReport(1, 1, 2, 2, purged=["acme"])
-    assert left(store, "acme") == (0, 0, 0, 0)
+    assert store.purge_tenants() == PurgeReport(
+        jobs=1, ensembles=1, packs=1, tasks=2, files=2, purged=["acme"]
+    )
+    assert left(store, "acme") == (0, 0, 0, 0, 0)
     assert store.list_shared("other").items == ()
 
 
@@ -101,7 +103,7 @@ def test_a_job_that_runs_is_told_to_stop_and_its_file_stays_until_then(store: Pr
     assert claimed is not None
     store.delete_tenant("acme", grace_seconds=0)
     assert store.purge_tenants().waiting == ["acme"]
-    assert left(store, "acme") == (0, 0, 1, 1)
+    assert left(store, "acme") == (0, 0, 0, 1, 1)
     assert store.update_job(claimed[1]).cancel_requested
     with pytest.raises(NotFoundError):
         store.publish("acme", "made", *example_prompt(9), lease=claimed[1])
@@ -171,7 +173,7 @@ def test_a_purge_leaves_a_tenants_name_and_its_log(
     store.collect(grace_seconds=3600, allow_mass_removal=True)
     report = store.check()
     assert report.clean and report.orphans == 0, "and no bytes"
-    assert left(store, "other") == (2, 1, 2, 2)
+    assert left(store, "other") == (2, 1, 1, 2, 2)
 
 
 def test_what_anothers_deleted_ensemble_names_is_emptied(store: PromptStore) -> None:

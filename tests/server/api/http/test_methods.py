@@ -16,6 +16,7 @@ from chorus_server.api.routes.asgi import ROUTERS
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
+from prompts_store.testing import example_calibration
 from tests.server.api.api_harness import ApiServer, Gate, error_of, eventually, gated_server
 
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
@@ -30,7 +31,7 @@ def taken(path: str) -> list[str]:
 
 
 def url_of(path: str) -> str:
-    return path.replace("{n}", "1").replace("{", "").replace("}", "")
+    return path.replace("{n}", "1").replace("{calibration}", "1").replace("{", "").replace("}", "")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -47,6 +48,8 @@ def test_a_405_lists_every_method_of_the_path(api: ApiServer, path: str) -> None
 def stocked(api: ApiServer) -> ApiServer:
     api.push("task", labels=["good", "bad"])
     api.post("/v1/ensembles/name/versions", {"tasks": ["task"]})
+    api.post("/v1/packs/name/versions", {"questions": {"q": {"task": "task"}}})
+    api.store.calibrate("default", "task", 1, example_calibration())
     return api
 
 
@@ -59,7 +62,8 @@ def test_head_answers_as_get_without_the_body(stocked: ApiServer, path: str) -> 
     shown = [{k: v for k, v in answer.headers.items() if k not in varying} for answer in (get, head)]
     assert shown[0] == shown[1]
     assert head.headers["content-length"] != "0"
-    random = any(name in path for name in ("{file}", "{job}", "{key}", "{tenant}"))
+    made = ("{file}", "{job}", "{evaluation}", "{calibration_job}", "{key}", "{tenant}")
+    random = any(name in path for name in made)
     assert get.status_code == 200 or random
 
 
