@@ -9,6 +9,7 @@ training and XXL need this.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -43,8 +44,11 @@ def fold(layers: nnx.Module, body: Body, carry: PyTree, inputs: PyTree = None) -
         The last carry, and the outputs of each layer in the same form as `inputs`.
     """
     if isinstance(layers, nnx.List):
-        # Layers of one shape are one function, traced once and called by each; XLA inlines the calls.
-        called = jax.jit(lambda graph, *rest: body(nnx.merge(graph, rest[0]), *rest[1:]), static_argnums=0)
+
+        @partial(jax.jit, static_argnums=0)  # traced once for all layers of one shape; XLA inlines the calls
+        def called(graph: Any, parameters: PyTree, carry: PyTree, given: PyTree) -> tuple[PyTree, PyTree]:
+            return body(nnx.merge(graph, parameters), carry, given)
+
         outputs = []
         for index, layer in enumerate(layers):
             graph, parameters = nnx.split(layer)
