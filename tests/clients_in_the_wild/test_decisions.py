@@ -20,7 +20,7 @@ SHAPES = {
     "input_lengths": "256",
     "batch_rows": "4",
     "blocks": "256x8x4",
-    "score_buckets": "64x8,8x32",
+    "score_buckets": "4x64",
     "layout": "scanned",
 }
 """What decisions need: room for a long state, and labels."""

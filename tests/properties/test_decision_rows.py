@@ -22,7 +22,7 @@ SHAPES = {
     "input_lengths": "32,96",
     "batch_rows": "1,2,8",
     "blocks": "32x8x4,96x8x4",
-    "score_buckets": "2x8,8x8",
+    "score_buckets": "1x16,8x16",
     "prompt_rows": 64,
     "layout": "unrolled",
 }

@@ -87,7 +87,7 @@ def _pool(count: int) -> list[Case]:
     cases = []
     for index in range(count):
         names = [str(name) for name in random.choice([*PROMPTS], size=int(random.choice([0, 1, 1, 2])))]
-        text = random.integers(2, 160, size=int(random.integers(1, 6))).tolist()
+        text = random.integers(2, 160, size=int(random.integers(1, 5))).tolist()
         parts = (*names, *text, 1) if index % 3 else (*text[:1], *names, *text, 1)
         targets = tuple(  # of few pieces, so that they share what they begin with; some take several trees
             tuple(random.integers(2, 12, size=int(random.integers(1, 8))).tolist()) for _ in range(index % 7)

@@ -77,7 +77,7 @@ def test_a_platform_shows_what_a_server_would_choose() -> None:
     assert found["shapes"]["slots"] == 24 and found["shapes"]["batch_rows"] == 8
     costs = {each["setting"]: each for each in found["costs"]}
     served = [name for name in found["programs"] if not name.startswith("tuning")]
-    assert sum(each["programs"] for each in costs.values()) == len(served) == 30
+    assert sum(each["programs"] for each in costs.values()) == len(served) == 32
     device = found["device_bytes"]
     assert costs["blocks"]["bytes"] == device["encoder_memory"] + device["slots"]
     assert costs["prompt_rows"]["bytes"] == device["prompt_rows"] == 65_536 * 4096 * 2

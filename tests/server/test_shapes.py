@@ -173,7 +173,7 @@ def test_the_costs_are_the_plans_and_the_programs() -> None:
         "256x64x48,512x256x24",
         "12,674.6",
         "to compile",
-        "30",
+        "32",
     ):
         assert words in table
 

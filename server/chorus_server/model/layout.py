@@ -45,7 +45,7 @@ def fold(layers: nnx.Module, body: Body, carry: PyTree, inputs: PyTree = None) -
     """
     if isinstance(layers, nnx.List):
 
-        @partial(jax.jit, static_argnums=0)  # traced once for all layers of one shape; XLA inlines the calls
+        @partial(jax.jit, static_argnums=0, inline=True)  # traced once for all layers of one shape
         def called(graph: Any, parameters: PyTree, carry: PyTree, given: PyTree) -> tuple[PyTree, PyTree]:
             return body(nnx.merge(graph, parameters), carry, given)
 

@@ -136,7 +136,7 @@ class ApiServer:
             matrix_dtype="float32",
             system_fingerprint="fp_0123456789abcdef",
             layout="unrolled",
-            prompt_rows=DEFAULT_PROMPT_ROWS,
+            prompt_rows=self.settings.prompt_rows or DEFAULT_PROMPT_ROWS,
             embeddings=lambda: self.table,
         )
 

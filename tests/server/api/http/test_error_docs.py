@@ -24,7 +24,13 @@ OF_OUR_OWN_CODE = {"invalid_kind", "invalid_right"}  # routes name them, and che
 NOBODY_LEFT_TO_TELL = {"cancelled"}
 
 
-CODES_OF_A_JOB = ROOT / "server" / "chorus_server" / "tuning"
+_SERVER = ROOT / "server" / "chorus_server"
+CODES_OF_A_JOB = (
+    _SERVER / "tuning",
+    _SERVER / "jobs",
+    _SERVER / "api" / "calibration",
+    _SERVER / "api" / "evaluation",
+)
 
 
 def _codes(path: Path) -> set[str]:
@@ -39,8 +45,8 @@ def _codes(path: Path) -> set[str]:
             value = node.value if "default_code" in names else None
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-            places = {"failure": 0}  # of `server/chorus_server/tuning`: the code's place among the arguments
-            place = places.get(name) if CODES_OF_A_JOB in path.parents else None
+            places = {"failure": 0}  # of what jobs do: the code's place among the arguments
+            place = places.get(name) if set(CODES_OF_A_JOB) & set(path.parents) else None
             place = 1 if name == "RefusedError" else place
             value = node.args[place] if place is not None and len(node.args) > place else None
         else:
@@ -48,6 +54,10 @@ def _codes(path: Path) -> set[str]:
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             found.add(value.value)
     return found
+
+
+def _of_a_job() -> set[str]:
+    return set().union(*(_codes(path) for room in CODES_OF_A_JOB for path in room.rglob("*.py")))
 
 
 def _seen_by_callers() -> set[str]:
@@ -62,9 +72,7 @@ def test_every_code_is_in_the_reference(code: str) -> None:
     assert f"`{code}`" in (ROOT / "docs" / "rest.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "code", sorted(set().union(*map(_codes, CODES_OF_A_JOB.rglob("*.py"))) | {"data_unreachable"})
-)
+@pytest.mark.parametrize("code", sorted(_of_a_job() | {"data_unreachable"}))
 def test_every_code_of_a_job_is_in_the_reference(code: str) -> None:
     """Those that routes raise are there too, so the words of both are looked for in one page."""
     assert f"`{code}`" in (ROOT / "docs" / "rest.md").read_text()
@@ -81,7 +89,7 @@ def test_every_reason_of_an_artifact_is_in_its_page(reason: str) -> None:
 
 
 def test_the_scan_finds_codes() -> None:
-    found = set().union(*map(_codes, CODES_OF_A_JOB.rglob("*.py")))
+    found = _of_a_job()
     assert {"one_class", "diverged", "disk_failed", "same_target"} <= found
     assert {
         "invalid_cursor",

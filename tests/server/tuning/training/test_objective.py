@@ -51,9 +51,10 @@ def test_rows_end_to_end_train_as_padded_rows_do(layout: Any) -> None:
             jax.random.wrap_key_data(batch.keys, impl="threefry2x32"), jnp.asarray(LOSS.dropout_rate)
         )
         table = prompts.reshape(-1, prompts.shape[-1])
-        encoded = functions.encode(model.params, table, ids, LENGTHS, dropout)
+        lengths, targets = jnp.asarray(LENGTHS), jnp.asarray(batch.targets[:, None])
+        encoded = functions.encode(model.params, table, jnp.asarray(ids), lengths, dropout)
         logits = functions.decode_targets(
-            model.params, encoded, LENGTHS, batch.targets[:, None], TARGETS[:, None], dropout
+            model.params, encoded, lengths, targets, jnp.asarray(TARGETS[:, None]), dropout
         )[:, 0]
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, batch.targets[:, :, None], axis=-1)[:, :, 0]
