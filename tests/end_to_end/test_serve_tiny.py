@@ -85,8 +85,8 @@ def test_a_prompt_changes_the_answer(stocked: Served) -> None:
 
 
 def test_every_kind_of_request_compiles_nothing(stocked: Served) -> None:
-    before = stocked.metric("chorus_compiles_total")
-    assert before > 0
+    before = stocked.metric("chorus_compiles_total")  # 0 where another server has kept every program
+    assert stocked.metric("chorus_compile_seconds_count", cause="startup") > 0
     for text in ("a", "good film was bad", "the cat saw the dog and they ran home then"):
         for settings in (
             {},
