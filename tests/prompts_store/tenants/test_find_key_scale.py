@@ -75,5 +75,5 @@ def test_a_key_is_found_by_the_index_in_one_query(filled: PromptStore) -> None:
         assert "SEARCH tenants USING" in plan and "SCAN" not in plan
         assert "SCAN keys" in scan, "control: a column without an index"
     else:
-        assert "Index Scan using uq_keys_public" in plan and "Seq Scan" not in plan
+        assert "Index Scan using uq_keys_public" in plan and "Seq Scan" not in plan, plan
         assert "Seq Scan on keys" in scan, "control: a column without an index"
