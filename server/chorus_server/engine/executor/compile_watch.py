@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -103,3 +104,21 @@ def use_persistent_cache(folder: str) -> None:
     update("jax_compilation_cache_dir", folder)
     update("jax_persistent_cache_min_compile_time_secs", 0.0)
     update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def cache_reads() -> int:
+    """How many programs this thread has read from JAX's persistent cache; differences of it are meant."""
+    return getattr(_heard(), "reads", 0)
+
+
+@lru_cache(maxsize=1)
+def _heard() -> threading.local:
+    """What each thread has read, from the first call on."""
+    mine = threading.local()
+
+    def hear(event: str, **details: Any) -> None:
+        if event == _RETRIEVED:
+            mine.reads = getattr(mine, "reads", 0) + 1
+
+    jax.monitoring.register_event_listener(hear)
+    return mine

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from chorus_server.engine.executor.compile_watch import CompileWatch
+from chorus_server.engine.executor.compile_watch import CompileWatch, cache_reads
 from chorus_server.engine.executor.kept import KeptPrograms
 from chorus_server.engine.executor.programs import Program
 
@@ -71,10 +71,11 @@ def _compile(program: Program, watch: CompileWatch | None, kept: KeptPrograms | 
     started = time.perf_counter()
     executable = None if kept is None else kept.load(program)
     if executable is None:
-        lowered = program.jit().lower(*program.arguments)
+        lowered, reads = program.jit().lower(*program.arguments), cache_reads()
         with nullcontext() if watch is None else watch.because("startup", program.name):
             executable = lowered.compile(compiler_options=_options())
-        if kept is not None:
+        # What JAX has read from its cache lacks its kernels when it is written once more.
+        if kept is not None and cache_reads() == reads:
             kept.keep(program, executable)
     return executable, time.perf_counter() - started
 

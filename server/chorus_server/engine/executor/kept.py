@@ -82,6 +82,8 @@ class KeptPrograms:
             executable = _restored(content, program)
         except Exception as error:  # whatever is wrong with it, it can be compiled again
             self._tell(f"compiling {program.name} anew: its entry in the compile cache is damaged ({error})")
+            with contextlib.suppress(OSError):  # else the next start says so again
+                path.unlink(missing_ok=True)
             return None
         with self._lock:
             self._found += 1

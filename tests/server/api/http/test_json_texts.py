@@ -192,13 +192,17 @@ def send(api: ApiServer, path: str, body: bytes) -> None:
 
 
 def peak(api: ApiServer, path: str, body: bytes) -> float:
-    """How many times its bytes of Python's memory a body takes; the caller's own are not among them."""
-    tracemalloc.start()
-    try:
-        send(api, path, body)
-        return tracemalloc.get_traced_memory()[1] / len(body)
-    finally:
-        tracemalloc.stop()
+    """How many times its bytes of Python's memory a body takes; the caller's own are not among them. The
+    least of three, since threads that look for jobs and changes take some now and then."""
+    peaks = []
+    for _ in range(3):
+        tracemalloc.start()
+        try:
+            send(api, path, body)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return min(peaks) / len(body)
 
 
 @pytest.mark.parametrize("size", [64 << 10, 256 << 10, 1 << 20])

@@ -24,6 +24,7 @@ from chorus_server.engine.executor import (
     compile_all,
     model_spec,
     programs,
+    use_persistent_cache,
 )
 from chorus_server.engine.executor.kept import description
 from chorus_server.engine.executor.testing import tiny_executor, tiny_model
@@ -52,6 +53,22 @@ def events() -> Iterator[Counter[str]]:
         yield seen
     finally:
         jax.monitoring.unregister_event_duration_listener(hear)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A persistent cache of JAX's that is empty, since what it hands out is not kept."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    bounds = ("min_compile_time_secs", "min_entry_size_bytes")
+    names = ["jax_compilation_cache_dir", *(f"jax_persistent_cache_{name}" for name in bounds)]
+    before = {name: getattr(jax.config, name) for name in names}
+    compilation_cache.reset_cache()
+    use_persistent_cache(str(tmp_path_factory.mktemp("cache")))
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def scaled(by: Any, x: Any) -> Any:
@@ -102,6 +119,17 @@ def test_a_second_start_traces_and_compiles_nothing_and_answers_with_the_same_bi
     assert other.found == 0 and all(seen[name] >= 2 for name in MADE)
 
 
+def test_what_jaxs_own_cache_hands_out_is_not_kept(tmp_path: Path) -> None:
+    """Written once more, it lacks kernels: a start that read it would fail at its first step."""
+    compile_all([_program()])
+    jax.clear_caches()  # type: ignore[no-untyped-call]
+    with CompileWatch() as watch:
+        compile_all([_program(), _program(5, name="another")], watch, kept=KeptPrograms(tmp_path))
+    assert watch.from_cache == 1
+    assert KeptPrograms(tmp_path).load(_program()) is None
+    assert KeptPrograms(tmp_path).load(_program(5, name="another")) is not None  # the control
+
+
 @pytest.mark.parametrize("left", [0, 7, 40, -1])
 def test_what_a_kill_left_half_written_is_compiled_anew_with_one_line(tmp_path: Path, left: int) -> None:
     compile_all([_program()], kept=KeptPrograms(tmp_path))
@@ -114,7 +142,7 @@ def test_what_a_kill_left_half_written_is_compiled_anew_with_one_line(tmp_path: 
     np.testing.assert_array_equal(compiled["scaled"](np.ones(3, np.float32)), np.full(3, 3.0))
     assert kept.found == 0 and len(told) == 1
     assert told[0].startswith("compiling scaled anew: its entry in the compile cache is damaged")
-    assert KeptPrograms(tmp_path).load(_program()) is not None  # written again, whole
+    assert not entry.exists()  # so that it is told once; JAX's cache had the program, so it is not kept
 
 
 def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
