@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from chorus.routes.files import FILE_ID
 from chorus.routes.tuning import Data
 from chorus.strict_json import parse_strictly
 
-_FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 _URL = re.compile(r"https?://")
 SERVER_PATH = "server:"
 
@@ -23,7 +23,7 @@ def data_of(text: str, name: str) -> Data:
     Raises:
         UsageError: it names a local file that does not exist.
     """
-    if _FILE_ID.fullmatch(text):
+    if FILE_ID.fullmatch(text):
         return text
     if _URL.match(text):
         return {"url": text}

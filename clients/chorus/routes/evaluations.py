@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from chorus.errors import ApiError, ChorusError, InvalidArgumentError
 from chorus.following import Following
 from chorus.methods import Method
 from chorus.routes import files, references
+from chorus.routes.job_events import read_events
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import (
     DataFile,
@@ -19,7 +19,6 @@ from chorus.types import (
     EvaluationPage,
     EvaluationSummary,
     JobEvent,
-    JobEventList,
 )
 from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
 
@@ -28,8 +27,6 @@ PATH_OF_EVALUATIONS = "/v1/evaluations"
 Asked = str | Mapping[str, Any]
 """A prompt's reference; or `{"task": ...}`, `{"ensemble": ...}`, `{"pack": ..., "question": ...}` or
 `{"base": {...}}`."""
-
-_FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 
 
 def _path(job: str | EvaluationSummary, *rest: str) -> str:
@@ -87,13 +84,10 @@ def start(
         for name, source in (("file", file), ("examples", examples)):
             if source is None:
                 continue
-            if isinstance(source, DataFile) or (isinstance(source, str) and _FILE_ID.fullmatch(source)):
+            if isinstance(source, DataFile) or (isinstance(source, str) and files.FILE_ID.fullmatch(source)):
                 given[name] = files.file_id(source)
                 continue
-            try:
-                pushed = yield from files.push(source)
-            except InvalidArgumentError as error:
-                raise InvalidArgumentError(str(error), field=name) from error
+            pushed = yield from files.push_for(source, name)
             sent.append(pushed)
             given[name] = pushed.id
         body = encode_json({**(document or {}), **without_none(given)})
@@ -178,14 +172,7 @@ def past_events(job: str | EvaluationSummary, *, after: int = 0) -> Steps[list[J
         job: the evaluation or its id.
         after: number of the last event that the caller has.
     """
-    found: list[JobEvent] = []
-    while True:
-        query = query_of(follow="false", after=after, limit=500)
-        page = yield from Call(get_page(_path(job, "events"), query), model_of(JobEventList))
-        found.extend(page.events)
-        if len(page.events) < 500:
-            return found
-        after = page.events[-1].seq
+    return (yield from read_events(_path(job, "events"), after))
 
 
 def events(job: str | EvaluationSummary, *, after: int = 0, patience_seconds: float = 300.0) -> Following:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from chorus.datafiles import DataSource, data_upload
+from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page
@@ -10,6 +14,8 @@ from chorus.types import DataFile, FilePage
 from chorus.wire import Call, Request, Steps, model_of, nothing, query_of
 
 PATH = "/v1/files"
+
+FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 
 
 def file_id(file: str | DataFile) -> str:
@@ -32,6 +38,14 @@ def push(source: DataSource, *, name: str | None = None) -> Call[DataFile]:
     upload = data_upload(source, name)
     request = Request("POST", PATH, query_of(name=upload.name), content=upload.content)
     return Call(request, model_of(DataFile))
+
+
+def push_for(source: Any, field: str) -> Steps[DataFile]:
+    """Upload what the caller gave as `field`, which an error names."""
+    try:
+        return (yield from push(source))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(str(error), field=field) from error
 
 
 def list_page(*, limit: int | None = None, cursor: str | None = None) -> Call[FilePage]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping
 from typing import Any, Unpack
 
@@ -13,8 +12,9 @@ from chorus.errors import ApiError, ChorusError, InvalidArgumentError
 from chorus.following import Following
 from chorus.methods import Method
 from chorus.routes import files, references
+from chorus.routes.job_events import read_events
 from chorus.routes.tasks import MAX_PAGES, get_page
-from chorus.types import DataFile, Job, JobEvent, JobEventList, JobPage, JobSummary
+from chorus.types import DataFile, Job, JobEvent, JobPage, JobSummary
 from chorus.types.job_fields import JobFields
 from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
 
@@ -24,7 +24,6 @@ Data = str | os.PathLike[str] | DataFile | Rows | Mapping[str, str]
 """A local path, an uploaded file or its id, or rows; or `{"path": ...}` or `{"url": ...}` for the server to
 read."""
 
-_FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 _SOURCES = ({"file"}, {"path"}, {"url"})
 
 EARLIER_SPLITS = {"selection": "validation", "report": "test"}
@@ -82,7 +81,7 @@ def start(
                 continue
             source = _on_server(given, name)
             if source is None:
-                file = yield from _pushed(given, name)
+                file = yield from files.push_for(given, name)
                 sent.append(file)
                 source = {"file": file.id}
             sources[name] = source
@@ -100,7 +99,7 @@ def _on_server(given: Data, field: str) -> dict[str, str] | None:
     """The source of data that the server has already; None for data that must be uploaded."""
     if isinstance(given, DataFile):
         return {"file": given.id}
-    if isinstance(given, str) and _FILE_ID.fullmatch(given):
+    if isinstance(given, str) and files.FILE_ID.fullmatch(given):
         return {"file": given}
     if isinstance(given, Mapping):
         if set(given) not in _SOURCES:
@@ -111,13 +110,6 @@ def _on_server(given: Data, field: str) -> dict[str, str] | None:
             )
         return dict(given)
     return None
-
-
-def _pushed(given: Any, field: str) -> Steps[DataFile]:
-    try:
-        return (yield from files.push(given))
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(str(error), field=field) from error
 
 
 def list_page(
@@ -180,14 +172,7 @@ def past_events(job: str | JobSummary, *, after: int = 0) -> Steps[list[JobEvent
         job: the job or its id.
         after: number of the last event that the caller has.
     """
-    found: list[JobEvent] = []
-    while True:
-        query = query_of(follow="false", after=after, limit=500)
-        page = yield from Call(get_page(_path(job, "events"), query), model_of(JobEventList))
-        found.extend(page.events)
-        if len(page.events) < 500:
-            return found
-        after = page.events[-1].seq
+    return (yield from read_events(_path(job, "events"), after))
 
 
 def events(job: str | JobSummary, *, after: int = 0, patience_seconds: float = 300.0) -> Following:
