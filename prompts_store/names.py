@@ -13,6 +13,8 @@ from prompts_store.text import shown
 
 MAX_NAME_CHARACTERS = 64
 LIVE = "live"
+AFTER_NAMES = "\x7f"
+"""Sorts after every name that begins alike, if it is put behind the beginning."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,63}", re.ASCII)

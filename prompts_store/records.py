@@ -204,17 +204,6 @@ class EnsembleVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class EnsembleRecord:
-    """An ensemble with its newest version and aliases."""
-
-    tenant: str
-    name: str
-    created_at: datetime
-    latest: EnsembleVersion
-    aliases: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class PackEntry:
     """A question of a pack, and the version that answers it.
 
@@ -249,13 +238,13 @@ class PackVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class PackRecord:
-    """A pack with its newest version and aliases."""
+class ListRecord(Generic[T]):
+    """An ensemble or a pack with its newest version and its aliases."""
 
     tenant: str
     name: str
     created_at: datetime
-    latest: PackVersion
+    latest: T
     aliases: Mapping[str, int]
 
 

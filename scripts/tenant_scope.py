@@ -53,10 +53,8 @@ REASONS = {
     "prompts_store/audit/audit_log.py:_scope": "the whole store's log belongs to no tenant",
     "prompts_store/audit/chain.py:_FIRST_HEAD": "ON CONFLICT DO NOTHING is a text; it names the log",
     "prompts_store/budgets/leases.py": "one question for all tenants that wait; rows name their own",
-    "prompts_store/ensembles/rows.py:live_versions": _FINISHED,
-    "prompts_store/ensembles/rows.py:version_records": "members may be another tenant's; by their ensemble",
-    "prompts_store/packs/rows.py:live_packs": _FINISHED,
-    "prompts_store/packs/rows.py:read_packs": "versions may be another tenant's; by their pack",
+    "prompts_store/lists/rows.py:live_versions": _FINISHED,
+    "prompts_store/lists/rows.py:list_versions": "what is listed may be another tenant's; by its list",
     "prompts_store/files/data_files.py:needed": "equal bytes are stored once for all tenants",
     "prompts_store/grants/rows.py:revoke_to": "whoever granted something to a tenant that is no more",
     "prompts_store/grants/rows.py:dangling": _UPKEEP,
@@ -149,9 +147,10 @@ def _queries(node: ast.AST) -> Iterator[tuple[int, str]]:
                 yield inner.lineno, f"has SQL as a text, in {called}"
             if called in BUILDERS | BEGINNINGS and isinstance(inner.func, ast.Name):
                 first = first or inner.lineno
-                tables |= {arg.id for arg in inner.args if isinstance(arg, ast.Name)}
-        if isinstance(inner, ast.Attribute) and inner.attr == "c" and isinstance(inner.value, ast.Name):
-            tables.add(inner.value.id)
+                shown = (arg for arg in inner.args if isinstance(arg, ast.Name | ast.Attribute))
+                tables |= {ast.unparse(arg) for arg in shown}
+        if isinstance(inner, ast.Attribute) and inner.attr == "c":
+            tables.add(ast.unparse(inner.value))
     if first is not None and not tables <= OPEN_TABLES and not _says_whose(node):
         yield first, "asks without the tenant"
 

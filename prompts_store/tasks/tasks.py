@@ -9,7 +9,7 @@ from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import task_labels, tasks, versions
 from prompts_store.grants import rows as grants
-from prompts_store.names import check_name, check_prefix
+from prompts_store.names import AFTER_NAMES, check_name, check_prefix
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page, TaskRecord
 from prompts_store.tasks import aliasing, counts
@@ -26,7 +26,6 @@ from prompts_store.tenants import feed, stored
 
 _CURSOR = "tasks"
 # Greater than every character of a name.
-_AFTER_NAMES = "\x7f"
 
 
 class Tasks(StoreBase):
@@ -81,7 +80,7 @@ class Tasks(StoreBase):
                 task_labels.c.tenant == tenant, task_labels.c.label == label
             )
         if prefix:
-            query = query.where(name >= prefix, name < prefix + _AFTER_NAMES)
+            query = query.where(name >= prefix, name < prefix + AFTER_NAMES)
         if after is not None:
             query = query.where(name > after)
         with self._database.read(tenant) as connection:

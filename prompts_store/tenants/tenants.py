@@ -15,7 +15,7 @@ from prompts_store.base import StoreBase
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import tenants
 from prompts_store.errors import ConflictError, InvalidError
-from prompts_store.names import check_name, check_prefix
+from prompts_store.names import AFTER_NAMES, check_name, check_prefix
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
 from prompts_store.records import Page
 from prompts_store.tenants import feed
@@ -37,7 +37,6 @@ MAX_GRACE_SECONDS = 10 * 365 * 86_400
 
 _CURSOR = "tenants"
 # Greater than every character of a name.
-_AFTER_NAMES = "\x7f"
 
 
 class Tenants(StoreBase):
@@ -118,7 +117,7 @@ class Tenants(StoreBase):
         else:
             query = select(tenants).where(tenants.c.status == _check_status(status))
         if prefix:
-            query = query.where(tenants.c.name >= prefix, tenants.c.name < prefix + _AFTER_NAMES)
+            query = query.where(tenants.c.name >= prefix, tenants.c.name < prefix + AFTER_NAMES)
         if after is not None:
             query = query.where(tenants.c.name > after)
         with self._database.read(EVERY_TENANT) as connection:

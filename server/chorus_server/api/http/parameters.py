@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Path, Query
 
 from chorus_server.tenancy.principal import Principal, Scope
-from prompts_store.ensembles.rows import unknown_ensemble
-from prompts_store.errors import NotFoundError
+from prompts_store.grants.records import GrantKind
+from prompts_store.grants.rows import unknown
 from prompts_store.names import check_name
-from prompts_store.packs.rows import unknown_pack
-from prompts_store.tasks.rows import unknown_task
 from prompts_store.tenants.standing import unknown_tenant
 
 TaskName = Annotated[str, Path(max_length=256, description="A task, without its tenant.")]
@@ -59,23 +56,21 @@ def owner_of_task(principal: Principal, tenant: str | None, task: str) -> str:
             answer as one that is not there.
         InvalidError: of the store: no name.
     """
-    return _owner(principal, tenant, task, "task", unknown_task)
+    return _owner(principal, tenant, task, "task")
 
 
 def owner_of_ensemble(principal: Principal, tenant: str | None, name: str) -> str:
     """The same for an ensemble: `unknown_ensemble`."""
-    return _owner(principal, tenant, name, "ensemble", unknown_ensemble)
+    return _owner(principal, tenant, name, "ensemble")
 
 
 def owner_of_pack(principal: Principal, tenant: str | None, name: str) -> str:
     """The same for a pack: `unknown_pack`."""
-    return _owner(principal, tenant, name, "pack", unknown_pack)
+    return _owner(principal, tenant, name, "pack")
 
 
-def _owner(
-    principal: Principal, tenant: str | None, name: str, field: str, unknown: Callable[..., NotFoundError]
-) -> str:
+def _owner(principal: Principal, tenant: str | None, name: str, kind: GrantKind) -> str:
     owner = principal.tenant if tenant is None else tenant
     if owner != principal.tenant or not principal.may_name(name):
-        raise unknown(check_name(owner, field="tenant"), check_name(name, field=field))
+        raise unknown(kind, check_name(owner, field="tenant"), check_name(name, field=kind), field=kind)
     return owner

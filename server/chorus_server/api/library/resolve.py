@@ -15,14 +15,12 @@ from chorus_server.api.http.offload import Offload
 from chorus_server.api.library.store_health import StoreHealth
 from chorus_server.changes.memory import SEEN_SECONDS, Memory
 from chorus_server.errors import ModelMismatchError, OverloadedError
-from prompts_store.ensembles.rows import unknown_ensemble
-from prompts_store.errors import NotFoundError, StoreError
-from prompts_store.grants.records import Right
-from prompts_store.packs.rows import unknown_pack
+from prompts_store.errors import StoreError
+from prompts_store.grants.records import GrantKind, Right
+from prompts_store.grants.rows import unknown
 from prompts_store.records import EnsembleVersion, PackVersion, PromptVersion, Reference
 from prompts_store.store import PromptStore
 from prompts_store.tasks.references import parse_reference
-from prompts_store.tasks.rows import unknown_task
 from prompts_store.tenants.records import Change
 from prompts_store.tenants.task_patterns import matches_any
 
@@ -178,7 +176,7 @@ class PromptLibrary:
             fields.setdefault(reference, field)
         if patterns is not None:
             for reference, field in fields.items():
-                _parsed(reference, tenant, field, patterns, unknown_task)
+                _parsed(reference, tenant, field, patterns, "task")
         cache, asked = self._versions, self._versions.asking()
         fresh = _found(fields, lambda reference: cache.fresh((tenant, reference)))
         if len(fresh) == len(fields):
@@ -222,7 +220,7 @@ class PromptLibrary:
         Raises StoreAnswerError with `field`.
         """
         if patterns is not None:
-            _parsed(reference, tenant, field, patterns, unknown_ensemble)
+            _parsed(reference, tenant, field, patterns, "ensemble")
         cache, asked, key = self._ensembles, self._ensembles.asking(), (tenant, reference)
         found = cache.fresh(key)
         if found is not None:
@@ -337,7 +335,7 @@ class PromptLibrary:
         right: Right = "infer",
     ) -> PromptVersion:
         try:
-            parsed = _parsed(reference, tenant, field, patterns, unknown_task)
+            parsed = _parsed(reference, tenant, field, patterns, "task")
             return self.store.resolve(parsed, tenant=tenant, field=field, right=right)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
@@ -361,14 +359,14 @@ class PromptLibrary:
         self, reference: str, tenant: str, field: str, patterns: Sequence[str] | None
     ) -> PackVersion:
         try:
-            parsed = _parsed(reference, tenant, field, patterns, unknown_pack)
+            parsed = _parsed(reference, tenant, field, patterns, "pack")
             return self.store.resolve_pack(parsed, tenant=tenant, field=field)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
 
     def _resolve_ensemble(self, reference: str, tenant: str, field: str) -> EnsembleVersion:
         try:
-            parsed = _parsed(reference, tenant, field, None, unknown_ensemble)
+            parsed = _parsed(reference, tenant, field, None, "ensemble")
             return self.store.resolve_ensemble(parsed, tenant=tenant, field=field)
         except StoreError as error:
             raise StoreAnswerError(error, field) from None
@@ -399,7 +397,7 @@ def _parsed(
     tenant: str,
     field: str,
     patterns: Sequence[str] | None,
-    unknown: Callable[..., NotFoundError],
+    kind: GrantKind,
 ) -> Reference:
     """A reference. What the caller may not name answers as what is not there.
 
@@ -408,7 +406,7 @@ def _parsed(
     try:
         parsed = parse_reference(reference, tenant=tenant, field=field)
         if not matches_any(patterns, parsed.task, owner=parsed.tenant, tenant=tenant):
-            raise unknown(parsed.tenant, parsed.task, field=field)
+            raise unknown(kind, parsed.tenant, parsed.task, field=field)
     except StoreError as error:
         raise StoreAnswerError(error, field) from None
     return parsed

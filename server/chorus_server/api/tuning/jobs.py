@@ -20,12 +20,11 @@ from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
-from prompts_store.ensembles.rows import unknown_ensemble
+from prompts_store.grants.rows import unknown
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from prompts_store.jobs.records import Job
 from prompts_store.jobs.rows import unknown_job
 from prompts_store.store import PromptStore
-from prompts_store.tasks.rows import unknown_task
 
 
 async def queue_job(services: Services, store: PromptStore, principal: Principal, sent: JobDocument) -> Job:
@@ -101,9 +100,9 @@ def _check_names(principal: Principal, job: JobDocument, paths: Sequence[FieldPa
     """Refuse what the key may not name. Raises NotFoundError of the store, as for what is not there."""
     for prompt, path in zip(job.prompts, paths, strict=True):
         if not principal.may_name(prompt.task):
-            raise unknown_task(principal.tenant, prompt.task, field=path("task"))
+            raise unknown("task", principal.tenant, prompt.task, field=path("task"))
     if job.ensemble_name is not None and not principal.may_name(job.ensemble_name):
-        raise unknown_ensemble(principal.tenant, job.ensemble_name, field="ensemble_name")
+        raise unknown("ensemble", principal.tenant, job.ensemble_name, field="ensemble_name")
 
 
 def _completed(sent: JobDocument) -> JobDocument:

@@ -1,0 +1,1 @@
+"""What ensembles and packs share: names whose versions list versions of tasks."""
