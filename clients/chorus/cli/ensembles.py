@@ -140,5 +140,5 @@ def _tell_votes(session: Session, answer: EnsembleResponse) -> None:
             click.echo(f"{clean(item.answer)}  (agreement {item.agreement:.0%}: {counts})")
 
 
-for command in (grants.share_ensemble, grants.unshare_ensemble, grants.ensemble_grants):
+for command in grants.commands("ensembles", "NAME", "the ensemble NAME with its members"):
     ensemble.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import click
 
@@ -24,97 +25,47 @@ _right = click.option(
 )
 
 
-@click.command("share")
-@click.argument("task")
-@_with
-@_right
-@with_session
-def share_task(session: Session, task: str, grantee: str, rights: Sequence[str]) -> None:
-    """Let another tenant use TASK, in place of what it might do before. This takes the scope admin."""
-    with session.client() as client:
-        _tell(session, task, client.tasks.share(task, grantee, rights))
+def commands(of: Literal["tasks", "ensembles", "packs"], metavar: str, what: str) -> list[click.Command]:
+    """`share`, `unshare` and `grants` of one kind.
 
+    Args:
+        what: whom the commands are about, in their help.
+    """
+    named = click.argument("name", metavar=metavar)
 
-@click.command("unshare")
-@click.argument("task")
-@_with
-@with_session
-def unshare_task(session: Session, task: str, grantee: str) -> None:
-    """Take back what another tenant was granted of TASK. Within a second it goes everywhere."""
-    with session.client() as client:
-        client.tasks.unshare(task, grantee)
-    _tell_end(session, task, grantee)
+    @click.command(
+        "share",
+        help=f"Let another tenant use {what}, in place of what it might do before. This "
+        "takes the scope admin.",
+    )
+    @named
+    @_with
+    @_right
+    @with_session
+    def share(session: Session, name: str, grantee: str, rights: Sequence[str]) -> None:
+        with session.client() as client:
+            _tell(session, name, getattr(client, of).share(name, grantee, rights))
 
+    @click.command(
+        "unshare",
+        help=f"Take back what another tenant was granted of {what}. Within a second it goes everywhere.",
+    )
+    @named
+    @_with
+    @with_session
+    def unshare(session: Session, name: str, grantee: str) -> None:
+        with session.client() as client:
+            getattr(client, of).unshare(name, grantee)
+        _tell_end(session, name, grantee)
 
-@click.command("grants")
-@click.argument("task")
-@with_session
-def task_grants(session: Session, task: str) -> None:
-    """Show which tenants may use TASK, and how."""
-    with session.client() as client:
-        _table(session, client.tasks.grants(task))
+    @click.command("grants", help=f"Show which tenants may use {what}, and how.")
+    @named
+    @with_session
+    def grants(session: Session, name: str) -> None:
+        with session.client() as client:
+            _table(session, getattr(client, of).grants(name))
 
-
-@click.command("share")
-@click.argument("name")
-@_with
-@_right
-@with_session
-def share_ensemble(session: Session, name: str, grantee: str, rights: Sequence[str]) -> None:
-    """Let another tenant use the ensemble NAME with its members. This takes the scope admin."""
-    with session.client() as client:
-        _tell(session, name, client.ensembles.share(name, grantee, rights))
-
-
-@click.command("unshare")
-@click.argument("name")
-@_with
-@with_session
-def unshare_ensemble(session: Session, name: str, grantee: str) -> None:
-    """Take back what another tenant was granted of the ensemble NAME. Within a second it goes everywhere."""
-    with session.client() as client:
-        client.ensembles.unshare(name, grantee)
-    _tell_end(session, name, grantee)
-
-
-@click.command("grants")
-@click.argument("name")
-@with_session
-def ensemble_grants(session: Session, name: str) -> None:
-    """Show which tenants may use the ensemble NAME, and how."""
-    with session.client() as client:
-        _table(session, client.ensembles.grants(name))
-
-
-@click.command("share")
-@click.argument("name")
-@_with
-@_right
-@with_session
-def share_pack(session: Session, name: str, grantee: str, rights: Sequence[str]) -> None:
-    """Let another tenant use the pack NAME with its versions. This takes the scope admin."""
-    with session.client() as client:
-        _tell(session, name, client.packs.share(name, grantee, rights))
-
-
-@click.command("unshare")
-@click.argument("name")
-@_with
-@with_session
-def unshare_pack(session: Session, name: str, grantee: str) -> None:
-    """Take back what another tenant was granted of the pack NAME. Within a second it goes everywhere."""
-    with session.client() as client:
-        client.packs.unshare(name, grantee)
-    _tell_end(session, name, grantee)
-
-
-@click.command("grants")
-@click.argument("name")
-@with_session
-def pack_grants(session: Session, name: str) -> None:
-    """Show which tenants may use the pack NAME, and how."""
-    with session.client() as client:
-        _table(session, client.packs.grants(name))
+    return [share, unshare, grants]
 
 
 @click.command()

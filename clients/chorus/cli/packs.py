@@ -175,5 +175,5 @@ def _tell(session: Session, name: str, move: AliasMove) -> None:
     click.echo(f"{name}@{clean(move.alias)} is now version {move.version} ({before})")
 
 
-for command in (grants.share_pack, grants.unshare_pack, grants.pack_grants):
+for command in grants.commands("packs", "NAME", "the pack NAME with its versions"):
     packs.add_command(command)

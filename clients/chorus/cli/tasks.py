@@ -113,8 +113,6 @@ for command in (
     task_moves.aliases,
     task_moves.delete,
     calibrate.calibrations,
-    grants.share_task,
-    grants.unshare_task,
-    grants.task_grants,
+    *grants.commands("tasks", "TASK", "TASK"),
 ):
     tasks.add_command(command)
