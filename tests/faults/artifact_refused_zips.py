@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from prompts_store.artifacts import Reason
 from tests.faults.artifact_builders import (
     FIXTURES,
     VALUES,
+    D,
     Member,
+    P,
     Refused,
     adapter_zip,
     changed,
@@ -69,6 +72,75 @@ def npz() -> bytes:
 def kind_of(kind: str) -> bytes:
     """A real configuration of another kind beside good weights."""
     return adapter_zip((FIXTURES / "peft_kinds" / f"{kind}.json").read_bytes())
+
+
+def of_tasks(
+    *,
+    columns: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+    config: dict[str, object] | None = None,
+    cut: int = 0,
+    gap: int = 0,
+    without: str = "",
+) -> bytes:
+    """A multitask adapter of one task with two ranks, with something of it wrong."""
+    tensors = {
+        "prefix_task_cols": np.ones((1, P, 2), np.float32) if columns is None else columns,
+        "prefix_task_rows": np.ones((1, 2, D), np.float32) if rows is None else rows,
+        "prompt_embeddings": VALUES,
+    }
+    tensors.pop(without, None)
+    header, body = {}, b""
+    for name, values in tensors.items():
+        start = len(body) + (gap if name == "prefix_task_rows" else 0)
+        header[name] = entry(values, data_offsets=[start, start + values.nbytes])
+        body += values.tobytes()
+    said = {"peft_type": "MULTITASK_PROMPT_TUNING", "num_tasks": 1, "num_ranks": 2, **(config or {})}
+    return adapter_zip(config_file(**said), safetensors_file(header, body[: len(body) - cut]))
+
+
+OF_TASKS: tuple[tuple[str, dict[str, Any], Reason, str], ...] = (
+    (
+        "none chosen",
+        {
+            "columns": np.ones((3, P, 2), np.float32),
+            "rows": np.ones((3, 2, D), np.float32),
+            "config": {"num_tasks": 3},
+        },
+        R.PEFT_TASK,
+        "task_index, 0 to 2",
+    ),
+    ("other columns", {"columns": np.ones((1, P + 1, 2), np.float32)}, R.PEFT_ROWS, "[tasks, 4, ranks]"),
+    ("flat columns", {"columns": np.float32(1)}, R.PEFT_ROWS, "[tasks, 4, ranks]"),
+    ("other rows", {"rows": np.ones((1, 2, D - 1), np.float32)}, R.PEFT_ROWS, "[tasks, ranks, 6]"),
+    ("other number of tasks", {"config": {"num_tasks": 2}}, R.PEFT_ROWS, "num_tasks"),
+    ("other number of ranks", {"config": {"num_ranks": 3}}, R.PEFT_ROWS, "num_ranks"),
+    (
+        "no task",
+        {
+            "columns": np.ones((0, P, 2), np.float32),
+            "rows": np.ones((0, 2, D), np.float32),
+            "config": {"num_tasks": None},
+        },
+        R.PEFT_ROWS,
+        "no task",
+    ),
+    (
+        "65 ranks",
+        {
+            "columns": np.ones((1, P, 65), np.float32),
+            "rows": np.ones((1, 65, D), np.float32),
+            "config": {"num_ranks": 65},
+        },
+        R.PEFT_ROWS,
+        "1 to 64 ranks",
+    ),
+    ("NaN in a factor", {"rows": np.full((1, 2, D), np.nan, np.float32)}, R.NOT_FINITE, "row 0, column 0"),
+    ("an overflow", {"rows": np.full((1, 2, D), 3e38, np.float32)}, R.NOT_FINITE, "an infinity"),
+    ("cut off", {"cut": 4}, R.TRUNCATED, "ends after"),
+    ("a gap", {"gap": 4}, R.BAD_OFFSETS, "do not cover"),
+    ("without rows", {"without": "prefix_task_rows"}, R.TENSOR_MISSING, "prefix_task_rows"),
+)
 
 
 def two_tensors() -> bytes:
@@ -186,7 +258,11 @@ ZIP: tuple[Refused, ...] = (
 PEFT: tuple[Refused, ...] = (
     *(
         Refused(f"peft {kind}", lambda kind=kind: kind_of(kind), R.PEFT_KIND, f"'{kind}'")
-        for kind in ("P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "LORA")
+        for kind in ("PREFIX_TUNING", "LORA", "IA3")
+    ),
+    *(
+        Refused(f"peft tasks, {name}", lambda changes=changes: of_tasks(**changes), reason, says)
+        for name, changes, reason, says in OF_TASKS
     ),
     Refused(
         "peft kind unheard of", lambda: adapter_zip(config_file(peft_type="\x1b[2J")), R.PEFT_KIND, r"\x1b"

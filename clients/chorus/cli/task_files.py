@@ -20,6 +20,9 @@ from chorus.cli.values import JsonObject
 @click.option("--label", "labels", multiple=True, help="A label of a classification task; repeat, in order.")
 @click.option("--settings", type=JsonObject(), help="Default settings of generation.")
 @click.option("--base-fingerprint", help="Fingerprint of the base model that the prompt was tuned on.")
+@click.option(
+    "--task-index", type=click.IntRange(min=0), help="Of a PEFT adapter of several tasks, which one."
+)
 @click.option("--metrics", type=JsonObject(), help='Metrics measured when it was made:  {"accuracy": 0.93}.')
 @click.option("--lineage", type=JsonObject(), help="Where it came from.")
 @click.option("--description", help="Description of the task.")
