@@ -29,8 +29,11 @@ The template says how the fields of an input become the model's text.
 from peft import PeftModel
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+tokenizer = AutoTokenizer.from_pretrained({base!r})
 base = T5ForConditionalGeneration.from_pretrained({base!r})
 model = PeftModel.from_pretrained(base, {repository!r}).eval()
+answer = model.generate(**tokenizer("TEXT, by the template", return_tensors="pt"))
+print(tokenizer.decode(answer[0], skip_special_tokens=True))
 ```
 
 ## Use it with Chorus
