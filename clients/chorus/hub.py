@@ -167,7 +167,7 @@ def _hub(what: str) -> Iterator[Any]:
         from huggingface_hub import errors
     except ImportError:
         raise ConfigurationError(
-            "The hub needs huggingface_hub: pip install 'chorus-prompts[hub]'."
+            "The hub needs huggingface_hub. Install it from a checkout of Chorus: pip install '.[hub]'"
         ) from None
     # It has changed its HTTP library twice, whose errors are the base of its own.
     transport = errors.HfHubHTTPError.__mro__[1]

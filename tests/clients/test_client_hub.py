@@ -19,8 +19,7 @@ import yaml
 
 from chorus import HubError, ModelMismatchError, hub
 from chorus.types import ModelInfo
-from tests.faults.artifact_builders import VALUES, config_file, weights_file
-from tests.faults.artifact_refused_zips import of_tasks
+from tests.faults.artifact_builders import VALUES, config_file, of_tasks, weights_file
 from tests.hub_server import HubServer, Repository
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, prompt
 from tether import tethered
@@ -148,7 +147,7 @@ def test_there_and_back(run: Command, there: HubServer, api: ApiServer) -> None:
         metrics='{"accuracy": 0.93}',
         settings='{"max_new_tokens": 3}',
         base_fingerprint=FINGERPRINT,
-        lineage='{"train": "/home/ann/secret.tsv"}',
+        lineage='{"train": "data/secret.tsv"}',
     )
     words = ("push-hub", "round@1", "ann/round", "--license", "apache-2.0")
     refused = run("tasks", *words)
@@ -340,5 +339,5 @@ def test_without_the_library_it_says_what_to_install() -> None:
         "except errors.ConfigurationError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'chorus-prompts[hub]'" in done.stdout
+    assert "pip install '.[hub]'" in done.stdout
     assert issubclass(HubError, Exception)

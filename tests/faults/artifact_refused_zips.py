@@ -24,6 +24,7 @@ from tests.faults.artifact_builders import (
     entry,
     members,
     nested,
+    of_tasks,
     safetensors_file,
     weights_file,
     zip_file,
@@ -74,31 +75,6 @@ def kind_of(kind: str) -> bytes:
     return adapter_zip((FIXTURES / "peft_kinds" / f"{kind}.json").read_bytes())
 
 
-def of_tasks(
-    *,
-    columns: np.ndarray | None = None,
-    rows: np.ndarray | None = None,
-    config: dict[str, object] | None = None,
-    cut: int = 0,
-    gap: int = 0,
-    without: str = "",
-) -> bytes:
-    """A multitask adapter of one task with two ranks, with something of it wrong."""
-    tensors = {
-        "prefix_task_cols": np.ones((1, P, 2), np.float32) if columns is None else columns,
-        "prefix_task_rows": np.ones((1, 2, D), np.float32) if rows is None else rows,
-        "prompt_embeddings": VALUES,
-    }
-    tensors.pop(without, None)
-    header, body = {}, b""
-    for name, values in tensors.items():
-        start = len(body) + (gap if name == "prefix_task_rows" else 0)
-        header[name] = entry(values, data_offsets=[start, start + values.nbytes])
-        body += values.tobytes()
-    said = {"peft_type": "MULTITASK_PROMPT_TUNING", "num_tasks": 1, "num_ranks": 2, **(config or {})}
-    return adapter_zip(config_file(**said), safetensors_file(header, body[: len(body) - cut]))
-
-
 OF_TASKS: tuple[tuple[str, dict[str, Any], Reason, str], ...] = (
     (
         "none chosen",
@@ -126,14 +102,14 @@ OF_TASKS: tuple[tuple[str, dict[str, Any], Reason, str], ...] = (
         "no task",
     ),
     (
-        "65 ranks",
+        "33 ranks",
         {
-            "columns": np.ones((1, P, 65), np.float32),
-            "rows": np.ones((1, 65, D), np.float32),
-            "config": {"num_ranks": 65},
+            "columns": np.ones((1, P, 33), np.float32),
+            "rows": np.ones((1, 33, D), np.float32),
+            "config": {"num_ranks": 33},
         },
         R.PEFT_ROWS,
-        "1 to 64 ranks",
+        "1 to 32 ranks",
     ),
     ("NaN in a factor", {"rows": np.full((1, 2, D), np.nan, np.float32)}, R.NOT_FINITE, "row 0, column 0"),
     ("an overflow", {"rows": np.full((1, 2, D), 3e38, np.float32)}, R.NOT_FINITE, "an infinity"),

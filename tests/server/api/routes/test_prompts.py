@@ -21,8 +21,7 @@ from chorus_server.api.schemas.prompts import (
     VersionPage,
 )
 from prompts_store.artifacts import ArtifactLimits, read_artifact, write_artifact
-from tests.faults.artifact_builders import VALUES, P
-from tests.faults.artifact_refused_zips import of_tasks
+from tests.faults.artifact_builders import VALUES, P, of_tasks
 from tests.server.api.api_harness import FINGERPRINT, WIDTH, ApiServer, artifact, error_of, prompt
 
 BINARY = {"content-type": "application/octet-stream"}
