@@ -189,7 +189,7 @@ def _hub(what: str) -> Iterator[Any]:
     except ChorusError:
         raise
     except ValueError as error:
-        raise HubError(f"{what}: {error}") from None
+        raise HubError(f"The hub's answer about {what} cannot be used: {error}") from None
 
 
 def _parsed(adapter: str) -> tuple[str, str | None]:
