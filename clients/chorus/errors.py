@@ -3,6 +3,7 @@
     ChorusError
         ├── InvalidArgumentError        an argument cannot be sent; nothing was sent
     ├── ConfigurationError          the URL or the key cannot be used
+    ├── HubError                    the Hugging Face hub has no such adapter, or does not give it
     ├── ConnectionFailedError       no connection: the server has not seen the request
     ├── ConnectionLostError         the connection broke: the server may have seen it
     ├── CallTimeoutError            no answer in `timeout_seconds`, or no end in `total_seconds`
@@ -54,6 +55,10 @@ class InvalidArgumentError(ChorusError, ValueError):
 
 class ConfigurationError(ChorusError):
     """The server's URL or the API key cannot be used."""
+
+
+class HubError(ChorusError):
+    """The Hugging Face hub has no such adapter, none that can be used, or does not give or take it."""
 
 
 class ConnectionFailedError(ChorusError):

@@ -46,7 +46,7 @@ def write_peft_folder(path: Path, archive: bytes) -> Path:
         InvalidArgumentError: `path` exists, or cannot be written.
         UnexpectedAnswerError: the zip does not contain a PEFT adapter.
     """
-    files = _peft_files(archive)
+    files = peft_files(archive)
     if path.exists():
         raise InvalidArgumentError(f"{str(path)!r} exists already; give a new folder, or a .zip file.")
     temporary: Path | None = None
@@ -64,7 +64,12 @@ def write_peft_folder(path: Path, archive: bytes) -> Path:
     return path
 
 
-def _peft_files(archive: bytes) -> dict[str, bytes]:
+def peft_files(archive: bytes) -> dict[str, bytes]:
+    """The two files of a PEFT adapter, out of the server's zip.
+
+    Raises:
+        UnexpectedAnswerError: the zip does not contain exactly them, or is damaged.
+    """
     with contextlib.ExitStack() as stack:
         try:
             opened = stack.enter_context(zipfile.ZipFile(io.BytesIO(archive)))

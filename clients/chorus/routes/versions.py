@@ -25,6 +25,7 @@ def push(
     labels: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     base_fingerprint: str | None = None,
+    task_index: int | None = None,
     lineage: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     description: str | None = None,
@@ -43,6 +44,7 @@ def push(
         labels: the answers of a classification task, in order.
         settings: default settings of generation.
         base_fingerprint: fingerprint of the base model that the prompt was tuned on; the server checks it.
+        task_index: which task's prompt to take of a PEFT adapter of several tasks, counted from 0.
         lineage: where it came from, in any form.
         metrics: values by name.
         description: description of the task.
@@ -56,6 +58,7 @@ def push(
             "labels": None if labels is None else list(labels),
             "settings": settings,
             "base_fingerprint": base_fingerprint,
+            "task_index": task_index,
             "lineage": lineage,
             "metrics": metrics,
             "description": description,

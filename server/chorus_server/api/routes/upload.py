@@ -28,7 +28,7 @@ from chorus_server.api.services import Services, acting_store, services_of, shar
 from chorus_server.errors import ChorusError, InvalidInputError, ModelMismatchError
 from chorus_server.model.vocabulary import CONTROL_NAME
 from chorus_server.validation import validation_error
-from prompts_store.artifacts import ArtifactLimits, read_artifact
+from prompts_store.artifacts import TASK_INDEX, Artifact, ArtifactLimits, read_artifact
 from prompts_store.errors import StoreError
 from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
 from prompts_store.store import PromptStore
@@ -104,6 +104,9 @@ async def upload(
     label: Annotated[list[str] | None, Query(description="Repeat for each label, in order.")] = None,
     settings: Annotated[str | None, Query(max_length=16_384, description="JSON object.")] = None,
     base_fingerprint: Annotated[str | None, Query(max_length=128)] = None,
+    task_index: Annotated[
+        int | None, Query(ge=0, le=2_147_483_647, description="Of a multitask PEFT adapter, from 0.")
+    ] = None,
     lineage: Annotated[str | None, Query(max_length=65_536, description="JSON object.")] = None,
     metrics: Annotated[str | None, Query(max_length=65_536, description="JSON object of numbers.")] = None,
     description: Annotated[str | None, Query(max_length=4096, description="Description of the task.")] = None,
@@ -120,6 +123,7 @@ async def upload(
         "labels": label,
         "settings": _json_object(settings, "settings"),
         "base_fingerprint": base_fingerprint,
+        "task_index": task_index,
         "lineage": _json_object(lineage, "lineage"),
         "metrics": _json_object(metrics, "metrics"),
         "description": description,
@@ -166,7 +170,7 @@ def _publish(
     limits: ArtifactLimits,
 ) -> tuple[Published, list[str], dict[str, int]]:
     """Read, check and publish the prompt. Runs on a thread of the store."""
-    artifact = read_artifact(bytes(sent.file), limits=limits)
+    artifact = read_artifact(bytes(sent.file), limits=limits, task_index=sent.metadata.task_index)
     said, found = sent.metadata, artifact.metadata
     settings = said.settings if said.settings is not None else dict(found.settings or {})
     check_default_settings(settings)
@@ -200,7 +204,7 @@ def _publish(
         artifact.values,
         manifest,
         created_by=name,
-        lineage={"format": artifact.format, **_named(found.base_model_name), **(said.lineage or {})},
+        lineage={"format": artifact.format, **_known(artifact), **(said.lineage or {})},
         metrics=said.metrics,
         description=said.description,
     )
@@ -223,8 +227,10 @@ def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
     return [fault.message for fault in found]
 
 
-def _named(base_model_name: str | None) -> dict[str, str]:
-    return {} if base_model_name is None else {BASE_MODEL_NAME: base_model_name}
+def _known(artifact: Artifact) -> dict[str, Any]:
+    """What the file tells of where it comes from."""
+    known = {BASE_MODEL_NAME: artifact.metadata.base_model_name, TASK_INDEX: artifact.task_index}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 async def _read(request: Request, query: dict[str, Any]) -> Upload:
