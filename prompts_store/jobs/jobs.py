@@ -1,11 +1,11 @@
-"""The store's jobs, for their tenant: create, show, list, cancel, resume."""
+"""The store's jobs, for their tenant: create, show, list, cancel, pause, resume."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from prompts_store import checks
 from prompts_store.audit import chain
@@ -156,13 +156,7 @@ class Jobs(StoreBase):
         checks.check_text(by, field="by")
         with self._database.write(tenant) as connection:
             now = self._clock()
-            row = find_job(connection, tenant, job_id, kind)
-            if row.finished_at is not None:
-                raise ConflictError(
-                    f"The job is over: it {_ended(row.status)}. There is nothing to cancel.",
-                    field="job",
-                    code="job_over",
-                )
+            row = _unfinished(connection, tenant, job_id, kind, "cancel")
             if row.status in ACTIVE and row.lease_expires_at > now:
                 if not row.cancel_requested:
                     change_job(connection, row.number, {"cancel_requested": True})
@@ -177,6 +171,31 @@ class Jobs(StoreBase):
             chain.append(connection, "job.cancel", tenant, job_id, now=now, before=before, after=after)
             return job_record(find_job(connection, tenant, job_id))
 
+    def pause_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None, by: str = "") -> Job:
+        """Let a job wait until it is resumed. The process that runs it writes a checkpoint and gives it back.
+
+        It stays unfinished: it keeps its files, its place in the queue and its part of the month.
+
+        Raises:
+            NotFoundError: `unknown_job`.
+            ConflictError: `job_over`.
+        """
+        check_name(tenant, field="tenant")
+        checks.check_text(by, field="by")
+        with self._database.write(tenant) as connection:
+            now = self._clock()
+            row = _unfinished(connection, tenant, job_id, kind, "pause")
+            if row.paused:
+                return job_record(row)
+            values: dict[str, Any] = {"paused": True}
+            if row.status in ACTIVE and row.lease_expires_at <= now:  # its runner is overdue
+                values |= {"status": "queued", "lease_owner": None, "lease_expires_at": None}
+            change_job(connection, row.number, values)
+            data = {"status": values.get("status", row.status), "paused": True, "by": by}
+            add_events(connection, row.number, [(STATUS, data)], now)
+            chain.append(connection, "job.pause", tenant, job_id, now=now, after={"paused": True})
+            return job_record(find_job(connection, tenant, job_id))
+
     def resume_job(
         self,
         tenant: str,
@@ -187,7 +206,7 @@ class Jobs(StoreBase):
         max_unfinished: int | None = None,
         training_steps: int = 0,
     ) -> Job:
-        """Queue a job again that failed or was cancelled. It goes on from its checkpoint.
+        """Queue a job again that failed or was cancelled, or end a pause. It goes on from its checkpoint.
 
         Args:
             max_unfinished, training_steps: as in `create_job`; what it has done before counts once.
@@ -204,9 +223,16 @@ class Jobs(StoreBase):
             now = self._clock()
             row = find_job(connection, tenant, job_id, kind)
             standing.require_not_deleted(connection, tenant)
+            if row.paused:
+                change_job(connection, row.number, {"paused": False})
+                data = {"status": row.status, "paused": False, "by": by}
+                add_events(connection, row.number, [(STATUS, data)], now)
+                chain.append(connection, "job.resume", tenant, job_id, now=now, after={"paused": False})
+                return job_record(find_job(connection, tenant, job_id))
             if row.status not in ("failed", "cancelled"):
                 raise ConflictError(
-                    f"The job is {row.status}; only a job that failed or was cancelled can be resumed.",
+                    f"The job is {row.status}; only one that failed, was cancelled or is paused can be "
+                    "resumed.",
                     field="job",
                     code="job_not_stopped",
                 )
@@ -312,5 +338,14 @@ def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int 
         )
 
 
-def _ended(status: str) -> str:
-    return "was cancelled" if status == "cancelled" else status
+def _unfinished(
+    connection: Connection, tenant: str, job_id: str, kind: JobKind | None, verb: str
+) -> Row[Any]:
+    """The row of a job that is not over. Raises as `find_job` does; ConflictError: `job_over`."""
+    row = find_job(connection, tenant, job_id, kind)
+    if row.finished_at is None:
+        return row
+    ended = "was cancelled" if row.status == "cancelled" else row.status
+    raise ConflictError(
+        f"The job is over: it {ended}. There is nothing to {verb}.", field="job", code="job_over"
+    )

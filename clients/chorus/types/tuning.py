@@ -38,6 +38,7 @@ class AnyJob(Wire):
         error: why it failed: `code`, `message`, sometimes `field`.
         progress: how far it is.
         attempt: how many times a process started to run it.
+        paused: whether it waits until it is resumed.
     """
 
     id: str
@@ -50,6 +51,7 @@ class AnyJob(Wire):
     progress: dict[str, Any] = Field(default_factory=dict)
     cancel_requested: bool = False
     attempt: int = 0
+    paused: bool = False
 
     @property
     def over(self) -> bool:
