@@ -216,8 +216,8 @@ def _check_object(value: Mapping[str, Any] | None, *, field: str, limit_bytes: i
 
 
 def _waiting(kind: JobKind, base_fingerprint: str, now: datetime) -> tuple[ColumnElement[bool], ...]:
-    """Of the jobs for this base, those that nobody runs and that are not paused. One whose lease ran out waits
-    like a queued one."""
+    """Of the jobs for this base, those that nobody runs and that are not paused. One whose lease ran out
+    waits like a queued one."""
     return (
         jobs.c.finished_at.is_(None),
         jobs.c.base_fingerprint == base_fingerprint,
