@@ -31,6 +31,8 @@ from prompts_store.records import PromptVersion
 LONG_TEXT_BYTES = 20_000
 """Requests with more text than this are tokenised off the event loop."""
 
+Fill = Callable[[Item, PromptVersion | None], Item]
+
 FEW_ITEMS = 256
 """Up to this many engine requests are submitted on the event loop."""
 
@@ -175,10 +177,15 @@ def call_of(
 
 
 @asynccontextmanager
-async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Item]]:
+async def prepared_items(
+    call: Call, items: Sequence[Item], fill: Fill = lambda item, version: item
+) -> AsyncIterator[list[Item]]:
     """Every item resolved and tokenised, with its version held until the block ends.
 
     All items are validated before any runs.
+
+    Args:
+        fill: gives an item the value that its version's template needs.
 
     Raises:
         ChorusError: the first item that is not valid, with its field.
@@ -191,7 +198,8 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
             caller, library = call.principal, call.services.library
             held = library.held(wanted, caller.tenant, fingerprint, patterns=caller.tasks)
             versions = await stack.enter_async_context(held)
-            pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
+            found = [versions[item.task] if item.task is not None else None for item in items]
+            pairs = [(fill(item, version), version) for item, version in zip(items, found, strict=True)]
             prepared = await prepare_all(call, pairs)
         yield prepared
 
