@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
@@ -273,8 +273,11 @@ class Jobs(StoreBase):
         kind: JobKind | None = None,
         after: int = 0,
         limit: int = MAX_LIMIT,
+        kinds: Collection[str] | None = None,
+        newest_first: bool = False,
     ) -> list[JobEvent]:
-        """A job's events after a number, in order, at most `limit`.
+        """A job's events after a number, in order, at most `limit`; with `newest_first` those before it, from
+        the last (`after` is 0) to the first. With `kinds`, only events of these.
 
         Each change of status is an event of kind `status` with `{"status": ...}`, so the last one of a
         finished job says how it ended. If a job is resumed, the numbers continue.
@@ -291,12 +294,17 @@ class Jobs(StoreBase):
                     f"{shown(after)} is not the number of an event; send the last one that you have, or 0.",
                     field="after",
                 )
-            query = (
-                select(job_events)
-                .where(job_events.c.job_number == job.number, job_events.c.seq > after)
-                .order_by(job_events.c.seq)
-                .limit(check_limit(limit))
-            )
+            seq = job_events.c.seq
+            query = select(job_events).where(job_events.c.job_number == job.number)
+            if kinds is not None:
+                query = query.where(job_events.c.kind.in_(list(kinds)))
+            if not newest_first:
+                query = query.where(seq > after).order_by(seq)
+            elif after:
+                query = query.where(seq < after).order_by(seq.desc())
+            else:
+                query = query.order_by(seq.desc())
+            query = query.limit(check_limit(limit))
             return [JobEvent(row.seq, row.at, row.kind, row.data) for row in connection.execute(query)]
 
 

@@ -89,6 +89,8 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
         entries.append(fixed)
         lineages.append(dataset.lineage)
         warnings += [name + warning for warning in (*dataset.warnings, *said)]
+    tokens = sum(len(example.input_ids) + len(example.target_ids) for example in tasks[0].train)
+    attempt.progress |= {"train_rows": len(tasks[0].train), "train_tokens": tokens}
     fixed_document = document.model_copy(update={"prompts": tuple(entries)})
     return Validated(fixed_document, tuple(tasks), tuple(lineages), tuple(warnings))
 
