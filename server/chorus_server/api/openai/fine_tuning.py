@@ -17,7 +17,7 @@ from chorus_server.api.schemas.openai.fine_tuning import FineTuningBody, Hyperpa
 from chorus_server.api.services import Services
 from chorus_server.errors import InvalidInputError
 from chorus_server.tenancy.principal import Principal
-from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, TEXT, is_conversation
+from chorus_server.tuning.data.conversations import HISTORY, LABEL, SYSTEM, TEXT, is_conversation
 from chorus_server.tuning.data.readers import ReadOptions, read_rows
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.recipe import (
@@ -34,7 +34,8 @@ N_EPOCHS = f"{OWN_NOTES}n_epochs"
 
 _BATCH_SIZE, _STEPS, _MOST_STEPS = 16, 300, 30_000
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 100
-_PROMPT_LENGTH, _TARGET_TOKENS, _EVALUATIONS = 20, 256, 10
+_PROMPT_LENGTH, _EVALUATIONS = 20, 10
+_FEWEST_TARGET_TOKENS, _MOST_TARGET_TOKENS = 64, 512
 _CUT_ONE_OF, _CUT_MOST = 10, 500
 _PEEKED_ROWS, _PEEKED_CHARACTERS = 200, 1 << 20
 _PIECE_BYTES = 1 << 20
@@ -61,10 +62,12 @@ class TrainingFile:
     Attributes:
         rows: its lines, about.
         template: one that uses what its first rows have.
+        target_tokens: room for an answer as long as the longest of its first rows.
     """
 
     rows: int
     template: str
+    target_tokens: int
 
 
 def param_of(field: str | None, sent: Mapping[str, Any] | None = None) -> str | None:
@@ -85,7 +88,10 @@ def param_of(field: str | None, sent: Mapping[str, Any] | None = None) -> str | 
 def look_at(path: Path, name: str) -> TrainingFile:
     """Look at a file: its lines are counted, and its first rows read. Runs on a thread. A bad row is the
     job's to refuse."""
-    return TrainingFile(_lines(path), _template(path, name))
+    template, longest = _first_rows(path, name)
+    # No text has more tokens than characters.
+    tokens = min(max(longest + 1, _FEWEST_TARGET_TOKENS), _MOST_TARGET_TOKENS)
+    return TrainingFile(_lines(path), template, tokens)
 
 
 async def document_of(
@@ -110,9 +116,11 @@ async def document_of(
         "task": _task(body, version),
         "data": _data(body, file.rows),
         "seed": body.seed or 0,
+        # What its callers read is text, so the checkpoint is chosen by that, also where there are labels.
+        "answer_by": "greedy",
         **_prompt(file, version, reference),
     }
-    recipe, n_epochs = _recipe(body.knobs, made, file.rows)
+    recipe, n_epochs = _recipe(body.knobs, made, file)
     sent = dict(body.chorus)
     for name, ours in (("data", made["data"]), ("recipe", {**made.get("recipe", {}), **recipe})):
         theirs = sent.pop(name, {})
@@ -163,8 +171,11 @@ def _prompt(file: TrainingFile, version: PromptVersion | None, reference: str | 
     }
 
 
-def _recipe(knobs: Hyperparameters, made: Mapping[str, Any], rows: int) -> tuple[dict[str, Any], int]:
+def _recipe(
+    knobs: Hyperparameters, made: Mapping[str, Any], file: TrainingFile
+) -> tuple[dict[str, Any], int]:
     """The knobs, and how often every row is learned."""
+    rows = file.rows
     whole = "validation" in made["data"] or made["data"].get("validation_rows") == 0
     train = rows if whole else rows - max(1, min(rows // _CUT_ONE_OF, _CUT_MOST))
     batch = knobs.batch_size or min(_BATCH_SIZE, train)
@@ -175,7 +186,7 @@ def _recipe(knobs: Hyperparameters, made: Mapping[str, Any], rows: int) -> tuple
         "batch_size": batch,
         "learning_rate": PAPERS_RATE * (knobs.learning_rate_multiplier or 1.0),
         "evaluate_every_steps": ceil(steps / _EVALUATIONS),
-        "max_target_tokens": _TARGET_TOKENS,
+        "max_target_tokens": file.target_tokens,
     }
     return recipe, epochs
 
@@ -195,9 +206,10 @@ def _lines(path: Path) -> int:
     return max(1, found + (last != b"\n"))
 
 
-def _template(path: Path, name: str) -> str:
-    """Takes the history where a row has one, and the system's messages where they differ."""
-    history, systems, characters = False, set(), 0
+def _first_rows(path: Path, name: str) -> tuple[str, int]:
+    """A template that takes the history where a row has one, and the system's messages where they differ; and
+    the characters of the longest answer."""
+    history, systems, characters, longest = False, set(), 0, 0
     options = ReadOptions(format="jsonl", name=name)
     with suppress(InvalidInputError):
         for _, record in islice(read_rows(path, options, field="training_file"), _PEEKED_ROWS):
@@ -205,7 +217,9 @@ def _template(path: Path, name: str) -> str:
                 history = history or bool(record[HISTORY])
                 systems.add(record[SYSTEM])
                 characters += sum(len(record[name]) for name in (TEXT, SYSTEM, HISTORY))
+            answer = record.get(LABEL)
+            longest = max(longest, len(answer) if isinstance(answer, str) else 0)
             if characters > _PEEKED_CHARACTERS:
                 break
     used = [SYSTEM] * (len(systems) > 1) + [HISTORY] * history + [TEXT]
-    return "\n".join(f"{{{name}}}" for name in used)
+    return "\n".join(f"{{{name}}}" for name in used), longest

@@ -81,7 +81,8 @@ async def receive_file(
     parts: dict[str, bytearray] = {name: bytearray() for name in sender.parts}
 
     def purpose(whole: bool) -> FilePurpose:
-        begun = form.begun if form is not None else ()
+        # A part has begun before its text is here, if both came in one piece with the file's end.
+        begun = form.begun if form is not None and whole else [name for name in parts if parts[name]]
         texts = {name: text.decode("utf-8", "replace") for name, text in parts.items() if name in begun}
         return sender.purpose_of(texts, whole)
 
