@@ -22,7 +22,7 @@ from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal
 from prompts_store.jobs.records import Job, Lease
 from prompts_store.testing import example_prompt
-from tests.server.api.api_harness import FINGERPRINT, ApiServer
+from tests.server.api.api_harness import FINGERPRINT, WIDTH, ApiServer
 from tests.server.api.openai.files_tools import push
 
 OURS, THEIRS, FEW = "canary-ours-0123456789", "canary-theirs-0123456789", "canary-few-0123456789"
@@ -176,7 +176,7 @@ def test_a_history_is_cut_at_its_start(api: ApiServer) -> None:
 def test_a_task_is_gone_on_from(api: ApiServer, file: str) -> None:
     more = {"base_fingerprint": FINGERPRINT, "template": "say {text}", "labels": ("no", "yes")}
     settings = {"sentinel_before_target": True, "max_new_tokens": 3}
-    values, manifest = example_prompt(3, length=4, width=api.width, settings=settings, **more)
+    values, manifest = example_prompt(3, length=4, width=WIDTH, settings=settings, **more)
     api.store.publish("ours", "known", values, manifest)
     prompt = stored(api, start(api, file, model="known"))
     assert (prompt["task"], prompt["initial_prompt"]) == ("known", "ours/known@1")
