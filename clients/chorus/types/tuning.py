@@ -38,7 +38,6 @@ class AnyJob(Wire):
         error: why it failed: `code`, `message`, sometimes `field`.
         progress: how far it is.
         attempt: how many times a process started to run it.
-        paused: whether it waits until it is resumed.
     """
 
     id: str
@@ -51,7 +50,6 @@ class AnyJob(Wire):
     progress: dict[str, Any] = Field(default_factory=dict)
     cancel_requested: bool = False
     attempt: int = 0
-    paused: bool = False
 
     @property
     def over(self) -> bool:
@@ -70,9 +68,11 @@ class JobSummary(AnyJob):
     Attributes:
         tasks: the tasks that get new versions.
         progress: `step` of `steps`, and more.
+        paused: whether it waits until it is resumed.
     """
 
     tasks: list[str] = Field(default_factory=list)
+    paused: bool = False
 
 
 class Job(JobSummary):
