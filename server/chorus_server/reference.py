@@ -17,6 +17,7 @@ import click
 
 from chorus_server.api.schemas.openai.chat import ChatBody
 from chorus_server.api.schemas.openai.completions import CompletionsBody
+from chorus_server.api.schemas.openai.fine_tuning import FineTuningBody, Hyperparameters
 from chorus_server.api.schemas.openai.lenient import LenientBody, fates
 from chorus_server.api.schemas.openai.responses import ResponsesBody
 from chorus_server.cli import shown_default
@@ -212,7 +213,8 @@ def evaluation_page() -> str:
 def openai_page() -> str:
     """docs/openai.md, with what becomes of every field of a body between its markers."""
     bodies = {"completions": CompletionsBody, "chat": ChatBody, "responses": ResponsesBody}
-    return _with_parts("openai.md", {"fields": _fates(bodies)})
+    tuning = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
+    return _with_parts("openai.md", {"fields": _fates(bodies), "fine-tuning": _fates(tuning)})
 
 
 def _with_tables(name: str, models: tuple[type[DocumentModel], ...]) -> str:

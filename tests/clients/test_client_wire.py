@@ -311,6 +311,7 @@ REQUESTS = {
     "job": first_request(tuning.get("t")),
     "events": tuning.events("t").request(),
     "cancel": first_request(tuning.cancel("t")),
+    "pause": first_request(tuning.pause("t")),
     "resume": first_request(tuning.resume("t")),
     "model": first_request(service.model()),
     "healthz": first_request(service.health()),

@@ -119,6 +119,9 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/files"): NONE,
     ("POST", "/v1/files"): NONE,
     ("GET", "/v1/tuning/jobs"): NONE,
+    ("GET", "/openai/v1/files"): NONE,
+    ("POST", "/openai/v1/files"): NONE,
+    ("GET", "/v1/fine_tuning/jobs"): NONE,
     ("GET", "/v1/evaluations"): NONE,
     ("POST", "/v1/tenants"): NONE,
     ("GET", "/v1/tenants"): NONE,
@@ -237,7 +240,32 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         Case("/v1/tuning/jobs/{job}/events"),
     ),
     ("POST", "/v1/tuning/jobs/{job}/cancel"): (Case("/v1/tuning/jobs/{job}/cancel"),),
+    ("POST", "/v1/tuning/jobs/{job}/pause"): (Case("/v1/tuning/jobs/{job}/pause"),),
     ("POST", "/v1/tuning/jobs/{job}/resume"): (Case("/v1/tuning/jobs/{job}/resume"),),
+    ("GET", "/openai/v1/files/{file}"): (Case("/openai/v1/files/{file}"),),
+    ("GET", "/openai/v1/files/{file}/content"): (Case("/openai/v1/files/{file}/content"),),
+    ("DELETE", "/openai/v1/files/{file}"): (Case("/openai/v1/files/{file}"),),
+    ("POST", "/v1/fine_tuning/jobs"): (
+        Case("/v1/fine_tuning/jobs", sent({"model": "base", "training_file": "<file>"})),
+        Case(
+            "/openai/v1/fine_tuning/jobs",
+            sent({"model": "base", "training_file": "<own_file>", "validation_file": "<file>"}),
+        ),
+        *references(lambda task: {"model": task, "training_file": "<own_file>"}, "/v1/fine_tuning/jobs"),
+    ),
+    **{
+        (method, f"/v1/fine_tuning/jobs/{{job}}{tail}"): tuple(
+            Case(f"{prefix}/v1/fine_tuning/jobs/{{job}}{tail}") for prefix in ("", "/openai")
+        )
+        for method, tail in (
+            ("GET", ""),
+            ("GET", "/events"),
+            ("GET", "/checkpoints"),
+            ("POST", "/cancel"),
+            ("POST", "/pause"),
+            ("POST", "/resume"),
+        )
+    },
     ("POST", "/v1/evaluations"): (
         Case("/v1/evaluations", sent(evaluation({"task": "own"}, file="<file>"))),
         Case(

@@ -29,6 +29,7 @@ _EXAMPLES = {
     "AliasBody": examples.ALIAS,
     "RollbackBody": examples.ROLLBACK,
     "JobDocument": examples.TUNING_JOB,
+    "FineTuningBody": examples.FINE_TUNING,
     "CalibrationDocument": examples.CALIBRATION,
     "EvaluationDocument": examples.EVALUATION,
     "TenantBody": examples.TENANT,

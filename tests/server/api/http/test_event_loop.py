@@ -69,11 +69,16 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/v1/ensembles/{name}/grants/{grantee}"): {"rights": ["infer"]},
     ("POST", "/v1/tasks/{task}/versions/{n}/calibrations"): {"file": "file-0"},
     ("POST", "/v1/tuning/jobs"): {"task": "a", "data": {"train": {"file": "file-0"}}},
+    ("POST", "/v1/fine_tuning/jobs"): {"model": "base", "training_file": "file-0"},
     ("POST", "/v1/evaluations"): {"subjects": [{"task": "a"}], "file": "file-0"},
 }
 """Routes with a JSON body, and one that they take or refuse for what is in it."""
 
-RAW = {("POST", "/v1/tasks/{task}/versions"), ("POST", "/v1/files")}
+RAW = {
+    ("POST", "/v1/tasks/{task}/versions"),
+    ("POST", "/v1/files"),
+    ("POST", "/openai/v1/files"),
+}
 """Routes that take files and forms."""
 
 
