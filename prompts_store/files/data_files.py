@@ -16,7 +16,7 @@ from prompts_store.base import StoreBase
 from prompts_store.blobs import ContentWriter
 from prompts_store.database.job_tables import files, job_files, jobs
 from prompts_store.errors import ConflictError, CorruptError, NotFoundError
-from prompts_store.files.records import DataFile
+from prompts_store.files.records import DataFile, FilePurpose
 from prompts_store.files.writing import FileWriter, check_file_name
 from prompts_store.ids import FILE, check_cursor_id, is_id, new_id
 from prompts_store.names import check_name
@@ -40,13 +40,20 @@ class DataFiles(StoreBase):
 
     @contextmanager
     def write_file(
-        self, tenant: str, name: str, *, created_by: str = "", max_bytes: int
+        self,
+        tenant: str,
+        name: str,
+        *,
+        created_by: str = "",
+        max_bytes: int,
+        purpose: FilePurpose = "fine-tune",
     ) -> Iterator[FileWriter]:
         """A writer for a new file, which is written as a stream. Leaving without `commit` leaves nothing.
 
         Args:
             name: the uploader's name for it, without folders.
             max_bytes: the most bytes that it may have.
+            purpose: what it is for.
 
         Raises:
             InvalidError: `invalid_name`, `invalid_file_name`.
@@ -57,7 +64,7 @@ class DataFiles(StoreBase):
         checks.check_text(created_by, field="created_by")
         contents = self._contents
 
-        def commit(content: ContentWriter) -> DataFile:
+        def commit(content: ContentWriter, purpose: FilePurpose) -> DataFile:
             digest = content.seal(self._clock())
             with self._database.write(tenant) as connection:
                 standing.require_not_deleted(connection, tenant)
@@ -66,7 +73,14 @@ class DataFiles(StoreBase):
                 # Under the lock, so that no collector removes the bytes before their row exists.
                 contents.keep(content, digest)
                 file = DataFile(
-                    new_id(FILE), tenant, name, content.size_bytes, digest, self._clock(), created_by
+                    new_id(FILE),
+                    tenant,
+                    name,
+                    content.size_bytes,
+                    digest,
+                    self._clock(),
+                    created_by,
+                    purpose=purpose,
                 )
                 _add_file(connection, file)
                 facts = _facts(file)
@@ -74,7 +88,7 @@ class DataFiles(StoreBase):
             return file
 
         with contents.writer(self._clock()) as content:
-            yield FileWriter(content, commit, max_bytes)
+            yield FileWriter(content, commit, max_bytes, purpose)
 
     def get_file(self, tenant: str, file_id: str) -> DataFile:
         """A live file. NotFoundError: `unknown_file`."""
@@ -83,15 +97,24 @@ class DataFiles(StoreBase):
             return _file_record(find_file(connection, tenant, file_id))
 
     def list_files(
-        self, tenant: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+        self,
+        tenant: str,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+        purpose: str | None = None,
+        oldest_first: bool = False,
     ) -> Page[DataFile]:
-        """A page of a tenant's live files, newest first. Raises InvalidError for a bad limit or cursor."""
+        """A page of a tenant's live files, newest first unless asked otherwise; with `purpose`, only files
+        for that. Raises InvalidError for a bad limit or cursor."""
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
         query = select(files).where(files.c.tenant == tenant, files.c.deleted_at.is_(None))
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
         with self._database.read(tenant) as connection:
-            rows = newest_rows(connection, query, files, tenant, before, limit)
+            rows = newest_rows(connection, query, files, tenant, before, limit, oldest_first=oldest_first)
         return make_page(rows, limit, _file_record, lambda row: encode_cursor(_CURSOR, row.id))
 
     def delete_file(self, tenant: str, file_id: str, *, deleted_by: str = "") -> None:
@@ -187,6 +210,7 @@ def _add_file(connection: Connection, file: DataFile) -> None:
             sha256=file.sha256,
             created_at=file.created_at,
             created_by=file.created_by,
+            purpose=file.purpose,
         )
     )
 
@@ -207,4 +231,5 @@ def _file_record(row: Row[Any]) -> DataFile:
         created_at=row.created_at,
         created_by=row.created_by,
         deleted_at=row.deleted_at,
+        purpose=row.purpose,
     )
