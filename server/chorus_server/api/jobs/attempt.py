@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chorus_server.api.inference.calls import Call
+from chorus_server.api.jobs.patience import PatientCall
 from chorus_server.api.services import Services
 from chorus_server.errors import ChorusError, EngineDeadError, NotReadyError
 from chorus_server.jobs.blocks import Blocks
@@ -22,7 +23,7 @@ from prompts_store.store import PromptStore
 
 T = TypeVar("T")
 
-AskBlock = Callable[[Call], Coroutine[Any, Any, T]]
+AskBlock = Callable[[PatientCall], Coroutine[Any, Any, T]]
 """Asks the engine about one block of a job. Runs on the event loop, like the code of a route."""
 
 _LOOK_SECONDS = 0.1
@@ -163,10 +164,10 @@ class EngineAttempt:
         finally:
             future.cancel()
 
-    async def _call(self) -> Call:
+    async def _call(self) -> PatientCall:
         job, services = self.job, self.services
         serving = services.ready()
         key = job.spec.get("key")
         caller = await services.callers.of_job(job.tenant, job.created_by, key)
         request_id = f"{job.id}.{secrets.token_hex(4)}"
-        return Call(services, serving, caller, request_id, None, lambda: None, {}, "batch")
+        return PatientCall(services, serving, caller, request_id, math.inf, lambda: None, {}, "batch")

@@ -12,8 +12,8 @@ from typing import Any
 from chorus_server.api.inference.calls import Call, prepared_items
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
+from chorus_server.api.inference.submit import outcomes
 from chorus_server.api.jobs.attempt import EngineAttempt
-from chorus_server.api.jobs.patience import patient_outcomes
 from chorus_server.api.services import Services
 from chorus_server.errors import ChorusError
 from chorus_server.jobs_wiring import start_engine_jobs
@@ -55,7 +55,7 @@ class Scoring:
         items = [Item(None, text.encode(), "row") for text in texts]
         async with prepared_items(call, items) as prepared:
             requests = await score_requests(call, prepared, LABELS, sent=True)
-            found = [scores_of(outcome) for outcome in await patient_outcomes(call, requests)]
+            found = [scores_of(outcome) for outcome in await outcomes(call.submit, requests)]
         lines = []
         for text, scores in zip(texts, found, strict=True):
             assert not isinstance(scores, ChorusError), scores
