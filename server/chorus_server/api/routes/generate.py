@@ -37,10 +37,11 @@ async def generate(request: Request, body: GenerateBody, principal: MayInfer) ->
     call = call_of(request, principal, body.deadline_seconds, body.priority)
     if body.stream:
         return await _stream(call, body)
-    return await race(_answer(call, body), request.receive)
+    return await race(answer_generate(call, body), request.receive)
 
 
-async def _answer(call: Call, body: GenerateBody) -> Response:
+async def answer_generate(call: Call, body: GenerateBody) -> Response:
+    """The whole answer, of an HTTP request or of a line of a batch. A body's `stream` is not looked at."""
     async with prepared_items(call, generate_items(body)) as items:
         requests = await engine_requests(call, items, stream=False)
         results = await outcomes(call.submit, requests)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
-from chorus_server.api.decisions.models import BASE, mapped_names
-from chorus_server.api.decisions.shapes import OPENAI_ERRORS, OpenAIRoute
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.inference.answers import list_response
+from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute
+from chorus_server.api.openai.model_names import BASE, mapped_names
 from chorus_server.api.schemas.common import AnswerModel
 from chorus_server.api.services import services_of
 from prompts_store.pages import MAX_LIMIT
