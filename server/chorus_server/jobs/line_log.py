@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Self
 
@@ -126,7 +127,7 @@ class LineLog:
         """
         found = sorted((int(name[1]), int(name[2]), path) for path, name in self._parts())
         number = 0
-        for (first, _, path), later in zip(found, [*found[1:], None], strict=True):
+        for (first, _, path), later in zip_longest(found, found[1:]):
             if first != number:
                 if not take_over:
                     return

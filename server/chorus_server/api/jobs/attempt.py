@@ -9,7 +9,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -215,5 +215,7 @@ class EngineAttempt:
         serving = services.ready()
         key = job.spec.get("key")
         caller = await services.callers.of_job(job.tenant, job.created_by, key)
+        if (tasks := job.spec.get("tasks")) is not None:  # what the key could name when it made the job
+            caller = replace(caller, tasks=tuple(tasks))
         request_id = f"{job.id}.{secrets.token_hex(4)}"
         return PatientCall(services, serving, caller, request_id, math.inf, lambda: None, {}, "batch")
