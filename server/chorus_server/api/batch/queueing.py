@@ -13,9 +13,16 @@ from prompts_store.store import PromptStore
 
 
 async def queue_batch(
-    services: Services, store: PromptStore, principal: Principal, sent: BatchDocument
+    services: Services,
+    store: PromptStore,
+    principal: Principal,
+    sent: BatchDocument,
+    file_field: str = "file",
 ) -> Job:
     """Check a document against the server, and put the job into the queue of the store.
+
+    Args:
+        file_field: what the caller calls the field of the file.
 
     Raises:
         InvalidInputError: the document is not valid; the error names the field.
@@ -40,7 +47,7 @@ async def queue_batch(
         "batch",
         {**document.to_json(), "key": principal.key, "tasks": tasks},
         created_by=principal.name,
-        files={"file": document.file},
+        files={file_field: document.file},
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
 
