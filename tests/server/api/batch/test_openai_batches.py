@@ -79,7 +79,7 @@ def test_lists_cancellation_and_refusals(tmp_path: Path, vocabulary: Vocabulary)
         for refused, param in (
             (body(file, completion_window="1h"), "completion_window"),
             (body(file, endpoint="/v1/embeddings"), "endpoint"),
-            (body(file, output_expires_after={"anchor": "created_at", "seconds": 60}), "output_expires_after"),
+            (body(file, output_expires_after={"seconds": 60}), "output_expires_after"),
             (body("file-0"), "input_file_id"),
             ({"endpoint": "/v1/classify"}, "input_file_id"),
         ):  # fmt: skip
