@@ -23,9 +23,7 @@ from tests.server.api.api_harness import ApiServer, error_of
 
 def test_the_body_has_the_four_fields() -> None:
     error = NotFoundError("There is no such task.", field="model", code="unknown_task")
-    answer = openai_error(
-        NotFoundError("There is no such task.", field="model", code="unknown_task"), "req_1"
-    )
+    answer = openai_error(error, "req_1")
     assert json.loads(answer.body) == {
         "error": {
             "message": "There is no such task.",
