@@ -11,12 +11,18 @@ from chorus_server.api.openai.errors import openai_error
 from chorus_server.api.routes.classify import answer_classify
 from chorus_server.api.routes.decisions import answer_decisions
 from chorus_server.api.routes.generate import answer_generate
+from chorus_server.api.routes.openai_chat import answer_chat
+from chorus_server.api.routes.openai_completions import answer_completions
 from chorus_server.api.schemas.decisions import DecisionsBody
 from chorus_server.api.schemas.inference import ClassifyBody, GenerateBody
+from chorus_server.api.schemas.openai.chat import ChatBody
+from chorus_server.api.schemas.openai.completions import CompletionsBody
 from chorus_server.tuning.document.batch import BatchEndpoint
 
 ENDPOINTS: Mapping[BatchEndpoint, Endpoint] = {
     "/v1/generate": Endpoint(BodyType(GenerateBody), answer_generate, error_response),
     "/v1/classify": Endpoint(BodyType(ClassifyBody), answer_classify, error_response),
     "/v1/decisions": Endpoint(BodyType(DecisionsBody), answer_decisions, openai_error),
+    "/v1/completions": Endpoint(BodyType(CompletionsBody), answer_completions, openai_error),
+    "/v1/chat/completions": Endpoint(BodyType(ChatBody), answer_chat, openai_error),
 }

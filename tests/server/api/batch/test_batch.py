@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
 
+from chorus_server.api.routes.endpoints import ENDPOINTS
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
+from chorus_server.tuning.document.batch import BatchEndpoint
 from tests.server.api.api_harness import ApiServer, Gate, counted, error_of, eventually, gated_server
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -75,10 +77,10 @@ def answers(api: ApiServer, file: str | None) -> list[dict[str, Any]]:
 
 def without_ids(body: Any) -> Any:
     """An answer without what differs each time."""
-    return {name: value for name, value in body.items() if name != "id"}
+    return {name: value for name, value in body.items() if name not in ("id", "created")}
 
 
-@pytest.mark.parametrize("url", ["/v1/classify", "/v1/generate", "/v1/decisions"])
+@pytest.mark.parametrize("url", ENDPOINTS)
 def test_lines_are_answered_as_requests_are(api: ApiServer, url: str) -> None:
     bodies: list[dict[str, Any]] = {
         "/v1/classify": [{"task": "first", "input": text} for text in TEXTS]
@@ -91,7 +93,13 @@ def test_lines_are_answered_as_requests_are(api: ApiServer, url: str) -> None:
             {"model": "first", "input": text, "questions": [{"type": "predicate", "instructions": "good?"}]}
             for text in TEXTS[:3]
         ],
+        "/v1/completions": [{"model": "second", "prompt": text, "max_tokens": 3} for text in TEXTS],
+        "/v1/chat/completions": [
+            {"model": "second", "messages": [{"role": "user", "content": text}], "temperature": 0}
+            for text in TEXTS
+        ],
     }[url]
+    assert set(ENDPOINTS) == set(get_args(BatchEndpoint))
     if url == "/v1/decisions":
         choice = {"type": "choice", "choices": [{"value": "no"}, {"value": "yes"}], "instructions": ""}
         bodies = [{**body, "questions": [choice]} for body in bodies]
@@ -106,8 +114,12 @@ def test_lines_are_answered_as_requests_are(api: ApiServer, url: str) -> None:
         assert each["response"]["status_code"] == 200 and each["response"]["request_id"] == each["id"]
         assert without_ids(each["response"]["body"]) == without_ids(asked.json())
     used = [part.get("usage", {}) for each in found for part in _parts(each["response"]["body"])]
-    assert result["usage"]["input_tokens"] == sum(each["input_tokens"] for each in used) > 0
-    assert result["usage"]["output_tokens"] == sum(each["output_tokens"] for each in used)
+    names = (
+        ("prompt_tokens", "completion_tokens") if "completions" in url else ("input_tokens", "output_tokens")
+    )
+    for ours, theirs in zip(("input_tokens", "output_tokens"), names, strict=True):
+        assert result["usage"][ours] == sum(each[theirs] for each in used)
+    assert result["usage"]["input_tokens"] > 0
 
 
 def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -150,12 +162,19 @@ def test_errors_have_the_shape_of_their_route(api: ApiServer) -> None:
     assert found["response"]["body"] == asked.json()
 
 
-def test_a_streaming_line_is_refused_by_itself(api: ApiServer) -> None:
-    body = {"task": "second", "input": "good film", "max_new_tokens": 2}
-    lines = [line("a", {**body, "stream": True}, "/v1/generate"), line("b", body, "/v1/generate")]
-    result = succeeded(api, lines, "/v1/generate")
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        ("/v1/generate", {"task": "second", "input": "good film", "max_new_tokens": 2}),
+        ("/v1/completions", {"model": "second", "prompt": "good film", "max_tokens": 2}),
+    ],
+)
+def test_a_streaming_line_is_refused_by_itself(api: ApiServer, url: str, body: dict[str, Any]) -> None:
+    lines = [line("a", {**body, "stream": True}, url), line("b", body, url)]
+    result = succeeded(api, lines, url)
     (bad,) = answers(api, result["error_file"])
-    assert bad["custom_id"] == "a" and bad["response"]["body"]["error"]["field"] == "stream"
+    error = bad["response"]["body"]["error"]
+    assert bad["custom_id"] == "a" and error.get("field", error.get("param")) == "stream"
     assert [each["custom_id"] for each in answers(api, result["output_file"])] == ["b"]
 
 
