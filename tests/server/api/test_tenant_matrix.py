@@ -89,8 +89,18 @@ def system_one(**changes: Any) -> dict[str, Any]:
     return {"state": "x", "questions": {"q": {"type": "noul", "instructions": "?"}}, **changes}
 
 
+def chat(model: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "x"}]}
+
+
 NONE: tuple[Case, ...] = ()
 """Nothing of a tenant's can be named; or the route is an operator's, for all tenants alike."""
+
+MODELS = tuple(
+    Case(f"{prefix}/v1/models/{name}")
+    for prefix in ("", "/openai")
+    for name in ("{task}", "{tenant}/{task}", "{tenant}%2F{task}@1", "{tenant}/{pack}", "{pack}")
+)
 
 TASK, VERSION = "/v1/tasks/{task}", "/v1/tasks/{task}/versions/1"
 
@@ -105,6 +115,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/ensembles"): NONE,
     ("GET", "/v1/packs"): NONE,
     ("GET", "/v1/models"): NONE,
+    ("POST", "/v1/embeddings"): NONE,
     ("GET", "/v1/files"): NONE,
     ("POST", "/v1/files"): NONE,
     ("GET", "/v1/tuning/jobs"): NONE,
@@ -135,6 +146,13 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         Case("/v1/decisions", sent(decision(model="<tenant>/<pack>@1"))),
         Case("/v1/decisions", sent(decision(model="<pack>"))),
     ),
+    ("POST", "/v1/completions"): references(lambda model: {"model": model, "prompt": "x"}, "/v1/completions")
+    + references(lambda model: {"model": model, "prompt": "x", "stream": True}, "/openai/v1/completions"),
+    ("POST", "/v1/chat/completions"): references(chat, "/v1/chat/completions")
+    + references(lambda model: {**chat(model), "stream": True}, "/openai/v1/chat/completions"),
+    ("POST", "/v1/responses"): references(lambda model: {"model": model, "input": "x"}, "/v1/responses"),
+    ("GET", "/v1/models/{model:path}"): MODELS,
+    ("DELETE", "/v1/models/{model:path}"): MODELS,
     ("POST", "/v1/systemone"): (
         *references(lambda name: system_one(model=name), "/v1/systemone"),
         Case("/v1/systemone", sent(system_one(model="<tenant>/<pack>"))),
@@ -377,6 +395,7 @@ def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in IDS}
     missing = {
         "task": "missing",
+        "model": "missing",
         "ensemble": "missing",
         "pack": "missing",
         "alias": "missing",
@@ -395,7 +414,7 @@ def told(answer: httpx2.Response, names: Mapping[str, str]) -> tuple[int, str]:
 
 
 def filled(path: str, names: Mapping[str, str]) -> str:
-    return path.format(**{"n": 1, "calibration": 1, "name": names["ensemble"], **names})
+    return path.replace(":path", "").format(**{"n": 1, "calibration": 1, "name": names["ensemble"], **names})
 
 
 def test_every_route_has_a_row() -> None:

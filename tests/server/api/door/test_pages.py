@@ -27,7 +27,10 @@ ROUTES = {
     for method in route.methods
 }
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
-CHANGES = {(method, path) for method, path in ROUTES if method != "GET"}
+REFUSED = {("POST", "/v1/embeddings")}
+"""Whoever asks."""
+
+CHANGES = {(method, path) for method, path in ROUTES if method != "GET"} - REFUSED
 BINARY = {"content-type": "application/octet-stream"}
 
 FOREIGN = [
@@ -77,6 +80,7 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     for seed in (1, 2):
         api.push("a", seed=seed, labels=["good", "bad"])
         api.push("b", seed=seed, labels=["good", "bad"])
+    api.push("of_openai")
     api.http.put("/v1/tasks/a/aliases/live", json={"version": 2})
     for policy in ("refuse", "base"):
         api.post("/v1/packs/p/versions", {"questions": {"q": {"task": "a"}}, "unknown_questions": policy})
@@ -120,6 +124,13 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
                 }
             },
         ),
+        ("POST", "/v1/completions"): ("/v1/completions", {"json": {"model": "a", "prompt": "x"}}),
+        ("POST", "/v1/chat/completions"): (
+            "/openai/v1/chat/completions",
+            {"json": {"model": "a", "messages": [{"role": "user", "content": "x"}]}},
+        ),
+        ("POST", "/v1/responses"): ("/openai/v1/responses", {"json": {"model": "a", "input": "x"}}),
+        ("DELETE", "/v1/models/{model:path}"): ("/openai/v1/models/of_openai", {}),
         ("POST", "/v1/systemone"): (
             "/v1/systemone",
             {
