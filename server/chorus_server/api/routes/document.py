@@ -31,6 +31,7 @@ _EXAMPLES = {
     "JobDocument": examples.TUNING_JOB,
     "CalibrationDocument": examples.CALIBRATION,
     "EvaluationDocument": examples.EVALUATION,
+    "BatchDocument": examples.BATCH,
     "TenantBody": examples.TENANT,
     "TenantChanges": examples.TENANT_CHANGES,
     "KeyBody": examples.KEY,
