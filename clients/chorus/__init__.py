@@ -37,6 +37,8 @@ from chorus.streams import AsyncEventStream, AsyncJobEventStream, EventStream, J
 from chorus.types import (
     AuditPage,
     AuditRow,
+    Batch,
+    BatchJob,
     DataFile,
     DoneEvent,
     ErrorEvent,
@@ -60,6 +62,8 @@ __all__ = [
     "AsyncJobEventStream",
     "AuditPage",
     "AuditRow",
+    "Batch",
+    "BatchJob",
     "CallStatistics",
     "CallTimeoutError",
     "CancelledError",

@@ -12,7 +12,7 @@ from chorus_server.api.openai.model_names import BASE, mapped_names
 from chorus_server.api.services import Services
 from chorus_server.tenancy.principal import Principal
 from prompts_store.pages import MAX_LIMIT, encode_cursor
-from prompts_store.records import PackRecord, Page, TaskRecord
+from prompts_store.records import ListRecord, PackVersion, Page, TaskRecord
 
 MAX_MODELS = 1000
 """Most models of a page."""
@@ -72,7 +72,7 @@ def task_model(task: TaskRecord) -> NamedModel:
     return NamedModel(task.name, task.description or "task", task.created_at)
 
 
-def pack_model(pack: PackRecord) -> NamedModel:
+def pack_model(pack: ListRecord[PackVersion]) -> NamedModel:
     """A pack as a model."""
     return NamedModel(pack.name, f"pack of {len(pack.latest.entries)} questions", pack.created_at)
 
