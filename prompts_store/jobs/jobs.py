@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -30,7 +31,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import standing, stored
+from prompts_store.tenants import creations, standing, stored
 from prompts_store.text import shown
 
 MAX_SPEC_BYTES = 262_144
@@ -68,6 +69,7 @@ class Jobs(StoreBase):
             InvalidError: names the field at fault.
             NotFoundError: `unknown_file`, with the field that named it.
             LimitError: `too_many_jobs`; `limit_exceeded`: the month has too few training steps left.
+            MadeBefore: see `creating`. Without a key, one that failed or was cancelled is made anew.
         """
         check_name(tenant, field="tenant")
         check_kind(kind)
@@ -80,6 +82,8 @@ class Jobs(StoreBase):
         with self._database.write(tenant) as connection:
             now = self._clock()
             standing.require_not_deleted(connection, tenant)
+            stands = partial(_goes_on, connection, tenant)
+            remember = creations.require_new(connection, tenant, now, stands=stands)
             numbers = {
                 find_file(connection, tenant, file_id, field=field).number
                 for field, file_id in (files or {}).items()
@@ -113,6 +117,7 @@ class Jobs(StoreBase):
             steps.reserve(connection, tenant, row.number, training_steps, now)
             facts = {"kind": kind, "files": sorted((files or {}).values())}
             chain.append(connection, "job.create", tenant, job_id, now=now, after=facts)
+            remember(job_id)
             return job_record(row)
 
     def get_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None) -> Job:
@@ -288,6 +293,12 @@ def check_status(status: object) -> JobStatus:
         field="status",
         code="invalid_status",
     )
+
+
+def _goes_on(connection: Connection, tenant: str, job_id: str) -> bool:
+    """Whether a job neither failed nor was cancelled, nor will be."""
+    row = find_job(connection, tenant, job_id)
+    return row.status not in ("failed", "cancelled") and not row.cancel_requested
 
 
 def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int | None) -> None:
