@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
@@ -121,22 +122,19 @@ def require_new(
     return remember
 
 
-def _find(
-    connection: Connection, tenant: str, creation: Creation, now: datetime
-) -> Row[tuple[str, str]] | None:
+def _find(connection: Connection, tenant: str, creation: Creation, now: datetime) -> Row[Any] | None:
     query = select(creations.c.made, creations.c.said).where(
         creations.c.tenant == tenant, creations.c.name == _name(creation), creations.c.expires_at > now
     )
     return connection.execute(query).one_or_none()
 
 
-def _require_same(row: Row[tuple[str, str]], creation: Creation) -> None:
+def _require_same(row: Row[Any], creation: Creation) -> None:
     if row.said != _digest(creation.said):
         hours = KEYED // timedelta(hours=1)
         raise InvalidError(
-            f"In the last {hours} hours this Idempotency-Key came with another request, which made "
-            f"{row.made}: send every request with a key of its own, and one key twice only to repeat a "
-            "request unchanged.",
+            f"In the last {hours} hours this Idempotency-Key came with another request: send every request "
+            "with a key of its own, and one key twice only to repeat a request unchanged.",
             field="Idempotency-Key",
             code="idempotency_key_reused",
         )

@@ -102,7 +102,7 @@ def test_a_key_that_said_something_else_is_refused(store: PromptStore) -> None:
     first, _ = made(store, keyed("k", "one"))
     assert store.made_before("acme", keyed("k", "one")) == first
     for ask in (job, lambda other: str(other.made_before("acme", keyed("k", "two")))):
-        with pytest.raises(InvalidError, match=f"which made {first}: send every request") as refused:
+        with pytest.raises(InvalidError, match="another request: send every") as refused:
             ask(store.creating(keyed("k", "two")))
         assert (refused.value.code, refused.value.field) == ("idempotency_key_reused", "Idempotency-Key")
     assert len(store.list_jobs("acme", "tuning").items) == 1

@@ -11,9 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.schemas.tuning import FileAnswer, FilePage
@@ -47,11 +48,12 @@ _BODY = {
 
 
 @router.post(
-    "/v1/files", status_code=201, response_model=FileAnswer, responses=WRITE_ERRORS, openapi_extra=_BODY
+    "/v1/files", status_code=201, response_model=FileAnswer, responses=CREATION_ERRORS, openapi_extra=_BODY
 )
 async def upload_file(
     request: Request,
     principal: MayTune,
+    once: Once,
     name: Annotated[
         str | None, Query(max_length=1024, description="The file's name; by default the one in the form.")
     ] = None,
@@ -59,10 +61,15 @@ async def upload_file(
     """Upload a file, raw or in a form. It is written to the disk as it arrives; a broken upload leaves
     nothing."""
     services = services_of(request)
-    metrics, limit = services.metrics.api, services.settings.tuning_max_file_bytes
-    sender = Sender(principal.tenant, principal.name, name, limit)
+    library, metrics = services.library, services.metrics.api
+    limit = services.settings.tuning_max_file_bytes
+    # One that comes again may find its tenant full of what it made.
+    sender = Sender(principal.tenant, principal.name, name, limit, repeats=await once.known() is not None)
     try:
-        file = await receive_file(request, services.library, sender, share_of(request))
+        file = await once.made(
+            lambda: receive_file(request, library, sender, share_of(request)),
+            lambda made: library.read(library.store.get_file, principal.tenant, made),
+        )
     except (Exception, asyncio.CancelledError) as error:
         metrics.files_refused.inc(1, _reason(error))
         raise

@@ -38,12 +38,14 @@ class Sender:
     Attributes:
         name: the file's name, if the query gives one.
         max_bytes: the largest file accepted.
+        repeats: whether it may have been uploaded before; if so, only the store says if there is room.
     """
 
     tenant: str
     created_by: str
     name: str | None
     max_bytes: int
+    repeats: bool = False
 
 
 async def receive_file(
@@ -60,6 +62,7 @@ async def receive_file(
         InvalidInputError: the file has no name, there is no file, or the content type is neither bytes nor a
             form.
         LimitError: the tenant may keep no more; before the file comes, if its Content-Length says so.
+        MadeBefore: of the store, see `creating`.
         StoreError: the name is not valid, or the disk failed.
         ClientDisconnect: the caller left.
     """
@@ -74,7 +77,8 @@ async def receive_file(
     if declares_more(request, sender.max_bytes + (_FORM_BYTES if form else 0)):
         raise _too_large(sender.max_bytes)
     least = max(1, declared_bytes(request) - (_FORM_BYTES if form else 0))
-    await library.read(library.store.check_file_room, sender.tenant, least)
+    if not sender.repeats:
+        await library.read(library.store.check_file_room, sender.tenant, least)
     async with aclosing(_pieces(request, form, sender.max_bytes)) as pieces:
         first = await anext(pieces, b"")
         name = sender.name if sender.name is not None else form.filename if form else None
