@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, Select, delete, insert, select
 
 from prompts_store.base import StoreBase
 from prompts_store.database import EVERY_TENANT
@@ -123,7 +123,7 @@ def require_new(
 
 
 def _find(connection: Connection, tenant: str, creation: Creation, now: datetime) -> Row[Any] | None:
-    query = select(creations.c.made, creations.c.said).where(
+    query: Select[Any] = select(creations.c.made, creations.c.said).where(
         creations.c.tenant == tenant, creations.c.name == _name(creation), creations.c.expires_at > now
     )
     return connection.execute(query).one_or_none()
