@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -18,7 +21,7 @@ from prompts_store.files.data_files import find_file
 from prompts_store.ids import JOB, check_cursor_id, new_id
 from prompts_store.jobs import steps
 from prompts_store.jobs.events import STATUS, add_events
-from prompts_store.jobs.records import ACTIVE, STATUSES, Job, JobEvent, JobKind, JobStatus
+from prompts_store.jobs.records import ACTIVE, KINDS, STATUSES, Job, JobEvent, JobKind, JobStatus
 from prompts_store.jobs.rows import change_job, check_kind, close_job, find_job, job_record
 from prompts_store.names import check_name
 from prompts_store.pages import (
@@ -129,13 +132,14 @@ class Jobs(StoreBase):
     def list_jobs(
         self,
         tenant: str,
-        kind: JobKind,
+        kind: JobKind | None,
         *,
         status: str | None = None,
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
     ) -> Page[Job]:
-        """A page of a tenant's jobs of a kind, newest first; with `status`, only jobs with that status.
+        """A page of a tenant's jobs of a kind, or of all kinds, newest first; with `status`, only jobs with
+        that status.
 
         Raises:
             InvalidError: the kind, status, limit or cursor is not valid.
@@ -143,12 +147,20 @@ class Jobs(StoreBase):
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
-        query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.kind == check_kind(kind))
+        kinds = KINDS if kind is None else (check_kind(kind),)
+        query = select(jobs).where(jobs.c.tenant == tenant)
         if status is not None:
             query = query.where(jobs.c.status == check_status(status))
         with self._database.read(tenant) as connection:
-            rows = newest_rows(connection, query, jobs, tenant, before, limit)
-        return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
+            # One kind after the other, as the index has them.
+            found = [
+                newest_rows(connection, query.where(jobs.c.kind == each), jobs, tenant, before, limit)
+                for each in kinds
+            ]
+        rows = heapq.merge(*found, key=attrgetter("number"), reverse=True)
+        return make_page(
+            list(islice(rows, limit + 1)), limit, job_record, lambda row: encode_cursor(_CURSOR, row.id)
+        )
 
     def cancel_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None, by: str = "") -> Job:
         """Cancel a job: at once if no process runs it, else `cancel_requested` tells the one that does.

@@ -109,6 +109,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("POST", "/v1/files"): NONE,
     ("GET", "/v1/tuning/jobs"): NONE,
     ("GET", "/v1/evaluations"): NONE,
+    ("GET", "/v1/jobs"): NONE,
     ("POST", "/v1/tenants"): NONE,
     ("GET", "/v1/tenants"): NONE,
     ("GET", "/v1/tenants/{tenant}"): NONE,
@@ -240,6 +241,12 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ),
     ("POST", "/v1/evaluations/{evaluation}/cancel"): (Case("/v1/evaluations/{evaluation}/cancel"),),
     ("POST", "/v1/evaluations/{evaluation}/resume"): (Case("/v1/evaluations/{evaluation}/resume"),),
+    **{
+        (method, f"/v1/jobs/{{job}}{part}"): tuple(
+            Case(f"/v1/jobs/{{{kind}}}{part}") for kind in ("job", "evaluation", "calibration_job")
+        )
+        for method, part in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/resume"))
+    },
     ("GET", "/v1/usage"): (Case("/v1/usage?tenant={tenant}"),),
     ("POST", "/v1/keys"): (Case("/v1/keys?tenant={tenant}", sent({"name": "x", "scopes": ["infer"]})),),
     ("GET", "/v1/keys"): (Case("/v1/keys?tenant={tenant}"),),
@@ -502,7 +509,8 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    for path in ("/v1/tasks", "/v1/ensembles", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations", "/v1/keys"):
+    lists = ("tasks", "ensembles", "files", "tuning/jobs", "evaluations", "jobs", "keys")
+    for path in (f"/v1/{name}" for name in lists):
         cursor = world.send("GET", f"{path}?limit=1", world.keys["theirs"]).json()["next_cursor"]
         for url in (path, *([f"{path}?cursor={cursor}"] if cursor else [])):
             answer = world.send("GET", url, world.keys["good"])

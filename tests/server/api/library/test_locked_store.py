@@ -193,6 +193,8 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/tuning/jobs", "job"),
     ("POST", "/v1/tuning/jobs/{job}/cancel", None),
     ("POST", "/v1/tuning/jobs/{job}/resume", None),
+    ("POST", "/v1/jobs/{job}/cancel", None),
+    ("POST", "/v1/jobs/{job}/resume", None),
     ("POST", "/v1/evaluations", "evaluation"),
     ("POST", "/v1/evaluations/{evaluation}/cancel", None),
     ("POST", "/v1/evaluations/{evaluation}/resume", None),
