@@ -514,7 +514,8 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
         cursor = world.send("GET", f"{path}?limit=1", world.keys["theirs"]).json()["next_cursor"]
         for url in (path, *([f"{path}?cursor={cursor}"] if cursor else [])):
             answer = world.send("GET", url, world.keys["good"])
-            assert answer.status_code == 200
+            # Another tenant's cursor of ids is none of this list; one of names says where to go on.
+            assert answer.status_code == 200 or (url != path and error_of(answer)["code"] == "invalid_cursor")
             assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
     answer = world.send("GET", "/v1/shared", world.keys["good"])
     assert (answer.status_code, answer.json()["shared"]) == (200, [])
