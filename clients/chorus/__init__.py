@@ -36,6 +36,8 @@ from chorus.streams import AsyncEventStream, AsyncJobEventStream, EventStream, J
 from chorus.types import (
     AuditPage,
     AuditRow,
+    Batch,
+    BatchJob,
     DataFile,
     DoneEvent,
     ErrorEvent,
@@ -59,6 +61,8 @@ __all__ = [
     "AsyncJobEventStream",
     "AuditPage",
     "AuditRow",
+    "Batch",
+    "BatchJob",
     "CallStatistics",
     "CallTimeoutError",
     "CancelledError",

@@ -11,6 +11,7 @@ from typing import Self
 import httpx2
 
 from chorus import config
+from chorus.batches import AsyncBatches, Batches
 from chorus.errors import InvalidArgumentError
 from chorus.evaluations import AsyncEvaluations, Evaluations
 from chorus.http import MAX_CONNECTIONS, Connection, connection
@@ -160,6 +161,7 @@ class Client(InferenceMethods, DecisionMethods, ServiceMethods, UsageMethods, Sh
         self.files = Files(self._transport)
         self.tuning = Tuning(self._transport)
         self.evaluations = Evaluations(self._transport)
+        self.batches = Batches(self._transport)
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
         self.audit = Audit(self._transport)
@@ -211,6 +213,7 @@ class AsyncClient(InferenceMethods, DecisionMethods, ServiceMethods, UsageMethod
         self.files = AsyncFiles(self._transport)
         self.tuning = AsyncTuning(self._transport)
         self.evaluations = AsyncEvaluations(self._transport)
+        self.batches = AsyncBatches(self._transport)
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)
         self.audit = AsyncAudit(self._transport)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from functools import partial
 
+from chorus_server.api.batch.work import run_batch
 from chorus_server.api.calibration.work import calibrate_version
 from chorus_server.api.evaluation.work import evaluate
 from chorus_server.api.jobs.engine_jobs import EngineJobs, JobWork
+from chorus_server.api.routes.endpoints import ENDPOINTS
 from chorus_server.api.services import Services
 from chorus_server.jobs.runner import RunnerConfig
 from prompts_store.jobs.records import JobKind
@@ -16,7 +19,11 @@ from prompts_store.jobs.records import JobKind
 FOLDER_OF_JOBS = "jobs"
 """Folder of what these jobs have worked off, in the data folder."""
 
-WORK_OF_KINDS: Mapping[JobKind, JobWork] = {"calibration": calibrate_version, "evaluation": evaluate}
+WORK_OF_KINDS: Mapping[JobKind, JobWork] = {
+    "batch": partial(run_batch, ENDPOINTS),
+    "calibration": calibrate_version,
+    "evaluation": evaluate,
+}
 
 
 def this_process() -> str:

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from chorus import cli, errors
+from chorus.batches import Batches
 from chorus.cli import root
 from chorus.client import Audit, Client, Ensembles, Keys, Tasks, Tenants
 from chorus.evaluations import Evaluations
@@ -46,6 +47,10 @@ EXPECTED = [
     *(f"{name}(" for name in methods(Client)),
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
     *methods(Files, "files.") + methods(Tuning, "tuning.") + methods(Evaluations, "evaluations."),
+    *methods(Batches, "batches."),
+    "batches.events",
+    "batches.wait",
+    "files.save",
     "evaluations.events",
     "evaluations.wait",
     *(f"{name}=" for name in list(inspect.signature(evaluations.start).parameters)[2:]),

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
+from chorus.batches import AsyncBatches, Batches
 from chorus.client import (
     AsyncAudit,
     AsyncEnsembles,
@@ -317,6 +318,7 @@ def test_added_fields_are_kept() -> None:
         (Files, AsyncFiles),
         (Tuning, AsyncTuning),
         (Evaluations, AsyncEvaluations),
+        (Batches, AsyncBatches),
         (Tenants, AsyncTenants),
         (Keys, AsyncKeys),
         (Audit, AsyncAudit),
@@ -334,7 +336,7 @@ def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> No
 
 
 @pytest.mark.parametrize(
-    "owner", [Client, Tasks, Ensembles, Files, Tuning, Evaluations, Tenants, Keys, Audit]
+    "owner", [Client, Tasks, Ensembles, Files, Tuning, Evaluations, Batches, Tenants, Keys, Audit]
 )
 def test_methods_tell_what_they_take(owner: type) -> None:
     described = [each for _, each in inspect.getmembers(owner) if isinstance(each, (Method, StreamMethod))]

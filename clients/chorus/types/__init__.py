@@ -2,6 +2,7 @@
 
 from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
+from chorus.types.batches import BatchJob, BatchPage
 from chorus.types.calibrations import (
     BothMeasures,
     Calibration,
@@ -91,6 +92,8 @@ __all__ = [
     "AuditPage",
     "AuditRow",
     "Batch",
+    "BatchJob",
+    "BatchPage",
     "BothMeasures",
     "Calibration",
     "CalibrationJob",

@@ -81,7 +81,12 @@ class BodyType:
         # Not on the tokenising threads: the deadline is in the body, so it is unknown while the body waits.
         return await asyncio.to_thread(self._check, services.settings, body)
 
-    def _check(self, settings: Settings, body: bytearray) -> Any:
+    def parsed(self, settings: Settings, body: bytearray) -> Any:
+        """The JSON of a body, or of what has one inside, counted first. A long one is emptied.
+
+        Raises:
+            InvalidInputError: it is not JSON, or too much of it.
+        """
         most = {
             name: getattr(settings, limit) if isinstance(limit, str) else limit
             for name, limit in self.model.most.items()
@@ -90,13 +95,18 @@ class BodyType:
         if long_texts is None:
             check_texts(body, settings.max_body_bytes)
         if long_texts is None or len(body) <= SHORT_BYTES:
-            value = parse_json(body, counts=counts)
-        else:
-            value = parse_long(body, counts, long_texts)
+            return parse_json(body, counts=counts)
+        return parse_long(body, counts, long_texts)
+
+    def validated(self, value: Any) -> Any:
+        """Parsed JSON as an instance of the model. Raises InvalidInputError."""
         try:
             return self._adapter.validate_python(value)
         except ValidationError as error:
             raise validation_error(error) from None
+
+    def _check(self, settings: Settings, body: bytearray) -> Any:
+        return self.validated(self.parsed(settings, body))
 
 
 class ChorusRoute(APIRoute):

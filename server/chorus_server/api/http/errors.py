@@ -87,7 +87,7 @@ class StoreAnswerError(ChorusError):
     """An error of the store, with the status that its code has in `STORE_STATUS`."""
 
     def __init__(self, error: StoreError, field: str | None = None) -> None:
-        retry = _retry_seconds(error) if status_of(error) in (429, 503) else None
+        retry = retry_seconds(error) if status_of(error) in (429, 503) else None
         super().__init__(
             error.message, field=field or error.field, code=error.code, retry_after_seconds=retry
         )
@@ -145,7 +145,7 @@ def error_response(
     status = status_of(error) if status is None else status
     headers = dict(more or {})
     if status in (429, 503):
-        headers["Retry-After"] = str(max(1, math.ceil(_retry_seconds(error))))
+        headers["Retry-After"] = str(max(1, math.ceil(retry_seconds(error))))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     shape = {"error": error_body(error, request_id)} if body is None else body
@@ -159,7 +159,8 @@ def _answer(request: Request, error: ChorusError | StoreError) -> Response:
     return response
 
 
-def _retry_seconds(error: ChorusError | StoreError) -> float:
+def retry_seconds(error: ChorusError | StoreError) -> float:
+    """Seconds until trying again may help, for a 429 or a 503."""
     known: float | None = getattr(error, "retry_after_seconds", None)
     return RETRY_SECONDS.get(error.code, 1.0) if known is None else known
 

@@ -71,6 +71,31 @@ DECISIONS: list[dict[str, Any]] = [
     }
 ]
 
+COMPLETIONS: list[dict[str, Any]] = [
+    {"model": "sst2", "prompt": ["a gripping, funny and moving film", "two hours of rain"], "logprobs": 1}
+]
+
+CHAT: list[dict[str, Any]] = [
+    {"model": "sst2", "messages": [{"role": "user", "content": "a gripping, funny and moving film"}]},
+    {
+        "model": "sst2",
+        "messages": [{"role": "user", "content": "a gripping, funny and moving film"}],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "mood",
+                "schema": {
+                    "type": "object",
+                    "properties": {"label": {"type": "string", "enum": ["positive", "negative"]}},
+                    "required": ["label"],
+                },
+            },
+        },
+    },
+]
+
+RESPONSES: list[dict[str, Any]] = [{"model": "sst2", "input": "a gripping, funny and moving film"}]
+
 SYSTEM_ONE: list[dict[str, Any]] = [
     {
         "model": "sst2",
