@@ -157,6 +157,7 @@ for command in (
     tune_jobs.list_,
     tune_jobs.show,
     tune_jobs.cancel,
+    tune_jobs.pause,
     tune_jobs.resume,
 ):
     tune.add_command(command)

@@ -156,11 +156,20 @@ def cancel(job: str | JobSummary) -> Call[Job]:
     return Call(Request("POST", _path(job, "cancel")), model_of(Job))
 
 
-def resume(job: str | JobSummary) -> Call[Job]:
-    """Queue a job again that failed or was cancelled. It goes on from its last checkpoint.
+def pause(job: str | JobSummary) -> Call[Job]:
+    """Let a job wait, from its next checkpoint on, until it is resumed.
 
     Raises:
-        ConflictError: the job neither failed nor was cancelled, or one of its files was deleted.
+        ConflictError: the job is over.
+    """
+    return Call(Request("POST", _path(job, "pause")), model_of(Job))
+
+
+def resume(job: str | JobSummary) -> Call[Job]:
+    """Queue a job again that failed or was cancelled, or end a pause. It goes on from its last checkpoint.
+
+    Raises:
+        ConflictError: the job neither failed, was cancelled nor is paused, or one of its files was deleted.
     """
     return Call(Request("POST", _path(job, "resume")), model_of(Job))
 
@@ -196,5 +205,6 @@ class TuningMethods:
     page = Method(list_page)
     get = Method(get)
     cancel = Method(cancel)
+    pause = Method(pause)
     resume = Method(resume)
     past_events = Method(past_events)

@@ -153,6 +153,7 @@ WRITES: dict[str, tuple[Write, list[str]]] = {
     "delete_file": (lambda store, ids: store.delete_file("acme", ids["file"]), ["file.delete"]),
     "create_job": (lambda store, ids: store.create_job("acme", "tuning", SPEC), ["job.create"]),
     "cancel_job": (lambda store, ids: store.cancel_job("acme", ids["job"]), ["job.cancel"]),
+    "pause_job": (lambda store, ids: store.pause_job("acme", ids["job"]), ["job.pause"]),
     "resume_job": (lambda store, ids: store.resume_job("acme", ids["stopped"]), ["job.resume"]),
     "create_tenant": (lambda store, ids: store.create_tenant("new"), ["tenant.create"]),
     "ensure_tenant": (lambda store, ids: store.ensure_tenant("new"), ["tenant.create"]),

@@ -188,6 +188,7 @@ def leaks(store: PromptStore) -> list[str]:
             lambda: store.get_key("acme", theirs["key"]),
             lambda: store.delete_file("acme", theirs["file"]),
             lambda: store.cancel_job("acme", theirs["job"]),
+            lambda: store.pause_job("acme", theirs["job"]),
             lambda: store.revoke_key("acme", theirs["key"]),
             lambda: store.delete_task("acme", "hers"),
             lambda: store.set_alias("acme", "hers", "canary", 1),

@@ -89,8 +89,18 @@ def system_one(**changes: Any) -> dict[str, Any]:
     return {"state": "x", "questions": {"q": {"type": "noul", "instructions": "?"}}, **changes}
 
 
+def chat(model: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "x"}]}
+
+
 NONE: tuple[Case, ...] = ()
 """Nothing of a tenant's can be named; or the route is an operator's, for all tenants alike."""
+
+MODELS = tuple(
+    Case(f"{prefix}/v1/models/{name}")
+    for prefix in ("", "/openai")
+    for name in ("{task}", "{tenant}/{task}", "{tenant}%2F{task}@1", "{tenant}/{pack}", "{pack}")
+)
 
 TASK, VERSION = "/v1/tasks/{task}", "/v1/tasks/{task}/versions/1"
 
@@ -105,9 +115,13 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/ensembles"): NONE,
     ("GET", "/v1/packs"): NONE,
     ("GET", "/v1/models"): NONE,
+    ("POST", "/v1/embeddings"): NONE,
     ("GET", "/v1/files"): NONE,
     ("POST", "/v1/files"): NONE,
     ("GET", "/v1/tuning/jobs"): NONE,
+    ("GET", "/openai/v1/files"): NONE,
+    ("POST", "/openai/v1/files"): NONE,
+    ("GET", "/v1/fine_tuning/jobs"): NONE,
     ("GET", "/v1/evaluations"): NONE,
     ("GET", "/v1/jobs"): NONE,
     ("GET", "/v1/batches"): NONE,
@@ -136,6 +150,13 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         Case("/v1/decisions", sent(decision(model="<tenant>/<pack>@1"))),
         Case("/v1/decisions", sent(decision(model="<pack>"))),
     ),
+    ("POST", "/v1/completions"): references(lambda model: {"model": model, "prompt": "x"}, "/v1/completions")
+    + references(lambda model: {"model": model, "prompt": "x", "stream": True}, "/openai/v1/completions"),
+    ("POST", "/v1/chat/completions"): references(chat, "/v1/chat/completions")
+    + references(lambda model: {**chat(model), "stream": True}, "/openai/v1/chat/completions"),
+    ("POST", "/v1/responses"): references(lambda model: {"model": model, "input": "x"}, "/v1/responses"),
+    ("GET", "/v1/models/{model:path}"): MODELS,
+    ("DELETE", "/v1/models/{model:path}"): MODELS,
     ("POST", "/v1/systemone"): (
         *references(lambda name: system_one(model=name), "/v1/systemone"),
         Case("/v1/systemone", sent(system_one(model="<tenant>/<pack>"))),
@@ -222,7 +243,32 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
         Case("/v1/tuning/jobs/{job}/events"),
     ),
     ("POST", "/v1/tuning/jobs/{job}/cancel"): (Case("/v1/tuning/jobs/{job}/cancel"),),
+    ("POST", "/v1/tuning/jobs/{job}/pause"): (Case("/v1/tuning/jobs/{job}/pause"),),
     ("POST", "/v1/tuning/jobs/{job}/resume"): (Case("/v1/tuning/jobs/{job}/resume"),),
+    ("GET", "/openai/v1/files/{file}"): (Case("/openai/v1/files/{file}"),),
+    ("GET", "/openai/v1/files/{file}/content"): (Case("/openai/v1/files/{file}/content"),),
+    ("DELETE", "/openai/v1/files/{file}"): (Case("/openai/v1/files/{file}"),),
+    ("POST", "/v1/fine_tuning/jobs"): (
+        Case("/v1/fine_tuning/jobs", sent({"model": "base", "training_file": "<file>"})),
+        Case(
+            "/openai/v1/fine_tuning/jobs",
+            sent({"model": "base", "training_file": "<own_file>", "validation_file": "<file>"}),
+        ),
+        *references(lambda task: {"model": task, "training_file": "<own_file>"}, "/v1/fine_tuning/jobs"),
+    ),
+    **{
+        (method, f"/v1/fine_tuning/jobs/{{job}}{tail}"): tuple(
+            Case(f"{prefix}/v1/fine_tuning/jobs/{{job}}{tail}") for prefix in ("", "/openai")
+        )
+        for method, tail in (
+            ("GET", ""),
+            ("GET", "/events"),
+            ("GET", "/checkpoints"),
+            ("POST", "/cancel"),
+            ("POST", "/pause"),
+            ("POST", "/resume"),
+        )
+    },
     ("POST", "/v1/evaluations"): (
         Case("/v1/evaluations", sent(evaluation({"task": "own"}, file="<file>"))),
         Case(
@@ -384,6 +430,7 @@ def absent(names: Mapping[str, str], tenant: str) -> dict[str, str]:
     ids = {name: names[name].partition("-")[0] + "-" + "0" * 24 for name in IDS}
     missing = {
         "task": "missing",
+        "model": "missing",
         "ensemble": "missing",
         "pack": "missing",
         "alias": "missing",
@@ -402,7 +449,7 @@ def told(answer: httpx2.Response, names: Mapping[str, str]) -> tuple[int, str]:
 
 
 def filled(path: str, names: Mapping[str, str]) -> str:
-    return path.format(**{"n": 1, "calibration": 1, "name": names["ensemble"], **names})
+    return path.replace(":path", "").format(**{"n": 1, "calibration": 1, "name": names["ensemble"], **names})
 
 
 def test_every_route_has_a_row() -> None:

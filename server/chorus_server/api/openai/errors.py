@@ -76,8 +76,9 @@ class OpenAIRoute(ChorusRoute):
     def __init__(self, path: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(path, *args, **kwargs)
         if not path.startswith(PREFIX):
-            pattern, _, _ = compile_path(path)
-            self.path_regex = re.compile(f"(?:{PREFIX})?(?:{pattern.pattern.removeprefix('^')})")
+            pattern = compile_path(path)[0].pattern.removeprefix("^")
+            whole = pattern.replace(".*)", ".*[^/])")  # no path ends in a slash, whatever its parameters
+            self.path_regex = re.compile(f"(?:{PREFIX})?(?:{whole})")
 
 
 def shaped_errors(model: type, statuses: tuple[int, ...]) -> Responses:

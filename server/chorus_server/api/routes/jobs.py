@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from chorus_server.api.batch.queueing import may_see_batch
 from chorus_server.api.calibration.queueing import may_see_calibration
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.routing import ChorusRoute
@@ -38,6 +39,7 @@ MAY_SEE: Mapping[JobKind, Callable[[Principal, Job], bool]] = {
     "tuning": may_see,
     "evaluation": may_see_evaluation,
     "calibration": may_see_calibration,
+    "batch": may_see_batch,
 }
 """Whether a caller's key may see a job, by the job's kind."""
 

@@ -26,7 +26,7 @@ ModelInPath = Annotated[
 ]
 
 
-@router.get("/v1/models", response_model=ModelsAnswer, responses=OPENAI_ERRORS)
+@router.get("/v1/models", tags=["decisions"], response_model=ModelsAnswer, responses=OPENAI_ERRORS)
 async def list_models(
     request: Request,
     principal: MayRead,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import MayInfer
-from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute
+from chorus_server.api.openai.errors import OpenAIRoute
 from chorus_server.api.schemas.openai.embeddings import EmbeddingsBody
 from chorus_server.errors import InvalidInputError
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 
 
-@router.post("/v1/embeddings", response_model=None, responses=OPENAI_ERRORS)
+@router.post("/v1/embeddings", response_model=None, include_in_schema=False)
 async def embeddings(request: Request, body: EmbeddingsBody, principal: MayInfer) -> Response:
     """Refuse: this server makes no embeddings."""
     raise InvalidInputError(

@@ -1,7 +1,8 @@
-"""`/v1/tuning/jobs`: make, list, show, cancel, resume."""
+"""`/v1/tuning/jobs`: make, list, show, cancel, pause, resume."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -16,6 +17,7 @@ from chorus_server.api.schemas.tuning import JobAnswer, JobPage
 from chorus_server.api.services import Services, acting_store, services_of
 from chorus_server.api.tuning.jobs import job_of, may_see, queue_job, steps_of
 from chorus_server.api.tuning.records import job_json, summary_json
+from chorus_server.tenancy.principal import Principal
 from chorus_server.tuning.document.job import JobDocument
 from prompts_store.jobs.records import Job, JobStatus
 
@@ -62,18 +64,31 @@ async def show_job(request: Request, principal: MayRead, job: JobId) -> Response
 @router.post("/v1/tuning/jobs/{job}/cancel", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
-    services = services_of(request)
-    library = services.library
-    await job_of(services, principal, job)
-    found = await library.save(
-        acting_store(request).cancel_job, principal.tenant, job, kind="tuning", by=principal.name
-    )
-    return json_response(job_json(found))
+    return json_response(job_json(await stopped(request, principal, job, acting_store(request).cancel_job)))
+
+
+@router.post("/v1/tuning/jobs/{job}/pause", response_model=JobAnswer, responses=WRITE_ERRORS)
+async def pause_job(request: Request, principal: MayTune, job: JobId) -> Response:
+    """Let a job wait, from its next checkpoint on, until it is resumed. Nothing that it did is lost."""
+    return json_response(job_json(await stopped(request, principal, job, acting_store(request).pause_job)))
 
 
 @router.post("/v1/tuning/jobs/{job}/resume", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
-    """Queue a job again that failed or was cancelled. It goes on from its last checkpoint."""
+    """Queue a job again that failed or was cancelled, or end a pause. It goes on from its last checkpoint."""
+    services = services_of(request)
+    return await _queued(services, await resumed(request, principal, job))
+
+
+async def stopped(request: Request, principal: Principal, job: str, stop: Callable[..., Job]) -> Job:
+    """A job after a call of the store that cancels or pauses it. Raises as `job_of` and the store do."""
+    services = services_of(request)
+    await job_of(services, principal, job)
+    return await services.library.save(stop, principal.tenant, job, kind="tuning", by=principal.name)
+
+
+async def resumed(request: Request, principal: Principal, job: str) -> Job:
+    """A job that was queued again. Raises as `job_of` and the store do."""
     services = services_of(request)
     known = await job_of(services, principal, job)
     found = await services.library.save(
@@ -86,7 +101,7 @@ async def resume_job(request: Request, principal: MayTune, job: JobId) -> Respon
         training_steps=await services.text.run(steps_of, known),
     )
     services.wake_jobs()
-    return await _queued(services, found)
+    return found
 
 
 async def _queued(services: Services, job: Job, status: int = 200) -> Response:

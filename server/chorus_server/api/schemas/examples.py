@@ -175,6 +175,17 @@ TUNING_JOB: list[dict[str, Any]] = [
     },
 ]
 
+FINE_TUNING: list[dict[str, Any]] = [
+    {
+        "model": "base",
+        "training_file": "file-0123456789abcdef01234567",
+        "suffix": "desk",
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
+        "metadata": {"project": "desk"},
+        "chorus": {"recipe": {"prompt_length": 50}},
+    },
+]
+
 CALIBRATION: list[dict[str, Any]] = [
     {
         "file": "file-0123456789abcdef01234567",

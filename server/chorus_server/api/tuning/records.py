@@ -42,6 +42,7 @@ def summary_json(job: Job) -> dict[str, Any]:
         "error": job.error,
         "progress": renamed_progress(job.progress),
         "cancel_requested": job.cancel_requested,
+        "paused": job.paused,
         "attempt": job.attempt,
     }
 

@@ -92,8 +92,9 @@ def read_rows(
             several, first = several + 1, first or row
     if several:
         warn(
-            f"{source.name}: {several} rows have several messages of the assistant (the first is row {first}): "
-            "only the last of a row is learned, those before it are its history, as if they had a weight of 0"
+            f"{source.name}: {several} rows have several messages of the assistant (the first is row "
+            f"{first}): only the last of a row is learned, those before it are its history, as if they had a "
+            "weight of 0"
         )
 
 

@@ -27,7 +27,10 @@ ROUTES = {
     for method in route.methods
 }
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
-CHANGES = {(method, path) for method, path in ROUTES if method != "GET"}
+REFUSED = {("POST", "/v1/embeddings")}
+"""Whoever asks."""
+
+CHANGES = {(method, path) for method, path in ROUTES if method != "GET"} - REFUSED
 BINARY = {"content-type": "application/octet-stream"}
 
 FOREIGN = [
@@ -77,6 +80,7 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     for seed in (1, 2):
         api.push("a", seed=seed, labels=["good", "bad"])
         api.push("b", seed=seed, labels=["good", "bad"])
+    api.push("of_openai")
     api.http.put("/v1/tasks/a/aliases/live", json={"version": 2})
     for policy in ("refuse", "base"):
         api.post("/v1/packs/p/versions", {"questions": {"q": {"task": "a"}}, "unknown_questions": policy})
@@ -84,7 +88,7 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     content = b"text\tlabel\ngood\tyes\nbad\tno\n"
     files = [
         api.http.post("/v1/files", params={"name": f"{n}.tsv"}, content=content, headers=BINARY).json()["id"]
-        for n in range(2)
+        for n in range(3)
     ]
     job = {
         "task": "a",
@@ -92,7 +96,7 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         "labels": ["no", "yes"],
         "recipe": {"prompt_length": 3, "steps": 10, "batch_size": 4},
     }
-    made = api.post("/v1/tuning/jobs", job).json()["id"]
+    made, tuned = (api.post("/v1/tuning/jobs", job).json()["id"] for _ in range(2))
     calibration = {"file": files[0], "labels": ["no", "yes"]}
     calibrated = api.post("/v1/tasks/a/versions/1/calibrations", calibration).json()["id"]
     evaluation = {"subjects": [{"task": "a"}], "file": files[0], "labels": ["no", "yes"]}
@@ -120,6 +124,13 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
                 }
             },
         ),
+        ("POST", "/v1/completions"): ("/v1/completions", {"json": {"model": "a", "prompt": "x"}}),
+        ("POST", "/v1/chat/completions"): (
+            "/openai/v1/chat/completions",
+            {"json": {"model": "a", "messages": [{"role": "user", "content": "x"}]}},
+        ),
+        ("POST", "/v1/responses"): ("/openai/v1/responses", {"json": {"model": "a", "input": "x"}}),
+        ("DELETE", "/v1/models/{model:path}"): ("/openai/v1/models/of_openai", {}),
         ("POST", "/v1/systemone"): (
             "/v1/systemone",
             {
@@ -166,6 +177,23 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("POST", "/v1/tuning/jobs"): ("/v1/tuning/jobs", {"json": job}),
         ("POST", "/v1/tuning/jobs/{job}/cancel"): (f"/v1/tuning/jobs/{made}/cancel", {}),
         ("POST", "/v1/tuning/jobs/{job}/resume"): (f"/v1/tuning/jobs/{made}/resume", {}),
+        ("POST", "/v1/tuning/jobs/{job}/pause"): (f"/v1/tuning/jobs/{tuned}/pause", {}),
+        ("POST", "/v1/fine_tuning/jobs"): (
+            "/openai/v1/fine_tuning/jobs",
+            {"json": {"model": "base", "training_file": files[0]}},
+        ),
+        **{
+            ("POST", f"/v1/fine_tuning/jobs/{{job}}/{verb}"): (
+                f"/openai/v1/fine_tuning/jobs/{tuned}/{verb}",
+                {},
+            )
+            for verb in ("resume", "pause", "cancel")
+        },
+        ("POST", "/openai/v1/files"): (
+            "/openai/v1/files",
+            {"data": {"purpose": "batch"}, "files": {"file": ("d.jsonl", content)}},
+        ),
+        ("DELETE", "/openai/v1/files/{file}"): (f"/openai/v1/files/{files[2]}", {}),
         ("POST", "/v1/evaluations"): ("/v1/evaluations", {"json": evaluation}),
         ("POST", "/v1/evaluations/{evaluation}/cancel"): (f"/v1/evaluations/{evaluated}/cancel", {}),
         ("POST", "/v1/evaluations/{evaluation}/resume"): (f"/v1/evaluations/{evaluated}/resume", {}),
