@@ -291,7 +291,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("POST", "/v1/evaluations/{evaluation}/resume"): (Case("/v1/evaluations/{evaluation}/resume"),),
     **{
         (method, f"/v1/jobs/{{job}}{part}"): tuple(
-            Case(f"/v1/jobs/{{{kind}}}{part}") for kind in ("job", "evaluation", "calibration_job")
+            Case(f"/v1/jobs/{{{kind}}}{part}") for kind in ("job", "evaluation", "calibration_job", "batch")
         )
         for method, part in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/resume"))
     },

@@ -26,6 +26,7 @@ class AnyJobSummary(AnswerModel):
     )
     progress: dict[str, Any] = Field(description="How far it is, in its kind's own terms.")
     cancel_requested: bool
+    paused: bool = Field(description="Whether a tuning job waits until somebody resumes it.")
     attempt: int = Field(description="How many times a process started to run it.")
 
 

@@ -43,6 +43,7 @@ def jobs(api: ApiServer) -> dict[str, str]:
         ),
         "evaluation": ("/v1/evaluations", {"subjects": [{"task": "asked"}], "file": file}),
         "calibration": ("/v1/tasks/asked/versions/1/calibrations", {"file": file}),
+        "batch": ("/v1/batches", {"file": file, "endpoint": "/v1/classify"}),
     }
     made: dict[str, str] = {}
     for kind in KINDS:
