@@ -32,7 +32,7 @@ def job_object(job: Job, base: str) -> dict[str, Any]:
         base: the base model's name.
     """
     spec, result = renamed_spec(job.spec), renamed_result(job.result)
-    prompt = next(iter(spec.get("prompts", ())), {})
+    prompt: Mapping[str, Any] = next(iter(spec.get("prompts", ())), {})
     data, recipe, notes = prompt.get("data", {}), prompt.get("recipe", {}), spec.get("metadata", {})
     epochs = notes.get(N_EPOCHS, "")
     knobs = {
@@ -85,7 +85,7 @@ def checkpoint_object(job: Job, event: JobEvent) -> dict[str, Any] | None:
     data = renamed_facts(event.data)
     if data.get("prompt") != 0:
         return None
-    best = next(iter(renamed_result(job.result).get("prompts", ())), {})
+    best: Mapping[str, Any] = next(iter(renamed_result(job.result).get("prompts", ())), {})
     if event.kind == "published":
         step, name = data["best_step"], _model(job, data["reference"])
         metrics = {name.removeprefix("validation_"): value for name, value in data["metrics"].items()}
@@ -148,8 +148,8 @@ def _trained_tokens(job: Job, recipe: Mapping[str, Any]) -> int | None:
     known = job.progress
     if job.status != "succeeded" or not known.get("train_rows"):
         return None
-    rows = known.get("step", 0) * recipe.get("batch_size", 1)
-    return round(rows * known["train_tokens"] / known["train_rows"])
+    rows: int = known.get("step", 0) * recipe.get("batch_size", 1)
+    return int(rows * known["train_tokens"] / known["train_rows"])
 
 
 def _estimated_finish(job: Job) -> int | None:

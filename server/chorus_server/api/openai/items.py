@@ -10,6 +10,7 @@ from typing import Any
 
 from chorus_server.api.inference.calls import Call, prepared_items
 from chorus_server.api.inference.items import Item, sent_settings
+from chorus_server.api.inference.turns import in_turns
 from chorus_server.api.openai.conversation import Conversation
 from chorus_server.api.openai.model_names import model_id, reference_of
 from chorus_server.api.schemas.openai.asking import OpenAIBody
@@ -44,9 +45,10 @@ def items_of(
             settings[name], paths[name] = value, field
     if "seed" in settings:
         settings["seed"] %= _SEEDS
+    reference = reference_of(call.services, body.model)
     return [
         Item(
-            reference_of(call.services, body.model),
+            reference,
             conversation.text.encode(),
             conversation.field,
             "model",
@@ -76,7 +78,7 @@ async def asked_items(
         return replace(item, value=conversation.value(version))
 
     async with prepared_items(call, items, fill) as prepared:
-        yield [_within_room(call, item) for item in prepared]
+        yield await in_turns(lambda item: _within_room(call, item), prepared)
 
 
 def warnings_of(conversation: Conversation, item: Item) -> list[str]:

@@ -40,14 +40,14 @@ _BODY = {
 
 
 @router.post(_PATH, response_model=FileObject, responses=openai_errors(409, 422), openapi_extra=_BODY)
-async def upload(request: Request, principal: MayTune, once: OnceAMinute) -> Response:
+async def upload_for_purpose(request: Request, principal: MayTune, once: OnceAMinute) -> Response:
     """Upload a file in a form with its purpose. It is written to the disk as it arrives."""
     sender = replace(sender_of(request, principal), parts=PARTS, purpose_of=purpose_of)
     return json_response(file_object(await received(request, sender, once)))
 
 
 @router.get(_PATH, response_model=FileObjects, responses=OPENAI_ERRORS)
-async def list_all(
+async def list_file_objects(
     request: Request,
     principal: MayRead,
     after: After = None,
@@ -69,7 +69,7 @@ async def list_all(
 
 
 @router.get(_PATH + "/{file}", response_model=FileObject, responses=OPENAI_ERRORS)
-async def show(request: Request, principal: MayRead, file: FileId) -> Response:
+async def show_file_object(request: Request, principal: MayRead, file: FileId) -> Response:
     """Describe a file, without its bytes."""
     library = services_of(request).library
     return json_response(file_object(await library.read(library.store.get_file, principal.tenant, file)))
@@ -80,13 +80,13 @@ async def show(request: Request, principal: MayRead, file: FileId) -> Response:
     response_model=None,
     responses={**OPENAI_ERRORS, 200: {"content": {"application/octet-stream": BINARY}}},
 )
-async def content(request: Request, principal: MayRead, file: FileId) -> Response:
+async def file_object_content(request: Request, principal: MayRead, file: FileId) -> Response:
     """The bytes of a file."""
     return await bytes_of(request, principal, file)
 
 
 @router.delete(_PATH + "/{file}", response_model=DeletedFile, responses=openai_errors(409))
-async def delete(request: Request, principal: MayTune, file: FileId) -> Response:
+async def delete_file_object(request: Request, principal: MayTune, file: FileId) -> Response:
     """Delete a file, unless an unfinished job needs it."""
     library = services_of(request).library
     await library.save(acting_store(request).delete_file, principal.tenant, file, deleted_by=principal.name)

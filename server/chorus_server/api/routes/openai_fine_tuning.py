@@ -42,7 +42,9 @@ _CHANGE_ERRORS = openai_errors(409)
 
 
 @router.post(_PATH, response_model=FineTuningJob, responses=openai_errors(409, 422))
-async def create(request: Request, principal: MayTune, body: FineTuningBody, once: OnceAMinute) -> Response:
+async def start_fine_tuning(
+    request: Request, principal: MayTune, body: FineTuningBody, once: OnceAMinute
+) -> Response:
     """Queue a job. Its files are looked at now, and checked row by row when the job is prepared."""
     services = services_of(request)
     job = await once.made(
@@ -54,7 +56,7 @@ async def create(request: Request, principal: MayTune, body: FineTuningBody, onc
 
 
 @router.get(_PATH, response_model=FineTuningJobs, responses=OPENAI_ERRORS)
-async def list_all(
+async def list_fine_tuning(
     request: Request, principal: MayRead, after: After = None, limit: MostItems = 20
 ) -> Response:
     """The tenant's tuning jobs, newest first."""
@@ -73,34 +75,34 @@ async def list_all(
 
 
 @router.get(_PATH + "/{job}", response_model=FineTuningJob, responses=OPENAI_ERRORS)
-async def show(request: Request, principal: MayRead, job: JobId) -> Response:
+async def show_fine_tuning(request: Request, principal: MayRead, job: JobId) -> Response:
     """One job."""
     services = services_of(request)
     return _answer(services, await job_of(services, principal, job))
 
 
 @router.post(_PATH + "/{job}/cancel", response_model=FineTuningJob, responses=_CHANGE_ERRORS)
-async def cancel(request: Request, principal: MayTune, job: JobId) -> Response:
+async def cancel_fine_tuning(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it waits, else as soon as whoever runs it sees the request."""
     found = await stopped(request, principal, job, acting_store(request).cancel_job)
     return _answer(services_of(request), found)
 
 
 @router.post(_PATH + "/{job}/pause", response_model=FineTuningJob, responses=_CHANGE_ERRORS)
-async def pause(request: Request, principal: MayTune, job: JobId) -> Response:
+async def pause_fine_tuning(request: Request, principal: MayTune, job: JobId) -> Response:
     """Let a job wait, from its next checkpoint on, until it is resumed: its status is `queued`."""
     found = await stopped(request, principal, job, acting_store(request).pause_job)
     return _answer(services_of(request), found)
 
 
 @router.post(_PATH + "/{job}/resume", response_model=FineTuningJob, responses=_CHANGE_ERRORS)
-async def resume(request: Request, principal: MayTune, job: JobId) -> Response:
+async def resume_fine_tuning(request: Request, principal: MayTune, job: JobId) -> Response:
     """Let a job go on that is paused, failed or was cancelled."""
     return _answer(services_of(request), await resumed(request, principal, job))
 
 
 @router.get(_PATH + "/{job}/events", response_model=FineTuningEvents, responses=OPENAI_ERRORS)
-async def events(
+async def fine_tuning_events(
     request: Request, principal: MayRead, job: JobId, after: After = None, limit: MostItems = 20
 ) -> Response:
     """What happened in a job, newest first."""
@@ -110,7 +112,7 @@ async def events(
 
 
 @router.get(_PATH + "/{job}/checkpoints", response_model=FineTuningCheckpoints, responses=OPENAI_ERRORS)
-async def checkpoints(
+async def fine_tuning_checkpoints(
     request: Request, principal: MayRead, job: JobId, after: After = None, limit: MostItems = 10
 ) -> Response:
     """The steps after which a job was measured, newest first. The chosen one becomes the version, which alone

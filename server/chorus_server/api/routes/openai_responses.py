@@ -97,7 +97,7 @@ def _response(
         "error": None,
         "incomplete_details": None if whole else {"reason": "max_output_tokens"},
         "instructions": body.instructions,
-        "metadata": {},
+        "metadata": body.metadata or {},
         "model": shown_model(call, item),
         "system_fingerprint": call.serving.base.system_fingerprint,
         **({"warnings": warnings} if warnings else {}),

@@ -85,6 +85,15 @@ def many(count: int) -> dict[str, tuple[str, Any]]:
             "/v1/generate",
             {"task": None, "inputs": ["good film " * 80] * count, "truncate": True, "max_new_tokens": 1},
         ),
+        "prompts": ("/v1/completions", {"model": "a", "prompt": texts, "max_tokens": 1, "logprobs": 2}),
+        "streamed prompts": (
+            "/v1/completions",
+            {"model": "a", "prompt": texts, "max_tokens": 1, "echo": True, "stream": True},
+        ),
+        "messages": (
+            "/v1/chat/completions",
+            {"model": "a", "messages": [{"role": "user", "content": "good"}] * 4 * count, "max_tokens": 1},
+        ),
         "members": ("/v1/ensemble", {"tasks": ["a"] * 16, "inputs": ["good"] * (count // 16)}),
     }
 

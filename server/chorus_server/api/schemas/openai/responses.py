@@ -45,6 +45,7 @@ class ResponsesBody(OpenAIBody):
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="Which of several tools is called; with `none`, none is."
     )
+    metadata: dict[str, Any] | None = Field(None, description="Stands in the answer.")
     truncation: Literal["auto", "disabled"] | None = Field(
         None, description="`auto` cuts an input that is too long, as `truncate` does."
     )

@@ -25,7 +25,7 @@ def entry_with_labels(
     none."""
     cut = dataset.lineage["chosen_on"] == CUT_FROM_TRAIN and dataset.validation is not None
     train = (*dataset.train.rows, *(dataset.validation.rows if cut and dataset.validation else ()))
-    labels = labels_of(train)
+    labels = labels_among(train)
     if not labels:
         return entry.with_labels(()), []
     others = [row for split in (dataset.validation, dataset.test) if split is not None for row in split.rows]
@@ -35,7 +35,7 @@ def entry_with_labels(
     return entry.with_labels(()), [f"the answers did not become labels, since {why}"]
 
 
-def labels_of(rows: Iterable[TextRow]) -> tuple[str, ...]:
+def labels_among(rows: Iterable[TextRow]) -> tuple[str, ...]:
     """The different answers of a train split, sorted, if they are so few that they must be labels."""
     counts: Counter[str] = Counter()
     for row in rows:

@@ -11,7 +11,7 @@ import pytest
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.examples import TextRow
 from chorus_server.tuning.document.job import JobDocument
-from chorus_server.tuning.jobs.stages.labels import labels_of
+from chorus_server.tuning.jobs.stages.labels import labels_among
 from chorus_server.tuning.jobs.stages.validate import Validated, validate
 from prompts_store.store import PromptStore
 from tests.server.tuning.jobs.service_tools import (
@@ -40,15 +40,15 @@ def _validated(store: PromptStore, folder: Path, sent: dict[str, Any]) -> Valida
 
 
 def test_few_answers_that_come_often_are_labels() -> None:
-    assert labels_of(_rows(*10 * ["b"], *10 * ["a"])) == ("a", "b")
-    assert labels_of(_rows(*18 * ["b"], *2 * ["a"])) == ("a", "b")
-    assert labels_of(_rows(*19 * ["b"], "a")) == (), "each at least twice"
-    assert labels_of(_rows(*10 * ["b"], *9 * ["a"])) == (), "two in 19 rows are more than a tenth"
-    assert labels_of(_rows(*20 * ["a"])) == (), "one is nothing to tell apart"
+    assert labels_among(_rows(*10 * ["b"], *10 * ["a"])) == ("a", "b")
+    assert labels_among(_rows(*18 * ["b"], *2 * ["a"])) == ("a", "b")
+    assert labels_among(_rows(*19 * ["b"], "a")) == (), "each at least twice"
+    assert labels_among(_rows(*10 * ["b"], *9 * ["a"])) == (), "two in 19 rows are more than a tenth"
+    assert labels_among(_rows(*20 * ["a"])) == (), "one is nothing to tell apart"
     twenty = [chr(97 + n) for n in range(20)]
-    assert labels_of(_rows(*10 * twenty)) == tuple(twenty)
-    assert labels_of(_rows(*20 * [*twenty, "u"])) == (), "21 are too many"
-    assert labels_of([*_rows(*30 * ["a", "b"]), TextRow(9, "text", ("a", "b"))]) == (), "several accepted"
+    assert labels_among(_rows(*10 * twenty)) == tuple(twenty)
+    assert labels_among(_rows(*20 * [*twenty, "u"])) == (), "21 are too many"
+    assert labels_among([*_rows(*30 * ["a", "b"]), TextRow(9, "text", ("a", "b"))]) == (), "several accepted"
 
 
 def test_a_job_makes_them_its_version_s_labels(tmp_path: Path) -> None:
