@@ -177,7 +177,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_sent(
     source = tmp_path / "a.csv"
     source.write_bytes(b"text\na\n")
     result = command(api, "run", source, tmp_path / "a.parquet", "--task", "first")
-    assert result.exit_code == 2 and "chorus-prompts[parquet]" in result.stderr
+    assert result.exit_code == 2 and "extra 'parquet'" in result.stderr
     assert len(api.store.list_files("default", limit=500).items) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
 

@@ -88,6 +88,8 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "EvaluationSummary": types.EvaluationSummary,
     "EvaluationAnswer": types.Evaluation,
     "EvaluationPage": types.EvaluationPage,
+    "BatchAnswer": types.BatchJob,
+    "BatchPage": types.BatchPage,
     "JobAnswer": types.Job,
     "JobPage": types.JobPage,
     "JobEventAnswer": types.JobEvent,
@@ -208,7 +210,13 @@ def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     named = document["components"]["schemas"]
     schemas = {name for name, schema in named.items() if "enum" not in schema}
     documents = {"JobDocument", "PromptDocument", "DataDocument", "DataSource", "Recipe"}
-    documents |= {"CalibrationDocument", "EvaluationDocument", "EvaluationSubject", "BaseSubject"}
+    documents |= {
+        "CalibrationDocument",
+        "EvaluationDocument",
+        "EvaluationSubject",
+        "BaseSubject",
+    }
+    documents |= {"BatchDocument"}
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
     documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}

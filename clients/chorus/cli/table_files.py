@@ -38,7 +38,7 @@ def parquet() -> Any:
         return importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise InvalidArgumentError(
-            "Parquet files need pyarrow: pip install 'chorus-prompts[parquet]', or send CSV or JSON Lines."
+            "Parquet files need pyarrow: install Chorus with the extra 'parquet', or give CSV or JSON Lines."
         ) from error
 
 

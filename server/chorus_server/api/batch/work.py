@@ -16,7 +16,7 @@ from chorus_server.errors import InvalidInputError
 from chorus_server.jobs.line_log import LineLog
 from chorus_server.tuning.document.batch import BatchDocument, BatchEndpoint
 
-LINES_AT_ONCE = 32
+LINES_AT_ONCE = 16
 """Lines that are submitted at the same instant."""
 
 _SAVE_SECONDS = 1.0

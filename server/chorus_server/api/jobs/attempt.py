@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import math
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,10 +16,12 @@ from typing import Any, TypeVar
 
 from chorus_server.api.jobs.patience import PatientCall
 from chorus_server.api.services import Services
+from chorus_server.engine.handle import RequestHandle
 from chorus_server.errors import ChorusError, EngineDeadError, NotReadyError
 from chorus_server.jobs.blocks import Blocks
 from chorus_server.jobs.endings import count_attempt
 from chorus_server.jobs.leased import LeasedJob, ServiceStoppingError
+from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import MATRIX_DTYPE, Job
 from prompts_store.store import PromptStore
@@ -28,13 +31,14 @@ T = TypeVar("T")
 AskBlock = Callable[[PatientCall], Coroutine[Any, Any, T]]
 """Asks the engine about one block of a job. Runs on the event loop, like the code of a route."""
 
-BLOCKS_AT_ONCE = 8
+BLOCKS_AT_ONCE = 16
 """Blocks of a job that are asked at a time."""
 
-MOST_AHEAD = 64
+MOST_AHEAD = 128
 """Blocks whose answers may wait in memory for the one before them."""
 
 _LOOK_SECONDS = 0.1
+_KNOWN_SECONDS = 1.0
 _PIECE_BYTES = 1 << 20
 _TOLD_TIMES = 100
 
@@ -55,6 +59,9 @@ class EngineAttempt:
     loop: asyncio.AbstractEventLoop
     folder: Path
     progress: dict[str, Any] = field(init=False)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _under_way: deque[RequestHandle] = field(default_factory=deque)
+    _known: tuple[float, Principal] | None = None
 
     def __post_init__(self) -> None:
         self.progress = dict(self.held.job.progress)
@@ -211,11 +218,20 @@ class EngineAttempt:
             future.cancel()
 
     async def _call(self) -> PatientCall:
-        job, services = self.job, self.services
-        serving = services.ready()
-        key = job.spec.get("key")
-        caller = await services.callers.of_job(job.tenant, job.created_by, key)
-        if (tasks := job.spec.get("tasks")) is not None:  # what the key could name when it made the job
-            caller = replace(caller, tasks=tuple(tasks))
-        request_id = f"{job.id}.{secrets.token_hex(4)}"
-        return PatientCall(services, serving, caller, request_id, math.inf, lambda: None, {}, "batch")
+        services = self.services
+        serving, caller = services.ready(), await self._caller()
+        request_id = f"{self.job.id}.{secrets.token_hex(4)}"
+        return PatientCall(
+            services, serving, caller, request_id, math.inf, lambda: None, {}, "batch",
+            turn=self._turn, under_way=self._under_way,
+        )  # fmt: skip
+
+    async def _caller(self) -> Principal:
+        """Who the work is charged to, as known for a moment."""
+        job, now = self.job, time.monotonic()
+        if self._known is None or now - self._known[0] >= _KNOWN_SECONDS:
+            found = await self.services.callers.of_job(job.tenant, job.created_by, job.spec.get("key"))
+            if (tasks := job.spec.get("tasks")) is not None:  # what the key could name when it made the job
+                found = replace(found, tasks=tuple(tasks))
+            self._known = (now, found)
+        return self._known[1]

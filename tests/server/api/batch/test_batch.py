@@ -10,8 +10,7 @@ from typing import Any, get_args
 import httpx2
 import pytest
 
-from chorus_server.api.routes.endpoints import ENDPOINTS
-from chorus_server.jobs_wiring import start_engine_jobs
+from chorus_server.jobs_wiring import ENDPOINTS, start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope

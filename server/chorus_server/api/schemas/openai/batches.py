@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas import examples
+from chorus_server.api.schemas.common import AnswerModel, documented
 from chorus_server.api.schemas.openai.lenient import LenientBody, Refused
 from chorus_server.tuning.document.batch import MOST_METADATA, BatchEndpoint, Metadata
 
@@ -19,6 +20,7 @@ BatchStatus = Literal[
 class BatchBody(LenientBody):
     """Which lines to answer, and as which route does."""
 
+    model_config = ConfigDict(json_schema_extra=documented(examples.OPENAI_BATCH))
     most: ClassVar[Mapping[str, int | str]] = {"metadata": MOST_METADATA}
 
     input_file_id: str = Field(min_length=1, max_length=256, description="Id of the uploaded file of lines.")
