@@ -13,6 +13,7 @@ from chorus.batches import Batches
 from chorus.cli import root
 from chorus.client import Audit, Client, Ensembles, Keys, Tasks, Tenants
 from chorus.evaluations import Evaluations
+from chorus.jobs import Jobs
 from chorus.methods import Method, StreamMethod
 from chorus.retries import RetryPolicy
 from chorus.routes import evaluations, keys, tuning
@@ -48,6 +49,9 @@ EXPECTED = [
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
     *methods(Files, "files.") + methods(Tuning, "tuning.") + methods(Evaluations, "evaluations."),
     *methods(Batches, "batches."),
+    *methods(Jobs, "jobs."),
+    "jobs.events",
+    "jobs.wait",
     "batches.events",
     "batches.wait",
     "files.save",

@@ -13,7 +13,7 @@ from chorus.routes import files, references
 from chorus.routes.job_events import read_events
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import BatchJob, BatchPage, DataFile, JobEvent
-from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
+from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
 
 PATH_OF_BATCHES = "/v1/batches"
 
@@ -46,7 +46,7 @@ def start(
     given = {"file": name, "endpoint": endpoint, "metadata": None if metadata is None else dict(metadata)}
     try:
         body = encode_json(without_none(given))
-        return (yield from Call(Request("POST", PATH_OF_BATCHES, body=body), model_of(BatchJob)))
+        return (yield from Call(creation(PATH_OF_BATCHES, body=body), model_of(BatchJob)))
     except ApiError:
         if pushed is not None:
             with contextlib.suppress(ChorusError):  # the caller must see the refusal

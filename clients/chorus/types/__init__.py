@@ -42,6 +42,7 @@ from chorus.types.inference import (
     TokenLogprobs,
     TopLogprob,
 )
+from chorus.types.jobs import GeneralJob, GeneralJobPage, GeneralJobSummary
 from chorus.types.prompts import (
     Aliases,
     AliasHistoryEntry,
@@ -120,6 +121,9 @@ __all__ = [
     "EvaluationSummary",
     "FailedItem",
     "FilePage",
+    "GeneralJob",
+    "GeneralJobPage",
+    "GeneralJobSummary",
     "GenerateResponse",
     "Generation",
     "Grant",

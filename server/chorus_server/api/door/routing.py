@@ -7,6 +7,7 @@ when time is over.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from chorus_server.api.door.auth import Require
 from chorus_server.api.door.early import refuse_early
+from chorus_server.api.door.once import makes_once
 from chorus_server.api.door.pages import refuse_pages
 from chorus_server.api.http.access import PROBES
 from chorus_server.api.http.bodies import media_type, read_body
@@ -33,9 +35,15 @@ a thread."""
 
 
 class CheckedRequest(Request):
-    """A request whose body was checked before FastAPI asks for it, so FastAPI has nothing left to do."""
+    """A request whose body was checked before FastAPI asks for it, so FastAPI has nothing left to do.
+
+    Attributes:
+        checked: an instance of the route's model.
+        digest: SHA-256 (hex) of the body, for routes that make something once.
+    """
 
     checked: Any = None
+    digest: str | None = None
 
     async def json(self) -> Any:
         return self.checked
@@ -116,7 +124,7 @@ class ChorusRoute(APIRoute):
         body_type = BodyType(field.annotation) if field is not None else None
         required = field is not None and field.is_required()
         known = {parameter.alias for parameter in self.dependant.query_params}
-        probe = self.path in PROBES
+        probe, once = self.path in PROBES, makes_once(self.dependant)
 
         async def checked(request: Request) -> Response:
             caller = await door.authorise(request)
@@ -136,6 +144,8 @@ class ChorusRoute(APIRoute):
             # An exact copy: a bytearray that has grown keeps an eighth more in reserve.
             body = bytearray(await read_body(request, services.settings.max_body_bytes, share_of(request)))
             inner._body = bytes(body[:1])  # FastAPI only asks whether there is one
+            if once:
+                inner.digest = await _digest(body)
             if body or required:
                 _check_json_type(request)
                 inner.checked = await body_type.checked(services, body)
@@ -143,6 +153,12 @@ class ChorusRoute(APIRoute):
             return await handler(inner)
 
         return checked
+
+
+async def _digest(body: bytearray) -> str:
+    if len(body) <= SHORT_BYTES:
+        return hashlib.sha256(body).hexdigest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
 
 
 def _find_require(dependant: Dependant) -> Require | None:

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 from chorus_server.api.batch.queueing import batch_of, may_see_batch, queue_batch
 from chorus_server.api.batch.records import batch_json
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.routes.tuning_events import (
     EVENT_RESPONSES,
@@ -31,11 +32,14 @@ from prompts_store.jobs.records import JobStatus
 router = APIRouter(route_class=ChorusRoute, tags=["batches"])
 
 
-@router.post("/v1/batches", status_code=201, response_model=BatchAnswer, responses=WRITE_ERRORS)
-async def start_batch(request: Request, principal: MayTune, body: BatchDocument) -> Response:
+@router.post("/v1/batches", status_code=201, response_model=BatchAnswer, responses=CREATION_ERRORS)
+async def start_batch(request: Request, principal: MayTune, body: BatchDocument, once: Once) -> Response:
     """Queue a batch. Its lines are checked when it runs, all before the first is asked."""
     services = services_of(request)
-    job = await queue_batch(services, acting_store(request), principal, body)
+    job = await once.made(
+        lambda: queue_batch(services, acting_store(request), principal, body),
+        lambda made: batch_of(services, principal, made),
+    )
     services.wake_jobs()
     return json_response(batch_json(job), 201)
 

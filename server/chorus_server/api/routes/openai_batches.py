@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.batch.queueing import batch_of, may_see_batch, queue_batch
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.openai.batches import openai_batch
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
@@ -22,12 +23,17 @@ from prompts_store.pages import encode_cursor
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 
 
-@router.post("/openai/v1/batches", response_model=OpenAIBatch, responses=openai_errors(409))
-async def start_openai_batch(request: Request, principal: MayTune, body: BatchBody) -> Response:
+@router.post("/openai/v1/batches", response_model=OpenAIBatch, responses=openai_errors(409, 422))
+async def start_openai_batch(
+    request: Request, principal: MayTune, body: BatchBody, once: OnceAMinute
+) -> Response:
     """Queue a batch. Its lines are checked when it runs, all before the first is asked."""
     services = services_of(request)
     document = BatchDocument(file=body.input_file_id, endpoint=body.endpoint, metadata=body.metadata)
-    job = await queue_batch(services, acting_store(request), principal, document, "input_file_id")
+    job = await once.made(
+        lambda: queue_batch(services, acting_store(request), principal, document, "input_file_id"),
+        lambda made: batch_of(services, principal, made),
+    )
     services.wake_jobs()
     return json_response(openai_batch(job))
 

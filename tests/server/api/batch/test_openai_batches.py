@@ -68,7 +68,7 @@ def test_what_is_wrong_with_the_file_is_told_by_line(tmp_path: Path, vocabulary:
 def test_lists_cancellation_and_refusals(tmp_path: Path, vocabulary: Vocabulary) -> None:
     with ApiServer(tmp_path, vocabulary) as api:
         file = upload(api, [GOOD])
-        made = [api.post(ROUTE, body(file)).json()["id"] for _ in range(3)]
+        made = [api.post(ROUTE, body(file, metadata={"n": n})).json()["id"] for n in "123"]
         page = api.http.get(ROUTE, params={"limit": 2}).json()
         assert [each["id"] for each in page["data"]] == made[:0:-1] and page["has_more"] is True
         assert (page["object"], page["first_id"], page["last_id"]) == ("list", made[2], made[1])

@@ -197,6 +197,8 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("POST", "/v1/evaluations"): ("/v1/evaluations", {"json": evaluation}),
         ("POST", "/v1/evaluations/{evaluation}/cancel"): (f"/v1/evaluations/{evaluated}/cancel", {}),
         ("POST", "/v1/evaluations/{evaluation}/resume"): (f"/v1/evaluations/{evaluated}/resume", {}),
+        ("POST", "/v1/jobs/{job}/cancel"): (f"/v1/jobs/{made}/cancel", {}),
+        ("POST", "/v1/jobs/{job}/resume"): (f"/v1/jobs/{made}/resume", {}),
         ("POST", "/v1/batches"): ("/v1/batches", {"json": batch}),
         ("POST", "/v1/batches/{batch}/cancel"): (f"/v1/batches/{batches[0]}/cancel", {}),
         ("POST", "/v1/batches/{batch}/resume"): (f"/v1/batches/{batches[0]}/resume", {}),
@@ -229,8 +231,7 @@ def revoke_all(api: ApiServer) -> None:
 
 def state(api: ApiServer) -> dict[str, Any]:
     """Everything that is kept, and how much work was done."""
-    pages = ["/v1/tasks", "/v1/ensembles", "/v1/packs", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations"]
-    pages += ["/v1/batches"]
+    pages = ["/v1/tasks", "/v1/ensembles", "/v1/packs", "/v1/files", "/v1/jobs"]
     pages += [f"/v1/tasks/{task}/{part}" for task in "ab" for part in ("versions", "aliases")]
     return {page: api.http.get(page).json() for page in pages} | {"steps": api.engine.stats().steps}
 

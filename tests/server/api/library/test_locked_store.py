@@ -53,8 +53,7 @@ def named(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> I
         places |= {"calibration_job": calibration.json()["id"], "calibration": 1}
         batch = api.post("/v1/batches", {"file": file.json()["id"], "endpoint": "/v1/classify"})
         assert batch.status_code == 201, batch.text
-        places["model"] = "t"
-        places |= {"evaluation": evaluation.json()["id"], "batch": batch.json()["id"]}
+        places |= {"evaluation": evaluation.json()["id"], "batch": batch.json()["id"], "model": "t"}
         yield {"api": api, "file": file.json()["id"], "job": job.json()["id"], **places}
 
 
@@ -203,6 +202,8 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/tuning/jobs/{job}/cancel", None),
     ("POST", "/v1/tuning/jobs/{job}/pause", None),
     ("POST", "/v1/tuning/jobs/{job}/resume", None),
+    ("POST", "/v1/jobs/{job}/cancel", None),
+    ("POST", "/v1/jobs/{job}/resume", None),
     ("POST", "/openai/v1/files", "form"),
     ("DELETE", "/openai/v1/files/{file}", None),
     ("POST", "/v1/fine_tuning/jobs", "fine-tuning"),
