@@ -212,8 +212,12 @@ def evaluation_page() -> str:
 
 def openai_page() -> str:
     """docs/openai.md, with what becomes of every field of a body between its markers."""
-    bodies = {"completions": CompletionsBody, "chat": ChatBody, "responses": ResponsesBody}
-    tuning = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
+    bodies: dict[str, type[LenientBody]] = {
+        "completions": CompletionsBody,
+        "chat": ChatBody,
+        "responses": ResponsesBody,
+    }
+    tuning: dict[str, type[LenientBody]] = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
     return _with_parts("openai.md", {"fields": _fates(bodies), "fine-tuning": _fates(tuning)})
 
 
