@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -77,6 +77,9 @@ STORE_STATUS: dict[str, int] = {
 RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0, "limit_exceeded": 60.0}
 """Seconds until a retry, by error code; one second for others. A job takes minutes, and somebody has to
 delete what is stored: nobody knows when."""
+
+ErrorShape = Callable[[ChorusError | StoreError, str], Response]
+"""Makes the answer to a failed request, whose id it gets."""
 
 _MESSAGE_CHARACTERS = 600
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
@@ -152,10 +155,12 @@ def error_response(
 
 
 def _answer(request: Request, error: ChorusError | StoreError) -> Response:
-    """The answer to a failed request in the shape of its route, which may be another API's."""
-    shape = getattr(request.scope.get("route"), "error_answer", error_response)
-    response: Response = shape(error, request_id_of(request))
-    return response
+    """The answer to a failed request in the shape of its route, which may be another API's; where there is no
+    route, of the API that is below this path."""
+    shapes: Mapping[str, ErrorShape] = request.app.state.error_shapes
+    below = (shape for prefix, shape in shapes.items() if request.url.path.startswith(prefix))
+    shape = getattr(request.scope.get("route"), "error_answer", None) or next(below, error_response)
+    return shape(error, request_id_of(request))
 
 
 def retry_seconds(error: ChorusError | StoreError) -> float:
@@ -164,8 +169,13 @@ def retry_seconds(error: ChorusError | StoreError) -> float:
     return RETRY_SECONDS.get(error.code, 1.0) if known is None else known
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Answer every exception of a route in the same shape."""
+def install_error_handlers(app: FastAPI, shapes: Mapping[str, ErrorShape]) -> None:
+    """Answer every exception of a route in the same shape.
+
+    Args:
+        shapes: of other APIs, by what their paths begin with.
+    """
+    app.state.error_shapes = shapes
     handlers: dict[Any, ExceptionHandler] = {
         ChorusError: _known,
         StoreError: _known,

@@ -99,11 +99,11 @@ class TextShape(Shape):
     """Of completions.
 
     Attributes:
-        echoes: what stands before the choices of each prompt.
+        echoes: what stands before the choices of each prompt, as UTF-8.
         each: choices of a prompt.
     """
 
-    echoes: Sequence[str] = ()
+    echoes: Sequence[bytes] = ()
     each: int = 1
 
     whole = chunk = "text_completion"
@@ -124,7 +124,7 @@ class TextShape(Shape):
         return self._choice(index, "", native)
 
     def _echo(self, index: int) -> str:
-        return self.echoes[index // self.each] if self.echoes else ""
+        return self.echoes[index // self.each].decode() if self.echoes else ""
 
     def _choice(self, index: int, text: str, ended: NativeChoice | None) -> dict[str, Any]:
         logprobs = None if ended is None or not self.logprobs else _text_logprobs(ended)
@@ -160,36 +160,56 @@ class ChatShape(Shape):
 
 
 def _text_logprobs(native: NativeChoice) -> dict[str, Any]:
-    said, tops = native["logprobs"], native["logprobs"].get("top_logprobs")
-    tokens = [_token(piece) for piece in said["tokens"]]
-    # The answer has no space before it, which its first piece has.
-    lead = len("".join(tokens)) - len("".join(tokens).lstrip(" "))
-    ends = [max(0, end - lead) for end in accumulate(map(len, tokens))]
+    said = native["logprobs"]
+    tokens, tops = _spelled(said)
+    starts = [0, *accumulate(map(len, tokens))][: len(tokens)]
     return {
         "tokens": tokens,
         "token_logprobs": said["token_logprobs"],
-        "top_logprobs": tops and [{_token(top["token"]): top["logprob"] for top in place} for place in tops],
-        "text_offset": [min(start, len(native["text"])) for start in [0, *ends][: len(tokens)]],
+        "top_logprobs": [_likelier(place) for place in tops] or None,
+        "text_offset": [min(start, len(native["text"])) for start in starts],
     }
 
 
+def _likelier(place: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """By token; of two that are spelled alike, the likelier, which comes first."""
+    found: dict[str, float] = {}
+    for token, logprob in place:
+        found.setdefault(token, logprob)
+    return found
+
+
 def _chat_logprobs(native: NativeChoice) -> dict[str, Any]:
-    said = native["logprobs"]
-    tops = said.get("top_logprobs") or [()] * len(said["tokens"])
-    content = [
-        {
-            **_chat_token(token, logprob),
-            "top_logprobs": [_chat_token(each["token"], each["logprob"]) for each in top],
-        }
-        for token, logprob, top in zip(said["tokens"], said["token_logprobs"], tops, strict=True)
-    ]
+    tokens, tops = _spelled(native["logprobs"])
+    pairs = zip(tokens, native["logprobs"]["token_logprobs"], strict=True)
+    said = [_chat_token(*pair) for pair in pairs]
+    beside = [[_chat_token(*pair) for pair in place] for place in tops] or [[] for _ in tokens]
+    content = [{**each, "top_logprobs": place} for each, place in zip(said, beside, strict=True)]
     return {"content": content, "refusal": None}
 
 
-def _chat_token(piece: str, logprob: float) -> dict[str, Any]:
-    token = _token(piece)
+def _chat_token(token: str, logprob: float) -> dict[str, Any]:
     return {"token": token, "bytes": list(token.encode()), "logprob": logprob}
 
 
-def _token(piece: str) -> str:
+def _spelled(said: Mapping[str, Any]) -> tuple[list[str], list[list[tuple[str, float]]]]:
+    """The tokens as texts that joined are the answer's, which has no space before it; and the likeliest ones
+    in the place of each, if they were asked for."""
+    tokens: list[str] = []
+    tops: list[list[tuple[str, float]]] = []
+    begun = False
+    for at, piece in enumerate(said["tokens"]):
+        spell = _spaced if begun else _first
+        tokens.append(spell(piece))
+        if said.get("top_logprobs"):
+            tops.append([(spell(top["token"]), top["logprob"]) for top in said["top_logprobs"][at]])
+        begun = begun or bool(tokens[-1])
+    return tokens, tops
+
+
+def _spaced(piece: str) -> str:
     return piece.replace(_SPACE, " ")
+
+
+def _first(piece: str) -> str:
+    return _spaced(piece).lstrip(" ")

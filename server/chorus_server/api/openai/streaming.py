@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import accumulate
 from typing import Any
 
 from chorus_server.api.door.sse import Emit, EventResponse
@@ -71,7 +72,7 @@ class ChunkWriter(Emit):
         super().__init__(emit.write)
         self._shape = shape
         self._head = shape.head(items[0], chunk=True)
-        self._each = [request.sampling.n for request in requests]
+        self._first = [0, *accumulate(request.sampling.n for request in requests)]
         self._sent: dict[int, int] = defaultdict(int)
         self._include_usage = include_usage
         self._input_tokens = sum(item.tokens for item in items)
@@ -79,7 +80,7 @@ class ChunkWriter(Emit):
 
     async def open(self) -> None:
         """Begin every choice."""
-        for index in range(sum(self._each)):
+        for index in range(self._first[-1]):
             opening = self._shape.opening(index)
             if opening is not None:
                 await self._write_choice(opening)
@@ -99,7 +100,7 @@ class ChunkWriter(Emit):
             await super().__call__(None, self._head | {"choices": [], "usage": usage})
 
     def _place(self, item: int, choice: int) -> int:
-        return sum(self._each[:item]) + choice
+        return self._first[item] + choice
 
     async def _piece(self, index: int, text: str) -> None:
         if text:

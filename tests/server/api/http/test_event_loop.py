@@ -16,7 +16,7 @@ from chorus_server.api.door import routing
 from chorus_server.api.http import json_body
 from chorus_server.api.inference import answers, turns
 from chorus_server.api.routes.asgi import ROUTERS
-from chorus_server.api.schemas.inference import GenerationSettings
+from chorus_server.api.schemas.openai.asking import OpenAIBody
 from chorus_server.api.schemas.openai.lenient import LenientBody, fates
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.validation import RequestModel
@@ -105,11 +105,11 @@ def path_of(template: str) -> str:
 
 
 def looked_at(model: type[RequestModel]) -> list[str]:
-    """The fields of a body. Settings of OpenAI's bodies are those of `/v1/generate`, and one field stands for
+    """The fields of a body. What OpenAI's bodies share is read as in `/v1/generate`, and one field stands for
     all that nobody looks into."""
     if not issubclass(model, LenientBody):
         return list(model.model_fields)
-    known = GenerationSettings.model_fields
+    known = OpenAIBody.model_fields
     honoured = [name for name, fate, _ in fates(model) if fate == "honoured" and name not in known]
     return [*honoured, "user"]
 

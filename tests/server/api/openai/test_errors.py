@@ -24,7 +24,7 @@ from tests.server.api.api_harness import ApiServer, error_of
 def test_the_body_has_the_four_fields() -> None:
     error = NotFoundError("There is no such task.", field="model", code="unknown_task")
     answer = openai_error(error, "req_1")
-    assert json.loads(answer.body) == {
+    assert json.loads(bytes(answer.body)) == {
         "error": {
             "message": "There is no such task.",
             "type": "not_found_error",
@@ -77,6 +77,16 @@ def test_a_route_answers_at_both_prefixes(api: ApiServer, prefix: str) -> None:
     body["model"] = "nobody"
     assert error_of(api.post(f"{prefix}/decisions", body))["code"] == "unknown_task"
     assert api.http.put(f"{prefix}/decisions").headers["allow"] == "POST"
+
+
+def test_where_there_is_no_route_the_shape_is_openais(api: ApiServer) -> None:
+    for path, param in (
+        ("/openai/v1/images/generations", {"message", "type", "param", "code"}),
+        ("/v1/images/generations", {"message", "code", "field", "request_id"}),
+    ):
+        answer = api.post(path, {})
+        assert (answer.status_code, set(answer.json()["error"])) == (404, param)
+    assert api.http.put("/openai/v1/completions").json()["error"]["type"] == "invalid_request_error"
 
 
 def test_a_native_route_has_one_prefix(api: ApiServer) -> None:

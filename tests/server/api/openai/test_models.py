@@ -36,7 +36,7 @@ def test_a_list_and_its_pages(stored: ApiServer) -> None:
     assert ids(stored) == (every, False)
     for limit in (1, 2, 3, 5, 6):
         found: list[str] = []
-        more, after = True, {}
+        more, after = True, dict[str, str]()
         while more:
             page, more = ids(stored, limit=limit, **after)
             assert len(page) == limit or not more

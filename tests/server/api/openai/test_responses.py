@@ -57,6 +57,8 @@ def test_instructions_and_messages_go_into_the_template(stocked: ApiServer) -> N
     answer = asked(stocked, "responses", {"model": "told", "instructions": "be brief", "input": messages})
     assert text_of(answer) == native(stocked, task="told", input=fields)["text"]
     assert answer["instructions"] == "be brief"
+    named = asked(stocked, "responses", {**ASKED, "metadata": {"row": "7"}})
+    assert (named["metadata"], answer["metadata"]) == ({"row": "7"}, {})
     warned = asked(stocked, "responses", {**ASKED, "instructions": "be brief"})
     assert len(warned["warnings"]) == 1
 
