@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,31 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> 
     with Served(data, compile_cache_dir=compiled_folder, decision_models=names, **SHAPES) as server:
         server.wait_ready()
         yield server
+
+
+@pytest.fixture(scope="module")
+def key_of(shipped: Served) -> Iterator[Callable[..., str]]:
+    """Makes a key of a tenant, and the tenant if there is none. When the module's tests have run, the server
+    is open again."""
+    theirs = ["infer", "prompts:read", "prompts:write", "tune"]
+    every = [*theirs, "metrics:read", "admin", "operator"]
+    operator = shipped.post("/v1/keys", {"name": "operator", "scopes": every})
+    shipped.http.headers["authorization"] = f"Bearer {operator['key']}"
+    made = []
+
+    def make(tenant: str, **limits: Any) -> str:
+        known = shipped.http.post("/v1/tenants", json={"name": tenant})
+        assert known.status_code in (201, 409), known.text
+        body = {"name": f"{tenant}-{len(made)}", "scopes": theirs, "limits": limits}
+        made.append(shipped.post(f"/v1/keys?tenant={tenant}", body) | {"tenant": tenant})
+        return str(made[-1]["key"])
+
+    yield make
+    for key in made:
+        gone = shipped.http.delete(f"/v1/keys/{key['id']}?tenant={key['tenant']}")
+        assert gone.status_code == 200, gone.text
+    assert shipped.http.delete(f"/v1/keys/{operator['id']}").status_code == 200
+    del shipped.http.headers["authorization"]
 
 
 def environment(pinned: str) -> Path:
