@@ -8,7 +8,7 @@
     ├── CallTimeoutError            no answer in `timeout_seconds`, or no end in `total_seconds`
     ├── UnexpectedAnswerError       an answer that is not Chorus's, or over `max_answer_bytes`
     └── ApiError                    the server's own error: code, message, field, request id
-        ├── InvalidInputError       400  invalid_input, and the reasons an artifact is refused for
+        ├── InvalidInputError       400  invalid_input, and the reasons an artifact is refused for; 422
         │   ├── InputTooLongError   400  input_too_long
         │   ├── InvalidModelError   400  invalid_model
         │   └── ModelMismatchError  400  base_mismatch
@@ -184,6 +184,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "invalid_model": InvalidModelError,
     "base_mismatch": ModelMismatchError,
     "prompt_not_finite": InvalidInputError,
+    "idempotency_key_reused": InvalidInputError,
     "prompt_rows_exceeded": InvalidInputError,
     "output_not_finite": InvalidInputError,
     "invalid_scope": InvalidInputError,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import standing, stored
+from prompts_store.tenants import creations, standing, stored
 from prompts_store.text import shown
 
 _CURSOR = "files"
@@ -68,6 +69,10 @@ class DataFiles(StoreBase):
             digest = content.seal(self._clock())
             with self._database.write(tenant) as connection:
                 standing.require_not_deleted(connection, tenant)
+                stands = partial(_is_live, connection, tenant)
+                now = self._clock()
+                said = (name, digest, purpose)
+                remember = creations.require_new(connection, tenant, now, *said, stands=stands)
                 stored.require_room(connection, tenant, file_bytes=content.size_bytes)
                 stored.add(connection, tenant, file_bytes=content.size_bytes)
                 # Under the lock, so that no collector removes the bytes before their row exists.
@@ -78,13 +83,13 @@ class DataFiles(StoreBase):
                     name,
                     content.size_bytes,
                     digest,
-                    self._clock(),
+                    now,
                     created_by,
                     purpose=purpose,
                 )
                 _add_file(connection, file)
-                facts = _facts(file)
-                chain.append(connection, "file.create", tenant, file.id, now=file.created_at, after=facts)
+                chain.append(connection, "file.create", tenant, file.id, now=now, after=_facts(file))
+                remember(file.id)
             return file
 
         with contents.writer(self._clock()) as content:
@@ -188,6 +193,13 @@ def find_file(connection: Connection, tenant: str, file_id: str, *, field: str =
             code="unknown_file",
         )
     return row
+
+
+def _is_live(connection: Connection, tenant: str, file_id: str) -> bool:
+    with suppress(NotFoundError):
+        find_file(connection, tenant, file_id)
+        return True
+    return False
 
 
 def needed(connection: Connection, digests: Iterable[str], *, deleted_after: datetime) -> set[str]:

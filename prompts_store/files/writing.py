@@ -59,6 +59,7 @@ class FileWriter:
 
         Raises:
             LimitError: `limit_exceeded`: the tenant may keep no more.
+            MadeBefore: see `StoreBase.creating`. Without a key, one that was deleted is made anew.
             StoreError: the disk or the database failed.
         """
         return self._commit(self._content, self.purpose)

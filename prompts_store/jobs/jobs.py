@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Mapping
+from functools import partial
+from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
@@ -17,7 +21,7 @@ from prompts_store.files.data_files import find_file
 from prompts_store.ids import JOB, check_cursor_id, new_id
 from prompts_store.jobs import steps
 from prompts_store.jobs.events import STATUS, add_events
-from prompts_store.jobs.records import ACTIVE, STATUSES, Job, JobEvent, JobKind, JobStatus
+from prompts_store.jobs.records import ACTIVE, KINDS, STATUSES, Job, JobEvent, JobKind, JobStatus
 from prompts_store.jobs.rows import change_job, check_kind, close_job, find_job, job_record
 from prompts_store.names import check_name
 from prompts_store.pages import (
@@ -30,7 +34,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import standing, stored
+from prompts_store.tenants import creations, standing, stored
 from prompts_store.text import shown
 
 MAX_SPEC_BYTES = 262_144
@@ -68,6 +72,7 @@ class Jobs(StoreBase):
             InvalidError: names the field at fault.
             NotFoundError: `unknown_file`, with the field that named it.
             LimitError: `too_many_jobs`; `limit_exceeded`: the month has too few training steps left.
+            MadeBefore: see `creating`. Without a key, one that failed or was cancelled is made anew.
         """
         check_name(tenant, field="tenant")
         check_kind(kind)
@@ -80,6 +85,8 @@ class Jobs(StoreBase):
         with self._database.write(tenant) as connection:
             now = self._clock()
             standing.require_not_deleted(connection, tenant)
+            stands = partial(_goes_on, connection, tenant)
+            remember = creations.require_new(connection, tenant, now, stands=stands)
             numbers = {
                 find_file(connection, tenant, file_id, field=field).number
                 for field, file_id in (files or {}).items()
@@ -113,6 +120,7 @@ class Jobs(StoreBase):
             steps.reserve(connection, tenant, row.number, training_steps, now)
             facts = {"kind": kind, "files": sorted((files or {}).values())}
             chain.append(connection, "job.create", tenant, job_id, now=now, after=facts)
+            remember(job_id)
             return job_record(row)
 
     def get_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None) -> Job:
@@ -124,13 +132,14 @@ class Jobs(StoreBase):
     def list_jobs(
         self,
         tenant: str,
-        kind: JobKind,
+        kind: JobKind | None,
         *,
         status: str | None = None,
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
     ) -> Page[Job]:
-        """A page of a tenant's jobs of a kind, newest first; with `status`, only jobs with that status.
+        """A page of a tenant's jobs of a kind, or of all kinds, newest first; with `status`, only jobs with
+        that status.
 
         Raises:
             InvalidError: the kind, status, limit or cursor is not valid.
@@ -138,12 +147,20 @@ class Jobs(StoreBase):
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
-        query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.kind == check_kind(kind))
+        kinds = KINDS if kind is None else (check_kind(kind),)
+        query = select(jobs).where(jobs.c.tenant == tenant)
         if status is not None:
             query = query.where(jobs.c.status == check_status(status))
         with self._database.read(tenant) as connection:
-            rows = newest_rows(connection, query, jobs, tenant, before, limit)
-        return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
+            # One kind after the other, as the index has them.
+            found = [
+                newest_rows(connection, query.where(jobs.c.kind == each), jobs, tenant, before, limit)
+                for each in kinds
+            ]
+        rows = heapq.merge(*found, key=attrgetter("number"), reverse=True)
+        return make_page(
+            list(islice(rows, limit + 1)), limit, job_record, lambda row: encode_cursor(_CURSOR, row.id)
+        )
 
     def cancel_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None, by: str = "") -> Job:
         """Cancel a job: at once if no process runs it, else `cancel_requested` tells the one that does.
@@ -322,6 +339,12 @@ def check_status(status: object) -> JobStatus:
         field="status",
         code="invalid_status",
     )
+
+
+def _goes_on(connection: Connection, tenant: str, job_id: str) -> bool:
+    """Whether a job neither failed nor was cancelled, nor will be."""
+    row = find_job(connection, tenant, job_id)
+    return row.status not in ("failed", "cancelled") and not row.cancel_requested
 
 
 def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int | None) -> None:

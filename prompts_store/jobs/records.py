@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-JobKind = Literal["tuning", "evaluation", "calibration"]
+JobKind = Literal["tuning", "evaluation", "calibration", "batch"]
 JobStatus = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
 
 KINDS: tuple[JobKind, ...] = get_args(JobKind)

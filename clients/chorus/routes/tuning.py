@@ -16,7 +16,7 @@ from chorus.routes.job_events import read_events
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import DataFile, Job, JobEvent, JobPage, JobSummary
 from chorus.types.job_fields import JobFields
-from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
+from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
 
 PATH = "/v1/tuning/jobs"
 
@@ -87,7 +87,7 @@ def start(
             sources[name] = source
         of_data = {**(whole.get("data") or {}), **(data or {}), **sources}
         body = {**whole, **given_fields, **({"data": of_data} if of_data else {})}
-        return (yield from Call(Request("POST", PATH, body=encode_json(body)), model_of(Job)))
+        return (yield from Call(creation(PATH, body=encode_json(body)), model_of(Job)))
     except (ApiError, InvalidArgumentError):
         with contextlib.suppress(ChorusError):  # the caller must see the refusal
             for file in sent:

@@ -14,7 +14,18 @@ from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page, promote, resolve, task_path
 from chorus.types import Version, VersionPage
-from chorus.wire import Call, Request, Steps, Upload, encode_json, model_of, nothing, query_of, without_none
+from chorus.wire import (
+    Call,
+    Request,
+    Steps,
+    Upload,
+    creation,
+    encode_json,
+    model_of,
+    nothing,
+    query_of,
+    without_none,
+)
 
 
 def push(
@@ -63,8 +74,7 @@ def push(
     )
     upload = Upload(content.filename, content.content, encode_json(metadata, "metadata").decode())
     path = task_path(named, "versions")
-    # Uploads are named by their content, so sending one twice makes one version.
-    request = Request("POST", path, named.query, upload=upload, repeatable=True)
+    request = creation(path, named.query, upload=upload)
     version = yield from Call(request, model_of(Version))
     if promote_to is None:
         return version

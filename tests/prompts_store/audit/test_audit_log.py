@@ -185,6 +185,8 @@ UNTOLD = {
     "touch_keys",
     # Of what other processes' caches follow, for an hour.
     "drop_changes",
+    # What was made of requests is told; that they are remembered is not.
+    "drop_creations",
     # Usage keeps its own log.
     "record_usage", "drop_usage", "drop_usage_of",
     # What processes may spend; usage says what they spent.
@@ -192,7 +194,8 @@ UNTOLD = {
 }  # fmt: skip
 
 READS = {
-    "acting_for", "alias_history", "aliases", "audit_rows", "audited", "changes_after", "check_readable",
+    "acting_for", "creating", "made_before",
+    "alias_history", "aliases", "audit_rows", "audited", "changes_after", "check_readable",
     "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault", "file_path",
     "find_key",
     "get_calibration",

@@ -68,6 +68,7 @@ STORE_STATUS: dict[str, int] = {
     "corrupt_blob": 500,
     "corrupt_file": 500,
     "too_large": 413,
+    "idempotency_key_reused": 422,
     "limit_exceeded": 429,
     "too_many_jobs": 429,
 }

@@ -25,18 +25,20 @@ from chorus_server.tuning.document.recipe import (
     SPECIAL_TOKENS_SETTING,
     TRUNCATION_SETTING,
 )
-from prompts_store.records import PromptVersion
+from prompts_store.records import LEAST_CALIBRATION_ROWS, PromptVersion
 
 PAPERS_RATE = 0.3
 OWN_NOTES = "chorus."
 """How keys of the job's metadata begin that are the server's own."""
 N_EPOCHS = f"{OWN_NOTES}n_epochs"
 
-_BATCH_SIZE, _STEPS, _MOST_STEPS = 16, 300, 30_000
-_FEWEST_EPOCHS, _MOST_EPOCHS = 3, 100
+_BATCH_SIZE, _STEPS, _MOST_STEPS = 16, 500, 30_000
+_FEWEST_EPOCHS = 3
 _PROMPT_LENGTH, _EVALUATIONS = 20, 10
 _FEWEST_TARGET_TOKENS, _MOST_TARGET_TOKENS = 64, 512
 _CUT_ONE_OF, _CUT_MOST = 10, 500
+_CUT_FROM = _CUT_ONE_OF * LEAST_CALIBRATION_ROWS
+"""Of fewer rows none are cut for validation: all are learned, and the last values are kept."""
 _PEEKED_ROWS, _PEEKED_CHARACTERS = 200, 1 << 20
 _PIECE_BYTES = 1 << 20
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
@@ -141,7 +143,7 @@ def _data(body: FineTuningBody, rows: int) -> dict[str, Any]:
     data: dict[str, Any] = {"train": {"file": body.training_file}, "format": "jsonl"}
     if body.validation_file is not None:
         data["validation"] = {"file": body.validation_file}
-    elif rows < _CUT_ONE_OF:
+    elif rows < _CUT_FROM:
         data["validation_rows"] = 0
     return data
 
@@ -177,7 +179,7 @@ def _recipe(
     """The knobs, and how often every row is learned."""
     rows = file.rows
     whole = "validation" in made["data"] or made["data"].get("validation_rows") == 0
-    train = rows if whole else rows - max(1, min(rows // _CUT_ONE_OF, _CUT_MOST))
+    train = rows if whole else rows - min(rows // _CUT_ONE_OF, _CUT_MOST)
     batch = knobs.batch_size or min(_BATCH_SIZE, train)
     epochs = knobs.n_epochs or _epochs(train, batch)
     steps = ceil(epochs * train / batch)
@@ -193,8 +195,7 @@ def _recipe(
 
 def _epochs(rows: int, batch: int) -> int:
     """`auto`: a prompt needs some hundred steps, however few rows there are."""
-    few = min(max(ceil(_STEPS * batch / rows), _FEWEST_EPOCHS), _MOST_EPOCHS)
-    return max(1, min(few, _MOST_STEPS * batch // rows))
+    return max(1, min(max(ceil(_STEPS * batch / rows), _FEWEST_EPOCHS), _MOST_STEPS * batch // rows))
 
 
 def _lines(path: Path) -> int:

@@ -32,6 +32,7 @@ _EXAMPLES = {
     "FineTuningBody": examples.FINE_TUNING,
     "CalibrationDocument": examples.CALIBRATION,
     "EvaluationDocument": examples.EVALUATION,
+    "BatchDocument": examples.BATCH,
     "TenantBody": examples.TENANT,
     "TenantChanges": examples.TENANT_CHANGES,
     "KeyBody": examples.KEY,

@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.evaluation.queueing import evaluation_of, may_see_evaluation, queue_evaluation
 from chorus_server.api.evaluation.records import evaluation_json, evaluation_summary
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.routes.tuning_events import (
     EVENT_RESPONSES,
@@ -31,11 +32,16 @@ from prompts_store.jobs.records import JobStatus
 router = APIRouter(route_class=ChorusRoute, tags=["evaluations"])
 
 
-@router.post("/v1/evaluations", status_code=201, response_model=EvaluationAnswer, responses=WRITE_ERRORS)
-async def start_evaluation(request: Request, principal: MayTune, body: EvaluationDocument) -> Response:
+@router.post("/v1/evaluations", status_code=201, response_model=EvaluationAnswer, responses=CREATION_ERRORS)
+async def start_evaluation(
+    request: Request, principal: MayTune, body: EvaluationDocument, once: Once
+) -> Response:
     """Queue an evaluation. The document is checked first; the file's rows are checked when it runs."""
     services = services_of(request)
-    job = await queue_evaluation(services, acting_store(request), principal, body)
+    job = await once.made(
+        lambda: queue_evaluation(services, acting_store(request), principal, body),
+        lambda made: evaluation_of(services, principal, made),
+    )
     services.wake_jobs()
     return json_response(evaluation_json(job), 201)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,9 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import MakesOnce, Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.schemas.tuning import FileAnswer, FilePage
@@ -49,18 +51,19 @@ _BODY = {
 
 
 @router.post(
-    "/v1/files", status_code=201, response_model=FileAnswer, responses=WRITE_ERRORS, openapi_extra=_BODY
+    "/v1/files", status_code=201, response_model=FileAnswer, responses=CREATION_ERRORS, openapi_extra=_BODY
 )
 async def upload_file(
     request: Request,
     principal: MayTune,
+    once: Once,
     name: Annotated[
         str | None, Query(max_length=1024, description="The file's name; by default the one in the form.")
     ] = None,
 ) -> Response:
     """Upload a file, raw or in a form. It is written to the disk as it arrives; a broken upload leaves
     nothing."""
-    return json_response(file_json(await received(request, sender_of(request, principal, name))), 201)
+    return json_response(file_json(await received(request, sender_of(request, principal, name), once)), 201)
 
 
 def sender_of(request: Request, principal: Principal, name: str | None = None) -> Sender:
@@ -69,12 +72,17 @@ def sender_of(request: Request, principal: Principal, name: str | None = None) -
     return Sender(principal.tenant, principal.name, name, limit)
 
 
-async def received(request: Request, sender: Sender) -> DataFile:
-    """The file of a request, once it is stored; counted. Raises as `receive_file` does."""
+async def received(request: Request, sender: Sender, once: MakesOnce) -> DataFile:
+    """The file of a request, once it is stored; counted. Raises as `receive_file` and `MakesOnce.made` do."""
     services = services_of(request)
-    metrics = services.metrics.api
+    library, metrics = services.library, services.metrics.api
+    # One that comes again may find its tenant full of what it made.
+    sender = replace(sender, repeats=await once.known() is not None)
     try:
-        file = await receive_file(request, services.library, sender, share_of(request))
+        file = await once.made(
+            lambda: receive_file(request, library, sender, share_of(request)),
+            lambda made: library.read(library.store.get_file, sender.tenant, made),
+        )
     except (Exception, asyncio.CancelledError) as error:
         metrics.files_refused.inc(1, _reason(error))
         raise

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.openai.errors import OPENAI_ERRORS, PREFIX, OpenAIRoute, openai_errors
 from chorus_server.api.openai.files import PARTS, file_object, purpose_of
@@ -38,11 +39,11 @@ _BODY = {
 }
 
 
-@router.post(_PATH, response_model=FileObject, responses=openai_errors(409), openapi_extra=_BODY)
-async def upload_for_purpose(request: Request, principal: MayTune) -> Response:
+@router.post(_PATH, response_model=FileObject, responses=openai_errors(409, 422), openapi_extra=_BODY)
+async def upload_for_purpose(request: Request, principal: MayTune, once: OnceAMinute) -> Response:
     """Upload a file in a form with its purpose. It is written to the disk as it arrives."""
     sender = replace(sender_of(request, principal), parts=PARTS, purpose_of=purpose_of)
-    return json_response(file_object(await received(request, sender)))
+    return json_response(file_object(await received(request, sender, once)))
 
 
 @router.get(_PATH, response_model=FileObjects, responses=OPENAI_ERRORS)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
 from chorus_server.api.openai.fine_tuning import TrainingFile, document_of, look_at, param_of
@@ -32,6 +33,7 @@ from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
+from prompts_store.store import PromptStore
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 
@@ -39,20 +41,16 @@ _PATH = "/v1/fine_tuning/jobs"
 _CHANGE_ERRORS = openai_errors(409)
 
 
-@router.post(_PATH, response_model=FineTuningJob, responses=_CHANGE_ERRORS)
-async def start_fine_tuning(request: Request, principal: MayTune, body: FineTuningBody) -> Response:
+@router.post(_PATH, response_model=FineTuningJob, responses=openai_errors(409, 422))
+async def start_fine_tuning(
+    request: Request, principal: MayTune, body: FineTuningBody, once: OnceAMinute
+) -> Response:
     """Queue a job. Its files are looked at now, and checked row by row when the job is prepared."""
     services = services_of(request)
-    file = await _looked_at(services, principal, body.training_file, "training_file")
-    if body.validation_file is not None:
-        await _looked_at(services, principal, body.validation_file, "validation_file")
-    try:
-        document = await document_of(services, principal, body, file)
-        job = await queue_job(services, acting_store(request), principal, document)
-    except (ChorusError, StoreError) as error:
-        if error.field not in type(body).model_fields:
-            error.field = param_of(error.field, body.chorus)
-        raise
+    job = await once.made(
+        lambda: _queued(services, acting_store(request), principal, body),
+        lambda made: job_of(services, principal, made),
+    )
     services.wake_jobs()
     return _answer(services, job)
 
@@ -154,6 +152,19 @@ async def _looked_at(services: Services, principal: Principal, file: str, param:
             f"The file's purpose is {found.purpose}: upload it with the purpose fine-tune.", field=param
         )
     return await library.read(look_at, path, found.name)
+
+
+async def _queued(services: Services, store: PromptStore, principal: Principal, body: FineTuningBody) -> Job:
+    file = await _looked_at(services, principal, body.training_file, "training_file")
+    if body.validation_file is not None:
+        await _looked_at(services, principal, body.validation_file, "validation_file")
+    try:
+        document = await document_of(services, principal, body, file)
+        return await queue_job(services, store, principal, document)
+    except (ChorusError, StoreError) as error:
+        if error.field not in type(body).model_fields and error.code != "idempotency_key_reused":
+            error.field = param_of(error.field, body.chorus)
+        raise
 
 
 def _answer(services: Services, job: Job) -> Response:

@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
 from chorus_server.api.services import Services, acting_store, services_of
@@ -25,11 +26,14 @@ router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 JobId = Annotated[str, Path(max_length=256, description="Id of a job in the key's tenant.")]
 
 
-@router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=WRITE_ERRORS)
-async def start_job(request: Request, principal: MayTune, body: JobDocument) -> Response:
+@router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=CREATION_ERRORS)
+async def start_job(request: Request, principal: MayTune, body: JobDocument, once: Once) -> Response:
     """Queue a job. The whole document is checked first; rows of data are checked when the job is prepared."""
     services = services_of(request)
-    job = await queue_job(services, acting_store(request), principal, body)
+    job = await once.made(
+        lambda: queue_job(services, acting_store(request), principal, body),
+        lambda made: job_of(services, principal, made),
+    )
     services.wake_jobs()
     return await _queued(services, job, 201)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,13 +13,14 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from chorus_server.api.door.auth import MayWrite
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.upload_route import UploadRoute
 from chorus_server.api.http.bodies import media_type, read_body
 from chorus_server.api.http.json_body import parse_json
 from chorus_server.api.http.json_counts import Counts
 from chorus_server.api.http.multipart import read_multipart
 from chorus_server.api.http.parameters import TaskName, TenantName, owner_of_task
-from chorus_server.api.http.responses import WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.inference.sampling import check_default_settings
 from chorus_server.api.inference.servable import faults
@@ -71,6 +74,11 @@ class Upload:
     metadata: UploadMetadata
     form: bool = False
 
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 (hex) of the file and of what is said of it."""
+        said = self.metadata.model_dump_json().encode()
+        return hashlib.sha256(self.file).hexdigest(), hashlib.sha256(said).hexdigest()
+
     @contextmanager
     def naming(self) -> Iterator[None]:
         """Inside the block, errors name where the sender said the thing: the query, the form's metadata, or
@@ -93,13 +101,14 @@ class Upload:
     "/v1/tasks/{task}/versions",
     status_code=201,
     response_model=VersionAnswer,
-    responses={**WRITE_ERRORS, 200: {"model": VersionAnswer, "description": "It was there already."}},
+    responses={**CREATION_ERRORS, 200: {"model": VersionAnswer, "description": "It was there already."}},
     openapi_extra=_BODY,
 )
 async def upload(
     request: Request,
     principal: MayWrite,
     task: TaskName,
+    once: Once,
     template: Annotated[str | None, Query(max_length=16_384, description="Input template.")] = None,
     label: Annotated[list[str] | None, Query(description="Repeat for each label, in order.")] = None,
     settings: Annotated[str | None, Query(max_length=16_384, description="JSON object.")] = None,
@@ -125,12 +134,18 @@ async def upload(
         "description": description,
     }
     library = services.library
-    await library.read(library.store.check_version_room, owner, task)
+    if await once.known() is None:  # one that comes again may find its tenant full of what it made
+        await library.read(library.store.check_version_room, owner, task)
     sent = await _read(request, {name: value for name, value in query.items() if value is not None})
+    if once.keyed:
+        once.including(*await asyncio.to_thread(sent.digests), whole=True)
     with sent.naming():
         limits = artifact_limits(services, sent.metadata)
-        published, notes, aliases = await library.write(
-            _publish, services, acting_store(request), owner, principal.name, task, sent, limits
+        published, notes, aliases = await once.made(
+            lambda: library.write(
+                _publish, services, acting_store(request), owner, principal.name, task, sent, limits
+            ),
+            lambda made: library.read(_made_before, library.store, owner, made),
         )
     answer = version_json(published.version, aliases)
     answer |= {"created": published.created, "notes": notes}
@@ -205,6 +220,13 @@ def _publish(
         description=said.description,
     )
     return published, notes, store.aliases(tenant, task)
+
+
+def _made_before(store: PromptStore, tenant: str, made: str) -> tuple[Published, list[str], dict[str, int]]:
+    """The same of a version that the request made when it came before."""
+    task, _, number = made.rpartition("@")
+    version = store.get_version(tenant, task, int(number))
+    return Published(version, created=False), [], store.aliases(tenant, task)
 
 
 def _unservable(services: Services, manifest: PromptManifest) -> list[str]:

@@ -151,6 +151,18 @@ EVALUATION: list[dict[str, Any]] = [
     },
 ]
 
+BATCH: list[dict[str, Any]] = [
+    {"file": "file-0123456789abcdef01234567", "endpoint": "/v1/classify", "metadata": {"run": "nightly"}},
+]
+
+OPENAI_BATCH: list[dict[str, Any]] = [
+    {
+        "input_file_id": "file-0123456789abcdef01234567",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    },
+]
+
 TUNING_JOB: list[dict[str, Any]] = [
     {
         "task": "sst2",

@@ -39,6 +39,7 @@ class Sender:
     Attributes:
         name: the file's name, if the query gives one.
         max_bytes: the largest file accepted.
+        repeats: whether it may have been uploaded before; if so, only the store says if there is room.
         parts: names of further parts of the form, which may come before the file or after it.
         purpose_of: makes of their texts what the file is for; it refuses by raising. Asked as the file
             begins, with what came before it, and once more at its end.
@@ -48,6 +49,7 @@ class Sender:
     created_by: str
     name: str | None
     max_bytes: int
+    repeats: bool = False
     parts: tuple[str, ...] = ()
     purpose_of: Callable[[Mapping[str, str], bool], FilePurpose] = lambda parts, whole: "fine-tune"
 
@@ -66,6 +68,7 @@ async def receive_file(
         InvalidInputError: the file has no name, there is no file, or the content type is neither bytes nor a
             form.
         LimitError: the tenant may keep no more; before the file comes, if its Content-Length says so.
+        MadeBefore: of the store, see `creating`.
         StoreError: the name is not valid, or the disk failed.
         ClientDisconnect: the caller left.
     """
@@ -89,7 +92,8 @@ async def receive_file(
     if declares_more(request, sender.max_bytes + (_FORM_BYTES if form else 0)):
         raise _too_large(sender.max_bytes)
     least = max(1, declared_bytes(request) - (_FORM_BYTES if form else 0))
-    await library.read(library.store.check_file_room, sender.tenant, least)
+    if not sender.repeats:
+        await library.read(library.store.check_file_room, sender.tenant, least)
     async with aclosing(_pieces(request, form, sender.max_bytes, parts)) as pieces:
         first = await anext(pieces, b"")
         purpose(False)

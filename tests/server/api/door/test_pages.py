@@ -101,6 +101,9 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     calibrated = api.post("/v1/tasks/a/versions/1/calibrations", calibration).json()["id"]
     evaluation = {"subjects": [{"task": "a"}], "file": files[0], "labels": ["no", "yes"]}
     evaluated = api.post("/v1/evaluations", evaluation).json()["id"]
+    batch = {"file": files[0], "endpoint": "/v1/classify"}
+    batches = [api.post("/v1/batches", batch).json()["id"] for _ in range(2)]
+    openai_batch = {"input_file_id": files[0], "endpoint": "/v1/classify"}
     tasks, versions = "/v1/tasks/{task}", "/v1/tasks/{task}/versions"
     return {
         ("POST", "/v1/generate"): ("/v1/generate", {"json": {"task": "a", "input": "x"}}),
@@ -194,6 +197,13 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("POST", "/v1/evaluations"): ("/v1/evaluations", {"json": evaluation}),
         ("POST", "/v1/evaluations/{evaluation}/cancel"): (f"/v1/evaluations/{evaluated}/cancel", {}),
         ("POST", "/v1/evaluations/{evaluation}/resume"): (f"/v1/evaluations/{evaluated}/resume", {}),
+        ("POST", "/v1/jobs/{job}/cancel"): (f"/v1/jobs/{made}/cancel", {}),
+        ("POST", "/v1/jobs/{job}/resume"): (f"/v1/jobs/{made}/resume", {}),
+        ("POST", "/v1/batches"): ("/v1/batches", {"json": batch}),
+        ("POST", "/v1/batches/{batch}/cancel"): (f"/v1/batches/{batches[0]}/cancel", {}),
+        ("POST", "/v1/batches/{batch}/resume"): (f"/v1/batches/{batches[0]}/resume", {}),
+        ("POST", "/openai/v1/batches"): ("/openai/v1/batches", {"json": openai_batch}),
+        ("POST", "/openai/v1/batches/{batch}/cancel"): (f"/openai/v1/batches/{batches[1]}/cancel", {}),
         ("POST", "/v1/tenants"): ("/v1/tenants", {"json": {"name": "acme"}}),
         ("PATCH", "/v1/tenants/{tenant}"): ("/v1/tenants/acme", {"json": {"weight": 2.0}}),
         ("POST", "/v1/tenants/{tenant}/suspend"): ("/v1/tenants/acme/suspend", {}),
@@ -221,7 +231,7 @@ def revoke_all(api: ApiServer) -> None:
 
 def state(api: ApiServer) -> dict[str, Any]:
     """Everything that is kept, and how much work was done."""
-    pages = ["/v1/tasks", "/v1/ensembles", "/v1/packs", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations"]
+    pages = ["/v1/tasks", "/v1/ensembles", "/v1/packs", "/v1/files", "/v1/jobs"]
     pages += [f"/v1/tasks/{task}/{part}" for task in "ab" for part in ("versions", "aliases")]
     return {page: api.http.get(page).json() for page in pages} | {"steps": api.engine.stats().steps}
 

@@ -71,6 +71,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/tuning/jobs"): {"task": "a", "data": {"train": {"file": "file-0"}}},
     ("POST", "/v1/fine_tuning/jobs"): {"model": "base", "training_file": "file-0"},
     ("POST", "/v1/evaluations"): {"subjects": [{"task": "a"}], "file": "file-0"},
+    ("POST", "/v1/batches"): {"file": "file-0", "endpoint": "/v1/classify"},
+    ("POST", "/openai/v1/batches"): {"input_file_id": "file-0", "endpoint": "/v1/classify"},
 }
 """Routes with a JSON body, and one that they take or refuse for what is in it."""
 
@@ -95,6 +97,7 @@ def path_of(template: str) -> str:
         ("{job}", "job-0"),
         ("{calibration}", "1"),
         ("{evaluation}", "job-0"),
+        ("{batch}", "job-0"),
         ("{calibration_job}", "job-0"),
         ("{key}", "key-0"),
         ("{tenant}", "nobody"),

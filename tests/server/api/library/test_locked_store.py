@@ -51,8 +51,9 @@ def named(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> I
         api.store.revoke_key("default", key.id)  # so that nobody needs one
         places = {"task": "t", "n": 1, "alias": "live", "name": "e", "tenant": "acme", "key": key.id}
         places |= {"calibration_job": calibration.json()["id"], "calibration": 1}
-        places["model"] = "t"
-        places["evaluation"] = evaluation.json()["id"]
+        batch = api.post("/v1/batches", {"file": file.json()["id"], "endpoint": "/v1/classify"})
+        assert batch.status_code == 201, batch.text
+        places |= {"evaluation": evaluation.json()["id"], "batch": batch.json()["id"], "model": "t"}
         yield {"api": api, "file": file.json()["id"], "job": job.json()["id"], **places}
 
 
@@ -201,6 +202,8 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/tuning/jobs/{job}/cancel", None),
     ("POST", "/v1/tuning/jobs/{job}/pause", None),
     ("POST", "/v1/tuning/jobs/{job}/resume", None),
+    ("POST", "/v1/jobs/{job}/cancel", None),
+    ("POST", "/v1/jobs/{job}/resume", None),
     ("POST", "/openai/v1/files", "form"),
     ("DELETE", "/openai/v1/files/{file}", None),
     ("POST", "/v1/fine_tuning/jobs", "fine-tuning"),
@@ -210,6 +213,11 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/evaluations", "evaluation"),
     ("POST", "/v1/evaluations/{evaluation}/cancel", None),
     ("POST", "/v1/evaluations/{evaluation}/resume", None),
+    ("POST", "/v1/batches", "batch"),
+    ("POST", "/v1/batches/{batch}/cancel", None),
+    ("POST", "/v1/batches/{batch}/resume", None),
+    ("POST", "/openai/v1/batches", "openai batch"),
+    ("POST", "/openai/v1/batches/{batch}/cancel", None),
     ("POST", "/v1/tenants", {"name": "new"}),
     ("PATCH", "/v1/tenants/{tenant}", {"weight": 2.0}),
     ("POST", "/v1/tenants/{tenant}/suspend", None),
@@ -247,6 +255,10 @@ def test_every_change_is_told_when_its_patience_ends(
                 content = {"json": {"file": named["file"]}}
             if body == "evaluation":
                 content = {"json": evaluation_document(named["file"])}
+            if body == "batch":
+                content = {"json": {"file": named["file"], "endpoint": "/v1/classify"}}
+            if body == "openai batch":
+                content = {"json": {"input_file_id": named["file"], "endpoint": "/v1/classify"}}
             answer = api.http.request(method, path.format(**named), **content)
             assert answer.status_code == 503, (method, path, answer.text)
             assert int(answer.headers["retry-after"]) >= 1

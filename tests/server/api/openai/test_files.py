@@ -74,7 +74,8 @@ def test_the_parts_may_come_after_the_file(api: ApiServer) -> None:
 
 
 def test_lists_by_purpose_and_order(api: ApiServer) -> None:
-    made = [push(api, {"purpose": each}).json()["id"] for each in ("fine-tune", "batch", "batch")]
+    purposes = ("fine-tune", "batch", "batch")
+    made = [push(api, {"purpose": each}, b"{}\n" * n).json()["id"] for n, each in enumerate(purposes, 1)]
 
     def listed(**query: Any) -> tuple[list[str], bool]:
         body = api.http.get(FILES, params=query).json()

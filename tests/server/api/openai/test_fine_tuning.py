@@ -106,12 +106,12 @@ def test_auto_becomes_numbers_that_suit_the_file(api: ApiServer, file: str) -> N
         api.http.get("/v1/model").json()["name"],
     )
     assert (body["training_file"], body["validation_file"], body["metadata"]) == (file, None, {"who": "me"})
-    knobs = {"n_epochs": 54, "batch_size": 16, "learning_rate_multiplier": 1.0}
+    knobs = {"n_epochs": 80, "batch_size": 16, "learning_rate_multiplier": 1.0}
     assert body["hyperparameters"] == body["method"]["supervised"]["hyperparameters"] == knobs
     prompt = stored(api, answer)
     assert prompt["task"] == "my-desk"
-    assert prompt["recipe"] | {"steps": 304, "batch_size": 16, "prompt_length": 20} == prompt["recipe"], (
-        "90 rows are left of 100: 54 times 90 over 16"
+    assert prompt["recipe"] | {"steps": 500, "batch_size": 16, "prompt_length": 20} == prompt["recipe"], (
+        "100 rows, 80 times, over 16"
     )
     assert (prompt["template"], prompt["labels_from_data"]) == ("{text}", True)
     assert (prompt["answer_by"], prompt["data"]["format"]) == ("greedy", "jsonl")
@@ -125,7 +125,7 @@ def test_numbers_are_kept(api: ApiServer, file: str, place: str) -> None:
     assert answer.json()["hyperparameters"] == knobs
     assert answer.json()["seed"] == 7
     recipe = stored(api, answer)["recipe"]
-    assert (recipe["steps"], recipe["learning_rate"], recipe["evaluate_every_steps"]) == (27, 0.15, 3)
+    assert (recipe["steps"], recipe["learning_rate"], recipe["evaluate_every_steps"]) == (30, 0.15, 3)
 
 
 def test_the_job_is_the_native_one(api: ApiServer, file: str) -> None:
@@ -149,7 +149,10 @@ def test_few_rows_are_all_learned(api: ApiServer) -> None:
     answer = start(api, uploaded(api, rows(6)))
     prompt = stored(api, answer)
     assert (prompt["data"]["validation_rows"], prompt["recipe"]["batch_size"]) == (0, 6)
-    assert answer.json()["hyperparameters"]["n_epochs"] == 100
+    assert answer.json()["hyperparameters"]["n_epochs"] == 500
+    many = stored(api, start(api, uploaded(api, rows(500))))
+    assert many["data"]["validation_rows"] is None
+    assert many["recipe"]["steps"] == 507, "450 rows are left: 18 times, over 16"
     other = start(api, uploaded(api, rows(6)), validation_file=uploaded(api, rows(2)))
     assert stored(api, other)["data"]["validation_rows"] is None
 

@@ -28,8 +28,8 @@ class Hyperparameters(LenientBody):
 
     n_epochs: Annotated[int | None, Field(ge=1, le=100_000), _AUTO, _Whole] = Field(
         None,
-        description="How often every row is learned. `auto`: what makes 300 steps, 3 at least and 100 at "
-        "most, within 30,000 steps.",
+        description="How often every row is learned. `auto`: what makes 500 steps, 3 at least, within 30,000 "
+        "steps.",
     )
     batch_size: Annotated[int | None, Field(ge=1, le=65_536), _AUTO, _Whole] = Field(
         None, description="Rows of a step. `auto`: 16, or all of a smaller file."
@@ -76,8 +76,8 @@ class FineTuningBody(LenientBody):
     validation_file: str | None = Field(
         None,
         max_length=256,
-        description="Likewise; it chooses the checkpoint. When left out: a tenth of the rows, at most 500; "
-        "none of fewer than 10 rows.",
+        description="Likewise; it chooses the checkpoint. When left out, a tenth of 500 rows or more does, "
+        "and with fewer the last values are kept.",
     )
     suffix: str | None = Field(
         None,
