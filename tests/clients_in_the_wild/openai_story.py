@@ -6,6 +6,7 @@ Arguments: the server's URL, a key, a JSONL of conversations, a suffix.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -18,9 +19,28 @@ from pydantic import BaseModel
 url, key, rows, suffix = sys.argv[1:]
 LABELS = ["card", "transfer", "cash"]
 ASKED, OTHER = "When will you send me my card?", "My transfer has not arrived yet"
+OVER = ("completed", "failed", "expired", "cancelled")
 said: dict[str, Any] = {"openai": openai.__version__}
 base_url = f"{url}/openai/v1"
-client = openai.OpenAI(base_url=base_url, api_key=key, _strict_response_validation=True)
+http = importlib.import_module("httpx2" if openai.__version__.startswith("3.") else "httpx")
+"""What the client speaks through."""
+lost: list[str] = []
+
+
+def lose(response: Any) -> None:
+    """The network loses the first answer to each kind of creation; the client asks again, by itself."""
+    what = response.url.path.rpartition("/")[2]
+    if response.request.method == "POST" and what in ("files", "jobs", "batches") and what not in lost:
+        lost.append(what)
+        raise http.ReadError("lost", request=response.request)
+
+
+client = openai.OpenAI(
+    base_url=base_url,
+    api_key=key,
+    _strict_response_validation=True,
+    http_client=openai.DefaultHttpxClient(event_hooks={"response": [lose]}),
+)
 lenient = openai.OpenAI(base_url=base_url, api_key=key)
 """For streams of completions, whose chunks OpenAI's own server would not get through the strict check."""
 
@@ -181,7 +201,7 @@ batch = client.batches.create(
     completion_window="24h",
     metadata={"for": "tickets"},
 )
-batch = finished(batch, client.batches.retrieve, ("completed", "failed", "expired", "cancelled"))
+batch = finished(batch, client.batches.retrieve, OVER)
 said["batch"] = {
     "status": batch.status,
     "counts": batch.request_counts and batch.request_counts.model_dump(),
@@ -196,6 +216,17 @@ try:
     client.fine_tuning.jobs.cancel(job.id)
 except openai.ConflictError as error:
     said["over"] = error.code
+
+# Nothing was made twice, though three answers were lost. A key says so for a day.
+said["lost"] = lost
+same: Any = {"input_file_id": asked.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+keyed = [client.batches.create(**same, extra_headers={"Idempotency-Key": "again"}).id for _ in range(2)]
+said["keyed"] = [len(set(keyed)), keyed[0] == batch.id]
+finished(client.batches.retrieve(keyed[0]), client.batches.retrieve, OVER)
+try:
+    client.batches.create(**{**same, "input_file_id": file.id}, extra_headers={"Idempotency-Key": "again"})
+except openai.UnprocessableEntityError as error:
+    said["reused"] = error.code
 
 # Delete.
 said["deleted"] = [client.models.delete(model).deleted, client.files.delete(asked.id).deleted]

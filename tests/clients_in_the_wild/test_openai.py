@@ -51,6 +51,8 @@ def test_the_whole_story(
     tuned(said, suffix)
     answered(said)
     batched(said)
+    assert said["lost"] == ["files", "jobs", "batches"]
+    assert said["keyed"] == [1, False] and said["reused"] == "idempotency_key_reused"
     assert said["over"] == "job_over"
     assert shipped.metric("chorus_http_request_seconds_count", status="409") == conflicts + 1
     assert said["deleted"] == [True, True]
@@ -136,7 +138,7 @@ def test_manners(major: tuple[str, Path], shipped: Served, key_of: Callable[...,
     assert {each["class"] for each in said["foreign"][:3]} == {"NotFoundError"}
     assert set(said["at_once"]) == {said["alone"]} == {said["read"]}
     assert "RateLimitError" in said["impatient"] and said["alone"] in said["impatient"]
-    assert 0 < int(said["remaining"]) < 900
+    assert 0 < int(said["remaining"]) <= 900
     assert said["late"] == ["deadline_exceeded", "timeout_error"]
     assert said["alone"].startswith(said["left"]) and said["left"] != said["alone"]
     pause = threading.Event()
