@@ -19,11 +19,11 @@ from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.sampling import engine_requests
 from chorus_server.api.inference.streaming import open_stream
 from chorus_server.api.inference.submit import SubmitResult, outcomes
-from chorus_server.api.openai.conversation import Conversation
 from chorus_server.api.openai.items import asked_items, warnings_of
 from chorus_server.api.openai.shapes import NativeChoice, Shape, native_choices, usage_json
 from chorus_server.api.openai.streaming import ChunkStream
 from chorus_server.api.openai.structured import Choosing
+from chorus_server.api.schemas.openai.messages import Conversation
 from chorus_server.engine.requests import FinishedEvent, GenerateRequest
 from chorus_server.errors import ChorusError
 

@@ -11,9 +11,10 @@ from typing import Any
 from chorus_server.api.inference.calls import Call, prepared_items
 from chorus_server.api.inference.items import Item, sent_settings
 from chorus_server.api.inference.turns import in_turns
-from chorus_server.api.openai.conversation import Conversation
+from chorus_server.api.openai.conversation import template_value, unused_parts
 from chorus_server.api.openai.model_names import model_id, reference_of
 from chorus_server.api.schemas.openai.asking import OpenAIBody
+from chorus_server.api.schemas.openai.messages import Conversation
 from chorus_server.engine.sampling import over_defaults
 from chorus_server.errors import InvalidInputError
 from prompts_store.records import PromptVersion
@@ -49,7 +50,7 @@ def items_of(
     return [
         Item(
             reference,
-            conversation.text.encode(),
+            {"text": conversation.text, "system": conversation.system, "history": conversation.history},
             conversation.field,
             "model",
             truncate or bool(body.truncate),
@@ -75,7 +76,7 @@ async def asked_items(
     def fill(item: Item, version: PromptVersion | None) -> Item:
         conversation = by_field[item.input_field]
         _check_unused(call, conversation, version)
-        return replace(item, value=conversation.value(version))
+        return replace(item, value=template_value(conversation, version))
 
     async with prepared_items(call, items, fill) as prepared:
         yield await in_turns(lambda item: _within_room(call, item), prepared)
@@ -86,7 +87,7 @@ def warnings_of(conversation: Conversation, item: Item) -> list[str]:
     whose = "the base model has no template" if item.version is None else f"{item.task_name} has no field"
     return [
         f"{_PARTS[name]} ignored: {whose}" + ("." if item.version is None else f" {{{name}}}.")
-        for name in conversation.unused(item.version)
+        for name in unused_parts(conversation, item.version)
     ]
 
 
@@ -102,7 +103,7 @@ _PARTS = {"system": "The system message was", "history": "The earlier messages w
 
 
 def _check_unused(call: Call, conversation: Conversation, version: PromptVersion | None) -> None:
-    unused = conversation.unused(version) if call.services.settings.strict_messages else []
+    unused = unused_parts(conversation, version) if call.services.settings.strict_messages else []
     if unused:
         raise InvalidInputError(
             f"The model's template has no field {{{unused[0]}}}, and this server refuses what it would have "

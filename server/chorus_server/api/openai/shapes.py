@@ -99,11 +99,11 @@ class TextShape(Shape):
     """Of completions.
 
     Attributes:
-        echoes: what stands before the choices of each prompt.
+        echoes: what stands before the choices of each prompt, as UTF-8.
         each: choices of a prompt.
     """
 
-    echoes: Sequence[str] = ()
+    echoes: Sequence[bytes] = ()
     each: int = 1
 
     whole = chunk = "text_completion"
@@ -124,7 +124,7 @@ class TextShape(Shape):
         return self._choice(index, "", native)
 
     def _echo(self, index: int) -> str:
-        return self.echoes[index // self.each] if self.echoes else ""
+        return self.echoes[index // self.each].decode() if self.echoes else ""
 
     def _choice(self, index: int, text: str, ended: NativeChoice | None) -> dict[str, Any]:
         logprobs = None if ended is None or not self.logprobs else _text_logprobs(ended)

@@ -17,6 +17,9 @@ from chorus_server.errors import InvalidInputError
 from prompts_store.digests import canonical_text
 
 _DEEPEST = 16
+_MOST = 1024
+"""Parts of a schema that are looked at. References may make a short one endless."""
+
 _FORMAT = "response_format"
 
 
@@ -101,10 +104,11 @@ def _choosing(schema: Any, field: str, tool: str | None) -> Choosing:
     return Choosing(tuple(values), labels, field, tool, wrap)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Reader:
     root: Any
     field: str
+    looked_at: int = 0
 
     def refused(self, why: str) -> InvalidInputError:
         return InvalidInputError(
@@ -140,6 +144,9 @@ class _Reader:
     def resolved(self, schema: Any, depth: int) -> dict[str, Any]:
         """The schema itself, behind references and an `allOf` of one."""
         for _ in range(_DEEPEST - depth):
+            self.looked_at += 1
+            if self.looked_at > _MOST:
+                raise self.refused("The schema has too many parts.")
             if not isinstance(schema, dict):
                 raise self.refused("A part of the schema is no object.")
             reference, every = schema.get("$ref"), schema.get("allOf")

@@ -13,7 +13,6 @@ from chorus_server.api.http.disconnect import race
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.inference.calls import Call, call_of
 from chorus_server.api.openai.answering import AskedBody, choose_value, stream_answer, warned, whole_answer
-from chorus_server.api.openai.conversation import conversation_of
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute
 from chorus_server.api.openai.items import items_of
 from chorus_server.api.openai.shapes import ChatShape, usage_json
@@ -54,7 +53,7 @@ async def answer_chat(call: Call, body: ChatBody) -> Response:
 
 
 def _read(call: Call, body: ChatBody) -> tuple[AskedBody, ChatShape, Choosing | None]:
-    conversation = conversation_of(body.messages, "messages")
+    conversation = body.messages
     choosing = choosing_of_tools(body.tools, body.tool_choice) or choosing_of_format(body.response_format)
     logprobs = bool(body.logprobs)
     if body.top_logprobs and not logprobs:

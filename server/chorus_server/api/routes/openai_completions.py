@@ -8,7 +8,6 @@ from chorus_server.api.door.auth import MayInfer
 from chorus_server.api.http.disconnect import race
 from chorus_server.api.inference.calls import Call, call_of
 from chorus_server.api.openai.answering import AskedBody, stream_answer, whole_answer
-from chorus_server.api.openai.conversation import Conversation
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute
 from chorus_server.api.openai.items import items_of
 from chorus_server.api.openai.shapes import TextShape
@@ -40,9 +39,7 @@ async def answer_completions(call: Call, body: CompletionsBody) -> Response:
 
 
 def _read(call: Call, body: CompletionsBody) -> tuple[AskedBody, TextShape]:
-    texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-    fields = ["prompt"] if isinstance(body.prompt, str) else [f"prompt.{at}" for at in range(len(texts))]
-    conversations = [Conversation(text, field) for text, field in zip(texts, fields, strict=True)]
+    conversations = body.prompt
     kept, best_of = body.n or 1, body.best_of or body.n or 1
     if best_of < kept:
         raise InvalidInputError(f"It is {best_of}, fewer than the {kept} of n.", field="best_of")
@@ -62,5 +59,6 @@ def _read(call: Call, body: CompletionsBody) -> tuple[AskedBody, TextShape]:
         logprobs=logprobs or best_of > kept,
         more={"n": (body.best_of, "best_of"), "top_logprobs": (body.logprobs, "logprobs")},
     )
+    echoes = [each.text for each in conversations] if body.echo else []
     asked = AskedBody(call, items, conversations, kept if best_of > kept else None)
-    return asked, TextShape(call, logprobs, echoes=texts if body.echo else (), each=kept)
+    return asked, TextShape(call, logprobs, echoes=echoes, each=kept)

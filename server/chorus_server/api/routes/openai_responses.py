@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,11 +15,11 @@ from chorus_server.api.inference.answers import json_response
 from chorus_server.api.inference.calls import Call, call_of
 from chorus_server.api.inference.items import Item
 from chorus_server.api.openai.answering import AskedBody, choose_value, made
-from chorus_server.api.openai.conversation import Conversation, conversation_of
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute
 from chorus_server.api.openai.items import asked_items, items_of, shown_model, warnings_of
 from chorus_server.api.openai.shapes import usage_in_details
 from chorus_server.api.openai.structured import choosing_of_format, choosing_of_tools
+from chorus_server.api.schemas.openai.messages import Conversation
 from chorus_server.api.schemas.openai.responses import ResponseAnswer, ResponsesBody
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
@@ -54,9 +55,11 @@ async def _answer(call: Call, body: ResponsesBody) -> Response:
 
 
 def _conversation(body: ResponsesBody) -> Conversation:
-    if isinstance(body.input, str):
-        return Conversation(body.input, "input", body.instructions or "")
-    return conversation_of(body.input, "input", body.instructions or "")
+    asked: Conversation = body.input
+    if not body.instructions:
+        return asked
+    lines = [body.instructions.encode(), asked.system]
+    return replace(asked, system=b"\n".join(filter(None, lines)))
 
 
 def _message(text: str, *, whole: bool = True) -> dict[str, Any]:
@@ -104,8 +107,8 @@ def _response(
         "output": [output],
         "parallel_tool_calls": False,
         "temperature": body.temperature,
-        "tool_choice": body.tool_choice or "auto",
-        "tools": body.tools or [],
+        "tool_choice": body.tool_choice if isinstance(body.tool_choice, str) else "auto",
+        "tools": [],  # they may be long, and the caller has them
         "top_p": body.top_p,
         "usage": usage_in_details(item.tokens, output_tokens),
     }

@@ -68,6 +68,8 @@ def test_forms_of_one_choice(schema: Any, answer: Any) -> None:
         {"$ref": "#"},
         object_of(x=True),
         object_of(x={"anyOf": [{"$ref": "#/properties/x"}]}),
+        object_of(x={"anyOf": [{"$ref": "#/properties/x"}] * 100}),  # 100 ** 16 parts
+        object_of(**{f"x{n}": {"const": n} for n in range(5000)}, y=ENUM),
     ],
 )
 def test_all_else_is_refused(schema: Any) -> None:

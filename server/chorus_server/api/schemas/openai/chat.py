@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import AnswerModel, documented
@@ -17,6 +17,7 @@ from chorus_server.api.schemas.openai.asking import (
     StreamOptions,
 )
 from chorus_server.api.schemas.openai.lenient import Refused
+from chorus_server.api.schemas.openai.messages import conversation_of
 
 MAX_MESSAGES = 4096
 
@@ -31,8 +32,11 @@ class ChatBody(OpenAIBody):
     most: ClassVar[Mapping[str, int | str]] = {"messages": MAX_MESSAGES, "enum": "max_labels"}
     others: ClassVar[int] = 1024
 
-    messages: list[dict[str, Any]] = Field(
-        min_length=1,
+    messages: Annotated[
+        Any,
+        BeforeValidator(lambda value: conversation_of(value, "messages")),
+        WithJsonSchema({"type": "array", "items": {"type": "object"}, "minItems": 1}),
+    ] = Field(
         description="The last one, the user's, is answered. What the system says and what came before go "
         "into the template's fields `system` and `history`, where it has them.",
     )

@@ -11,14 +11,15 @@ from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import AnswerModel, documented
 from chorus_server.api.schemas.openai.asking import MOST_TOKENS, OpenAIBody, OpenAIUsage, StreamOptions
 from chorus_server.api.schemas.openai.lenient import Refused
+from chorus_server.api.schemas.openai.messages import Conversation
 from chorus_server.errors import InvalidInputError
 
 
-def check_texts_only(value: Any, field: str) -> Any:
-    """A text, or a list of texts. Raises InvalidInputError, also for token ids, which are another
+def texts_of(value: Any, field: str) -> list[Conversation]:
+    """A text, or each of a list. Raises InvalidInputError, also for token ids, which are another
     vocabulary's."""
     if isinstance(value, str):
-        return value
+        return [Conversation(value.encode(), field)]
     if not isinstance(value, list) or not value:
         raise InvalidInputError("Send a text, or a list of texts.", field=field)
     for at, text in enumerate(value):
@@ -30,7 +31,7 @@ def check_texts_only(value: Any, field: str) -> Any:
             )
         if not isinstance(text, str):
             raise InvalidInputError("Send a text.", field=f"{field}.{at}")
-    return value
+    return [Conversation(text.encode(), f"{field}.{at}") for at, text in enumerate(value)]
 
 
 class CompletionsBody(OpenAIBody):
@@ -41,7 +42,7 @@ class CompletionsBody(OpenAIBody):
 
     prompt: Annotated[
         Any,
-        BeforeValidator(lambda value: check_texts_only(value, "prompt")),
+        BeforeValidator(lambda value: texts_of(value, "prompt")),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
     ] = Field(
         description="A text or a list of texts; for a template of several fields, the text of a JSON object "

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
 
-from chorus_server.api.schemas.openai.completions import check_texts_only
+from chorus_server.api.schemas.openai.completions import texts_of
 from chorus_server.api.schemas.openai.lenient import LenientBody
 
 
@@ -15,4 +15,4 @@ class EmbeddingsBody(LenientBody):
 
     others: ClassVar[int] = 8192
 
-    input: Annotated[Any, BeforeValidator(lambda value: check_texts_only(value, "input"))] = None
+    input: Annotated[Any, BeforeValidator(lambda value: texts_of(value, "input"))] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import AnswerModel, documented
@@ -13,8 +13,21 @@ from chorus_server.api.schemas.decisions import DecisionUsage
 from chorus_server.api.schemas.openai.asking import MOST_TOKENS, OpenAIBody, Silent
 from chorus_server.api.schemas.openai.chat import MAX_MESSAGES
 from chorus_server.api.schemas.openai.lenient import LenientBody, Refused
+from chorus_server.api.schemas.openai.messages import Conversation, conversation_of
 
 _STATELESS = "Answers are not stored: send the whole conversation as input."
+
+
+MAX_INSTRUCTIONS = 100_000
+
+_Key = Annotated[str, Field(max_length=64)]
+_Value = Annotated[str, Field(max_length=512)]
+
+
+def _conversation(value: Any) -> Conversation:
+    return (
+        Conversation(value.encode(), "input") if isinstance(value, str) else conversation_of(value, "input")
+    )
 
 
 class ResponseText(LenientBody):
@@ -33,10 +46,14 @@ class ResponsesBody(OpenAIBody):
     most: ClassVar[Mapping[str, int | str]] = {"input": MAX_MESSAGES, "enum": "max_labels"}
     others: ClassVar[int] = 1024
 
-    input: str | list[dict[str, Any]] = Field(
-        description="A text, or messages; the last one, the user's, is answered."
+    input: Annotated[
+        Any,
+        BeforeValidator(_conversation),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
+    ] = Field(description="A text, or messages; the last one, the user's, is answered.")
+    instructions: str | None = Field(
+        None, max_length=MAX_INSTRUCTIONS, description="A system message before the others."
     )
-    instructions: str | None = Field(None, description="A system message before the others.")
     max_output_tokens: int | None = Field(None, ge=1, description=MOST_TOKENS)
     text: ResponseText | None = Field(None, description="`format`.")
     tools: list[dict[str, Any]] | None = Field(
@@ -45,7 +62,7 @@ class ResponsesBody(OpenAIBody):
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="Which of several tools is called; with `none`, none is."
     )
-    metadata: dict[str, Any] | None = Field(None, description="Stands in the answer.")
+    metadata: dict[_Key, _Value] | None = Field(None, max_length=16, description="Stands in the answer.")
     truncation: Literal["auto", "disabled"] | None = Field(
         None, description="`auto` cuts an input that is too long, as `truncate` does."
     )
