@@ -15,6 +15,7 @@ from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.document.batch import BatchEndpoint
+from tests.memory import peak_bytes
 from tests.server.api.api_harness import ApiServer, Gate, counted, error_of, eventually, gated_server
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -215,6 +216,25 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(api: ApiServer) -> No
     assert found["status"] == "succeeded", found["error"]
     output = answers(api, found["result"]["output_file"])
     assert [each["custom_id"] for each in output] == ["a", "b"]
+
+
+def test_a_line_longer_than_a_body_may_be_is_never_read_whole(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    """A line of 30 MiB is told in memory of a few of the limit; in the control a server reads it whole."""
+    long = json.dumps(line("a", {"task": None, "input": "x" * (30 << 20)})).encode() + b"\n"
+    for most, words, peak in ((64 << 10, "longer than 65536 bytes", (0, 4)), (64 << 20, "", (30, 400))):
+        with ApiServer(tmp_path / str(most), vocabulary, max_body_bytes=most) as api:
+            file = upload(api, long + json.dumps(GOOD).encode())
+            start_engine_jobs(api.services)
+            found: dict[str, Any] = {}
+            job = start(api, file).json()["id"]
+
+            def ended(api: ApiServer = api, job: str = job, found: dict[str, Any] = found) -> None:
+                eventually(lambda: api.http.get(f"/v1/batches/{job}").json()["finished_at"] is not None)
+                found |= api.http.get(f"/v1/batches/{job}").json()
+
+            taken = peak_bytes(ended) / 2**20
+            assert peak[0] <= taken <= peak[1], taken
+            assert words in (found["error"] or {}).get("message", "")
 
 
 def test_at_most_twenty_faults_are_told(api: ApiServer) -> None:
