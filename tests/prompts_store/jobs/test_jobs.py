@@ -308,6 +308,21 @@ def test_one_bad_event_refuses_all(store: PromptStore, event: Any, field: str) -
     assert [found.kind for found in store.job_events("acme", job.id)] == ["status", "status"]
 
 
+def test_events_from_the_last_and_of_some_kinds(store: PromptStore) -> None:
+    job = create(store)
+    claimed = store.claim_job("tuning", "worker", 60, "base")
+    assert claimed is not None
+    store.append_events(claimed[1], [("step", {}), ("evaluated", {}), ("step", {})])
+
+    def seqs(**which: Any) -> list[int]:
+        return [event.seq for event in store.job_events("acme", job.id, **which)]
+
+    assert seqs(newest_first=True) == [5, 4, 3, 2, 1]
+    assert seqs(newest_first=True, after=4, limit=2) == [3, 2]
+    assert seqs(kinds=["step"]) == [3, 5]
+    assert seqs(kinds=["step", "status"], newest_first=True, after=5) == [3, 2, 1]
+
+
 def test_a_count_of_events_that_is_behind_is_found_and_mended(store: PromptStore) -> None:
     job = create(store)
     with store._database.write(EVERY_TENANT) as connection:

@@ -178,7 +178,8 @@ def _recipe(
 ) -> tuple[dict[str, Any], int]:
     """The knobs, and how often every row is learned."""
     rows = file.rows
-    whole = "validation" in made["data"] or made["data"].get("validation_rows") == 0
+    measured = made["data"].get("validation_rows") != 0
+    whole = "validation" in made["data"] or not measured
     train = rows if whole else rows - min(rows // _CUT_ONE_OF, _CUT_MOST)
     batch = knobs.batch_size or min(_BATCH_SIZE, train)
     epochs = knobs.n_epochs or _epochs(train, batch)
@@ -187,7 +188,7 @@ def _recipe(
         "steps": steps,
         "batch_size": batch,
         "learning_rate": PAPERS_RATE * (knobs.learning_rate_multiplier or 1.0),
-        "evaluate_every_steps": ceil(steps / _EVALUATIONS),
+        "evaluate_every_steps": ceil(steps / _EVALUATIONS) if measured else steps,
         "max_target_tokens": file.target_tokens,
     }
     return recipe, epochs

@@ -125,7 +125,7 @@ def test_numbers_are_kept(api: ApiServer, file: str, place: str) -> None:
     assert answer.json()["hyperparameters"] == knobs
     assert answer.json()["seed"] == 7
     recipe = stored(api, answer)["recipe"]
-    assert (recipe["steps"], recipe["learning_rate"], recipe["evaluate_every_steps"]) == (30, 0.15, 3)
+    assert (recipe["steps"], recipe["learning_rate"], recipe["evaluate_every_steps"]) == (30, 0.15, 30)
 
 
 def test_the_job_is_the_native_one(api: ApiServer, file: str) -> None:
@@ -153,6 +153,7 @@ def test_few_rows_are_all_learned(api: ApiServer) -> None:
     many = stored(api, start(api, uploaded(api, rows(500))))
     assert many["data"]["validation_rows"] is None
     assert many["recipe"]["steps"] == 507, "450 rows are left: 18 times, over 16"
+    assert many["recipe"]["evaluate_every_steps"] == 51
     other = start(api, uploaded(api, rows(6)), validation_file=uploaded(api, rows(2)))
     assert stored(api, other)["data"]["validation_rows"] is None
 
