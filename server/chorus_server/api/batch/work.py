@@ -72,6 +72,7 @@ class _Work:
     def keep(self, answered: list[AnsweredLine]) -> None:
         """Keep some lines."""
         self.log.append(line.logged() for line in answered)
+        self.attempt.count(len(answered))
         self.tell(save=time.monotonic() - self.saved >= _SAVE_SECONDS)
 
     def tell(self, *, save: bool) -> None:

@@ -90,6 +90,10 @@ class EngineAttempt:
         """Store the progress."""
         self.held.update(progress=self.progress)
 
+    def count(self, rows: int) -> None:
+        """So many rows more are answered, and kept."""
+        self.services.metrics.jobs.rows.inc(rows, self.job.kind)
+
     def warn(self, messages: Sequence[str]) -> None:
         """Tell warnings, as events of the job."""
         self.held.tell([("warning", {"message": message}) for message in messages])
@@ -161,6 +165,7 @@ class EngineAttempt:
             done = min(rows, (number + 1) * block_rows)
             if not blocks.have(number):
                 blocks.keep(number, answer(range(number * block_rows, done)))
+                self.count(done - number * block_rows)
                 self.progress["rows"] = done
                 self.save_progress()  # also asks whether the lease still holds
             if (share := done * _TOLD_TIMES // rows) > told:

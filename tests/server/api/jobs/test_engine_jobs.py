@@ -26,7 +26,7 @@ from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from prompts_store.tenants.limits import TenantLimits
 from prompts_store.testing import FakeClock
-from tests.server.api.api_harness import FINGERPRINT, ApiServer, Gate, eventually, gated_server
+from tests.server.api.api_harness import FINGERPRINT, ApiServer, Gate, counted, eventually, gated_server
 
 TEXTS = ["good film", "bad movie", "funny", "moving", "two hours", "waste", "the sky", "warm rain", "sport"]
 LABELS = ["yes", "no"]
@@ -108,6 +108,11 @@ def test_a_job_asks_as_a_batch_and_leaves_a_file(data_dir: Path, vocabulary: Voc
         assert [event.data["rows"] for event in events if event.kind == "rows"] == [2, 4, 6, 8, 9]
         assert job.progress["settled"] == {"matrix_dtype": "float32"}
         assert not list((data_dir / "jobs").glob("*/*")), "nothing is left of it"
+        counts = {"runs": 1, "rows": len(TEXTS)}
+        for name, number in counts.items():
+            assert counted(api, f"chorus_jobs_{name}_total", kind="evaluation") == number
+        ended = {"kind": "evaluation", "ending": "succeeded"}
+        assert counted(api, "chorus_jobs_runs_ended_total", **ended) == 1
 
 
 def test_a_job_of_other_matrices_is_left(data_dir: Path, vocabulary: Vocabulary) -> None:
