@@ -83,7 +83,7 @@ class BudgetLine:
         return self._free
 
     def remaining(self, now: float) -> int:
-        """What may still be spent, as it is told. A minute's bucket fills again beside what is leased of it."""
+        """What may still be spent, as it is told: a minute's bucket fills again beside what is leased."""
         left = self.free(now) + max(0, self.left)
         return left if self.most is None else min(left, self.most)
 
