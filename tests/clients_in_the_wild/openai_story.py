@@ -207,6 +207,8 @@ said["batch"] = {
     "counts": batch.request_counts and batch.request_counts.model_dump(),
     "metadata": batch.metadata,
     "listed": [each.id for each in client.batches.list()] == [batch.id],
+    "files": {each.id for each in client.files.list(purpose="batch_output")}
+    == {batch.output_file_id, batch.error_file_id},
     "output": [json.loads(line) for line in client.files.content(str(batch.output_file_id)).iter_lines()],
     "errors": [json.loads(line) for line in client.files.content(str(batch.error_file_id)).iter_lines()],
 }

@@ -112,7 +112,8 @@ def answered(said: dict[str, Any]) -> None:
 def batched(said: dict[str, Any]) -> None:
     """Two lines answered as they are alone, one refused."""
     batch = said["batch"]
-    assert batch["status"] == "completed" and batch["listed"] and batch["metadata"] == {"for": "tickets"}
+    assert batch["status"] == "completed" and batch["listed"] and batch["files"]
+    assert batch["metadata"] == {"for": "tickets"}
     assert batch["counts"] == {"completed": 2, "failed": 1, "total": 3}
     assert [line["custom_id"] for line in batch["output"]] == ["line-0", "line-1"]
     for line in batch["output"]:
