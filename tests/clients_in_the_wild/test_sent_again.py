@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -13,13 +11,13 @@ import pytest
 from chorus_server.api.door.once import OnceAMinute
 from chorus_server.model.vocabulary import Vocabulary
 from tests.clients.lossy import lossy
+from tests.clients_in_the_wild.asking import asked
 from tests.server.api.api_harness import ApiServer
 from tests.server.api.conftest import vocabulary
 from tests.server.api.openai.files_tools import push
 
 __all__ = ["vocabulary"]
 
-HERE = Path(__file__).parent
 ROWS = b'{"prompt": "a good film", "completion": "good"}\n' * 12
 
 
@@ -37,18 +35,15 @@ def count(api: ApiServer) -> int:
 @pytest.mark.parametrize("remembers", [True, False], ids=["remembered", "control"])
 @pytest.mark.parametrize("what", ["file", "job", "batch"])
 def test_one_call_makes_one(
-    clients: Path, api: ApiServer, monkeypatch: pytest.MonkeyPatch, what: str, remembers: bool
+    openai_3: Path, api: ApiServer, monkeypatch: pytest.MonkeyPatch, what: str, remembers: bool
 ) -> None:
     monkeypatch.setattr(get_args(OnceAMinute)[1].dependency, "_unkeyed", remembers)
     purpose = "batch" if what == "batch" else "fine-tune"
     file = push(api, {"purpose": purpose}, ROWS + b"\n" * remembers, name="rows.jsonl").json()["id"]
     before = count(api)
     with lossy(api) as way:
-        command = [clients, HERE / "openai_once.py", way.url, what, file]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
+        made = asked(openai_3, "openai_once.py", way.url, what, file)
         assert (way.posted, way.lost) == (2, 1)
-    made = json.loads(done.stdout)
     assert count(api) == before + (1 if remembers else 2)
     newest = api.store.list_files("default") if what == "file" else api.store.list_jobs("default", None)
     assert newest.items[0].id == made

@@ -138,11 +138,15 @@ def _check_alone(body: Any) -> None:
 
 def _result(attempt: EngineAttempt, log: LineLog) -> dict[str, Any]:
     counts, name = log.counts, attempt.job.id
-    good, bad = counts.lines - counts.failed, counts.failed
+
+    def saved(kind: str, answered: bool, lines: int) -> str | None:
+        texts = log.texts(answered)
+        return attempt.save_file(f"{name}-{kind}.jsonl", texts, "batch_output") if lines else None
+
     return {
         "rows": counts.lines,
-        "failed": bad,
-        "output_file": attempt.save_file(f"{name}-output.jsonl", log.texts(True)) if good else None,
-        "error_file": attempt.save_file(f"{name}-errors.jsonl", log.texts(False)) if bad else None,
+        "failed": counts.failed,
+        "output_file": saved("output", True, counts.lines - counts.failed),
+        "error_file": saved("errors", False, counts.failed),
         "usage": {"input_tokens": counts.input_tokens, "output_tokens": counts.output_tokens},
     }

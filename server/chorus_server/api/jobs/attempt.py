@@ -23,6 +23,7 @@ from chorus_server.jobs.endings import count_attempt
 from chorus_server.jobs.leased import LeasedJob, ServiceStoppingError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
+from prompts_store.files.records import FilePurpose
 from prompts_store.jobs.records import MATRIX_DTYPE, Job
 from prompts_store.store import PromptStore
 
@@ -173,12 +174,13 @@ class EngineAttempt:
                 self.held.tell([("rows", {"rows": done, "rows_in_all": rows})])
         return blocks.finished(count)
 
-    def save_file(self, name: str, contents: Iterator[bytes]) -> str:
+    def save_file(self, name: str, contents: Iterator[bytes], purpose: FilePurpose = "fine-tune") -> str:
         """Store a result as a data file of the job's tenant: its id. A file that an earlier attempt stored
         just before it ended serves.
 
         Args:
             name: begins with the job's id, so that no other file has it.
+            purpose: what the file is for.
 
         Raises:
             LeaseLostError: another process has the job.
@@ -190,7 +192,8 @@ class EngineAttempt:
             if file.name == name:
                 return file.id
         most = self.services.settings.tuning_max_file_bytes
-        with store.write_file(tenant, name, created_by=self.job.created_by, max_bytes=most) as writer:
+        said: dict[str, Any] = {"created_by": self.job.created_by, "max_bytes": most, "purpose": purpose}
+        with store.write_file(tenant, name, **said) as writer:
             for content in contents:
                 for start in range(0, len(content), _PIECE_BYTES):
                     writer.write(content[start : start + _PIECE_BYTES])

@@ -44,6 +44,7 @@ def test_a_batch_goes_through_its_states(tmp_path: Path, vocabulary: Vocabulary,
         assert over["usage"]["total_tokens"] == over["usage"]["input_tokens"] > 0
         for file, custom_id in ((over["output_file_id"], "a"), (over["error_file_id"], "b")):
             assert f'"custom_id":"{custom_id}"' in api.http.get(f"/v1/files/{file}/content").text
+            assert api.http.get(f"/openai/v1/files/{file}").json()["purpose"] == "batch_output"
         again = api.post(f"{path}/cancel", None)
         assert again.status_code == 409 and again.headers["x-should-retry"] == "false"
 
