@@ -8,7 +8,6 @@ from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.document.batch import BatchDocument
 from chorus_server.tuning.document.fields import refuse
 from prompts_store.jobs.records import Job
-from prompts_store.jobs.rows import unknown_job
 from prompts_store.store import PromptStore
 
 
@@ -50,20 +49,6 @@ async def queue_batch(
         files={file_field: document.file},
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
-
-
-async def batch_of(services: Services, principal: Principal, job: str) -> Job:
-    """A batch of the caller's tenant. One that the caller's key may not see is answered as one that is not
-    there.
-
-    Raises:
-        NotFoundError: of the store, `unknown_job`.
-    """
-    store = services.library.store
-    found = await services.library.read(store.get_job, principal.tenant, job, kind="batch")
-    if not may_see_batch(principal, found):
-        raise unknown_job(job, "batch")
-    return found
 
 
 def may_see_batch(principal: Principal, job: Job) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from chorus_server.api.batch.queueing import batch_of, may_see_batch, queue_batch
+from chorus_server.api.batch.queueing import queue_batch
 from chorus_server.api.batch.records import batch_json
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.once import Once
@@ -14,13 +14,13 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.routes.steering import followed, job_of, may_see, resumed, stopped
 from chorus_server.api.routes.tuning_events import (
     EVENT_RESPONSES,
     Follow,
     LastEventId,
     LastEventNumber,
     MostEvents,
-    events_response,
 )
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.batches import BatchAnswer, BatchPage
@@ -38,7 +38,7 @@ async def start_batch(request: Request, principal: MayTune, body: BatchDocument,
     services = services_of(request)
     job = await once.made(
         lambda: queue_batch(services, acting_store(request), principal, body),
-        lambda made: batch_of(services, principal, made),
+        lambda made: job_of(services, principal, made, "batch"),
     )
     services.wake_jobs()
     return json_response(batch_json(job), 201)
@@ -57,14 +57,15 @@ async def list_batches(
     page = await library.read(
         library.store.list_jobs, principal.tenant, "batch", status=status, limit=limit, cursor=cursor
     )
-    jobs = (batch_json(job) for job in page.items if may_see_batch(principal, job))
+    jobs = (batch_json(job) for job in page.items if may_see(principal, job))
     return await list_response("batches", jobs, after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/batches/{batch}", response_model=BatchAnswer, responses=READ_ERRORS)
 async def show_batch(request: Request, principal: MayRead, batch: JobId) -> Response:
     """One batch."""
-    return json_response(batch_json(await batch_of(services_of(request), principal, batch)))
+    found = await job_of(services_of(request), principal, batch, "batch")
+    return json_response(batch_json(found))
 
 
 @router.get("/v1/batches/{batch}/events", response_model=JobEventList, responses=EVENT_RESPONSES)
@@ -79,34 +80,17 @@ async def batch_events(
 ) -> Response:
     """A batch's past events in order and, with `follow`, those to come. The last event is `done`, once it is
     over."""
-    record = await batch_of(services_of(request), principal, batch)
-    position = after if after is not None else last_event_id or 0
-    return await events_response(request, record, position, limit if not follow else None)
+    return await followed(request, principal, batch, "batch", after, last_event_id, None if follow else limit)
 
 
 @router.post("/v1/batches/{batch}/cancel", response_model=BatchAnswer, responses=WRITE_ERRORS)
 async def cancel_batch(request: Request, principal: MayTune, batch: JobId) -> Response:
     """Cancel a batch: at once while it is queued, else as soon as whoever runs it sees the request."""
-    services = services_of(request)
-    await batch_of(services, principal, batch)
-    found = await services.library.save(
-        acting_store(request).cancel_job, principal.tenant, batch, kind="batch", by=principal.name
-    )
+    found = await stopped(request, principal, batch, "batch", acting_store(request).cancel_job)
     return json_response(batch_json(found))
 
 
 @router.post("/v1/batches/{batch}/resume", response_model=BatchAnswer, responses=WRITE_ERRORS)
 async def resume_batch(request: Request, principal: MayTune, batch: JobId) -> Response:
     """Queue a batch again that failed or was cancelled. It goes on after its last answered line."""
-    services = services_of(request)
-    await batch_of(services, principal, batch)
-    found = await services.library.save(
-        acting_store(request).resume_job,
-        principal.tenant,
-        batch,
-        kind="batch",
-        by=principal.name,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
-    )
-    services.wake_jobs()
-    return json_response(batch_json(found))
+    return json_response(batch_json(await resumed(request, principal, batch, "batch")))

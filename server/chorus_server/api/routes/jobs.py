@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from chorus_server.api.batch.queueing import may_see_batch
-from chorus_server.api.calibration.queueing import may_see_calibration
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.evaluation.queueing import may_see_evaluation
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.routes.steering import followed, job_of, may_see, resumed, stopped
 from chorus_server.api.routes.tuning_events import (
     EVENT_RESPONSES,
     Follow,
     LastEventId,
     LastEventNumber,
     MostEvents,
-    events_response,
 )
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.jobs import AnyJobAnswer, AnyJobPage
 from chorus_server.api.schemas.tuning import JobEventList
-from chorus_server.api.services import Services, acting_store, services_of
-from chorus_server.api.tuning.jobs import may_see, steps_of
+from chorus_server.api.services import acting_store, services_of
 from chorus_server.api.tuning.records import any_job_json, any_job_summary
-from chorus_server.tenancy.principal import Principal
-from prompts_store.jobs.records import Job, JobKind, JobStatus
-from prompts_store.jobs.rows import unknown_job
+from prompts_store.jobs.records import JobKind, JobStatus
 
 router = APIRouter(route_class=ChorusRoute, tags=["jobs"])
-
-MAY_SEE: Mapping[JobKind, Callable[[Principal, Job], bool]] = {
-    "tuning": may_see,
-    "evaluation": may_see_evaluation,
-    "calibration": may_see_calibration,
-    "batch": may_see_batch,
-}
-"""Whether a caller's key may see a job, by the job's kind."""
 
 
 @router.get("/v1/jobs", response_model=AnyJobPage, responses=READ_ERRORS)
@@ -58,14 +43,14 @@ async def list_any_jobs(
     page = await library.read(
         library.store.list_jobs, principal.tenant, kind, status=status, limit=limit, cursor=cursor
     )
-    jobs = (any_job_summary(job) for job in page.items if MAY_SEE[job.kind](principal, job))
+    jobs = (any_job_summary(job) for job in page.items if may_see(principal, job))
     return await list_response("jobs", jobs, after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/jobs/{job}", response_model=AnyJobAnswer, responses=READ_ERRORS)
 async def show_any_job(request: Request, principal: MayRead, job: JobId) -> Response:
     """One job."""
-    return json_response(any_job_json(await any_job_of(services_of(request), principal, job)))
+    return json_response(any_job_json(await job_of(services_of(request), principal, job)))
 
 
 @router.get("/v1/jobs/{job}/events", response_model=JobEventList, responses=EVENT_RESPONSES)
@@ -80,47 +65,17 @@ async def any_job_events(
 ) -> Response:
     """A job's past events in order and, with `follow`, those to come. The last event is `done`, once it is
     over."""
-    record = await any_job_of(services_of(request), principal, job)
-    position = after if after is not None else last_event_id or 0
-    return await events_response(request, record, position, limit if not follow else None)
+    return await followed(request, principal, job, None, after, last_event_id, None if follow else limit)
 
 
 @router.post("/v1/jobs/{job}/cancel", response_model=AnyJobAnswer, responses=WRITE_ERRORS)
 async def cancel_any_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
-    services = services_of(request)
-    await any_job_of(services, principal, job)
-    found = await services.library.save(
-        acting_store(request).cancel_job, principal.tenant, job, by=principal.name
-    )
+    found = await stopped(request, principal, job, None, acting_store(request).cancel_job)
     return json_response(any_job_json(found))
 
 
 @router.post("/v1/jobs/{job}/resume", response_model=AnyJobAnswer, responses=WRITE_ERRORS)
 async def resume_any_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Queue a job again that failed or was cancelled. It goes on with what it has not done yet."""
-    services = services_of(request)
-    known = await any_job_of(services, principal, job)
-    found = await services.library.save(
-        acting_store(request).resume_job,
-        principal.tenant,
-        job,
-        by=principal.name,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
-        training_steps=await services.text.run(steps_of, known) if known.kind == "tuning" else 0,
-    )
-    services.wake_jobs()
-    return json_response(any_job_json(found))
-
-
-async def any_job_of(services: Services, principal: Principal, job: str) -> Job:
-    """A job of the caller's tenant. One that the caller's key may not see is answered as one that is not
-    there.
-
-    Raises:
-        NotFoundError: of the store, `unknown_job`.
-    """
-    found = await services.library.read(services.library.store.get_job, principal.tenant, job)
-    if not MAY_SEE[found.kind](principal, found):
-        raise unknown_job(job)
-    return found
+    return json_response(any_job_json(await resumed(request, principal, job, None)))

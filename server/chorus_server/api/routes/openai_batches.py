@@ -6,12 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from chorus_server.api.batch.queueing import batch_of, may_see_batch, queue_batch
+from chorus_server.api.batch.queueing import queue_batch
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.openai.batches import openai_batch
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
+from chorus_server.api.routes.steering import job_of, may_see, stopped
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.openai.batches import BatchBody, OpenAIBatch, OpenAIBatchList
 from chorus_server.api.services import acting_store, services_of
@@ -32,7 +33,7 @@ async def start_openai_batch(
     document = BatchDocument(file=body.input_file_id, endpoint=body.endpoint, metadata=body.metadata)
     job = await once.made(
         lambda: queue_batch(services, acting_store(request), principal, document, "input_file_id"),
-        lambda made: batch_of(services, principal, made),
+        lambda made: job_of(services, principal, made, "batch"),
     )
     services.wake_jobs()
     return json_response(openai_batch(job))
@@ -55,7 +56,7 @@ async def list_openai_batches(
     except InvalidError as error:
         message = "There is no such batch: send the id of the last one that you have."
         raise InvalidInputError(message, field="after", code=error.code) from error
-    found = [openai_batch(job) for job in page.items if may_see_batch(principal, job)]
+    found = [openai_batch(job) for job in page.items if may_see(principal, job)]
     ends = {"first_id": found[0]["id"] if found else None, "last_id": found[-1]["id"] if found else None}
     more = {**ends, "has_more": page.next_cursor is not None}
     return await list_response("data", found, before={"object": "list"}, after=more)
@@ -64,15 +65,11 @@ async def list_openai_batches(
 @router.get("/openai/v1/batches/{batch}", response_model=OpenAIBatch, responses=OPENAI_ERRORS)
 async def show_openai_batch(request: Request, principal: MayRead, batch: JobId) -> Response:
     """One batch."""
-    return json_response(openai_batch(await batch_of(services_of(request), principal, batch)))
+    return json_response(openai_batch(await job_of(services_of(request), principal, batch, "batch")))
 
 
 @router.post("/openai/v1/batches/{batch}/cancel", response_model=OpenAIBatch, responses=openai_errors(409))
 async def cancel_openai_batch(request: Request, principal: MayTune, batch: JobId) -> Response:
     """Cancel a batch: at once while it is queued, else as soon as whoever runs it sees the request."""
-    services = services_of(request)
-    await batch_of(services, principal, batch)
-    found = await services.library.save(
-        acting_store(request).cancel_job, principal.tenant, batch, kind="batch", by=principal.name
-    )
+    found = await stopped(request, principal, batch, "batch", acting_store(request).cancel_job)
     return json_response(openai_batch(found))

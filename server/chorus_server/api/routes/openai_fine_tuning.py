@@ -19,7 +19,8 @@ from chorus_server.api.openai.fine_tuning_shapes import (
     seq_of,
 )
 from chorus_server.api.openai.lists import After, MostItems, cursor_after, object_list, page_limit
-from chorus_server.api.routes.tuning_jobs import JobId, resumed, stopped
+from chorus_server.api.routes.steering import job_of, may_see, resumed, stopped
+from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.openai.fine_tuning import (
     FineTuningBody,
     FineTuningCheckpoints,
@@ -28,7 +29,7 @@ from chorus_server.api.schemas.openai.fine_tuning import (
     FineTuningJobs,
 )
 from chorus_server.api.services import Services, acting_store, services_of
-from chorus_server.api.tuning.jobs import job_of, may_see, queue_job
+from chorus_server.api.tuning.jobs import queue_job
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
@@ -49,7 +50,7 @@ async def start_fine_tuning(
     services = services_of(request)
     job = await once.made(
         lambda: _queued(services, acting_store(request), principal, body),
-        lambda made: job_of(services, principal, made),
+        lambda made: job_of(services, principal, made, "tuning"),
     )
     services.wake_jobs()
     return _answer(services, job)
@@ -78,27 +79,27 @@ async def list_fine_tuning(
 async def show_fine_tuning(request: Request, principal: MayRead, job: JobId) -> Response:
     """One job."""
     services = services_of(request)
-    return _answer(services, await job_of(services, principal, job))
+    return _answer(services, await job_of(services, principal, job, "tuning"))
 
 
 @router.post(_PATH + "/{job}/cancel", response_model=FineTuningJob, responses=_CHANGE_ERRORS)
 async def cancel_fine_tuning(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it waits, else as soon as whoever runs it sees the request."""
-    found = await stopped(request, principal, job, acting_store(request).cancel_job)
+    found = await stopped(request, principal, job, "tuning", acting_store(request).cancel_job)
     return _answer(services_of(request), found)
 
 
 @router.post(_PATH + "/{job}/pause", response_model=FineTuningJob, responses=_CHANGE_ERRORS)
 async def pause_fine_tuning(request: Request, principal: MayTune, job: JobId) -> Response:
     """Let a job wait, from its next checkpoint on, until it is resumed: its status is `queued`."""
-    found = await stopped(request, principal, job, acting_store(request).pause_job)
+    found = await stopped(request, principal, job, "tuning", acting_store(request).pause_job)
     return _answer(services_of(request), found)
 
 
 @router.post(_PATH + "/{job}/resume", response_model=FineTuningJob, responses=_CHANGE_ERRORS)
 async def resume_fine_tuning(request: Request, principal: MayTune, job: JobId) -> Response:
     """Let a job go on that is paused, failed or was cancelled."""
-    return _answer(services_of(request), await resumed(request, principal, job))
+    return _answer(services_of(request), await resumed(request, principal, job, "tuning"))
 
 
 @router.get(_PATH + "/{job}/events", response_model=FineTuningEvents, responses=OPENAI_ERRORS)
@@ -106,7 +107,7 @@ async def fine_tuning_events(
     request: Request, principal: MayRead, job: JobId, after: After = None, limit: MostItems = 20
 ) -> Response:
     """What happened in a job, newest first."""
-    record = await job_of(services_of(request), principal, job)
+    record = await job_of(services_of(request), principal, job, "tuning")
     found, more = await _events(request, record, seq_of("ftevent", record, after), limit)
     return await object_list(found, lambda event: event_object(record, event), more)
 
@@ -117,7 +118,7 @@ async def fine_tuning_checkpoints(
 ) -> Response:
     """The steps after which a job was measured, newest first. The chosen one becomes the version, which alone
     can be asked."""
-    record = await job_of(services_of(request), principal, job)
+    record = await job_of(services_of(request), principal, job, "tuning")
     last = seq_of("ftckpt", record, after)
     found, more = await _events(request, record, last, limit, kinds=CHECKPOINT_KINDS)
     made = [each for each in (checkpoint_object(record, event) for event in found) if each is not None]

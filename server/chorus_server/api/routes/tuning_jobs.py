@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,11 +12,11 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.routes.steering import job_of, may_see, resumed, stopped
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
 from chorus_server.api.services import Services, acting_store, services_of
-from chorus_server.api.tuning.jobs import job_of, may_see, queue_job, steps_of
+from chorus_server.api.tuning.jobs import queue_job
 from chorus_server.api.tuning.records import job_json, summary_json
-from chorus_server.tenancy.principal import Principal
 from chorus_server.tuning.document.job import JobDocument
 from prompts_store.jobs.records import Job, JobStatus
 
@@ -32,7 +31,7 @@ async def start_job(request: Request, principal: MayTune, body: JobDocument, onc
     services = services_of(request)
     job = await once.made(
         lambda: queue_job(services, acting_store(request), principal, body),
-        lambda made: job_of(services, principal, made),
+        lambda made: job_of(services, principal, made, "tuning"),
     )
     services.wake_jobs()
     return await _queued(services, job, 201)
@@ -58,50 +57,28 @@ async def list_jobs(
 @router.get("/v1/tuning/jobs/{job}", response_model=JobAnswer, responses=READ_ERRORS)
 async def show_job(request: Request, principal: MayRead, job: JobId) -> Response:
     """One job."""
-    return json_response(job_json(await job_of(services_of(request), principal, job)))
+    return json_response(job_json(await job_of(services_of(request), principal, job, "tuning")))
 
 
 @router.post("/v1/tuning/jobs/{job}/cancel", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
-    return json_response(job_json(await stopped(request, principal, job, acting_store(request).cancel_job)))
+    found = await stopped(request, principal, job, "tuning", acting_store(request).cancel_job)
+    return json_response(job_json(found))
 
 
 @router.post("/v1/tuning/jobs/{job}/pause", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def pause_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Let a job wait, from its next checkpoint on, until it is resumed. Nothing that it did is lost."""
-    return json_response(job_json(await stopped(request, principal, job, acting_store(request).pause_job)))
+    found = await stopped(request, principal, job, "tuning", acting_store(request).pause_job)
+    return json_response(job_json(found))
 
 
 @router.post("/v1/tuning/jobs/{job}/resume", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Queue a job again that failed or was cancelled, or end a pause. It goes on from its last checkpoint."""
     services = services_of(request)
-    return await _queued(services, await resumed(request, principal, job))
-
-
-async def stopped(request: Request, principal: Principal, job: str, stop: Callable[..., Job]) -> Job:
-    """A job after a call of the store that cancels or pauses it. Raises as `job_of` and the store do."""
-    services = services_of(request)
-    await job_of(services, principal, job)
-    return await services.library.save(stop, principal.tenant, job, kind="tuning", by=principal.name)
-
-
-async def resumed(request: Request, principal: Principal, job: str) -> Job:
-    """A job that was queued again. Raises as `job_of` and the store do."""
-    services = services_of(request)
-    known = await job_of(services, principal, job)
-    found = await services.library.save(
-        acting_store(request).resume_job,
-        principal.tenant,
-        job,
-        kind="tuning",
-        by=principal.name,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
-        training_steps=await services.text.run(steps_of, known),
-    )
-    services.wake_jobs()
-    return found
+    return await _queued(services, await resumed(request, principal, job, "tuning"))
 
 
 async def _queued(services: Services, job: Job, status: int = 200) -> Response:
