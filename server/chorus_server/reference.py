@@ -147,8 +147,6 @@ FIRST_QUERIES = {
     "Does it turn requests away?": "sum(rate(chorus_requests_refused_total[5m])) by (code)",
     "Are prompts evicted from the device?": "rate(chorus_prompt_evictions_total[5m])",
     "Does it train?": "chorus_tuning_running",
-    "How many rows of jobs a second?": "sum(rate(chorus_jobs_rows_total[5m])) by (kind)",
-    "How do runs of jobs end?": "sum(increase(chorus_jobs_runs_ended_total[1h])) by (kind, ending)",
 }
 """What an operator watches first."""
 
@@ -212,14 +210,13 @@ def evaluation_page() -> str:
     return _with_tables("evaluation.md", (EvaluationDocument, EvaluationSubject, BaseSubject))
 
 
+Bodies = Mapping[str, type[LenientBody]]
+
+
 def openai_page() -> str:
     """docs/openai.md, with what becomes of every field of a body between its markers."""
-    bodies: dict[str, type[LenientBody]] = {
-        "completions": CompletionsBody,
-        "chat": ChatBody,
-        "responses": ResponsesBody,
-    }
-    tuning: dict[str, type[LenientBody]] = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
+    bodies: Bodies = {"completions": CompletionsBody, "chat": ChatBody, "responses": ResponsesBody}
+    tuning: Bodies = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
     return _with_parts("openai.md", {"fields": _fates(bodies), "fine-tuning": _fates(tuning)})
 
 
@@ -236,7 +233,7 @@ def _with_parts(name: str, parts: Mapping[str, str]) -> str:
     return page
 
 
-def _fates(bodies: Mapping[str, type[LenientBody]]) -> str:
+def _fates(bodies: Bodies) -> str:
     """A table of the fields that bodies declare: what becomes of each, and what it does or why it is
     refused."""
     known = {body: {name: told for name, *told in fates(model)} for body, model in bodies.items()}
