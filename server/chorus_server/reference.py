@@ -147,6 +147,8 @@ FIRST_QUERIES = {
     "Does it turn requests away?": "sum(rate(chorus_requests_refused_total[5m])) by (code)",
     "Are prompts evicted from the device?": "rate(chorus_prompt_evictions_total[5m])",
     "Does it train?": "chorus_tuning_running",
+    "How many rows of jobs a second?": "sum(rate(chorus_jobs_rows_total[5m])) by (kind)",
+    "How do runs of jobs end?": "sum(increase(chorus_jobs_runs_ended_total[1h])) by (kind, ending)",
 }
 """What an operator watches first."""
 
