@@ -4,15 +4,16 @@
     python benchmarks/batches.py --rows 1000000       a million, about an hour
 
 The store, the server, the runner of jobs and the scheduler are those that serve; only the device is a sleep
-of `--step-ms` for four rows, so that the rate is known and leaves the processor to what is measured. The
-engine alone is given the same requests, ready made, as many at a time as a batch has under way. Interactive
-requests come over HTTP every 100 ms. Prints JSON.
+of `--step-ms` for four rows, beside the host, so that the rate is known and leaves the processor to what is
+measured. The engine alone is given the same requests, ready made, as many at a time as a batch has under way.
+Interactive requests come over HTTP every 100 ms. Prints JSON, with the machine's load.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -41,6 +42,27 @@ from tests.server.api.api_harness import ApiServer, train_vocabulary
 LABELS = ("no", "yes")
 EVERY_SECONDS = 0.1
 _PAGE = 4096
+
+
+class Device:
+    """Takes one step after the other, each as long, while the host goes on.
+
+    Attributes:
+        free: when it is done with all steps.
+        due: when each step is done that was not collected yet.
+    """
+
+    def __init__(self, step_seconds: float) -> None:
+        self.step_seconds = step_seconds
+        self.free = 0.0
+        self.due: deque[float] = deque()
+
+    def dispatched(self, _: object) -> None:
+        self.free = max(time.monotonic(), self.free) + self.step_seconds
+        self.due.append(self.free)
+
+    def collected(self, _: object) -> None:
+        time.sleep(max(0.0, self.due.popleft() - time.monotonic()))
 
 
 def text_of(row: int) -> str:
@@ -136,12 +158,9 @@ def main() -> None:
         folder = Path(scratch)
         vocabulary = Vocabulary.load(train_vocabulary(folder), extra_ids=4)
         step = given.step_ms / 1000
-
-        def device(_: object) -> None:
-            time.sleep(step)
-            server.executor.plans.clear()  # it keeps them, for tests
-
-        with ApiServer(folder / "data", vocabulary, on_dispatch=device) as server:
+        with ApiServer(folder / "data", vocabulary) as server:
+            device = Device(step)
+            server.executor.on_dispatch, server.executor.on_collect = device.dispatched, device.collected
             alone = engine_alone(server, vocabulary, given.alone_rows)
             quiet: list[float] = []
             with asked(server, quiet):
@@ -152,7 +171,12 @@ def main() -> None:
                 answer = server.http.post("/v1/files", files={"file": ("lines.jsonl", file)})
             start_engine_jobs(server.services)
             memory = [resident_bytes()]
-            with beside(lambda: memory.append(resident_bytes()), 0.2):
+
+            def look() -> None:
+                server.executor.plans.clear()  # it keeps them, for tests
+                memory.append(resident_bytes())
+
+            with beside(look, 0.2):
                 seconds = run(server, answer.json()["id"])
             with (folder / "lines.jsonl").open("wb") as file:
                 file.writelines(lines(min(given.rows, 8_000)))
@@ -164,6 +188,7 @@ def main() -> None:
     rate = given.rows / seconds
     found = {
         "machine": machine(),
+        "load_average": [round(each, 1) for each in os.getloadavg()],
         "rows": given.rows,
         "step_ms": given.step_ms,
         "rows_a_second": {"engine alone": round(alone, 1), "batch": round(rate, 1)},
