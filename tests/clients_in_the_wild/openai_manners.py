@@ -139,7 +139,7 @@ async def at_once(most_retries: int) -> list[str]:
 
 
 said["alone"] = acme.completions.create(**long).choices[0].text
-said["at_once"] = asyncio.run(at_once(8))
+said["at_once"] = asyncio.run(at_once(100))
 said["impatient"] = asyncio.run(at_once(0))
 
 raw = client_of(narrow_key).completions.with_raw_response.create(model="base", prompt=TEXT, max_tokens=2)
