@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chorus_server.cli import SettingsCommand, config_options, importing, readable_errors
+from chorus_server.cli import SettingsCommand, command_log, config_options, importing, readable_errors
 from chorus_server.errors import InvalidInputError
-from chorus_server.log import Say, process_log
+from chorus_server.log import Say
 from chorus_server.settings import Settings, load_settings
 from chorus_server.signals import ending_signals
 
@@ -43,6 +43,7 @@ WORKER_SETTINGS = (
     "tuning_data_urls",
     "drain_seconds",
     "log_level",
+    "log_format",
 )
 """Settings that a worker reads."""
 
@@ -66,7 +67,7 @@ TOML file that --config names.
 def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        with process_log("chorus worker", settings.log_level) as log:
+        with command_log("chorus worker", settings) as log:
             with importing():
                 from chorus_server.process import end_with
 

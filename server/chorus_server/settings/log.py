@@ -16,6 +16,9 @@ class LogSettings(SettingsGroup):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines for people, or one JSON object a line for programs that collect logs."
+    )
     access_log: bool = Field(
         True,
         description="Write one line for each request, without its content. Health checks and scrapes are "

@@ -53,15 +53,18 @@ class AccessLog:
         self._metrics.request_seconds.observe(seconds, template, str(status))
         if self._lines:
             quiet = template in PROBES and status not in (401, 403)
+            method = method if method in _METHODS else "?"
+            measured = {"method": method, "route": template, "status": status, "seconds": round(seconds, 6)}
             LOG.log(
                 logging.DEBUG if quiet else logging.INFO,
                 "%s %s %d %.1fms tenant=%s id=%s",
-                method if method in _METHODS else "?",
+                method,
                 template,
                 status,
                 seconds * 1000,
                 context.principal.tenant if context.principal else "-",
                 context.request_id,
+                extra={**context.names, **measured},
             )
 
 

@@ -35,6 +35,10 @@ def new_request_id() -> str:
 def _nothing() -> None: ...
 
 
+Asked = tuple[str, int | None]
+"""A version: `tenant/task` and number, or `base` and None."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A request that was examined before the parser got it.
@@ -59,6 +63,7 @@ class RequestContext:
         body: the memory that its body takes; None if no body was read.
         settle: the one of its `Arrival`.
         headers: that its answer has besides its own.
+        asked: the versions that its items are for, as `tenant/task` and number; the base model is `base`.
     """
 
     request_id: str = field(default_factory=new_request_id)
@@ -67,6 +72,19 @@ class RequestContext:
     body: BodyShare | None = None
     settle: Callable[[], None] = _nothing
     headers: dict[str, str] = field(default_factory=dict)
+    asked: set[Asked] = field(default_factory=set)
+
+    @property
+    def names(self) -> dict[str, str | int | None]:
+        """What a line about this request says of it: `request_id`, `tenant`, `task` and `version`. With
+        several versions the task is `several`."""
+        task, version = next(iter(self.asked)) if len(self.asked) == 1 else ("several", None)
+        return {
+            "request_id": self.request_id,
+            "tenant": self.principal.tenant if self.principal else None,
+            "task": task if self.asked else None,
+            "version": version,
+        }
 
 
 def open_context(scope: Scope) -> RequestContext:

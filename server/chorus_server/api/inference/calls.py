@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from fastapi import Request as HttpRequest
 
 from chorus_server.api.door.early import check_early, deadline_of
-from chorus_server.api.http.context import context_of
+from chorus_server.api.http.context import Asked, context_of
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import prepare_item, text_bytes
 from chorus_server.api.inference.submit import cancel
@@ -44,6 +44,7 @@ class Call:
         deadline: when the answer must be ready, on the clock; None waits for ever.
         settle: called when the engine has all requests.
         headers: of the answer, whatever it is; what may still be used is told there.
+        asked: the versions that its items are for; filled as they are submitted.
         clock: gives monotonic seconds.
     """
 
@@ -55,6 +56,7 @@ class Call:
     settle: Callable[[], None]
     headers: dict[str, str]
     priority: Priority = "interactive"
+    asked: set[Asked] = field(default_factory=set)
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
@@ -118,6 +120,8 @@ class Call:
 
         Raises DeadlineExceededError like `left`.
         """
+        version = item.version
+        self.asked.add(("base", None) if version is None else (item.task_name, version.number))
         return Origin(
             request_id=f"{self.request_id}.{index}.{secrets.token_hex(6)}",
             tenant=self.principal.tenant,
@@ -126,7 +130,7 @@ class Call:
             priority=self.priority,
             deadline_seconds=self.left(),
             key=self.principal.key or "",
-            digest=item.version.manifest.digest if item.version is not None else "",
+            digest=version.manifest.digest if version is not None else "",
             call=self.request_id,
             item=index,
         )
@@ -168,7 +172,15 @@ def call_of(
     seconds = deadline_of(deadline_seconds, services.settings)
     deadline = None if seconds is None else context.started + seconds
     call = Call(
-        services, serving, principal, context.request_id, deadline, context.settle, context.headers, priority
+        services,
+        serving,
+        principal,
+        context.request_id,
+        deadline,
+        context.settle,
+        context.headers,
+        priority,
+        context.asked,
     )
     check_early(services, principal, call.left(), context.headers)
     return call
