@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from chorus_server.api.door.entrance import Entrance
 from chorus_server.api.http.access import AccessLog
 from chorus_server.api.http.offload import Offload
+from chorus_server.api.http.traces import Traces
 from chorus_server.api.inference.prompt_source import StorePrompts
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.lifecycle import Lifecycle, spare_collections
@@ -38,6 +39,7 @@ from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.log import Say
 from chorus_server.model.matrix_types import FLOAT_DTYPES, FloatDtype, choose_matrix_dtype, processor_flags
 from chorus_server.settings import Settings
+from chorus_server.spans import SpanExport
 from chorus_server.storage import compile_cache
 from chorus_server.tenancy.usage import recorder_of
 from chorus_server.tenancy_wiring import change_reader, make_budgets, make_callers, open_with_keys
@@ -68,6 +70,7 @@ class App:
         api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
         entrance: looks at requests before the application has them.
         upkeep: collects what nothing needs any more.
+        spans: on their way to a collector; None if nothing is recorded.
     """
 
     settings: Settings
@@ -76,6 +79,7 @@ class App:
     api: FastAPI
     entrance: Entrance
     upkeep: Upkeep
+    spans: SpanExport | None = None
 
 
 def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> App:
@@ -112,6 +116,10 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         usage=recorder_of(store, settings.data_dir, metrics.usage),
         budgets=make_budgets(library, metrics),
     )
+    spans = None
+    if settings.traces_url is not None:
+        spans = SpanExport(settings.traces_url, metrics.api.spans_lost.inc)
+        services.traces = Traces(spans.put, settings.traces_share)
     upkeep = Upkeep(
         library,
         metrics.api,
@@ -119,9 +127,9 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         settings.collect_grace_seconds,
         audit_days=settings.audit_days,
     )
-    access = AccessLog(metrics.api, settings.access_log)
+    access = AccessLog(metrics.api, settings.access_log, services.traces)
     entrance = Entrance(services, access)
-    return App(settings, services, metrics, build_api(services, access), entrance, upkeep)
+    return App(settings, services, metrics, build_api(services, access), entrance, upkeep, spans)
 
 
 def close_app(app: App) -> bool:
@@ -139,6 +147,8 @@ def close_app(app: App) -> bool:
     app.services.callers.last_use.write_rest()
     app.services.changes.close()
     app.services.library.close()
+    if app.spans is not None:
+        app.spans.close()
     return ended
 
 
@@ -377,11 +387,13 @@ def make_serving(
 ) -> Serving:
     """An engine, to be started, of the executor and the app's store, whose usage is recorded from now on.
     `host` is what the executor reads."""
-    usage, budgets = app.services.usage, app.services.budgets
+    usage, budgets, traces = app.services.usage, app.services.budgets, app.services.traces
 
     def settle(settled: Settled) -> None:
         usage.record(settled)
         budgets.settle(settled)
+        if traces is not None:
+            traces.settled(settled)
 
     engine = Engine(
         executor,

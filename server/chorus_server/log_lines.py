@@ -8,7 +8,7 @@ import logging
 import time
 from typing import Any
 
-FIELDS = ("request_id", "tenant", "task", "version", "method", "route", "status", "seconds")
+FIELDS = ("request_id", "tenant", "task", "version", "trace_id", "method", "route", "status", "seconds")
 """Keys that a line has besides its own if the code that logs gives them as `extra`."""
 
 MAX_CHARACTERS = 16_384

@@ -1,4 +1,4 @@
-"""A real server whose log is JSON: every line an object, requests with what they asked, never their content."""
+"""A real server whose log is JSON: each line an object, requests with what they asked, never content."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ def test_an_error_that_ends_the_start_is_an_object(tmp_path: Path) -> None:
             assert server.process.wait(300) == 1
             server._reader.join(60)
         ends.append(server.lines[-1])
-    assert json.loads(ends[0])["level"] == "error" and "http_host" in ends[0] or "listen" in ends[0]
+    assert json.loads(ends[0])["level"] == "error"
     assert ends[1].startswith("Error: ")

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from chorus_server.api.http.bodies import BodyShare
+from chorus_server.api.http.traces import RequestTrace
 from chorus_server.tenancy.principal import Principal
 
 ARRIVAL = "chorus.arrival"
@@ -63,6 +64,7 @@ class RequestContext:
         body: the memory that its body takes; None if no body was read.
         settle: the one of its `Arrival`.
         headers: that its answer has besides its own.
+        trace: its spans; None if it is not recorded.
         asked: the versions that its items are for, as `tenant/task` and number; the base model is `base`.
     """
 
@@ -72,18 +74,20 @@ class RequestContext:
     body: BodyShare | None = None
     settle: Callable[[], None] = _nothing
     headers: dict[str, str] = field(default_factory=dict)
+    trace: RequestTrace | None = None
     asked: set[Asked] = field(default_factory=set)
 
     @property
     def names(self) -> dict[str, str | int | None]:
-        """What a line about this request says of it: `request_id`, `tenant`, `task` and `version`. With
-        several versions the task is `several`."""
+        """What a line about this request says of it: `request_id`, `tenant`, `task`, `version` and
+        `trace_id`. With several versions the task is `several`."""
         task, version = next(iter(self.asked)) if len(self.asked) == 1 else ("several", None)
         return {
             "request_id": self.request_id,
             "tenant": self.principal.tenant if self.principal else None,
             "task": task if self.asked else None,
             "version": version,
+            "trace_id": self.trace.trace_id if self.trace else None,
         }
 
 

@@ -16,6 +16,7 @@ from fastapi import Request as HttpRequest
 
 from chorus_server.api.door.early import check_early, deadline_of
 from chorus_server.api.http.context import Asked, context_of
+from chorus_server.api.http.traces import RequestTrace
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import prepare_item, text_bytes
 from chorus_server.api.inference.submit import cancel
@@ -44,6 +45,7 @@ class Call:
         deadline: when the answer must be ready, on the clock; None waits for ever.
         settle: called when the engine has all requests.
         headers: of the answer, whatever it is; what may still be used is told there.
+        trace: its spans; None if it is not recorded.
         asked: the versions that its items are for; filled as they are submitted.
         clock: gives monotonic seconds.
     """
@@ -56,6 +58,7 @@ class Call:
     settle: Callable[[], None]
     headers: dict[str, str]
     priority: Priority = "interactive"
+    trace: RequestTrace | None = None
     asked: set[Asked] = field(default_factory=set)
     clock: Callable[[], float] = time.monotonic
 
@@ -103,6 +106,8 @@ class Call:
                 return submit_all(requests)
             return await self.services.text.acquire(partial(submit_all, requests), cancel)
         finally:
+            if self.trace is not None and self.trace.admitted is None:
+                self.trace.admitted = self.clock()
             self.settle()
 
     def left(self) -> float | None:
@@ -133,6 +138,8 @@ class Call:
             digest=version.manifest.digest if version is not None else "",
             call=self.request_id,
             item=index,
+            version=version.number if version is not None else None,
+            traceparent=self.trace.traceparent if self.trace is not None else "",
         )
 
     @asynccontextmanager
@@ -180,6 +187,7 @@ def call_of(
         context.settle,
         context.headers,
         priority,
+        context.trace,
         context.asked,
     )
     check_early(services, principal, call.left(), context.headers)
