@@ -284,7 +284,7 @@ class TasksListed(Collector):
         self._series = Series(
             "chorus_lora_requests_info",
             "gauge",
-            "Tasks whose prompts are on the device, and that wait, 64 of each at most; the value is the time.",
+            "Tasks whose prompts are on the device or that wait, at most 64 each; the value is the time.",
             ("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
         )
         registry.register(self)
