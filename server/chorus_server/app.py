@@ -40,12 +40,12 @@ from chorus_server.log import Say
 from chorus_server.model.matrix_types import FLOAT_DTYPES, FloatDtype, choose_matrix_dtype, processor_flags
 from chorus_server.settings import Settings
 from chorus_server.spans import SpanExport
-from chorus_server.storage import compile_cache
+from chorus_server.storage import can_keep, compile_cache
 from chorus_server.tenancy.usage import recorder_of
 from chorus_server.tenancy_wiring import change_reader, make_budgets, make_callers, open_with_keys
 
 if TYPE_CHECKING:
-    from chorus_server.engine.executor import CompileWatch
+    from chorus_server.engine.executor import CompileWatch, KeptPrograms
     from chorus_server.engine.memory_plan import MemoryPlan
     from chorus_server.model.checkpoints import LoadedModel
     from chorus_server.model.config import T5Config
@@ -229,15 +229,15 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     Raises:
         ChorusError: the model cannot be read, or does not fit.
     """
-    from chorus_server.engine.executor import CompileWatch, use_persistent_cache
+    from chorus_server.engine.executor import CompileWatch
 
     settings, services = app.settings, app.services
-    use_persistent_cache(str(compile_cache(settings)))
+    kept = keep_programs(settings, say)
     watch = CompileWatch().start()
     app.metrics.compiles.total.watch(watch.counts)
     loaded = load(settings, say)
     register_prompts(settings, services.library.store, loaded.fingerprint, say)
-    services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
+    services.serving, compiled, plan = start_engine(app, loaded, watch, kept, say, on_death)
     watch.mark_ready()
     start_tuning(app, loaded, watch, plan, say)
     spare_collections()
@@ -325,18 +325,71 @@ def mesh_of(settings: Settings) -> DeviceMesh | None:
     return mesh
 
 
+def keep_programs(settings: Settings, say: Say) -> KeptPrograms:
+    """The folder of this machine's programs; JAX keeps there what else it compiles.
+
+    Raises:
+        InvalidInputError: matrix_dtype is none that this machine has.
+    """
+    from chorus_server.engine.executor import KeptPrograms, cache_folder, use_persistent_cache
+
+    folder = cache_folder(compile_cache(settings), matrix_dtype_of(settings)[0], say)
+    if can_keep(folder):  # else JAX would warn of each program
+        use_persistent_cache(str(folder))
+    return KeptPrograms(folder, say)
+
+
 def start_engine(
-    app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
+    app: App,
+    loaded: LoadedModel,
+    watch: CompileWatch,
+    kept: KeptPrograms,
+    say: Say,
+    on_death: Callable[[EngineDeadError], None],
 ) -> tuple[Serving, Compiled, MemoryPlan]:
     """Plan memory, compile, start. Raises InvalidInputError if the plan does not fit the device."""
+
+    def progress(done: int, total: int, seconds: float) -> None:
+        app.services.lifecycle.compiling(done, total)
+        app.metrics.compiles.seconds.observe(seconds, "startup")
+
+    vocabulary = loaded.vocabulary
+    assert vocabulary is not None
+    executor, host, settings, plan, compiled = compile_executor(
+        app.settings, loaded, watch, kept, say, progress
+    )
+    base, config = base_info(settings, loaded), engine_config(settings, loaded.model.config.eos_id)
+    serving = make_serving(app, executor, host, vocabulary, base, config, on_death)
+    serving.engine.start()
+    return serving, compiled, plan
+
+
+def compile_executor(
+    settings: Settings,
+    loaded: LoadedModel,
+    watch: CompileWatch,
+    kept: KeptPrograms,
+    say: Say,
+    told: Callable[[int, int, float], None] = lambda done, total, seconds: None,
+) -> tuple[Executor, HostPromptTier, Settings, MemoryPlan, Compiled]:
+    """Choose shapes, plan memory and compile.
+
+    Args:
+        told: called with the programs done, all programs, and the seconds that the last one took.
+
+    Returns:
+        What runs steps, the prompts that it reads, the settings with the shapes chosen, the plan, the cost.
+
+    Raises:
+        InvalidInputError: the plan does not fit the device.
+        NotReadyError: compiling took too long.
+    """
     import jax
 
-    from chorus_server.engine.executor import KeptPrograms, build_executor
+    from chorus_server.engine.executor import build_executor
     from chorus_server.engine.memory_plan import device_limit
     from chorus_server.shapes import Deployment, cost_table, shapes_of
 
-    settings, vocabulary = app.settings, loaded.vocabulary
-    assert vocabulary is not None
     model, limit = loaded.model, settings.memory_limit_bytes or device_limit(loaded.model.mesh)
     deployment = Deployment(
         model.config, jax.default_backend(), limit, model.dtype, model.matrix_dtype, model.mesh
@@ -348,14 +401,12 @@ def start_engine(
     arithmetic = deployment.plan(ladder, shapes.prompt_rows)
     say(cost_table(shapes, arithmetic))
     say("memory plan\n" + arithmetic.table())
-    kept = KeptPrograms(compile_cache(settings), say)
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 
     def progress(done: int, total: int, name: str, seconds: float) -> None:
         nonlocal compiled
         compiled = Compiled(total, kept.found + watch.from_cache - cached, time.monotonic() - started)
-        app.services.lifecycle.compiling(done, total)
-        app.metrics.compiles.seconds.observe(seconds, "startup")
+        told(done, total, seconds)
         say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
         check_compile_time(compiled, done)
 
@@ -370,10 +421,7 @@ def start_engine(
         kept=kept,
     )
     say(f"compiled {compiled}; {_mib(plan.total)} of device memory")
-    base, config = base_info(settings, loaded), engine_config(settings, model.config.eos_id)
-    serving = make_serving(app, executor, host, vocabulary, base, config, on_death)
-    serving.engine.start()
-    return serving, compiled, plan
+    return executor, host, settings, plan, compiled
 
 
 def make_serving(

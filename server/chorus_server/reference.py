@@ -193,7 +193,7 @@ def metrics_page() -> str:
         "Names are `tenant/task`: the 64 used last whose prompts are on the device, and 64 that wait.",
         "`max_lora` is how many prompts of such lengths the device's table holds. Affinity is a hint: a",
         "prompt that a replica lacks is there in milliseconds. The picker asks every 50 ms unless told",
-        "otherwise (`--refresh-metrics-interval=250ms`), and sends no key: a proxy has to add the scrape token.",
+        "otherwise (`--refresh-metrics-interval=250ms`), and sends no key: a proxy must add the token.",
         "",
         "## All of them",
         "",

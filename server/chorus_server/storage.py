@@ -40,7 +40,19 @@ def compile_cache(settings: Settings) -> Path:
     return settings.compile_cache_dir or settings.data_dir / "compile_cache"
 
 
+def can_keep(folder: Path) -> bool:
+    """Whether something can be written to the folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def _try_compile_cache(folder: Path) -> None:
+    if any(folder.glob("*/*.program")):  # filled by `chorus compile`: a read-only image may have it
+        return
     with _refusing("compile_cache_dir", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -84,19 +84,18 @@ def run(settings: Settings, say: Say) -> int:
         ChorusError, StoreError: the model or the store cannot be used.
     """
     from chorus_server.api.metrics import Metrics
-    from chorus_server.app import ladder_of, load
+    from chorus_server.app import keep_programs, ladder_of, load
     from chorus_server.embedded import model_source
-    from chorus_server.engine.executor import use_persistent_cache
     from chorus_server.jobs.slices import SliceThread
     from chorus_server.process import exit_now
-    from chorus_server.storage import compile_cache, open_storage
+    from chorus_server.storage import open_storage
     from chorus_server.tuning.jobs.worker.service import TuningService
     from chorus_server.tuning_wiring import service_config
 
     model_source(settings.model)
     ladder_of(settings)
     store = open_storage(settings)
-    use_persistent_cache(str(compile_cache(settings)))
+    keep_programs(settings, say)
     base = worker_base(settings, load(settings, say))
     service = TuningService(
         store, base, service_config(settings, slice_seconds(settings)), metrics=Metrics().tuning, say=say
