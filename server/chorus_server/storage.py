@@ -51,9 +51,9 @@ def can_keep(folder: Path) -> bool:
 
 
 def _try_compile_cache(folder: Path) -> None:
-    if any(folder.glob("*/*.program")):  # filled by `chorus compile`: a read-only image may have it
-        return
     with _refusing("compile_cache_dir", folder):
+        if any(folder.glob("*/*.program")):  # filled by `chorus compile`: a read-only image may have it
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
