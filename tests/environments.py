@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+SCHEMAS = Path(__file__).parent / "schemas.txt"
+"""Requirements of an environment that has others' schemas."""
+
 REQUIRED = "CHORUS_CLIENTS_REQUIRED"
 """Where this is set, as in CI, a missing environment is a failure and no skip."""
 
