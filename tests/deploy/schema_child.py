@@ -1,6 +1,6 @@
 """Checks documents, one JSON object a line on standard input, and answers each with a line: what is wrong, or
-nothing. It runs in the environment of tests/schemas.txt, which has Kubernetes' schemas; those of other kinds are
-beside it."""
+nothing. It runs in the environment of tests/schemas.txt, which has Kubernetes' schemas; those of other kinds
+are beside it."""
 
 from __future__ import annotations
 

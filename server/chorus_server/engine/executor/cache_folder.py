@@ -18,7 +18,7 @@ import jax
 
 from chorus_server.model.matrix_types import BF16_INSTRUCTIONS, FLOAT_DTYPES, processor_flags
 
-_MATRICES = {dtype: name for name, dtype in FLOAT_DTYPES.items()}
+_MATRICES: dict[str, str] = {dtype: name for name, dtype in FLOAT_DTYPES.items()}
 
 
 def cores() -> int:
@@ -49,4 +49,4 @@ def cache_name(matrix_dtype: str) -> str:
     special = [flag for flag in (*BF16_INSTRUCTIONS, "avx512f", "avx2") if flag in flags][:1]
     kind = "cpu" if device.platform == "cpu" else device.device_kind
     parts = [platform.machine(), *special, digest, f"{cores()}cores", kind, f"jaxlib{version('jaxlib')}"]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join([*parts, _MATRICES[str(matrix_dtype)]]))
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join([*parts, _MATRICES[matrix_dtype]]))
