@@ -4,7 +4,7 @@
     python scripts/sbom.py --extra cuda --extra otel       with other extras
     /opt/chorus/bin/python scripts/sbom.py                 of another environment: run it with its Python
 
-It reads the metadata of the installed distributions, and asks nobody. The same environment gives the same bytes.
+It reads the metadata of what is installed, and asks nobody. The same environment gives the same bytes.
 An extra that is not installed, or a requirement that is missing, ends it with a sentence and exit code 1.
 """
 

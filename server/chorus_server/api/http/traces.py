@@ -20,6 +20,7 @@ _TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
 _SAMPLED = 1
+_NAMED = ("request_id", "tenant", "task", "version")
 
 _RANDOM = random.Random(secrets.randbits(256))
 """Random numbers for ids, which are not secret."""
@@ -93,7 +94,7 @@ class Traces:
             "http.route": route,
             "http.response.status_code": status,
         }
-        facts |= {f"chorus.{name}": value for name, value in names.items() if value is not None}
+        facts |= {f"chorus.{name}": value for name in _NAMED if (value := names[name]) is not None}
         ids = trace.trace_id, trace.span_id, trace.parent_id
         self._put(Span(f"{method} {route}", *ids, start, now, facts, error=status >= 500, server=True))
         if trace.admitted is not None:
