@@ -331,9 +331,9 @@ def keep_programs(settings: Settings, say: Say) -> KeptPrograms:
     Raises:
         InvalidInputError: matrix_dtype is none that this machine has.
     """
-    from chorus_server.engine.executor import KeptPrograms, cache_folder, use_persistent_cache
+    from chorus_server.engine.executor import KeptPrograms, programs_folder, use_persistent_cache
 
-    folder = cache_folder(compile_cache(settings), matrix_dtype_of(settings)[0], say)
+    folder = programs_folder(compile_cache(settings), matrix_dtype_of(settings)[0], say)
     if can_keep(folder):  # else JAX would warn of each program
         use_persistent_cache(str(folder))
     return KeptPrograms(folder, say)

@@ -29,17 +29,17 @@ TOML file that --config names.
 
 @click.command("compile", cls=SettingsCommand, help=_HELP)
 @config_options(*COMPILE_SETTINGS)
-def compile_programs(config: Path | None, **flags: Any) -> None:
+def compile_command(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
         with command_log("chorus compile", settings) as log:
             with importing():
                 from chorus_server.process import end_with
 
-            end_with(lambda: run(settings, log.say))
+            end_with(lambda: fill_cache(settings, log.say))
 
 
-def run(settings: Settings, say: Say) -> int:
+def fill_cache(settings: Settings, say: Say) -> int:
     """Compile. Returns the exit code.
 
     Raises:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 _COMPILED = re.compile(r"compiled (\d+) programs in [0-9.]+ s(?:, (\d+) of them from the compile cache)?;")
 _CHILD = """
 import contextlib, sys
-from chorus_server.compile_cli import compile_programs
+from chorus_server.compile_cli import compile_command
 from chorus_server.engine.executor import build, kept
 compile_all = build.compile_all
 def together(*arguments):
@@ -30,7 +30,7 @@ build.compile_all = together
 if sys.argv[1] == "alone":
     kept.sole_maker = lambda path, seconds: contextlib.nullcontext()
 sys.argv = ["chorus compile"]
-compile_programs()
+compile_command()
 """
 
 
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, tiny_model: 
         "CHORUS_COMPILE_CACHE_DIR": "/proc/self",
         "CHORUS_BATCH_ROWS": "1",
     }
-    code = "from chorus_server.compile_cli import compile_programs; compile_programs()"
+    code = "from chorus_server.compile_cli import compile_command; compile_command()"
     done = subprocess.run(
         tethered([sys.executable, "-c", code]), cwd=ROOT, env={**os.environ, **env}, text=True,
         stderr=subprocess.PIPE,

@@ -36,7 +36,7 @@ def new_request_id() -> str:
 def _nothing() -> None: ...
 
 
-Asked = tuple[str, int | None]
+AskedVersion = tuple[str, int | None]
 """A version: `tenant/task` and number, or `base` and None."""
 
 
@@ -75,7 +75,7 @@ class RequestContext:
     settle: Callable[[], None] = _nothing
     headers: dict[str, str] = field(default_factory=dict)
     trace: RequestTrace | None = None
-    asked: set[Asked] = field(default_factory=set)
+    asked: set[AskedVersion] = field(default_factory=set)
 
     @property
     def names(self) -> dict[str, str | int | None]:

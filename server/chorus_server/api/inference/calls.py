@@ -15,7 +15,7 @@ from functools import partial
 from fastapi import Request as HttpRequest
 
 from chorus_server.api.door.early import check_early, deadline_of
-from chorus_server.api.http.context import Asked, context_of
+from chorus_server.api.http.context import AskedVersion, context_of
 from chorus_server.api.http.traces import RequestTrace
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import prepare_item, text_bytes
@@ -59,7 +59,7 @@ class Call:
     headers: dict[str, str]
     priority: Priority = "interactive"
     trace: RequestTrace | None = None
-    asked: set[Asked] = field(default_factory=set)
+    asked: set[AskedVersion] = field(default_factory=set)
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:

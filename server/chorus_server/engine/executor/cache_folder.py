@@ -26,7 +26,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cache_folder(parent: Path, matrix_dtype: str, tell: Callable[[str], None] = lambda line: None) -> Path:
+def programs_folder(parent: Path, matrix_dtype: str, tell: Callable[[str], None] = lambda line: None) -> Path:
     """The folder of this machine's programs; it may not exist yet.
 
     Args:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
 
 _SUFFIX = ".making"
 
@@ -38,7 +38,7 @@ def sole_maker(path: Path, seconds: float) -> Iterator[None]:
     while (held := _take(lock)) is None:
         if time.monotonic() >= until:
             raise BusyError(path.name)
-        pause.wait(LOOK_SECONDS)
+        pause.wait(_LOOK_SECONDS)
     try:
         yield
     finally:

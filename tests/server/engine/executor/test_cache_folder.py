@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chorus_server.engine.executor.cache_folder import cache_folder, cache_name
+from chorus_server.engine.executor.cache_folder import cache_name, programs_folder
 
 
 def test_the_name_says_what_it_is_for() -> None:
@@ -22,15 +22,15 @@ def test_another_processor_has_another_folder_and_a_line(
 ) -> None:
     """The controls are an empty folder, the same processor, and a second start."""
     told: list[str] = []
-    first = cache_folder(tmp_path, "float32", told.append)
+    first = programs_folder(tmp_path, "float32", told.append)
     first.mkdir()
     (first / "a.program").write_bytes(b"")
-    assert cache_folder(tmp_path, "float32", told.append) == first and not told
+    assert programs_folder(tmp_path, "float32", told.append) == first and not told
     monkeypatch.setattr(
-        sys.modules[cache_folder.__module__], "processor_flags", lambda: frozenset({"sse", "amx_bf16"})
+        sys.modules[programs_folder.__module__], "processor_flags", lambda: frozenset({"sse", "amx_bf16"})
     )
-    second = cache_folder(tmp_path, "float32", told.append)
+    second = programs_folder(tmp_path, "float32", told.append)
     assert second != first and "amx_bf16" in second.name
     assert [first.name in line and second.name in line for line in told] == [True]
     second.mkdir()
-    assert cache_folder(tmp_path, "float32", told.append) == second and len(told) == 1
+    assert programs_folder(tmp_path, "float32", told.append) == second and len(told) == 1
