@@ -2,9 +2,10 @@
 
     python deploy/check_monitoring.py            needs `prometheus` (Debian's package) on the path
 
-It starts a server on the toy model with a scrape token, a Prometheus with the repository's own rules and four
-scrapes a second, and a load of mixed tasks. Every query must answer without an error, with at least one
-series, and not only with NaN. Every rule must evaluate and stay silent. Three broken queries must be found.
+It starts two servers of the toy model on one data folder with a scrape token, a Prometheus with the
+repository's own rules and four scrapes a second of each, and a load of mixed tasks. Every query must answer
+without an error, with at least one series, and not only with NaN; those by replica with one for each server.
+Every rule must evaluate and stay silent. Four broken queries must be found.
 Everything listens on loopback and is stopped at the end. The exit code is 0 if all is well.
 """
 
@@ -40,11 +41,16 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "chorus.json"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
 START_SECONDS = 300.0
 SCRAPES_WANTED = 12
+REPLICAS = 2
 WORDS = {"good": "positive", "bad": "negative"}
+VARIABLES = {"$__rate_interval": "30s", "$job": "chorus", "$replica": ".*", "$tenant": ".*"}
+"""What a user has chosen, and Grafana fills in."""
+
 CONTROLS = (
     ("control: no such metric", 'sum (rate(chorus_no_such_total{job="chorus"}[30s]))'),
     ("control: no PromQL", "sum (rate(chorus_ready"),
     ("control: nothing but NaN", "vector(0) / vector(0)"),
+    ("control: only one replica", 'sum by (instance) (topk(1, chorus_ready{job="chorus"}))'),
 )
 SERVER = {
     # A few shapes are enough: the names of the metrics do not depend on how many are compiled.
@@ -86,11 +92,15 @@ def main() -> int:
         scratch = Path(name)
         (scratch / "token").write_text(secrets.token_urlsafe(24))
         (scratch / "key").write_text(secrets.token_urlsafe(24))
-        server, prometheus = free_ports(2)
-        stack.enter_context(chorus_server(toy, scratch, server))
-        stack.enter_context(prometheus_server(scratch, server, prometheus))
-        with Client(f"http://127.0.0.1:{server}", api_key=(scratch / "key").read_text()) as client:
-            put_load(client, toy, f"http://127.0.0.1:{prometheus}")
+        *servers, prometheus = free_ports(REPLICAS + 1)
+        for server in servers:
+            stack.enter_context(chorus_server(toy, scratch, server))
+        stack.enter_context(prometheus_server(scratch, servers, prometheus))
+        key = (scratch / "key").read_text()
+        clients = [
+            stack.enter_context(Client(f"http://127.0.0.1:{server}", api_key=key)) for server in servers
+        ]
+        put_load(clients, toy, f"http://127.0.0.1:{prometheus}")
         url = f"http://127.0.0.1:{prometheus}"
         problems = [*check_queries(url, queries()), *check_rules(url), *check_controls(url)]
     for problem in problems:
@@ -145,7 +155,7 @@ def answers(url: str) -> bool:
 @contextlib.contextmanager
 def chorus_server(toy: Path, scratch: Path, port: int) -> Iterator[None]:
     """`chorus serve` on the toy model, ready."""
-    log = scratch / "chorus.log"
+    log = scratch / f"chorus-{port}.log"
     command = [
         Path(sys.executable).parent / "chorus",
         "serve",
@@ -168,8 +178,8 @@ def chorus_server(toy: Path, scratch: Path, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def prometheus_server(scratch: Path, target: int, port: int) -> Iterator[None]:
-    """A real Prometheus that scrapes the server often, with the repository's rules."""
+def prometheus_server(scratch: Path, targets: Iterable[int], port: int) -> Iterator[None]:
+    """A real Prometheus that scrapes the servers often, with the repository's rules."""
     config = {
         "global": {"scrape_interval": "250ms", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
@@ -177,7 +187,7 @@ def prometheus_server(scratch: Path, target: int, port: int) -> Iterator[None]:
             {
                 "job_name": "chorus",
                 "authorization": {"credentials_file": str(scratch / "token")},
-                "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
+                "static_configs": [{"targets": [f"127.0.0.1:{target}" for target in targets]}],
             }
         ],
     }
@@ -194,13 +204,14 @@ def prometheus_server(scratch: Path, target: int, port: int) -> Iterator[None]:
         yield
 
 
-def put_load(client: Client, toy: Path, prometheus: str) -> None:
-    """Send mixed tasks, a stream, a vote, an upload and a refused upload in turn, until Prometheus has seen
-    enough.
+def put_load(clients: list[Client], toy: Path, prometheus: str) -> None:
+    """Send mixed tasks, a stream, a vote, an upload and a refused upload in turn to the first server, mixed
+    tasks to the others, until Prometheus has seen enough.
 
     Each round uploads a new prompt, so that fetches from the store, loads onto the device and collected blobs
     go on as long as the load does, because a histogram without new values is NaN.
     """
+    client, *others = clients
     tasks = [
         client.tasks.push(path.stem, path).task for path in sorted((toy / "prompts").glob("*.safetensors"))
     ]
@@ -212,7 +223,11 @@ def put_load(client: Client, toy: Path, prometheus: str) -> None:
         values = random.uniform(-0.5, 0.5, (20, width)).astype(np.float32)
         moving = client.tasks.push("moving", values, settings={"max_new_tokens": 4}, promote_to="live")
         mixed = [*tasks, moving.task]
-        client.generate(requests=[{"task": task, "input": "a warm and funny film"} for task in mixed])
+        requests = [{"task": task, "input": "a warm and funny film"} for task in mixed]
+        client.generate(requests=requests)
+        for other in others:
+            other.generate(requests=requests[:-1])
+            list(other.stream(tasks[0], input="who wrote it ?"))
         list(client.stream(tasks[0], input="who wrote it ?"))
         client.classify(tasks[0], input="a slow and joyless mess", labels=["positive", "negative"])
         client.ensemble(tasks=[tasks[0], tasks[0]], input="a warm and funny film")
@@ -246,7 +261,10 @@ def queries() -> Iterator[tuple[str, str]]:
     """Panel title and PromQL of every dashboard query, with its variables filled in."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", ()):
-            yield panel["title"], target["expr"].replace("$__rate_interval", "30s").replace("$job", "chorus")
+            expression = target["expr"]
+            for name, value in VARIABLES.items():
+                expression = expression.replace(name, value)
+            yield panel["title"], expression
 
 
 def check_queries(prometheus: str, wanted: Iterable[tuple[str, str]]) -> Iterator[Problem]:
@@ -259,6 +277,10 @@ def check_queries(prometheus: str, wanted: Iterable[tuple[str, str]]) -> Iterato
             yield Problem(title, expression, "no series")
         elif all(series["value"][1] == "NaN" for series in answer["data"]["result"]):
             yield Problem(title, expression, "only NaN")
+        elif "by (instance" in expression:
+            found = {series["metric"]["instance"] for series in answer["data"]["result"]}
+            if len(found) != REPLICAS:
+                yield Problem(title, expression, f"{len(found)} replicas")
 
 
 def check_controls(prometheus: str) -> Iterator[Problem]:

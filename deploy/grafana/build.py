@@ -12,6 +12,8 @@ from typing import Any
 TARGET = Path(__file__).parent / "dashboards" / "chorus.json"
 DATASOURCE = {"type": "prometheus", "uid": "chorus-prometheus"}
 WINDOW = "$__rate_interval"
+SELECTED = 'job="$job", instance=~"$replica"'
+"""The series of the replicas that were chosen."""
 
 Query = tuple[str, str]
 """PromQL and the legend."""
@@ -20,12 +22,12 @@ Query = tuple[str, str]
 def rate(name: str, by: str = "") -> str:
     """Events a second, summed."""
     grouped = f" by ({by})" if by else ""
-    return f'sum{grouped} (rate({name}{{job="$job"}}[{WINDOW}]))'
+    return f"sum{grouped} (rate({name}{{{SELECTED}}}[{WINDOW}]))"
 
 
 def quantiles(name: str) -> list[Query]:
     """The median, p90 and p99 of a histogram."""
-    buckets = f'sum by (le) (rate({name}_bucket{{job="$job"}}[{WINDOW}]))'
+    buckets = f"sum by (le) (rate({name}_bucket{{{SELECTED}}}[{WINDOW}]))"
     return [(f"histogram_quantile({q}, {buckets})", f"p{round(q * 100)}") for q in (0.5, 0.9, 0.99)]
 
 
@@ -35,7 +37,17 @@ def mean(name: str) -> str:
 
 
 def gauge(name: str) -> str:
-    return f'sum ({name}{{job="$job"}})'
+    return f"sum ({name}{{{SELECTED}}})"
+
+
+def by_replica(name: str) -> list[Query]:
+    """A gauge of each replica."""
+    return [(f"sum by (instance) ({name}{{{SELECTED}}})", "{{instance}}")]
+
+
+def of_tenant(name: str, by: str, more: str = "") -> str:
+    """Events a second of the tenants that were chosen, summed."""
+    return f'sum by ({by}) (rate({name}{{{SELECTED}, tenant=~"$tenant"{more}}}[{WINDOW}]))'
 
 
 def top(name: str, label: str) -> list[Query]:
@@ -160,11 +172,63 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
         ),
     ),
     (
+        "Replicas",
+        (
+            (
+                "Requests a second by replica",
+                "reqps",
+                [(rate("chorus_requests_total", "instance"), "{{instance}}")],
+            ),
+            (
+                "Request time by replica, p99",
+                "s",
+                [
+                    (
+                        f"histogram_quantile(0.99, {rate('chorus_request_seconds_bucket', 'instance, le')})",
+                        "{{instance}}",
+                    )
+                ],
+            ),
+            ("Work units that wait by replica", "short", by_replica("chorus_queued_work_units")),
+            ("Running requests by replica", "short", by_replica("chorus_running_requests")),
+            ("Use of the cache by replica", "percentunit", by_replica("chorus_cache_usage")),
+            ("Ready by replica", "short", by_replica("chorus_ready")),
+        ),
+    ),
+    (
         "Tenants and tasks",
         (
             ("Requests a second by tenant", "reqps", top("chorus_tenant_requests_total", "tenant")),
             ("Tokens a second by tenant", "short", top("chorus_tenant_tokens_total", "tenant")),
             ("Requests a second by task", "reqps", top("chorus_task_requests_total", "task")),
+            (
+                "Outcomes of the chosen tenants",
+                "reqps",
+                [(of_tenant("chorus_tenant_requests_total", "tenant, outcome"), "{{tenant}} {{outcome}}")],
+            ),
+            (
+                "Tokens of the chosen tenants by replica",
+                "short",
+                [
+                    (
+                        of_tenant("chorus_tenant_tokens_total", "tenant, instance, direction"),
+                        "{{tenant}} {{direction}} {{instance}}",
+                    )
+                ],
+            ),
+            (
+                "Failing share of the chosen tenants",
+                "percentunit",
+                [
+                    (
+                        of_tenant("chorus_tenant_requests_total", "tenant", ', outcome!~"ok|cancelled"')
+                        + " / "
+                        + of_tenant("chorus_tenant_requests_total", "tenant")
+                        + " or vector(0)",
+                        "{{tenant}}",
+                    )
+                ],
+            ),
         ),
     ),
     (
@@ -196,12 +260,20 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
             (
                 "Ready",
                 "short",
-                [(gauge("chorus_ready"), "servers ready"), ('sum (up{job="$job"})', "servers up")],
+                [(gauge("chorus_ready"), "servers ready"), (gauge("up"), "servers up")],
             ),
             (
                 "Compiles",
                 "short",
-                [('sum by (cause) (chorus_compiles_total{job="$job"})', "{{cause}}")],
+                [(f"sum by (cause) (chorus_compiles_total{{{SELECTED}}})", "{{cause}}")],
+            ),
+            (
+                "Spans and log lines lost",
+                "short",
+                [
+                    (rate("chorus_spans_lost_total"), "spans a second"),
+                    (gauge("chorus_log_lines_lost"), "lines"),
+                ],
             ),
         ),
     ),
@@ -230,22 +302,33 @@ def dashboard() -> dict[str, Any]:
         "editable": True,
         "refresh": "10s",
         "time": {"from": "now-30m", "to": "now"},
-        "templating": {"list": [_job()]},
+        "templating": {
+            "list": [
+                _variable("job", "chorus_ready", "job"),
+                _variable("replica", 'chorus_ready{job="$job"}', "instance", many=True),
+                _variable("tenant", 'chorus_tenant_requests_total{job="$job"}', "tenant", many=True),
+            ]
+        },
         "panels": panels,
     }
 
 
-def _job() -> dict[str, Any]:
-    query = "label_values(chorus_ready, job)"
+def _variable(name: str, series: str, label: str, many: bool = False) -> dict[str, Any]:
+    """What a user chooses: one value of a label, or any number of them, at first all."""
+    query = f"label_values({series}, {label})"
+    chosen = {"text": "All", "value": "$__all"} if many else {"text": "chorus", "value": "chorus"}
     return {
-        "name": "job",
-        "label": "job",
+        "name": name,
+        "label": name,
         "type": "query",
         "datasource": DATASOURCE,
         "definition": query,
-        "query": {"query": query, "refId": "job"},
+        "query": {"query": query, "refId": name},
         "refresh": 2,
-        "current": {"text": "chorus", "value": "chorus"},
+        "multi": many,
+        "includeAll": many,
+        "allValue": ".*" if many else None,
+        "current": chosen,
     }
 
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from chorus_server.api.door.entrance import Entrance
 from chorus_server.api.http.access import AccessLog
 from chorus_server.api.http.offload import Offload
+from chorus_server.api.http.traces import Traces
 from chorus_server.api.inference.prompt_source import StorePrompts
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.lifecycle import Lifecycle, spare_collections
@@ -38,12 +39,13 @@ from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.log import Say
 from chorus_server.model.matrix_types import FLOAT_DTYPES, FloatDtype, choose_matrix_dtype, processor_flags
 from chorus_server.settings import Settings
-from chorus_server.storage import compile_cache
+from chorus_server.spans import SpanExport
+from chorus_server.storage import can_keep, compile_cache
 from chorus_server.tenancy.usage import recorder_of
 from chorus_server.tenancy_wiring import change_reader, make_budgets, make_callers, open_with_keys
 
 if TYPE_CHECKING:
-    from chorus_server.engine.executor import CompileWatch
+    from chorus_server.engine.executor import CompileWatch, KeptPrograms
     from chorus_server.engine.memory_plan import MemoryPlan
     from chorus_server.model.checkpoints import LoadedModel
     from chorus_server.model.config import T5Config
@@ -68,6 +70,7 @@ class App:
         api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
         entrance: looks at requests before the application has them.
         upkeep: collects what nothing needs any more.
+        spans: on their way to a collector; None if nothing is recorded.
     """
 
     settings: Settings
@@ -76,6 +79,7 @@ class App:
     api: FastAPI
     entrance: Entrance
     upkeep: Upkeep
+    spans: SpanExport | None = None
 
 
 def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> App:
@@ -112,6 +116,10 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         usage=recorder_of(store, settings.data_dir, metrics.usage),
         budgets=make_budgets(library, metrics),
     )
+    spans = None
+    if settings.traces_url is not None:
+        spans = SpanExport(settings.traces_url, metrics.api.spans_lost.inc)
+        services.traces = Traces(spans.put, settings.traces_share)
     upkeep = Upkeep(
         library,
         metrics.api,
@@ -119,9 +127,9 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         settings.collect_grace_seconds,
         audit_days=settings.audit_days,
     )
-    access = AccessLog(metrics.api, settings.access_log)
+    access = AccessLog(metrics.api, settings.access_log, services.traces)
     entrance = Entrance(services, access)
-    return App(settings, services, metrics, build_api(services, access), entrance, upkeep)
+    return App(settings, services, metrics, build_api(services, access), entrance, upkeep, spans)
 
 
 def close_app(app: App) -> bool:
@@ -139,6 +147,8 @@ def close_app(app: App) -> bool:
     app.services.callers.last_use.write_rest()
     app.services.changes.close()
     app.services.library.close()
+    if app.spans is not None:
+        app.spans.close()
     return ended
 
 
@@ -219,15 +229,15 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     Raises:
         ChorusError: the model cannot be read, or does not fit.
     """
-    from chorus_server.engine.executor import CompileWatch, use_persistent_cache
+    from chorus_server.engine.executor import CompileWatch
 
     settings, services = app.settings, app.services
-    use_persistent_cache(str(compile_cache(settings)))
+    kept = keep_programs(settings, say)
     watch = CompileWatch().start()
     app.metrics.compiles.total.watch(watch.counts)
     loaded = load(settings, say)
     register_prompts(settings, services.library.store, loaded.fingerprint, say)
-    services.serving, compiled, plan = start_engine(app, loaded, watch, say, on_death)
+    services.serving, compiled, plan = start_engine(app, loaded, watch, kept, say, on_death)
     watch.mark_ready()
     start_tuning(app, loaded, watch, plan, say)
     spare_collections()
@@ -315,18 +325,71 @@ def mesh_of(settings: Settings) -> DeviceMesh | None:
     return mesh
 
 
+def keep_programs(settings: Settings, say: Say) -> KeptPrograms:
+    """The folder of this machine's programs; JAX keeps there what else it compiles.
+
+    Raises:
+        InvalidInputError: matrix_dtype is none that this machine has.
+    """
+    from chorus_server.engine.executor import KeptPrograms, programs_folder, use_persistent_cache
+
+    folder = programs_folder(compile_cache(settings), matrix_dtype_of(settings)[0], say)
+    if can_keep(folder):  # else JAX would warn of each program
+        use_persistent_cache(str(folder))
+    return KeptPrograms(folder, say)
+
+
 def start_engine(
-    app: App, loaded: LoadedModel, watch: CompileWatch, say: Say, on_death: Callable[[EngineDeadError], None]
+    app: App,
+    loaded: LoadedModel,
+    watch: CompileWatch,
+    kept: KeptPrograms,
+    say: Say,
+    on_death: Callable[[EngineDeadError], None],
 ) -> tuple[Serving, Compiled, MemoryPlan]:
     """Plan memory, compile, start. Raises InvalidInputError if the plan does not fit the device."""
+
+    def progress(done: int, total: int, seconds: float) -> None:
+        app.services.lifecycle.compiling(done, total)
+        app.metrics.compiles.seconds.observe(seconds, "startup")
+
+    vocabulary = loaded.vocabulary
+    assert vocabulary is not None
+    executor, host, settings, plan, compiled = compile_executor(
+        app.settings, loaded, watch, kept, say, progress
+    )
+    base, config = base_info(settings, loaded), engine_config(settings, loaded.model.config.eos_id)
+    serving = make_serving(app, executor, host, vocabulary, base, config, on_death)
+    serving.engine.start()
+    return serving, compiled, plan
+
+
+def compile_executor(
+    settings: Settings,
+    loaded: LoadedModel,
+    watch: CompileWatch,
+    kept: KeptPrograms,
+    say: Say,
+    told: Callable[[int, int, float], None] = lambda done, total, seconds: None,
+) -> tuple[Executor, HostPromptTier, Settings, MemoryPlan, Compiled]:
+    """Choose shapes, plan memory and compile.
+
+    Args:
+        told: called with the programs done, all programs, and the seconds that the last one took.
+
+    Returns:
+        What runs steps, the prompts that it reads, the settings with the shapes chosen, the plan, the cost.
+
+    Raises:
+        InvalidInputError: the plan does not fit the device.
+        NotReadyError: compiling took too long.
+    """
     import jax
 
-    from chorus_server.engine.executor import KeptPrograms, build_executor
+    from chorus_server.engine.executor import build_executor
     from chorus_server.engine.memory_plan import device_limit
     from chorus_server.shapes import Deployment, cost_table, shapes_of
 
-    settings, vocabulary = app.settings, loaded.vocabulary
-    assert vocabulary is not None
     model, limit = loaded.model, settings.memory_limit_bytes or device_limit(loaded.model.mesh)
     deployment = Deployment(
         model.config, jax.default_backend(), limit, model.dtype, model.matrix_dtype, model.mesh
@@ -338,14 +401,12 @@ def start_engine(
     arithmetic = deployment.plan(ladder, shapes.prompt_rows)
     say(cost_table(shapes, arithmetic))
     say("memory plan\n" + arithmetic.table())
-    kept = KeptPrograms(compile_cache(settings), say)
     started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
 
     def progress(done: int, total: int, name: str, seconds: float) -> None:
         nonlocal compiled
         compiled = Compiled(total, kept.found + watch.from_cache - cached, time.monotonic() - started)
-        app.services.lifecycle.compiling(done, total)
-        app.metrics.compiles.seconds.observe(seconds, "startup")
+        told(done, total, seconds)
         say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
         check_compile_time(compiled, done)
 
@@ -360,10 +421,7 @@ def start_engine(
         kept=kept,
     )
     say(f"compiled {compiled}; {_mib(plan.total)} of device memory")
-    base, config = base_info(settings, loaded), engine_config(settings, model.config.eos_id)
-    serving = make_serving(app, executor, host, vocabulary, base, config, on_death)
-    serving.engine.start()
-    return serving, compiled, plan
+    return executor, host, settings, plan, compiled
 
 
 def make_serving(
@@ -377,11 +435,13 @@ def make_serving(
 ) -> Serving:
     """An engine, to be started, of the executor and the app's store, whose usage is recorded from now on.
     `host` is what the executor reads."""
-    usage, budgets = app.services.usage, app.services.budgets
+    usage, budgets, traces = app.services.usage, app.services.budgets, app.services.traces
 
     def settle(settled: Settled) -> None:
         usage.record(settled)
         budgets.settle(settled)
+        if traces is not None:
+            traces.settled(settled)
 
     engine = Engine(
         executor,

@@ -13,7 +13,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from chorus_server.errors import ChorusError, startup_message
-from chorus_server.log import process_log
+from chorus_server.log import Log, process_log
 from chorus_server.settings import (
     GROUPS,
     Settings,
@@ -111,12 +111,26 @@ def _metavar(field: FieldInfo) -> str:
 def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config)
-        with process_log("chorus", settings.log_level) as log:
+        with command_log("chorus", settings) as log:
             with importing():
                 from chorus_server.app import build_app
                 from chorus_server.process import Process, end_with
 
             end_with(lambda: Process(build_app(settings, lambda: log.lost), log.say).run())
+
+
+@contextmanager
+def command_log(name: str, settings: Settings) -> Iterator[Log]:
+    """The log of a command that runs until told to end. In JSON, the error that ends it is a line too."""
+    as_json = settings.log_format == "json"
+    with process_log(name, settings.log_level, as_json) as log:
+        try:
+            yield log
+        except (ChorusError, StoreError, OSError) as error:
+            if not as_json:
+                raise
+            log.write(startup_message(error), "error")
+            raise SystemExit(1) from None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Code that logs never waits for whoever reads the log, and never fails because of it. If the reader is gone or
 stalls, or the disk is full, lines are lost; they are counted, and the log says how many once it can be
-written again. What other code prints goes the same way.
+written again. What other code prints goes the same way. Lines are text for people or JSON for programs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from chorus_server.log_lines import MAX_CHARACTERS, JsonFormatter, json_line
+
 Say = Callable[[str], None]
 """Called with one line at a time to report a command's progress."""
 
@@ -31,10 +33,11 @@ _PAUSE_SECONDS = 0.01
 """Time between two writes. Under load each write takes many lines, which costs less than waking the thread
 for each line."""
 
-_MAX_CHARACTERS = 16_384
 _TALLY_SECONDS = 1.0
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_LOST = "chorus: {} lines of the log were lost here"
 _STDOUT, _STDERR = 1, 2
+_PRINTED = {_STDOUT: "stdout", _STDERR: "stderr"}
 
 
 class Log:
@@ -42,11 +45,13 @@ class Log:
 
     Args:
         name: the first word of each line written with `say`.
+        as_json: whether each line is a JSON object.
     """
 
-    def __init__(self, descriptor: int, name: str = "chorus") -> None:
+    def __init__(self, descriptor: int, name: str = "chorus", as_json: bool = False) -> None:
         self._descriptor = descriptor
         self._name = name
+        self._as_json = as_json
         self._started = time.monotonic()
         # `put` may be interrupted by another `put`, so a signal handler may write.
         self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
@@ -60,16 +65,25 @@ class Log:
         """How many lines were never written."""
         return self._dropped + self._unwritten
 
-    def write(self, line: str) -> None:
-        """Write a line soon. May be called from any thread and from a signal handler."""
+    def write(self, line: str, level: str = "info", logger: str = "") -> None:
+        """Write a line soon. May be called from any thread and from a signal handler.
+
+        Args:
+            level, logger: what a JSON object says of it.
+        """
+        self.put(self._written(line, level, logger or self._name))
+
+    def say(self, line: str) -> None:
+        """Write a line that, as text, begins with the seconds since the log was opened."""
+        begin = "" if self._as_json else f"{self._name} [{time.monotonic() - self._started:7.1f} s] "
+        self.write(begin + line)
+
+    def put(self, written: str) -> None:
+        """`write` for a line in its last form."""
         if self._queue.qsize() >= _MAX_LINES:
             self._dropped += 1
         else:
-            self._queue.put(line[:_MAX_CHARACTERS])
-
-    def say(self, line: str) -> None:
-        """Write a line that begins with the seconds since the log was opened."""
-        self.write(f"{self._name} [{time.monotonic() - self._started:7.1f} s] {line}")
+            self._queue.put(written)
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait until everything written before is out. False if that takes longer than `seconds`."""
@@ -77,11 +91,14 @@ class Log:
         self._queue.put(reached)
         return reached.wait(seconds)
 
+    def _written(self, line: str, level: str, logger: str) -> str:
+        return json_line(level, logger, line) if self._as_json else line[:MAX_CHARACTERS]
+
     def _run(self) -> None:
         while True:
             lines, reached = self._next()
             lost = self.lost - self._told
-            if lines and lost and not self._out([f"chorus: {lost} lines of the log were lost here"]):
+            if lines and lost and not self._out([self._written(_LOST.format(lost), "warning", self._name)]):
                 self._told += lost
             self._unwritten += self._out(lines)
             if reached is not None:
@@ -114,6 +131,11 @@ class Log:
         return 0
 
 
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record)[:MAX_CHARACTERS]
+
+
 class _Handler(logging.Handler):
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -121,7 +143,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._log.write(self.format(record))
+            self._log.put(self.format(record))
         except Exception:
             self.handleError(record)
 
@@ -151,10 +173,10 @@ class _Printed(io.TextIOBase):
     def write(self, text: str) -> int:
         with self._lock:
             *lines, self._rest = (self._rest + text).split("\n")
-            if len(self._rest) > _MAX_CHARACTERS:
+            if len(self._rest) > MAX_CHARACTERS:
                 lines, self._rest = [*lines, self._rest], ""
         for line in lines:
-            self._log.write(line)
+            self._log.write(line, logger=_PRINTED[self._descriptor])
         return len(text)
 
     def flush(self) -> None:
@@ -162,25 +184,29 @@ class _Printed(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def process_log(name: str, level: str) -> Iterator[Log]:
-    """The log of this process until the block ends. It takes what is said, logged and printed.
+def process_log(name: str, level: str, as_json: bool = False) -> Iterator[Log]:
+    """The log of this process until the block ends. It takes what is said, logged, printed and warned of.
 
     Args:
         name: the first word of each line written with `say`.
         level: our own log lines below this level are not written.
+        as_json: whether each line is a JSON object. What native code writes stays as it is.
     """
     _open_standard_descriptors()
     with _never_blocking(_STDERR), contextlib.ExitStack() as stack:
-        log = Log(_STDERR, name)
+        log = Log(_STDERR, name, as_json)
         stack.callback(log.flush)
         handler = _Handler(log)
-        handler.setFormatter(logging.Formatter(_FORMAT))
+        handler.setFormatter(JsonFormatter() if as_json else _TextFormatter(_FORMAT))
         root = logging.getLogger()
         root.addHandler(handler)
         stack.callback(root.removeHandler, handler)
         stack.enter_context(contextlib.redirect_stdout(_Printed(log, _STDOUT)))
         stack.enter_context(contextlib.redirect_stderr(_Printed(log, _STDERR)))
         set_log_levels(level)
+        if as_json:  # a warning is printed in two lines
+            logging.captureWarnings(True)
+            stack.callback(logging.captureWarnings, False)
         yield log
 
 
@@ -257,7 +283,8 @@ class Tally:
             return not self._counts
         counts = ", ".join(f"{count} x {what}" for what, count in self._counts.most_common())
         last = f" (last id={self._last})" if self._last else ""
-        self._logger.log(self._level, "%s: %s%s", self._begin, counts, last)
+        extra = {"request_id": self._last or None}
+        self._logger.log(self._level, "%s: %s%s", self._begin, counts, last, extra=extra)
         self._counts.clear()
         self._last, self._written = "", now
         return True

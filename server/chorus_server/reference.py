@@ -153,6 +153,16 @@ FIRST_QUERIES = {
 """What an operator watches first."""
 
 
+ENDPOINT_PICKER = {
+    "queued requests": ("queuedRequestsSpec", "chorus_queued_requests"),
+    "running requests": ("runningRequestsSpec", "chorus_running_requests"),
+    "use of the cache, 0 to 1": ("kvUsageSpec", "chorus_cache_usage"),
+    "adapters, here tasks": ("loraSpec", "chorus_lora_requests_info"),
+}
+"""What the model server protocol of the Gateway API Inference Extension asks for, the key of the endpoint
+picker's `engineConfigs` that names it, and the series."""
+
+
 def metrics_page() -> str:
     """docs/metrics.md."""
     from chorus_server.api.metrics import Metrics
@@ -176,6 +186,23 @@ def metrics_page() -> str:
         "",
         "A histogram `NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. The first 50 tenants",
         "and the first `CHORUS_METRICS_TASK_SERIES` tasks have series of their own; others count as `other`.",
+        "",
+        "## For gateways that choose a replica",
+        "",
+        "The endpoint picker of the Gateway API Inference Extension, and llm-d with it, read these. Its",
+        "configuration names the series (`engineConfigs` of `core-metrics-extractor`):",
+        "[deploy/kubernetes/endpoint-picker.yaml](../deploy/kubernetes/endpoint-picker.yaml).",
+        "",
+        "| what it asks for | key | series |",
+        "| --- | --- | --- |",
+        *(f"| {what} | `{key}` | `{series}` |" for what, (key, series) in ENDPOINT_PICKER.items()),
+        "",
+        "Names are `tenant/task`: the 64 used last whose prompts are on the device, and 64 that wait.",
+        "`max_lora` is how many prompts of such lengths the device's table holds. Affinity is a hint: a",
+        "prompt that a replica lacks is there in milliseconds. The picker asks every 50 ms unless told",
+        "otherwise (`--refresh-metrics-interval=250ms`), and sends no key: a proxy must add the token.",
+        "",
+        "## All of them",
         "",
         "`python -m chorus_server.reference` generates everything below from the code.",
         "",

@@ -40,8 +40,20 @@ def compile_cache(settings: Settings) -> Path:
     return settings.compile_cache_dir or settings.data_dir / "compile_cache"
 
 
+def can_keep(folder: Path) -> bool:
+    """Whether something can be written to the folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def _try_compile_cache(folder: Path) -> None:
     with _refusing("compile_cache_dir", folder):
+        if any(folder.glob("*/*.program")):  # filled by `chorus compile`: a read-only image may have it
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

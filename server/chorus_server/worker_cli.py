@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chorus_server.cli import SettingsCommand, config_options, importing, readable_errors
+from chorus_server.cli import SettingsCommand, command_log, config_options, importing, readable_errors
 from chorus_server.errors import InvalidInputError
-from chorus_server.log import Say, process_log
+from chorus_server.log import Say
 from chorus_server.settings import Settings, load_settings
 from chorus_server.signals import ending_signals
 
@@ -43,6 +43,7 @@ WORKER_SETTINGS = (
     "tuning_data_urls",
     "drain_seconds",
     "log_level",
+    "log_format",
 )
 """Settings that a worker reads."""
 
@@ -66,7 +67,7 @@ TOML file that --config names.
 def worker(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        with process_log("chorus worker", settings.log_level) as log:
+        with command_log("chorus worker", settings) as log:
             with importing():
                 from chorus_server.process import end_with
 
@@ -83,19 +84,18 @@ def run(settings: Settings, say: Say) -> int:
         ChorusError, StoreError: the model or the store cannot be used.
     """
     from chorus_server.api.metrics import Metrics
-    from chorus_server.app import ladder_of, load
+    from chorus_server.app import keep_programs, ladder_of, load
     from chorus_server.embedded import model_source
-    from chorus_server.engine.executor import use_persistent_cache
     from chorus_server.jobs.slices import SliceThread
     from chorus_server.process import exit_now
-    from chorus_server.storage import compile_cache, open_storage
+    from chorus_server.storage import open_storage
     from chorus_server.tuning.jobs.worker.service import TuningService
     from chorus_server.tuning_wiring import service_config
 
     model_source(settings.model)
     ladder_of(settings)
     store = open_storage(settings)
-    use_persistent_cache(str(compile_cache(settings)))
+    keep_programs(settings, say)
     base = worker_base(settings, load(settings, say))
     service = TuningService(
         store, base, service_config(settings, slice_seconds(settings)), metrics=Metrics().tuning, say=say

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from prometheus_client import generate_latest
@@ -18,7 +19,20 @@ FILLED = FIXTURES / "metrics" / "filled.txt"
 def filled() -> Metrics:
     metrics = Metrics(tenant_series=2, task_series=3)
     api, engine, tuning = metrics.api, metrics.engine, metrics.tuning
-    engine.watch(lambda: EngineStats(queued=3, slots_in_use=5, slots_total=16, rows_resident=40), 52)
+    stats = EngineStats(
+        queued=3,
+        prefilling=1,
+        decoding=2,
+        slots_in_use=4,
+        slots_total=16,
+        rows_capacity=256,
+        rows_resident=40,
+        prompts_resident=2,
+        queued_units=700,
+        resident_tasks=("t/task-1", "t/task-0"),
+        waiting_tasks=("t/task-2",),
+    )
+    engine.watch(lambda: stats, 52)
     metrics.compiles.total.watch(lambda: {("decode", "startup"): 4})
     api.ready.watch(lambda: True)
     for index in range(6):
@@ -60,9 +74,10 @@ def filled() -> Metrics:
 
 
 def lines(metrics: Metrics) -> list[str]:
-    """Of the exposition, sorted, but for the buckets and when a series was made."""
+    """Of the exposition, sorted, but for the buckets, when a series was made, and what the time is."""
     shown = generate_latest(metrics.registry).decode().splitlines()
-    return sorted(line for line in shown if not re.search("_bucket|_created", line))
+    kept = (line for line in shown if not re.search("_bucket|_created", line))
+    return sorted(re.sub(r"(_info\{.*\}) .*", r"\1", line) for line in kept)
 
 
 def test_every_event_is_counted_as_ever() -> None:
@@ -107,7 +122,7 @@ def test_what_happened_is_counted(samples: dict[tuple[str, tuple[tuple[str, str]
     assert value(samples, "chorus_compiles_total", program="decode", cause="startup") == 4
     assert value(samples, "chorus_first_token_seconds_bucket", le="0.001") == 6
     assert value(samples, "chorus_prompt_rows_bytes") == 40 * 52
-    assert (value(samples, "chorus_ready"), value(samples, "chorus_slots_in_use")) == (1, 5)
+    assert (value(samples, "chorus_ready"), value(samples, "chorus_slots_in_use")) == (1, 4)
 
 
 def test_series_that_clients_choose_are_capped(
@@ -184,3 +199,23 @@ def test_a_gauge_is_read_when_somebody_looks() -> None:
     gauge.watch(lambda: len(held))
     held.append(3)
     assert registry.get_sample_value("chorus_held") == 3
+
+
+def test_the_endpoint_picker_finds_what_it_reads() -> None:
+    """Types and labels are those of the model server protocol of the Gateway API Inference Extension."""
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(generate_latest(filled().registry).decode())
+    }
+    values = {"chorus_queued_requests": 3, "chorus_running_requests": 3, "chorus_cache_usage": 0.25}
+    for name, expected in values.items():
+        assert families[name].type == "gauge"
+        (sample,) = families[name].samples
+        assert (sample.labels, sample.value) == ({}, expected)
+    (listed,) = families["chorus_lora_requests_info"].samples
+    assert listed.labels == {
+        "max_lora": str(256 * 2 // 40),
+        "running_lora_adapters": "t/task-1,t/task-0",
+        "waiting_lora_adapters": "t/task-2",
+    }
+    assert abs(listed.value - time.time()) < 3600

@@ -36,6 +36,7 @@ DISTRIBUTION = "chorus-prompts"
 SHORT_HELP = {
     "serve": "Load a base model and answer over HTTP (extra: server).",
     "models": "Describe and convert base models (extra: server).",
+    "compile": "Compile what a server needs, keep it, and end (extra: server).",
     "pretrain": "Make a base model from text (extra: server).",
     "adapt": "Train a base model further: LM adaptation (extra: server).",
     "store": "Check, collect and adopt a data folder (extra: server).",

@@ -58,6 +58,11 @@ class ApiMetrics:
             "Bytes of request bodies in memory, without the first 64 KiB of each.",
         )
         self.job_followers = Gauge(registry, "chorus_job_followers", "Connections that follow a tuning job.")
+        self.spans_lost = Counter(
+            registry,
+            "chorus_spans_lost_total",
+            "Spans that no collector will see: it was away, or slower than they came.",
+        )
         self.log_lines_lost = Gauge(
             registry,
             "chorus_log_lines_lost",

@@ -16,6 +16,7 @@ from fastapi import Request
 from chorus_server.api.http.bodies import BodyBudget, BodyShare
 from chorus_server.api.http.context import context_of
 from chorus_server.api.http.offload import Offload
+from chorus_server.api.http.traces import Traces
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.lifecycle import Lifecycle
 from chorus_server.api.metrics import Metrics
@@ -92,6 +93,7 @@ class Services:
         budgets: what each may still use.
         tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
         engine_jobs: run jobs whose work is requests to the engine; none until the engine runs.
+        traces: takes the spans of requests; None if nothing is recorded.
         loop: the event loop that serves; None before it does.
         bodies: memory for request bodies: four times the largest body that the settings allow.
     """
@@ -109,6 +111,7 @@ class Services:
     serving: Serving | None = None
     tuning: TuningService | None = None
     engine_jobs: tuple[JobRunner, ...] = ()
+    traces: Traces | None = None
     loop: asyncio.AbstractEventLoop | None = None
     bodies: BodyBudget = field(init=False)
 

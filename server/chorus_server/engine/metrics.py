@@ -3,7 +3,11 @@ additions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from chorus_server.engine.requests import Origin, RequestKind, Timings
 from chorus_server.engine.stats import EngineStats
@@ -14,6 +18,7 @@ from chorus_server.metrics import (
     Histogram,
     LabelCap,
     MetricsRegistry,
+    Series,
     WatchedCounter,
 )
 
@@ -135,6 +140,12 @@ class EngineMetrics:
             made,
             EngineStats,
             ("chorus_queued_requests", "Requests that wait for the device.", lambda now: now.queued),
+            (
+                "chorus_queued_work_units",
+                "Work units that the requests which wait, for the device or a prompt, may cost.",
+                lambda now: now.queued_units,
+            ),
+            ("chorus_running_requests", "Requests on the device.", lambda now: now.running),
             ("chorus_loading_requests", "Requests that wait for their prompt.", lambda now: now.loading),
             ("chorus_prefilling_requests", "Requests in a prefill step.", lambda now: now.prefilling),
             ("chorus_decoding_requests", "Requests that decode.", lambda now: now.decoding),
@@ -145,6 +156,11 @@ class EngineMetrics:
             ),
             ("chorus_slots_in_use", "Decode slots in use.", lambda now: now.slots_in_use),
             ("chorus_slots", "Decode slots in all.", lambda now: now.slots_total),
+            (
+                "chorus_cache_usage",
+                "Share of the decode slots in use, 0 to 1: a slot holds a sequence's keys and values.",
+                lambda now: now.slots_in_use / max(1, now.slots_total),
+            ),
             (
                 "chorus_encoder_memories",
                 "Encoded inputs held for decoding.",
@@ -178,11 +194,13 @@ class EngineMetrics:
             ("chorus_host_prompts", "Prompts kept in host memory.", lambda now: now.host_prompts),
             ("chorus_steps", "Steps dispatched since the start.", lambda now: now.steps),
         )
+        self._tasks_listed = TasksListed(made)
 
     def watch(self, read: Callable[[], EngineStats], row_bytes: int) -> None:
         """Let the gauges read this engine; `row_bytes` is the device size of one prompt row."""
         self._row_bytes = row_bytes
         self._gauges.watch(read)
+        self._tasks_listed.read = read
 
     def request_done(
         self,
@@ -255,6 +273,34 @@ class EngineMetrics:
         self.prompt_fetches.inc(1, "true" if ok else "false")
         self.prompt_fetch_seconds.observe(seconds)
         self.prompt_fetched_bytes.inc(size_bytes)
+
+
+class TasksListed(Collector):
+    """Which tasks' prompts are on the device and which wait, in the form in which the endpoint picker of the
+    Gateway API Inference Extension reads adapters: names in labels, and the time as the value."""
+
+    def __init__(self, registry: MetricsRegistry) -> None:
+        self.read: Callable[[], EngineStats] = EngineStats
+        self._series = Series(
+            "chorus_lora_requests_info",
+            "gauge",
+            "Tasks whose prompts are on the device or that wait, at most 64 each; the value is the time.",
+            ("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
+        )
+        registry.register(self)
+        registry.table.append(self._series)
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [self._family()]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        now, family = self.read(), self._family()
+        labels = (str(now.prompts_fit), ",".join(now.resident_tasks), ",".join(now.waiting_tasks))
+        family.add_metric(labels, time.time())
+        yield family
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self._series.name, self._series.description, labels=self._series.labels)
 
 
 class CompileMetrics:

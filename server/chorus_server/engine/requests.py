@@ -46,6 +46,8 @@ class Origin:
         key: id of the caller's key; empty without one.
         digest: of the version that `task` means, for usage.
         call, item: id of the HTTP request and the item's place in it, for usage.
+        version: number of the version that `task` means, for traces.
+        traceparent: of the span that this is a part of (W3C Trace Context); empty if it is not recorded.
     """
 
     request_id: str
@@ -58,6 +60,8 @@ class Origin:
     digest: str = ""
     call: str = ""
     item: int = 0
+    version: int | None = None
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

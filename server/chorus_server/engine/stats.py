@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LISTED_TASKS = 64
+"""Most tasks that are told by name at an instant."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
@@ -23,6 +26,10 @@ class EngineStats:
         loads_in_flight: fetches from the store that are under way.
         in_flight_steps: steps that were dispatched and not read.
         steps: steps dispatched since the start.
+        prompts_resident: prompts in the device's table.
+        queued_units: work units that the requests which wait, also for prompts, may cost.
+        resident_tasks: the tasks used last whose prompts are in the device's table, latest first.
+        waiting_tasks: tasks of requests that wait. Both lists have `LISTED_TASKS` at most.
         draining, dead: whether new requests are refused, and why.
     """
 
@@ -44,8 +51,24 @@ class EngineStats:
     loads_in_flight: int = 0
     in_flight_steps: int = 0
     steps: int = 0
+    prompts_resident: int = 0
+    queued_units: int = 0
+    resident_tasks: tuple[str, ...] = ()
+    waiting_tasks: tuple[str, ...] = ()
     draining: bool = False
     dead: bool = False
+
+    @property
+    def running(self) -> int:
+        """Requests on the device."""
+        return self.prefilling + self.decoding
+
+    @property
+    def prompts_fit(self) -> int:
+        """How many prompts the device's table holds if all are as long as those in it."""
+        if not self.rows_resident:
+            return self.rows_capacity
+        return self.rows_capacity * self.prompts_resident // self.rows_resident
 
     @property
     def idle(self) -> bool:

@@ -16,8 +16,10 @@ from chorus_server.engine.requests import (
     Origin,
     PromptHandle,
     Request,
+    RequestKind,
     RequestOutcome,
     ScoreRequest,
+    Timings,
 )
 from chorus_server.errors import CancelledError
 
@@ -37,6 +39,7 @@ class Settled:
     Attributes:
         tokens_in: prompt rows and input tokens; 0 if the model never read it.
         tokens_out: of the answer's sequences, or made until it failed.
+        kind, timings: of the request, for traces.
     """
 
     origin: Origin
@@ -44,6 +47,8 @@ class Settled:
     tokens_in: int
     tokens_out: int
     work_units: int
+    kind: RequestKind = "generate"
+    timings: Timings | None = None
 
 
 def work_units(request: Request, produced: Sequence[Produced] | None = None) -> int:
@@ -62,22 +67,29 @@ def most_tokens(request: Request) -> int:
     return _input_tokens(request) + made
 
 
-def settled(request: Request, outcome: RequestOutcome, produced: Sequence[Produced] | None) -> Settled:
+def settled(
+    request: Request,
+    outcome: RequestOutcome,
+    produced: Sequence[Produced] | None,
+    timings: Timings | None = None,
+) -> Settled:
     """What a request with this outcome used.
 
     Args:
         produced: until it failed; None if the model never read it: it cost nothing. An answer has its own.
     """
+    kind: RequestKind = "score" if isinstance(request, ScoreRequest) else "generate"
     if not isinstance(outcome, FailedEvent):
         word: Literal["answered", "failed", "cancelled"] = "answered"
         produced = outcome.sequences if isinstance(outcome, FinishedEvent) else ()
     else:
         word = "cancelled" if isinstance(outcome.error, CancelledError) else "failed"
         if produced is None:
-            return Settled(request.origin, word, 0, 0, 0)
+            return Settled(request.origin, word, 0, 0, 0, kind, timings)
     tokens_in = _input_tokens(request)
     tokens_out = sum([len(each.tokens) for each in produced])
-    return Settled(request.origin, word, tokens_in, tokens_out, tokens_in + _after_input(request, produced))
+    units = tokens_in + _after_input(request, produced)
+    return Settled(request.origin, word, tokens_in, tokens_out, units, kind, timings)
 
 
 def _input_tokens(request: Request) -> int:

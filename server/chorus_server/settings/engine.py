@@ -108,6 +108,6 @@ class EngineSettings(SettingsGroup):
     )
     compile_cache_dir: Path | None = Field(
         None,
-        description="Folder that keeps compiled programs for later starts; by default `compile_cache` in "
-        "the data folder.",
+        description="Folder that keeps compiled programs for later starts, also of other replicas; by "
+        "default `compile_cache` in the data folder.",
     )

@@ -90,8 +90,8 @@ def settled_by(
 
 
 def bare(found: Sequence[Settled]) -> list[Settled]:
-    """Without the ids, which are new each time."""
-    return [replace(settled, origin=replace(settled.origin, request_id="")) for settled in found]
+    """Without the ids and times, which are new each time."""
+    return [replace(each, origin=replace(each.origin, request_id=""), timings=None) for each in found]
 
 
 def test_ladder_neighbours_and_settings_never_change_it() -> None:

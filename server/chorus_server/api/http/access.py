@@ -6,10 +6,11 @@ from __future__ import annotations
 import logging
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chorus_server.api.http.context import RequestContext, open_context
+from chorus_server.api.http.traces import Traces
 from chorus_server.api.metrics import ApiMetrics
 from chorus_server.log import Tally
 
@@ -27,12 +28,21 @@ class AccessLog:
     Args:
         metrics: every answered request is counted here.
         lines: whether to write log lines.
+        traces: takes the spans of requests; None if nothing is recorded.
     """
 
-    def __init__(self, metrics: ApiMetrics, lines: bool = True) -> None:
+    def __init__(self, metrics: ApiMetrics, lines: bool = True, traces: Traces | None = None) -> None:
         self._metrics = metrics
         self._lines = lines
+        self._traces = traces
         self._refused = Tally(LOG, logging.INFO, "refused unread")
+
+    def begin(self, scope: Scope) -> RequestContext:
+        """The context of a request that has just come."""
+        context = open_context(scope)
+        if self._traces is not None:
+            context.trace = self._traces.begin(Headers(scope=scope).getlist("traceparent"))
+        return context
 
     def refused(self, method: str, template: str, status: int, context: RequestContext) -> None:
         """Note a request that was refused before it was read. In an overload there are thousands, so they
@@ -51,17 +61,22 @@ class AccessLog:
         """Log a request that was answered, or whose caller left."""
         seconds = time.monotonic() - context.started
         self._metrics.request_seconds.observe(seconds, template, str(status))
+        method = method if method in _METHODS else "?"
+        quiet = template in PROBES and status not in (401, 403)
+        if self._traces is not None and context.trace is not None and not quiet:
+            self._traces.end(context.trace, method, template, status, context.started, context.names)
         if self._lines:
-            quiet = template in PROBES and status not in (401, 403)
+            measured = {"method": method, "route": template, "status": status, "seconds": round(seconds, 6)}
             LOG.log(
                 logging.DEBUG if quiet else logging.INFO,
                 "%s %s %d %.1fms tenant=%s id=%s",
-                method if method in _METHODS else "?",
+                method,
                 template,
                 status,
                 seconds * 1000,
                 context.principal.tenant if context.principal else "-",
                 context.request_id,
+                extra={**context.names, **measured},
             )
 
 
@@ -81,7 +96,7 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = open_context(scope)
+        context = self._log.begin(scope)
         status = 499
 
         async def send_with_id(message: Message) -> None:

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from chorus_server.api.http.bodies import BodyShare
+from chorus_server.api.http.traces import RequestTrace
 from chorus_server.tenancy.principal import Principal
 from prompts_store.records import Creation
 
@@ -34,6 +35,10 @@ def new_request_id() -> str:
 
 
 def _nothing() -> None: ...
+
+
+AskedVersion = tuple[str, int | None]
+"""A version: `tenant/task` and number, or `base` and None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class RequestContext:
         creation: what it asks to be made, if the same may be asked for again.
         settle: the one of its `Arrival`.
         headers: that its answer has besides its own.
+        trace: its spans; None if it is not recorded.
+        asked: the versions that its items are for, as `tenant/task` and number; the base model is `base`.
     """
 
     request_id: str = field(default_factory=new_request_id)
@@ -70,6 +77,21 @@ class RequestContext:
     creation: Creation | None = None
     settle: Callable[[], None] = _nothing
     headers: dict[str, str] = field(default_factory=dict)
+    trace: RequestTrace | None = None
+    asked: set[AskedVersion] = field(default_factory=set)
+
+    @property
+    def names(self) -> dict[str, str | int | None]:
+        """What a line about this request says of it: `request_id`, `tenant`, `task`, `version` and
+        `trace_id`. With several versions the task is `several`."""
+        task, version = next(iter(self.asked)) if len(self.asked) == 1 else ("several", None)
+        return {
+            "request_id": self.request_id,
+            "tenant": self.principal.tenant if self.principal else None,
+            "task": task if self.asked else None,
+            "version": version,
+            "trace_id": self.trace.trace_id if self.trace else None,
+        }
 
 
 def open_context(scope: Scope) -> RequestContext:

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ExceptionHandler
 
-from chorus_server.api.http.context import request_id_of
+from chorus_server.api.http.context import context_of, request_id_of
 from chorus_server.errors import (
     CancelledError,
     ChorusError,
@@ -199,6 +199,7 @@ async def _known(request: Request, error: Exception) -> Response:
             request_id_of(request),
             error.code,
             clean(error.message),
+            extra=context_of(request).names,
         )
     return _answer(request, error)
 
@@ -252,7 +253,8 @@ def _methods_at(request: Request) -> list[str]:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     """Answer an exception that passed every middleware."""
-    LOG.error("request %s failed unexpectedly", request_id_of(request), exc_info=error)
+    extra = context_of(request).names
+    LOG.error("request %s failed unexpectedly", request_id_of(request), exc_info=error, extra=extra)
     failed = InternalError("The server failed: look up the request id in its log to find the cause.")
     response = _answer(request, failed)
     response.headers["X-Request-Id"] = request_id_of(request)

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from fastapi import Request as HttpRequest
 
 from chorus_server.api.door.early import check_early, deadline_of
-from chorus_server.api.http.context import context_of
+from chorus_server.api.http.context import AskedVersion, context_of
+from chorus_server.api.http.traces import RequestTrace
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import prepare_item, text_bytes
 from chorus_server.api.inference.submit import cancel
@@ -52,6 +53,8 @@ class Call:
         deadline: when the answer must be ready, on the clock; None waits for ever.
         settle: called when the engine has all requests.
         headers: of the answer, whatever it is; what may still be used is told there.
+        trace: its spans; None if it is not recorded.
+        asked: the versions that its items are for; filled as they are submitted.
         clock: gives monotonic seconds.
     """
 
@@ -63,6 +66,8 @@ class Call:
     settle: Callable[[], None]
     headers: dict[str, str]
     priority: Priority = "interactive"
+    trace: RequestTrace | None = None
+    asked: set[AskedVersion] = field(default_factory=set)
     clock: Callable[[], float] = time.monotonic
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
@@ -109,6 +114,8 @@ class Call:
                 return submit_all(requests)
             return await self.services.text.acquire(partial(submit_all, requests), cancel)
         finally:
+            if self.trace is not None and self.trace.admitted is None:
+                self.trace.admitted = self.clock()
             self.settle()
 
     def left(self) -> float | None:
@@ -126,6 +133,8 @@ class Call:
 
         Raises DeadlineExceededError like `left`.
         """
+        version = item.version
+        self.asked.add(("base", None) if version is None else (item.task_name, version.number))
         return Origin(
             request_id=f"{self.request_id}.{index}.{secrets.token_hex(6)}",
             tenant=self.principal.tenant,
@@ -134,9 +143,11 @@ class Call:
             priority=self.priority,
             deadline_seconds=self.left(),
             key=self.principal.key or "",
-            digest=item.version.manifest.digest if item.version is not None else "",
+            digest=version.manifest.digest if version is not None else "",
             call=self.request_id,
             item=index,
+            version=version.number if version is not None else None,
+            traceparent=self.trace.traceparent if self.trace is not None else "",
         )
 
     @asynccontextmanager
@@ -176,7 +187,16 @@ def call_of(
     seconds = deadline_of(deadline_seconds, services.settings)
     deadline = None if seconds is None else context.started + seconds
     call = Call(
-        services, serving, principal, context.request_id, deadline, context.settle, context.headers, priority
+        services,
+        serving,
+        principal,
+        context.request_id,
+        deadline,
+        context.settle,
+        context.headers,
+        priority,
+        context.trace,
+        context.asked,
     )
     check_early(services, principal, call.left(), context.headers)
     return call

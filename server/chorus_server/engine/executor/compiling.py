@@ -15,6 +15,10 @@ import jax
 from chorus_server.engine.executor.compile_watch import CompileWatch, cache_reads
 from chorus_server.engine.executor.kept import KeptPrograms
 from chorus_server.engine.executor.programs import Program
+from chorus_server.engine.executor.sole_maker import BusyError
+
+_PATIENCE_SECONDS = 600.0
+"""How long to wait for another process that compiles a program; one that large takes minutes."""
 
 CompileProgress = Callable[[int, int, str, float], None]
 """Called with (programs done, programs in all, name, seconds it took)."""
@@ -38,7 +42,8 @@ def compile_all(
     progress: CompileProgress | None = None,
     kept: KeptPrograms | None = None,
 ) -> CompiledPrograms:
-    """Compile every program, a few at a time, because XLA releases the interpreter lock.
+    """Compile every program, a few at a time, because XLA releases the interpreter lock. What another process
+    with the same folder is compiling comes last, and is then read.
 
     Args:
         watch: learns which program each compile belongs to, with cause `startup`.
@@ -49,35 +54,58 @@ def compile_all(
     result = CompiledPrograms({}, {}, {})
     workers = max(1, min(4, os.cpu_count() or 1))
     with ThreadPoolExecutor(workers, thread_name_prefix="chorus-compile") as pool:
-        futures: dict[Future[tuple[Any, float]], Program] = {
-            pool.submit(_compile, program, watch, kept): program for program in wanted
-        }
+        left = wanted
         try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                name = futures[future].name
-                executable, seconds = future.result()
-                result.executables[name] = executable
-                result.seconds[name] = seconds
-                result.temporary_bytes[name] = _temporary_bytes(executable)
-                if progress is not None:
-                    progress(done, len(wanted), name, seconds)
+            for patience in (0.0, _PATIENCE_SECONDS):
+                futures: dict[Future[tuple[Any, float]], Program] = {
+                    pool.submit(_compile, program, watch, kept, patience): program for program in left
+                }
+                left = []
+                for future in as_completed(futures):
+                    try:
+                        executable, seconds = future.result()
+                    except BusyError:
+                        left.append(futures[future])
+                        continue
+                    name = futures[future].name
+                    result.executables[name] = executable
+                    result.seconds[name] = seconds
+                    result.temporary_bytes[name] = _temporary_bytes(executable)
+                    if progress is not None:
+                        progress(len(result.executables), len(wanted), name, seconds)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return result
 
 
-def _compile(program: Program, watch: CompileWatch | None, kept: KeptPrograms | None) -> tuple[Any, float]:
+def _compile(
+    program: Program, watch: CompileWatch | None, kept: KeptPrograms | None, patience: float
+) -> tuple[Any, float]:
+    """Raises BusyError, without patience, if another process is compiling it."""
     started = time.perf_counter()
     executable = None if kept is None else kept.load(program)
     if executable is None:
-        lowered, reads = program.jit().lower(*program.arguments), cache_reads()
-        with nullcontext() if watch is None else watch.because("startup", program.name):
-            executable = lowered.compile(compiler_options=_options())
-        # What JAX has read from its cache lacks its kernels when it is written once more.
-        if kept is not None and cache_reads() == reads:
-            kept.keep(program, executable)
+        try:
+            with nullcontext() if kept is None else kept.alone(program, patience):
+                executable = None if kept is None else kept.load(program)  # who was before has kept it
+                if executable is None:
+                    executable = _made(program, watch, kept)
+        except BusyError:
+            if not patience:
+                raise
+            executable = _made(program, watch, None)  # whoever holds it may hang
     return executable, time.perf_counter() - started
+
+
+def _made(program: Program, watch: CompileWatch | None, kept: KeptPrograms | None) -> Any:
+    lowered, reads = program.jit().lower(*program.arguments), cache_reads()
+    with nullcontext() if watch is None else watch.because("startup", program.name):
+        executable = lowered.compile(compiler_options=_options())
+    # What JAX has read from its cache lacks its kernels when it is written once more.
+    if kept is not None and cache_reads() == reads:
+        kept.keep(program, executable)
+    return executable
 
 
 def _options() -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,15 +34,17 @@ from jax.experimental import serialize_executable
 
 import chorus_server.engine
 import chorus_server.model
+from chorus_server.engine.executor.cache_folder import cores
 from chorus_server.engine.executor.programs import Program
+from chorus_server.engine.executor.sole_maker import sole_maker
 from chorus_server.model.matrix_types import processor_flags
 
 _MAGIC = b"chorus program 1\n"
 _SUFFIX = ".program"
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
-_PLACES_ONLY = ("jax_compilation_cache_dir",)
-"""Settings of JAX that say where something is kept, not what a program is."""
+_PLACES_ONLY = ("jax_compilation_cache_dir", "jax_platforms")
+"""Settings of JAX that say where something is, not what a program is; the device names its platform."""
 
 _FAST = 1
 """zlib's level: machine code shrinks to a third, and reading it back is what must be quick."""
@@ -58,7 +60,7 @@ class KeptPrograms:
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None] = lambda line: None, code: str = "") -> None:
-        self._folder = folder
+        self.folder = folder
         self._tell = tell
         self._around = f"{code or code_digest()}\n{_surroundings()}"
         self._lock = threading.Lock()
@@ -111,12 +113,23 @@ class KeptPrograms:
                     "next start compiles them again; check the folder's disk and whose it is"
                 )
 
+    @contextlib.contextmanager
+    def alone(self, program: Program, seconds: float) -> Iterator[None]:
+        """Make a program within the block while no other process that shares the folder makes it.
+
+        Raises:
+            BusyError: another one still did after `seconds`.
+        """
+        path = self._path(program)
+        with contextlib.nullcontext() if path is None else sole_maker(path, seconds):
+            yield
+
     def _path(self, program: Program) -> Path | None:
         described = description(program)
         if described is None:
             return None
         key = hashlib.sha256(f"{self._around}\n{described}".encode()).hexdigest()
-        return self._folder / f"{key}{_SUFFIX}"
+        return self.folder / f"{key}{_SUFFIX}"
 
 
 def description(program: Program) -> str | None:
@@ -157,15 +170,10 @@ def _surroundings() -> str:
         *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),
         *(f"{name}={value}" for name, value in sorted(values.items()) if name not in _PLACES_ONLY),
         (device.platform, device.device_kind, device.client.platform_version),
-        (len(jax.devices()), _cores()),
+        (len(jax.devices()), cores()),
         sorted(processor_flags()),
     )  # fmt: skip
     return "\n".join(map(str, said))
-
-
-def _cores() -> int:
-    """Cores that this process may use: XLA divides a program's work among those that it saw."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _described(value: Any) -> str | None:

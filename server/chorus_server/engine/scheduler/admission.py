@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.requests import Priority
@@ -12,6 +14,8 @@ from chorus_server.engine.scheduler.fair_queue import BATCH_SHARE
 from chorus_server.engine.scheduler.journal import Journal
 from chorus_server.engine.scheduler.rates import ServiceRate
 from chorus_server.engine.scheduler.tickets import Ticket
+from chorus_server.engine.stats import LISTED_TASKS
+from chorus_server.engine.work import work_units
 from chorus_server.errors import ChorusError, ConflictError, OverloadedError, QuotaExceededError
 
 _WAIT_SHARE, _SHARE = 0.6, 0.8
@@ -60,7 +64,9 @@ class AdmissionControl:
         self._journal = journal
         self._lock = threading.Condition()
         self._permits: dict[str, Ticket] = {}
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, int] = {}
+        self._units = 0
+        self._tasks: Counter[str] = Counter()
         self._lines: dict[str, _Queued] = {}
         self._work = 0.0
         self._rate = ServiceRate()
@@ -73,6 +79,16 @@ class AdmissionControl:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def waiting_units(self) -> int:
+        """Work units that the waiting requests may cost."""
+        return self._units
+
+    def waiting_tasks(self) -> list[str]:
+        """Some of the tasks of the waiting requests, `LISTED_TASKS` at most."""
+        with self._lock:
+            return list(islice(self._tasks, LISTED_TASKS))
 
     @property
     def crowded(self) -> bool:
@@ -101,7 +117,10 @@ class AdmissionControl:
             self._check(ticket, now, beside)
             self._journal.accepted(ticket.key, ticket.origin.tenant)
             self._permits[ticket.key] = ticket
-            self._waiting.add(ticket.key)
+            units = self._waiting[ticket.key] = work_units(ticket.request)
+            self._units += units
+            if ticket.origin.task:
+                self._tasks[ticket.origin.task] += 1
             line = self._lines.setdefault(ticket.origin.tenant, _Queued())
             line.weight = ticket.origin.weight
             line.count(ticket, 1)
@@ -179,10 +198,15 @@ class AdmissionControl:
             return self._lock.wait_for(lambda: not self._permits, timeout_seconds)
 
     def _stop_waiting(self, ticket: Ticket) -> None:
-        if ticket.key not in self._waiting:
+        units, task = self._waiting.pop(ticket.key, None), ticket.origin.task
+        if units is None:
             return
-        self._waiting.remove(ticket.key)
+        self._units -= units
         self._work -= ticket.work
+        if task:
+            self._tasks[task] -= 1
+            if not self._tasks[task]:
+                del self._tasks[task]
         line = self._lines[ticket.origin.tenant]
         line.count(ticket, -1)
         if not line.requests:

@@ -32,7 +32,7 @@ from chorus_server.engine.scheduler.shares import Shares
 from chorus_server.engine.scheduler.slots import Block, SlotTable
 from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket, TicketPhase
-from chorus_server.engine.stats import EngineStats
+from chorus_server.engine.stats import LISTED_TASKS, EngineStats
 from chorus_server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
 
 
@@ -93,6 +93,7 @@ class Scheduler:
             self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
         )
         self._steps = 0
+        self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
 
     # Tickets come and go.
@@ -165,6 +166,7 @@ class Scheduler:
         if isinstance(step, PrefillStep):
             for ticket in step.tickets:
                 drop_holds(self._host, ticket)
+                self._note_use(ticket)
             self._loading.pump()
 
     def absorb(self, step: Step, result: StepResult) -> None:
@@ -327,6 +329,19 @@ class Scheduler:
 
     # Gauges and checks.
 
+    def _note_use(self, ticket: Ticket) -> None:
+        task = ticket.origin.task
+        if task:
+            self._used.pop(task, None)
+            self._used[task] = ticket.fit.prompts
+            if len(self._used) > LISTED_TASKS:
+                del self._used[next(iter(self._used))]
+
+    def resident_tasks(self) -> tuple[str, ...]:
+        """The tasks used last whose prompts are all in the device's table, latest first."""
+        used = reversed(self._used.items())
+        return tuple(task for task, prompts in used if all(each.digest in self._rows for each in prompts))
+
     def stats(self) -> EngineStats:
         """The scheduler's gauges; the engine adds its own."""
         return EngineStats(
@@ -341,6 +356,7 @@ class Scheduler:
             rows_resident=self._rows.resident,
             rows_in_use=self._rows.in_use,
             rows_pinned=self._rows.pinned,
+            prompts_resident=self._rows.prompts,
             host_bytes=self._host.size_bytes,
             host_held_bytes=self._host.held_bytes,
             host_prompts=len(self._host),

@@ -58,6 +58,11 @@ class PromptRows:
         return self.capacity - len(self._free)
 
     @property
+    def prompts(self) -> int:
+        """How many prompts are resident."""
+        return len(self._resident)
+
+    @property
     def in_use(self) -> int:
         return sum(len(entry.rows) for entry in self._resident.values() if entry.users)
 

@@ -243,9 +243,15 @@ class Engine:
     def stats(self) -> EngineStats:
         """The current value of every gauge."""
         with self._state:
-            gauges = self._scheduler.stats()
+            gauges, resident = self._scheduler.stats(), self._scheduler.resident_tasks()
         return replace(
-            gauges, permits=self._admission.permits, draining=self.draining, dead=self._dead is not None
+            gauges,
+            permits=self._admission.permits,
+            queued_units=self._admission.waiting_units,
+            resident_tasks=resident,
+            waiting_tasks=tuple(self._admission.waiting_tasks()),
+            draining=self.draining,
+            dead=self._dead is not None,
         )
 
     async def drain(self, timeout_seconds: float) -> bool:

@@ -54,8 +54,9 @@ class Outcomes:
         self._journal.outcome(ticket.key, code)
         sequences = outcome.sequences if isinstance(outcome, FinishedEvent) else ()
         tokens = sum(len(sequence.tokens) for sequence in sequences)
-        timings = None if ticket.dispatched is None else ticket.timings(self._clock())
-        self._metrics.request_done(ticket.origin, ticket.kind, code, timings, ticket.fit.length, tokens)
+        timings = ticket.timings(self._clock())
+        ran = None if ticket.dispatched is None else timings
+        self._metrics.request_done(ticket.origin, ticket.kind, code, ran, ticket.fit.length, tokens)
         if self._on_settled is not None:
             produced = None if ticket.dispatched is None else ticket.sequences
-            self._on_settled(settled(ticket.request, outcome, produced))
+            self._on_settled(settled(ticket.request, outcome, produced, timings))

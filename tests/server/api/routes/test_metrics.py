@@ -8,11 +8,12 @@ that it is there.
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from chorus_server.model.vocabulary import Vocabulary
 from tests.places import FIXTURES
-from tests.server.api.api_harness import ApiServer, artifact
+from tests.server.api.api_harness import ApiServer, Gate, artifact, eventually, gated_server
 
 EXPECTED = FIXTURES / "metrics" / "asked.txt"
 BINARY = {"content-type": "application/octet-stream"}
@@ -26,6 +27,8 @@ def lines(text: str) -> list[str]:
     for line in text.splitlines():
         if "_created" in line:  # when a series was made
             continue
+        if line.startswith("chorus_lora_requests_info{"):  # which tasks are still resident
+            line = "chorus_lora_requests_info"
         kept = line.startswith("#") or _COUNTED.fullmatch(line)
         found.append(line if kept else _MEASURED.sub(r"\1", line))
     return sorted(found)
@@ -63,3 +66,31 @@ def test_every_line_after_a_fixed_set_of_requests(tmp_path: Path, vocabulary: Vo
         api.services.usage.send()
         shown = lines(api.http.get("/metrics").text)
     assert shown == EXPECTED.read_text().splitlines()
+
+
+def test_what_waits_and_what_is_resident_is_told(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    """Work units of what waits come back to 0, and names are capped; the control is that they were there."""
+    gate = Gate()
+    with gated_server(tmp_path, vocabulary, gate) as api:
+        for number in range(70):
+            api.push(f"task{number:02}", rows=1, seed=number)
+        asked = [{"task": f"task{number:02}", "input": "good"} for number in range(70)]
+        assert api.post("/v1/generate", {"requests": asked[:2], "max_new_tokens": 1}).status_code == 200
+        stats = api.engine.stats()
+        assert sorted(stats.resident_tasks) == ["default/task00", "default/task01"]
+        assert (stats.queued_units, stats.waiting_tasks) == (0, ())
+        gate.close()
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(api.post, "/v1/generate", {"requests": asked, "max_new_tokens": 8})
+            assert gate.waiting.wait(300)
+            eventually(lambda: api.engine.stats().permits == len(asked))
+            waits = api.engine.stats()
+            gate.open.set()
+            assert answer.result().status_code == 200
+        # Each has a row, its text, </s> and at most 8 new tokens.
+        assert waits.queued_units >= 10 * (len(asked) - waits.prefilling) > 0
+        assert 40 < len(waits.waiting_tasks) <= 64
+        assert api.engine.wait_idle(300)
+        stats = api.engine.stats()
+        assert (stats.queued_units, stats.waiting_tasks) == (0, ())
+        assert 2 < len(stats.resident_tasks) <= 64 and stats.resident_tasks[0] == "default/task69"

@@ -1,0 +1,51 @@
+"""Environments of pip's with what tests need of others, apart from the one that tests run in."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+SCHEMAS = Path(__file__).parent / "schemas.txt"
+"""Requirements of an environment that has others' schemas."""
+
+REQUIRED = "CHORUS_CLIENTS_REQUIRED"
+"""Where this is set, as in CI, a missing environment is a failure and no skip."""
+
+
+def python_of(requirements: Path) -> Path:
+    """The Python of the environment that these requirements pin. It is made once, outside the repository, and
+    kept for the next run; skips, with a reason, where pip cannot make it."""
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chorus" / "clients"
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    folder, stamp = kept / wanted, kept / f"{wanted}.made"
+    kept.mkdir(parents=True, exist_ok=True)
+    with (kept / f"{wanted}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of tests make one
+        if not stamp.exists():
+            trouble = _make(folder, requirements)
+            if trouble and os.environ.get(REQUIRED):
+                pytest.fail(f"pip cannot install {requirements}: {trouble}")
+            if trouble:
+                pytest.skip(f"pip cannot install {requirements}: {trouble}")
+            stamp.touch()
+    return folder / "bin" / "python"
+
+
+def _make(folder: Path, requirements: Path) -> str:
+    """What went wrong; empty if nothing did."""
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        return f"no environment: {type(error).__name__}"
+    install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # What is imported is compiled then: some libraries have ten times as many files as anybody imports.
+    command = [*install, "--no-compile", "--no-deps", "-r", requirements]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
