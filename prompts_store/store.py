@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from prompts_store.audit.audit_log import AuditLog
 from prompts_store.base import utc_now
-from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
+from prompts_store.blobs import BlobAddress, Blobs, Contents, Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
 from prompts_store.budgets.leases import BudgetLeases
 from prompts_store.database import EVERY_TENANT, Database
@@ -77,6 +77,7 @@ class PromptStore(
         data_dir: Path,
         *,
         database_url: str | None = None,
+        blobs: BlobAddress | None = None,
         clock: Callable[[], datetime] = utc_now,
         files: Files | None = None,
         make: bool = True,
@@ -90,26 +91,31 @@ class PromptStore(
             data_dir: contains `chorus.db` (unless `database_url` names another database), `blobs/` and
                 `files/`.
             database_url: an SQLAlchemy URL; `sqlite://` keeps the metadata in memory.
+            blobs: where blobs and data files are, if not in `data_dir`.
             files: the operating system's file calls, or a test's.
             make: whether to create a store if there is none.
 
         Raises:
-            InvalidError: `invalid_database_url`.
+            InvalidError: `invalid_database_url`, `invalid_blob_place`.
             NotFoundError: `no_store`: there is none, and none may be created.
             StoreError: the folder cannot be used, or a newer Chorus made it.
         """
-        if not make and not (data_dir / "blobs").is_dir():
-            raise NotFoundError(
-                f"There is no store in {data_dir}: it has no folder blobs. Check the data folder's name; "
-                f"`chorus serve` makes a store.",
-                field="data_dir",
-                code="no_store",
+        if not make and blobs is None and not (data_dir / "blobs").is_dir():
+            raise _no_store(
+                f"in {data_dir}: it has no folder blobs. Check the data folder's name", "data_dir"
             )
         with translated("prepare"):
             make_private_folder(data_dir)
-        blobs = LocalBlobs(data_dir / "blobs", files=files)
-        contents = LocalContents(data_dir / "files", files=files)
-        store = cls(Database.open(data_dir, database_url, make=make), blobs, clock, contents=contents)
+        values: Blobs
+        contents: Contents
+        if blobs is None:
+            values = LocalBlobs(data_dir / "blobs", files=files)
+            contents = LocalContents(data_dir / "files", files=files)
+        else:
+            values, contents = blobs.open(data_dir / "cache", files)
+            if not make and values.identity() is None:
+                raise _no_store("at blob_url: it has no blobs/store-id. Check the name", "blob_url")
+        store = cls(Database.open(data_dir, database_url, make=make), values, clock, contents=contents)
         try:
             store._begin()
         except BaseException:
@@ -230,3 +236,8 @@ class PromptStore(
             before=now - timedelta(seconds=grace_seconds),
             now=now,
         )
+
+
+def _no_store(where: str, field: str) -> NotFoundError:
+    message = f"There is no store {where}; `chorus serve` makes a store."
+    return NotFoundError(message, field=field, code="no_store")

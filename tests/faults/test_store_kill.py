@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from prompts_store import PromptStore
-from prompts_store.testing import example_prompt
+from prompts_store.testing import example_prompt, file_bytes
 from tests.faults.store_kill_child import rows_of
 from tests.places import IMPORTS, python_module
 from tether import tethered
@@ -109,7 +109,7 @@ def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(tmp_path: Path) -
                 left_behind += report.orphans + report.temporary_files
     with closing(PromptStore.open(tmp_path)) as store:
         for file_id, size, seed in acknowledged:
-            content = store.file_path("acme", file_id).read_bytes()
+            content = file_bytes(store, "acme", file_id)
             assert len(content) == size and content == rows_of(seed)
         for job in store.list_jobs("scratch", "tuning", limit=500).items:
             events = store.job_events("scratch", job.id)
