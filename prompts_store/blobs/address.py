@@ -89,8 +89,9 @@ class BlobAddress:
         if parts.scheme == "az":
             return AzureStore(parts.netloc, **common)
         if parts.scheme == "gs":
-            account = self.credentials_file and {"service_account": str(self.credentials_file)}
-            return GCSStore(parts.netloc, **common, **(account or {}))
+            if self.credentials_file is not None:
+                common["service_account"] = str(self.credentials_file)
+            return GCSStore(parts.netloc, **common)
         if self.credentials_file is not None:
             common["credential_provider"] = _credentials(self.credentials_file)
             common["credential_provider"]()  # now, so that its error is seen
@@ -113,11 +114,11 @@ class BlobAddress:
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
             raise _invalid(
-                "is the URL of a server, https://HOST or https://HOST:PORT, without credentials",
+                "must be the URL of a server, https://HOST or https://HOST:PORT, without credentials",
                 "blob_endpoint",
             )
         if parts.scheme == "http" and not self.allow_http:
-            raise _invalid("is not encrypted: use https://, or allow http", "blob_endpoint")
+            raise _invalid("must begin with https://, unless blob_allow_http is set", "blob_endpoint")
         host = parts.netloc if self.path_style else f"{bucket}.{parts.netloc}"
         return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
@@ -131,9 +132,13 @@ def check_url(url: str) -> SplitResult:
         parts = SplitResult("", "", "", "", "")
     in_place = parts.netloc if parts.scheme != "file" else parts.path.startswith("/") and not parts.netloc
     if parts.scheme not in SCHEMES or not in_place or parts.query or parts.fragment:
-        raise _invalid("is s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER")
+        raise _invalid(
+            "must be s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER"
+        )
     if "@" in parts.netloc or ":" in parts.netloc:
-        raise _invalid("has no credentials in it: give them in the environment, or in blob_credentials_file")
+        raise _invalid(
+            "must have no credentials in it: give them in the environment, or in blob_credentials_file"
+        )
     return parts
 
 
@@ -152,7 +157,7 @@ def _credentials(path: Path) -> Callable[[], Any]:
             }
         except (OSError, ValueError, KeyError, configparser.Error):
             raise _invalid(
-                "is not a file that can be read with [default], aws_access_key_id and aws_secret_access_key",
+                "must be a file with [default], aws_access_key_id and aws_secret_access_key",
                 "blob_credentials_file",
             ) from None
         return {**found, "expires_at": datetime.now(UTC) + _CREDENTIALS_LAST}

@@ -68,7 +68,7 @@ class Bucket:
                 if bytes(found.bytes()) != instead_of:
                     return False
                 # A version of None would be compared too.
-                mode = {"e_tag": found.meta["e_tag"]}  # type: ignore[typeddict-item]
+                mode = {"e_tag": found.meta["e_tag"]}
             if instead_of is not None and mode == "create":
                 return False
             try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chorus_server.cli import config_options, readable_errors
-from chorus_server.settings import Settings, load_settings
+from chorus_server.settings import PLACES, Settings, load_settings
 
 if TYPE_CHECKING:
     from prompts_store.store import PromptStore
@@ -34,23 +34,19 @@ _NOUNS = {
     "file": "data files",
 }
 
-_PLACES = ("data_dir", "database_url")
-"""The settings that say where the store is."""
-
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 
 
 @contextmanager
 def _opened(config: Path | None, flags: dict[str, Any]) -> Iterator[tuple[Settings, PromptStore]]:
     """The settings, and the store that they name."""
-    from prompts_store.store import PromptStore
+    from chorus_server.storage import open_store
 
     # The commands report in their own words what opening the store would log.
     logging.getLogger("chorus.store").addHandler(logging.NullHandler())
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        opened = PromptStore.open(settings.data_dir, database_url=settings.database_url, make=False)
-        with closing(opened) as store:
+        with closing(open_store(settings, make=False)) as store:
             yield settings, store
 
 
@@ -66,7 +62,7 @@ def store() -> None:
 @store.command()
 @click.option("--repair", is_flag=True, help="Correct what can be computed again; files stay as they are.")
 @_as_json
-@config_options(*_PLACES)
+@config_options(*PLACES)
 def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Read everything back, and say what is wrong and what to do.
 
@@ -84,7 +80,7 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
 
 
 @store.command(short_help="Make or change the database's tables.")
-@config_options(*_PLACES)
+@config_options(*PLACES)
 def migrate(config: Path | None, **flags: Any) -> None:
     """Make the database's tables, or bring those of an older Chorus up to date.
 
@@ -108,7 +104,7 @@ def migrate(config: Path | None, **flags: Any) -> None:
     "removed.",
 )
 @_as_json
-@config_options(*_PLACES, "collect_grace_seconds", "audit_days")
+@config_options(*PLACES, "collect_grace_seconds", "audit_days")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
@@ -142,7 +138,7 @@ def collect(
 
 @store.command(short_help="Make the data folder carry the database's id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@config_options(*_PLACES)
+@config_options(*PLACES)
 def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
     """Give the data folder the database's id, so that it can be collected again.
 
@@ -158,17 +154,22 @@ def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
             return
         click.echo("A later collection removes what the database does not know.")
         if not yes:
-            click.confirm(f"Make {settings.data_dir} carry the database's id?", abort=True, err=True)
+            click.confirm(f"Make {_place(settings)} carry the database's id?", abort=True, err=True)
         store.adopt()
-        click.echo(f"{settings.data_dir} carries {pairing.id} now. See what a collection would remove with:")
+        click.echo(f"{_place(settings)} carries {pairing.id} now. See what a collection would remove with:")
         click.echo("  chorus store collect --dry-run")
+
+
+def _place(settings: Settings) -> str:
+    """Where blobs and data files are, for people."""
+    return settings.blob_url or str(settings.data_dir)
 
 
 def _print_check(report: CheckReport, settings: Settings, fence_fault: str | None) -> None:
     from prompts_store.upkeep.check_report import KINDS
 
     click.echo(
-        f"{settings.data_dir}: {report.versions} live versions, {report.blobs} blobs and {report.files} data "
+        f"{_place(settings)}: {report.versions} live versions, {report.blobs} blobs and {report.files} data "
         f"files were checked."
     )
     if report.orphans or report.temporary_files:
@@ -230,7 +231,7 @@ def _print_pairing(pairing: Pairing, settings: Settings) -> None:
     url = settings.database_url and make_url(settings.database_url).render_as_string(hide_password=True)
     click.echo(f"{'database':13} {pairing.id}  {url or settings.data_dir / 'chorus.db'}")
     for folder in pairing.folders:
-        click.echo(f"{folder.folder:13} {folder.id or 'no id':36}  {settings.data_dir / folder.folder}")
+        click.echo(f"{folder.folder:13} {folder.id or 'no id':36}  {_place(settings)}/{folder.folder}")
     click.echo()
     for folder in pairing.folders:
         click.echo(

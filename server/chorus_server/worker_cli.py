@@ -15,7 +15,7 @@ import click
 from chorus_server.cli import SettingsCommand, config_options, importing, readable_errors
 from chorus_server.errors import InvalidInputError
 from chorus_server.log import Say, process_log
-from chorus_server.settings import Settings, load_settings
+from chorus_server.settings import PLACES, Settings, load_settings
 from chorus_server.signals import ending_signals
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ WORKER_SETTINGS = (
     "matrix_dtype",
     "layout",
     "attention",
-    "data_dir",
-    "database_url",
+    *PLACES,
     "compile_cache_dir",
     "memory_limit_bytes",
     "prompt_rows",
