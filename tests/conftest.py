@@ -15,7 +15,9 @@ from sqlalchemy import Connection, inspect
 from prompts_store.database import EVERY_TENANT, Database, database
 from prompts_store.database.migrate import upgrade
 from tests.compiling import QUICKLY, compile_quickly
+from tests.pip_environment import pip_environment
 from tests.postgres_server import PostgresServer, binaries
+from tests.s3_server import REQUIREMENTS, S3Server
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,5 +122,13 @@ def postgres_server() -> Iterator[PostgresServer]:
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
     server = PostgresServer(programs)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A running S3 server; skips, with a reason, where pip cannot install it."""
+    server = S3Server(pip_environment("s3", REQUIREMENTS))
     yield server
     server.stop()

@@ -72,13 +72,18 @@ class BlobAddress:
         if parts.scheme == "file":
             folder = Path(unquote(parts.path))
             return LocalBlobs(folder / "blobs", files=files), LocalContents(folder / "files", files=files)
-        if importlib.util.find_spec("obstore") is None:
-            raise _invalid("needs obstore: pip install 'chorus-prompts[bucket]'")
-        bucket = Bucket(self._objects(parts), f"{parts.scheme}://{parts.netloc}{parts.path}")
+        bucket = self.bucket()
         copies = LocalCopies(cache, most_bytes=self.cache_bytes, files=files)
         blobs, contents = BucketBlobs(bucket, copies), BucketContents(bucket, copies)
         next(blobs.entries(), None)
         return blobs, contents
+
+    def bucket(self) -> Bucket:
+        """The bucket of the URL, which has not been reached yet. Raises InvalidError."""
+        parts = check_url(self.url)
+        if importlib.util.find_spec("obstore") is None:
+            raise _invalid("needs obstore: pip install 'chorus-prompts[bucket]'")
+        return Bucket(self._objects(parts), f"{parts.scheme}://{parts.netloc}{parts.path}")
 
     def _objects(self, parts: SplitResult) -> ObjectStore:
         from obstore.store import AzureStore, GCSStore, S3Store

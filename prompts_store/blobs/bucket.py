@@ -124,29 +124,30 @@ class Bucket:
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
         """Turn what obstore raises into the store's errors, but for a missing object."""
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import BaseError
 
         try:
             yield
-        except FileNotFoundError as error:
-            # A bucket that is not there must not look like an empty one.
-            if "NoSuchBucket" not in str(error):
-                raise
-            reason = "there is no such bucket"
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            reason = f"access was denied{_told(error)}; check the credentials and what they allow"
         except (BaseError, OSError, ValueError) as error:
-            late = "it did not answer in time" if _LATE.search(str(error)) else "it cannot be reached"
-            told = _told(error)
-            reason = f"it answered with an error{told}" if told else late
-        else:
-            return
-        message = f"Cannot {verb} the bucket {self._name}: {reason}."
-        LOG.warning("%s", message)
-        raise StoreError(message, field="blob_url") from None
+            # A bucket that is not there must not look like an empty one.
+            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+                raise
+            message = f"Cannot {verb} the bucket {self._name}: {_reason(error)}."
+            LOG.warning("%s", message)
+            raise StoreError(message, field="blob_url") from None
 
 
-def _told(error: Exception) -> str:
-    """The status and the code of an answer, in brackets; nothing if there was none."""
-    found = [match[1] for pattern in (_STATUS, _CODE) if (match := pattern.search(str(error)))]
-    return f" ({' '.join(found)})" if found else ""
+def _reason(error: Exception) -> str:
+    """Why the bucket could not do it, in words."""
+    from obstore.exceptions import UnauthenticatedError
+
+    text = str(error)
+    said = [match[1] for pattern in (_STATUS, _CODE) if (match := pattern.search(text))]
+    told = f" ({' '.join(said)})" if said else ""
+    if "NoSuchBucket" in said:
+        return "there is no such bucket"
+    if isinstance(error, UnauthenticatedError) or {"401", "403"} & set(said):
+        return f"access was denied{told}; check the credentials and what they allow"
+    if said:
+        return f"it answered with an error{told}"
+    return "it did not answer in time" if _LATE.search(text) else "it cannot be reached"

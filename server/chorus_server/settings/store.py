@@ -53,7 +53,7 @@ class StoreSettings(SettingsGroup):
     blob_credentials_file: Path | None = Field(
         None,
         description="File with the bucket's credentials: for s3 like `~/.aws/credentials`, section "
-        "`default`; for gs a service account's JSON. When left out: from the environment, as `AWS_ACCESS_KEY_ID`.",
+        "`default`; for gs a service account's JSON. When left out: the environment's.",
     )
     blob_cache_bytes: int = Field(
         4 << 30,
