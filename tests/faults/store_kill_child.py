@@ -1,18 +1,21 @@
 """Run by test_store_kill.py: forks children that write to a store as fast as they can, to be killed.
 
-Each line on standard input, `FOLDER ROUND KIND`, makes a child; its process id is answered on a line
+Each line on standard input, `FOLDER ROUND KIND`, makes a child (with its blobs in a bucket, if there is a
+file `FOLDER/bucket.json` with its address); its process id is answered on a line
 `child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each data file on one
 `ack ID BYTES SEED`, its end by `dead`.
 """
 
+import json
 import os
 import sys
 import threading
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
 from prompts_store import PromptStore
-from prompts_store.blobs import LocalBlobs
+from prompts_store.blobs import BlobAddress, LocalBlobs
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.testing import example_prompt
 from tether import tie_to
@@ -34,6 +37,20 @@ class RowFirst(LocalBlobs):
     def flush(self) -> None:
         digest, content, now = self.late.blob
         super().put(digest, content, now=now)
+
+
+def bucket_of(folder: Path) -> BlobAddress | None:
+    """Where the blobs of a folder's store are, if not in the folder."""
+    said = folder / "bucket.json"
+    if not said.exists():
+        return None
+    address = BlobAddress(**json.loads(said.read_text()))
+    return replace(address, credentials_file=Path(str(address.credentials_file)))
+
+
+def put_into(folder: Path, address: BlobAddress) -> None:
+    """Let a folder's store have its blobs in a bucket."""
+    (folder / "bucket.json").write_text(json.dumps(asdict(address), default=str))
 
 
 def say(line: str) -> None:
@@ -99,7 +116,7 @@ def disturb_files_for_ever(store: PromptStore, seed: int) -> None:
 
 def child(launcher: int, folder: Path, number: int, kind: str) -> None:
     tie_to(launcher)  # it writes for ever
-    store = PromptStore.open(folder)
+    store = PromptStore.open(folder, blobs=bucket_of(folder))
     late = None
     if kind == "row_first":
         late = RowFirst(folder / "blobs")

@@ -10,10 +10,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prompts_store import PromptStore
 from prompts_store.testing import example_prompt, file_bytes
-from tests.faults.store_kill_child import rows_of
+from tests.faults.store_kill_child import bucket_of, put_into, rows_of
 from tests.places import IMPORTS, python_module
 from tether import tethered
 
@@ -72,18 +73,31 @@ def _launcher() -> Iterator[Launcher]:
         yield Launcher(process)
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path) -> None:
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder for a store, whose blobs are there or in a bucket."""
+    if request.param == "bucket":
+        put_into(tmp_path, request.getfixturevalue("s3_server").address())
+    return tmp_path
+
+
+def opened(folder: Path) -> PromptStore:
+    return PromptStore.open(folder, blobs=bucket_of(folder))
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(place: Path) -> None:
+    kills = KILLS if bucket_of(place) is None else KILLS // 2
     chance = random.Random(SEED)
     acknowledged: list[tuple[str, int, int]] = []
     left_behind = 0
     with _launcher() as launcher:
-        for number in range(KILLS):
-            acknowledged += launcher.kill_one(tmp_path, number, "sound", chance)
-            with closing(PromptStore.open(tmp_path)) as store:
+        for number in range(kills):
+            acknowledged += launcher.kill_one(place, number, "sound", chance)
+            with closing(opened(place)) as store:
                 report = store.check()
                 assert report.clean, f"after kill {number} (seed {SEED}): {report.problems}"
                 left_behind += report.orphans + report.temporary_files
-    with closing(PromptStore.open(tmp_path)) as store:
+    with closing(opened(place)) as store:
         for task, version, seed in acknowledged:
             values, manifest = example_prompt(seed - seed % 3, template=f"{seed} {{text}}")
             stored = store.get_version("acme", task, version)
@@ -92,22 +106,23 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path) 
         store.collect(grace_seconds=0)
         report = store.check()
         assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
-    assert len(acknowledged) >= KILLS, "the children did too little to show anything"
+    assert len(acknowledged) >= kills, "the children did too little to show anything"
     assert left_behind > 0, "no kill hit an upload"
 
 
-def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(tmp_path: Path) -> None:
+def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(place: Path) -> None:
+    kills = KILLS // 2
     chance = random.Random(SEED)
     acknowledged: list[tuple[str, int, int]] = []
     left_behind = 0
     with _launcher() as launcher:
-        for number in range(KILLS // 2):
-            acknowledged += launcher.kill_one(tmp_path, number, "files", chance)
-            with closing(PromptStore.open(tmp_path)) as store:
+        for number in range(kills):
+            acknowledged += launcher.kill_one(place, number, "files", chance)
+            with closing(opened(place)) as store:
                 report = store.check()
                 assert report.clean, f"after kill {number} (seed {SEED}): {report.problems}"
                 left_behind += report.orphans + report.temporary_files
-    with closing(PromptStore.open(tmp_path)) as store:
+    with closing(opened(place)) as store:
         for file_id, size, seed in acknowledged:
             content = file_bytes(store, "acme", file_id)
             assert len(content) == size and content == rows_of(seed)
@@ -118,7 +133,7 @@ def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(tmp_path: Path) -
         store.collect(grace_seconds=0)
         report = store.check()
         assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
-    assert len(acknowledged) >= KILLS // 2, "the children did too little to show anything"
+    assert len(acknowledged) >= kills, "the children did too little to show anything"
     assert left_behind > 0, "no kill hit an upload"
 
 
