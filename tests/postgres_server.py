@@ -63,10 +63,14 @@ class PostgresServer:
 
     Args:
         languages: whether the programs know such rules.
+
+    Attributes:
+        languages: the same.
     """
 
     def __init__(self, programs: Path, *, languages: bool = True) -> None:
         self._programs = programs
+        self.languages = languages
         self._databases = 0
         self._shared: str | None = None
         # PostgreSQL does not run as root, pytest's own folders are closed to others, and a socket's path is

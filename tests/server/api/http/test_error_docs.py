@@ -17,7 +17,7 @@ ROOMS = (
     "server/chorus_server/tenancy",
     "prompts_store",
 )
-AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
+AT_START_ONLY = {"invalid_blob_place", "invalid_database_url", "invalid_model", "memory_plan"}
 # Of the collector, `chorus store` and `chorus tenants bootstrap`: no route.
 OF_OPERATORS = {"key_exists", "mass_removal", "no_store", "other_store"}
 OF_OUR_OWN_CODE = {"invalid_kind", "invalid_right"}  # routes name them, and check rights
