@@ -37,11 +37,16 @@ _OPTIONS = (
 class S3Server:
     """A server with one bucket, from construction until `stop`. Nothing of it survives.
 
+    Args:
+        config: its identities, if not one of this module's; then there is no bucket yet.
+
     Attributes:
+        programs: the folder of its program.
         port: where it speaks S3.
     """
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, config: Path | None = None) -> None:
+        self.programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="chorus-s3-"))
         self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
         self.port = self._ports["s3.port"]
@@ -52,7 +57,7 @@ class S3Server:
             f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
         )
         try:
-            self._process = self._start(programs)
+            self._process = self._start(config)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -81,19 +86,19 @@ class S3Server:
             for socket_file in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-grpc-{port}.sock"):
                 socket_file.unlink(missing_ok=True)
 
-    def _start(self, programs: Path) -> subprocess.Popen[bytes]:
+    def _start(self, config: Path | None) -> subprocess.Popen[bytes]:
         data = self._folder / "data"
         data.mkdir()
-        places = [f"-dir={data}", f"-s3.config={self._folder / 's3.json'}"]
+        places = [f"-dir={data}", f"-s3.config={config or self._folder / 's3.json'}"]
         places += [f"-{name}.localSocket={self._folder / name}.sock" for name in ("filer", "s3")]
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
-        command = [programs / "weed", "-logtostderr=true", "server", *_OPTIONS, *places, *ports]
+        command = [self.programs / "weed", "-logtostderr=true", "server", *_OPTIONS, *places, *ports]
         with (self._folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 tethered(command), cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         pause = threading.Event()
-        while not self._answers():
+        while config is None and not self._answers():
             if process.poll() is not None:
                 raise RuntimeError(f"weed failed: {(self._folder / 'log').read_text()[-2000:]}")
             pause.wait(0.1)

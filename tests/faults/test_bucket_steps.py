@@ -1,7 +1,7 @@
 """Death or an error at every step of what is done with a bucket: exactly the old state or the new one.
 
-The same sweep as for a folder. A step is a call to the bucket, its answer, a call to the files, an SQL statement, a
-commit, or the moment after a commit.
+The same sweep as for a folder. A step is a call to the bucket, its answer, a call to the files, an SQL
+statement, a commit, or the moment after a commit.
 """
 
 from collections.abc import Callable, Iterator
