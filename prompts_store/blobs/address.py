@@ -82,7 +82,7 @@ class BlobAddress:
         """The bucket of the URL, which has not been reached yet. Raises InvalidError."""
         parts = check_url(self.url)
         if importlib.util.find_spec("obstore") is None:
-            raise _invalid("needs obstore: pip install 'chorus-prompts[bucket]'")
+            raise _invalid("needs the package obstore; install chorus-prompts[bucket]")
         return Bucket(self._objects(parts), f"{parts.scheme}://{parts.netloc}{parts.path}")
 
     def _objects(self, parts: SplitResult) -> ObjectStore:
