@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chorus_server.cli import config_options, readable_errors
-from chorus_server.settings import PLACES, Settings, load_settings
+from chorus_server.settings import STORE_SETTINGS, Settings, load_settings
 
 if TYPE_CHECKING:
     from prompts_store.store import PromptStore
@@ -62,7 +62,7 @@ def store() -> None:
 @store.command()
 @click.option("--repair", is_flag=True, help="Correct what can be computed again; files stay as they are.")
 @_as_json
-@config_options(*PLACES)
+@config_options(*STORE_SETTINGS)
 def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Read everything back, and say what is wrong and what to do.
 
@@ -80,7 +80,7 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
 
 
 @store.command(short_help="Make or change the database's tables.")
-@config_options(*PLACES)
+@config_options(*STORE_SETTINGS)
 def migrate(config: Path | None, **flags: Any) -> None:
     """Make the database's tables, or bring those of an older Chorus up to date.
 
@@ -104,7 +104,7 @@ def migrate(config: Path | None, **flags: Any) -> None:
     "removed.",
 )
 @_as_json
-@config_options(*PLACES, "collect_grace_seconds", "audit_days")
+@config_options(*STORE_SETTINGS, "collect_grace_seconds", "audit_days")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
@@ -138,7 +138,7 @@ def collect(
 
 @store.command(short_help="Make the data folder carry the database's id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@config_options(*PLACES)
+@config_options(*STORE_SETTINGS)
 def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
     """Give the data folder the database's id, so that it can be collected again.
 

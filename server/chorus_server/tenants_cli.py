@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chorus_server.cli import config_options, readable_errors
-from chorus_server.settings import PLACES, load_settings
+from chorus_server.settings import STORE_SETTINGS, load_settings
 
 if TYPE_CHECKING:
     from prompts_store.store import PromptStore
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--name", default="operator", show_default=True, help="Name of what uses the key.")
 @click.option("--another", is_flag=True, help="Make a key even if there is a live operator key.")
-@config_options(*PLACES, "tenant")
+@config_options(*STORE_SETTINGS, "tenant")
 def bootstrap(name: str, another: bool, config: Path | None, **flags: Any) -> None:
     """Make the first operator key, and print it. It is shown only once.
 

@@ -15,7 +15,7 @@ import click
 from chorus_server.cli import SettingsCommand, config_options, importing, readable_errors
 from chorus_server.errors import InvalidInputError
 from chorus_server.log import Say, process_log
-from chorus_server.settings import PLACES, Settings, load_settings
+from chorus_server.settings import STORE_SETTINGS, Settings, load_settings
 from chorus_server.signals import ending_signals
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ WORKER_SETTINGS = (
     "matrix_dtype",
     "layout",
     "attention",
-    *PLACES,
+    *STORE_SETTINGS,
     "compile_cache_dir",
     "memory_limit_bytes",
     "prompt_rows",

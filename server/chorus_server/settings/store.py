@@ -8,7 +8,7 @@ from pydantic import Field
 
 from chorus_server.settings.values import YEAR_SECONDS, SettingsGroup
 
-PLACES = (
+STORE_SETTINGS = (
     "data_dir",
     "database_url",
     "blob_url",
