@@ -35,6 +35,7 @@ from prompts_store.tenants.keys import Keys
 from prompts_store.tenants.stored import StoredUses
 from prompts_store.tenants.tenants import Tenants
 from prompts_store.text import shown
+from prompts_store.upkeep.backups import BackupReport, Backups
 from prompts_store.upkeep.check_report import CheckReport
 from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
@@ -197,9 +198,33 @@ class PromptStore(
         )
         return checker.run()
 
+    def backup(self, target: BlobAddress) -> BackupReport:
+        """Copy the store to a folder or a bucket, while others use it.
+
+        Raises:
+            ConflictError: `other_store`: there is a store, or the backup of another one.
+            StoreError: the disk, the bucket or the database failed. An earlier backup there is still whole.
+        """
+        return self._backups.write(target)
+
+    def restore(self, source: BlobAddress) -> BackupReport:
+        """Fill this store, which must be empty, from a backup.
+
+        Raises:
+            NotFoundError: `no_store`: there is no backup.
+            ConflictError: `store_not_empty`.
+            StoreError: the disk, the bucket or the database failed. No row was written; restoring again
+                continues.
+        """
+        return self._backups.restore(source)
+
     def fence_fault(self) -> str | None:
         """Why row-level security does not stand behind the store's own conditions; None if it does."""
         return self._database.fence_fault()
+
+    @property
+    def _backups(self) -> Backups:
+        return Backups(self._database, self._blobs, self._contents, self._clock)
 
     @property
     def _identity(self) -> Identity:

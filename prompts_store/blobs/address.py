@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from prompts_store.blobs.bucket_places import BucketBlobs, BucketContents
 from prompts_store.blobs.contents import Contents, LocalContents
 from prompts_store.blobs.copies import LocalCopies
 from prompts_store.blobs.files import Files
+from prompts_store.blobs.folder import Incoming, translated
 from prompts_store.blobs.interface import Blobs
 from prompts_store.blobs.local import LocalBlobs
 from prompts_store.errors import InvalidError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "az", "file")
 DEFAULT_CACHE_BYTES = 4 << 30
 
+_COPIED_BYTES = 1 << 20
 _CREDENTIALS_LAST = timedelta(minutes=5)
 CLIENT = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
 RETRY = {
@@ -77,6 +80,42 @@ class BlobAddress:
         blobs, contents = BucketBlobs(bucket, copies), BucketContents(bucket, copies)
         next(blobs.entries(), None)
         return blobs, contents
+
+    def put_file(self, name: str, source: Path, *, now: datetime) -> None:
+        """Store a file beside the blobs, in place of the one that has this name. When this returns, it
+        survives a power cut; until then the earlier one is there. Raises StoreError."""
+        parts = check_url(self.url)
+        if parts.scheme != "file":
+            return self.bucket().put_file(name, source)
+        files, folder = Files(), Path(unquote(parts.path))
+        with translated("write to"):
+            incoming = Incoming(files, folder / "blobs" / "incoming", now)
+            try:
+                with source.open("rb") as opened:
+                    while part := opened.read(_COPIED_BYTES):
+                        incoming.write(part)
+                incoming.seal(now)
+                incoming.name(folder / name)
+                files.sync_folder(folder)
+            finally:
+                incoming.discard()
+        return None
+
+    def get_file(self, name: str, target: Path) -> bool:
+        """Copy a file that is beside the blobs. False if there is none. Raises StoreError."""
+        parts = check_url(self.url)
+        if parts.scheme == "file":
+            source = Path(unquote(parts.path)) / name
+            with translated("read"):
+                if source.exists():
+                    shutil.copyfile(source, target)
+                return source.exists()
+        bucket = self.bucket()
+        if bucket.size(name) is None:
+            return False
+        with translated("write to"), target.open("wb") as opened:
+            opened.writelines(bucket.parts(name))
+        return True
 
     def bucket(self) -> Bucket:
         """The bucket of the URL, which has not been reached yet. Raises InvalidError."""
