@@ -205,7 +205,7 @@ class PromptStore(
             ConflictError: `other_store`: there is a store, or the backup of another one.
             StoreError: the disk, the bucket or the database failed. An earlier backup there is still whole.
         """
-        return self._backups.write(target)
+        return self._backups.make(target)
 
     def restore(self, source: BlobAddress) -> BackupReport:
         """Fill this store, which must be empty, from a backup.

@@ -75,7 +75,7 @@ class Backups:
         self._contents = contents
         self._clock = clock
 
-    def write(self, target: BlobAddress) -> BackupReport:
+    def make(self, target: BlobAddress) -> BackupReport:
         """Copy the store to a folder or a bucket.
 
         Raises:

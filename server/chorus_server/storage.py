@@ -15,19 +15,22 @@ from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 
 
+def blob_address(settings: Settings, url: str) -> BlobAddress:
+    """How to reach a bucket with these settings."""
+    return BlobAddress(
+        url,
+        endpoint=settings.blob_endpoint,
+        region=settings.blob_region,
+        path_style=settings.blob_path_style,
+        allow_http=settings.blob_allow_http,
+        credentials_file=settings.blob_credentials_file,
+        cache_bytes=settings.blob_cache_bytes,
+    )
+
+
 def open_store(settings: Settings, *, make: bool = True) -> PromptStore:
     """Open the store that the settings name. Raises like `PromptStore.open`."""
-    address = None
-    if settings.blob_url is not None:
-        address = BlobAddress(
-            settings.blob_url,
-            endpoint=settings.blob_endpoint,
-            region=settings.blob_region,
-            path_style=settings.blob_path_style,
-            allow_http=settings.blob_allow_http,
-            credentials_file=settings.blob_credentials_file,
-            cache_bytes=settings.blob_cache_bytes,
-        )
+    address = None if settings.blob_url is None else blob_address(settings, settings.blob_url)
     return PromptStore.open(settings.data_dir, database_url=settings.database_url, blobs=address, make=make)
 
 

@@ -19,6 +19,7 @@ from chorus_server.settings import STORE_SETTINGS, Settings, load_settings
 
 if TYPE_CHECKING:
     from prompts_store.store import PromptStore
+    from prompts_store.upkeep.backups import BackupReport
     from prompts_store.upkeep.check_report import CheckReport
     from prompts_store.upkeep.collector import CollectPlan, CollectReport, Removal
     from prompts_store.upkeep.identity import Pairing
@@ -134,6 +135,62 @@ def collect(
     else:
         _print_plan(plan)
     sys.exit(int(plan.refusal is not None))
+
+
+@store.command(short_help="Copy the store to a folder or a bucket.")
+@click.argument("target")
+@_as_json
+@config_options(*STORE_SETTINGS)
+def backup(target: str, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Copy the database's rows, the blobs and the data files to TARGET: a folder, or a URL as of blob_url.
+
+    Servers may go on. A second backup to the same place copies only what is new, and takes the place of the
+    first when it is whole. What else a server keeps in its data folder (compiled programs, the work of
+    running jobs) is not copied. A bucket is reached with the same settings as that of blob_url.
+
+    The exit code is 1 if something was damaged, and so was left out.
+    """
+    from chorus_server.storage import blob_address
+
+    with _opened(config, flags) as (settings, store):
+        report = store.backup(blob_address(settings, _url(target)))
+    _print_copied(report, as_json)
+
+
+@store.command(short_help="Fill an empty store from a backup.")
+@click.argument("source")
+@_as_json
+@config_options(*STORE_SETTINGS)
+def restore(source: str, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Fill a new store from the backup in SOURCE: a folder, or a URL as of blob_url.
+
+    The data folder and database that the settings name must not have been used by a server. The backup may be
+    of the other kind of database, or of an older Chorus. If this is cut off, the same command goes on.
+
+    The exit code is 1 if something was damaged, and so was left out.
+    """
+    from chorus_server.storage import blob_address, open_store
+
+    with readable_errors():
+        settings = load_settings(flags, config, listening=False)
+        with closing(open_store(settings)) as opened:
+            report = opened.restore(blob_address(settings, _url(source)))
+    _print_copied(report, as_json)
+
+
+def _url(place: str) -> str:
+    """A folder's path as a URL."""
+    return place if "://" in place else Path(place).absolute().as_uri()
+
+
+def _print_copied(report: BackupReport, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        click.echo(f"{report.rows} rows, {report.blobs} blobs and {report.files} data files were copied.")
+        for digest in report.damaged:
+            click.echo(f"damaged, and left out: {digest}", err=True)
+    sys.exit(int(bool(report.damaged)))
 
 
 @store.command(short_help="Make the data folder carry the database's id.")

@@ -182,6 +182,8 @@ UNTOLD = {
     "claim_job", "renew_lease", "release_job", "update_job", "append_events", "finish_job",
     # Use of a key, no change of it.
     "touch_keys",
+    # Fills a store that is empty, log included: see upkeep/test_backups.py.
+    "restore",
     # Of what other processes' caches follow, for an hour.
     "drop_changes",
     # Usage keeps its own log.
@@ -191,8 +193,8 @@ UNTOLD = {
 }  # fmt: skip
 
 READS = {
-    "acting_for", "alias_history", "aliases", "audit_rows", "audited", "changes_after", "check_readable",
-    "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault",
+    "acting_for", "alias_history", "aliases", "audit_rows", "audited", "backup", "changes_after",
+    "check_readable", "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault",
     "find_key", "local_file",
     "get_calibration",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prompts_store import PromptStore
+from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import BlobAddress
 from prompts_store.errors import ConflictError, NotFoundError, StoreError
 from prompts_store.records import EnsembleMember
@@ -90,6 +91,7 @@ def test_what_is_restored_is_what_was_there(
     restored = opened(tmp_path / "new", into)
     assert restored.restore(address).blobs == 2
     assert seen(restored) == seen(store)
+    assert [row.action for row in restored.every_audit_row(OF_THE_STORE)] == ["store.restore"]
     assert restored.pairing().one and restored.pairing().id != store.pairing().id
     # It goes on counting where the other was.
     assert restored.publish("acme", "sst2", *example_prompt(4)).version.number == 4
