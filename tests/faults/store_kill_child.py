@@ -1,16 +1,15 @@
 """Run by test_store_kill.py: forks children that write to a store as fast as they can, to be killed.
 
-Each line on standard input, `FOLDER ROUND KIND`, makes a child (with its blobs in a bucket, if there is a
-file `FOLDER/bucket.json` with its address); its process id is answered on a line
-`child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each data file on one
-`ack ID BYTES SEED`, its end by `dead`.
+Each line on standard input, `FOLDER ROUND KIND`, makes a child (see `put_elsewhere`); its process id is answered
+on a line `child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each data file
+on one `ack ID BYTES SEED`, its end by `dead`.
 """
 
 import json
 import os
 import sys
 import threading
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from prompts_store.testing import example_prompt
 from tether import tie_to
 
 WRITERS = 3
+_ELSEWHERE = "elsewhere.json"
 
 
 class RowFirst(LocalBlobs):
@@ -39,18 +39,18 @@ class RowFirst(LocalBlobs):
         super().put(digest, content, now=now)
 
 
-def bucket_of(folder: Path) -> BlobAddress | None:
-    """Where the blobs of a folder's store are, if not in the folder."""
-    said = folder / "bucket.json"
-    if not said.exists():
-        return None
-    address = BlobAddress(**json.loads(said.read_text()))
-    return replace(address, credentials_file=Path(str(address.credentials_file)))
+def opened(folder: Path) -> PromptStore:
+    """The store of a folder, whose blobs, and rows, may be elsewhere."""
+    if not (folder / _ELSEWHERE).exists():
+        return PromptStore.open(folder)
+    url, place = json.loads((folder / _ELSEWHERE).read_text())
+    address = BlobAddress(**place | {"credentials_file": Path(place["credentials_file"])})
+    return PromptStore.open(folder, database_url=url, blobs=address)
 
 
-def put_into(folder: Path, address: BlobAddress) -> None:
-    """Let a folder's store have its blobs in a bucket."""
-    (folder / "bucket.json").write_text(json.dumps(asdict(address), default=str))
+def put_elsewhere(folder: Path, address: BlobAddress, url: str | None) -> None:
+    """Let a folder's store have its blobs in a bucket, and perhaps its rows in PostgreSQL."""
+    (folder / _ELSEWHERE).write_text(json.dumps([url, asdict(address)], default=str))
 
 
 def say(line: str) -> None:
@@ -116,7 +116,7 @@ def disturb_files_for_ever(store: PromptStore, seed: int) -> None:
 
 def child(launcher: int, folder: Path, number: int, kind: str) -> None:
     tie_to(launcher)  # it writes for ever
-    store = PromptStore.open(folder, blobs=bucket_of(folder))
+    store = opened(folder)
     late = None
     if kind == "row_first":
         late = RowFirst(folder / "blobs")
