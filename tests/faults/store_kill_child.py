@@ -1,8 +1,8 @@
 """Run by test_store_kill.py: forks children that write to a store as fast as they can, to be killed.
 
-Each line on standard input, `FOLDER ROUND KIND`, makes a child (see `put_elsewhere`); its process id is answered
-on a line `child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each data file
-on one `ack ID BYTES SEED`, its end by `dead`.
+Each line on standard input, `FOLDER ROUND KIND`, makes a child (see `put_elsewhere`); its process id is
+answered on a line `child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each
+data file on one `ack ID BYTES SEED`, its end by `dead`.
 """
 
 import json
