@@ -11,7 +11,7 @@ COPY clients clients
 COPY base_model base_model
 # `cpu` is the plain server; `cuda` and `tpu` are extras of the same name.
 RUN extra=$([ "$ACCELERATOR" = cpu ] && echo server || echo "$ACCELERATOR") \
- && /opt/chorus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[$extra,otel,postgresql]"
+ && /opt/chorus/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[$extra,otel,postgresql,bucket]"
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --uid 10001 --create-home chorus && install -d -m 0700 -o chorus -g chorus /data

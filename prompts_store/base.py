@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from prompts_store import checks
-from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs import Blobs, Contents, LocalContents
 from prompts_store.blobs.leases import Leases
 from prompts_store.database import Database
 from prompts_store.names import check_name
@@ -44,7 +44,7 @@ class StoreBase:
         blobs: Blobs,
         clock: Callable[[], datetime] = utc_now,
         *,
-        contents: LocalContents | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -78,7 +78,7 @@ class StoreBase:
         return view
 
     @property
-    def _contents(self) -> LocalContents:
+    def _contents(self) -> Contents:
         return self._place.contents()
 
 
@@ -86,12 +86,12 @@ class _Place:
     """Where the bytes of data files are: a temporary folder, made with the first of them, if no other is
     given."""
 
-    def __init__(self, contents: LocalContents | None) -> None:
+    def __init__(self, contents: Contents | None) -> None:
         self._contents = contents
         self._making = threading.Lock()
         self._remove: Callable[[], object] = lambda: None
 
-    def contents(self) -> LocalContents:
+    def contents(self) -> Contents:
         with self._making:
             if self._contents is None:
                 folder = Path(tempfile.mkdtemp(prefix="chorus-files-"))

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from prompts_store.audit.audit_log import AuditLog
 from prompts_store.base import utc_now
-from prompts_store.blobs import Files, LocalBlobs, LocalContents, MemoryBlobs
+from prompts_store.blobs import BlobAddress, Blobs, Contents, Files, LocalBlobs, LocalContents, MemoryBlobs
 from prompts_store.blobs.folder import translated
 from prompts_store.budgets.leases import BudgetLeases
 from prompts_store.database import EVERY_TENANT, Database
@@ -36,6 +36,7 @@ from prompts_store.tenants.keys import Keys
 from prompts_store.tenants.stored import StoredUses
 from prompts_store.tenants.tenants import Tenants
 from prompts_store.text import shown
+from prompts_store.upkeep.backups import BackupReport, Backups
 from prompts_store.upkeep.check_report import CheckReport
 from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
@@ -79,6 +80,7 @@ class PromptStore(
         data_dir: Path,
         *,
         database_url: str | None = None,
+        blobs: BlobAddress | None = None,
         clock: Callable[[], datetime] = utc_now,
         files: Files | None = None,
         make: bool = True,
@@ -92,26 +94,31 @@ class PromptStore(
             data_dir: contains `chorus.db` (unless `database_url` names another database), `blobs/` and
                 `files/`.
             database_url: an SQLAlchemy URL; `sqlite://` keeps the metadata in memory.
+            blobs: where blobs and data files are, if not in `data_dir`.
             files: the operating system's file calls, or a test's.
             make: whether to create a store if there is none.
 
         Raises:
-            InvalidError: `invalid_database_url`.
+            InvalidError: `invalid_database_url`, `invalid_blob_place`.
             NotFoundError: `no_store`: there is none, and none may be created.
             StoreError: the folder cannot be used, or a newer Chorus made it.
         """
-        if not make and not (data_dir / "blobs").is_dir():
-            raise NotFoundError(
-                f"There is no store in {data_dir}: it has no folder blobs. Check the data folder's name; "
-                f"`chorus serve` makes a store.",
-                field="data_dir",
-                code="no_store",
+        if not make and blobs is None and not (data_dir / "blobs").is_dir():
+            raise _no_store(
+                f"in {data_dir}: it has no folder blobs. Check the data folder's name", "data_dir"
             )
         with translated("prepare"):
             make_private_folder(data_dir)
-        blobs = LocalBlobs(data_dir / "blobs", files=files)
-        contents = LocalContents(data_dir / "files", files=files)
-        store = cls(Database.open(data_dir, database_url, make=make), blobs, clock, contents=contents)
+        values: Blobs
+        contents: Contents
+        if blobs is None:
+            values = LocalBlobs(data_dir / "blobs", files=files)
+            contents = LocalContents(data_dir / "files", files=files)
+        else:
+            values, contents = blobs.open(data_dir / "cache", files)
+            if not make and values.identity() is None:
+                raise _no_store("at blob_url: it has no blobs/store-id. Check the name", "blob_url")
+        store = cls(Database.open(data_dir, database_url, make=make), values, clock, contents=contents)
         try:
             store._begin()
         except BaseException:
@@ -195,9 +202,33 @@ class PromptStore(
         )
         return checker.run()
 
+    def backup(self, target: BlobAddress) -> BackupReport:
+        """Copy the store to a folder or a bucket, while others use it.
+
+        Raises:
+            ConflictError: `other_store`: there is a store, or the backup of another one.
+            StoreError: the disk, the bucket or the database failed. An earlier backup there is still whole.
+        """
+        return self._backups.make(target)
+
+    def restore(self, source: BlobAddress) -> BackupReport:
+        """Fill this store, which must be empty, from a backup.
+
+        Raises:
+            NotFoundError: `no_store`: there is no backup.
+            ConflictError: `store_not_empty`.
+            StoreError: the disk, the bucket or the database failed. No row was written; restoring again
+                continues.
+        """
+        return self._backups.restore(source)
+
     def fence_fault(self) -> str | None:
         """Why row-level security does not stand behind the store's own conditions; None if it does."""
         return self._database.fence_fault()
+
+    @property
+    def _backups(self) -> Backups:
+        return Backups(self._database, self._blobs, self._contents, self._clock)
 
     @property
     def _identity(self) -> Identity:
@@ -234,3 +265,8 @@ class PromptStore(
             before=now - timedelta(seconds=grace_seconds),
             now=now,
         )
+
+
+def _no_store(where: str, field: str) -> NotFoundError:
+    message = f"There is no store {where}; `chorus serve` makes a store."
+    return NotFoundError(message, field=field, code="no_store")

@@ -159,6 +159,12 @@ class FaultyFiles(Files):
         return super().scan(path)
 
 
+def file_bytes(store: PromptStore, tenant: str, file_id: str) -> bytes:
+    """What a data file holds."""
+    with store.local_file(tenant, file_id) as path:
+        return path.read_bytes()
+
+
 class PowerCutFiles(Files):
     """Files on a disk that forgets what was not synced.
 

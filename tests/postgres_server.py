@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -22,6 +23,8 @@ from prompts_store.database import (
 from prompts_store.database.tables import metadata
 from tether import tethered
 
+REQUIREMENTS_18 = Path(__file__).parent / "postgres_18.txt"
+
 _USER = "chorus"
 
 
@@ -34,14 +37,40 @@ def binaries() -> Path | None:
     return Path(program).resolve().parent if program else None
 
 
+@contextmanager
+def readable_copy(folder: Path, *parts: str) -> Iterator[Path]:
+    """Parts of a folder where the server's account may read them; it may not read root's home."""
+    with tempfile.TemporaryDirectory(prefix="chorus-pg18-") as name:
+        copy = Path(name)
+        copy.chmod(0o755)
+        for part in parts:
+            shutil.copytree(folder / part, copy / part, symlinks=True, copy_function=_linked)
+        yield copy
+
+
+def _linked(source: str, target: str) -> None:
+    """A second name where that is possible: there are 3,500 files."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 class PostgresServer:
     """A server, from construction until `stop`. Nothing of it survives, and nothing is synced.
 
     Names sort by a language's rules here, not by their bytes: what relies on byte order must say so.
+
+    Args:
+        languages: whether the programs know such rules.
+
+    Attributes:
+        languages: the same.
     """
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, languages: bool = True) -> None:
         self._programs = programs
+        self.languages = languages
         self._databases = 0
         self._shared: str | None = None
         # PostgreSQL does not run as root, pytest's own folders are closed to others, and a socket's path is
@@ -51,7 +80,8 @@ class PostgresServer:
         if self._account:
             shutil.chown(self._folder, self._account)
         try:
-            self._run("initdb", "-D", "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync", *_LOCALE)
+            locale = _LOCALE if languages else _LOCALE[:1]
+            self._run("initdb", "-D", "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync", *locale)
             self._process = self._start()
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)

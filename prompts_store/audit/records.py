@@ -49,6 +49,7 @@ Action = Literal[
     "audit.drop",
     "store.collect",
     "store.adopt",
+    "store.restore",
     "store.repair",
 ]
 

@@ -54,6 +54,40 @@ class Files:
             os.close(descriptor)
         return False
 
+    def hold(self, path: Path) -> int | None:
+        """Open a file for reading, so that `remove_unheld` leaves it; closing it ends that. Returns its
+        descriptor, or None if there is no such file. It counts as used now."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with suppress(OSError):  # it was removed, perhaps, before this held it
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                os.utime(descriptor)
+                return descriptor
+        os.close(descriptor)
+        return None
+
+    def remove_unheld(self, path: Path) -> bool:
+        """Remove a file unless a living process holds or writes it. Whether it is gone."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                path.unlink()
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:
+            return True
+        finally:
+            os.close(descriptor)
+        return True
+
     def set_time(self, descriptor: int, seconds: float) -> None:
         """Set a file's times, in seconds since 1970."""
         os.utime(descriptor, (seconds, seconds))

@@ -22,7 +22,7 @@ from prompts_store.errors import StoreError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"([0-9]{1,16})-[0-9a-f]{16}")
-_IDENTITY = "store-id"
+IDENTITY = "store-id"
 _SHARD = re.compile(r"[0-9a-f]{2}")
 
 
@@ -38,6 +38,11 @@ class Incoming:
         self._path = folder / f"{int(now.timestamp() * 1000)}-{secrets.token_hex(8)}"
         self._descriptor: int | None = self._files.create(self._path)
         self._files.lock(self._descriptor)
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes are until the file has its name."""
+        return self._path
 
     def write(self, content: bytes) -> None:
         """Append all of the content. Raises OSError."""
@@ -109,19 +114,22 @@ class DigestFolder:
                 return None
 
     def identity(self) -> str | None:
-        """See `Blobs.identity`."""
+        """See `Place.identity`."""
         with translated("read"):
             try:
-                content = self._files.read(self._folder / _IDENTITY)
+                content = self._files.read(self._folder / IDENTITY)
             except FileNotFoundError:
                 return None
         return content.decode(errors="replace").strip()
 
-    def identify(self, identity: str, *, now: datetime) -> None:
-        """See `Blobs.identify`."""
+    def identify(self, identity: str, *, now: datetime, instead_of: str | None) -> bool:
+        """See `Place.identify`."""
+        if self.identity() not in (instead_of, identity):
+            return False
         with translated("write to"):
-            self._write(self._folder / _IDENTITY, f"{identity}\n".encode(), now)
+            self._write(self._folder / IDENTITY, f"{identity}\n".encode(), now)
             self._files.sync_folder(self._folder)
+        return True
 
     def remove(self, digest: str) -> bool:
         """Remove a file. False if there was none.
@@ -163,9 +171,7 @@ class DigestFolder:
         return removed
 
     def _path(self, digest: str) -> Path:
-        if not _DIGEST.fullmatch(digest):
-            raise StoreError("A blob's name is 64 hexadecimal digits.")
-        return self._folder / digest[:2] / f"{digest}{self._suffix}"
+        return self._folder / digest_name(digest, self._suffix)
 
     def _write(self, path: Path, content: bytes, now: datetime) -> None:
         temporary = Incoming(self._files, self._incoming, now)
@@ -189,6 +195,13 @@ class DigestFolder:
         except FileNotFoundError:
             return False
         return True
+
+
+def digest_name(digest: str, suffix: str) -> str:
+    """The path of a digest below its folder or prefix. Raises StoreError if it is none."""
+    if not _DIGEST.fullmatch(digest):
+        raise StoreError("A blob's name is 64 hexadecimal digits.")
+    return f"{digest[:2]}/{digest}{suffix}"
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""What the store needs from a place for blobs. It is small, so that a bucket (S3, GCS, Azure) can be one."""
+"""What the store needs from a place for blobs and for the bytes of data files. It is small, so that a bucket
+(S3, GCS, Azure) can be one."""
 
 from __future__ import annotations
 
@@ -14,27 +15,18 @@ class BlobEntry:
 
     Attributes:
         digest: its name.
-        stored_at: when it was last put, by the clock given to `put`.
+        stored_at: when it was last put, by the clock given to `put`; in a bucket, by the bucket's.
     """
 
     digest: str
     stored_at: datetime
 
 
-class Blobs(Protocol):
+class Place(Protocol):
     """Immutable bytes by name. Every method may be called from several threads and processes at once.
 
     Each raises StoreError if the place fails.
     """
-
-    def put(self, digest: str, content: bytes, *, now: datetime) -> None:
-        """Store a blob. When this returns, it survives a power cut. It is there whole or not at all.
-
-        A blob of that name is replaced, because it may be damaged. `stored_at` becomes `now`.
-        """
-
-    def get(self, digest: str) -> bytes | None:
-        """The bytes; None if there is no such blob."""
 
     def has(self, digest: str) -> bool:
         """Whether there is such a blob; does not read it."""
@@ -45,9 +37,16 @@ class Blobs(Protocol):
     def identity(self) -> str | None:
         """The id of the database that this place belongs to; None if it was never given one."""
 
-    def identify(self, identity: str, *, now: datetime) -> None:
-        """Give this place an id, replacing any that it has. When this returns, the id survives a power
-        cut."""
+    def identify(self, identity: str, *, now: datetime, instead_of: str | None) -> bool:
+        """Give this place an id. When this returns, the id survives a power cut.
+
+        Args:
+            instead_of: the id that it has, as far as the caller knows.
+
+        Returns:
+            False if it has another id by now, which stays. A bucket decides that in one step; a folder looks
+            first and then writes.
+        """
 
     def remove(self, digest: str) -> bool:
         """Remove a blob. False if there was none."""
@@ -63,4 +62,21 @@ class Blobs(Protocol):
 
         Args:
             dry_run: only count them.
+        """
+
+
+class Blobs(Place, Protocol):
+    """The values of prompts, each a few MB at most."""
+
+    def put(self, digest: str, content: bytes, *, now: datetime) -> None:
+        """Store a blob. When this returns, it survives a power cut. It is there whole or not at all.
+
+        A blob of that name is replaced, because it may be damaged. `stored_at` becomes `now`.
+        """
+
+    def get(self, digest: str, *, fresh: bool = False) -> bytes | None:
+        """The bytes; None if there is no such blob.
+
+        Args:
+            fresh: ask the place itself, whatever copies there are nearer.
         """

@@ -38,7 +38,7 @@ class LocalBlobs(DigestFolder):
             self._write(path, content, now)
             self._files.sync_folder(path.parent)
 
-    def get(self, digest: str) -> bytes | None:
+    def get(self, digest: str, *, fresh: bool = False) -> bytes | None:
         """See `Blobs.get`."""
         with translated("read"):
             try:

@@ -23,37 +23,41 @@ class MemoryBlobs:
         with self._lock:
             self._blobs[digest] = (content, now)
 
-    def get(self, digest: str) -> bytes | None:
+    def get(self, digest: str, *, fresh: bool = False) -> bytes | None:
         """See `Blobs.get`."""
         with self._lock:
             found = self._blobs.get(digest)
         return found[0] if found else None
 
     def has(self, digest: str) -> bool:
-        """See `Blobs.has`."""
+        """See `Place.has`."""
         with self._lock:
             return digest in self._blobs
 
     def size(self, digest: str) -> int | None:
-        """See `Blobs.size`."""
+        """See `Place.size`."""
         found = self.get(digest)
         return None if found is None else len(found)
 
     def identity(self) -> str | None:
-        """See `Blobs.identity`."""
+        """See `Place.identity`."""
         return self._identity
 
-    def identify(self, identity: str, *, now: datetime) -> None:
-        """See `Blobs.identify`."""
-        self._identity = identity
+    def identify(self, identity: str, *, now: datetime, instead_of: str | None) -> bool:
+        """See `Place.identify`."""
+        with self._lock:
+            if self._identity not in (instead_of, identity):
+                return False
+            self._identity = identity
+        return True
 
     def remove(self, digest: str) -> bool:
-        """See `Blobs.remove`."""
+        """See `Place.remove`."""
         with self._lock:
             return self._blobs.pop(digest, None) is not None
 
     def entries(self) -> Iterator[BlobEntry]:
-        """See `Blobs.entries`."""
+        """See `Place.entries`."""
         with self._lock:
             found = [BlobEntry(digest, stored_at) for digest, (_, stored_at) in self._blobs.items()]
         return iter(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -156,26 +156,49 @@ class DataFiles(StoreBase):
             before = _facts(_file_record(row))
             chain.append(connection, "file.delete", tenant, row.id, now=now, before=before)
 
-    def file_path(self, tenant: str, file_id: str) -> Path:
-        """Where the bytes of a live file are. Read them, and never write there.
+    def local_file(self, tenant: str, file_id: str) -> LocalFile:
+        """A file of this machine with the bytes of a live data file: `with store.local_file(...) as path`.
+        Read it until the block ends, and never write there.
 
-        They stay as long as the file lives or an unfinished job needs it.
+        Where the bytes are in a bucket, it is a copy, which others share and which goes when room is needed.
+        A file that was opened within the block can be read to its end afterwards.
 
         Raises:
             NotFoundError: `unknown_file`.
-            CorruptError: `corrupt_file`: the bytes are missing, or their number is wrong.
+            CorruptError: `corrupt_file`: the bytes are missing, or are others.
+            StoreError: the disk or the bucket failed.
         """
         file = self.get_file(tenant, file_id)
-        found = self._contents.size(file.sha256)
-        if found != file.size_bytes:
-            what = "is missing" if found is None else f"has {found} bytes, not {file.size_bytes}"
-            raise CorruptError(
-                f"The content of {file.id} {what}; restore it from a backup, or upload the file again. If "
-                f"this process runs on another machine than the server, they must share one data folder.",
-                field="file",
-                code="corrupt_file",
-            )
-        return self._contents.path(file.sha256)
+        with ExitStack() as held:
+            path = held.enter_context(self._contents.local(file.sha256))
+            try:
+                found = path and path.stat().st_size
+            except FileNotFoundError:
+                found = None
+            if path is None or found != file.size_bytes:
+                what = "is missing" if found is None else f"has {found} bytes, not {file.size_bytes}"
+                raise CorruptError(
+                    f"The content of {file.id} {what}; restore it from a backup, or upload the file again. "
+                    f"If this process runs on another machine than the server, they must share one data "
+                    f"folder or one bucket.",
+                    field="file",
+                    code="corrupt_file",
+                )
+            return LocalFile(path, held.pop_all())
+
+
+class LocalFile(AbstractContextManager[Path]):
+    """What `local_file` found; the copy may go when the block ends."""
+
+    def __init__(self, path: Path, held: ExitStack) -> None:
+        self._path = path
+        self._held = held
+
+    def __enter__(self) -> Path:
+        return self._path
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
 
 
 def find_file(connection: Connection, tenant: str, file_id: str, *, field: str = "file") -> Row[Any]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, func, or_, select, update
 from prompts_store.audit import chain
 from prompts_store.audit.audit_log import verify_log
 from prompts_store.audit.records import OF_THE_STORE
-from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs import Blobs, Contents
 from prompts_store.blobs.format import decode
 from prompts_store.database import EVERY_TENANT, Database, sqlite
 from prompts_store.database.audit_tables import audit, audit_heads
@@ -53,7 +53,7 @@ class Checker:
         self,
         database: Database,
         blobs: Blobs,
-        contents: LocalContents,
+        contents: Contents,
         identity: Identity,
         *,
         repair: bool,
@@ -144,7 +144,7 @@ class Checker:
             last = rows[-1].digest
 
     def _blob_problem(self, digest: str) -> tuple[str, str] | None:
-        content = self._blobs.get(digest)
+        content = self._blobs.get(digest, fresh=True)
         if content is None:
             return "missing_blob", "it is missing"
         try:

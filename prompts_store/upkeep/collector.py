@@ -22,7 +22,7 @@ from sqlalchemy import Connection, delete, literal, select, tuple_
 
 from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE
-from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs import Blobs, Contents
 from prompts_store.blobs.leases import Leases
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.tables import blobs as blob_table
@@ -96,7 +96,7 @@ class Collector:
         database: Database,
         blobs: Blobs,
         leases: Leases,
-        contents: LocalContents,
+        contents: Contents,
         identity: Identity,
         *,
         before: datetime,

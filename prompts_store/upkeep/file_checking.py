@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, func, select, update
 
-from prompts_store.blobs import LocalContents
+from prompts_store.blobs import Contents
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.job_tables import files, job_events, jobs
 from prompts_store.upkeep.check_report import Problem
@@ -21,7 +21,7 @@ class FileChecker:
         checked: how many different contents were checked.
     """
 
-    def __init__(self, database: Database, contents: LocalContents) -> None:
+    def __init__(self, database: Database, contents: Contents) -> None:
         self._database = database
         self._contents = contents
         self.checked = 0

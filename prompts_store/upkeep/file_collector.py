@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from prompts_store.blobs import LocalContents
+from prompts_store.blobs import Contents
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.files import data_files
 from prompts_store.upkeep.identity import Identity
@@ -26,7 +26,7 @@ class FileCollector:
     """
 
     def __init__(
-        self, database: Database, contents: LocalContents, identity: Identity, *, before: datetime
+        self, database: Database, contents: Contents, identity: Identity, *, before: datetime
     ) -> None:
         self._database = database
         self._contents = contents

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from prompts_store.blobs import BlobEntry, Blobs, LocalContents
+from prompts_store.blobs import BlobEntry, Blobs, Contents
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.job_tables import files
 from prompts_store.database.tables import blobs as blob_table
@@ -50,7 +50,7 @@ def blob_holdings(database: Database, blobs: Blobs) -> Iterator[Holding]:
     )
 
 
-def file_holdings(database: Database, contents: LocalContents) -> Iterator[Holding]:
+def file_holdings(database: Database, contents: Contents) -> Iterator[Holding]:
     """All contents of data files, in no order."""
 
     def holding(entry: BlobEntry, row: Any | None) -> Holding:

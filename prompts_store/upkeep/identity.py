@@ -23,7 +23,7 @@ from sqlalchemy import Connection, insert, select
 
 from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE
-from prompts_store.blobs import Blobs, LocalContents
+from prompts_store.blobs import Blobs, Contents, Place
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.tables import store_identity
 from prompts_store.errors import ConflictError
@@ -78,7 +78,7 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    place: Blobs | LocalContents
+    place: Place
     holdings: Callable[[], Iterator[Holding]]
     needed: Callable[[Connection], int]
 
@@ -91,7 +91,7 @@ class Identity:
     """
 
     def __init__(
-        self, database: Database, blobs: Blobs, contents: LocalContents, clock: Callable[[], datetime]
+        self, database: Database, blobs: Blobs, contents: Contents, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
         self._clock = clock
@@ -118,7 +118,7 @@ class Identity:
         elif empty:
             with self._database.write(EVERY_TENANT) as connection:
                 for name in empty & self._empty_ones(connection):
-                    self._folders[name].place.identify(ours, now=self._clock())
+                    self._folders[name].place.identify(ours, now=self._clock(), instead_of=None)
 
     def pairing(self) -> Pairing:
         """The ids, and the contents of the folders compared with what the database knows."""
@@ -130,6 +130,7 @@ class Identity:
         """Give the folders the database's id, whatever ids they have.
 
         Raises:
+            ConflictError: `other_store`: a folder was given another id meanwhile.
             StoreError: the disk or the database failed; adopting again continues.
         """
         self.settle()
@@ -142,8 +143,10 @@ class Identity:
             after = dict.fromkeys(before, ours)
             chain.append(connection, "store.adopt", OF_THE_STORE, now=now, before=before, after=after)
             for name, carried in before.items():
-                if carried != ours:
-                    self._folders[name].place.identify(ours, now=now)
+                place = self._folders[name].place
+                if carried != ours and not place.identify(ours, now=now, instead_of=carried):
+                    message = f"Another store gave {name} its id meanwhile; look which is right."
+                    raise ConflictError(message, code="other_store")
 
     def require(self, connection: Connection) -> None:
         """Raise ConflictError `other_store` unless all have the same id."""
@@ -194,7 +197,9 @@ class Identity:
             # Written also to a folder that has it: the process that wrote it may have died before it was
             # safely on the disk.
             if carried[name] in (None, chosen):
-                self._folders[name].place.identify(chosen, now=self._clock())
+                # Another database's process may be the first in a bucket: then its id stays, and nothing is
+                # collected from here.
+                self._folders[name].place.identify(chosen, now=self._clock(), instead_of=carried[name])
         connection.execute(insert(store_identity).values(number=1, id=chosen, created_at=self._clock()))
 
     def _look(self, name: str) -> FolderPairing:

@@ -10,8 +10,28 @@ from pathlib import Path
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.settings import Settings
+from prompts_store.blobs import BlobAddress
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
+
+
+def blob_address(settings: Settings, url: str) -> BlobAddress:
+    """How to reach a bucket with these settings."""
+    return BlobAddress(
+        url,
+        endpoint=settings.blob_endpoint,
+        region=settings.blob_region,
+        path_style=settings.blob_path_style,
+        allow_http=settings.blob_allow_http,
+        credentials_file=settings.blob_credentials_file,
+        cache_bytes=settings.blob_cache_bytes,
+    )
+
+
+def open_store(settings: Settings, *, make: bool = True) -> PromptStore:
+    """Open the store that the settings name. Raises like `PromptStore.open`."""
+    address = None if settings.blob_url is None else blob_address(settings, settings.blob_url)
+    return PromptStore.open(settings.data_dir, database_url=settings.database_url, blobs=address, make=make)
 
 
 def open_storage(settings: Settings) -> PromptStore:
@@ -21,7 +41,7 @@ def open_storage(settings: Settings) -> PromptStore:
         InvalidInputError, StoreError: something cannot be written; the error names the setting.
     """
     try:
-        store = PromptStore.open(settings.data_dir, database_url=settings.database_url)
+        store = open_store(settings)
     except StoreError as error:
         # If database_url is set, it or data_dir may be at fault: the message tells them apart.
         field = error.field or (None if settings.database_url else "data_dir")

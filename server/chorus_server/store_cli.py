@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chorus_server.cli import config_options, readable_errors
-from chorus_server.settings import Settings, load_settings
+from chorus_server.settings import STORE_SETTINGS, Settings, load_settings
 
 if TYPE_CHECKING:
     from prompts_store.store import PromptStore
+    from prompts_store.upkeep.backups import BackupReport
     from prompts_store.upkeep.check_report import CheckReport
     from prompts_store.upkeep.collector import CollectPlan, CollectReport, Removal
     from prompts_store.upkeep.identity import Pairing
@@ -34,23 +35,19 @@ _NOUNS = {
     "file": "data files",
 }
 
-_PLACES = ("data_dir", "database_url")
-"""The settings that say where the store is."""
-
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 
 
 @contextmanager
 def _opened(config: Path | None, flags: dict[str, Any]) -> Iterator[tuple[Settings, PromptStore]]:
     """The settings, and the store that they name."""
-    from prompts_store.store import PromptStore
+    from chorus_server.storage import open_store
 
     # The commands report in their own words what opening the store would log.
     logging.getLogger("chorus.store").addHandler(logging.NullHandler())
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        opened = PromptStore.open(settings.data_dir, database_url=settings.database_url, make=False)
-        with closing(opened) as store:
+        with closing(open_store(settings, make=False)) as store:
             yield settings, store
 
 
@@ -66,7 +63,7 @@ def store() -> None:
 @store.command()
 @click.option("--repair", is_flag=True, help="Correct what can be computed again; files stay as they are.")
 @_as_json
-@config_options(*_PLACES)
+@config_options(*STORE_SETTINGS)
 def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Read everything back, and say what is wrong and what to do.
 
@@ -84,7 +81,7 @@ def check(repair: bool, as_json: bool, config: Path | None, **flags: Any) -> Non
 
 
 @store.command(short_help="Make or change the database's tables.")
-@config_options(*_PLACES)
+@config_options(*STORE_SETTINGS)
 def migrate(config: Path | None, **flags: Any) -> None:
     """Make the database's tables, or bring those of an older Chorus up to date.
 
@@ -108,7 +105,7 @@ def migrate(config: Path | None, **flags: Any) -> None:
     "removed.",
 )
 @_as_json
-@config_options(*_PLACES, "collect_grace_seconds", "audit_days")
+@config_options(*STORE_SETTINGS, "collect_grace_seconds", "audit_days")
 def collect(
     dry_run: bool, allow_mass_removal: bool, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
@@ -140,9 +137,65 @@ def collect(
     sys.exit(int(plan.refusal is not None))
 
 
+@store.command(short_help="Copy the store to a folder or a bucket.")
+@click.argument("target")
+@_as_json
+@config_options(*STORE_SETTINGS)
+def backup(target: str, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Copy the database's rows, the blobs and the data files to TARGET: a folder, or a URL as of blob_url.
+
+    Servers may go on. A second backup to the same place copies only what is new, and takes the place of the
+    first when it is whole. What else a server keeps in its data folder (compiled programs, the work of
+    running jobs) is not copied. A bucket is reached with the same settings as that of blob_url.
+
+    The exit code is 1 if something was damaged, and so was left out.
+    """
+    from chorus_server.storage import blob_address
+
+    with _opened(config, flags) as (settings, store):
+        report = store.backup(blob_address(settings, _url(target)))
+    _print_copied(report, as_json)
+
+
+@store.command(short_help="Fill an empty store from a backup.")
+@click.argument("source")
+@_as_json
+@config_options(*STORE_SETTINGS)
+def restore(source: str, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Fill a new store from the backup in SOURCE: a folder, or a URL as of blob_url.
+
+    The data folder and database that the settings name must not have been used by a server. The backup may be
+    of the other kind of database, or of an older Chorus. If this is cut off, the same command goes on.
+
+    The exit code is 1 if something was damaged, and so was left out.
+    """
+    from chorus_server.storage import blob_address, open_store
+
+    with readable_errors():
+        settings = load_settings(flags, config, listening=False)
+        with closing(open_store(settings)) as opened:
+            report = opened.restore(blob_address(settings, _url(source)))
+    _print_copied(report, as_json)
+
+
+def _url(place: str) -> str:
+    """A folder's path as a URL."""
+    return place if "://" in place else Path(place).absolute().as_uri()
+
+
+def _print_copied(report: BackupReport, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        click.echo(f"{report.rows} rows, {report.blobs} blobs and {report.files} data files were copied.")
+        for digest in report.damaged:
+            click.echo(f"damaged, and left out: {digest}", err=True)
+    sys.exit(int(bool(report.damaged)))
+
+
 @store.command(short_help="Make the data folder carry the database's id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@config_options(*_PLACES)
+@config_options(*STORE_SETTINGS)
 def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
     """Give the data folder the database's id, so that it can be collected again.
 
@@ -158,17 +211,22 @@ def adopt(yes: bool, config: Path | None, **flags: Any) -> None:
             return
         click.echo("A later collection removes what the database does not know.")
         if not yes:
-            click.confirm(f"Make {settings.data_dir} carry the database's id?", abort=True, err=True)
+            click.confirm(f"Make {_place(settings)} carry the database's id?", abort=True, err=True)
         store.adopt()
-        click.echo(f"{settings.data_dir} carries {pairing.id} now. See what a collection would remove with:")
+        click.echo(f"{_place(settings)} carries {pairing.id} now. See what a collection would remove with:")
         click.echo("  chorus store collect --dry-run")
+
+
+def _place(settings: Settings) -> str:
+    """Where blobs and data files are, for people."""
+    return settings.blob_url or str(settings.data_dir)
 
 
 def _print_check(report: CheckReport, settings: Settings, fence_fault: str | None) -> None:
     from prompts_store.upkeep.check_report import KINDS
 
     click.echo(
-        f"{settings.data_dir}: {report.versions} live versions, {report.blobs} blobs and {report.files} data "
+        f"{_place(settings)}: {report.versions} live versions, {report.blobs} blobs and {report.files} data "
         f"files were checked."
     )
     if report.orphans or report.temporary_files:
@@ -230,7 +288,7 @@ def _print_pairing(pairing: Pairing, settings: Settings) -> None:
     url = settings.database_url and make_url(settings.database_url).render_as_string(hide_password=True)
     click.echo(f"{'database':13} {pairing.id}  {url or settings.data_dir / 'chorus.db'}")
     for folder in pairing.folders:
-        click.echo(f"{folder.folder:13} {folder.id or 'no id':36}  {settings.data_dir / folder.folder}")
+        click.echo(f"{folder.folder:13} {folder.id or 'no id':36}  {_place(settings)}/{folder.folder}")
     click.echo()
     for folder in pairing.folders:
         click.echo(

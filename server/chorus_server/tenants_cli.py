@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chorus_server.cli import config_options, readable_errors
-from chorus_server.settings import load_settings
+from chorus_server.settings import STORE_SETTINGS, load_settings
 
 if TYPE_CHECKING:
     from prompts_store.store import PromptStore
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--name", default="operator", show_default=True, help="Name of what uses the key.")
 @click.option("--another", is_flag=True, help="Make a key even if there is a live operator key.")
-@config_options("data_dir", "database_url", "tenant")
+@config_options(*STORE_SETTINGS, "tenant")
 def bootstrap(name: str, another: bool, config: Path | None, **flags: Any) -> None:
     """Make the first operator key, and print it. It is shown only once.
 
@@ -34,12 +34,11 @@ def bootstrap(name: str, another: bool, config: Path | None, **flags: Any) -> No
 
     The key belongs to the server's own tenant, which is made if it is not there.
     """
-    from prompts_store.store import PromptStore
+    from chorus_server.storage import open_store
 
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        opened = PromptStore.open(settings.data_dir, database_url=settings.database_url)
-        with closing(opened) as store:
+        with closing(open_store(settings)) as store:
             made, secret = _make(store, settings.tenant, name, another)
     note = f"{made.id} of the tenant {made.tenant} has every scope. Keep the key now: it is not shown again."
     click.echo(f"note: {note}", err=True)

@@ -15,7 +15,7 @@ import click
 from chorus_server.cli import SettingsCommand, command_log, config_options, importing, readable_errors
 from chorus_server.errors import InvalidInputError
 from chorus_server.log import Say
-from chorus_server.settings import Settings, load_settings
+from chorus_server.settings import STORE_SETTINGS, Settings, load_settings
 from chorus_server.signals import ending_signals
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ WORKER_SETTINGS = (
     "matrix_dtype",
     "layout",
     "attention",
-    "data_dir",
-    "database_url",
+    *STORE_SETTINGS,
     "compile_cache_dir",
     "memory_limit_bytes",
     "prompt_rows",

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from chorus import AsyncClient, Client, errors
 from chorus.cli.root import chorus
 from prompts_store.jobs.records import Job, Lease
+from prompts_store.testing import file_bytes
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, eventually
 
 SETTINGS: dict[str, Any] = {"labels": ["no", "yes"], "recipe": {"prompt_length": 3, "steps": 4}}
@@ -109,7 +110,7 @@ def test_a_large_file_arrives_whole(real: Client, api: ApiServer, tmp_path: Path
     path = tmp_path / "train.jsonl"
     path.write_bytes(b'{"text": "good", "label": "yes"}\n' * 100_000)
     file = real.files.push(path)
-    assert api.store.file_path("default", file.id).read_bytes() == path.read_bytes()
+    assert file_bytes(api.store, "default", file.id) == path.read_bytes()
     assert file in real.files.list()
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 import yaml
 
 from chorus_server.settings import Settings
+from chorus_server.storage import open_store
+from prompts_store.testing import example_prompt
 from tests.places import ROOT
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,8 @@ def test_mounts_and_dependencies_exist(compose: dict[str, Any]) -> None:
         assert set(service.get("depends_on", ())) <= set(compose["services"]), name
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
+            if volume.startswith("/"):
+                continue  # a volume of its own
             if source.startswith("./deploy"):
                 assert (ROOT / source).exists(), source
             elif not source.startswith("."):
@@ -61,17 +67,26 @@ def test_every_service_is_limited(compose: dict[str, Any]) -> None:
         assert len(unlimited(broken)) == 1, "control"
 
 
-READERS = {"keys": {"chorus"}, "scrape_token": {"chorus", "prometheus"}, "grafana_password": {"grafana"}}
+READERS = {
+    "keys": {"chorus", "replica"},
+    "scrape_token": {"chorus", "prometheus"},
+    "grafana_password": {"grafana"},
+    "database_keys": {"postgresql", "replica"},
+    "bucket_keys": {"s3", "make-bucket", "replica"},
+}
 """Who reads each key's volume."""
+
+MAKERS = {"keys", "shared-keys"}
 
 
 def readers(compose: dict[str, Any]) -> dict[str, set[str]]:
-    """Who mounts each key's volume, but for the service that makes them."""
+    """Who mounts each key's volume, but for the services that make them."""
     return {
         volume: {
             name
             for name, service in compose["services"].items()
-            if name != "keys" and any(mount.split(":")[0] == volume for mount in service["volumes"])
+            if name not in MAKERS
+            and any(mount.split(":")[0] == volume for mount in service.get("volumes", ()))
         }
         for volume in READERS
     }
@@ -83,7 +98,7 @@ def test_each_key_is_mounted_only_where_it_is_read(compose: dict[str, Any]) -> N
     broken = copy.deepcopy(compose)
     broken["services"]["grafana"]["volumes"].append("keys:/other:ro")
     assert readers(broken) != READERS, "control"
-    for name in ("chorus", "prometheus", "grafana"):
+    for name in set().union(*READERS.values()):
         mounts = [mount for mount in services[name]["volumes"] if mount.split(":")[0] in READERS]
         assert mounts and all(mount.endswith(":ro") for mount in mounts)
     environment, scraping = services["chorus"]["environment"], _prometheus()["authorization"]
@@ -104,7 +119,7 @@ def test_keys_are_made_once_and_kept(compose: dict[str, Any], tmp_path: Path) ->
     command = compose["services"]["keys"]["command"][0]
     command = command.replace('"/"', repr(str(tmp_path))).replace('"/keys"', repr(str(tmp_path / "keys")))
     command = command.replace("10001, 10001", f"{os.getuid()}, {os.getgid()}")
-    for volume in READERS:
+    for volume in ("keys", "scrape_token", "grafana_password"):
         (tmp_path / volume).mkdir()
     old = {"api_key": "a" * 40, "grafana_password": "g" * 40}
     for name, text in old.items():
@@ -124,12 +139,58 @@ def test_keys_are_made_once_and_kept(compose: dict[str, Any], tmp_path: Path) ->
     assert (tmp_path / "keys" / "operator_key").stat().st_mode & 0o777 == 0o400
 
 
+def script(compose: dict[str, Any], service: str, **places: object) -> str:
+    """What a service runs, with other places in it than in a container."""
+    command: str = compose["services"][service]["command"][0]
+    for old, new in places.items():
+        assert f"/{old}" in command
+        command = command.replace(f"/{old}", str(new))
+    return command.replace("10001, 10001", f"{os.getuid()}, {os.getgid()}")
+
+
+def test_the_replicas_keys_fit_each_other_and_a_real_s3(
+    compose: dict[str, Any], tmp_path: Path, s3_server: S3Server
+) -> None:
+    """Made once and kept; with them the bucket is made, and the settings of a replica open a store in it."""
+    places = {name: tmp_path / name for name in ("database_keys", "bucket_keys")}
+    for place in places.values():
+        place.mkdir()
+    made = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script(compose, "shared-keys", **places)], check=True)
+        made.append({path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()})
+    assert made[0] == made[1]
+    assert made[0]["pgpass"] == f"postgresql:5432:*:chorus:{made[0]['password']}"
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o400}
+    server = S3Server(s3_server.programs, config=tmp_path / "bucket_keys" / "s3.json")
+    endpoint = f"http://127.0.0.1:{server.port}"
+    try:
+        making = script(compose, "make-bucket", bucket_keys=places["bucket_keys"])
+        assert "http://s3:8333" in making
+        making = making.replace("http://s3:8333", endpoint)
+        subprocess.run([sys.executable, "-c", making], check=True)
+        given = compose["services"]["replica"]["environment"]
+        names = {name for name in Settings.model_fields if name.startswith("blob_")}
+        settings = {name: given.get(f"CHORUS_{name.upper()}") for name in names}
+        settings |= {
+            "blob_endpoint": endpoint,
+            "blob_credentials_file": places["bucket_keys"] / "credentials",
+        }
+        told = {name: value for name, value in settings.items() if value is not None}
+        with closing(open_store(Settings(data_dir=tmp_path / "data", **told))) as store:
+            store.publish("acme", "sst2", *example_prompt(1))
+            assert store.check().clean
+    finally:
+        server.stop()
+
+
 def test_the_api_needs_no_key_file_of_0_1_0(compose: dict[str, Any]) -> None:
     assert "CHORUS_API_KEY_FILE" not in compose["services"]["chorus"]["environment"]
 
 
 def test_environment_variables_are_settings(compose: dict[str, Any]) -> None:
     given = set(compose["services"]["chorus"]["environment"])
+    given |= set(compose["services"]["replica"]["environment"]) - {"PGPASSFILE"}  # psycopg reads that itself
     given |= set(re.findall(r"\b(CHORUS_[A-Z_]+)=", (ROOT / "Dockerfile").read_text()))
     known = {f"CHORUS_{name.upper()}" for name in Settings.model_fields}
     assert given and given <= known

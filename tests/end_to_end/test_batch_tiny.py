@@ -14,6 +14,7 @@ import pytest
 
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
+from prompts_store.testing import file_bytes
 from tests.end_to_end.served import TINY, Served
 from tests.end_to_end.test_evaluation_tiny import free, is_over
 from tests.end_to_end.test_tuning_tiny import until
@@ -40,7 +41,7 @@ def answers(store: PromptStore, job: Job) -> list[tuple[str, str, float]]:
     """Id, label and probability of each line; the last bits depend on who shares a batch."""
     assert job.status == "succeeded", job.error
     found = []
-    for text in store.file_path("default", job.result["output_file"]).read_text().splitlines():
+    for text in file_bytes(store, "default", job.result["output_file"]).decode().splitlines():
         line = json.loads(text)
         (result,) = line["response"]["body"]["results"]
         found.append((line["custom_id"], result["label"], round(max(result["probabilities"].values()), 4)))

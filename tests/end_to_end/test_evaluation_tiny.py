@@ -14,6 +14,7 @@ import pytest
 
 from prompts_store.jobs.records import Job, JobKind
 from prompts_store.store import PromptStore
+from prompts_store.testing import file_bytes
 from tests.end_to_end.served import CHORUS, TINY, Served
 from tests.end_to_end.test_tuning_tiny import until
 
@@ -56,7 +57,7 @@ def is_between(job: Job) -> bool:
 
 def predictions(store: PromptStore, job: Job) -> bytes:
     assert job.status == "succeeded", job.error
-    return store.file_path("default", job.result["predictions"]).read_bytes()
+    return file_bytes(store, "default", job.result["predictions"])
 
 
 @pytest.mark.timeout(900)

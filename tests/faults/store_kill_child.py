@@ -1,23 +1,26 @@
 """Run by test_store_kill.py: forks children that write to a store as fast as they can, to be killed.
 
-Each line on standard input, `FOLDER ROUND KIND`, makes a child; its process id is answered on a line
-`child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each data file on one
-`ack ID BYTES SEED`, its end by `dead`.
+Each line on standard input, `FOLDER ROUND KIND`, makes a child (see `put_elsewhere`); its process id is
+answered on a line `child ID`, each version that was acknowledged to it on a line `ack TASK NUMBER SEED`, each
+data file on one `ack ID BYTES SEED`, its end by `dead`.
 """
 
+import json
 import os
 import sys
 import threading
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from prompts_store import PromptStore
-from prompts_store.blobs import LocalBlobs
+from prompts_store.blobs import BlobAddress, LocalBlobs
 from prompts_store.errors import ConflictError, NotFoundError
 from prompts_store.testing import example_prompt
 from tether import tie_to
 
 WRITERS = 3
+_ELSEWHERE = "elsewhere.json"
 
 
 class RowFirst(LocalBlobs):
@@ -34,6 +37,20 @@ class RowFirst(LocalBlobs):
     def flush(self) -> None:
         digest, content, now = self.late.blob
         super().put(digest, content, now=now)
+
+
+def opened(folder: Path) -> PromptStore:
+    """The store of a folder, whose blobs, and rows, may be elsewhere."""
+    if not (folder / _ELSEWHERE).exists():
+        return PromptStore.open(folder)
+    url, place = json.loads((folder / _ELSEWHERE).read_text())
+    address = BlobAddress(**place | {"credentials_file": Path(place["credentials_file"])})
+    return PromptStore.open(folder, database_url=url, blobs=address)
+
+
+def put_elsewhere(folder: Path, address: BlobAddress, url: str | None) -> None:
+    """Let a folder's store have its blobs in a bucket, and perhaps its rows in PostgreSQL."""
+    (folder / _ELSEWHERE).write_text(json.dumps([url, asdict(address)], default=str))
 
 
 def say(line: str) -> None:
@@ -99,7 +116,7 @@ def disturb_files_for_ever(store: PromptStore, seed: int) -> None:
 
 def child(launcher: int, folder: Path, number: int, kind: str) -> None:
     tie_to(launcher)  # it writes for ever
-    store = PromptStore.open(folder)
+    store = opened(folder)
     late = None
     if kind == "row_first":
         late = RowFirst(folder / "blobs")

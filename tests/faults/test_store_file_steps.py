@@ -15,7 +15,7 @@ from prompts_store import PromptStore
 from prompts_store.blobs import ContentWriter, LocalContents
 from prompts_store.errors import LeaseLostError, StoreError
 from prompts_store.jobs.records import Lease
-from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, PowerCutFiles, example_file
+from prompts_store.testing import Died, FakeClock, Fault, FaultyFiles, PowerCutFiles, example_file, file_bytes
 from tests.faults.store_faults import MAX_STEPS, DyingDisk, ShortWrites, attempt, faulty_store, sweep
 
 SPEC = {"base_fingerprint": "base"}
@@ -50,7 +50,7 @@ def _visible(store: PromptStore) -> object:
     files = store.list_files("acme").items
     jobs = [job for tenant in ("acme", "other") for job in store.list_jobs(tenant, "tuning").items]
     return (
-        [(file.name, file.size_bytes, store.file_path("acme", file.id).read_bytes()) for file in files],
+        [(file.name, file.size_bytes, file_bytes(store, "acme", file.id)) for file in files],
         [
             (job.tenant, job.status, job.attempt, job.cancel_requested, job.progress, job.result)
             for job in jobs
@@ -172,7 +172,7 @@ def test_a_short_write_at_any_step_is_written_on(tmp_path: Path) -> None:
         for step in range(1, 12):
             files.arm("short", step)
             file = example_file(store, f"{step} {NEW_ROWS!r}".encode())
-            assert store.file_path("acme", file.id).read_bytes() == f"{step} {NEW_ROWS!r}".encode()
+            assert file_bytes(store, "acme", file.id) == f"{step} {NEW_ROWS!r}".encode()
         assert files.shorts >= 1
         assert store.check().clean
 

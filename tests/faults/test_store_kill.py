@@ -10,10 +10,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prompts_store import PromptStore
-from prompts_store.testing import example_prompt
-from tests.faults.store_kill_child import rows_of
+from prompts_store.testing import example_prompt, file_bytes
+from tests.faults.store_kill_child import opened, put_elsewhere, rows_of
 from tests.places import IMPORTS, python_module
 from tether import tethered
 
@@ -72,18 +73,36 @@ def _launcher() -> Iterator[Launcher]:
         yield Launcher(process)
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path) -> None:
+@pytest.fixture(params=["folder", "bucket", "bucket and postgresql", "bucket and postgresql 18"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder for a store, whose blobs are there or in a bucket, and its rows there or in PostgreSQL."""
+    if request.param != "folder":
+        name = {"18": "newest_postgres_server", "postgresql": "postgres_server"}.get(
+            request.param.split()[-1]
+        )
+        url = name and request.getfixturevalue(name).create()
+        put_elsewhere(tmp_path, request.getfixturevalue("s3_server").address(), url)
+    return tmp_path
+
+
+def kills_of(place: Path) -> int:
+    """Fewer where a store is elsewhere, because the same code is killed."""
+    return KILLS // 4 if list(place.iterdir()) else KILLS
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(place: Path) -> None:
+    kills = kills_of(place)
     chance = random.Random(SEED)
     acknowledged: list[tuple[str, int, int]] = []
     left_behind = 0
     with _launcher() as launcher:
-        for number in range(KILLS):
-            acknowledged += launcher.kill_one(tmp_path, number, "sound", chance)
-            with closing(PromptStore.open(tmp_path)) as store:
+        for number in range(kills):
+            acknowledged += launcher.kill_one(place, number, "sound", chance)
+            with closing(opened(place)) as store:
                 report = store.check()
                 assert report.clean, f"after kill {number} (seed {SEED}): {report.problems}"
                 left_behind += report.orphans + report.temporary_files
-    with closing(PromptStore.open(tmp_path)) as store:
+    with closing(opened(place)) as store:
         for task, version, seed in acknowledged:
             values, manifest = example_prompt(seed - seed % 3, template=f"{seed} {{text}}")
             stored = store.get_version("acme", task, version)
@@ -92,24 +111,25 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path) 
         store.collect(grace_seconds=0)
         report = store.check()
         assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
-    assert len(acknowledged) >= KILLS, "the children did too little to show anything"
-    assert left_behind > 0, "no kill hit an upload"
+    assert len(acknowledged) >= kills, "the children did too little to show anything"
+    assert left_behind > 0 or kills < KILLS // 2, "no kill hit an upload"
 
 
-def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(tmp_path: Path) -> None:
+def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(place: Path) -> None:
+    kills = kills_of(place) // 2
     chance = random.Random(SEED)
     acknowledged: list[tuple[str, int, int]] = []
     left_behind = 0
     with _launcher() as launcher:
-        for number in range(KILLS // 2):
-            acknowledged += launcher.kill_one(tmp_path, number, "files", chance)
-            with closing(PromptStore.open(tmp_path)) as store:
+        for number in range(kills):
+            acknowledged += launcher.kill_one(place, number, "files", chance)
+            with closing(opened(place)) as store:
                 report = store.check()
                 assert report.clean, f"after kill {number} (seed {SEED}): {report.problems}"
                 left_behind += report.orphans + report.temporary_files
-    with closing(PromptStore.open(tmp_path)) as store:
+    with closing(opened(place)) as store:
         for file_id, size, seed in acknowledged:
-            content = store.file_path("acme", file_id).read_bytes()
+            content = file_bytes(store, "acme", file_id)
             assert len(content) == size and content == rows_of(seed)
         for job in store.list_jobs("scratch", "tuning", limit=500).items:
             events = store.job_events("scratch", job.id)
@@ -118,8 +138,8 @@ def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(tmp_path: Path) -
         store.collect(grace_seconds=0)
         report = store.check()
         assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
-    assert len(acknowledged) >= KILLS // 2, "the children did too little to show anything"
-    assert left_behind > 0, "no kill hit an upload"
+    assert len(acknowledged) >= kills, "the children did too little to show anything"
+    assert left_behind > 0 or kills < KILLS // 2, "no kill hit an upload"
 
 
 def test_control_the_row_before_the_blob_loses(tmp_path: Path) -> None:

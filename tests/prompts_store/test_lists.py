@@ -169,7 +169,7 @@ def test_reading_takes_an_index_and_never_sorts_or_scans(disk_store: PromptStore
     disk_store.list_versions("acme", "a")
     disk_store.alias_history("acme", "a")
     disk_store.list_files("acme", cursor=newest_file)
-    disk_store.file_path("acme", file.id)
+    disk_store.local_file("acme", file.id)
     disk_store.list_jobs("acme", "tuning", cursor=newest_job)
     disk_store.list_jobs("acme", "tuning", status="queued", cursor=newest_job)
     disk_store.job_events("acme", job.id, after=1)

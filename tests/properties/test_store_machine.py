@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from prompts_store import PromptStore
+from prompts_store.blobs import BlobAddress
 from prompts_store.errors import ConflictError, NotFoundError, StoreError
 from prompts_store.records import EnsembleMember, Published
 from prompts_store.testing import FakeClock, example_prompt
 from tests.postgres_server import PostgresServer
 from tests.properties.machine_settings import machine_settings
+from tests.s3_server import S3Server
 
 TASKS = st.sampled_from(["a", "b"])
 ALIASES = st.sampled_from(["live", "canary"])
@@ -53,6 +55,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     on_disk = True
     url: str | None = None
+    blobs: BlobAddress | None = None
     store_type = PromptStore
 
     def __init__(self) -> None:
@@ -77,7 +80,8 @@ class StoreMachine(RuleBasedStateMachine):
         if self.on_disk:
             folder = Path(self.folder.name)
             self.stores = [
-                PromptStore.open(folder, database_url=self.url, clock=self.clock) for _ in range(2)
+                PromptStore.open(folder, database_url=self.url, blobs=self.blobs, clock=self.clock)
+                for _ in range(2)
             ]
         else:
             one = self.store_type.in_memory(clock=self.clock)
@@ -276,6 +280,23 @@ def test_the_store_is_the_model_on_postgresql(postgres_server: PostgresServer) -
             self.url = postgres_server.emptied()
 
     run_state_machine_as_test(OnPostgres, settings=machine_settings(6, 30))
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql", "postgresql 18"])
+def test_the_store_is_the_model_in_a_bucket(
+    request: pytest.FixtureRequest, s3_server: S3Server, database: str
+) -> None:
+    servers = {"postgresql": "postgres_server", "postgresql 18": "newest_postgres_server"}
+    postgres: PostgresServer | None = (
+        request.getfixturevalue(servers[database]) if database in servers else None
+    )
+
+    class InBucket(StoreMachine):
+        def prepare(self) -> None:
+            self.url = postgres and postgres.emptied()
+            self.blobs = s3_server.address()
+
+    run_state_machine_as_test(InBucket, settings=machine_settings(3, 25))
 
 
 class FollowingStore(PromptStore):

@@ -142,6 +142,28 @@ def test_a_collection_is_shown_and_then_made(served: tuple[PromptStore, Path]) -
     assert opened.check().clean
 
 
+def test_a_backup_is_made_beside_a_server_and_restored(
+    served: tuple[PromptStore, Path], tmp_path: Path
+) -> None:
+    opened, folder = served
+    place, new = tmp_path / "a backup", tmp_path / "new"
+    result = run(folder, "backup", str(place))
+    assert result.exit_code == 0 and "3 blobs and 1 data files were copied." in result.stdout
+    opened.publish("acme", "task-3", *example_prompt(3))
+    assert json.loads(run(folder, "backup", str(place), "--json").stdout)["blobs"] == 1
+    result = run(new, "restore", place.as_uri(), "--json")
+    assert (result.exit_code, json.loads(result.stdout)["blobs"]) == (0, 4)
+    assert run(new, "check").exit_code == 0
+    with closing(PromptStore.open(new)) as restored:
+        for seed in range(4):
+            assert restored.values(digest(seed)).tobytes() == opened.values(digest(seed)).tobytes()
+    again = run(new, "restore", str(place))
+    assert again.exit_code != 0 and "not empty" in again.stderr
+    blob(folder, 1).write_bytes(b"damaged")
+    result = run(folder, "backup", str(tmp_path / "another"))
+    assert result.exit_code == 1 and f"left out: {digest(1)}" in result.stderr
+
+
 def test_a_lost_database_is_refused_adopted_and_braked(lost: Path) -> None:
     """The issue's 24 of 24, as an operator meets it."""
     for arguments in (["collect"], ["collect", "--allow-mass-removal"], ["collect", "--dry-run"]):

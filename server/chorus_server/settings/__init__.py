@@ -8,6 +8,7 @@ the same everywhere; in the file it stands under its group. Units are in the nam
 
 from chorus_server.settings.load import check_bind, load_settings
 from chorus_server.settings.removed import REMOVED, removal
+from chorus_server.settings.store import STORE_SETTINGS
 from chorus_server.settings.whole import (
     GROUPS,
     Settings,
@@ -21,6 +22,7 @@ from chorus_server.settings.whole import (
 __all__ = [
     "GROUPS",
     "REMOVED",
+    "STORE_SETTINGS",
     "Settings",
     "check_bind",
     "flag_of",

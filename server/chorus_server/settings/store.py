@@ -8,6 +8,19 @@ from pydantic import Field
 
 from chorus_server.settings.values import YEAR_SECONDS, SettingsGroup
 
+STORE_SETTINGS = (
+    "data_dir",
+    "database_url",
+    "blob_url",
+    "blob_endpoint",
+    "blob_region",
+    "blob_path_style",
+    "blob_allow_http",
+    "blob_credentials_file",
+    "blob_cache_bytes",
+)
+"""The settings that say where the store is."""
+
 
 class StoreSettings(SettingsGroup):
     """Where tasks, versions and data files are kept, and when unneeded ones are removed."""
@@ -19,6 +32,33 @@ class StoreSettings(SettingsGroup):
         None,
         description="Database to use instead of the embedded one: postgresql://USER:PASSWORD@HOST/NAME, or "
         "sqlite:///FILE.",
+    )
+    blob_url: str | None = Field(
+        None,
+        description="Where blobs and data files are, if not in `data_dir`: s3://BUCKET/PREFIX, "
+        "gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER. Needs the extra `bucket`.",
+    )
+    blob_endpoint: str | None = Field(
+        None, description="URL of a server that speaks S3, in place of Amazon's."
+    )
+    blob_region: str | None = Field(
+        None, description="Region of an S3 bucket. When left out: `AWS_REGION`, else us-east-1."
+    )
+    blob_path_style: bool = Field(
+        True, description="Whether a request names the bucket in its path; else in its host."
+    )
+    blob_allow_http: bool = Field(
+        False, description="Allow an endpoint without TLS: everybody on the way can read and change prompts."
+    )
+    blob_credentials_file: Path | None = Field(
+        None,
+        description="File with the bucket's credentials: for s3 like `~/.aws/credentials`, section "
+        "`default`; for gs a service account's JSON. When left out: the environment's.",
+    )
+    blob_cache_bytes: int = Field(
+        4 << 30,
+        ge=1 << 20,
+        description="Bytes that copies of what is in the bucket may have in `data_dir`.",
     )
     collect_interval_seconds: float = Field(
         3600.0,

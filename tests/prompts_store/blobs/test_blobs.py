@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 
 from prompts_store.blobs import Blobs, Files, LocalBlobs, MemoryBlobs
+from prompts_store.blobs.bucket_places import BucketBlobs
 from prompts_store.blobs.format import HEADER_BYTES, decode, encode
 from prompts_store.errors import CorruptError, StoreError
 from prompts_store.testing import FaultyFiles
+from tests.s3_server import S3Server
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME, OTHER = "ab" * 32, "cd" * 32
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "bucket"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    if request.param == "bucket":
+        server: S3Server = request.getfixturevalue("s3_server")
+        return server.address().open(tmp_path / "cache")[0]
     return LocalBlobs(tmp_path / "blobs") if request.param == "local" else MemoryBlobs()
 
 
@@ -32,6 +37,9 @@ def test_entries_tell_when_a_blob_was_last_put(blobs: Blobs) -> None:
     blobs.put(OTHER, b"other", now=NOW + timedelta(seconds=1.5))
     blobs.put(NAME, b"content", now=NOW + timedelta(seconds=9))
     found = {entry.digest: entry.stored_at - NOW for entry in blobs.entries()}
+    if isinstance(blobs, BucketBlobs):  # by its own clock
+        assert found.keys() == {NAME, OTHER} and found[NAME] >= found[OTHER]
+        return
     assert found == {NAME: timedelta(seconds=9), OTHER: timedelta(seconds=1.5)}
 
 
@@ -61,6 +69,17 @@ def test_nothing_unfinished_is_left_after_a_put(blobs: Blobs) -> None:
     blobs.put(NAME, b"content", now=NOW)
     assert blobs.unfinished() == 0
     assert blobs.sweep(NOW + timedelta(days=1)) == 0
+
+
+def test_an_id_takes_the_place_of_the_one_that_the_caller_saw(blobs: Blobs) -> None:
+    assert blobs.identity() is None
+    assert not blobs.identify("one", now=NOW, instead_of="another")
+    assert blobs.identify("one", now=NOW, instead_of=None)
+    assert not blobs.identify("two", now=NOW, instead_of=None)
+    assert blobs.identify("one", now=NOW, instead_of=None), "it is what was wanted"
+    assert blobs.identity() == "one"
+    assert blobs.identify("two", now=NOW, instead_of="one")
+    assert blobs.identity() == "two"
 
 
 def test_only_old_temporary_files_are_swept(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def fill(store: PromptStore) -> None:
         store.lease_budgets("0123456789abcdef", [LeaseAsk(tenant, "", "per_month.requests", 9, 0, need=1)])
 
 
+@pytest.fixture(scope="module")
+def postgres_server(both_postgres_servers: PostgresServer) -> PostgresServer:
+    return both_postgres_servers
+
+
 @pytest.fixture
 def url(postgres_server: PostgresServer) -> str:
     return postgres_server.emptied()

@@ -21,6 +21,11 @@ from tests.postgres_server import PostgresServer
 SPEC = {"base_fingerprint": "base"}
 
 
+@pytest.fixture(scope="module")
+def postgres_server(both_postgres_servers: PostgresServer) -> PostgresServer:
+    return both_postgres_servers
+
+
 @pytest.fixture
 def url(postgres_server: PostgresServer) -> str:
     return postgres_server.emptied()
@@ -177,7 +182,11 @@ def test_a_reader_cannot_write(store: PromptStore) -> None:
         connection.exec_driver_sql("DELETE FROM tasks")
 
 
-def test_names_go_by_their_bytes_whatever_the_language(store: PromptStore) -> None:
+def test_names_go_by_their_bytes_whatever_the_language(
+    store: PromptStore, postgres_server: PostgresServer
+) -> None:
+    if not postgres_server.languages:
+        pytest.skip("this build of PostgreSQL has no rules of languages")
     """In English '-' and '.' do not count for the order, and pages would lose names."""
     names = ["a", "a-b", "a.c", "a1", "a_b", "ab", "b"]
     for i, name in enumerate(names):

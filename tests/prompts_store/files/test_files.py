@@ -8,7 +8,7 @@ import pytest
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, CorruptError, InvalidError, NotFoundError, StoreError
 from prompts_store.files.records import DataFile
-from prompts_store.testing import FakeClock, example_file
+from prompts_store.testing import FakeClock, example_file, file_bytes
 from tests.memory import peak_bytes
 
 SPEC = {"base_fingerprint": "base"}
@@ -38,13 +38,13 @@ def test_a_file_is_there_as_it_was_written(store: PromptStore, clock: FakeClock)
     digest = hashlib.sha256(b"hello you!").hexdigest()
     assert file == DataFile(file.id, "acme", "train.jsonl", 10, digest, clock(), "ann")
     assert store.get_file("acme", file.id) == file
-    assert store.file_path("acme", file.id).read_bytes() == b"hello you!"
+    assert file_bytes(store, "acme", file.id) == b"hello you!"
     assert store.check().clean and store.check().files == 1
 
 
 def test_an_empty_file_is_a_file(store: PromptStore) -> None:
     file = upload(store, b"")
-    assert (file.size_bytes, store.file_path("acme", file.id).read_bytes()) == (0, b"")
+    assert (file.size_bytes, file_bytes(store, "acme", file.id)) == (0, b"")
 
 
 def test_leaving_without_commit_leaves_nothing(disk_store: PromptStore, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_equal_bytes_are_stored_once_and_stay_until_the_last_file_goes(
     disk_store.delete_file("acme", first.id)
     clock.advance(100)
     assert disk_store.collect(grace_seconds=10).files == 0
-    assert disk_store.file_path("other", second.id).read_bytes() == b"same"
+    assert file_bytes(disk_store, "other", second.id) == b"same"
     disk_store.delete_file("other", second.id)
     assert disk_store.collect(grace_seconds=10).files == 0
     clock.advance(11)
@@ -108,13 +108,13 @@ def test_uploaded_again_within_the_grace_period_it_stays(store: PromptStore, clo
     clock.advance(100)
     second = upload(store, b"same")
     assert store.collect(grace_seconds=0).files == 0
-    assert store.file_path("acme", second.id).read_bytes() == b"same"
+    assert file_bytes(store, "acme", second.id) == b"same"
 
 
 @pytest.mark.parametrize("file_id", [ABSENT, "file-1", "", "../etc", "job-" + "0" * 24, ABSENT + "\n"])
 def test_absent_malformed_and_foreign_ids_answer_alike(store: PromptStore, file_id: str) -> None:
     theirs = upload(store, b"theirs", tenant="other").id
-    for read in (store.get_file, store.delete_file, store.file_path):
+    for read in (store.get_file, store.delete_file, store.local_file):
         codes = []
         for wrong in (file_id, theirs):
             with pytest.raises(NotFoundError) as caught:
@@ -126,7 +126,7 @@ def test_absent_malformed_and_foreign_ids_answer_alike(store: PromptStore, file_
 def test_a_deleted_file_is_gone_at_once(store: PromptStore) -> None:
     file = upload(store, b"x")
     store.delete_file("acme", file.id, deleted_by="ann")
-    for read in (store.get_file, store.delete_file, store.file_path):
+    for read in (store.get_file, store.delete_file, store.local_file):
         with pytest.raises(NotFoundError):
             read("acme", file.id)
     assert store.list_files("acme").items == ()
@@ -223,26 +223,27 @@ def test_damage_is_found_and_mended_by_uploading_again(
     disk_store: PromptStore, damage: Callable[[Path], None], kind: str
 ) -> None:
     file = upload(disk_store, b"rows")
-    damage(disk_store.file_path("acme", file.id))
+    with disk_store.local_file("acme", file.id) as path:
+        damage(path)
     problems = disk_store.check(repair=True).problems
     assert [(problem.kind, problem.where, problem.repaired) for problem in problems] == [
         (kind, file.sha256, False)
     ]
     upload(disk_store, b"rows")
     assert disk_store.check().clean
-    assert disk_store.file_path("acme", file.id).read_bytes() == b"rows"
+    assert file_bytes(disk_store, "acme", file.id) == b"rows"
 
 
 def test_missing_and_short_content_is_told(disk_store: PromptStore) -> None:
     file = upload(disk_store, b"rows")
-    path = disk_store.file_path("acme", file.id)
-    path.write_bytes(b"ro")
+    with disk_store.local_file("acme", file.id) as path:
+        path.write_bytes(b"ro")
     with pytest.raises(CorruptError, match="has 2 bytes, not 4") as caught:
-        disk_store.file_path("acme", file.id)
+        disk_store.local_file("acme", file.id)
     assert caught.value.code == "corrupt_file"
     path.unlink()
     with pytest.raises(CorruptError, match="is missing"):
-        disk_store.file_path("acme", file.id)
+        disk_store.local_file("acme", file.id)
 
 
 def test_what_dead_uploads_left_goes_and_what_living_ones_write_stays(
@@ -256,7 +257,7 @@ def test_what_dead_uploads_left_goes_and_what_living_ones_write_stays(
         assert disk_store.collect(grace_seconds=60).temporary_files == 1
         writer.write(b" but alive")
         file = writer.commit()
-    assert disk_store.file_path("acme", file.id).read_bytes() == b"slow but alive"
+    assert file_bytes(disk_store, "acme", file.id) == b"slow but alive"
     assert disk_store.check().temporary_files == 0
 
 
@@ -295,7 +296,7 @@ def test_a_large_file_is_never_in_memory(disk_store: PromptStore) -> None:
     assert peak_bytes(disk_store.check) < 4 << 20
     (file,) = disk_store.list_files("acme").items
     assert file.size_bytes == 32 << 20
-    assert peak_bytes(disk_store.file_path("acme", file.id).read_bytes) > 4 << 20
+    assert peak_bytes(lambda: file_bytes(disk_store, "acme", file.id)) > 4 << 20
 
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
@@ -308,7 +309,8 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 def test_a_store_in_memory_leaves_no_folder_behind() -> None:
     store = PromptStore.in_memory()
-    folder = store.file_path("acme", upload(store, b"x").id).parents[1]
+    with store.local_file("acme", upload(store, b"x").id) as path:
+        folder = path.parents[1]
     assert folder.exists()
     store.close()
     assert not folder.exists()

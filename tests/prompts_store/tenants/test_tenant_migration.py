@@ -16,7 +16,7 @@ from prompts_store.database.migrate import alembic_config
 from prompts_store.records import EnsembleMember
 from prompts_store.tenants.limits import TenantLimits
 from prompts_store.tenants.records import Retention, Tenant
-from prompts_store.testing import FakeClock, example_file, example_prompt
+from prompts_store.testing import FakeClock, example_file, example_prompt, file_bytes
 from tests.older_store import LATER_COLUMNS, older_store
 from tests.postgres_server import PostgresServer
 
@@ -67,7 +67,7 @@ def test_a_folder_of_0_1_0_gets_its_tenants(tmp_path: Path, clock: FakeClock) ->
         assert store.values(version.manifest.digest).tobytes() == example_prompt(2)[0].tobytes()
         assert [member.version for member in store.resolve_ensemble("team", tenant="birch").members] == [1, 3]
         (file,) = store.list_files("cedar").items
-        assert store.file_path("cedar", file.id).read_bytes() == b'{"text": "good", "label": "yes"}\n'
+        assert file_bytes(store, "cedar", file.id) == b'{"text": "good", "label": "yes"}\n'
         key, secret = store.create_key("dogwood", "app", scopes=["infer"])
         found = store.find_key(secret[3:11])
         assert found is not None and found.key == key

@@ -241,7 +241,9 @@ def test_a_folder_that_is_adopted_during_a_collection_loses_no_more(
         clock.advance(1)
         database = Passing(store._database.engine, memory=False)
         passing = PromptStore(database, store._blobs, clock, contents=store._contents)
-        database.arm(3, lambda: store._blobs.identify("another", now=clock()))
+        database.arm(
+            3, lambda: store._blobs.identify("another", now=clock(), instead_of=store._blobs.identity())
+        )
         if looks_again:
             assert refused(passing).code == "other_store"
         else:

@@ -29,11 +29,15 @@ def run_batch(endpoints: Mapping[BatchEndpoint, Endpoint], attempt: EngineAttemp
     Raises:
         InvalidInputError: lines are at fault, field `file`; the progress says which.
     """
-    document, store, tenant = stored_batch(attempt.job.spec), attempt.store, attempt.job.tenant
+    document = stored_batch(attempt.job.spec)
     assert document.endpoint is not None
-    path = store.file_path(tenant, document.file)
-    settings = attempt.services.settings
-    file = BatchFile(path, document.endpoint, endpoints[document.endpoint], settings)
+    with attempt.store.local_file(attempt.job.tenant, document.file) as path:
+        endpoint = endpoints[document.endpoint]
+        file = BatchFile(path, document.endpoint, endpoint, attempt.services.settings)
+        return _answered(file, attempt)
+
+
+def _answered(file: BatchFile, attempt: EngineAttempt) -> Mapping[str, Any]:
     rows = attempt.progress.get("rows_in_all") or _checked(file, attempt)
     with LineLog(attempt.folder, attempt.held.token) as log:
         work = _Work(attempt, log, rows)

@@ -108,22 +108,22 @@ def calibration_rows(
     places = {label.strip(): place for place, label in enumerate(document.labels)}
     odd: list[str] = []
     rows: list[CalibrationRow] = []
-    path = store.file_path(tenant, document.file)
-    for number, record in read_rows(path, options, field="file", warn=odd.append):
-        if len(rows) % _ROWS_A_LOOK == 0:
-            attempt.held.check()
-        values = template_values(prompt, number, record, field="file")
-        said = answers_of(prompt, number, record, field="file")[0]
-        place = places.get(said.strip())
-        if place is None:
-            known = ", ".join(document.labels[:5])
-            raise InvalidInputError(
-                f"row {number}: the answer {ascii(said)[:60]} is none of the labels ({known}, ...); write "
-                "labels, or say in target_texts how to write them",
-                field="file",
-                code="unknown_label",
-            )
-        rows.append(CalibrationRow(number, {name: text.encode() for name, text in values.items()}, place))
+    with store.local_file(tenant, document.file) as path:
+        for number, record in read_rows(path, options, field="file", warn=odd.append):
+            if len(rows) % _ROWS_A_LOOK == 0:
+                attempt.held.check()
+            values = template_values(prompt, number, record, field="file")
+            said = answers_of(prompt, number, record, field="file")[0]
+            place = places.get(said.strip())
+            if place is None:
+                known = ", ".join(document.labels[:5])
+                raise InvalidInputError(
+                    f"row {number}: the answer {ascii(said)[:60]} is none of the labels ({known}, ...); "
+                    "write labels, or say in target_texts how to write them",
+                    field="file",
+                    code="unknown_label",
+                )
+            rows.append(CalibrationRow(number, {name: text.encode() for name, text in values.items()}, place))
     if len(rows) < LEAST_CALIBRATION_ROWS:
         raise InvalidInputError(
             f"the file has {len(rows)} rows; a calibration is fitted to {LEAST_CALIBRATION_ROWS} or more",

@@ -123,10 +123,11 @@ def _records(
     )
     warnings: list[str] = []
     found: list[tuple[int, dict[str, Any]]] = []
-    for record in read_rows(store.file_path(tenant, file_id), options, field=field, warn=warnings.append):
-        if len(found) % _ROWS_A_LOOK == 0:
-            attempt.held.check()
-        found.append(record)
+    with store.local_file(tenant, file_id) as path:
+        for record in read_rows(path, options, field=field, warn=warnings.append):
+            if len(found) % _ROWS_A_LOOK == 0:
+                attempt.held.check()
+            found.append(record)
     attempt.warn(warnings)
     return found
 

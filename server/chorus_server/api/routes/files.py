@@ -26,6 +26,7 @@ from chorus_server.errors import CancelledError, ChorusError, InternalError, Shu
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
 from prompts_store.files.records import DataFile
+from prompts_store.store import PromptStore
 
 router = APIRouter(route_class=ChorusRoute, tags=["files"])
 
@@ -122,11 +123,15 @@ async def bytes_of(request: Request, principal: Principal, file: str) -> Respons
     """An answer with the bytes of a file. Raises as the store does."""
     library = services_of(request).library
     found = await library.read(library.store.get_file, principal.tenant, file)
-    path = await library.read(library.store.file_path, principal.tenant, file)
-    # Opened already, so that a file that is deleted meanwhile is sent whole.
-    opened = await library.read(path.open, "rb")
+    opened = await library.read(_opened, library.store, principal.tenant, file)
     headers = {"content-length": str(found.size_bytes)}
     return StreamingResponse(_pieces(library, opened), media_type="application/octet-stream", headers=headers)
+
+
+def _opened(store: PromptStore, tenant: str, file: str) -> BinaryIO:
+    """Opened already, so that a file that is deleted meanwhile is sent whole."""
+    with store.local_file(tenant, file) as path:
+        return path.open("rb")
 
 
 async def _pieces(library: PromptLibrary, opened: BinaryIO) -> AsyncIterator[bytes]:

@@ -33,6 +33,7 @@ from chorus_server.api.tuning.jobs import queue_job
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
+from prompts_store.files.records import DataFile
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 
@@ -144,15 +145,19 @@ async def _looked_at(services: Services, principal: Principal, file: str, param:
     library = services.library
     try:
         found = await library.read(library.store.get_file, principal.tenant, file)
-        path = await library.read(library.store.file_path, principal.tenant, file)
+        if found.purpose != "fine-tune":
+            raise InvalidInputError(
+                f"The file's purpose is {found.purpose}: upload it with the purpose fine-tune.", field=param
+            )
+        return await library.read(_look, library.store, found)
     except StoreError as error:
         error.field = param
         raise
-    if found.purpose != "fine-tune":
-        raise InvalidInputError(
-            f"The file's purpose is {found.purpose}: upload it with the purpose fine-tune.", field=param
-        )
-    return await library.read(look_at, path, found.name)
+
+
+def _look(store: PromptStore, file: DataFile) -> TrainingFile:
+    with store.local_file(file.tenant, file.id) as path:
+        return look_at(path, file.name)
 
 
 async def _queued(services: Services, store: PromptStore, principal: Principal, body: FineTuningBody) -> Job:

@@ -109,7 +109,7 @@ class KeptPrograms:
                 told, self._told = self._told, True
             if not told:
                 self._tell(
-                    f"compiled programs cannot be kept in {self._folder} ({error.strerror or error}): the "
+                    f"compiled programs cannot be kept in {self.folder} ({error.strerror or error}): the "
                     "next start compiles them again; check the folder's disk and whose it is"
                 )
 

@@ -72,7 +72,7 @@ def test_every_line_is_answered_in_memory_of_a_few(tmp_path: Path, vocabulary: V
             job = over(api, start(api, file).json()["id"])
         assert job.status == "succeeded" and job.result["rows"] == ROWS and job.result["failed"] == 0
         assert counted(api, "chorus_requests_total", kind="score", outcome="ok") == ROWS
-        with api.store.file_path("default", job.result["output_file"]).open() as answers:
+        with api.store.local_file("default", job.result["output_file"]) as path, path.open() as answers:
             for n, text in enumerate(answers):
                 assert text.startswith(f'{{"id":"{job.id}.{n + 1}","custom_id":"row {n}",')
         assert n == ROWS - 1

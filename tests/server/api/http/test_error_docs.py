@@ -17,9 +17,15 @@ ROOMS = (
     "server/chorus_server/tenancy",
     "prompts_store",
 )
-AT_START_ONLY = {"invalid_database_url", "invalid_model", "memory_plan"}
+AT_START_ONLY = {
+    "invalid_blob_place",
+    "invalid_database_url",
+    "store_not_empty",
+    "invalid_model",
+    "memory_plan",
+}
 # Of the collector, `chorus store` and `chorus tenants bootstrap`: no route.
-OF_OPERATORS = {"key_exists", "mass_removal", "no_store", "other_store"}
+OF_OPERATORS = {"key_exists", "mass_removal", "no_store", "other_store", "store_not_empty"}
 OF_OUR_OWN_CODE = {"invalid_kind", "invalid_right"}  # routes name them, and check rights
 NOBODY_LEFT_TO_TELL = {"cancelled"}
 

@@ -25,7 +25,7 @@ from prompts_store.errors import StoreError
 from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from prompts_store.tenants.limits import TenantLimits
-from prompts_store.testing import FakeClock
+from prompts_store.testing import FakeClock, file_bytes
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, Gate, counted, eventually, gated_server
 
 TEXTS = ["good film", "bad movie", "funny", "moving", "two hours", "waste", "the sky", "warm rain", "sport"]
@@ -76,7 +76,7 @@ def over(store: PromptStore, job: Job) -> Job:
 
 
 def content(store: PromptStore, job: Job) -> bytes:
-    return store.file_path(job.tenant, job.result["file"]).read_bytes()
+    return file_bytes(store, job.tenant, job.result["file"])
 
 
 @contextmanager

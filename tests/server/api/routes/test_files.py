@@ -18,6 +18,7 @@ from chorus_server.errors import InternalError
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal
+from prompts_store.testing import file_bytes
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, counted, error_of, eventually
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -57,7 +58,7 @@ def test_a_file_comes_in_raw_and_is_shown(shared: ApiServer) -> None:
     assert (file["name"], file["size_bytes"], file["created_by"]) == ("train.tsv", 8, "us")
     assert file["sha256"] == hashlib.sha256(b"a\tb\n1\t2\n").hexdigest()
     assert shared.http.get(f"/v1/files/{file['id']}").json() == file
-    assert shared.store.file_path("ours", file["id"]).read_bytes() == b"a\tb\n1\t2\n"
+    assert file_bytes(shared.store, "ours", file["id"]) == b"a\tb\n1\t2\n"
     assert counted(shared, "chorus_files_accepted_total") == accepted + 1
 
 

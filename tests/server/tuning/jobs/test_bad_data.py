@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from chorus_server.tuning.document.job import JobDocument
+from prompts_store.files.data_files import LocalFile
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from tests.server.tuning.jobs.service_tools import (
@@ -105,7 +106,7 @@ def test_bad_data_is_refused_before_anything_is_compiled(
 class _DefectiveStore(PromptStore):
     """A store with a defect that only preparing a job meets."""
 
-    def file_path(self, tenant: str, file_id: str) -> Path:
+    def local_file(self, tenant: str, file_id: str) -> LocalFile:
         raise RuntimeError("a defect")
 
 

@@ -30,7 +30,7 @@ from tests.server.tuning.jobs.service_tools import (
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
 
-READS = {"get_file", "file_path", "resolve", "values"}
+READS = {"get_file", "local_file", "resolve", "values"}
 WRITES = {"update_job", "append_events", "publish", "publish_ensemble", "set_alias", "finish_job"}
 
 

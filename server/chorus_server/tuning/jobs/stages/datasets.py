@@ -11,7 +11,7 @@ from chorus_server.tuning.data.splits import Split, check_rows, cut_from_train, 
 from chorus_server.tuning.document.data import DataDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
-from chorus_server.tuning.jobs.stages.sources import fetch
+from chorus_server.tuning.jobs.stages.sources import fetched
 
 CUT_FROM_TRAIN = "cut from train"
 """In `chosen_on`."""
@@ -44,7 +44,7 @@ def load_dataset(attempt: Attempt, prompt: PromptDocument, seed: int, path: str)
         path: dotted path of the prompt's `data`, for errors.
 
     Raises:
-        InvalidInputError: see `fetch`, `load_split` and `cut_from_train`.
+        InvalidInputError: see `fetched`, `load_split` and `cut_from_train`.
         StoreError: an uploaded file is not there.
     """
     data = prompt.data
@@ -70,23 +70,17 @@ def load_dataset(attempt: Attempt, prompt: PromptDocument, seed: int, path: str)
 
 def _read(attempt: Attempt, prompt: PromptDocument, name: str, path: str) -> Split:
     data = prompt.data
-    file, file_name = fetch(attempt, data.splits[name], f"{path}.{name}")
-    options = ReadOptions(
-        format=data.format,
-        column_names=data.column_names or None,
-        max_row_bytes=attempt.config.max_row_bytes,
-        max_bytes=attempt.config.max_file_bytes,
-        name=file_name,
-    )
     try:
-        return load_split(
-            name,
-            file,
-            prompt,
-            labels=prompt.labels,
-            options=options,
-            interrupt=attempt.interrupt,
-        )
+        with fetched(attempt, data.splits[name], f"{path}.{name}") as (file, file_name):
+            options = ReadOptions(
+                format=data.format,
+                column_names=data.column_names or None,
+                max_row_bytes=attempt.config.max_row_bytes,
+                max_bytes=attempt.config.max_file_bytes,
+                name=file_name,
+            )
+            interrupt = attempt.interrupt
+            return load_split(name, file, prompt, labels=prompt.labels, options=options, interrupt=interrupt)
     except InvalidInputError as error:
         field = (error.field or "").replace("data.", f"{path}.", 1)
         raise InvalidInputError(error.message, field=field or path, code=error.code) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -15,8 +17,9 @@ from chorus_server.urls import split_http_url
 from prompts_store.text import shown
 
 
-def fetch(attempt: Attempt, source: DataSource, field: str) -> tuple[Path, str]:
-    """The local file of a source, and its name, whose ending tells the format.
+@contextmanager
+def fetched(attempt: Attempt, source: DataSource, field: str) -> Iterator[tuple[Path, str]]:
+    """The local file of a source until the block ends, and its name, whose ending tells the format.
 
     Args:
         field: dotted path of the source, for errors.
@@ -28,11 +31,13 @@ def fetch(attempt: Attempt, source: DataSource, field: str) -> tuple[Path, str]:
     if source.kind == "file":
         tenant = attempt.job.tenant
         name = attempt.store.get_file(tenant, source.value).name
-        return attempt.store.file_path(tenant, source.value), name
-    if source.kind == "path":
+        with attempt.store.local_file(tenant, source.value) as path:
+            yield path, name
+    elif source.kind == "path":
         path = allowed_path(source.value, attempt.config.data_paths, f"{field}.path")
-        return path, path.name
-    return _downloaded(attempt, source.value, f"{field}.url")
+        yield path, path.name
+    else:
+        yield _downloaded(attempt, source.value, f"{field}.url")
 
 
 def _downloaded(attempt: Attempt, url: str, field: str) -> tuple[Path, str]:

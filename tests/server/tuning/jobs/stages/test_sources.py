@@ -17,7 +17,8 @@ from chorus_server.errors import InvalidInputError
 from chorus_server.jobs.download import _Transfer, fetch_url
 from chorus_server.tuning.document.data import DataSource
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
-from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url, fetch
+from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
+from chorus_server.tuning.jobs.stages.sources import fetched as source_file
 from prompts_store.store import PromptStore
 from tests.server.tuning.jobs.service_tools import attempt
 
@@ -151,8 +152,11 @@ def test_a_download_is_kept_and_read_again_without_the_net(tmp_path: Path) -> No
 
     with web(answer) as url:
         made = opened(tmp_path, data_urls=(f"{url}/data/",))
-        first = fetch(made, DataSource(url=f"{url}/data/moved.csv"), "data.train")
-        again = fetch(made, DataSource(url=f"{url}/data/moved.csv"), "data.train")
+        source = DataSource(url=f"{url}/data/moved.csv")
+        with source_file(made, source, "data.train") as first:
+            pass
+        with source_file(made, source, "data.train") as again:
+            pass
     assert first == again and first[1] == "moved.csv"
     assert first[0].read_bytes() == b"text,label\na,b\n"
     assert asked == ["/data/moved.csv", "/data/train.csv"]
@@ -164,7 +168,7 @@ def _refusal(
     with web(answer) as url:
         made = opened(tmp_path, data_urls=(f"{url}/data/",), **changes)
         with pytest.raises(InvalidInputError) as caught:
-            fetch(made, DataSource(url=f"{url}/data/x.csv"), "data.train")
+            source_file(made, DataSource(url=f"{url}/data/x.csv"), "data.train").__enter__()
     assert caught.value.field == "data.train.url"
     assert not [file for file in made.folder.rglob("*") if file.is_file()]
     return caught.value
@@ -351,5 +355,5 @@ def test_a_download_can_be_interrupted(tmp_path: Path) -> None:
     with web(lambda handler: say(handler, 200, b"x")) as url:
         made = opened(tmp_path, data_urls=(url,), interrupt=interrupt)
         with pytest.raises(KeyError):
-            fetch(made, DataSource(url=f"{url}/x.csv"), "data.train")
+            source_file(made, DataSource(url=f"{url}/x.csv"), "data.train").__enter__()
     assert not list(made.folder.rglob("*.partial"))

@@ -1,0 +1,55 @@
+"""An environment of pip's with programs that others wrote, made once and kept for the next run."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+REQUIRED = "CHORUS_CLIENTS_REQUIRED"
+"""Where this is set, as in CI, a missing environment is a failure and no skip."""
+
+
+def pip_environment(name: str, requirements: Path) -> Path:
+    """Its folder of programs, outside the repository.
+
+    Fails the test, or skips it with a reason, where pip cannot make it.
+
+    Args:
+        name: of the kept folder.
+        requirements: what is installed, each with its version and hash.
+    """
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chorus" / name
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    folder, stamp = kept / wanted, kept / f"{wanted}.made"
+    kept.mkdir(parents=True, exist_ok=True)
+    with (kept / f"{wanted}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of tests make one
+        if not stamp.exists():
+            if trouble := _trouble(folder, requirements):
+                unavailable(f"pip cannot install {requirements.name}: {trouble}")
+            stamp.touch()
+    return folder / "bin"
+
+
+def unavailable(reason: str) -> None:
+    """Fail in CI, skip elsewhere."""
+    (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
+
+
+def _trouble(folder: Path, requirements: Path) -> str:
+    """What went wrong; empty if nothing did."""
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        return f"no environment: {type(error).__name__}"
+    install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = [*install, "--no-deps", "--require-hashes", "-r", requirements]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""

@@ -1,0 +1,195 @@
+"""Backups, between all kinds of databases and places: what is restored is what was there, to the bit."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from prompts_store import PromptStore
+from prompts_store.audit.records import OF_THE_STORE
+from prompts_store.blobs import BlobAddress
+from prompts_store.errors import ConflictError, NotFoundError, StoreError
+from prompts_store.records import EnsembleMember
+from prompts_store.testing import FakeClock, example_file, example_prompt, file_bytes
+from prompts_store.upkeep import backups
+from prompts_store.upkeep.backups import ROWS_FILE
+
+Open = Callable[[Path, str], PromptStore]
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens a store on a folder: `sqlite` and `folder`, or `postgresql` and `bucket`."""
+    made = []
+
+    def open_one(folder: Path, kind: str) -> PromptStore:
+        url = blobs = None
+        if kind == "postgresql":
+            server = request.getfixturevalue("postgres_server")
+            url, blobs = server.create(), request.getfixturevalue("s3_server").address()
+        made.append(PromptStore.open(folder, database_url=url, blobs=blobs))
+        return made[-1]
+
+    yield open_one
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], BlobAddress]:
+    def place(kind: str) -> BlobAddress:
+        if kind == "bucket":
+            found: BlobAddress = request.getfixturevalue("s3_server").address()
+            return found
+        return BlobAddress(f"file://{tmp_path}/backup")
+
+    return place
+
+
+def fill(store: PromptStore) -> None:
+    store.create_tenant("acme")
+    for seed in (1, 2, 3):
+        store.publish("acme", "sst2", *example_prompt(seed, labels=("yes", "no")))
+    store.set_alias("acme", "sst2", "live", 2)
+    store.delete_version("acme", "sst2", 3)
+    store.publish_ensemble("acme", "team", [EnsembleMember("acme", "sst2", 1)])
+    file = example_file(store, b"text,label\n" * 1000)
+    store.create_job("acme", "tuning", {"base_fingerprint": "base"}, files={"data.train.file": file.id})
+    store.create_key("acme", "website", scopes=["infer"])
+
+
+def seen(store: PromptStore) -> object:
+    """Everything that a caller can see, bytes included."""
+    assert store.check().clean
+    versions = store.list_versions("acme", "sst2").items
+    files = store.list_files("acme").items
+    return (
+        versions,
+        [store.values(version.manifest.digest).tobytes() for version in versions],
+        store.alias_history("acme", "sst2"),
+        store.list_ensembles("acme").items,
+        [(file, file_bytes(store, "acme", file.id)) for file in files],
+        store.list_jobs("acme", "tuning").items,
+        store.list_keys("acme").items,
+        [row.hash for row in store.every_audit_row("acme")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "into"),
+    [("sqlite", "folder", "sqlite"), ("sqlite", "bucket", "postgresql"), ("postgresql", "folder", "sqlite")],
+)
+def test_what_is_restored_is_what_was_there(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress], source: str, place: str, into: str
+) -> None:
+    store, address = opened(tmp_path / "old", source), target(place)
+    fill(store)
+    report = store.backup(address)
+    assert (report.blobs, report.files, report.damaged) == (2, 1, ())
+    restored = opened(tmp_path / "new", into)
+    assert restored.restore(address).blobs == 2
+    assert seen(restored) == seen(store)
+    assert [row.action for row in restored.every_audit_row(OF_THE_STORE)] == ["store.restore"]
+    assert restored.pairing().one and restored.pairing().id != store.pairing().id
+    # It goes on counting where the other was.
+    assert restored.publish("acme", "sst2", *example_prompt(4)).version.number == 4
+    assert example_file(restored, b"more").id and restored.check().clean
+
+
+def test_a_backup_is_made_while_others_write_and_collect(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress]
+) -> None:
+    """It is of one moment: whatever it has is whole. The second copies only what is new."""
+    store, address = opened(tmp_path / "old", "sqlite"), target("folder")
+    fill(store)
+    over, written = threading.Event(), []
+
+    def disturb() -> None:
+        seed = 100
+        while not over.is_set():
+            seed += 1
+            number = store.publish("acme", "busy", *example_prompt(seed)).version.number
+            store.set_alias("acme", "busy", "live", number)
+            if number > 1:
+                store.delete_version("acme", "busy", number - 1)
+            store.delete_file("acme", example_file(store, f"{seed}".encode()).id)
+            store.collect(grace_seconds=60)
+            written.append(number)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        reports = [store.backup(address) for _ in range(4)]
+    finally:
+        over.set()
+        thread.join()
+    assert written, "nobody wrote"
+    assert all(not report.damaged for report in reports) and reports[1].blobs < reports[0].blobs + 2
+    restored = opened(tmp_path / "new", "sqlite")
+    restored.restore(address)
+    assert restored.check().clean
+    (live,) = (task for task in restored.list_tasks("acme").items if task.name == "busy")
+    assert live.versions >= 1 and restored.resolve("busy", tenant="acme")
+
+
+def test_a_backup_that_dies_leaves_the_earlier_one(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, address = opened(tmp_path / "old", "sqlite"), target("folder")
+    fill(store)
+    store.backup(address)
+    before = seen(store)
+    store.publish("acme", "sst2", *example_prompt(7))
+
+    def die(*arguments: object) -> int:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "_copy_rows", die)
+        with pytest.raises(StoreError):
+            store.backup(address)
+        with pytest.raises(StoreError):
+            opened(tmp_path / "broken", "sqlite").restore(address)
+    restored = opened(tmp_path / "new", "sqlite")
+    restored.restore(address)
+    assert seen(restored) == before
+    broken = PromptStore.open(tmp_path / "broken")
+    with closing(broken):
+        broken.restore(address)  # it goes on
+        assert seen(broken) == before
+
+
+def test_damage_is_told_and_left_out(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress]
+) -> None:
+    store, address = opened(tmp_path / "old", "sqlite"), target("folder")
+    fill(store)
+    digest = example_prompt(1, labels=("yes", "no"))[1].digest
+    store._blobs.put(digest, b"damaged", now=FakeClock()())
+    assert store.backup(address).damaged == (digest,)
+    restored = opened(tmp_path / "new", "sqlite")
+    assert restored.restore(address).damaged == (digest,)
+    assert [problem.kind for problem in restored.check().problems] == ["missing_blob"]
+
+
+def test_what_is_in_the_way_is_told(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress]
+) -> None:
+    store, other = opened(tmp_path / "old", "sqlite"), opened(tmp_path / "other", "sqlite")
+    fill(store)
+    address = target("folder")
+    with pytest.raises(NotFoundError) as absent:
+        other.restore(address)
+    assert absent.value.code == "no_store"
+    store.backup(address)
+    for mistake, code in (
+        (lambda: other.backup(address), "other_store"),
+        (lambda: store.backup(BlobAddress(f"file://{tmp_path}/old")), "other_store"),
+        (lambda: store.restore(address), "store_not_empty"),
+    ):
+        with pytest.raises(ConflictError) as caught:
+            mistake()
+        assert caught.value.code == code
+    assert (tmp_path / "backup" / ROWS_FILE).stat().st_mode & 0o777 == 0o600
