@@ -210,10 +210,13 @@ def evaluation_page() -> str:
     return _with_tables("evaluation.md", (EvaluationDocument, EvaluationSubject, BaseSubject))
 
 
+Bodies = Mapping[str, type[LenientBody]]
+
+
 def openai_page() -> str:
     """docs/openai.md, with what becomes of every field of a body between its markers."""
-    bodies = {"completions": CompletionsBody, "chat": ChatBody, "responses": ResponsesBody}
-    tuning = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
+    bodies: Bodies = {"completions": CompletionsBody, "chat": ChatBody, "responses": ResponsesBody}
+    tuning: Bodies = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
     return _with_parts("openai.md", {"fields": _fates(bodies), "fine-tuning": _fates(tuning)})
 
 
@@ -230,7 +233,7 @@ def _with_parts(name: str, parts: Mapping[str, str]) -> str:
     return page
 
 
-def _fates(bodies: Mapping[str, type[LenientBody]]) -> str:
+def _fates(bodies: Bodies) -> str:
     """A table of the fields that bodies declare: what becomes of each, and what it does or why it is
     refused."""
     known = {body: {name: told for name, *told in fates(model)} for body, model in bodies.items()}
