@@ -52,7 +52,7 @@ def _visible(store: PromptStore) -> object:
     return (
         [(file.name, file.size_bytes, file_bytes(store, "acme", file.id)) for file in files],
         [
-            (job.tenant, job.status, job.attempt, job.cancel_requested, job.progress, job.result)
+            (job.tenant, job.status, job.attempt, job.cancel_requested, job.paused, job.progress, job.result)
             for job in jobs
         ],
         [
@@ -86,6 +86,7 @@ OPERATIONS: dict[str, Callable[[PromptStore, Prepared], object]] = {
     "finish": lambda store, at: store.finish_job(at.lease, "succeeded", result={"version": 1}),
     "cancel a queued job": lambda store, at: store.cancel_job("other", at.queued),
     "cancel a running job": lambda store, at: store.cancel_job("acme", at.lease.job_id),
+    "pause a running job": lambda store, at: store.pause_job("acme", at.lease.job_id),
     "resume": lambda store, at: store.resume_job("acme", at.stopped),
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, CorruptError, InvalidError, NotFoundError, StoreError
-from prompts_store.files.records import DataFile
+from prompts_store.files.records import DataFile, FilePurpose
 from prompts_store.testing import FakeClock, example_file, file_bytes
 from tests.memory import peak_bytes
 
@@ -151,9 +151,10 @@ def test_lists_are_newest_first_in_pages(store: PromptStore) -> None:
 
 def test_lists_by_purpose_and_oldest_first(store: PromptStore) -> None:
     made = []
-    for purpose in ("fine-tune", "batch", "batch"):
+    purposes: tuple[FilePurpose, ...] = ("fine-tune", "batch", "batch")
+    for purpose in purposes:
         with store.write_file("acme", "a", max_bytes=1, purpose="user_data") as writer:
-            writer.purpose = purpose  # type: ignore[assignment]
+            writer.purpose = purpose
             made.append(writer.commit())
     assert [file.purpose for file in made] == ["fine-tune", "batch", "batch"]
     assert store.get_file("acme", made[1].id) == made[1]

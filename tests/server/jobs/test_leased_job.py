@@ -57,9 +57,8 @@ class FakeSeconds:
 
 def test_an_outage_is_waited_out_with_growing_pauses(tmp_path: Path) -> None:
     clock, away = FakeSeconds(), StoreError("away")
-    held = _held(
-        tmp_path, Scripted(away, away, away, away, type("Job", (), {"cancel_requested": True})), clock
-    )
+    cancelled = type("Job", (), {"cancel_requested": True, "paused": False})
+    held = _held(tmp_path, Scripted(away, away, away, away, cancelled), clock)
     held.update(progress={})
     assert clock.waits == pytest.approx([0.1, 0.2, 0.4, 0.8])
     with pytest.raises(JobCancelledError):

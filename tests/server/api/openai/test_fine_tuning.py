@@ -121,7 +121,8 @@ def test_auto_becomes_numbers_that_suit_the_file(api: ApiServer, file: str) -> N
 def test_numbers_are_kept(api: ApiServer, file: str, place: str) -> None:
     knobs = {"n_epochs": 3, "batch_size": 10, "learning_rate_multiplier": 0.5}
     method = {"type": "supervised", "supervised": {"hyperparameters": knobs}}
-    answer = start(api, file, **{place: method if place == "method" else knobs}, seed=7)
+    more: dict[str, Any] = {place: method if place == "method" else knobs}
+    answer = start(api, file, **more, seed=7)
     assert answer.json()["hyperparameters"] == knobs
     assert answer.json()["seed"] == 7
     recipe = stored(api, answer)["recipe"]
@@ -247,7 +248,13 @@ def test_a_file_for_something_else(api: ApiServer) -> None:
 
 
 def test_noise_is_ignored(api: ApiServer, file: str) -> None:
-    noise = {"integrations": None, "validation_file": None, "seed": None, "method": None, "next_year": 1}
+    noise: dict[str, Any] = {
+        "integrations": None,
+        "validation_file": None,
+        "seed": None,
+        "method": None,
+        "next_year": 1,
+    }
     assert start(api, file, suffix=None, hyperparameters={"n_epochs": "auto"}, **noise).status_code == 200
 
 
@@ -272,7 +279,7 @@ def test_a_job_from_its_queue_to_its_model(api: ApiServer, file: str) -> None:
         "prompt": 0, "reference": "ours/x@1", "best_step": 4,
         "metrics": {f"validation_{name}": value for name, value in metrics.items()},
     }  # fmt: skip
-    told = [
+    told: list[tuple[str, dict[str, Any]]] = [
         ("warning", {"message": "3 rows are odd"}),
         ("labels", {"prompt": 0, "labels": ["no", "yes"]}),
         ("step", {"step": 2, "steps": 5, "losses": [0.25]}),
